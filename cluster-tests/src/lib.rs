@@ -1,0 +1,1 @@
+//! Whole-cluster stories: the harness.

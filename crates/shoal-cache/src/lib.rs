@@ -1,0 +1,1 @@
+//! Objects here and elsewhere: store, fills, peers, purges.

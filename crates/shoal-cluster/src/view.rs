@@ -1,0 +1,93 @@
+//! The folded gossip: who is there, what they say of themselves, and which endpoints are available.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use shoal_model::{EndpointId, NodeId};
+use shoal_policy::health::Availability;
+
+/// What this node knows of the cluster now. Immutable: a change is a new view and one pointer swap.
+/// A request reads exactly this and the ConfigView.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterView {
+    /// This node.
+    pub local: NodeId,
+    /// Every known member, this node included, in the order of their ids.
+    pub nodes: Vec<NodeView>,
+    /// Hash of the ids that may own objects: equal views place objects equally.
+    pub placement_id: u64,
+    /// Endpoints whose availability is not plainly "up": merged from facts of all checkers.
+    pub endpoints: FxHashMap<EndpointId, EndpointState>,
+}
+
+/// One member as it describes itself, and whether it is heard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    /// Given out by the log.
+    pub id: NodeId,
+    /// Its `--name`.
+    pub name: Arc<str>,
+    /// Gossip and peer RPC.
+    pub cluster_addr: SocketAddr,
+    /// Operator gRPC, as text.
+    pub admin_addr: String,
+    /// Its `--region`.
+    pub region: Arc<str>,
+    /// Its `--zone`.
+    pub zone: Arc<str>,
+    /// What it is doing.
+    pub state: NodeState,
+    /// It is heard (the failure detector's word).
+    pub alive: bool,
+    /// Requests in flight, coarse.
+    pub load: u32,
+    /// The revision it serves.
+    pub active_revision: u64,
+    /// The log index it has applied.
+    pub applied_index: u64,
+    /// Its version.
+    pub version: Arc<str>,
+}
+
+impl NodeView {
+    /// It may own objects and check endpoints: heard, and neither joining, draining nor gone.
+    pub fn is_serving(&self) -> bool {
+        self.alive && self.state == NodeState::Ready
+    }
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeState {
+    /// Starting; not an owner yet.
+    #[default]
+    Joining,
+    /// Serving.
+    Ready,
+    /// On its way out; serves what it has.
+    Draining,
+    /// Gone on purpose.
+    Left,
+}
+
+/// What all checkers together say of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointState {
+    /// The merged word.
+    pub availability: Availability,
+    /// Unix seconds.
+    pub since: u64,
+}
+
+impl ClusterView {
+    /// The member with this id.
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|n| &self.nodes[n])
+    }
+
+    /// Whether an endpoint may be used, as all checkers together say. Nobody saying anything means up.
+    pub fn availability(&self, endpoint: EndpointId) -> Availability {
+        self.endpoints.get(&endpoint).map_or(Availability::Up, |state| state.availability)
+    }
+}

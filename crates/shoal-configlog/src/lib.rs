@@ -1,0 +1,1 @@
+//! The agreed configuration: a Raft log (openraft) on disk (redb).

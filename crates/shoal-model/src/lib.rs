@@ -1,0 +1,11 @@
+//! The nouns: ids, the site as written, validated and compiled, the replicated state (pure).
+
+pub mod id;
+pub mod site;
+pub mod state;
+pub mod units;
+pub mod view;
+
+pub use id::{ClusterId, EndpointId, NodeId, Revision};
+pub use site::Site;
+pub use view::ConfigView;

@@ -1,0 +1,99 @@
+//! A socket that downstreams connect to.
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Period};
+
+/// A socket that downstreams connect to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// `":8080"` binds the node's `--listen-ip`; `"127.0.0.1:8080"` or `"[::1]:8080"` is taken as it is.
+    pub address: String,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Names of certificates, chosen by SNI; the first answers when no name fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
+    /// Oldest TLS version that is accepted; default `"1.2"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_tls: Option<TlsVersion>,
+    /// Callers whose `Forwarded` and `X-Forwarded-*` fields are believed; default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits that differ from the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ListenerLimits>,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/2 with prior knowledge, in clear text.
+    Http,
+    /// TLS with HTTP/2 or HTTP/1.1 by ALPN.
+    Https,
+}
+
+/// A TLS protocol version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// What one downstream may cost. Every field has a default, see [`crate::view::Limits`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerLimits {
+    /// Time for the TLS handshake; default 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_handshake_timeout: Option<Period>,
+    /// Time for a request head to arrive whole; default 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_timeout: Option<Period>,
+    /// Bytes of a request head; default 32KiB, else 431.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_header_bytes: Option<ByteSize>,
+    /// Fields in a request head; default 100, else 431.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_header_count: Option<usize>,
+    /// Bytes of the request target; default 8KiB, else 414.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_uri_bytes: Option<ByteSize>,
+    /// Bytes of a request body; default unlimited, else 413.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<ByteSize>,
+    /// Longest pause between two parts of a request body; default 30s, else 408.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_idle_timeout: Option<Period>,
+    /// Longest time without progress while a response is being written; default 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_idle_timeout: Option<Period>,
+    /// Longest silence between two requests of a connection; default 75s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive_timeout: Option<Period>,
+    /// Requests after which a connection is closed politely; default 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_requests_per_connection: Option<u64>,
+    /// Age at which a connection is closed politely; default 1h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<Period>,
+    /// Connections open at once on this listener of one node; default 16384.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<usize>,
+    /// HTTP/2 streams open at once on a connection; default 128.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub h2_max_streams: Option<u32>,
+    /// Longest silence in both directions of an upgraded connection; default 10m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_idle_timeout: Option<Period>,
+}

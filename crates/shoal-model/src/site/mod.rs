@@ -1,0 +1,71 @@
+//! The site as operators write it: listeners, certificates, routes and upstreams, each a map keyed by name.
+//!
+//! Every optional setting stays absent when it was not written; defaults are filled in when a [`crate::ConfigView`]
+//! is compiled, so that `shoal get` shows what was written and a new default needs no migration.
+
+mod certificate;
+mod diff;
+mod listener;
+mod locate;
+mod merge;
+mod read;
+mod route;
+mod upstream;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use certificate::{Certificate, CertificateFacts, KeyForm};
+pub use diff::{Action, Change, FieldChange, diff};
+pub use listener::{Listener, ListenerLimits, Protocol, TlsVersion};
+pub use merge::{Absent, merge};
+pub use read::{Problem, Problems, read_site};
+pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
+pub use upstream::{Balance, Endpoint, HashKey, HealthCheck, HttpCheck, PassiveHealth, TcpCheck, Upstream};
+pub use validate::{check_certificates, validate};
+
+/// The whole configuration of a cluster. A revision is one of these.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// Sockets that downstreams connect to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listeners: BTreeMap<String, Listener>,
+    /// Certificates with their private keys, chosen by SNI.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub certificates: BTreeMap<String, Certificate>,
+    /// Which requests go to which upstream, and how.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub routes: BTreeMap<String, Route>,
+    /// Named groups of endpoints.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upstreams: BTreeMap<String, Upstream>,
+}
+
+impl Site {
+    /// Nothing is configured at all.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+            && self.certificates.is_empty()
+            && self.routes.is_empty()
+            && self.upstreams.is_empty()
+    }
+
+    /// The text that is stored in the log and hashed: JSON with every map in key order.
+    pub fn to_canonical_json(&self) -> String {
+        serde_json::to_string(self).expect("a site holds only strings, numbers and maps with string keys")
+    }
+
+    /// Reads back [`Site::to_canonical_json`].
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// JSON Schema of the site file, for editors.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+}

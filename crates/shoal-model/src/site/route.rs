@@ -1,0 +1,131 @@
+//! Which requests go to which upstream, and how.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Period};
+
+/// A rule: requests that match go to the upstream.
+///
+/// The most specific route wins, whatever the order in the file: exact host before wildcard (longest first) before any
+/// host; within a host an exact path before a regex (longest pattern first) before a prefix (longest first).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Host names, `*.example.com` for every name below; none = any host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// This path and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// This path and everything below it, by whole segments: `/shop` matches `/shop` and `/shop/1`, not `/shopping`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<String>,
+    /// A regular expression that must match the whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_regex: Option<String>,
+    /// Names of listeners; none = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<String>,
+    /// Name of the upstream.
+    pub upstream: String,
+    /// Absent = not cached; `{}` = RFC 9111 with the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheRule>,
+    /// Protocols a connection may be upgraded to; default `[websocket]`, `[]` = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrades: Option<Vec<String>>,
+    /// Pass request and response trailers on; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trailers: bool,
+    /// Times that differ from the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RouteTimeouts>,
+}
+
+/// How long the upstream may take. Every field has a default, see [`crate::view::RouteView`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTimeouts {
+    /// From the request sent to the response head; default 30s, else 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Period>,
+    /// Between two parts of the response body; default 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Period>,
+    /// For the whole exchange; default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<Period>,
+}
+
+/// How responses of a route are cached. `{}` is RFC 9111 for a shared cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheRule {
+    /// Largest body that is stored; default 64MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_object_size: Option<ByteSize>,
+    /// When the second copy is made; default `auto`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicate: Option<Replicate>,
+    /// Whether responses with `Set-Cookie` may be stored; default `deny`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_cookie: Option<SetCookie>,
+    /// Whether `Cache-Control` of requests is obeyed; default `honor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_directives: Option<RequestDirectives>,
+    /// How long past its expiry an object may be served while the origin cannot be reached; default 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_stale_on_disconnect: Option<Period>,
+    /// What happens to hits while this node cannot know of purges; default `revalidate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purge_unverified: Option<PurgeUnverified>,
+}
+
+/// When the second copy of an object is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Replicate {
+    /// Up to 256 KiB as soon as it is stored, larger on the second hit.
+    #[default]
+    Auto,
+    /// As soon as it is stored, whatever its size.
+    Always,
+    /// Never: one copy, lost with its node.
+    Never,
+}
+
+/// Whether responses with `Set-Cookie` may be stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SetCookie {
+    /// Not stored.
+    #[default]
+    Deny,
+    /// Stored, field included, when freshness is explicit.
+    Allow,
+}
+
+/// Whether `Cache-Control` of requests is obeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestDirectives {
+    /// As RFC 9111 §5.2.1 says.
+    #[default]
+    Honor,
+    /// Ignored: nobody outside can make the origin work.
+    Ignore,
+}
+
+/// What happens to hits while this node cannot know of purges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PurgeUnverified {
+    /// Every hit is validated with the origin first.
+    #[default]
+    Revalidate,
+    /// Hits are served; availability first.
+    Serve,
+    /// Hits are refused with 504.
+    Fail,
+}

@@ -1,0 +1,222 @@
+//! A named group of endpoints, how they are balanced and how their health is known.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::units::Period;
+
+/// A named group of endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Addresses: `"10.0.0.1:9000"`, or a map with weight, zone and priority.
+    pub endpoints: Vec<Endpoint>,
+    /// How an endpoint is chosen; default `round_robin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
+    /// What `consistent_hash` hashes; default `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_key: Option<HashKey>,
+    /// Active checks; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// Ejection by what traffic shows; always on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive: Option<PassiveHealth>,
+    /// Below this share of available endpoints health is ignored and all are used; default 50, 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold_percent: Option<u8>,
+    /// Time to connect; default 3s, else 504.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Period>,
+    /// How long an unused connection is kept; default 60s. Keep it below the endpoint's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Period>,
+    /// Unused connections kept per endpoint and node; default 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_idle_connections: Option<usize>,
+    /// Requests after which a connection is not used again; default unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests_per_connection: Option<u64>,
+    /// Age after which a connection is not used again; default 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<Period>,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(transparent)]
+pub struct Endpoint(#[schemars(with = "EndpointSchema")] pub EndpointFields);
+
+impl std::ops::Deref for Endpoint {
+    type Target = EndpointFields;
+
+    fn deref(&self) -> &EndpointFields {
+        &self.0
+    }
+}
+
+impl Endpoint {
+    /// An endpoint with the default weight.
+    pub fn at(address: impl Into<String>) -> Self {
+        Self(EndpointFields { address: address.into(), weight: None, zone: None, priority: None })
+    }
+}
+
+/// The long form of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointFields {
+    /// `host:port` or `ip:port`.
+    pub address: String,
+    /// Share of requests relative to the others; default 1, 0 = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Lower is used first; default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+}
+
+/// Schema stand-in: text or the long form.
+struct EndpointSchema;
+
+impl JsonSchema for EndpointSchema {
+    fn schema_name() -> Cow<'static, str> {
+        "EndpointAddress".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let fields = generator.subschema_for::<EndpointFields>();
+        json_schema!({ "anyOf": [{ "type": "string", "examples": ["10.0.0.1:9000"] }, fields] })
+    }
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            EndpointFields { address, weight: None, zone: None, priority: None } => serializer.serialize_str(address),
+            fields => fields.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrFields;
+        impl<'de> Visitor<'de> for TextOrFields {
+            type Value = Endpoint;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address or a map with address, weight, zone, priority")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Endpoint, E> {
+                Ok(Endpoint::at(text))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
+                EndpointFields::deserialize(MapAccessDeserializer::new(map)).map(Endpoint)
+            }
+        }
+        deserializer.deserialize_any(TextOrFields)
+    }
+}
+
+/// How an endpoint is chosen among those available.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, smoothly by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests in flight for its weight.
+    LeastRequests,
+    /// The better of two picked at random, by latency (peak EWMA) times load.
+    P2cEwma,
+    /// By a hash of the request, so that equal keys meet equal endpoints.
+    ConsistentHash,
+}
+
+/// What `consistent_hash` hashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    /// The path without the query.
+    #[default]
+    Path,
+    /// The address of the downstream.
+    ClientAddr,
+    /// The value of this request header.
+    Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+}
+
+/// Active checks of every endpoint, done by a few nodes for all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Ask by HTTP/1.1 GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCheck>,
+    /// Only connect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<TcpCheck>,
+    /// From one check to the next, ± 10 %; default 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Period>,
+    /// For one check; default 2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+    /// Failures in a row before it is down; default 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+    /// Successes in a row before it is up again; default 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u32>,
+}
+
+/// A check by HTTP/1.1 GET.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    /// Path and query.
+    pub path: String,
+    /// `Host` field; default the endpoint's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Statuses that count as success; default any 2xx or 3xx.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub status: Vec<u16>,
+}
+
+/// A check that only connects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {}
+
+/// Ejection by what traffic shows; a local override on the node that saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PassiveHealth {
+    /// Gateway errors (connect failure, reset, 502, 503, 504) in a row before ejection; default 5, 0 = never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consecutive_errors: Option<u32>,
+    /// First ejection; the n-th in a row lasts n times as long; default 30s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_ejection: Option<Period>,
+    /// Longest ejection; default 300s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ejection: Option<Period>,
+    /// Never more than this share of an upstream; default 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ejected_percent: Option<u8>,
+}

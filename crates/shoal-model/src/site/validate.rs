@@ -1,0 +1,276 @@
+//! Whether a site means anything: one function per noun, every problem reported.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::net::IpAddr;
+
+use super::locate::step;
+use super::{Certificate, CertificateFacts, HealthCheck, KeyForm, Listener, Problem, Protocol, Route, Site, Upstream};
+use crate::view::{EndpointAddress, ListenAddress, PathRule};
+
+/// Longest name of an object.
+const MAX_NAME: usize = 63;
+
+/// Everything that is wrong with the meaning of `site`; empty = it can be served. Certificates are looked into by
+/// [`check_certificates`] once their files are read.
+pub fn validate(site: &Site) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let kinds = [
+        ("listeners", site.listeners.keys().collect::<Vec<_>>()),
+        ("certificates", site.certificates.keys().collect()),
+        ("routes", site.routes.keys().collect()),
+        ("upstreams", site.upstreams.keys().collect()),
+    ];
+    for (kind, names) in kinds {
+        for name in names {
+            if let Err(message) = check_name(name) {
+                problems.push(Problem::at(format!("{kind}.{}", step(name)), message));
+            }
+        }
+    }
+    for (name, listener) in &site.listeners {
+        validate_listener(&format!("listeners.{}", step(name)), listener, site, &mut problems);
+    }
+    validate_addresses(&site.listeners, &mut problems);
+    for (name, certificate) in &site.certificates {
+        validate_certificate(&format!("certificates.{}", step(name)), certificate, &mut problems);
+    }
+    for (name, route) in &site.routes {
+        validate_route(&format!("routes.{}", step(name)), route, site, &mut problems);
+    }
+    validate_matches(site, &mut problems);
+    for (name, upstream) in &site.upstreams {
+        validate_upstream(&format!("upstreams.{}", step(name)), upstream, &mut problems);
+    }
+    problems
+}
+
+/// Looks into every certificate whose key is in clear text. `inspect` reads chain and key (PEM) and says whether they
+/// belong together.
+pub fn check_certificates(
+    site: &Site,
+    inspect: impl Fn(&str, &str) -> Result<CertificateFacts, String>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, certificate) in &site.certificates {
+        let (Some(chain), Some(key)) = (&certificate.chain_pem, &certificate.key_pem) else { continue };
+        if let Err(message) = inspect(chain, key) {
+            problems.push(Problem::at(format!("certificates.{}", step(name)), message));
+        }
+    }
+    problems
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
+        return Err(format!(
+            "names have 1 to {MAX_NAME} letters, digits, '-', '_' or '.', not {:?}",
+            name.chars().take(80).collect::<String>()
+        ));
+    }
+    Ok(())
+}
+
+fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mut Vec<Problem>) {
+    if let Err(message) = ListenAddress::parse(&listener.address) {
+        problems.push(Problem::at(format!("{path}.address"), message));
+    }
+    for (n, name) in listener.certificates.iter().enumerate() {
+        check_reference(format!("{path}.certificates[{n}]"), "certificate", name, &site.certificates, problems);
+    }
+    match listener.protocol {
+        Protocol::Https if listener.certificates.is_empty() => {
+            problems.push(Problem::at(path, "an https listener needs at least one of `certificates`"));
+        }
+        Protocol::Http if !listener.certificates.is_empty() => {
+            let message = "an http listener has no use for certificates; did you mean `protocol: https`?";
+            problems.push(Problem::at(format!("{path}.certificates"), message));
+        }
+        Protocol::Http | Protocol::Https => {}
+    }
+    let Some(limits) = &listener.limits else { return };
+    let mut at_least = |field: &str, value: Option<u64>, least: u64| {
+        if value.is_some_and(|value| value < least) {
+            problems.push(Problem::at(format!("{path}.limits.{field}"), format!("must be at least {least}")));
+        }
+    };
+    at_least("max_header_bytes", limits.max_header_bytes.map(|size| size.0), 8192);
+    at_least("max_uri_bytes", limits.max_uri_bytes.map(|size| size.0), 64);
+    at_least("max_header_count", limits.max_header_count.map(|n| n as u64), 8);
+    at_least("max_requests_per_connection", limits.max_requests_per_connection, 1);
+    at_least("max_connections", limits.max_connections.map(|n| n as u64), 1);
+    at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
+}
+
+/// Two listeners may not share an address; the same port on all addresses and on one overlap too.
+fn validate_addresses(listeners: &BTreeMap<String, Listener>, problems: &mut Vec<Problem>) {
+    let mut seen: Vec<(&String, ListenAddress)> = Vec::new();
+    for (name, listener) in listeners {
+        let Ok(address) = ListenAddress::parse(&listener.address) else { continue };
+        if let Some((other, _)) = seen.iter().find(|(_, earlier)| earlier.overlaps(&address)) {
+            let message = format!("{:?} is already taken by listener {other:?}", listener.address);
+            problems.push(Problem::at(format!("listeners.{}.address", step(name)), message));
+        }
+        seen.push((name, address));
+    }
+}
+
+fn validate_certificate(path: &str, certificate: &Certificate, problems: &mut Vec<Problem>) {
+    match (&certificate.chain_file, &certificate.chain_pem) {
+        (None, None) => problems.push(Problem::at(path, "needs `chain_file`")),
+        (Some(_), Some(_)) => {
+            problems.push(Problem::at(path, "has both `chain_file` and `chain_pem`; keep one"));
+        }
+        _ => {}
+    }
+    if certificate.key_form() == KeyForm::Missing {
+        problems.push(Problem::at(path, "needs `key_file`"));
+    }
+    if certificate.key_file.is_some() && certificate.key_pem.is_some() {
+        problems.push(Problem::at(path, "has both `key_file` and `key_pem`; keep one"));
+    }
+}
+
+fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Problem>) {
+    check_reference(format!("{path}.upstream"), "upstream", &route.upstream, &site.upstreams, problems);
+    for (n, name) in route.listeners.iter().enumerate() {
+        check_reference(format!("{path}.listeners[{n}]"), "listener", name, &site.listeners, problems);
+    }
+    for (n, host) in route.hosts.iter().enumerate() {
+        if let Err(message) = check_host(host) {
+            problems.push(Problem::at(format!("{path}.hosts[{n}]"), message));
+        }
+    }
+    if let Err((field, message)) = PathRule::of(route) {
+        problems.push(Problem::at(format!("{path}{field}"), message));
+    }
+    for (n, protocol) in route.upgrades.iter().flatten().enumerate() {
+        if protocol.is_empty() || !protocol.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
+            let message = format!("{protocol:?} is not a protocol name");
+            problems.push(Problem::at(format!("{path}.upgrades[{n}]"), message));
+        }
+    }
+}
+
+fn check_host(host: &str) -> Result<(), String> {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    if name.contains('*') {
+        return Err(format!("{host:?}: a wildcard stands first and for whole labels, as in \"*.example.com\""));
+    }
+    if name.parse::<IpAddr>().is_ok() && name == host {
+        return Ok(());
+    }
+    if host.contains(':') {
+        return Err(format!("{host:?}: hosts are matched without a port"));
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        return Err(format!("{host:?} is not a host name (international names are written in punycode)"));
+    }
+    Ok(())
+}
+
+/// Two routes that match exactly the same requests on a shared listener would leave the choice to chance.
+fn validate_matches(site: &Site, problems: &mut Vec<Problem>) {
+    let mut seen: HashMap<(String, PathRule), Vec<(&String, &Route)>> = HashMap::new();
+    for (name, route) in &site.routes {
+        let Ok(rule) = PathRule::of(route) else { continue };
+        let any = [String::new()];
+        let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
+        for (n, host) in hosts.iter().enumerate() {
+            let same = seen.entry((host.to_ascii_lowercase(), rule.clone())).or_default();
+            let twin = same.iter().find(|(_, other)| share_listener(route, other));
+            if let Some((other, _)) = twin {
+                let (path, host) = match route.hosts.is_empty() {
+                    true => (format!("routes.{}", step(name)), "any host".to_owned()),
+                    false => (format!("routes.{}.hosts[{n}]", step(name)), format!("host {host:?}")),
+                };
+                let message = format!("{host} with {rule} is already matched by route {other:?}");
+                problems.push(Problem::at(path, message));
+            }
+            same.push((name, route));
+        }
+    }
+}
+
+fn share_listener(a: &Route, b: &Route) -> bool {
+    a.listeners.is_empty() || b.listeners.is_empty() || a.listeners.iter().any(|name| b.listeners.contains(name))
+}
+
+fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
+    if upstream.endpoints.is_empty() {
+        problems.push(Problem::at(format!("{path}.endpoints"), "needs at least one endpoint"));
+    }
+    let mut seen: HashMap<&str, usize> = HashMap::new();
+    for (n, endpoint) in upstream.endpoints.iter().enumerate() {
+        if let Err(message) = EndpointAddress::parse(&endpoint.address) {
+            problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
+        }
+        if let Some(first) = seen.insert(&endpoint.address, n) {
+            let message = format!("{:?} is already endpoint {first}; give that one a weight instead", endpoint.address);
+            problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
+        }
+    }
+    let weighs = |endpoint: &super::Endpoint| endpoint.weight != Some(0);
+    if !upstream.endpoints.is_empty() && !upstream.endpoints.iter().any(weighs) {
+        problems.push(Problem::at(format!("{path}.endpoints"), "all weights are 0: nothing could be chosen"));
+    }
+    let percents = [
+        ("panic_threshold_percent", upstream.panic_threshold_percent),
+        ("passive.max_ejected_percent", upstream.passive.as_ref().and_then(|p| p.max_ejected_percent)),
+    ];
+    for (field, percent) in percents {
+        if percent.is_some_and(|percent| percent > 100) {
+            problems.push(Problem::at(format!("{path}.{field}"), "must be 0 to 100"));
+        }
+    }
+    if let Some(health) = &upstream.health {
+        validate_health(&format!("{path}.health"), health, problems);
+    }
+}
+
+fn validate_health(path: &str, health: &HealthCheck, problems: &mut Vec<Problem>) {
+    match (&health.http, &health.tcp) {
+        (None, None) => problems.push(Problem::at(path, "needs `http` or `tcp`")),
+        (Some(_), Some(_)) => problems.push(Problem::at(path, "has both `http` and `tcp`; keep one")),
+        _ => {}
+    }
+    if let Some(http) = &health.http
+        && (!http.path.starts_with('/') || !http.path.bytes().all(|b| b.is_ascii_graphic()))
+    {
+        problems.push(Problem::at(format!("{path}.http.path"), format!("{:?} is not a path: it starts with '/'", http.path)));
+    }
+    for (field, value) in [("fall", health.fall), ("rise", health.rise)] {
+        if value == Some(0) {
+            problems.push(Problem::at(format!("{path}.{field}"), "must be at least 1"));
+        }
+    }
+    for (field, value) in [("interval", health.interval), ("timeout", health.timeout)] {
+        if value.is_some_and(|period| period.0.as_millis() < 50) {
+            problems.push(Problem::at(format!("{path}.{field}"), "must be at least 50ms"));
+        }
+    }
+}
+
+fn check_reference<T>(
+    path: String,
+    kind: impl Display,
+    name: &str,
+    known: &BTreeMap<String, T>,
+    problems: &mut Vec<Problem>,
+) {
+    if known.contains_key(name) {
+        return;
+    }
+    let mut names: Vec<&str> = known.keys().map(String::as_str).take(10).collect();
+    if known.len() > names.len() {
+        names.push("…");
+    }
+    let known = if names.is_empty() { format!("no {kind} is defined") } else { format!("{kind}s are: {}", names.join(", ")) };
+    problems.push(Problem::at(path, format!("there is no {kind} {name:?}; {known}")));
+}

@@ -1,0 +1,176 @@
+//! What can be put into the log, and what applying it answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::{MemberRecord, PurgeKind, PurgeScope, TokenRecord};
+use crate::id::{ClusterId, NodeId, Revision};
+
+/// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// First entry of a new cluster.
+    Bootstrap {
+        /// Random.
+        cluster_id: ClusterId,
+        /// DER.
+        ca_certificate: Vec<u8>,
+        /// Sealed with the cluster's secret.
+        ca_key_sealed: Vec<u8>,
+        /// The first node; it gets id 1.
+        node: MemberRecord,
+    },
+    /// A part of a site document that is too large for one entry.
+    UploadPart {
+        /// Chosen at random by the uploader.
+        upload: String,
+        /// From 0, in order.
+        part: u32,
+        /// At most 512 KiB.
+        text: String,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// A new revision of the site.
+    Publish {
+        /// The same id is applied once.
+        request_id: String,
+        /// Refused unless this is the active revision.
+        expected: Option<Revision>,
+        /// Canonical JSON, private keys sealed.
+        site: SiteText,
+        /// Who.
+        author: String,
+        /// Why.
+        message: String,
+        /// Unix milliseconds.
+        at_ms: u64,
+        /// Objects added, removed, changed.
+        counts: [u32; 3],
+    },
+    /// Cached objects are to be forgotten. The index of the entry is the purge's sequence number.
+    Purge {
+        /// The same id is applied once.
+        request_id: String,
+        /// At most 1,000.
+        scopes: Vec<PurgeScope>,
+        /// Forget, or only treat as stale.
+        kind: PurgeKind,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// A token with which nodes may join.
+    CreateToken {
+        /// Its public part.
+        id: String,
+        /// What it allows.
+        token: TokenRecord,
+    },
+    /// A stranger with a token becomes a node.
+    Admit(Admission),
+    /// A node has moved, or was renamed.
+    UpdateNode {
+        /// Which.
+        node_id: NodeId,
+        /// As it is now.
+        record: MemberRecord,
+    },
+    /// A node is gone for good; its id is never used again.
+    RemoveNode {
+        /// Which.
+        node_id: NodeId,
+    },
+}
+
+/// The text of a site, or where its parts are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum SiteText {
+    /// In this entry.
+    Inline(String),
+    /// In earlier [`Command::UploadPart`] entries.
+    Uploaded {
+        /// Their id.
+        upload: String,
+        /// How many there are.
+        parts: u32,
+    },
+}
+
+/// A stranger with a token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Public part of the token.
+    pub token_id: String,
+    /// SHA-256 of its secret part, hex.
+    pub secret_sha256: String,
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// The node to be.
+    pub node: MemberRecord,
+}
+
+impl Command {
+    /// The request id and time of a command that is applied once however often it is proposed.
+    pub(super) fn request(&self) -> Option<(String, u64)> {
+        match self {
+            Self::Publish { request_id, at_ms, .. } | Self::Purge { request_id, at_ms, .. } => {
+                (!request_id.is_empty()).then(|| (request_id.clone(), *at_ms))
+            }
+            Self::Bootstrap { .. }
+            | Self::UploadPart { .. }
+            | Self::CreateToken { .. }
+            | Self::Admit(_)
+            | Self::UpdateNode { .. }
+            | Self::RemoveNode { .. } => None,
+        }
+    }
+}
+
+/// What applying a command answered, equal on every node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Nothing to tell.
+    #[default]
+    Done,
+    /// The new revision.
+    Published(Revision),
+    /// The purge is in force from this sequence number on.
+    Purged {
+        /// Index of its entry.
+        seq: u64,
+    },
+    /// The node has this id, for ever.
+    Admitted(NodeId),
+    /// Nothing was changed.
+    Refused(Refusal),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody else was faster.
+    #[error("the active revision is {active}, not {expected}")]
+    RevisionConflict {
+        /// What the caller had seen.
+        expected: Revision,
+        /// What is there.
+        active: Revision,
+    },
+    /// Parts of the site document are missing.
+    #[error("parts of the site document are missing; apply it again")]
+    UploadIncomplete,
+    /// No such token, or a wrong secret, or it is used up.
+    #[error("the token is unknown or used up; create a new one with `shoal token create`")]
+    UnknownToken,
+    /// Its time has passed.
+    #[error("the token has expired; create a new one with `shoal token create`")]
+    TokenExpired,
+    /// Two nodes cannot have one name.
+    #[error("there is already a node called {0:?}; start this one with another --name")]
+    NameTaken(String),
+    /// Never admitted, or removed.
+    #[error("{0} is not a node of this cluster")]
+    UnknownNode(NodeId),
+    /// The cluster exists.
+    #[error("this cluster is already bootstrapped")]
+    AlreadyBootstrapped,
+}

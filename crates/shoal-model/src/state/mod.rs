@@ -1,0 +1,246 @@
+//! The replicated state: what the Raft log adds up to. Deterministic: no clock, randomness, IO or hash-map order.
+
+mod command;
+mod nodes;
+mod purge;
+mod revisions;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+pub use command::{Admission, Command, Refusal, Reply, SiteText};
+pub use nodes::{MemberRecord, TokenRecord};
+pub use purge::{PurgeKind, PurgeScope, PurgeTables};
+pub use revisions::{RevisionRecord, Revisions};
+
+use crate::id::{ClusterId, NodeId};
+
+/// Results of how many mutations are remembered for de-duplication, at most.
+const MAX_REMEMBERED: usize = 10_000;
+/// For how long they are remembered, milliseconds by the times in the entries.
+const REMEMBER_MS: u64 = 24 * 3600 * 1000;
+
+/// Everything nodes agree on. The only way to change it is [`ConfigState::apply`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigState {
+    /// Which cluster this is; fixed by the first entry.
+    pub cluster_id: ClusterId,
+    /// Raised by recovery: what carries a lower one is refused.
+    pub cluster_epoch: u64,
+    /// The cluster CA's certificate (DER) and its private key, sealed with the cluster's secret.
+    pub ca_certificate: Vec<u8>,
+    /// See [`ConfigState::ca_certificate`].
+    pub ca_key_sealed: Vec<u8>,
+    /// Nodes that were admitted and not removed.
+    pub nodes: BTreeMap<NodeId, MemberRecord>,
+    /// Join tokens that were not used up, by their public part.
+    pub tokens: BTreeMap<String, TokenRecord>,
+    /// The site and its history.
+    pub revisions: Revisions,
+    /// What was purged when.
+    pub purges: PurgeTables,
+    /// Parts of large site documents on their way in, by upload id.
+    uploads: BTreeMap<String, Upload>,
+    /// Results of recent mutations by request id, oldest first in `remembered_order`.
+    remembered: BTreeMap<String, Reply>,
+    remembered_order: VecDeque<(u64, String)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Upload {
+    started_at_ms: u64,
+    text: String,
+    parts: u32,
+}
+
+impl ConfigState {
+    /// Applies the command of the entry at `index`. Never fails: a command that cannot be carried out answers with a
+    /// [`Refusal`] and changes nothing.
+    pub fn apply(&mut self, index: u64, command: Command) -> Reply {
+        let Some((request_id, at_ms)) = command.request() else { return self.carry_out(index, command) };
+        if let Some(reply) = self.remembered.get(&request_id) {
+            return reply.clone();
+        }
+        let reply = self.carry_out(index, command);
+        self.remember(request_id, at_ms, &reply);
+        reply
+    }
+
+    fn carry_out(&mut self, index: u64, command: Command) -> Reply {
+        match command {
+            Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node } => {
+                if !self.nodes.is_empty() {
+                    return Reply::Refused(Refusal::AlreadyBootstrapped);
+                }
+                self.cluster_id = cluster_id;
+                self.ca_certificate = ca_certificate;
+                self.ca_key_sealed = ca_key_sealed;
+                self.nodes.insert(NodeId(1), node);
+                Reply::Admitted(NodeId(1))
+            }
+            Command::UploadPart { upload, part, text, at_ms } => self.upload_part(upload, part, &text, at_ms),
+            Command::Publish { expected, site, author, message, at_ms, counts, .. } => {
+                let site = match site {
+                    SiteText::Inline(text) => text,
+                    SiteText::Uploaded { upload, parts } => match self.uploads.remove(&upload) {
+                        Some(upload) if upload.parts == parts => upload.text,
+                        _ => return Reply::Refused(Refusal::UploadIncomplete),
+                    },
+                };
+                let record = RevisionRecord { author, message, at_ms, index, counts };
+                self.revisions.publish(expected, site, record)
+            }
+            Command::Purge { scopes, kind, .. } => {
+                self.purges.record(index, &scopes, kind);
+                Reply::Purged { seq: index }
+            }
+            Command::CreateToken { id, token } => {
+                self.tokens.insert(id, token);
+                Reply::Done
+            }
+            Command::Admit(admission) => self.admit(index, admission),
+            Command::UpdateNode { node_id, record } => match self.nodes.get_mut(&node_id) {
+                Some(known) => {
+                    *known = record;
+                    Reply::Done
+                }
+                None => Reply::Refused(Refusal::UnknownNode(node_id)),
+            },
+            Command::RemoveNode { node_id } => match self.nodes.remove(&node_id) {
+                Some(_) => Reply::Done,
+                None => Reply::Refused(Refusal::UnknownNode(node_id)),
+            },
+        }
+    }
+
+    fn upload_part(&mut self, id: String, part: u32, text: &str, at_ms: u64) -> Reply {
+        self.uploads.retain(|_, upload| upload.started_at_ms + 10 * 60_000 > at_ms);
+        let upload = self.uploads.entry(id).or_insert(Upload { started_at_ms: at_ms, ..Upload::default() });
+        if part != upload.parts {
+            return if part < upload.parts { Reply::Done } else { Reply::Refused(Refusal::UploadIncomplete) };
+        }
+        upload.text.push_str(text);
+        upload.parts += 1;
+        Reply::Done
+    }
+
+    fn admit(&mut self, index: u64, admission: Admission) -> Reply {
+        let known = self.nodes.iter().find(|(_, node)| node.public_key_sha256 == admission.node.public_key_sha256);
+        if let Some((id, _)) = known {
+            return Reply::Admitted(*id);
+        }
+        if self.nodes.values().any(|node| node.name == admission.node.name) {
+            return Reply::Refused(Refusal::NameTaken(admission.node.name));
+        }
+        let Some(token) = self.tokens.get_mut(&admission.token_id) else {
+            return Reply::Refused(Refusal::UnknownToken);
+        };
+        if token.secret_sha256 != admission.secret_sha256 {
+            return Reply::Refused(Refusal::UnknownToken);
+        }
+        if token.expires_at_ms <= admission.at_ms {
+            return Reply::Refused(Refusal::TokenExpired);
+        }
+        token.uses_left = token.uses_left.saturating_sub(1);
+        if token.uses_left == 0 {
+            self.tokens.remove(&admission.token_id);
+        }
+        let id = NodeId(index.max(2));
+        self.nodes.insert(id, admission.node);
+        Reply::Admitted(id)
+    }
+
+    fn remember(&mut self, request_id: String, at_ms: u64, reply: &Reply) {
+        if request_id.is_empty() {
+            return;
+        }
+        self.remembered.insert(request_id.clone(), reply.clone());
+        self.remembered_order.push_back((at_ms, request_id));
+        while let Some((at, _)) = self.remembered_order.front() {
+            if self.remembered_order.len() <= MAX_REMEMBERED && at + REMEMBER_MS > at_ms {
+                break;
+            }
+            if let Some((_, old)) = self.remembered_order.pop_front() {
+                self.remembered.remove(&old);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Revision;
+
+    fn publish(request_id: &str, expected: Option<u64>, site: &str) -> Command {
+        Command::Publish {
+            request_id: request_id.into(),
+            expected: expected.map(Revision),
+            site: SiteText::Inline(site.into()),
+            author: "ann".into(),
+            message: String::new(),
+            at_ms: 1,
+            counts: [1, 0, 0],
+        }
+    }
+
+    fn node(name: &str) -> MemberRecord {
+        MemberRecord { name: name.into(), public_key_sha256: name.into(), ..MemberRecord::default() }
+    }
+
+    #[test]
+    fn revisions_count_up_and_conflicts_are_refused() {
+        let mut state = ConfigState::default();
+        assert_eq!(state.apply(1, publish("a", None, "{}")), Reply::Published(Revision(1)));
+        assert_eq!(state.apply(2, publish("b", Some(1), "{ }")), Reply::Published(Revision(2)));
+        let conflict = Reply::Refused(Refusal::RevisionConflict { expected: Revision(1), active: Revision(2) });
+        assert_eq!(state.apply(3, publish("c", Some(1), "{}")), conflict);
+        assert_eq!(state.revisions.active().0, Revision(2));
+        assert_eq!(state.revisions.content(Revision(1)).as_deref(), Some("{}"));
+    }
+
+    #[test]
+    fn a_retried_request_is_applied_once() {
+        let mut state = ConfigState::default();
+        assert_eq!(state.apply(1, publish("same", None, "{}")), Reply::Published(Revision(1)));
+        assert_eq!(state.apply(2, publish("same", None, "{}")), Reply::Published(Revision(1)));
+        assert_eq!(state.revisions.active().0, Revision(1));
+    }
+
+    #[test]
+    fn uploads_arrive_in_order_and_once() {
+        let mut state = ConfigState::default();
+        let part = |part, text: &str| Command::UploadPart { upload: "u".into(), part, text: text.into(), at_ms: 1 };
+        assert_eq!(state.apply(1, part(0, "{")), Reply::Done);
+        assert_eq!(state.apply(2, part(0, "{")), Reply::Done);
+        assert_eq!(state.apply(3, part(2, "x")), Reply::Refused(Refusal::UploadIncomplete));
+        assert_eq!(state.apply(4, part(1, "}")), Reply::Done);
+        let mut command = publish("p", None, "");
+        if let Command::Publish { site, .. } = &mut command {
+            *site = SiteText::Uploaded { upload: "u".into(), parts: 2 };
+        }
+        assert_eq!(state.apply(5, command), Reply::Published(Revision(1)));
+        assert_eq!(state.revisions.active().1.as_ref(), "{}");
+    }
+
+    #[test]
+    fn tokens_admit_as_often_as_they_say() {
+        let mut state = ConfigState::default();
+        let token = TokenRecord { secret_sha256: "s".into(), expires_at_ms: 100, uses_left: 1, role: "node".into() };
+        state.apply(7, Command::CreateToken { id: "t".into(), token });
+        let admit = |name: &str, secret: &str, at_ms| {
+            Command::Admit(Admission {
+                token_id: "t".into(),
+                secret_sha256: secret.into(),
+                at_ms,
+                node: node(name),
+            })
+        };
+        assert_eq!(state.apply(8, admit("b", "wrong", 1)), Reply::Refused(Refusal::UnknownToken));
+        assert_eq!(state.apply(9, admit("b", "s", 100)), Reply::Refused(Refusal::TokenExpired));
+        assert_eq!(state.apply(10, admit("b", "s", 99)), Reply::Admitted(NodeId(10)));
+        assert_eq!(state.apply(11, admit("b", "s", 99)), Reply::Admitted(NodeId(10)), "same key, same id");
+        assert_eq!(state.apply(12, admit("c", "s", 99)), Reply::Refused(Refusal::UnknownToken), "used up");
+    }
+}

@@ -1,0 +1,33 @@
+//! Who belongs to the cluster, and who may join.
+
+use serde::{Deserialize, Serialize};
+
+/// A node that was admitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Its `--name`.
+    pub name: String,
+    /// Its `--region`.
+    pub region: String,
+    /// Its `--zone`.
+    pub zone: String,
+    /// Gossip (UDP) and peer RPC (TCP).
+    pub cluster_addr: String,
+    /// Operator gRPC.
+    pub admin_addr: String,
+    /// SHA-256 of its public key (SPKI, DER), hex: joining again with the same key is the same node.
+    pub public_key_sha256: String,
+}
+
+/// A token with which nodes may join. Its secret is stored only as a hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// SHA-256 of the secret part, hex.
+    pub secret_sha256: String,
+    /// Unix milliseconds.
+    pub expires_at_ms: u64,
+    /// How many more nodes may use it.
+    pub uses_left: u32,
+    /// `node`.
+    pub role: String,
+}

@@ -1,0 +1,133 @@
+//! Addresses as written, read once.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Where a listener binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// `":8080"`: this port on the node's `--listen-ip`.
+    Port(u16),
+    /// `"127.0.0.1:8080"`: exactly this.
+    Full(SocketAddr),
+}
+
+impl ListenAddress {
+    /// Reads `text`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let complaint = || {
+            format!("{text:?} is not a listen address; write \":8080\" (the node's --listen-ip) or \"127.0.0.1:8080\"")
+        };
+        let address = match text.strip_prefix(':') {
+            Some(port) => port.parse().map(Self::Port).map_err(|_| complaint())?,
+            None => text.parse().map(Self::Full).map_err(|_| complaint())?,
+        };
+        match address.port() {
+            0 => Err(format!("{text:?}: port 0 would be another port on every node")),
+            _ => Ok(address),
+        }
+    }
+
+    /// The socket address to bind on a node whose `--listen-ip` is `listen_ip`.
+    pub fn on(self, listen_ip: IpAddr) -> SocketAddr {
+        match self {
+            Self::Port(port) => SocketAddr::new(listen_ip, port),
+            Self::Full(address) => address,
+        }
+    }
+
+    /// Both cannot be bound at once, whatever the node's `--listen-ip` is.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let wild = |address: &Self| match address {
+            Self::Port(_) => true,
+            Self::Full(address) => address.ip().is_unspecified(),
+        };
+        self.port() == other.port() && (self == other || wild(self) || wild(other))
+    }
+
+    fn port(&self) -> u16 {
+        match self {
+            Self::Port(port) => *port,
+            Self::Full(address) => address.port(),
+        }
+    }
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// A literal address.
+    Socket(SocketAddr),
+    /// A name that is looked up when connecting.
+    Name {
+        /// Lower case.
+        host: Box<str>,
+        /// Never 0.
+        port: u16,
+    },
+}
+
+impl EndpointAddress {
+    /// Reads `ip:port`, `[ip6]:port` or `name:port`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let complaint = || format!("{text:?} is not an endpoint; write \"10.0.0.1:9000\" or \"name:9000\"");
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return if address.port() == 0 { Err(complaint()) } else { Ok(Self::Socket(address)) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(complaint)?;
+        let port: u16 = port.parse().map_err(|_| complaint())?;
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        if host.is_empty() || host.len() > 253 || port == 0 || !host.bytes().all(fits) {
+            return Err(complaint());
+        }
+        Ok(Self::Name { host: host.to_ascii_lowercase().into(), port })
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses() {
+        let read = |text: &str| ListenAddress::parse(text).unwrap();
+        assert_eq!(read(":8080").on([10, 0, 0, 7].into()).to_string(), "10.0.0.7:8080");
+        assert_eq!(read("[::1]:8080").on([10, 0, 0, 7].into()).to_string(), "[::1]:8080");
+        for text in ["8080", ":0", ":99999", "localhost:80", ""] {
+            assert!(ListenAddress::parse(text).is_err(), "{text}");
+        }
+        for (a, b, overlap) in [
+            (":80", ":80", true),
+            (":80", "10.0.0.1:80", true),
+            ("0.0.0.0:80", "10.0.0.1:80", true),
+            ("10.0.0.2:80", "10.0.0.1:80", false),
+            (":80", ":81", false),
+        ] {
+            assert_eq!(read(a).overlaps(&read(b)), overlap, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn endpoint_addresses() {
+        for (text, good) in [
+            ("10.0.0.1:9000", true),
+            ("[::1]:9000", true),
+            ("app.internal:80", true),
+            ("app", false),
+            ("app:0", false),
+            ("http://app:80", false),
+            ("10.0.0.1", false),
+        ] {
+            assert_eq!(EndpointAddress::parse(text).is_ok(), good, "{text}");
+        }
+    }
+}

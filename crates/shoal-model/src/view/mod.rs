@@ -1,0 +1,363 @@
+//! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
+
+mod address;
+mod limits;
+mod routes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use address::{EndpointAddress, ListenAddress};
+pub use limits::Limits;
+pub use routes::{PathRule, RouteTable};
+
+use crate::id::{EndpointId, Revision};
+use crate::site::{
+    Balance, CacheRule, HashKey, Problem, Problems, Protocol, PurgeUnverified, Replicate, RequestDirectives, Route,
+    SetCookie, Site, TlsVersion, Upstream, validate,
+};
+use crate::units::{ByteSize, Period};
+
+/// The compiled site. Immutable: a new revision is a new view, and one pointer swap puts it into force.
+#[derive(Debug, Default)]
+pub struct ConfigView {
+    /// Which revision it was compiled from.
+    pub revision: Revision,
+    /// In the order of their names.
+    pub listeners: Vec<Arc<ListenerView>>,
+    /// All routes, by host and path.
+    pub routes: RouteTable,
+    /// In the order of their names.
+    pub upstreams: Vec<Arc<UpstreamView>>,
+    /// In the order of their names.
+    pub certificates: Vec<Arc<CertificateView>>,
+}
+
+impl ConfigView {
+    /// Compiles `site`, whose private keys are in clear text.
+    pub fn compile(revision: Revision, site: &Site) -> Result<Self, Problems> {
+        let problems = validate(site);
+        if !problems.is_empty() {
+            return Err(Problems(problems));
+        }
+        let certificates = compile_certificates(site)?;
+        let upstreams: Vec<_> =
+            site.upstreams.iter().map(|(name, upstream)| Arc::new(UpstreamView::compile(name, upstream))).collect();
+        let listeners = compile_listeners(site)?;
+        let listener_index = |name: &String| site.listeners.keys().position(|listener| listener == name);
+        let upstream_of = |name: &str| {
+            let found = upstreams.binary_search_by(|upstream| (*upstream.name).cmp(name));
+            found.map(|index| upstreams[index].clone()).expect("validated")
+        };
+        let mut routes = RouteTable::default();
+        for (name, route) in &site.routes {
+            let view = Arc::new(RouteView::compile(name, route, upstream_of(&route.upstream)));
+            let on: Vec<usize> = route.listeners.iter().filter_map(listener_index).collect();
+            routes
+                .insert(route, view, &on)
+                .map_err(|message| Problems(vec![Problem::at(format!("routes.{name}"), message)]))?;
+        }
+        routes.seal();
+        Ok(Self { revision, listeners, routes, upstreams, certificates })
+    }
+
+    /// The upstream called `name`.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<UpstreamView>> {
+        let found = self.upstreams.binary_search_by(|upstream| (*upstream.name).cmp(name));
+        found.ok().map(|index| &self.upstreams[index])
+    }
+}
+
+fn compile_certificates(site: &Site) -> Result<Vec<Arc<CertificateView>>, Problems> {
+    let compile = |(name, certificate): (&String, &crate::site::Certificate)| {
+        let (Some(chain_pem), Some(key_pem)) = (&certificate.chain_pem, &certificate.key_pem) else {
+            let message = "its chain and key were not read in before it was compiled";
+            return Err(Problems(vec![Problem::at(format!("certificates.{name}"), message)]));
+        };
+        Ok(Arc::new(CertificateView {
+            name: name.as_str().into(),
+            chain_pem: chain_pem.as_str().into(),
+            key_pem: key_pem.as_str().into(),
+        }))
+    };
+    site.certificates.iter().map(compile).collect()
+}
+
+fn compile_listeners(site: &Site) -> Result<Vec<Arc<ListenerView>>, Problems> {
+    let compile = |(index, (name, listener)): (usize, (&String, &crate::site::Listener))| {
+        let address = ListenAddress::parse(&listener.address)
+            .map_err(|message| Problems(vec![Problem::at(format!("listeners.{name}.address"), message)]))?;
+        let position = |wanted: &String| site.certificates.keys().position(|name| name == wanted);
+        Ok(Arc::new(ListenerView {
+            name: name.as_str().into(),
+            index,
+            address,
+            protocol: listener.protocol,
+            certificates: listener.certificates.iter().filter_map(position).collect(),
+            min_tls: listener.min_tls.unwrap_or(TlsVersion::V1_2),
+            trusted_proxies: listener.trusted_proxies.clone(),
+            limits: Limits::of(listener.limits.as_ref()),
+        }))
+    };
+    site.listeners.iter().enumerate().map(compile).collect()
+}
+
+/// A compiled listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerView {
+    /// Its name in the site.
+    pub name: Arc<str>,
+    /// Its place in [`ConfigView::listeners`].
+    pub index: usize,
+    /// Where it binds.
+    pub address: ListenAddress,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Places in [`ConfigView::certificates`]; the first is the default.
+    pub certificates: Vec<usize>,
+    /// Oldest TLS version.
+    pub min_tls: TlsVersion,
+    /// Callers whose forwarding fields are believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// What one downstream may cost.
+    pub limits: Limits,
+}
+
+/// A certificate with its key, as PEM text.
+#[derive(PartialEq, Eq)]
+pub struct CertificateView {
+    /// Its name in the site.
+    pub name: Arc<str>,
+    /// The leaf first.
+    pub chain_pem: Arc<str>,
+    /// The private key: never printed.
+    pub key_pem: Arc<str>,
+}
+
+/// Never prints the key.
+impl std::fmt::Debug for CertificateView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateView").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A compiled route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteView {
+    /// Its name in the site.
+    pub name: Arc<str>,
+    /// Where its requests go.
+    pub upstream: Arc<UpstreamView>,
+    /// How its responses are cached; `None` = not at all.
+    pub cache: Option<CacheRuleView>,
+    /// Protocols a connection may be upgraded to, lower case.
+    pub upgrades: Vec<Box<str>>,
+    /// Trailers are passed on.
+    pub trailers: bool,
+    /// From the request sent to the response head.
+    pub first_byte_timeout: Duration,
+    /// Between two parts of the response body.
+    pub idle_timeout: Duration,
+    /// For the whole exchange.
+    pub total_timeout: Option<Duration>,
+}
+
+impl RouteView {
+    fn compile(name: &str, route: &Route, upstream: Arc<UpstreamView>) -> Self {
+        let timeouts = route.timeouts.clone().unwrap_or_default();
+        let upgrades = match &route.upgrades {
+            None => vec!["websocket".into()],
+            Some(protocols) => protocols.iter().map(|protocol| protocol.to_ascii_lowercase().into()).collect(),
+        };
+        Self {
+            name: name.into(),
+            upstream,
+            cache: route.cache.as_ref().map(CacheRuleView::compile),
+            upgrades,
+            trailers: route.trailers,
+            first_byte_timeout: timeouts.first_byte.unwrap_or(Period::seconds(30)).0,
+            idle_timeout: timeouts.idle.unwrap_or(Period::seconds(60)).0,
+            total_timeout: timeouts.total.map(|period| period.0),
+        }
+    }
+}
+
+/// A compiled cache rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheRuleView {
+    /// Largest body that is stored, bytes.
+    pub max_object_bytes: u64,
+    /// When the second copy is made.
+    pub replicate: Replicate,
+    /// Whether responses with `Set-Cookie` may be stored.
+    pub set_cookie: SetCookie,
+    /// Whether `Cache-Control` of requests is obeyed.
+    pub request_directives: RequestDirectives,
+    /// How long past its expiry an object may be served while the origin cannot be reached.
+    pub max_stale_on_disconnect: Duration,
+    /// What happens to hits while this node cannot know of purges.
+    pub purge_unverified: PurgeUnverified,
+}
+
+impl CacheRuleView {
+    /// `rule` with the defaults filled in.
+    pub fn compile(rule: &CacheRule) -> Self {
+        Self {
+            max_object_bytes: rule.max_object_size.unwrap_or(ByteSize::mib(64)).0,
+            replicate: rule.replicate.unwrap_or_default(),
+            set_cookie: rule.set_cookie.unwrap_or_default(),
+            request_directives: rule.request_directives.unwrap_or_default(),
+            max_stale_on_disconnect: rule.max_stale_on_disconnect.unwrap_or(Period::seconds(60)).0,
+            purge_unverified: rule.purge_unverified.unwrap_or_default(),
+        }
+    }
+}
+
+/// A compiled upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamView {
+    /// Its name in the site.
+    pub name: Arc<str>,
+    /// In the order of the site file.
+    pub endpoints: Vec<EndpointView>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// What `consistent_hash` hashes.
+    pub hash_key: HashKey,
+    /// Active checks; `None` = none.
+    pub health: Option<HealthView>,
+    /// Ejection by what traffic shows.
+    pub passive: PassiveView,
+    /// Percent of available endpoints below which health is ignored.
+    pub panic_threshold_percent: u8,
+    /// For TCP connect.
+    pub connect_timeout: Duration,
+    /// For unused pooled connections.
+    pub idle_timeout: Duration,
+    /// Unused connections kept per endpoint and node.
+    pub max_idle_connections: usize,
+    /// Requests after which a connection is not used again.
+    pub max_requests_per_connection: u64,
+    /// Age after which a connection is not used again.
+    pub max_connection_age: Duration,
+}
+
+impl UpstreamView {
+    fn compile(name: &str, upstream: &Upstream) -> Self {
+        let endpoint = |endpoint: &crate::site::Endpoint| EndpointView {
+            id: EndpointId::of(name, &endpoint.address),
+            text: endpoint.address.as_str().into(),
+            address: EndpointAddress::parse(&endpoint.address).expect("validated"),
+            weight: endpoint.weight.unwrap_or(1),
+            zone: endpoint.zone.as_deref().map(Into::into),
+            priority: endpoint.priority.unwrap_or(0),
+        };
+        Self {
+            name: name.into(),
+            endpoints: upstream.endpoints.iter().map(endpoint).collect(),
+            balance: upstream.balance.unwrap_or_default(),
+            hash_key: upstream.hash_key.clone().unwrap_or_default(),
+            health: upstream.health.as_ref().map(HealthView::compile),
+            passive: PassiveView::compile(upstream.passive.as_ref()),
+            panic_threshold_percent: upstream.panic_threshold_percent.unwrap_or(50),
+            connect_timeout: upstream.connect_timeout.unwrap_or(Period::seconds(3)).0,
+            idle_timeout: upstream.idle_timeout.unwrap_or(Period::seconds(60)).0,
+            max_idle_connections: upstream.max_idle_connections.unwrap_or(256),
+            max_requests_per_connection: upstream.max_requests_per_connection.unwrap_or(u64::MAX),
+            max_connection_age: upstream.max_connection_age.unwrap_or(Period::seconds(3600)).0,
+        }
+    }
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointView {
+    /// Equal on every node.
+    pub id: EndpointId,
+    /// As written.
+    pub text: Arc<str>,
+    /// Where to connect.
+    pub address: EndpointAddress,
+    /// Share of requests.
+    pub weight: u32,
+    /// Where it stands.
+    pub zone: Option<Box<str>>,
+    /// Lower is used first.
+    pub priority: u32,
+}
+
+/// A compiled active check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthView {
+    /// What is asked.
+    pub probe: ProbeView,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row before down.
+    pub fall: u32,
+    /// Successes in a row before up.
+    pub rise: u32,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeView {
+    /// HTTP/1.1 GET.
+    Http {
+        /// Path and query.
+        path: Box<str>,
+        /// `Host` field; `None` = the endpoint's address.
+        host: Option<Box<str>>,
+        /// Statuses that count as success; empty = 200 to 399.
+        status: Vec<u16>,
+    },
+    /// Connect only.
+    Tcp,
+}
+
+impl HealthView {
+    fn compile(check: &crate::site::HealthCheck) -> Self {
+        let probe = match &check.http {
+            Some(http) => ProbeView::Http {
+                path: http.path.as_str().into(),
+                host: http.host.as_deref().map(Into::into),
+                status: http.status.clone(),
+            },
+            None => ProbeView::Tcp,
+        };
+        Self {
+            probe,
+            interval: check.interval.unwrap_or(Period::seconds(5)).0,
+            timeout: check.timeout.unwrap_or(Period::seconds(2)).0,
+            fall: check.fall.unwrap_or(3),
+            rise: check.rise.unwrap_or(2),
+        }
+    }
+}
+
+/// Compiled ejection by traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassiveView {
+    /// Gateway errors in a row; 0 = never ejected.
+    pub consecutive_errors: u32,
+    /// First ejection.
+    pub base_ejection: Duration,
+    /// Longest ejection.
+    pub max_ejection: Duration,
+    /// Never more than this share of the upstream.
+    pub max_ejected_percent: u8,
+}
+
+impl PassiveView {
+    fn compile(passive: Option<&crate::site::PassiveHealth>) -> Self {
+        let passive = passive.cloned().unwrap_or_default();
+        Self {
+            consecutive_errors: passive.consecutive_errors.unwrap_or(5),
+            base_ejection: passive.base_ejection.unwrap_or(Period::seconds(30)).0,
+            max_ejection: passive.max_ejection.unwrap_or(Period::seconds(300)).0,
+            max_ejected_percent: passive.max_ejected_percent.unwrap_or(50),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Host and path to route: the most specific match wins, whatever the order in the site file.
+
+use std::fmt;
+use std::sync::Arc;
+
+use regex::Regex;
+use rustc_hash::FxHashMap;
+
+use super::RouteView;
+use crate::site::Route;
+
+/// Longest pattern, in bytes.
+const MAX_PATTERN: usize = 1024;
+/// Memory one compiled pattern may take, bytes.
+const MAX_COMPILED_PATTERN: usize = 1 << 20;
+
+/// How a route looks at the path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathRule {
+    /// This path and no other.
+    Exact(String),
+    /// This path and everything below it, by whole segments. Kept without the final slash; `""` matches all.
+    Prefix(String),
+    /// The whole path matches this pattern.
+    Regex(String),
+}
+
+impl PathRule {
+    /// The rule of `route`; no path setting at all means every path. Errs with the field (`.path`) and the reason.
+    pub fn of(route: &Route) -> Result<Self, (&'static str, String)> {
+        let written = [&route.path, &route.path_prefix, &route.path_regex].iter().filter(|p| p.is_some()).count();
+        if written > 1 {
+            return Err(("", "has more than one of `path`, `path_prefix`, `path_regex`; keep one".into()));
+        }
+        if let Some(path) = &route.path {
+            return check_path(path).map(|()| Self::Exact(path.clone())).map_err(|message| (".path", message));
+        }
+        if let Some(pattern) = &route.path_regex {
+            compile_pattern(pattern).map_err(|message| (".path_regex", message))?;
+            return Ok(Self::Regex(pattern.clone()));
+        }
+        let prefix = route.path_prefix.as_deref().unwrap_or("/");
+        check_path(prefix).map_err(|message| (".path_prefix", message))?;
+        Ok(Self::Prefix(prefix.strip_suffix('/').unwrap_or(prefix).to_owned()))
+    }
+}
+
+impl fmt::Display for PathRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => write!(f, "path {path:?}"),
+            Self::Prefix(prefix) if prefix.is_empty() => write!(f, "path_prefix \"/\""),
+            Self::Prefix(prefix) => write!(f, "path_prefix {prefix:?}"),
+            Self::Regex(pattern) => write!(f, "path_regex {pattern:?}"),
+        }
+    }
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} does not start with '/'"));
+    }
+    if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '?' | '#' | '\\')) {
+        return Err(format!("{path:?} holds {bad:?}; a path is written as it stands in a request, percent-encoded"));
+    }
+    Ok(())
+}
+
+fn compile_pattern(pattern: &str) -> Result<Regex, String> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(format!("has {} bytes; a pattern may have at most {MAX_PATTERN}", pattern.len()));
+    }
+    let build = |text: &str| regex::RegexBuilder::new(text).size_limit(MAX_COMPILED_PATTERN).build();
+    build(pattern)
+        .and_then(|_| build(&format!("^(?:{pattern})$")))
+        .map_err(|error| format!("{pattern:?} is not a pattern: {}", error.to_string().replace('\n', " ")))
+}
+
+/// All routes. A lookup probes hash maps; nothing is allocated.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    /// Host names as they are, lower case.
+    exact: FxHashMap<Box<str>, PathTable>,
+    /// `example.com` for `*.example.com`.
+    wildcard: FxHashMap<Box<str>, PathTable>,
+    any: PathTable,
+    len: usize,
+}
+
+/// The routes of one host.
+#[derive(Debug, Default)]
+struct PathTable {
+    exact: FxHashMap<Box<str>, Vec<Candidate>>,
+    regex: Vec<(Regex, Candidate)>,
+    prefix: FxHashMap<Box<str>, Vec<Candidate>>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    route: Arc<RouteView>,
+    /// Places of the listeners it is on; empty = all.
+    listeners: Box<[usize]>,
+}
+
+impl Candidate {
+    fn is_on(&self, listener: usize) -> bool {
+        self.listeners.is_empty() || self.listeners.contains(&listener)
+    }
+}
+
+impl RouteTable {
+    /// The route for a request that came in on `listener` (its place in the view), for `host` (lower case, no port)
+    /// and `path` (no query).
+    pub fn find(&self, listener: usize, host: &str, path: &str) -> Option<&Arc<RouteView>> {
+        if let Some(found) = self.exact.get(host).and_then(|table| table.find(listener, path)) {
+            return Some(found);
+        }
+        if !self.wildcard.is_empty() {
+            let mut rest = host;
+            while let Some((_, parent)) = rest.split_once('.') {
+                if let Some(found) = self.wildcard.get(parent).and_then(|table| table.find(listener, path)) {
+                    return Some(found);
+                }
+                rest = parent;
+            }
+        }
+        self.any.find(listener, path)
+    }
+
+    /// A route names this host: exactly, by a wildcard, or by naming none.
+    pub fn knows_host(&self, host: &str) -> bool {
+        self.any.len() > 0
+            || self.exact.contains_key(host)
+            || host.match_indices('.').any(|(dot, _)| self.wildcard.contains_key(&host[dot + 1..]))
+    }
+
+    /// The route called `name`, whatever it matches.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<RouteView>> {
+        let tables = self.exact.values().chain(self.wildcard.values()).chain([&self.any]);
+        tables.flat_map(PathTable::candidates).map(|candidate| &candidate.route).find(|route| &*route.name == name)
+    }
+
+    /// How many routes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// There is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn insert(&mut self, route: &Route, view: Arc<RouteView>, listeners: &[usize]) -> Result<(), String> {
+        let rule = PathRule::of(route).map_err(|(_, message)| message)?;
+        self.len += 1;
+        if route.hosts.is_empty() {
+            return self.any.insert(&rule, &view, listeners);
+        }
+        for host in &route.hosts {
+            let host = host.to_ascii_lowercase();
+            let table = match host.strip_prefix("*.") {
+                Some(parent) => self.wildcard.entry(parent.into()).or_default(),
+                None => self.exact.entry(host.into()).or_default(),
+            };
+            table.insert(&rule, &view, listeners)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal(&mut self) {
+        let tables = self.exact.values_mut().chain(self.wildcard.values_mut()).chain([&mut self.any]);
+        for table in tables {
+            table.regex.sort_by(|(a, _), (b, _)| {
+                b.as_str().len().cmp(&a.as_str().len()).then_with(|| a.as_str().cmp(b.as_str()))
+            });
+        }
+    }
+}
+
+impl PathTable {
+    fn insert(&mut self, rule: &PathRule, route: &Arc<RouteView>, listeners: &[usize]) -> Result<(), String> {
+        let candidate = Candidate { route: route.clone(), listeners: listeners.into() };
+        match rule {
+            PathRule::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
+            PathRule::Prefix(prefix) => self.prefix.entry(prefix.as_str().into()).or_default().push(candidate),
+            PathRule::Regex(pattern) => {
+                self.regex.push((compile_pattern(pattern)?, candidate));
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, listener: usize, path: &str) -> Option<&Arc<RouteView>> {
+        let on = |candidates: &'_ Vec<Candidate>| candidates.iter().position(|c| c.is_on(listener));
+        if let Some(candidates) = self.exact.get(path)
+            && let Some(n) = on(candidates)
+        {
+            return Some(&candidates[n].route);
+        }
+        for (regex, candidate) in &self.regex {
+            if candidate.is_on(listener) && regex.is_match(path) {
+                return Some(&candidate.route);
+            }
+        }
+        self.find_prefix(listener, path)
+    }
+
+    /// Tries the path and then every shorter prefix that ends before a slash, down to the empty one.
+    fn find_prefix(&self, listener: usize, path: &str) -> Option<&Arc<RouteView>> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        let only_root = self.prefix.len() == 1 && self.prefix.contains_key("");
+        let mut rest = if only_root { "" } else { path };
+        loop {
+            if let Some(candidates) = self.prefix.get(rest)
+                && let Some(candidate) = candidates.iter().find(|c| c.is_on(listener))
+            {
+                return Some(&candidate.route);
+            }
+            rest = &rest[..rest.rfind('/')?];
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.exact.len() + self.regex.len() + self.prefix.len()
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        let listed = self.exact.values().chain(self.prefix.values()).flatten();
+        listed.chain(self.regex.iter().map(|(_, candidate)| candidate))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::site::read_site;
+    use crate::{ConfigView, Revision};
+
+    fn view() -> ConfigView {
+        let site = read_site(
+            "site.yaml",
+            r#"
+listeners:
+  a: { address: ":8001", protocol: http }
+  b: { address: ":8002", protocol: http }
+routes:
+  any: { path_prefix: /, upstream: u }
+  only-b: { path_prefix: /b, listeners: [b], upstream: u }
+  shop: { hosts: [shop.example.com], path_prefix: /, upstream: u }
+  shop-api: { hosts: [shop.example.com], path_prefix: /api/, upstream: u }
+  shop-exact: { hosts: [shop.example.com], path: /api/v1, upstream: u }
+  shop-regex: { hosts: [shop.example.com], path_regex: "/img/.*[.]png", upstream: u }
+  wild: { hosts: ["*.example.com"], path_prefix: /, upstream: u }
+  wilder: { hosts: ["*.deep.example.com"], path_prefix: /, upstream: u }
+  partial: { hosts: [partial.example.com], path_prefix: /only, upstream: u }
+upstreams:
+  u: { endpoints: ["127.0.0.1:9"] }
+"#,
+        )
+        .unwrap();
+        ConfigView::compile(Revision(1), &site).unwrap()
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        let view = view();
+        for (listener, host, path, route) in [
+            (0, "other.org", "/", "any"),
+            (0, "other.org", "/b/c", "any"),
+            (1, "other.org", "/b/c", "only-b"),
+            (1, "other.org", "/bc", "any"),
+            (0, "shop.example.com", "/", "shop"),
+            (0, "shop.example.com", "/api", "shop-api"),
+            (0, "shop.example.com", "/api/v2/x", "shop-api"),
+            (0, "shop.example.com", "/api/v1", "shop-exact"),
+            (0, "shop.example.com", "/apis", "shop"),
+            (0, "shop.example.com", "/img/a.png", "shop-regex"),
+            (0, "shop.example.com", "/img/a.pngx", "shop"),
+            (0, "www.example.com", "/", "wild"),
+            (0, "a.b.example.com", "/", "wild"),
+            (0, "x.deep.example.com", "/", "wilder"),
+            (0, "example.com", "/", "any"),
+            (0, "partial.example.com", "/only/1", "partial"),
+            (0, "partial.example.com", "/other", "wild"),
+        ] {
+            let found = view.routes.find(listener, host, path).map(|route| &*route.name);
+            assert_eq!(found, Some(route), "{host}{path} on {listener}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Every way an exchange can fail, in one closed type: it sets the response, the log reason and the metric together.
+
+/// Who is to blame. What the downstream did wrong never counts against an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The side that called us.
+    Downstream,
+    /// The endpoint, or the way to it.
+    Upstream,
+    /// This node: its configuration, its limits, its state.
+    Node,
+}
+
+/// How an exchange failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The request is malformed or ambiguous.
+    BadRequest(&'static str),
+    /// The request target is longer than allowed.
+    UriTooLong,
+    /// The request head is larger than allowed.
+    HeadTooLarge,
+    /// The request body is larger than allowed.
+    BodyTooLarge,
+    /// An `Expect` other than `100-continue`.
+    ExpectationFailed,
+    /// The host is served here, but not on this connection.
+    Misdirected,
+    /// The downstream went away.
+    DownstreamReset,
+    /// The downstream was too slow.
+    DownstreamTimeout,
+    /// No endpoint could be connected to.
+    UpstreamConnectFailed,
+    /// Connecting took too long.
+    UpstreamConnectTimeout,
+    /// The endpoint closed or reset the connection before it had answered.
+    UpstreamReset,
+    /// The endpoint's answer is not HTTP as it should be.
+    UpstreamProtocol,
+    /// The endpoint took too long to answer.
+    UpstreamResponseTimeout,
+    /// No route matches.
+    NoRoute,
+    /// The upstream has no endpoint that may be used.
+    NoEndpoint,
+    /// A queue or pool is at its limit.
+    Overflow,
+    /// The node is overloaded.
+    Overload,
+    /// The node is draining.
+    Draining,
+    /// The request came back to us.
+    Loop,
+    /// `only-if-cached`, and it is not.
+    NotCached,
+    /// The object may not be served unverified and the origin cannot be reached.
+    Unverified,
+    /// A defect of ours.
+    Internal,
+}
+
+impl Failure {
+    /// Who is to blame.
+    pub const fn side(self) -> Side {
+        match self {
+            Self::BadRequest(_)
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::BodyTooLarge
+            | Self::ExpectationFailed
+            | Self::Misdirected
+            | Self::DownstreamReset
+            | Self::DownstreamTimeout
+            | Self::NotCached => Side::Downstream,
+            Self::UpstreamConnectFailed
+            | Self::UpstreamConnectTimeout
+            | Self::UpstreamReset
+            | Self::UpstreamProtocol
+            | Self::UpstreamResponseTimeout
+            | Self::Unverified => Side::Upstream,
+            Self::NoRoute
+            | Self::NoEndpoint
+            | Self::Overflow
+            | Self::Overload
+            | Self::Draining
+            | Self::Loop
+            | Self::Internal => Side::Node,
+        }
+    }
+
+    /// The status the downstream gets (RFC 9110 §15.5, §15.6). 499 is only logged: nobody is there to read it.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest(_) => 400,
+            Self::NoRoute => 404,
+            Self::DownstreamTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::UriTooLong => 414,
+            Self::ExpectationFailed => 417,
+            Self::Misdirected => 421,
+            Self::HeadTooLarge => 431,
+            Self::DownstreamReset => 499,
+            Self::Internal => 500,
+            Self::UpstreamConnectFailed | Self::UpstreamReset | Self::UpstreamProtocol => 502,
+            Self::NoEndpoint | Self::Overflow | Self::Overload | Self::Draining => 503,
+            Self::UpstreamConnectTimeout | Self::UpstreamResponseTimeout | Self::NotCached | Self::Unverified => 504,
+            Self::Loop => 508,
+        }
+    }
+
+    /// Its name in access logs and metrics.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "downstream_bad_request",
+            Self::UriTooLong => "downstream_uri_too_long",
+            Self::HeadTooLarge => "downstream_head_too_large",
+            Self::BodyTooLarge => "downstream_body_too_large",
+            Self::ExpectationFailed => "downstream_expectation",
+            Self::Misdirected => "downstream_misdirected",
+            Self::DownstreamReset => "downstream_reset",
+            Self::DownstreamTimeout => "downstream_timeout",
+            Self::UpstreamConnectFailed => "upstream_connect_failed",
+            Self::UpstreamConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamReset => "upstream_reset",
+            Self::UpstreamProtocol => "upstream_protocol",
+            Self::UpstreamResponseTimeout => "upstream_response_timeout",
+            Self::NoRoute => "node_no_route",
+            Self::NoEndpoint => "node_no_endpoint",
+            Self::Overflow => "node_overflow",
+            Self::Overload => "node_overload",
+            Self::Draining => "node_draining",
+            Self::Loop => "node_loop",
+            Self::NotCached => "downstream_only_if_cached",
+            Self::Unverified => "upstream_unverified",
+            Self::Internal => "node_internal",
+        }
+    }
+
+    /// Nothing of an answer was seen because the origin could not be reached: stale objects may be served.
+    pub const fn is_disconnect(self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamConnectFailed
+                | Self::UpstreamConnectTimeout
+                | Self::UpstreamReset
+                | Self::UpstreamResponseTimeout
+                | Self::NoEndpoint
+        )
+    }
+}

@@ -1,0 +1,1 @@
+//! Hop-by-hop and forwarding fields, on the way in and out.

@@ -1,0 +1,1 @@
+//! The strict request gate: what is refused before routing.

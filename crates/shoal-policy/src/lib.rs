@@ -1,0 +1,12 @@
+//! The decisions: request gate, balancing, health, caching (pure).
+//!
+//! Nothing here waits, reads a clock or rolls dice: `now` and `entropy` are arguments, so every decision can be
+//! replayed from a table.
+
+pub mod balance;
+pub mod cache;
+pub mod failure;
+pub mod forwarding;
+pub mod gate;
+pub mod health;
+pub mod retry;

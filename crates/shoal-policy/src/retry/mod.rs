@@ -1,0 +1,1 @@
+//! Whether a failed try may be repeated.

@@ -1,0 +1,19 @@
+//! Generated gRPC messages and their conversions.
+
+/// The operator's API.
+#[allow(missing_docs, clippy::large_futures, unused_qualifications)]
+pub mod admin {
+    tonic::include_proto!("shoal.admin.v1");
+}
+
+/// The sharded cache index.
+#[allow(missing_docs, clippy::large_futures, unused_qualifications)]
+pub mod cache {
+    tonic::include_proto!("shoal.cache.v1");
+}
+
+/// Consensus and node-to-node traffic.
+#[allow(missing_docs, clippy::large_futures, unused_qualifications)]
+pub mod raft {
+    tonic::include_proto!("shoal.raft.v1");
+}

@@ -1,0 +1,1 @@
+//! Bytes in, bytes out: listeners, request path, upstream pools, health checks.
