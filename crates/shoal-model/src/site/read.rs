@@ -92,8 +92,13 @@ fn parse(file: &str, text: &str) -> Result<Site, Problem> {
     });
     read.map_err(|error| {
         let place = error.location().map_or((1, 1), |at| (at.line() as u32, at.column() as u32));
-        let message = DefaultMessageFormatter.format_message(error.without_snippet()).into_owned();
-        let path = if path == "." { String::new() } else { path.trim_end_matches(".?").to_owned() };
+        let message = match error.without_snippet() {
+            serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+                format!("{:?} is written twice", key.as_deref().unwrap_or("a key"))
+            }
+            error => DefaultMessageFormatter.format_message(error).into_owned(),
+        };
+        let path = path.trim_end_matches(['.', '?']).to_owned();
         Problem { place: Some((file.to_owned(), place.0, place.1)), path, message: one_line(&message) }
     })
 }
@@ -170,9 +175,9 @@ upstreams:
             &GOOD.replace("timeout: 2s", "timeout: 2"),
             &["site.yaml:11:64: upstreams.shop.health.timeout: \"2\" has no unit; write it as \"2s\" or \"2ms\""],
         );
-        check("listeners: [", &["site.yaml:1:13: listeners: unclosed bracket '['"]);
+        check("listeners: [", &["site.yaml:1:12: listeners: expected mapping start"]);
         check("", &["site.yaml:1:1: the file is empty; a site has listeners, routes and upstreams"]);
-        check("routes: {}\nroutes: {}\n", &["site.yaml:2:1: duplicate mapping key: routes"]);
+        check("routes: {}\nroutes: {}\n", &["site.yaml:2:1: \"routes\" is written twice"]);
     }
 
     #[test]
