@@ -1,4 +1,7 @@
-//! Generated gRPC messages and their conversions.
+//! Generated gRPC messages and their conversions. The operator's messages also serialize under their proto names,
+//! which is what `-o json` prints.
+
+mod names;
 
 /// The operator's API.
 #[allow(missing_docs, clippy::large_futures, unused_qualifications)]
