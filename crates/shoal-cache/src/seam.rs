@@ -1,0 +1,117 @@
+//! What shoal-proxy and shoal-cache say to each other: a request in, an answer out, and the origin as a trait.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::HeaderValue;
+use http::request::Parts;
+use http_body_util::combinators::UnsyncBoxBody;
+use shoal_cluster::ClusterView;
+use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_model::{ConfigView, NodeId};
+use shoal_policy::failure::Failure;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::Channel;
+
+use crate::body::CacheBody;
+use crate::lookup::Probe;
+
+/// What a [`crate::Cache`] is built from.
+pub struct CacheSettings {
+    /// This node.
+    pub node: NodeId,
+    /// Its `--name`, as `Cache-Status` shows it.
+    pub name: Arc<str>,
+    /// Bytes of memory for stored objects.
+    pub ram_bytes: u64,
+    /// Seed of object keys and purge scopes, drawn from the cluster secret: equal on every node of a cluster.
+    pub key_seed: u64,
+    /// Who the other nodes are.
+    pub cluster: Arc<ArcSwap<ClusterView>>,
+    /// The site: what a route named by a peer means here.
+    pub config: Arc<ArcSwap<ConfigView>>,
+    /// How to reach the other nodes.
+    pub peers: Arc<dyn PeerLink>,
+}
+
+/// The way to the other nodes: mutually authenticated, encrypted, and knowing their addresses.
+pub trait PeerLink: Send + Sync + 'static {
+    /// Opens a connection to the cluster address of `node` that speaks HTTP/1.1.
+    fn connect(&self, node: NodeId) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn PeerIo>>> + Send>>;
+
+    /// The gRPC channel to `node`; `None` = its address is not known.
+    fn channel(&self, node: NodeId) -> Option<Channel>;
+}
+
+/// A connection to a peer.
+pub trait PeerIo: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> PeerIo for IO {}
+
+/// A request after the gate and routing, as it would be sent to the origin.
+#[derive(Clone, Copy)]
+pub struct CacheRequest<'a> {
+    /// Method, path and query, fields (`Host` among them); hop-by-hop fields are gone, forwarding fields are set.
+    pub head: &'a Parts,
+    /// It came over TLS.
+    pub https: bool,
+    /// Lower case, the scheme's default port left out.
+    pub host: &'a str,
+    /// Where it goes.
+    pub route: &'a Arc<RouteView>,
+    /// The route's cache rule.
+    pub rule: &'a CacheRuleView,
+    /// A body follows.
+    pub has_body: bool,
+}
+
+/// What the store says, without waiting for anything.
+pub enum Lookup {
+    /// Here is the answer.
+    Fresh(http::Response<CacheBody>),
+    /// There is an object, but it may not be used just like that: [`crate::WorkerCache::answer`] sorts it out.
+    Stale(Box<Probe>),
+    /// There is none: [`crate::WorkerCache::answer`] fetches it.
+    Miss(Box<Probe>),
+    /// Not a matter for the cache: forward it.
+    Bypass(Bypass),
+}
+
+/// Why a request passes by the cache (RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    /// Its method is not cached.
+    Method,
+    /// Its fields ask for what only the origin can say (`If-Match`, a body on GET …).
+    Request,
+}
+
+/// What the cache made of a request.
+pub enum Answer {
+    /// The whole answer: `Age` and `Cache-Status` are set, conditions and HEAD are seen to.
+    Response(http::Response<CacheBody>),
+    /// Forward it yourself, body included, and add this `Cache-Status` to the response.
+    Direct {
+        /// The member of this node.
+        cache_status: HeaderValue,
+    },
+    /// There is no answer.
+    Failed(Failure),
+}
+
+/// The body of an origin's response.
+pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
+
+/// What [`Fetch::fetch`] promises.
+pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginBody>, Failure>>>>;
+
+/// The origin as the cache sees it. The proxy implements it, once per worker: it picks an endpoint, retries, applies the
+/// timeouts and takes hop-by-hop fields off the response.
+pub trait Fetch {
+    /// Sends `head` (which has no body) to the upstream of `route`.
+    fn fetch(&self, route: Arc<RouteView>, head: Parts) -> FetchFuture;
+}
