@@ -9,7 +9,7 @@ use serde_saphyr::Spanned;
 use super::read::{Anything, reading_options};
 
 /// Line and column (from 1) of the value at `path` in `text`, or of the nearest parent that exists.
-pub(super) fn locate(text: &str, path: &str) -> Option<(u32, u32)> {
+pub fn locate(text: &str, path: &str) -> Option<(u32, u32)> {
     let mut steps = split(path);
     loop {
         let found = Cell::new(None);
@@ -40,7 +40,7 @@ fn split(path: &str) -> Vec<String> {
 }
 
 /// How a name stands in a key path.
-pub(super) fn step(name: &str) -> String {
+pub fn step(name: &str) -> String {
     if name.contains(['.', '[']) { format!("\"{name}\"") } else { name.to_owned() }
 }
 

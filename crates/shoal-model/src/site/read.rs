@@ -60,12 +60,7 @@ impl fmt::Display for Problems {
 ///
 /// A problem of form ends the reading; problems of meaning are all reported.
 pub fn read_site(file: &str, text: &str) -> Result<Site, Problems> {
-    if text.len() > MAX_SITE_BYTES {
-        let message =
-            format!("{file} has {} bytes; a site file may have at most {MAX_SITE_BYTES}", text.len());
-        return Err(Problems(vec![Problem::at("", message)]));
-    }
-    let site = parse(file, text).map_err(|problem| Problems(vec![problem]))?;
+    let site = parse_site(file, text).map_err(|problem| Problems(vec![problem]))?;
     let mut problems = validate(&site);
     if problems.is_empty() {
         return Ok(site);
@@ -78,7 +73,13 @@ pub fn read_site(file: &str, text: &str) -> Result<Site, Problems> {
     Err(Problems(problems))
 }
 
-fn parse(file: &str, text: &str) -> Result<Site, Problem> {
+/// Reads the site file `file` for its form only: what it refers to may stand in another file, or in the cluster.
+pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
+    if text.len() > MAX_SITE_BYTES {
+        let message =
+            format!("{file} has {} bytes; a site file may have at most {MAX_SITE_BYTES}", text.len());
+        return Err(Problem::at("", message));
+    }
     if text.trim().is_empty() {
         let message = "the file is empty; a site has listeners, routes and upstreams";
         return Err(Problem { place: Some((file.to_owned(), 1, 1)), path: String::new(), message: message.into() });
