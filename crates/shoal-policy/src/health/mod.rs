@@ -1,4 +1,18 @@
-//! Observation, verdict, fact, availability.
+//! Observation → verdict → fact → availability: who checks an endpoint, what one checker says, what all of them mean.
+
+mod assign;
+mod ejection;
+mod fact;
+mod hysteresis;
+mod merge;
+mod panic;
+
+pub use assign::{CHECKERS_PER_ENDPOINT, Candidate, assign};
+pub use ejection::{Admittance, Ejection, EjectionChange, Outcome, may_eject};
+pub use fact::{Fact, FactState, MAX_FACTS_PER_SHARD, Reason, SHARDS, Shard, encode_shards, shard_of};
+pub use hysteresis::{CHANGING_INTERVAL, Checker, Observation, Verdict};
+pub use merge::{EJECTING_PERCENT, Vote, merge};
+pub use panic::is_panic;
 
 /// Whether an endpoint may be used, merged from what all its checkers say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,4 +24,15 @@ pub enum Availability {
     Down,
     /// Nobody who should know says anything: the last word stands, traffic decides.
     Unknown,
+}
+
+impl Availability {
+    /// Its name in the operator's tools.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unknown => "unknown",
+        }
+    }
 }
