@@ -1,1 +1,32 @@
-//! Whole-cluster stories: the harness.
+//! Whole-cluster stories: real `shoal` processes on loopback, real sockets, real origins.
+//!
+//! A story is a file in `tests/`, named as a sentence. It starts a [`Cluster`], gives it origins, and talks to the nodes
+//! as the world outside would: HTTP on the listeners, the `shoal` command on the admin socket, signals to the process.
+//! [`wait_until`] is the only waiting there is.
+
+mod address;
+mod binary;
+mod certificate;
+mod client;
+mod cluster;
+mod load;
+mod node;
+mod origin;
+mod outside;
+mod site;
+mod verb;
+mod wait;
+
+pub use address::LoopbackBlock;
+pub use binary::shoal_binary;
+pub use certificate::{SelfSigned, install_crypto};
+pub use client::{Answer, Connection, Speak, empty, fetch, send};
+pub use cluster::Cluster;
+pub use load::{Load, LoadReport, TargetReport};
+pub use node::{NodeProcess, Ports};
+pub use origin::nginx::NginxOrigin;
+pub use origin::{Origin, Payload, Reply, Seen, pattern};
+pub use outside::{find_program, skip, text_of};
+pub use site::SiteFile;
+pub use verb::{Verb, VerbOutput};
+pub use wait::{wait_until, wait_until_some};

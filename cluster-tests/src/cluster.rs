@@ -1,0 +1,228 @@
+//! A cluster under test: n nodes, each on a loopback address of its own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::address::LoopbackBlock;
+use crate::client::fetch;
+use crate::node::{NodeProcess, Ports};
+use crate::site::SiteFile;
+use crate::verb::VerbOutput;
+use crate::wait::{wait_until, wait_until_some};
+
+/// For a node to answer after its start, on a busy machine and in a debug build.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// For membership to settle: joiners are promoted one at a time.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Nodes `n1`, `n2`, …; `n1` made the cluster, the others joined it.
+pub struct Cluster {
+    /// The nodes, in order of their names.
+    pub nodes: Vec<NodeProcess>,
+    block: LoopbackBlock,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts `n` nodes and waits until each of them sees all of them alive and, from three on, voting.
+    pub async fn start(n: usize) -> Result<Self> {
+        Self::start_with(n, &[]).await
+    }
+
+    /// The same with further arguments for every `shoal run`.
+    pub async fn start_with(n: usize, extra: &[&str]) -> Result<Self> {
+        crate::install_crypto();
+        let (block, dir) =
+            (LoopbackBlock::claim()?, tempfile::Builder::new().prefix("shoal-story-").tempdir()?);
+        let mut cluster = Self { nodes: Vec::new(), block, dir };
+        for i in 1..=n {
+            let name = format!("n{i}");
+            let node = NodeProcess::new(
+                &name,
+                cluster.block.ip(10 + i as u8),
+                &cluster.dir.path().join(&name),
+                extra,
+            );
+            cluster.nodes.push(node);
+        }
+        cluster.nodes[0].start(None)?;
+        cluster.answers(0).await?;
+        for i in 1..n {
+            let token = cluster.token().await?;
+            let address = cluster.nodes[0].at(Ports::CLUSTER);
+            cluster.nodes[i].start(Some((address, &token)))?;
+        }
+        for i in 1..n {
+            cluster.answers(i).await?;
+        }
+        cluster.settle().await?;
+        Ok(cluster)
+    }
+
+    /// A token with which one more node may join.
+    pub async fn token(&self) -> Result<String> {
+        let output = self.nodes[0].shoal(&["token", "create"]).await?.expect(0)?;
+        Ok(output.stdout.trim().to_owned())
+    }
+
+    /// The `i`-th node answers operators.
+    pub async fn answers(&mut self, i: usize) -> Result<()> {
+        let node = &mut self.nodes[i];
+        let what = format!("{} answers operators", node.name);
+        wait_until(&what, START_DEADLINE, async || {
+            node.runs() && node.shoal(&["status"]).await.is_ok_and(|output| output.code == 0)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Every running node sees every node alive; a quorum is there; three and more nodes have three voters.
+    pub async fn settle(&self) -> Result<()> {
+        let n = self.nodes.len();
+        let voters = if n < 3 { 1 } else { 3 };
+        for i in 0..n {
+            let what = format!("{} sees {n} nodes alive and {voters} voters", self.nodes[i].name);
+            wait_until(&what, SETTLE_DEADLINE, async || {
+                let Ok(status) = self.status(i).await else { return false };
+                let alive = count_nodes(&status, |node| node["state"] == "alive");
+                let voting = count_nodes(&status, |node| node["role"] == "leader" || node["role"] == "voter");
+                alive == n && voting >= voters && status["quorum"] == true
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// `shoal status` of the `i`-th node, as JSON.
+    pub async fn status(&self, i: usize) -> Result<Value> {
+        self.nodes[i].shoal(&["-o", "json", "status"]).await?.expect(0)?.json()
+    }
+
+    /// The active revision as the `i`-th node sees it.
+    pub async fn revision(&self, i: usize) -> Result<u64> {
+        number(&self.status(i).await?["revision"]).context("status has no revision")
+    }
+
+    /// The index of the leader, as the `i`-th node sees it.
+    pub async fn leader_seen_by(&self, i: usize) -> Result<usize> {
+        let status = self.status(i).await?;
+        let name = status["nodes"].as_array().into_iter().flatten().find(|node| node["role"] == "leader");
+        let name = name.and_then(|node| node["node"].as_str()).context("no node leads")?;
+        self.nodes.iter().position(|node| node.name == name).with_context(|| format!("who is {name}?"))
+    }
+
+    /// Applies `site` on the `i`-th node and expects every node to run it.
+    pub async fn apply(&self, i: usize, site: &SiteFile) -> Result<VerbOutput> {
+        self.try_apply(i, site).await?.expect(0)
+    }
+
+    /// Applies `site` on the `i`-th node, whatever comes of it.
+    pub async fn try_apply(&self, i: usize, site: &SiteFile) -> Result<VerbOutput> {
+        let file = tempfile::Builder::new().prefix("site-").suffix(".json").tempfile_in(self.dir.path())?;
+        site.write(file.path())?;
+        self.nodes[i].shoal(&["apply", "--prune", "-f", path_text(file.path())?]).await
+    }
+
+    /// Every node answers `path` on the clear-text listener with 200: endpoints are known, listeners open.
+    pub async fn serves(&self, host: &str, path: &str) -> Result<()> {
+        for node in &self.nodes {
+            wait_until(&format!("{} serves {path}", node.name), START_DEADLINE, async || {
+                fetch(node.at(Ports::HTTP), host, path).await.is_ok_and(|answer| answer.status == 200)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Status and text of `/readyz?verbose` of the `i`-th node.
+    pub async fn readyz(&self, i: usize) -> Result<(u16, String)> {
+        let answer = fetch(self.nodes[i].at(Ports::OPS), "ops", "/readyz?verbose").await?;
+        Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+    }
+
+    /// The value of one series of `/metrics` on the `i`-th node; the sum over labels that contain `labels`.
+    pub async fn metric(&self, i: usize, name: &str, labels: &str) -> Result<f64> {
+        let answer = fetch(self.nodes[i].at(Ports::OPS), "ops", "/metrics").await?;
+        ensure!(answer.status == 200, "/metrics answered {}", answer.status);
+        Ok(sum_of(&String::from_utf8_lossy(&answer.body), name, labels))
+    }
+
+    /// Starts the `i`-th node again on what it has on disk.
+    pub fn restart(&mut self, i: usize) -> Result<()> {
+        self.nodes[i].start(None)
+    }
+
+    /// Waits for any result of `look`, with the cluster's own patience.
+    pub async fn eventually<T, F: AsyncFnMut() -> Option<T>>(&self, what: &str, look: F) -> Result<T> {
+        wait_until_some(what, START_DEADLINE, look).await
+    }
+
+    /// A directory of this story.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A file of this story.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let file = self.dir.path().join(name);
+        std::fs::write(&file, content)?;
+        Ok(file)
+    }
+
+    /// The addresses of this cluster.
+    pub fn block(&self) -> &LoopbackBlock {
+        &self.block
+    }
+}
+
+/// What each node said last: the test runner captures it, and shows it only when the story failed.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &self.nodes {
+            eprintln!("{}", node.tail());
+        }
+    }
+}
+
+fn count_nodes(status: &Value, is: impl Fn(&Value) -> bool) -> usize {
+    status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| is(node)).count())
+}
+
+/// Numbers of 64 bits are text in proto's JSON and numbers in plain JSON; both are read.
+pub(crate) fn number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// Adds up the samples of `name` in Prometheus text format whose labels contain `labels`.
+fn sum_of(text: &str, name: &str, labels: &str) -> f64 {
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let (shown, value) =
+            if rest.starts_with('{') { rest.rsplit_once("} ")? } else { ("", rest.strip_prefix(' ')?) };
+        shown.contains(labels).then(|| value.split_whitespace().next()?.parse::<f64>().ok())?
+    });
+    samples.sum()
+}
+
+fn path_text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{path:?} is not UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_summed_by_label() {
+        let text = "# TYPE a counter\na{route=\"x\"} 3\na{route=\"y\"} 4 1700000000\nab 9\nb 5\n";
+        for (name, labels, expected) in
+            [("a", "", 7.0), ("a", "route=\"y\"", 4.0), ("ab", "", 9.0), ("b", "", 5.0), ("c", "", 0.0)]
+        {
+            assert_eq!(sum_of(text, name, labels), expected, "{name} {labels}");
+        }
+    }
+}

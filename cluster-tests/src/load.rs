@@ -1,0 +1,224 @@
+//! A bounded closed loop of HTTP/1.1 clients that checks every byte it gets.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::client::{Answer, Connection, Speak, empty};
+
+/// Between two requests of one client: a story measures faults, not speed, and shares two cores with its cluster.
+const PACE: Duration = Duration::from_millis(15);
+/// Faults whose text is kept.
+const KEPT_FAULTS: usize = 20;
+
+/// What happened on one target.
+#[derive(Debug, Default)]
+pub struct TargetReport {
+    /// Answers that were right.
+    pub good: AtomicU64,
+    /// Answers with a status other than 200.
+    pub non_2xx: AtomicU64,
+    /// Answers whose content was not what it should be.
+    pub wrong_bytes: AtomicU64,
+    /// Open connections that broke.
+    pub broken: AtomicU64,
+    /// Connections that could not be opened.
+    pub refused: AtomicU64,
+    faults: Mutex<Vec<String>>,
+}
+
+/// What happened in all.
+pub struct LoadReport {
+    /// In the order of the targets given.
+    pub targets: Vec<Arc<TargetReport>>,
+}
+
+/// Clients at work until [`Load::finish`].
+pub struct Load {
+    report: LoadReport,
+    stopping: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+/// The content a path should have; none = do not look.
+type Expected = dyn Fn(&str) -> Option<Bytes> + Send + Sync;
+
+struct Client {
+    targets: Vec<(SocketAddr, Arc<TargetReport>)>,
+    home: usize,
+    host: Arc<str>,
+    paths: Arc<Vec<String>>,
+    next: Arc<AtomicUsize>,
+    expected: Arc<Expected>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// `clients` clients per target walk through `paths`. A client whose target refuses connections goes to the next
+    /// target, as a browser does with a name of several addresses.
+    pub fn start(
+        targets: &[SocketAddr],
+        clients: usize,
+        host: &str,
+        paths: Vec<String>,
+        expected: impl Fn(&str) -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        let reports: Vec<Arc<TargetReport>> = targets.iter().map(|_| Arc::default()).collect();
+        let shared: Vec<_> = targets.iter().copied().zip(reports.iter().cloned()).collect();
+        let (stopping, next) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (paths, expected): (_, Arc<Expected>) = (Arc::new(paths), Arc::new(expected));
+        let mut tasks = JoinSet::new();
+        for home in (0..targets.len()).cycle().take(clients * targets.len()) {
+            let client = Client {
+                targets: shared.clone(),
+                home,
+                host: host.into(),
+                paths: paths.clone(),
+                next: next.clone(),
+                expected: expected.clone(),
+                stopping: stopping.clone(),
+            };
+            tasks.spawn(client.run());
+        }
+        Self { report: LoadReport { targets: reports }, stopping, clients: tasks }
+    }
+
+    /// Right answers so far, over all targets.
+    pub fn good(&self) -> u64 {
+        self.report.good()
+    }
+
+    /// What happened so far.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// Lets every client end its exchange and says what happened.
+    pub async fn finish(mut self) -> LoadReport {
+        self.stopping.store(true, Ordering::Relaxed);
+        while self.clients.join_next().await.is_some() {}
+        std::mem::replace(&mut self.report, LoadReport { targets: Vec::new() })
+    }
+}
+
+impl Client {
+    async fn run(mut self) {
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.stopping.load(Ordering::Relaxed) {
+            let (address, report) = self.targets[self.home].clone();
+            match Connection::open(address, Speak::Http1).await {
+                Ok(connection) => self.use_up(connection, &report, &mut pace).await,
+                Err(error) => {
+                    report.refused.fetch_add(1, Ordering::Relaxed);
+                    report.keep(format!("{address}: {error:#}"));
+                    self.home = (self.home + 1) % self.targets.len();
+                    pace.tick().await;
+                }
+            }
+        }
+    }
+
+    /// Sends requests until the connection ends, politely (no fault) or not.
+    async fn use_up(&self, mut connection: Connection, report: &TargetReport, pace: &mut Interval) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            pace.tick().await;
+            let path = &self.paths[self.next.fetch_add(1, Ordering::Relaxed) % self.paths.len()];
+            let request = Request::get(path).header("host", &*self.host).body(empty());
+            let Ok(request) = request else { return report.keep(format!("{path:?} is not a path")) };
+            match connection.send(request).await {
+                Ok(answer) => {
+                    report.judge(path, &answer, (self.expected)(path));
+                    if answer.field("connection").eq_ignore_ascii_case("close") {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    report.broken.fetch_add(1, Ordering::Relaxed);
+                    return report.keep(format!("{path}: {error:#}"));
+                }
+            }
+        }
+    }
+}
+
+impl TargetReport {
+    fn judge(&self, path: &str, answer: &Answer, expected: Option<Bytes>) {
+        let counter = if answer.status != 200 {
+            let text = String::from_utf8_lossy(&answer.body);
+            self.keep(format!("{path}: {} {} {text:.200}", answer.status, answer.cache_status()));
+            &self.non_2xx
+        } else if expected.is_some_and(|expected| expected != answer.body) {
+            self.keep(format!("{path}: {} other bytes ({})", answer.body.len(), answer.cache_status()));
+            &self.wrong_bytes
+        } else {
+            &self.good
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps the text of the first faults, for the message of the story.
+    fn keep(&self, fault: String) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if faults.len() < KEPT_FAULTS {
+            faults.push(fault);
+        }
+    }
+
+    /// Non-2xx and wrong bytes: what must never happen.
+    pub fn wrong(&self) -> u64 {
+        self.non_2xx.load(Ordering::Relaxed) + self.wrong_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Broken and refused connections.
+    pub fn connection_errors(&self) -> u64 {
+        self.broken.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The first faults, one a line.
+    pub fn faults(&self) -> String {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+impl LoadReport {
+    /// Right answers, over all targets.
+    pub fn good(&self) -> u64 {
+        self.targets.iter().map(|target| target.good.load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin::{Origin, Reply, pattern};
+    use crate::wait::wait_until;
+
+    #[tokio::test]
+    async fn faults_are_counted_where_they_happen() {
+        let good = Origin::of_patterns(100, "no-store").await.unwrap();
+        let bad = Origin::start(|_| Reply::ok("no").status(503)).await.unwrap();
+        let wrong = Origin::start(|_| Reply::ok("other")).await.unwrap();
+        let gone = Origin::start(|_| Reply::ok("")).await.unwrap().stop().await;
+        let targets = [good.address(), bad.address(), wrong.address(), gone];
+        let load = Load::start(&targets, 1, "o", vec!["/a".into()], |path| Some(pattern(path, 100)));
+        wait_until("every target was asked", Duration::from_secs(10), async || {
+            load.report().targets.iter().all(|target| {
+                target.good.load(Ordering::Relaxed) + target.wrong() + target.connection_errors() > 0
+            })
+        })
+        .await
+        .unwrap();
+        let report = load.finish().await.targets;
+        assert_eq!((report[0].wrong(), report[0].connection_errors()), (0, 0), "{}", report[0].faults());
+        assert!(report[1].non_2xx.load(Ordering::Relaxed) > 0);
+        assert!(report[2].wrong_bytes.load(Ordering::Relaxed) > 0);
+        assert!(report[3].refused.load(Ordering::Relaxed) > 0);
+    }
+}

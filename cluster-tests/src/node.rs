@@ -1,0 +1,184 @@
+//! One `shoal run` process: started, signalled, restarted, always reaped.
+
+use std::fs::{self, File, OpenOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::binary::shoal_binary;
+use crate::verb::{Verb, VerbOutput};
+use crate::wait::wait_until_some;
+
+/// Lines of a node's log that are shown when a story fails.
+const TAIL_LINES: usize = 60;
+
+/// The ports every node of every story uses, each on an address of its own.
+pub struct Ports;
+
+impl Ports {
+    /// Gossip and peer RPC.
+    pub const CLUSTER: u16 = 7400;
+    /// Operator gRPC.
+    pub const ADMIN: u16 = 7401;
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub const OPS: u16 = 7402;
+    /// The stories' clear-text listener.
+    pub const HTTP: u16 = 8080;
+    /// The stories' TLS listener.
+    pub const HTTPS: u16 = 8443;
+}
+
+/// One node of a cluster under test.
+pub struct NodeProcess {
+    /// Its name, as in `Cache-Status`.
+    pub name: String,
+    /// The address all its listeners are on.
+    pub ip: IpAddr,
+    dir: PathBuf,
+    extra: Vec<String>,
+    child: Option<Child>,
+}
+
+impl NodeProcess {
+    /// A node that has not been started. `extra` arguments are given at every start.
+    pub fn new(name: &str, ip: IpAddr, dir: &Path, extra: &[&str]) -> Self {
+        let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
+        Self { name: name.to_owned(), ip, dir: dir.to_owned(), extra, child: None }
+    }
+
+    /// Starts the process. `join` = address and token, on an empty directory.
+    pub fn start(&mut self, join: Option<(SocketAddr, &str)>) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.name);
+        fs::create_dir_all(&self.dir)?;
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
+        let address = |port| SocketAddr::new(self.ip, port).to_string();
+        let mut command = Command::new(shoal_binary().map_err(anyhow::Error::msg)?);
+        command
+            .arg("run")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--name", &self.name])
+            .args(["--cluster-addr", &address(Ports::CLUSTER)])
+            .args(["--admin-addr", &address(Ports::ADMIN)])
+            .args(["--ops-addr", &address(Ports::OPS)])
+            .args(["--listen-ip", &self.ip.to_string()])
+            .args(["--workers", "1"])
+            .args(&self.extra);
+        if let Some((address, token)) = join {
+            command.args(["--join", &address.to_string(), "--token", token]);
+        }
+        command.stdin(Stdio::null()).stdout(self.stdout_file()?).stderr(log);
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "info");
+        }
+        self.child = Some(command.spawn().with_context(|| format!("start {}", self.name))?);
+        Ok(())
+    }
+
+    /// The operator's command on this node's socket.
+    pub fn verb(&self, arguments: &[&str]) -> Verb {
+        Verb::new(&self.data_dir().join("admin.sock"), arguments)
+    }
+
+    /// Runs the operator's command on this node's socket.
+    pub async fn shoal(&self, arguments: &[&str]) -> Result<VerbOutput> {
+        self.verb(arguments).run().await
+    }
+
+    /// An address of this node.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, port)
+    }
+
+    /// SIGKILL, and reaped.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM; see [`Self::ended`].
+    pub fn term(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// SIGSTOP: alive for the kernel, dead for its peers.
+    pub fn stop(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn cont(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// The process ends by itself within `deadline`.
+    pub async fn ended(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let what = format!("{} ends", self.name);
+        let child = self.child.as_mut().ok_or_else(|| anyhow!("{} does not run", self.name))?;
+        let status = wait_until_some(&what, deadline, async || child.try_wait().transpose()).await??;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Does the process run?
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// What it has logged since the story began.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// What it has written to standard output: nothing, if the contract holds.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.dir.join("stdout")).unwrap_or_default()
+    }
+
+    /// Where it keeps its state.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    fn stdout_file(&self) -> Result<File> {
+        Ok(OpenOptions::new().create(true).append(true).open(self.dir.join("stdout"))?)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().ok_or_else(|| anyhow!("{} does not run", self.name))?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    /// The end of the log, for whoever reads why a story failed.
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "--- {} ({})\n{}\n",
+            self.name,
+            self.ip,
+            lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        )
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may be gone already; what matters is that nobody outlives the story.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

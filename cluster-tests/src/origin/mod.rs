@@ -1,0 +1,323 @@
+//! An origin that does what the story says and remembers what it was asked.
+
+pub(crate) mod nginx;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::address::LoopbackBlock;
+
+/// Heads that are remembered; counts go on past it.
+const REMEMBERED: usize = 10_000;
+
+/// Origins stand on an address of their own, where no outgoing connection can take their port between two starts.
+static ORIGIN_BLOCK: LazyLock<Option<LoopbackBlock>> = LazyLock::new(|| LoopbackBlock::claim().ok());
+
+/// A request as the origin saw it, whole.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Method.
+    pub method: Method,
+    /// Path without query.
+    pub path: String,
+    /// Query, empty when there was none.
+    pub query: String,
+    /// Header section.
+    pub headers: HeaderMap,
+    /// Content.
+    pub body: Bytes,
+    /// Trailer section, empty when there was none.
+    pub trailers: HeaderMap,
+}
+
+impl Seen {
+    /// The first value of a field; empty when absent.
+    pub fn field(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// What the origin answers.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    payload: Payload,
+    delay: Duration,
+}
+
+/// The content of a reply.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// All of it, with a length.
+    Whole(Bytes),
+    /// In these chunks, then these trailers.
+    Chunked(Vec<Bytes>, HeaderMap),
+    /// A length is promised, less is sent, the connection is closed.
+    Truncated {
+        /// What `Content-Length` says.
+        promised: usize,
+        /// What is sent.
+        sent: Bytes,
+    },
+    /// No answer at all, ever.
+    Hang,
+}
+
+impl Reply {
+    /// 200 with this content.
+    pub fn ok(body: impl Into<Bytes>) -> Self {
+        Self::with(Payload::Whole(body.into()))
+    }
+
+    /// 200 with this payload.
+    pub fn with(payload: Payload) -> Self {
+        Self { status: 200, headers: Vec::new(), payload, delay: Duration::ZERO }
+    }
+
+    /// Another status.
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// One more field.
+    pub fn field(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Thinks for a while first.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+}
+
+/// Bytes that depend on `name` and nothing else: whoever reads them can tell whose they are.
+pub fn pattern(name: &str, length: usize) -> Bytes {
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
+type Answerer = dyn Fn(&Seen) -> Reply + Send + Sync;
+
+/// A running origin; it ends with its value, open connections included.
+pub struct Origin {
+    address: SocketAddr,
+    log: Arc<Log>,
+    accepting: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Log {
+    counts: Mutex<HashMap<String, usize>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+impl Origin {
+    /// Starts on a free port.
+    pub async fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Result<Self> {
+        let block = ORIGIN_BLOCK.as_ref().context("no loopback block for origins")?;
+        Self::start_at(block.socket(200, 0), answer).await
+    }
+
+    /// Starts at an address: that of an origin that was stopped before.
+    pub async fn start_at(
+        address: SocketAddr,
+        answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("bind {address}"))?;
+        let (address, log) = (listener.local_addr()?, Arc::new(Log::default()));
+        let accepting = tokio::spawn(accept(listener, Arc::new(answer), log.clone()));
+        Ok(Self { address, log, accepting })
+    }
+
+    /// Every path answers with its own [`pattern`] of `size` bytes and the `Cache-Control` given.
+    pub async fn of_patterns(size: usize, cache_control: &'static str) -> Result<Self> {
+        Self::start(move |seen| Reply::ok(pattern(&seen.path, size)).field("cache-control", cache_control))
+            .await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `host:port`, as in a site file.
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Requests for this path so far.
+    pub fn count(&self, path: &str) -> usize {
+        self.log.counts.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or(0)
+    }
+
+    /// Requests for all paths that begin so.
+    pub fn count_below(&self, prefix: &str) -> usize {
+        let counts = self.log.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().filter(|(path, _)| path.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
+    /// The requests for this path, oldest first.
+    pub fn seen(&self, path: &str) -> Vec<Seen> {
+        let seen = self.log.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|request| request.path == path).cloned().collect()
+    }
+
+    /// Stops listening and drops every connection; returns once the port is free.
+    pub async fn stop(mut self) -> SocketAddr {
+        self.accepting.abort();
+        // The join error says that it was aborted, which was the purpose.
+        let _ = (&mut self.accepting).await;
+        self.address
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, answer: Arc<Answerer>, log: Arc<Log>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                connections.spawn(serve(stream, answer.clone(), log.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, answer: Arc<Answerer>, log: Arc<Log>) {
+    // Only costs speed when it fails.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let (answer, log) = (answer.clone(), log.clone());
+        async move { exchange(request, &*answer, &log).await }
+    });
+    // A connection that ends early is the story's own doing.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn exchange(
+    request: Request<Incoming>,
+    answer: &Answerer,
+    log: &Log,
+) -> Result<Response<BoxBody<Bytes, anyhow::Error>>> {
+    let (head, body) = request.into_parts();
+    *log.counts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .entry(head.uri.path().to_owned())
+        .or_default() += 1;
+    let collected = body.collect().await?;
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    let seen = Seen {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().unwrap_or_default().to_owned(),
+        headers: head.headers,
+        body: collected.to_bytes(),
+        trailers,
+    };
+    let reply = answer(&seen);
+    remember(log, seen);
+    if !reply.delay.is_zero() {
+        tokio::time::sleep(reply.delay).await;
+    }
+    respond(reply).await
+}
+
+fn remember(log: &Log, seen: Seen) {
+    let mut all = log.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.len() < REMEMBERED {
+        all.push(seen);
+    }
+}
+
+async fn respond(reply: Reply) -> Result<Response<BoxBody<Bytes, anyhow::Error>>> {
+    let mut response = Response::builder().status(reply.status);
+    for (name, value) in &reply.headers {
+        response = response.header(HeaderName::try_from(name)?, HeaderValue::try_from(value)?);
+    }
+    let infallible = |never: Infallible| match never {};
+    let body = match reply.payload {
+        Payload::Whole(body) if body.is_empty() => Empty::new().map_err(infallible).boxed(),
+        Payload::Whole(body) => Full::new(body).map_err(infallible).boxed(),
+        Payload::Chunked(chunks, trailers) => {
+            let chunks = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
+            let trailers = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
+            BodyExt::boxed(StreamBody::new(stream::iter(chunks.chain(trailers))))
+        }
+        Payload::Truncated { promised, sent } => {
+            response = response.header("content-length", promised);
+            let frames = [Ok(Frame::data(sent)), Err(anyhow::anyhow!("the story cuts it here"))];
+            BodyExt::boxed(StreamBody::new(stream::iter(frames)))
+        }
+        Payload::Hang => std::future::pending().await,
+    };
+    Ok(response.body(body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::fetch;
+
+    #[tokio::test]
+    async fn an_origin_answers_counts_and_comes_back() {
+        let origin = Origin::of_patterns(1000, "max-age=60").await.unwrap();
+        let answer = fetch(origin.address(), "o", "/a?b=c").await.unwrap();
+        assert_eq!((answer.status, answer.body), (200, pattern("/a", 1000)));
+        assert_eq!((origin.count("/a"), origin.count_below("/"), origin.count("/b")), (1, 1, 0));
+        assert_eq!(origin.seen("/a")[0].query, "b=c");
+        let address = origin.stop().await;
+        fetch(address, "o", "/a").await.unwrap_err();
+        let origin = Origin::start_at(address, |_| Reply::ok("back").status(201)).await.unwrap();
+        assert_eq!(fetch(origin.address(), "o", "/").await.unwrap().status, 201);
+    }
+
+    #[tokio::test]
+    async fn a_truncated_reply_is_an_error_downstream() {
+        let origin =
+            Origin::start(|_| Reply::with(Payload::Truncated { promised: 100, sent: "few".into() })).await;
+        fetch(origin.unwrap().address(), "o", "/").await.unwrap_err();
+    }
+
+    #[test]
+    fn patterns_tell_their_names_apart() {
+        assert_ne!(pattern("/a", 64), pattern("/b", 64));
+        assert_eq!(pattern("/a", 64), pattern("/a", 128).slice(..64));
+    }
+}

@@ -1,0 +1,56 @@
+//! Waiting for something to become true: the only waiting in the stories.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Looks until `look` says true; after `deadline` it fails with `what` in the message.
+pub async fn wait_until<F: AsyncFnMut() -> bool>(
+    what: &str,
+    deadline: Duration,
+    mut look: F,
+) -> Result<Duration> {
+    let since = Instant::now();
+    wait_until_some(what, deadline, async || look().await.then_some(())).await?;
+    Ok(since.elapsed())
+}
+
+/// Looks until `look` has something to show, and returns it.
+pub async fn wait_until_some<T, F: AsyncFnMut() -> Option<T>>(
+    what: &str,
+    deadline: Duration,
+    mut look: F,
+) -> Result<T> {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if since.elapsed() > deadline {
+            bail!("not within {deadline:?}: {what}");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_with_the_predicate_or_the_deadline() {
+        let mut looks = 0;
+        wait_until("three looks", Duration::from_secs(5), async || {
+            looks += 1;
+            looks == 3
+        })
+        .await
+        .unwrap();
+        assert_eq!(looks, 3);
+        let error = wait_until("never", Duration::ZERO, async || false).await.unwrap_err();
+        assert_eq!(error.to_string(), "not within 0ns: never");
+    }
+}
