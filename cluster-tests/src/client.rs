@@ -138,6 +138,14 @@ impl Connection {
         Ok(Self { sender, certificate })
     }
 
+    /// Can another request be sent? False when the server has ended the connection.
+    pub async fn is_usable(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
     /// Sends a request and reads the whole answer.
     pub async fn send(&mut self, request: Request<BoxBody<Bytes, anyhow::Error>>) -> Result<Answer> {
         let exchange = async {

@@ -125,10 +125,13 @@ impl Client {
         }
     }
 
-    /// Sends requests until the connection ends, politely (no fault) or not.
+    /// Sends requests until the connection ends, politely (between two requests, which is no fault) or not.
     async fn use_up(&self, mut connection: Connection, report: &TargetReport, pace: &mut Interval) {
         while !self.stopping.load(Ordering::Relaxed) {
             pace.tick().await;
+            if !connection.is_usable().await {
+                return;
+            }
             let path = &self.paths[self.next.fetch_add(1, Ordering::Relaxed) % self.paths.len()];
             let request = Request::get(path).header("host", &*self.host).body(empty());
             let Ok(request) = request else { return report.keep(format!("{path:?} is not a path")) };

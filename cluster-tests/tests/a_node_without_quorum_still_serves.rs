@@ -1,0 +1,82 @@
+//! One of three nodes alone: it serves what it last knew, says so, and refuses to change anything.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, send, wait_until};
+use http::Request;
+
+const HOST: &str = "shop.example.com";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_serves_alone_and_says_so() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let origin = Origin::of_patterns(700, "no-store").await?;
+    let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
+    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure(
+        "shop",
+        &certificate.chain_file,
+        &certificate.key_file,
+    );
+    cluster.apply(0, &site).await?;
+    cluster.serves(HOST, "/").await?;
+    let revision = cluster.revision(0).await?;
+
+    // The majority dies while the third node runs…
+    cluster.nodes[0].kill9()?;
+    cluster.nodes[1].kill9()?;
+    serves_alone(&cluster, &certificate, &site, revision).await?;
+
+    // …and the third node comes back to nobody.
+    cluster.nodes[2].kill9()?;
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    serves_alone(&cluster, &certificate, &site, revision).await?;
+
+    // A second voter makes a quorum again.
+    cluster.restart(1)?;
+    wait_until("two of three are a quorum", Duration::from_secs(30), async || {
+        cluster.status(2).await.is_ok_and(|status| status["quorum"] == true)
+    })
+    .await?;
+    let (status, text) = cluster.readyz(2).await?;
+    ensure!(status == 200, "/readyz answers {status}: {text}");
+    Ok(())
+}
+
+async fn serves_alone(
+    cluster: &Cluster,
+    certificate: &SelfSigned,
+    site: &SiteFile,
+    revision: u64,
+) -> Result<()> {
+    let node = &cluster.nodes[2];
+    wait_until("the node answers", Duration::from_secs(15), async || {
+        fetch(node.at(Ports::HTTP), HOST, "/alone").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    let speak = Speak::Tls(certificate.trusting_client(&["h2"])?, HOST.to_owned());
+    let request = Request::get(format!("https://{HOST}/alone")).body(empty())?;
+    let answer = send(node.at(Ports::HTTPS), speak, request).await?;
+    ensure!(answer.status == 200, "over TLS: {answer:?}");
+
+    wait_until("status says that there is no quorum", Duration::from_secs(20), async || {
+        cluster.status(2).await.is_ok_and(|status| status["quorum"] == false)
+    })
+    .await?;
+    ensure!(cluster.revision(2).await? == revision, "another revision than before");
+    let (status, text) = cluster.readyz(2).await?;
+    ensure!(status == 200, "/readyz answers {status} though the node serves: {text}");
+    ensure!(text.to_lowercase().contains("no quorum"), "/readyz?verbose does not mention the quorum: {text}");
+
+    let screen = node.shoal(&["status"]).await?.expect(0)?;
+    ensure!(screen.text().to_lowercase().contains("no quorum"), "status does not say it: {}", screen.text());
+    let refused =
+        cluster.try_apply(2, &site.clone().proxy("other", &["127.0.0.1:9".to_owned()])).await?.expect(6)?;
+    ensure!(
+        refused.text().to_lowercase().contains("quorum"),
+        "the refusal does not say why: {}",
+        refused.text()
+    );
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! What was purged on one node is not served by any, and nothing else is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch};
+
+const HOST: &str = "shop.example.com";
+const OTHER_HOST: &str = "blog.example.com";
+const PATHS: [&str; 5] = ["/", "/news/1", "/news/2", "/newsletter", "/about"];
+
+/// Every answer carries the version it was made from; `/about` carries a tag.
+async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
+    Origin::start(move |seen| {
+        let reply = Reply::ok(format!("version {}", version.load(Ordering::SeqCst)));
+        let reply = reply.field("cache-control", "max-age=3600");
+        if seen.path == "/about" { reply.field("surrogate-key", "imprint legal") } else { reply }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let version = Arc::new(AtomicUsize::new(1));
+    let origin = versioned_origin(version.clone()).await?;
+    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.serves(HOST, "/").await?;
+    let url = |path: &str| format!("http://{HOST}{path}");
+
+    let cases: [(&str, String, &[&str]); 4] = [
+        ("--url", url("/news/1"), &["/news/1"]),
+        ("--prefix", url("/news/"), &["/news/1", "/news/2"]),
+        ("--tag", "imprint".to_owned(), &["/about"]),
+        ("--host", HOST.to_owned(), &PATHS),
+    ];
+    // What each path of HOST shows: the version that was current when it was last forgotten.
+    let mut shown = PATHS.map(|path| (path, 1));
+    expect(&cluster, &shown).await?;
+    for (n, (scope, value, forgotten)) in cases.into_iter().enumerate() {
+        version.store(n + 2, Ordering::SeqCst);
+        let output = cluster.nodes[n % 3].shoal(&["cache", "purge", scope, &value]).await?.expect(0)?;
+        ensure!(output.text().contains("3/3"), "not acknowledged by 3/3 nodes: {}", output.text());
+        for (path, seen) in &mut shown {
+            if forgotten.contains(path) {
+                *seen = n + 2;
+            }
+        }
+        expect(&cluster, &shown).await?;
+    }
+    Ok(())
+}
+
+/// Every node shows these versions for HOST, and the first one for the other host.
+async fn expect(cluster: &Cluster, shown: &[(&str, usize)]) -> Result<()> {
+    for node in &cluster.nodes {
+        for (path, version) in shown {
+            let answer = fetch(node.at(Ports::HTTP), HOST, path).await?;
+            let expected = format!("version {version}");
+            ensure!(
+                answer.body == expected,
+                "{} shows {:?} for {path}, not {expected:?} ({})",
+                node.name,
+                answer.body,
+                answer.cache_status()
+            );
+        }
+        let answer = fetch(node.at(Ports::HTTP), OTHER_HOST, "/news/1").await?;
+        ensure!(answer.body == "version 1", "{} forgot another host: {:?}", node.name, answer.body);
+    }
+    Ok(())
+}

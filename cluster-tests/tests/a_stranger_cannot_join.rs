@@ -1,0 +1,112 @@
+//! Whoever has no valid token of this very cluster stays outside, and is told why.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, LoopbackBlock, NodeProcess, Ports, pattern, wait_until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A would-be member on an address of its own: it must end with a failure, and its log must contain one of `reasons`.
+async fn is_refused(
+    cluster: &Cluster,
+    number: u8,
+    target: SocketAddr,
+    token: &str,
+    reasons: &[&str],
+) -> Result<()> {
+    let ip = cluster.block().ip(100 + number);
+    let dir = cluster.dir().join(format!("stranger-{number}"));
+    let mut stranger = NodeProcess::new(&format!("s{number}"), ip, &dir, &[]);
+    stranger.start(Some((target, token)))?;
+    let status = stranger.ended(Duration::from_secs(30)).await?;
+    let log = stranger.log();
+    ensure!(!status.success(), "stranger {number} ended with success: {log}");
+    let told = log.to_lowercase();
+    ensure!(
+        reasons.iter().any(|reason| told.contains(reason)),
+        "stranger {number} was told none of {reasons:?}: {log}"
+    );
+    ensure!(!log.contains("panicked"), "{log}");
+    Ok(())
+}
+
+/// The last character, changed.
+fn damaged(token: &str) -> String {
+    let last = if token.ends_with('a') { 'b' } else { 'a' };
+    format!("{}{last}", &token[..token.len() - 1])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
+    let (cluster, other) = (Cluster::start(1).await?, Cluster::start(1).await?);
+    let door = cluster.nodes[0].at(Ports::CLUSTER);
+    let (good, foreign) = (cluster.token().await?, other.token().await?);
+    ensure!(good.starts_with("shj1.") && good.lines().count() == 1, "not a token: {good:?}");
+
+    let made = SystemTime::now();
+    let expired = cluster.nodes[0].shoal(&["token", "create", "--ttl", "1s"]).await?.expect(0)?;
+    wait_until("the token has expired", Duration::from_secs(5), async || {
+        made.elapsed().is_ok_and(|age| age > Duration::from_millis(2_500))
+    })
+    .await?;
+
+    is_refused(&cluster, 1, door, &damaged(&good), &["token"]).await?;
+    is_refused(&cluster, 2, door, expired.stdout.trim(), &["expired"]).await?;
+    is_refused(&cluster, 3, door, &foreign, &["another cluster", "other cluster", "does not match", "ca "])
+        .await?;
+    is_refused(&cluster, 4, door, "open sesame", &["token"]).await?;
+
+    let status = cluster.status(0).await?;
+    let nodes = status["nodes"].as_array().map_or(0, Vec::len);
+    ensure!(nodes == 1, "a stranger is a member now: {status:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_the_clusters_ports_changes_nothing() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = &cluster.nodes[0];
+    let noise = pattern("noise", 4096);
+    let requests: [&[u8]; 4] = [
+        &noise,
+        b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        // The head of a TLS record that promises 16 KiB and brings none.
+        b"\x16\x03\x01\x40\x00",
+    ];
+    for port in [Ports::CLUSTER, Ports::ADMIN] {
+        for request in requests {
+            let answer = talk(node.at(port), request).await?;
+            let text = String::from_utf8_lossy(&answer);
+            ensure!(!text.starts_with("HTTP/"), "port {port} speaks in clear text: {text:?}");
+        }
+    }
+    let datagrams = UdpSocket::bind((LoopbackBlock::claim()?.ip(9), 0))?;
+    datagrams.set_read_timeout(Some(Duration::from_millis(300)))?;
+    for length in [0, 1, 12, 28, 200, 1400, 9000] {
+        datagrams.send_to(&pattern("gossip", length), node.at(Ports::CLUSTER))?;
+    }
+    let mut buffer = [0; 64];
+    ensure!(datagrams.recv(&mut buffer).is_err(), "unauthenticated gossip earned a reply");
+
+    let status = cluster.status(0).await?;
+    ensure!(status["quorum"] == true, "{status:#}");
+    ensure!(!node.log().contains("panicked"), "{}", node.log());
+    Ok(())
+}
+
+/// Sends bytes, ends the sending side, and returns whatever comes back before the connection ends.
+async fn talk(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let mut answer = Vec::new();
+    let exchange = async {
+        // Resets are as good an answer as any.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.shutdown().await;
+        let _ = stream.read_to_end(&mut answer).await;
+    };
+    tokio::time::timeout(Duration::from_secs(20), exchange).await?;
+    Ok(answer)
+}
