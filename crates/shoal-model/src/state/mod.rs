@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Admission, Command, Refusal, Reply, SiteText};
 pub use nodes::{MemberRecord, TokenRecord};
-pub use purge::{PurgeKind, PurgeScope, PurgeTables};
+pub use purge::{PurgeKind, PurgeScope, PurgeTable, PurgeTables};
 pub use revisions::{RevisionRecord, Revisions};
 
 use crate::id::{ClusterId, NodeId};

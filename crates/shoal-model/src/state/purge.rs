@@ -66,7 +66,8 @@ pub struct PurgeTable {
 }
 
 impl PurgeTables {
-    pub(super) fn record(&mut self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
+    /// Notes a purge. The log's state does it on apply, and so does every node that keeps tables of its own for hits.
+    pub fn record(&mut self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
         self.newest = seq;
         let table = match kind {
             PurgeKind::Hard => &mut self.hard,
