@@ -1,1 +1,26 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
+//!
+//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`] and [`purge`]),
+//! [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
+//! [`range`] fit the answer to the request.
+
+pub mod condition;
+pub mod date;
+pub mod directives;
+pub mod fields;
+pub mod freshness;
+pub mod invalidation;
+pub mod key;
+pub mod placement;
+pub mod purge;
+pub mod range;
+pub mod reuse;
+pub mod status;
+pub mod storage;
+pub mod tags;
+pub mod targeted;
+pub mod validation;
+pub mod vary;
+
+#[cfg(test)]
+mod golden;

@@ -1,0 +1,122 @@
+//! HTTP dates (RFC 9110 §5.6.7): three forms, any case, GMT or nothing.
+
+use http::header::{HeaderMap, HeaderName};
+
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+
+/// The date in the first line of a field, Unix seconds; `None` = absent or not a date.
+pub fn read_date(fields: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    parse_date(fields.get(name)?.to_str().ok()?)
+}
+
+/// IMF-fixdate, RFC 850 or asctime form, Unix seconds. Dates before 1970 are 1970.
+pub fn parse_date(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    match *words {
+        // sun, 06 nov 1994 08:49:37 gmt
+        [weekday, day, month, year, time, "gmt"] if weekday.ends_with(',') && year.len() == 4 => {
+            seconds(number(year, 4)?, month_number(month)?, number(day, 2)?, time)
+        }
+        // sunday, 06-nov-94 08:49:37 gmt
+        [weekday, date, time, "gmt"] if weekday.ends_with(',') => {
+            let mut parts = date.split('-');
+            let (day, month, year) = (parts.next()?, parts.next()?, parts.next()?);
+            if parts.next().is_some() || year.len() != 2 {
+                return None;
+            }
+            let year = number(year, 2)?;
+            let century = if year < 70 { 2000 } else { 1900 };
+            seconds(century + year, month_number(month)?, number(day, 2)?, time)
+        }
+        // sun nov  6 08:49:37 1994
+        [weekday, month, day, time, year] if weekday.len() == 3 && year.len() == 4 => {
+            seconds(number(year, 4)?, month_number(month)?, number(day, 2)?, time)
+        }
+        _ => None,
+    }
+}
+
+fn number(text: &str, most_digits: usize) -> Option<u64> {
+    let fits = !text.is_empty() && text.len() <= most_digits && text.bytes().all(|b| b.is_ascii_digit());
+    if fits { text.parse().ok() } else { None }
+}
+
+fn month_number(name: &str) -> Option<u64> {
+    MONTHS.iter().position(|month| *month == name).map(|index| index as u64 + 1)
+}
+
+fn seconds(year: u64, month: u64, day: u64, time: &str) -> Option<u64> {
+    let mut parts = time.split(':');
+    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || [hour, minute, second].iter().any(|part| part.len() != 2) {
+        return None;
+    }
+    let (hour, minute, second) = (number(hour, 2)?, number(minute, 2)?, number(second, 2)?);
+    // 60 is a leap second.
+    if hour > 23 || minute > 59 || second > 60 || day == 0 || day > days_in(year, month) {
+        return None;
+    }
+    let days = days_since_epoch(year, month, day);
+    let total = days * 86_400 + i64::try_from(hour * 3600 + minute * 60 + second).ok()?;
+    Some(u64::try_from(total).unwrap_or(0))
+}
+
+const fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+const fn days_in(year: u64, month: u64) -> u64 {
+    match month {
+        2 => 28 + is_leap(year) as u64,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Civil date to days, counting from March so that the leap day comes last.
+fn days_since_epoch(year: u64, month: u64, day: u64) -> i64 {
+    let year = if month <= 2 { year as i64 - 1 } else { year as i64 };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month as i64 + 9) % 12) + 2) / 5 + day as i64 - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_forms_are_read_and_nothing_else() {
+        for (text, expected) in [
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(784_111_777)),
+            ("sun, 06 NOV 1994 08:49:37 gmt", Some(784_111_777)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(784_111_777)),
+            ("Sun Nov  6 08:49:37 1994", Some(784_111_777)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Thu, 29 Feb 2024 23:59:60 GMT", Some(1_709_251_200)),
+            ("Sun, 06 Nov 1994 08:49:37 EST", None),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("Sun, 06 Nov 1994 08:49:37 +0100", None),
+            ("Sun, 32 Nov 1994 08:49:37 GMT", None),
+            ("Wed, 29 Feb 2023 00:00:00 GMT", None),
+            ("Sun, 06 Nov 1994 8:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("0", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_date(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn it_agrees_with_httpdate() {
+        for days in (0..40_000u64).step_by(13) {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 86_400 + days % 86_400);
+            let expected = days * 86_400 + days % 86_400;
+            assert_eq!(parse_date(&httpdate::fmt_http_date(time)), Some(expected));
+        }
+    }
+}

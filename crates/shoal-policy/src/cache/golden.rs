@@ -1,0 +1,189 @@
+//! Plays the scenarios of `testdata/cache/`: an exchange, then requests against what was stored of it.
+//!
+//! A scenario is a paragraph. `#` is its name, `>` a request field, `<` a response field, `status`, `method`, `delay`
+//! (seconds the origin took), `at` (seconds after the response: a request is judged, with the `>>` fields given since).
+//! Lines that begin with `=` are the outcome: `UPDATE_EXPECT=1` writes them anew.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use shoal_model::site::SetCookie;
+
+use super::condition::is_not_modified;
+use super::directives::Wishes;
+use super::fields::stored_fields;
+use super::reuse::{Freshened, Reuse, Trouble, judge_reuse, may_serve_on_error};
+use super::storage::{Exchange, Storage, Stored, judge_storage};
+use super::vary::Selecting;
+use crate::failure::Failure;
+
+/// Responses arrive at this second: Sun, 06 Nov 1994 08:49:37 GMT.
+const EPOCH_MS: u64 = 784_111_777_000;
+
+struct Scenario {
+    method: Method,
+    status: StatusCode,
+    delay_ms: u64,
+    set_cookie: SetCookie,
+    request: HeaderMap,
+    response: HeaderMap,
+    stored: Option<Option<Stored>>,
+    next: HeaderMap,
+    purge: Freshened,
+    outcome: String,
+}
+
+impl Scenario {
+    fn new() -> Self {
+        Self {
+            method: Method::GET,
+            status: StatusCode::OK,
+            delay_ms: 0,
+            set_cookie: SetCookie::Deny,
+            request: HeaderMap::new(),
+            response: HeaderMap::new(),
+            stored: None,
+            next: HeaderMap::new(),
+            purge: Freshened::Untouched,
+            outcome: String::new(),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "#" | "" => {}
+            ">" => add(&mut self.request, rest),
+            "<" => add(&mut self.response, rest),
+            ">>" => add(&mut self.next, rest),
+            "method" => self.method = rest.parse().unwrap(),
+            "status" => self.status = rest.parse().unwrap(),
+            "delay" => self.delay_ms = seconds(rest),
+            "cookies" => self.set_cookie = SetCookie::Allow,
+            "soft-purge" => self.purge = Freshened::SoftPurged,
+            "forgotten" => self.purge = Freshened::Unknown,
+            "store" => self.judge_storage(),
+            "at" => self.judge_reuse(seconds(rest)),
+            other => panic!("{other:?} is not a line of a scenario"),
+        }
+    }
+
+    fn judge_storage(&mut self) {
+        let exchange = Exchange {
+            method: &self.method,
+            request: &self.request,
+            wishes: Wishes::read(&self.request),
+            status: self.status,
+            response: &self.response,
+            request_ms: EPOCH_MS - self.delay_ms,
+            response_ms: EPOCH_MS,
+            set_cookie: self.set_cookie,
+        };
+        let stored = match judge_storage(&exchange) {
+            Storage::Refuse(refusal) => {
+                writeln!(self.outcome, "= not stored: {refusal:?}").unwrap();
+                None
+            }
+            Storage::Store(stored) => {
+                let terms = &stored.terms;
+                write!(self.outcome, "= stored, lifetime {}", terms.lifetime_ms / 1000).unwrap();
+                if terms.initial_age_ms > 0 {
+                    write!(self.outcome, ", age {}", terms.initial_age_ms / 1000).unwrap();
+                }
+                for name in &stored.without {
+                    write!(self.outcome, ", without {name}").unwrap();
+                }
+                for name in stored_fields(&self.response, &stored.without)
+                    .keys()
+                    .filter(|name| name.as_str().starts_with("x-"))
+                {
+                    write!(self.outcome, ", with {name}").unwrap();
+                }
+                self.outcome.push('\n');
+                Some(stored)
+            }
+        };
+        self.stored = Some(stored);
+    }
+
+    fn judge_reuse(&mut self, after_ms: u64) {
+        let next = std::mem::take(&mut self.next);
+        let Some(Some(stored)) = &self.stored else { panic!("`at` before `store`, or nothing was stored") };
+        let now_ms = EPOCH_MS + after_ms;
+        let terms = &stored.terms;
+        let mut outcome = match judge_reuse(terms, self.purge, &Wishes::read(&next), now_ms) {
+            Reuse::Fresh => "fresh",
+            Reuse::Stale { revalidate: true } => "stale, revalidated in the background",
+            Reuse::Stale { revalidate: false } => "stale, as the request allows",
+            Reuse::Validate => "validate",
+            Reuse::ValidateOnRequest => "validate, as the request wants",
+        }
+        .to_owned();
+        if !Selecting::of(&stored.vary, &self.request).matches(&next) {
+            outcome = "another variant".to_owned();
+        } else if next.contains_key(AUTHORIZATION) && !terms.answers_authorized {
+            outcome = "not for authorized requests".to_owned();
+        } else if is_not_modified(&next, self.status, &self.response, terms.date) {
+            outcome.push_str(", not modified");
+        }
+        let rescue =
+            |trouble| may_serve_on_error(terms, self.purge, trouble, Duration::from_secs(60), now_ms);
+        for (trouble, name) in [
+            (Trouble::Status(StatusCode::SERVICE_UNAVAILABLE), "a 503"),
+            (Trouble::Failure(Failure::UpstreamConnectFailed), "a disconnect"),
+        ] {
+            if outcome.starts_with("validate") && rescue(trouble) {
+                write!(outcome, ", stale on {name}").unwrap();
+            }
+        }
+        writeln!(self.outcome, "= {outcome}, age {}", terms.age_ms(now_ms) / 1000).unwrap();
+    }
+}
+
+fn seconds(text: &str) -> u64 {
+    (text.parse::<f64>().unwrap() * 1000.0) as u64
+}
+
+fn add(fields: &mut HeaderMap, line: &str) {
+    let (name, value) = line.split_once(':').unwrap();
+    let name: HeaderName = name.parse().unwrap();
+    fields.append(name, HeaderValue::from_str(value.trim()).unwrap());
+}
+
+/// The file with every outcome as it is now.
+fn play(text: &str) -> String {
+    let paragraphs = text.trim().split("\n\n").map(|paragraph| {
+        let mut scenario = Scenario::new();
+        let mut played = String::new();
+        for line in paragraph.lines().filter(|line| !line.starts_with('=')) {
+            scenario.line(line);
+            writeln!(played, "{line}").unwrap();
+            played.push_str(&std::mem::take(&mut scenario.outcome));
+        }
+        played
+    });
+    paragraphs.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn scenarios_come_out_as_written() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/cache");
+    let update = std::env::var_os("UPDATE_EXPECT").is_some();
+    let files = [
+        ("storing", include_str!("../../testdata/cache/storing.txt")),
+        ("freshness", include_str!("../../testdata/cache/freshness.txt")),
+        ("staleness", include_str!("../../testdata/cache/staleness.txt")),
+        ("choosing", include_str!("../../testdata/cache/choosing.txt")),
+        ("targeted", include_str!("../../testdata/cache/targeted.txt")),
+    ];
+    for (name, written) in files {
+        let played = play(written);
+        if update {
+            std::fs::write(format!("{folder}/{name}.txt"), &played).unwrap();
+        } else {
+            assert_eq!(played, written, "{name}.txt: UPDATE_EXPECT=1 writes the outcomes anew");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What an unsafe request makes invalid (RFC 9111 §4.4).
+
+use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
+use http::{Method, StatusCode};
+
+use super::key::{KeyParts, key_of_url};
+
+/// The request changes nothing at the origin (RFC 9110 §9.2.1); an unknown method is taken for one that does.
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// The texts of the keys to forget after an answer to `method` on `target` (the text of its key): itself, and what
+/// `Location` and `Content-Location` name on the same origin. An error changes nothing.
+pub fn invalidated_keys(
+    method: &Method,
+    target: &str,
+    status: StatusCode,
+    response: &HeaderMap,
+) -> Vec<String> {
+    if is_safe(method) || !(status.is_success() || status.is_redirection()) {
+        return Vec::new();
+    }
+    let mut keys = vec![target.to_owned()];
+    for name in [LOCATION, CONTENT_LOCATION] {
+        let reference = response.get(&name).and_then(|value| value.to_str().ok());
+        if let Some(key) = reference.and_then(|reference| resolve(target, reference))
+            && !keys.contains(&key)
+        {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+/// The key a reference names, if it is of the same origin as `base` (RFC 3986 §5.2, without `.` and `..`, which no key
+/// holds resolved either).
+fn resolve(base: &str, reference: &str) -> Option<String> {
+    let reference = reference.trim().split('#').next().unwrap_or_default();
+    let origin = KeyParts::origin(base);
+    let absolute = if reference.is_empty() {
+        return None;
+    } else if reference.starts_with("//") {
+        let scheme = base.split("//").next()?;
+        format!("{scheme}{reference}")
+    } else if reference.starts_with('/') {
+        format!("{origin}{reference}")
+    } else if reference.contains("://") {
+        reference.to_owned()
+    } else if reference.starts_with('?') {
+        format!("{}{reference}", base.split('?').next().unwrap_or(base))
+    } else {
+        let path = base.split('?').next().unwrap_or(base);
+        let directory = path.rfind('/').map_or(path, |slash| &path[..=slash]);
+        format!("{directory}{reference}")
+    };
+    let key = String::from_utf8(key_of_url(&absolute)?).ok()?;
+    (KeyParts::origin(&key) == origin).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn check(method: Method, status: u16, location: &'static str, expected: &[&str]) {
+        let fields = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+        let status = StatusCode::from_u16(status).unwrap();
+        let keys = invalidated_keys(&method, "http://a.org:81/x/y?q", status, &fields);
+        assert_eq!(keys, expected, "{method} {status} {location}");
+    }
+
+    #[test]
+    fn only_success_invalidates_and_only_at_home() {
+        let target = "http://a.org:81/x/y?q";
+        check(Method::GET, 200, "/z", &[]);
+        check(Method::POST, 404, "/z", &[]);
+        check(Method::POST, 500, "/z", &[]);
+        check(Method::POST, 201, "/z", &[target, "http://a.org:81/z"]);
+        check(Method::DELETE, 204, "z?a", &[target, "http://a.org:81/x/z?a"]);
+        check(Method::PUT, 303, "?new", &[target, "http://a.org:81/x/y?new"]);
+        check(Method::from_bytes(b"FROB").unwrap(), 200, "http://A.org:81/Z", &[target, "http://a.org:81/Z"]);
+        check(Method::POST, 201, "//a.org:81/z#top", &[target, "http://a.org:81/z"]);
+        check(Method::POST, 201, "http://b.org/z", &[target]);
+        check(Method::POST, 201, "https://a.org:81/z", &[target]);
+        check(Method::POST, 201, "/x/y?q", &[target]);
+    }
+}

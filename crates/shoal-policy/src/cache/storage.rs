@@ -1,0 +1,219 @@
+//! May this response be stored, and on what terms may it be used again (RFC 9111 §3)?
+
+use http::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, SET_COOKIE};
+use http::{Method, StatusCode};
+use shoal_model::site::SetCookie;
+
+use super::date::read_date;
+use super::directives::{Directives, Extent, Wishes};
+use super::freshness::{Lifetime, initial_age_ms, is_heuristically_cacheable, lifetime};
+use super::targeted::read_targeted;
+use super::vary::Vary;
+
+/// One exchange with the origin.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// Of the request.
+    pub method: &'a Method,
+    /// Of the request, as it came from downstream.
+    pub request: &'a HeaderMap,
+    /// The request's `Cache-Control`, if the route heeds it.
+    pub wishes: Wishes,
+    /// Of the response.
+    pub status: StatusCode,
+    /// Of the response.
+    pub response: &'a HeaderMap,
+    /// When the request was sent, Unix milliseconds.
+    pub request_ms: u64,
+    /// When the response head arrived, Unix milliseconds.
+    pub response_ms: u64,
+    /// The route's word on `Set-Cookie`.
+    pub set_cookie: SetCookie,
+}
+
+/// The outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Store it.
+    Store(Stored),
+    /// Do not, and this is why.
+    Refuse(Refusal),
+}
+
+/// What to store, and on what terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// When it may be used again.
+    pub terms: Terms,
+    /// The request fields that choose it.
+    pub vary: Vec<HeaderName>,
+    /// Response fields that stay out of the store: those a qualified `private` or `no-cache` names.
+    pub without: Vec<HeaderName>,
+}
+
+/// When an object may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Fresh for this long, milliseconds.
+    pub lifetime_ms: u64,
+    /// How old it was at `response_ms`, milliseconds.
+    pub initial_age_ms: u64,
+    /// When its head arrived, Unix milliseconds.
+    pub response_ms: u64,
+    /// Its `Date`, else the time of receipt, Unix seconds.
+    pub date: u64,
+    /// Every use asks the origin first.
+    pub always_validate: bool,
+    /// Never used stale, connected or not.
+    pub forbids_stale: bool,
+    /// Past expiry, while it is being validated, milliseconds.
+    pub stale_while_revalidate_ms: u64,
+    /// Past expiry, when the origin fails, milliseconds.
+    pub stale_if_error_ms: u64,
+    /// May answer requests that carry `Authorization` (RFC 9111 §3.5).
+    pub answers_authorized: bool,
+}
+
+impl Terms {
+    /// Milliseconds since the origin made it.
+    pub const fn age_ms(&self, now_ms: u64) -> u64 {
+        self.initial_age_ms.saturating_add(now_ms.saturating_sub(self.response_ms))
+    }
+
+    /// Milliseconds until it is stale; negative = stale for that long.
+    pub const fn time_left_ms(&self, now_ms: u64) -> i64 {
+        self.lifetime_ms as i64 - self.age_ms(now_ms) as i64
+    }
+
+    /// It may be used for another request without asking.
+    pub const fn is_fresh(&self, now_ms: u64) -> bool {
+        !self.always_validate && self.time_left_ms(now_ms) > 0
+    }
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Only answers to GET are.
+    Method,
+    /// 1xx, 206, 304, or a status that `must-understand` is about and we do not know.
+    Status,
+    /// The request says `no-store`.
+    RequestNoStore,
+    /// The response says `no-store`.
+    NoStore,
+    /// It is for one user.
+    Private,
+    /// The request carried `Authorization` and nothing makes the response shareable.
+    Authorization,
+    /// It varies over everything, or over too much.
+    Vary,
+    /// It sets a cookie.
+    SetCookie,
+    /// Nothing says that it may be used again, and there is no way to ask.
+    NoLifetime,
+}
+
+/// Judges a response to a request that the cache forwarded.
+pub fn judge_storage(exchange: &Exchange<'_>) -> Storage {
+    match terms_of(exchange) {
+        Ok(stored) => Storage::Store(stored),
+        Err(refusal) => Storage::Refuse(refusal),
+    }
+}
+
+fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
+    if exchange.method != Method::GET {
+        return Err(Refusal::Method);
+    }
+    let status = exchange.status;
+    if status.is_informational() || matches!(status.as_u16(), 206 | 304) {
+        return Err(Refusal::Status);
+    }
+    if exchange.wishes.no_store {
+        return Err(Refusal::RequestNoStore);
+    }
+    let targeted = read_targeted(exchange.response);
+    let expires_counts = targeted.is_none();
+    let directives = targeted.unwrap_or_else(|| Directives::read(exchange.response));
+    check_permission(exchange, &directives)?;
+    let vary = match Vary::read(exchange.response) {
+        vary if vary.is_hopeless() => return Err(Refusal::Vary),
+        Vary::Anything => return Err(Refusal::Vary),
+        Vary::Fields(names) => names,
+    };
+    let without = [directives.private.fields(), directives.no_cache.fields()].concat();
+    let lifetime =
+        lifetime(&directives, status, exchange.response, expires_counts, exchange.response_ms / 1000);
+    check_cookie(exchange, lifetime, &without)?;
+    let terms = Terms {
+        lifetime_ms: lifetime.seconds() * 1000,
+        initial_age_ms: initial_age_ms(exchange.response, exchange.request_ms, exchange.response_ms),
+        response_ms: exchange.response_ms,
+        date: read_date(exchange.response, &DATE).unwrap_or(exchange.response_ms / 1000),
+        always_validate: directives.no_cache == Extent::Everything,
+        forbids_stale: directives.forbids_stale(),
+        stale_while_revalidate_ms: u64::from(directives.stale_while_revalidate.unwrap_or(0)) * 1000,
+        stale_if_error_ms: u64::from(directives.stale_if_error.unwrap_or(0)) * 1000,
+        answers_authorized: answers_authorized(&directives),
+    };
+    check_use(exchange, &directives, lifetime, &terms)?;
+    Ok(Stored { terms, vary, without })
+}
+
+/// `no-store`, `private`, `must-understand`, `Authorization`.
+fn check_permission(exchange: &Exchange<'_>, directives: &Directives) -> Result<(), Refusal> {
+    if directives.must_understand {
+        if !is_understood(exchange.status) {
+            return Err(Refusal::Status);
+        }
+    } else if directives.no_store {
+        return Err(Refusal::NoStore);
+    }
+    if directives.private == Extent::Everything {
+        return Err(Refusal::Private);
+    }
+    if exchange.request.contains_key(AUTHORIZATION) && !answers_authorized(directives) {
+        return Err(Refusal::Authorization);
+    }
+    Ok(())
+}
+
+fn check_cookie(exchange: &Exchange<'_>, lifetime: Lifetime, without: &[HeaderName]) -> Result<(), Refusal> {
+    if !exchange.response.contains_key(SET_COOKIE) || without.contains(&SET_COOKIE) {
+        return Ok(());
+    }
+    match (exchange.set_cookie, lifetime) {
+        (SetCookie::Allow, Lifetime::Explicit(_)) => Ok(()),
+        (SetCookie::Allow | SetCookie::Deny, _) => Err(Refusal::SetCookie),
+    }
+}
+
+/// Something has to allow storing, and there has to be a use for it: a lifetime, or a validator to ask with.
+fn check_use(
+    exchange: &Exchange<'_>,
+    directives: &Directives,
+    lifetime: Lifetime,
+    terms: &Terms,
+) -> Result<(), Refusal> {
+    let allowed =
+        lifetime != Lifetime::Unknown || directives.public || is_heuristically_cacheable(exchange.status);
+    let has_validator = exchange.response.contains_key(ETAG) || exchange.response.contains_key(LAST_MODIFIED);
+    let is_ever_used = terms.is_fresh(exchange.response_ms)
+        || terms.stale_while_revalidate_ms > 0
+        || terms.stale_if_error_ms > 0
+        || has_validator;
+    if allowed && is_ever_used { Ok(()) } else { Err(Refusal::NoLifetime) }
+}
+
+fn answers_authorized(directives: &Directives) -> bool {
+    directives.public || directives.must_revalidate || directives.s_maxage.is_some()
+}
+
+/// Statuses whose caching we know: those of RFC 9110 §15 without the partial and conditional ones.
+const fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511
+    )
+}
