@@ -1,1 +1,10 @@
-//! Hop-by-hop and forwarding fields, on the way in and out.
+//! Hop-by-hop and forwarding fields, on the way in and out. Everything is changed in place.
+
+mod caller;
+mod hops;
+mod request;
+mod response;
+
+pub use caller::{Caller, client_address};
+pub use request::{OwnName, RequestFields, prepare_request};
+pub use response::prepare_response;

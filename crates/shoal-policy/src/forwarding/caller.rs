@@ -1,0 +1,115 @@
+//! Who called us, and how that is told to the endpoint.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+/// The other end of a downstream connection, with the texts that every request of it needs.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its address.
+    pub address: IpAddr,
+    /// The connection is encrypted.
+    pub https: bool,
+    /// Its forwarding fields are believed.
+    pub trusted: bool,
+    text: HeaderValue,
+    /// The last `Host` and the `Forwarded` made of it: nearly always the same on one connection.
+    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Caller {
+    /// The caller at `address`; IPv4 addresses in IPv6 clothes are undressed.
+    pub fn new(address: IpAddr, https: bool, trusted_proxies: &[IpNet]) -> Self {
+        let address = address.to_canonical();
+        let text = HeaderValue::try_from(address.to_string()).expect("an address is plain ASCII");
+        Self { address, https, trusted: is_trusted(address, trusted_proxies), text, forwarded: RefCell::default() }
+    }
+
+    /// Its address as a field value.
+    pub(super) fn text(&self) -> &HeaderValue {
+        &self.text
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
+
+    /// The `Forwarded` element for a request to `host` (RFC 7239 §4).
+    pub(super) fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
+        let mut last = self.forwarded.borrow_mut();
+        if let Some((_, made)) = last.as_ref().filter(|(of, _)| of == host) {
+            return made.clone();
+        }
+        let quoted = |text: &str| if text.contains(':') { format!("\"{text}\"") } else { text.to_owned() };
+        let node = match self.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("\"[{address}]\""),
+        };
+        let host_text = quoted(host.to_str().unwrap_or_default());
+        let element = format!("for={node};host={host_text};proto={}", self.scheme());
+        let made = HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
+        *last = Some((host.clone(), made.clone()));
+        made
+    }
+}
+
+/// Who asked in the first place: from the right of `X-Forwarded-For`, the first address that is not a trusted proxy.
+pub fn client_address(headers: &HeaderMap, caller: &Caller, trusted_proxies: &[IpNet]) -> IpAddr {
+    if !caller.trusted {
+        return caller.address;
+    }
+    let mut found = caller.address;
+    let lists: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    for text in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
+        let Ok(address) = text.trim().parse::<IpAddr>() else { break };
+        found = address.to_canonical();
+        if !is_trusted(found, trusted_proxies) {
+            break;
+        }
+    }
+    found
+}
+
+fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
+    trusted_proxies.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_from_the_right() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let check = |caller: &str, lists: &[&'static str], expected: &str| {
+            let caller = Caller::new(caller.parse().unwrap(), false, &trusted);
+            let mut headers = HeaderMap::new();
+            for list in lists {
+                headers.append("x-forwarded-for", HeaderValue::from_static(list));
+            }
+            let seen = client_address(&headers, &caller, &trusted);
+            assert_eq!(seen.to_string(), expected, "{lists:?}");
+        };
+        check("192.0.2.9", &["1.1.1.1"], "192.0.2.9");
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("10.0.0.1", &["6.6.6.6, 1.1.1.1, 10.0.0.2"], "1.1.1.1");
+        check("10.0.0.1", &["6.6.6.6", "1.1.1.1"], "1.1.1.1");
+        check("10.0.0.1", &["nonsense, 10.0.0.3"], "10.0.0.3");
+        check("::ffff:10.0.0.1", &["::ffff:1.1.1.1"], "1.1.1.1");
+    }
+
+    #[test]
+    fn forwarded_elements() {
+        let check = |caller: &str, host: &'static str, expected: &str| {
+            let caller = Caller::new(caller.parse().unwrap(), true, &[]);
+            let host = HeaderValue::from_static(host);
+            assert_eq!(caller.forwarded(&host), expected);
+            assert_eq!(caller.forwarded(&host), expected);
+        };
+        check("1.2.3.4", "a.example", "for=1.2.3.4;host=a.example;proto=https");
+        check("2001:db8::1", "a:81", "for=\"[2001:db8::1]\";host=\"a:81\";proto=https");
+    }
+}

@@ -1,0 +1,274 @@
+//! The head of a request as the endpoint shall see it.
+
+use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Version};
+
+use super::{Caller, hops};
+use crate::failure::Failure;
+use crate::gate::{Admitted, Field};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+/// Fields that some endpoints let override what was routed and cached.
+const FORBIDDEN: [HeaderName; 3] = [
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-http-method-override"),
+];
+/// Names of our own between nodes: nobody outside may use them.
+const OWN_PREFIX: &str = "shoal-";
+/// `X-Forwarded-Port` and the like: not ours to vouch for.
+const FORWARDED_PREFIX: &str = "x-forwarded-";
+/// A request that names this node so often went in a circle.
+const MAX_PASSES: usize = 1;
+/// Longest `x-request-id` taken over from a trusted caller.
+const MAX_REQUEST_ID: usize = 128;
+
+/// How this node calls itself in `Via` and `CDN-Loop`.
+#[derive(Clone, Debug)]
+pub struct OwnName {
+    name: Box<str>,
+    via: [HeaderValue; 3],
+    cdn_loop: HeaderValue,
+}
+
+impl OwnName {
+    /// The node called `node`; what may not stand in a token is left out.
+    pub fn new(node: &str) -> Self {
+        let plain: String = node.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
+        let name = format!("shoal-{plain}");
+        let value = |text: &str| HeaderValue::from_str(text).expect("a token is a field value");
+        let via = ["1.0", "1.1", "2.0"].map(|version| value(&format!("{version} {name}")));
+        Self { cdn_loop: value(&name), name: name.into(), via }
+    }
+
+    /// The `Via` element for a message received in `version`.
+    pub fn via(&self, version: Version) -> &HeaderValue {
+        match version {
+            Version::HTTP_10 => &self.via[0],
+            Version::HTTP_2 => &self.via[2],
+            _ => &self.via[1],
+        }
+    }
+}
+
+/// What [`prepare_request`] writes into a request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFields<'a> {
+    /// Who called.
+    pub caller: &'a Caller,
+    /// Who we are.
+    pub own: &'a OwnName,
+    /// The id given to the request.
+    pub request_id: &'a HeaderValue,
+    /// Trailers are passed on.
+    pub keep_trailers: bool,
+}
+
+/// Makes `head` what the endpoint shall see: hop-by-hop fields off, forwarding fields of ours on, HTTP/1.1. Answers the
+/// id of the request, which is the caller's own if it is trusted. Errs if the request has been here before.
+pub fn prepare_request(
+    head: &mut Parts,
+    admitted: &Admitted,
+    fields: RequestFields<'_>,
+) -> Result<HeaderValue, Failure> {
+    let present = admitted.present;
+    let headers = &mut head.headers;
+    if present.has_any(&[Field::Via, Field::CdnLoop]) && count_passes(headers, &fields.own.name) >= MAX_PASSES {
+        return Err(Failure::Loop);
+    }
+    hops::strip(headers, present, fields.keep_trailers);
+    if present.has(Field::Expect) {
+        headers.remove(EXPECT);
+    }
+    if present.has(Field::TransferEncoding) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if present.has(Field::Forbidden) {
+        drop_forbidden(headers);
+    }
+    if present.has(Field::CookieCrumbs) {
+        join_cookies(headers);
+    }
+    write_forwarding(headers, admitted, fields.caller);
+    append(headers, VIA, fields.own.via(head.version), present.has(Field::Via));
+    append(headers, CDN_LOOP, &fields.own.cdn_loop, present.has(Field::CdnLoop));
+    head.version = Version::HTTP_11;
+    let believed = present.has(Field::RequestId) && fields.caller.trusted;
+    match headers.get(X_REQUEST_ID).filter(|id| believed && is_request_id(id)) {
+        Some(id) => Ok(id.clone()),
+        None => {
+            headers.insert(X_REQUEST_ID, fields.request_id.clone());
+            Ok(fields.request_id.clone())
+        }
+    }
+}
+
+fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Caller) {
+    let host = &admitted.authority;
+    let present = admitted.present.has(Field::Forwarded);
+    if present && !caller.trusted {
+        drop_prefixed(headers, FORWARDED_PREFIX);
+    }
+    if present && caller.trusted {
+        append(headers, X_FORWARDED_FOR, caller.text(), true);
+        append(headers, FORWARDED, &caller.forwarded(host), true);
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(caller.scheme()));
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        headers.entry(X_REAL_IP).or_insert_with(|| caller.text().clone());
+        return;
+    }
+    headers.insert(X_FORWARDED_FOR, caller.text().clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(caller.scheme()));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    headers.insert(X_REAL_IP, caller.text().clone());
+    headers.insert(FORWARDED, caller.forwarded(host));
+}
+
+/// Adds `value` to the end of a list, in one line.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue, present: bool) {
+    let joined = if present { join(headers, &name, Some(value), b", ") } else { None };
+    headers.insert(name, joined.unwrap_or_else(|| value.clone()));
+}
+
+/// All values of a field, and one more, in one.
+fn join(headers: &HeaderMap, name: &HeaderName, last: Option<&HeaderValue>, with: &[u8]) -> Option<HeaderValue> {
+    let mut joined: Vec<u8> = Vec::new();
+    for value in headers.get_all(name).iter().chain(last) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(with);
+        }
+        joined.extend_from_slice(value.as_bytes());
+    }
+    HeaderValue::try_from(joined).ok()
+}
+
+/// RFC 9113 §8.2.3: crumbs become one field again.
+fn join_cookies(headers: &mut HeaderMap) {
+    if let Some(joined) = join(headers, &COOKIE, None, b"; ") {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+fn drop_forbidden(headers: &mut HeaderMap) {
+    for name in &FORBIDDEN {
+        headers.remove(name);
+    }
+    drop_prefixed(headers, OWN_PREFIX);
+}
+
+fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// How often this node stands in `Via` (its second word) or `CDN-Loop` (its first), whichever says more.
+fn count_passes(headers: &HeaderMap, own: &str) -> usize {
+    let count = |name: HeaderName, word: usize| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        let elements = values.flat_map(|value| value.split(','));
+        let names = elements.filter_map(|element| element.split([' ', ';', '\t']).filter(|w| !w.is_empty()).nth(word));
+        names.filter(|name| name.eq_ignore_ascii_case(own)).count()
+    };
+    count(VIA, 1).max(count(CDN_LOOP, 0))
+}
+
+fn is_request_id(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=MAX_REQUEST_ID).contains(&bytes.len())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b'+' | b'='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::{Gate, Wire};
+
+    /// The fields of the request after all that happens to it, sorted, one a line.
+    fn prepared(fields: &str, caller: &str, keep_trailers: bool) -> Result<String, Failure> {
+        let mut request = http::Request::builder().method("POST").uri("/x").header("host", "a.example");
+        for field in fields.lines() {
+            let (name, value) = field.split_once(": ").unwrap();
+            request = request.header(name, value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let gate = Gate {
+            https: false,
+            max_uri_bytes: 64,
+            max_field_count: 32,
+            default_authority: HeaderValue::from_static("x"),
+        };
+        let admitted = gate.admit(&mut head, Wire::default(), false).unwrap();
+        let caller = Caller::new(caller.parse().unwrap(), false, &["10.0.0.0/8".parse().unwrap()]);
+        let (own, request_id) = (OwnName::new("n 1"), HeaderValue::from_static("id7"));
+        let fields = RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers };
+        let id = prepare_request(&mut head, &admitted, fields)?;
+        assert_eq!(head.headers["x-request-id"], id);
+        let mut lines: Vec<_> =
+            head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort_unstable();
+        Ok(lines.join("\n"))
+    }
+
+    const OURS: &str = "cdn-loop: shoal-n1\nforwarded: for=1.2.3.4;host=a.example;proto=http\nhost: a.example\n\
+        via: 1.1 shoal-n1\nx-forwarded-for: 1.2.3.4\nx-forwarded-host: a.example\nx-forwarded-proto: http\n\
+        x-real-ip: 1.2.3.4\nx-request-id: id7";
+
+    #[test]
+    fn strangers_are_not_believed() {
+        let check = |fields: &str| {
+            assert_eq!(prepared(fields, "1.2.3.4", false).unwrap(), OURS, "{fields}");
+        };
+        check("");
+        check("x-forwarded-for: 6.6.6.6\nforwarded: for=6.6.6.6\nx-real-ip: 6.6.6.6\nx-request-id: mine");
+        check("x-forwarded-host: evil\nx-forwarded-proto: https\nx-forwarded-port: 1\nx-forwarded-prefix: /p");
+        check("x-original-url: /admin\nx-rewrite-url: /admin\nx-http-method-override: DELETE\nshoal-peer: n1");
+        check("connection: close, X-Mine\nx-mine: 1\nkeep-alive: 1\nproxy-authorization: x\nproxy-connection: x");
+        check("te: trailers\ntrailer: x\nupgrade: h2c\nconnection: upgrade, te\nexpect: 100-continue");
+    }
+
+    #[test]
+    fn trusted_callers_are() {
+        let seen = prepared(
+            "x-forwarded-for: 6.6.6.6\nx-forwarded-proto: https\nforwarded: for=6.6.6.6\nx-request-id: theirs-1",
+            "10.1.1.1",
+            false,
+        );
+        let expected = "cdn-loop: shoal-n1\nforwarded: for=6.6.6.6, for=10.1.1.1;host=a.example;proto=http\n\
+            host: a.example\nvia: 1.1 shoal-n1\nx-forwarded-for: 6.6.6.6, 10.1.1.1\nx-forwarded-host: a.example\n\
+            x-forwarded-proto: https\nx-real-ip: 10.1.1.1\nx-request-id: theirs-1";
+        assert_eq!(seen.unwrap(), expected);
+    }
+
+    #[test]
+    fn trailers_pass_where_the_route_says_so() {
+        let seen = prepared("te: trailers\ntrailer: x-sum", "1.2.3.4", true).unwrap();
+        assert!(seen.contains("te: trailers\ntrailer: x-sum"), "{seen}");
+        assert!(!prepared("te: gzip", "1.2.3.4", true).unwrap().contains("te: gzip"));
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie() {
+        let seen = prepared("cookie: a=1\ncookie: b=2", "1.2.3.4", false).unwrap();
+        assert!(seen.contains("cookie: a=1; b=2\n"), "{seen}");
+    }
+
+    #[test]
+    fn circles_are_seen() {
+        let check = |fields: &str, circle: bool| {
+            let seen = prepared(fields, "1.2.3.4", false);
+            assert_eq!(seen == Err(Failure::Loop), circle, "{fields}");
+        };
+        check("via: 1.1 shoal-n2, 2.0 edge", false);
+        check("via: 1.1 edge, 1.1 shoal-n1 (comment)", true);
+        check("cdn-loop: other; v=1, shoal-n1", true);
+        check("cdn-loop: shoal-n12", false);
+    }
+}
