@@ -1,0 +1,98 @@
+//! TCP and TLS to one node, within a deadline.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower_service::Service;
+
+use super::{CONNECT_TIMEOUT, UnknownPeer};
+
+/// Where to connect, and who must answer there.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) name: ServerName<'static>,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+/// A node could not be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// It is not known where.
+    #[error(transparent)]
+    Unknown(#[from] UnknownPeer),
+    /// Nobody answers there, or not in time.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody answers, but not the node that should, or it does not accept our certificate.
+    #[error("{address} did not prove to be {}: {source}", name.to_str())]
+    Prove {
+        /// Where.
+        address: SocketAddr,
+        /// Who should have answered.
+        name: ServerName<'static>,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Connects, and verifies who answers.
+pub(crate) async fn connect_tls(target: &Target) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let address = target.address;
+    let refused = |source| ConnectError::Connect { address, source };
+    let connect = async {
+        let tcp = TcpStream::connect(address).await.map_err(refused)?;
+        tcp.set_nodelay(true).map_err(refused)?;
+        let connector = TlsConnector::from(target.tls.clone());
+        let connecting = connector.connect(target.name.clone(), tcp).await;
+        connecting.map_err(|source| ConnectError::Prove { address, name: target.name.clone(), source })
+    };
+    match timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(connected) => connected,
+        Err(_) => Err(refused(io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// [`connect_tls`] as gRPC channels want it.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    target: Arc<Target>,
+}
+
+impl Connector {
+    pub(crate) fn to(target: Target) -> Self {
+        Self { target: Arc::new(target) }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let target = self.target.clone();
+        Box::pin(async move { connect_tls(&target).await.map(TokioIo::new) })
+    }
+}

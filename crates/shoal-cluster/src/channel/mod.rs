@@ -1,0 +1,360 @@
+//! Connections to other nodes: mutual TLS, cached, bounded in time, dropped at the first error.
+
+mod connector;
+mod peer_channel;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use rustls::ClientConfig;
+use shoal_model::{ClusterId, NodeId};
+use shoal_proto::cache::cache_service_client::CacheServiceClient;
+use shoal_proto::raft::peer_service_client::PeerServiceClient;
+use shoal_proto::raft::raft_service_client::RaftServiceClient;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::identity::Identity;
+use crate::tls::{ALPN_H2, ALPN_HTTP1, TlsError, names, peer_client_config};
+use crate::view::ClusterView;
+
+pub use connector::ConnectError;
+pub(crate) use connector::{Connector, Target, connect_tls};
+pub use peer_channel::PeerChannel;
+
+/// For a connection to be made, TLS included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// From one HTTP/2 ping to the next, on idle connections too: a half-open connection must not go unnoticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// For the answer to a ping.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest message in either direction, bytes. Servers of these services should set the same.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Requests that may wait for one channel.
+const CHANNEL_QUEUE: usize = 256;
+
+/// What a channel is for. Each has its own connection, so that a large transfer does not delay a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Consensus: small and urgent.
+    Raft,
+    /// Everything else that is asked and answered.
+    Control,
+    /// Raft snapshots: large and rare.
+    Snapshot,
+}
+
+impl Lane {
+    /// Upper bound of one call; callers set shorter deadlines per request.
+    const fn deadline(self) -> Duration {
+        match self {
+            Self::Raft => Duration::from_secs(5),
+            Self::Control => Duration::from_secs(60),
+            Self::Snapshot => Duration::from_secs(300),
+        }
+    }
+}
+
+/// Nothing is known of where a node can be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("no address is known for node {0}")]
+pub struct UnknownPeer(pub NodeId);
+
+/// The other nodes, as seen from here. Clones share everything.
+#[derive(Clone)]
+pub struct Peers {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    cluster_id: ClusterId,
+    h2: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    addresses: FxHashMap<NodeId, SocketAddr>,
+    channels: FxHashMap<(NodeId, Lane), Cached>,
+    /// Counts channels, so that an error of an old one does not drop its successor.
+    made: u64,
+}
+
+struct Cached {
+    serial: u64,
+    channel: Channel,
+}
+
+impl Peers {
+    /// Knows nobody yet.
+    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+        let shared = Shared {
+            cluster_id: identity.cluster_id,
+            h2: peer_client_config(identity, ALPN_H2)?,
+            http1: peer_client_config(identity, ALPN_HTTP1)?,
+            book: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Where a node can be reached from now on. Channels to another address of it are dropped.
+    pub fn set_address(&self, node: NodeId, address: SocketAddr) {
+        self.shared.with_book(|book| book.set_address(node, address));
+    }
+
+    /// Takes over the addresses that nodes gossip of themselves. Those of nodes not in the view are kept: they may be
+    /// known from the log.
+    pub fn learn_from(&self, view: &ClusterView) {
+        self.shared.with_book(|book| {
+            for node in view.nodes.iter().filter(|node| node.id != view.local) {
+                book.set_address(node.id, node.cluster_addr);
+            }
+        });
+    }
+
+    /// Forgets a node that was removed; its channels are dropped.
+    pub fn forget(&self, node: NodeId) {
+        self.shared.with_book(|book| {
+            book.addresses.remove(&node);
+            book.channels.retain(|(of, _), _| *of != node);
+        });
+    }
+
+    /// Where a node can be reached.
+    pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.shared.with_book(|book| book.addresses.get(&node).copied())
+    }
+
+    /// The channel to a node. It connects when first used, and is replaced at the first transport error. Must be called
+    /// within a tokio runtime, on which the channel then lives.
+    pub fn channel(&self, node: NodeId, lane: Lane) -> Result<PeerChannel, UnknownPeer> {
+        let shared = &self.shared;
+        shared.with_book(|book| {
+            let address = *book.addresses.get(&node).ok_or(UnknownPeer(node))?;
+            let Book { channels, made, .. } = book;
+            let cached = channels.entry((node, lane)).or_insert_with(|| {
+                *made += 1;
+                Cached { serial: *made, channel: shared.open(node, address, lane) }
+            });
+            let (serial, channel) = (cached.serial, cached.channel.clone());
+            Ok(PeerChannel::new(channel, Arc::downgrade(shared), node, lane, serial))
+        })
+    }
+
+    /// Consensus with a node, on [`Lane::Raft`].
+    pub fn raft(&self, node: NodeId) -> Result<RaftServiceClient<PeerChannel>, UnknownPeer> {
+        self.channel(node, Lane::Raft).map(sized_raft)
+    }
+
+    /// Raft snapshots to a node, on [`Lane::Snapshot`].
+    pub fn snapshot(&self, node: NodeId) -> Result<RaftServiceClient<PeerChannel>, UnknownPeer> {
+        self.channel(node, Lane::Snapshot).map(sized_raft)
+    }
+
+    /// Everything else asked of a node, on [`Lane::Control`].
+    pub fn control(&self, node: NodeId) -> Result<PeerServiceClient<PeerChannel>, UnknownPeer> {
+        self.channel(node, Lane::Control).map(|channel| {
+            PeerServiceClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        })
+    }
+
+    /// The cache index of a node, on [`Lane::Control`].
+    pub fn cache(&self, node: NodeId) -> Result<CacheServiceClient<PeerChannel>, UnknownPeer> {
+        self.channel(node, Lane::Control).map(|channel| {
+            CacheServiceClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        })
+    }
+
+    /// A connection of the caller's own to a node, for HTTP/1.1. It lives on the runtime it is made on: any worker may.
+    pub async fn connect_http1(&self, node: NodeId) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let address = self.address(node).ok_or(UnknownPeer(node))?;
+        let name = names::node_server_name(node, self.shared.cluster_id);
+        connect_tls(&Target { address, name, tls: self.shared.http1.clone() }).await
+    }
+}
+
+impl Shared {
+    fn open(&self, node: NodeId, address: SocketAddr, lane: Lane) -> Channel {
+        let name = names::node_server_name(node, self.cluster_id);
+        endpoint(lane.deadline()).connect_with_connector_lazy(Connector::to(Target {
+            address,
+            name,
+            tls: self.h2.clone(),
+        }))
+    }
+
+    /// Drops a channel that failed, unless it was replaced already.
+    pub(crate) fn discard(&self, node: NodeId, lane: Lane, serial: u64) {
+        self.with_book(|book| {
+            if book.channels.get(&(node, lane)).is_some_and(|cached| cached.serial == serial) {
+                book.channels.remove(&(node, lane));
+            }
+        });
+    }
+
+    /// The lock is never held across an await.
+    fn with_book<T>(&self, read: impl FnOnce(&mut Book) -> T) -> T {
+        read(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Book {
+    fn set_address(&mut self, node: NodeId, address: SocketAddr) {
+        if self.addresses.insert(node, address) != Some(address) {
+            self.channels.retain(|(of, _), _| *of != node);
+        }
+    }
+}
+
+fn sized_raft(channel: PeerChannel) -> RaftServiceClient<PeerChannel> {
+    RaftServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// HTTP/2 as it is spoken between nodes. TLS is the connector's, which knows whom to expect: the address here is only
+/// what the `:authority` says.
+pub(crate) fn endpoint(deadline: Duration) -> Endpoint {
+    Endpoint::from_static("http://shoal.internal")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(deadline)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .buffer_size(CHANNEL_QUEUE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use shoal_proto::raft::ReadIndexRequest;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::identity::{Authority, NodeKey};
+    use crate::tls::{Caller, peer_identity, peer_server_config};
+
+    fn member(of: &Identity, authority: &Authority, node_id: u64) -> Identity {
+        let key = NodeKey::generate().unwrap();
+        let node_id = NodeId(node_id);
+        let cert_der = authority.sign_node(&key.request().unwrap(), node_id).unwrap();
+        Identity { node_id, cert_der, key_der: key.key_der(), ..of.clone() }
+    }
+
+    /// A node that answers every gRPC call with an empty message, and tells who connected.
+    struct Node {
+        address: SocketAddr,
+        connections: Arc<AtomicUsize>,
+        callers: tokio::sync::mpsc::UnboundedReceiver<Option<Caller>>,
+    }
+
+    async fn serve(identity: &Identity) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(peer_server_config(identity).unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (told, callers) = tokio::sync::mpsc::unbounded_channel();
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let Ok(tls) = acceptor.accept(tcp).await else { continue };
+                let _ = told.send(peer_identity(tls.get_ref().1));
+                // Every odd connection is closed at once, as by a node that restarts.
+                if counted.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+                    continue;
+                }
+                let answer = hyper::service::service_fn(async |_request| {
+                    let response = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "5")
+                        .body(Full::new(Bytes::new()));
+                    Ok::<_, Infallible>(response.unwrap())
+                });
+                tokio::spawn(
+                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(tls), answer),
+                );
+            }
+        });
+        Node { address, connections, callers }
+    }
+
+    #[tokio::test]
+    async fn nodes_prove_themselves_to_each_other() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let mut node = serve(&member(&one, &authority, 2)).await;
+        let peers = Peers::new(&one).unwrap();
+        assert!(peers.channel(NodeId(2), Lane::Raft).is_err());
+        peers.set_address(NodeId(2), node.address);
+        let status = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+        assert_eq!(node.callers.recv().await, Some(Some(Caller::Node(NodeId(1)))));
+
+        // The same channel again: no new connection.
+        let again = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await;
+        assert_eq!(again.unwrap_err().code(), tonic::Code::NotFound);
+        assert_eq!(node.connections.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_cannot_stand_in_for_another() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let node = serve(&member(&one, &authority, 2)).await;
+        let (stranger, _) = Identity::bootstrap("stranger").unwrap();
+        let check = async |identity: &Identity, expected_id: u64| {
+            let peers = Peers::new(identity).unwrap();
+            peers.set_address(NodeId(expected_id), node.address);
+            let status = peers.control(NodeId(expected_id)).unwrap().read_index(ReadIndexRequest {}).await;
+            assert_eq!(status.unwrap_err().code(), tonic::Code::Unavailable);
+            assert!(peers.connect_http1(NodeId(expected_id)).await.is_err());
+        };
+        check(&one, 3).await;
+        check(&stranger, 2).await;
+        assert_eq!(node.connections.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_broken_channel_is_replaced() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let node = serve(&member(&one, &authority, 2)).await;
+        // The first connection is used up here, so that the next one is closed at once.
+        let peers = Peers::new(&one).unwrap();
+        peers.set_address(NodeId(2), node.address);
+        drop(peers.connect_http1(NodeId(2)).await.unwrap());
+        let broken = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_ne!(broken.code(), tonic::Code::NotFound, "{broken:?}");
+        let replaced = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_eq!(replaced.code(), tonic::Code::NotFound, "{replaced:?}");
+    }
+
+    #[tokio::test]
+    async fn changed_addresses_drop_channels() {
+        let (one, _) = Identity::bootstrap("one").unwrap();
+        let peers = Peers::new(&one).unwrap();
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let serial = |peers: &Peers| peers.channel(NodeId(2), Lane::Raft).unwrap().serial();
+        peers.set_address(NodeId(2), address(1));
+        let first = serial(&peers);
+        peers.set_address(NodeId(2), address(1));
+        assert_eq!(serial(&peers), first);
+        peers.set_address(NodeId(2), address(2));
+        assert_ne!(serial(&peers), first);
+        peers.forget(NodeId(2));
+        assert!(peers.channel(NodeId(2), Lane::Raft).is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! The cluster's certificate authority: signs nodes and operators, and nothing else.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use shoal_model::{ClusterId, NodeId};
+
+use super::{ClusterSecret, IdentityError, NodeKey, Operator, Purpose, sha256_hex};
+use crate::tls::names;
+
+/// How long the authority lasts.
+const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// How long a node's or operator's certificate lasts. Long, because nothing renews them yet.
+pub const LEAF_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Certificates are valid from a little before they are made: clocks differ.
+const CLOCK_SLACK: Duration = Duration::from_secs(300);
+/// Largest certificate request that is read, bytes.
+const MAX_REQUEST_BYTES: usize = 4096;
+
+/// The authority with its private key. It exists while something is signed; at rest its key is sealed in the log.
+pub struct Authority {
+    cluster_id: ClusterId,
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+}
+
+impl Authority {
+    /// A new authority for a new cluster.
+    pub(super) fn found(cluster_id: ClusterId) -> Result<Self, IdentityError> {
+        let failed = |error| IdentityError::certificate("found the cluster's authority", error);
+        let key = KeyPair::generate().map_err(failed)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(&format!("shoal cluster {cluster_id}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        set_validity(&mut params, AUTHORITY_VALIDITY);
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        Ok(Self { cluster_id, certificate: certificate.der().clone(), key })
+    }
+
+    /// The authority as the log keeps it.
+    pub fn unseal(
+        cluster_id: ClusterId,
+        certificate_der: &[u8],
+        key_sealed: &[u8],
+        secret: &ClusterSecret,
+    ) -> Result<Self, IdentityError> {
+        let failed =
+            |message: String| IdentityError::Certificate { what: "read the cluster's authority", message };
+        let key = secret
+            .unseal(Purpose::AuthorityKey, &cluster_id.0.to_be_bytes(), key_sealed)
+            .map_err(|error| failed(error.to_string()))?;
+        let key =
+            KeyPair::try_from(&PrivatePkcs8KeyDer::from(key)).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { cluster_id, certificate: CertificateDer::from(certificate_der.to_vec()), key })
+    }
+
+    /// The private key, sealed for the log.
+    pub fn seal_key(&self, secret: &ClusterSecret) -> Vec<u8> {
+        secret.seal(Purpose::AuthorityKey, &self.cluster_id.0.to_be_bytes(), self.key.serialized_der())
+    }
+
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// SHA-256 of the public key a request asks to certify (SPKI, DER), hex, once its signature proves that the sender
+    /// has the private one.
+    pub fn request_key_sha256(request_der: &[u8]) -> Result<String, IdentityError> {
+        read_request(request_der).map(|request| sha256_hex(&request.public_key.subject_public_key_info()))
+    }
+
+    /// The certificate of node `node_id`, for the public key of the request. Whatever else the request asks for is
+    /// ignored: names and rights come from the log.
+    pub fn sign_node(
+        &self,
+        request_der: &[u8],
+        node_id: NodeId,
+    ) -> Result<CertificateDer<'static>, IdentityError> {
+        let request = read_request(request_der)?;
+        let names = [names::node(node_id, self.cluster_id), names::any_node(self.cluster_id)];
+        let mut params = leaf_params(&names, &node_id.to_string())?;
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params, &request.public_key)
+    }
+
+    /// A key and certificate with which an operator may call the cluster. `name` is what the audit shows.
+    pub fn issue_operator(&self, name: &str) -> Result<Operator, IdentityError> {
+        let key = NodeKey::generate()?;
+        let request = read_request(&key.request()?)?;
+        let mut params = leaf_params(&[names::operator(self.cluster_id)], name)?;
+        // Not a server's: an operator cannot pose as a node.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        Ok(Operator {
+            cluster_id: self.cluster_id,
+            name: name.to_owned(),
+            ca_der: self.certificate.clone(),
+            cert_der: self.sign(&params, &request.public_key)?,
+            key_der: key.key_der(),
+        })
+    }
+
+    fn sign(
+        &self,
+        params: &CertificateParams,
+        public_key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, IdentityError> {
+        let failed = |error| IdentityError::certificate("sign a certificate", error);
+        let issuer = Issuer::from_ca_cert_der(&self.certificate, &self.key).map_err(failed)?;
+        let certificate = params.signed_by(public_key, &issuer).map_err(failed)?;
+        Ok(certificate.der().clone())
+    }
+}
+
+/// Never prints the key.
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
+    }
+}
+
+fn read_request(request_der: &[u8]) -> Result<CertificateSigningRequestParams, IdentityError> {
+    let what = "read the certificate request";
+    if request_der.len() > MAX_REQUEST_BYTES {
+        return Err(IdentityError::certificate(what, format_args!("it has {} bytes", request_der.len())));
+    }
+    let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request_der));
+    request.map_err(|error| IdentityError::certificate(what, error))
+}
+
+fn leaf_params(names: &[String], subject: &str) -> Result<CertificateParams, IdentityError> {
+    let params = CertificateParams::new(names.to_vec());
+    let mut params = params.map_err(|error| IdentityError::certificate("name a certificate", error))?;
+    params.distinguished_name = common_name(subject);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    set_validity(&mut params, LEAF_VALIDITY);
+    Ok(params)
+}
+
+fn common_name(name: &str) -> rcgen::DistinguishedName {
+    let mut distinguished = rcgen::DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+fn set_validity(params: &mut CertificateParams, validity: Duration) {
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCK_SLACK).into();
+    params.not_after = (now + validity).into();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+
+    #[test]
+    fn authority_survives_the_log() {
+        let (identity, authority) = Identity::bootstrap("one").unwrap();
+        let sealed = authority.seal_key(&identity.secret);
+        let check = |cluster_id, sealed: &[u8], secret: &ClusterSecret, expected: bool| {
+            let read = Authority::unseal(cluster_id, authority.certificate(), sealed, secret);
+            assert_eq!(read.is_ok(), expected);
+            if let Ok(read) = read {
+                assert!(read.sign_node(&NodeKey::generate().unwrap().request().unwrap(), NodeId(2)).is_ok());
+            }
+        };
+        check(identity.cluster_id, &sealed, &identity.secret, true);
+        check(identity.cluster_id, &sealed, &ClusterSecret::generate(), false);
+        check(ClusterId(identity.cluster_id.0 ^ 1), &sealed, &identity.secret, false);
+        check(identity.cluster_id, &[], &identity.secret, false);
+    }
+
+    #[test]
+    fn bad_requests_are_refused() {
+        let (_, authority) = Identity::bootstrap("one").unwrap();
+        let check = |request: &[u8]| {
+            assert!(authority.sign_node(request, NodeId(2)).is_err());
+            assert!(Authority::request_key_sha256(request).is_err());
+        };
+        check(b"");
+        check(b"hello");
+        check(&[0x30; 5000]);
+        let mut forged = NodeKey::generate().unwrap().request().unwrap();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        check(&forged);
+    }
+}

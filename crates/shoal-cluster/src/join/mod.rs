@@ -1,0 +1,180 @@
+//! Entering a cluster: a token, the first node that answers, a certificate.
+
+mod token;
+
+use std::net::SocketAddr;
+
+use rustls_pki_types::CertificateDer;
+use shoal_model::{ClusterId, NodeId};
+use shoal_proto::raft::peer_service_client::PeerServiceClient;
+use shoal_proto::raft::{JoinRequest, JoinResponse};
+use tokio::net::lookup_host;
+use tonic::Code;
+
+use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
+use crate::identity::{ClusterSecret, Identity, IdentityError, NodeKey};
+use crate::tls::{Caller, TlsError, caller, names, peer_server_config, pinned_client_config};
+
+pub use token::{ROLE_NODE, Token, TokenError, same_text};
+
+/// Longest wait for an admission: it is an entry of the log, and the leader may have to be found first.
+const JOIN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
+/// Nodes a new one is told of, at most.
+const MAX_PEERS: usize = 1000;
+
+/// How a node that joins describes itself.
+#[derive(Clone, Debug, Default)]
+pub struct Applicant {
+    /// Its `--name`.
+    pub name: String,
+    /// Its `--region`.
+    pub region: String,
+    /// Its `--zone`.
+    pub zone: String,
+    /// Where peers reach it: gossip (UDP) and RPC (TCP).
+    pub cluster_addr: String,
+    /// Where operators reach it.
+    pub admin_addr: String,
+}
+
+/// An admitted node.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Who it is from now on: to be saved before anything else is done.
+    pub identity: Identity,
+    /// Nodes to talk to first.
+    pub peers: Vec<(NodeId, SocketAddr)>,
+}
+
+/// A node was not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The list of addresses is empty.
+    #[error("no address to join at was given")]
+    NoAddress,
+    /// No address has an answer.
+    #[error("no node can be reached to join: {0}")]
+    Unreachable(String),
+    /// Somebody answers, but not a node of the cluster the token is for. Nothing was sent to it.
+    #[error("{address} is not a node of the cluster this token is for: {source}")]
+    OtherCluster {
+        /// Where.
+        address: SocketAddr,
+        /// What TLS says.
+        source: std::io::Error,
+    },
+    /// The cluster said no.
+    #[error("the cluster refused this node: {0}")]
+    Refused(String),
+    /// The cluster admitted this node, but what it sent cannot be used.
+    #[error("the answer of {address} cannot be used: {message}")]
+    BadAnswer {
+        /// Whose.
+        address: SocketAddr,
+        /// Why.
+        message: String,
+    },
+    /// The key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// Asks the nodes at `addresses`, one after the other, to admit this one. The token travels only to a node that has
+/// proven, in the TLS handshake, to be of the cluster the token is for. Asking again with the same key is the same node.
+pub async fn join(
+    addresses: &[String],
+    token: &Token,
+    applicant: &Applicant,
+    key: &NodeKey,
+) -> Result<Joined, JoinError> {
+    let request = JoinRequest {
+        token: token.reveal(),
+        csr: key.request()?,
+        name: applicant.name.clone(),
+        region: applicant.region.clone(),
+        zone: applicant.zone.clone(),
+        cluster_addr: applicant.cluster_addr.clone(),
+        admin_addr: applicant.admin_addr.clone(),
+    };
+    let tls = pinned_client_config(&token.ca_sha256)?;
+    let mut last = JoinError::NoAddress;
+    for address in addresses {
+        let resolved = match lookup_host(address.as_str()).await {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                last = JoinError::Unreachable(format!("{address}: {error}"));
+                continue;
+            }
+        };
+        for address in resolved {
+            let name = names::any_node_server_name(ClusterId::default());
+            let target = Target { address, name, tls: tls.clone() };
+            match ask(target, request.clone()).await {
+                Ok(answer) => return read_answer(answer, token, applicant, key, address),
+                // Another node may be nearer to the leader.
+                Err(error @ (JoinError::Unreachable(_) | JoinError::OtherCluster { .. })) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinError> {
+    let address = target.address;
+    // Connected to by hand first: the channel would only say "transport error".
+    match connect_tls(&target).await {
+        Ok(connection) => drop(connection),
+        Err(ConnectError::Prove { source, .. }) => return Err(JoinError::OtherCluster { address, source }),
+        Err(error) => return Err(JoinError::Unreachable(error.to_string())),
+    }
+    let connecting = endpoint(JOIN_DEADLINE).connect_with_connector(Connector::to(target)).await;
+    let channel = connecting.map_err(|error| JoinError::Unreachable(format!("{address}: {error}")))?;
+    let answer =
+        PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).join(request).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unimplemented => {
+            JoinError::Unreachable(format!("{address}: {}", status.message()))
+        }
+        _ => JoinError::Refused(status.message().to_owned()),
+    })
+}
+
+fn read_answer(
+    answer: JoinResponse,
+    token: &Token,
+    applicant: &Applicant,
+    key: &NodeKey,
+    address: SocketAddr,
+) -> Result<Joined, JoinError> {
+    let bad = |message: &str| JoinError::BadAnswer { address, message: message.to_owned() };
+    if !token.is_for(&answer.ca_certificate) {
+        return Err(bad("its authority is not the one of the token"));
+    }
+    let cluster_id = answer.cluster_id.parse().map_err(|_| bad("its cluster id is malformed"))?;
+    let node_id = NodeId(answer.node_id);
+    let cert_der = CertificateDer::from(answer.certificate);
+    if caller(std::slice::from_ref(&cert_der)) != Some(Caller::Node(node_id)) {
+        return Err(bad("the certificate is not for this node"));
+    }
+    let secret = ClusterSecret::from_bytes(&answer.cluster_secret);
+    let identity = Identity {
+        cluster_id,
+        node_id,
+        name: applicant.name.clone(),
+        ca_der: CertificateDer::from(answer.ca_certificate),
+        cert_der,
+        key_der: key.key_der(),
+        secret: secret.ok_or_else(|| bad("the cluster's secret has the wrong length"))?,
+    };
+    // A certificate for another key is found here, not at the first connection.
+    peer_server_config(&identity)?;
+    let peers = answer.peers.iter().take(MAX_PEERS).filter_map(|peer| {
+        let (id, address) = peer.split_once('=')?;
+        Some((id.parse().ok()?, address.parse().ok()?))
+    });
+    Ok(Joined { peers: peers.collect(), identity })
+}

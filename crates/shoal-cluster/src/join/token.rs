@@ -1,0 +1,159 @@
+//! The token with which a node joins: which cluster, in what role, and by what right.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use crate::identity::{hex, random_bytes, sha256_hex};
+
+/// Format and version.
+const PREFIX: &str = "shj1";
+/// The role of an ordinary node.
+pub const ROLE_NODE: &str = "node";
+/// Bytes of the public part.
+const ID_BYTES: usize = 6;
+/// Bytes of the secret part.
+const SECRET_BYTES: usize = 24;
+/// Longest text that is read as a token.
+const MAX_TEXT: usize = 256;
+
+/// `shj1.<sha256 of the authority>.<role>.<id>.<secret>`. Whoever has it may join; it is never printed but by
+/// [`Token::reveal`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of the authority's certificate (DER), hex: a joining node believes no other.
+    pub ca_sha256: String,
+    /// What the node may become.
+    pub role: String,
+    /// Public part: the log knows the token by it.
+    pub id: String,
+    secret: String,
+}
+
+/// A text is not a token. It does not quote the text, which may be most of one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a join token: {0}")]
+pub struct TokenError(&'static str);
+
+impl Token {
+    /// A new one for the cluster of this authority.
+    pub fn create(ca_der: &[u8], role: &str) -> Self {
+        Self {
+            ca_sha256: sha256_hex(ca_der),
+            role: role.to_owned(),
+            id: hex(&random_bytes::<ID_BYTES>()),
+            secret: hex(&random_bytes::<SECRET_BYTES>()),
+        }
+    }
+
+    /// The whole text, secret included: for the operator who asked for it, and for the node that is asked to admit.
+    pub fn reveal(&self) -> String {
+        format!("{PREFIX}.{}.{}.{}.{}", self.ca_sha256, self.role, self.id, self.secret)
+    }
+
+    /// SHA-256 of the secret part, hex: all that the log keeps of it.
+    pub fn secret_sha256(&self) -> String {
+        sha256_hex(self.secret.as_bytes())
+    }
+
+    /// Whether it is for the cluster of this authority.
+    pub fn is_for(&self, ca_der: &[u8]) -> bool {
+        same_text(&self.ca_sha256, &sha256_hex(ca_der))
+    }
+}
+
+/// Compares without telling by its duration where two texts differ.
+pub fn same_text(left: &str, right: &str) -> bool {
+    verify_slices_are_equal(left.as_bytes(), right.as_bytes()).is_ok()
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.len() > MAX_TEXT {
+            return Err(TokenError("it is too long"));
+        }
+        let parts: Vec<_> = text.split('.').collect();
+        let [prefix, ca_sha256, role, id, secret] = parts[..] else {
+            return Err(TokenError("it should have five parts: shj1.<authority>.<role>.<id>.<secret>"));
+        };
+        if prefix != PREFIX {
+            return Err(TokenError("it should start with shj1"));
+        }
+        if !is_hex(ca_sha256, 32) {
+            return Err(TokenError("the hash of the authority should be 64 hex digits"));
+        }
+        if role.is_empty() || !role.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return Err(TokenError("the role should be a word"));
+        }
+        if !is_hex(id, ID_BYTES) {
+            return Err(TokenError("the id should be 12 hex digits"));
+        }
+        if !is_hex(secret, SECRET_BYTES) {
+            return Err(TokenError("the secret should be 48 hex digits: was its end cut off?"));
+        }
+        let [ca_sha256, role, id, secret] = [ca_sha256, role, id, secret].map(str::to_owned);
+        Ok(Self { ca_sha256, role, id, secret })
+    }
+}
+
+fn is_hex(text: &str, bytes: usize) -> bool {
+    text.len() == bytes * 2 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Shows only the public parts.
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}.{}.{}.{}.…", &self.ca_sha256, self.role, self.id)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_back() {
+        let token = Token::create(b"authority", ROLE_NODE);
+        let read: Token = format!(" {}\n", token.reveal()).parse().unwrap();
+        assert_eq!(read, token);
+        assert_eq!(read.secret_sha256(), token.secret_sha256());
+        assert!(read.is_for(b"authority"));
+        assert!(!read.is_for(b"another"));
+        assert_ne!(Token::create(b"authority", ROLE_NODE).reveal(), token.reveal());
+    }
+
+    #[test]
+    fn the_secret_is_not_printed() {
+        let token = Token::create(b"authority", ROLE_NODE);
+        assert!(token.reveal().ends_with(&token.secret));
+        assert!(!format!("{token} {token:?}").contains(&token.secret));
+    }
+
+    #[test]
+    fn broken_tokens_are_refused_with_the_reason() {
+        let good = Token::create(b"authority", ROLE_NODE).reveal();
+        let check = |text: &str, expected: &str| {
+            let message = text.parse::<Token>().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} does not say {expected:?}");
+            assert!(text.is_empty() || !message.contains(text), "{message:?}");
+        };
+        check("", "five parts");
+        check("hello", "five parts");
+        check(&good.replace("shj1", "shj2"), "start with shj1");
+        check(&good[..good.len() - 1], "was its end cut off");
+        check(&good.to_uppercase().replace("SHJ1", "shj1"), "64 hex digits");
+        check(&good.replace(".node.", ".."), "a word");
+        check(&good.replace(".node.", ".node.x."), "five parts");
+        check(&"x".repeat(300), "too long");
+    }
+}
