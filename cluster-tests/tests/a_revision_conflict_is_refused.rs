@@ -37,7 +37,7 @@ async fn the_second_of_two_changes_from_one_revision_is_refused() -> Result<()> 
 
     let history = node.shoal(&["history"]).await?.expect(0)?;
     ensure!(history.stdout.contains("add the blog"), "history lacks the message: {}", history.stdout);
-    node.shoal(&["rollback", &checked]).await?.expect(0)?;
+    node.shoal(&["rollback", "--to-revision", &checked]).await?.expect(0)?;
     ensure!(cluster.revision(0).await? == revision + 2, "a rollback is a new revision");
     let shown = node.shoal(&["-o", "json", "get"]).await?.expect(0)?;
     ensure!(!shown.stdout.contains("blog"), "the rollback left the blog: {}", shown.stdout);

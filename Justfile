@@ -1,0 +1,29 @@
+# One line a recipe; .ci/run does the same without just.
+
+# Format, lints, documentation, the walls between rooms.
+check: && purity
+    cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The pure rooms stay pure, and there is one crypto provider.
+purity:
+    .ci/purity
+
+# Every test there is.
+test:
+    cargo test --workspace --locked
+
+# Whole-cluster stories: all, or one by its file name.
+cluster-test story="*":
+    cargo test -p cluster-tests --locked --test '{{story}}'
+
+# What a tool can put right by itself.
+fix:
+    cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# Three nodes on loopback with demo origins.
+dev *arguments:
+    cargo run --release -- dev {{arguments}}
+
+# Side by side with nginx, haproxy and varnish; figure = CPU of the proxy per request.
+bench *scenarios:
+    cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}

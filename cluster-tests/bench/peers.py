@@ -1,0 +1,132 @@
+"""The proxies that are compared: for each the configuration that an operator who wants speed would write, on one CPU.
+
+A peer is a function (place, origin, front) -> argv. `place` is a directory of its own, `origin` is "host:port", `front`
+says what is listened on: port, certificate and key when it is TLS, and whether answers are cached. None = cannot do it.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    port: int
+    cached: bool
+    chain: str = ""
+    key: str = ""
+
+    @property
+    def tls(self):
+        return bool(self.chain)
+
+    @property
+    def url(self):
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+
+
+def nginx_config(place, server, http=""):
+    scratch = " ".join(
+        f"{kind}_temp_path {place}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = place / "nginx.conf"
+    config.write_text(
+        f"daemon off; worker_processes 1; pid {place}/pid; error_log {place}/errors;\n"
+        "events { worker_connections 8192; }\n"
+        "http { access_log off; sendfile on; tcp_nodelay on; open_file_cache max=1000 inactive=10m;\n"
+        f"  keepalive_timeout 10m; keepalive_requests 100000000; {scratch} {http}\n"
+        f"  server {{ {server} }}\n}}\n"
+    )
+    return ["nginx", "-p", str(place), "-c", str(config)]
+
+
+def origin(place, port, root):
+    return nginx_config(
+        place, f"listen 127.0.0.1:{port} backlog=4096; root {root}; add_header Cache-Control 'public, max-age=3600';"
+    )
+
+
+def nginx(place, origin, front):
+    http = f"upstream o {{ server {origin}; keepalive 256; keepalive_requests 100000000; }}"
+    listen = f"listen 127.0.0.1:{front.port} backlog=4096"
+    if front.tls:
+        listen += " ssl http2"
+        http += f" ssl_certificate {front.chain}; ssl_certificate_key {front.key};"
+    location = 'proxy_pass http://o; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
+    if front.cached:
+        http += f" proxy_cache_path {place}/objects keys_zone=objects:32m max_size=512m;"
+        location += " proxy_cache objects; proxy_cache_lock on;"
+    return nginx_config(place, f"{listen}; location / {{ {location} }}", http)
+
+
+def haproxy(place, origin, front):
+    bind = f"bind 127.0.0.1:{front.port}"
+    if front.tls:
+        both = place / "both.pem"
+        both.write_text(pathlib.Path(front.chain).read_text() + pathlib.Path(front.key).read_text())
+        bind += f" ssl crt {both} alpn h2,http/1.1"
+    cache, use = "", ""
+    if front.cached:
+        cache = "cache objects\n  total-max-size 256\n  max-object-size 2000000\n  max-age 3600\n"
+        use = "  http-request cache-use objects\n  http-response cache-store objects\n"
+    config = place / "haproxy.cfg"
+    config.write_text(
+        f"global\n  nbthread 1\n  maxconn 4096\n{cache}"
+        "defaults\n  mode http\n  timeout connect 3s\n  timeout client 10m\n  timeout server 10m\n  http-reuse always\n"
+        f"frontend in\n  {bind}\n{use}  default_backend out\n"
+        f"backend out\n  server one {origin} pool-max-conn 256\n"
+    )
+    return ["haproxy", "-db", "-f", str(config)]
+
+
+def varnish(place, origin, front):
+    if front.tls:
+        return None
+    host, port = origin.split(":")
+    program = f'vcl 4.1;\nbackend one {{ .host = "{host}"; .port = "{port}"; }}\n'
+    if not front.cached:
+        program += "sub vcl_recv { return (pass); }\n"
+    config = place / "site.vcl"
+    config.write_text(program)
+    argv = ["varnishd", "-F", "-n", str(place / "work"), "-f", str(config), "-s", "malloc,256m"]
+    return argv + ["-a", f"127.0.0.1:{front.port}", "-p", "thread_pools=1", "-p", "thread_pool_min=100"]
+
+
+def shoal(place, origin, front, free_port):
+    listener = f'address: "127.0.0.1:{front.port}", protocol: http'
+    certificates = ""
+    if front.tls:
+        listener += "s, certificates: [bench]"
+        certificates = f'certificates: {{ bench: {{ chain_file: "{front.chain}", key_file: "{front.key}" }} }}\n'
+    site = place / "site.yaml"
+    site.write_text(
+        f"listeners: {{ web: {{ {listener} }} }}\n{certificates}"
+        f"routes: {{ all: {{ path_prefix: /, upstream: origin{', cache: {}' if front.cached else ''} }} }}\n"
+        f'upstreams: {{ origin: {{ endpoints: ["{origin}"] }} }}\n'
+    )
+    argv = [shoal_binary(), "run", "--data-dir", str(place / "data"), "--workers", "1", "--apply", str(site)]
+    for flag in ("--cluster-addr", "--admin-addr", "--ops-addr"):
+        argv += [flag, f"127.0.0.1:{free_port()}"]
+    return argv
+
+
+def shoal_binary():
+    built = pathlib.Path(__file__).resolve().parents[2] / "target" / "release" / "shoal"
+    return os.environ.get("SHOAL_BIN", str(built))
+
+
+PROGRAMS = {"shoal": shoal_binary(), "nginx": "nginx", "haproxy": "haproxy", "varnish": "varnishd"}
+ARGV = {"shoal": shoal, "nginx": nginx, "haproxy": haproxy, "varnish": varnish}
+VERSION = {"shoal": ["version"], "nginx": ["-v"], "haproxy": ["-v"], "varnish": ["-V"]}
+
+
+def installed(name):
+    return shutil.which(PROGRAMS[name]) is not None
+
+
+def version(name):
+    run = subprocess.run([PROGRAMS[name], *VERSION[name]], capture_output=True, text=True)
+    lines = (run.stdout + run.stderr).strip().splitlines()
+    return lines[0] if lines else "unknown"
