@@ -1,1 +1,20 @@
 //! The agreed configuration: a Raft log (openraft) on disk (redb).
+//!
+//! This room stores commands and calls [`ConfigState::apply`](shoal_model::state::ConfigState::apply); it does not know
+//! what a configuration means. Nothing of openraft is visible outside.
+
+mod autopilot;
+mod log;
+mod machine;
+mod network;
+mod store;
+mod timings;
+mod types;
+
+pub use autopilot::Liveness;
+pub use log::{
+    ConfigLog, LogSettings, LogStatus, MembershipError, OpenError, ProposeError, Proposed, SiteChange,
+};
+pub use machine::{Applied, OnApplied};
+pub use network::RaftRpc;
+pub use timings::{Profile, Timings};

@@ -1,5 +1,7 @@
 //! What can be put into the log, and what applying it answers.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{MemberRecord, PurgeKind, PurgeScope, TokenRecord};
@@ -122,6 +124,22 @@ impl Command {
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. } => None,
         }
+    }
+}
+
+/// What kind of command, for logs: its content may be long or secret.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bootstrap { .. } => "bootstrap",
+            Self::UploadPart { .. } => "upload part",
+            Self::Publish { .. } => "publish",
+            Self::Purge { .. } => "purge",
+            Self::CreateToken { .. } => "create token",
+            Self::Admit(_) => "admit",
+            Self::UpdateNode { .. } => "update node",
+            Self::RemoveNode { .. } => "remove node",
+        })
     }
 }
 

@@ -1,0 +1,144 @@
+//! Changing who takes part. Only the leader can; the autopilot does it for everyone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{BasicNode, ChangeMembers};
+use shoal_model::NodeId;
+
+use super::ConfigLog;
+use super::status::Leadership;
+use crate::types::TypeConfig;
+
+/// How long a change may take; adding a learner could wait for ever otherwise.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The membership was not changed, or it is not known whether it was.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// Another node has to be asked.
+    #[error("only the leader changes the membership, and this node is not it")]
+    NotLeader,
+    /// The cluster did not answer.
+    #[error("the change was not committed within {0:?}; it may still be")]
+    Timeout(Duration),
+    /// openraft refused.
+    #[error("the change was refused: {0}")]
+    Refused(String),
+    /// There is nobody to hand over to.
+    #[error("no other voter could lead")]
+    NoHeir,
+}
+
+/// What a leader knows of those it replicates to.
+#[derive(Clone, Debug, Default)]
+pub struct Replication {
+    /// A change is half done.
+    pub joint: bool,
+    /// Who votes, itself included.
+    pub voters: BTreeSet<NodeId>,
+    /// Who only listens.
+    pub learners: BTreeSet<NodeId>,
+    /// Entries each one is behind; absent = unknown.
+    pub lag: BTreeMap<NodeId, u64>,
+}
+
+type Change = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+impl ConfigLog {
+    /// Replicates to `node` from now on, without a vote.
+    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), MembershipError> {
+        self.change(self.shared.raft.add_learner(node.0, BasicNode::new(address), false)).await
+    }
+
+    /// Gives a learner a vote.
+    pub async fn promote(&self, node: NodeId) -> Result<(), MembershipError> {
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
+        self.change(self.shared.raft.change_membership(change, true)).await
+    }
+
+    /// Takes a voter's vote; it stays a learner.
+    pub async fn demote(&self, node: NodeId) -> Result<(), MembershipError> {
+        let change = ChangeMembers::RemoveVoters(BTreeSet::from([node.0]));
+        self.change(self.shared.raft.change_membership(change, true)).await
+    }
+
+    /// Replicates to a learner no longer; a voter has to be demoted first.
+    pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+        self.change(self.shared.raft.change_membership(change, true)).await
+    }
+
+    /// Makes exactly these the voters, in one change; who no longer is one stays a learner.
+    pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembershipError> {
+        let change = ChangeMembers::ReplaceAllVoters(voters.into_iter().map(|id| id.0).collect());
+        self.change(self.shared.raft.change_membership(change, true)).await
+    }
+
+    /// Completes a change whose leader was lost halfway.
+    pub(crate) async fn finish_membership_change(&self) -> Result<(), MembershipError> {
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change(self.shared.raft.change_membership(change, true)).await
+    }
+
+    /// Hands leadership to `heir`, or to the voter that is closest behind; returns once somebody else leads.
+    pub async fn transfer_leader(&self, heir: Option<NodeId>) -> Result<(), MembershipError> {
+        let replication = self.replication().ok_or(MembershipError::NotLeader)?;
+        let others = replication.voters.iter().filter(|id| **id != self.node_id());
+        let closest = others.min_by_key(|id| replication.lag.get(id).copied().unwrap_or(u64::MAX));
+        let heir = heir.or(closest.copied()).ok_or(MembershipError::NoHeir)?;
+        let refused = |error: String| MembershipError::Refused(error);
+        self.shared
+            .raft
+            .trigger()
+            .transfer_leader(heir.0)
+            .await
+            .map_err(|error| refused(error.to_string()))?;
+        let deadline = self.shared.timings.patience();
+        let led_by_other = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+            metrics.current_leader.is_some_and(|leader| leader != self.node_id().0)
+        };
+        let changes = self.shared.raft.wait(Some(deadline));
+        let handed_over = changes.metrics(led_by_other, "leadership is handed over").await;
+        handed_over.map(|_| ()).map_err(|_| MembershipError::Timeout(deadline))
+    }
+
+    /// Before a planned stop: lets another voter lead, if this node does and there is one. Best effort.
+    pub async fn hand_over(&self) {
+        match self.transfer_leader(None).await {
+            Ok(()) | Err(MembershipError::NotLeader | MembershipError::NoHeir) => {}
+            Err(error) => tracing::warn!(%error, "leadership was not handed over"),
+        }
+    }
+
+    /// What this node knows of its followers, if it leads and is followed.
+    pub(crate) fn replication(&self) -> Option<Replication> {
+        if self.leadership() != Leadership::Here {
+            return None;
+        }
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let matched = metrics.replication.unwrap_or_default();
+        let lag = matched
+            .into_iter()
+            .filter_map(|(id, matched)| Some((NodeId(id), last.saturating_sub(matched?.index))));
+        Some(Replication {
+            joint: membership.get_joint_config().len() > 1,
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            lag: lag.collect(),
+        })
+    }
+
+    async fn change(&self, change: impl Future<Output = Change>) -> Result<(), MembershipError> {
+        match tokio::time::timeout(CHANGE_DEADLINE, Box::pin(change)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) if error.forward_to_leader().is_some() => Err(MembershipError::NotLeader),
+            Ok(Err(error)) => Err(MembershipError::Refused(error.to_string())),
+            Err(_) => Err(MembershipError::Timeout(CHANGE_DEADLINE)),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The config log of one node: opening it, looking at it, closing it.
+
+mod membership;
+mod open;
+mod propose;
+mod read_index;
+mod reason;
+mod site_change;
+mod status;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use shoal_model::NodeId;
+use shoal_model::state::ConfigState;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub use membership::MembershipError;
+pub use open::{LogSettings, OpenError};
+pub use propose::{ProposeError, Proposed};
+pub use site_change::SiteChange;
+pub use status::LogStatus;
+
+use crate::machine::StateMachine;
+use crate::network::{Directory, Heard, RaftRpc};
+use crate::timings::Timings;
+use crate::types::Raft;
+
+/// How long closing waits for the last task of openraft to let go of the file.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A handle on this node's copy of the log; clones are the same one.
+#[derive(Clone)]
+pub struct ConfigLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node_id: NodeId,
+    raft: Raft,
+    machine: StateMachine,
+    directory: Directory,
+    heard: Arc<Heard>,
+    timings: Timings,
+    address: String,
+    opened: Instant,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    file_closed: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+impl ConfigLog {
+    /// This node.
+    pub fn node_id(&self) -> NodeId {
+        self.shared.node_id
+    }
+
+    /// The heartbeats and elections in force.
+    pub fn timings(&self) -> Timings {
+        self.shared.timings
+    }
+
+    /// Looks at the replicated state as far as this node has applied it. Keep it short: applying waits meanwhile.
+    pub fn with_state<T>(&self, look: impl FnOnce(&ConfigState) -> T) -> T {
+        look(&self.shared.machine.read())
+    }
+
+    /// The index of the last applied entry, now and whenever it changes; 0 = none.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.machine.applied()
+    }
+
+    /// The consensus service, to be served to nodes on the cluster address, with
+    /// [`MAX_MESSAGE_BYTES`](shoal_cluster::channel::MAX_MESSAGE_BYTES) both ways.
+    pub fn raft_rpc(&self) -> RaftRpc {
+        RaftRpc::new(self.shared.raft.clone(), Arc::clone(&self.shared.heard))
+    }
+
+    /// Compacts the log now instead of at the next threshold.
+    pub async fn trigger_snapshot(&self) {
+        if let Err(error) = self.shared.raft.trigger().snapshot().await {
+            tracing::debug!(%error, "no snapshot of a stopped log");
+        }
+    }
+
+    /// Takes no further part in the log, and returns once its file is closed.
+    pub async fn shutdown(&self) {
+        for task in lock(&self.shared.tasks).drain(..) {
+            task.abort();
+        }
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "the log's core ended badly");
+        }
+        let closed = lock(&self.shared.file_closed).take();
+        if let Some(closed) = closed {
+            // The sender is dropped, never used: an error is the good news.
+            if tokio::time::timeout(CLOSE_DEADLINE, closed).await.is_err() {
+                tracing::warn!("the log's file is still open");
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,197 @@
+//! Opening the log: check whose it is, restore the state, take part.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use openraft::{BasicNode, Config, SnapshotPolicy};
+use shoal_cluster::channel::Peers;
+use shoal_model::{ClusterId, NodeId};
+use tokio::sync::oneshot;
+
+use super::{ConfigLog, Shared};
+use crate::autopilot::{self, Liveness};
+use crate::machine::{OnApplied, StateMachine};
+use crate::network::{Dialer, Directory, Heard};
+use crate::store::{LogStore, Stamp, StoreError};
+use crate::timings::{Profile, Timings, measure_fsync};
+use crate::types::Raft;
+
+/// Entries after which the log is compacted.
+const SNAPSHOT_AFTER_ENTRIES: u64 = 2000;
+/// Entries that are kept although a snapshot holds them: what comes in while a snapshot travels must still be there.
+const KEPT_ENTRIES: u64 = 1000;
+/// A follower further behind gets a snapshot instead of entries; more than are kept between two compactions.
+const SNAPSHOT_LAG: u64 = SNAPSHOT_AFTER_ENTRIES + KEPT_ENTRIES;
+/// How long a snapshot may take to be sent and installed.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
+/// Entries of one batch, whatever they weigh.
+const MAX_BATCH_ENTRIES: u64 = 64;
+/// Calls and notifications that may wait inside openraft.
+const QUEUE: u64 = 4096;
+
+/// What a log needs to know.
+pub struct LogSettings {
+    /// The node's data directory: `raft.redb` and `snapshots/` are in it.
+    pub dir: PathBuf,
+    /// Who this node is.
+    pub node_id: NodeId,
+    /// In which cluster.
+    pub cluster_id: ClusterId,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// How the nodes are connected.
+    pub profile: Profile,
+    /// Instead of what the profile and the speed of the disk suggest.
+    pub timings: Option<Timings>,
+    /// The way to other nodes.
+    pub peers: Peers,
+    /// Who is heard now.
+    pub liveness: Liveness,
+    /// Told of everything that takes effect.
+    pub on_applied: OnApplied,
+}
+
+/// The log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its file.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its directory.
+    #[error("cannot use {dir}: {source}")]
+    Directory {
+        /// Which.
+        dir: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its content.
+    #[error("cannot restore the state from {dir}: {reason}")]
+    Restore {
+        /// Which directory.
+        dir: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+struct Opened {
+    store: LogStore,
+    file_closed: oneshot::Receiver<()>,
+    machine: StateMachine,
+    timings: Timings,
+}
+
+impl ConfigLog {
+    /// Opens the log in `settings.dir`, restores the state as far as this node knows it to be committed, tells
+    /// `on_applied` of it, and takes part from then on. Must be called on a tokio runtime.
+    pub async fn open(settings: LogSettings) -> Result<Self, OpenError> {
+        let dir = settings.dir.display().to_string();
+        let (path, on_applied) = (settings.dir.clone(), Arc::clone(&settings.on_applied));
+        let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
+        let (profile, timings) = (settings.profile, settings.timings);
+        let opened =
+            tokio::task::spawn_blocking(move || open_files(&path, stamp, on_applied, profile, timings)).await;
+        let opened =
+            opened.map_err(|error| OpenError::Restore { dir: dir.clone(), reason: error.to_string() })??;
+        let Opened { store, file_closed, machine, timings } = opened;
+
+        let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
+        let config = raft_config(settings.cluster_id, timings).map_err(&unusable)?;
+        let directory = Directory::new(settings.peers, machine.clone());
+        let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
+        let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
+        let raft = Box::pin(raft).await.map_err(|error| unusable(error.to_string()))?;
+        machine.finish_restore();
+        raft.run();
+
+        let log = Self {
+            shared: Arc::new(Shared {
+                node_id: settings.node_id,
+                raft,
+                machine,
+                directory,
+                heard: Arc::new(Heard::default()),
+                timings,
+                address: settings.address,
+                opened: Instant::now(),
+                tasks: Mutex::default(),
+                file_closed: Mutex::new(Some(file_closed)),
+            }),
+        };
+        let tasks = vec![
+            tokio::spawn(autopilot::run(log.clone(), settings.liveness)),
+            tokio::spawn(compact_when_large(log.clone())),
+        ];
+        super::lock(&log.shared.tasks).extend(tasks);
+        Ok(log)
+    }
+
+    /// Makes this node the only voter of a new cluster. Does nothing if the log has begun already. Never to be called
+    /// because no peer answered: that would make two clusters out of one.
+    pub async fn bootstrap(&self) -> Result<(), OpenError> {
+        let raft = &self.shared.raft;
+        let failed = |reason: String| OpenError::Restore { dir: "the log".to_owned(), reason };
+        if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
+            return Ok(());
+        }
+        let node = BasicNode::new(&self.shared.address);
+        let voters = std::collections::BTreeMap::from([(self.shared.node_id.0, node)]);
+        Box::pin(raft.initialize(voters)).await.map_err(|error| failed(error.to_string()))
+    }
+}
+
+fn open_files(
+    dir: &Path,
+    stamp: Stamp,
+    on_applied: OnApplied,
+    profile: Profile,
+    timings: Option<Timings>,
+) -> Result<Opened, OpenError> {
+    let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
+    std::fs::create_dir_all(dir).map_err(unusable)?;
+    let timings = match timings {
+        Some(timings) => timings,
+        None => {
+            let fsync = measure_fsync(dir).map_err(unusable)?;
+            let timings = Timings::choose(profile, fsync);
+            tracing::debug!(?fsync, ?timings, "measured the disk");
+            timings
+        }
+    };
+    let (store, file_closed) = LogStore::open(&dir.join("raft.redb"), stamp)?;
+    let machine = StateMachine::open(dir.join("snapshots"), on_applied).map_err(unusable)?;
+    Ok(Opened { store, file_closed, machine, timings })
+}
+
+fn raft_config(cluster_id: ClusterId, timings: Timings) -> Result<Config, String> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: cluster_id.to_string(),
+        heartbeat_interval: millis(timings.heartbeat),
+        election_timeout_min: millis(timings.election_min),
+        election_timeout_max: millis(timings.election_max),
+        install_snapshot_timeout: millis(SNAPSHOT_DEADLINE),
+        max_payload_entries: MAX_BATCH_ENTRIES,
+        max_append_entries: Some(MAX_BATCH_ENTRIES),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        replication_lag_threshold: SNAPSHOT_LAG,
+        api_channel_size: Some(QUEUE),
+        notification_channel_size: Some(QUEUE),
+        // A node that was cut off must not depose a healthy leader when it comes back.
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| error.to_string())
+}
+
+/// Entries are few and large when sites are: compacts by bytes what the policy counts in entries.
+async fn compact_when_large(log: ConfigLog) {
+    loop {
+        log.shared.machine.wants_snapshot().await;
+        log.trigger_snapshot().await;
+    }
+}

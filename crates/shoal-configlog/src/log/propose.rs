@@ -1,0 +1,295 @@
+//! Putting commands into the log, from any node: here if this node leads, else through whoever does.
+
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use shoal_cluster::channel::{PeerChannel, UnknownPeer};
+use shoal_model::NodeId;
+use shoal_model::state::{Command, Reply};
+use shoal_proto::raft as proto;
+use shoal_proto::raft::peer_service_client::PeerServiceClient;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::ConfigLog;
+use super::reason::Reason;
+use super::status::Leadership;
+use crate::network::{MAX_ENTRY_BYTES, decode, encode, entry_bytes};
+
+/// How long a proposal is pursued by the node it was made on.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// How long by a node it was forwarded to: the first one has to hear of it.
+const FORWARDED_DEADLINE: Duration = Duration::from_secs(6);
+/// How often a proposal is passed on, at most.
+const MAX_HOPS: u32 = 2;
+/// Between two looks at who leads.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A command that is in the log for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposed {
+    /// Index of its entry.
+    pub index: u64,
+    /// What applying it answered.
+    pub reply: Reply,
+}
+
+/// A command is not in the log, or not known to be.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was written: no leader that a majority follows was found in time.
+    #[error("no quorum: {reason}")]
+    NoQuorum {
+        /// What was found instead.
+        reason: String,
+    },
+    /// It may have been written. Trying again with the same request id is safe.
+    #[error("the outcome is unknown: {reason}")]
+    OutcomeUnknown {
+        /// What happened.
+        reason: String,
+    },
+    /// Nothing was written.
+    #[error("a command of {bytes} bytes is too large for one entry; at most {MAX_ENTRY_BYTES} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Nothing was written: nodes disagree about who leads.
+    #[error("the proposal was passed on {MAX_HOPS} times without reaching the leader")]
+    TooManyHops,
+    /// This node's log, or that of the leader, has failed for good.
+    #[error("the log has failed: {reason}")]
+    Broken {
+        /// Why.
+        reason: String,
+    },
+    /// The leader would not talk to this node.
+    #[error("{leader} refused the proposal: {reason}")]
+    Refused {
+        /// Who.
+        leader: NodeId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Done(Proposed),
+    Failed(ProposeError),
+    /// Certainly not written: try again.
+    NotWritten(String),
+    /// Perhaps written: try again only what may be written twice.
+    PerhapsWritten(String),
+}
+
+impl ConfigLog {
+    /// Puts `command` into the log and returns what applying it answered. Follows changes of leadership for a few
+    /// seconds; without a quorum it fails within three elections.
+    pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
+        self.pursue(command, 0, DEADLINE).await
+    }
+
+    /// Answers `PeerService.Propose`; the caller has been checked to be a node.
+    pub async fn answer_propose(
+        &self,
+        request: proto::ProposeRequest,
+    ) -> Result<proto::ProposeResponse, Status> {
+        let command: Command = decode(&request.command)?;
+        match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
+            Ok(proposed) => {
+                Ok(proto::ProposeResponse { reply: encode(&proposed.reply)?, index: proposed.index })
+            }
+            Err(error) => Err(error.to_status()),
+        }
+    }
+
+    async fn pursue(
+        &self,
+        command: Command,
+        hops: u32,
+        patience: Duration,
+    ) -> Result<Proposed, ProposeError> {
+        let bytes = entry_bytes(&command);
+        if bytes > MAX_ENTRY_BYTES {
+            return Err(ProposeError::TooLarge { bytes });
+        }
+        let started = Instant::now();
+        let deadline = started + patience;
+        let leader_deadline = started + self.shared.timings.patience().min(patience);
+        let repeatable = may_be_repeated(&command);
+        let mut perhaps_written = None;
+        loop {
+            let attempt = match self.leadership() {
+                Leadership::Here => Box::pin(self.write_here(command.clone(), deadline)).await,
+                Leadership::There(_) if hops >= MAX_HOPS => {
+                    Attempt::NotWritten(ProposeError::TooManyHops.to_string())
+                }
+                Leadership::There(leader) => {
+                    Box::pin(self.forward(leader, &command, hops + 1, deadline)).await
+                }
+                Leadership::Deserted => {
+                    Attempt::NotWritten("this node leads, but no majority answers it".to_owned())
+                }
+                Leadership::Nobody => Attempt::NotWritten(self.why_nobody_leads()),
+            };
+            let reason = match attempt {
+                Attempt::Done(proposed) => return Ok(proposed),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::NotWritten(reason) => reason,
+                Attempt::PerhapsWritten(reason) if !repeatable => {
+                    return Err(ProposeError::OutcomeUnknown { reason });
+                }
+                Attempt::PerhapsWritten(reason) => {
+                    perhaps_written = Some(reason.clone());
+                    reason
+                }
+            };
+            let now = Instant::now();
+            if now >= deadline || now >= leader_deadline {
+                return Err(match perhaps_written {
+                    Some(reason) => ProposeError::OutcomeUnknown { reason },
+                    None => ProposeError::NoQuorum { reason },
+                });
+            }
+            tracing::debug!(%command, reason, "proposing again");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn why_nobody_leads(&self) -> String {
+        match self.status() {
+            status if !status.broken.is_empty() => {
+                format!("the log of this node has stopped: {}", status.broken)
+            }
+            status => match status.leader {
+                Some(leader) => {
+                    format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
+                }
+                None => format!("none of {} voters leads", status.voters.len()),
+            },
+        }
+    }
+
+    async fn write_here(&self, command: Command, deadline: Instant) -> Attempt {
+        let write = self.shared.raft.client_write(command);
+        let written = tokio::select! {
+            written = Box::pin(write) => written,
+            () = tokio::time::sleep_until(deadline) => {
+                return Attempt::PerhapsWritten("the cluster did not acknowledge it in time".to_owned());
+            }
+            () = self.deserted() => {
+                return Attempt::PerhapsWritten("the quorum was lost before it was acknowledged".to_owned());
+            }
+        };
+        match written {
+            Ok(response) => Attempt::Done(Proposed { index: response.log_id.index, reply: response.data }),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Attempt::NotWritten(format!("this node does not lead any more ({:?})", forward.reason))
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Attempt::PerhapsWritten("the leader changed before it was acknowledged".to_owned())
+            }
+            Err(RaftError::APIError(error)) => {
+                Attempt::Failed(ProposeError::Broken { reason: error.to_string() })
+            }
+            Err(RaftError::Fatal(error)) => {
+                Attempt::Failed(ProposeError::Broken { reason: error.to_string() })
+            }
+        }
+    }
+
+    /// Resolves once this node has not been a followed leader for as long as an election may take.
+    async fn deserted(&self) {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if self.leadership() == Leadership::Here {
+                since = Instant::now();
+            } else if since.elapsed() > self.shared.timings.election_max {
+                return;
+            }
+        }
+    }
+
+    async fn forward(&self, leader: NodeId, command: &Command, hops: u32, deadline: Instant) -> Attempt {
+        let command = match encode(command) {
+            Ok(command) => command,
+            Err(status) => {
+                return Attempt::Failed(ProposeError::Broken { reason: status.message().to_owned() });
+            }
+        };
+        let mut client = match self.peer(leader) {
+            Ok(client) => client,
+            Err(error) => return Attempt::NotWritten(error.to_string()),
+        };
+        let call = client.propose(proto::ProposeRequest { command, hops });
+        match tokio::time::timeout_at(deadline, call).await {
+            Ok(Ok(response)) => {
+                let response = response.into_inner();
+                match decode(&response.reply) {
+                    Ok(reply) => Attempt::Done(Proposed { index: response.index, reply }),
+                    Err(status) => {
+                        Attempt::Failed(ProposeError::OutcomeUnknown { reason: status.message().to_owned() })
+                    }
+                }
+            }
+            Ok(Err(status)) => judge_refusal(leader, &status),
+            Err(_) => Attempt::PerhapsWritten(format!("{leader} did not answer in time")),
+        }
+    }
+
+    /// A client to another node.
+    pub(super) fn peer(&self, node: NodeId) -> Result<PeerServiceClient<PeerChannel>, UnknownPeer> {
+        self.shared.directory.peers_knowing(node, &self.membership_address(node)).control(node)
+    }
+
+    fn membership_address(&self, node: NodeId) -> String {
+        let metrics = self.metrics();
+        metrics.membership_config.get_node(&node.0).map(|node| node.addr.clone()).unwrap_or_default()
+    }
+}
+
+/// What another node's refusal means for the command.
+fn judge_refusal(leader: NodeId, status: &Status) -> Attempt {
+    let text = format!("{leader} answered {:?}: {:?}", status.code(), status.message());
+    match Reason::of(status) {
+        Some(Reason::NoQuorum | Reason::NotLeader) => Attempt::NotWritten(text),
+        Some(Reason::OutcomeUnknown) => Attempt::PerhapsWritten(text),
+        Some(Reason::TooLarge | Reason::Broken) => {
+            Attempt::Failed(ProposeError::Refused { leader, reason: text })
+        }
+        None => match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument => {
+                Attempt::Failed(ProposeError::Refused { leader, reason: text })
+            }
+            _ => Attempt::PerhapsWritten(text),
+        },
+    }
+}
+
+/// Whether writing a command twice does the same as writing it once.
+fn may_be_repeated(command: &Command) -> bool {
+    match command {
+        Command::Publish { request_id, .. } | Command::Purge { request_id, .. } => !request_id.is_empty(),
+        Command::UploadPart { .. }
+        | Command::CreateToken { .. }
+        | Command::Admit(_)
+        | Command::UpdateNode { .. } => true,
+        Command::Bootstrap { .. } | Command::RemoveNode { .. } => false,
+    }
+}
+
+impl ProposeError {
+    fn to_status(&self) -> Status {
+        let reason = match self {
+            Self::NoQuorum { .. } => Reason::NoQuorum,
+            Self::OutcomeUnknown { .. } => Reason::OutcomeUnknown,
+            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::TooManyHops | Self::Refused { .. } => Reason::NotLeader,
+            Self::Broken { .. } => Reason::Broken,
+        };
+        reason.status(self.to_string())
+    }
+}

@@ -1,0 +1,60 @@
+//! A point in the log that is certainly not older than now: whoever has applied it has seen every acknowledged write.
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use shoal_proto::raft as proto;
+use tonic::Status;
+
+use super::reason::Reason;
+use super::status::Leadership;
+use super::{ConfigLog, ProposeError};
+
+impl ConfigLog {
+    /// The index up to which entries were committed at some time during this call, confirmed by a majority. One attempt,
+    /// at most as long as an election: whoever needs another asks again.
+    pub async fn read_index(&self) -> Result<u64, ProposeError> {
+        let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
+        let deadline = self.shared.timings.election_max;
+        let leader = match self.leadership() {
+            Leadership::Here => return self.read_index_here().await,
+            Leadership::There(leader) => leader,
+            Leadership::Deserted => return no_quorum("this node leads, but no majority answers it"),
+            Leadership::Nobody => return no_quorum("no leader is heard"),
+        };
+        let mut client =
+            self.peer(leader).map_err(|error| ProposeError::NoQuorum { reason: error.to_string() })?;
+        let call = client.read_index(proto::ReadIndexRequest {});
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner().commit_index),
+            Ok(Err(status)) => {
+                no_quorum(&format!("{leader} answered {:?}: {:?}", status.code(), status.message()))
+            }
+            Err(_) => no_quorum(&format!("{leader} did not answer in time")),
+        }
+    }
+
+    /// Answers `PeerService.ReadIndex`; only a leader can, and it is not passed on.
+    pub async fn answer_read_index(&self) -> Result<proto::ReadIndexResponse, Status> {
+        if self.leadership() != Leadership::Here {
+            return Err(Reason::NotLeader.status("this node does not lead"));
+        }
+        match self.read_index_here().await {
+            Ok(commit_index) => Ok(proto::ReadIndexResponse { commit_index }),
+            Err(error) => Err(Reason::NoQuorum.status(error.to_string())),
+        }
+    }
+
+    async fn read_index_here(&self) -> Result<u64, ProposeError> {
+        let no_quorum = |reason: String| ProposeError::NoQuorum { reason };
+        let deadline = self.shared.timings.election_max;
+        let read = Box::pin(self.shared.raft.get_read_log_id(ReadPolicy::ReadIndex));
+        match tokio::time::timeout(deadline, read).await {
+            Ok(Ok((read, _applied))) => Ok(read.index()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
+                Err(no_quorum("this node does not lead any more".to_owned()))
+            }
+            Ok(Err(error)) => Err(no_quorum(error.to_string())),
+            Err(_) => Err(no_quorum("no majority answered in time".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What this node knows of the log's state of health.
+
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant, RaftMetrics, ServerState};
+use shoal_model::NodeId;
+
+use super::ConfigLog;
+use crate::types::TypeConfig;
+
+/// The log as seen from this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStatus {
+    /// Who leads, as far as this node knows. It may be gone: see `quorum`.
+    pub leader: Option<NodeId>,
+    /// The term.
+    pub term: u64,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who only listens.
+    pub learners: Vec<NodeId>,
+    /// Index of the newest entry known to be committed; 0 = none.
+    pub committed: u64,
+    /// Index of the newest entry applied here; 0 = none.
+    pub applied: u64,
+    /// Writes are possible: a leader is there and was heard a moment ago; on the leader, a majority has answered it. A
+    /// follower that shares a minority with the old leader finds out last, since only the leader counts votes.
+    pub quorum: bool,
+    /// For how long it has been without a quorum; zero while there is one.
+    pub staleness: Duration,
+    /// Why this node takes no part any more; empty = it does.
+    pub broken: String,
+}
+
+/// Who can be asked to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leadership {
+    /// This node, and a majority follows it.
+    Here,
+    /// Another node, heard a moment ago.
+    There(NodeId),
+    /// This node leads, but nobody follows.
+    Deserted,
+    /// Nobody, or nobody who is heard.
+    Nobody,
+}
+
+impl ConfigLog {
+    /// The log as seen from this node, without asking anyone.
+    pub fn status(&self) -> LogStatus {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let quorum = matches!(self.leadership(), Leadership::Here | Leadership::There(_));
+        LogStatus {
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            committed: metrics.local_committed.max(metrics.cluster_committed).map_or(0, |id| id.index),
+            applied: metrics.last_applied.map_or(0, |id| id.index),
+            quorum,
+            staleness: if quorum { Duration::ZERO } else { self.unled_for(&metrics) },
+            broken: metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
+        }
+    }
+
+    fn unled_for(&self, metrics: &RaftMetrics<TypeConfig>) -> Duration {
+        let acked = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+        let heard = self.shared.heard.age();
+        acked.into_iter().chain(heard).min().unwrap_or_else(|| self.shared.opened.elapsed())
+    }
+
+    /// A copy: openraft's core waits for whoever holds the original.
+    pub(super) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.shared.raft.metrics().borrow_watched().clone()
+    }
+
+    pub(super) fn leadership(&self) -> Leadership {
+        let metrics = self.metrics();
+        if metrics.running_state.is_err() {
+            return Leadership::Nobody;
+        }
+        let lease = self.shared.timings.election_max;
+        match metrics.current_leader {
+            Some(leader) if leader == self.shared.node_id.0 => {
+                match metrics.state == ServerState::Leader && has_quorum(&metrics, lease) {
+                    true => Leadership::Here,
+                    false => Leadership::Deserted,
+                }
+            }
+            Some(leader) if self.shared.heard.is_recent(lease) => Leadership::There(NodeId(leader)),
+            Some(_) | None => Leadership::Nobody,
+        }
+    }
+}
+
+/// A leader's word alone is not enough: a restarted or cut-off one believes in itself for a while.
+fn has_quorum(metrics: &RaftMetrics<TypeConfig>, lease: Duration) -> bool {
+    let mut voters = metrics.membership_config.membership().voter_ids();
+    let is_sole_voter = voters.next() == Some(metrics.id) && voters.next().is_none();
+    is_sole_voter || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() <= lease)
+}

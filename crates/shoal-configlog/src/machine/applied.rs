@@ -1,0 +1,47 @@
+//! What the log tells the rest of the node when entries take effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use shoal_model::state::{ConfigState, MemberRecord, PurgeKind, PurgeScope};
+use shoal_model::{NodeId, Revision};
+
+/// Something took effect. Told in the order of the log, before whoever proposed it gets its answer.
+#[derive(Debug)]
+pub enum Applied<'a> {
+    /// The site has a new revision.
+    Revision {
+        /// Its number.
+        revision: Revision,
+        /// Index of its entry.
+        index: u64,
+        /// Its content, as published.
+        site: Arc<str>,
+    },
+    /// Objects were purged.
+    Purge {
+        /// Index of its entry: the purge's sequence number.
+        seq: u64,
+        /// Which.
+        scopes: &'a [PurgeScope],
+        /// How.
+        kind: PurgeKind,
+    },
+    /// Nodes were admitted, changed or removed.
+    Members {
+        /// All there are now.
+        nodes: &'a BTreeMap<NodeId, MemberRecord>,
+        /// Index of the entry.
+        index: u64,
+    },
+    /// The whole state was replaced: at start, or because this node had fallen behind the log.
+    Snapshot {
+        /// All of it.
+        state: &'a ConfigState,
+        /// Index of the last entry in it; 0 = none.
+        index: u64,
+    },
+}
+
+/// Called on the log's own task: must be quick and must not block or call back into the log.
+pub type OnApplied = Arc<dyn Fn(Applied<'_>) + Send + Sync>;

@@ -1,0 +1,115 @@
+//! The whole state as one document: how it is stored, sent to other nodes, and proven undamaged.
+
+use std::io;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use shoal_model::state::ConfigState;
+
+use crate::types::SnapshotMeta;
+
+/// The only format there is.
+const FORMAT: u32 = 1;
+
+/// A state as bytes (JSON); cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StateDocument {
+    pub bytes: Bytes,
+}
+
+impl StateDocument {
+    /// The document of `state`. Takes milliseconds per MiB.
+    pub fn of(state: &ConfigState) -> io::Result<Self> {
+        Ok(Self { bytes: serde_json::to_vec(state).map_err(io::Error::other)?.into() })
+    }
+
+    /// The state it holds.
+    pub fn read(&self) -> io::Result<ConfigState> {
+        serde_json::from_slice(&self.bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// What stands before the document, in the file and on the wire.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Header {
+    format: u32,
+    /// SHA-256 of the document, hex.
+    sha256: String,
+    /// Bytes of the document.
+    pub length: u64,
+    /// What it covers.
+    pub meta: SnapshotMeta,
+}
+
+/// A document is not what its header says.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DamagedSnapshot {
+    /// Of a later version.
+    #[error("it has format {0}, and this version knows only format {FORMAT}")]
+    UnknownFormat(u32),
+    /// Cut off, or too long.
+    #[error("it has {found} bytes instead of {expected}")]
+    Length {
+        /// As announced.
+        expected: u64,
+        /// As found.
+        found: u64,
+    },
+    /// Changed on the way.
+    #[error("its SHA-256 is not the one in its header")]
+    Digest,
+}
+
+impl Header {
+    /// The header of a document that covers what `meta` says.
+    pub fn of(meta: SnapshotMeta, document: &StateDocument) -> Self {
+        Self {
+            format: FORMAT,
+            sha256: hex_sha256(&document.bytes),
+            length: document.bytes.len() as u64,
+            meta,
+        }
+    }
+
+    /// Whether `document` is the one this header was made for.
+    pub fn verify(&self, document: &StateDocument) -> Result<(), DamagedSnapshot> {
+        let found = document.bytes.len() as u64;
+        if self.format != FORMAT {
+            Err(DamagedSnapshot::UnknownFormat(self.format))
+        } else if self.length != found {
+            Err(DamagedSnapshot::Length { expected: self.length, found })
+        } else if self.sha256 != hex_sha256(&document.bytes) {
+            Err(DamagedSnapshot::Digest)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_noticed() {
+        let document = StateDocument::of(&ConfigState::default()).unwrap();
+        let header = Header::of(SnapshotMeta::default(), &document);
+        let check = |bytes: Vec<u8>, header: &Header, expected| {
+            assert_eq!(header.verify(&StateDocument { bytes: bytes.into() }), expected);
+        };
+        let good = document.bytes.to_vec();
+        check(good.clone(), &header, Ok(()));
+        let mut flipped = good.clone();
+        flipped[10] ^= 1;
+        check(flipped, &header, Err(DamagedSnapshot::Digest));
+        let cut = good[..good.len() - 1].to_vec();
+        let lengths = DamagedSnapshot::Length { expected: good.len() as u64, found: cut.len() as u64 };
+        check(cut, &header, Err(lengths));
+        check(good, &Header { format: 2, ..header.clone() }, Err(DamagedSnapshot::UnknownFormat(2)));
+    }
+}

@@ -1,0 +1,287 @@
+//! The replicated state in memory: changed only by applying entries in order, kept on disk only as snapshots.
+
+mod applied;
+mod document;
+mod files;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use shoal_model::Revision;
+use shoal_model::state::{Command, ConfigState, Reply, SiteText};
+use tokio::sync::{Notify, watch};
+
+pub use applied::{Applied, OnApplied};
+pub use document::{Header, StateDocument};
+
+use self::files::SnapshotDir;
+use crate::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// Site text applied since the last snapshot that calls for another one, however few entries it came in.
+const SNAPSHOT_AFTER_BYTES: u64 = 16 << 20;
+
+/// A handle on the state; clones see the same one.
+#[derive(Clone)]
+pub struct StateMachine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: RwLock<ConfigState>,
+    mark: Mutex<Mark>,
+    applied: watch::Sender<u64>,
+    listener: Mutex<Listener>,
+    snapshots: SnapshotDir,
+    bytes_since_snapshot: AtomicU64,
+    wants_snapshot: Notify,
+}
+
+/// How far the state is.
+#[derive(Clone, Debug, Default)]
+struct Mark {
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+/// Who is told: nobody while the state is restored, since a restart is not a change.
+enum Listener {
+    Restoring(OnApplied),
+    Listening(OnApplied),
+}
+
+impl StateMachine {
+    /// An empty state whose snapshots are in `dir`; openraft restores it from there. Blocks.
+    pub fn open(dir: PathBuf, on_applied: OnApplied) -> io::Result<Self> {
+        let shared = Shared {
+            state: RwLock::default(),
+            mark: Mutex::default(),
+            applied: watch::Sender::new(0),
+            listener: Mutex::new(Listener::Restoring(on_applied)),
+            snapshots: SnapshotDir::open(dir)?,
+            bytes_since_snapshot: AtomicU64::new(0),
+            wants_snapshot: Notify::new(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The state is as it was before the restart: tell the listener once, and everything that happens from now on.
+    pub fn finish_restore(&self) {
+        let on_applied = {
+            let mut listener = lock(&self.shared.listener);
+            let (Listener::Restoring(on_applied) | Listener::Listening(on_applied)) = &*listener;
+            let on_applied = Arc::clone(on_applied);
+            *listener = Listener::Listening(Arc::clone(&on_applied));
+            on_applied
+        };
+        on_applied(Applied::Snapshot { state: &self.read(), index: *self.shared.applied.borrow() });
+    }
+
+    /// Looks at the state.
+    pub fn read(&self) -> RwLockReadGuard<'_, ConfigState> {
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index of the last applied entry, now and whenever it changes; 0 = none.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Resolves when so much was applied that a snapshot is due before its time.
+    pub async fn wants_snapshot(&self) {
+        self.shared.wants_snapshot.notified().await;
+    }
+
+    fn tell(&self, what: Applied<'_>) {
+        let on_applied = match &*lock(&self.shared.listener) {
+            Listener::Restoring(_) => return,
+            Listener::Listening(on_applied) => Arc::clone(on_applied),
+        };
+        on_applied(what);
+    }
+
+    fn apply_entry(&self, entry: Entry) -> Reply {
+        let index = entry.log_id.index;
+        let reply = match entry.payload {
+            EntryPayload::Blank => Reply::Done,
+            EntryPayload::Normal(command) => self.apply_command(index, command),
+            EntryPayload::Membership(membership) => {
+                lock(&self.shared.mark).membership = StoredMembership::new(Some(entry.log_id), membership);
+                Reply::Done
+            }
+        };
+        lock(&self.shared.mark).last_applied = Some(entry.log_id);
+        self.shared.applied.send_replace(index);
+        reply
+    }
+
+    fn apply_command(&self, index: u64, command: Command) -> Reply {
+        self.count_bytes(&command);
+        let change = Change::of(&command);
+        let (reply, before) = {
+            let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+            let before = state.revisions.active().0;
+            (state.apply(index, command), before)
+        };
+        // Locked for reading: only this task writes, so nobody waits, and the listener sees exactly this entry's state.
+        let state = self.read();
+        match (change, &reply) {
+            (Change::Site, Reply::Published(revision)) if *revision != before => {
+                let (revision, site): (Revision, Arc<str>) = state.revisions.active();
+                self.tell(Applied::Revision { revision, index, site });
+            }
+            (Change::Purge(scopes, kind), Reply::Purged { seq }) if *seq == index => {
+                self.tell(Applied::Purge { seq: index, scopes: &scopes, kind });
+            }
+            (Change::Members, Reply::Done | Reply::Admitted(_)) => {
+                self.tell(Applied::Members { nodes: &state.nodes, index });
+            }
+            // Refused, or answered from memory: nothing has changed.
+            (Change::Site | Change::Purge(..) | Change::Members | Change::Silent, _) => {}
+        }
+        reply
+    }
+
+    fn count_bytes(&self, command: &Command) {
+        let bytes = match command {
+            Command::UploadPart { text, .. } | Command::Publish { site: SiteText::Inline(text), .. } => {
+                text.len() as u64
+            }
+            Command::Publish { .. }
+            | Command::Bootstrap { .. }
+            | Command::Purge { .. }
+            | Command::CreateToken { .. }
+            | Command::Admit(_)
+            | Command::UpdateNode { .. }
+            | Command::RemoveNode { .. } => 0,
+        };
+        let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
+            self.shared.wants_snapshot.notify_one();
+        }
+    }
+
+    /// The state as it is now, frozen; texts are shared, not copied.
+    fn freeze(&self) -> Builder {
+        let mark = lock(&self.shared.mark).clone();
+        let meta = SnapshotMeta { last_log_id: mark.last_applied, last_membership: mark.membership };
+        Builder { shared: Arc::clone(&self.shared), state: Arc::new(self.read().clone()), meta }
+    }
+}
+
+/// What a command may change, as far as anyone outside wants to know.
+enum Change {
+    Site,
+    Purge(Vec<shoal_model::state::PurgeScope>, shoal_model::state::PurgeKind),
+    Members,
+    Silent,
+}
+
+impl Change {
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Publish { .. } => Self::Site,
+            Command::Purge { scopes, kind, .. } => Self::Purge(scopes.clone(), *kind),
+            Command::Bootstrap { .. }
+            | Command::Admit(_)
+            | Command::UpdateNode { .. }
+            | Command::RemoveNode { .. } => Self::Members,
+            Command::UploadPart { .. } | Command::CreateToken { .. } => Self::Silent,
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = StateDocument;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let mark = lock(&self.shared.mark).clone();
+        Ok((mark.last_applied, mark.membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let reply = self.apply_entry(entry);
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        Some(self.freeze())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.freeze()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, document: StateDocument) -> io::Result<()> {
+        let (snapshots, meta_to_save) = (self.shared.snapshots.clone(), meta.clone());
+        let restoring = matches!(&*lock(&self.shared.listener), Listener::Restoring(_));
+        let state = blocking(move || {
+            let state = document.read()?;
+            // While restoring, the document was just read from its file.
+            if !restoring {
+                snapshots.save(&meta_to_save, &document)?;
+            }
+            Ok(state)
+        })
+        .await?;
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        *lock(&self.shared.mark) =
+            Mark { last_applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.shared.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        self.tell(Applied::Snapshot { state: &self.read(), index });
+        self.shared.applied.send_replace(index);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let snapshots = self.shared.snapshots.clone();
+        blocking(move || snapshots.load()).await
+    }
+}
+
+/// A frozen state on its way to the disk.
+pub struct Builder {
+    shared: Arc<Shared>,
+    state: Arc<ConfigState>,
+    meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = StateDocument;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let (state, meta) = (Arc::clone(&self.state), self.meta.clone());
+        let snapshots = self.shared.snapshots.clone();
+        let snapshot = blocking(move || {
+            let document = StateDocument::of(&state)?;
+            snapshots.save(&meta, &document)?;
+            Ok(Snapshot { meta, snapshot: document })
+        })
+        .await?;
+        self.shared.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        Ok(snapshot)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,279 @@
+//! RPCs to other nodes, as openraft asks for them.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend, RPCTypes};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shoal_cluster::channel::PeerChannel;
+use shoal_model::NodeId;
+use shoal_proto::raft as proto;
+use shoal_proto::raft::raft_service_client::RaftServiceClient;
+use tonic::{Code, Response, Status};
+
+use super::directory::Directory;
+use super::wire::{decode, encode};
+use crate::machine::{Header, StateDocument};
+use crate::types::{Snapshot, TypeConfig, Vote};
+
+/// How long entries may take to be on the follower's disk. openraft would give them one heartbeat, and take a large
+/// entry for a dead follower; heartbeats themselves have their own connection and deadline.
+const APPEND_DEADLINE: Duration = Duration::from_secs(3);
+/// Bytes of one part of a snapshot.
+const PART_BYTES: usize = 256 << 10;
+
+/// Makes clients to other nodes.
+pub struct Dialer {
+    pub local: u64,
+    pub directory: Directory,
+}
+
+impl Dialer {
+    fn client(&self, target: u64, node: &BasicNode, kind: Kind) -> Client {
+        let (local, directory) = (self.local, self.directory.clone());
+        Client { local, target, first_address: node.addr.clone(), directory, kind }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Dialer {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, Kind::Control)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &BasicNode) -> Client {
+        self.client(target, node, Kind::Snapshot)
+    }
+}
+
+/// A way to one other node.
+pub struct Client {
+    local: u64,
+    target: u64,
+    first_address: String,
+    directory: Directory,
+    kind: Kind,
+}
+
+/// What it carries. A snapshot must not delay heartbeats, so it has a connection of its own.
+#[derive(Clone, Copy)]
+enum Kind {
+    Control,
+    Snapshot,
+}
+
+/// What went wrong on the way, before it is put into openraft's words.
+enum CallError {
+    Timeout(Duration),
+    /// Nothing there: back off.
+    Unreachable(String),
+    /// Something there, but it failed: try again soon.
+    Failed(String),
+}
+
+impl Client {
+    fn service(&self) -> Result<RaftServiceClient<PeerChannel>, CallError> {
+        let node = NodeId(self.target);
+        let peers = self.directory.peers_knowing(node, &self.first_address);
+        let client = match self.kind {
+            Kind::Control => peers.raft(node),
+            Kind::Snapshot => peers.snapshot(node),
+        };
+        client.map_err(|error| CallError::Unreachable(error.to_string()))
+    }
+
+    /// Waits for an answer, at most until the deadline.
+    async fn answer<T>(
+        &self,
+        deadline: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(judge(&status)),
+            Err(_) => Err(CallError::Timeout(deadline)),
+        }
+    }
+
+    fn error(&self, error: CallError, action: RPCTypes) -> RPCError<TypeConfig> {
+        match error {
+            CallError::Timeout(timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.local, target: self.target, timeout })
+            }
+            CallError::Unreachable(text) => RPCError::Unreachable(Unreachable::from_string(text)),
+            CallError::Failed(text) => RPCError::Network(NetworkError::from_string(text)),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: Vote,
+        snapshot: Snapshot,
+        deadline: Duration,
+    ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
+        let mut client = self.service()?;
+        let header = Header::of(snapshot.meta, &snapshot.snapshot);
+        let header = to_bytes(&SnapshotHead { vote, header })?;
+        let parts = tokio_stream::iter(parts_of(header, &snapshot.snapshot));
+        let answer = self.answer(deadline, client.install_snapshot(parts)).await?;
+        from_bytes(&answer.payload)
+    }
+}
+
+fn judge(status: &Status) -> CallError {
+    let text = format!("{:?}: {:?}", status.code(), status.message());
+    match status.code() {
+        Code::Unavailable
+        | Code::Unknown
+        | Code::Cancelled
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => CallError::Unreachable(text),
+        _ => CallError::Failed(text),
+    }
+}
+
+/// What the first part of a snapshot says before any data.
+#[derive(Serialize, serde::Deserialize)]
+pub struct SnapshotHead {
+    pub vote: Vote,
+    pub header: Header,
+}
+
+/// The parts of a snapshot, made as they are sent; the header goes first, by itself.
+fn parts_of(
+    header: Vec<u8>,
+    document: &StateDocument,
+) -> impl Iterator<Item = proto::InstallSnapshotRequest> + Send + 'static {
+    let first = proto::InstallSnapshotRequest { header, data: Vec::new(), last: false };
+    let mut rest = document.bytes.clone();
+    let mut done = false;
+    let data = std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let part: Bytes = rest.split_to(rest.len().min(PART_BYTES));
+        done = rest.is_empty();
+        Some(proto::InstallSnapshotRequest { header: Vec::new(), data: part.to_vec(), last: done })
+    });
+    std::iter::once(first).chain(data)
+}
+
+fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CallError> {
+    encode(value).map_err(|status| CallError::Failed(status.message().to_owned()))
+}
+
+fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CallError> {
+    decode(bytes).map_err(|status| CallError::Failed(status.message().to_owned()))
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = StateDocument;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let deadline = match request.entries.is_empty() {
+            true => option.soft_ttl(),
+            false => option.soft_ttl().max(APPEND_DEADLINE),
+        };
+        let call = async {
+            let payload = to_bytes(&request)?;
+            let mut client = self.service()?;
+            let call = client.append_entries(proto::AppendEntriesRequest { payload });
+            from_bytes(&self.answer(deadline, call).await?.payload)
+        };
+        call.await.map_err(|error| self.error(error, RPCTypes::AppendEntries))
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = async {
+            let payload = to_bytes(&request)?;
+            let mut client = self.service()?;
+            let call = client.vote(proto::VoteRequest { payload });
+            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
+        };
+        call.await.map_err(|error| self.error(error, RPCTypes::Vote))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = async {
+            let payload = to_bytes(&request)?;
+            let mut client = self.service()?;
+            let call = client.pre_vote(proto::PreVoteRequest { payload });
+            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
+        };
+        call.await.map_err(|error| self.error(error, RPCTypes::Vote))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(vote, snapshot, option.soft_ttl()) => {
+                sent.map_err(|error| self.error(error, RPCTypes::InstallSnapshot).into())
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = async {
+            let payload = to_bytes(&request)?;
+            let mut client = self.service()?;
+            let call = client.transfer_leader(proto::TransferLeaderRequest { payload });
+            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
+        };
+        call.await.map_err(|error| self.error(error, RPCTypes::TransferLeader))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_cut_into_parts_and_the_last_one_says_so() {
+        let check = |length: usize, expected: &[usize]| {
+            let document = StateDocument { bytes: vec![7; length].into() };
+            let parts: Vec<_> = parts_of(vec![1], &document).collect();
+            assert_eq!(parts[0].header, [1]);
+            assert!(parts[1..].iter().all(|part| part.header.is_empty()));
+            let lengths: Vec<_> = parts[1..].iter().map(|part| part.data.len()).collect();
+            assert_eq!(lengths, expected);
+            assert_eq!(parts.iter().filter(|part| part.last).count(), 1);
+            assert!(parts.last().unwrap().last);
+        };
+        check(0, &[0]);
+        check(1, &[1]);
+        check(PART_BYTES, &[PART_BYTES]);
+        check(PART_BYTES + 1, &[PART_BYTES, 1]);
+    }
+}

@@ -1,0 +1,53 @@
+//! When this node last heard a leader. openraft remembers who led, but not whether it is still there.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The time of the last message from a leader this node follows.
+#[derive(Debug)]
+pub struct Heard {
+    base: Instant,
+    /// Milliseconds after `base`, plus one; 0 = never.
+    at: AtomicU64,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { base: Instant::now(), at: AtomicU64::new(0) }
+    }
+}
+
+impl Heard {
+    /// A leader was heard just now.
+    pub fn note(&self) {
+        self.at.fetch_max(self.now_ms() + 1, Ordering::Relaxed);
+    }
+
+    /// For how long none was heard; `None` = there never was one.
+    pub fn age(&self) -> Option<Duration> {
+        let at = self.at.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_millis(self.now_ms().saturating_sub(at)))
+    }
+
+    /// One was heard not longer than `age` ago.
+    pub fn is_recent(&self, age: Duration) -> bool {
+        self.age().is_some_and(|silence| silence <= age)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_not_recent() {
+        let heard = Heard::default();
+        assert!(!heard.is_recent(Duration::from_secs(9)));
+        heard.note();
+        assert!(heard.is_recent(Duration::from_secs(9)));
+    }
+}

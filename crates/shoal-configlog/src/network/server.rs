@@ -1,0 +1,149 @@
+//! Answers the consensus RPCs of other nodes.
+
+use std::sync::Arc;
+
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use shoal_cluster::tls::Caller;
+use shoal_model::NodeId;
+use shoal_proto::raft as proto;
+use shoal_proto::raft::raft_service_server::RaftService;
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use super::client::SnapshotHead;
+use super::heard::Heard;
+use super::wire::{decode, encode};
+use crate::machine::StateDocument;
+use crate::types::{Raft, Snapshot, TypeConfig, Vote};
+
+/// Bytes of a snapshot that is accepted, at most.
+const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
+
+/// The consensus service of this node. Expects a verified [`Caller`] among the extensions of every request, and refuses
+/// all but nodes.
+#[derive(Clone)]
+pub struct RaftRpc {
+    raft: Raft,
+    heard: Arc<Heard>,
+}
+
+impl RaftRpc {
+    pub(crate) fn new(raft: Raft, heard: Arc<Heard>) -> Self {
+        Self { raft, heard }
+    }
+}
+
+/// The node that sent a request.
+fn calling_node(extensions: &Extensions) -> Result<NodeId, Status> {
+    match extensions.get::<Caller>() {
+        Some(Caller::Node(node)) => Ok(*node),
+        Some(Caller::Operator(_)) => Err(Status::permission_denied("only nodes take part in consensus")),
+        None => Err(Status::unauthenticated("a certificate of this cluster is required")),
+    }
+}
+
+/// Nobody speaks in another node's name.
+fn check_sender(caller: NodeId, vote: &Vote) -> Result<(), Status> {
+    match NodeId(vote.leader_id.node_id) {
+        claimed if claimed == caller => Ok(()),
+        claimed => Err(Status::permission_denied(format!("{caller} speaks in the name of {claimed}"))),
+    }
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("the log of this node has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl RaftService for RaftRpc {
+    async fn append_entries(
+        &self,
+        request: Request<proto::AppendEntriesRequest>,
+    ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
+        let caller = calling_node(request.extensions())?;
+        let append: AppendEntriesRequest<TypeConfig> = decode(&request.get_ref().payload)?;
+        check_sender(caller, &append.vote)?;
+        let answer = Box::pin(self.raft.append_entries(append)).await.map_err(stopped)?;
+        match &answer {
+            AppendEntriesResponse::Success
+            | AppendEntriesResponse::PartialSuccess(_)
+            | AppendEntriesResponse::Conflict => self.heard.note(),
+            AppendEntriesResponse::HigherVote(_) => {}
+        }
+        Ok(Response::new(proto::AppendEntriesResponse { payload: encode(&answer)? }))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let caller = calling_node(request.extensions())?;
+        let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
+        check_sender(caller, &vote.vote)?;
+        let answer = Box::pin(self.raft.vote(vote)).await.map_err(stopped)?;
+        Ok(Response::new(proto::VoteResponse { payload: encode(&answer)? }))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<proto::PreVoteRequest>,
+    ) -> Result<Response<proto::PreVoteResponse>, Status> {
+        let caller = calling_node(request.extensions())?;
+        let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
+        check_sender(caller, &vote.vote)?;
+        let answer = Box::pin(self.raft.pre_vote(vote)).await.map_err(stopped)?;
+        Ok(Response::new(proto::PreVoteResponse { payload: encode(&answer)? }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::InstallSnapshotRequest>>,
+    ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
+        let caller = calling_node(request.extensions())?;
+        let (head, document) = receive_snapshot(request.into_inner()).await?;
+        check_sender(caller, &head.vote)?;
+        let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
+        let answer = Box::pin(self.raft.install_full_snapshot(head.vote, snapshot)).await.map_err(stopped)?;
+        self.heard.note();
+        Ok(Response::new(proto::InstallSnapshotResponse { payload: encode(&answer)? }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let caller = calling_node(request.extensions())?;
+        let transfer: TransferLeaderRequest<TypeConfig> = decode(&request.get_ref().payload)?;
+        check_sender(caller, transfer.from_leader())?;
+        let answer = Box::pin(self.raft.handle_transfer_leader(transfer)).await.map_err(stopped)?;
+        Ok(Response::new(proto::TransferLeaderResponse { payload: encode(&answer)? }))
+    }
+}
+
+/// Collects the parts of a snapshot and checks that they are what its head announced.
+async fn receive_snapshot(
+    mut parts: Streaming<proto::InstallSnapshotRequest>,
+) -> Result<(SnapshotHead, StateDocument), Status> {
+    let cut_off = || Status::invalid_argument("the snapshot ends before its last part");
+    let first = parts.message().await?.ok_or_else(cut_off)?;
+    let head: SnapshotHead = decode(&first.header)?;
+    if head.header.length > MAX_SNAPSHOT_BYTES {
+        let length = head.header.length;
+        return Err(Status::resource_exhausted(format!(
+            "a snapshot of {length} bytes; {MAX_SNAPSHOT_BYTES} are accepted"
+        )));
+    }
+    let (mut bytes, mut last) = (first.data, first.last);
+    while !last {
+        let part = parts.message().await?.ok_or_else(cut_off)?;
+        if (bytes.len() + part.data.len()) as u64 > head.header.length {
+            return Err(Status::invalid_argument("the snapshot is longer than announced"));
+        }
+        bytes.extend_from_slice(&part.data);
+        last = part.last;
+    }
+    let document = StateDocument { bytes: bytes.into() };
+    head.header
+        .verify(&document)
+        .map_err(|damage| Status::data_loss(format!("the snapshot is damaged: {damage}")))?;
+    Ok((head, document))
+}

@@ -1,0 +1,205 @@
+//! The Raft log on disk: entries are readable at once and acknowledged after their fsync, which a thread of its own waits for.
+
+mod tables;
+mod tail;
+mod writer;
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+
+use openraft::storage::{LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use redb::Database;
+use tokio::sync::{Semaphore, oneshot};
+
+pub use tables::{Stamp, StoreError};
+
+use self::tables::{encode, read_entries};
+use self::tail::{Budget, Tail};
+use self::writer::{Order, Task};
+use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
+
+/// Orders that may wait for the writer.
+const MAX_WAITING_ORDERS: usize = 1024;
+/// Encoded bytes of one batch of entries that is sent to a peer. A single entry may be larger: up to
+/// [`MAX_ENTRY_BYTES`](crate::network::MAX_ENTRY_BYTES).
+const MAX_BATCH_BYTES: usize = 512 << 10;
+
+/// A handle on the log; clones read and write the same one.
+#[derive(Clone)]
+pub struct LogStore {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+    places: Arc<Semaphore>,
+}
+
+/// What the handles and the writer share. The fields are dropped in this order: once `_closed` is, the file is free.
+struct Shared {
+    database: Database,
+    tail: Mutex<Tail>,
+    _closed: oneshot::Sender<()>,
+}
+
+impl Shared {
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogStore {
+    /// Opens or creates the log. The receiver resolves when the last handle is gone and the file is closed. Blocks.
+    pub fn open(path: &Path, stamp: Stamp) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
+        let (database, tail) = tables::open(path, stamp)?;
+        let (closing, closed) = oneshot::channel();
+        let shared = Arc::new(Shared { database, tail: Mutex::new(tail), _closed: closing });
+        let (orders, queue) = mpsc::channel();
+        let for_writer = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("config-log".to_owned())
+            .spawn(move || writer::run(&for_writer, &queue))
+            .map_err(|source| StoreError::Io { path: path.display().to_string(), source })?;
+        Ok((Self { shared, orders, places: Arc::new(Semaphore::new(MAX_WAITING_ORDERS)) }, closed))
+    }
+
+    async fn order(&self, task: Task) -> io::Result<()> {
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        self.orders
+            .send(Order { task, _place: place })
+            .map_err(|_| io::Error::other("the log's writer has stopped"))
+    }
+
+    async fn order_and_wait(
+        &self,
+        task: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Task,
+    ) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.order(task(done)).await?;
+        answer.await.map_err(|_| io::Error::other("the log's writer has stopped"))?
+    }
+
+    /// Entries of `start..end`, oldest first, as long as the budget lasts. What is not in memory is read off the runtime.
+    async fn read(&self, start: u64, end: u64, mut budget: Budget) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut next = start;
+        loop {
+            let disk_end = {
+                let tail = self.shared.tail();
+                let memory_from = tail.first_index().unwrap_or(u64::MAX);
+                if next >= memory_from {
+                    tail.copy(next, end, &mut budget, &mut entries);
+                    return Ok(entries);
+                }
+                memory_from.min(end)
+            };
+            let shared = Arc::clone(&self.shared);
+            let read = tokio::task::spawn_blocking(move || {
+                let found = read_entries(&shared.database, next, disk_end, &mut budget)?;
+                Ok::<_, io::Error>((found, budget))
+            });
+            let (found, budget_left) = read.await.map_err(io::Error::other)??;
+            entries.extend(found);
+            if disk_end == end || budget_left.is_spent() {
+                return Ok(entries);
+            }
+            // Entries may have left memory meanwhile, so look again instead of copying blindly.
+            (next, budget) = (disk_end, budget_left);
+        }
+    }
+}
+
+/// `start..end` of any range of indexes.
+fn span(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end.max(start))
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> io::Result<Vec<Entry>> {
+        let (start, end) = span(&range);
+        self.read(start, end, Budget::of(usize::MAX)).await
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, Budget::of(MAX_BATCH_BYTES)).await
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.shared.tail().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        Ok(self.shared.tail().log_state())
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = *vote;
+        self.order_and_wait(|done| Task::Vote { vote, done }).await?;
+        self.shared.tail().vote = Some(vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.shared.tail().committed = committed;
+        self.order(Task::Committed(committed)).await
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.shared.tail().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IoFlushed) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        let mut fresh = Vec::new();
+        for entry in entries {
+            let bytes = encode(&entry)?;
+            fresh.push((entry.clone(), bytes.len()));
+            encoded.push((entry.log_id.index, bytes));
+        }
+        {
+            let mut tail = self.shared.tail();
+            for (entry, bytes) in fresh {
+                tail.push(entry, bytes);
+            }
+        }
+        self.order(Task::Append { entries: encoded, flushed }).await
+    }
+
+    async fn truncate_after(&mut self, after: Option<LogId>) -> io::Result<()> {
+        self.order_and_wait(|done| Task::Truncate { after, done }).await?;
+        self.shared.tail().truncate(after);
+        Ok(())
+    }
+
+    async fn purge(&mut self, up_to: LogId) -> io::Result<()> {
+        self.order_and_wait(|done| Task::Purge { up_to, done }).await?;
+        self.shared.tail().purge(up_to);
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! The tables of the log's database: entries by index, and a handful of named records.
+
+use std::io;
+use std::path::Path;
+
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use shoal_model::{ClusterId, NodeId};
+
+use super::tail::{Budget, Tail};
+use crate::types::{Entry, LogId, Vote};
+
+pub const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+pub const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+
+pub const VOTE: &str = "vote";
+pub const COMMITTED: &str = "committed";
+pub const PURGED: &str = "purged";
+const STAMP: &str = "stamp";
+
+/// Memory redb may use for pages; recent entries are in the [`Tail`] anyway.
+const PAGE_CACHE_BYTES: usize = 8 << 20;
+
+/// Whose log this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub node_id: NodeId,
+    pub cluster_id: ClusterId,
+}
+
+/// The log on disk could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A second process in the same directory.
+    #[error("{path} is in use by another process; stop the other shoal first")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// Another node's directory.
+    #[error(
+        "{path} belongs to node {found_node} of cluster {found_cluster}, not to {node} of {cluster}; \
+         a log is never moved to another node"
+    )]
+    Foreign {
+        /// The file.
+        path: String,
+        /// What the file says.
+        found_node: NodeId,
+        /// What the file says.
+        found_cluster: ClusterId,
+        /// Who asked.
+        node: NodeId,
+        /// Who asked.
+        cluster: ClusterId,
+    },
+    /// The file cannot be read or written.
+    #[error("cannot open the log {path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Opens or creates the database, checks whose it is, and reads the end of the log. Blocks.
+pub fn open(path: &Path, stamp: Stamp) -> Result<(Database, Tail), StoreError> {
+    let path_text = path.display().to_string();
+    let failed = |source| StoreError::Io { path: path_text.clone(), source };
+    let database = match Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path) {
+        Ok(database) => database,
+        Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: path_text }),
+        Err(error) => return Err(failed(io::Error::other(error))),
+    };
+    let found = read_or_write_stamp(&database, stamp).map_err(failed)?;
+    if found != stamp {
+        return Err(StoreError::Foreign {
+            path: path_text,
+            found_node: found.node_id,
+            found_cluster: found.cluster_id,
+            node: stamp.node_id,
+            cluster: stamp.cluster_id,
+        });
+    }
+    let tail = read_tail(&database).map_err(failed)?;
+    Ok((database, tail))
+}
+
+fn read_or_write_stamp(database: &Database, stamp: Stamp) -> io::Result<Stamp> {
+    let write = database.begin_write().map_err(io::Error::other)?;
+    let found = {
+        write.open_table(ENTRIES).map_err(io::Error::other)?;
+        let mut records = write.open_table(RECORDS).map_err(io::Error::other)?;
+        let found = records
+            .get(STAMP)
+            .map_err(io::Error::other)?
+            .map(|value| decode::<Stamp>(value.value()))
+            .transpose()?;
+        if found.is_none() {
+            records.insert(STAMP, encode(&stamp)?.as_slice()).map_err(io::Error::other)?;
+        }
+        found
+    };
+    match found {
+        Some(found) => {
+            write.abort().map_err(io::Error::other)?;
+            Ok(found)
+        }
+        None => {
+            write.commit().map_err(io::Error::other)?;
+            Ok(stamp)
+        }
+    }
+}
+
+fn read_tail(database: &Database) -> io::Result<Tail> {
+    let read = database.begin_read().map_err(io::Error::other)?;
+    let vote: Option<Vote> = read_record(&read, VOTE)?;
+    let committed: Option<LogId> = read_record(&read, COMMITTED)?;
+    let purged: Option<LogId> = read_record(&read, PURGED)?;
+    let entries = read.open_table(ENTRIES).map_err(io::Error::other)?;
+    let last = entries
+        .last()
+        .map_err(io::Error::other)?
+        .map(|(_, value)| decode::<Entry>(value.value()))
+        .transpose()?;
+    Ok(Tail::on_disk(vote, committed, purged, last.map(|entry| entry.log_id)))
+}
+
+fn read_record<T: DeserializeOwned>(read: &ReadTransaction, name: &str) -> io::Result<Option<T>> {
+    let records = read.open_table(RECORDS).map_err(io::Error::other)?;
+    records.get(name).map_err(io::Error::other)?.map(|value| decode(value.value())).transpose()
+}
+
+/// Reads entries of `start..end` as long as `budget` lasts. Blocks.
+pub fn read_entries(
+    database: &Database,
+    start: u64,
+    end: u64,
+    budget: &mut Budget,
+) -> io::Result<Vec<Entry>> {
+    let read = database.begin_read().map_err(io::Error::other)?;
+    let table = read.open_table(ENTRIES).map_err(io::Error::other)?;
+    let mut entries = Vec::new();
+    for item in table.range(start..end).map_err(io::Error::other)? {
+        let (_, value) = item.map_err(io::Error::other)?;
+        if !budget.spend(value.value().len()) {
+            break;
+        }
+        entries.push(decode(value.value())?);
+    }
+    Ok(entries)
+}
+
+/// The form in which entries and records are stored.
+pub fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(io::Error::other)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
