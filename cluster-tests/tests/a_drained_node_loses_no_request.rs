@@ -11,7 +11,7 @@ const SIZE: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_breaks_nothing() -> Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "1s"]).await?;
     let slow = |path: &str| Reply::ok(pattern(path, SIZE)).after(Duration::from_millis(50));
     let origin = Origin::start(move |seen| slow(&seen.path)).await?;
     let answers_late =

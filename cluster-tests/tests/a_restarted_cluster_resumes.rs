@@ -15,7 +15,7 @@ fn serving_deadline() -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_resumes_after_sigterm_and_after_sigkill() -> Result<()> {
-    let mut cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "300ms"]).await?;
     let origin = Origin::of_patterns(500, "max-age=60").await?;
     let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
     let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
