@@ -1,0 +1,166 @@
+//! The flags that say which node is asked, as whom, and how its answer is printed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use shoal_model::units::Period;
+
+use super::{Client, IdentityFiles, Target};
+use crate::failure::Failure;
+use crate::output::Format;
+
+/// The socket that is asked when nothing says where the cluster is.
+const DEFAULT_SOCKET: &str = "/var/lib/shoal/admin.sock";
+const DEFAULT_TIMEOUT: Period = Period::seconds(30);
+
+/// Which node is asked, as whom, and how its answer is printed. They may stand before or after the verb; a flag goes
+/// before the environment, and one after the verb before one in front of it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection")]
+pub struct NodeArgs {
+    /// Admin addresses of nodes, tried in turn [env: SHOAL_ADDR]
+    #[arg(short = 'a', long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "socket")]
+    pub addr: Vec<String>,
+    /// Local socket of a node [env: SHOAL_SOCKET] [default: /var/lib/shoal/admin.sock]
+    #[arg(long, value_name = "DIR/admin.sock")]
+    pub socket: Option<PathBuf>,
+    /// Operator's certificate, its key and the cluster's CA in one file, for --addr [env: SHOAL_IDENTITY]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cacert", "cert", "key"])]
+    pub identity: Option<PathBuf>,
+    /// The cluster's CA, PEM [env: SHOAL_CACERT]
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Operator's certificate, PEM [env: SHOAL_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Key of --cert, PEM [env: SHOAL_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Name in the node's certificate [env: SHOAL_SERVER_NAME] [default: any node of the cluster]
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+    /// Longest wait for the answer [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = Period::parse)]
+    pub timeout: Option<Period>,
+    /// How the answer is printed [default: table, and yaml for get]
+    #[arg(
+        short = 'o',
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        long_help = "How the answer is printed: table, json or yaml [default: table, and yaml for get]"
+    )]
+    pub output: Option<Format>,
+}
+
+impl NodeArgs {
+    /// These flags where they were given, `root`'s elsewhere.
+    pub fn over(mut self, root: Self) -> Self {
+        if self.addr.is_empty() && self.socket.is_none() {
+            (self.addr, self.socket) = (root.addr, root.socket);
+        }
+        if !self.names_identity() {
+            self.identity = root.identity;
+            (self.cacert, self.cert, self.key) = (root.cacert, root.cert, root.key);
+        }
+        self.server_name = self.server_name.or(root.server_name);
+        self.timeout = self.timeout.or(root.timeout);
+        self.output = self.output.or(root.output);
+        self
+    }
+
+    /// Fills in from the environment what no flag says.
+    pub fn or_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if self.addr.is_empty() && self.socket.is_none() {
+            self.socket = variable("SHOAL_SOCKET").map(PathBuf::from);
+            if let (None, Some(addresses)) = (&self.socket, variable("SHOAL_ADDR")) {
+                self.addr = addresses.split(',').map(|address| address.trim().to_owned()).collect();
+            }
+        }
+        if !self.names_identity() {
+            self.identity = variable("SHOAL_IDENTITY").map(PathBuf::from);
+        }
+        if self.identity.is_none() {
+            self.cacert = self.cacert.or_else(|| variable("SHOAL_CACERT").map(PathBuf::from));
+            self.cert = self.cert.or_else(|| variable("SHOAL_CERT").map(PathBuf::from));
+            self.key = self.key.or_else(|| variable("SHOAL_KEY").map(PathBuf::from));
+        }
+        self.server_name = self.server_name.or_else(|| variable("SHOAL_SERVER_NAME"));
+        self
+    }
+
+    /// The client that these flags describe.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let targets = if self.addr.is_empty() {
+            vec![Target::Socket(self.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()))]
+        } else {
+            self.addr.iter().filter(|address| !address.is_empty()).cloned().map(Target::Address).collect()
+        };
+        let deadline = self.timeout.unwrap_or(DEFAULT_TIMEOUT).0.max(Duration::from_millis(1));
+        Ok(Client::new(targets, self.identity_files()?, self.server_name.clone(), deadline))
+    }
+
+    fn names_identity(&self) -> bool {
+        [&self.identity, &self.cacert, &self.cert, &self.key].into_iter().any(Option::is_some)
+    }
+
+    fn identity_files(&self) -> Result<Option<IdentityFiles>, Failure> {
+        match (&self.identity, &self.cacert, &self.cert, &self.key) {
+            (Some(bundle), ..) => Ok(Some(IdentityFiles::Bundle(bundle.clone()))),
+            (None, Some(ca), Some(cert), Some(key)) => {
+                Ok(Some(IdentityFiles::Pem { ca: ca.clone(), cert: cert.clone(), key: key.clone() }))
+            }
+            (None, None, None, None) => Ok(None),
+            (None, ..) => {
+                let why = "--cacert, --cert and --key belong together, and one is missing";
+                Err(Failure::local("connect", why)
+                    .try_command("shoal --addr HOST:PORT --identity FILE status"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(verb: &[&str], root: &[&str], environment: &[(&str, &str)], expected: &[&str]) {
+        use clap::{FromArgMatches, Parser};
+        #[derive(Parser)]
+        #[command(no_binary_name = true)]
+        struct Alone {
+            #[command(flatten)]
+            node: NodeArgs,
+        }
+        let read = |flags: &[&str]| {
+            let matches = <Alone as clap::CommandFactory>::command().get_matches_from(flags);
+            Alone::from_arg_matches(&matches).unwrap().node
+        };
+        let variable = |name: &str| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let client = read(verb).over(read(root)).or_environment(variable).client().unwrap();
+        let targets: Vec<String> = client.targets.iter().map(Target::to_string).collect();
+        assert_eq!(targets, expected, "verb {verb:?} root {root:?} environment {environment:?}");
+    }
+
+    #[test]
+    fn the_nearest_flag_names_the_node() {
+        check(&[], &[], &[], &[DEFAULT_SOCKET]);
+        check(&["--addr", "a:1,b:2"], &[], &[], &["a:1", "b:2"]);
+        check(&[], &["--addr", "a:1"], &[("SHOAL_SOCKET", "s")], &["a:1"]);
+        check(&["--socket", "s"], &["--addr", "a:1"], &[("SHOAL_ADDR", "b:1")], &["s"]);
+        check(&[], &[], &[("SHOAL_ADDR", "a:1, b:2")], &["a:1", "b:2"]);
+        check(&[], &[], &[("SHOAL_ADDR", "a:1"), ("SHOAL_SOCKET", "s")], &["s"]);
+        check(&[], &[], &[("SHOAL_ADDR", "")], &[DEFAULT_SOCKET]);
+    }
+
+    #[test]
+    fn half_an_identity_is_refused() {
+        let half = NodeArgs { addr: vec!["a:1".into()], cert: Some("c".into()), ..NodeArgs::default() };
+        assert!(half.client().unwrap_err().why.contains("belong together"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Mutual TLS from the files an operator has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use shoal_cluster::identity::Operator;
+use shoal_cluster::{inspect_certificate, tls};
+use shoal_model::ClusterId;
+
+use crate::failure::Failure;
+
+/// What makes an operator known to the nodes, and the nodes to the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IdentityFiles {
+    /// One file, as the first node of a cluster writes it.
+    Bundle(PathBuf),
+    /// PEM files.
+    Pem {
+        /// The cluster's CA.
+        ca: PathBuf,
+        /// The operator's certificate.
+        cert: PathBuf,
+        /// Its key, PKCS#8.
+        key: PathBuf,
+    },
+}
+
+impl IdentityFiles {
+    /// The TLS side of this operator, and the name that nodes must prove: `server_name`, or that of any node of the
+    /// operator's cluster.
+    pub(super) fn client_config(
+        &self,
+        server_name: Option<&str>,
+    ) -> Result<(Arc<ClientConfig>, ServerName<'static>), Failure> {
+        let operator = match self {
+            Self::Bundle(path) => Operator::load(path).map_err(|error| unusable(path, error))?,
+            Self::Pem { ca, cert, key } => read_pem(ca, cert, key)?,
+        };
+        let config =
+            tls::operator_client_config(&operator).map_err(|error| Failure::local("connect", error))?;
+        let name = match server_name {
+            None => tls::names::any_node_server_name(operator.cluster_id),
+            Some(name) => ServerName::try_from(name.to_owned())
+                .map_err(|_| Failure::local("--server-name", format!("{name:?} is not a DNS name")))?,
+        };
+        Ok((config, name))
+    }
+}
+
+fn read_pem(ca: &Path, cert: &Path, key: &Path) -> Result<Operator, Failure> {
+    let ca_der = CertificateDer::from_pem_file(ca).map_err(|error| unusable(ca, error))?;
+    let cert_der = CertificateDer::from_pem_file(cert).map_err(|error| unusable(cert, error))?;
+    let key_der = PrivatePkcs8KeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
+    let text = |path: &Path| fs::read_to_string(path).map_err(|error| unusable(path, error));
+    let facts = inspect_certificate(&text(cert)?, &text(key)?).map_err(|why| unusable(cert, why))?;
+    let cluster_id = facts
+        .dns_names
+        .iter()
+        .find_map(|name| {
+            name.strip_prefix("operator.")?.strip_suffix(".shoal.internal")?.parse::<ClusterId>().ok()
+        })
+        .ok_or_else(|| unusable(cert, "it is not an operator's certificate of a shoal cluster"))?;
+    Ok(Operator { cluster_id, name: String::new(), ca_der, cert_der, key_der })
+}
+
+fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::local(format!("read {}", path.display()), why)
+}

@@ -1,0 +1,175 @@
+//! What a verb ends with: an exit code, and one line that says what failed, why, and what to try.
+
+use std::fmt::{self, Write as _};
+use std::process::ExitCode;
+
+use shoal_model::site::{Problem, Problems};
+
+/// Longest reason that is printed, in bytes.
+const MAX_WHY_BYTES: usize = 2_000;
+/// Most problems of a site file that are printed.
+const MAX_PROBLEMS: usize = 50;
+
+/// The exit codes of every verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done; for `plan`: no difference.
+    Done = 0,
+    /// Wrong usage, a bad file, a refused site: nothing was asked of the cluster, or it would not have helped.
+    Local = 1,
+    /// The node could not be reached, or failed.
+    Remote = 2,
+    /// `plan` found differences.
+    Differences = 3,
+    /// The active revision is not the one that was expected.
+    Conflict = 4,
+    /// In the log, but not every live node has acknowledged it.
+    Unacknowledged = 5,
+    /// The cluster has no quorum, so nothing can be written.
+    NoQuorum = 6,
+}
+
+impl Exit {
+    /// The exit of a code that a node sent.
+    pub fn from_code(code: u8) -> Option<Self> {
+        [
+            Self::Done,
+            Self::Local,
+            Self::Remote,
+            Self::Differences,
+            Self::Conflict,
+            Self::Unacknowledged,
+            Self::NoQuorum,
+        ]
+        .into_iter()
+        .find(|exit| *exit as u8 == code)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a verb did not do what was asked.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What the process ends with.
+    pub exit: Exit,
+    /// What was tried.
+    pub what: String,
+    /// Why it failed.
+    pub why: String,
+    /// A command that helps.
+    pub hint: Option<String>,
+    /// Places in a site file, a line each, printed before the error.
+    pub problems: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with `exit`.
+    pub fn new(exit: Exit, what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { exit, what: what.into(), why: why.to_string(), hint: None, problems: Vec::new() }
+    }
+
+    /// A failure on this side.
+    pub fn local(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self::new(Exit::Local, what, why)
+    }
+
+    /// The same failure with a command to try.
+    pub fn try_command(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A site file with problems.
+    pub fn site(what: impl Into<String>, problems: &Problems) -> Self {
+        let count = problems.0.len();
+        let mut lines: Vec<String> = problems.0.iter().take(MAX_PROBLEMS).map(Problem::to_string).collect();
+        if count > MAX_PROBLEMS {
+            lines.push(format!("… and {} more", count - MAX_PROBLEMS));
+        }
+        let why = format!("the site has {count} problem{}", if count == 1 { "" } else { "s" });
+        Self { problems: lines, ..Self::local(what, why) }.try_command("shoal config schema")
+    }
+
+    /// What goes to stderr in text: the problems, then `error: <what>: <why>; try: <command>`.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for problem in &self.problems {
+            text.push_str(&one_line(problem));
+            text.push('\n');
+        }
+        let _ = write!(text, "error: {}: {}", one_line(&self.what), one_line(&self.why));
+        if let Some(hint) = &self.hint {
+            let _ = write!(text, "; try: {hint}");
+        }
+        text.push('\n');
+        text
+    }
+
+    /// The same as one JSON object, for `-o json`.
+    pub fn to_json(&self) -> String {
+        let mut object = serde_json::json!({
+            "code": self.exit as u8,
+            "message": format!("{}: {}", self.what, self.why),
+            "details": self.problems,
+        });
+        if let Some(hint) = &self.hint {
+            object["try"] = hint.as_str().into();
+        }
+        format!("{object}\n")
+    }
+}
+
+/// Text from elsewhere as one bounded line without control characters.
+pub fn one_line(text: &str) -> String {
+    let mut line: String =
+        text.trim().chars().map(|c| if c == '\n' { ';' } else { c }).filter(|c| *c != '\r').collect();
+    if line.chars().any(char::is_control) {
+        line = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    }
+    if line.len() > MAX_WHY_BYTES {
+        line.truncate(line.floor_char_boundary(MAX_WHY_BYTES));
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        let failure = Failure::new(Exit::Remote, "status", "no node answers\nat \u{1b}[31m10.0.0.1")
+            .try_command("shoal --socket DIR/admin.sock status");
+        assert_eq!(
+            failure.to_text(),
+            "error: status: no node answers;at \u{fffd}[31m10.0.0.1; try: shoal --socket DIR/admin.sock status\n"
+        );
+        assert!(failure.to_json().starts_with("{\"code\":2,"), "{}", failure.to_json());
+        assert!(Failure::local("x", "y".repeat(10_000)).to_text().len() < 2_100);
+    }
+
+    #[test]
+    fn problems_come_first_and_are_bounded() {
+        let problems = Problems((0..60).map(|n| Problem::at(format!("routes.r{n}"), "wrong")).collect());
+        let text = Failure::site("validate", &problems).to_text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 52);
+        assert_eq!(lines[0], "routes.r0: wrong");
+        assert_eq!(lines[50], "… and 10 more");
+        assert_eq!(lines[51], "error: validate: the site has 60 problems; try: shoal config schema");
+    }
+
+    #[test]
+    fn codes_are_the_contract() {
+        for code in 0..=6 {
+            assert_eq!(Exit::from_code(code).map(|exit| exit as u8), Some(code));
+        }
+        assert_eq!(Exit::from_code(7), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! What goes to the terminal: a format, a style, and a stdout that may be closed at any time.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// The answer as JSON, names as in the `.proto` file.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// What a renderer may know of the terminal and the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Additions green, removals red.
+    pub colour: bool,
+    /// Unix seconds.
+    pub now: u64,
+}
+
+impl Style {
+    /// Colour only on a terminal, and not when `NO_COLOR` says no (<https://no-color.org>).
+    pub fn of_stdout() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { colour: io::stdout().is_terminal() && !refused, now }
+    }
+}
+
+/// Prints `answer`: as data, or by `render` for people.
+pub fn print<T: Serialize>(
+    format: Format,
+    answer: &T,
+    render: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    let text = match format {
+        Format::Table => render(answer),
+        Format::Json => to_json(answer)?,
+        Format::Yaml => to_yaml(answer)?,
+    };
+    write_stdout(&text)
+}
+
+/// `answer` as indented JSON.
+pub fn to_json<T: Serialize>(answer: &T) -> Result<String, Failure> {
+    let text =
+        serde_json::to_string_pretty(answer).map_err(|error| Failure::local("print as json", error))?;
+    Ok(text + "\n")
+}
+
+/// `answer` as YAML.
+pub fn to_yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
+    let mut text = serde_saphyr::to_string(answer).map_err(|error| Failure::local("print as yaml", error))?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Writes to stdout; a reader that has gone (`shoal get | head`) is no error.
+pub fn write_stdout(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::local("write to stdout", error))
+        }
+        _ => Ok(()),
+    }
+}

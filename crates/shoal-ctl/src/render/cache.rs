@@ -1,0 +1,156 @@
+//! Cache counters, purges and locations.
+
+use shoal_proto::admin::{CacheLocateResponse, CacheStatsResponse, PurgeResponse};
+
+use super::changes::acknowledged;
+use super::table::Columns;
+use super::units::{bytes, percent, span};
+use crate::failure::one_line;
+
+/// A row per node.
+pub fn cache_stats(response: &CacheStatsResponse) -> String {
+    let mut columns = Columns::new([
+        "NODE",
+        "OBJECTS",
+        "MEMORY",
+        "HITS",
+        "MISSES",
+        "STALE",
+        "RATIO",
+        "COALESCED",
+        "FROM PEERS",
+        "PEER ERRORS",
+        "ORIGIN",
+        "EVICTED",
+        "PURGE SEQ",
+    ]);
+    for node in &response.nodes {
+        let mut cells = std::array::from_fn(|_| String::new());
+        cells[0].clone_from(&node.node);
+        if let (true, Some(counters)) = (node.reported, &node.counters) {
+            let asked = counters.hits + counters.misses + counters.stale;
+            cells[1..].clone_from_slice(&[
+                counters.objects.to_string(),
+                format!("{} of {}", bytes(counters.bytes), bytes(counters.budget_bytes)),
+                counters.hits.to_string(),
+                counters.misses.to_string(),
+                counters.stale.to_string(),
+                percent(counters.hits, asked),
+                counters.coalesced.to_string(),
+                counters.peer_hits.to_string(),
+                counters.peer_errors.to_string(),
+                counters.origin_fetches.to_string(),
+                counters.evictions.to_string(),
+                counters.purge_seq.to_string(),
+            ]);
+        }
+        columns.row::<13>(cells);
+    }
+    columns.text()
+}
+
+/// What a purge reached.
+pub fn purged(response: &PurgeResponse) -> String {
+    if response.acks.is_empty() {
+        return format!("purge {} is in the log after {} ms\n", response.seq, response.elapsed_ms);
+    }
+    format!("purge {}: {}", response.seq, acknowledged("done", &response.acks, response.elapsed_ms))
+}
+
+/// The key of a URL and a row per node that owns or holds its object.
+pub fn locations(response: &CacheLocateResponse) -> String {
+    let mut columns = Columns::new(["NODE", "OWNER", "STATE", "SIZE", "AGE", "FRESH FOR", "VARIANTS"]);
+    for location in &response.locations {
+        let mut cells = std::array::from_fn(|_| String::new());
+        cells[..3].clone_from_slice(&[location.node.clone(), location.role.clone(), location.state.clone()]);
+        if location.state == "held" {
+            let fresh = match location.ttl_seconds {
+                ..=0 => format!("stale since {}", span(location.ttl_seconds.unsigned_abs())),
+                ttl => span(ttl.unsigned_abs()),
+            };
+            let age = span(u64::try_from(location.age_seconds).unwrap_or_default());
+            cells[3..].clone_from_slice(&[
+                bytes(location.body_bytes),
+                age,
+                fresh,
+                location.variants.to_string(),
+            ]);
+        }
+        columns.row::<7>(cells);
+    }
+    format!("key {}\n{}", one_line(&response.key), columns.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, NodeCacheStats};
+
+    use super::super::check_golden;
+    use super::*;
+
+    #[test]
+    fn stats_are_a_row_per_node() {
+        let counters = CacheCounters {
+            objects: 300,
+            bytes: 3 << 20,
+            budget_bytes: 256 << 20,
+            hits: 990,
+            misses: 8,
+            stale: 2,
+            coalesced: 49,
+            peer_hits: 17,
+            peer_errors: 1,
+            origin_fetches: 8,
+            evictions: 0,
+            purge_seq: 42,
+            ..CacheCounters::default()
+        };
+        let node = |name: &str, reported| NodeCacheStats {
+            node_id: 1,
+            node: name.into(),
+            reported,
+            counters: reported.then_some(counters),
+        };
+        let response = CacheStatsResponse { nodes: vec![node("node1", true), node("node2", false)] };
+        check_golden("cache_stats", &cache_stats(&response));
+    }
+
+    #[test]
+    fn a_purge_names_who_is_missing() {
+        let ack = |node: &str, state: AckState, detail: &str| NodeAck {
+            node: node.into(),
+            state: state.into(),
+            detail: detail.into(),
+            ..NodeAck::default()
+        };
+        let mut response = PurgeResponse { seq: 42, acks: vec![], elapsed_ms: 12 };
+        assert_eq!(purged(&response), "purge 42 is in the log after 12 ms\n");
+        response.acks.push(ack("node1", AckState::Applied, ""));
+        assert_eq!(purged(&response), "purge 42: done on 1/1 nodes in 12 ms\n");
+        response.acks.push(ack("node2", AckState::Silent, "no answer"));
+        assert_eq!(purged(&response), "purge 42: done on 1/2 nodes in 12 ms\n  node2 silent: no answer\n");
+    }
+
+    #[test]
+    fn locations_say_who_owns_and_holds() {
+        let location = |node: &str, role: &str, state: &str, ttl_seconds| Location {
+            node_id: 1,
+            node: node.into(),
+            role: role.into(),
+            state: state.into(),
+            body_bytes: 1536,
+            age_seconds: 12,
+            ttl_seconds,
+            variants: 2,
+        };
+        let response = CacheLocateResponse {
+            key: "http://shop.example.com/logo.svg".into(),
+            locations: vec![
+                location("node2", "primary", "held", 48),
+                location("node1", "secondary", "held", -5),
+                location("node3", "none", "absent", 0),
+            ],
+        };
+        check_golden("locations", &locations(&response));
+    }
+}

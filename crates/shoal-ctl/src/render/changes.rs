@@ -1,0 +1,219 @@
+//! Plans, applied revisions and the history.
+
+use std::fmt::Write as _;
+
+use shoal_proto::admin::{
+    AckState, ApplyResponse, Change, ChangeAction, FieldChange, HistoryResponse, NodeAck, PlanResponse,
+};
+
+use super::table::Columns;
+use super::units::moment;
+use crate::failure::one_line;
+use crate::output::Style;
+
+/// Longest value in a diff, in bytes; certificates are long and say little.
+const MAX_VALUE_BYTES: usize = 200;
+
+/// The difference by object and field; `+` is new, `-` goes, `~` differs.
+pub fn plan(response: &PlanResponse, style: Style) -> String {
+    if response.changes.is_empty() {
+        return format!("no changes to revision {}\n", response.base_revision);
+    }
+    let mut text = format!("changes to revision {}:\n", response.base_revision);
+    for change in &response.changes {
+        let sign = sign_of(change.action());
+        let line = format!("{sign} {} {}", one_line(&change.kind), one_line(&change.name));
+        push_line(&mut text, sign, &line, style);
+        for field in &change.fields {
+            push_field(&mut text, field, style);
+        }
+    }
+    let _ = writeln!(text, "{}", counts(&response.changes));
+    text
+}
+
+/// A new revision, and on which nodes it is.
+pub fn applied(response: &ApplyResponse) -> String {
+    let revision = response.revision;
+    if response.unchanged && response.acks.is_empty() {
+        return format!("revision {revision}: no changes\n");
+    }
+    let what = if response.unchanged { "no changes".to_owned() } else { counts(&response.changes) };
+    format!("revision {revision}: {what}\n{}", acknowledged("applied", &response.acks, response.elapsed_ms))
+}
+
+/// `applied on 3/3 nodes in 84 ms`, and a line for each node that is not among them.
+pub(super) fn acknowledged(done: &str, acks: &[NodeAck], elapsed_ms: u32) -> String {
+    let (done_by, missing): (Vec<_>, Vec<_>) = acks.iter().partition(|ack| ack.state() == AckState::Applied);
+    let mut text = format!("{done} on {}/{} nodes in {elapsed_ms} ms\n", done_by.len(), acks.len());
+    for ack in missing {
+        let state = match ack.state() {
+            AckState::Refused => "refused",
+            AckState::Applied | AckState::Silent | AckState::Unspecified => "silent",
+        };
+        let _ = writeln!(text, "  {} {state}: {}", one_line(&ack.node), one_line(&ack.detail));
+    }
+    text
+}
+
+/// Revisions, newest first.
+pub fn history(response: &HistoryResponse) -> String {
+    if response.revisions.is_empty() {
+        return "no revisions yet\n".to_owned();
+    }
+    let mut columns = Columns::new(["REVISION", "AT", "AUTHOR", "CHANGES", "MESSAGE"]);
+    for info in &response.revisions {
+        let gone = if info.restorable { "" } else { " (content dropped)" };
+        columns.row([
+            format!("{}{gone}", info.revision),
+            moment(i64::try_from(info.at_ms / 1000).unwrap_or(i64::MAX)),
+            info.author.clone(),
+            format!("+{} ~{} -{}", info.added, info.changed, info.removed),
+            info.message.clone(),
+        ]);
+    }
+    columns.text()
+}
+
+fn counts(changes: &[Change]) -> String {
+    let count = |action| changes.iter().filter(|change| change.action() == action).count();
+    let (added, changed, removed) =
+        (count(ChangeAction::Add), count(ChangeAction::Change), count(ChangeAction::Remove));
+    let total = changes.len();
+    let plural = if total == 1 { "" } else { "s" };
+    format!("{total} change{plural}: {added} added, {changed} changed, {removed} removed")
+}
+
+fn sign_of(action: ChangeAction) -> char {
+    match action {
+        ChangeAction::Add => '+',
+        ChangeAction::Remove => '-',
+        ChangeAction::Change => '~',
+        ChangeAction::Unspecified => '?',
+    }
+}
+
+fn push_field(text: &mut String, field: &FieldChange, style: Style) {
+    let path = one_line(&field.path);
+    let (sign, value) = match (field.old.as_str(), field.new.as_str()) {
+        ("", new) => ('+', short(new)),
+        (old, "") => ('-', short(old)),
+        (old, new) => ('~', format!("{} → {}", short(old), short(new))),
+    };
+    let line =
+        if path.is_empty() { format!("    {sign} {value}") } else { format!("    {sign} {path}: {value}") };
+    push_line(text, sign, &line, style);
+}
+
+fn short(value: &str) -> String {
+    let mut value = one_line(value);
+    if value.len() > MAX_VALUE_BYTES {
+        value.truncate(value.floor_char_boundary(MAX_VALUE_BYTES));
+        value.push('…');
+    }
+    value
+}
+
+fn push_line(text: &mut String, sign: char, line: &str, style: Style) {
+    let colour = match sign {
+        _ if !style.colour => None,
+        '+' => Some(32),
+        '-' => Some(31),
+        '~' => Some(33),
+        _ => None,
+    };
+    let _ = match colour {
+        Some(colour) => writeln!(text, "\u{1b}[{colour}m{line}\u{1b}[0m"),
+        None => writeln!(text, "{line}"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::admin::RevisionInfo;
+
+    use super::super::check_golden;
+    use super::*;
+
+    fn field(path: &str, old: &str, new: &str) -> FieldChange {
+        FieldChange { path: path.into(), old: old.into(), new: new.into() }
+    }
+
+    fn change(action: ChangeAction, kind: &str, name: &str, fields: Vec<FieldChange>) -> Change {
+        Change { action: action.into(), kind: kind.into(), name: name.into(), fields }
+    }
+
+    fn changes() -> Vec<Change> {
+        vec![
+            change(ChangeAction::Add, "route", "blog", vec![field("hosts", "", "[\"blog.example.com\"]")]),
+            change(
+                ChangeAction::Change,
+                "upstream",
+                "shop",
+                vec![
+                    field("balance", "", "\"p2c_ewma\""),
+                    field("endpoints", "[\"10.0.0.1:9000\"]", "[\"10.0.0.2:9000\"]"),
+                    field("health.interval", "\"5s\"", ""),
+                ],
+            ),
+            change(ChangeAction::Remove, "listener", "old", vec![field("address", "\":81\"", "")]),
+            change(
+                ChangeAction::Change,
+                "certificate",
+                "shop",
+                vec![field("chain_pem", "\"a\"", &"x".repeat(900))],
+            ),
+        ]
+    }
+
+    fn ack(node: &str, state: AckState, detail: &str) -> NodeAck {
+        NodeAck { node: node.into(), state: state.into(), detail: detail.into(), ..NodeAck::default() }
+    }
+
+    #[test]
+    fn a_plan_is_a_diff() {
+        let response = PlanResponse { base_revision: 7, changes: changes() };
+        check_golden("plan", &plan(&response, Style { colour: false, now: 0 }));
+        let coloured = plan(&response, Style { colour: true, now: 0 });
+        assert!(coloured.contains("\u{1b}[32m+ route blog\u{1b}[0m\n"), "{coloured}");
+        let same = PlanResponse { base_revision: 7, changes: vec![] };
+        assert_eq!(plan(&same, Style { colour: true, now: 0 }), "no changes to revision 7\n");
+    }
+
+    #[test]
+    fn an_apply_says_where_it_is() {
+        let mut response = ApplyResponse {
+            revision: 8,
+            unchanged: false,
+            acks: vec![ack("node1", AckState::Applied, ""), ack("node2", AckState::Applied, "")],
+            elapsed_ms: 84,
+            changes: changes(),
+        };
+        let expected =
+            "revision 8: 4 changes: 1 added, 2 changed, 1 removed\napplied on 2/2 nodes in 84 ms\n";
+        assert_eq!(applied(&response), expected);
+        response.acks.push(ack("node3", AckState::Refused, "listener web: address in use\u{7}"));
+        response.acks.push(ack("node4", AckState::Silent, "no answer within 30 s"));
+        check_golden("applied_in_part", &applied(&response));
+        let same = ApplyResponse { revision: 8, unchanged: true, ..ApplyResponse::default() };
+        assert_eq!(applied(&same), "revision 8: no changes\n");
+    }
+
+    #[test]
+    fn history_is_a_table() {
+        let info = |revision, message: &str, restorable| RevisionInfo {
+            revision,
+            author: "ada@desk".into(),
+            message: message.into(),
+            at_ms: 1_760_000_000_000 + revision * 1000,
+            added: 2,
+            removed: 0,
+            changed: 1,
+            restorable,
+        };
+        let revisions =
+            vec![info(12, "move the shop\nto new hosts", true), info(11, "", true), info(2, "old", false)];
+        check_golden("history", &history(&HistoryResponse { revisions }));
+        assert_eq!(history(&HistoryResponse::default()), "no revisions yet\n");
+    }
+}

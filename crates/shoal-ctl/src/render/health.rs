@@ -1,0 +1,88 @@
+//! Every endpoint, and who says what of it.
+
+use shoal_proto::admin::{EndpointHealth, HealthOpinion, HealthResponse};
+
+use super::table::Columns;
+use super::units::span;
+use crate::output::Style;
+
+/// A row per opinion; the endpoint stands in the first of its rows.
+pub fn health(response: &HealthResponse, style: Style) -> String {
+    if response.endpoints.is_empty() {
+        return "no endpoints\n".to_owned();
+    }
+    let mut columns = Columns::new(["UPSTREAM", "ENDPOINT", "IS", "NODE", "SAYS", "FROM", "SINCE", "WHY"]);
+    for endpoint in &response.endpoints {
+        let [upstream, address, availability] = endpoint_cells(endpoint);
+        let mut opinions = endpoint.opinions.iter();
+        let [node, says, source, since, why] = opinions.next().map_or_else(
+            || {
+                let why = if endpoint.checked { "no node has said anything yet" } else { "no active check" };
+                ["", "", "", "", why].map(str::to_owned)
+            },
+            |opinion| opinion_cells(opinion, style),
+        );
+        columns.row([upstream, address, availability, node, says, source, since, why]);
+        for opinion in opinions {
+            let [node, says, source, since, why] = opinion_cells(opinion, style);
+            // A blank instead of an empty cell: that would be shown as "-".
+            columns.row([" ".into(), " ".into(), " ".into(), node, says, source, since, why]);
+        }
+    }
+    columns.text()
+}
+
+fn endpoint_cells(endpoint: &EndpointHealth) -> [String; 3] {
+    let panic = if endpoint.panic { " (panic: used anyway)" } else { "" };
+    [endpoint.upstream.clone(), endpoint.endpoint.clone(), format!("{}{panic}", endpoint.availability)]
+}
+
+fn opinion_cells(opinion: &HealthOpinion, style: Style) -> [String; 5] {
+    let since = match opinion.since_unix {
+        0 => String::new(),
+        since => format!("{} ago", span(style.now.saturating_sub(since))),
+    };
+    [opinion.node.clone(), opinion.says.clone(), opinion.source.clone(), since, opinion.reason.clone()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check_golden;
+    use super::*;
+
+    fn opinion(node: &str, says: &str, since_unix: u64, reason: &str, source: &str) -> HealthOpinion {
+        let [node, says, reason, source] = [node, says, reason, source].map(str::to_owned);
+        HealthOpinion { node_id: 1, node, says, since_unix, reason, source }
+    }
+
+    #[test]
+    fn opinions_stand_under_their_endpoint() {
+        let endpoint = |address: &str, availability: &str, opinions, checked| EndpointHealth {
+            upstream: "shop".into(),
+            endpoint: address.into(),
+            availability: availability.into(),
+            panic: false,
+            opinions,
+            checked,
+        };
+        let mut response = HealthResponse {
+            endpoints: vec![
+                endpoint("10.0.0.1:9000", "up", vec![opinion("node1", "up", 940, "", "check")], true),
+                endpoint(
+                    "10.0.0.2:9000",
+                    "down",
+                    vec![
+                        opinion("node1", "down", 988, "connect refused", "check"),
+                        opinion("node2", "down", 990, "timeout after 2s", "check"),
+                        opinion("node3", "ejected", 980, "5 gateway errors in a row", "traffic"),
+                    ],
+                    true,
+                ),
+                endpoint("10.0.0.3:9000", "unknown", vec![], false),
+            ],
+        };
+        response.endpoints[1].panic = true;
+        check_golden("health", &health(&response, Style { colour: false, now: 1000 }));
+        assert_eq!(health(&HealthResponse::default(), Style { colour: false, now: 0 }), "no endpoints\n");
+    }
+}

@@ -1,0 +1,24 @@
+//! Answers as text for people: pure functions, tested against the files in `testdata/`.
+
+mod cache;
+mod changes;
+mod health;
+mod status;
+mod table;
+mod units;
+
+pub use cache::{cache_stats, locations, purged};
+pub use changes::{applied, history, plan};
+pub use health::health;
+pub use status::{nodes, status};
+
+/// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.
+#[cfg(test)]
+fn check_golden(name: &str, actual: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(format!("{name}.txt"));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(actual, expected, "{} differs; UPDATE_EXPECT=1 rewrites it", path.display());
+}

@@ -1,0 +1,261 @@
+//! The cluster on one screen.
+
+use std::fmt::Write as _;
+
+use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse};
+
+use super::table::Columns;
+use super::units::{bytes, date, percent, span};
+use crate::failure::one_line;
+use crate::output::Style;
+
+/// Days before a certificate's end from which it is warned of.
+const EXPIRY_WARNING_DAYS: i64 = 14;
+/// Most names of a certificate that are shown.
+const MAX_NAMES: usize = 3;
+
+/// Cluster, nodes, upstreams, certificates; then everything that needs somebody.
+pub fn status(response: &StatusResponse, style: Style) -> String {
+    let leader = response.nodes.iter().find(|node| node.node_id == response.leader_id);
+    let leader = match (leader, response.leader_id) {
+        (Some(node), _) => one_line(&node.node),
+        (None, 0) => "none".to_owned(),
+        (None, id) => format!("n{id}"),
+    };
+    let quorum = if response.quorum { "yes" } else { "NO" };
+    let mut text = format!(
+        "cluster {}   revision {}   leader {leader} (term {})   quorum {quorum}   asked {}\n",
+        one_line(&response.cluster_id),
+        response.revision,
+        response.term,
+        one_line(&response.node),
+    );
+    let sections = [
+        node_load(response),
+        upstreams(response),
+        certificates(&response.certificates, style),
+        warnings(response, style),
+    ];
+    for section in sections.into_iter().filter(|section| !section.is_empty()) {
+        let _ = write!(text, "\n{section}");
+    }
+    text
+}
+
+/// Where the nodes are and which part they play.
+pub fn nodes(nodes: &[NodeStatus]) -> String {
+    let mut columns = Columns::new([
+        "NODE", "ID", "ROLE", "STATE", "REGION", "ZONE", "CLUSTER", "ADMIN", "REVISION", "VERSION",
+    ]);
+    for node in nodes {
+        let revision = if node.reported { node.active_revision.to_string() } else { String::new() };
+        columns.row([
+            node.node.clone(),
+            format!("n{}", node.node_id),
+            node.role.clone(),
+            node.state.clone(),
+            node.region.clone(),
+            node.zone.clone(),
+            node.cluster_addr.clone(),
+            node.admin_addr.clone(),
+            revision,
+            node.version.clone(),
+        ]);
+    }
+    columns.text()
+}
+
+fn node_load(response: &StatusResponse) -> String {
+    let mut columns = Columns::new([
+        "NODE", "ROLE", "STATE", "REVISION", "REQUESTS", "OPEN", "CACHED", "MEMORY", "HITS", "UPTIME",
+    ]);
+    for node in &response.nodes {
+        let mut cells = std::array::from_fn(|_| String::new());
+        cells[..3].clone_from_slice(&[node.node.clone(), node.role.clone(), node.state.clone()]);
+        if node.reported {
+            let cache = node.cache.unwrap_or_default();
+            cells[3..].clone_from_slice(&[
+                node.active_revision.to_string(),
+                node.requests.to_string(),
+                node.open_connections.to_string(),
+                cache.objects.to_string(),
+                format!("{} of {}", bytes(cache.bytes), bytes(cache.budget_bytes)),
+                percent(cache.hits, cache.hits + cache.misses + cache.stale),
+                span(node.uptime_seconds),
+            ]);
+        }
+        columns.row::<10>(cells);
+    }
+    columns.text()
+}
+
+fn upstreams(response: &StatusResponse) -> String {
+    let mut columns = Columns::new(["UPSTREAM", "AVAILABLE", "NOTE"]);
+    for upstream in &response.upstreams {
+        let note = if upstream.panic { "panic: health is ignored, all are used" } else { "" };
+        let available = format!("{}/{}", upstream.available, upstream.endpoints);
+        columns.row([upstream.name.clone(), available, note.to_owned()]);
+    }
+    columns.text()
+}
+
+fn certificates(certificates: &[CertificateStatus], style: Style) -> String {
+    let mut columns = Columns::new(["CERTIFICATE", "NAMES", "EXPIRES"]);
+    for certificate in certificates {
+        let mut names = certificate.dns_names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+        if certificate.dns_names.len() > MAX_NAMES {
+            let _ = write!(names, ", … ({})", certificate.dns_names.len());
+        }
+        let expires = format!("{} ({})", date(certificate.not_after_unix), days_left(certificate, style));
+        columns.row([certificate.name.clone(), names, expires]);
+    }
+    columns.text()
+}
+
+fn days_left(certificate: &CertificateStatus, style: Style) -> String {
+    match days_until(certificate, style) {
+        days if days < 0 => "expired".to_owned(),
+        1 => "1 day left".to_owned(),
+        days => format!("{days} days left"),
+    }
+}
+
+fn days_until(certificate: &CertificateStatus, style: Style) -> i64 {
+    let now = i64::try_from(style.now).unwrap_or(i64::MAX);
+    certificate.not_after_unix.saturating_sub(now).div_euclid(86_400)
+}
+
+fn warnings(response: &StatusResponse, style: Style) -> String {
+    let mut text = String::new();
+    if !response.quorum {
+        text.push_str("warning: no quorum: the last-known-good site is served, and nothing can be changed\n");
+    }
+    for node in &response.nodes {
+        let name = one_line(&node.node);
+        if node.state != "alive" && node.state != "left" {
+            let _ = writeln!(text, "warning: {name} is {}", one_line(&node.state));
+        }
+        if !node.refused.is_empty() {
+            let _ =
+                writeln!(text, "warning: {name} refused the newest revision: {}", one_line(&node.refused));
+        } else if node.reported && node.active_revision != response.revision {
+            let _ = writeln!(
+                text,
+                "warning: {name} serves revision {}, not {}",
+                node.active_revision, response.revision
+            );
+        }
+    }
+    let mut versions: Vec<&str> = response.nodes.iter().map(|node| node.version.as_str()).collect();
+    versions.retain(|version| !version.is_empty());
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.len() > 1 {
+        let _ = writeln!(text, "warning: nodes run different versions: {}", one_line(&versions.join(", ")));
+    }
+    for upstream in response.upstreams.iter().filter(|upstream| upstream.available < upstream.endpoints) {
+        let down = upstream.endpoints - upstream.available;
+        let _ = writeln!(
+            text,
+            "warning: upstream {} has {down} of {} endpoints down; see: shoal health {}",
+            one_line(&upstream.name),
+            upstream.endpoints,
+            one_line(&upstream.name)
+        );
+    }
+    for certificate in certificates_ending(&response.certificates, style) {
+        let left = days_left(certificate, style);
+        let _ = writeln!(text, "warning: certificate {}: {left}", one_line(&certificate.name));
+    }
+    text
+}
+
+fn certificates_ending(
+    certificates: &[CertificateStatus],
+    style: Style,
+) -> impl Iterator<Item = &CertificateStatus> {
+    certificates.iter().filter(move |certificate| days_until(certificate, style) <= EXPIRY_WARNING_DAYS)
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::admin::{CacheCounters, UpstreamStatus};
+
+    use super::super::check_golden;
+    use super::*;
+
+    const NOW: u64 = 1_760_000_000;
+
+    fn node(node_id: u64, role: &str) -> NodeStatus {
+        NodeStatus {
+            node_id,
+            node: format!("node{node_id}"),
+            region: "eu".into(),
+            zone: "a".into(),
+            cluster_addr: format!("10.0.0.{node_id}:7400"),
+            admin_addr: format!("10.0.0.{node_id}:7401"),
+            state: "alive".into(),
+            role: role.into(),
+            active_revision: 7,
+            applied_index: 120,
+            version: "0.1.0".into(),
+            uptime_seconds: 7_380,
+            cache: Some(CacheCounters {
+                objects: 300,
+                bytes: 5 << 20,
+                budget_bytes: 256 << 20,
+                hits: 970,
+                misses: 30,
+                ..CacheCounters::default()
+            }),
+            requests: 1_234,
+            open_connections: 12,
+            reported: true,
+            ..NodeStatus::default()
+        }
+    }
+
+    fn healthy() -> StatusResponse {
+        StatusResponse {
+            cluster_id: "0123456789abcdef".into(),
+            node_id: 2,
+            node: "node2".into(),
+            quorum: true,
+            leader_id: 1,
+            term: 3,
+            revision: 7,
+            nodes: vec![node(1, "leader"), node(2, "voter"), node(3, "voter")],
+            certificates: vec![CertificateStatus {
+                name: "shop".into(),
+                dns_names: ["a", "b", "c", "d"].map(|name| format!("{name}.example.com")).to_vec(),
+                not_after_unix: NOW as i64 + 88 * 86_400,
+            }],
+            upstreams: vec![UpstreamStatus { name: "shop".into(), endpoints: 2, available: 2, panic: false }],
+            committed_index: 120,
+        }
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_no_warnings() {
+        let text = status(&healthy(), Style { colour: false, now: NOW });
+        assert!(!text.contains("warning"), "{text}");
+        check_golden("status", &text);
+        check_golden("nodes", &nodes(&healthy().nodes));
+    }
+
+    #[test]
+    fn everything_that_needs_somebody_is_named() {
+        let mut response = healthy();
+        response.quorum = false;
+        response.leader_id = 0;
+        response.nodes[1].active_revision = 6;
+        response.nodes[1].refused = "listener web: address in use".into();
+        response.nodes[0].version = "0.2.0".into();
+        response.nodes[2] =
+            NodeStatus { node_id: 3, node: "node3".into(), state: "dead".into(), ..NodeStatus::default() };
+        response.certificates[0].not_after_unix = NOW as i64 - 10;
+        response.upstreams[0].available = 1;
+        response.upstreams[0].panic = true;
+        check_golden("status_warnings", &status(&response, Style { colour: false, now: NOW }));
+    }
+}

@@ -1,0 +1,93 @@
+//! `shoal apply`: a site becomes the next revision on every node.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use shoal_model::Site;
+use shoal_model::site::KeyForm;
+use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest};
+
+use super::Session;
+use super::author::{author, request_id};
+use crate::client::{Client, NodeArgs};
+use crate::failure::{Exit, Failure};
+use crate::render;
+use crate::site_files::SiteFiles;
+
+/// What `shoal apply` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal apply -f site.yaml
+  shoal apply -f sites/ --check-revision 7 -m 'move the shop to the new hosts'
+
+Objects that the file does not mention stay as they are, unless --prune is given.
+Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active,
+5 not on every live node (which, is printed), 6 no quorum.")]
+pub struct ApplyArgs {
+    /// Site file (YAML or JSON), directory of site files, or - for stdin
+    #[arg(short, long, value_name = "FILE|DIR|-")]
+    file: PathBuf,
+    /// Refuse unless this revision is active [default: whatever is active]
+    #[arg(long, value_name = "N")]
+    check_revision: Option<u64>,
+    /// Remove objects that the file does not mention [default: keep them]
+    #[arg(long)]
+    prune: bool,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    message: String,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl ApplyArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let site = read_checked("apply", &self.file, self.prune, &session.client).await?;
+        let request = ApplyRequest {
+            site_json: site.to_canonical_json(),
+            prune: self.prune,
+            check_revision: self.check_revision,
+            author: author(),
+            message: self.message,
+            request_id: request_id()?,
+            timeout_ms: session.timeout_ms(),
+        };
+        let response = session.client.apply(request).await?;
+        print_applied(&session, &response)
+    }
+}
+
+/// Prints what `apply` and `rollback` answer; the exit says whether every node has it.
+pub(super) fn print_applied(session: &Session, response: &ApplyResponse) -> Result<Exit, Failure> {
+    session.print(response, render::applied)?;
+    let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);
+    Ok(if everywhere { Exit::Done } else { Exit::Unacknowledged })
+}
+
+/// Reads the site for `verb` and checks it here, before any node is bothered with it. A file that is wrong by itself
+/// may still fit what the cluster has: only then the active site is asked for.
+pub(super) async fn read_checked(
+    verb: &str,
+    path: &Path,
+    prune: bool,
+    client: &Client,
+) -> Result<Site, Failure> {
+    let complain = |problems| Failure::site(format!("{verb} {}", path.display()), &problems);
+    let files = SiteFiles::read(path).map_err(complain)?;
+    if let Err(problems) = files.check_alone() {
+        let active = if prune { None } else { active_site(client).await };
+        let Some(active) = active else { return Err(complain(problems)) };
+        files.check_over(&active).map_err(complain)?;
+    }
+    let site = files.with_certificates().map_err(complain)?;
+    debug_assert!(site.certificates.values().all(|certificate| certificate.key_form() != KeyForm::File));
+    Ok(site)
+}
+
+/// The active site, if a node can be reached and has one.
+async fn active_site(client: &Client) -> Option<Site> {
+    let shown = client.show(ShowRequest { revision: 0 }).await.ok()?;
+    Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())
+}

@@ -1,0 +1,112 @@
+//! `shoal get`: the site of a revision, or a part of it.
+
+use clap::Args;
+use serde_json::{Map, Value};
+use shoal_proto::admin::ShowRequest;
+
+use super::Session;
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+use crate::output::{Format, to_json, to_yaml, write_stdout};
+
+/// Kinds of objects, as they stand in a site file.
+const KINDS: [&str; 4] = ["listeners", "certificates", "routes", "upstreams"];
+
+/// What `shoal get` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal get > site.yaml
+  shoal get route/shop
+  shoal get upstreams -r 7 -o json
+
+KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown.")]
+pub struct GetArgs {
+    /// All objects of a kind, or one of them [default: the whole site]
+    #[arg(value_name = "KIND[/NAME]")]
+    object: Option<String>,
+    /// Revision [default: the active one]
+    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    revision: u64,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl GetArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let part = self.object.as_deref().map(Part::parse).transpose()?;
+        let shown = session.client.show(ShowRequest { revision: self.revision }).await?;
+        let unreadable = |error| Failure::new(Exit::Remote, "get", format!("the node sent no site: {error}"));
+        let mut site: Map<String, Value> = serde_json::from_str(&shown.site_json).map_err(unreadable)?;
+        if let Some(part) = part {
+            site = part.of(site, shown.revision)?;
+        }
+        let text = match session.format {
+            Some(Format::Json) => to_json(&site)?,
+            Some(Format::Yaml | Format::Table) | None => to_yaml(&site)?,
+        };
+        write_stdout(&text)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Some objects of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part<'a> {
+    kind: &'static str,
+    name: Option<&'a str>,
+}
+
+impl<'a> Part<'a> {
+    fn parse(text: &'a str) -> Result<Self, Failure> {
+        let (kind, name) = text.split_once('/').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let known = KINDS.into_iter().find(|known| *known == kind || known.strip_suffix('s') == Some(kind));
+        let Some(kind) = known else {
+            let why = format!("{kind:?} is no kind of object; kinds are {}", KINDS.join(", "));
+            return Err(Failure::local("get", why).try_command("shoal get routes"));
+        };
+        Ok(Self { kind, name: name.filter(|name| !name.is_empty()) })
+    }
+
+    fn of(self, mut site: Map<String, Value>, revision: u64) -> Result<Map<String, Value>, Failure> {
+        let mut objects = site.remove(self.kind).unwrap_or_else(|| Value::Object(Map::new()));
+        if let Some(name) = self.name {
+            let one =
+                objects.as_object_mut().and_then(|objects| objects.remove_entry(name)).ok_or_else(|| {
+                    let why =
+                        format!("revision {revision} has no {} {name:?}", self.kind.trim_end_matches('s'));
+                    Failure::local("get", why).try_command(format!("shoal get {}", self.kind))
+                })?;
+            objects = Value::Object(Map::from_iter([one]));
+        }
+        Ok(Map::from_iter([(self.kind.to_owned(), objects)]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(part: &str, expected: Result<Value, &str>) {
+        let Value::Object(site) = json!({ "routes": { "a": 1, "b": 2 }, "upstreams": { "u": 3 } }) else {
+            panic!("it is a map");
+        };
+        let found = Part::parse(part).and_then(|part| part.of(site, 7)).map(Value::Object);
+        assert_eq!(found.map_err(|failure| failure.why), expected.map_err(str::to_owned), "{part}");
+    }
+
+    #[test]
+    fn a_part_is_a_site_too() {
+        check("routes", Ok(json!({ "routes": { "a": 1, "b": 2 } })));
+        check("route/b", Ok(json!({ "routes": { "b": 2 } })));
+        check("listeners", Ok(json!({ "listeners": {} })));
+        check("route/c", Err("revision 7 has no route \"c\""));
+        check(
+            "backends",
+            Err("\"backends\" is no kind of object; kinds are listeners, certificates, routes, upstreams"),
+        );
+    }
+}

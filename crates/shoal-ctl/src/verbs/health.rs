@@ -1,0 +1,32 @@
+//! `shoal health`: every endpoint, and who says what of it.
+
+use clap::Args;
+use shoal_proto::admin::HealthRequest;
+
+use super::Session;
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+use crate::render;
+
+/// What `shoal health` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal health
+  shoal health shop")]
+pub struct HealthArgs {
+    /// One upstream [default: all]
+    #[arg(value_name = "UPSTREAM", default_value = "", hide_default_value = true)]
+    upstream: String,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl HealthArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let response = session.client.health(HealthRequest { upstream: self.upstream }).await?;
+        session.print(&response, |response| render::health(response, session.style))?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,112 @@
+//! What can be asked of a cluster; a file per noun.
+
+mod apply;
+mod author;
+mod cache;
+mod config;
+mod get;
+mod health;
+mod history;
+mod node;
+mod plan;
+mod rollback;
+mod status;
+mod token;
+mod validate;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::client::{Client, NodeArgs};
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Format, Style};
+
+/// The operator's verbs. Any node takes any of them.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// Make a site file the next revision, and wait until every live node serves it
+    Apply(apply::ApplyArgs),
+    /// Show what applying a site file would change, by object and field
+    Plan(plan::PlanArgs),
+    /// Check a site file without asking any node
+    Validate(validate::ValidateArgs),
+    /// Print the site, or some of its objects, as a site file
+    Get(get::GetArgs),
+    /// List revisions, newest first: who made them, when and why
+    History(history::HistoryArgs),
+    /// Make the content of an old revision the next revision
+    Rollback(rollback::RollbackArgs),
+    /// Show the cluster on one screen: leader, nodes, upstreams, certificates, warnings
+    Status(status::StatusArgs),
+    /// Look at the nodes of the cluster
+    Node(node::NodeVerb),
+    /// Show every endpoint: available or not, which node says so, since when and why
+    Health(health::HealthArgs),
+    /// Count, find and forget cached objects
+    Cache(cache::CacheVerb),
+    /// Let new nodes into the cluster
+    Token(token::TokenVerb),
+    /// Describe the site file
+    Config(config::ConfigVerb),
+}
+
+/// What a verb works with: the way to the cluster, and how answers are printed.
+struct Session {
+    client: Client,
+    format: Option<Format>,
+    style: Style,
+}
+
+impl Session {
+    fn open(node: NodeArgs, root: NodeArgs) -> Result<Self, Failure> {
+        let node = node.over(root).or_environment(|name| std::env::var(name).ok());
+        Ok(Self { client: node.client()?, format: node.output, style: Style::of_stdout() })
+    }
+
+    fn timeout_ms(&self) -> u32 {
+        u32::try_from(self.client.deadline().as_millis()).unwrap_or(u32::MAX)
+    }
+
+    /// Prints `answer` as data or, by default, as `render` shows it.
+    fn print<T: Serialize>(&self, answer: &T, render: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        output::print(self.format.unwrap_or(Format::Table), answer, render)
+    }
+}
+
+/// The format an error is printed in, before anything else is known.
+impl Verb {
+    /// The `-o` of this verb, if it was given.
+    pub fn format(&self) -> Option<Format> {
+        let node = match self {
+            Self::Apply(args) => &args.node,
+            Self::Plan(args) => &args.node,
+            Self::Get(args) => &args.node,
+            Self::History(args) => &args.node,
+            Self::Rollback(args) => &args.node,
+            Self::Status(args) => &args.node,
+            Self::Node(verb) => verb.node_args(),
+            Self::Health(args) => &args.node,
+            Self::Cache(verb) => verb.node_args(),
+            Self::Token(verb) => verb.node_args(),
+            Self::Validate(_) | Self::Config(_) => return None,
+        };
+        node.output
+    }
+}
+
+pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
+    match verb {
+        Verb::Apply(args) => args.run(root).await,
+        Verb::Plan(args) => args.run(root).await,
+        Verb::Validate(args) => args.run(),
+        Verb::Get(args) => args.run(root).await,
+        Verb::History(args) => args.run(root).await,
+        Verb::Rollback(args) => args.run(root).await,
+        Verb::Status(args) => args.run(root).await,
+        Verb::Node(verb) => verb.run(root).await,
+        Verb::Health(args) => args.run(root).await,
+        Verb::Cache(verb) => verb.run(root).await,
+        Verb::Token(verb) => verb.run(root).await,
+        Verb::Config(verb) => verb.run(),
+    }
+}

@@ -1,0 +1,42 @@
+//! `shoal plan`: what `apply` would change.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use shoal_proto::admin::PlanRequest;
+
+use super::Session;
+use super::apply::read_checked;
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+use crate::render;
+
+/// What `shoal plan` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal plan -f site.yaml
+  shoal plan -f site.yaml --prune -o json
+
+Exit codes: 0 no difference, 3 differences, 1 bad site, 2 node failed.")]
+pub struct PlanArgs {
+    /// Site file (YAML or JSON), directory of site files, or - for stdin
+    #[arg(short, long, value_name = "FILE|DIR|-")]
+    file: PathBuf,
+    /// Show objects that the file does not mention as removed [default: keep them]
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl PlanArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let site = read_checked("plan", &self.file, self.prune, &session.client).await?;
+        let request = PlanRequest { site_json: site.to_canonical_json(), prune: self.prune };
+        let response = session.client.plan(request).await?;
+        session.print(&response, |response| render::plan(response, session.style))?;
+        Ok(if response.changes.is_empty() { Exit::Done } else { Exit::Differences })
+    }
+}

@@ -1,0 +1,67 @@
+//! `shoal rollback`: the content of an old revision becomes the next one.
+
+use clap::Args;
+use shoal_proto::admin::{HistoryRequest, RollbackRequest};
+
+use super::Session;
+use super::apply::print_applied;
+use super::author::{author, request_id};
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+
+/// What `shoal rollback` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal rollback
+  shoal rollback --to-revision 7 -m 'the new hosts are too slow'
+
+Nothing is erased: a rollback is a new revision. Exit codes are those of `shoal apply`.")]
+pub struct RollbackArgs {
+    /// Revision whose content is wanted [default: the one before the active one]
+    #[arg(long, value_name = "N")]
+    to_revision: Option<u64>,
+    /// Refuse unless this revision is active [default: the one that was active when the verb began]
+    #[arg(long, value_name = "N")]
+    check_revision: Option<u64>,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    message: String,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl RollbackArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let (to_revision, check_revision) = match self.to_revision {
+            Some(to_revision) => (to_revision, self.check_revision),
+            None => {
+                let (previous, active) = previous_revision(&session).await?;
+                // "The one before" is only right as long as nobody else applies meanwhile.
+                (previous, self.check_revision.or(Some(active)))
+            }
+        };
+        let request = RollbackRequest {
+            to_revision,
+            check_revision,
+            author: author(),
+            message: self.message,
+            request_id: request_id()?,
+            timeout_ms: session.timeout_ms(),
+        };
+        let response = session.client.rollback(request).await?;
+        print_applied(&session, &response)
+    }
+}
+
+/// The revision before the active one, and the active one.
+async fn previous_revision(session: &Session) -> Result<(u64, u64), Failure> {
+    let history = session.client.history(HistoryRequest { limit: 2 }).await?;
+    let revisions: Vec<u64> = history.revisions.iter().map(|info| info.revision).collect();
+    match revisions[..] {
+        [active, previous, ..] => Ok((previous, active)),
+        _ => Err(Failure::local("rollback", "there is no revision before the active one")
+            .try_command("shoal history")),
+    }
+}

@@ -1,0 +1,28 @@
+//! `shoal status`: the cluster on one screen.
+
+use clap::Args;
+
+use super::Session;
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+use crate::render;
+
+/// What `shoal status` takes.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal status
+  shoal --socket /var/lib/shoal/admin.sock status -o json")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl StatusArgs {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+        let session = Session::open(self.node, root)?;
+        let response = session.client.status().await?;
+        session.print(&response, |response| render::status(response, session.style))?;
+        Ok(Exit::Done)
+    }
+}
