@@ -1,12 +1,15 @@
 //! Who the other nodes are and what they say: identity, gossip, peer channels.
 
 pub mod channel;
+pub mod gossip;
+pub mod health;
 pub mod identity;
 pub mod join;
 pub mod tls;
 pub mod view;
 
 pub use channel::{Lane, PeerChannel, Peers};
+pub use gossip::{Gossip, GossipSettings};
 pub use identity::{Identity, inspect_certificate};
 pub use join::Token;
 pub use view::{ClusterView, EndpointState, NodeState, NodeView};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use shoal_model::{EndpointId, NodeId};
-use shoal_policy::health::Availability;
+use shoal_policy::health::{Availability, CHECKERS_PER_ENDPOINT, Candidate, assign};
 
 /// What this node knows of the cluster now. Immutable: a change is a new view and one pointer swap.
 /// A request reads exactly this and the ConfigView.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
     /// This node.
     pub local: NodeId,
@@ -84,6 +84,15 @@ impl ClusterView {
     /// The member with this id.
     pub fn node(&self, id: NodeId) -> Option<&NodeView> {
         self.nodes.binary_search_by_key(&id, |node| node.id).ok().map(|n| &self.nodes[n])
+    }
+
+    /// The nodes that check `endpoint` for this node's region, this node perhaps among them. Every node of the region with
+    /// the same [`ClusterView::placement_id`] computes the same.
+    pub fn checkers(&self, endpoint: EndpointId) -> Vec<NodeId> {
+        let region = self.node(self.local).map(|node| &node.region);
+        let here = self.nodes.iter().filter(|node| node.is_serving() && Some(&node.region) == region);
+        let candidates: Vec<_> = here.map(|node| Candidate { id: node.id, zone: &node.zone }).collect();
+        assign(endpoint, &candidates, CHECKERS_PER_ENDPOINT)
     }
 
     /// Whether an endpoint may be used, as all checkers together say. Nobody saying anything means up.

@@ -1,0 +1,142 @@
+//! The keys a node gossips of itself, and how they are read from others.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use shoal_policy::health::{SHARDS, Shard};
+
+use crate::view::NodeState;
+
+pub(super) const NAME: &str = "name";
+pub(super) const ADMIN: &str = "admin";
+pub(super) const REGION: &str = "region";
+pub(super) const ZONE: &str = "zone";
+pub(super) const STATE: &str = "state";
+pub(super) const LOAD: &str = "load";
+pub(super) const REVISION: &str = "revision";
+pub(super) const APPLIED: &str = "applied";
+pub(super) const VERSION: &str = "version";
+pub(super) const HEALTH_VIEW: &str = "h/view";
+pub(super) const HEALTH_SHARDS: [&str; SHARDS] = ["h/0", "h/1", "h/2", "h/3", "h/4", "h/5", "h/6", "h/7"];
+
+/// Longest name, address or version that is believed, bytes.
+const MAX_TEXT: usize = 256;
+
+/// What this node says of itself.
+pub(super) type OwnKeys = BTreeMap<&'static str, String>;
+
+/// Text of another node, cut to a sane length.
+pub(super) fn text(value: Option<&str>) -> &str {
+    let value = value.unwrap_or_default();
+    &value[..value.floor_char_boundary(MAX_TEXT)]
+}
+
+pub(super) fn number<T: std::str::FromStr + Default>(value: Option<&str>) -> T {
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+pub(super) const fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Joining => "joining",
+        NodeState::Ready => "ready",
+        NodeState::Draining => "draining",
+        NodeState::Left => "left",
+    }
+}
+
+/// A state of a later version is one in which a node owns nothing.
+pub(super) fn state(value: Option<&str>) -> NodeState {
+    match value {
+        Some("ready") => NodeState::Ready,
+        Some("draining") => NodeState::Draining,
+        Some("left") => NodeState::Left,
+        Some(_) | None => NodeState::Joining,
+    }
+}
+
+/// Requests in flight, three significant bits: the key must not change with every request.
+pub(super) const fn coarse(load: u32) -> u32 {
+    let bits = u32::BITS - load.leading_zeros();
+    if bits <= 3 { load } else { (load >> (bits - 3)) << (bits - 3) }
+}
+
+/// `h/view`: the placement the author has checked all its endpoints under, and a beat that shows it still checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HealthView {
+    /// `None` = it has not come round yet.
+    pub(super) checked_through: Option<u64>,
+    pub(super) beat: u64,
+}
+
+impl HealthView {
+    pub(super) fn encode(self) -> String {
+        let mut text = String::new();
+        if let Some(placement_id) = self.checked_through {
+            let written = write!(text, "{placement_id:016x}");
+            written.expect("writing to a string does not fail");
+        }
+        text.push('.');
+        text.push_str(&self.beat.to_string());
+        text
+    }
+
+    pub(super) fn decode(text: &str) -> Option<Self> {
+        let (checked_through, beat) = text.split_once('.')?;
+        let checked_through = match checked_through {
+            "" => None,
+            hex => Some(u64::from_str_radix(hex, 16).ok()?),
+        };
+        Some(Self { checked_through, beat: beat.parse().ok()? })
+    }
+}
+
+/// All shards of an author; `None` = one that cannot be read, of which nothing follows.
+pub(super) fn shards<'a>(value: impl Fn(&str) -> Option<&'a str>) -> [Option<Shard>; SHARDS] {
+    HEALTH_SHARDS.map(|key| Shard::decode(value(key).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_views_are_read_back() {
+        let check = |checked_through, beat, expected: &str| {
+            let view = HealthView { checked_through, beat };
+            assert_eq!(view.encode(), expected);
+            assert_eq!(HealthView::decode(expected), Some(view));
+        };
+        check(None, 0, ".0");
+        check(Some(0xab), 7, "00000000000000ab.7");
+        for garbage in ["", "x.1", "1", "1.", "1.x"] {
+            assert_eq!(HealthView::decode(garbage), None, "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn load_is_coarse() {
+        let check = |load, expected| assert_eq!(coarse(load), expected, "{load}");
+        check(0, 0);
+        check(7, 7);
+        check(8, 8);
+        check(9, 8);
+        check(1000, 896);
+        check(u32::MAX, 0xE000_0000);
+    }
+
+    #[test]
+    fn every_state_is_read_back() {
+        for each in [NodeState::Joining, NodeState::Ready, NodeState::Draining, NodeState::Left] {
+            assert_eq!(state(Some(state_name(each))), each);
+        }
+        assert_eq!(state(Some("levitating")), NodeState::Joining);
+        assert_eq!(state(None), NodeState::Joining);
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(text(Some(&"é".repeat(200))).len(), 256);
+        assert_eq!(text(Some(&format!("x{}", "é".repeat(200)))).len(), 255);
+        assert_eq!(text(None), "");
+    }
+}

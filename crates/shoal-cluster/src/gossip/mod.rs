@@ -1,0 +1,291 @@
+//! The gossip: what every node says of itself reaches every other within a second, without anybody in charge.
+
+mod fold;
+mod guard;
+mod keys;
+mod replay;
+mod run;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use shoal_model::{ClusterId, EndpointId, NodeId};
+use shoal_policy::health::{Fact, encode_shards};
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{Author, FACT_REFRESH, Opinion, Placements, Round};
+use crate::identity::{ClusterSecret, Identity};
+use crate::view::{ClusterView, NodeState};
+use keys::{HealthView, OwnKeys};
+
+pub use transport::WireCounters;
+
+/// Members that are remembered, at most: far above what one ring can hold.
+const MAX_MEMBERS: usize = 1000;
+
+/// How this node takes part.
+#[derive(Clone, Debug)]
+pub struct GossipSettings {
+    /// Which cluster.
+    pub cluster_id: ClusterId,
+    /// Raised by recovery: nodes of a lower one are not heard.
+    pub cluster_epoch: u64,
+    /// Seals what is sent.
+    pub secret: ClusterSecret,
+    /// Who this node is.
+    pub node_id: NodeId,
+    /// Its `--name`.
+    pub name: String,
+    /// Where it receives, UDP. Port 0 = any, see [`Gossip::local_addr`].
+    pub listen: SocketAddr,
+    /// Where others reach it, if that is another address.
+    pub advertise: Option<SocketAddr>,
+    /// Where operators reach it.
+    pub admin_addr: String,
+    /// Its `--region`.
+    pub region: String,
+    /// Its `--zone`.
+    pub zone: String,
+    /// Its version.
+    pub version: String,
+    /// Whom to talk to first.
+    pub seeds: Vec<SocketAddr>,
+    /// How often.
+    pub timing: GossipTiming,
+}
+
+impl GossipSettings {
+    /// For this node, with everything else at its default.
+    pub fn of(identity: &Identity, listen: SocketAddr) -> Self {
+        Self {
+            cluster_id: identity.cluster_id,
+            cluster_epoch: 0,
+            secret: identity.secret.clone(),
+            node_id: identity.node_id,
+            name: identity.name.clone(),
+            listen,
+            advertise: None,
+            admin_addr: String::new(),
+            region: String::new(),
+            zone: String::new(),
+            version: String::new(),
+            seeds: Vec::new(),
+            timing: GossipTiming::default(),
+        }
+    }
+}
+
+/// How fast the gossip is. A death is noticed after about 8 mean gaps between signs of life.
+#[derive(Clone, Copy, Debug)]
+pub struct GossipTiming {
+    /// From one round to the next.
+    pub interval: Duration,
+    /// What the gaps are taken to be before any was measured.
+    pub initial_interval: Duration,
+    /// Gaps that long × this are a death.
+    pub phi_threshold: f64,
+}
+
+impl Default for GossipTiming {
+    fn default() -> Self {
+        let interval = Duration::from_millis(500);
+        Self { interval, initial_interval: interval, phi_threshold: 8.0 }
+    }
+}
+
+/// The gossip cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot receive gossip on {listen}/udp: {source}")]
+pub struct GossipError {
+    listen: SocketAddr,
+    source: std::io::Error,
+}
+
+/// This node's part in the gossip. It ends when this is dropped.
+pub struct Gossip {
+    shared: Arc<Shared>,
+    local_addr: SocketAddr,
+    interval: Duration,
+    stop: CancellationToken,
+}
+
+/// What the running gossip and its handle share. Locks are never held across an await.
+struct Shared {
+    own: Mutex<OwnKeys>,
+    members: Mutex<Option<BTreeMap<NodeId, SocketAddr>>>,
+    /// Something of the above has changed, or another node's keys have.
+    wake: Notify,
+    view: Arc<ArcSwap<ClusterView>>,
+    changes: watch::Sender<Arc<ClusterView>>,
+    health: Mutex<HealthState>,
+    wire: Arc<WireCounters>,
+}
+
+/// What the last round knew of facts, for [`Gossip::opinions`].
+#[derive(Default)]
+struct HealthState {
+    authors: Vec<Author>,
+    placements: Placements,
+    fresh_for: Duration,
+}
+
+impl Gossip {
+    /// Starts on the current tokio runtime. The first view has this node in it, in the state `joining`.
+    pub async fn start(settings: GossipSettings) -> Result<Self, GossipError> {
+        let failed = |source| GossipError { listen: settings.listen, source };
+        let socket = UdpSocket::bind(settings.listen).await.map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        let interval = settings.timing.interval;
+        let (changes, _) = watch::channel(Arc::default());
+        let shared = Arc::new(Shared {
+            own: Mutex::new(own_keys(&settings)),
+            members: Mutex::new(None),
+            wake: Notify::new(),
+            view: Arc::default(),
+            changes,
+            health: Mutex::default(),
+            wire: Arc::default(),
+        });
+        let stop = CancellationToken::new();
+        let advertise = settings.advertise.unwrap_or(local_addr);
+        let runner = run::Runner::new(settings, advertise, Arc::new(socket), shared.clone());
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = runner.run() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(Self { shared, local_addr, interval, stop })
+    }
+
+    /// Where this node receives.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What is known of the cluster, always the latest.
+    pub fn view(&self) -> &Arc<ArcSwap<ClusterView>> {
+        &self.shared.view
+    }
+
+    /// Every new view. Slow readers miss those in between.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.shared.changes.subscribe()
+    }
+
+    /// The nodes of the log's table, with their cluster addresses: others are ignored from now on, and these are called
+    /// again and again while they are silent.
+    pub fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
+        let members = members.into_iter().take(MAX_MEMBERS).collect();
+        *self.shared.members.lock().unwrap_or_else(PoisonError::into_inner) = Some(members);
+        self.shared.wake.notify_one();
+    }
+
+    /// What this node is doing.
+    pub fn set_state(&self, state: NodeState) {
+        self.set_own(keys::STATE, keys::state_name(state).to_owned());
+    }
+
+    /// Requests in flight. Told in coarse steps; call it once a second at most.
+    pub fn set_load(&self, requests: u32) {
+        self.set_own(keys::LOAD, keys::coarse(requests).to_string());
+    }
+
+    /// The revision this node serves.
+    pub fn set_active_revision(&self, revision: u64) {
+        self.set_own(keys::REVISION, revision.to_string());
+    }
+
+    /// The log index this node has applied.
+    pub fn set_applied_index(&self, index: u64) {
+        self.set_own(keys::APPLIED, index.to_string());
+    }
+
+    /// What this node's checks and traffic found, exceptions only; what is not among `facts` is fine. Once every
+    /// endpoint this node checks under [`ClusterView::placement_id`] has a verdict, `checked_through` says so; until then
+    /// it is `None`, and what was said before stands.
+    ///
+    /// To be called at each change and at least every [`FACT_REFRESH`]: a checker that stops calling is soon not believed.
+    pub fn publish_facts(&self, facts: impl IntoIterator<Item = Fact>, checked_through: Option<u64>) {
+        let shards = encode_shards(facts);
+        let beat = transport::unix_ms() / 1000 / FACT_REFRESH.as_secs();
+        self.shared.with_own(|own| {
+            let before = own.get(keys::HEALTH_VIEW).and_then(|text| HealthView::decode(text));
+            let checked_through = checked_through.or(before.unwrap_or_default().checked_through);
+            own.insert(keys::HEALTH_VIEW, HealthView { checked_through, beat }.encode());
+            for (key, shard) in keys::HEALTH_SHARDS.into_iter().zip(shards) {
+                // An absent key needs no deletion marker: an empty one says the same.
+                if !shard.is_empty() || own.contains_key(key) {
+                    own.insert(key, shard);
+                }
+            }
+        });
+    }
+
+    /// Who says what of an endpoint, and since when.
+    pub fn opinions(&self, endpoint: EndpointId) -> Vec<Opinion> {
+        let health = self.shared.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = Round {
+            authors: &health.authors,
+            placements: &health.placements,
+            fresh_for: health.fresh_for,
+            settled: true,
+            now_unix: 0,
+        };
+        round.opinions(endpoint)
+    }
+
+    /// What the wire has seen.
+    pub fn wire(&self) -> &WireCounters {
+        &self.shared.wire
+    }
+
+    /// Says goodbye, and stops once the others had time to hear it.
+    pub async fn leave(&self) {
+        self.set_state(NodeState::Left);
+        tokio::time::sleep(3 * self.interval).await;
+        self.stop.cancel();
+    }
+
+    fn set_own(&self, key: &'static str, value: String) {
+        self.shared.with_own(|own| {
+            own.insert(key, value);
+        });
+    }
+}
+
+impl Drop for Gossip {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Shared {
+    fn with_own(&self, change: impl FnOnce(&mut OwnKeys)) {
+        change(&mut self.own.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_one();
+    }
+}
+
+fn own_keys(settings: &GossipSettings) -> OwnKeys {
+    [
+        (keys::NAME, settings.name.as_str()),
+        (keys::ADMIN, &settings.admin_addr),
+        (keys::REGION, &settings.region),
+        (keys::ZONE, &settings.zone),
+        (keys::VERSION, &settings.version),
+        (keys::STATE, keys::state_name(NodeState::Joining)),
+    ]
+    .map(|(key, value)| (key, value.to_owned()))
+    .into()
+}

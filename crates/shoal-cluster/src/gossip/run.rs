@@ -1,0 +1,287 @@
+//! The running gossip: one generation of chitchat after the other, folded into views.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
+use shoal_model::NodeId;
+use tokio::net::UdpSocket;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::fold::{Folded, Folder, Report, Row};
+use super::transport::{SealedTransport, unix_ms};
+use super::{GossipSettings, HealthState, Shared, keys};
+
+/// The dead are forgotten after this long; their earlier generations count against the size of messages for half of it.
+const GRACE_PERIOD: Duration = Duration::from_secs(15 * 60);
+/// Gaps between signs of life that are remembered per node.
+const SAMPLES: usize = 1000;
+/// Longer gaps say nothing about the usual ones.
+const MAX_SAMPLE: Duration = Duration::from_secs(10);
+/// Rounds of gossip between two calls to members that are silent.
+const RECONTACT_ROUNDS: u32 = 10;
+/// Silent members called at once.
+const MAX_RECONTACTS: usize = 8;
+/// Pause before the gossip starts again after it ended by itself.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+
+/// Keeps the gossip going for as long as it is polled.
+pub(super) struct Runner {
+    settings: GossipSettings,
+    advertise: SocketAddr,
+    socket: Arc<UdpSocket>,
+    shared: Arc<Shared>,
+    folder: Folder,
+    generation: u64,
+    recontacted: usize,
+    received_before: u64,
+}
+
+/// Why a round is due.
+enum Due {
+    /// Something has changed, or some time has passed.
+    Round,
+    /// Silent members are to be called.
+    Recontact,
+    /// The gossip ended by itself.
+    Ended(String),
+}
+
+impl Runner {
+    pub(super) fn new(
+        settings: GossipSettings,
+        advertise: SocketAddr,
+        socket: Arc<UdpSocket>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let folder = Folder::new(settings.node_id, settings.timing.interval);
+        let mut runner = Self {
+            settings,
+            advertise,
+            socket,
+            shared,
+            folder,
+            generation: 0,
+            recontacted: 0,
+            received_before: 0,
+        };
+        runner.publish_own();
+        runner
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let reason = self.run_generation().await;
+            tracing::error!(reason, "the gossip ended by itself and starts again");
+            sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    /// Runs until the gossip ends by itself, and tells why it did.
+    async fn run_generation(&mut self) -> String {
+        // It must rise with every start, even when the clock was set back while we ran.
+        self.generation = (unix_ms() * 1_000_000).max(self.generation + 1);
+        let transport = self.transport();
+        let handle = match spawn_chitchat(self.chitchat_config(), Vec::new(), &transport).await {
+            Ok(handle) => handle,
+            Err(error) => return error.to_string(),
+        };
+        let shared = self.shared.clone();
+        let watch_keys = |chitchat: &mut Chitchat| {
+            let shared = shared.clone();
+            chitchat.subscribe_event("", move |_| shared.wake.notify_one())
+        };
+        let _subscription = handle.with_chitchat(watch_keys).await;
+        let period = self.settings.timing.interval;
+        let mut tick = interval(period / 2);
+        let mut recontact = interval(RECONTACT_ROUNDS * period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        recontact.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ended = pin!(ended(&handle));
+        let mut last_round = Instant::now();
+        loop {
+            let due = tokio::select! {
+                reason = &mut ended => Due::Ended(reason),
+                () = self.shared.wake.notified() => Due::Round,
+                _ = tick.tick() => Due::Round,
+                _ = recontact.tick() => Due::Recontact,
+            };
+            match due {
+                Due::Ended(reason) => return reason,
+                Due::Recontact => self.recontact(&handle),
+                Due::Round => {
+                    let now = Instant::now();
+                    if now.duration_since(last_round) > 2 * period {
+                        self.folder.stalled(now);
+                    }
+                    last_round = now;
+                    self.round(&handle).await;
+                    // Changes come in bursts: they are folded together.
+                    sleep(period / 20).await;
+                }
+            }
+        }
+    }
+
+    fn transport(&self) -> SealedTransport {
+        SealedTransport {
+            socket: self.socket.clone(),
+            secret: self.settings.secret.clone(),
+            ring: self.ring(),
+            node: self.settings.node_id.0,
+            generation: self.generation,
+            counters: self.shared.wire.clone(),
+        }
+    }
+
+    fn ring(&self) -> String {
+        format!("{}/{}", self.settings.cluster_id, self.settings.cluster_epoch)
+    }
+
+    fn chitchat_config(&self) -> ChitchatConfig {
+        let timing = self.settings.timing;
+        let detector = FailureDetectorConfig::new(
+            timing.phi_threshold,
+            SAMPLES,
+            MAX_SAMPLE,
+            timing.initial_interval,
+            GRACE_PERIOD,
+        );
+        let id = self.settings.node_id.to_string();
+        ChitchatConfig {
+            chitchat_id: ChitchatId::new(id, self.generation, self.advertise),
+            cluster_id: self.ring(),
+            gossip_interval: timing.interval,
+            listen_addr: self.settings.listen,
+            seed_nodes: self.settings.seeds.iter().map(SocketAddr::to_string).collect(),
+            failure_detector_config: detector,
+            marked_for_deletion_grace_period: GRACE_PERIOD,
+            catchup_callback: None,
+            extra_liveness_predicate: None,
+        }
+    }
+
+    /// Says what is new of this node, hears what is new of others, and publishes what follows.
+    async fn round(&mut self, handle: &ChitchatHandle) {
+        let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let local = self.settings.node_id;
+        let mut reports = Vec::new();
+        handle
+            .with_chitchat(|chitchat| {
+                for (key, value) in &own {
+                    chitchat.self_node_state().set(key, value);
+                }
+                reports = read_reports(chitchat, local);
+            })
+            .await;
+        let folded = self.fold(reports);
+        if folded.mass_death {
+            tracing::warn!(
+                "more than half of the other nodes fell silent at once: keeping the last view for a while"
+            );
+            self.recontact(handle);
+        }
+        self.publish(folded);
+    }
+
+    /// The first view, before anything is sent.
+    fn publish_own(&mut self) {
+        let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let value = |key: &str| own.get(key).map(String::as_str);
+        let report = Report::read(&Row {
+            id: self.settings.node_id,
+            generation: 0,
+            address: self.advertise,
+            heard: true,
+            value: &value,
+        });
+        let folded = self.fold(vec![report]);
+        self.publish(folded);
+    }
+
+    fn fold(&mut self, reports: Vec<Report>) -> Folded {
+        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let members: Option<BTreeSet<_>> = members.as_ref().map(|members| members.keys().copied().collect());
+        self.folder.fold(reports, members.as_ref(), Instant::now(), unix_ms() / 1000)
+    }
+
+    fn publish(&self, folded: Folded) {
+        let health = HealthState {
+            authors: folded.authors,
+            placements: self.folder.placements.clone(),
+            fresh_for: self.folder.fresh_for(),
+        };
+        *self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
+        if *self.shared.view.load_full() != folded.view {
+            let view = Arc::new(folded.view);
+            self.shared.view.store(view.clone());
+            self.shared.changes.send_replace(view);
+        }
+    }
+
+    /// Calls members that are silent: after a partition has healed, the gossip itself rarely would.
+    fn recontact(&mut self, handle: &ChitchatHandle) {
+        let view = self.shared.view.load_full();
+        let members =
+            self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
+        let is_silent = |(id, _): &(NodeId, SocketAddr)| {
+            *id != view.local && view.node(*id).is_none_or(|node| !node.alive)
+        };
+        let silent: Vec<_> = members.into_iter().filter(is_silent).collect();
+        for place in 0..silent.len().min(MAX_RECONTACTS) {
+            let (_, address) = silent[(self.recontacted + place) % silent.len()];
+            // It fails only when the gossip has ended, which is noticed elsewhere.
+            let _ = handle.gossip(address);
+        }
+        self.recontacted = self.recontacted.wrapping_add(MAX_RECONTACTS);
+        let received = self.shared.wire.received.load(Ordering::Relaxed);
+        let others_alive = view.nodes.iter().any(|node| node.alive && node.id != view.local);
+        if others_alive && received == self.received_before {
+            tracing::warn!(
+                rounds = RECONTACT_ROUNDS,
+                "no gossip was heard from nodes that are held to be alive"
+            );
+        }
+        self.received_before = received;
+    }
+}
+
+fn ended(handle: &ChitchatHandle) -> impl Future<Output = String> + use<> {
+    let terminated = handle.termination_watcher();
+    async move {
+        match terminated.await {
+            Ok(()) => "it was shut down".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+/// Every generation of every node but earlier ones of this node, as far as something is known of it.
+fn read_reports(chitchat: &Chitchat, local: NodeId) -> Vec<Report> {
+    let live: BTreeSet<_> = chitchat.live_nodes().collect();
+    let read = |(chitchat_id, state): (&ChitchatId, &chitchat::NodeState)| {
+        let id = node_id(&chitchat_id.node_id)?;
+        let of_earlier_self = id == local && chitchat_id != chitchat.self_chitchat_id();
+        if of_earlier_self || !state.contains_key(keys::NAME) {
+            return None;
+        }
+        let value = |key: &str| state.get(key);
+        Some(Report::read(&Row {
+            id,
+            generation: chitchat_id.generation_id,
+            address: chitchat_id.gossip_advertise_addr,
+            heard: live.contains(chitchat_id),
+            value: &value,
+        }))
+    };
+    chitchat.node_states().iter().filter_map(read).collect()
+}
+
+fn node_id(text: &str) -> Option<NodeId> {
+    text.starts_with('n').then(|| text.parse().ok()).flatten()
+}

@@ -1,0 +1,362 @@
+//! Sealed datagrams: who is not of the cluster can neither read, write nor repeat them.
+//!
+//! ```text
+//! 1 version | 1 part | 8 sender | 8 generation | 8 counter | 8 unix ms | AES-256-GCM(payload) + 16 tag
+//! ```
+//! Each generation of each sender has its own key, derived from the cluster's secret, so that the counter alone is a
+//! nonce that never repeats. The header and the ring's name are authenticated with the payload.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use rustc_hash::FxHashMap;
+
+use super::replay::ReplayWindow;
+use crate::identity::{ClusterSecret, Purpose};
+
+/// First byte of every datagram.
+const VERSION: u8 = 1;
+/// Bytes before the payload.
+const HEADER_BYTES: usize = 34;
+/// Bytes after it.
+const TAG_BYTES: usize = 16;
+/// Largest UDP payload over IPv4.
+pub(super) const MAX_DATAGRAM: usize = 65_507;
+/// What fits into one datagram.
+const MAX_PART: usize = MAX_DATAGRAM - HEADER_BYTES - TAG_BYTES;
+/// Largest message: the gossip fills whole datagrams and leaves no room for our header, so that it may need two.
+pub(super) const MAX_MESSAGE: usize = 2 * MAX_PART;
+/// How far the clocks of two nodes may differ, milliseconds.
+const MAX_SKEW_MS: u64 = 5 * 60 * 1000;
+/// Generations of senders that are remembered at once; the one unheard for longest gives way.
+const MAX_SENDERS: usize = 1024;
+
+/// A message is too large to be sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a gossip message of {0} bytes exceeds {MAX_MESSAGE}")]
+pub(super) struct Oversized(usize);
+
+/// Why a datagram was dropped. Nothing is ever answered to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Not ours, not from this cluster, or damaged.
+    Unauthentic,
+    /// Authentic, but its time is too far from ours.
+    Skewed,
+    /// Authentic, but seen before.
+    Replayed,
+    /// Our own, sent back to us.
+    Reflected,
+    /// The other half of the message is missing.
+    Partial,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    First,
+    Second,
+}
+
+struct Header {
+    part: Part,
+    sender: u64,
+    generation: u64,
+    counter: u64,
+    at_ms: u64,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[0] = VERSION;
+        bytes[1] = match self.part {
+            Part::Whole => 0,
+            Part::First => 1,
+            Part::Second => 2,
+        };
+        for (place, field) in [self.sender, self.generation, self.counter, self.at_ms].iter().enumerate() {
+            bytes[2 + place * 8..10 + place * 8].copy_from_slice(&field.to_be_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let part = match (bytes[0], bytes[1]) {
+            (VERSION, 0) => Part::Whole,
+            (VERSION, 1) => Part::First,
+            (VERSION, 2) => Part::Second,
+            _ => return None,
+        };
+        let field = |place: usize| {
+            let field = bytes[2 + place * 8..].first_chunk::<8>();
+            u64::from_be_bytes(*field.expect("the header has room for four fields"))
+        };
+        Some(Self { part, sender: field(0), generation: field(1), counter: field(2), at_ms: field(3) })
+    }
+}
+
+/// What is authenticated beside the payload.
+fn associated(header: &[u8], ring: &str) -> Vec<u8> {
+    [header, ring.as_bytes()].concat()
+}
+
+fn generation_key(secret: &ClusterSecret, sender: u64, generation: u64) -> LessSafeKey {
+    let context = [sender.to_be_bytes(), generation.to_be_bytes()].concat();
+    let key = UnboundKey::new(&AES_256_GCM, &secret.derive(Purpose::Gossip, &context));
+    LessSafeKey::new(key.expect("AES-256 takes 32 bytes"))
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; NONCE_LEN];
+    bytes[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// Seals what one generation of this node sends.
+pub(super) struct Sealer {
+    ring: String,
+    sender: u64,
+    generation: u64,
+    key: LessSafeKey,
+    counter: u64,
+}
+
+impl Sealer {
+    pub(super) fn new(secret: &ClusterSecret, ring: &str, sender: u64, generation: u64) -> Self {
+        let key = generation_key(secret, sender, generation);
+        Self { ring: ring.to_owned(), sender, generation, key, counter: 0 }
+    }
+
+    /// The datagrams that carry `message`: one, or two if it is large.
+    pub(super) fn seal(&mut self, message: &[u8], now_ms: u64) -> Result<Vec<Vec<u8>>, Oversized> {
+        if message.len() <= MAX_PART {
+            return Ok(vec![self.seal_part(Part::Whole, message, now_ms)]);
+        }
+        let (first, second) = message.split_at(MAX_PART);
+        if second.len() > MAX_PART {
+            return Err(Oversized(message.len()));
+        }
+        Ok(vec![self.seal_part(Part::First, first, now_ms), self.seal_part(Part::Second, second, now_ms)])
+    }
+
+    fn seal_part(&mut self, part: Part, payload: &[u8], now_ms: u64) -> Vec<u8> {
+        self.counter += 1;
+        let (sender, generation, counter) = (self.sender, self.generation, self.counter);
+        let header = Header { part, sender, generation, counter, at_ms: now_ms }.encode();
+        let mut datagram = Vec::with_capacity(HEADER_BYTES + payload.len() + TAG_BYTES);
+        datagram.extend_from_slice(&header);
+        datagram.extend_from_slice(payload);
+        let associated = Aad::from(associated(&header, &self.ring));
+        let sealed =
+            self.key.seal_in_place_separate_tag(nonce(counter), associated, &mut datagram[HEADER_BYTES..]);
+        let tag = sealed.expect("shorter than the 64 GiB AES-GCM can seal");
+        datagram.extend_from_slice(tag.as_ref());
+        datagram
+    }
+}
+
+/// Opens what other nodes sealed.
+pub(super) struct Opener {
+    secret: ClusterSecret,
+    ring: String,
+    local: u64,
+    senders: FxHashMap<(u64, u64), Sender>,
+    /// Counts opened datagrams, to find the sender unheard for longest.
+    opened: u64,
+}
+
+struct Sender {
+    key: LessSafeKey,
+    window: ReplayWindow,
+    heard: u64,
+    /// The first half of a large message, and its counter.
+    first: Option<(u64, Vec<u8>)>,
+}
+
+impl Opener {
+    pub(super) fn new(secret: &ClusterSecret, ring: &str, local: u64) -> Self {
+        Self {
+            secret: secret.clone(),
+            ring: ring.to_owned(),
+            local,
+            senders: FxHashMap::default(),
+            opened: 0,
+        }
+    }
+
+    /// The message in `datagram`, which is used as working space.
+    pub(super) fn open(&mut self, datagram: &mut [u8], now_ms: u64) -> Result<Vec<u8>, Dropped> {
+        let Some((header_bytes, sealed)) = datagram.split_first_chunk_mut::<HEADER_BYTES>() else {
+            return Err(Dropped::Unauthentic);
+        };
+        let header = Header::decode(header_bytes).ok_or(Dropped::Unauthentic)?;
+        let associated = Aad::from(associated(header_bytes, &self.ring));
+        let from = (header.sender, header.generation);
+        let known = self.senders.get(&from);
+        // Nothing is remembered of a sender before it has proven itself.
+        let derived = known.is_none().then(|| generation_key(&self.secret, header.sender, header.generation));
+        let key = match (known, &derived) {
+            (Some(sender), _) => &sender.key,
+            (None, Some(key)) => key,
+            (None, None) => return Err(Dropped::Unauthentic),
+        };
+        let opened = key.open_in_place(nonce(header.counter), associated, sealed);
+        let payload = opened.map_err(|_| Dropped::Unauthentic)?;
+        if header.sender == self.local {
+            return Err(Dropped::Reflected);
+        }
+        if header.at_ms.abs_diff(now_ms) > MAX_SKEW_MS {
+            return Err(Dropped::Skewed);
+        }
+        if let Some(key) = derived {
+            self.remember(from, key);
+        }
+        self.opened += 1;
+        let sender = self.senders.get_mut(&from).ok_or(Dropped::Unauthentic)?;
+        sender.heard = self.opened;
+        if !sender.window.admit(header.counter) {
+            return Err(Dropped::Replayed);
+        }
+        sender.assemble(header.part, header.counter, payload)
+    }
+
+    fn remember(&mut self, from: (u64, u64), key: LessSafeKey) {
+        if self.senders.len() >= MAX_SENDERS {
+            let oldest = self.senders.iter().min_by_key(|(_, sender)| sender.heard).map(|(from, _)| *from);
+            oldest.map(|oldest| self.senders.remove(&oldest));
+        }
+        self.senders.insert(from, Sender { key, window: ReplayWindow::default(), heard: 0, first: None });
+    }
+}
+
+impl Sender {
+    fn assemble(&mut self, part: Part, counter: u64, payload: &[u8]) -> Result<Vec<u8>, Dropped> {
+        match part {
+            Part::Whole => Ok(payload.to_vec()),
+            Part::First => {
+                self.first = Some((counter, payload.to_vec()));
+                Err(Dropped::Partial)
+            }
+            Part::Second => match self.first.take() {
+                Some((first_counter, mut message)) if first_counter + 1 == counter => {
+                    message.extend_from_slice(payload);
+                    Ok(message)
+                }
+                Some(_) | None => Err(Dropped::Partial),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn secret(byte: u8) -> ClusterSecret {
+        ClusterSecret::from_bytes(&[byte; 32]).unwrap()
+    }
+
+    fn sealed(message: &[u8], now_ms: u64) -> Vec<u8> {
+        Sealer::new(&secret(1), "ring", 2, 7).seal(message, now_ms).unwrap().remove(0)
+    }
+
+    #[test]
+    fn only_the_same_secret_and_ring_open_it() {
+        let check = |key: u8, ring: &str, local, now_ms, expected: Result<&[u8], Dropped>| {
+            let opened = Opener::new(&secret(key), ring, local).open(&mut sealed(b"hello", NOW), now_ms);
+            assert_eq!(opened.as_deref(), expected.as_ref().map(|message| *message));
+        };
+        check(1, "ring", 1, NOW, Ok(b"hello"));
+        check(2, "ring", 1, NOW, Err(Dropped::Unauthentic));
+        check(1, "other", 1, NOW, Err(Dropped::Unauthentic));
+        check(1, "ring", 2, NOW, Err(Dropped::Reflected));
+        check(1, "ring", 1, NOW + MAX_SKEW_MS, Ok(b"hello"));
+        check(1, "ring", 1, NOW + MAX_SKEW_MS + 1, Err(Dropped::Skewed));
+        check(1, "ring", 1, NOW - MAX_SKEW_MS - 1, Err(Dropped::Skewed));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = sealed(b"hello", NOW);
+        let mut opener = Opener::new(&secret(1), "ring", 1);
+        for place in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[place / 8] ^= 1 << (place % 8);
+            assert_eq!(opener.open(&mut bad, NOW), Err(Dropped::Unauthentic), "bit {place}");
+        }
+        for length in 0..good.len() {
+            assert_eq!(
+                opener.open(&mut good[..length].to_vec(), NOW),
+                Err(Dropped::Unauthentic),
+                "length {length}"
+            );
+        }
+        assert!(opener.senders.is_empty(), "garbage was remembered");
+        assert_eq!(opener.open(&mut good.clone(), NOW).as_deref(), Ok(&b"hello"[..]));
+    }
+
+    #[test]
+    fn replays_are_dropped_and_new_generations_are_not() {
+        let mut opener = Opener::new(&secret(1), "ring", 1);
+        let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
+        let one = sealer.seal(b"one", NOW).unwrap().remove(0);
+        let two = sealer.seal(b"two", NOW).unwrap().remove(0);
+        let mut check = |datagram: &[u8], expected: Result<&[u8], Dropped>| {
+            let opened = opener.open(&mut datagram.to_vec(), NOW);
+            assert_eq!(opened.as_deref(), expected.as_ref().map(|message| *message));
+        };
+        check(&two, Ok(b"two"));
+        check(&one, Ok(b"one"));
+        check(&one, Err(Dropped::Replayed));
+        check(&two, Err(Dropped::Replayed));
+        let restarted = Sealer::new(&secret(1), "ring", 2, 8).seal(b"again", NOW).unwrap().remove(0);
+        check(&restarted, Ok(b"again"));
+        check(&restarted, Err(Dropped::Replayed));
+    }
+
+    #[test]
+    fn large_messages_take_two_datagrams() {
+        let check = |length: usize, parts: usize| {
+            let message: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
+            let mut datagrams = sealer.seal(&message, NOW).unwrap();
+            assert_eq!(datagrams.len(), parts, "{length} bytes");
+            assert!(datagrams.iter().all(|datagram| datagram.len() <= MAX_DATAGRAM));
+            let mut opener = Opener::new(&secret(1), "ring", 1);
+            let last = datagrams.len() - 1;
+            for datagram in &mut datagrams[..last] {
+                assert_eq!(opener.open(datagram, NOW), Err(Dropped::Partial));
+            }
+            assert_eq!(opener.open(&mut datagrams[last], NOW), Ok(message));
+        };
+        check(0, 1);
+        check(MAX_PART, 1);
+        check(MAX_PART + 1, 2);
+        check(MAX_MESSAGE, 2);
+        let refused = Sealer::new(&secret(1), "ring", 2, 7).seal(&vec![0; MAX_MESSAGE + 1], NOW);
+        assert_eq!(refused, Err(Oversized(MAX_MESSAGE + 1)));
+    }
+
+    #[test]
+    fn halves_of_two_messages_do_not_make_one() {
+        let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
+        let mut one = sealer.seal(&[1; MAX_MESSAGE], NOW).unwrap();
+        let mut two = sealer.seal(&[2; MAX_MESSAGE], NOW).unwrap();
+        let mut opener = Opener::new(&secret(1), "ring", 1);
+        assert_eq!(opener.open(&mut one[0], NOW), Err(Dropped::Partial));
+        assert_eq!(opener.open(&mut two[1], NOW), Err(Dropped::Partial));
+        assert_eq!(opener.open(&mut one[1], NOW), Err(Dropped::Partial));
+    }
+
+    #[test]
+    fn remembered_senders_are_bounded() {
+        let mut opener = Opener::new(&secret(1), "ring", 1);
+        for generation in 0..MAX_SENDERS as u64 + 10 {
+            let mut sealer = Sealer::new(&secret(1), "ring", 2, generation);
+            assert!(opener.open(&mut sealer.seal(b"x", NOW).unwrap()[0], NOW).is_ok());
+        }
+        assert_eq!(opener.senders.len(), MAX_SENDERS);
+        assert!(!opener.senders.contains_key(&(2, 0)));
+    }
+}

@@ -1,0 +1,140 @@
+//! The wire under the gossip: UDP, sealed. It survives everything that can arrive.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use chitchat::transport::{Socket, Transport};
+use chitchat::{ChitchatMessage, Deserializable, Serializable};
+use tokio::net::UdpSocket;
+
+use super::seal::{Dropped, MAX_DATAGRAM, Opener, Sealer};
+use crate::identity::ClusterSecret;
+
+/// Pause after the socket failed, so that a persistent failure does not spin.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+
+/// What the wire has seen since the start.
+#[derive(Debug, Default)]
+pub struct WireCounters {
+    /// Messages received and believed.
+    pub received: AtomicU64,
+    /// Datagrams that no node of this cluster made.
+    pub unauthentic: AtomicU64,
+    /// Datagrams of a node whose clock differs too much.
+    pub skewed: AtomicU64,
+    /// Datagrams seen before, or our own.
+    pub replayed: AtomicU64,
+    /// Messages too large to be sent: the state has grown past what the gossip can carry.
+    pub oversized: AtomicU64,
+    /// Errors of the socket.
+    pub errors: AtomicU64,
+}
+
+impl WireCounters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_dropped(&self, dropped: Dropped) {
+        match dropped {
+            Dropped::Unauthentic => Self::count(&self.unauthentic),
+            Dropped::Replayed | Dropped::Reflected => Self::count(&self.replayed),
+            Dropped::Skewed => {
+                if self.skewed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!("the clock of another node differs from ours by more than five minutes");
+                }
+            }
+            Dropped::Partial => {}
+        }
+    }
+}
+
+/// Opens one generation's view of a socket that outlives generations.
+pub(super) struct SealedTransport {
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) secret: ClusterSecret,
+    pub(super) ring: String,
+    pub(super) node: u64,
+    pub(super) generation: u64,
+    pub(super) counters: Arc<WireCounters>,
+}
+
+#[async_trait]
+impl Transport for SealedTransport {
+    async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        Ok(Box::new(SealedSocket {
+            socket: self.socket.clone(),
+            sealer: Sealer::new(&self.secret, &self.ring, self.node, self.generation),
+            opener: Opener::new(&self.secret, &self.ring, self.node),
+            buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
+            counters: self.counters.clone(),
+        }))
+    }
+}
+
+struct SealedSocket {
+    socket: Arc<UdpSocket>,
+    sealer: Sealer,
+    opener: Opener,
+    buffer: Box<[u8]>,
+    counters: Arc<WireCounters>,
+}
+
+#[async_trait]
+impl Socket for SealedSocket {
+    /// Never fails: a datagram that cannot be sent is a datagram lost, and the next round sends another.
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        let mut plain = Vec::with_capacity(message.serialized_len());
+        message.serialize(&mut plain);
+        let datagrams = match self.sealer.seal(&plain, unix_ms()) {
+            Ok(datagrams) => datagrams,
+            Err(error) => {
+                WireCounters::count(&self.counters.oversized);
+                tracing::error!(%error, "the gossiped state has grown too large to be exchanged");
+                return Ok(());
+            }
+        };
+        for datagram in datagrams {
+            if let Err(error) = self.socket.send_to(&datagram, to).await {
+                WireCounters::count(&self.counters.errors);
+                tracing::debug!(%to, %error, "a gossip datagram was not sent");
+            }
+        }
+        Ok(())
+    }
+
+    /// Never fails, because an error would end the gossip for good. Dropping it between two polls loses nothing: the only
+    /// waits are for a datagram and after an error.
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        loop {
+            let (length, from) = match self.socket.recv_from(&mut self.buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    WireCounters::count(&self.counters.errors);
+                    tracing::debug!(%error, "receiving gossip failed");
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                    continue;
+                }
+            };
+            let opened = self.opener.open(&mut self.buffer[..length], unix_ms());
+            let message = match opened {
+                Ok(message) => message,
+                Err(dropped) => {
+                    self.counters.count_dropped(dropped);
+                    continue;
+                }
+            };
+            if let Ok(message) = ChitchatMessage::deserialize(&mut message.as_slice()) {
+                WireCounters::count(&self.counters.received);
+                return Ok((from, message));
+            }
+        }
+    }
+}
+
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
