@@ -13,7 +13,8 @@ mod types;
 
 pub use autopilot::Liveness;
 pub use log::{
-    ConfigLog, LogSettings, LogStatus, MembershipError, OpenError, ProposeError, Proposed, SiteChange,
+    Compaction, ConfigLog, LogSettings, LogStatus, MembershipError, OpenError, ProposeError, Proposed,
+    SiteChange,
 };
 pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;

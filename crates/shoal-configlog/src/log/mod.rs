@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use membership::MembershipError;
-pub use open::{LogSettings, OpenError};
+pub use open::{Compaction, LogSettings, OpenError};
 pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
 pub use status::LogStatus;

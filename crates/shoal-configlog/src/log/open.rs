@@ -18,18 +18,27 @@ use crate::store::{LogStore, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
 use crate::types::Raft;
 
-/// Entries after which the log is compacted.
-const SNAPSHOT_AFTER_ENTRIES: u64 = 2000;
-/// Entries that are kept although a snapshot holds them: what comes in while a snapshot travels must still be there.
-const KEPT_ENTRIES: u64 = 1000;
-/// A follower further behind gets a snapshot instead of entries; more than are kept between two compactions.
-const SNAPSHOT_LAG: u64 = SNAPSHOT_AFTER_ENTRIES + KEPT_ENTRIES;
 /// How long a snapshot may take to be sent and installed.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Entries of one batch, whatever they weigh.
 const MAX_BATCH_ENTRIES: u64 = 64;
 /// Calls and notifications that may wait inside openraft.
 const QUEUE: u64 = 4096;
+
+/// When the log is cut off at its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Entries after which a snapshot is made.
+    pub after_entries: u64,
+    /// Entries that are kept although a snapshot holds them: what comes in while a snapshot travels must still be there.
+    pub kept_entries: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { after_entries: 2000, kept_entries: 1000 }
+    }
+}
 
 /// What a log needs to know.
 pub struct LogSettings {
@@ -45,6 +54,8 @@ pub struct LogSettings {
     pub profile: Profile,
     /// Instead of what the profile and the speed of the disk suggest.
     pub timings: Option<Timings>,
+    /// When it is compacted.
+    pub compaction: Compaction,
     /// The way to other nodes.
     pub peers: Peers,
     /// Who is heard now.
@@ -99,13 +110,15 @@ impl ConfigLog {
         let Opened { store, file_closed, machine, timings } = opened;
 
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
-        let config = raft_config(settings.cluster_id, timings).map_err(&unusable)?;
+        let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers, machine.clone());
         let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
         let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
         let raft = Box::pin(raft).await.map_err(|error| unusable(error.to_string()))?;
         machine.finish_restore();
         raft.run();
+        // Answered by the core after its first report, so that the status is right from the start.
+        raft.with_raft_state(|_| ()).await.map_err(|error| unusable(error.to_string()))?;
 
         let log = Self {
             shared: Arc::new(Shared {
@@ -166,7 +179,7 @@ fn open_files(
     Ok(Opened { store, file_closed, machine, timings })
 }
 
-fn raft_config(cluster_id: ClusterId, timings: Timings) -> Result<Config, String> {
+fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) -> Result<Config, String> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: cluster_id.to_string(),
@@ -176,9 +189,10 @@ fn raft_config(cluster_id: ClusterId, timings: Timings) -> Result<Config, String
         install_snapshot_timeout: millis(SNAPSHOT_DEADLINE),
         max_payload_entries: MAX_BATCH_ENTRIES,
         max_append_entries: Some(MAX_BATCH_ENTRIES),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_AFTER_ENTRIES),
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-        replication_lag_threshold: SNAPSHOT_LAG,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(compaction.after_entries),
+        max_in_snapshot_log_to_keep: compaction.kept_entries,
+        // A follower further behind gets a snapshot; only then can it miss entries between two compactions.
+        replication_lag_threshold: compaction.after_entries + compaction.kept_entries,
         api_channel_size: Some(QUEUE),
         notification_channel_size: Some(QUEUE),
         // A node that was cut off must not depose a healthy leader when it comes back.

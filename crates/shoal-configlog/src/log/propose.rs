@@ -58,8 +58,8 @@ pub enum ProposeError {
     /// Nothing was written: nodes disagree about who leads.
     #[error("the proposal was passed on {MAX_HOPS} times without reaching the leader")]
     TooManyHops,
-    /// This node's log, or that of the leader, has failed for good.
-    #[error("the log has failed: {reason}")]
+    /// Nothing was written: this node's log has stopped, or failed for good.
+    #[error("the log of this node has stopped: {reason}")]
     Broken {
         /// Why.
         reason: String,
@@ -117,7 +117,8 @@ impl ConfigLog {
         }
         let started = Instant::now();
         let deadline = started + patience;
-        let leader_deadline = started + self.shared.timings.patience().min(patience);
+        // Only the first node waits for a leader; one that was asked wrongly says so at once.
+        let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
         let mut perhaps_written = None;
         loop {
@@ -133,6 +134,7 @@ impl ConfigLog {
                     Attempt::NotWritten("this node leads, but no majority answers it".to_owned())
                 }
                 Leadership::Nobody => Attempt::NotWritten(self.why_nobody_leads()),
+                Leadership::Stopped => Attempt::Failed(ProposeError::Broken { reason: self.status().broken }),
             };
             let reason = match attempt {
                 Attempt::Done(proposed) => return Ok(proposed),
@@ -159,16 +161,12 @@ impl ConfigLog {
     }
 
     fn why_nobody_leads(&self) -> String {
-        match self.status() {
-            status if !status.broken.is_empty() => {
-                format!("the log of this node has stopped: {}", status.broken)
+        let status = self.status();
+        match status.leader {
+            Some(leader) => {
+                format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
             }
-            status => match status.leader {
-                Some(leader) => {
-                    format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
-                }
-                None => format!("none of {} voters leads", status.voters.len()),
-            },
+            None => format!("none of {} voters leads", status.voters.len()),
         }
     }
 
@@ -194,9 +192,9 @@ impl ConfigLog {
             Err(RaftError::APIError(error)) => {
                 Attempt::Failed(ProposeError::Broken { reason: error.to_string() })
             }
-            Err(RaftError::Fatal(error)) => {
-                Attempt::Failed(ProposeError::Broken { reason: error.to_string() })
-            }
+            Err(RaftError::Fatal(error)) => Attempt::Failed(ProposeError::OutcomeUnknown {
+                reason: format!("the log of this node failed on the way: {error}"),
+            }),
         }
     }
 
@@ -255,11 +253,9 @@ impl ConfigLog {
 fn judge_refusal(leader: NodeId, status: &Status) -> Attempt {
     let text = format!("{leader} answered {:?}: {:?}", status.code(), status.message());
     match Reason::of(status) {
-        Some(Reason::NoQuorum | Reason::NotLeader) => Attempt::NotWritten(text),
+        Some(Reason::NoQuorum | Reason::NotLeader | Reason::Broken) => Attempt::NotWritten(text),
         Some(Reason::OutcomeUnknown) => Attempt::PerhapsWritten(text),
-        Some(Reason::TooLarge | Reason::Broken) => {
-            Attempt::Failed(ProposeError::Refused { leader, reason: text })
-        }
+        Some(Reason::TooLarge) => Attempt::Failed(ProposeError::Refused { leader, reason: text }),
         None => match status.code() {
             Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument => {
                 Attempt::Failed(ProposeError::Refused { leader, reason: text })

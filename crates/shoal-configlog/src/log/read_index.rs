@@ -20,6 +20,7 @@ impl ConfigLog {
             Leadership::There(leader) => leader,
             Leadership::Deserted => return no_quorum("this node leads, but no majority answers it"),
             Leadership::Nobody => return no_quorum("no leader is heard"),
+            Leadership::Stopped => return Err(ProposeError::Broken { reason: self.status().broken }),
         };
         let mut client =
             self.peer(leader).map_err(|error| ProposeError::NoQuorum { reason: error.to_string() })?;

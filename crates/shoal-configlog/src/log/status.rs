@@ -44,6 +44,8 @@ pub(super) enum Leadership {
     Deserted,
     /// Nobody, or nobody who is heard.
     Nobody,
+    /// This node takes no part any more.
+    Stopped,
 }
 
 impl ConfigLog {
@@ -79,7 +81,7 @@ impl ConfigLog {
     pub(super) fn leadership(&self) -> Leadership {
         let metrics = self.metrics();
         if metrics.running_state.is_err() {
-            return Leadership::Nobody;
+            return Leadership::Stopped;
         }
         let lease = self.shared.timings.election_max;
         match metrics.current_leader {

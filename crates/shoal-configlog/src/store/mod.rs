@@ -203,3 +203,106 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::entry::RaftEntry;
+    use openraft::testing::log::{StoreBuilder, Suite};
+    use openraft::type_config::TypeConfigExt;
+    use openraft::vote::RaftLeaderId;
+    use openraft::{EntryPayload, StorageError};
+    use shoal_model::{ClusterId, NodeId};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::machine::StateMachine;
+
+    const STAMP: Stamp = Stamp { node_id: NodeId(1), cluster_id: ClusterId(7) };
+
+    struct Builder;
+
+    impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+        async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, _) = LogStore::open(&dir.path().join("raft.redb"), STAMP).unwrap();
+            let machine = StateMachine::open(dir.path().join("snapshots"), Arc::new(|_| {})).unwrap();
+            machine.finish_restore();
+            Ok((dir, store, machine))
+        }
+    }
+
+    #[tokio::test]
+    async fn openraft_is_content_with_the_store() {
+        Box::pin(Suite::test_all(Builder)).await.unwrap();
+    }
+
+    fn id(index: u64) -> LogId {
+        LogId::new(openraft::impls::leader_id_adv::LeaderId::new(1, 1).to_committed(), index)
+    }
+
+    fn entries(indexes: std::ops::Range<u64>) -> Vec<Entry> {
+        indexes.map(|index| Entry::new(id(index), EntryPayload::Blank)).collect()
+    }
+
+    async fn append(store: &mut LogStore, indexes: std::ops::Range<u64>) {
+        let (flushed, answer) = TypeConfig::oneshot();
+        store.append(entries(indexes), IoFlushed::signal(flushed)).await.unwrap();
+        answer.await.unwrap().unwrap();
+    }
+
+    async fn reopen(
+        path: &Path,
+        store: LogStore,
+        closed: oneshot::Receiver<()>,
+    ) -> (LogStore, oneshot::Receiver<()>) {
+        drop(store);
+        assert!(closed.await.is_err(), "the sender is only ever dropped");
+        LogStore::open(path, STAMP).unwrap()
+    }
+
+    #[tokio::test]
+    async fn everything_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("raft.redb");
+        let (mut store, closed) = LogStore::open(&path, STAMP).unwrap();
+        append(&mut store, 1..9).await;
+        store.truncate_after(Some(id(6))).await.unwrap();
+        store.purge(id(2)).await.unwrap();
+        let vote = Vote::new(3, 1);
+        store.save_vote(&vote).await.unwrap();
+        store.save_committed(Some(id(5))).await.unwrap();
+
+        let (mut store, closed) = reopen(&path, store, closed).await;
+        let state = store.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(2)), Some(id(6))));
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote));
+        assert_eq!(store.read_committed().await.unwrap(), Some(id(5)), "written on closing at the latest");
+        append(&mut store, 7..8).await;
+        assert_eq!(
+            store.try_get_log_entries(..).await.unwrap(),
+            entries(3..8),
+            "from the disk and from memory"
+        );
+
+        let (mut store, _) = reopen(&path, store, closed).await;
+        assert_eq!(store.try_get_log_entries(4..=5).await.unwrap(), entries(4..6));
+        assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(id(7)));
+    }
+
+    #[tokio::test]
+    async fn a_log_belongs_to_one_node_and_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("raft.redb");
+        let (store, closed) = LogStore::open(&path, STAMP).unwrap();
+        let check = |stamp, expected: &str| {
+            let error = LogStore::open(&path, stamp).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(STAMP, "in use by another process");
+        drop(store);
+        assert!(closed.await.is_err());
+        check(Stamp { node_id: NodeId(2), ..STAMP }, "belongs to node n1");
+        check(Stamp { cluster_id: ClusterId(8), ..STAMP }, "of cluster 0000000000000007");
+        LogStore::open(&path, STAMP).unwrap();
+    }
+}

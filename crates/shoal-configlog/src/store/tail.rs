@@ -86,7 +86,7 @@ impl Tail {
         {
             self.bytes -= self.entries.pop_back().map_or(0, |recent| recent.bytes);
         }
-        self.last = after.or(self.purged);
+        self.last = self.last.min(after).max(self.purged);
         self.written = self.written.min(after.map(|id| id.index));
     }
 

@@ -1,0 +1,128 @@
+//! Config logs of several nodes agree, survive each other, and come back.
+#![expect(clippy::unwrap_used, reason = "a broken assumption fails the test")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use shoal_configlog::{Compaction, ProposeError, SiteChange};
+use shoal_model::state::{Command, PurgeKind, PurgeScope, Reply};
+use shoal_model::{NodeId, Revision};
+
+use support::{Cluster, publish, wait_until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_may_die() {
+    let mut cluster = Cluster::of(3, 3, Compaction::default()).await;
+    let follower = cluster.follower().await;
+    let first = follower.propose(publish("a", "{}")).await.unwrap();
+    assert_eq!(first.reply, Reply::Published(Revision(1)));
+    cluster.wait_for_revision(1).await;
+    assert!(follower.read_index().await.unwrap() >= first.index);
+
+    let leader = cluster.leader().await.node_id();
+    cluster.stop(leader).await;
+    let survivor = cluster.running().next().unwrap().1.log().clone();
+    let started = Instant::now();
+    let second = survivor.propose(publish("b", "{ }")).await.unwrap();
+    assert_eq!(second.reply, Reply::Published(Revision(2)));
+    assert!(started.elapsed() < Duration::from_secs(8), "took {:?}", started.elapsed());
+    let again = survivor.propose(publish("b", "{ }")).await.unwrap();
+    assert_eq!(again.reply, Reply::Published(Revision(2)), "the same request is applied once");
+
+    cluster.start(leader).await;
+    cluster.wait_for_revision(2).await;
+    let told = cluster.nodes[&leader].told.lock().unwrap().join("; ");
+    assert!(told.contains("snapshot at revision 1; revision 2 { }"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_alone_knows_everything_and_writes_nothing() {
+    let mut cluster = Cluster::of(3, 3, Compaction::default()).await;
+    let scopes = vec![PurgeScope::Tag(7)];
+    let purge = Command::Purge { request_id: "p".into(), scopes, kind: PurgeKind::Soft, at_ms: 1 };
+    let follower = cluster.follower().await;
+    let purged = follower.propose(purge).await.unwrap();
+    assert_eq!(purged.reply, Reply::Purged { seq: purged.index });
+    follower.propose(publish("a", "{}")).await.unwrap();
+    cluster.wait_for_revision(1).await;
+    let committed = purged.index + 1;
+    // The last entry's commit index reaches the disk a moment later.
+    let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+    for id in &ids {
+        cluster.stop(*id).await;
+    }
+    drop(follower);
+
+    let alone = ids[1];
+    cluster.start(alone).await;
+    let log = cluster.nodes[&alone].log().clone();
+    assert_eq!(cluster.nodes[&alone].revision(), 1);
+    assert!(*log.applied().borrow() >= committed);
+    assert_eq!(log.with_state(|state| state.purges.newest), purged.index);
+    let status = log.status();
+    assert!(!status.quorum && status.staleness > Duration::ZERO, "{status:?}");
+    assert_eq!(status.voters.len(), 3);
+
+    let started = Instant::now();
+    let refused = log.propose(publish("b", "{ }")).await;
+    assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    assert!(log.read_index().await.is_err());
+
+    cluster.start(ids[0]).await;
+    assert_eq!(log.propose(publish("c", "{ }")).await.unwrap().reply, Reply::Published(Revision(2)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_gets_a_snapshot_of_what_was_compacted() {
+    let compaction = Compaction { after_entries: 20, kept_entries: 5 };
+    let mut cluster = Cluster::of_one(compaction).await;
+    let log = cluster.log(1);
+    for n in 1..=40 {
+        log.propose(publish(&format!("r{n}"), "{}")).await.unwrap();
+    }
+    let large = format!("{{\"padding\":{:?}}}", "\"ö\\".repeat(200_000));
+    let change = SiteChange { request_id: "large".into(), text: large.clone(), ..SiteChange::default() };
+    assert_eq!(log.propose_site(change).await.unwrap().reply, Reply::Published(Revision(41)));
+    log.trigger_snapshot().await;
+
+    let newcomer = cluster.join().await;
+    cluster.wait_for_revision(41).await;
+    let node = &cluster.nodes[&newcomer];
+    assert_eq!(node.log().with_state(|state| state.revisions.active().1), large.as_str().into());
+    let told = node.told.lock().unwrap().clone();
+    assert!(
+        told.iter().any(|line| line.starts_with("snapshot at revision") && !line.ends_with(" 0")),
+        "{told:?}"
+    );
+
+    cluster.stop(newcomer).await;
+    cluster.start(newcomer).await;
+    assert_eq!(cluster.nodes[&newcomer].revision(), 41);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_voter_is_replaced_and_a_removed_node_leaves() {
+    let mut cluster = Cluster::of(4, 3, Compaction::default()).await;
+    let leader = cluster.leader().await;
+    let status = leader.status();
+    let dead = *status.voters.iter().find(|id| **id != leader.node_id()).unwrap();
+    let reserve = status.learners[0];
+    cluster.stop(dead).await;
+    wait_until("the learner votes in its place", || {
+        let voters = leader.status().voters;
+        voters.contains(&reserve) && !voters.contains(&dead) && voters.len() == 3
+    })
+    .await;
+
+    leader.propose(Command::RemoveNode { node_id: dead }).await.unwrap();
+    wait_until("the removed node has left the membership", || {
+        let status = leader.status();
+        !status.voters.contains(&dead) && !status.learners.contains(&dead)
+    })
+    .await;
+
+    leader.transfer_leader(None).await.unwrap();
+    assert_ne!(cluster.leader().await.node_id(), leader.node_id());
+}
