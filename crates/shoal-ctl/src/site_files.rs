@@ -230,3 +230,101 @@ fn decode(bytes: Vec<u8>) -> Result<String, String> {
         format!("is not UTF-8 text: byte {:#04x} at offset {offset}", error.as_bytes()[offset])
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTES: &str = "routes:\n  shop: { path_prefix: /, upstream: shop }\n";
+    const UPSTREAMS: &str = "upstreams:\n  shop: { endpoints: [\"10.0.0.1:9000\"] }\n";
+
+    /// Loads a directory of `files`; the places of what is wrong are relative to it.
+    fn check(files: &[(&str, &[u8])], expected: Result<usize, &[&str]>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        let prefix = format!("{}/", dir.path().display());
+        let loaded = load_site(dir.path()).map(|site| object_paths(&site).count());
+        let loaded = loaded.map_err(|problems| {
+            problems.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect::<Vec<_>>()
+        });
+        assert_eq!(loaded, expected.map_err(|lines| lines.iter().map(ToString::to_string).collect()));
+    }
+
+    #[test]
+    fn a_directory_is_one_site() {
+        check(&[("a.yaml", ROUTES.as_bytes()), ("b.yml", UPSTREAMS.as_bytes()), ("notes.txt", b"[")], Ok(2));
+        check(
+            &[("a.yaml", ROUTES.as_bytes()), ("b.json", br#"{"upstreams":{"shop":{"endpoints":["h:1"]}}}"#)],
+            Ok(2),
+        );
+        check(
+            &[("a.yaml", ROUTES.as_bytes()), ("b.yaml", UPSTREAMS.as_bytes()), ("c.yaml", ROUTES.as_bytes())],
+            Err(&["c.yaml:2:9: routes.shop: is already written in a.yaml"]),
+        );
+        check(
+            &[("a.yaml", ROUTES.as_bytes()), ("b.yaml", b"listeners: {}\n")],
+            Err(&[
+                "a.yaml:2:37: routes.shop.upstream: there is no upstream \"shop\"; no upstream is defined",
+            ]),
+        );
+        check(
+            &[("a.yaml", b"routes: []\n"), ("b.yaml", b"upstreams: \xff\n")],
+            Err(&["b.yaml is not UTF-8 text: byte 0xff at offset 11"]),
+        );
+    }
+
+    #[test]
+    fn every_file_with_a_problem_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.yaml"), "routes: 1\n").unwrap();
+        fs::write(dir.path().join("b.yaml"), "rutes: {}\n").unwrap();
+        let problems = SiteFiles::read(dir.path()).unwrap_err();
+        assert_eq!(problems.0.len(), 2, "{problems}");
+        assert!(load_site(&dir.path().join("c.yaml")).unwrap_err().to_string().contains("cannot be read"));
+    }
+
+    #[test]
+    fn certificates_are_read_beside_the_file_that_names_them() {
+        let pair = rcgen::generate_simple_self_signed(["shop.example.com".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["shop.example.com".to_owned()]).unwrap();
+        let (chain, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+        let site: &[u8] = b"certificates:\n  shop: { chain_file: shop.pem, key_file: shop.key }\n";
+        check(&[("site.yaml", site), ("shop.pem", chain.as_bytes()), ("shop.key", key.as_bytes())], Ok(1));
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("site.yaml");
+        fs::write(&file, site).unwrap();
+        let why = load_site(&file).unwrap_err().to_string();
+        let missing = format!(
+            "{}:2:23: certificates.shop.chain_file: {} cannot be read: No such file",
+            file.display(),
+            dir.path().join("shop.pem").display()
+        );
+        assert!(why.starts_with(&missing), "{why}");
+
+        fs::write(dir.path().join("shop.pem"), &chain).unwrap();
+        fs::write(dir.path().join("shop.key"), other.signing_key.serialize_pem()).unwrap();
+        let why = load_site(&file).unwrap_err().to_string();
+        assert!(why.starts_with(&format!("{}:2:9: certificates.shop: ", file.display())), "{why}");
+        assert!(why.contains("key"), "{why}");
+
+        fs::write(dir.path().join("shop.key"), &key).unwrap();
+        let site = load_site(&file).unwrap();
+        assert_eq!(site.certificates["shop"].chain_pem.as_deref(), Some(chain.as_str()));
+        assert_eq!(site.certificates["shop"].chain_file, None);
+    }
+
+    #[test]
+    fn a_part_of_a_site_may_lean_on_the_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("site.yaml");
+        fs::write(&file, ROUTES).unwrap();
+        let files = SiteFiles::read(&file).unwrap();
+        assert!(files.check_alone().is_err());
+        let active = parse_site("active", UPSTREAMS).unwrap();
+        assert_eq!(files.check_over(&active), Ok(()));
+        assert!(files.check_over(&Site::default()).is_err());
+    }
+}

@@ -1,3 +1,78 @@
-//! The shoal binary.
+//! The shoal binary: run a node, run a demo cluster, or operate one.
 
-fn main() {}
+mod cli;
+mod dev;
+mod escape;
+mod run;
+mod usage;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use shoal_ctl::output::{Format, write_stdout};
+use shoal_ctl::{Exit, Failure, NodeArgs, Verb};
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // The only failure is that a provider is installed already, and this is the first line of the process.
+    _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = match usage::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    start_logging(&cli.command);
+    let format = format_of(&cli);
+    let ended = match cli.command {
+        Command::Run(args) => args.run(),
+        Command::Dev(args) => args.run(),
+        Command::Version => {
+            write_stdout(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Done)
+        }
+        Command::Completion { shell } => complete(shell),
+        Command::Operator(verb) => operate(verb, cli.node),
+    };
+    ended.unwrap_or_else(|failure| complain(&failure, format)).into()
+}
+
+/// `RUST_LOG` says what is logged; without it a node tells its story, and a verb only its errors.
+fn start_logging(command: &Command) {
+    let default = if matches!(command, Command::Run(_)) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(escape::stderr).init();
+}
+
+/// The form in which an error of this command is written.
+fn format_of(cli: &Cli) -> Format {
+    let format = match &cli.command {
+        Command::Operator(verb) => verb.format().or(cli.node.output),
+        Command::Run(_) | Command::Dev(_) | Command::Version | Command::Completion { .. } => None,
+    };
+    format.unwrap_or(Format::Table)
+}
+
+fn operate(verb: Verb, node: NodeArgs) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("start", error))?;
+    runtime.block_on(Box::pin(shoal_ctl::run(verb, node)))
+}
+
+fn complete(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "shoal", &mut script);
+    write_stdout(&String::from_utf8_lossy(&script)).map(|()| Exit::Done)
+}
+
+/// One line (and the places in a site file before it) on stderr; if even that is closed, the exit code still tells.
+fn complain(failure: &Failure, format: Format) -> Exit {
+    let text = match format {
+        Format::Json => failure.to_json(),
+        Format::Table | Format::Yaml => failure.to_text(),
+    };
+    _ = io::stderr().lock().write_all(text.as_bytes());
+    failure.exit
+}

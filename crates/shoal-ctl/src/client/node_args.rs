@@ -43,15 +43,8 @@ pub struct NodeArgs {
     /// Longest wait for the answer [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = Period::parse)]
     pub timeout: Option<Period>,
-    /// How the answer is printed [default: table, and yaml for get]
-    #[arg(
-        short = 'o',
-        long,
-        value_enum,
-        value_name = "FORMAT",
-        hide_possible_values = true,
-        long_help = "How the answer is printed: table, json or yaml [default: table, and yaml for get]"
-    )]
+    /// How the answer is printed: table, json or yaml [default: table, and yaml for get]
+    #[arg(short = 'o', long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<Format>,
 }
 

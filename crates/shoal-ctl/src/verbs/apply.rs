@@ -34,8 +34,8 @@ pub struct ApplyArgs {
     /// Remove objects that the file does not mention [default: keep them]
     #[arg(long)]
     prune: bool,
-    /// Why, for the history
-    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    /// Why, for the history [default: nothing]
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
     #[command(flatten)]
     pub(super) node: NodeArgs,

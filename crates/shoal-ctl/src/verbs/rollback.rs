@@ -24,8 +24,8 @@ pub struct RollbackArgs {
     /// Refuse unless this revision is active [default: the one that was active when the verb began]
     #[arg(long, value_name = "N")]
     check_revision: Option<u64>,
-    /// Why, for the history
-    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    /// Why, for the history [default: nothing]
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
     #[command(flatten)]
     pub(super) node: NodeArgs,

@@ -1,0 +1,129 @@
+//! `shoal run`: flags become the settings of a node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use shoal_ctl::{Exit, Failure};
+use shoal_model::units::{ByteSize, Period};
+use shoal_node::RunSettings;
+
+/// Run a node
+///
+/// On an empty directory without --join this makes a new cluster of one node; with --join the node enters a cluster.
+/// On a used directory it resumes, even when no other node can be reached.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal run --data-dir /var/lib/shoal --apply site.yaml
+  shoal run --data-dir /var/lib/shoal --cluster-addr 10.0.0.2:7400 --join 10.0.0.1:7400 --token shj1.…
+
+Writes nothing to stdout; the log goes to stderr, as RUST_LOG says [default: info].
+Signals: TERM and INT drain and stop, a second INT stops at once.")]
+pub struct RunArgs {
+    /// Identity, log, last-known-good site and admin.sock are kept here
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Name of this node [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it stands
+    #[arg(long, default_value = "default")]
+    region: String,
+    /// Where in the region
+    #[arg(long, default_value = "default")]
+    zone: String,
+    /// Gossip (UDP) and peer RPC (TCP), mutual TLS; other nodes must reach it
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    cluster_addr: SocketAddr,
+    /// Operator gRPC, mutual TLS
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
+    admin_addr: SocketAddr,
+    /// Plain HTTP: /livez /readyz /metrics
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7402")]
+    ops_addr: SocketAddr,
+    /// Cluster addresses of nodes to join [default: none, a new cluster]
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
+    join: Vec<String>,
+    /// From `shoal token create`; needed to join for the first time
+    #[arg(long, env = "SHOAL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Site file that a new cluster begins with [default: none]
+    #[arg(long, value_name = "FILE")]
+    apply: Option<PathBuf>,
+    /// Host of listeners that the site writes as ":PORT"
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
+    listen_ip: IpAddr,
+    /// Write one JSON line per request [default: none]
+    #[arg(long)]
+    access_log: bool,
+    /// Memory for cached objects
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = ByteSize::parse)]
+    cache_memory: ByteSize,
+    /// How long a stopping node still accepts connections while /readyz already says no
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
+    drain_delay: Period,
+    /// How long requests under way may take after that
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = Period::parse)]
+    drain_timeout: Period,
+    /// Stop when this process, which must be the parent, ends
+    #[arg(long, value_name = "PID", hide = true)]
+    parent: Option<i32>,
+}
+
+impl RunArgs {
+    /// Runs the node until it is told to stop.
+    pub fn run(self) -> Result<Exit, Failure> {
+        if let Some(parent) = self.parent {
+            end_with(parent).map_err(|why| Failure::local("run", why))?;
+        }
+        let data_dir = self.data_dir.display().to_string();
+        shoal_node::run(self.settings()).map_err(|error| {
+            let failure = Failure::local(format!("run {data_dir}"), format!("{error:#}"));
+            failure.try_command("shoal run --help")
+        })?;
+        Ok(Exit::Done)
+    }
+
+    fn settings(self) -> RunSettings {
+        RunSettings {
+            data_dir: self.data_dir,
+            name: self.name,
+            region: self.region,
+            zone: self.zone,
+            cluster_addr: self.cluster_addr,
+            admin_addr: self.admin_addr,
+            ops_addr: self.ops_addr,
+            join: self.join,
+            token: self.token,
+            workers: self.workers,
+            apply: self.apply,
+            listen_ip: self.listen_ip,
+            access_log: self.access_log,
+            cache_memory_bytes: self.cache_memory.0,
+            drain_delay: self.drain_delay.0,
+            drain_timeout: self.drain_timeout.0,
+        }
+    }
+}
+
+/// Asks the kernel for a SIGTERM at the parent's death, and makes sure it has not died before the question.
+#[cfg(target_os = "linux")]
+fn end_with(parent: i32) -> Result<(), String> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| error.to_string())?;
+    match getppid() {
+        Some(pid) if pid.as_raw_nonzero().get() == parent => Ok(()),
+        _ => Err(format!("process {parent} has ended")),
+    }
+}
+
+/// There is nothing of the kind elsewhere: nodes outlive a demo cluster that is killed.
+#[cfg(not(target_os = "linux"))]
+fn end_with(_: i32) -> Result<(), String> {
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The command line as operators and scripts meet it: the real binary, its texts and its exit codes.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+const VERBS: [&str; 22] = [
+    "",
+    "run",
+    "dev",
+    "apply",
+    "plan",
+    "validate",
+    "get",
+    "history",
+    "rollback",
+    "status",
+    "node",
+    "node list",
+    "health",
+    "cache",
+    "cache stats",
+    "cache purge",
+    "cache locate",
+    "token create",
+    "config",
+    "config schema",
+    "completion",
+    "version",
+];
+
+const GOOD_SITE: &str = "\
+listeners:
+  web: { address: \":8080\", protocol: http }
+routes:
+  shop: { path_prefix: /, upstream: shop }
+upstreams:
+  shop: { endpoints: [\"10.0.0.1:9000\"] }
+";
+
+/// The binary, away from whatever the environment says of a real cluster.
+fn shoal() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    for name in [
+        "SHOAL_ADDR",
+        "SHOAL_SOCKET",
+        "SHOAL_IDENTITY",
+        "SHOAL_CACERT",
+        "SHOAL_CERT",
+        "SHOAL_KEY",
+        "SHOAL_TOKEN",
+    ] {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").env("COLUMNS", "100").stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    shoal().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs `arguments`, which fail with `code` and one line of error.
+fn check_error(arguments: &[&str], code: i32, expected: &str) {
+    let output = run(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{stderr}");
+    assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    assert!(stderr.contains("; try: "), "{arguments:?}: {stderr}");
+}
+
+fn site_file(dir: &Path, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = dir.join("site.yaml");
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    for verb in VERBS {
+        let arguments: Vec<&str> = verb.split_whitespace().chain(["--help"]).collect();
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+        let help = text(&output.stdout);
+        assert!(help.contains("Example"), "{verb} has no example:\n{help}");
+        let name = if verb.is_empty() { "shoal".to_owned() } else { verb.replace(' ', "_") };
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/help").join(name + ".txt");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(&file, &help).unwrap();
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(help, expected, "{} differs; UPDATE_EXPECT=1 rewrites it", file.display());
+    }
+}
+
+#[test]
+fn verbs_that_need_no_node_work_alone() {
+    let version = format!("shoal {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&run(&["version"]).stdout), version);
+    assert_eq!(text(&run(&["--version"]).stdout), version);
+
+    let schema: serde_json::Value = serde_json::from_slice(&run(&["config", "schema"]).stdout).unwrap();
+    assert!(schema["$defs"]["Route"]["properties"]["path_prefix"].is_object(), "{schema}");
+
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&run(&["completion", shell]).stdout);
+        assert!(script.contains("shoal") && script.contains("rollback"), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_1() {
+    check_error(
+        &["status", "--bogus"],
+        1,
+        "error: unexpected argument '--bogus' found; try: shoal status --help",
+    );
+    check_error(&["backends"], 1, "unrecognized subcommand 'backends'");
+    check_error(&["cache", "purge"], 1, "required arguments were not provided");
+    check_error(&["get", "backends"], 1, "\"backends\" is no kind of object");
+    check_error(&["--addr", "127.0.0.1:1", "status"], 1, "an address needs an operator's identity");
+    check_error(&["status", "--addr", "127.0.0.1:1", "--cert", "x.pem"], 1, "belong together");
+    let bare = run(&[]);
+    assert_eq!(bare.status.code(), Some(1));
+    assert!(text(&bare.stderr).contains("Usage: shoal"), "{}", text(&bare.stderr));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_ends_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("admin.sock");
+    let socket = socket.to_str().unwrap();
+    for verb in [&["status"][..], &["history"], &["cache", "purge", "--all"], &["token", "create"]] {
+        let arguments: Vec<&str> = [&["--socket", socket], verb].concat();
+        check_error(&arguments, 2, "no node answers");
+        let after: Vec<&str> = [verb, &["--socket", socket]].concat();
+        check_error(&after, 2, socket);
+    }
+    let output = run(&["--socket", socket, "status", "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["code"], 2);
+
+    let by_environment = shoal().env("SHOAL_SOCKET", socket).arg("health").output().unwrap();
+    assert_eq!(by_environment.status.code(), Some(2));
+    assert!(text(&by_environment.stderr).contains(socket));
+}
+
+#[test]
+fn a_bad_site_is_refused_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = site_file(dir.path(), GOOD_SITE);
+    let path = file.to_str().unwrap();
+    let valid = run(&["validate", "-f", path]);
+    assert_eq!(valid.status.code(), Some(0), "{}", text(&valid.stderr));
+    assert!(text(&valid.stdout).contains("is valid: listeners 1, certificates 0, routes 1, upstreams 1"));
+
+    // The socket is never asked: nothing listens there, and the exit would be 2.
+    for verb in ["validate", "plan", "apply"] {
+        let arguments = if verb == "validate" {
+            vec![verb, "-f", path]
+        } else {
+            vec![verb, "-f", path, "--socket", "/nonexistent/admin.sock"]
+        };
+        for (content, expected) in [
+            (
+                GOOD_SITE.replace("protocol", "protocl").into_bytes(),
+                format!("{path}:2:28: listeners.web.protocl: unknown field"),
+            ),
+            (
+                GOOD_SITE.replace("upstream: shop", "upstream: shpo").into_bytes(),
+                format!(
+                    "{path}:4:37: routes.shop.upstream: there is no upstream \"shpo\"; upstreams are: shop"
+                ),
+            ),
+            (b"listeners: \xff\xfe".to_vec(), "is not UTF-8 text: byte 0xff at offset 11".to_owned()),
+            (Vec::new(), "the file is empty".to_owned()),
+            (b"[1, 2".to_vec(), format!("{path}:1:")),
+        ] {
+            site_file(dir.path(), content);
+            check_error(&arguments, 1, &expected);
+        }
+    }
+    check_error(
+        &["validate", "-f", "/nonexistent/site.yaml"],
+        1,
+        "/nonexistent/site.yaml cannot be read: No such file",
+    );
+}
+
+#[test]
+fn a_site_can_come_from_stdin() {
+    let mut child =
+        shoal().args(["validate", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(GOOD_SITE.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).contains("is valid")), (Some(0), true));
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let mut child =
+        shoal().args(["config", "schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
