@@ -86,24 +86,31 @@ impl Author {
 /// Who could check under recent placements: a node's silence counts only for what it checked already.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Placements {
-    recent: VecDeque<(u64, Vec<(NodeId, Arc<str>)>)>,
+    /// The latest first.
+    recent: VecDeque<Placement>,
+}
+
+#[derive(Clone, Debug)]
+struct Placement {
+    id: u64,
+    nodes: Vec<(NodeId, Arc<str>)>,
 }
 
 impl Placements {
     /// Remembers who may check from now on.
     pub(crate) fn remember(&mut self, placement_id: u64, authors: &[Author]) {
-        self.recent.retain(|(id, _)| *id != placement_id);
+        self.recent.retain(|placement| placement.id != placement_id);
         self.recent.truncate(MAX_PLACEMENTS - 1);
         let serving = authors.iter().filter(|author| author.serving);
-        self.recent
-            .push_front((placement_id, serving.map(|author| (author.id, author.zone.clone())).collect()));
+        let nodes = serving.map(|author| (author.id, author.zone.clone())).collect();
+        self.recent.push_front(Placement { id: placement_id, nodes });
     }
 
     fn was_checker(&self, placement_id: u64, node: NodeId, endpoint: EndpointId) -> bool {
-        let found = self.recent.iter().find(|(id, _)| *id == placement_id);
-        found.is_some_and(|(_, nodes)| {
-            let candidates: Vec<_> = nodes.iter().map(|(id, zone)| Candidate { id: *id, zone }).collect();
-            assign(endpoint, &candidates, CHECKERS_PER_ENDPOINT).contains(&node)
+        let found = self.recent.iter().find(|placement| placement.id == placement_id);
+        found.is_some_and(|placement| {
+            let candidates = placement.nodes.iter().map(|(id, zone)| Candidate { id: *id, zone });
+            assign(endpoint, &candidates.collect::<Vec<_>>(), CHECKERS_PER_ENDPOINT).contains(&node)
         })
     }
 }

@@ -25,6 +25,8 @@ pub enum Purpose {
     AuthorityKey,
     /// Private keys of the site's certificates in the log.
     SiteKeys,
+    /// The seed of object keys: strangers cannot choose URLs that collide.
+    CacheKeys,
 }
 
 impl Purpose {
@@ -33,6 +35,7 @@ impl Purpose {
             Self::Gossip => b"shoal gossip v1",
             Self::AuthorityKey => b"shoal authority key v1",
             Self::SiteKeys => b"shoal site keys v1",
+            Self::CacheKeys => b"shoal cache keys v1",
         }
     }
 }

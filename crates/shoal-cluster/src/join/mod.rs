@@ -3,6 +3,7 @@
 mod token;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 use shoal_model::{ClusterId, NodeId};
@@ -18,7 +19,7 @@ use crate::tls::{Caller, TlsError, caller, names, peer_server_config, pinned_cli
 pub use token::{ROLE_NODE, Token, TokenError, same_text};
 
 /// Longest wait for an admission: it is an entry of the log, and the leader may have to be found first.
-const JOIN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(15);
+const JOIN_DEADLINE: Duration = Duration::from_secs(15);
 /// Nodes a new one is told of, at most.
 const MAX_PEERS: usize = 1000;
 
@@ -177,4 +178,141 @@ fn read_answer(
         Some((id.parse().ok()?, address.parse().ok()?))
     });
     Ok(Joined { peers: peers.collect(), identity })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
+    use shoal_proto::raft::{
+        AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
+        ReadIndexResponse, ReportRequest, ReportResponse,
+    };
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_stream::StreamExt;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+    use crate::identity::Authority;
+
+    /// A node that admits whoever brings the right secret, as node 2.
+    struct Door {
+        identity: Identity,
+        authority: Authority,
+        secret_sha256: String,
+        told: Mutex<Vec<JoinRequest>>,
+    }
+
+    /// What the tests below share of it.
+    #[derive(Clone)]
+    struct Shared(std::sync::Arc<Door>);
+
+    #[tonic::async_trait]
+    impl PeerService for Shared {
+        async fn propose(&self, _: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn read_index(
+            &self,
+            _: Request<ReadIndexRequest>,
+        ) -> Result<Response<ReadIndexResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn await_applied(
+            &self,
+            _: Request<AwaitAppliedRequest>,
+        ) -> Result<Response<AwaitAppliedResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+            let Door { identity, authority, secret_sha256, told } = &*self.0;
+            let request = request.into_inner();
+            told.lock().unwrap().push(request.clone());
+            let token: Token = request.token.parse().map_err(|_| Status::invalid_argument("no token"))?;
+            if !same_text(&token.secret_sha256(), secret_sha256) {
+                return Err(Status::permission_denied("the token is unknown or used up"));
+            }
+            Ok(Response::new(JoinResponse {
+                node_id: 2,
+                cluster_id: identity.cluster_id.to_string(),
+                certificate: authority.sign_node(&request.csr, NodeId(2)).unwrap().to_vec(),
+                ca_certificate: identity.ca_der.to_vec(),
+                cluster_secret: identity.secret.expose().to_vec(),
+                peers: vec!["1=127.0.0.1:7400".to_owned(), "garbage".to_owned()],
+            }))
+        }
+    }
+
+    async fn open_door() -> (Shared, Token, String) {
+        let (identity, authority) = Identity::bootstrap("one").unwrap();
+        let token = Token::create(&identity.ca_der, ROLE_NODE);
+        let acceptor = TlsAcceptor::from(peer_server_config(&identity).unwrap());
+        let secret_sha256 = token.secret_sha256();
+        let door =
+            Shared(std::sync::Arc::new(Door { identity, authority, secret_sha256, told: Mutex::default() }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let incoming = TcpListenerStream::new(listener).then(move |tcp| {
+            let acceptor = acceptor.clone();
+            async move { acceptor.accept(tcp?).await }
+        });
+        // What fails in the handshake is not the end of the server.
+        let incoming = incoming.filter(Result::is_ok);
+        let server = tonic::transport::Server::builder().add_service(PeerServiceServer::new(door.clone()));
+        tokio::spawn(server.serve_with_incoming(incoming));
+        (door, token, address)
+    }
+
+    fn applicant() -> Applicant {
+        Applicant {
+            name: "two".to_owned(),
+            cluster_addr: "127.0.0.1:7410".to_owned(),
+            ..Applicant::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_opens_the_door() {
+        let (door, token, address) = open_door().await;
+        let key = NodeKey::generate().unwrap();
+        // Nobody answers at the first address.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        let joined = join(&[silent, address], &token, &applicant(), &key).await.unwrap();
+        assert_eq!(joined.identity.node_id, NodeId(2));
+        assert_eq!(joined.identity.name, "two");
+        assert_eq!(joined.identity.secret, door.0.identity.secret);
+        assert_eq!(joined.identity.public_key_sha256().unwrap(), key.public_key_sha256());
+        assert_eq!(joined.peers, [(NodeId(1), SocketAddr::from(([127, 0, 0, 1], 7400)))]);
+        assert_eq!(door.0.told.lock().unwrap()[0].cluster_addr, "127.0.0.1:7410");
+    }
+
+    #[tokio::test]
+    async fn refusals_say_what_is_wrong() {
+        let (door, token, address) = open_door().await;
+        let key = NodeKey::generate().unwrap();
+        let check = async |addresses: &[String], token: &Token, expected: &str| {
+            let message = join(addresses, token, &applicant(), &key).await.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} does not say {expected:?}");
+        };
+        let foreign = Token::create(b"another authority", ROLE_NODE);
+        check(std::slice::from_ref(&address), &foreign, "is not a node of the cluster this token is for")
+            .await;
+        assert!(door.0.told.lock().unwrap().is_empty(), "a stranger was told a token");
+        let wrong = Token::create(&door.0.identity.ca_der, ROLE_NODE);
+        check(std::slice::from_ref(&address), &wrong, "the token is unknown or used up").await;
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        check(&[silent], &token, "no node can be reached to join").await;
+        check(&[], &token, "no address to join at").await;
+        check(&["not an address".to_owned()], &token, "no node can be reached to join: not an address").await;
+    }
 }
