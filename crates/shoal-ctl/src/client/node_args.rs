@@ -25,7 +25,7 @@ pub struct NodeArgs {
     /// Local socket of a node [env: SHOAL_SOCKET] [default: /var/lib/shoal/admin.sock]
     #[arg(long, value_name = "DIR/admin.sock")]
     pub socket: Option<PathBuf>,
-    /// Operator's certificate, its key and the cluster's CA in one file, for --addr [env: SHOAL_IDENTITY]
+    /// Operator's key and certificates in one file, as DIR/operator.json of the first node [env: SHOAL_IDENTITY]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["cacert", "cert", "key"])]
     pub identity: Option<PathBuf>,
     /// The cluster's CA, PEM [env: SHOAL_CACERT]

@@ -1,0 +1,210 @@
+//! The client against nodes that answer by script: over the local socket, over mutual TLS, and when a node is lost.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use shoal_cluster::{Identity, tls};
+use shoal_ctl::client::{IdentityFiles, Target};
+use shoal_ctl::{Client, Exit};
+use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer};
+use shoal_proto::admin::{
+    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
+    CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
+    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
+    ShowRequest, ShowResponse, StatusRequest, StatusResponse,
+};
+use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const MAX_MESSAGE_BYTES: usize = 128 << 20;
+
+/// Answers `Show` with a site of this many bytes, `Status` with its name, and refuses everything else.
+#[derive(Clone)]
+struct Scripted {
+    name: &'static str,
+    site_bytes: usize,
+}
+
+fn refused<T>() -> Result<Response<T>, Status> {
+    let mut metadata = MetadataMap::new();
+    metadata.insert("shoal-exit", "4".parse().unwrap());
+    Err(Status::with_metadata(Code::Aborted, "the active revision is 8, not 7", metadata))
+}
+
+#[tonic::async_trait]
+impl AdminService for Scripted {
+    async fn show(&self, _: Request<ShowRequest>) -> Result<Response<ShowResponse>, Status> {
+        Ok(Response::new(ShowResponse { revision: 8, site_json: "x".repeat(self.site_bytes), quorum: true }))
+    }
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(StatusResponse { node: self.name.to_owned(), ..StatusResponse::default() }))
+    }
+    async fn plan(&self, _: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        refused()
+    }
+    async fn apply(&self, _: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        refused()
+    }
+    async fn rollback(&self, _: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn health(&self, _: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
+        refused()
+    }
+    async fn purge(&self, _: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
+        refused()
+    }
+    async fn cache_stats(
+        &self,
+        _: Request<CacheStatsRequest>,
+    ) -> Result<Response<CacheStatsResponse>, Status> {
+        refused()
+    }
+    async fn cache_locate(
+        &self,
+        _: Request<CacheLocateRequest>,
+    ) -> Result<Response<CacheLocateResponse>, Status> {
+        refused()
+    }
+    async fn create_token(
+        &self,
+        _: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        refused()
+    }
+}
+
+fn service(node: Scripted) -> AdminServiceServer<Scripted> {
+    AdminServiceServer::new(node)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// A node on the socket `dir/<name>.sock`.
+fn serve_socket(dir: &Path, name: &'static str, site_bytes: usize) -> PathBuf {
+    let path = dir.join(format!("{name}.sock"));
+    let listener = UnixListener::bind(&path).unwrap();
+    let node = Scripted { name, site_bytes };
+    tokio::spawn(
+        Server::builder().add_service(service(node)).serve_with_incoming(UnixListenerStream::new(listener)),
+    );
+    path
+}
+
+/// A node of `identity`'s cluster on a free port.
+async fn serve_tls(identity: &Identity, name: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let acceptor = TlsAcceptor::from(tls::admin_server_config(identity).unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let incoming = tokio_stream::once(Ok::<_, std::io::Error>(stream));
+                _ = Server::builder()
+                    .add_service(service(Scripted { name, site_bytes: 0 }))
+                    .serve_with_incoming(incoming)
+                    .await;
+            });
+        }
+    });
+    address
+}
+
+fn client(targets: Vec<Target>, identity: Option<IdentityFiles>, server_name: Option<&str>) -> Client {
+    Client::new(targets, identity, server_name.map(str::to_owned), DEADLINE)
+}
+
+#[tokio::test]
+async fn refusals_and_large_sites_pass_over_the_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = serve_socket(dir.path(), "node1", 20 << 20);
+    let client = Client::local(socket, DEADLINE);
+    let shown = client.show(ShowRequest { revision: 0 }).await.unwrap();
+    assert_eq!(shown.site_json.len(), 20 << 20);
+    let refused =
+        client.apply(ApplyRequest { site_json: "y".repeat(20 << 20), ..ApplyRequest::default() }).await;
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.exit, refused.why.as_str()), (Exit::Conflict, "the active revision is 8, not 7"));
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = dir.path().join("gone.sock");
+    drop(UnixListener::bind(&gone).unwrap());
+    // Accepts, and closes before any answer: a node that dies in the middle of a call.
+    let dying = dir.path().join("dying.sock");
+    let listener = UnixListener::bind(&dying).unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let alive = serve_socket(dir.path(), "node3", 0);
+    let targets = [gone, dying, alive].map(Target::Socket).to_vec();
+    assert_eq!(client(targets, None, None).status().await.unwrap().node, "node3");
+}
+
+#[tokio::test]
+async fn both_sides_prove_themselves_over_tcp() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, authority) = Identity::bootstrap("node1").unwrap();
+    let (stranger, foreign_authority) = Identity::bootstrap("node1").unwrap();
+    let bundle = dir.path().join("operator.json");
+    authority.issue_operator("ada").unwrap().save(&bundle).unwrap();
+    let foreign_bundle = dir.path().join("foreign.json");
+    foreign_authority.issue_operator("eve").unwrap().save(&foreign_bundle).unwrap();
+
+    let address = Target::Address(serve_tls(&identity, "node1").await);
+    let foreign = Target::Address(serve_tls(&stranger, "stranger").await);
+    let ada = || Some(IdentityFiles::Bundle(bundle.clone()));
+
+    let answered = client(vec![foreign.clone(), address.clone()], ada(), None).status().await.unwrap();
+    assert_eq!(answered.node, "node1", "a node of another cluster is passed over");
+    let named = tls::names::node(identity.node_id, identity.cluster_id);
+    assert_eq!(client(vec![address.clone()], ada(), Some(&named)).status().await.unwrap().node, "node1");
+
+    for (target, identity, server_name) in [
+        (foreign, ada(), None),
+        (address.clone(), ada(), Some("other.example.com")),
+        (address, Some(IdentityFiles::Bundle(foreign_bundle)), None),
+    ] {
+        let failure = client(vec![target], identity, server_name).status().await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Remote, "{}", failure.to_text());
+    }
+}
+
+#[tokio::test]
+async fn an_identity_may_be_three_pem_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (identity, authority) = Identity::bootstrap("node1").unwrap();
+    let operator = authority.issue_operator("ada").unwrap();
+    let address = Target::Address(serve_tls(&identity, "node1").await);
+    let pem = |kind: &str, der: &[u8]| {
+        let path = dir.path().join(format!("{}.pem", kind.replace(' ', "-").to_lowercase()));
+        let label = kind.trim_start_matches("CA ");
+        std::fs::write(&path, pem_text(label, der)).unwrap();
+        path
+    };
+    let files = IdentityFiles::Pem {
+        ca: pem("CA CERTIFICATE", &operator.ca_der),
+        cert: pem("CERTIFICATE", &operator.cert_der),
+        key: pem("PRIVATE KEY", operator.key_der.secret_pkcs8_der()),
+    };
+    assert_eq!(client(vec![address], Some(files), None).status().await.unwrap().node, "node1");
+}
+
+/// RFC 7468.
+fn pem_text(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
