@@ -30,6 +30,9 @@ use crate::types::Raft;
 /// How long closing waits for the last task of openraft to let go of the file.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Between two looks at who leads, while somebody waits for it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// A handle on this node's copy of the log; clones are the same one.
 #[derive(Clone)]
 pub struct ConfigLog {
@@ -73,7 +76,7 @@ impl ConfigLog {
     /// The consensus service, to be served to nodes on the cluster address, with
     /// [`MAX_MESSAGE_BYTES`](shoal_cluster::channel::MAX_MESSAGE_BYTES) both ways.
     pub fn raft_rpc(&self) -> RaftRpc {
-        RaftRpc::new(self.shared.raft.clone(), Arc::clone(&self.shared.heard))
+        RaftRpc::new(self.shared.raft.clone(), self.shared.machine.clone(), Arc::clone(&self.shared.heard))
     }
 
     /// Compacts the log now instead of at the next threshold.

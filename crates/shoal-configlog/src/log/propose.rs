@@ -11,9 +11,9 @@ use shoal_proto::raft::peer_service_client::PeerServiceClient;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::ConfigLog;
 use super::reason::Reason;
 use super::status::Leadership;
+use super::{ConfigLog, LOOK_AGAIN};
 use crate::network::{MAX_ENTRY_BYTES, decode, encode, entry_bytes};
 
 /// How long a proposal is pursued by the node it was made on.
@@ -22,8 +22,6 @@ const DEADLINE: Duration = Duration::from_secs(8);
 const FORWARDED_DEADLINE: Duration = Duration::from_secs(6);
 /// How often a proposal is passed on, at most.
 const MAX_HOPS: u32 = 2;
-/// Between two looks at who leads.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A command that is in the log for good.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,16 +3,30 @@
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use shoal_proto::raft as proto;
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::reason::Reason;
 use super::status::Leadership;
-use super::{ConfigLog, ProposeError};
+use super::{ConfigLog, LOOK_AGAIN, ProposeError};
 
 impl ConfigLog {
-    /// The index up to which entries were committed at some time during this call, confirmed by a majority. One attempt,
-    /// at most as long as an election: whoever needs another asks again.
+    /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
+    /// leader as long as [`ConfigLog::propose`] does.
     pub async fn read_index(&self) -> Result<u64, ProposeError> {
+        let deadline = Instant::now() + self.shared.timings.patience();
+        loop {
+            match self.try_read_index().await {
+                Err(ProposeError::NoQuorum { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// [`ConfigLog::read_index`] in one attempt, at most as long as an election: for those who ask again anyway.
+    pub async fn try_read_index(&self) -> Result<u64, ProposeError> {
         let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
         let deadline = self.shared.timings.election_max;
         let leader = match self.leadership() {

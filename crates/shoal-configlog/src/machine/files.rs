@@ -8,6 +8,7 @@ use super::document::{Header, StateDocument};
 use crate::types::{Snapshot, SnapshotMeta};
 
 const EXTENSION: &str = "snapshot";
+const UNFINISHED: &str = "tmp";
 /// What a header may weigh: it lists every node of the cluster.
 const MAX_HEADER_BYTES: usize = 1 << 20;
 
@@ -18,17 +19,21 @@ pub struct SnapshotDir {
 }
 
 impl SnapshotDir {
-    /// Opens or creates the directory.
+    /// Opens or creates the directory, and clears away what was not finished.
     pub fn open(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        Ok(Self { path })
+        let dir = Self { path };
+        for unfinished in dir.files(UNFINISHED)? {
+            fs::remove_file(unfinished)?;
+        }
+        Ok(dir)
     }
 
     /// Writes a snapshot so that it survives a power cut, then removes older ones.
     pub fn save(&self, meta: &SnapshotMeta, document: &StateDocument) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let path = self.path.join(format!("{index:020}.{EXTENSION}"));
-        let temporary = path.with_extension("tmp");
+        let temporary = path.with_extension(UNFINISHED);
         let mut file = File::create(&temporary)?;
         serde_json::to_writer(&mut file, &Header::of(meta.clone(), document)).map_err(io::Error::other)?;
         file.write_all(b"\n")?;
@@ -37,7 +42,7 @@ impl SnapshotDir {
         fs::rename(&temporary, &path)?;
         File::open(&self.path)?.sync_all()?;
         // Newer ones stay: a snapshot from the leader may have overtaken one that was being built here.
-        for older in self.files()?.into_iter().take_while(|file| *file < path) {
+        for older in self.files(EXTENSION)?.into_iter().take_while(|file| *file < path) {
             fs::remove_file(older)?;
         }
         Ok(())
@@ -45,19 +50,19 @@ impl SnapshotDir {
 
     /// The newest snapshot, verified.
     pub fn load(&self) -> io::Result<Option<Snapshot>> {
-        let Some(path) = self.files()?.pop() else { return Ok(None) };
+        let Some(path) = self.files(EXTENSION)?.pop() else { return Ok(None) };
         let snapshot = read_snapshot(&path).map_err(|error| {
             io::Error::new(error.kind(), format!("snapshot {} is damaged: {error}", path.display()))
         })?;
         Ok(Some(snapshot))
     }
 
-    /// Snapshot files, oldest first.
-    fn files(&self) -> io::Result<Vec<PathBuf>> {
+    /// Files with this extension, oldest first.
+    fn files(&self, wanted: &str) -> io::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
         for item in fs::read_dir(&self.path)? {
             let path = item?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            if path.extension().is_some_and(|extension| extension == wanted) {
                 files.push(path);
             }
         }
@@ -103,9 +108,9 @@ mod tests {
         for index in [9, 10, 100] {
             snapshots.save(&meta(index), &document).unwrap();
             assert_eq!(snapshots.load().unwrap().unwrap().meta, meta(index));
-            assert_eq!(snapshots.files().unwrap().len(), 1);
+            assert_eq!(snapshots.files(EXTENSION).unwrap().len(), 1);
         }
-        let path = snapshots.files().unwrap().pop().unwrap();
+        let path = snapshots.files(EXTENSION).unwrap().pop().unwrap();
         let mut bytes = fs::read(&path).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(&path, bytes).unwrap();

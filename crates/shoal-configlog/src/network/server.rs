@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use shoal_cluster::tls::Caller;
 use shoal_model::NodeId;
+use shoal_model::state::ConfigState;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_server::RaftService;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -12,7 +14,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use super::client::SnapshotHead;
 use super::heard::Heard;
 use super::wire::{decode, encode};
-use crate::machine::StateDocument;
+use crate::machine::{StateDocument, StateMachine};
 use crate::types::{Raft, Snapshot, TypeConfig, Vote};
 
 /// Bytes of a snapshot that is accepted, at most.
@@ -23,17 +25,39 @@ const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
 #[derive(Clone)]
 pub struct RaftRpc {
     raft: Raft,
+    machine: StateMachine,
     heard: Arc<Heard>,
 }
 
 impl RaftRpc {
-    pub(crate) fn new(raft: Raft, heard: Arc<Heard>) -> Self {
-        Self { raft, heard }
+    pub(crate) fn new(raft: Raft, machine: StateMachine, heard: Arc<Heard>) -> Self {
+        Self { raft, machine, heard }
+    }
+
+    /// The node that sent a request, unless it was removed.
+    fn calling_node(&self, extensions: &Extensions) -> Result<NodeId, Status> {
+        let caller = proven_node(extensions)?;
+        let applied = *self.machine.applied().borrow();
+        if was_removed(caller, &self.machine.read(), applied) && !self.is_in_membership(caller) {
+            return Err(Status::permission_denied(format!("{caller} was removed from this cluster")));
+        }
+        Ok(caller)
+    }
+
+    /// A removed leader may still see its successor in.
+    fn is_in_membership(&self, node: NodeId) -> bool {
+        self.raft.metrics().borrow_watched().membership_config.get_node(&node.0).is_some()
     }
 }
 
-/// The node that sent a request.
-fn calling_node(extensions: &Extensions) -> Result<NodeId, Status> {
+/// Whether `node` was a member once. Ids are indexes of the log: one that is not yet applied here belongs to a member
+/// this node has still to hear of.
+fn was_removed(node: NodeId, state: &ConfigState, applied: u64) -> bool {
+    node.0 <= applied && !state.nodes.is_empty() && !state.nodes.contains_key(&node)
+}
+
+/// The node whose certificate stands behind a request.
+fn proven_node(extensions: &Extensions) -> Result<NodeId, Status> {
     match extensions.get::<Caller>() {
         Some(Caller::Node(node)) => Ok(*node),
         Some(Caller::Operator(_)) => Err(Status::permission_denied("only nodes take part in consensus")),
@@ -59,7 +83,7 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::AppendEntriesRequest>,
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
-        let caller = calling_node(request.extensions())?;
+        let caller = self.calling_node(request.extensions())?;
         let append: AppendEntriesRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &append.vote)?;
         let answer = Box::pin(self.raft.append_entries(append)).await.map_err(stopped)?;
@@ -76,7 +100,7 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let caller = calling_node(request.extensions())?;
+        let caller = self.calling_node(request.extensions())?;
         let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &vote.vote)?;
         let answer = Box::pin(self.raft.vote(vote)).await.map_err(stopped)?;
@@ -87,7 +111,7 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::PreVoteRequest>,
     ) -> Result<Response<proto::PreVoteResponse>, Status> {
-        let caller = calling_node(request.extensions())?;
+        let caller = self.calling_node(request.extensions())?;
         let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &vote.vote)?;
         let answer = Box::pin(self.raft.pre_vote(vote)).await.map_err(stopped)?;
@@ -98,7 +122,7 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<Streaming<proto::InstallSnapshotRequest>>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
-        let caller = calling_node(request.extensions())?;
+        let caller = self.calling_node(request.extensions())?;
         let (head, document) = receive_snapshot(request.into_inner()).await?;
         check_sender(caller, &head.vote)?;
         let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
@@ -111,7 +135,7 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
-        let caller = calling_node(request.extensions())?;
+        let caller = self.calling_node(request.extensions())?;
         let transfer: TransferLeaderRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, transfer.from_leader())?;
         let answer = Box::pin(self.raft.handle_transfer_leader(transfer)).await.map_err(stopped)?;
@@ -146,4 +170,25 @@ async fn receive_snapshot(
         .verify(&document)
         .map_err(|damage| Status::data_loss(format!("the snapshot is damaged: {damage}")))?;
     Ok((head, document))
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::state::MemberRecord;
+
+    use super::*;
+
+    #[test]
+    fn removed_nodes_are_told_from_those_to_come() {
+        let mut state = ConfigState::default();
+        let check = |id, state: &ConfigState, expected| {
+            assert_eq!(was_removed(NodeId(id), state, 10), expected, "{id}")
+        };
+        check(5, &state, false);
+        state.nodes.extend([1, 7].map(|id| (NodeId(id), MemberRecord::default())));
+        check(1, &state, false);
+        check(7, &state, false);
+        check(5, &state, true);
+        check(11, &state, false);
+    }
 }

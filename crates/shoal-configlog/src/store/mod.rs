@@ -290,6 +290,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_acknowledged_survives_a_sudden_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("raft.redb"), dir.path().join("copy.redb"));
+        let (mut store, _closed) = LogStore::open(&path, STAMP).unwrap();
+        append(&mut store, 1..6).await;
+        store.save_committed(Some(id(5))).await.unwrap();
+        append(&mut store, 6..8).await;
+        std::fs::copy(&path, &copy).unwrap();
+        let (mut store, _closed) = LogStore::open(&copy, STAMP).unwrap();
+        assert_eq!(store.try_get_log_entries(..).await.unwrap(), entries(1..8));
+        assert_eq!(store.read_committed().await.unwrap(), Some(id(5)), "travels with the next entries");
+    }
+
+    #[tokio::test]
     async fn a_log_belongs_to_one_node_and_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("raft.redb");
