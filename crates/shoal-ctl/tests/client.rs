@@ -1,4 +1,5 @@
 //! The client against nodes that answer by script: over the local socket, over mutual TLS, and when a node is lost.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

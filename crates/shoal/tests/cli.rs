@@ -1,4 +1,5 @@
 //! The command line as operators and scripts meet it: the real binary, its texts and its exit codes.
+#![allow(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::fs;
 use std::io::Write;
