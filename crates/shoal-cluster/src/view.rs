@@ -100,3 +100,47 @@ impl ClusterView {
         self.endpoints.get(&endpoint).map_or(Availability::Up, |state| state.availability)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkers_serve_in_the_region_of_this_node() {
+        let node = |id, region: &str, state, alive| NodeView {
+            id: NodeId(id),
+            name: format!("node-{id}").into(),
+            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            admin_addr: String::new(),
+            region: region.into(),
+            zone: "".into(),
+            state,
+            alive,
+            load: 0,
+            active_revision: 0,
+            applied_index: 0,
+            version: "".into(),
+        };
+        let nodes = vec![
+            node(1, "eu", NodeState::Ready, true),
+            node(2, "us", NodeState::Ready, true),
+            node(3, "eu", NodeState::Draining, true),
+            node(4, "eu", NodeState::Ready, false),
+            node(5, "eu", NodeState::Ready, true),
+        ];
+        let view = ClusterView { local: NodeId(1), nodes, ..ClusterView::default() };
+        let check = |local, expected: &[u64]| {
+            let view = ClusterView { local: NodeId(local), ..view.clone() };
+            let mut checkers: Vec<_> = view.checkers(EndpointId(7)).iter().map(|id| id.0).collect();
+            checkers.sort_unstable();
+            assert_eq!(checkers, expected, "seen from {local}");
+        };
+        check(1, &[1, 5]);
+        check(2, &[2]);
+        check(3, &[1, 5]);
+        check(9, &[]);
+        assert_eq!(view.node(NodeId(4)).map(|node| node.id), Some(NodeId(4)));
+        assert_eq!(view.node(NodeId(6)), None);
+        assert_eq!(view.availability(EndpointId(7)), Availability::Up);
+    }
+}

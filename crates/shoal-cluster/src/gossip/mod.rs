@@ -27,7 +27,7 @@ use crate::identity::{ClusterSecret, Identity};
 use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
 
-pub use transport::WireCounters;
+pub use transport::GossipCounters;
 
 /// Members that are remembered, at most: far above what one ring can hold.
 const MAX_MEMBERS: usize = 1000;
@@ -127,7 +127,7 @@ struct Shared {
     view: Arc<ArcSwap<ClusterView>>,
     changes: watch::Sender<Arc<ClusterView>>,
     health: Mutex<HealthState>,
-    wire: Arc<WireCounters>,
+    counters: Arc<GossipCounters>,
 }
 
 /// What the last round knew of facts, for [`Gossip::opinions`].
@@ -153,7 +153,7 @@ impl Gossip {
             view: Arc::default(),
             changes,
             health: Mutex::default(),
-            wire: Arc::default(),
+            counters: Arc::default(),
         });
         let stop = CancellationToken::new();
         let advertise = settings.advertise.unwrap_or(local_addr);
@@ -245,9 +245,9 @@ impl Gossip {
         round.opinions(endpoint)
     }
 
-    /// What the wire has seen.
-    pub fn wire(&self) -> &WireCounters {
-        &self.shared.wire
+    /// What was sent, received and dropped so far.
+    pub fn counters(&self) -> &GossipCounters {
+        &self.shared.counters
     }
 
     /// Says goodbye, and stops once the others had time to hear it.

@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::fold::{Folded, Folder, Report, Row};
-use super::transport::{SealedTransport, unix_ms};
+use super::transport::{GossipCounters, SealedTransport, unix_ms};
 use super::{GossipSettings, HealthState, Shared, keys};
 
 /// The dead are forgotten after this long; their earlier generations count against the size of messages for half of it.
@@ -77,6 +77,7 @@ impl Runner {
     pub(super) async fn run(mut self) {
         loop {
             let reason = self.run_generation().await;
+            GossipCounters::count(&self.shared.counters.restarts);
             tracing::error!(reason, "the gossip ended by itself and starts again");
             sleep(RESTART_PAUSE).await;
         }
@@ -135,7 +136,7 @@ impl Runner {
             ring: self.ring(),
             node: self.settings.node_id.0,
             generation: self.generation,
-            counters: self.shared.wire.clone(),
+            counters: self.shared.counters.clone(),
         }
     }
 
@@ -239,7 +240,7 @@ impl Runner {
             let _ = handle.gossip(address);
         }
         self.recontacted = self.recontacted.wrapping_add(MAX_RECONTACTS);
-        let received = self.shared.wire.received.load(Ordering::Relaxed);
+        let received = self.shared.counters.received.load(Ordering::Relaxed);
         let others_alive = view.nodes.iter().any(|node| node.alive && node.id != view.local);
         if others_alive && received == self.received_before {
             tracing::warn!(

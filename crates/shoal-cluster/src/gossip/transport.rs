@@ -16,9 +16,9 @@ use crate::identity::ClusterSecret;
 /// Pause after the socket failed, so that a persistent failure does not spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
-/// What the wire has seen since the start.
+/// What the gossip has seen since the start.
 #[derive(Debug, Default)]
-pub struct WireCounters {
+pub struct GossipCounters {
     /// Messages received and believed.
     pub received: AtomicU64,
     /// Datagrams that no node of this cluster made.
@@ -31,10 +31,12 @@ pub struct WireCounters {
     pub oversized: AtomicU64,
     /// Errors of the socket.
     pub errors: AtomicU64,
+    /// Times the gossip ended by itself and was started again.
+    pub restarts: AtomicU64,
 }
 
-impl WireCounters {
-    fn count(counter: &AtomicU64) {
+impl GossipCounters {
+    pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -59,7 +61,7 @@ pub(super) struct SealedTransport {
     pub(super) ring: String,
     pub(super) node: u64,
     pub(super) generation: u64,
-    pub(super) counters: Arc<WireCounters>,
+    pub(super) counters: Arc<GossipCounters>,
 }
 
 #[async_trait]
@@ -80,7 +82,7 @@ struct SealedSocket {
     sealer: Sealer,
     opener: Opener,
     buffer: Box<[u8]>,
-    counters: Arc<WireCounters>,
+    counters: Arc<GossipCounters>,
 }
 
 #[async_trait]
@@ -92,14 +94,14 @@ impl Socket for SealedSocket {
         let datagrams = match self.sealer.seal(&plain, unix_ms()) {
             Ok(datagrams) => datagrams,
             Err(error) => {
-                WireCounters::count(&self.counters.oversized);
+                GossipCounters::count(&self.counters.oversized);
                 tracing::error!(%error, "the gossiped state has grown too large to be exchanged");
                 return Ok(());
             }
         };
         for datagram in datagrams {
             if let Err(error) = self.socket.send_to(&datagram, to).await {
-                WireCounters::count(&self.counters.errors);
+                GossipCounters::count(&self.counters.errors);
                 tracing::debug!(%to, %error, "a gossip datagram was not sent");
             }
         }
@@ -113,7 +115,7 @@ impl Socket for SealedSocket {
             let (length, from) = match self.socket.recv_from(&mut self.buffer).await {
                 Ok(received) => received,
                 Err(error) => {
-                    WireCounters::count(&self.counters.errors);
+                    GossipCounters::count(&self.counters.errors);
                     tracing::debug!(%error, "receiving gossip failed");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                     continue;
@@ -128,7 +130,7 @@ impl Socket for SealedSocket {
                 }
             };
             if let Ok(message) = ChitchatMessage::deserialize(&mut message.as_slice()) {
-                WireCounters::count(&self.counters.received);
+                GossipCounters::count(&self.counters.received);
                 return Ok((from, message));
             }
         }
