@@ -149,3 +149,12 @@ impl Failure {
         )
     }
 }
+
+/// For bodies that break off: HTTP libraries want their errors as such.
+impl std::error::Error for Failure {}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
