@@ -99,6 +99,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_printed_can_be_applied() {
+        let text = r##"{
+            "listeners": {"web": {"address": ":8443", "protocol": "https", "min_tls": "1.2", "certificates": ["c"]}},
+            "certificates": {"c": {"chain_pem": "-----BEGIN CERTIFICATE-----\nMIIB+/==\n-----END CERTIFICATE-----\n",
+                                   "key_sha256": "00e1"}},
+            "routes": {"a.b": {"hosts": ["*.example.com", "1.2.3.4"], "path_regex": "/[a-z]: #\\d+", "upstream": "no",
+                               "cache": {"max_object_size": "1GiB"}, "timeouts": {"total": "1500ms"}}},
+            "upstreams": {"no": {"endpoints": ["[::1]:80", {"address": "h:1", "weight": 0}],
+                                 "hash_key": {"header": "x-user"}}}
+        }"##;
+        let site: Value = serde_json::from_str(text).unwrap();
+        let printed = to_yaml(&site).unwrap();
+        let read = shoal_model::site::parse_site("printed", &printed)
+            .unwrap_or_else(|why| panic!("{why}\n{printed}"));
+        assert_eq!(read, shoal_model::Site::from_json(text).unwrap(), "{printed}");
+    }
+
+    #[test]
     fn a_part_is_a_site_too() {
         check("routes", Ok(json!({ "routes": { "a": 1, "b": 2 } })));
         check("route/b", Ok(json!({ "routes": { "b": 2 } })));

@@ -63,7 +63,7 @@ impl Home {
 
     /// The node has been part of the cluster in an earlier run.
     pub fn has_node(&self, node: u8) -> bool {
-        self.node_dir(node).join("identity").is_dir()
+        self.node_dir(node).join("identity").join("node.json").is_file()
     }
 
     /// Removes the directory if it is temporary.

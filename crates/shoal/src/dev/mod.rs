@@ -57,9 +57,15 @@ impl DevArgs {
             .build()
             .context("cannot start the runtime")
             .and_then(|runtime| runtime.block_on(Box::pin(live(self))));
-        outcome.map_err(|error| Failure::local("dev", format!("{error:#}")))?;
-        Ok(Exit::Done)
+        outcome.map(|()| Exit::Done).map_err(|error| failure(&format!("{error:#}")))
     }
+}
+
+/// The first line says what failed; the others, the end of a log, stand before it.
+fn failure(text: &str) -> Failure {
+    let mut lines = text.lines().map(str::to_owned);
+    let why = lines.next().unwrap_or_default();
+    Failure { problems: lines.collect(), ..Failure::local("dev", why) }.try_command("shoal dev --help")
 }
 
 /// The whole story: make room, start origins and nodes, say what there is, watch, stop.
@@ -128,9 +134,9 @@ async fn start(home: &Home, layout: &Layout, nodes: &mut Nodes<'_>) -> anyhow::R
 async fn await_ready(node: u8, layout: &Layout, nodes: &mut Nodes<'_>) -> anyhow::Result<()> {
     let ready = ready::wait(layout.ops_addr(node), READY_TIMEOUT);
     tokio::select! {
-        ready = ready => ready.with_context(|| nodes.tail(node)),
+        ready = ready => ready.map_err(|error| anyhow::anyhow!("node{node}: {error:#}\n{}", nodes.tail(node))),
         Event { node, status } = nodes.next_exit() => {
-            anyhow::bail!("node{node} ended while the cluster was starting: {status}\n{}", nodes.tail(node))
+            anyhow::bail!("node{node} ended while the cluster was starting ({status})\n{}", nodes.tail(node))
         }
     }
 }

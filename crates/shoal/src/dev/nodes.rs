@@ -68,7 +68,7 @@ impl<'a> Nodes<'a> {
         })
     }
 
-    /// Starts a node that has been part of the cluster before.
+    /// Starts a node that has been part of the cluster before. Its site is in its log.
     pub fn resume(&mut self, node: u8) -> anyhow::Result<()> {
         self.spawn(node, |_| {})
     }
