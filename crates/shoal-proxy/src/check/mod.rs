@@ -1,0 +1,147 @@
+//! Active health checks: for the endpoints this node is one of the checkers of, and no others.
+
+mod probe;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustc_hash::FxHashMap;
+use shoal_cluster::{ClusterView, NodeView};
+use shoal_model::view::{EndpointView, HealthView};
+use shoal_model::{ConfigView, EndpointId};
+use shoal_policy::health::{CHECKERS_PER_ENDPOINT, Candidate, Verdict, assign};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use watch::watch;
+
+/// How often the views are looked at for changes; comparing two pointers is all it costs.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What this node has found out about an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthEvent {
+    /// This node's checks have come to a new verdict.
+    Verdict {
+        /// On which.
+        endpoint: EndpointId,
+        /// What.
+        verdict: Verdict,
+    },
+    /// This node checks it no more, so it has no verdict on it.
+    Unassigned {
+        /// Which.
+        endpoint: EndpointId,
+    },
+    /// This node's own traffic failed there too often.
+    Ejected {
+        /// Which.
+        endpoint: EndpointId,
+    },
+    /// This node's own traffic goes there again.
+    Readmitted {
+        /// Which.
+        endpoint: EndpointId,
+    },
+}
+
+/// What a [`Checker`] is built from.
+pub struct CheckerSettings {
+    /// The site.
+    pub config: Arc<ArcSwap<ConfigView>>,
+    /// Who else checks.
+    pub cluster: Arc<ArcSwap<ClusterView>>,
+    /// Where verdicts go.
+    pub events: mpsc::Sender<HealthEvent>,
+}
+
+/// The health checks of this node. They run on the runtime it was started on, until it is dropped.
+pub struct Checker {
+    supervisor: JoinHandle<()>,
+}
+
+impl Checker {
+    /// Starts to check. Must be called on the control runtime.
+    pub fn start(settings: CheckerSettings) -> Self {
+        Self { supervisor: tokio::spawn(supervise(settings)) }
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+/// What is checked, and how: a check is only restarted when this changes.
+#[derive(Clone, PartialEq)]
+struct Duty {
+    endpoint: EndpointView,
+    health: HealthView,
+}
+
+struct Running {
+    duty: Duty,
+    /// Ends when dropped.
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn supervise(settings: CheckerSettings) {
+    let mut running: FxHashMap<EndpointId, Running> = FxHashMap::default();
+    let mut seen: Option<(Arc<ConfigView>, Arc<ClusterView>)> = None;
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let (config, cluster) = (settings.config.load_full(), settings.cluster.load_full());
+        let same = seen.as_ref().is_some_and(|(c, n)| Arc::ptr_eq(c, &config) && Arc::ptr_eq(n, &cluster));
+        if same {
+            continue;
+        }
+        let mut duties = duties(&config, &cluster);
+        seen = Some((config, cluster));
+        let gone: Vec<EndpointId> = running.keys().filter(|id| !duties.contains_key(id)).copied().collect();
+        for endpoint in gone {
+            running.remove(&endpoint);
+            if settings.events.send(HealthEvent::Unassigned { endpoint }).await.is_err() {
+                return;
+            }
+        }
+        duties.retain(|id, duty| running.get(id).is_none_or(|running| running.duty != *duty));
+        for (id, duty) in duties {
+            let task = tokio::spawn(watch(duty.endpoint.clone(), duty.health.clone(), settings.events.clone()));
+            running.insert(id, Running { duty, task });
+        }
+    }
+}
+
+/// The endpoints this node checks: one duty each, however many routes lead there.
+fn duties(config: &ConfigView, cluster: &ClusterView) -> FxHashMap<EndpointId, Duty> {
+    let local = cluster.node(cluster.local);
+    let region = local.map(|node| node.region.clone());
+    let in_region = |node: &&NodeView| node.is_serving() && Some(&node.region) == region.as_ref();
+    let candidates: Vec<Candidate<'_>> =
+        cluster.nodes.iter().filter(in_region).map(|node| Candidate { id: node.id, zone: &node.zone }).collect();
+    // A node nobody knows of yet checks for itself.
+    let alone = candidates.iter().all(|candidate| candidate.id != cluster.local);
+    let mut duties = FxHashMap::default();
+    for upstream in &config.upstreams {
+        let Some(health) = &upstream.health else { continue };
+        for endpoint in &upstream.endpoints {
+            let checkers = assign(endpoint.id, &candidates, CHECKERS_PER_ENDPOINT);
+            if alone || checkers.contains(&cluster.local) {
+                duties.insert(endpoint.id, Duty { endpoint: endpoint.clone(), health: health.clone() });
+            }
+        }
+    }
+    duties
+}

@@ -1,0 +1,27 @@
+//! One endpoint under observation.
+
+use shoal_model::view::{EndpointView, HealthView};
+use shoal_policy::health::Checker;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::HealthEvent;
+use super::probe::probe;
+
+/// Checks `endpoint` again and again, the first time at once, and tells every new verdict.
+pub(super) async fn watch(endpoint: EndpointView, health: HealthView, events: mpsc::Sender<HealthEvent>) {
+    let mut checker = Checker::new(health.rise, health.fall);
+    let mut entropy = endpoint.id.0;
+    loop {
+        let observation = probe(&endpoint, &health).await;
+        if let Some(verdict) = checker.observe(observation) {
+            tracing::info!(endpoint = %endpoint.text, ?verdict, "health verdict");
+            if events.send(HealthEvent::Verdict { endpoint: endpoint.id, verdict }).await.is_err() {
+                return;
+            }
+        }
+        // Any sequence will do that differs from one endpoint to the next (Knuth's MMIX constants).
+        entropy = entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        sleep(checker.next_check_in(health.interval, entropy >> 32)).await;
+    }
+}

@@ -1,0 +1,72 @@
+//! Accepting: it goes on whatever happens, until the listener closes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::{WorkerListener, connection};
+
+/// How long accepting pauses when the process or the system is out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until the listener closes. Connections that were waiting then are still served: closing the socket would
+/// reset them.
+pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = listener.shared.closing.cancelled() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => take_on(&listener, stream, peer),
+            Err(error) => recover(&listener, &error).await,
+        }
+    }
+    let waiting = std::future::poll_fn(|cx| {
+        while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(cx) {
+            take_on(&listener, stream, peer);
+        }
+        std::task::Poll::Ready(())
+    });
+    waiting.await;
+}
+
+fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
+    let open = listener.shared.open.enter();
+    let place = Place(listener.clone());
+    if open > listener.shared.settings.load().view.limits.max_connections {
+        listener.worker.metrics.connections_refused.add(1);
+        return;
+    }
+    let listener = listener.clone();
+    tokio::task::spawn_local(async move {
+        connection::serve(listener, stream, peer).await;
+        drop(place);
+    });
+}
+
+/// A connection's place among those of its listener.
+struct Place(Rc<WorkerListener>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.shared.open.leave();
+    }
+}
+
+/// A connection that died before it was accepted is nothing; being out of descriptors passes when others end.
+async fn recover(listener: &WorkerListener, error: &io::Error) {
+    let harmless = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    );
+    if !harmless {
+        tracing::warn!(listener = %listener.shared.bound, %error, "cannot accept, pausing");
+        sleep(PAUSE).await;
+    }
+}

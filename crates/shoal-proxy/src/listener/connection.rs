@@ -1,0 +1,231 @@
+//! One downstream connection: TLS, version, codec, and its polite or impolite end.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use shoal_model::{ConfigView, Revision};
+use shoal_policy::forwarding::Caller;
+use shoal_policy::gate::Rule;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::io::Watched;
+use super::preface::{self, Version};
+use super::state::Order;
+use super::{ConnectionState, Listener, ListenerSettings};
+use crate::metrics::Traffic;
+use crate::request;
+use crate::worker::Worker;
+
+/// Read and write buffer of an HTTP/1 connection, bytes; it grows to this only under load.
+const MAX_BUFFER: usize = 256 << 10;
+/// Fields the HTTP/1 parser has room for without allocating.
+const PARSER_FIELDS: usize = 100;
+
+const H2_STREAM_WINDOW: u32 = 256 << 10;
+const H2_CONNECTION_WINDOW: u32 = 1 << 20;
+const H2_MAX_HEADER_LIST: u32 = 32 << 10;
+/// Unsent response bytes kept per stream.
+const H2_SEND_BUFFER: usize = 64 << 10;
+/// Streams that were reset before they were accepted (CVE-2023-44487).
+const H2_MAX_PENDING_RESETS: usize = 20;
+/// Streams that we reset for what the downstream did wrong (CVE-2025-8671).
+const H2_MAX_LOCAL_RESETS: usize = 256;
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A listener as one worker has it.
+pub(crate) struct WorkerListener {
+    pub(crate) shared: Arc<Listener>,
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) traffic: Arc<Traffic>,
+}
+
+/// One downstream connection, as its requests see it.
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) listener: Rc<WorkerListener>,
+    pub(crate) settings: Arc<ListenerSettings>,
+    pub(crate) state: Arc<ConnectionState>,
+    pub(crate) caller: Caller,
+    /// Place of the certificate that was shown.
+    certificate: Option<usize>,
+    /// Place of the listener in the ConfigView of that revision.
+    place: Cell<Option<(Revision, usize)>>,
+}
+
+impl Connection {
+    /// The listener's place in `config`; `None` = it is gone from there.
+    pub(crate) fn listener_place(&self, config: &ConfigView) -> Option<usize> {
+        if let Some((revision, place)) = self.place.get()
+            && revision == config.revision
+        {
+            return Some(place);
+        }
+        let is_ours = |view: &Arc<_>| Arc::ptr_eq(view, &self.settings.view);
+        let same_address = |view: &Arc<shoal_model::view::ListenerView>| view.address == self.listener.shared.address;
+        let place = config.listeners.iter().position(is_ours);
+        let place = place.or_else(|| config.listeners.iter().position(same_address))?;
+        self.place.set(Some((config.revision, place)));
+        Some(place)
+    }
+
+    /// A request for `host` would be answered with another certificate, so it does not belong here (RFC 9110 §7.4).
+    pub(crate) fn is_misdirected(&self, host: &str) -> bool {
+        let (Some(tls), Some(shown)) = (&self.settings.tls, self.certificate) else { return false };
+        self.state.is_h2() && tls.certificates.find(Some(host)) != shown
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
+    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let settings = listener.shared.settings.load_full();
+    let worker = listener.worker.clone();
+    let state = ConnectionState::new(worker.clock.clone());
+    let caller = Caller::new(peer.ip(), settings.gate.https, &settings.view.trusted_proxies);
+    let connection = |certificate| {
+        let (settings, state) = (settings.clone(), state.clone());
+        let (worker, listener) = (worker.clone(), listener.clone());
+        Rc::new(Connection { worker, listener, settings, state, caller, certificate, place: Cell::new(None) })
+    };
+    match &settings.tls {
+        None => serve_clear(connection(None), stream).await,
+        Some(tls) => {
+            let handshake = TlsAcceptor::from(tls.config.clone()).accept(stream);
+            let Ok(Ok(stream)) = timeout(settings.view.limits.tls_handshake_timeout, handshake).await else {
+                worker.metrics.handshakes_failed.add(1);
+                return;
+            };
+            let (_, session) = stream.get_ref();
+            let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+            let certificate = tls.certificates.find(session.server_name());
+            serve_version(connection(Some(certificate)), stream, Bytes::new(), version).await;
+        }
+    }
+}
+
+async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
+    let wait = connection.settings.view.limits.header_timeout;
+    let closing = connection.listener.shared.closing.clone();
+    let read = tokio::select! {
+        read = timeout(wait, preface::read(&mut stream)) => read,
+        // Nothing was asked yet.
+        () = closing.cancelled() => return,
+    };
+    if let Ok(Ok((version, first))) = read
+        && !first.is_empty()
+    {
+        serve_version(connection, stream, first, version).await;
+    }
+}
+
+async fn serve_version<T>(connection: Rc<Connection>, stream: T, first: Bytes, version: Version)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let _registered = connection.worker.connections.register(&connection);
+    let io = TokioIo::new(Watched::new(stream, first, connection.state.clone()));
+    let ended = match version {
+        Version::Http1 => serve_http1(&connection, io).await,
+        Version::Http2 => serve_http2(&connection, io).await,
+    };
+    if ended.is_err_and(|error| error.is_parse()) {
+        connection.worker.metrics.refuse(Rule::Unparsable);
+    }
+}
+
+async fn serve_http1<I>(connection: &Rc<Connection>, io: I) -> hyper::Result<()>
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let limits = &connection.settings.view.limits;
+    let mut builder = http1::Builder::new();
+    // The connection's own state has the clocks: the codec's timer would be set up anew for every request.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.max_header_bytes);
+    if limits.max_header_count != PARSER_FIELDS {
+        builder.max_headers(limits.max_header_count);
+    }
+    let served = connection.clone();
+    let service = service_fn(move |request| request::serve(served.clone(), request));
+    let codec = pin!(builder.serve_connection(io, service).with_upgrades());
+    drive(codec, &connection.state, |codec| codec.graceful_shutdown()).await
+}
+
+async fn serve_http2<I>(connection: &Rc<Connection>, io: I) -> hyper::Result<()>
+where
+    I: Read + Write + Unpin + 'static,
+{
+    connection.state.set_h2();
+    let limits = &connection.settings.view.limits;
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_max_streams)
+        .max_header_list_size(H2_MAX_HEADER_LIST.min(limits.max_header_bytes.try_into().unwrap_or(u32::MAX)))
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_pending_accept_reset_streams(H2_MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_MAX_LOCAL_RESETS)
+        .keep_alive_interval(H2_PING_INTERVAL)
+        .keep_alive_timeout(H2_PING_TIMEOUT);
+    let served = connection.clone();
+    let service = service_fn(move |request| request::serve(served.clone(), request));
+    let codec = pin!(builder.serve_connection(io, service));
+    drive(codec, &connection.state, |codec| codec.graceful_shutdown()).await
+}
+
+/// Runs the codec and obeys the orders that the connection is given.
+async fn drive<C>(mut codec: Pin<&mut C>, state: &ConnectionState, finish: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut registered = false;
+    let mut finishing = false;
+    poll_fn(|cx| {
+        // A task has one waker for life.
+        if !std::mem::replace(&mut registered, true) {
+            state.register(cx.waker());
+        }
+        loop {
+            if let Poll::Ready(ended) = codec.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            match state.order() {
+                Order::Finish if !finishing => {
+                    finishing = true;
+                    finish(codec.as_mut());
+                }
+                Order::GoOn | Order::Finish => return Poll::Pending,
+                Order::Abort => return Poll::Ready(Ok(())),
+            }
+        }
+    })
+    .await
+}
+
+/// Streams of an HTTP/2 connection stay on its worker.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

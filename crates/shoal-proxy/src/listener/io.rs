@@ -1,0 +1,77 @@
+//! The byte stream of a downstream connection, watched.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use shoal_policy::gate::HeadScan;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::ConnectionState;
+
+/// A stream that tells its [`ConnectionState`] what moves, and that may begin with bytes read before.
+pub(super) struct Watched<T> {
+    stream: T,
+    first: Bytes,
+    scan: HeadScan,
+    state: Arc<ConnectionState>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>) -> Self {
+        Self { stream, first, scan: HeadScan::default(), state }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        if this.first.is_empty() {
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let count = this.first.len().min(buf.remaining());
+            buf.put_slice(&this.first[..count]);
+            this.first.advance(count);
+        }
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            this.state.received(read, &mut this.scan);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.state.write_blocked(polled.is_pending());
+        polled
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.state.write_blocked(polled.is_pending());
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,220 @@
+//! What a downstream connection is doing, and whether it has been doing it for too long.
+//!
+//! Kept in atomics, because the codec wants its IO to be `Send`; only the connection's own worker touches them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use futures_util::task::AtomicWaker;
+use shoal_model::view::Limits;
+use shoal_policy::gate::{HeadScan, Wire};
+
+use crate::clock::Clock;
+
+/// How long a connection that was asked to end may still say nothing, ms.
+const GRACE_MS: u64 = 5_000;
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+
+/// What a connection was told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Order {
+    GoOn = 0,
+    /// Finish what is under way, take nothing new.
+    Finish = 1,
+    /// Close at once.
+    Abort = 2,
+}
+
+/// One downstream connection.
+pub(crate) struct ConnectionState {
+    clock: Arc<Clock>,
+    is_h2: AtomicBool,
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    opened_ms: u64,
+    in_flight: AtomicU32,
+    requests: AtomicU64,
+    /// When writing stopped to make progress; 0 = it does.
+    blocked_ms: AtomicU64,
+    /// What the raw head showed, as bits.
+    wire: AtomicU8,
+    order: AtomicU8,
+    ordered_ms: AtomicU64,
+    waker: AtomicWaker,
+}
+
+impl ConnectionState {
+    pub(crate) fn new(clock: Arc<Clock>) -> Arc<Self> {
+        let now_ms = clock.now_ms();
+        Arc::new(Self {
+            clock,
+            is_h2: AtomicBool::new(false),
+            phase: AtomicU8::new(IDLE),
+            since_ms: AtomicU64::new(now_ms),
+            opened_ms: now_ms,
+            in_flight: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            blocked_ms: AtomicU64::new(0),
+            wire: AtomicU8::new(0),
+            order: AtomicU8::new(Order::GoOn as u8),
+            ordered_ms: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
+        })
+    }
+
+    pub(crate) fn set_h2(&self) {
+        self.is_h2.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_h2(&self) -> bool {
+        self.is_h2.load(Relaxed)
+    }
+
+    /// Wakes the connection's task when there is an order.
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Bytes came in.
+    pub(super) fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
+        if self.is_h2() {
+            return;
+        }
+        match self.phase.load(Relaxed) {
+            IDLE => {
+                *scan = HeadScan::default();
+                self.enter(HEAD);
+            }
+            HEAD => {}
+            _ => return,
+        }
+        scan.feed(bytes);
+        let wire = scan.wire();
+        self.wire.store(u8::from(wire.bare_line_feed) | u8::from(wire.has_content_length) << 1, Relaxed);
+    }
+
+    /// What the raw head of the present request showed; nothing on HTTP/2, and nothing of pipelined requests.
+    pub(crate) fn wire(&self) -> Wire {
+        let bits = self.wire.load(Relaxed);
+        Wire { bare_line_feed: bits & 1 != 0, has_content_length: bits & 2 != 0 }
+    }
+
+    pub(super) fn write_blocked(&self, blocked: bool) {
+        match (blocked, self.blocked_ms.load(Relaxed)) {
+            (true, 0) => self.blocked_ms.store(self.clock.now_ms(), Relaxed),
+            (false, since) if since != 0 => self.blocked_ms.store(0, Relaxed),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        self.enter(BUSY);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        let left = self.in_flight.load(Relaxed).saturating_sub(1);
+        self.in_flight.store(left, Relaxed);
+        if left == 0 {
+            self.wire.store(0, Relaxed);
+            self.enter(IDLE);
+        }
+    }
+
+    /// Requests so far, the present one included.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        match self.order.load(Relaxed) {
+            0 => Order::GoOn,
+            1 => Order::Finish,
+            _ => Order::Abort,
+        }
+    }
+
+    /// Gives an order; a milder one than it has already is ignored.
+    pub(crate) fn give(&self, order: Order) {
+        if order > self.order() {
+            self.order.store(order as u8, Relaxed);
+            self.ordered_ms.store(self.clock.now_ms(), Relaxed);
+            self.waker.wake();
+        }
+    }
+
+    /// Looks whether it has overstayed.
+    pub(crate) fn review(&self, now_ms: u64, limits: &Limits) {
+        let for_ms = |since_ms: u64| now_ms.saturating_sub(since_ms);
+        let ms = |limit: std::time::Duration| limit.as_millis() as u64;
+        let blocked_ms = self.blocked_ms.load(Relaxed);
+        if blocked_ms != 0 && for_ms(blocked_ms) > ms(limits.write_idle_timeout) {
+            return self.give(Order::Abort);
+        }
+        let in_phase_ms = for_ms(self.since_ms.load(Relaxed));
+        match self.phase.load(Relaxed) {
+            HEAD if in_phase_ms > ms(limits.header_timeout) => return self.give(Order::Abort),
+            IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.load(Relaxed)) > GRACE_MS => {
+                return self.give(Order::Abort);
+            }
+            IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => self.give(Order::Finish),
+            IDLE if in_phase_ms > ms(limits.keepalive_timeout) => self.give(Order::Finish),
+            _ => {}
+        }
+        if for_ms(self.opened_ms) > ms(limits.max_connection_age) {
+            self.give(Order::Finish);
+        }
+    }
+
+    fn enter(&self, phase: u8) {
+        self.phase.store(phase, Relaxed);
+        self.since_ms.store(self.clock.now_ms(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overstaying_is_noticed() {
+        let limits = Limits::default();
+        // What happens to a new connection, and the order it has after so many seconds of it.
+        let check = |what: &str, happen: &dyn Fn(&ConnectionState), seconds: u64, expected: Order| {
+            let state = ConnectionState::new(Arc::new(Clock::new()));
+            happen(&state);
+            state.review(seconds * 1000, &limits);
+            assert_eq!(state.order(), expected, "{what} for {seconds} s");
+        };
+        let scan = || HeadScan::default();
+        check("nothing sent", &|_| {}, 9, Order::GoOn);
+        check("nothing sent", &|_| {}, 11, Order::Finish);
+        check("half a head", &|state| state.received(b"GET", &mut scan()), 9, Order::GoOn);
+        check("half a head", &|state| state.received(b"GET", &mut scan()), 11, Order::Abort);
+        check("a request", &|state| state.request_began(), 1000, Order::GoOn);
+        check("a request", &|state| state.request_began(), 3700, Order::Finish);
+        let served = |state: &ConnectionState| {
+            state.request_began();
+            state.request_ended();
+        };
+        check("idle", &served, 70, Order::GoOn);
+        check("idle", &served, 80, Order::Finish);
+        check("blocked", &|state| state.write_blocked(true), 31, Order::Abort);
+        let unblocked = |state: &ConnectionState| {
+            state.request_began();
+            state.write_blocked(true);
+            state.write_blocked(false);
+        };
+        check("blocked for a while", &unblocked, 31, Order::GoOn);
+        let finishing = |state: &ConnectionState| {
+            served(state);
+            state.give(Order::Finish);
+        };
+        check("told to finish", &finishing, 4, Order::Finish);
+        check("told to finish", &finishing, 6, Order::Abort);
+    }
+}

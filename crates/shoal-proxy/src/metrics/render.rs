@@ -1,0 +1,164 @@
+//! The figures of all workers as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, PoisonError};
+
+use shoal_policy::gate::RULES;
+
+use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
+use super::{ByName, WorkerMetrics};
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// A counter of one worker that is only summed up.
+type Sum = fn(&WorkerMetrics) -> u64;
+type Cells = fn(&WorkerMetrics) -> &ByName;
+
+const SUMS: [(&str, &str, Sum); 4] = [
+    ("shoal_requests_in_flight", "gauge", |worker| worker.in_flight.read()),
+    ("shoal_connections_refused_total", "counter", |worker| worker.connections_refused.read()),
+    ("shoal_tls_handshakes_failed_total", "counter", |worker| worker.handshakes_failed.read()),
+    ("shoal_access_log_dropped_total", "counter", |worker| worker.log_lines_dropped.read()),
+];
+
+/// Appends the figures of `workers`, summed up, to `out`.
+pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
+    let kinds: [(&str, Cells); 3] = [
+        ("listener", |worker| &worker.listeners),
+        ("route", |worker| &worker.routes),
+        ("upstream", |worker| &worker.upstreams),
+    ];
+    for (kind, cells) in kinds {
+        render_traffic(out, kind, &sum_by_name(workers, cells));
+    }
+    for (name, form, sum) in SUMS {
+        head(out, name, form);
+        line(out, name, "", workers.iter().map(|worker| sum(worker)).sum());
+    }
+    head(out, "shoal_failures_total", "counter");
+    for (place, failure) in ALL_FAILURES.iter().enumerate() {
+        let count = workers.iter().map(|worker| worker.failures[place].read()).sum();
+        line(out, "shoal_failures_total", &format!("reason=\"{}\"", failure.reason()), count);
+    }
+    head(out, "shoal_gate_refusals_total", "counter");
+    for (place, rule) in RULES.iter().enumerate() {
+        let count = workers.iter().map(|worker| worker.refusals[place].read()).sum();
+        line(out, "shoal_gate_refusals_total", &format!("rule=\"{}\"", rule.name()), count);
+    }
+}
+
+fn sum_by_name(workers: &[Arc<WorkerMetrics>], cells: Cells) -> BTreeMap<Arc<str>, Vec<Arc<Traffic>>> {
+    let mut by_name: BTreeMap<Arc<str>, Vec<Arc<Traffic>>> = BTreeMap::new();
+    for worker in workers {
+        let cells = cells(worker).lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, traffic) in cells.iter() {
+            by_name.entry(name.clone()).or_default().push(traffic.clone());
+        }
+    }
+    by_name
+}
+
+fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec<Arc<Traffic>>>) {
+    let requests = format!("shoal_{kind}_requests_total");
+    head(out, &requests, "counter");
+    for (name, cells) in by_name {
+        for (place, class) in CLASSES.iter().enumerate() {
+            let labels = format!("{kind}=\"{}\",code_class=\"{class}\"", escape(name));
+            line(out, &requests, &labels, sum(cells, |traffic| traffic.classes[place].read()));
+        }
+    }
+    let duration = format!("shoal_{kind}_request_duration_seconds");
+    head(out, &duration, "histogram");
+    for (name, cells) in by_name {
+        render_histogram(out, &duration, &format!("{kind}=\"{}\"", escape(name)), cells);
+    }
+    type Bytes = fn(&Traffic) -> u64;
+    let mut sums: Vec<(&str, Bytes)> = vec![
+        ("request_bytes_total", |traffic| traffic.request_bytes.read()),
+        ("response_bytes_total", |traffic| traffic.response_bytes.read()),
+    ];
+    if kind == "upstream" {
+        sums.push(("retries_total", |traffic| traffic.retries.read()));
+        sums.push(("panic_requests_total", |traffic| traffic.panics.read()));
+    }
+    for (suffix, read) in sums {
+        let metric = format!("shoal_{kind}_{suffix}");
+        head(out, &metric, "counter");
+        for (name, cells) in by_name {
+            line(out, &metric, &format!("{kind}=\"{}\"", escape(name)), sum(cells, read));
+        }
+    }
+}
+
+fn render_histogram(out: &mut String, metric: &str, labels: &str, cells: &[Arc<Traffic>]) {
+    let mut total = 0;
+    for place in 0..=BUCKETS_US.len() {
+        total += sum(cells, |traffic| traffic.buckets[place].read());
+        let bound = BUCKETS_US.get(place).map_or("+Inf".to_owned(), |bound| (*bound as f64 / 1e6).to_string());
+        line(out, &format!("{metric}_bucket"), &format!("{labels},le=\"{bound}\""), total);
+    }
+    let seconds = sum(cells, |traffic| traffic.duration_us.read()) as f64 / 1e6;
+    let _ = writeln!(out, "{metric}_sum{{{labels}}} {seconds}");
+    line(out, &format!("{metric}_count"), labels, total);
+}
+
+fn sum(cells: &[Arc<Traffic>], read: impl Fn(&Traffic) -> u64) -> u64 {
+    cells.iter().map(|traffic| read(traffic)).sum()
+}
+
+pub(crate) fn head(out: &mut String, metric: &str, form: &str) {
+    let _ = writeln!(out, "# TYPE {metric} {form}");
+}
+
+pub(crate) fn line(out: &mut String, metric: &str, labels: &str, value: u64) {
+    let _ = if labels.is_empty() {
+        writeln!(out, "{metric} {value}")
+    } else {
+        writeln!(out, "{metric}{{{labels}}} {value}")
+    };
+}
+
+/// A label value as the text format wants it.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::Sample;
+
+    #[test]
+    fn sums_up_the_workers() {
+        let workers: Vec<_> = (0..2).map(|_| Arc::new(WorkerMetrics::default())).collect();
+        for worker in &workers {
+            let sample = Sample {
+                status: 200,
+                duration: Duration::from_millis(2),
+                request_bytes: 0,
+                response_bytes: 50,
+            };
+            worker.upstream(&"a\"b".into()).record(&sample);
+            worker.upstream(&"a\"b".into()).retries.add(1);
+        }
+        let mut out = String::new();
+        render(&workers, &mut out);
+        for expected in [
+            "shoal_upstream_requests_total{upstream=\"a\\\"b\",code_class=\"2xx\"} 2\n",
+            "shoal_upstream_request_duration_seconds_bucket{upstream=\"a\\\"b\",le=\"0.001\"} 0\n",
+            "shoal_upstream_request_duration_seconds_bucket{upstream=\"a\\\"b\",le=\"0.0025\"} 2\n",
+            "shoal_upstream_request_duration_seconds_bucket{upstream=\"a\\\"b\",le=\"+Inf\"} 2\n",
+            "shoal_upstream_request_duration_seconds_sum{upstream=\"a\\\"b\"} 0.004\n",
+            "shoal_upstream_response_bytes_total{upstream=\"a\\\"b\"} 100\n",
+            "shoal_upstream_retries_total{upstream=\"a\\\"b\"} 2\n",
+            "shoal_requests_in_flight 0\n",
+            "shoal_failures_total{reason=\"upstream_reset\"} 0\n",
+            "shoal_gate_refusals_total{rule=\"host_missing\"} 0\n",
+        ] {
+            assert!(out.contains(expected), "{expected}");
+        }
+    }
+}

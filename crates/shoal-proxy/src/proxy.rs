@@ -1,0 +1,206 @@
+//! The data plane of a node: starts the workers, changes the listeners, drains.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use shoal_cache::Cache;
+use shoal_cluster::ClusterView;
+use shoal_model::ConfigView;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use crate::access_log;
+use crate::check::HealthEvent;
+use crate::clock::Clock;
+use crate::listener::{self, BindError, Listener};
+use crate::metrics::{self, WorkerMetrics};
+use crate::upstream::Standings;
+use crate::worker::{self, Command, WorkerSeed};
+
+/// How much longer than its deadline a drain may take: a worker looks up only now and then.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
+
+/// What a [`Proxy`] is built from.
+pub struct ProxySettings {
+    /// Worker threads; at least one is started.
+    pub workers: usize,
+    /// Host of listeners written as `":PORT"`.
+    pub listen_ip: IpAddr,
+    /// This node's `--name`, as `Via` shows it.
+    pub node_name: Arc<str>,
+    /// The site; [`Proxy::apply`] stores the next one here.
+    pub config: Arc<ArcSwap<ConfigView>>,
+    /// Who is there, and which endpoints are available.
+    pub cluster: Arc<ArcSwap<ClusterView>>,
+    /// The node's cache.
+    pub cache: Arc<Cache>,
+    /// Where ejections by traffic are reported; events are dropped while it is full.
+    pub health_events: mpsc::Sender<HealthEvent>,
+    /// Where access log lines go; `None` = nowhere.
+    pub access_log: Option<Box<dyn io::Write + Send>>,
+}
+
+/// The data plane of a node.
+pub struct Proxy {
+    listen_ip: IpAddr,
+    config: Arc<ArcSwap<ConfigView>>,
+    standings: Arc<Standings>,
+    cluster: Arc<ArcSwap<ClusterView>>,
+    workers: Vec<WorkerHandle>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    /// Open listeners; held while they change.
+    listeners: Mutex<Vec<Arc<Listener>>>,
+}
+
+struct WorkerHandle {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// A few figures for status pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyFigures {
+    /// Connections open now, on all listeners.
+    pub open_connections: usize,
+    /// Requests under way now.
+    pub in_flight: u64,
+    /// Requests since the start.
+    pub requests: u64,
+}
+
+impl Proxy {
+    /// Starts the workers. Nothing is listened on until [`Proxy::apply`].
+    pub fn start(settings: ProxySettings) -> io::Result<Self> {
+        let count = settings.workers.max(1);
+        let clock = Arc::new(Clock::new());
+        let log: Option<SyncSender<String>> = settings.access_log.map(access_log::start).transpose()?;
+        let standings = Arc::new(Standings::new(settings.health_events));
+        let seed = WorkerSeed {
+            node_name: settings.node_name,
+            workers: count,
+            clock,
+            config: settings.config.clone(),
+            cluster: settings.cluster.clone(),
+            cache: settings.cache,
+            standings: standings.clone(),
+            access_log: log,
+        };
+        let metrics: Vec<Arc<WorkerMetrics>> = (0..count).map(|_| Arc::default()).collect();
+        let start = |(number, metrics): (usize, &Arc<WorkerMetrics>)| start_worker(number, seed.clone(), metrics.clone());
+        let workers = metrics.iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok(Self {
+            listen_ip: settings.listen_ip,
+            config: settings.config,
+            standings,
+            cluster: settings.cluster,
+            workers,
+            metrics,
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// Makes `config` the site that is served: opens what is new, keeps what stays with its connections, drains what is
+    /// gone. On any error nothing changes at all.
+    pub fn apply(&self, config: Arc<ConfigView>) -> Result<(), Vec<BindError>> {
+        let mut open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = listener::plan(&open, &config, self.listen_ip, self.workers.len())?;
+        self.config.store(config);
+        for (listener, settings) in plan.keep {
+            listener.settings.store(Arc::new(settings));
+        }
+        for closed in &plan.close {
+            closed.closing.cancel();
+        }
+        open.retain(|listener| !listener.closing.is_cancelled());
+        for (listener, sockets) in plan.open {
+            for (worker, socket) in self.workers.iter().zip(sockets) {
+                // A worker that is gone was drained: the node is on its way out.
+                let _ = worker.commands.send(Command::Open(listener.clone(), socket));
+            }
+            open.push(listener);
+        }
+        Ok(())
+    }
+
+    /// Every open listener: its name and the address it is bound to.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|listener| (listener.settings.load().view.name.clone(), listener.bound)).collect()
+    }
+
+    /// Stops accepting, ends every connection politely, and stops the workers: at the latest after `within`. Answers how
+    /// many connections were cut off.
+    pub async fn drain(&self, within: Duration) -> usize {
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener.closing.cancel();
+        }
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (answer, answered) = oneshot::channel();
+            if worker.commands.send(Command::Drain(within, answer)).is_ok() {
+                answers.push(answered);
+            }
+        }
+        let all = async {
+            let mut left = 0;
+            for answer in answers {
+                left += answer.await.unwrap_or(0);
+            }
+            left
+        };
+        timeout(within + DRAIN_SLACK, all).await.unwrap_or_else(|_| self.open_connections())
+    }
+
+    /// Connections open now.
+    pub fn open_connections(&self) -> usize {
+        let open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().map(|listener| listener.open.read()).sum()
+    }
+
+    /// A few figures for status pages.
+    pub fn figures(&self) -> ProxyFigures {
+        ProxyFigures {
+            open_connections: self.open_connections(),
+            in_flight: self.metrics.iter().map(|worker| worker.in_flight()).fold(0, u64::wrapping_add),
+            requests: self.metrics.iter().map(|worker| worker.requests()).sum(),
+        }
+    }
+
+    /// Appends all figures as Prometheus text.
+    pub fn render_metrics(&self, out: &mut String) {
+        metrics::render(&self.metrics, out);
+        metrics::head(out, "shoal_listener_open_connections", "gauge");
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = format!("listener=\"{}\"", metrics::escape(&listener.settings.load().view.name));
+            metrics::line(out, "shoal_listener_open_connections", &labels, listener.open.read() as u64);
+        }
+        self.standings.render(&self.config.load(), &self.cluster.load(), out);
+    }
+}
+
+fn start_worker(number: usize, seed: WorkerSeed, metrics: Arc<WorkerMetrics>) -> io::Result<WorkerHandle> {
+    let (commands, received) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let _fatal = AbortOnPanic;
+        LocalSet::new().block_on(&runtime, worker::run(seed, metrics, received));
+    })?;
+    Ok(WorkerHandle { commands })
+}
+
+/// A node with a dead worker would still get its share of connections and serve none of them.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("a worker died, and the node with it");
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A request, from the gate to its response: the whole story.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderName, HeaderValue, USER_AGENT};
+use http::request::Parts;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use shoal_cache::{Answer, Bypass, CacheRequest, Lookup};
+use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::{RequestFields, client_address, prepare_request};
+use shoal_policy::gate::{Admitted, Rule};
+
+use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
+use crate::exchange::{Exchange, Record};
+use crate::listener::{Connection, Order};
+use crate::upstream::forward;
+use crate::worker::Worker;
+use crate::{refusal, tunnel};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Serves one request. An error closes the connection without an answer: there is nobody to read it.
+pub(crate) async fn serve(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Broken> {
+    let worker = connection.worker.clone();
+    let mut exchange = Exchange::begin(&connection);
+    let mut request_id = worker.next_request_id();
+    let answered = answer(&connection, request, &mut request_id, &mut exchange).await;
+    let response = match answered {
+        Ok(response) => response,
+        Err(Failure::DownstreamReset) => {
+            exchange.status = Failure::DownstreamReset.status();
+            exchange.fail(Failure::DownstreamReset);
+            return Err(Broken(Failure::DownstreamReset));
+        }
+        Err(failure) => {
+            exchange.fail(failure);
+            let mut response = refusal::response(failure, &request_id);
+            if refusal::closes_connection(failure) {
+                close_after(&connection, &mut response);
+            }
+            response
+        }
+    };
+    Ok(finish(&connection, response, &request_id, exchange))
+}
+
+/// Gate, route, upgrade, cache, origin.
+async fn answer(
+    connection: &Rc<Connection>,
+    request: Request<Incoming>,
+    request_id: &mut HeaderValue,
+    exchange: &mut Exchange,
+) -> Result<Response<Payload>, Failure> {
+    let worker = &connection.worker;
+    let (mut head, incoming) = request.into_parts();
+    let upgradable = tunnel::take_upgradable(&mut head);
+    let admitted = pass_gate(connection, &mut head, &incoming).inspect_err(|rule| worker.metrics.refuse(*rule));
+    let admitted = admitted.map_err(Rule::failure)?;
+
+    let route = find_route(connection, &admitted, &head)?;
+    exchange.route = Some(route.clone());
+    if worker.logs_access() {
+        exchange.record = Some(Box::new(record(connection, &admitted, &head)));
+    }
+
+    let fields = RequestFields {
+        caller: &connection.caller,
+        own: &worker.own,
+        request_id,
+        keep_trailers: route.trailers,
+    };
+    *request_id = prepare_request(&mut head, &admitted, fields)?;
+    if let Some(record) = &mut exchange.record {
+        record.request_id = request_id.clone();
+    }
+
+    let body = take_body(connection, &route, incoming)?;
+    exchange.request_body = body.progress();
+
+    if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable)
+        && route.upgrades.contains(&upgrade.protocol)
+    {
+        let opened = tunnel::open(connection, &route, head, upgrade, upgradable, &mut exchange.trace).await?;
+        exchange.upgraded = opened.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+        return Ok(opened);
+    }
+    match &route.cache {
+        None => from_origin(worker, &route, head, body, exchange).await,
+        Some(rule) => from_cache(connection, &route, rule, &admitted, head, body, exchange).await,
+    }
+}
+
+/// Lets the request through, in canonical form, or names the rule it breaks.
+fn pass_gate(connection: &Connection, head: &mut Parts, incoming: &Incoming) -> Result<Admitted, Rule> {
+    use http_body::Body;
+    let admitted = connection.settings.gate.admit(head, connection.state.wire(), !incoming.is_end_stream())?;
+    if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
+}
+
+fn find_route(connection: &Connection, admitted: &Admitted, head: &Parts) -> Result<Arc<RouteView>, Failure> {
+    let config = connection.worker.config();
+    let listener = connection.listener_place(&config).ok_or(Failure::NoRoute)?;
+    config.routes.find(listener, admitted.host(), head.uri.path()).cloned().ok_or(Failure::NoRoute)
+}
+
+/// The body, to be read as it is needed. What says that it is too long is refused before the first byte.
+fn take_body(connection: &Connection, route: &RouteView, incoming: Incoming) -> Result<RequestBody, Failure> {
+    use http_body::Body;
+    let limits = &connection.settings.view.limits;
+    if incoming.size_hint().lower() > limits.max_body_bytes {
+        return Err(Failure::BodyTooLarge);
+    }
+    let limits = BodyLimits {
+        max_bytes: limits.max_body_bytes,
+        idle_timeout: limits.body_idle_timeout,
+        keep_trailers: route.trailers,
+    };
+    Ok(RequestBody::new(incoming, limits, &connection.worker.deadlines))
+}
+
+async fn from_origin(
+    worker: &Rc<Worker>,
+    route: &Arc<RouteView>,
+    head: Parts,
+    body: RequestBody,
+    exchange: &mut Exchange,
+) -> Result<Response<Payload>, Failure> {
+    let mut head = head;
+    frame_body(&mut head, &body);
+    let response = forward(worker, route, head, body, &mut exchange.trace).await?;
+    exchange.trace.first_byte = Some(exchange.started.elapsed());
+    Ok(response.map(Payload::Upstream))
+}
+
+/// A body of unknown length is sent in chunks. The codec would take a GET without either field for one without a body.
+fn frame_body(head: &mut Parts, body: &RequestBody) {
+    use http_body::Body;
+    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+    let is_framed = head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
+    if body.has_bytes() && !is_framed && body.size_hint().exact().is_none() {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+async fn from_cache(
+    connection: &Rc<Connection>,
+    route: &Arc<RouteView>,
+    rule: &CacheRuleView,
+    admitted: &Admitted,
+    head: Parts,
+    body: RequestBody,
+    exchange: &mut Exchange,
+) -> Result<Response<Payload>, Failure> {
+    let worker = &connection.worker;
+    let host = admitted.authority.to_str().unwrap_or_default();
+    let has_body = body.has_bytes();
+    let https = connection.settings.gate.https;
+    let request = CacheRequest { head: &head, https, host, route, rule, has_body };
+    match worker.cache.hit(&request) {
+        Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
+        Lookup::Bypass(Bypass::Method) => {
+            // The head is needed once more when the answer is there: such requests are few.
+            let asked = head.clone();
+            let mut response = from_origin(worker, route, head, body, exchange).await?;
+            let request = CacheRequest { head: &asked, https, host, route, rule, has_body };
+            worker.cache.invalidate_after(&request, response.status(), response.headers()).await;
+            response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.method.clone());
+            Ok(response)
+        }
+        Lookup::Bypass(Bypass::Request) => {
+            let mut response = from_origin(worker, route, head, body, exchange).await?;
+            response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.bypass.clone());
+            Ok(response)
+        }
+        lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
+            match Box::pin(worker.cache.answer(request, lookup)).await {
+                Answer::Response(response) => Ok(response.map(Payload::Cache)),
+                Answer::Failed(failure) => Err(failure),
+                Answer::Direct { cache_status } => {
+                    let mut response = from_origin(worker, route, head, body, exchange).await?;
+                    response.headers_mut().append(CACHE_STATUS, cache_status);
+                    Ok(response)
+                }
+            }
+        }
+    }
+}
+
+/// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
+fn finish(
+    connection: &Rc<Connection>,
+    mut response: Response<Payload>,
+    request_id: &HeaderValue,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    connection.worker.own.sign(response.headers_mut(), request_id);
+    let limits = &connection.settings.view.limits;
+    if connection.state.requests() >= limits.max_requests_per_connection || connection.state.order() != Order::GoOn {
+        close_after(connection, &mut response);
+    }
+    exchange.status = response.status().as_u16();
+    if let Some(record) = &mut exchange.record {
+        record.cache_status = response.headers().get(CACHE_STATUS).cloned();
+    }
+    *response.version_mut() = Version::HTTP_11;
+    let keep_trailers = exchange.route.as_ref().is_some_and(|route| route.trailers);
+    response.map(|payload| ResponseBody::new(payload, keep_trailers, exchange))
+}
+
+/// The connection ends after this response: said by a field on HTTP/1, by GOAWAY on HTTP/2.
+fn close_after(connection: &Connection, response: &mut Response<Payload>) {
+    let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+    if !connection.state.is_h2() && !upgraded {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    connection.state.give(Order::Finish);
+}
+
+fn record(connection: &Connection, admitted: &Admitted, head: &Parts) -> Record {
+    let trusted = &connection.settings.view.trusted_proxies;
+    Record {
+        method: head.method.clone(),
+        version: head.version,
+        target: head.uri.to_string(),
+        host: admitted.authority.clone(),
+        client_addr: client_address(&head.headers, &connection.caller, trusted),
+        request_id: HeaderValue::from_static(""),
+        cache_status: None,
+        user_agent: head.headers.get(USER_AGENT).cloned(),
+    }
+}

@@ -1,0 +1,78 @@
+//! One endpoint as one worker sees it, and one try of a request there.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use shoal_model::EndpointId;
+use shoal_model::view::{EndpointAddress, EndpointView};
+use shoal_policy::balance::Ewma;
+use shoal_policy::health::Outcome;
+
+use super::pool::Idle;
+use super::standing::Standing;
+use super::Upstream;
+
+/// One endpoint as one worker sees it.
+pub(super) struct Endpoint {
+    pub(super) id: EndpointId,
+    /// As written.
+    pub(super) text: Arc<str>,
+    pub(super) address: EndpointAddress,
+    pub(super) idle: Idle,
+    pub(super) in_flight: Cell<u32>,
+    pub(super) latency: Cell<Ewma>,
+    /// Shared by all workers of the node.
+    pub(super) standing: Arc<Standing>,
+}
+
+impl Endpoint {
+    pub(super) fn new(view: &EndpointView, standing: Arc<Standing>) -> Self {
+        Self {
+            id: view.id,
+            text: view.text.clone(),
+            address: view.address.clone(),
+            idle: Idle::default(),
+            in_flight: Cell::new(0),
+            latency: Cell::default(),
+            standing,
+        }
+    }
+}
+
+/// A request that is under way to an endpoint: counted until dropped.
+pub(super) struct Attempt {
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) endpoint: Rc<Endpoint>,
+    /// It is the one that finds out whether an ejected endpoint is well again.
+    trial: bool,
+}
+
+impl Attempt {
+    pub(super) fn begin(upstream: &Rc<Upstream>, place: usize, now_ms: u64) -> Option<Self> {
+        let endpoint = upstream.endpoints.get(place)?.clone();
+        let trial = endpoint.standing.begin_trial(now_ms);
+        endpoint.in_flight.set(endpoint.in_flight.get() + 1);
+        Some(Self { upstream: upstream.clone(), endpoint, trial })
+    }
+
+    /// Reports how it went at the endpoint. What the downstream did wrong is not reported.
+    pub(super) fn report(&mut self, outcome: Outcome, now_ms: u64) {
+        self.trial = false;
+        let standing = &self.endpoint.standing;
+        if outcome == Outcome::Success && standing.is_spotless() {
+            return;
+        }
+        let ejected = self.upstream.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
+        standing.record(outcome, now_ms, &self.upstream.view.passive, ejected, self.upstream.endpoints.len());
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.set(self.endpoint.in_flight.get() - 1);
+        if self.trial {
+            self.endpoint.standing.abandon_trial();
+        }
+    }
+}

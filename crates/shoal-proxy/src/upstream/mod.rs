@@ -1,0 +1,165 @@
+//! The way to the endpoints: choosing one, borrowing or opening a connection, sending, and sending again.
+
+mod connect;
+mod endpoint;
+mod forward;
+mod pool;
+mod replay;
+mod resolve;
+mod response;
+mod send;
+mod standing;
+mod upgrade;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::request::Parts;
+use rustc_hash::FxHashMap;
+use shoal_model::site::{Balance, HashKey};
+use shoal_model::view::UpstreamView;
+use shoal_policy::balance::{Pick, Slot, Wish, pick};
+use shoal_policy::health::Availability;
+use shoal_policy::retry::RetryBudget;
+use xxhash_rust::xxh3::xxh3_64;
+
+pub(crate) use connect::dial;
+pub(crate) use forward::forward;
+pub(crate) use resolve::{ResolveError, is_allowed};
+pub(crate) use response::UpstreamBody;
+pub(crate) use standing::Standings;
+pub(crate) use upgrade::forward_upgrade;
+
+use endpoint::Endpoint;
+use resolve::Resolver;
+
+use crate::metrics::Traffic;
+use crate::worker::Worker;
+
+/// The upstreams of one worker, by name.
+pub(crate) struct Upstreams {
+    by_name: RefCell<FxHashMap<Arc<str>, Rc<Upstream>>>,
+    standings: Arc<Standings>,
+    resolver: Resolver,
+    replays: replay::Copies,
+    /// How many workers share the limits of a node.
+    workers: usize,
+}
+
+/// One upstream as one worker sees it.
+pub(crate) struct Upstream {
+    view: Arc<UpstreamView>,
+    endpoints: Vec<Rc<Endpoint>>,
+    slots: RefCell<Vec<Slot>>,
+    budget: RefCell<RetryBudget>,
+    traffic: Arc<Traffic>,
+}
+
+impl Upstreams {
+    pub(crate) fn new(workers: usize, standings: Arc<Standings>) -> Self {
+        Self {
+            by_name: RefCell::default(),
+            standings,
+            resolver: Resolver::default(),
+            replays: replay::Copies::default(),
+            workers,
+        }
+    }
+
+    /// The state of `view`. When the site has changed, endpoints that stayed keep their connections and their record.
+    pub(crate) fn find(&self, worker: &Worker, view: &Arc<UpstreamView>) -> Rc<Upstream> {
+        let mut by_name = self.by_name.borrow_mut();
+        let known = by_name.get(&view.name);
+        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.view, view)) {
+            return known.clone();
+        }
+        let upstream = Rc::new(self.compile(worker, view, known.map(|known| &**known)));
+        by_name.insert(view.name.clone(), upstream.clone());
+        upstream
+    }
+
+    fn compile(&self, worker: &Worker, view: &Arc<UpstreamView>, before: Option<&Upstream>) -> Upstream {
+        let endpoint = |wanted: &shoal_model::view::EndpointView| {
+            let kept = before.and_then(|before| before.endpoints.iter().find(|known| known.id == wanted.id));
+            kept.cloned().unwrap_or_else(|| Rc::new(Endpoint::new(wanted, self.standings.of(wanted.id))))
+        };
+        let slot = |endpoint: &shoal_model::view::EndpointView| Slot {
+            id: endpoint.id.0,
+            weight: endpoint.weight,
+            priority: endpoint.priority,
+            ..Slot::default()
+        };
+        let budget = before.map_or_else(|| RetryBudget::new(worker.clock.now_ms()), |before| *before.budget.borrow());
+        Upstream {
+            endpoints: view.endpoints.iter().map(endpoint).collect(),
+            slots: RefCell::new(view.endpoints.iter().map(slot).collect()),
+            budget: RefCell::new(budget),
+            traffic: worker.metrics.upstream(&view.name),
+            view: view.clone(),
+        }
+    }
+
+    /// Closes what was unused for too long, and forgets upstreams the site has no more.
+    pub(crate) fn review(&self, worker: &Worker, now_ms: u64) {
+        let config = worker.config();
+        self.by_name.borrow_mut().retain(|name, upstream| {
+            for endpoint in &upstream.endpoints {
+                endpoint.idle.close_stale(now_ms, &upstream.view);
+            }
+            config.upstream(name).is_some()
+        });
+    }
+}
+
+impl Upstream {
+    /// Idle connections one worker may keep per endpoint.
+    fn max_idle(&self, worker: &Worker) -> usize {
+        (self.view.max_idle_connections / worker.upstreams.workers.max(1)).max(1)
+    }
+
+    /// Chooses an endpoint that is not in `tried`.
+    fn pick(&self, worker: &Worker, hash: u64, tried: u64) -> Option<Pick> {
+        let cluster = worker.cluster();
+        let now_ms = worker.clock.now_ms();
+        let mut slots = self.slots.borrow_mut();
+        for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
+            let available =
+                cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
+            slot.usable = available && endpoint.standing.admits(now_ms);
+            slot.in_flight = endpoint.in_flight.get();
+            if self.view.balance == Balance::P2cEwma {
+                slot.latency_us = endpoint.latency.get().value_us(now_ms);
+            }
+        }
+        let wish = Wish {
+            balance: self.view.balance,
+            hash,
+            entropy: worker.entropy(),
+            panic_threshold_percent: self.view.panic_threshold_percent,
+            tried,
+        };
+        pick(&mut slots, wish)
+    }
+}
+
+/// What `consistent_hash` goes by; 0 where nothing is hashed.
+pub(crate) fn hash_of(view: &UpstreamView, head: &Parts) -> u64 {
+    if view.balance != Balance::ConsistentHash {
+        return 0;
+    }
+    let field = |name: &str| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    match &view.hash_key {
+        HashKey::Path => xxh3_64(head.uri.path().as_bytes()),
+        HashKey::ClientAddr => xxh3_64(field("x-real-ip")),
+        HashKey::Header(name) => xxh3_64(field(&name.to_ascii_lowercase())),
+        HashKey::Cookie(name) => xxh3_64(cookie(&head.headers, name).unwrap_or_default().as_bytes()),
+    }
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|text| text.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}

@@ -1,0 +1,124 @@
+//! What this node's traffic has shown of endpoints: shared by its workers, so that one ejects for all.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+use shoal_cluster::ClusterView;
+use shoal_model::view::PassiveView;
+use shoal_model::{ConfigView, EndpointId};
+use shoal_policy::health::{Admittance, Availability, Ejection, EjectionChange, Outcome, may_eject};
+use tokio::sync::mpsc;
+
+use crate::check::HealthEvent;
+use crate::metrics;
+
+/// The standings of all endpoints that had traffic.
+pub(crate) struct Standings {
+    by_id: Mutex<FxHashMap<EndpointId, Arc<Standing>>>,
+    events: mpsc::Sender<HealthEvent>,
+}
+
+/// What traffic has shown of one endpoint. While all is well nothing is locked.
+pub(super) struct Standing {
+    id: EndpointId,
+    /// Errors were seen since the last success, or it is ejected.
+    blemished: AtomicBool,
+    ejected: AtomicBool,
+    /// Clock of the last record, for trials that are given up.
+    last_ms: AtomicU64,
+    ejection: Mutex<Ejection>,
+    events: mpsc::Sender<HealthEvent>,
+}
+
+impl Standings {
+    pub(crate) fn new(events: mpsc::Sender<HealthEvent>) -> Self {
+        Self { by_id: Mutex::default(), events }
+    }
+
+    pub(super) fn of(&self, id: EndpointId) -> Arc<Standing> {
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            Arc::new(Standing {
+                id,
+                blemished: AtomicBool::new(false),
+                ejected: AtomicBool::new(false),
+                last_ms: AtomicU64::new(0),
+                ejection: Mutex::default(),
+                events: self.events.clone(),
+            })
+        };
+        by_id.entry(id).or_insert_with(new).clone()
+    }
+
+    /// Appends what is known of every endpoint of `config`, by traffic and by the cluster's checks. Standings of
+    /// endpoints that are gone are forgotten here.
+    pub(crate) fn render(&self, config: &ConfigView, cluster: &ClusterView, out: &mut String) {
+        metrics::head(out, "shoal_endpoint_up", "gauge");
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen: FxHashMap<EndpointId, Arc<Standing>> = FxHashMap::default();
+        for upstream in &config.upstreams {
+            for endpoint in &upstream.endpoints {
+                let standing = by_id.get(&endpoint.id);
+                let local = standing.is_none_or(|standing| !standing.is_ejected());
+                let gossip = cluster.availability(endpoint.id) != Availability::Down;
+                for (source, up) in [("local", local), ("gossip", gossip)] {
+                    let labels = format!(
+                        "upstream=\"{}\",endpoint=\"{}\",source=\"{source}\"",
+                        metrics::escape(&upstream.name),
+                        metrics::escape(&endpoint.text),
+                    );
+                    metrics::line(out, "shoal_endpoint_up", &labels, up.into());
+                }
+                seen.extend(standing.map(|standing| (endpoint.id, standing.clone())));
+            }
+        }
+        by_id.retain(|id, standing| seen.contains_key(id) || Arc::strong_count(standing) > 1);
+    }
+}
+
+impl Standing {
+    pub(super) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
+    /// Nothing speaks against it.
+    pub(super) fn is_spotless(&self) -> bool {
+        !self.blemished.load(Relaxed)
+    }
+
+    /// A request may go there, if only on trial.
+    pub(super) fn admits(&self, now_ms: u64) -> bool {
+        !self.is_ejected() || self.ejection().admittance(now_ms) != Admittance::Closed
+    }
+
+    pub(super) fn begin_trial(&self, now_ms: u64) -> bool {
+        self.is_ejected() && self.ejection().begin_trial(now_ms)
+    }
+
+    pub(super) fn abandon_trial(&self) {
+        let last_ms = self.last_ms.load(Relaxed);
+        self.ejection().abandon_trial(last_ms);
+    }
+
+    pub(super) fn record(&self, outcome: Outcome, now_ms: u64, rule: &PassiveView, ejected: usize, total: usize) {
+        self.last_ms.fetch_max(now_ms, Relaxed);
+        let spare = may_eject(ejected, total, rule.max_ejected_percent);
+        let mut ejection = self.ejection();
+        let change = ejection.record(outcome, now_ms, rule, spare);
+        self.ejected.store(ejection.is_ejected(), Relaxed);
+        self.blemished.store(outcome == Outcome::GatewayError || ejection.is_ejected(), Relaxed);
+        drop(ejection);
+        let event = match change {
+            Some(EjectionChange::Ejected) => HealthEvent::Ejected { endpoint: self.id },
+            Some(EjectionChange::Readmitted) => HealthEvent::Readmitted { endpoint: self.id },
+            None => return,
+        };
+        // Others learn of it a little later if the channel is full; this node has acted already.
+        let _ = self.events.try_send(event);
+    }
+
+    fn ejection(&self) -> std::sync::MutexGuard<'_, Ejection> {
+        self.ejection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

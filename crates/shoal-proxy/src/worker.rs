@@ -1,0 +1,335 @@
+//! One worker: a thread with its own runtime, sockets, pools and cells, which serves its connections from start to end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, cache::Cache as Cached};
+use http::HeaderValue;
+use rustc_hash::FxHashMap;
+use shoal_cache::{Cache, FillJob, WorkerCache};
+use shoal_cluster::ClusterView;
+use shoal_model::ConfigView;
+use shoal_policy::forwarding::OwnName;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock::{Clock, TICK};
+use crate::deadline::Deadlines;
+use crate::fetch::OriginFetch;
+use crate::listener::{Connection, ConnectionState, Listener, Order, WorkerListener, accept_loop};
+use crate::metrics::WorkerMetrics;
+use crate::upstream::{Standings, Upstreams};
+
+/// Ticks between two looks at all connections and pools.
+const REVIEW_EVERY: u32 = 5;
+/// Fills that may wait for this worker.
+const MAX_WAITING_FILLS: usize = 1024;
+
+/// What a worker is told to do.
+pub(crate) enum Command {
+    /// Accept on this socket.
+    Open(Arc<Listener>, std::net::TcpListener),
+    /// End politely what is open, at most for so long; then answer with what is left.
+    Drain(Duration, oneshot::Sender<usize>),
+}
+
+/// What a worker starts from.
+#[derive(Clone)]
+pub(crate) struct WorkerSeed {
+    pub(crate) node_name: Arc<str>,
+    pub(crate) workers: usize,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) config: Arc<ArcSwap<ConfigView>>,
+    pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) standings: Arc<Standings>,
+    pub(crate) access_log: Option<SyncSender<String>>,
+}
+
+/// What all tasks of one worker share.
+pub(crate) struct Worker {
+    pub(crate) node_name: Arc<str>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) own: OwnName,
+    pub(crate) cache: Rc<WorkerCache>,
+    pub(crate) cache_statuses: CacheStatuses,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) connections: Connections,
+    config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
+    cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
+    access_log: Option<SyncSender<String>>,
+    request_ids: RequestIds,
+    random: Cell<u64>,
+}
+
+impl Worker {
+    fn new(seed: WorkerSeed, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+        Rc::new_cyclic(|worker| Self {
+            deadlines: Deadlines::new(seed.clock.clone()),
+            own: OwnName::new(&seed.node_name),
+            cache: seed.cache.worker(Rc::new(OriginFetch::new(worker.clone()))),
+            cache_statuses: CacheStatuses::new(&seed.node_name),
+            upstreams: Upstreams::new(seed.workers, seed.standings),
+            connections: Connections::default(),
+            config: RefCell::new(Cached::new(seed.config)),
+            cluster: RefCell::new(Cached::new(seed.cluster)),
+            access_log: seed.access_log,
+            request_ids: RequestIds::new(random_seed()),
+            random: Cell::new(random_seed() | 1),
+            node_name: seed.node_name,
+            clock: seed.clock,
+            metrics,
+        })
+    }
+
+    /// The site as it is now.
+    pub(crate) fn config(&self) -> Arc<ConfigView> {
+        self.config.borrow_mut().load().clone()
+    }
+
+    /// The cluster as it is now.
+    pub(crate) fn cluster(&self) -> Arc<ClusterView> {
+        self.cluster.borrow_mut().load().clone()
+    }
+
+    /// A number that is no secret (xorshift64*).
+    pub(crate) fn entropy(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub(crate) fn next_request_id(&self) -> HeaderValue {
+        self.request_ids.next()
+    }
+
+    pub(crate) fn logs_access(&self) -> bool {
+        self.access_log.is_some()
+    }
+
+    pub(crate) fn access_log(&self, line: String) {
+        let sent = self.access_log.as_ref().map(|lines| lines.try_send(line));
+        if matches!(sent, Some(Err(_))) {
+            self.metrics.log_lines_dropped.add(1);
+        }
+    }
+
+    fn open(self: &Rc<Self>, shared: Arc<Listener>, socket: std::net::TcpListener) {
+        let socket = match tokio::net::TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listener = %shared.bound, %error, "cannot register the listening socket");
+                return;
+            }
+        };
+        let traffic = self.metrics.listener(&shared.settings.load().view.name);
+        let listener = Rc::new(WorkerListener { shared, worker: self.clone(), traffic });
+        tokio::task::spawn_local(accept_loop(listener, socket));
+    }
+
+    /// The slow pulse: everything that may have overstayed is looked at.
+    fn review(&self, now_ms: u64) {
+        self.connections.review(now_ms);
+        self.upstreams.review(self, now_ms);
+    }
+}
+
+/// Runs a worker to its end: until it was drained, or until its commands stop coming.
+pub(crate) async fn run(
+    seed: WorkerSeed,
+    metrics: Arc<WorkerMetrics>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let cache = seed.cache.clone();
+    let worker = Worker::new(seed, metrics);
+    let (fill_sender, mut fills) = mpsc::channel::<FillJob>(MAX_WAITING_FILLS);
+    cache.register_worker(fill_sender);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick_count: u32 = 0;
+    let mut draining: Option<Draining> = None;
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Open(listener, socket)) => worker.open(listener, socket),
+                Some(Command::Drain(within, answer)) => {
+                    worker.connections.finish_all();
+                    let until_ms = worker.clock.tick() + within.as_millis() as u64;
+                    draining = Some(Draining { until_ms, answer });
+                }
+            },
+            Some(job) = fills.recv() => worker.cache.run_job(job),
+            _ = ticks.tick() => {
+                let now_ms = worker.clock.tick();
+                worker.deadlines.fire(now_ms);
+                tick_count = tick_count.wrapping_add(1);
+                if tick_count.is_multiple_of(REVIEW_EVERY) {
+                    worker.review(now_ms);
+                }
+                if let Some(at) = &draining {
+                    // Connections that were still shaking hands when it began come later than the rest.
+                    worker.connections.finish_all();
+                    let left = worker.connections.len();
+                    if (left == 0 || now_ms >= at.until_ms)
+                        && let Some(at) = draining.take()
+                    {
+                        let _ = at.answer.send(left);
+                        return;
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// `Cache-Status` of what passes by the cache (RFC 9211 §2.2).
+pub(crate) struct CacheStatuses {
+    pub(crate) method: HeaderValue,
+    pub(crate) bypass: HeaderValue,
+}
+
+impl CacheStatuses {
+    fn new(node: &str) -> Self {
+        // A name that is no token goes as a string (RFC 8941 §3.3).
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        let is_token = node.starts_with(|c: char| c.is_ascii_alphabetic()) && node.chars().all(is_plain);
+        let plain: String = node.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
+        let name = if is_token { plain } else { format!("\"{plain}\"") };
+        let member = |forward: &str| {
+            let text = format!("{name}; fwd={forward}");
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("shoal; fwd=bypass"))
+        };
+        Self { method: member("method"), bypass: member("bypass") }
+    }
+}
+
+struct Draining {
+    until_ms: u64,
+    answer: oneshot::Sender<usize>,
+}
+
+/// The connections of a worker. Tunnels count as connections, too.
+#[derive(Default)]
+pub(crate) struct Connections {
+    next: Cell<u64>,
+    open: RefCell<FxHashMap<u64, Rc<Connection>>>,
+    tunnels: Cell<usize>,
+}
+
+impl Connections {
+    /// Registers a connection until the answer is dropped.
+    pub(crate) fn register(&self, connection: &Rc<Connection>) -> impl Drop + use<> {
+        let key = self.next.get();
+        self.next.set(key + 1);
+        self.open.borrow_mut().insert(key, connection.clone());
+        Registered { worker: connection.worker.clone(), key }
+    }
+
+    /// Counts a tunnel until the answer is dropped.
+    pub(crate) fn register_tunnel(worker: &Rc<Worker>) -> impl Drop + use<> {
+        worker.connections.tunnels.set(worker.connections.tunnels.get() + 1);
+        Tunnel(worker.clone())
+    }
+
+    fn len(&self) -> usize {
+        self.open.borrow().len() + self.tunnels.get()
+    }
+
+    fn finish_all(&self) {
+        self.states().iter().for_each(|state| state.give(Order::Finish));
+    }
+
+    fn review(&self, now_ms: u64) {
+        for connection in self.open.borrow().values() {
+            connection.state.review(now_ms, &connection.settings.view.limits);
+            if connection.listener.shared.closing.is_cancelled() {
+                connection.state.give(Order::Finish);
+            }
+        }
+    }
+
+    fn states(&self) -> Vec<Arc<ConnectionState>> {
+        self.open.borrow().values().map(|connection| connection.state.clone()).collect()
+    }
+}
+
+struct Registered {
+    worker: Rc<Worker>,
+    key: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.open.borrow_mut().remove(&self.key);
+    }
+}
+
+struct Tunnel(Rc<Worker>);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let tunnels = &self.0.connections.tunnels;
+        tunnels.set(tunnels.get() - 1);
+    }
+}
+
+/// Request ids: a random beginning per worker, then a count. Unique, short, and cheap.
+struct RequestIds {
+    text: RefCell<[u8; 24]>,
+    count: Cell<u64>,
+}
+
+impl RequestIds {
+    fn new(seed: u64) -> Self {
+        let mut text = [b'0'; 24];
+        write_hex(&mut text[..14], seed);
+        Self { text: RefCell::new(text), count: Cell::new(0) }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.get();
+        self.count.set(count.wrapping_add(1));
+        let mut text = self.text.borrow_mut();
+        write_hex(&mut text[14..], count);
+        HeaderValue::from_bytes(&*text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    }
+}
+
+fn write_hex(text: &mut [u8], mut number: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
+}
+
+fn random_seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Only ids and choices among equals hang on it.
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => u64::from_ne_bytes(bytes),
+        Err(_) => std::process::id().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_differ_and_count() {
+        let ids = RequestIds::new(0xabcd_ef01_2345_6789);
+        assert_eq!(ids.next(), "cdef01234567890000000000");
+        assert_eq!(ids.next(), "cdef01234567890000000001");
+        ids.count.set(u64::MAX);
+        assert_eq!(ids.next(), "cdef0123456789ffffffffff");
+    }
+}
