@@ -1,0 +1,113 @@
+//! From a committed revision to the view that requests read: unseal, compile, bind, swap, remember.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use shoal_cluster::gossip::Gossip;
+use shoal_cluster::identity::Identity;
+use shoal_configlog::ConfigLog;
+use shoal_model::{ConfigView, Revision, Site};
+use shoal_proxy::Proxy;
+use tokio::sync::watch;
+
+use crate::last_known_good::LastKnownGood;
+use crate::sealed_site::unseal;
+
+/// What this node made of the newest revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activation {
+    /// The revision it serves.
+    pub active: Revision,
+    /// The newest revision it refused and why; the active one goes on.
+    pub refused: Option<(Revision, String)>,
+}
+
+impl Activation {
+    /// `revision` is served, refused, or overtaken.
+    pub fn has_decided(&self, revision: Revision) -> bool {
+        self.active >= revision || self.refused.as_ref().is_some_and(|(refused, _)| *refused >= revision)
+    }
+}
+
+/// Takes revisions into service, one at a time, newest only.
+pub struct Activator {
+    /// Where the content is.
+    pub log: Arc<ConfigLog>,
+    /// Opens sealed keys.
+    pub identity: Arc<Identity>,
+    /// Binds listeners and serves.
+    pub proxy: Arc<Proxy>,
+    /// Remembers across restarts.
+    pub kept: LastKnownGood,
+    /// Tells the others.
+    pub gossip: Arc<Gossip>,
+    /// Tells this process.
+    pub status: watch::Sender<Activation>,
+}
+
+impl Activator {
+    /// Follows `newest` until its sender is gone.
+    pub async fn run(self, mut newest: watch::Receiver<Revision>) {
+        let this = Arc::new(self);
+        while newest.changed().await.is_ok() {
+            let revision = *newest.borrow_and_update();
+            if this.status.borrow().has_decided(revision) {
+                continue;
+            }
+            let content = this.log.with_state(|state| state.revisions.content(revision));
+            let Some(content) = content else { continue };
+            let worker = this.clone();
+            let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
+            let outcome = activated.unwrap_or_else(|_| Err("activating it panicked".to_owned()));
+            this.tell(revision, outcome);
+        }
+    }
+
+    /// Serves what was served last, before anything is known from the log.
+    pub fn resume(&self) {
+        let Some((revision, content)) = self.kept.load() else { return };
+        match self.put_in_force(revision, &content) {
+            Ok(()) => {
+                tracing::info!(%revision, "serving the last known site");
+                self.tell(revision, Ok(()));
+            }
+            Err(why) => {
+                tracing::error!(%revision, %why, "the last known site cannot be served");
+                self.status.send_modify(|status| status.refused = Some((revision, why)));
+            }
+        }
+    }
+
+    fn activate(&self, revision: Revision, content: &str) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| self.put_in_force(revision, content)))
+            .unwrap_or_else(|_| Err("compiling it panicked".to_owned()))?;
+        if let Err(error) = self.kept.save(revision, content) {
+            tracing::error!(%revision, %error, "the site is served but could not be written to disk");
+        }
+        Ok(())
+    }
+
+    fn put_in_force(&self, revision: Revision, content: &str) -> Result<(), String> {
+        let site = Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))?;
+        let site = unseal(site, &self.identity.secret).map_err(|error| error.to_string())?;
+        let view = Arc::new(ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())?);
+        self.proxy.apply(view).map_err(|errors| {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            errors.join("; ")
+        })
+    }
+
+    fn tell(&self, revision: Revision, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => {
+                tracing::info!(%revision, "revision is in force");
+                self.gossip.set_active_revision(revision.0);
+                self.status.send_replace(Activation { active: revision, refused: None });
+            }
+            Err(why) => {
+                tracing::error!(%revision, %why, "revision refused; the one before stays in force");
+                self.status.send_modify(|status| status.refused = Some((revision, why)));
+            }
+        }
+    }
+}

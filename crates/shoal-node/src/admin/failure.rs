@@ -1,0 +1,54 @@
+//! Errors as the CLI expects them: a gRPC code, one line, and the exit code it ends with.
+
+use shoal_configlog::ProposeError;
+use shoal_model::site::Problems;
+use shoal_model::state::Refusal;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+/// Exit codes of the outside contract that a node decides.
+#[derive(Clone, Copy, Debug)]
+pub enum Exit {
+    /// What was sent is wrong.
+    Local = 1,
+    /// Something failed here.
+    Remote = 2,
+    /// Somebody else changed the site meanwhile.
+    Conflict = 4,
+    /// No majority, no leader.
+    NoQuorum = 6,
+}
+
+/// An error that ends the CLI with `exit`.
+pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
+    let mut status = Status::new(code, message);
+    let digits = MetadataValue::from(exit as u16);
+    status.metadata_mut().insert("shoal-exit", digits);
+    status
+}
+
+/// The site is wrong.
+pub fn site(problems: &Problems) -> Status {
+    with_exit(Code::InvalidArgument, Exit::Local, problems.to_string())
+}
+
+/// The log did not take a command.
+pub fn propose(error: ProposeError) -> Status {
+    match error {
+        ProposeError::NoQuorum { .. } => with_exit(Code::Unavailable, Exit::NoQuorum, error.to_string()),
+        _ => with_exit(Code::Aborted, Exit::Remote, error.to_string()),
+    }
+}
+
+/// The replicated state said no.
+pub fn refusal(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::RevisionConflict { .. } => with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string()),
+        _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),
+    }
+}
+
+/// An answer of the state that does not belong to the command.
+pub fn unexpected_reply() -> Status {
+    with_exit(Code::Internal, Exit::Remote, "the log answered with a reply that does not belong to the command")
+}

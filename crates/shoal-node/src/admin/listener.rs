@@ -1,0 +1,145 @@
+//! Where operators come in: mutual TLS on the admin address, and the local socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use shoal_cluster::tls::{Caller, peer_identity};
+use shoal_proto::admin::admin_service_server::AdminServiceServer;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::{Request, Status};
+
+use super::AdminRpc;
+use crate::incoming::{CallerIo, Connection};
+use crate::node::Node;
+
+/// Largest message: a whole site.
+const MAX_MESSAGE: usize = 128 << 20;
+/// TLS handshakes under way at once.
+const MAX_HANDSHAKES: usize = 16;
+/// Time for a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls answered at once on one connection.
+const MAX_CALLS_PER_CONNECTION: usize = 32;
+
+/// Both doors, already bound.
+pub struct AdminListeners {
+    /// Mutual TLS.
+    pub tcp: TcpListener,
+    /// Wants an operator's certificate.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Local root: the directory's rights are the proof.
+    pub socket: UnixListener,
+}
+
+impl AdminListeners {
+    /// Binds the local socket, taking the place of one that a dead process left behind.
+    pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+        use std::os::unix::fs::PermissionsExt;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+            }
+            _ => {}
+        }
+        let socket = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(socket)
+    }
+}
+
+/// Serves operators until `stop`; then lets running calls end.
+pub async fn serve(node: Arc<Node>, listeners: AdminListeners, stop: CancellationToken) -> anyhow::Result<()> {
+    let AdminListeners { tcp, tls, socket } = listeners;
+    let (over_tls, tls_incoming) = mpsc::channel(MAX_HANDSHAKES);
+    let (over_socket, socket_incoming) = mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
+    let router = |node: &Arc<Node>| {
+        let service = AdminServiceServer::new(AdminRpc::new(node.clone()))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Server::builder()
+            .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .add_service(InterceptedService::new(service, only_operators))
+    };
+    let stopped = || stop.clone().cancelled_owned();
+    let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
+    let socket_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
+    let accept_tls = accept_tls(tcp, TlsAcceptor::from(tls), over_tls, stop.clone());
+    let accept_socket = accept_socket(socket, over_socket, stop.clone());
+    let (tls_served, socket_served, (), ()) = tokio::join!(tls_server, socket_server, accept_tls, accept_socket);
+    tls_served?;
+    Ok(socket_served?)
+}
+
+type TlsIo = CallerIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>;
+
+async fn accept_tls(
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+    accepted: mpsc::Sender<std::io::Result<TlsIo>>,
+    stop: CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        let incoming = tokio::select! {
+            () = stop.cancelled() => return,
+            incoming = tcp.accept() => incoming,
+        };
+        let Ok((stream, _)) = incoming else {
+            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
+            continue;
+        };
+        let (tls, accepted) = (tls.clone(), accepted.clone());
+        tokio::spawn(async move {
+            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+            drop(permit);
+            if let Ok(Ok(stream)) = handshake {
+                let caller = peer_identity(stream.get_ref().1);
+                _ = accepted.send(Ok(CallerIo::new(stream, caller))).await;
+            }
+        });
+    }
+}
+
+async fn accept_socket(
+    socket: UnixListener,
+    accepted: mpsc::Sender<std::io::Result<CallerIo<UnixStream>>>,
+    stop: CancellationToken,
+) {
+    loop {
+        let incoming = tokio::select! {
+            () = stop.cancelled() => return,
+            incoming = socket.accept() => incoming,
+        };
+        match incoming {
+            Ok((stream, _)) => {
+                let local = Caller::Operator("local".to_owned());
+                _ = accepted.send(Ok(CallerIo::new(stream, Some(local)))).await;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
+        }
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the shape of an interceptor is given")]
+fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.extensions().get::<Connection>() {
+        Some(Connection { caller: Some(Caller::Operator(_)) }) => Ok(request),
+        _ => Err(Status::unauthenticated("only operators of this cluster may call this")),
+    }
+}
+
+/// Who calls, as the audit trail names it.
+pub(super) fn caller_of<T>(request: &Request<T>) -> String {
+    let connection = request.extensions().get::<Connection>();
+    connection.and_then(|connection| connection.caller.as_ref()).map_or_else(String::new, Caller::to_string)
+}

@@ -1,0 +1,104 @@
+//! Verbs that only look: show, history, health.
+
+use std::sync::Arc;
+
+use shoal_cluster::ClusterView;
+use shoal_cluster::health::{Opinion, Says};
+use shoal_model::view::{EndpointView, UpstreamView};
+use shoal_model::{Revision, Site};
+use shoal_policy::health::{Availability, FactState, is_panic};
+use shoal_proto::admin::{
+    EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, RevisionInfo,
+    ShowRequest, ShowResponse,
+};
+use tonic::{Code, Status};
+
+use super::failure::{Exit, with_exit};
+use crate::node::Node;
+use crate::sealed_site::redact;
+
+/// Records returned when the caller names no number.
+const DEFAULT_HISTORY: usize = 20;
+
+/// The site of a revision, keys left out.
+pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> {
+    let (revision, content) = node.log.with_state(|state| match request.revision {
+        0 => {
+            let (revision, content) = state.revisions.active();
+            (revision, Some(content))
+        }
+        revision => (Revision(revision), state.revisions.content(Revision(revision))),
+    });
+    let content = content.ok_or_else(|| {
+        let why = format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
+        with_exit(Code::NotFound, Exit::Remote, why)
+    })?;
+    let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
+    let site_json = redact(site).to_canonical_json();
+    Ok(ShowResponse { revision: revision.0, site_json, quorum: node.log.status().quorum })
+}
+
+/// Past revisions, newest first.
+pub fn history(node: &Node, request: &HistoryRequest) -> HistoryResponse {
+    let limit = if request.limit == 0 { DEFAULT_HISTORY } else { request.limit as usize };
+    let revisions = node.log.with_state(|state| {
+        let records = state.revisions.history().take(limit);
+        records
+            .map(|(revision, record)| RevisionInfo {
+                revision: revision.0,
+                author: record.author.clone(),
+                message: record.message.clone(),
+                at_ms: record.at_ms,
+                added: record.counts[0],
+                removed: record.counts[1],
+                changed: record.counts[2],
+                restorable: state.revisions.content(revision).is_some(),
+            })
+            .collect()
+    });
+    HistoryResponse { revisions }
+}
+
+/// Every endpoint: who says what, since when, and why.
+pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, Status> {
+    let config = node.config.load_full();
+    if !request.upstream.is_empty() && config.upstream(&request.upstream).is_none() {
+        let why = format!("there is no upstream {:?}", request.upstream);
+        return Err(with_exit(Code::NotFound, Exit::Local, why));
+    }
+    let wanted = |upstream: &&Arc<UpstreamView>| request.upstream.is_empty() || *upstream.name == *request.upstream;
+    let view = node.gossip.view().load_full();
+    let endpoints = config.upstreams.iter().filter(wanted).flat_map(|upstream| {
+        let panic = is_in_panic(upstream, &view);
+        let view = &view;
+        upstream.endpoints.iter().map(move |endpoint| EndpointHealth {
+            upstream: upstream.name.to_string(),
+            endpoint: endpoint.text.to_string(),
+            availability: view.availability(endpoint.id).name().to_owned(),
+            panic,
+            opinions: node.gossip.opinions(endpoint.id).iter().map(|opinion| opinion_message(opinion, view)).collect(),
+            checked: upstream.health.is_some(),
+        })
+    });
+    Ok(HealthResponse { endpoints: endpoints.collect() })
+}
+
+/// So little of it is available that health is ignored.
+pub(super) fn is_in_panic(upstream: &UpstreamView, view: &ClusterView) -> bool {
+    let down = |endpoint: &&EndpointView| view.availability(endpoint.id) == Availability::Down;
+    let total = upstream.endpoints.len();
+    let available = total - upstream.endpoints.iter().filter(down).count();
+    is_panic(available, total, upstream.panic_threshold_percent)
+}
+
+fn opinion_message(opinion: &Opinion, view: &ClusterView) -> HealthOpinion {
+    let by_traffic = opinion.says == Says::Fact(FactState::Ejected);
+    HealthOpinion {
+        node_id: opinion.node.0,
+        node: view.node(opinion.node).map_or_else(String::new, |node| node.name.to_string()),
+        says: opinion.says.to_string(),
+        since_unix: opinion.since,
+        reason: opinion.reason.to_owned(),
+        source: if by_traffic { "traffic" } else { "check" }.to_owned(),
+    }
+}

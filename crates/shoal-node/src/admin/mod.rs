@@ -1,0 +1,91 @@
+//! The operator's API on this node: any node takes any verb.
+
+mod cache;
+mod change;
+pub(crate) mod failure;
+mod listener;
+mod look;
+mod status;
+
+use std::sync::Arc;
+
+use shoal_proto::admin::admin_service_server::AdminService;
+use shoal_proto::admin::{
+    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
+    CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
+    StatusResponse,
+};
+use tonic::{Request, Response, Status};
+
+pub use change::apply_file;
+pub use listener::{AdminListeners, serve};
+
+use crate::node::Node;
+
+/// Answers operators.
+pub struct AdminRpc {
+    node: Arc<Node>,
+}
+
+impl AdminRpc {
+    /// On behalf of `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for AdminRpc {
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        change::plan(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = listener::caller_of(&request);
+        change::apply(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = listener::caller_of(&request);
+        change::rollback(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowResponse>, Status> {
+        look::show(&self.node, &request.into_inner()).map(Response::new)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        Ok(Response::new(look::history(&self.node, &request.into_inner())))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(status::status(&self.node).await))
+    }
+
+    async fn health(&self, request: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
+        look::health(&self.node, &request.into_inner()).map(Response::new)
+    }
+
+    async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
+        cache::purge(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cache_stats(&self, _: Request<CacheStatsRequest>) -> Result<Response<CacheStatsResponse>, Status> {
+        Ok(Response::new(cache::stats(&self.node).await))
+    }
+
+    async fn cache_locate(
+        &self,
+        request: Request<CacheLocateRequest>,
+    ) -> Result<Response<CacheLocateResponse>, Status> {
+        cache::locate(&self.node, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<CreateTokenRequest>,
+    ) -> Result<Response<CreateTokenResponse>, Status> {
+        change::create_token(&self.node, &request.into_inner()).await.map(Response::new)
+    }
+}

@@ -1,0 +1,133 @@
+//! `shoal status`: one screen about the whole cluster, seen from this node.
+
+use std::sync::Arc;
+
+use shoal_cluster::health::Says;
+use shoal_cluster::identity::inspect_certificate;
+use shoal_cluster::{NodeState, NodeView};
+use shoal_configlog::LogStatus;
+use shoal_model::NodeId;
+use shoal_model::state::MemberRecord;
+use shoal_policy::health::{Availability, FactState};
+use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
+
+use super::look::is_in_panic;
+use crate::node::Node;
+use crate::report::NodeReport;
+
+/// Everything on one screen.
+pub async fn status(node: &Arc<Node>) -> StatusResponse {
+    let log = node.log.status();
+    let reports = node.reports().await;
+    let view = node.gossip.view().load_full();
+    let (members, revision) = node.log.with_state(|state| (state.nodes.clone(), state.revisions.active().0));
+    let nodes = members.iter().map(|(id, member)| {
+        let report = reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
+        node_status(*id, member, view.node(*id), report, &log, node.id())
+    });
+    StatusResponse {
+        cluster_id: node.identity.cluster_id.to_string(),
+        node_id: node.id().0,
+        node: node.identity.name.clone(),
+        quorum: log.quorum,
+        leader_id: log.leader.map_or(0, |leader| leader.0),
+        term: log.term,
+        revision: revision.0.max(node.activation.borrow().active.0),
+        nodes: nodes.collect(),
+        certificates: certificates(node),
+        upstreams: upstreams(node),
+        committed_index: log.committed,
+    }
+}
+
+fn node_status(
+    id: NodeId,
+    member: &MemberRecord,
+    seen: Option<&NodeView>,
+    report: Option<&NodeReport>,
+    log: &LogStatus,
+    local: NodeId,
+) -> NodeStatus {
+    let state = match seen {
+        _ if id == local && seen.is_none() => "alive",
+        None => "unknown",
+        Some(seen) => match seen.state {
+            NodeState::Left => "left",
+            _ if !seen.alive && id != local => "dead",
+            NodeState::Draining => "draining",
+            NodeState::Joining => "joining",
+            NodeState::Ready => "alive",
+        },
+    };
+    let role = match () {
+        () if log.leader == Some(id) => "leader",
+        () if log.voters.contains(&id) => "voter",
+        () if log.learners.contains(&id) => "learner",
+        () => "none",
+    };
+    let figures = report.cloned().unwrap_or_default();
+    NodeStatus {
+        node_id: id.0,
+        node: member.name.clone(),
+        region: member.region.clone(),
+        zone: member.zone.clone(),
+        cluster_addr: seen.map_or_else(|| member.cluster_addr.clone(), |seen| seen.cluster_addr.to_string()),
+        admin_addr: seen.map_or_else(|| member.admin_addr.clone(), |seen| seen.admin_addr.clone()),
+        state: state.to_owned(),
+        role: role.to_owned(),
+        active_revision: report.map_or_else(|| seen.map_or(0, |seen| seen.active_revision), |r| r.active_revision),
+        applied_index: report.map_or_else(|| seen.map_or(0, |seen| seen.applied_index), |r| r.applied_index),
+        refused: figures.refused,
+        version: report.map_or_else(|| seen.map_or_else(String::new, |seen| seen.version.to_string()), |r| r.version.clone()),
+        uptime_seconds: figures.uptime_seconds,
+        cache: Some(figures.cache.into()),
+        requests: figures.requests,
+        open_connections: figures.open_connections,
+        reported: report.is_some(),
+    }
+}
+
+fn certificates(node: &Node) -> Vec<CertificateStatus> {
+    let config = node.config.load_full();
+    let certificates = config.certificates.iter().map(|certificate| {
+        let facts = inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
+        let (dns_names, not_after_unix) = facts.map_or_else(|_| (vec![], 0), |facts| (facts.dns_names, facts.not_after));
+        CertificateStatus { name: certificate.name.to_string(), dns_names, not_after_unix }
+    });
+    certificates.collect()
+}
+
+fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
+    let config = node.config.load_full();
+    let view = node.gossip.view().load_full();
+    let upstreams = config.upstreams.iter().map(|upstream| {
+        let usable = upstream.endpoints.iter().filter(|endpoint| {
+            let ejected_here = node.gossip.opinions(endpoint.id).iter().any(|opinion| {
+                opinion.node == node.id() && opinion.says == Says::Fact(FactState::Ejected)
+            });
+            view.availability(endpoint.id) != Availability::Down && !ejected_here
+        });
+        UpstreamStatus {
+            name: upstream.name.to_string(),
+            endpoints: upstream.endpoints.len() as u32,
+            available: usable.count() as u32,
+            panic: is_in_panic(upstream, &view),
+        }
+    });
+    upstreams.collect()
+}
+
+impl Node {
+    /// Every live member's report, asked for at once.
+    pub(super) async fn reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
+        let asked = self.live_members().into_iter().map(|(id, name)| {
+            let node = self.clone();
+            (id, name, tokio::spawn(async move { node.report_of(id).await }))
+        });
+        let mut reports = Vec::new();
+        for (id, name, report) in asked.collect::<Vec<_>>() {
+            reports.push((id, name, report.await.ok().flatten()));
+        }
+        reports
+    }
+}

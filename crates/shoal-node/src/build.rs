@@ -1,0 +1,286 @@
+//! The composition root: one `build_*` per room, from the bottom up.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use shoal_cache::{Cache, CacheSettings, ClusterLink};
+use shoal_cluster::channel::Peers;
+use shoal_cluster::gossip::{Gossip, GossipSettings};
+use shoal_cluster::identity::{Identity, Purpose};
+use shoal_cluster::tls::{admin_server_config, peer_server_config};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Profile, RaftRpc};
+use shoal_model::state::{Command, MemberRecord};
+use shoal_model::{ConfigView, NodeId, Revision};
+use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::activation::{Activation, Activator};
+use crate::admin::AdminListeners;
+use crate::boot::{Boot, member_record};
+use crate::health;
+use crate::last_known_good::LastKnownGood;
+use crate::node::Node;
+use crate::peer::{PeerListener, PeerRpc};
+use crate::settings::RunSettings;
+
+/// Health facts on their way from the checkers to the gossip.
+const HEALTH_QUEUE: usize = 1024;
+/// How often addresses and members are compared with what is known.
+const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything, built but not yet serving.
+pub struct Built {
+    /// The shared context.
+    pub node: Arc<Node>,
+    /// Consensus, for the cluster address.
+    pub raft: RaftRpc,
+    /// Bound sockets.
+    pub listeners: Listeners,
+    /// Bound doors for operators.
+    pub admin: AdminListeners,
+}
+
+/// Sockets that are bound before anything starts, so that a taken port ends the start.
+pub struct Listeners {
+    /// The cluster address.
+    pub cluster: TcpListener,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub ops: TcpListener,
+}
+
+/// Builds every room. Nothing is served yet but what was served last.
+pub async fn build(
+    settings: RunSettings,
+    boot: Boot,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Built> {
+    let identity = Arc::new(boot.identity);
+    let listeners = Listeners {
+        cluster: bind("cluster", settings.cluster_addr).await?,
+        ops: bind("ops", settings.ops_addr).await?,
+    };
+    let admin = AdminListeners {
+        tcp: bind("admin", settings.admin_addr).await?,
+        tls: admin_server_config(&identity)?,
+        socket: AdminListeners::bind_socket(&settings.data_dir.join("admin.sock"))?,
+    };
+    let peers = Peers::new(&identity)?;
+    for (id, address) in &boot.peers {
+        peers.set_address(*id, *address);
+    }
+    let gossip = Arc::new(build_gossip(&settings, &identity, &boot.peers).await?);
+    let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
+    let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
+    let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
+    let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, events.clone())?);
+    let (newest, newest_seen) = watch::channel(Revision(0));
+    let log = Arc::new(build_log(&settings, &identity, &peers, &gossip, &cache, newest).await?);
+    let (status, activation) = watch::channel(Activation::default());
+    let activator = Activator {
+        log: log.clone(),
+        identity: identity.clone(),
+        proxy: proxy.clone(),
+        kept: LastKnownGood::in_dir(&settings.data_dir),
+        gossip: gossip.clone(),
+        status,
+    };
+    activator.resume();
+    let checker = Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
+    let node = Arc::new(Node {
+        settings,
+        identity,
+        log: log.clone(),
+        gossip: gossip.clone(),
+        peers,
+        cache,
+        proxy,
+        config: config.clone(),
+        activation,
+        _checker: checker,
+        started: Instant::now(),
+        started_serving: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        _lock: boot.lock,
+    });
+    tasks.spawn(stop.clone().run_until_cancelled_owned(activator.run(newest_seen)));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(health::publish(gossip, config, health_events)));
+    tasks.spawn(stop.clone().run_until_cancelled_owned(census(node.clone())));
+    Ok(Built { raft: log.raft_rpc(), node, listeners, admin })
+}
+
+impl Listeners {
+    /// The cluster address with everything that is served on it, and the ops address.
+    pub fn split(self, raft: RaftRpc, node: &Arc<Node>) -> anyhow::Result<(PeerListener, TcpListener)> {
+        let listener = PeerListener {
+            socket: self.cluster,
+            tls: peer_server_config(&node.identity)?,
+            raft,
+            peer: PeerRpc::new(node.clone()),
+            cache: node.cache.clone(),
+        };
+        Ok((listener, self.ops))
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr")
+    })
+}
+
+async fn build_gossip(
+    settings: &RunSettings,
+    identity: &Identity,
+    peers: &[(NodeId, SocketAddr)],
+) -> anyhow::Result<Gossip> {
+    let gossip = Gossip::start(GossipSettings {
+        admin_addr: settings.admin_addr.to_string(),
+        region: settings.region.clone(),
+        zone: settings.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        seeds: peers.iter().map(|(_, address)| *address).collect(),
+        ..GossipSettings::of(identity, settings.cluster_addr)
+    });
+    Ok(gossip.await?)
+}
+
+fn build_cache(
+    settings: &RunSettings,
+    identity: &Identity,
+    gossip: &Gossip,
+    config: &Arc<ArcSwap<ConfigView>>,
+    peers: &Peers,
+) -> Arc<Cache> {
+    let key = identity.secret.derive(Purpose::CacheKeys, b"");
+    Cache::new(CacheSettings {
+        node: identity.node_id,
+        name: identity.name.as_str().into(),
+        ram_bytes: settings.cache_memory_bytes,
+        key_seed: u64::from_be_bytes(*key.first_chunk().expect("a derived key has 32 bytes")),
+        cluster: gossip.view().clone(),
+        config: config.clone(),
+        peers: Arc::new(ClusterLink(Arc::new(peers.clone()))),
+    })
+}
+
+fn build_proxy(
+    settings: &RunSettings,
+    identity: &Identity,
+    gossip: &Gossip,
+    config: &Arc<ArcSwap<ConfigView>>,
+    cache: &Arc<Cache>,
+    health_events: mpsc::Sender<HealthEvent>,
+) -> anyhow::Result<Proxy> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let access_log: Option<Box<dyn std::io::Write + Send>> =
+        if settings.access_log { Some(Box::new(std::io::stderr())) } else { None };
+    let proxy = Proxy::start(ProxySettings {
+        workers: settings.workers.unwrap_or(cores),
+        listen_ip: settings.listen_ip,
+        node_name: identity.name.as_str().into(),
+        config: config.clone(),
+        cluster: gossip.view().clone(),
+        cache: cache.clone(),
+        health_events,
+        access_log,
+    });
+    proxy.context("cannot start the worker threads")
+}
+
+async fn build_log(
+    settings: &RunSettings,
+    identity: &Identity,
+    peers: &Peers,
+    gossip: &Arc<Gossip>,
+    cache: &Arc<Cache>,
+    newest: watch::Sender<Revision>,
+) -> anyhow::Result<ConfigLog> {
+    let view = gossip.view().clone();
+    let local = identity.node_id;
+    let alive = move || {
+        let view = view.load();
+        let heard = view.nodes.iter().filter(|node| node.alive || node.id == local);
+        heard.map(|node| node.id).collect()
+    };
+    let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
+    let log = ConfigLog::open(LogSettings {
+        dir: settings.data_dir.clone(),
+        node_id: local,
+        cluster_id: identity.cluster_id,
+        address: settings.cluster_addr.to_string(),
+        profile: Profile::Lan,
+        timings: None,
+        compaction: Compaction::default(),
+        peers: peers.clone(),
+        liveness: Arc::new(alive),
+        on_applied: Arc::new(move |applied| effects.follow(&applied)),
+    });
+    Ok(log.await?)
+}
+
+/// What an applied entry means to the other rooms. Called on the log's own task: quick, and never blocking.
+struct Effects {
+    peers: Peers,
+    gossip: Arc<Gossip>,
+    cache: Arc<Cache>,
+    newest: watch::Sender<Revision>,
+}
+
+impl Effects {
+    fn follow(&self, applied: &Applied<'_>) {
+        match applied {
+            Applied::Revision { revision, index, .. } => {
+                self.newest.send_replace(*revision);
+                self.cache.set_applied(*index);
+            }
+            Applied::Purge { seq, scopes, kind } => {
+                self.cache.record_purge(*seq, scopes, *kind);
+                self.cache.set_applied(*seq);
+            }
+            Applied::Members { nodes, .. } => self.meet(nodes),
+            Applied::Snapshot { state, index } => {
+                self.meet(&state.nodes);
+                self.cache.replace_purges(&state.purges, *index);
+                self.newest.send_replace(state.revisions.active().0);
+            }
+        }
+    }
+
+    fn meet(&self, nodes: &BTreeMap<NodeId, MemberRecord>) {
+        let known = nodes.iter().filter_map(|(id, node)| Some((*id, node.cluster_addr.parse().ok()?)));
+        let known: Vec<(NodeId, SocketAddr)> = known.collect();
+        for (id, address) in &known {
+            self.peers.set_address(*id, *address);
+        }
+        if !known.is_empty() {
+            self.gossip.set_members(known);
+        }
+    }
+}
+
+/// Keeps addresses up to date: those of others as they gossip them, this node's own in the log.
+async fn census(node: Arc<Node>) {
+    let mut ticks = tokio::time::interval(CENSUS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        node.peers.learn_from(&node.gossip.view().load());
+        node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
+        node.gossip.set_applied_index(*node.log.applied().borrow());
+        let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
+        let moved = node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
+        if moved && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await {
+            tracing::debug!(%error, "the new address is not in the log yet");
+        }
+    }
+}

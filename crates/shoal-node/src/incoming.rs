@@ -1,0 +1,69 @@
+//! TLS connections for tonic that know who called.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use shoal_cluster::tls::Caller;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+/// Who is at the other end of a connection; lands in the extensions of every request on it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Proven by a certificate, or by the rights of the local socket; `None` = a stranger.
+    pub caller: Option<Caller>,
+}
+
+/// A byte stream with its caller.
+pub struct CallerIo<IO> {
+    io: IO,
+    connection: Connection,
+}
+
+impl<IO> CallerIo<IO> {
+    /// `io`, called by `caller`.
+    pub fn new(io: IO, caller: Option<Caller>) -> Self {
+        Self { io, connection: Connection { caller } }
+    }
+}
+
+impl<IO> Connected for CallerIo<IO> {
+    type ConnectInfo = Connection;
+
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for CallerIo<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for CallerIo<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}

@@ -1,0 +1,173 @@
+//! What the rooms of one process share, and the questions that need several of them.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use shoal_cache::Cache;
+use shoal_cluster::channel::{Peers, UnknownPeer};
+use shoal_cluster::gossip::Gossip;
+use shoal_cluster::identity::Identity;
+use shoal_configlog::ConfigLog;
+use shoal_model::{ConfigView, NodeId, Revision};
+use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
+use shoal_proxy::{Checker, Proxy};
+use tokio::sync::watch;
+use tonic::Request;
+
+use crate::activation::Activation;
+use crate::report::{CacheReport, NodeReport};
+use crate::settings::RunSettings;
+
+/// For a peer's report.
+const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// One process.
+pub struct Node {
+    pub(crate) settings: RunSettings,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) log: Arc<ConfigLog>,
+    pub(crate) gossip: Arc<Gossip>,
+    pub(crate) peers: Peers,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) config: Arc<ArcSwap<ConfigView>>,
+    pub(crate) activation: watch::Receiver<Activation>,
+    pub(crate) _checker: Checker,
+    pub(crate) started: Instant,
+    pub(crate) started_serving: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    /// The data directory is this process's as long as it lives.
+    pub(crate) _lock: File,
+}
+
+/// How far a node got with an entry.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// The log index it has applied.
+    pub applied_index: u64,
+    /// The revision it serves.
+    pub active: Revision,
+    /// Why it does not serve the revision that was waited for.
+    pub refused: Option<String>,
+}
+
+impl Node {
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.identity.node_id
+    }
+
+    /// Every room is built and the first site is in force.
+    pub fn has_started(&self) -> bool {
+        self.started_serving.load(Ordering::Relaxed)
+    }
+
+    /// It was told to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`.
+    pub async fn await_applied(&self, index: u64, revision: Revision, timeout: Duration) -> Reached {
+        let mut applied = self.log.applied();
+        let mut activation = self.activation.clone();
+        let both = async {
+            _ = applied.wait_for(|applied| *applied >= index).await;
+            _ = activation.wait_for(|activation| activation.has_decided(revision)).await;
+        };
+        _ = tokio::time::timeout(timeout, both).await;
+        let activation = self.activation.borrow().clone();
+        Reached {
+            applied_index: *self.log.applied().borrow(),
+            active: activation.active,
+            refused: activation.refused.filter(|(refused, _)| *refused >= revision).map(|(_, why)| why),
+        }
+    }
+
+    /// The same, asked of any node.
+    pub async fn await_applied_on(
+        &self,
+        node: NodeId,
+        index: u64,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Result<Reached, tonic::Status> {
+        if node == self.id() {
+            return Ok(self.await_applied(index, revision, timeout).await);
+        }
+        let unknown = |error: UnknownPeer| tonic::Status::unavailable(error.to_string());
+        let mut client = self.peers.control(node).map_err(unknown)?;
+        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let mut request = Request::new(AwaitAppliedRequest { index, revision: revision.0, timeout_ms });
+        request.set_timeout(timeout + Duration::from_millis(500));
+        let response = client.await_applied(request).await?.into_inner();
+        Ok(Reached {
+            applied_index: response.applied_index,
+            active: Revision(response.active_revision),
+            refused: Some(response.refused).filter(|why| !why.is_empty()),
+        })
+    }
+
+    /// This node about itself.
+    pub fn report(&self) -> NodeReport {
+        let activation = self.activation.borrow().clone();
+        let counters = self.cache.counters();
+        let figures = self.proxy.figures();
+        NodeReport {
+            active_revision: activation.active.0,
+            applied_index: *self.log.applied().borrow(),
+            refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            requests: figures.requests,
+            open_connections: figures.open_connections as u64,
+            cache: CacheReport {
+                objects: counters.objects,
+                bytes: counters.bytes,
+                budget_bytes: counters.budget_bytes,
+                hits: counters.hits,
+                misses: counters.misses,
+                stale: counters.stale,
+                coalesced: counters.coalesced,
+                peer_hits: counters.peer_hits,
+                peer_errors: counters.peer_errors,
+                origin_fetches: counters.origin_fetches,
+                replicas_sent: counters.replicas_sent,
+                replicas_received: counters.replicas_received,
+                evictions: counters.evictions,
+                purge_seq: counters.purge_seq,
+            },
+        }
+    }
+
+    /// Any node about itself; `None` when it does not answer.
+    pub async fn report_of(&self, node: NodeId) -> Option<NodeReport> {
+        if node == self.id() {
+            return Some(self.report());
+        }
+        let mut client = self.peers.control(node).ok()?;
+        let mut request = Request::new(ReportRequest { health: true, cache: true });
+        request.set_timeout(REPORT_TIMEOUT);
+        let response = client.report(request);
+        let response = tokio::time::timeout(REPORT_TIMEOUT, response).await.ok()?.ok()?;
+        serde_json::from_slice(&response.into_inner().report).ok()
+    }
+
+    /// Members that are heard now, this node included, by id and name.
+    pub fn live_members(&self) -> Vec<(NodeId, String)> {
+        let view = self.gossip.view().load_full();
+        let alive = |id: NodeId| id == self.id() || view.node(id).is_some_and(|node| node.alive);
+        self.log.with_state(|state| {
+            let live = state.nodes.iter().filter(|(id, _)| alive(**id));
+            live.map(|(id, member)| (*id, member.name.clone())).collect()
+        })
+    }
+}
+
+/// Unix milliseconds by this node's clock.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

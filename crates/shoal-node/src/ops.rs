@@ -1,0 +1,120 @@
+//! Plain HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use shoal_model::units::Period;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::Node;
+use crate::readiness::{Facts, judge};
+
+/// Serves until `stop`.
+pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(node);
+    Ok(axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
+}
+
+async fn readyz(State(node): State<Arc<Node>>, Query(query): Query<HashMap<String, String>>) -> impl IntoResponse {
+    let max_staleness = match query.get("max_staleness").map(|text| Period::parse(text)) {
+        None => None,
+        Some(Ok(period)) => Some(period.0),
+        Some(Err(why)) => return (StatusCode::BAD_REQUEST, format!("max_staleness: {why}\n")),
+    };
+    let verbose = query.get("verbose").is_some_and(|value| value != "0" && value != "false");
+    let answer = judge(&node.readiness_facts(max_staleness), verbose);
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, answer.text)
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    let mut text = String::with_capacity(64 << 10);
+    node.proxy.render_metrics(&mut text);
+    node.render_cluster_metrics(&mut text);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+impl Node {
+    /// What `/readyz` is judged by.
+    pub fn readiness_facts(&self, max_staleness: Option<Duration>) -> Facts {
+        let view = self.gossip.view().load_full();
+        let known = self.log.with_state(|state| state.nodes.len()).max(1);
+        let heard = view.nodes.iter().filter(|node| node.alive || node.id == self.id()).count().max(1);
+        let activation = self.activation.borrow().clone();
+        let log = self.log.status();
+        Facts {
+            listeners_bound: self.has_started(),
+            revision: activation.active.0,
+            draining: self.is_draining(),
+            members: (heard, known),
+            uptime: self.started.elapsed(),
+            quorum: log.quorum,
+            staleness: log.staleness,
+            max_staleness,
+            refused: activation.refused.map(|(revision, why)| format!("{revision}: {why}")),
+        }
+    }
+
+    fn render_cluster_metrics(&self, text: &mut String) {
+        let log = self.log.status();
+        let view = self.gossip.view().load_full();
+        let alive = view.nodes.iter().filter(|node| node.alive).count();
+        let activation = self.activation.borrow().clone();
+        let newest = self.log.with_state(|state| state.revisions.active().0);
+        let cache = self.cache.counters();
+        let gauge = |text: &mut String, name: &str, help: &str, value: u64| {
+            _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        };
+        let counter = |text: &mut String, name: &str, help: &str, value: u64| {
+            _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+        };
+        gauge(text, "shoal_raft_term", "Raft term.", log.term);
+        gauge(text, "shoal_raft_is_leader", "1 on the Raft leader.", u64::from(log.leader == Some(self.id())));
+        gauge(text, "shoal_raft_has_quorum", "1 while a majority of voters is known.", u64::from(log.quorum));
+        gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
+        gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
+        gauge(text, "shoal_config_version", "Newest revision known here.", newest.0);
+        gauge(text, "shoal_config_applied_version", "Revision served here.", activation.active.0);
+        gauge(text, "shoal_config_stale_seconds", "Seconds without a quorum.", log.staleness.as_secs());
+        let refused = u64::from(activation.refused.is_some());
+        gauge(text, "shoal_config_refused", "1 while the newest revision is refused here.", refused);
+        gauge(text, "shoal_gossip_members", "Members that are heard.", alive as u64);
+        let dead = view.nodes.len().saturating_sub(alive) as u64;
+        gauge(text, "shoal_gossip_dead_members", "Members that are not heard.", dead);
+        gauge(text, "shoal_cache_objects", "Objects in memory.", cache.objects);
+        gauge(text, "shoal_cache_bytes", "Bytes of objects in memory.", cache.bytes);
+        gauge(text, "shoal_cache_purge_seq", "Newest purge applied.", cache.purge_seq);
+        counter(text, "shoal_cache_hits_total", "Answers from an object.", cache.hits);
+        counter(text, "shoal_cache_misses_total", "Answers that needed the origin.", cache.misses);
+        counter(text, "shoal_cache_stale_total", "Answers from a stale object.", cache.stale);
+        counter(text, "shoal_cache_coalesced_total", "Requests that joined a running fill.", cache.coalesced);
+        counter(text, "shoal_cache_peer_hits_total", "Answers that a peer had.", cache.peer_hits);
+        counter(text, "shoal_cache_peer_errors_total", "Peers that did not answer.", cache.peer_errors);
+        counter(text, "shoal_cache_origin_fetches_total", "Requests to origins.", cache.origin_fetches);
+        counter(text, "shoal_cache_evictions_total", "Objects that had to make room.", cache.evictions);
+        self.render_certificate_metrics(text);
+    }
+
+    fn render_certificate_metrics(&self, text: &mut String) {
+        let name = "shoal_tls_cert_not_after_seconds";
+        _ = writeln!(text, "# HELP {name} Unix seconds at which a certificate expires.\n# TYPE {name} gauge");
+        for certificate in &self.config.load().certificates {
+            let facts = shoal_cluster::identity::inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
+            if let Ok(facts) = facts {
+                _ = writeln!(text, "{name}{{certificate=\"{}\"}} {}", certificate.name, facts.not_after);
+            }
+        }
+    }
+}

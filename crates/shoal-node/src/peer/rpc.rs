@@ -1,0 +1,160 @@
+//! What nodes ask of each other besides consensus, and the door for those who want to become one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_cluster::identity::Authority;
+use shoal_cluster::join::{ROLE_NODE, Token};
+use shoal_cluster::tls::Caller;
+use shoal_model::state::{Admission, Command, MemberRecord, Reply};
+use shoal_model::{NodeId, Revision};
+use shoal_proto::raft::peer_service_server::PeerService;
+use shoal_proto::raft::{
+    AwaitAppliedRequest, AwaitAppliedResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse,
+    ReadIndexRequest, ReadIndexResponse, ReportRequest, ReportResponse,
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use crate::admin::failure;
+use crate::incoming::Connection;
+use crate::node::{Node, now_ms};
+
+/// Strangers being admitted at once.
+const MAX_JOINING: usize = 4;
+/// Longest wait of [`PeerService::await_applied`].
+const MAX_AWAIT: Duration = Duration::from_secs(60);
+
+/// Serves other nodes.
+pub struct PeerRpc {
+    node: Arc<Node>,
+    joining: Semaphore,
+}
+
+impl PeerRpc {
+    /// On behalf of `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node, joining: Semaphore::new(MAX_JOINING) }
+    }
+
+    async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
+        let refuse = |why: String| Status::permission_denied(why);
+        let invalid = |why: String| Status::invalid_argument(why);
+        let token: Token = request.token.parse().map_err(|error| refuse(format!("{error}")))?;
+        if !token.is_for(&self.node.identity.ca_der) || token.role != ROLE_NODE {
+            return Err(refuse("the token is not for joining this cluster".to_owned()));
+        }
+        let public_key_sha256 =
+            Authority::request_key_sha256(&request.csr).map_err(|error| invalid(error.to_string()))?;
+        let address = |what: &str, text: &str| {
+            text.parse::<SocketAddr>().map(|address| address.to_string()).map_err(|_| {
+                invalid(format!("{what} {text:?} is not an address"))
+            })
+        };
+        let record = MemberRecord {
+            name: checked_name(request.name)?,
+            region: checked_name(request.region)?,
+            zone: checked_name(request.zone)?,
+            cluster_addr: address("cluster address", &request.cluster_addr)?,
+            admin_addr: address("admin address", &request.admin_addr)?,
+            public_key_sha256,
+        };
+        let admission = Admission {
+            token_id: token.id.clone(),
+            secret_sha256: token.secret_sha256(),
+            at_ms: now_ms(),
+            node: record.clone(),
+        };
+        let proposed = self.node.log.propose(Command::Admit(admission)).await.map_err(failure::propose)?;
+        let node_id = match proposed.reply {
+            Reply::Admitted(id) => id,
+            Reply::Refused(refusal) => return Err(refuse(refusal.to_string())),
+            _ => return Err(failure::unexpected_reply()),
+        };
+        tracing::info!(node = %node_id, name = record.name, "admitted a new node");
+        self.welcome(node_id, &request.csr)
+    }
+
+    /// Everything a new node needs: its certificate, the cluster's secret, and whom to talk to.
+    fn welcome(&self, node_id: NodeId, csr: &[u8]) -> Result<JoinResponse, Status> {
+        let identity = &self.node.identity;
+        let (ca_certificate, ca_key_sealed, peers) = self.node.log.with_state(|state| {
+            let peers = state.nodes.iter().filter(|(id, _)| **id != node_id);
+            let peers = peers.map(|(id, member)| format!("{}={}", id.0, member.cluster_addr)).collect();
+            (state.ca_certificate.clone(), state.ca_key_sealed.clone(), peers)
+        });
+        let authority = Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret);
+        let certificate = authority
+            .and_then(|authority| authority.sign_node(csr, node_id))
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(JoinResponse {
+            node_id: node_id.0,
+            cluster_id: identity.cluster_id.to_string(),
+            certificate: certificate.to_vec(),
+            ca_certificate,
+            cluster_secret: identity.secret.expose().to_vec(),
+            peers,
+        })
+    }
+}
+
+fn checked_name(name: String) -> Result<String, Status> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() > 63 || !name.chars().all(fits) {
+        return Err(Status::invalid_argument(format!(
+            "names of nodes, regions and zones have at most 63 letters, digits, '-', '_' or '.', not {name:?}"
+        )));
+    }
+    Ok(name)
+}
+
+/// The node that calls; strangers and operators are refused.
+#[expect(clippy::result_large_err, reason = "tonic's own error type")]
+fn calling_node<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    match request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone()) {
+        Some(Caller::Node(id)) => Ok(id),
+        _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerRpc {
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        calling_node(&request)?;
+        self.node.log.answer_propose(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
+        calling_node(&request)?;
+        self.node.log.answer_read_index().await.map(Response::new)
+    }
+
+    async fn await_applied(
+        &self,
+        request: Request<AwaitAppliedRequest>,
+    ) -> Result<Response<AwaitAppliedResponse>, Status> {
+        calling_node(&request)?;
+        let AwaitAppliedRequest { index, revision, timeout_ms } = request.into_inner();
+        let timeout = Duration::from_millis(timeout_ms.into()).min(MAX_AWAIT);
+        let reached = self.node.await_applied(index, Revision(revision), timeout).await;
+        Ok(Response::new(AwaitAppliedResponse {
+            applied_index: reached.applied_index,
+            active_revision: reached.active.0,
+            refused: reached.refused.unwrap_or_default(),
+        }))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        calling_node(&request)?;
+        let report = serde_json::to_vec(&self.node.report()).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(ReportResponse { report }))
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let _one_of_few = self.joining.try_acquire().map_err(|_| {
+            Status::resource_exhausted("too many nodes are joining at once; try again in a moment")
+        })?;
+        Ok(Response::new(self.admit(request.into_inner()).await?))
+    }
+}

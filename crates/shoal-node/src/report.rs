@@ -1,0 +1,80 @@
+//! What a node tells the others of itself when `status`, `health` or `cache stats` asks.
+
+use serde::{Deserialize, Serialize};
+use shoal_proto::admin::CacheCounters;
+
+/// One node about itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The revision it serves.
+    pub active_revision: u64,
+    /// The log index it has applied.
+    pub applied_index: u64,
+    /// Why it does not serve the newest revision; empty = it does.
+    pub refused: String,
+    /// Its version.
+    pub version: String,
+    /// Since its start.
+    pub uptime_seconds: u64,
+    /// Requests answered since its start.
+    pub requests: u64,
+    /// Downstream connections open now.
+    pub open_connections: u64,
+    /// Its part of the cache.
+    pub cache: CacheReport,
+}
+
+/// The counters of a node's cache.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheReport {
+    /// Objects in memory.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that may be used.
+    pub budget_bytes: u64,
+    /// Answers from an object.
+    pub hits: u64,
+    /// Answers that needed the origin.
+    pub misses: u64,
+    /// Answers from a stale object.
+    pub stale: u64,
+    /// Requests that joined a running fill.
+    pub coalesced: u64,
+    /// Answers that a peer had.
+    pub peer_hits: u64,
+    /// Peers that did not answer.
+    pub peer_errors: u64,
+    /// Requests to the origin.
+    pub origin_fetches: u64,
+    /// Copies given to another owner.
+    pub replicas_sent: u64,
+    /// Copies taken from another owner.
+    pub replicas_received: u64,
+    /// Objects that had to make room.
+    pub evictions: u64,
+    /// The newest purge.
+    pub purge_seq: u64,
+}
+
+impl From<CacheReport> for CacheCounters {
+    fn from(report: CacheReport) -> Self {
+        Self {
+            objects: report.objects,
+            bytes: report.bytes,
+            budget_bytes: report.budget_bytes,
+            hits: report.hits,
+            misses: report.misses,
+            stale: report.stale,
+            coalesced: report.coalesced,
+            peer_hits: report.peer_hits,
+            peer_errors: report.peer_errors,
+            origin_fetches: report.origin_fetches,
+            replicas_sent: report.replicas_sent,
+            replicas_received: report.replicas_received,
+            evictions: report.evictions,
+            purge_seq: report.purge_seq,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The life of a node: build every room from the bottom up, serve, drain, leave.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context;
+use shoal_cluster::NodeState;
+use shoal_model::state::Command;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::build::{self, Built};
+use crate::node::Node;
+use crate::settings::RunSettings;
+use crate::{admin, boot, notify, ops, peer};
+
+/// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
+const CONTROL_THREADS: usize = 2;
+/// How long the first site of a new cluster may take.
+const FIRST_SITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the servers of the control plane may take to end their calls.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs a node until it is told to stop.
+pub fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    let outcome = runtime.block_on(Box::pin(live(settings)));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn live(settings: RunSettings) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let starting = Box::pin(start(settings, &stop, &tasks));
+    let node = tokio::select! {
+        started = starting => started?,
+        () = signals.stop_asked() => return Ok(()),
+    };
+    signals.stop_asked().await;
+    tracing::info!("stopping: draining first");
+    tokio::select! {
+        () = drain(&node) => {}
+        () = signals.force_asked() => tracing::warn!("stopping at once"),
+    }
+    stop.cancel();
+    tasks.close();
+    _ = tokio::time::timeout(CLOSE_TIMEOUT, tasks.wait()).await;
+    node.log.shutdown().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(settings: RunSettings, stop: &CancellationToken, tasks: &TaskTracker) -> anyhow::Result<Arc<Node>> {
+    let mut boot = boot::boot(&settings).await?;
+    let bootstrapping = boot.bootstrap.take();
+    let Built { node, raft, listeners, admin } = build::build(settings, boot, stop, tasks).await?;
+    let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
+    spawn(tasks, "peer server", peer::serve(peer_listener, stop.clone()));
+    spawn(tasks, "operator server", admin::serve(node.clone(), admin, stop.clone()));
+    spawn(tasks, "ops server", ops::serve(node.clone(), ops_socket, stop.clone()));
+    if let Some(command) = bootstrapping {
+        bootstrap(&node, command).await?;
+    }
+    node.started_serving.store(true, Ordering::Relaxed);
+    node.gossip.set_state(NodeState::Ready);
+    notify::ready();
+    tracing::info!(node = %node.id(), name = node.identity.name, "serving");
+    Ok(node)
+}
+
+/// Writes the first entry of a new cluster, and the first site.
+async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
+    node.log.bootstrap().await.context("cannot start the log of a new cluster")?;
+    node.log.propose(command).await.context("cannot write the first entry")?;
+    if let Some(path) = &node.settings.apply {
+        let applied = tokio::time::timeout(FIRST_SITE_TIMEOUT, admin::apply_file(node, path)).await;
+        let applied = applied.context("the first site was not taken into service in time")??;
+        if let Some(refused) = applied.acks.iter().find(|ack| !ack.detail.is_empty()) {
+            anyhow::bail!("the first site cannot be served: {}", refused.detail);
+        }
+    }
+    boot::bootstrapped(&node.settings.data_dir);
+    Ok(())
+}
+
+/// Readiness fails first, then listeners close politely, then leadership and membership are handed on.
+async fn drain(node: &Arc<Node>) {
+    notify::stopping();
+    node.draining.store(true, Ordering::Relaxed);
+    node.gossip.set_state(NodeState::Draining);
+    tokio::time::sleep(node.settings.drain_delay).await;
+    node.proxy.drain(node.settings.drain_timeout).await;
+    node.log.hand_over().await;
+    node.gossip.leave().await;
+}
+
+fn spawn(
+    tasks: &TaskTracker,
+    what: &'static str,
+    future: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        if let Err(error) = future.await {
+            tracing::error!(what, error = %format!("{error:#}"), "a server ended");
+        }
+    });
+}
+
+/// TERM or INT asks to stop; the second one asks to stop at once.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn stop_asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    async fn force_asked(&mut self) {
+        self.stop_asked().await;
+    }
+}

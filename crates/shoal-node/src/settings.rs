@@ -1,0 +1,42 @@
+//! What a node is told when it starts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything `shoal run` takes.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// Identity, log, snapshots, last-known-good site, local socket.
+    pub data_dir: PathBuf,
+    /// Default: the host's name; a node that joins adds the first characters of its key.
+    pub name: Option<String>,
+    /// Where the node stands, for placement.
+    pub region: String,
+    /// Where in the region.
+    pub zone: String,
+    /// Gossip (UDP) and peer RPC (TCP).
+    pub cluster_addr: SocketAddr,
+    /// Operator gRPC, mutual TLS.
+    pub admin_addr: SocketAddr,
+    /// Plain HTTP: `/livez`, `/readyz`, `/metrics`.
+    pub ops_addr: SocketAddr,
+    /// Nodes of the cluster to enter; empty = bootstrap a new one.
+    pub join: Vec<String>,
+    /// Needed to enter a cluster for the first time.
+    pub token: Option<String>,
+    /// Worker threads; default one per core.
+    pub workers: Option<usize>,
+    /// Site file applied to a new cluster.
+    pub apply: Option<PathBuf>,
+    /// Host for site listeners written as `":PORT"`.
+    pub listen_ip: IpAddr,
+    /// One JSON line per request on stderr.
+    pub access_log: bool,
+    /// Bytes of cached objects kept in memory.
+    pub cache_memory_bytes: u64,
+    /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
+    pub drain_delay: Duration,
+    /// How long requests under way may take after that.
+    pub drain_timeout: Duration,
+}
