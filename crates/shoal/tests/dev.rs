@@ -91,7 +91,13 @@ fn check_page(node: &Node) -> String {
     field.unwrap_or_else(|| panic!("{node:?} does not say where this is from: {answer}")).to_owned()
 }
 
+/// One after the other: two that start at once could choose the same ports.
 #[test]
+fn a_newcomer_runs_one_command() {
+    one_command_shows_a_cluster_and_cleans_up();
+    a_named_directory_is_resumed();
+}
+
 fn one_command_shows_a_cluster_and_cleans_up() {
     let temporary = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(temporary.path(), &[]);
@@ -119,7 +125,6 @@ fn one_command_shows_a_cluster_and_cleans_up() {
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
-#[test]
 fn a_named_directory_is_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("demo");

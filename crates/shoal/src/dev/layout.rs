@@ -37,23 +37,28 @@ pub struct Layout {
 impl Layout {
     /// The layout of the last run in `home`, grown to `wanted` nodes, or a new one on ports that are free now.
     pub fn load_or_choose(home: &Home, wanted: Option<u8>) -> anyhow::Result<Self> {
-        let file = home.layout_file();
-        let layout = match fs::read_to_string(&file) {
-            Ok(text) => {
-                let saved: Self = serde_json::from_str(&text)
-                    .with_context(|| format!("{} is not readable", file.display()))?;
-                let layout = Self { count: wanted.unwrap_or(saved.count).max(saved.count), ..saved };
-                layout.check_free()?;
-                layout
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::choose(wanted.unwrap_or(DEFAULT_NODES))?
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        let layout = match Self::load(home)? {
+            Some(saved) => Self { count: wanted.unwrap_or(saved.count).max(saved.count), ..saved },
+            None => Self::choose(wanted.unwrap_or(DEFAULT_NODES))?,
         };
+        layout.check_free()?;
+        let file = home.layout_file();
         let text = serde_json::to_string_pretty(&layout)?;
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(layout)
+    }
+
+    fn load(home: &Home) -> anyhow::Result<Option<Self>> {
+        let file = home.layout_file();
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let saved = serde_json::from_str(&text)
+                    .with_context(|| format!("{} is not readable", file.display()))?;
+                Ok(Some(saved))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        }
     }
 
     /// The usual ports where they are free, others where not.
@@ -72,13 +77,12 @@ impl Layout {
         Ok(Self { count, http, https, cluster, admin, ops, origins: [first, second] })
     }
 
-    /// A cluster that resumes must find the ports it had.
+    /// A cluster that resumes must find the ports it had, and one that grows needs them on more addresses.
     fn check_free(&self) -> anyhow::Result<()> {
         for node in self.nodes() {
             for port in [self.http, self.https, self.cluster, self.admin, self.ops] {
                 let address = SocketAddr::new(node_ip(node), port);
-                bind(address)
-                    .with_context(|| format!("{address}, which node{node} had before, cannot be used"))?;
+                bind(address).with_context(|| format!("{address}, which node{node} uses, cannot be used"))?;
             }
         }
         Ok(())
@@ -151,15 +155,27 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_finds_the_first() {
+    fn a_second_run_needs_the_ports_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(Some(dir.path())).unwrap();
-        let first = Layout::load_or_choose(&home, Some(2)).unwrap();
-        assert_eq!(Layout::load_or_choose(&home, None).unwrap(), first);
-        assert_eq!(Layout::load_or_choose(&home, Some(3)).unwrap(), Layout { count: 3, ..first.clone() });
-        assert_eq!(Layout::load_or_choose(&home, Some(1)).unwrap().count, 3);
-        let _taken = TcpListener::bind(first.ops_addr(1)).unwrap();
+        let taken = TcpListener::bind((node_ip(1), 0)).unwrap();
+        let ops = taken.local_addr().unwrap().port();
+        // Port 0 is always free: only the one that is taken can be complained of.
+        let first = Layout { count: 2, http: 0, https: 0, cluster: 0, admin: 0, ops, origins: [0, 0] };
+        fs::write(home.layout_file(), serde_json::to_string(&first).unwrap()).unwrap();
+        assert_eq!(Layout::load(&home).unwrap(), Some(first));
         let error = format!("{:#}", Layout::load_or_choose(&home, None).unwrap_err());
-        assert!(error.contains("which node1 had before"), "{error}");
+        assert!(error.starts_with(&format!("127.0.0.1:{ops}, which node1 uses, cannot be used")), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_grows_and_never_shrinks() {
+        for (wanted, count) in [(None, 2), (Some(1), 2), (Some(3), 3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let home = Home::open(Some(dir.path())).unwrap();
+            let saved = Layout { count: 2, http: 0, https: 0, cluster: 0, admin: 0, ops: 0, origins: [0, 0] };
+            fs::write(home.layout_file(), serde_json::to_string(&saved).unwrap()).unwrap();
+            assert_eq!(Layout::load_or_choose(&home, wanted).unwrap().count, count, "{wanted:?}");
+        }
     }
 }
