@@ -72,6 +72,10 @@ async fn a_node_alone_knows_everything_and_writes_nothing() {
 
     cluster.start(ids[0]).await;
     assert_eq!(log.propose(publish("c", "{ }")).await.unwrap().reply, Reply::Published(Revision(2)));
+    cluster.stop(ids[0]).await;
+    wait_until("the loss of the quorum is noticed", || !log.status().quorum).await;
+    let refused = log.propose(publish("d", "{}")).await;
+    assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

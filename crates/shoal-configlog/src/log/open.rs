@@ -86,6 +86,12 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// Its beginning.
+    #[error("cannot begin the log of a new cluster: {reason}")]
+    Bootstrap {
+        /// Why.
+        reason: String,
+    },
 }
 
 struct Opened {
@@ -146,7 +152,7 @@ impl ConfigLog {
     /// because no peer answered: that would make two clusters out of one.
     pub async fn bootstrap(&self) -> Result<(), OpenError> {
         let raft = &self.shared.raft;
-        let failed = |reason: String| OpenError::Restore { dir: "the log".to_owned(), reason };
+        let failed = |reason: String| OpenError::Bootstrap { reason };
         if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
             return Ok(());
         }
