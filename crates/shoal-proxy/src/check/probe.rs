@@ -80,10 +80,12 @@ async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Reason> {
             false => Reason::Reset,
         })
     };
-    // The connection moves only while somebody polls it; what follows the head is of no interest.
+    tokio::pin!(asked);
+    // The connection moves only while somebody polls it; what follows the head is of no interest. It may deliver the
+    // answer and end in one go.
     tokio::select! {
         biased;
-        status = asked => status,
-        _ = connection => Err(Reason::Reset),
+        status = &mut asked => status,
+        _ = connection => asked.await,
     }
 }
