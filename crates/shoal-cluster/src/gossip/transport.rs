@@ -13,6 +13,8 @@ use tokio::net::UdpSocket;
 use super::seal::{Dropped, MAX_DATAGRAM, Opener, Sealer};
 use crate::identity::ClusterSecret;
 
+/// Larger messages are worth a warning: three fifths of what the gossip library can carry.
+const ALARM_BYTES: u64 = 40_000;
 /// Pause after the socket failed, so that a persistent failure does not spin.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 
@@ -27,6 +29,10 @@ pub struct GossipCounters {
     pub skewed: AtomicU64,
     /// Datagrams seen before, or our own.
     pub replayed: AtomicU64,
+    /// Messages of a node of this cluster that cannot be read: it may be of a later version.
+    pub malformed: AtomicU64,
+    /// Bytes of the largest message sent: what every node says of itself grows with the cluster.
+    pub largest_sent: AtomicU64,
     /// Messages too large to be sent: the state has grown past what the gossip can carry.
     pub oversized: AtomicU64,
     /// Errors of the socket.
@@ -38,6 +44,16 @@ pub struct GossipCounters {
 impl GossipCounters {
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note_size(&self, bytes: usize) {
+        let before = self.largest_sent.fetch_max(bytes as u64, Ordering::Relaxed);
+        if before <= ALARM_BYTES && bytes as u64 > ALARM_BYTES {
+            tracing::warn!(
+                bytes,
+                "gossip messages have grown large: there are too many nodes, or they say too much"
+            );
+        }
     }
 
     fn count_dropped(&self, dropped: Dropped) {
@@ -91,6 +107,7 @@ impl Socket for SealedSocket {
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
         let mut plain = Vec::with_capacity(message.serialized_len());
         message.serialize(&mut plain);
+        self.counters.note_size(plain.len());
         let datagrams = match self.sealer.seal(&plain, unix_ms()) {
             Ok(datagrams) => datagrams,
             Err(error) => {
@@ -129,9 +146,12 @@ impl Socket for SealedSocket {
                     continue;
                 }
             };
-            if let Ok(message) = ChitchatMessage::deserialize(&mut message.as_slice()) {
-                GossipCounters::count(&self.counters.received);
-                return Ok((from, message));
+            match ChitchatMessage::deserialize(&mut message.as_slice()) {
+                Ok(message) => {
+                    GossipCounters::count(&self.counters.received);
+                    return Ok((from, message));
+                }
+                Err(_) => GossipCounters::count(&self.counters.malformed),
             }
         }
     }

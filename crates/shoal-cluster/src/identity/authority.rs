@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
 use shoal_model::{ClusterId, NodeId};
 
-use super::{ClusterSecret, IdentityError, NodeKey, Operator, Purpose, sha256_hex};
+use super::{ClusterSecret, IdentityError, NodeKey, Operator, Purpose, random_bytes, sha256_hex};
 use crate::tls::names;
 
 /// How long the authority lasts.
@@ -141,8 +141,16 @@ fn leaf_params(names: &[String], subject: &str) -> Result<CertificateParams, Ide
     params.distinguished_name = common_name(subject);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial_number());
     set_validity(&mut params, LEAF_VALIDITY);
     Ok(params)
+}
+
+/// Positive and never given twice (RFC 5280 §4.1.2.2): by default it would follow from the key, which may be signed again.
+fn serial_number() -> SerialNumber {
+    let mut bytes: [u8; 16] = random_bytes();
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    SerialNumber::from_slice(&bytes)
 }
 
 fn common_name(name: &str) -> rcgen::DistinguishedName {
@@ -177,6 +185,18 @@ mod tests {
         check(identity.cluster_id, &sealed, &ClusterSecret::generate(), false);
         check(ClusterId(identity.cluster_id.0 ^ 1), &sealed, &identity.secret, false);
         check(identity.cluster_id, &[], &identity.secret, false);
+    }
+
+    #[test]
+    fn signing_again_makes_another_certificate() {
+        let (_, authority) = Identity::bootstrap("one").unwrap();
+        let request = NodeKey::generate().unwrap().request().unwrap();
+        let serial = || {
+            let certificate = authority.sign_node(&request, NodeId(2)).unwrap();
+            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
+            parsed.raw_serial().to_vec()
+        };
+        assert_ne!(serial(), serial());
     }
 
     #[test]

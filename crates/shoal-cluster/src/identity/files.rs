@@ -37,7 +37,7 @@ impl Identity {
     /// The identity kept in `data_dir`; `None` = this node has none yet.
     pub fn load(data_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = identity_path(data_dir);
-        if !path.exists() {
+        if !is_there(&path)? {
             return Ok(None);
         }
         let file: IdentityFile = read_secret_file(&path)?;
@@ -85,7 +85,7 @@ impl NodeKey {
     /// node at the second.
     pub fn load_or_generate(data_dir: &Path) -> Result<Self, IdentityError> {
         let path = join_key_path(data_dir);
-        if path.exists() {
+        if is_there(&path)? {
             let file: JoinKeyFile = read_secret_file(&path)?;
             return Self::from_der(&PrivatePkcs8KeyDer::from(file.key.0));
         }
@@ -102,6 +102,15 @@ fn identity_path(data_dir: &Path) -> PathBuf {
 
 fn join_key_path(data_dir: &Path) -> PathBuf {
     data_dir.join("identity").join("joining.json")
+}
+
+/// A file that cannot be looked at is an error, not an absent one: a node must not become another because of it.
+fn is_there(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists().map_err(|source| IdentityError::File {
+        what: "look for",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn make_secret_dir(path: &Path) -> Result<(), IdentityError> {
@@ -219,6 +228,16 @@ mod tests {
         check(0o640, false);
         check(0o604, false);
         check(0o400, true);
+    }
+
+    #[test]
+    fn an_identity_that_cannot_be_looked_at_is_not_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file where the directory should be.
+        fs::write(dir.path().join("identity"), "").unwrap();
+        let message = Identity::load(dir.path()).unwrap_err().to_string();
+        assert!(message.starts_with("cannot look for"), "{message}");
+        assert!(NodeKey::load_or_generate(dir.path()).is_err());
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum IdentityError {
     /// A file cannot be read or written.
     #[error("cannot {what} {path:?}: {source}")]
     File {
-        /// "read" or "write".
+        /// What was tried.
         what: &'static str,
         /// Which.
         path: std::path::PathBuf,

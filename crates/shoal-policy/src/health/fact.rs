@@ -10,6 +10,9 @@ pub const SHARDS: usize = 8;
 /// Facts in one shard; what does not fit is only counted. Keeps a value under 1 KB and a node under 8 KB.
 pub const MAX_FACTS_PER_SHARD: usize = 48;
 
+/// Ejections an author tells of; its further ones stay its own.
+pub const MAX_EJECTED_FACTS: usize = 64;
+
 /// Bytes of one record: endpoint, state, since, reason.
 const RECORD_BYTES: usize = 14;
 
@@ -215,11 +218,16 @@ fn read_record(record: &[u8; RECORD_BYTES]) -> Fact {
 }
 
 /// The values of all shards for an author's facts. Of two facts about one endpoint, "down" is kept; a shard that is
-/// full keeps what is down and the lowest endpoints, and counts the rest.
+/// full keeps what is down and the lowest endpoints, and counts the rest. Ejections beyond [`MAX_EJECTED_FACTS`] are left
+/// out: they say nothing about the author's checks.
 pub fn encode_shards(facts: impl IntoIterator<Item = Fact>) -> [String; SHARDS] {
     let mut shards: [Vec<Fact>; SHARDS] = Default::default();
+    let mut ejected = 0;
     for fact in facts {
-        shards[shard_of(fact.endpoint)].push(fact);
+        ejected += usize::from(fact.state == FactState::Ejected);
+        if fact.state != FactState::Ejected || ejected <= MAX_EJECTED_FACTS {
+            shards[shard_of(fact.endpoint)].push(fact);
+        }
     }
     shards.map(|mut facts| {
         facts.sort_by_key(|fact| (fact.endpoint, fact.state != FactState::Down));
@@ -299,6 +307,14 @@ mod tests {
         assert_eq!(shard.facts.iter().filter(|fact| fact.state == FactState::Down).count(), 10);
         assert_eq!(shard.fact(EndpointId(105 * 8)).map(|fact| fact.state), Some(FactState::Down));
         assert_eq!(shard.fact(EndpointId(59 * 8)), None);
+    }
+
+    #[test]
+    fn ejections_are_limited() {
+        let ejected = |n: u64| Fact { state: FactState::Ejected, ..down(n) };
+        let values = encode_shards((0..200).map(ejected));
+        let told: usize = values.iter().map(|value| Shard::decode(value).unwrap().facts.len()).sum();
+        assert_eq!(told, MAX_EJECTED_FACTS);
     }
 
     #[test]

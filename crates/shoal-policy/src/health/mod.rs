@@ -9,7 +9,9 @@ mod panic;
 
 pub use assign::{CHECKERS_PER_ENDPOINT, Candidate, assign};
 pub use ejection::{Admittance, Ejection, EjectionChange, Outcome, may_eject};
-pub use fact::{Fact, FactState, MAX_FACTS_PER_SHARD, Reason, SHARDS, Shard, encode_shards, shard_of};
+pub use fact::{
+    Fact, FactState, MAX_EJECTED_FACTS, MAX_FACTS_PER_SHARD, Reason, SHARDS, Shard, encode_shards, shard_of,
+};
 pub use hysteresis::{CHANGING_INTERVAL, Checker, Observation, Verdict};
 pub use merge::{EJECTING_PERCENT, Vote, merge};
 pub use panic::is_panic;
