@@ -37,9 +37,10 @@ fn main() -> ExitCode {
     ended.unwrap_or_else(|failure| complain(&failure, format)).into()
 }
 
-/// `RUST_LOG` says what is logged; without it a node tells its story, and a verb only its errors.
+/// `RUST_LOG` says what is logged; without it a node tells its story, and a verb only its errors. The consensus library
+/// speaks only of errors: it warns of every call to a node that is down.
 fn start_logging(command: &Command) {
-    let default = if matches!(command, Command::Run(_)) { "info" } else { "error" };
+    let default = if matches!(command, Command::Run(_)) { "info,openraft=error" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(escape::stderr).init();
 }
