@@ -1,12 +1,15 @@
 //! The body of an answer, wherever it comes from.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use shoal_policy::failure::Failure;
 
+use crate::fill::FillReader;
+use crate::object::Object;
 use crate::seam::OriginBody;
 
 /// The body of an answer, wherever it comes from.
@@ -16,18 +19,66 @@ pub struct CacheBody {
 
 enum Source {
     Empty,
+    /// A stored body in one piece, which nearly all are.
+    Piece(Bytes),
+    Pieces {
+        pieces: Arc<[Bytes]>,
+        next: usize,
+        left: u64,
+        /// Bytes of the next piece that are not wanted.
+        skip: usize,
+    },
+    Fill {
+        reader: FillReader,
+        /// Bytes to come that are not wanted.
+        skip: u64,
+        /// Bytes to come that are, if known.
+        left: Option<u64>,
+    },
     Origin(OriginBody),
 }
 
 impl CacheBody {
     /// No bytes.
-    pub fn empty() -> Self {
+    pub const fn empty() -> Self {
         Self { source: Source::Empty }
     }
 
     /// What the origin sends, passed on.
-    pub fn origin(body: OriginBody) -> Self {
+    pub const fn origin(body: OriginBody) -> Self {
         Self { source: Source::Origin(body) }
+    }
+
+    pub(crate) fn stored(object: &Object) -> Self {
+        let source = match &*object.body {
+            [] => Source::Empty,
+            [piece] => Source::Piece(piece.clone()),
+            _ => Source::Pieces { pieces: object.body.clone(), next: 0, left: object.body_bytes, skip: 0 },
+        };
+        Self { source }
+    }
+
+    /// The bytes from `first` on, `length` of them; both lie inside the object.
+    pub(crate) fn part(object: &Object, first: u64, length: u64) -> Self {
+        let mut skip = first;
+        let mut next = 0;
+        while let Some(piece) = object.body.get(next)
+            && skip >= piece.len() as u64
+        {
+            skip -= piece.len() as u64;
+            next += 1;
+        }
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        Self { source: Source::Pieces { pieces: object.body.clone(), next, left: length, skip } }
+    }
+
+    pub(crate) const fn filling(reader: FillReader, length: Option<u64>) -> Self {
+        Self { source: Source::Fill { reader, skip: 0, left: length } }
+    }
+
+    /// The bytes from `first` on, `length` of them, as they come.
+    pub(crate) const fn filling_part(reader: FillReader, first: u64, length: u64) -> Self {
+        Self { source: Source::Fill { reader, skip: first, left: Some(length) } }
     }
 }
 
@@ -35,16 +86,38 @@ impl Body for CacheBody {
     type Data = Bytes;
     type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
-            Source::Origin(body) => Pin::new(body).poll_frame(cx),
+            Source::Piece(piece) => {
+                let piece = std::mem::take(piece);
+                self.source = Source::Empty;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Source::Pieces { pieces, next, left, skip } => {
+                let Some(piece) = pieces.get(*next).filter(|_| *left > 0) else { return Poll::Ready(None) };
+                let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(piece.len() - *skip);
+                let piece = piece.slice(*skip..*skip + wanted);
+                *next += 1;
+                *skip = 0;
+                *left -= wanted as u64;
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
+            Source::Fill { reader, skip, left } => poll_fill(reader, skip, left, context),
+            Source::Origin(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
+            Source::Piece(_) => false,
+            Source::Pieces { left, .. } => *left == 0,
+            Source::Fill { left: Some(0), .. } => true,
+            Source::Fill { reader, .. } => reader.is_at_end(),
             Source::Origin(body) => body.is_end_stream(),
         }
     }
@@ -52,7 +125,38 @@ impl Body for CacheBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
+            Source::Piece(piece) => SizeHint::with_exact(piece.len() as u64),
+            Source::Pieces { left, .. } => SizeHint::with_exact(*left),
+            Source::Fill { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Origin(body) => body.size_hint(),
+        }
+    }
+}
+
+fn poll_fill(
+    reader: &FillReader,
+    skip: &mut u64,
+    left: &mut Option<u64>,
+    context: &Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    loop {
+        if *left == Some(0) {
+            return Poll::Ready(None);
+        }
+        let mut chunk = match ready!(reader.poll_chunk(context)) {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+            None => return Poll::Ready(None),
+        };
+        let skipped = usize::try_from(*skip).unwrap_or(usize::MAX).min(chunk.len());
+        *skip -= skipped as u64;
+        let mut chunk = chunk.split_off(skipped);
+        if let Some(left) = left {
+            chunk.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= chunk.len() as u64;
+        }
+        if !chunk.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
     }
 }

@@ -1,15 +1,34 @@
 //! Objects here and elsewhere: store, fills, peers, purges.
+//!
+//! A request meets [`WorkerCache::hit`] first: the store of this node, without waiting. What that leaves open goes to
+//! [`WorkerCache::answer`]: one fill per object and node, fed by the owner of the object or, on the owner, by the origin.
 
+mod answer;
 mod body;
+mod clock;
+mod counters;
+mod fill;
+mod filling;
+mod hot;
+mod index;
 mod lookup;
 mod node;
+mod object;
+mod peer;
+mod placement;
+mod purges;
+mod respond;
 mod seam;
+mod store;
+mod task;
 mod worker;
 
 pub use body::CacheBody;
+pub use counters::Counters;
 pub use lookup::Probe;
-pub use node::{Cache, Counters};
+pub use node::Cache;
+pub use peer::ClusterLink;
 pub use seam::{
-    Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, Lookup, OriginBody, PeerIo, PeerLink,
+    Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo, PeerLink,
 };
 pub use worker::{FillJob, WorkerCache};

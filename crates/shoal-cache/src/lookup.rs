@@ -1,4 +1,162 @@
-//! What a lookup found, on its way to being answered.
+//! Finding the object for a request, and judging it.
+
+use std::sync::Arc;
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
+};
+use http::{HeaderMap, Method};
+use shoal_model::site::RequestDirectives;
+use shoal_model::view::CacheRuleView;
+use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
+use shoal_policy::cache::status::Forwarded;
+
+use crate::fill::FillHead;
+use crate::object::{Object, Variants};
+use crate::purges::Purges;
 
 /// What a lookup found, on its way to being answered.
-pub struct Probe {}
+pub struct Probe {
+    pub(crate) key: ObjectKey,
+    pub(crate) text: Box<str>,
+    pub(crate) wishes: Wishes,
+    pub(crate) signs: Signs,
+    /// The object that fits, which may not be used just like that.
+    pub(crate) found: Option<Found>,
+    pub(crate) why: Forwarded,
+    /// Fields by which known variants of the URL are chosen.
+    pub(crate) vary: Vec<HeaderName>,
+}
+
+/// An object that fits a request.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) object: Arc<Object>,
+    pub(crate) purge: Freshened,
+    pub(crate) reuse: Reuse,
+}
+
+/// What a request asks of the cache, read in one pass over its fields.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Signs {
+    pub(crate) is_conditional: bool,
+    pub(crate) has_precondition: bool,
+    pub(crate) has_range: bool,
+    pub(crate) is_authorized: bool,
+    pub(crate) has_directives: bool,
+}
+
+impl Signs {
+    pub(crate) fn read(fields: &HeaderMap) -> Self {
+        let mut signs = Self::default();
+        for name in fields.keys() {
+            match *name {
+                IF_NONE_MATCH | IF_MODIFIED_SINCE => signs.is_conditional = true,
+                IF_MATCH | IF_UNMODIFIED_SINCE => signs.has_precondition = true,
+                RANGE => signs.has_range = true,
+                AUTHORIZATION => signs.is_authorized = true,
+                CACHE_CONTROL => signs.has_directives = true,
+                _ => {}
+            }
+        }
+        signs
+    }
+
+    /// A stored response answers it as it lies.
+    pub(crate) const fn is_plain(self) -> bool {
+        !(self.is_conditional || self.has_range || self.is_authorized || self.has_directives)
+    }
+}
+
+/// The wishes of a request, if the route heeds them.
+pub(crate) fn wishes(rule: &CacheRuleView, signs: Signs, fields: &HeaderMap) -> Wishes {
+    match rule.request_directives {
+        RequestDirectives::Honor if signs.has_directives => Wishes::read(fields),
+        RequestDirectives::Honor | RequestDirectives::Ignore => Wishes::default(),
+    }
+}
+
+/// The request is of a kind that is answered from the store.
+pub(crate) fn is_cacheable_method(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The outcome of looking through the variants of a key.
+pub(crate) enum Choice {
+    Found(Found),
+    /// There are others, chosen by these fields.
+    OtherVariants(Vec<HeaderName>),
+    Nothing,
+}
+
+/// The newest variant that fits the request and was not purged.
+pub(crate) fn choose(
+    variants: &Variants,
+    text: &[u8],
+    request: &HeaderMap,
+    signs: Signs,
+    purges: &Purges,
+) -> Option<(Arc<Object>, Freshened)> {
+    let fits = |object: &&Arc<Object>| {
+        object.text.as_bytes() == text
+            && (!signs.is_authorized || object.terms.answers_authorized)
+            && object.selecting.matches(request)
+    };
+    let valid = |object: &Arc<Object>| Some((object.clone(), purges.check(object)?));
+    variants.objects.iter().filter(fits).filter_map(valid).max_by_key(|(object, _)| object.terms.date)
+}
+
+/// Chooses and judges.
+pub(crate) fn look(
+    variants: Option<&Variants>,
+    text: &[u8],
+    request: &HeaderMap,
+    signs: Signs,
+    wishes: &Wishes,
+    purges: &Purges,
+    now_ms: u64,
+) -> Choice {
+    let Some(variants) = variants else { return Choice::Nothing };
+    match choose(variants, text, request, signs, purges) {
+        Some((object, purge)) => {
+            let reuse = judge_reuse(&object.terms, purge, wishes, now_ms);
+            Choice::Found(Found { object, purge, reuse })
+        }
+        None => match variants.objects.iter().rfind(|object| object.text.as_bytes() == text) {
+            Some(other) if !other.selecting.matches(request) => Choice::OtherVariants(other.selecting.names()),
+            Some(_) | None => Choice::Nothing,
+        },
+    }
+}
+
+impl Probe {
+    pub(crate) fn new(key: ObjectKey, text: &[u8], signs: Signs, wishes: Wishes, choice: Choice) -> Self {
+        let (found, why, vary) = match choice {
+            Choice::Found(found) => {
+                let why =
+                    if found.reuse == Reuse::ValidateOnRequest { Forwarded::Request } else { Forwarded::Stale };
+                let vary = found.object.selecting.names();
+                (Some(found), why, vary)
+            }
+            Choice::OtherVariants(names) => (None, Forwarded::VaryMiss, names),
+            Choice::Nothing => (None, Forwarded::UriMiss, Vec::new()),
+        };
+        // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
+        let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
+        Self { key, text, wishes, signs, found, why, vary }
+    }
+
+    /// Whoever insists on asking the origin asks for himself: another request's answer will not do.
+    pub(crate) fn insists_on_origin(&self) -> bool {
+        self.found
+            .as_ref()
+            .is_some_and(|found| found.reuse == Reuse::ValidateOnRequest || found.object.terms.always_validate)
+    }
+}
+
+/// A response that several requests wait for is one that this request may have.
+pub(crate) fn may_share(probe: &Probe, head: &FillHead) -> bool {
+    head.is_shareable && (!probe.signs.is_authorized || head.terms.answers_authorized)
+}

@@ -1,104 +1,293 @@
-//! The cache of one node.
+//! The cache of one node: everything that its workers and its peers share.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
+use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
+use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, key_of_url, prefix_scope, tag_scope};
+use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::vary::Selecting;
+use shoal_policy::failure::Failure;
 use shoal_proto::cache::cache_service_server::CacheService;
-use shoal_proto::cache::{InvalidateRequest, InvalidateResponse, LookupRequest, LookupResponse};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
 
+use crate::clock::now_ms;
+use crate::counters::{Cells, Counters};
+use crate::fill::{Fill, Flights, Joined};
+use crate::index::CacheIndex;
+use crate::object::Object;
+use crate::peer::replicas::Replicas;
+use crate::peer::server;
+use crate::placement::Placement;
+use crate::purges::Purges;
 use crate::seam::{CacheSettings, Fetch, PeerIo};
+use crate::store::Store;
+use crate::task::FillTask;
 use crate::worker::{FillJob, WorkerCache};
+
+/// A URL that proved uncacheable is not waited for again for this long.
+const UNCACHEABLE_MEMORY: Duration = Duration::from_secs(120);
+/// How many such URLs are remembered.
+const MAX_UNCACHEABLE: u64 = 100_000;
+/// For how long a copy made before an invalidation may still be on its way.
+const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
+/// How many invalidated keys are remembered.
+const MAX_TOMBSTONES: u64 = 100_000;
+/// For a peer's word that it has forgotten an object.
+const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Larger objects are copied on their second hit, bytes.
+const REPLICATE_AT_ONCE: u64 = 256 * 1024;
+/// Fields a peer may send beside those of an object.
+const MAX_PEER_FIELDS: usize = 256;
 
 /// The cache of one node: store, running fills, purge tables, placement.
 pub struct Cache {
     pub(crate) settings: CacheSettings,
+    pub(crate) store: Store,
+    pub(crate) purges: Purges,
+    pub(crate) flights: Flights,
+    pub(crate) placement: Placement,
+    pub(crate) replicas: Replicas,
+    /// Keys whose responses are not stored: nobody waits for those.
+    pub(crate) uncacheable: moka::sync::Cache<ObjectKey, ()>,
+    /// When keys were invalidated, Unix milliseconds.
+    tombstones: moka::sync::Cache<ObjectKey, u64>,
+    /// Figures of the control runtime.
+    pub(crate) cells: Arc<Cells>,
+    worker_cells: Mutex<Vec<Arc<Cells>>>,
+    workers: Mutex<Vec<mpsc::Sender<FillJob>>>,
+    next_worker: AtomicUsize,
+    control: Handle,
 }
 
 impl Cache {
-    /// An empty cache.
+    /// An empty cache. Call it on the control runtime: replicas and invalidations are sent from there.
     pub fn new(settings: CacheSettings) -> Arc<Self> {
-        Arc::new(Self { settings })
+        let cells = Arc::new(Cells::default());
+        Arc::new(Self {
+            store: Store::new(settings.ram_bytes),
+            purges: Purges::new(settings.key_seed),
+            flights: Flights::new(),
+            placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
+            replicas: Replicas::start(settings.peers.clone(), cells.clone()),
+            uncacheable: moka::sync::Cache::builder()
+                .max_capacity(MAX_UNCACHEABLE)
+                .time_to_live(UNCACHEABLE_MEMORY)
+                .build(),
+            tombstones: moka::sync::Cache::builder()
+                .max_capacity(MAX_TOMBSTONES)
+                .time_to_live(TOMBSTONE_LIFE)
+                .build(),
+            cells,
+            worker_cells: Mutex::default(),
+            workers: Mutex::default(),
+            next_worker: AtomicUsize::new(0),
+            control: Handle::current(),
+            settings,
+        })
     }
 
-    /// The part of one worker thread; call it there, inside its `LocalSet`.
+    /// The part of one worker thread; call it there.
     pub fn worker(self: &Arc<Self>, fetch: Rc<dyn Fetch>) -> Rc<WorkerCache> {
-        WorkerCache::new(self.clone(), fetch)
+        let cells = Arc::new(Cells::default());
+        self.worker_cells.lock().unwrap_or_else(PoisonError::into_inner).push(cells.clone());
+        WorkerCache::new(self.clone(), fetch, cells)
     }
 
     /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to [`WorkerCache::run_job`].
-    pub fn register_worker(&self, _jobs: mpsc::Sender<FillJob>) {}
+    pub fn register_worker(&self, jobs: mpsc::Sender<FillJob>) {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
+    }
 
     /// A purge was applied from the log.
-    pub fn record_purge(&self, _seq: u64, _scopes: &[PurgeScope], _kind: PurgeKind) {}
+    pub fn record_purge(&self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
+        self.purges.record(seq, scopes, kind);
+    }
 
     /// A snapshot was installed: its purge tables, and the log index it stands for.
-    pub fn replace_purges(&self, _tables: &PurgeTables, _applied: u64) {}
+    pub fn replace_purges(&self, tables: &PurgeTables, applied: u64) {
+        self.purges.replace(tables, applied);
+    }
 
-    /// The log is applied up to `seq`.
-    pub fn set_applied(&self, _seq: u64) {}
+    /// The log is applied up to `seq`. Purges are recorded before this says so.
+    pub fn set_applied(&self, seq: u64) {
+        self.purges.advance(seq);
+    }
 
     /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends.
-    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, _io: IO, _peer: NodeId) {}
+    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
+        let service = hyper::service::service_fn(move |request| {
+            let cache = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(server::answer_peer(&cache, peer, request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_headers(MAX_PEER_FIELDS)
+            .serve_connection(hyper_util::rt::TokioIo::new(io), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%peer, %error, "a connection of a peer broke");
+        }
+    }
 
     /// The gRPC half of the peer protocol.
     pub fn service(self: &Arc<Self>) -> impl CacheService + use<> {
-        CacheIndex
+        CacheIndex(self.clone())
     }
 
     /// Figures since the start.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let store = self.store.figures();
+        let mut sum = Counters {
+            objects: store.objects,
+            bytes: store.bytes,
+            budget_bytes: store.budget_bytes,
+            evictions: store.evictions,
+            purge_seq: self.purges.newest(),
+            ..Counters::default()
+        };
+        self.cells.add_to(&mut sum);
+        for cells in self.worker_cells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            cells.add_to(&mut sum);
+        }
+        sum
+    }
+
+    /// The key of a URL and who owns it; ask `CacheService.Lookup` of each node what it holds. `None` = not a URL.
+    pub fn locate(&self, url: &str) -> Option<(ObjectKey, Owners)> {
+        let key = ObjectKey::of(self.settings.key_seed, &key_of_url(url)?);
+        Some((key, self.placement.owners(key)))
     }
 
     /// The scope of one URL (`http://host/path?query`); `None` = not a URL.
-    pub fn purge_scope_url(&self, _url: &str) -> Option<PurgeScope> {
-        None
+    pub fn purge_scope_url(&self, url: &str) -> Option<PurgeScope> {
+        let text = key_of_url(url)?;
+        Some(PurgeScope::Url(ObjectKey::of(self.settings.key_seed, &text).0))
     }
 
-    /// The scope of everything below a path of a host (`host/path`); a host alone is all of the host.
-    pub fn purge_scope_prefix(&self, _prefix: &str) -> Option<PurgeScope> {
-        None
+    /// The scope of everything below a path of a host, whatever the scheme and port (`host/path`, or a URL); a host alone
+    /// is all of the host. `None` = there is no host.
+    pub fn purge_scope_prefix(&self, prefix: &str) -> Option<PurgeScope> {
+        let KeyParts { host, path } = KeyParts::of(prefix.trim());
+        if host.is_empty() {
+            return None;
+        }
+        let seed = self.settings.key_seed;
+        Some(match path.trim_end_matches('/') {
+            "" => PurgeScope::Host(host_scope(seed, host)),
+            path => PurgeScope::Prefix(prefix_scope(seed, host, path)),
+        })
     }
 
     /// The scope of a tag.
-    pub fn purge_scope_tag(&self, _tag: &str) -> PurgeScope {
-        PurgeScope::Tag(0)
+    pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
+        PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
+    }
+
+    /// A place in the running fill for `selecting`, if no purge came after it began; else in a new one.
+    pub(crate) fn board(
+        &self,
+        key: ObjectKey,
+        text: &str,
+        selecting: &Selecting,
+        begin: impl FnOnce() -> Fill,
+    ) -> Joined {
+        let may_join = |fill: &Fill| {
+            *fill.text == *text
+                && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
+        };
+        self.flights.join(key, selecting, may_join, begin)
+    }
+
+    /// Stores what a fill brought in, unless the resource changed meanwhile.
+    pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
+        if fill.is_spoilt() {
+            return;
+        }
+        self.store.insert(object.clone());
+        // An invalidation between the two lines above has not seen it.
+        if fill.is_spoilt() {
+            self.store.remove(&object);
+        } else {
+            self.ensure_copy(&object);
+        }
+    }
+
+    /// Sees to it that the other owner has a copy, if this node is an owner and the object is worth it.
+    pub(crate) fn ensure_copy(&self, object: &Arc<Object>) {
+        let placement_id = self.placement.id();
+        if object.copied_under.load(Ordering::Relaxed) == placement_id || !is_worth_a_copy(object) {
+            return;
+        }
+        let owners = self.placement.owners(object.key);
+        if owners.includes(self.settings.node)
+            && let Some(other) = owners.other_than(self.settings.node)
+            && self.replicas.offer(object.clone(), other)
+        {
+            object.copied_under.store(placement_id, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets what is stored under `key` and spoils what is being filled; says how much was stored.
+    pub(crate) fn forget(&self, key: ObjectKey) -> usize {
+        self.tombstones.insert(key, now_ms());
+        self.flights.spoil(key);
+        self.store.forget(key)
+    }
+
+    /// The resource changed after a response that arrived at `response_ms`.
+    pub(crate) fn changed_since(&self, key: ObjectKey, response_ms: u64) -> bool {
+        self.tombstones.get(&key).is_some_and(|changed_ms| response_ms <= changed_ms)
+    }
+
+    /// Forgets `key` here and on every other node, and returns when they have, or cannot be reached.
+    pub(crate) async fn forget_everywhere(&self, key: ObjectKey) {
+        self.forget(key);
+        let told: Vec<_> = self
+            .placement
+            .others()
+            .into_iter()
+            .map(|node| {
+                let telling = self.settings.peers.invalidate(node, key.to_bytes());
+                let telling = self.control.spawn(tokio::time::timeout(INVALIDATE_TIMEOUT, telling));
+                (node, telling)
+            })
+            .collect();
+        for (node, telling) in told {
+            match telling.await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => tracing::warn!(%node, %error, "a node was not told of an invalidation"),
+                Ok(Err(_)) | Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
+            }
+        }
+    }
+
+    /// Hands a fill to some worker, in turn; when all of them are full it fails.
+    pub(crate) fn dispatch(&self, task: FillTask) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = self.next_worker.fetch_add(1, Ordering::Relaxed);
+        let mut job = FillJob(task);
+        for turn in 0..workers.len() {
+            match workers[(start + turn) % workers.len()].try_send(job) {
+                Ok(()) => return,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => job = back,
+            }
+        }
+        job.0.fill().fail(Failure::Overflow);
     }
 }
 
-/// Figures since the start of the node; `objects`, `bytes` and `purge_seq` are of now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
-pub struct Counters {
-    pub objects: u64,
-    pub bytes: u64,
-    pub budget_bytes: u64,
-    pub hits: u64,
-    pub misses: u64,
-    pub stale: u64,
-    pub coalesced: u64,
-    pub peer_hits: u64,
-    pub peer_errors: u64,
-    pub origin_fetches: u64,
-    pub replicas_sent: u64,
-    pub replicas_received: u64,
-    pub evictions: u64,
-    pub purge_seq: u64,
-}
-
-struct CacheIndex;
-
-#[tonic::async_trait]
-impl CacheService for CacheIndex {
-    async fn lookup(&self, _: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
-        Ok(Response::new(LookupResponse::default()))
-    }
-
-    async fn invalidate(&self, _: Request<InvalidateRequest>) -> Result<Response<InvalidateResponse>, Status> {
-        Ok(Response::new(InvalidateResponse::default()))
+fn is_worth_a_copy(object: &Object) -> bool {
+    match object.replicate {
+        Replicate::Always => true,
+        Replicate::Never => false,
+        Replicate::Auto => object.body_bytes <= REPLICATE_AT_ONCE || object.hits.load(Ordering::Relaxed) >= 2,
     }
 }

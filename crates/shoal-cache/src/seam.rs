@@ -15,7 +15,6 @@ use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_model::{ConfigView, NodeId};
 use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::transport::Channel;
 
 use crate::body::CacheBody;
 use crate::lookup::Probe;
@@ -41,11 +40,14 @@ pub struct CacheSettings {
 /// The way to the other nodes: mutually authenticated, encrypted, and knowing their addresses.
 pub trait PeerLink: Send + Sync + 'static {
     /// Opens a connection to the cluster address of `node` that speaks HTTP/1.1.
-    fn connect(&self, node: NodeId) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn PeerIo>>> + Send>>;
+    fn connect(&self, node: NodeId) -> LinkFuture<Box<dyn PeerIo>>;
 
-    /// The gRPC channel to `node`; `None` = its address is not known.
-    fn channel(&self, node: NodeId) -> Option<Channel>;
+    /// Tells `node` to forget the object with this key (`CacheService.Invalidate`); ends when it has, or cannot.
+    fn invalidate(&self, node: NodeId, key: [u8; 16]) -> LinkFuture<()>;
 }
+
+/// What a [`PeerLink`] promises.
+pub type LinkFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 /// A connection to a peer.
 pub trait PeerIo: AsyncRead + AsyncWrite + Send + Unpin + 'static {}

@@ -1,42 +1,151 @@
-//! The part of the cache that belongs to one worker thread.
+//! The part of the cache that belongs to one worker thread, and its fast path.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::HeaderMap;
+use http::{HeaderValue, Method, Response, StatusCode};
+use shoal_policy::cache::invalidation::invalidated_keys;
+use shoal_policy::cache::key::{ObjectKey, write_key};
+use shoal_policy::cache::reuse::Reuse;
+use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 
+use crate::body::CacheBody;
+use crate::clock::now_ms;
+use crate::counters::Cells;
+use crate::hot::{Hot, HotObjects};
+use crate::lookup::{Choice, Probe, Signs, is_cacheable_method, look, wishes};
 use crate::node::Cache;
-use crate::seam::{Answer, Bypass, CacheRequest, Fetch, Lookup};
+use crate::object::Object;
+use crate::peer::client::PeerPool;
+use crate::respond::{Asked, answer_fields, from_object};
+use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
+use crate::task::FillTask;
 
 /// A fill that a peer asked for, on its way to a worker.
-pub struct FillJob {}
+pub struct FillJob(pub(crate) FillTask);
 
 /// The part of the cache that belongs to one worker thread: its origin, its peer connections, its hottest objects.
 pub struct WorkerCache {
     pub(crate) cache: Arc<Cache>,
     pub(crate) fetch: Rc<dyn Fetch>,
+    pub(crate) cells: Arc<Cells>,
+    pub(crate) peers: Rc<PeerPool>,
+    hot: RefCell<HotObjects>,
+    /// The text of the key that is being looked up.
+    text: RefCell<Vec<u8>>,
 }
 
 impl WorkerCache {
-    pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>) -> Rc<Self> {
-        Rc::new(Self { cache, fetch })
+    pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>, cells: Arc<Cells>) -> Rc<Self> {
+        let peers = PeerPool::new(cache.settings.peers.clone());
+        let hot = RefCell::new(HotObjects::new());
+        Rc::new(Self { cache, fetch, cells, peers, hot, text: RefCell::default() })
     }
 
     /// The fast path: what the store of this node says, without waiting.
-    pub fn hit(&self, _request: &CacheRequest<'_>) -> Lookup {
-        Lookup::Bypass(Bypass::Request)
+    pub fn hit(&self, request: &CacheRequest<'_>) -> Lookup {
+        let head = request.head;
+        if !is_cacheable_method(&head.method) {
+            return Lookup::Bypass(Bypass::Method);
+        }
+        let signs = Signs::read(&head.headers);
+        if request.has_body || signs.has_precondition {
+            return Lookup::Bypass(Bypass::Request);
+        }
+        let mut text = self.text.borrow_mut();
+        text.clear();
+        write_key(&mut text, request.https, request.host, path_and_query(request));
+        let key = ObjectKey::of(self.cache.settings.key_seed, &text);
+        let now_ms = now_ms();
+        let is_plain = signs.is_plain() && head.method == Method::GET;
+        let applied = self.cache.purges.applied();
+        let known = self.hot.borrow_mut().find(key, &text, is_plain, applied, now_ms);
+        let variants = match known {
+            Hot::Ready(status, fields, body) => {
+                self.cells.hits.count_alone();
+                let mut response = Response::new(body);
+                *response.status_mut() = status;
+                *response.headers_mut() = fields;
+                return Lookup::Fresh(response);
+            }
+            Hot::Variants(variants) => Some(variants),
+            Hot::Unknown => self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)),
+        };
+        let wishes = wishes(request.rule, signs, &head.headers);
+        let purges = &self.cache.purges;
+        let choice = look(variants.as_deref(), &text, &head.headers, signs, &wishes, purges, now_ms);
+        match choice {
+            Choice::Found(found) if found.reuse == Reuse::Fresh => {
+                Lookup::Fresh(self.serve(request, &found.object, is_plain, now_ms))
+            }
+            choice @ Choice::Found(_) => {
+                Lookup::Stale(Box::new(Probe::new(key, &text, signs, wishes, choice)))
+            }
+            choice @ (Choice::OtherVariants(_) | Choice::Nothing) => {
+                Lookup::Miss(Box::new(Probe::new(key, &text, signs, wishes, choice)))
+            }
+        }
     }
 
-    /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
-    pub async fn answer(self: &Rc<Self>, _request: CacheRequest<'_>, _lookup: Lookup) -> Answer {
-        let _ = (&self.cache, &self.fetch);
-        Answer::Direct { cache_status: HeaderValue::from_static("shoal; fwd=bypass") }
-    }
-
-    /// Forgets what an unsafe request changed, on the owners too. Call it after the origin's answer to every
+    /// Forgets what an unsafe request changed, on every node. Call it after the origin's answer to every
     /// [`Bypass::Method`] request and before the downstream is answered; it decides by `status` and the response fields.
-    pub async fn invalidate_after(&self, _request: &CacheRequest<'_>, _status: StatusCode, _fields: &HeaderMap) {}
+    pub async fn invalidate_after(&self, request: &CacheRequest<'_>, status: StatusCode, fields: &HeaderMap) {
+        let mut text = Vec::new();
+        write_key(&mut text, request.https, request.host, path_and_query(request));
+        let target = String::from_utf8_lossy(&text);
+        for text in invalidated_keys(&request.head.method, &target, status, fields) {
+            let key = ObjectKey::of(self.cache.settings.key_seed, text.as_bytes());
+            self.cache.forget_everywhere(key).await;
+        }
+    }
 
     /// Starts a fill that a peer asked for. Returns at once; the fill runs as a local task of this worker.
-    pub fn run_job(self: &Rc<Self>, _job: FillJob) {}
+    pub fn run_job(self: &Rc<Self>, job: FillJob) {
+        self.start(job.0);
+    }
+
+    /// The member a forwarded request carries.
+    pub(crate) fn forwarded(&self, why: Forwarded) -> HeaderValue {
+        CacheStatus::forwarded(&self.cache.settings.name, why).value()
+    }
+
+    /// A hit that was not prepared: prepares the next ones, and sees to the second copy.
+    fn serve(
+        &self,
+        request: &CacheRequest<'_>,
+        object: &Arc<Object>,
+        is_plain: bool,
+        now_ms: u64,
+    ) -> Response<CacheBody> {
+        self.cells.hits.count_alone();
+        object.hits.fetch_add(1, Ordering::Relaxed);
+        object.used_ms.store(now_ms, Ordering::Relaxed);
+        self.cache.ensure_copy(object);
+        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
+        if is_plain && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
+            let fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
+            self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));
+        }
+        let asked = Asked { method: &request.head.method, fields: &request.head.headers };
+        from_object(object, asked, &status, now_ms)
+    }
+}
+
+/// Whole seconds of freshness left.
+pub(crate) fn ttl_seconds(object: &Object, now_ms: u64) -> i64 {
+    object.terms.time_left_ms(now_ms).div_euclid(1000)
+}
+
+/// Until when `Age`, `ttl` and freshness are what they are now.
+fn unchanged_until_ms(object: &Object, now_ms: u64) -> u64 {
+    let age_ms = object.terms.age_ms(now_ms);
+    let left_ms = u64::try_from(object.terms.time_left_ms(now_ms)).unwrap_or(0);
+    now_ms + (1000 - age_ms % 1000).min(left_ms)
+}
+
+fn path_and_query<'a>(request: &CacheRequest<'a>) -> &'a str {
+    request.head.uri.path_and_query().map_or("/", |path| path.as_str())
 }

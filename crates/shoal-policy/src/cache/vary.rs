@@ -71,6 +71,16 @@ impl Selecting {
         self.0.is_empty()
     }
 
+    /// Names and normalised values, to write them down elsewhere.
+    pub fn parts(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
+    /// What [`Self::parts`] gave out.
+    pub fn from_parts(parts: impl Iterator<Item = (HeaderName, Option<Vec<u8>>)>) -> Self {
+        Self(parts.map(|(name, value)| (name, value.map(Vec::into_boxed_slice))).collect())
+    }
+
     /// Appends names and values, unmistakably: the text that tells one variant's fill from another's.
     pub fn write_to(&self, text: &mut Vec<u8>) {
         for (name, value) in &self.0 {

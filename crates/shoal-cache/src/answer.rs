@@ -1,0 +1,273 @@
+//! Answering what the fast path left open: stale objects, single flight, and who goes to the origin alone.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{Method, Response, StatusCode};
+use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
+use shoal_policy::cache::reuse::Reuse;
+use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::vary::Selecting;
+use shoal_policy::failure::Failure;
+use tokio::sync::oneshot;
+
+use crate::body::CacheBody;
+use crate::clock::now_ms;
+use crate::fill::{Arrival, Fill, FillHead, FillReader, FillSource, Joined};
+use crate::lookup::{Choice, Probe, look, may_share};
+use crate::object::Object;
+use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object};
+use crate::seam::{Answer, Bypass, CacheRequest, Lookup, OriginBody};
+use crate::task::{Asker, FillTask, TaskSeed};
+use crate::worker::{WorkerCache, ttl_seconds};
+
+/// A request joins at most so many fills: each one it cannot share taught it which fields choose its variant.
+const MAX_TRIES: usize = 3;
+
+impl WorkerCache {
+    /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
+    pub async fn answer(self: &Rc<Self>, request: CacheRequest<'_>, lookup: Lookup) -> Answer {
+        let probe = match lookup {
+            Lookup::Fresh(response) => return Answer::Response(response),
+            Lookup::Bypass(Bypass::Method) => return self.direct(Forwarded::Method),
+            Lookup::Bypass(Bypass::Request) => return self.direct(Forwarded::Bypass),
+            Lookup::Stale(probe) | Lookup::Miss(probe) => probe,
+        };
+        match &probe.found {
+            Some(found) => {
+                if let Reuse::Stale { revalidate } = found.reuse {
+                    if revalidate {
+                        self.revalidate(&request, &probe);
+                    }
+                    self.cells.stale.count();
+                    return Answer::Response(self.respond_stored(&request, &found.object));
+                }
+            }
+            None => {
+                let is_whole = request.head.method == Method::GET && !probe.signs.has_range;
+                if self.cache.uncacheable.contains_key(&probe.key) && !probe.wishes.only_if_cached {
+                    return self.direct(probe.why);
+                }
+                if !is_whole || probe.wishes.no_store || probe.wishes.only_if_cached {
+                    return self.peek(&request, &probe).await;
+                }
+            }
+        }
+        if probe.wishes.only_if_cached {
+            return Answer::Failed(Failure::NotCached);
+        }
+        self.cells.misses.count();
+        self.fly(&request, &probe).await
+    }
+
+    /// The answer must not begin a fill: what the owners have, or else nothing.
+    async fn peek(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
+        let applied = self.cache.purges.applied();
+        if let Some(reader) = Arc::new(Fill::new(probe.key, &probe.text, applied)).reader() {
+            let mut task = seed(request, probe).task(&self.cache, reader.fill(), None);
+            task.is_peek = true;
+            self.start(task);
+            if let Arrival::Head(head) = reader.arrival().await
+                && head.selecting.matches(&request.head.headers)
+            {
+                return self.stream(request, probe, &head, reader, true);
+            }
+        }
+        match (probe.wishes.only_if_cached, probe.wishes.no_store) {
+            (true, _) => Answer::Failed(Failure::NotCached),
+            (false, true) => self.direct(Forwarded::Request),
+            (false, false) => self.direct(probe.why),
+        }
+    }
+
+    fn direct(&self, why: Forwarded) -> Answer {
+        Answer::Direct { cache_status: self.forwarded(why) }
+    }
+
+    /// Waits for the one fill of what is asked for, beginning it if nobody has.
+    async fn fly(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
+        let mut names = probe.vary.clone();
+        for _ in 0..MAX_TRIES {
+            let selecting = Selecting::of(&names, &request.head.headers);
+            let (reader, own) = match self.board(request, probe, &selecting) {
+                Boarded::Running(reader) => (reader, None),
+                Boarded::New(reader, own) => (reader, Some(own)),
+                Boarded::Stored(response) => return Answer::Response(response),
+                Boarded::Full => return Answer::Failed(Failure::Overflow),
+            };
+            match reader.arrival().await {
+                Arrival::Head(head) if own.is_some() || may_share(probe, &head) => {
+                    if own.is_some() || head.selecting.matches(&request.head.headers) {
+                        return self.stream(request, probe, &head, reader, own.is_some());
+                    }
+                    names = head.selecting.names();
+                }
+                Arrival::Object(object) if object.selecting.matches(&request.head.headers) => {
+                    return Answer::Response(self.respond_validated(request, probe, &object, own.is_none()));
+                }
+                Arrival::Object(object) => names = object.selecting.names(),
+                Arrival::Head(_) | Arrival::Released => {
+                    let response = own.and_then(|mut own| own.try_recv().ok());
+                    return match response {
+                        Some(response) => Answer::Response(self.pass_on(request, probe, response)),
+                        None => self.direct(probe.why),
+                    };
+                }
+                Arrival::Failed(failure) => return Answer::Failed(failure),
+            }
+        }
+        self.direct(probe.why)
+    }
+
+    /// A place in the running fill, or a new one with a task that works on it.
+    fn board(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe, selecting: &Selecting) -> Boarded {
+        let applied = self.cache.purges.applied();
+        let begin = || Fill::new(probe.key, &probe.text, applied);
+        let is_alone = probe.insists_on_origin();
+        let joined = if is_alone {
+            Arc::new(begin()).reader().map_or(Joined::Full, Joined::New)
+        } else {
+            self.cache.board(probe.key, &probe.text, selecting, begin)
+        };
+        match joined {
+            Joined::Running(reader) => Boarded::Running(reader),
+            Joined::Full => Boarded::Full,
+            Joined::New(reader) => {
+                let (own, receiver) = oneshot::channel();
+                let task = seed(request, probe).task(&self.cache, reader.fill(), Some(own));
+                if !is_alone && let Some(object) = self.look_again(request, probe) {
+                    reader.fill().resolve(object.clone());
+                    return Boarded::Stored(self.respond_stored(request, &object));
+                }
+                self.start(task);
+                Boarded::New(reader, receiver)
+            }
+        }
+    }
+
+    /// A fill may have ended between the lookup and now.
+    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<Arc<Object>> {
+        let variants = self.cache.store.find(probe.key)?;
+        let now_ms = now_ms();
+        let fields = &request.head.headers;
+        let text = probe.text.as_bytes();
+        let purges = &self.cache.purges;
+        match look(Some(&variants), text, fields, probe.signs, &probe.wishes, purges, now_ms) {
+            Choice::Found(found) if found.reuse == Reuse::Fresh => Some(found.object),
+            Choice::Found(_)
+            | Choice::OtherVariants(_)
+            | Choice::Nothing => None,
+        }
+    }
+
+    /// Starts one validation in the background, unless one is running.
+    fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
+        let selecting = Selecting::of(&probe.vary, &request.head.headers);
+        let applied = self.cache.purges.applied();
+        let begin = || Fill::new(probe.key, &probe.text, applied);
+        if let Joined::New(reader) = self.cache.board(probe.key, &probe.text, &selecting, begin) {
+            self.start(seed(request, probe).task(&self.cache, reader.fill(), None));
+        }
+    }
+
+    /// Works on a fill as a task of this worker: downstream going away does not end it.
+    pub(crate) fn start(self: &Rc<Self>, task: FillTask) {
+        let worker = self.clone();
+        tokio::task::spawn_local(async move { Box::pin(worker.fill(task)).await });
+    }
+
+    fn stream(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        head: &FillHead,
+        reader: FillReader,
+        is_creator: bool,
+    ) -> Answer {
+        let now_ms = now_ms();
+        let name = &self.cache.settings.name;
+        let peer_hit = matches!(head.source, FillSource::Peer { is_hit: true, .. });
+        let mut status = if peer_hit {
+            CacheStatus::hit(name, head.terms.time_left_ms(now_ms).div_euclid(1000), Detail::Peer)
+        } else {
+            CacheStatus::forwarded(name, probe.why)
+        };
+        if !peer_hit {
+            status.forwarded_status = Some(head.status.as_u16());
+            status.stored = head.is_stored;
+        }
+        if let FillSource::Peer { .. } = head.source {
+            status.detail = Some(Detail::Peer);
+        }
+        if !is_creator {
+            self.cells.coalesced.count();
+            status.collapsed = true;
+        }
+        Answer::Response(from_fill(head, reader, is_creator, asked(request), &status, now_ms))
+    }
+
+    fn respond_stored(&self, request: &CacheRequest<'_>, object: &Object) -> Response<CacheBody> {
+        let now_ms = now_ms();
+        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
+        from_object(object, asked(request), &status, now_ms)
+    }
+
+    /// The origin was asked about the object, and it may be used.
+    fn respond_validated(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        object: &Object,
+        collapsed: bool,
+    ) -> Response<CacheBody> {
+        let now_ms = now_ms();
+        let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
+        status.ttl = Some(ttl_seconds(object, now_ms));
+        status.collapsed = collapsed;
+        if probe.found.as_ref().is_some_and(|found| found.object.terms.response_ms < object.terms.response_ms) {
+            status.forwarded_status = Some(304);
+        }
+        from_object(object, asked(request), &status, now_ms)
+    }
+
+    /// The origin's response, for this request alone.
+    fn pass_on(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        response: Response<OriginBody>,
+    ) -> Response<CacheBody> {
+        let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
+        status.forwarded_status = Some(response.status().as_u16());
+        let value = status.value();
+        let mut response = response.map(CacheBody::origin);
+        response.headers_mut().append(CACHE_STATUS.clone(), value);
+        let fields: &HeaderMap = response.headers();
+        // The origin was asked without conditions; a response without dates is never "not modified" by date.
+        if is_not_modified(&request.head.headers, response.status(), fields, u64::MAX) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            trim_not_modified(response.headers_mut());
+            *response.body_mut() = CacheBody::empty();
+        } else if request.head.method == Method::HEAD {
+            *response.body_mut() = CacheBody::empty();
+        }
+        response
+    }
+}
+
+/// What came of going for a fill.
+enum Boarded {
+    Running(FillReader),
+    New(FillReader, oneshot::Receiver<Response<OriginBody>>),
+    Stored(Response<CacheBody>),
+    Full,
+}
+
+const fn asked<'a>(request: &CacheRequest<'a>) -> Asked<'a> {
+    Asked { method: &request.head.method, fields: &request.head.headers }
+}
+
+const fn seed<'a>(request: &CacheRequest<'a>, probe: &'a Probe) -> TaskSeed<'a> {
+    TaskSeed { head: request.head, route: request.route, rule: request.rule, probe, asker: Asker::Downstream }
+}

@@ -1,0 +1,70 @@
+//! What the cache has done since the start.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and `purge_seq` are of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
+pub struct Counters {
+    pub objects: u64,
+    pub bytes: u64,
+    pub budget_bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub stale: u64,
+    pub coalesced: u64,
+    pub peer_hits: u64,
+    pub peer_errors: u64,
+    pub origin_fetches: u64,
+    pub replicas_sent: u64,
+    pub replicas_received: u64,
+    pub evictions: u64,
+    pub purge_seq: u64,
+}
+
+/// Figures of one writer at a time per cell: each worker has its own, the control runtime shares one.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    pub(crate) hits: Cell,
+    pub(crate) misses: Cell,
+    pub(crate) stale: Cell,
+    pub(crate) coalesced: Cell,
+    pub(crate) peer_hits: Cell,
+    pub(crate) peer_errors: Cell,
+    pub(crate) origin_fetches: Cell,
+    pub(crate) replicas_sent: Cell,
+    pub(crate) replicas_received: Cell,
+}
+
+impl Cells {
+    pub(crate) fn add_to(&self, sum: &mut Counters) {
+        sum.hits += self.hits.read();
+        sum.misses += self.misses.read();
+        sum.stale += self.stale.read();
+        sum.coalesced += self.coalesced.read();
+        sum.peer_hits += self.peer_hits.read();
+        sum.peer_errors += self.peer_errors.read();
+        sum.origin_fetches += self.origin_fetches.read();
+        sum.replicas_sent += self.replicas_sent.read();
+        sum.replicas_received += self.replicas_received.read();
+    }
+}
+
+/// A counter: relaxed, since nothing is ordered by it.
+#[derive(Debug, Default)]
+pub(crate) struct Cell(AtomicU64);
+
+impl Cell {
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As [`Self::count`], where only one thread writes: no locked instruction on the hit path.
+    pub(crate) fn count_alone(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

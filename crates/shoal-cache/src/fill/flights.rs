@@ -1,0 +1,92 @@
+//! The fills that are running on this node: one per object, however many ask.
+
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::{FxBuildHasher, FxHashMap};
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::vary::Selecting;
+
+use super::{Fill, FillReader};
+
+/// Locks the running fills are spread over.
+const SHARDS: usize = 64;
+
+/// The running fills.
+pub(crate) struct Flights {
+    shards: [Mutex<FxHashMap<ObjectKey, Vec<Flight>>>; SHARDS],
+}
+
+/// A fill, and the selecting fields it is for.
+struct Flight {
+    selecting: u64,
+    fill: Arc<Fill>,
+}
+
+/// What came of asking for a place in a fill.
+pub(crate) enum Joined {
+    /// Somebody else began it.
+    Running(FillReader),
+    /// It is ours to begin.
+    New(FillReader),
+    /// Too many wait for it.
+    Full,
+}
+
+impl Flights {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// A place in the running fill for `selecting`, if `may_join` it; else in the new one that `begin` makes.
+    pub(crate) fn join(
+        &self,
+        key: ObjectKey,
+        selecting: &Selecting,
+        may_join: impl FnOnce(&Fill) -> bool,
+        begin: impl FnOnce() -> Fill,
+    ) -> Joined {
+        let selecting = FxBuildHasher.hash_one(selecting);
+        let mut shard = self.shard(key);
+        let flights = shard.entry(key).or_default();
+        let place = flights.iter().position(|flight| flight.selecting == selecting);
+        if let Some(place) = place {
+            let fill = &flights[place].fill;
+            if fill.is_joinable() && may_join(fill) {
+                return fill.reader().map_or(Joined::Full, Joined::Running);
+            }
+            flights.swap_remove(place);
+        }
+        let fill = Arc::new(begin());
+        let Some(reader) = fill.reader() else { return Joined::Full };
+        flights.push(Flight { selecting, fill });
+        Joined::New(reader)
+    }
+
+    /// A fill has ended, one way or another.
+    pub(crate) fn land(&self, fill: &Arc<Fill>) {
+        let mut shard = self.shard(fill.key);
+        if let Some(flights) = shard.get_mut(&fill.key) {
+            flights.retain(|flight| !Arc::ptr_eq(&flight.fill, fill));
+            if flights.is_empty() {
+                shard.remove(&fill.key);
+            }
+        }
+    }
+
+    /// The resource changed: what is being filled may be of before.
+    pub(crate) fn spoil(&self, key: ObjectKey) {
+        for flight in self.shard(key).remove(&key).unwrap_or_default() {
+            flight.fill.spoil();
+        }
+    }
+
+    /// Something is being filled under `key`.
+    pub(crate) fn is_running(&self, key: ObjectKey) -> bool {
+        self.shard(key).contains_key(&key)
+    }
+
+    fn shard(&self, key: ObjectKey) -> MutexGuard<'_, FxHashMap<ObjectKey, Vec<Flight>>> {
+        self.shards[key.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

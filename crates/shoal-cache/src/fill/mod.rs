@@ -1,0 +1,316 @@
+//! One response on its way in: an append-only buffer that any number of requests read while it grows.
+
+mod flights;
+mod reader;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use rustc_hash::FxHashMap;
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::vary::Selecting;
+use shoal_policy::failure::Failure;
+
+pub(crate) use flights::{Flights, Joined};
+pub(crate) use reader::{Arrival, FillReader};
+
+use crate::object::Object;
+
+/// Requests that wait for one fill or read from it.
+pub(crate) const MAX_READERS: usize = 10_000;
+/// What is buffered of a body that is not stored, bytes: then the origin waits for the slowest reader.
+pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// One response on its way in.
+pub(crate) struct Fill {
+    pub(crate) key: ObjectKey,
+    pub(crate) text: Box<str>,
+    /// The log index applied when the origin was asked.
+    fill_seq: AtomicU64,
+    /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
+    spoilt: AtomicBool,
+    shared: Mutex<Shared>,
+}
+
+/// The head of a response that several requests may share.
+pub(crate) struct FillHead {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: HeaderMap,
+    /// For the request that began the fill: the fields that are not for others too.
+    pub(crate) own_fields: Option<HeaderMap>,
+    pub(crate) terms: Terms,
+    pub(crate) selecting: Selecting,
+    pub(crate) tags: Box<[u64]>,
+    pub(crate) fill_seq: u64,
+    pub(crate) checked_seq: u64,
+    /// Body bytes, if known.
+    pub(crate) length: Option<u64>,
+    /// Requests that joined may have it, too.
+    pub(crate) is_shareable: bool,
+    pub(crate) is_stored: bool,
+    pub(crate) source: FillSource,
+}
+
+/// Where a fill comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum FillSource {
+    Origin,
+    Peer {
+        /// The peer's own `Cache-Status` member.
+        member: Option<HeaderValue>,
+        /// It had the object.
+        is_hit: bool,
+    },
+}
+
+struct Shared {
+    head: Head,
+    /// What of the body is still held, in order.
+    chunks: VecDeque<Bytes>,
+    /// Chunks that were let go, all of them before `chunks`.
+    dropped: usize,
+    received_bytes: u64,
+    held_bytes: u64,
+    /// Bytes that may be held; beyond them the fill turns into a pipe.
+    keep_bytes: u64,
+    is_pipe: bool,
+    end: End,
+    readers: FxHashMap<u64, Place>,
+    next_reader: u64,
+    joined: u64,
+    producer: Option<Waker>,
+}
+
+enum Head {
+    Awaited,
+    Arrived(Arc<FillHead>),
+    /// The answer is an object of the store, validated or stale but good enough.
+    Object(Arc<Object>),
+    Released,
+    Failed(Failure),
+}
+
+enum End {
+    Open,
+    Complete,
+    Failed(Failure),
+}
+
+struct Place {
+    next: usize,
+    waker: Option<Waker>,
+}
+
+impl Fill {
+    pub(crate) fn new(key: ObjectKey, text: &str, applied: u64) -> Self {
+        Self {
+            key,
+            text: text.into(),
+            fill_seq: AtomicU64::new(applied),
+            spoilt: AtomicBool::new(false),
+            shared: Mutex::new(Shared {
+                head: Head::Awaited,
+                chunks: VecDeque::new(),
+                dropped: 0,
+                received_bytes: 0,
+                held_bytes: 0,
+                keep_bytes: WINDOW_BYTES,
+                is_pipe: false,
+                end: End::Open,
+                readers: FxHashMap::default(),
+                next_reader: 0,
+                joined: 0,
+                producer: None,
+            }),
+        }
+    }
+
+    /// The log index applied when the origin was asked.
+    pub(crate) fn fill_seq(&self) -> u64 {
+        self.fill_seq.load(Ordering::Acquire)
+    }
+
+    /// The origin is about to be asked, with the log applied up to `applied`.
+    pub(crate) fn ask(&self, applied: u64) {
+        self.fill_seq.store(applied, Ordering::Release);
+    }
+
+    pub(crate) fn spoil(&self) {
+        self.spoilt.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.spoilt.load(Ordering::Acquire)
+    }
+
+    /// Other requests wait for it or read from it, or have done so.
+    pub(crate) fn was_joined(&self) -> bool {
+        self.lock().joined > 1
+    }
+
+    /// What purges look at; tags only once the head is there.
+    pub(crate) fn judge<T>(&self, judge: impl FnOnce(&Subject<'_>) -> T) -> T {
+        let head = match &self.lock().head {
+            Head::Arrived(head) => Some(head.clone()),
+            Head::Awaited | Head::Object(_) | Head::Released | Head::Failed(_) => None,
+        };
+        let (tags, fill_seq, checked_seq) = match &head {
+            Some(head) => (&head.tags[..], head.fill_seq, head.checked_seq),
+            None => (&[][..], self.fill_seq(), self.fill_seq()),
+        };
+        judge(&Subject { key: self.key, text: &self.text, tags, fill_seq, checked_seq })
+    }
+
+    /// The head is there; up to `keep_bytes` of body are held for everyone who comes.
+    pub(crate) fn begin(&self, head: FillHead, keep_bytes: u64) -> Arc<FillHead> {
+        let head = Arc::new(head);
+        self.settle(Head::Arrived(head.clone()), |shared| shared.keep_bytes = keep_bytes);
+        head
+    }
+
+    /// Every waiting request is answered from `object`.
+    pub(crate) fn resolve(&self, object: Arc<Object>) {
+        self.settle(Head::Object(object), |_| {});
+    }
+
+    /// The response is for one request alone: every other one goes its own way, all at once.
+    pub(crate) fn release(&self) {
+        self.settle(Head::Released, |_| {});
+    }
+
+    /// There is no response, or its body broke off.
+    pub(crate) fn fail(&self, failure: Failure) {
+        let mut shared = self.lock();
+        if matches!(shared.head, Head::Awaited) {
+            shared.head = Head::Failed(failure);
+        }
+        shared.end = End::Failed(failure);
+        shared.wake_readers();
+    }
+
+    fn settle(&self, head: Head, change: impl FnOnce(&mut Shared)) {
+        let mut shared = self.lock();
+        shared.head = head;
+        change(&mut shared);
+        shared.wake_readers();
+    }
+
+    /// Appends a piece of the body. Once more has come than may be held, nothing is stored any more, and this waits for
+    /// the slowest reader. `false` = nobody reads it, and it is not to be stored either: stop.
+    pub(crate) async fn push(&self, piece: Bytes) -> bool {
+        if !self.append(piece) {
+            return true;
+        }
+        std::future::poll_fn(|context| {
+            let mut shared = self.lock();
+            shared.trim();
+            if shared.readers.is_empty() {
+                return Poll::Ready(false);
+            }
+            if shared.held_bytes <= WINDOW_BYTES {
+                return Poll::Ready(true);
+            }
+            shared.producer = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says whether the fill is a pipe.
+    fn append(&self, piece: Bytes) -> bool {
+        let mut shared = self.lock();
+        shared.received_bytes += piece.len() as u64;
+        shared.held_bytes += piece.len() as u64;
+        shared.chunks.push_back(piece);
+        shared.is_pipe |= shared.received_bytes > shared.keep_bytes;
+        shared.wake_readers();
+        shared.is_pipe
+    }
+
+    /// Nobody works on it any more: if it has not ended, it ends now.
+    pub(crate) fn abandon(&self) {
+        let shared = self.lock();
+        let is_over = !matches!(shared.end, End::Open) || matches!(shared.head, Head::Object(_) | Head::Released);
+        drop(shared);
+        if !is_over {
+            self.fail(Failure::Internal);
+        }
+    }
+
+    /// The pieces of the body so far, if all of them are still held.
+    pub(crate) fn pieces(&self) -> Option<Vec<Bytes>> {
+        let shared = self.lock();
+        (!shared.is_pipe).then(|| shared.chunks.iter().cloned().collect())
+    }
+
+    /// The body is whole.
+    pub(crate) fn complete(&self) {
+        let mut shared = self.lock();
+        shared.end = End::Complete;
+        shared.wake_readers();
+    }
+
+    /// Bytes of body that have come.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.lock().received_bytes
+    }
+
+    /// A late request can still have everything from the first byte.
+    fn is_joinable(&self) -> bool {
+        let shared = self.lock();
+        !self.is_spoilt()
+            && !shared.is_pipe
+            && !matches!(shared.end, End::Failed(_))
+            && !matches!(shared.head, Head::Failed(_) | Head::Released)
+    }
+
+    /// A new reader at the first byte; `None` = there are too many.
+    pub(crate) fn reader(self: &Arc<Self>) -> Option<FillReader> {
+        let mut shared = self.lock();
+        if shared.readers.len() >= MAX_READERS {
+            return None;
+        }
+        let id = shared.next_reader;
+        shared.next_reader += 1;
+        shared.joined += 1;
+        shared.readers.insert(id, Place { next: 0, waker: None });
+        Some(FillReader::new(self.clone(), id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn wake_readers(&mut self) {
+        for place in self.readers.values_mut() {
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Lets go of what every reader has.
+    fn trim(&mut self) {
+        let slowest = self.readers.values().map(|place| place.next).min().unwrap_or(usize::MAX);
+        while self.dropped < slowest
+            && let Some(chunk) = self.chunks.pop_front()
+        {
+            self.held_bytes -= chunk.len() as u64;
+            self.dropped += 1;
+        }
+    }
+
+    fn wake_producer(&mut self) {
+        if let Some(waker) = self.producer.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A stored response, and the variants that share its key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use shoal_model::site::Replicate;
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::vary::Selecting;
+
+/// Variants of one key that are kept; the one unused for longest goes first.
+pub(crate) const MAX_VARIANTS: usize = 32;
+/// Bodies are stored in pieces of at most this many bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// What an object costs beside its body and fields, roughly, bytes.
+const OVERHEAD_BYTES: usize = 512;
+
+/// A stored response.
+pub(crate) struct Object {
+    pub(crate) key: ObjectKey,
+    /// The text that was hashed into the key.
+    pub(crate) text: Box<str>,
+    pub(crate) selecting: Selecting,
+    pub(crate) status: StatusCode,
+    pub(crate) fields: HeaderMap,
+    pub(crate) terms: Terms,
+    /// Scopes of its tags, sorted.
+    pub(crate) tags: Box<[u64]>,
+    pub(crate) body: Arc<[Bytes]>,
+    pub(crate) body_bytes: u64,
+    /// The log index the filler had applied when it asked the origin.
+    pub(crate) fill_seq: u64,
+    /// The log index up to which this copy is known to be valid.
+    pub(crate) checked_seq: AtomicU64,
+    pub(crate) replicate: Replicate,
+    pub(crate) hits: AtomicU64,
+    /// When it was last used, Unix milliseconds, roughly.
+    pub(crate) used_ms: AtomicU64,
+    /// The placement under which its second copy is known to be where it belongs; 0 = not known.
+    pub(crate) copied_under: AtomicU64,
+}
+
+impl Object {
+    /// Makes fields and body agree.
+    pub(crate) fn seal(mut self) -> Arc<Self> {
+        self.body_bytes = self.body.iter().map(|chunk| chunk.len() as u64).sum();
+        if self.status != StatusCode::NO_CONTENT {
+            self.fields.insert(CONTENT_LENGTH, HeaderValue::from(self.body_bytes));
+        }
+        Arc::new(self)
+    }
+
+    /// What purges look at.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            key: self.key,
+            text: &self.text,
+            tags: &self.tags,
+            fill_seq: self.fill_seq,
+            checked_seq: self.checked_seq.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Bytes it is charged with.
+    fn weight(&self) -> u64 {
+        let fields: usize = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        self.body_bytes + (fields + self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES) as u64
+    }
+
+    /// The object again with other fields and terms: what a 304 makes of it.
+    pub(crate) fn refreshed(&self, fields: HeaderMap, terms: Terms, tags: Box<[u64]>, fill_seq: u64) -> Arc<Self> {
+        Self {
+            key: self.key,
+            text: self.text.clone(),
+            selecting: self.selecting.clone(),
+            status: self.status,
+            fields,
+            terms,
+            tags,
+            body: self.body.clone(),
+            body_bytes: 0,
+            fill_seq,
+            checked_seq: AtomicU64::new(fill_seq),
+            replicate: self.replicate,
+            hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
+            used_ms: AtomicU64::new(terms.response_ms),
+            copied_under: AtomicU64::new(0),
+        }
+        .seal()
+    }
+}
+
+/// Pieces as they came from a connection, in as few exactly sized ones as may be: a received piece keeps the whole
+/// read buffer it is a part of alive.
+pub(crate) fn compact(received: &[Bytes]) -> Arc<[Bytes]> {
+    let mut left: usize = received.iter().map(Bytes::len).sum();
+    let mut chunks = Vec::with_capacity(left.div_ceil(CHUNK_BYTES));
+    let mut current = BytesMut::with_capacity(left.min(CHUNK_BYTES));
+    for piece in received {
+        let mut piece = &piece[..];
+        while !piece.is_empty() {
+            let (now, later) = piece.split_at(piece.len().min(CHUNK_BYTES - current.len()));
+            current.extend_from_slice(now);
+            left -= now.len();
+            piece = later;
+            if current.len() == CHUNK_BYTES {
+                let next = BytesMut::with_capacity(left.min(CHUNK_BYTES));
+                chunks.push(std::mem::replace(&mut current, next).freeze());
+            }
+        }
+    }
+    if !current.is_empty() {
+        chunks.push(current.freeze());
+    }
+    chunks.into()
+}
+
+/// The objects of one key. Immutable but for the mark that there is a newer state of things.
+#[derive(Default)]
+pub(crate) struct Variants {
+    pub(crate) objects: Vec<Arc<Object>>,
+    superseded: AtomicBool,
+}
+
+impl Variants {
+    /// The same with `object` in it, in the place of the one with the same selecting fields.
+    pub(crate) fn with(&self, object: Arc<Object>) -> Self {
+        let mut objects: Vec<Arc<Object>> = self
+            .objects
+            .iter()
+            .filter(|known| known.selecting != object.selecting && known.text == object.text)
+            .cloned()
+            .collect();
+        if objects.len() >= MAX_VARIANTS {
+            objects.sort_by_key(|known| known.used_ms.load(Ordering::Relaxed));
+            objects.remove(0);
+        }
+        objects.push(object);
+        Self { objects, superseded: AtomicBool::new(false) }
+    }
+
+    /// The same without `object`.
+    pub(crate) fn without(&self, object: &Arc<Object>) -> Self {
+        let others = self.objects.iter().filter(|known| !Arc::ptr_eq(known, object));
+        Self { objects: others.cloned().collect(), superseded: AtomicBool::new(false) }
+    }
+
+    /// This is no longer what the store holds.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        let sum: u64 = self.objects.iter().map(|object| object.weight()).sum();
+        u32::try_from(sum).unwrap_or(u32::MAX)
+    }
+}

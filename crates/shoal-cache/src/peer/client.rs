@@ -1,0 +1,262 @@
+//! Asking a peer for an object.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustc_hash::FxHashMap;
+use shoal_model::NodeId;
+use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::failure::Failure;
+
+use super::wire::{self, AnswerKind, Meta};
+use crate::clock::now_ms;
+use crate::seam::{OriginBody, PeerLink};
+
+/// Unused connections kept per peer and worker.
+const MAX_IDLE: usize = 64;
+/// For connecting and the TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// After a failed connect, a peer is not tried again for this long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What the head of an answer may take beyond the route's own limit for the origin.
+const HEAD_ALLOWANCE: Duration = Duration::from_secs(1);
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+/// One worker's connections to the peers.
+pub(crate) struct PeerPool {
+    link: Arc<dyn PeerLink>,
+    peers: RefCell<FxHashMap<NodeId, PeerState>>,
+}
+
+#[derive(Default)]
+struct PeerState {
+    idle: Vec<Sender>,
+    paused_until: Option<Instant>,
+}
+
+/// What is asked of a peer.
+pub(crate) struct PeerQuestion<'a> {
+    pub(crate) head: &'a Parts,
+    pub(crate) text: &'a str,
+    pub(crate) route: &'a str,
+    pub(crate) min_seq: u64,
+    pub(crate) placement_id: u64,
+    pub(crate) hop: Hop,
+    /// For the origin to answer, on the way through the peer.
+    pub(crate) patience: Duration,
+}
+
+/// In what role the peer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// It is the primary: it fills.
+    Fill,
+    /// It is the second owner, and the primary is down: it fills.
+    FillForPrimary,
+    /// Only what it has.
+    Peek,
+}
+
+/// What a peer says.
+pub(crate) enum PeerAnswer {
+    /// An object, stored or on its way in.
+    Object(Box<PeerObject>),
+    /// The origin's response, for the request that began the fill alone.
+    Own(Response<OriginBody>),
+    Direct,
+    /// It has nothing, or nothing that can be trusted.
+    Miss,
+    Failed(Failure),
+    /// It cannot be reached, or speaks in tongues.
+    Unreachable,
+}
+
+/// An object as a peer sends it.
+pub(crate) struct PeerObject {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) meta: Meta,
+    pub(crate) is_hit: bool,
+    pub(crate) member: Option<HeaderValue>,
+    connection: Lease,
+}
+
+/// A connection in use.
+struct Lease {
+    pool: Rc<PeerPool>,
+    peer: NodeId,
+    sender: Sender,
+}
+
+impl PeerObject {
+    /// The body was read to its end: the connection may be used again.
+    pub(crate) fn finish(self) {
+        self.connection.give_back();
+    }
+}
+
+impl Lease {
+    fn give_back(self) {
+        let Self { pool, peer, sender } = self;
+        if sender.is_closed() {
+            return;
+        }
+        let mut peers = pool.peers.borrow_mut();
+        let idle = &mut peers.entry(peer).or_default().idle;
+        if idle.len() < MAX_IDLE {
+            idle.push(sender);
+        }
+    }
+}
+
+impl PeerPool {
+    pub(crate) fn new(link: Arc<dyn PeerLink>) -> Rc<Self> {
+        Rc::new(Self { link, peers: RefCell::default() })
+    }
+
+    /// Asks `peer`. A kept connection that turns out to be gone is replaced by a new one, once.
+    pub(crate) async fn ask(self: &Rc<Self>, peer: NodeId, question: &PeerQuestion<'_>) -> PeerAnswer {
+        while let Some(sender) = self.take_idle(peer) {
+            if let Some(answer) = self.ask_over(sender, peer, question).await {
+                return answer;
+            }
+        }
+        let Some(sender) = self.connect(peer).await else { return PeerAnswer::Unreachable };
+        self.ask_over(sender, peer, question).await.unwrap_or(PeerAnswer::Unreachable)
+    }
+
+    fn take_idle(&self, peer: NodeId) -> Option<Sender> {
+        let mut peers = self.peers.borrow_mut();
+        let idle = &mut peers.get_mut(&peer)?.idle;
+        std::iter::from_fn(|| idle.pop()).find(|sender| !sender.is_closed() && sender.is_ready())
+    }
+
+    async fn connect(&self, peer: NodeId) -> Option<Sender> {
+        let paused_until = self.peers.borrow().get(&peer).and_then(|state| state.paused_until);
+        if paused_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let connecting = async {
+            let io = self.link.connect(peer).await?;
+            handshake(TokioIo::new(io)).await.map_err(std::io::Error::other)
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        let outcome = match connected {
+            Ok(Ok((sender, connection))) => {
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%peer, %error, "a connection to a peer broke");
+                    }
+                });
+                Some(sender)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "a peer cannot be connected to");
+                None
+            }
+            Err(_) => None,
+        };
+        let paused_until = if outcome.is_some() { None } else { Some(Instant::now() + PAUSE) };
+        self.peers.borrow_mut().entry(peer).or_default().paused_until = paused_until;
+        outcome
+    }
+
+    /// `None` = the connection was of no use.
+    async fn ask_over(
+        self: &Rc<Self>,
+        mut sender: Sender,
+        peer: NodeId,
+        question: &PeerQuestion<'_>,
+    ) -> Option<PeerAnswer> {
+        let sending = sender.send_request(question.request());
+        let response = match tokio::time::timeout(question.patience + HEAD_ALLOWANCE, sending).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => return None,
+            // It is there, and it is asking the origin: that time is up.
+            Err(_) => return Some(PeerAnswer::Failed(Failure::UpstreamResponseTimeout)),
+        };
+        let lease = Lease { pool: self.clone(), peer, sender };
+        Some(lease.interpret(response).await)
+    }
+}
+
+impl Lease {
+    async fn interpret(self, mut response: Response<Incoming>) -> PeerAnswer {
+        let Some(kind) = AnswerKind::read(response.headers()) else { return PeerAnswer::Unreachable };
+        match kind {
+            AnswerKind::Hit | AnswerKind::Filling => {
+                let Some(meta) = Meta::read(response.headers(), now_ms()) else { return PeerAnswer::Unreachable };
+                let member = response.headers().get(&wire::MEMBER).cloned();
+                wire::remove_own_fields(response.headers_mut());
+                let is_hit = kind == AnswerKind::Hit;
+                PeerAnswer::Object(Box::new(PeerObject { response, meta, is_hit, member, connection: self }))
+            }
+            AnswerKind::Own => {
+                let member = response.headers().get(&wire::MEMBER).cloned();
+                *response.headers_mut() = stored_fields(response.headers(), &[]);
+                wire::remove_own_fields(response.headers_mut());
+                if let Some(member) = member {
+                    response.headers_mut().append(crate::respond::CACHE_STATUS.clone(), member);
+                }
+                PeerAnswer::Own(response.map(|body| body.map_err(|_| Failure::UpstreamReset).boxed_unsync()))
+            }
+            AnswerKind::Direct | AnswerKind::Miss | AnswerKind::Behind | AnswerKind::Failed => {
+                let failure = wire::read_failure(response.headers());
+                // These have no body; reading its end makes the connection usable again.
+                if response.into_body().collect().await.is_ok() {
+                    self.give_back();
+                }
+                match kind {
+                    AnswerKind::Direct => PeerAnswer::Direct,
+                    AnswerKind::Failed => PeerAnswer::Failed(failure),
+                    AnswerKind::Hit
+                    | AnswerKind::Filling
+                    | AnswerKind::Own
+                    | AnswerKind::Miss
+                    | AnswerKind::Behind => PeerAnswer::Miss,
+                }
+            }
+        }
+    }
+}
+
+impl PeerQuestion<'_> {
+    fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = origin_form(&self.head.uri);
+        *request.version_mut() = Version::HTTP_11;
+        let fields = request.headers_mut();
+        *fields = self.head.headers.clone();
+        wire::remove_own_fields(fields);
+        self.write(fields);
+        request
+    }
+
+    fn write(&self, fields: &mut HeaderMap) {
+        fields.insert(wire::HOP.clone(), HeaderValue::from_static("1"));
+        wire::insert(fields, &wire::URL, self.text.to_owned());
+        wire::insert(fields, &wire::ROUTE, self.route.to_owned());
+        fields.insert(wire::MIN_SEQ.clone(), HeaderValue::from(self.min_seq));
+        fields.insert(wire::VIEW.clone(), HeaderValue::from(self.placement_id));
+        match self.hop {
+            Hop::Fill => {}
+            Hop::FillForPrimary => _ = fields.insert(wire::PRIMARY_DOWN.clone(), HeaderValue::from_static("1")),
+            Hop::Peek => _ = fields.insert(wire::PEEK.clone(), HeaderValue::from_static("1")),
+        }
+    }
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    path.parse().unwrap_or(Uri::from_static("/"))
+}

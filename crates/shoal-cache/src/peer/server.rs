@@ -1,0 +1,260 @@
+//! Answering a peer: from the store, from a running fill, or by beginning one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use shoal_model::NodeId;
+use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::reuse::{Freshened, Reuse};
+use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::vary::Selecting;
+use shoal_policy::failure::Failure;
+use tokio::sync::oneshot;
+
+use super::replicas;
+use super::wire::{self, AnswerKind, Meta};
+use crate::body::CacheBody;
+use crate::clock::now_ms;
+use crate::fill::{Arrival, Fill, FillHead, FillReader, Joined};
+use crate::lookup::{Probe, Signs, look, may_share, wishes};
+use crate::node::Cache;
+use crate::object::Object;
+use crate::respond::CACHE_STATUS;
+use crate::task::{Asker, TaskSeed};
+
+/// How long to wait for the log to reach what the sender has applied.
+const BEHIND_WAIT: Duration = Duration::from_millis(20);
+/// A request joins at most so many fills.
+const MAX_TRIES: usize = 3;
+
+/// A peer's request for an object.
+struct PeerRequest {
+    head: Parts,
+    peer: NodeId,
+    text: Box<str>,
+    route: Arc<RouteView>,
+    rule: CacheRuleView,
+    /// It only wants what is here.
+    is_peek: bool,
+}
+
+/// Answers one request of `peer`.
+pub(crate) async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming>) -> Response<CacheBody> {
+    if request.method() == Method::PUT && request.uri().path() == wire::REPLICA_PATH {
+        return replicas::receive(cache, peer, request).await;
+    }
+    let head = request.into_parts().0;
+    if !head.headers.contains_key(&wire::HOP) {
+        return refuse(StatusCode::BAD_REQUEST);
+    }
+    let min_seq = wire::read_number(&head.headers, &wire::MIN_SEQ).unwrap_or(0);
+    if !cache.purges.reached(min_seq, BEHIND_WAIT).await {
+        return bare(AnswerKind::Behind);
+    }
+    match PeerRequest::read(cache, peer, head) {
+        Some(request) => request.answer(cache).await,
+        None => bare(AnswerKind::Miss),
+    }
+}
+
+impl PeerRequest {
+    /// `None` = the route is not known here (yet), or is not cached.
+    fn read(cache: &Cache, peer: NodeId, mut head: Parts) -> Option<Self> {
+        let text = wire::read_text(&head.headers, &wire::URL)?.into();
+        let config = cache.settings.config.load();
+        let route = config.routes.by_name(wire::read_text(&head.headers, &wire::ROUTE)?)?.clone();
+        let rule = route.cache.clone()?;
+        let is_peek = head.headers.contains_key(&wire::PEEK);
+        wire::remove_own_fields(&mut head.headers);
+        Some(Self { head, peer, text, route, rule, is_peek })
+    }
+
+    async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
+        let key = ObjectKey::of(cache.settings.key_seed, self.text.as_bytes());
+        let fields = &self.head.headers;
+        let signs = Signs::read(fields);
+        let wishes = wishes(&self.rule, signs, fields);
+        let now_ms = now_ms();
+        let variants = cache.store.find(key);
+        let text = self.text.as_bytes();
+        let choice = look(variants.as_deref(), text, fields, signs, &wishes, &cache.purges, now_ms);
+        let probe = Probe::new(key, text, signs, wishes, choice);
+        if let Some(found) = &probe.found
+            && found.purge == Freshened::Untouched
+        {
+            match found.reuse {
+                Reuse::Fresh => return self.hit(cache, &found.object, now_ms),
+                Reuse::Stale { revalidate } => {
+                    if revalidate && !self.is_peek {
+                        self.revalidate(cache, &probe);
+                    }
+                    return self.hit(cache, &found.object, now_ms);
+                }
+                Reuse::Validate | Reuse::ValidateOnRequest => {}
+            }
+        }
+        if self.is_peek {
+            return bare(AnswerKind::Miss);
+        }
+        if probe.found.is_none() && cache.uncacheable.contains_key(&key) {
+            return bare(AnswerKind::Direct);
+        }
+        self.fly(cache, &probe).await
+    }
+
+    async fn fly(&self, cache: &Arc<Cache>, probe: &Probe) -> Response<CacheBody> {
+        let mut names = probe.vary.clone();
+        for _ in 0..MAX_TRIES {
+            let selecting = Selecting::of(&names, &self.head.headers);
+            let (reader, own) = match self.board(cache, probe, &selecting) {
+                Joined::Running(reader) => (reader, None),
+                Joined::Full => return failed(Failure::Overflow),
+                Joined::New(reader) => {
+                    let (own, receiver) = oneshot::channel();
+                    cache.dispatch(self.seed(probe).task(cache, reader.fill(), Some(own)));
+                    (reader, Some(receiver))
+                }
+            };
+            let is_creator = own.is_some();
+            match reader.arrival().await {
+                // What only the first request may see does not travel: the ingress asks for itself.
+                Arrival::Head(head) if head.own_fields.is_some() && is_creator => return bare(AnswerKind::Direct),
+                Arrival::Head(head) if is_creator || may_share(probe, &head) => {
+                    if is_creator || head.selecting.matches(&self.head.headers) {
+                        return filling(cache, probe, &head, reader, !is_creator);
+                    }
+                    names = head.selecting.names();
+                }
+                Arrival::Object(object) if object.selecting.matches(&self.head.headers) => {
+                    return validated(cache, probe, &object);
+                }
+                Arrival::Object(object) => names = object.selecting.names(),
+                Arrival::Head(_) | Arrival::Released => {
+                    let response = own.and_then(|mut own| own.try_recv().ok());
+                    return response.map_or_else(
+                        || bare(AnswerKind::Direct),
+                        |response| own_answer(cache, probe, response.map(CacheBody::origin)),
+                    );
+                }
+                Arrival::Failed(failure) => return failed(failure),
+            }
+        }
+        bare(AnswerKind::Direct)
+    }
+
+    fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
+        let applied = cache.purges.applied();
+        let begin = || Fill::new(probe.key, &probe.text, applied);
+        if probe.insists_on_origin() {
+            return Arc::new(begin()).reader().map_or(Joined::Full, Joined::New);
+        }
+        cache.board(probe.key, &probe.text, selecting, begin)
+    }
+
+    fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
+        let selecting = Selecting::of(&probe.vary, &self.head.headers);
+        if let Joined::New(reader) = self.board(cache, probe, &selecting) {
+            cache.dispatch(self.seed(probe).task(cache, reader.fill(), None));
+        }
+    }
+
+    fn hit(&self, cache: &Arc<Cache>, object: &Arc<Object>, now_ms: u64) -> Response<CacheBody> {
+        object.hits.fetch_add(1, Ordering::Relaxed);
+        object.used_ms.store(now_ms, Ordering::Relaxed);
+        cache.ensure_copy(object);
+        let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
+        let status = CacheStatus::hit(&cache.settings.name, left, Detail::LocalRam);
+        stored(AnswerKind::Hit, object, &status, now_ms)
+    }
+
+    const fn seed<'a>(&'a self, probe: &'a Probe) -> TaskSeed<'a> {
+        TaskSeed { head: &self.head, route: &self.route, rule: &self.rule, probe, asker: Asker::Peer(self.peer) }
+    }
+}
+
+fn stored(kind: AnswerKind, object: &Object, status: &CacheStatus<'_>, now_ms: u64) -> Response<CacheBody> {
+    let mut fields = object.fields.clone();
+    Meta::of(object.terms, &object.tags, object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
+    respond(kind, object.status, fields, status, CacheBody::stored(object))
+}
+
+fn validated(cache: &Cache, probe: &Probe, object: &Object) -> Response<CacheBody> {
+    let status = CacheStatus::forwarded(&cache.settings.name, probe.why);
+    stored(AnswerKind::Filling, object, &status, now_ms())
+}
+
+fn filling(
+    cache: &Cache,
+    probe: &Probe,
+    head: &FillHead,
+    reader: FillReader,
+    collapsed: bool,
+) -> Response<CacheBody> {
+    let mut fields = head.fields.clone();
+    let meta = Meta {
+        terms: head.terms,
+        tags: head.tags.clone(),
+        fill_seq: head.fill_seq,
+        checked_seq: head.checked_seq,
+    };
+    meta.write(&mut fields, now_ms());
+    let status = CacheStatus {
+        forwarded_status: Some(head.status.as_u16()),
+        stored: head.is_stored,
+        collapsed,
+        ..CacheStatus::forwarded(&cache.settings.name, probe.why)
+    };
+    respond(AnswerKind::Filling, head.status, fields, &status, CacheBody::filling(reader, head.length))
+}
+
+fn own_answer(cache: &Cache, probe: &Probe, mut response: Response<CacheBody>) -> Response<CacheBody> {
+    let why = if probe.found.is_some() { Forwarded::Stale } else { probe.why };
+    let status = CacheStatus {
+        forwarded_status: Some(response.status().as_u16()),
+        ..CacheStatus::forwarded(&cache.settings.name, why)
+    };
+    response.headers_mut().insert(wire::ANSWER.clone(), AnswerKind::Own.value());
+    response.headers_mut().insert(wire::MEMBER.clone(), status.value());
+    response
+}
+
+fn respond(
+    kind: AnswerKind,
+    status: StatusCode,
+    mut fields: HeaderMap,
+    member: &CacheStatus<'_>,
+    body: CacheBody,
+) -> Response<CacheBody> {
+    fields.insert(wire::ANSWER.clone(), kind.value());
+    fields.insert(wire::MEMBER.clone(), member.value());
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = fields;
+    response
+}
+
+/// An answer that is only its kind.
+fn bare(kind: AnswerKind) -> Response<CacheBody> {
+    let mut response = Response::new(CacheBody::empty());
+    response.headers_mut().insert(wire::ANSWER.clone(), kind.value());
+    response
+}
+
+fn failed(failure: Failure) -> Response<CacheBody> {
+    let mut response = bare(AnswerKind::Failed);
+    wire::write_failure(failure, response.headers_mut());
+    response
+}
+
+/// Not a request of a peer's cache.
+pub(super) fn refuse(status: StatusCode) -> Response<CacheBody> {
+    let mut response = Response::new(CacheBody::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CACHE_STATUS.clone(), HeaderValue::from_static("shoal; fwd=bypass"));
+    response
+}

@@ -1,0 +1,97 @@
+//! What this node knows of purges: its own copy of the tables, and how far the log is applied.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
+use shoal_policy::cache::purge::{Subject, Validity, judge_validity};
+use shoal_policy::cache::reuse::Freshened;
+use tokio::sync::watch;
+
+use crate::object::Object;
+
+/// Purge tables and the log index they stand for. Nearly every hit is one load and one compare.
+pub(crate) struct Purges {
+    seed: u64,
+    applied: AtomicU64,
+    tables: RwLock<PurgeTables>,
+    progress: watch::Sender<u64>,
+}
+
+impl Purges {
+    pub(crate) fn new(seed: u64) -> Self {
+        let tables = RwLock::new(PurgeTables::default());
+        Self { seed, applied: AtomicU64::new(0), tables, progress: watch::Sender::new(0) }
+    }
+
+    /// The log is applied, and every purge in it recorded, up to here.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn record(&self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner).record(seq, scopes, kind);
+        self.advance(seq);
+    }
+
+    pub(crate) fn replace(&self, tables: &PurgeTables, applied: u64) {
+        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = tables.clone();
+        self.advance(applied);
+    }
+
+    pub(crate) fn advance(&self, applied: u64) {
+        let before = self.applied.fetch_max(applied, Ordering::AcqRel);
+        if applied > before {
+            self.progress.send_replace(applied);
+        }
+    }
+
+    /// Newest purge.
+    pub(crate) fn newest(&self) -> u64 {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).newest
+    }
+
+    /// Waits until the log is applied up to `seq`; false = not within `patience`.
+    pub(crate) async fn reached(&self, seq: u64, patience: Duration) -> bool {
+        if self.applied() >= seq {
+            return true;
+        }
+        let mut progress = self.progress.subscribe();
+        tokio::time::timeout(patience, progress.wait_for(|applied| *applied >= seq)).await.is_ok()
+    }
+
+    /// Judges a stored object; `None` = purged.
+    #[inline]
+    pub(crate) fn check(&self, object: &Object) -> Option<Freshened> {
+        // The index first: tables read later know at least as much.
+        let applied = self.applied();
+        if object.checked_seq.load(Ordering::Relaxed) >= applied {
+            return Some(Freshened::Untouched);
+        }
+        let validity = self.judge(&object.subject(), applied);
+        if validity == Validity::Valid {
+            object.checked_seq.fetch_max(applied, Ordering::Relaxed);
+        }
+        freshened(validity)
+    }
+
+    /// Judges something that is not stored (yet); `None` = purged.
+    pub(crate) fn check_subject(&self, subject: &Subject<'_>) -> Option<Freshened> {
+        freshened(self.judge(subject, self.applied()))
+    }
+
+    fn judge(&self, subject: &Subject<'_>, applied: u64) -> Validity {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        judge_validity(self.seed, subject, &tables, applied)
+    }
+}
+
+const fn freshened(validity: Validity) -> Option<Freshened> {
+    match validity {
+        Validity::Valid => Some(Freshened::Untouched),
+        Validity::Stale => Some(Freshened::SoftPurged),
+        Validity::Unknown => Some(Freshened::Unknown),
+        Validity::Gone => None,
+    }
+}

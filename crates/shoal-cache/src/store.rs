@@ -1,0 +1,99 @@
+//! The objects this node holds in memory, within a budget of bytes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moka::notification::RemovalCause;
+use shoal_policy::cache::key::ObjectKey;
+
+use crate::object::{Object, Variants};
+
+/// Locks under which the variants of a key are replaced.
+const LOCKS: usize = 64;
+
+/// The objects this node holds.
+pub(crate) struct Store {
+    objects: moka::sync::Cache<ObjectKey, Arc<Variants>>,
+    locks: [Mutex<()>; LOCKS],
+    evictions: Arc<AtomicU64>,
+    budget_bytes: u64,
+}
+
+impl Store {
+    /// An empty store that holds at most `budget_bytes`.
+    pub(crate) fn new(budget_bytes: u64) -> Self {
+        let evictions = Arc::new(AtomicU64::new(0));
+        let evicted = evictions.clone();
+        // No invalidation closures, ever: they are not memory-safe under eviction in this version. Purges judge each
+        // object by its sequence number instead.
+        let objects = moka::sync::Cache::builder()
+            .max_capacity(budget_bytes)
+            .weigher(|_: &ObjectKey, variants: &Arc<Variants>| variants.weight())
+            .eviction_listener(move |_, variants: Arc<Variants>, cause| {
+                variants.supersede();
+                if cause == RemovalCause::Size {
+                    evicted.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .build();
+        Self { objects, locks: [const { Mutex::new(()) }; LOCKS], evictions, budget_bytes }
+    }
+
+    /// The variants under `key`; the texts of their keys are still to be compared.
+    pub(crate) fn find(&self, key: ObjectKey) -> Option<Arc<Variants>> {
+        self.objects.get(&key)
+    }
+
+    /// Puts `object` in, beside its variants.
+    pub(crate) fn insert(&self, object: Arc<Object>) {
+        self.replace(object.key, |variants| Some(variants.with(object)));
+    }
+
+    /// Takes `object` out, if it is still there.
+    pub(crate) fn remove(&self, object: &Arc<Object>) {
+        self.replace(object.key, |variants| {
+            variants.objects.iter().any(|known| Arc::ptr_eq(known, object)).then(|| variants.without(object))
+        });
+    }
+
+    /// Takes everything under `key` out and says how much it was.
+    pub(crate) fn forget(&self, key: ObjectKey) -> usize {
+        let mut dropped = 0;
+        self.replace(key, |variants| {
+            dropped = variants.objects.len();
+            (dropped > 0).then(Variants::default)
+        });
+        dropped
+    }
+
+    fn replace(&self, key: ObjectKey, change: impl FnOnce(&Variants) -> Option<Variants>) {
+        let _guard = self.locks[key.0 as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.objects.get(&key).unwrap_or_default();
+        let Some(changed) = change(&known) else { return };
+        if changed.objects.is_empty() {
+            self.objects.invalidate(&key);
+        } else {
+            self.objects.insert(key, Arc::new(changed));
+        }
+        known.supersede();
+    }
+
+    /// Keys, bytes, budget and evictions so far.
+    pub(crate) fn figures(&self) -> StoreFigures {
+        self.objects.run_pending_tasks();
+        StoreFigures {
+            objects: self.objects.entry_count(),
+            bytes: self.objects.weighted_size(),
+            budget_bytes: self.budget_bytes,
+            evictions: self.evictions.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// How full the store is.
+pub(crate) struct StoreFigures {
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+    pub(crate) budget_bytes: u64,
+    pub(crate) evictions: u64,
+}

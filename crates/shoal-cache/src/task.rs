@@ -1,0 +1,102 @@
+//! One fill as work to do: what to ask, whom, and for whom.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Request, Response};
+use shoal_model::NodeId;
+use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::validation::remove_conditions;
+use tokio::sync::oneshot;
+
+use crate::fill::Fill;
+use crate::lookup::{Found, Probe};
+use crate::node::Cache;
+use crate::seam::OriginBody;
+
+/// One fill as work to do. Dropping it ends the fill, so no request waits for a fill that nobody works on.
+pub(crate) struct FillTask {
+    landing: Landing,
+    /// The request that began the fill, as it would be sent to the origin, without conditions.
+    pub(crate) head: Parts,
+    pub(crate) route: Arc<RouteView>,
+    pub(crate) rule: CacheRuleView,
+    pub(crate) wishes: Wishes,
+    /// The object to validate.
+    pub(crate) found: Option<Found>,
+    pub(crate) asker: Asker,
+    /// Only what the owners have: the origin is not asked.
+    pub(crate) is_peek: bool,
+    /// Takes the response if it is for the first request alone.
+    pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
+}
+
+/// Who began a fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A request that came in here.
+    Downstream,
+    /// Another node: it is not to be sent to yet another one.
+    Peer(NodeId),
+}
+
+/// Takes a fill out of the running ones, whatever happens.
+struct Landing {
+    cache: Arc<Cache>,
+    fill: Arc<Fill>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.cache.flights.land(&self.fill);
+        self.fill.abandon();
+    }
+}
+
+/// What a task is made from.
+pub(crate) struct TaskSeed<'a> {
+    pub(crate) head: &'a Parts,
+    pub(crate) route: &'a Arc<RouteView>,
+    pub(crate) rule: &'a CacheRuleView,
+    pub(crate) probe: &'a Probe,
+    pub(crate) asker: Asker,
+}
+
+impl TaskSeed<'_> {
+    pub(crate) fn task(
+        &self,
+        cache: &Arc<Cache>,
+        fill: &Arc<Fill>,
+        own: Option<oneshot::Sender<Response<OriginBody>>>,
+    ) -> FillTask {
+        let mut request = Request::new(());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = self.head.uri.clone();
+        *request.version_mut() = self.head.version;
+        *request.headers_mut() = self.head.headers.clone();
+        remove_conditions(request.headers_mut());
+        FillTask {
+            landing: Landing { cache: cache.clone(), fill: fill.clone() },
+            head: request.into_parts().0,
+            route: self.route.clone(),
+            rule: self.rule.clone(),
+            wishes: self.probe.wishes,
+            found: self.probe.found.clone(),
+            asker: self.asker,
+            is_peek: false,
+            own,
+        }
+    }
+}
+
+impl FillTask {
+    pub(crate) fn fill(&self) -> &Arc<Fill> {
+        &self.landing.fill
+    }
+
+    /// Bytes of body that may be stored.
+    pub(crate) fn most_bytes(&self) -> u64 {
+        self.rule.max_object_bytes.min(self.landing.cache.settings.ram_bytes / 2)
+    }
+}

@@ -1,0 +1,266 @@
+//! What one node does with its store, its fills and its origin.
+
+mod support;
+
+use http::{Method, StatusCode};
+use shoal_cache::{Answer, Bypass, Lookup};
+use shoal_model::state::{PurgeKind, PurgeScope};
+use shoal_policy::failure::Failure;
+use support::{Reply, Town, collect, play, reply};
+
+#[test]
+fn what_is_stored_is_served_with_its_age_and_its_node() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "hello").with("etag", "\"v1\"").with("surrogate-key", "red"));
+        let first = town.get(0, "/a").await;
+        assert_eq!((first.status, first.text()), (StatusCode::OK, "hello"));
+        assert_eq!(first.cache_status(), "n1; fwd=uri-miss; fwd-status=200; stored");
+        assert_eq!(first.field("surrogate-key"), "", "tags are for us");
+
+        for _ in 0..200 {
+            let hit = town.get(0, "/a").await;
+            assert_eq!(hit.text(), "hello");
+            assert!(hit.cache_status().starts_with("n1; hit; ttl="), "{}", hit.cache_status());
+            assert!(hit.cache_status().ends_with("; detail=local-ram"));
+            assert_eq!((hit.field("content-length").as_str(), hit.field("etag").as_str()), ("5", "\"v1\""));
+            assert!(!hit.field("age").is_empty() && !hit.field("date").is_empty());
+        }
+        assert_eq!(town.origin.fetches(), 1);
+        assert_eq!(town.sum(|counters| counters.hits), 200);
+
+        let head = town.ask(0, Method::HEAD, "/a", &[]).await;
+        assert_eq!((head.text(), head.field("content-length").as_str()), ("", "5"));
+        let known = town.get_with(0, "/a", &[("if-none-match", "W/\"v1\"")]).await;
+        assert_eq!((known.status, known.text()), (StatusCode::NOT_MODIFIED, ""));
+        let part = town.get_with(0, "/a", &[("range", "bytes=1-3")]).await;
+        assert_eq!((part.status, part.text()), (StatusCode::PARTIAL_CONTENT, "ell"));
+        assert_eq!(part.field("content-range"), "bytes 1-3/5");
+        let beyond = town.get_with(0, "/a", &[("range", "bytes=9-")]).await;
+        assert_eq!((beyond.status, beyond.field("content-range").as_str()), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */5"));
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn what_is_not_a_matter_for_the_cache_passes_by() {
+    play(async || {
+        let town = Town::new(1);
+        for (method, fields, why) in [
+            (Method::POST, &[][..], Bypass::Method),
+            (Method::GET, &[("if-match", "\"a\"")][..], Bypass::Request),
+        ] {
+            let Answer::Direct { cache_status } = town.answer(0, method, "/a", fields).await else { panic!() };
+            let expected = if why == Bypass::Method { "n1; fwd=method" } else { "n1; fwd=bypass" };
+            assert_eq!(cache_status, expected);
+        }
+        let only = town.get_with(0, "/a", &[("cache-control", "only-if-cached")]).await;
+        assert_eq!(only.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(town.ask(0, Method::HEAD, "/a", &[]).await.is_direct, "HEAD never fills");
+        assert_eq!(town.origin.fetches(), 0);
+    });
+}
+
+#[test]
+fn variants_live_side_by_side() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "deutsch").with("vary", "accept-language"));
+        town.origin.say(reply("max-age=60", "english").with("vary", "accept-language"));
+        let (de, en) = (("accept-language", "de"), ("accept-language", "en"));
+        assert_eq!(town.get_with(0, "/", &[de]).await.text(), "deutsch");
+        let second = town.get_with(0, "/", &[en]).await;
+        assert_eq!((second.text(), second.cache_status().as_str()), ("english", "n1; fwd=vary-miss; fwd-status=200; stored"));
+        for _ in 0..2 {
+            assert_eq!(town.get_with(0, "/", &[de]).await.text(), "deutsch");
+            assert_eq!(town.get_with(0, "/", &[en]).await.text(), "english");
+        }
+        assert_eq!(town.origin.fetches(), 2);
+    });
+}
+
+#[test]
+fn a_304_refreshes_and_errors_are_bridged() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=0, stale-if-error=60", "v1").with("etag", "\"1\""));
+        assert_eq!(town.get(0, "/").await.text(), "v1");
+
+        town.origin.say(reply("max-age=0, stale-if-error=60", "").status(503));
+        assert_eq!(town.get(0, "/").await.text(), "v1");
+        town.origin.say(Reply::failed(Failure::UpstreamConnectFailed));
+        assert_eq!(town.get(0, "/").await.text(), "v1");
+
+        town.origin.say(reply("max-age=60", "").with("etag", "\"1\"").with("x-new", "yes").status(304));
+        let refreshed = town.get(0, "/").await;
+        assert_eq!((refreshed.status, refreshed.text(), refreshed.field("x-new").as_str()), (StatusCode::OK, "v1", "yes"));
+        let asked = town.origin.requests.borrow().last().unwrap().headers["if-none-match"].clone();
+        assert_eq!(asked, "\"1\"");
+        assert!(town.get(0, "/").await.is_hit());
+        assert_eq!(town.origin.fetches(), 4);
+
+        town.origin.say(reply("max-age=60", "v2"));
+        assert_eq!(town.get_with(0, "/", &[("cache-control", "no-cache")]).await.text(), "v2");
+        assert_eq!(town.get(0, "/").await.text(), "v2");
+    });
+}
+
+#[test]
+fn stale_while_revalidate_blocks_nobody_and_asks_once() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=0, stale-while-revalidate=60", "old"));
+        assert_eq!(town.get(0, "/").await.text(), "old");
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "new"));
+        for _ in 0..10 {
+            assert_eq!(town.get(0, "/").await.text(), "old");
+        }
+        town.origin.let_go(1);
+        town.settle(|town| town.origin.fetches() == 2 && town.nodes[0].cache.counters().objects == 1).await;
+        loop {
+            let got = town.get(0, "/").await;
+            if got.text() == "new" {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(town.origin.fetches(), 2);
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_is_an_error_and_is_not_stored() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "hel").broken());
+        let got = town.get(0, "/").await;
+        assert_eq!((got.status, got.body), (StatusCode::OK, None), "never a clean end");
+        town.origin.say(reply("max-age=60", "short").with("content-length", "9"));
+        assert_eq!(town.get(0, "/").await.body, None);
+        town.origin.say(reply("max-age=60", "hello"));
+        assert_eq!(town.get(0, "/").await.text(), "hello");
+        assert!(town.get(0, "/").await.is_hit());
+    });
+}
+
+#[test]
+fn the_fill_goes_on_without_the_one_who_began_it() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "hello"));
+        let Answer::Response(response) = town.answer(0, Method::GET, "/", &[]).await else { panic!() };
+        drop(response);
+        town.settle(|town| town.nodes[0].cache.counters().objects == 1).await;
+        assert!(town.get(0, "/").await.is_hit());
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn what_outgrows_the_limit_streams_on_but_is_not_stored() {
+    play(async || {
+        let town = Town::new(1);
+        let piece: &'static str = Box::leak("x".repeat(64 * 1024).into_boxed_str());
+        let mut large = reply("max-age=60", "");
+        large.body = vec![piece; 64];
+        town.origin.say_always(large);
+        assert_eq!(town.get(0, "/").await.text().len(), 4 << 20);
+        assert!(town.get(0, "/").await.is_direct, "nobody waits for it again");
+        let announced = town.origin.always_with("content-length", &(4 << 20).to_string());
+        town.origin.say_always(announced);
+        let got = town.get(0, "/announced").await;
+        assert_eq!((got.text().len(), got.cache_status().as_str()), (4 << 20, "n1; fwd=uri-miss; fwd-status=200"));
+        assert_eq!(town.sum(|counters| counters.objects), 0);
+    });
+}
+
+#[test]
+fn a_crowd_before_something_uncacheable_is_let_go_at_once() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.hold();
+        town.origin.say(reply("no-store", "mine"));
+        let crowd = futures_util::future::join_all((0..20).map(|_| town.get(0, "/")));
+        let release = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.origin.let_go(1);
+        };
+        let (crowd, ()) = futures_util::future::join(crowd, release).await;
+        assert_eq!(crowd.iter().filter(|got| got.is_direct).count(), 19);
+        assert_eq!(crowd.iter().find(|got| !got.is_direct).unwrap().text(), "mine");
+        assert!(town.get(0, "/").await.is_direct, "the next wave does not queue");
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn purges_are_seen_by_the_next_request() {
+    play(async || {
+        let town = Town::new(1);
+        let cache = &town.nodes[0].cache;
+        let mut seq = 0;
+        for scope in [
+            PurgeScope::All,
+            cache.purge_scope_url("http://a.org/x/y").unwrap(),
+            cache.purge_scope_prefix("a.org/x").unwrap(),
+            cache.purge_scope_prefix("http://a.org/x/").unwrap(),
+            cache.purge_scope_prefix("a.org").unwrap(),
+            cache.purge_scope_tag("red"),
+        ] {
+            town.origin.say(reply("max-age=60", "v").with("xkey", "red blue"));
+            assert!(!town.get(0, "/x/y").await.is_hit(), "{scope:?}");
+            assert!(town.get(0, "/x/y").await.is_hit());
+            seq += 1;
+            cache.record_purge(seq, &[scope], PurgeKind::Hard);
+        }
+        town.origin.say(reply("max-age=60", "v").with("etag", "\"1\""));
+        town.get(0, "/x/y").await;
+        let other = cache.purge_scope_prefix("a.org/xx").unwrap();
+        cache.record_purge(seq + 1, &[other], PurgeKind::Hard);
+        assert!(town.get(0, "/x/y").await.is_hit(), "somebody else's purge");
+        cache.record_purge(seq + 2, &[PurgeScope::All], PurgeKind::Soft);
+        town.origin.say(reply("max-age=60", "").with("etag", "\"1\"").status(304));
+        let validated = town.get(0, "/x/y").await;
+        assert_eq!((validated.text(), validated.is_hit()), ("v", false));
+        assert!(town.get(0, "/x/y").await.is_hit());
+        assert_eq!(cache.counters().purge_seq, seq + 2);
+    });
+}
+
+#[test]
+fn a_purge_during_a_fill_spares_nobody_who_comes_after_it() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "old"));
+        town.origin.say(reply("max-age=60", "new"));
+        let before = town.get(0, "/");
+        let after = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.nodes[0].cache.record_purge(7, &[PurgeScope::All], PurgeKind::Hard);
+            let late = town.get(0, "/");
+            let release = async {
+                town.settle(|town| town.origin.fetches() == 2).await;
+                town.origin.let_go(2);
+            };
+            futures_util::future::join(late, release).await.0
+        };
+        let (before, after) = futures_util::future::join(before, after).await;
+        assert_eq!((before.text(), after.text()), ("old", "new"));
+        let hit = town.get(0, "/").await;
+        assert_eq!((hit.text(), hit.is_hit()), ("new", true));
+    });
+}
+
+#[test]
+fn hits_are_answered_without_waiting() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "hello"));
+        town.get(0, "/").await;
+        let request = town.plain("/");
+        let Lookup::Fresh(response) = town.nodes[0].worker.hit(&town.request(&request)) else { panic!() };
+        assert_eq!(collect(response).await.text(), "hello");
+    });
+}

@@ -1,0 +1,392 @@
+//! Nodes in one process: caches joined by in-memory pipes, with an origin that does as it is told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use shoal_cache::{
+    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FillJob, LinkFuture, Lookup, PeerIo,
+    PeerLink, WorkerCache,
+};
+use shoal_cluster::{ClusterView, NodeState, NodeView};
+use shoal_model::site::read_site;
+use shoal_model::view::RouteView;
+use shoal_model::{ConfigView, NodeId, Revision};
+use shoal_policy::failure::Failure;
+use shoal_proto::cache::InvalidateRequest;
+use shoal_proto::cache::cache_service_server::CacheService;
+use tokio::sync::mpsc;
+
+const SITE: &str = r#"
+listeners:
+  web: { address: ":8001", protocol: http }
+routes:
+  shop: { upstream: u, cache: { max_object_size: 1MiB } }
+upstreams:
+  u: { endpoints: ["127.0.0.1:9"] }
+"#;
+
+/// The nodes, and the wires between them.
+pub struct Town {
+    pub nodes: Vec<Node>,
+    pub origin: Rc<Origin>,
+    pub wires: Arc<Wires>,
+    cluster: Arc<ArcSwap<ClusterView>>,
+    route: Arc<RouteView>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub cache: Arc<Cache>,
+    pub worker: Rc<WorkerCache>,
+}
+
+/// Which node answers under which id, and which are down.
+#[derive(Default)]
+pub struct Wires {
+    caches: Mutex<HashMap<NodeId, Arc<Cache>>>,
+    down: Mutex<HashSet<NodeId>>,
+}
+
+impl Wires {
+    fn reach(&self, node: NodeId) -> std::io::Result<Arc<Cache>> {
+        let is_down = self.down.lock().unwrap().contains(&node);
+        let found = self.caches.lock().unwrap().get(&node).cloned();
+        found.filter(|_| !is_down).ok_or_else(|| std::io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+struct Link(Arc<Wires>, NodeId);
+
+impl PeerLink for Link {
+    fn connect(&self, node: NodeId) -> LinkFuture<Box<dyn PeerIo>> {
+        let (wires, caller) = (self.0.clone(), self.1);
+        Box::pin(async move {
+            let cache = wires.reach(node)?;
+            let (near, far) = tokio::io::duplex(16 * 1024);
+            tokio::spawn(cache.serve_peer(far, caller));
+            Ok(Box::new(near) as Box<dyn PeerIo>)
+        })
+    }
+
+    fn invalidate(&self, node: NodeId, key: [u8; 16]) -> LinkFuture<()> {
+        let wires = self.0.clone();
+        Box::pin(async move {
+            let request = tonic::Request::new(InvalidateRequest { key: key.to_vec() });
+            wires.reach(node)?.service().invalidate(request).await.map_err(std::io::Error::other)?;
+            Ok(())
+        })
+    }
+}
+
+/// The origin: answers from a script, and can be held back.
+#[derive(Default)]
+pub struct Origin {
+    pub requests: RefCell<Vec<Parts>>,
+    script: RefCell<VecDeque<Reply>>,
+    /// What it answers once the script is over.
+    always: RefCell<Option<Reply>>,
+    gate: tokio::sync::Semaphore,
+    is_gated: Cell<bool>,
+}
+
+/// One answer of the origin.
+#[derive(Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub fields: Vec<(&'static str, String)>,
+    pub body: Vec<&'static str>,
+    /// The body breaks off after its last piece.
+    pub breaks: bool,
+    /// Instead of an answer.
+    pub failure: Option<Failure>,
+}
+
+pub fn reply(cache_control: &str, body: &'static str) -> Reply {
+    Reply {
+        status: 200,
+        fields: vec![("cache-control", cache_control.to_owned())],
+        body: vec![body],
+        breaks: false,
+        failure: None,
+    }
+}
+
+impl Reply {
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.fields.push((name, value.to_owned()));
+        self
+    }
+
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub fn broken(mut self) -> Self {
+        self.breaks = true;
+        self
+    }
+
+    pub fn failed(failure: Failure) -> Self {
+        Self { failure: Some(failure), ..reply("", "") }
+    }
+}
+
+impl Origin {
+    pub fn say(&self, reply: Reply) {
+        self.script.borrow_mut().push_back(reply);
+    }
+
+    pub fn say_always(&self, reply: Reply) {
+        *self.always.borrow_mut() = Some(reply);
+    }
+
+    /// Its standing answer with one more field.
+    pub fn always_with(&self, name: &'static str, value: &str) -> Reply {
+        self.always.borrow().clone().expect("it has a standing answer").with(name, value)
+    }
+
+    pub fn fetches(&self) -> usize {
+        self.requests.borrow().len()
+    }
+
+    /// From now on, every answer waits for [`Self::let_go`].
+    pub fn hold(&self) {
+        self.is_gated.set(true);
+    }
+
+    pub fn let_go(&self, answers: usize) {
+        self.gate.add_permits(answers);
+    }
+}
+
+struct Fetcher(Rc<Origin>);
+
+impl Fetch for Fetcher {
+    fn fetch(&self, _: Arc<RouteView>, head: Parts) -> FetchFuture {
+        let origin = self.0.clone();
+        origin.requests.borrow_mut().push(head);
+        let next = origin.script.borrow_mut().pop_front();
+        let reply = next.or_else(|| origin.always.borrow().clone()).expect("the origin has nothing to say");
+        Box::pin(async move {
+            if origin.is_gated.get() {
+                origin.gate.acquire().await.unwrap().forget();
+            }
+            if let Some(failure) = reply.failure {
+                return Err(failure);
+            }
+            let pieces = reply.body.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+            let end = reply.breaks.then_some(Err(Failure::UpstreamReset));
+            let body = StreamBody::new(futures_util::stream::iter(pieces.chain(end).collect::<Vec<_>>()));
+            let mut response = Response::builder().status(reply.status);
+            for (name, value) in reply.fields {
+                response = response.header(name, value);
+            }
+            Ok(response.body(body.boxed_unsync()).unwrap())
+        })
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Got {
+    pub status: StatusCode,
+    pub fields: HeaderMap,
+    /// `None` = it broke off.
+    pub body: Option<String>,
+    /// The proxy was told to go to the origin itself.
+    pub is_direct: bool,
+}
+
+impl Got {
+    pub fn field(&self, name: &str) -> String {
+        let lines: Vec<_> = self.fields.get_all(name).iter().map(|line| line.to_str().unwrap()).collect();
+        lines.join(", ")
+    }
+
+    pub fn cache_status(&self) -> String {
+        self.field("cache-status")
+    }
+
+    pub fn is_hit(&self) -> bool {
+        self.cache_status().rsplit(", ").next().unwrap().contains("; hit")
+    }
+
+    pub fn text(&self) -> &str {
+        self.body.as_deref().expect("the body is whole")
+    }
+}
+
+impl Town {
+    pub fn new(size: u64) -> Self {
+        let ids: Vec<NodeId> = (1..=size).map(NodeId).collect();
+        let cluster = Arc::new(ArcSwap::from_pointee(view(&ids)));
+        let site = read_site("site.yaml", SITE).unwrap();
+        let config = Arc::new(ArcSwap::from_pointee(ConfigView::compile(Revision(1), &site).unwrap()));
+        let route = config.load().routes.by_name("shop").unwrap().clone();
+        let wires = Arc::new(Wires::default());
+        let origin = Rc::new(Origin::default());
+        let nodes = ids
+            .iter()
+            .map(|id| {
+                let cache = Cache::new(CacheSettings {
+                    node: *id,
+                    name: format!("n{}", id.0).into(),
+                    ram_bytes: 64 << 20,
+                    key_seed: 42,
+                    cluster: cluster.clone(),
+                    config: config.clone(),
+                    peers: Arc::new(Link(wires.clone(), *id)),
+                });
+                let worker = cache.worker(Rc::new(Fetcher(origin.clone())));
+                let (jobs, mut queue) = mpsc::channel::<FillJob>(64);
+                cache.register_worker(jobs);
+                let runner = worker.clone();
+                tokio::task::spawn_local(async move {
+                    while let Some(job) = queue.recv().await {
+                        runner.run_job(job);
+                    }
+                });
+                wires.caches.lock().unwrap().insert(*id, cache.clone());
+                Node { id: *id, cache, worker }
+            })
+            .collect();
+        Self { nodes, origin, wires, cluster, route }
+    }
+
+    /// The node is gone; everybody else knows at once if `seen`.
+    pub fn kill(&self, node: NodeId, seen: bool) {
+        self.wires.down.lock().unwrap().insert(node);
+        if seen {
+            let down = self.wires.down.lock().unwrap();
+            let alive: Vec<NodeId> = self.nodes.iter().map(|node| node.id).filter(|id| !down.contains(id)).collect();
+            self.cluster.store(Arc::new(view(&alive)));
+        }
+    }
+
+    pub async fn get(&self, node: usize, path: &str) -> Got {
+        self.ask(node, Method::GET, path, &[]).await
+    }
+
+    pub async fn get_with(&self, node: usize, path: &str, fields: &[(&'static str, &str)]) -> Got {
+        self.ask(node, Method::GET, path, fields).await
+    }
+
+    pub async fn ask(&self, node: usize, method: Method, path: &str, fields: &[(&'static str, &str)]) -> Got {
+        match self.answer(node, method, path, fields).await {
+            Answer::Response(response) => collect(response).await,
+            Answer::Direct { cache_status } => Got {
+                status: StatusCode::OK,
+                fields: HeaderMap::from_iter([(http::HeaderName::from_static("cache-status"), cache_status)]),
+                body: None,
+                is_direct: true,
+            },
+            Answer::Failed(failure) => Got {
+                status: StatusCode::from_u16(failure.status()).unwrap(),
+                fields: HeaderMap::new(),
+                body: None,
+                is_direct: false,
+            },
+        }
+    }
+
+    pub async fn answer(&self, node: usize, method: Method, path: &str, fields: &[(&'static str, &str)]) -> Answer {
+        let head = head(method, path, fields);
+        let request = self.request(&head);
+        let worker = &self.nodes[node].worker;
+        match worker.hit(&request) {
+            Lookup::Fresh(response) => Answer::Response(response),
+            other => worker.answer(request, other).await,
+        }
+    }
+
+    /// An unsafe request that the origin answered.
+    pub async fn after_unsafe(&self, node: usize, method: Method, path: &str, status: StatusCode) {
+        let head = head(method, path, &[]);
+        self.nodes[node].worker.invalidate_after(&self.request(&head), status, &HeaderMap::new()).await;
+    }
+
+    pub fn plain(&self, path: &str) -> Parts {
+        head(Method::GET, path, &[])
+    }
+
+    pub fn request<'a>(&'a self, head: &'a Parts) -> CacheRequest<'a> {
+        let rule = self.route.cache.as_ref().unwrap();
+        CacheRequest { head, https: false, host: "a.org", route: &self.route, rule, has_body: false }
+    }
+
+    /// The places of primary, second owner and stranger of `path`.
+    pub fn roles(&self, path: &str) -> [usize; 3] {
+        let (_, owners) = self.nodes[0].cache.locate(&format!("http://a.org{path}")).unwrap();
+        let place = |id: Option<NodeId>| self.nodes.iter().position(|node| Some(node.id) == id).unwrap();
+        let (primary, second) = (place(owners.primary), place(owners.secondary));
+        let stranger = (0..self.nodes.len()).find(|n| *n != primary && *n != second).unwrap();
+        [primary, second, stranger]
+    }
+
+    /// The other nodes have heard of everything that was going on.
+    pub async fn settle(&self, done: impl Fn(&Self) -> bool) {
+        let deadline = std::time::Duration::from_secs(5);
+        let waiting = async {
+            while !done(self) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(deadline, waiting).await.expect("it happens in time");
+    }
+
+    pub fn sum(&self, figure: impl Fn(shoal_cache::Counters) -> u64) -> u64 {
+        self.nodes.iter().map(|node| figure(node.cache.counters())).sum()
+    }
+}
+
+pub async fn collect(response: Response<CacheBody>) -> Got {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.ok().map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap());
+    Got { status: head.status, fields: head.headers, body, is_direct: false }
+}
+
+fn head(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(path).header("host", "a.org");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn view(ids: &[NodeId]) -> ClusterView {
+    let node = |id: &NodeId| NodeView {
+        id: *id,
+        name: format!("n{}", id.0).into(),
+        cluster_addr: "127.0.0.1:1".parse().unwrap(),
+        admin_addr: String::new(),
+        region: "".into(),
+        zone: "".into(),
+        state: NodeState::Ready,
+        alive: true,
+        load: 0,
+        active_revision: 1,
+        applied_index: 0,
+        version: "".into(),
+    };
+    ClusterView {
+        nodes: ids.iter().map(node).collect(),
+        placement_id: ids.iter().fold(1, |sum, id| sum * 31 + id.0),
+        ..ClusterView::default()
+    }
+}
+
+/// Runs a story on one thread, as a worker does.
+pub fn play(story: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, story());
+}

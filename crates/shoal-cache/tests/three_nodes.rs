@@ -1,0 +1,176 @@
+//! What nodes do for each other.
+
+mod support;
+
+use futures_util::future::{join, join_all};
+use http::{Method, StatusCode};
+use shoal_model::state::{PurgeKind, PurgeScope};
+use shoal_policy::failure::Failure;
+use support::{Reply, Town, play, reply};
+
+#[test]
+fn fifty_requests_on_three_nodes_are_one_fetch() {
+    play(async || {
+        let town = Town::new(3);
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "hello"));
+        let crowd = join_all((0..50).map(|n| town.get(n % 3, "/cold")));
+        let release = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.origin.let_go(1);
+        };
+        let (crowd, ()) = join(crowd, release).await;
+        assert!(crowd.iter().all(|got| got.status == StatusCode::OK && got.text() == "hello"));
+        assert_eq!(town.origin.fetches(), 1);
+        for node in 0..3 {
+            let again = town.get(node, "/cold").await;
+            assert!(again.is_hit(), "{}", again.cache_status());
+        }
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn a_stranger_names_both_nodes() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, _, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "hello").with("set-cookie", ""));
+        town.origin.say(reply("max-age=60", "hello"));
+        assert_eq!(town.get(stranger, "/x").await.text(), "hello", "a cookie is for one request alone");
+        let (p, s) = (primary + 1, stranger + 1);
+        town.get(primary, "/x").await;
+        let got = town.get(stranger, "/x").await;
+        assert!(got.is_direct, "what proved uncacheable takes no detour: {}", got.cache_status());
+
+        let [primary, _, stranger] = town.roles("/y");
+        let _ = (p, s);
+        let (p, s) = (primary + 1, stranger + 1);
+        town.origin.say(reply("max-age=60", "hello"));
+        let first = town.get(stranger, "/y").await;
+        let filled = format!("n{p}; fwd=uri-miss; fwd-status=200; stored, n{s}; fwd=uri-miss; fwd-status=200; detail=peer");
+        assert_eq!(first.cache_status(), filled);
+        let second = town.get(stranger, "/y").await;
+        let status = second.cache_status();
+        assert!(status.starts_with(&format!("n{p}; hit; ttl=")), "{status}");
+        assert!(status.contains(&format!("n{s}; hit; ttl=")) && status.ends_with("; detail=peer"), "{status}");
+        assert!(!second.field("age").is_empty());
+        assert!(second.fields.keys().all(|name| !name.as_str().starts_with("shoal-")));
+        assert_eq!(town.ask(stranger, Method::HEAD, "/y", &[]).await.field("content-length"), "5");
+        let part = town.get_with(stranger, "/y", &[("range", "bytes=1-2")]).await;
+        assert_eq!((part.status, part.text()), (StatusCode::PARTIAL_CONTENT, "el"));
+    });
+}
+
+#[test]
+fn any_node_may_die_and_no_object_is_lost() {
+    for victim in 0..3 {
+        for seen in [false, true] {
+            play(async || {
+                let town = Town::new(3);
+                town.origin.say_always(reply("max-age=60", "hello").with("vary", "accept-language"));
+                let paths: Vec<String> = (0..30).map(|n| format!("/{n}")).collect();
+                for (n, path) in paths.iter().enumerate() {
+                    town.get_with(n % 3, path, &[("accept-language", "de")]).await;
+                }
+                town.settle(|town| town.sum(|counters| counters.objects) == 60).await;
+                let fetches = town.origin.fetches();
+                assert_eq!(fetches, 30);
+
+                town.kill(town.nodes[victim].id, seen);
+                for path in &paths {
+                    for node in (0..3).filter(|node| *node != victim) {
+                        let got = town.get_with(node, path, &[("accept-language", "de")]).await;
+                        assert_eq!(got.text(), "hello");
+                        assert!(got.is_hit(), "{}", got.cache_status());
+                    }
+                }
+                assert_eq!(town.origin.fetches(), fetches);
+            });
+        }
+    }
+}
+
+#[test]
+fn the_copy_is_made_again_after_a_loss() {
+    play(async || {
+        let town = Town::new(3);
+        town.origin.say(reply("max-age=60", "hello"));
+        let [primary, second, stranger] = town.roles("/x");
+        town.get(primary, "/x").await;
+        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        town.kill(town.nodes[primary].id, true);
+        assert!(town.get(second, "/x").await.is_hit());
+        town.settle(|town| town.nodes[stranger].cache.counters().objects == 1).await;
+        town.kill(town.nodes[second].id, true);
+        assert!(town.get(stranger, "/x").await.is_hit());
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn a_purged_object_does_not_come_back_from_a_peer_that_has_not_heard() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "old"));
+        town.get(primary, "/x").await;
+        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        town.nodes[stranger].cache.record_purge(5, &[PurgeScope::All], PurgeKind::Hard);
+        town.origin.say(reply("max-age=60", "new"));
+        assert_eq!(town.get(stranger, "/x").await.text(), "new");
+    });
+}
+
+#[test]
+fn an_unsafe_request_is_felt_on_every_node() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "old"));
+        town.get(primary, "/x").await;
+        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        town.after_unsafe(stranger, Method::POST, "/x", StatusCode::INTERNAL_SERVER_ERROR).await;
+        assert!(town.get(second, "/x").await.is_hit());
+        town.after_unsafe(stranger, Method::POST, "/x", StatusCode::OK).await;
+        town.origin.say(reply("max-age=60", "new"));
+        for node in [second, primary, stranger] {
+            assert_eq!(town.get(node, "/x").await.text(), "new");
+        }
+        assert_eq!(town.origin.fetches(), 2);
+    });
+}
+
+#[test]
+fn a_crowd_everywhere_before_something_uncacheable_is_let_go() {
+    play(async || {
+        let town = Town::new(3);
+        town.origin.hold();
+        town.origin.say(reply("private", "mine"));
+        let crowd = join_all((0..30).map(|n| town.get(n % 3, "/")));
+        let release = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.origin.let_go(1);
+        };
+        let (crowd, ()) = join(crowd, release).await;
+        assert_eq!(crowd.iter().filter(|got| got.is_direct).count(), 29);
+        assert_eq!(crowd.iter().find(|got| !got.is_direct).unwrap().text(), "mine");
+        for node in 0..3 {
+            assert!(town.get(node, "/").await.is_direct);
+        }
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn the_origins_failure_is_told_once() {
+    play(async || {
+        let town = Town::new(3);
+        let [_, _, stranger] = town.roles("/x");
+        town.origin.say(Reply::failed(Failure::UpstreamConnectFailed));
+        assert_eq!(town.get(stranger, "/x").await.status, StatusCode::BAD_GATEWAY);
+        assert_eq!(town.origin.fetches(), 1, "no second try behind the route's back");
+        town.origin.say(reply("max-age=60", "hel").broken());
+        assert_eq!(town.get(stranger, "/x").await.body, None, "a broken body is broken everywhere");
+    });
+}
