@@ -104,10 +104,18 @@ impl Default for GossipTiming {
 
 /// The gossip cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot receive gossip on {listen}/udp: {source}")]
-pub struct GossipError {
-    listen: SocketAddr,
-    source: std::io::Error,
+pub enum GossipError {
+    /// The address cannot be bound.
+    #[error("cannot receive gossip on {listen}/udp: {source}")]
+    Bind {
+        /// Which.
+        listen: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address is one for listening only.
+    #[error("other nodes cannot reach {0}: choose the address of one interface")]
+    Unreachable(SocketAddr),
 }
 
 /// This node's part in the gossip. It ends when this is dropped.
@@ -141,9 +149,13 @@ struct HealthState {
 impl Gossip {
     /// Starts on the current tokio runtime. The first view has this node in it, in the state `joining`.
     pub async fn start(settings: GossipSettings) -> Result<Self, GossipError> {
-        let failed = |source| GossipError { listen: settings.listen, source };
+        let failed = |source| GossipError::Bind { listen: settings.listen, source };
         let socket = UdpSocket::bind(settings.listen).await.map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
+        let advertise = settings.advertise.unwrap_or(local_addr);
+        if advertise.ip().is_unspecified() {
+            return Err(GossipError::Unreachable(advertise));
+        }
         let interval = settings.timing.interval;
         let (changes, _) = watch::channel(Arc::default());
         let shared = Arc::new(Shared {
@@ -156,7 +168,6 @@ impl Gossip {
             counters: Arc::default(),
         });
         let stop = CancellationToken::new();
-        let advertise = settings.advertise.unwrap_or(local_addr);
         let runner = run::Runner::new(settings, advertise, Arc::new(socket), shared.clone());
         let stopped = stop.clone();
         tokio::spawn(async move {

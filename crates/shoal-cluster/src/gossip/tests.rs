@@ -86,6 +86,22 @@ async fn a_node_knows_itself_from_the_start() {
 }
 
 #[tokio::test]
+async fn an_address_nobody_can_reach_is_refused() {
+    let check = async |listen: &str, advertise: Option<&str>, expected: bool| {
+        let settings = GossipSettings {
+            listen: listen.parse().unwrap(),
+            advertise: advertise.map(|address| address.parse().unwrap()),
+            ..Cluster::new().settings(1, &[])
+        };
+        assert_eq!(Gossip::start(settings).await.is_ok(), expected, "{listen} as {advertise:?}");
+    };
+    check("127.0.0.1:0", None, true).await;
+    check("0.0.0.0:0", None, false).await;
+    check("0.0.0.0:0", Some("10.0.0.1:7400"), true).await;
+    check("0.0.0.0:0", Some("0.0.0.0:7400"), false).await;
+}
+
+#[tokio::test]
 async fn what_a_node_says_reaches_all() {
     let nodes = Cluster::new().three().await;
     let mut changes = nodes[2].subscribe();
