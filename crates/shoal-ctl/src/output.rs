@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
+/// Values longer than this are folded in YAML; tokens and hashes are not, so that they can be copied.
+const MAX_LINE_CHARS: usize = 4096;
+
 /// How an answer is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -60,7 +63,9 @@ pub fn to_json<T: Serialize>(answer: &T) -> Result<String, Failure> {
 
 /// `answer` as YAML.
 pub fn to_yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
-    let mut text = serde_saphyr::to_string(answer).map_err(|error| Failure::local("print as yaml", error))?;
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: MAX_LINE_CHARS };
+    let text = serde_saphyr::to_string_with_options(answer, options);
+    let mut text = text.map_err(|error| Failure::local("print as yaml", error))?;
     if !text.ends_with('\n') {
         text.push('\n');
     }

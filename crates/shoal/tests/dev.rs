@@ -75,7 +75,7 @@ fn signal(name: &str, pid: &str) -> bool {
 
 /// The head and body of `GET path`.
 fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap_or_else(|why| panic!("{address}: {why}"));
     stream.set_read_timeout(Some(ANSWER_TIMEOUT)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: demo.localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();

@@ -37,7 +37,9 @@ impl IdentityFiles {
         server_name: Option<&str>,
     ) -> Result<(Arc<ClientConfig>, ServerName<'static>), Failure> {
         let operator = match self {
-            Self::Bundle(path) => Operator::load(path).map_err(|error| unusable(path, error))?,
+            Self::Bundle(path) => {
+                Operator::load(path).map_err(|error| Failure::local("--identity", error))?
+            }
             Self::Pem { ca, cert, key } => read_pem(ca, cert, key)?,
         };
         let config =

@@ -5,6 +5,7 @@ mod layout;
 mod nodes;
 mod origin;
 mod ready;
+mod settled;
 mod site;
 mod summary;
 
@@ -24,6 +25,8 @@ use nodes::{Event, Nodes};
 
 /// How long a node may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the cluster may take until it can lose a node.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the nodes may take to drain; then they are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the token for the other nodes is valid.
@@ -117,18 +120,17 @@ async fn start(home: &Home, layout: &Layout, nodes: &mut Nodes<'_>) -> anyhow::R
         await_ready(first, layout, nodes).await?;
     }
     let joining: Vec<u8> = joining.collect();
-    if joining.is_empty() {
-        return Ok(());
-    }
     let contact = known.first().copied().unwrap_or(1);
-    let token = create_token(home, contact, joining.len()).await?;
-    for node in &joining {
-        nodes.join(*node, contact, &token)?;
+    if !joining.is_empty() {
+        let token = create_token(home, contact, joining.len()).await?;
+        for node in &joining {
+            nodes.join(*node, contact, &token)?;
+        }
     }
     for node in &joining {
         await_ready(*node, layout, nodes).await?;
     }
-    Ok(())
+    settled::wait(&client(home, contact), SETTLE_TIMEOUT).await
 }
 
 async fn await_ready(node: u8, layout: &Layout, nodes: &mut Nodes<'_>) -> anyhow::Result<()> {
@@ -142,14 +144,17 @@ async fn await_ready(node: u8, layout: &Layout, nodes: &mut Nodes<'_>) -> anyhow
 }
 
 async fn create_token(home: &Home, node: u8, uses: usize) -> anyhow::Result<String> {
-    let client = Client::local(home.socket(node), READY_TIMEOUT);
     let request = CreateTokenRequest {
         ttl_seconds: u32::try_from(TOKEN_TTL.as_secs())?,
         uses: u32::try_from(uses)?,
         role: "node".to_owned(),
     };
-    let created = client.create_token(request).await;
+    let created = client(home, node).create_token(request).await;
     Ok(created.map_err(|failure| anyhow::anyhow!("cannot create a token: {}", failure.why))?.token)
+}
+
+fn client(home: &Home, node: u8) -> Client {
+    Client::local(home.socket(node), READY_TIMEOUT)
 }
 
 /// Reports nodes that end, until it is told to stop.
