@@ -73,7 +73,7 @@ impl NodeProcess {
         }
         command.stdin(Stdio::null()).stdout(self.stdout_file()?).stderr(log);
         if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info");
+            command.env("RUST_LOG", "info,openraft=warn");
         }
         self.child = Some(command.spawn().with_context(|| format!("start {}", self.name))?);
         Ok(())

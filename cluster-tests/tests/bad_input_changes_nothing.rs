@@ -45,7 +45,7 @@ async fn every_refusal_names_the_place_and_the_reason() -> Result<()> {
         (
             "two listeners on one port",
             good.replace("routes:", "  two: { address: \":8080\", protocol: http }\nroutes:"),
-            &[":3:", "already"],
+            &[":2:", "already"],
         ),
         (
             "a path that is no path",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -24,6 +24,9 @@ use crate::address::LoopbackBlock;
 
 /// Heads that are remembered; counts go on past it.
 const REMEMBERED: usize = 10_000;
+
+/// From the last byte of a truncated reply to the end of its connection.
+const CUT_DELAY: Duration = Duration::from_millis(50);
 
 /// Origins stand on an address of their own, where no outgoing connection can take their port between two starts.
 static ORIGIN_BLOCK: LazyLock<Option<LoopbackBlock>> = LazyLock::new(|| LoopbackBlock::claim().ok());
@@ -282,8 +285,13 @@ async fn respond(reply: Reply) -> Result<Response<BoxBody<Bytes, anyhow::Error>>
         }
         Payload::Truncated { promised, sent } => {
             response = response.header("content-length", promised);
-            let frames = [Ok(Frame::data(sent)), Err(anyhow::anyhow!("the story cuts it here"))];
-            BodyExt::boxed(StreamBody::new(stream::iter(frames)))
+            let cut = async {
+                // What was sent before is on its way by then: an error at once would take the head with it.
+                tokio::time::sleep(CUT_DELAY).await;
+                Err(anyhow::anyhow!("the story cuts it here"))
+            };
+            let frames = stream::once(async { Ok(Frame::data(sent)) }).chain(stream::once(cut));
+            BodyExt::boxed(StreamBody::new(frames))
         }
         Payload::Hang => std::future::pending().await,
     };
