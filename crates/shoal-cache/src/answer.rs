@@ -155,9 +155,7 @@ impl WorkerCache {
         let purges = &self.cache.purges;
         match look(Some(&variants), text, fields, probe.signs, &probe.wishes, purges, now_ms) {
             Choice::Found(found) if found.reuse == Reuse::Fresh => Some(found.object),
-            Choice::Found(_)
-            | Choice::OtherVariants(_)
-            | Choice::Nothing => None,
+            Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
     }
 
@@ -209,7 +207,8 @@ impl WorkerCache {
 
     fn respond_stored(&self, request: &CacheRequest<'_>, object: &Object) -> Response<CacheBody> {
         let now_ms = now_ms();
-        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
+        let status =
+            CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
         from_object(object, asked(request), &status, now_ms)
     }
 
@@ -225,7 +224,8 @@ impl WorkerCache {
         let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
         status.ttl = Some(ttl_seconds(object, now_ms));
         status.collapsed = collapsed;
-        if probe.found.as_ref().is_some_and(|found| found.object.terms.response_ms < object.terms.response_ms) {
+        if probe.found.as_ref().is_some_and(|found| found.object.terms.response_ms < object.terms.response_ms)
+        {
             status.forwarded_status = Some(304);
         }
         from_object(object, asked(request), &status, now_ms)

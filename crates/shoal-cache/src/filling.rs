@@ -24,7 +24,7 @@ use shoal_policy::failure::Failure;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
 use crate::lookup::Found;
-use crate::object::{Object, compact};
+use crate::object::{Object, UNCOPIED, compact};
 use crate::peer::client::{Hop, PeerAnswer, PeerObject, PeerQuestion};
 use crate::seam::OriginBody;
 use crate::task::{Asker, FillTask};
@@ -33,8 +33,11 @@ use crate::worker::WorkerCache;
 /// What is stored on a node that does not own it lives at most this long, milliseconds.
 const ORPHAN_MS: u64 = 60_000;
 /// Tags are for us, not for downstream.
-static TAG_FIELDS: [HeaderName; 3] =
-    [HeaderName::from_static("surrogate-key"), HeaderName::from_static("cache-tag"), HeaderName::from_static("xkey")];
+static TAG_FIELDS: [HeaderName; 3] = [
+    HeaderName::from_static("surrogate-key"),
+    HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("xkey"),
+];
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,9 @@ impl WorkerCache {
         let local = self.cache.settings.node;
         let owners = self.cache.placement.owners(task.fill().key);
         let step = match task.asker {
-            Asker::Downstream if owners.primary != Some(local) => self.fill_from_owners(&mut task, owners).await,
+            Asker::Downstream if owners.primary != Some(local) => {
+                self.fill_from_owners(&mut task, owners).await
+            }
             Asker::Downstream | Asker::Peer(_) => self.peek_at_other_owner(&mut task, owners).await,
         };
         match step {
@@ -86,7 +91,13 @@ impl WorkerCache {
         self.fill_from_peer(task, other, Hop::Peek, None).await
     }
 
-    async fn fill_from_peer(&self, task: &mut FillTask, peer: NodeId, hop: Hop, spare: Option<NodeId>) -> Step {
+    async fn fill_from_peer(
+        &self,
+        task: &mut FillTask,
+        peer: NodeId,
+        hop: Hop,
+        spare: Option<NodeId>,
+    ) -> Step {
         match self.ask_peer(task, peer, hop).await {
             PeerAnswer::Object(object) => self.take_from_peer(task, *object, spare).await,
             PeerAnswer::Own(response) => {
@@ -171,9 +182,8 @@ impl WorkerCache {
         let fill = task.fill();
         let mut skip = 0;
         loop {
-            match object.response.body_mut().frame().await {
-                Some(Ok(frame)) => {
-                    let Ok(piece) = frame.into_data() else { continue };
+            match object.piece().await {
+                Some(Ok(piece)) => {
                     let piece = after(piece, &mut skip);
                     if !piece.is_empty() && !fill.push(piece).await {
                         return false;
@@ -196,7 +206,12 @@ impl WorkerCache {
     }
 
     /// The same version of the object from another owner.
-    async fn continuation(&self, task: &FillTask, head: &FillHead, next: Option<NodeId>) -> Option<Box<PeerObject>> {
+    async fn continuation(
+        &self,
+        task: &FillTask,
+        head: &FillHead,
+        next: Option<NodeId>,
+    ) -> Option<Box<PeerObject>> {
         match self.ask_peer(task, next?, Hop::FillForPrimary).await {
             PeerAnswer::Object(other) if is_same_version(head, &other.response) => Some(other),
             PeerAnswer::Object(_)
@@ -268,7 +283,8 @@ impl WorkerCache {
         let response_ms = now_ms();
         add_date(response.headers_mut(), response_ms);
         let length = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
-        let storage = judge_storage(&exchange(task, response.status(), response.headers(), request_ms, response_ms));
+        let storage =
+            judge_storage(&exchange(task, response.status(), response.headers(), request_ms, response_ms));
         let stored = match storage {
             Storage::Store(stored) if length.is_none_or(|length| length <= task.most_bytes()) => stored,
             Storage::Store(_) => {
@@ -284,7 +300,7 @@ impl WorkerCache {
         let head = self.origin_head(task, stored, &response, length, is_owner);
         let head = task.fill().begin(head, task.most_bytes());
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
-            self.finish(task, &head, 0);
+            self.finish(task, &head, UNCOPIED);
         }
     }
 
@@ -362,7 +378,9 @@ impl WorkerCache {
     fn finish(&self, task: &FillTask, head: &FillHead, copied_under: u64) {
         let fill = task.fill();
         match fill.pieces() {
-            Some(pieces) if head.is_stored => self.cache.keep(object(task, head, &pieces, copied_under), fill),
+            Some(pieces) if head.is_stored => {
+                self.cache.keep(object(task, head, &pieces, copied_under), fill)
+            }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
             None if head.is_stored => self.cache.uncacheable.insert(fill.key, ()),
@@ -400,6 +418,8 @@ impl WorkerCache {
 
     /// The response is for the request that began the fill alone; everybody else goes on his own, all at once.
     fn hand_over(&self, task: &mut FillTask, response: Response<OriginBody>, is_lasting: bool) {
+        // An error says nothing about the next response.
+        let is_lasting = is_lasting && response.status().as_u16() < 400;
         let fill = task.fill().clone();
         let across_nodes = task.asker != Asker::Downstream
             || self.cache.placement.owners(fill.key).primary != Some(self.cache.settings.node);
@@ -427,9 +447,10 @@ impl WorkerCache {
     fn may_serve(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
         let most = task.rule.max_stale_on_disconnect;
         // It may have been purged while the origin was asked.
-        self.cache.purges.check(&found.object).is_some_and(|purge| {
-            may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms())
-        })
+        self.cache
+            .purges
+            .check(&found.object)
+            .is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))
     }
 }
 
@@ -455,7 +476,12 @@ fn exchange<'a>(
 /// The next response will be no more cacheable than this one.
 const fn is_lasting(refusal: Refusal) -> bool {
     match refusal {
-        Refusal::Status | Refusal::NoStore | Refusal::Private | Refusal::Vary | Refusal::SetCookie | Refusal::NoLifetime => true,
+        Refusal::Status
+        | Refusal::NoStore
+        | Refusal::Private
+        | Refusal::Vary
+        | Refusal::SetCookie
+        | Refusal::NoLifetime => true,
         // These are about the request.
         Refusal::Method | Refusal::RequestNoStore | Refusal::Authorization => false,
     }

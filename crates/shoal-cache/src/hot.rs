@@ -52,7 +52,14 @@ impl HotObjects {
 
     /// What is known of `key`; `is_plain` = a GET without anything that changes the answer. `applied` is the log index
     /// up to which an object must have been checked.
-    pub(crate) fn find(&mut self, key: ObjectKey, text: &[u8], is_plain: bool, applied: u64, now_ms: u64) -> Hot {
+    pub(crate) fn find(
+        &mut self,
+        key: ObjectKey,
+        text: &[u8],
+        is_plain: bool,
+        applied: u64,
+        now_ms: u64,
+    ) -> Hot {
         let slot = &mut self.slots[place(key)];
         let Some(hot) = slot.as_mut().filter(|hot| hot.key == key) else { return Hot::Unknown };
         hot.uses += 1;

@@ -28,7 +28,10 @@ impl CacheService for CacheIndex {
         Ok(Response::new(LookupResponse { objects, filling: self.0.flights.is_running(key) }))
     }
 
-    async fn invalidate(&self, request: Request<InvalidateRequest>) -> Result<Response<InvalidateResponse>, Status> {
+    async fn invalidate(
+        &self,
+        request: Request<InvalidateRequest>,
+    ) -> Result<Response<InvalidateResponse>, Status> {
         let dropped = self.0.forget(read_key(&request.get_ref().key)?);
         Ok(Response::new(InvalidateResponse { dropped: u32::try_from(dropped).unwrap_or(u32::MAX) }))
     }

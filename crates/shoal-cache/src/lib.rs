@@ -29,6 +29,7 @@ pub use lookup::Probe;
 pub use node::Cache;
 pub use peer::ClusterLink;
 pub use seam::{
-    Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo, PeerLink,
+    Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo,
+    PeerLink,
 };
 pub use worker::{FillJob, WorkerCache};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
+    AUTHORIZATION, CACHE_CONTROL, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE, RANGE,
 };
 use http::{HeaderMap, Method};
 use shoal_model::site::RequestDirectives;
@@ -125,7 +126,9 @@ pub(crate) fn look(
             Choice::Found(Found { object, purge, reuse })
         }
         None => match variants.objects.iter().rfind(|object| object.text.as_bytes() == text) {
-            Some(other) if !other.selecting.matches(request) => Choice::OtherVariants(other.selecting.names()),
+            Some(other) if !other.selecting.matches(request) => {
+                Choice::OtherVariants(other.selecting.names())
+            }
             Some(_) | None => Choice::Nothing,
         },
     }
@@ -135,8 +138,11 @@ impl Probe {
     pub(crate) fn new(key: ObjectKey, text: &[u8], signs: Signs, wishes: Wishes, choice: Choice) -> Self {
         let (found, why, vary) = match choice {
             Choice::Found(found) => {
-                let why =
-                    if found.reuse == Reuse::ValidateOnRequest { Forwarded::Request } else { Forwarded::Stale };
+                let why = if found.reuse == Reuse::ValidateOnRequest {
+                    Forwarded::Request
+                } else {
+                    Forwarded::Stale
+                };
                 let vary = found.object.selecting.names();
                 (Some(found), why, vary)
             }
@@ -150,9 +156,9 @@ impl Probe {
 
     /// Whoever insists on asking the origin asks for himself: another request's answer will not do.
     pub(crate) fn insists_on_origin(&self) -> bool {
-        self.found
-            .as_ref()
-            .is_some_and(|found| found.reuse == Reuse::ValidateOnRequest || found.object.terms.always_validate)
+        self.found.as_ref().is_some_and(|found| {
+            found.reuse == Reuse::ValidateOnRequest || found.object.terms.always_validate
+        })
     }
 }
 

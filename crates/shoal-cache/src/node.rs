@@ -23,6 +23,7 @@ use crate::counters::{Cells, Counters};
 use crate::fill::{Fill, Flights, Joined};
 use crate::index::CacheIndex;
 use crate::object::Object;
+use crate::peer::client::MAX_PEER_FIELDS;
 use crate::peer::replicas::Replicas;
 use crate::peer::server;
 use crate::placement::Placement;
@@ -44,8 +45,6 @@ const MAX_TOMBSTONES: u64 = 100_000;
 const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Larger objects are copied on their second hit, bytes.
 const REPLICATE_AT_ONCE: u64 = 256 * 1024;
-/// Fields a peer may send beside those of an object.
-const MAX_PEER_FIELDS: usize = 256;
 
 /// The cache of one node: store, running fills, purge tables, placement.
 pub struct Cache {
@@ -264,7 +263,9 @@ impl Cache {
             match telling.await {
                 Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(error))) => tracing::warn!(%node, %error, "a node was not told of an invalidation"),
-                Ok(Err(_)) | Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(%node, "a node did not answer to an invalidation in time")
+                }
             }
         }
     }
@@ -277,7 +278,9 @@ impl Cache {
         for turn in 0..workers.len() {
             match workers[(start + turn) % workers.len()].try_send(job) {
                 Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => job = back,
+                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => {
+                    job = back
+                }
             }
         }
         job.0.fill().fail(Failure::Overflow);

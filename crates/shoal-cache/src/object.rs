@@ -19,6 +19,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// What an object costs beside its body and fields, roughly, bytes.
 const OVERHEAD_BYTES: usize = 512;
 
+/// No second copy is known of.
+pub(crate) const UNCOPIED: u64 = u64::MAX;
+
 /// A stored response.
 pub(crate) struct Object {
     pub(crate) key: ObjectKey,
@@ -40,7 +43,7 @@ pub(crate) struct Object {
     pub(crate) hits: AtomicU64,
     /// When it was last used, Unix milliseconds, roughly.
     pub(crate) used_ms: AtomicU64,
-    /// The placement under which its second copy is known to be where it belongs; 0 = not known.
+    /// The placement under which its second copy is known to be where it belongs, or [`UNCOPIED`].
     pub(crate) copied_under: AtomicU64,
 }
 
@@ -67,12 +70,19 @@ impl Object {
 
     /// Bytes it is charged with.
     fn weight(&self) -> u64 {
-        let fields: usize = self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        let fields: usize =
+            self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
         self.body_bytes + (fields + self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES) as u64
     }
 
     /// The object again with other fields and terms: what a 304 makes of it.
-    pub(crate) fn refreshed(&self, fields: HeaderMap, terms: Terms, tags: Box<[u64]>, fill_seq: u64) -> Arc<Self> {
+    pub(crate) fn refreshed(
+        &self,
+        fields: HeaderMap,
+        terms: Terms,
+        tags: Box<[u64]>,
+        fill_seq: u64,
+    ) -> Arc<Self> {
         Self {
             key: self.key,
             text: self.text.clone(),
@@ -88,7 +98,7 @@ impl Object {
             replicate: self.replicate,
             hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
             used_ms: AtomicU64::new(terms.response_ms),
-            copied_under: AtomicU64::new(0),
+            copied_under: AtomicU64::new(UNCOPIED),
         }
         .seal()
     }

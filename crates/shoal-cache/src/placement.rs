@@ -31,7 +31,8 @@ impl Placement {
     pub(crate) fn owners(&self, key: ObjectKey) -> Owners {
         let view = self.cluster.load();
         let candidates = view.nodes.iter().filter(|node| node.is_serving());
-        let owners = Owners::of(key, candidates.map(|node| Candidate { id: node.id, zone: &node.zone, weight: 1 }));
+        let owners =
+            Owners::of(key, candidates.map(|node| Candidate { id: node.id, zone: &node.zone, weight: 1 }));
         if owners.primary.is_none() { Owners { primary: Some(self.local), secondary: None } } else { owners }
     }
 

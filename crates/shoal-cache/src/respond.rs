@@ -22,7 +22,12 @@ pub(crate) struct Asked<'a> {
 }
 
 /// The fields of a whole answer: `Age` and our `Cache-Status` beside what was stored.
-pub(crate) fn answer_fields(stored: &HeaderMap, terms: &Terms, status: HeaderValue, now_ms: u64) -> HeaderMap {
+pub(crate) fn answer_fields(
+    stored: &HeaderMap,
+    terms: &Terms,
+    status: HeaderValue,
+    now_ms: u64,
+) -> HeaderMap {
     let mut fields = stored.clone();
     fields.insert(AGE, HeaderValue::from(terms.age_ms(now_ms) / 1000));
     fields.append(CACHE_STATUS.clone(), status);
@@ -101,7 +106,13 @@ pub(crate) fn from_fill(
     }
 }
 
-fn partial(mut fields: HeaderMap, first: u64, last: u64, length: u64, body: CacheBody) -> Response<CacheBody> {
+fn partial(
+    mut fields: HeaderMap,
+    first: u64,
+    last: u64,
+    length: u64,
+    body: CacheBody,
+) -> Response<CacheBody> {
     fields.insert(CONTENT_LENGTH, HeaderValue::from(last - first + 1));
     insert_text(&mut fields, CONTENT_RANGE, format!("bytes {first}-{last}/{length}"));
     response(StatusCode::PARTIAL_CONTENT, fields, body)

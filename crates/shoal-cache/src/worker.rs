@@ -40,7 +40,7 @@ pub struct WorkerCache {
 
 impl WorkerCache {
     pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>, cells: Arc<Cells>) -> Rc<Self> {
-        let peers = PeerPool::new(cache.settings.peers.clone());
+        let peers = PeerPool::new(cache.settings.peers.clone(), cache.settings.cluster.clone());
         let hot = RefCell::new(HotObjects::new());
         Rc::new(Self { cache, fetch, cells, peers, hot, text: RefCell::default() })
     }
@@ -72,7 +72,9 @@ impl WorkerCache {
                 return Lookup::Fresh(response);
             }
             Hot::Variants(variants) => Some(variants),
-            Hot::Unknown => self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)),
+            Hot::Unknown => {
+                self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found))
+            }
         };
         let wishes = wishes(request.rule, signs, &head.headers);
         let purges = &self.cache.purges;
@@ -124,7 +126,8 @@ impl WorkerCache {
         object.hits.fetch_add(1, Ordering::Relaxed);
         object.used_ms.store(now_ms, Ordering::Relaxed);
         self.cache.ensure_copy(object);
-        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
+        let status =
+            CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
         if is_plain && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
             let fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
             self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));

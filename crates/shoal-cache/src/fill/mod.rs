@@ -236,7 +236,8 @@ impl Fill {
     /// Nobody works on it any more: if it has not ended, it ends now.
     pub(crate) fn abandon(&self) {
         let shared = self.lock();
-        let is_over = !matches!(shared.end, End::Open) || matches!(shared.head, Head::Object(_) | Head::Released);
+        let is_over =
+            !matches!(shared.end, End::Open) || matches!(shared.head, Head::Object(_) | Head::Released);
         drop(shared);
         if !is_over {
             self.fail(Failure::Internal);

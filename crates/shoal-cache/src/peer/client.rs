@@ -1,18 +1,21 @@
 //! Asking a peer for an object.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustc_hash::FxHashMap;
+use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::failure::Failure;
@@ -27,14 +30,27 @@ const MAX_IDLE: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// After a failed connect, a peer is not tried again for this long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a silent peer is looked up in the cluster's view: whoever is dead does not answer any more.
+const ALIVE_CHECK: Duration = Duration::from_millis(250);
 /// What the head of an answer may take beyond the route's own limit for the origin.
 const HEAD_ALLOWANCE: Duration = Duration::from_secs(1);
+
+/// Fields a peer may send beside those of an object.
+pub(crate) const MAX_PEER_FIELDS: usize = 256;
+
+/// How nodes speak HTTP to each other.
+pub(super) fn http1() -> Builder {
+    let mut builder = Builder::new();
+    builder.max_headers(MAX_PEER_FIELDS);
+    builder
+}
 
 type Sender = SendRequest<Empty<Bytes>>;
 
 /// One worker's connections to the peers.
 pub(crate) struct PeerPool {
     link: Arc<dyn PeerLink>,
+    cluster: Arc<ArcSwap<ClusterView>>,
     peers: RefCell<FxHashMap<NodeId, PeerState>>,
 }
 
@@ -98,6 +114,21 @@ struct Lease {
 }
 
 impl PeerObject {
+    /// The next piece of the body; an error when the peer broke off, or is dead.
+    pub(crate) async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
+        loop {
+            let frame = self.response.body_mut().frame();
+            match self.connection.pool.while_alive(self.connection.peer, frame).await {
+                Some(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => return Some(Ok(piece)),
+                    Err(_) => continue,
+                },
+                Some(None) => return None,
+                Some(Some(Err(_))) | None => return Some(Err(Failure::UpstreamReset)),
+            }
+        }
+    }
+
     /// The body was read to its end: the connection may be used again.
     pub(crate) fn finish(self) {
         self.connection.give_back();
@@ -119,8 +150,8 @@ impl Lease {
 }
 
 impl PeerPool {
-    pub(crate) fn new(link: Arc<dyn PeerLink>) -> Rc<Self> {
-        Rc::new(Self { link, peers: RefCell::default() })
+    pub(crate) fn new(link: Arc<dyn PeerLink>, cluster: Arc<ArcSwap<ClusterView>>) -> Rc<Self> {
+        Rc::new(Self { link, cluster, peers: RefCell::default() })
     }
 
     /// Asks `peer`. A kept connection that turns out to be gone is replaced by a new one, once.
@@ -132,6 +163,19 @@ impl PeerPool {
         }
         let Some(sender) = self.connect(peer).await else { return PeerAnswer::Unreachable };
         self.ask_over(sender, peer, question).await.unwrap_or(PeerAnswer::Unreachable)
+    }
+
+    /// Waits for `peer`, but not for a dead one: `None` = the cluster has lost it.
+    async fn while_alive<T>(&self, peer: NodeId, waiting: impl Future<Output = T>) -> Option<T> {
+        let mut waiting = std::pin::pin!(waiting);
+        loop {
+            if let Ok(done) = tokio::time::timeout(ALIVE_CHECK, &mut waiting).await {
+                return Some(done);
+            }
+            if !self.cluster.load().node(peer).is_some_and(|node| node.alive) {
+                return None;
+            }
+        }
     }
 
     fn take_idle(&self, peer: NodeId) -> Option<Sender> {
@@ -147,7 +191,7 @@ impl PeerPool {
         }
         let connecting = async {
             let io = self.link.connect(peer).await?;
-            handshake(TokioIo::new(io)).await.map_err(std::io::Error::other)
+            http1().handshake(TokioIo::new(io)).await.map_err(std::io::Error::other)
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let outcome = match connected {
@@ -178,9 +222,11 @@ impl PeerPool {
         question: &PeerQuestion<'_>,
     ) -> Option<PeerAnswer> {
         let sending = sender.send_request(question.request());
+        let sending = self.while_alive(peer, sending);
         let response = match tokio::time::timeout(question.patience + HEAD_ALLOWANCE, sending).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(_)) => return None,
+            Ok(Some(Ok(response))) => response,
+            Ok(Some(Err(_))) => return None,
+            Ok(None) => return Some(PeerAnswer::Unreachable),
             // It is there, and it is asking the origin: that time is up.
             Err(_) => return Some(PeerAnswer::Failed(Failure::UpstreamResponseTimeout)),
         };
@@ -194,7 +240,9 @@ impl Lease {
         let Some(kind) = AnswerKind::read(response.headers()) else { return PeerAnswer::Unreachable };
         match kind {
             AnswerKind::Hit | AnswerKind::Filling => {
-                let Some(meta) = Meta::read(response.headers(), now_ms()) else { return PeerAnswer::Unreachable };
+                let Some(meta) = Meta::read(response.headers(), now_ms()) else {
+                    return PeerAnswer::Unreachable;
+                };
                 let member = response.headers().get(&wire::MEMBER).cloned();
                 wire::remove_own_fields(response.headers_mut());
                 let is_hit = kind == AnswerKind::Hit;
@@ -250,7 +298,9 @@ impl PeerQuestion<'_> {
         fields.insert(wire::VIEW.clone(), HeaderValue::from(self.placement_id));
         match self.hop {
             Hop::Fill => {}
-            Hop::FillForPrimary => _ = fields.insert(wire::PRIMARY_DOWN.clone(), HeaderValue::from_static("1")),
+            Hop::FillForPrimary => {
+                _ = fields.insert(wire::PRIMARY_DOWN.clone(), HeaderValue::from_static("1"))
+            }
             Hop::Peek => _ = fields.insert(wire::PEEK.clone(), HeaderValue::from_static("1")),
         }
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustc_hash::FxHashMap;
 use shoal_model::NodeId;
@@ -18,13 +18,14 @@ use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::client::http1;
 use super::server::refuse;
 use super::wire::{self, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::node::Cache;
-use crate::object::{Object, compact};
+use crate::object::{Object, UNCOPIED, compact};
 use crate::seam::PeerLink;
 
 /// Objects that wait to be copied; beyond that their next hit offers them again.
@@ -82,7 +83,7 @@ impl Courier {
             outcome => {
                 tracing::debug!(%peer, ?outcome, key = %object.key, "a copy was not delivered");
                 // Its next hit offers it again.
-                object.copied_under.store(0, Ordering::Relaxed);
+                object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             }
         }
     }
@@ -94,10 +95,10 @@ impl Courier {
             }
         }
         let Ok(io) = self.link.connect(peer).await else {
-            object.copied_under.store(0, Ordering::Relaxed);
+            object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             return Ok(());
         };
-        let (sender, connection) = handshake(TokioIo::new(io)).await?;
+        let (sender, connection) = http1().handshake(TokioIo::new(io)).await?;
         tokio::spawn(connection);
         self.send_over(sender, object, peer).await
     }
@@ -140,10 +141,16 @@ fn replica_request(object: &Object) -> Request<CacheBody> {
 }
 
 /// Takes a copy in. It is stored only if nothing this node knows of says otherwise.
-pub(super) async fn receive(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming>) -> Response<CacheBody> {
+pub(super) async fn receive(
+    cache: &Arc<Cache>,
+    peer: NodeId,
+    request: Request<Incoming>,
+) -> Response<CacheBody> {
     let (head, body) = request.into_parts();
     let most = usize::try_from(cache.settings.ram_bytes / 2).unwrap_or(usize::MAX);
-    let Ok(body) = Limited::new(body, most).collect().await else { return refuse(StatusCode::PAYLOAD_TOO_LARGE) };
+    let Ok(body) = Limited::new(body, most).collect().await else {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE);
+    };
     let Some(object) = read_replica(cache, &head.headers, body.to_bytes()) else {
         tracing::debug!(%peer, "a copy could not be read");
         return refuse(StatusCode::BAD_REQUEST);
@@ -168,7 +175,8 @@ fn read_replica(cache: &Cache, fields: &http::HeaderMap, body: Bytes) -> Option<
     let meta = Meta::read(fields, now_ms)?;
     let text = wire::read_text(fields, &wire::URL)?;
     let key = ObjectKey::of(cache.settings.key_seed, text.as_bytes());
-    let subject = Subject { key, text, tags: &meta.tags, fill_seq: meta.fill_seq, checked_seq: meta.checked_seq };
+    let subject =
+        Subject { key, text, tags: &meta.tags, fill_seq: meta.fill_seq, checked_seq: meta.checked_seq };
     cache.purges.check_subject(&subject)?;
     let status = StatusCode::from_bytes(wire::read_text(fields, &wire::STATUS)?.as_bytes()).ok()?;
     let selecting = wire::read_selecting(fields)?;

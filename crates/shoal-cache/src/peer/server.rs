@@ -44,7 +44,11 @@ struct PeerRequest {
 }
 
 /// Answers one request of `peer`.
-pub(crate) async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming>) -> Response<CacheBody> {
+pub(crate) async fn answer_peer(
+    cache: &Arc<Cache>,
+    peer: NodeId,
+    request: Request<Incoming>,
+) -> Response<CacheBody> {
     if request.method() == Method::PUT && request.uri().path() == wire::REPLICA_PATH {
         return replicas::receive(cache, peer, request).await;
     }
@@ -123,7 +127,9 @@ impl PeerRequest {
             let is_creator = own.is_some();
             match reader.arrival().await {
                 // What only the first request may see does not travel: the ingress asks for itself.
-                Arrival::Head(head) if head.own_fields.is_some() && is_creator => return bare(AnswerKind::Direct),
+                Arrival::Head(head) if head.own_fields.is_some() && is_creator => {
+                    return bare(AnswerKind::Direct);
+                }
                 Arrival::Head(head) if is_creator || may_share(probe, &head) => {
                     if is_creator || head.selecting.matches(&self.head.headers) {
                         return filling(cache, probe, &head, reader, !is_creator);
@@ -173,7 +179,13 @@ impl PeerRequest {
     }
 
     const fn seed<'a>(&'a self, probe: &'a Probe) -> TaskSeed<'a> {
-        TaskSeed { head: &self.head, route: &self.route, rule: &self.rule, probe, asker: Asker::Peer(self.peer) }
+        TaskSeed {
+            head: &self.head,
+            route: &self.route,
+            rule: &self.rule,
+            probe,
+            asker: Asker::Peer(self.peer),
+        }
     }
 }
 

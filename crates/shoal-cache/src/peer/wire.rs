@@ -100,7 +100,8 @@ impl AnswerKind {
 
 /// Takes every field of ours off.
 pub(crate) fn remove_own_fields(fields: &mut HeaderMap) {
-    let own: Vec<HeaderName> = fields.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
+    let own: Vec<HeaderName> =
+        fields.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
     for name in own {
         fields.remove(name);
     }
@@ -160,7 +161,8 @@ impl Meta {
         let mut number = || numbers.next().flatten();
         let (fill_seq, checked_seq) = (number()?, number()?);
         let (lifetime_ms, initial_age_ms, resident_ms) = (number()?, number()?, number()?);
-        let (date, stale_while_revalidate_ms, stale_if_error_ms, flags) = (number()?, number()?, number()?, number()?);
+        let (date, stale_while_revalidate_ms, stale_if_error_ms, flags) =
+            (number()?, number()?, number()?, number()?);
         let tags = read_text(fields, &TAGS).unwrap_or("").split_ascii_whitespace();
         let tags: Option<Vec<u64>> = tags.map(|tag| u64::from_str_radix(tag, 16).ok()).collect();
         let terms = Terms {

@@ -1,12 +1,10 @@
 //! What one node does with its store, its fills and its origin.
 
-mod support;
-
+use crate::support::{Reply, Town, collect, play, reply};
 use http::{Method, StatusCode};
 use shoal_cache::{Answer, Bypass, Lookup};
 use shoal_model::state::{PurgeKind, PurgeScope};
 use shoal_policy::failure::Failure;
-use support::{Reply, Town, collect, play, reply};
 
 #[test]
 fn what_is_stored_is_served_with_its_age_and_its_node() {
@@ -37,7 +35,10 @@ fn what_is_stored_is_served_with_its_age_and_its_node() {
         assert_eq!((part.status, part.text()), (StatusCode::PARTIAL_CONTENT, "ell"));
         assert_eq!(part.field("content-range"), "bytes 1-3/5");
         let beyond = town.get_with(0, "/a", &[("range", "bytes=9-")]).await;
-        assert_eq!((beyond.status, beyond.field("content-range").as_str()), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */5"));
+        assert_eq!(
+            (beyond.status, beyond.field("content-range").as_str()),
+            (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */5")
+        );
         assert_eq!(town.origin.fetches(), 1);
     });
 }
@@ -50,7 +51,9 @@ fn what_is_not_a_matter_for_the_cache_passes_by() {
             (Method::POST, &[][..], Bypass::Method),
             (Method::GET, &[("if-match", "\"a\"")][..], Bypass::Request),
         ] {
-            let Answer::Direct { cache_status } = town.answer(0, method, "/a", fields).await else { panic!() };
+            let Answer::Direct { cache_status } = town.answer(0, method, "/a", fields).await else {
+                panic!()
+            };
             let expected = if why == Bypass::Method { "n1; fwd=method" } else { "n1; fwd=bypass" };
             assert_eq!(cache_status, expected);
         }
@@ -70,7 +73,10 @@ fn variants_live_side_by_side() {
         let (de, en) = (("accept-language", "de"), ("accept-language", "en"));
         assert_eq!(town.get_with(0, "/", &[de]).await.text(), "deutsch");
         let second = town.get_with(0, "/", &[en]).await;
-        assert_eq!((second.text(), second.cache_status().as_str()), ("english", "n1; fwd=vary-miss; fwd-status=200; stored"));
+        assert_eq!(
+            (second.text(), second.cache_status().as_str()),
+            ("english", "n1; fwd=vary-miss; fwd-status=200; stored")
+        );
         for _ in 0..2 {
             assert_eq!(town.get_with(0, "/", &[de]).await.text(), "deutsch");
             assert_eq!(town.get_with(0, "/", &[en]).await.text(), "english");
@@ -93,7 +99,10 @@ fn a_304_refreshes_and_errors_are_bridged() {
 
         town.origin.say(reply("max-age=60", "").with("etag", "\"1\"").with("x-new", "yes").status(304));
         let refreshed = town.get(0, "/").await;
-        assert_eq!((refreshed.status, refreshed.text(), refreshed.field("x-new").as_str()), (StatusCode::OK, "v1", "yes"));
+        assert_eq!(
+            (refreshed.status, refreshed.text(), refreshed.field("x-new").as_str()),
+            (StatusCode::OK, "v1", "yes")
+        );
         let asked = town.origin.requests.borrow().last().unwrap().headers["if-none-match"].clone();
         assert_eq!(asked, "\"1\"");
         assert!(town.get(0, "/").await.is_hit());
@@ -170,7 +179,10 @@ fn what_outgrows_the_limit_streams_on_but_is_not_stored() {
         let announced = town.origin.always_with("content-length", &(4 << 20).to_string());
         town.origin.say_always(announced);
         let got = town.get(0, "/announced").await;
-        assert_eq!((got.text().len(), got.cache_status().as_str()), (4 << 20, "n1; fwd=uri-miss; fwd-status=200"));
+        assert_eq!(
+            (got.text().len(), got.cache_status().as_str()),
+            (4 << 20, "n1; fwd=uri-miss; fwd-status=200")
+        );
         assert_eq!(town.sum(|counters| counters.objects), 0);
     });
 }

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use shoal_cache::{
-    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FillJob, LinkFuture, Lookup, PeerIo,
-    PeerLink, WorkerCache,
+    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FillJob, LinkFuture, Lookup,
+    PeerIo, PeerLink, WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
@@ -22,7 +23,8 @@ use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_policy::failure::Failure;
 use shoal_proto::cache::InvalidateRequest;
 use shoal_proto::cache::cache_service_server::CacheService;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 
 const SITE: &str = r#"
 listeners:
@@ -53,6 +55,8 @@ pub struct Node {
 pub struct Wires {
     caches: Mutex<HashMap<NodeId, Arc<Cache>>>,
     down: Mutex<HashSet<NodeId>>,
+    /// Connections that each node serves.
+    served: Mutex<HashMap<NodeId, Vec<AbortHandle>>>,
 }
 
 impl Wires {
@@ -71,7 +75,8 @@ impl PeerLink for Link {
         Box::pin(async move {
             let cache = wires.reach(node)?;
             let (near, far) = tokio::io::duplex(16 * 1024);
-            tokio::spawn(cache.serve_peer(far, caller));
+            let serving = tokio::spawn(cache.serve_peer(far, caller)).abort_handle();
+            wires.served.lock().unwrap().entry(node).or_default().push(serving);
             Ok(Box::new(near) as Box<dyn PeerIo>)
         })
     }
@@ -87,13 +92,12 @@ impl PeerLink for Link {
 }
 
 /// The origin: answers from a script, and can be held back.
-#[derive(Default)]
 pub struct Origin {
     pub requests: RefCell<Vec<Parts>>,
     script: RefCell<VecDeque<Reply>>,
     /// What it answers once the script is over.
     always: RefCell<Option<Reply>>,
-    gate: tokio::sync::Semaphore,
+    gate: Arc<Semaphore>,
     is_gated: Cell<bool>,
 }
 
@@ -105,6 +109,8 @@ pub struct Reply {
     pub body: Vec<&'static str>,
     /// The body breaks off after its last piece.
     pub breaks: bool,
+    /// Every piece but the first waits for [`Origin::let_go`].
+    pub drips: bool,
     /// Instead of an answer.
     pub failure: Option<Failure>,
 }
@@ -115,6 +121,7 @@ pub fn reply(cache_control: &str, body: &'static str) -> Reply {
         fields: vec![("cache-control", cache_control.to_owned())],
         body: vec![body],
         breaks: false,
+        drips: false,
         failure: None,
     }
 }
@@ -132,6 +139,12 @@ impl Reply {
 
     pub fn broken(mut self) -> Self {
         self.breaks = true;
+        self
+    }
+
+    pub fn dripping(mut self, body: Vec<&'static str>) -> Self {
+        self.body = body;
+        self.drips = true;
         self
     }
 
@@ -183,9 +196,20 @@ impl Fetch for Fetcher {
             if let Some(failure) = reply.failure {
                 return Err(failure);
             }
-            let pieces = reply.body.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+            let pieces =
+                reply.body.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
             let end = reply.breaks.then_some(Err(Failure::UpstreamReset));
-            let body = StreamBody::new(futures_util::stream::iter(pieces.chain(end).collect::<Vec<_>>()));
+            let frames = pieces.chain(end).collect::<Vec<_>>().into_iter().enumerate();
+            let gate = origin.gate.clone();
+            let body = StreamBody::new(futures_util::stream::iter(frames).then(move |(n, frame)| {
+                let gate = gate.clone();
+                async move {
+                    if reply.drips && n > 0 {
+                        gate.acquire().await.unwrap().forget();
+                    }
+                    frame
+                }
+            }));
             let mut response = Response::builder().status(reply.status);
             for (name, value) in reply.fields {
                 response = response.header(name, value);
@@ -233,7 +257,13 @@ impl Town {
         let config = Arc::new(ArcSwap::from_pointee(ConfigView::compile(Revision(1), &site).unwrap()));
         let route = config.load().routes.by_name("shop").unwrap().clone();
         let wires = Arc::new(Wires::default());
-        let origin = Rc::new(Origin::default());
+        let origin = Rc::new(Origin {
+            requests: RefCell::default(),
+            script: RefCell::default(),
+            always: RefCell::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            is_gated: Cell::new(false),
+        });
         let nodes = ids
             .iter()
             .map(|id| {
@@ -265,9 +295,13 @@ impl Town {
     /// The node is gone; everybody else knows at once if `seen`.
     pub fn kill(&self, node: NodeId, seen: bool) {
         self.wires.down.lock().unwrap().insert(node);
+        for connection in self.wires.served.lock().unwrap().remove(&node).unwrap_or_default() {
+            connection.abort();
+        }
         if seen {
             let down = self.wires.down.lock().unwrap();
-            let alive: Vec<NodeId> = self.nodes.iter().map(|node| node.id).filter(|id| !down.contains(id)).collect();
+            let alive: Vec<NodeId> =
+                self.nodes.iter().map(|node| node.id).filter(|id| !down.contains(id)).collect();
             self.cluster.store(Arc::new(view(&alive)));
         }
     }
@@ -298,7 +332,13 @@ impl Town {
         }
     }
 
-    pub async fn answer(&self, node: usize, method: Method, path: &str, fields: &[(&'static str, &str)]) -> Answer {
+    pub async fn answer(
+        &self,
+        node: usize,
+        method: Method,
+        path: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Answer {
         let head = head(method, path, fields);
         let request = self.request(&head);
         let worker = &self.nodes[node].worker;

@@ -1,0 +1,8 @@
+//! Stories of one node and of three, in one process.
+
+#[cfg(test)]
+mod one_node;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod three_nodes;
