@@ -49,8 +49,8 @@ pub struct RunArgs {
     #[arg(long, env = "SHOAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
     /// Site file that a new cluster begins with [default: none]
     #[arg(long, value_name = "FILE")]
     apply: Option<PathBuf>,
@@ -99,7 +99,7 @@ impl RunArgs {
             ops_addr: self.ops_addr,
             join: self.join,
             token: self.token,
-            workers: self.workers,
+            workers: self.workers.map(usize::from),
             apply: self.apply,
             listen_ip: self.listen_ip,
             access_log: self.access_log,

@@ -246,8 +246,8 @@ fn refusal(verb: &str, status: &Status) -> Failure {
     let failure = Failure::new(exit, verb, why);
     match exit {
         Exit::Conflict => failure.try_command("shoal history, then plan again"),
-        Exit::NoQuorum => failure.try_command("shoal status"),
-        _ => failure,
+        Exit::Local => failure.try_command(format!("shoal {verb} --help")),
+        _ => failure.try_command("shoal status"),
     }
 }
 

@@ -37,9 +37,8 @@ impl IdentityFiles {
         server_name: Option<&str>,
     ) -> Result<(Arc<ClientConfig>, ServerName<'static>), Failure> {
         let operator = match self {
-            Self::Bundle(path) => {
-                Operator::load(path).map_err(|error| Failure::local("--identity", error))?
-            }
+            Self::Bundle(path) => Operator::load(path)
+                .map_err(|error| Failure::local("--identity", error).try_command("shoal --help"))?,
             Self::Pem { ca, cert, key } => read_pem(ca, cert, key)?,
         };
         let config =
@@ -70,5 +69,5 @@ fn read_pem(ca: &Path, cert: &Path, key: &Path) -> Result<Operator, Failure> {
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
-    Failure::local(format!("read {}", path.display()), why)
+    Failure::local(format!("read {}", path.display()), why).try_command("shoal --help")
 }

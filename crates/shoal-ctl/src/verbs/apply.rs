@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shoal_model::Site;
-use shoal_model::site::KeyForm;
 use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest};
 
 use super::Session;
@@ -81,9 +80,7 @@ pub(super) async fn read_checked(
         let Some(active) = active else { return Err(complain(problems)) };
         files.check_over(&active).map_err(complain)?;
     }
-    let site = files.with_certificates().map_err(complain)?;
-    debug_assert!(site.certificates.values().all(|certificate| certificate.key_form() != KeyForm::File));
-    Ok(site)
+    files.with_certificates().map_err(complain)
 }
 
 /// The active site, if a node can be reached and has one.

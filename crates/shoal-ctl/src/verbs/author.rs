@@ -4,10 +4,8 @@ use crate::failure::Failure;
 
 /// `user@host` of whoever runs the verb; only the history reads it, so it need not be proven.
 pub(super) fn author() -> String {
-    let user = ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok())
-        .unwrap_or_else(|| "unknown".into());
+    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let user = named.unwrap_or_else(|| format!("uid{}", rustix::process::getuid().as_raw()));
     let system = rustix::system::uname();
     format!("{user}@{}", system.nodename().to_string_lossy())
 }
