@@ -104,7 +104,10 @@ impl Failure {
             Self::Internal => 500,
             Self::UpstreamConnectFailed | Self::UpstreamReset | Self::UpstreamProtocol => 502,
             Self::NoEndpoint | Self::Overflow | Self::Overload | Self::Draining => 503,
-            Self::UpstreamConnectTimeout | Self::UpstreamResponseTimeout | Self::NotCached | Self::Unverified => 504,
+            Self::UpstreamConnectTimeout
+            | Self::UpstreamResponseTimeout
+            | Self::NotCached
+            | Self::Unverified => 504,
             Self::Loop => 508,
         }
     }

@@ -76,7 +76,13 @@ impl RequestBody {
             return Self::Empty;
         }
         let progress = Rc::default();
-        Self::Stream(Box::new(DownstreamBody { incoming, progress, limits, deadlines: deadlines.clone(), deadline: None }))
+        Self::Stream(Box::new(DownstreamBody {
+            incoming,
+            progress,
+            limits,
+            deadlines: deadlines.clone(),
+            deadline: None,
+        }))
     }
 
     pub(crate) fn has_bytes(&self) -> bool {

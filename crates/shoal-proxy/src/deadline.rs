@@ -54,8 +54,12 @@ impl Deadlines {
     /// Wakes everybody whose time is up.
     pub(crate) fn fire(&self, now_ms: u64) {
         let mut slots = self.slots.borrow_mut();
-        let due: Vec<Waker> =
-            slots.all.iter_mut().filter(|slot| slot.at_ms <= now_ms).filter_map(|slot| slot.waker.take()).collect();
+        let due: Vec<Waker> = slots
+            .all
+            .iter_mut()
+            .filter(|slot| slot.at_ms <= now_ms)
+            .filter_map(|slot| slot.waker.take())
+            .collect();
         drop(slots);
         due.into_iter().for_each(Waker::wake);
     }

@@ -97,7 +97,12 @@ impl Drop for Exchange {
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
         };
-        connection.worker.metrics.end_request(&connection.listener.traffic, self.route.as_deref(), &sample, self.failure);
+        connection.worker.metrics.end_request(
+            &connection.listener.traffic,
+            self.route.as_deref(),
+            &sample,
+            self.failure,
+        );
         if let Some(record) = &self.record {
             connection.worker.access_log(access_log::line(&connection, self, record, sample.duration));
         }

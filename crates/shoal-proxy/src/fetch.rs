@@ -85,7 +85,8 @@ impl Body for Detached {
         if this.ended {
             return Poll::Ready(None);
         }
-        let part = std::task::ready!(this.received.poll_recv(cx)).unwrap_or(Some(Err(Failure::UpstreamReset)));
+        let part =
+            std::task::ready!(this.received.poll_recv(cx)).unwrap_or(Some(Err(Failure::UpstreamReset)));
         this.ended = !matches!(part, Some(Ok(_)));
         if let Some(Ok(frame)) = &part
             && let Some(data) = frame.data_ref()
@@ -101,6 +102,6 @@ impl Body for Detached {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size.clone()
+        self.size
     }
 }

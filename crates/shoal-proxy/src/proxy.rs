@@ -91,7 +91,9 @@ impl Proxy {
             access_log: log,
         };
         let metrics: Vec<Arc<WorkerMetrics>> = (0..count).map(|_| Arc::default()).collect();
-        let start = |(number, metrics): (usize, &Arc<WorkerMetrics>)| start_worker(number, seed.clone(), metrics.clone());
+        let start = |(number, metrics): (usize, &Arc<WorkerMetrics>)| {
+            start_worker(number, seed.clone(), metrics.clone())
+        };
         let workers = metrics.iter().enumerate().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             listen_ip: settings.listen_ip,

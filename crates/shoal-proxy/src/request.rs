@@ -60,7 +60,8 @@ async fn answer(
     let worker = &connection.worker;
     let (mut head, incoming) = request.into_parts();
     let upgradable = tunnel::take_upgradable(&mut head);
-    let admitted = pass_gate(connection, &mut head, &incoming).inspect_err(|rule| worker.metrics.refuse(*rule));
+    let admitted =
+        pass_gate(connection, &mut head, &incoming).inspect_err(|rule| worker.metrics.refuse(*rule));
     let admitted = admitted.map_err(Rule::failure)?;
 
     let route = find_route(connection, &admitted, &head)?;
@@ -99,7 +100,8 @@ async fn answer(
 /// Lets the request through, in canonical form, or names the rule it breaks.
 fn pass_gate(connection: &Connection, head: &mut Parts, incoming: &Incoming) -> Result<Admitted, Rule> {
     use http_body::Body;
-    let admitted = connection.settings.gate.admit(head, connection.state.wire(), !incoming.is_end_stream())?;
+    let admitted =
+        connection.settings.gate.admit(head, connection.state.wire(), !incoming.is_end_stream())?;
     if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
 }
 
@@ -140,8 +142,8 @@ async fn from_origin(
 
 /// A body of unknown length is sent in chunks. The codec would take a GET without either field for one without a body.
 fn frame_body(head: &mut Parts, body: &RequestBody) {
-    use http_body::Body;
     use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+    use http_body::Body;
     let is_framed = head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
     if body.has_bytes() && !is_framed && body.size_hint().exact().is_none() {
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -201,7 +203,9 @@ fn finish(
 ) -> Response<ResponseBody> {
     connection.worker.own.sign(response.headers_mut(), request_id);
     let limits = &connection.settings.view.limits;
-    if connection.state.requests() >= limits.max_requests_per_connection || connection.state.order() != Order::GoOn {
+    if connection.state.requests() >= limits.max_requests_per_connection
+        || connection.state.order() != Order::GoOn
+    {
         close_after(connection, &mut response);
     }
     exchange.status = response.status().as_u16();

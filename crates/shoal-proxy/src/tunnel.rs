@@ -81,7 +81,11 @@ fn check_switch(headers: &HeaderMap, upgrade: &Upgrade) -> Result<(), Failure> {
         None => Ok(()),
         Some(key) => {
             let accept = headers.get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
-            if accept == accept_of(key.as_bytes()).as_bytes() { Ok(()) } else { Err(Failure::UpstreamProtocol) }
+            if accept == accept_of(key.as_bytes()).as_bytes() {
+                Ok(())
+            } else {
+                Err(Failure::UpstreamProtocol)
+            }
         }
     }
 }
@@ -137,7 +141,11 @@ impl<T> Counted<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         self.count(polled)
     }

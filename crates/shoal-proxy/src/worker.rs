@@ -202,7 +202,8 @@ impl CacheStatuses {
         // A name that is no token goes as a string (RFC 8941 §3.3).
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         let is_token = node.starts_with(|c: char| c.is_ascii_alphabetic()) && node.chars().all(is_plain);
-        let plain: String = node.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
+        let plain: String =
+            node.chars().filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\')).collect();
         let name = if is_token { plain } else { format!("\"{plain}\"") };
         let member = |forward: &str| {
             let text = format!("{name}; fwd={forward}");

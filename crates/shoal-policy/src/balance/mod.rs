@@ -65,7 +65,8 @@ pub fn pick(slots: &mut [Slot], wish: Wish) -> Option<Pick> {
     let panic = usable < total && is_panic(usable, total, wish.panic_threshold_percent);
     let untried = |place: usize| place >= u64::BITS as usize || wish.tried & (1 << place) == 0;
     let fits = |place: usize, slot: &Slot| slot.weight > 0 && (panic || slot.usable) && untried(place);
-    let priority = slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot)).map(|(_, s)| s.priority).min()?;
+    let priority =
+        slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot)).map(|(_, s)| s.priority).min()?;
     let eligible = |place: usize, slot: &Slot| fits(place, slot) && slot.priority == priority;
     let place = match wish.balance {
         Balance::RoundRobin => choose::in_turn(slots, eligible),
@@ -123,7 +124,11 @@ mod tests {
                     }
                 }
                 let places: Vec<usize> = seen.into_iter().collect();
-                assert_eq!(places, expected.map(|(places, _)| places.to_vec()).unwrap_or_default(), "{health} {balance:?}");
+                assert_eq!(
+                    places,
+                    expected.map(|(places, _)| places.to_vec()).unwrap_or_default(),
+                    "{health} {balance:?}"
+                );
             }
         };
         check("...", "000", 0, Some((&[0, 1, 2], false)));
@@ -193,7 +198,9 @@ mod tests {
         let mut moved = 0;
         for round in 0..1000_u64 {
             let hash = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let of = |slots: &mut [Slot]| pick(slots, Wish { hash, ..wish(Balance::ConsistentHash) }).unwrap().place;
+            let of = |slots: &mut [Slot]| {
+                pick(slots, Wish { hash, ..wish(Balance::ConsistentHash) }).unwrap().place
+            };
             let (before, after) = (of(&mut all), of(&mut less));
             moved += usize::from(before == 2);
             assert!(before == after || before == 2, "{before} {after}");

@@ -25,7 +25,13 @@ impl Caller {
     pub fn new(address: IpAddr, https: bool, trusted_proxies: &[IpNet]) -> Self {
         let address = address.to_canonical();
         let text = HeaderValue::try_from(address.to_string()).expect("an address is plain ASCII");
-        Self { address, https, trusted: is_trusted(address, trusted_proxies), text, forwarded: RefCell::default() }
+        Self {
+            address,
+            https,
+            trusted: is_trusted(address, trusted_proxies),
+            text,
+            forwarded: RefCell::default(),
+        }
     }
 
     /// Its address as a field value.
@@ -62,7 +68,8 @@ pub fn client_address(headers: &HeaderMap, caller: &Caller, trusted_proxies: &[I
         return caller.address;
     }
     let mut found = caller.address;
-    let lists: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let lists: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     for text in lists.iter().rev().flat_map(|list| list.rsplit(',')) {
         let Ok(address) = text.trim().parse::<IpAddr>() else { break };
         found = address.to_canonical();

@@ -1,9 +1,7 @@
 //! Fields that end at this hop (RFC 9110 §7.6.1).
 
 use http::HeaderMap;
-use http::header::{
-    CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, UPGRADE};
 
 use crate::gate::{Field, Present};
 
@@ -22,7 +20,8 @@ pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bo
         }
     }
     if present.has(Field::Te) {
-        let trailers = keep_trailers && headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+        let trailers = keep_trailers
+            && headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
         if !trailers {
             headers.remove(TE);
         }

@@ -40,7 +40,8 @@ pub struct OwnName {
 impl OwnName {
     /// The node called `node`; what may not stand in a token is left out.
     pub fn new(node: &str) -> Self {
-        let plain: String = node.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
+        let plain: String =
+            node.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).collect();
         let name = format!("shoal-{plain}");
         let value = |text: &str| HeaderValue::from_str(text).expect("a token is a field value");
         let via = ["1.0", "1.1", "2.0"].map(|version| value(&format!("{version} {name}")));
@@ -79,7 +80,8 @@ pub fn prepare_request(
 ) -> Result<HeaderValue, Failure> {
     let present = admitted.present;
     let headers = &mut head.headers;
-    if present.has_any(&[Field::Via, Field::CdnLoop]) && count_passes(headers, &fields.own.name) >= MAX_PASSES {
+    if present.has_any(&[Field::Via, Field::CdnLoop]) && count_passes(headers, &fields.own.name) >= MAX_PASSES
+    {
         return Err(Failure::Loop);
     }
     hops::strip(headers, present, fields.keep_trailers);
@@ -137,7 +139,12 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue, presen
 }
 
 /// All values of a field, and one more, in one.
-fn join(headers: &HeaderMap, name: &HeaderName, last: Option<&HeaderValue>, with: &[u8]) -> Option<HeaderValue> {
+fn join(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    last: Option<&HeaderValue>,
+    with: &[u8],
+) -> Option<HeaderValue> {
     let mut joined: Vec<u8> = Vec::new();
     for value in headers.get_all(name).iter().chain(last) {
         if !joined.is_empty() {
@@ -163,7 +170,8 @@ fn drop_forbidden(headers: &mut HeaderMap) {
 }
 
 fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
     for name in names {
         headers.remove(name);
     }
@@ -174,7 +182,8 @@ fn count_passes(headers: &HeaderMap, own: &str) -> usize {
     let count = |name: HeaderName, word: usize| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         let elements = values.flat_map(|value| value.split(','));
-        let names = elements.filter_map(|element| element.split([' ', ';', '\t']).filter(|w| !w.is_empty()).nth(word));
+        let names = elements
+            .filter_map(|element| element.split([' ', ';', '\t']).filter(|w| !w.is_empty()).nth(word));
         names.filter(|name| name.eq_ignore_ascii_case(own)).count()
     };
     count(VIA, 1).max(count(CDN_LOOP, 0))
@@ -183,7 +192,9 @@ fn count_passes(headers: &HeaderMap, own: &str) -> usize {
 fn is_request_id(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     (1..=MAX_REQUEST_ID).contains(&bytes.len())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b'+' | b'='))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/' | b'+' | b'='))
 }
 
 #[cfg(test)]
@@ -228,9 +239,15 @@ mod tests {
         };
         check("");
         check("x-forwarded-for: 6.6.6.6\nforwarded: for=6.6.6.6\nx-real-ip: 6.6.6.6\nx-request-id: mine");
-        check("x-forwarded-host: evil\nx-forwarded-proto: https\nx-forwarded-port: 1\nx-forwarded-prefix: /p");
-        check("x-original-url: /admin\nx-rewrite-url: /admin\nx-http-method-override: DELETE\nshoal-peer: n1");
-        check("connection: close, X-Mine\nx-mine: 1\nkeep-alive: 1\nproxy-authorization: x\nproxy-connection: x");
+        check(
+            "x-forwarded-host: evil\nx-forwarded-proto: https\nx-forwarded-port: 1\nx-forwarded-prefix: /p",
+        );
+        check(
+            "x-original-url: /admin\nx-rewrite-url: /admin\nx-http-method-override: DELETE\nshoal-peer: n1",
+        );
+        check(
+            "connection: close, X-Mine\nx-mine: 1\nkeep-alive: 1\nproxy-authorization: x\nproxy-connection: x",
+        );
         check("te: trailers\ntrailer: x\nupgrade: h2c\nconnection: upgrade, te\nexpect: 100-continue");
     }
 

@@ -64,10 +64,16 @@ mod tests {
             }
             let (mut head, ()) = response.body(()).unwrap().into_parts();
             let seen = prepare_response(&mut head, false).map(|()| {
-                let line = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().unwrap());
+                let line = |(name, value): (&HeaderName, &HeaderValue)| {
+                    format!("{name}: {}", value.to_str().unwrap())
+                };
                 head.headers.iter().map(line).collect::<Vec<_>>().join("\n")
             });
-            assert_eq!(seen, expected.map(str::to_owned).ok_or(Failure::UpstreamProtocol), "{status} {fields}");
+            assert_eq!(
+                seen,
+                expected.map(str::to_owned).ok_or(Failure::UpstreamProtocol),
+                "{status} {fields}"
+            );
         };
         check(200, "content-length: 3\nx: 1", Some("content-length: 3\nx: 1"));
         check(200, "transfer-encoding: chunked\nx: 1", Some("x: 1"));
@@ -80,6 +86,10 @@ mod tests {
         check(204, "content-length: 0", Some(""));
         check(304, "content-length: 9", Some("content-length: 9"));
         check(101, "", None);
-        check(200, "connection: x-y, close\nx-y: 1\nkeep-alive: 5\nupgrade: h2\ntrailer: a\nx: 1", Some("x: 1"));
+        check(
+            200,
+            "connection: x-y, close\nx-y: 1\nkeep-alive: 5\nupgrade: h2\ntrailer: a\nx: 1",
+            Some("x: 1"),
+        );
     }
 }

@@ -73,9 +73,10 @@ mod tests {
         check("shop:80", true, Some("shop:80"));
         check("shop:443", true, Some("shop"));
         check("[2001:DB8::1]:8443", true, Some("[2001:db8::1]:8443"));
-        for bad in
-            ["", ":80", "a:", "a:0", "a:65536", "a:+80", "a:8 0", "a@b", "a b", "a/b", "a,b", "[::1", "[x]", "[::1]x", "ä", "a%41"]
-        {
+        for bad in [
+            "", ":80", "a:", "a:0", "a:65536", "a:+80", "a:8 0", "a@b", "a b", "a/b", "a,b", "[::1", "[x]",
+            "[::1]x", "ä", "a%41",
+        ] {
             check(bad, false, None);
         }
         check(&"a".repeat(256), false, None);

@@ -165,7 +165,8 @@ impl Gate {
 /// The length of the body is beyond doubt (RFC 9112 §6.3).
 fn check_framing(head: &Parts, present: Present, wire: Wire, has_body: bool) -> Result<(), Rule> {
     if present.has(Field::TransferEncoding) {
-        if head.version != Version::HTTP_11 || !is_only(&head.headers, TRANSFER_ENCODING.as_str(), "chunked") {
+        if head.version != Version::HTTP_11 || !is_only(&head.headers, TRANSFER_ENCODING.as_str(), "chunked")
+        {
             return Err(Rule::TransferEncoding);
         }
         if present.has(Field::ContentLength) || wire.has_content_length {
@@ -220,7 +221,8 @@ fn read_upgrade(head: &Parts, has_body: bool) -> Result<Option<Upgrade>, Rule> {
     let (Some(value), None) = (values.next(), values.next()) else { return Ok(None) };
     let Ok(protocol) = value.to_str().map(str::trim) else { return Ok(None) };
     let asked = head.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let meant = asked.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    let meant =
+        asked.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
     let is_token = !protocol.is_empty() && protocol.bytes().all(|b| b.is_ascii_graphic() && b != b',');
     if head.version != Version::HTTP_11 || !meant || !is_token || protocol.eq_ignore_ascii_case("h2c") {
         return Ok(None);
@@ -282,7 +284,8 @@ mod tests {
             request = request.header(name, value.trim());
         }
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        let has_body = head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
+        let has_body =
+            head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
         (gate().admit(&mut head, wire, has_body), head)
     }
 
@@ -369,7 +372,11 @@ mod tests {
     fn reads_upgrades() {
         let check = |fields: &str, expected: Option<&str>| {
             let (result, _) = admit_with(&format!("GET / 1.1\nhost: a\n{fields}"), Wire::default());
-            assert_eq!(result.unwrap().upgrade.map(|upgrade| upgrade.protocol).as_deref(), expected, "{fields}");
+            assert_eq!(
+                result.unwrap().upgrade.map(|upgrade| upgrade.protocol).as_deref(),
+                expected,
+                "{fields}"
+            );
         };
         let key = "sec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
         check(&format!("connection: keep-alive, Upgrade\nupgrade: WebSocket\n{key}"), Some("websocket"));

@@ -86,7 +86,11 @@ mod tests {
             let seen = canonical_path(path).unwrap();
             assert_eq!(seen, expected, "{path}");
             assert_eq!(canonical_path(expected).unwrap(), expected, "canonical twice: {path}");
-            assert_eq!(matches!(seen, Cow::Borrowed(_)), path == expected, "allocates only if it must: {path}");
+            assert_eq!(
+                matches!(seen, Cow::Borrowed(_)),
+                path == expected,
+                "allocates only if it must: {path}"
+            );
         };
         check("/", "/");
         check("/a/b.html", "/a/b.html");

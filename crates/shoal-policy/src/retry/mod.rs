@@ -52,8 +52,10 @@ pub const fn after_failure(progress: Progress, replayable: bool, tries: u32) -> 
 
 /// Sending it twice is the same as sending it once (RFC 9110 §9.2.2), and nothing of it is gone.
 pub fn is_replayable(method: &Method, has_body: bool) -> bool {
-    let idempotent =
-        matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE);
+    let idempotent = matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
     idempotent && !has_body
 }
 
@@ -64,7 +66,11 @@ mod tests {
     #[test]
     fn only_what_cannot_harm_is_repeated() {
         let check = |progress, replayable, tries, expected| {
-            assert_eq!(after_failure(progress, replayable, tries), expected, "{progress:?} {replayable} {tries}");
+            assert_eq!(
+                after_failure(progress, replayable, tries),
+                expected,
+                "{progress:?} {replayable} {tries}"
+            );
         };
         check(Progress::NotConnected, false, 1, Next::AnotherEndpoint);
         check(Progress::NotConnected, false, MAX_TRIES, Next::GiveUp);

@@ -68,6 +68,11 @@ impl Checker {
     pub fn start(settings: CheckerSettings) -> Self {
         Self { supervisor: tokio::spawn(supervise(settings)) }
     }
+
+    /// The endpoints that the local node of `cluster` checks.
+    pub fn assigned(config: &ConfigView, cluster: &ClusterView) -> impl Iterator<Item = EndpointId> + use<> {
+        duties(config, cluster).into_keys()
+    }
 }
 
 impl Drop for Checker {
@@ -118,7 +123,8 @@ async fn supervise(settings: CheckerSettings) {
         }
         duties.retain(|id, duty| running.get(id).is_none_or(|running| running.duty != *duty));
         for (id, duty) in duties {
-            let task = tokio::spawn(watch(duty.endpoint.clone(), duty.health.clone(), settings.events.clone()));
+            let task =
+                tokio::spawn(watch(duty.endpoint.clone(), duty.health.clone(), settings.events.clone()));
             running.insert(id, Running { duty, task });
         }
     }
@@ -129,8 +135,12 @@ fn duties(config: &ConfigView, cluster: &ClusterView) -> FxHashMap<EndpointId, D
     let local = cluster.node(cluster.local);
     let region = local.map(|node| node.region.clone());
     let in_region = |node: &&NodeView| node.is_serving() && Some(&node.region) == region.as_ref();
-    let candidates: Vec<Candidate<'_>> =
-        cluster.nodes.iter().filter(in_region).map(|node| Candidate { id: node.id, zone: &node.zone }).collect();
+    let candidates: Vec<Candidate<'_>> = cluster
+        .nodes
+        .iter()
+        .filter(in_region)
+        .map(|node| Candidate { id: node.id, zone: &node.zone })
+        .collect();
     // A node nobody knows of yet checks for itself.
     let alone = candidates.iter().all(|candidate| candidate.id != cluster.local);
     let mut duties = FxHashMap::default();
@@ -144,4 +154,56 @@ fn duties(config: &ConfigView, cluster: &ClusterView) -> FxHashMap<EndpointId, D
         }
     }
     duties
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_cluster::NodeState;
+    use shoal_model::{NodeId, Revision};
+
+    use super::*;
+
+    fn node(id: u64, region: &str) -> NodeView {
+        NodeView {
+            id: NodeId(id),
+            name: "x".into(),
+            cluster_addr: ([127, 0, 0, 1], 7400).into(),
+            admin_addr: String::new(),
+            region: region.into(),
+            zone: "".into(),
+            state: NodeState::Ready,
+            alive: true,
+            load: 0,
+            active_revision: 0,
+            applied_index: 0,
+            version: "".into(),
+        }
+    }
+
+    /// How many checkers the thirty endpoints have in all.
+    fn checks(nodes: &[NodeView], health: &str) -> usize {
+        let endpoints: Vec<String> = (1..=30).map(|n| format!("\"10.0.0.{n}:80\"")).collect();
+        let text = format!(
+            "listeners: {{ web: {{ address: \":80\", protocol: http }} }}\n\
+             routes: {{ all: {{ upstream: app }} }}\n\
+             upstreams: {{ app: {{ endpoints: [{}]{health} }} }}\n",
+            endpoints.join(", ")
+        );
+        let site = shoal_model::site::read_site("site.yaml", &text).unwrap();
+        let config = ConfigView::compile(Revision(1), &site).unwrap();
+        let view = |local| ClusterView { local, nodes: nodes.to_vec(), ..ClusterView::default() };
+        nodes.iter().map(|node| duties(&config, &view(node.id)).len()).sum()
+    }
+
+    #[test]
+    fn each_endpoint_has_three_checkers_per_region() {
+        let tcp = ", health: { tcp: {} }";
+        let near: Vec<NodeView> = (1..=10).map(|id| node(id, "near")).collect();
+        assert_eq!(checks(&near, tcp), 30 * 3);
+        assert_eq!(checks(&near[..2], tcp), 30 * 2);
+        assert_eq!(checks(&near[..1], tcp), 30);
+        assert_eq!(checks(&near, ""), 0, "no check is asked for");
+        let both: Vec<NodeView> = near.into_iter().chain((11..=15).map(|id| node(id, "far"))).collect();
+        assert_eq!(checks(&both, tcp), 30 * 3 * 2);
+    }
 }

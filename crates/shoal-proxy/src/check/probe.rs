@@ -29,7 +29,11 @@ pub(super) async fn probe(endpoint: &EndpointView, health: &HealthView) -> Obser
             ProbeView::Tcp => Ok(()),
             ProbeView::Http { path, host, status } => {
                 let answered = ask(stream, path, host.as_deref().unwrap_or(&endpoint.text)).await?;
-                let good = if status.is_empty() { (200..400).contains(&answered) } else { status.contains(&answered) };
+                let good = if status.is_empty() {
+                    (200..400).contains(&answered)
+                } else {
+                    status.contains(&answered)
+                };
                 if good { Ok(()) } else { Err(Reason::Status) }
             }
         }

@@ -76,7 +76,8 @@ impl Connection {
             return Some(place);
         }
         let is_ours = |view: &Arc<_>| Arc::ptr_eq(view, &self.settings.view);
-        let same_address = |view: &Arc<shoal_model::view::ListenerView>| view.address == self.listener.shared.address;
+        let same_address =
+            |view: &Arc<shoal_model::view::ListenerView>| view.address == self.listener.shared.address;
         let place = config.listeners.iter().position(is_ours);
         let place = place.or_else(|| config.listeners.iter().position(same_address))?;
         self.place.set(Some((config.revision, place)));
@@ -112,7 +113,8 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer:
                 return;
             };
             let (_, session) = stream.get_ref();
-            let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+            let version =
+                if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
             let certificate = tls.certificates.find(session.server_name());
             serve_version(connection(Some(certificate)), stream, Bytes::new(), version).await;
         }
@@ -192,7 +194,11 @@ where
 }
 
 /// Runs the codec and obeys the orders that the connection is given.
-async fn drive<C>(mut codec: Pin<&mut C>, state: &ConnectionState, finish: impl Fn(Pin<&mut C>)) -> hyper::Result<()>
+async fn drive<C>(
+    mut codec: Pin<&mut C>,
+    state: &ConnectionState,
+    finish: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {

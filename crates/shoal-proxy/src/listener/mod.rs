@@ -96,15 +96,18 @@ pub(crate) fn plan(
     listen_ip: IpAddr,
     workers: usize,
 ) -> Result<ListenerPlan, Vec<BindError>> {
-    let is_wanted = |listener: &&Arc<Listener>| config.listeners.iter().any(|view| view.address == listener.address);
+    let is_wanted =
+        |listener: &&Arc<Listener>| config.listeners.iter().any(|view| view.address == listener.address);
     let (kept, closed): (Vec<_>, Vec<_>) = open.iter().partition(is_wanted);
-    let mut plan = ListenerPlan { open: Vec::new(), keep: Vec::new(), close: closed.into_iter().cloned().collect() };
+    let mut plan =
+        ListenerPlan { open: Vec::new(), keep: Vec::new(), close: closed.into_iter().cloned().collect() };
     let mut errors = Vec::new();
     for view in &config.listeners {
         let result = match kept.iter().find(|listener| listener.address == view.address) {
             Some(listener) => ListenerSettings::new(view, config, listener.bound)
                 .map(|settings| plan.keep.push(((*listener).clone(), settings))),
-            None => open_listener(view, config, &plan.close, listen_ip, workers).map(|opened| plan.open.push(opened)),
+            None => open_listener(view, config, &plan.close, listen_ip, workers)
+                .map(|opened| plan.open.push(opened)),
         };
         errors.extend(result.err());
     }

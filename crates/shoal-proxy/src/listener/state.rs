@@ -161,7 +161,9 @@ impl ConnectionState {
             IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.load(Relaxed)) > GRACE_MS => {
                 return self.give(Order::Abort);
             }
-            IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => self.give(Order::Finish),
+            IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => {
+                self.give(Order::Finish)
+            }
             IDLE if in_phase_ms > ms(limits.keepalive_timeout) => self.give(Order::Finish),
             _ => {}
         }

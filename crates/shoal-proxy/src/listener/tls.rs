@@ -61,7 +61,8 @@ pub(super) fn build(listener: &ListenerView, config: &ConfigView) -> Result<Tls,
     let mut certificates =
         Certificates { keys: Vec::new(), exact: FxHashMap::default(), wildcard: FxHashMap::default() };
     for place in &listener.certificates {
-        let certificate = config.certificates.get(*place).ok_or("it names a certificate that does not exist")?;
+        let certificate =
+            config.certificates.get(*place).ok_or("it names a certificate that does not exist")?;
         load(&mut certificates, certificate, &provider)
             .map_err(|error| format!("certificate {:?}: {error}", certificate.name))?;
     }
@@ -89,10 +90,12 @@ fn load(
     provider: &CryptoProvider,
 ) -> Result<(), String> {
     let facts = inspect_certificate(&certificate.chain_pem, &certificate.key_pem)?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| error.to_string())?;
-    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|error| error.to_string())?;
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?;
+    let key =
+        PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|error| error.to_string())?;
     let key = provider.key_provider.load_private_key(key).map_err(|error| error.to_string())?;
     let place = certificates.keys.len();
     certificates.keys.push(Arc::new(CertifiedKey::new(chain, key)));

@@ -8,8 +8,8 @@ use shoal_policy::gate::RULES;
 
 /// Upper bounds of the duration histogram, µs; one more bucket has no bound.
 pub(super) const BUCKETS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000,
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
 ];
 /// Rules of the gate.
 pub(super) const GATE_RULES: usize = RULES.len();

@@ -95,7 +95,8 @@ fn render_histogram(out: &mut String, metric: &str, labels: &str, cells: &[Arc<T
     let mut total = 0;
     for place in 0..=BUCKETS_US.len() {
         total += sum(cells, |traffic| traffic.buckets[place].read());
-        let bound = BUCKETS_US.get(place).map_or("+Inf".to_owned(), |bound| (*bound as f64 / 1e6).to_string());
+        let bound =
+            BUCKETS_US.get(place).map_or("+Inf".to_owned(), |bound| (*bound as f64 / 1e6).to_string());
         line(out, &format!("{metric}_bucket"), &format!("{labels},le=\"{bound}\""), total);
     }
     let seconds = sum(cells, |traffic| traffic.duration_us.read()) as f64 / 1e6;

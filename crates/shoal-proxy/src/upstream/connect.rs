@@ -32,13 +32,19 @@ pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// A fresh TCP connection to `endpoint`, within the upstream's connect timeout.
-pub(super) async fn open(worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
+pub(super) async fn open(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+) -> Result<TcpStream, Failure> {
     let connecting = async {
         let address = match &endpoint.address {
             EndpointAddress::Socket(address) => *address,
             EndpointAddress::Name { host, port } => {
                 let resolved = worker.upstreams.resolver.resolve(host, *port, worker.clock.now_ms()).await;
-                resolved.map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint")).map_err(|()| refused())?
+                resolved
+                    .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
+                    .map_err(|()| refused())?
             }
         };
         dial(address).await

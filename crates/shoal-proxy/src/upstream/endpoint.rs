@@ -3,15 +3,16 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_model::EndpointId;
 use shoal_model::view::{EndpointAddress, EndpointView};
 use shoal_policy::balance::Ewma;
 use shoal_policy::health::Outcome;
 
+use super::Upstream;
 use super::pool::Idle;
 use super::standing::Standing;
-use super::Upstream;
 
 /// One endpoint as one worker sees it.
 pub(super) struct Endpoint {
@@ -38,6 +39,13 @@ impl Endpoint {
             standing,
         }
     }
+
+    /// Takes in how long a response head took.
+    pub(super) fn record_latency(&self, latency: Duration, now_ms: u64) {
+        let mut average = self.latency.get();
+        average.record(latency.as_micros() as f32, now_ms);
+        self.latency.set(average);
+    }
 }
 
 /// A request that is under way to an endpoint: counted until dropped.
@@ -63,7 +71,8 @@ impl Attempt {
         if outcome == Outcome::Success && standing.is_spotless() {
             return;
         }
-        let ejected = self.upstream.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
+        let ejected =
+            self.upstream.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
         standing.record(outcome, now_ms, &self.upstream.view.passive, ejected, self.upstream.endpoints.len());
     }
 }

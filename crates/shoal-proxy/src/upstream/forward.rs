@@ -10,7 +10,7 @@ use shoal_policy::failure::Failure;
 use shoal_policy::retry::{Next, after_failure, is_replayable};
 
 use super::endpoint::Attempt;
-use super::send::{Source, send};
+use super::send::{Sending, Source};
 use super::{UpstreamBody, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
@@ -29,7 +29,8 @@ pub(crate) async fn forward(
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, &head);
     let copy = is_replayable(&head.method, body.has_bytes()).then(|| worker.upstreams.replays.of(&head));
-    let mut total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
+    let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
+    let mut sending = Sending { worker, route, total, trace };
     let mut request = Request::from_parts(head, body);
     let mut tried: u64 = 0;
     let mut last_failure = Failure::NoEndpoint;
@@ -47,14 +48,14 @@ pub(crate) async fn forward(
         };
         let now_ms = worker.clock.now_ms();
         let Some(attempt) = Attempt::begin(&upstream, place, now_ms) else { return Err(last_failure) };
-        trace.tries += 1;
-        trace.endpoint = Some(attempt.endpoint.text.clone());
-        let failed = match send(worker, route, attempt, request, source, &mut total, trace).await {
+        sending.trace.tries += 1;
+        sending.trace.endpoint = Some(attempt.endpoint.text.clone());
+        let failed = match sending.send(attempt, request, source).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
         last_failure = failed.failure;
-        match after_failure(failed.progress, copy.is_some(), trace.tries) {
+        match after_failure(failed.progress, copy.is_some(), sending.trace.tries) {
             Next::GiveUp => return Err(last_failure),
             Next::FreshConnection => again_at = Some(place),
             Next::AnotherEndpoint => tried |= 1_u64.checked_shl(place as u32).unwrap_or(0),
@@ -64,7 +65,7 @@ pub(crate) async fn forward(
         }
         upstream.traffic.retries.add(1);
         request = match (failed.request, &copy) {
-            (Some(request), _) => request,
+            (Some(request), _) => *request,
             (None, Some(copy)) => copy.request(),
             (None, None) => return Err(last_failure),
         };

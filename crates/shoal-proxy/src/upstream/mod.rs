@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use connect::dial;
 pub(crate) use forward::forward;
-pub(crate) use resolve::{ResolveError, is_allowed};
+pub(crate) use resolve::is_allowed;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
 pub(crate) use upgrade::forward_upgrade;
@@ -91,7 +91,8 @@ impl Upstreams {
             priority: endpoint.priority,
             ..Slot::default()
         };
-        let budget = before.map_or_else(|| RetryBudget::new(worker.clock.now_ms()), |before| *before.budget.borrow());
+        let budget =
+            before.map_or_else(|| RetryBudget::new(worker.clock.now_ms()), |before| *before.budget.borrow());
         Upstream {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
             slots: RefCell::new(view.endpoints.iter().map(slot).collect()),

@@ -13,7 +13,7 @@ const MAX_NAMES: usize = 4096;
 
 /// A name does not lead anywhere.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ResolveError {
+pub(super) enum ResolveError {
     #[error("looking up {name:?}: {error}")]
     Lookup { name: String, error: io::Error },
     #[error("{name:?} has no address that a name may lead to")]
@@ -35,7 +35,12 @@ struct Known {
 
 impl Resolver {
     /// An address of `host`; several take turns.
-    pub(super) async fn resolve(&self, host: &str, port: u16, now_ms: u64) -> Result<SocketAddr, ResolveError> {
+    pub(super) async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        now_ms: u64,
+    ) -> Result<SocketAddr, ResolveError> {
         if let Some(address) = self.recall(host, Some(now_ms)) {
             return Ok(SocketAddr::new(address, port));
         }
@@ -52,7 +57,8 @@ impl Resolver {
                 return Ok(SocketAddr::new(address, port));
             }
         }
-        let address = self.recall(host, None).ok_or_else(|| ResolveError::Nowhere { name: host.to_owned() })?;
+        let address =
+            self.recall(host, None).ok_or_else(|| ResolveError::Nowhere { name: host.to_owned() })?;
         Ok(SocketAddr::new(address, port))
     }
 
@@ -71,7 +77,8 @@ impl Resolver {
 async fn lookup(host: &str, port: u16) -> Result<Vec<IpAddr>, ResolveError> {
     let found = tokio::net::lookup_host((host, port)).await;
     let found = found.map_err(|error| ResolveError::Lookup { name: host.to_owned(), error })?;
-    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).filter(|ip| is_allowed(host, *ip)).collect();
+    let mut addresses: Vec<IpAddr> =
+        found.map(|address| address.ip()).filter(|ip| is_allowed(host, *ip)).collect();
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() { Err(ResolveError::Nowhere { name: host.to_owned() }) } else { Ok(addresses) }

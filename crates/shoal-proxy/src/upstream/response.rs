@@ -62,7 +62,12 @@ pub(crate) struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, idle_timeout: Duration, total: Option<Deadline>) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        idle_timeout: Duration,
+        total: Option<Deadline>,
+    ) -> Self {
         Self { incoming, lease: Some(lease), idle_timeout, idle: None, total }
     }
 
@@ -80,8 +85,11 @@ impl UpstreamBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                let by_downstream = self.lease.as_ref().and_then(|lease| lease.request_body.as_ref()?.failure.get());
-                Poll::Ready(Some(Err(self.break_off(by_downstream.unwrap_or_else(|| blame_upstream(&error))))))
+                let by_downstream =
+                    self.lease.as_ref().and_then(|lease| lease.request_body.as_ref()?.failure.get());
+                Poll::Ready(Some(
+                    Err(self.break_off(by_downstream.unwrap_or_else(|| blame_upstream(&error)))),
+                ))
             }
             Poll::Ready(None) => {
                 self.end();

@@ -18,6 +18,7 @@ use shoal_policy::retry::Progress;
 
 use super::connect;
 use super::endpoint::Attempt;
+use super::pool::Link;
 use super::response::{Lease, UpstreamBody, blame_upstream};
 use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
@@ -29,7 +30,17 @@ pub(super) struct FailedTry {
     pub(super) failure: Failure,
     pub(super) progress: Progress,
     /// The request, if it came back whole.
-    pub(super) request: Option<Request<RequestBody>>,
+    pub(super) request: Option<Box<Request<RequestBody>>>,
+}
+
+impl FailedTry {
+    fn lost(failure: Failure, progress: Progress) -> Self {
+        Self { failure, progress, request: None }
+    }
+
+    fn given_back(failure: Failure, progress: Progress, request: Request<RequestBody>) -> Self {
+        Self { failure, progress, request: Some(Box::new(request)) }
+    }
 }
 
 /// Where the connection of a try comes from.
@@ -39,72 +50,97 @@ pub(super) enum Source {
     Fresh,
 }
 
-/// Sends `request` to the endpoint of `attempt` and waits for the response head.
-pub(super) async fn send(
-    worker: &Rc<Worker>,
-    route: &Arc<RouteView>,
-    mut attempt: Attempt,
-    request: Request<RequestBody>,
-    source: Source,
-    total: &mut Option<Deadline>,
-    trace: &mut Trace,
-) -> Result<Response<UpstreamBody>, FailedTry> {
-    let (upstream, endpoint) = (attempt.upstream.clone(), attempt.endpoint.clone());
-    let now_ms = worker.clock.now_ms();
-    let pooled = if source == Source::PoolFirst { endpoint.idle.take(now_ms, &upstream.view) } else { None };
-    let mut link = match pooled {
-        Some(link) => link,
-        None => {
-            let began = Instant::now();
-            let opened = connect::open_link(worker, &upstream, &endpoint).await;
-            trace.connect += began.elapsed();
-            match opened {
-                Ok(link) => link,
-                Err(failure) => {
-                    attempt.report(Outcome::GatewayError, worker.clock.now_ms());
-                    return Err(FailedTry { failure, progress: Progress::NotConnected, request: Some(request) });
+/// What all tries of a request share.
+pub(super) struct Sending<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) route: &'a Arc<RouteView>,
+    /// Of the whole exchange; it goes on with the response body.
+    pub(super) total: Option<Deadline>,
+    pub(super) trace: &'a mut Trace,
+}
+
+impl Sending<'_> {
+    /// Sends `request` to the endpoint of `attempt` and waits for the response head.
+    pub(super) async fn send(
+        &mut self,
+        mut attempt: Attempt,
+        request: Request<RequestBody>,
+        source: Source,
+    ) -> Result<Response<UpstreamBody>, FailedTry> {
+        let worker = self.worker;
+        let mut link = match self.borrow_link(&attempt, source).await {
+            Ok(link) => link,
+            Err(failure) => {
+                attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                return Err(FailedTry::given_back(failure, Progress::NotConnected, request));
+            }
+        };
+        let sent_on = if link.served > 0 { Progress::SentOnReused } else { Progress::SentOnFresh };
+        link.served += 1;
+        let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
+        let request_body = request.body().progress();
+        let sent = link.sender.try_send_request(request);
+        let outcome = within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await;
+        let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
+        let failed = match outcome {
+            Some(Ok(response)) => {
+                if let Some(began) = measured {
+                    attempt.endpoint.record_latency(began.elapsed(), worker.clock.now_ms());
                 }
+                return self.accept(response, Lease { worker: worker.clone(), link, attempt, request_body });
             }
-        }
-    };
-    let progress = if link.served > 0 { Progress::SentOnReused } else { Progress::SentOnFresh };
-    link.served += 1;
-    let measured = (upstream.view.balance == Balance::P2cEwma).then(Instant::now);
-    let request_body = request.body().progress();
-    let sent = link.sender.try_send_request(request);
-    let outcome = within(worker, route, request_body.as_deref(), total.as_ref(), sent).await;
-    let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
-    let now_ms = worker.clock.now_ms();
-    let failed = match outcome {
-        Some(Ok(response)) => {
-            if let Some(began) = measured {
-                let mut latency = endpoint.latency.get();
-                latency.record(began.elapsed().as_micros() as f32, now_ms);
-                endpoint.latency.set(latency);
-            }
-            return accept(response, Lease { worker: worker.clone(), link, attempt, request_body }, route, total);
-        }
-        Some(Err(mut error)) => match (error.take_message(), by_downstream) {
-            (_, Some(failure)) => FailedTry { failure, progress: Progress::Answered, request: None },
-            (Some(request), None) => {
-                let failure = Failure::UpstreamReset;
-                FailedTry { failure, progress: Progress::NotStarted, request: Some(request) }
-            }
-            (None, None) => match blame_upstream(error.error()) {
-                Failure::UpstreamReset => FailedTry { failure: Failure::UpstreamReset, progress, request: None },
-                failure => FailedTry { failure, progress: Progress::Answered, request: None },
+            Some(Err(mut error)) => match (by_downstream, error.take_message()) {
+                (Some(failure), _) => FailedTry::lost(failure, Progress::Answered),
+                (None, Some(request)) => {
+                    FailedTry::given_back(Failure::UpstreamReset, Progress::NotStarted, request)
+                }
+                (None, None) => match blame_upstream(error.error()) {
+                    Failure::UpstreamReset => FailedTry::lost(Failure::UpstreamReset, sent_on),
+                    failure => FailedTry::lost(failure, Progress::Answered),
+                },
             },
-        },
-        None => {
-            FailedTry { failure: Failure::UpstreamResponseTimeout, progress: Progress::Answered, request: None }
+            None => {
+                FailedTry::lost(by_downstream.unwrap_or(Failure::UpstreamResponseTimeout), Progress::Answered)
+            }
+        };
+        // A connection that went stale in the pool says nothing of the endpoint's health.
+        let stale = matches!(failed.progress, Progress::NotStarted | Progress::SentOnReused);
+        if failed.failure.side() == Side::Upstream && !stale {
+            attempt.report(Outcome::GatewayError, worker.clock.now_ms());
         }
-    };
-    // A connection that went stale in the pool says nothing of the endpoint's health.
-    if failed.failure.side() == Side::Upstream && !matches!(failed.progress, Progress::NotStarted | Progress::SentOnReused)
-    {
-        attempt.report(Outcome::GatewayError, now_ms);
+        Err(failed)
     }
-    Err(failed)
+
+    async fn borrow_link(&mut self, attempt: &Attempt, source: Source) -> Result<Link, Failure> {
+        let (upstream, endpoint) = (&attempt.upstream, &attempt.endpoint);
+        if source == Source::PoolFirst
+            && let Some(link) = endpoint.idle.take(self.worker.clock.now_ms(), &upstream.view)
+        {
+            return Ok(link);
+        }
+        let began = Instant::now();
+        let opened = connect::open_link(self.worker, upstream, endpoint).await;
+        self.trace.connect += began.elapsed();
+        opened
+    }
+
+    /// Checks the response head. What is not plain HTTP ends with the connection.
+    fn accept(
+        &mut self,
+        response: Response<Incoming>,
+        mut lease: Lease,
+    ) -> Result<Response<UpstreamBody>, FailedTry> {
+        let now_ms = lease.worker.clock.now_ms();
+        let (mut head, incoming) = response.into_parts();
+        if let Err(failure) = prepare_response(&mut head, self.route.trailers) {
+            lease.attempt.report(Outcome::GatewayError, now_ms);
+            return Err(FailedTry::lost(failure, Progress::Answered));
+        }
+        let is_gateway_error = matches!(head.status.as_u16(), 502..=504);
+        lease.attempt.report(if is_gateway_error { Outcome::GatewayError } else { Outcome::Success }, now_ms);
+        let body = UpstreamBody::new(incoming, lease, self.route.idle_timeout, self.total.take());
+        Ok(Response::from_parts(head, body))
+    }
 }
 
 /// Waits for the response head; `None` = it took too long. While the request body still moves the clock starts anew.
@@ -137,22 +173,4 @@ async fn within<T>(
         }
     })
     .await
-}
-
-/// Checks the response head. What is not plain HTTP ends with the connection.
-fn accept(
-    response: Response<Incoming>,
-    mut lease: Lease,
-    route: &RouteView,
-    total: &mut Option<Deadline>,
-) -> Result<Response<UpstreamBody>, FailedTry> {
-    let now_ms = lease.worker.clock.now_ms();
-    let (mut head, incoming) = response.into_parts();
-    if let Err(failure) = prepare_response(&mut head, route.trailers) {
-        lease.attempt.report(Outcome::GatewayError, now_ms);
-        return Err(FailedTry { failure, progress: Progress::Answered, request: None });
-    }
-    let is_gateway_error = matches!(head.status.as_u16(), 502..=504);
-    lease.attempt.report(if is_gateway_error { Outcome::GatewayError } else { Outcome::Success }, now_ms);
-    Ok(Response::from_parts(head, UpstreamBody::new(incoming, lease, route.idle_timeout, total.take())))
 }

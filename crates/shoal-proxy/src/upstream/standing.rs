@@ -101,7 +101,14 @@ impl Standing {
         self.ejection().abandon_trial(last_ms);
     }
 
-    pub(super) fn record(&self, outcome: Outcome, now_ms: u64, rule: &PassiveView, ejected: usize, total: usize) {
+    pub(super) fn record(
+        &self,
+        outcome: Outcome,
+        now_ms: u64,
+        rule: &PassiveView,
+        ejected: usize,
+        total: usize,
+    ) {
         self.last_ms.fetch_max(now_ms, Relaxed);
         let spare = may_eject(ejected, total, rule.max_ejected_percent);
         let mut ejection = self.ejection();

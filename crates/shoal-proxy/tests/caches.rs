@@ -1,0 +1,54 @@
+//! Routes with a cache: the origin is asked once, and what passes by the cache says so.
+
+mod support;
+
+use support::{Origin, Seen, Stage, and_close, site};
+
+fn cacheable(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn the_origin_is_asked_once() {
+    let origin = Origin::start(|seen: Seen| cacheable(&seen.number.to_string())).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let mut downstream = stage.connect().await;
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        downstream.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.text().as_str(), answer.complete), (200, "0", true));
+        assert!(answer.field("via").is_some() && answer.field("x-request-id").is_some());
+        statuses.push(answer.field("cache-status").unwrap().to_owned());
+    }
+    assert!(statuses[0].starts_with("one; fwd="), "{statuses:?}");
+    assert!(statuses[4].starts_with("one; hit"), "{statuses:?}");
+    assert_eq!(origin.requests(), 1);
+}
+
+#[tokio::test]
+async fn writes_pass_by_and_invalidate() {
+    let origin = Origin::start(|seen: Seen| cacheable(&seen.number.to_string())).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(stage.ask(get).await.text(), "0");
+    assert_eq!(stage.ask(get).await.text(), "0");
+    let post = stage.ask("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
+    assert_eq!((post.text().as_str(), post.field("cache-status")), ("1", Some("one; fwd=method")));
+    assert_eq!(stage.ask(get).await.text(), "2", "what the POST changed is fetched anew");
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_neither_whole_nor_kept() {
+    let origin = Origin::start(|seen: Seen| match seen.number {
+        0 => and_close("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 9\r\n\r\nhalf"),
+        _ => cacheable("all of it").as_str().into(),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let first = stage.ask(get).await;
+    assert!(!(first.status == 200 && first.complete), "{first:?}");
+    let second = stage.ask(get).await;
+    assert_eq!((second.status, second.text().as_str(), second.complete), (200, "all of it", true));
+}

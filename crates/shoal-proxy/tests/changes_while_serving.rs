@@ -1,0 +1,132 @@
+//! Listeners, certificates and routes change, and the proxy drains, without a request that fails.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Origin, Seen, Stage, ok, site, wait_until};
+use tokio::sync::Semaphore;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn two_listeners(endpoint: std::net::SocketAddr, second: &str) -> String {
+    site(&[endpoint], "", "").replace("routes:", &format!("{second}routes:"))
+}
+
+const SECOND: &str = "  more: { address: \"127.0.0.2:1\", protocol: http }\n";
+
+#[tokio::test]
+async fn listeners_open_stay_and_close() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&two_listeners(origin.address, ""));
+    let mut kept = stage.connect().await;
+    kept.send(GET).await;
+    assert_eq!(kept.answer().await.status, 200);
+    let web = stage.address("web");
+
+    stage.proxy.apply(stage.compile(2, &two_listeners(origin.address, SECOND))).unwrap();
+    assert_eq!(stage.address("web"), web, "a listener that stays keeps its socket");
+    let stream = tokio::net::TcpStream::connect(stage.address("more")).await.unwrap();
+    let mut second = support::Downstream::new(stream);
+    second.send(GET).await;
+    assert_eq!(second.answer().await.status, 200);
+
+    stage.proxy.apply(stage.compile(3, &two_listeners(origin.address, ""))).unwrap();
+    assert!(second.is_closed().await, "connections of a listener that is gone end");
+    kept.send(GET).await;
+    assert_eq!(kept.answer().await.status, 200, "those of others go on");
+}
+
+#[tokio::test]
+async fn a_port_of_somebody_else_is_an_error_and_changes_nothing() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let foreign = std::net::TcpListener::bind("127.0.0.3:0").unwrap();
+    let address = foreign.local_addr().unwrap();
+    let more = format!("  more: {{ address: \"{address}\", protocol: http }}\n");
+    let errors = stage.proxy.apply(stage.compile(2, &two_listeners(origin.address, &more))).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].listener, "more");
+    assert!(errors[0].message.contains(&address.to_string()), "{}", errors[0]);
+    assert_eq!(stage.config.load().revision.0, 1);
+    assert_eq!(stage.ask(GET).await.status, 200);
+}
+
+#[tokio::test]
+async fn routes_change_under_load() {
+    let origin = Origin::start(|seen: Seen| ok(seen.path())).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for revision in 2..30 {
+        let text = site(&[origin.address], &format!(", path_prefix: /r{revision}"), "");
+        stage.proxy.apply(stage.compile(revision, &text)).unwrap();
+        downstream.send(format!("GET /r{revision} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(downstream.answer().await.status, 200);
+        downstream.send(format!("GET /r{} HTTP/1.1\r\nHost: a\r\n\r\n", revision - 1)).await;
+        assert_eq!(downstream.answer().await.status, 404);
+    }
+    assert_eq!(origin.connections(), 1, "endpoints that stay keep their connections");
+}
+
+#[tokio::test]
+async fn draining_finishes_what_is_under_way() {
+    static GO: Semaphore = Semaphore::const_new(0);
+    let reached = std::sync::Arc::new(Semaphore::new(0));
+    let signal = reached.clone();
+    let address = support::serve_raw(Default::default(), move |stream, _| {
+        let signal = signal.clone();
+        async move {
+            let mut stream = support::Downstream::new(stream);
+            stream.read_head().await.unwrap();
+            signal.add_permits(1);
+            GO.acquire().await.unwrap().forget();
+            stream.send(ok("late")).await;
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], "", ""));
+    let mut busy = stage.connect().await;
+    busy.send(GET).await;
+    reached.acquire().await.unwrap().forget();
+    let mut idle = stage.connect().await;
+    wait_until("both connections", || stage.proxy.open_connections() == 2).await;
+
+    let proxy = stage.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15)).await });
+    assert!(idle.is_closed().await, "idle connections are closed at once");
+    GO.add_permits(1);
+    let answer = busy.answer().await;
+    assert_eq!((answer.text().as_str(), answer.field("connection")), ("late", Some("close")));
+    assert!(busy.is_closed().await);
+    assert_eq!(drained.await.unwrap(), 0);
+    assert!(tokio::net::TcpStream::connect(stage.address("web")).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn connections_end_politely_after_enough_requests() {
+    let origin = Origin::start(|_| ok("")).await;
+    let text = site(&[origin.address], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_requests_per_connection: 3 } }");
+    let stage = Stage::start(&text);
+    let mut downstream = stage.connect().await;
+    for expected in [None, None, Some("close")] {
+        downstream.send(GET).await;
+        assert_eq!(downstream.answer().await.field("connection"), expected);
+    }
+    assert!(downstream.is_closed().await);
+}
+
+#[tokio::test]
+async fn too_many_connections_are_turned_away() {
+    let origin = Origin::start(|_| ok("")).await;
+    let text = site(&[origin.address], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_connections: 1 } }");
+    let stage = Stage::start(&text);
+    let mut first = stage.connect().await;
+    first.send(GET).await;
+    assert_eq!(first.answer().await.status, 200);
+    assert!(stage.connect().await.is_closed().await);
+    drop(first);
+    wait_until("the place to be free", || stage.proxy.open_connections() == 0).await;
+    assert_eq!(stage.ask(GET).await.status, 200);
+}

@@ -1,0 +1,183 @@
+//! Requests and responses reach the other side whole, and nothing of one hop leaks into the next.
+
+mod support;
+
+use support::{Origin, Seen, Stage, ok, site};
+
+#[tokio::test]
+async fn connections_are_kept_on_both_sides() {
+    let origin = Origin::start(|seen: Seen| ok(&format!("{} on {}", seen.path(), seen.connection))).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for n in 0..20 {
+        downstream.send(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.text()), (200, format!("/{n} on 0")));
+    }
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(stage.metric("shoal_route_requests_total{route=\"all\",code_class=\"2xx\"}"), 20);
+    assert_eq!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}"), 0);
+}
+
+#[tokio::test]
+async fn fields_of_this_hop_stay_here() {
+    let origin = Origin::start(|seen: Seen| {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: x-hop\r\nx-hop: 1\r\nkeep-alive: 5\r\nx-end: 1";
+        format!("{answer}\r\nx-seen: {}\r\n\r\n", seen.head.replace("\r\n", "|"))
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let answer = stage
+        .ask("GET /a/../b?q=1 HTTP/1.1\r\nHost: Shop.Example\r\nConnection: x-mine\r\nX-Mine: 1\r\nX-Kept: 1\r\nX-Forwarded-For: 6.6.6.6\r\nTE: trailers\r\n\r\n")
+        .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("x-end"), Some("1"));
+    assert!(answer.field("via").unwrap().contains("shoal-one"));
+    assert_eq!(answer.field("x-hop"), None);
+    assert_eq!(answer.field("keep-alive"), None);
+    assert!(answer.field("date").is_some());
+    let seen = answer.field("x-seen").unwrap().replace('|', "\r\n");
+    assert!(seen.starts_with("GET /b?q=1 HTTP/1.1\r\n"), "{seen}");
+    let forwarded = |name| support::field(&seen, name);
+    assert_eq!(forwarded("host"), Some("shop.example"));
+    assert_eq!(forwarded("x-kept"), Some("1"));
+    assert_eq!(forwarded("x-mine"), None);
+    assert_eq!(forwarded("te"), None);
+    assert_eq!(forwarded("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(forwarded("x-forwarded-proto"), Some("http"));
+    assert_eq!(forwarded("x-request-id"), answer.field("x-request-id"));
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let origin = Origin::start(|seen: Seen| {
+        let body = String::from_utf8(seen.body).unwrap();
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        )
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let body = "0123456789abcdef".repeat(256 << 10);
+    let sized = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    for request in [sized, chunked] {
+        let downstream = tokio::net::TcpStream::connect(stage.address("web")).await.unwrap();
+        let (read, mut write) = downstream.into_split();
+        let sender = tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            write.write_all(request.as_bytes()).await.unwrap();
+            write
+        });
+        let mut downstream = support::Downstream::new(tokio::io::join(read, tokio::io::sink()));
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.body.len(), answer.complete), (200, body.len(), true));
+        assert!(answer.body == body.as_bytes());
+        drop(sender.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_get_keeps_its_chunked_body() {
+    let origin = Origin::start(|seen: Seen| ok(&String::from_utf8(seen.body).unwrap())).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let answer = stage
+        .ask("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        .await;
+    assert_eq!(answer.text(), "abc");
+}
+
+#[tokio::test]
+async fn trailers_pass_where_the_route_says_so() {
+    let origin = Origin::start(|seen: Seen| {
+        let upward = seen.trailers.replace("\r\n", "|");
+        format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\nx-upward: {upward}\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n"
+        )
+    })
+    .await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nTrailer: x-up\r\n\r\n2\r\nyo\r\n0\r\nx-up: 9\r\n\r\n";
+    for (route, upward, downward) in
+        [("", Some(""), ""), (", trailers: true", Some("x-up: 9|"), "x-sum: 7\r\n")]
+    {
+        let stage = Stage::start(&site(&[origin.address], route, ""));
+        let answer = stage.ask(request).await;
+        assert_eq!((answer.text().as_str(), answer.complete), ("hi", true));
+        assert_eq!(answer.field("x-upward"), upward, "{route}");
+        assert_eq!(answer.trailers, downward, "{route}");
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_have_none() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/none" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+        "/same" => "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n".to_owned(),
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n".to_owned(),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let head = downstream.read_head().await.unwrap();
+    assert_eq!(support::field(&head, "content-length"), Some("1234"));
+    for (path, status) in [("/none", 204), ("/same", 304)] {
+        downstream.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(downstream.answer().await.status, status);
+    }
+    assert_eq!(origin.connections(), 1, "answers without a body leave the connection usable");
+}
+
+#[tokio::test]
+async fn continue_is_said_when_the_body_is_wanted() {
+    let origin = Origin::start(|seen: Seen| {
+        assert_eq!(seen.field("expect"), None);
+        ok(&String::from_utf8(seen.body).unwrap())
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
+    assert_eq!(downstream.answer().await.status, 100);
+    downstream.send("ok").await;
+    assert_eq!(downstream.answer().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn old_downstreams_are_served() {
+    let origin = Origin::start(|seen: Seen| {
+        let host = seen.field("host").unwrap().to_owned();
+        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx-host: {host}\r\n\r\n2\r\nhi\r\n0\r\n\r\n")
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("GET / HTTP/1.0\r\n\r\n").await;
+    let answer = downstream.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+    assert_eq!(answer.field("transfer-encoding"), None);
+    assert_eq!(answer.field("x-host"), Some(stage.address("web").to_string().as_str()));
+}
+
+#[tokio::test]
+async fn routes_are_found_and_missed() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], ", hosts: [a.example], path_prefix: /shop", ""));
+    for (request, status) in [
+        ("GET /shop/1 HTTP/1.1\r\nHost: A.example:80\r\n\r\n", 200),
+        ("GET /shopping HTTP/1.1\r\nHost: a.example\r\n\r\n", 404),
+        ("GET /x/%2e%2e/shop HTTP/1.1\r\nHost: a.example\r\n\r\n", 200),
+        ("GET /shop HTTP/1.1\r\nHost: b.example\r\n\r\n", 404),
+    ] {
+        let answer = stage.ask(request).await;
+        assert_eq!(answer.status, status, "{request}");
+        if status == 404 {
+            assert!(answer.text().contains("node_no_route"));
+            assert!(answer.text().contains(answer.field("x-request-id").unwrap()));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Dead, slow, lying and breaking endpoints: what can be repeated is, what cannot is told apart, nothing looks whole
+//! that is not.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shoal_proxy::HealthEvent;
+use support::{Origin, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn a_dead_endpoint_is_passed_over() {
+    let origin = Origin::start(|_| ok("alive")).await;
+    let stage = Stage::start(&site(&[nowhere().await, origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for request in [GET, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"].repeat(10) {
+        downstream.send(request).await;
+        assert_eq!(downstream.answer().await.text(), "alive");
+    }
+    assert_eq!(origin.requests(), 20);
+    assert!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}") >= 1);
+}
+
+#[tokio::test]
+async fn all_endpoints_dead_is_a_502() {
+    let stage = Stage::start(&site(&[nowhere().await, nowhere().await], "", ""));
+    let answer = stage.ask(GET).await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.text().contains("upstream_connect_failed"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_is_ejected_and_told_of() {
+    let (dead, origin) = (nowhere().await, Origin::start(|_| ok("")).await);
+    let mut stage = Stage::start(&site(
+        &[dead, origin.address],
+        "",
+        ", passive: { consecutive_errors: 2, base_ejection: 1h, max_ejection: 1h }",
+    ));
+    for _ in 0..12 {
+        assert_eq!(stage.ask(GET).await.status, 200);
+    }
+    assert!(matches!(stage.events.recv().await, Some(HealthEvent::Ejected { .. })));
+    let endpoint = format!("shoal_endpoint_up{{upstream=\"app\",endpoint=\"{dead}\",source=\"local\"}}");
+    assert_eq!(stage.metric(&endpoint), 0);
+    assert_eq!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}"), 2);
+}
+
+#[tokio::test]
+async fn a_stale_connection_is_replaced_for_what_can_be_repeated() {
+    // Every connection answers once and dies as soon as it sees a second request.
+    let origin = Origin::start(|seen: Seen| match seen.number % 3 {
+        0 | 2 => support::Reply { bytes: ok(&seen.number.to_string()).into_bytes(), close: false },
+        _ => support::Reply { bytes: Vec::new(), close: true },
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send(GET).await;
+    assert_eq!(downstream.answer().await.text(), "0");
+    downstream.send(GET).await;
+    assert_eq!(downstream.answer().await.text(), "2", "sent again on a fresh connection");
+    assert_eq!(origin.connections(), 2);
+
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    downstream.send(GET).await;
+    assert_eq!(downstream.answer().await.status, 200);
+    downstream.send(post).await;
+    let answer = downstream.answer().await;
+    assert_eq!(answer.status, 502, "a POST that was sent is not sent again");
+    assert!(answer.text().contains("upstream_reset"));
+}
+
+#[tokio::test]
+async fn slow_endpoints_are_a_504() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/never" => support::Reply { bytes: Vec::new(), close: false },
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".into(),
+    })
+    .await;
+    let timeouts = ", timeouts: { first_byte: 200ms, idle: 200ms }";
+    let stage = Stage::start(&site(&[origin.address], timeouts, ""));
+    let never = stage.ask("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(never.status, 504);
+    assert!(never.text().contains("upstream_response_timeout"));
+    let half = stage.ask("GET /half HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((half.status, half.text().as_str(), half.complete), (200, "half", false));
+
+    let total = Stage::start(&site(&[origin.address], ", timeouts: { total: 200ms }", ""));
+    assert_eq!(total.ask("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 504);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_http_are_a_502() {
+    let origin = Origin::start(|seen: Seen| {
+        let head = match seen.path() {
+            "/cow" => "HTTP/1.1 200 OK\r\ntransfer-encoding: cow\r\n\r\n",
+            "/both" => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "/lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc",
+            "/switch" => "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
+            "/old" => "hello",
+            "/folded" => "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
+            _ => "HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n",
+        };
+        and_close(head)
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ", passive: { consecutive_errors: 0 }"));
+    for path in ["/cow", "/both", "/lengths", "/switch", "/old", "/folded", "/nul"] {
+        let answer = stage.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(answer.status, 502, "{path}");
+        assert!(answer.text().contains("upstream_protocol"), "{path}: {}", answer.text());
+    }
+    assert_eq!(origin.connections(), origin.requests(), "no such connection is used again");
+}
+
+#[tokio::test]
+async fn a_truncated_body_never_looks_whole() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/sized" => and_close("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
+        "/chunked" => and_close("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n"),
+        _ => and_close("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf"),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ", passive: { consecutive_errors: 0 }"));
+    for path in ["/sized", "/chunked", "/chunk"] {
+        let answer = stage.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!((answer.status, answer.complete), (200, false), "{path}");
+    }
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"upstream_reset\"}"), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_ends_with_the_connection_is_whole() {
+    let origin = Origin::start(|_| and_close("HTTP/1.1 200 OK\r\n\r\nall of it")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let answer = stage.ask(GET).await;
+    assert_eq!((answer.text().as_str(), answer.complete), ("all of it", true));
+    assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn an_early_answer_closes_the_endpoints_connection() {
+    let (closed, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = closed.clone();
+    let address = serve_raw(connections, move |mut stream, _| {
+        let counted = counted.clone();
+        async move {
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            let answer = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbeginning").await;
+    let answer = downstream.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
+    support::wait_until("the end of the connection", || closed.load(Ordering::SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn a_downstream_that_leaves_takes_its_request_along() {
+    let (closed, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = closed.clone();
+    let address = serve_raw(connections.clone(), move |mut stream, _| {
+        let counted = counted.clone();
+        async move {
+            let mut buffer = [0; 4096];
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send(GET).await;
+    support::wait_until("the request", || connections.load(Ordering::SeqCst) == 1).await;
+    drop(downstream);
+    support::wait_until("the end of the connection", || closed.load(Ordering::SeqCst) == 1).await;
+    support::wait_until("the count", || {
+        stage.metric("shoal_failures_total{reason=\"downstream_reset\"}") == 1
+    })
+    .await;
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"upstream_reset\"}"), 0);
+}
+
+#[tokio::test]
+async fn every_balance_spreads_or_sticks() {
+    for (balance, spreads) in
+        [("round_robin", true), ("least_requests", true), ("p2c_ewma", true), ("consistent_hash", false)]
+    {
+        let origins = [Origin::start(|_| ok("")).await, Origin::start(|_| ok("")).await];
+        let addresses = [origins[0].address, origins[1].address];
+        let stage = Stage::start(&site(&addresses, "", &format!(", balance: {balance}")));
+        let mut downstream = stage.connect().await;
+        for _ in 0..100 {
+            downstream.send(GET).await;
+            assert_eq!(downstream.answer().await.status, 200);
+        }
+        let shares = origins.map(|origin| origin.requests());
+        assert_eq!(shares.iter().sum::<usize>(), 100);
+        assert_eq!(shares.iter().all(|share| *share > 0), spreads, "{balance}: {shares:?}");
+    }
+}
