@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, Fill, FillHead, FillReader, FillSource, Joined};
-use crate::lookup::{Choice, Probe, look, may_share};
+use crate::lookup::{Choice, Probe, look, may_share, may_use};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup, OriginBody};
@@ -102,6 +102,9 @@ impl WorkerCache {
                         return self.stream(request, probe, &head, reader, own.is_some());
                     }
                     names = head.selecting.names();
+                }
+                Arrival::Object(object) if own.is_none() && !may_use(probe, &object, now_ms()) => {
+                    return self.direct(probe.why);
                 }
                 Arrival::Object(object) if object.selecting.matches(&request.head.headers) => {
                     return Answer::Response(self.respond_validated(request, probe, &object, own.is_none()));

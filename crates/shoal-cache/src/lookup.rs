@@ -166,3 +166,11 @@ impl Probe {
 pub(crate) fn may_share(probe: &Probe, head: &FillHead) -> bool {
     head.is_shareable && (!probe.signs.is_authorized || head.terms.answers_authorized)
 }
+
+/// An object that the origin was asked about for another request may answer this one too: it is fresh, or it is the one
+/// this request had found, and the origin failed.
+pub(crate) fn may_use(probe: &Probe, object: &Arc<Object>, now_ms: u64) -> bool {
+    let is_known = probe.found.as_ref().is_some_and(|found| Arc::ptr_eq(&found.object, object));
+    is_known
+        || (object.terms.is_fresh(now_ms) && (!probe.signs.is_authorized || object.terms.answers_authorized))
+}

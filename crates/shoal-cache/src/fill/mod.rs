@@ -315,3 +315,61 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    fn begun() -> (Arc<Fill>, FillReader) {
+        let fill = Arc::new(Fill::new(ObjectKey(1), "http://a.org/", 0));
+        let reader = fill.reader().unwrap();
+        (fill, reader)
+    }
+
+    /// `None` = it waits.
+    fn push(fill: &Fill) -> Option<bool> {
+        let piece = Bytes::from(vec![0; WINDOW_BYTES as usize / 2]);
+        match pin!(fill.push(piece)).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(goes_on) => Some(goes_on),
+            Poll::Pending => None,
+        }
+    }
+
+    fn read(reader: &FillReader, pieces: usize) {
+        for _ in 0..pieces {
+            assert!(reader.poll_chunk(&Context::from_waker(Waker::noop())).is_ready());
+        }
+    }
+
+    #[test]
+    fn a_pipe_waits_for_its_slowest_reader_and_ends_without_readers() {
+        let (fill, slow) = begun();
+        let fast = fill.reader().unwrap();
+        assert_eq!([push(&fill), push(&fill)], [Some(true), Some(true)]);
+        assert!(fill.pieces().is_some() && fill.is_joinable());
+        assert_eq!(push(&fill), None, "the window is full");
+        assert!(fill.pieces().is_none() && !fill.is_joinable(), "it will not be stored");
+        read(&fast, 3);
+        assert_eq!(push(&fill), None, "the slow one has read nothing");
+        read(&fast, 1);
+        drop(slow);
+        assert_eq!(push(&fill), Some(true));
+        drop(fast);
+        assert_eq!(push(&fill), Some(false));
+    }
+
+    #[test]
+    fn a_fill_that_nobody_works_on_ends_in_an_error() {
+        let (fill, reader) = begun();
+        let context = Context::from_waker(Waker::noop());
+        assert!(reader.poll_chunk(&context).is_pending());
+        fill.abandon();
+        let Poll::Ready(Some(Err(failure))) = reader.poll_chunk(&context) else {
+            panic!("it hangs, or ends well")
+        };
+        assert_eq!(failure, Failure::Internal);
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
@@ -21,10 +21,9 @@ use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, Fill, FillHead, FillReader, Joined};
-use crate::lookup::{Probe, Signs, look, may_share, wishes};
+use crate::lookup::{Probe, Signs, look, may_share, may_use, wishes};
 use crate::node::Cache;
 use crate::object::Object;
-use crate::respond::CACHE_STATUS;
 use crate::task::{Asker, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
@@ -126,15 +125,18 @@ impl PeerRequest {
             };
             let is_creator = own.is_some();
             match reader.arrival().await {
-                // What only the first request may see does not travel: the ingress asks for itself.
+                // What only the first request may see does not travel: the ingress asks the origin for itself.
                 Arrival::Head(head) if head.own_fields.is_some() && is_creator => {
-                    return bare(AnswerKind::Direct);
+                    return bare(AnswerKind::Miss);
                 }
                 Arrival::Head(head) if is_creator || may_share(probe, &head) => {
                     if is_creator || head.selecting.matches(&self.head.headers) {
                         return filling(cache, probe, &head, reader, !is_creator);
                     }
                     names = head.selecting.names();
+                }
+                Arrival::Object(object) if !is_creator && !may_use(probe, &object, now_ms()) => {
+                    return bare(AnswerKind::Direct);
                 }
                 Arrival::Object(object) if object.selecting.matches(&self.head.headers) => {
                     return validated(cache, probe, &object);
@@ -267,6 +269,5 @@ fn failed(failure: Failure) -> Response<CacheBody> {
 pub(super) fn refuse(status: StatusCode) -> Response<CacheBody> {
     let mut response = Response::new(CacheBody::empty());
     *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_STATUS.clone(), HeaderValue::from_static("shoal; fwd=bypass"));
     response
 }

@@ -1,0 +1,175 @@
+//! The owners' half of a fill: objects that another node holds, or fetches for us.
+
+use shoal_model::NodeId;
+use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::vary::{Selecting, Vary};
+
+use super::{Step, after, content_length, is_same_version};
+use crate::clock::now_ms;
+use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
+use crate::peer::client::{Hop, PeerAnswer, PeerObject, PeerQuestion};
+use crate::task::{Asker, FillTask};
+use crate::worker::WorkerCache;
+
+impl WorkerCache {
+    /// Asks the primary, then the second owner in its place.
+    pub(super) async fn fill_from_owners(&self, task: &mut FillTask, owners: Owners) -> Step {
+        let local = self.cache.settings.node;
+        let second = owners.secondary.filter(|second| *second != local);
+        let sources = [(owners.primary, Hop::Fill), (second, Hop::FillForPrimary)];
+        for (n, (owner, hop)) in sources.iter().enumerate() {
+            let Some(owner) = owner else { continue };
+            let hop = if task.is_peek { Hop::Peek } else { *hop };
+            let spare = sources[n + 1..].iter().find_map(|(owner, _)| *owner);
+            if self.fill_from_peer(task, *owner, hop, spare).await == Step::Done {
+                return Step::Done;
+            }
+        }
+        Step::Next
+    }
+
+    /// While owners are changing, what this node lacks may lie with the other one.
+    pub(super) async fn peek_at_other_owner(&self, task: &mut FillTask, owners: Owners) -> Step {
+        let other = owners.other_than(self.cache.settings.node);
+        let Some(other) = other.filter(|other| task.asker != Asker::Peer(*other)) else { return Step::Next };
+        if task.found.is_some() || !self.cache.placement.is_settling(now_ms()) {
+            return Step::Next;
+        }
+        self.fill_from_peer(task, other, Hop::Peek, None).await
+    }
+
+    async fn fill_from_peer(
+        &self,
+        task: &mut FillTask,
+        peer: NodeId,
+        hop: Hop,
+        spare: Option<NodeId>,
+    ) -> Step {
+        match self.ask_peer(task, peer, hop).await {
+            PeerAnswer::Object(object) => self.take_from_peer(task, *object, spare).await,
+            PeerAnswer::Own(response) => {
+                self.hand_over(task, response, true);
+                Step::Done
+            }
+            PeerAnswer::Direct => {
+                self.cache.uncacheable.insert(task.fill().key, ());
+                task.fill().release();
+                Step::Done
+            }
+            PeerAnswer::Miss => Step::Next,
+            PeerAnswer::Failed(failure) => {
+                self.fail_or_serve_stale(task, failure);
+                Step::Done
+            }
+            PeerAnswer::Unreachable => {
+                self.cells.peer_errors.count();
+                Step::Next
+            }
+        }
+    }
+
+    async fn ask_peer(&self, task: &FillTask, peer: NodeId, hop: Hop) -> PeerAnswer {
+        let question = PeerQuestion {
+            head: &task.head,
+            text: &task.fill().text,
+            route: &task.route.name,
+            min_seq: self.cache.purges.newest(),
+            placement_id: self.cache.placement.id(),
+            hop,
+            patience: task.route.first_byte_timeout,
+        };
+        self.peers.ask(peer, &question).await
+    }
+
+    async fn take_from_peer(&self, task: &FillTask, object: PeerObject, spare: Option<NodeId>) -> Step {
+        let fill = task.fill();
+        let meta = &object.meta;
+        let (fill_seq, checked_seq) = (meta.fill_seq, meta.checked_seq);
+        let subject = Subject { key: fill.key, text: &fill.text, tags: &meta.tags, fill_seq, checked_seq };
+        if self.cache.purges.check_subject(&subject) != Some(Freshened::Untouched) {
+            return Step::Next;
+        }
+        let Vary::Fields(names) = Vary::read(object.response.headers()) else { return Step::Next };
+        let is_owner = self.cache.placement.owners(fill.key).includes(self.cache.settings.node);
+        let fields = stored_fields(object.response.headers(), &[]);
+        let head = FillHead {
+            status: object.response.status(),
+            length: content_length(&fields),
+            fields,
+            own_fields: None,
+            terms: meta.terms,
+            selecting: Selecting::of(&names, &task.head.headers),
+            tags: meta.tags.clone(),
+            fill_seq,
+            checked_seq,
+            is_shareable: !meta.terms.always_validate,
+            is_stored: is_owner,
+            source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
+        };
+        if object.is_hit {
+            self.cells.peer_hits.count();
+        }
+        let keep_bytes = if is_owner { task.most_bytes() } else { WINDOW_BYTES };
+        let head = fill.begin(head, keep_bytes);
+        if self.stream_from_peer(task, &head, object, spare).await {
+            self.finish(task, &head, self.cache.placement.id());
+        }
+        Step::Done
+    }
+
+    /// Reads the body to its end. If the peer breaks off, another owner goes on where it stopped, provided that a strong
+    /// tag says that its bytes are the same; two versions are never spliced.
+    async fn stream_from_peer(
+        &self,
+        task: &FillTask,
+        head: &FillHead,
+        mut object: PeerObject,
+        mut spare: Option<NodeId>,
+    ) -> bool {
+        let fill = task.fill();
+        let mut skip = 0;
+        loop {
+            match object.piece().await {
+                Some(Ok(piece)) => {
+                    let piece = after(piece, &mut skip);
+                    if !piece.is_empty() && !fill.push(piece).await {
+                        return false;
+                    }
+                }
+                None => {
+                    object.finish();
+                    return self.check_length(task, head);
+                }
+                Some(Err(_)) => {
+                    self.cells.peer_errors.count();
+                    skip = fill.received_bytes();
+                    match self.continuation(task, head, spare.take()).await {
+                        Some(next) => object = *next,
+                        None => return self.continue_from_origin(task, head, skip).await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same version of the object from another owner.
+    async fn continuation(
+        &self,
+        task: &FillTask,
+        head: &FillHead,
+        next: Option<NodeId>,
+    ) -> Option<Box<PeerObject>> {
+        match self.ask_peer(task, next?, Hop::FillForPrimary).await {
+            PeerAnswer::Object(other) if is_same_version(head, &other.response) => Some(other),
+            PeerAnswer::Object(_)
+            | PeerAnswer::Own(_)
+            | PeerAnswer::Direct
+            | PeerAnswer::Miss
+            | PeerAnswer::Failed(_)
+            | PeerAnswer::Unreachable => None,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Working on a fill: ask the owners, or the origin, and pass on what comes.
+
+mod from_origin;
+mod from_owners;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, ETAG};
+use http::{HeaderMap, Response};
+use shoal_policy::cache::reuse::{Trouble, may_serve_on_error};
+use shoal_policy::cache::validation::is_strong;
+use shoal_policy::failure::Failure;
+
+use crate::clock::now_ms;
+use crate::fill::FillHead;
+use crate::lookup::Found;
+use crate::object::{Object, compact};
+use crate::seam::OriginBody;
+use crate::task::{Asker, FillTask};
+use crate::worker::WorkerCache;
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Done,
+    /// Try the next source.
+    Next,
+}
+
+impl WorkerCache {
+    /// Works on a fill until it has ended.
+    pub(crate) async fn fill(self: Rc<Self>, mut task: FillTask) {
+        let local = self.cache.settings.node;
+        let owners = self.cache.placement.owners(task.fill().key);
+        let step = match task.asker {
+            Asker::Downstream if owners.primary != Some(local) => {
+                self.fill_from_owners(&mut task, owners).await
+            }
+            Asker::Downstream | Asker::Peer(_) => self.peek_at_other_owner(&mut task, owners).await,
+        };
+        match step {
+            Step::Done => {}
+            Step::Next if task.is_peek => task.fill().release(),
+            Step::Next => self.fill_from_origin(&mut task, owners).await,
+        }
+    }
+
+    /// A body that is shorter or longer than announced is broken, however politely it ended.
+    fn check_length(&self, task: &FillTask, head: &FillHead) -> bool {
+        let is_whole = head.length.is_none_or(|length| length == task.fill().received_bytes());
+        if !is_whole {
+            task.fill().fail(Failure::UpstreamProtocol);
+        }
+        is_whole
+    }
+
+    /// The body is whole: store it first, so that no request falls between the fill and the store.
+    fn finish(&self, task: &FillTask, head: &FillHead, copied_under: u64) {
+        let fill = task.fill();
+        match fill.pieces() {
+            Some(pieces) if head.is_stored => {
+                self.cache.keep(object(task, head, &pieces, copied_under), fill)
+            }
+            Some(_) => {}
+            // It outgrew the limit without having said so: next time nobody waits for it.
+            None if head.is_stored => self.cache.uncacheable.insert(fill.key, ()),
+            None => {}
+        }
+        fill.complete();
+    }
+
+    /// The response is for the request that began the fill alone; everybody else goes on his own, all at once.
+    fn hand_over(&self, task: &mut FillTask, response: Response<OriginBody>, is_lasting: bool) {
+        // An error says nothing about the next response.
+        let is_lasting = is_lasting && response.status().as_u16() < 400;
+        let fill = task.fill().clone();
+        let across_nodes = task.asker != Asker::Downstream
+            || self.cache.placement.owners(fill.key).primary != Some(self.cache.settings.node);
+        // A lone request lost nothing by waiting; a crowd, or one that took a detour, would lose it again.
+        if is_lasting && (fill.was_joined() || across_nodes) {
+            self.cache.uncacheable.insert(fill.key, ());
+        }
+        if let Some(own) = task.own.take() {
+            // It may have gone away meanwhile.
+            let _ = own.send(response);
+        }
+        fill.release();
+    }
+
+    fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
+        match &task.found {
+            Some(found) if self.may_serve(task, found, Trouble::Failure(failure)) => {
+                self.cells.stale.count();
+                task.fill().resolve(found.object.clone());
+            }
+            Some(_) | None => task.fill().fail(failure),
+        }
+    }
+
+    fn may_serve(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
+        let most = task.rule.max_stale_on_disconnect;
+        // It may have been purged while the origin was asked.
+        self.cache
+            .purges
+            .check(&found.object)
+            .is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))
+    }
+}
+
+fn object(task: &FillTask, head: &FillHead, pieces: &[Bytes], copied_under: u64) -> Arc<Object> {
+    let fill = task.fill();
+    Object {
+        key: fill.key,
+        text: fill.text.clone(),
+        selecting: head.selecting.clone(),
+        status: head.status,
+        fields: head.fields.clone(),
+        terms: head.terms,
+        tags: head.tags.clone(),
+        body: compact(pieces),
+        body_bytes: 0,
+        fill_seq: head.fill_seq,
+        checked_seq: AtomicU64::new(head.checked_seq),
+        replicate: task.rule.replicate,
+        hits: AtomicU64::new(0),
+        used_ms: AtomicU64::new(head.terms.response_ms),
+        copied_under: AtomicU64::new(copied_under),
+    }
+    .seal()
+}
+
+fn content_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What of `piece` lies behind the next `skip` bytes.
+fn after(mut piece: Bytes, skip: &mut u64) -> Bytes {
+    let skipped = usize::try_from(*skip).unwrap_or(usize::MAX).min(piece.len());
+    *skip -= skipped as u64;
+    piece.split_off(skipped)
+}
+
+/// The other response has the same bytes, and says so by a strong tag.
+fn is_same_version<B>(head: &FillHead, other: &Response<B>) -> bool {
+    let (Some(etag), Some(found)) = (head.fields.get(ETAG), other.headers().get(ETAG)) else { return false };
+    is_strong(etag)
+        && etag == found
+        && head.status == other.status()
+        && head.length == content_length(other.headers())
+}
