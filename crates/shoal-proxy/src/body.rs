@@ -192,12 +192,16 @@ pub(crate) enum Payload {
 pub(crate) struct ResponseBody {
     payload: Payload,
     keep_trailers: bool,
+    /// Its length, if known beforehand: the codec does not ask for more than that.
+    length: Option<u64>,
     exchange: Exchange,
 }
 
 impl ResponseBody {
     pub(crate) fn new(payload: Payload, keep_trailers: bool, exchange: Exchange) -> Self {
-        Self { payload, keep_trailers, exchange }
+        let mut body = Self { payload, keep_trailers, length: None, exchange };
+        body.length = body.size_hint().exact();
+        body
     }
 }
 
@@ -259,6 +263,6 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.exchange.complete |= self.is_end_stream();
+        self.exchange.complete |= self.is_end_stream() || self.length == Some(self.exchange.response_bytes);
     }
 }

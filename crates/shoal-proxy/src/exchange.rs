@@ -12,7 +12,7 @@ use shoal_policy::failure::Failure;
 use crate::access_log;
 use crate::body::BodyProgress;
 use crate::listener::Connection;
-use crate::metrics::Sample;
+use crate::metrics::{Sample, Traffic};
 
 /// One request and its response. Dropping it ends it.
 pub(crate) struct Exchange {
@@ -36,7 +36,9 @@ pub(crate) struct Exchange {
 #[derive(Default)]
 pub(crate) struct Trace {
     /// Where the last try went.
-    pub(crate) endpoint: Option<Arc<str>>,
+    pub(crate) endpoint: Option<Rc<str>>,
+    /// The cells of the upstream.
+    pub(crate) upstream: Option<Arc<Traffic>>,
     pub(crate) tries: u32,
     /// Time spent on connecting.
     pub(crate) connect: Duration,
@@ -93,10 +95,14 @@ impl Drop for Exchange {
         }
         let sample = Sample {
             status: self.status,
+            https: connection.settings.gate.https,
             duration: self.started.elapsed(),
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
         };
+        if let Some(upstream) = &self.trace.upstream {
+            upstream.record(&sample);
+        }
         connection.worker.metrics.end_request(
             &connection.listener.traffic,
             self.route.as_deref(),

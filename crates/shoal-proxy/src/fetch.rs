@@ -98,7 +98,7 @@ impl Body for Detached {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.ended || self.size.exact() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -106,9 +106,10 @@ fn pass_gate(connection: &Connection, head: &mut Parts, incoming: &Incoming) -> 
 }
 
 fn find_route(connection: &Connection, admitted: &Admitted, head: &Parts) -> Result<Arc<RouteView>, Failure> {
-    let config = connection.worker.config();
-    let listener = connection.listener_place(&config).ok_or(Failure::NoRoute)?;
-    config.routes.find(listener, admitted.host(), head.uri.path()).cloned().ok_or(Failure::NoRoute)
+    connection.worker.with_config(|config| {
+        let listener = connection.listener_place(config);
+        config.routes.find(listener, admitted.host(), head.uri.path()).cloned().ok_or(Failure::NoRoute)
+    })
 }
 
 /// The body, to be read as it is needed. What says that it is too long is refused before the first byte.

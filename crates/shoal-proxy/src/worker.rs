@@ -87,14 +87,14 @@ impl Worker {
         })
     }
 
-    /// The site as it is now.
-    pub(crate) fn config(&self) -> Arc<ConfigView> {
-        self.config.borrow_mut().load().clone()
+    /// Reads the site as it is now. Its count of references is left alone: all workers would fight for it.
+    pub(crate) fn with_config<R>(&self, read: impl FnOnce(&ConfigView) -> R) -> R {
+        read(self.config.borrow_mut().load())
     }
 
-    /// The cluster as it is now.
-    pub(crate) fn cluster(&self) -> Arc<ClusterView> {
-        self.cluster.borrow_mut().load().clone()
+    /// Reads the cluster as it is now, likewise.
+    pub(crate) fn with_cluster<R>(&self, read: impl FnOnce(&ClusterView) -> R) -> R {
+        read(self.cluster.borrow_mut().load())
     }
 
     /// A number that is no secret (xorshift64*).
@@ -247,6 +247,16 @@ impl Connections {
 
     fn finish_all(&self) {
         self.states().iter().for_each(|state| state.give(Order::Finish));
+    }
+
+    /// The connections of one listener shall end.
+    pub(crate) fn finish(&self, listener: &Arc<Listener>) {
+        let open = self.open.borrow();
+        let of_listener =
+            open.values().filter(|connection| Arc::ptr_eq(&connection.listener.shared, listener));
+        let states: Vec<_> = of_listener.map(|connection| connection.state.clone()).collect();
+        drop(open);
+        states.iter().for_each(|state| state.give(Order::Finish));
     }
 
     fn review(&self, now_ms: u64) {

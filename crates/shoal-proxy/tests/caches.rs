@@ -24,6 +24,7 @@ async fn the_origin_is_asked_once() {
     assert!(statuses[0].starts_with("one; fwd="), "{statuses:?}");
     assert!(statuses[4].starts_with("one; hit"), "{statuses:?}");
     assert_eq!(origin.requests(), 1);
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_reset\"}"), 0);
 }
 
 #[tokio::test]

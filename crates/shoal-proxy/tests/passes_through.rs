@@ -16,6 +16,9 @@ async fn connections_are_kept_on_both_sides() {
     }
     assert_eq!(origin.connections(), 1);
     assert_eq!(stage.metric("shoal_route_requests_total{route=\"all\",code_class=\"2xx\"}"), 20);
+    assert_eq!(stage.metric("shoal_upstream_requests_total{upstream=\"app\",code_class=\"2xx\"}"), 20);
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_reset\"}"), 0);
+    assert_eq!(stage.metric("shoal_requests_in_flight"), 0);
     assert_eq!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}"), 0);
 }
 

@@ -68,20 +68,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The listener's place in `config`; `None` = it is gone from there.
-    pub(crate) fn listener_place(&self, config: &ConfigView) -> Option<usize> {
+    /// The listener's place in `config`. One that is gone from there has none that any route names: what is still under
+    /// way on it goes by the routes of all listeners.
+    pub(crate) fn listener_place(&self, config: &ConfigView) -> usize {
         if let Some((revision, place)) = self.place.get()
             && revision == config.revision
         {
-            return Some(place);
+            return place;
         }
         let is_ours = |view: &Arc<_>| Arc::ptr_eq(view, &self.settings.view);
         let same_address =
             |view: &Arc<shoal_model::view::ListenerView>| view.address == self.listener.shared.address;
         let place = config.listeners.iter().position(is_ours);
-        let place = place.or_else(|| config.listeners.iter().position(same_address))?;
+        let place = place.or_else(|| config.listeners.iter().position(same_address)).unwrap_or(usize::MAX);
         self.place.set(Some((config.revision, place)));
-        Some(place)
+        place
     }
 
     /// A request for `host` would be answered with another certificate, so it does not belong here (RFC 9110 §7.4).

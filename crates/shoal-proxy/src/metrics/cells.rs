@@ -70,6 +70,8 @@ impl Cell64 {
 /// One request as it is counted.
 pub(crate) struct Sample {
     pub(crate) status: u16,
+    /// It came over TLS.
+    pub(crate) https: bool,
     pub(crate) duration: Duration,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -84,6 +86,8 @@ pub(crate) struct Traffic {
     pub(crate) duration_us: Cell64,
     pub(crate) request_bytes: Cell64,
     pub(crate) response_bytes: Cell64,
+    /// Requests over TLS.
+    pub(crate) tls: Cell64,
     /// Tries after the first; upstreams only.
     pub(crate) retries: Cell64,
     /// Requests sent although health said no, because too little was left; upstreams only.
@@ -94,6 +98,7 @@ impl Traffic {
     pub(crate) fn record(&self, sample: &Sample) {
         let class = usize::from(sample.status / 100).clamp(1, 5) - 1;
         self.classes[class].add(1);
+        self.tls.add(sample.https.into());
         let duration_us = sample.duration.as_micros() as u64;
         self.buckets[BUCKETS_US.partition_point(|bound| *bound < duration_us)].add(1);
         self.duration_us.add(duration_us);
@@ -119,7 +124,13 @@ mod tests {
         let check = |duration_us, bucket: usize| {
             let traffic = Traffic::default();
             let duration = Duration::from_micros(duration_us);
-            traffic.record(&Sample { status: 404, duration, request_bytes: 1, response_bytes: 2 });
+            traffic.record(&Sample {
+                status: 404,
+                https: false,
+                duration,
+                request_bytes: 1,
+                response_bytes: 2,
+            });
             assert_eq!(traffic.buckets[bucket].read(), 1, "{duration_us}");
             assert_eq!(traffic.classes[3].read(), 1);
         };

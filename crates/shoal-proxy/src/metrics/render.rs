@@ -78,9 +78,12 @@ fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec
         ("request_bytes_total", |traffic| traffic.request_bytes.read()),
         ("response_bytes_total", |traffic| traffic.response_bytes.read()),
     ];
+    if kind == "listener" {
+        sums.push(("requests_tls_total", |traffic| traffic.tls.read()));
+    }
     if kind == "upstream" {
         sums.push(("retries_total", |traffic| traffic.retries.read()));
-        sums.push(("panic_requests_total", |traffic| traffic.panics.read()));
+        sums.push(("panic_total", |traffic| traffic.panics.read()));
     }
     for (suffix, read) in sums {
         let metric = format!("shoal_{kind}_{suffix}");
@@ -138,6 +141,7 @@ mod tests {
         for worker in &workers {
             let sample = Sample {
                 status: 200,
+                https: false,
                 duration: Duration::from_millis(2),
                 request_bytes: 0,
                 response_bytes: 50,

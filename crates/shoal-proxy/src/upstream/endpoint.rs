@@ -18,7 +18,7 @@ use super::standing::Standing;
 pub(super) struct Endpoint {
     pub(super) id: EndpointId,
     /// As written.
-    pub(super) text: Arc<str>,
+    pub(super) text: Rc<str>,
     pub(super) address: EndpointAddress,
     pub(super) idle: Idle,
     pub(super) in_flight: Cell<u32>,
@@ -31,7 +31,7 @@ impl Endpoint {
     pub(super) fn new(view: &EndpointView, standing: Arc<Standing>) -> Self {
         Self {
             id: view.id,
-            text: view.text.clone(),
+            text: Rc::from(&*view.text),
             address: view.address.clone(),
             idle: Idle::default(),
             in_flight: Cell::new(0),

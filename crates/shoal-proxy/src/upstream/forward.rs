@@ -30,6 +30,7 @@ pub(crate) async fn forward(
     let hash = hash_of(&upstream.view, &head);
     let copy = is_replayable(&head.method, body.has_bytes()).then(|| worker.upstreams.replays.of(&head));
     let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
+    trace.upstream = Some(upstream.traffic.clone());
     let mut sending = Sending { worker, route, total, trace };
     let mut request = Request::from_parts(head, body);
     let mut tried: u64 = 0;

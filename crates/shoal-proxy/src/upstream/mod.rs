@@ -104,12 +104,11 @@ impl Upstreams {
 
     /// Closes what was unused for too long, and forgets upstreams the site has no more.
     pub(crate) fn review(&self, worker: &Worker, now_ms: u64) {
-        let config = worker.config();
         self.by_name.borrow_mut().retain(|name, upstream| {
             for endpoint in &upstream.endpoints {
                 endpoint.idle.close_stale(now_ms, &upstream.view);
             }
-            config.upstream(name).is_some()
+            worker.with_config(|config| config.upstream(name).is_some())
         });
     }
 }
@@ -122,18 +121,19 @@ impl Upstream {
 
     /// Chooses an endpoint that is not in `tried`.
     fn pick(&self, worker: &Worker, hash: u64, tried: u64) -> Option<Pick> {
-        let cluster = worker.cluster();
         let now_ms = worker.clock.now_ms();
         let mut slots = self.slots.borrow_mut();
-        for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
-            let available =
-                cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
-            slot.usable = available && endpoint.standing.admits(now_ms);
-            slot.in_flight = endpoint.in_flight.get();
-            if self.view.balance == Balance::P2cEwma {
-                slot.latency_us = endpoint.latency.get().value_us(now_ms);
+        worker.with_cluster(|cluster| {
+            for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
+                let available =
+                    cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
+                slot.usable = available && endpoint.standing.admits(now_ms);
+                slot.in_flight = endpoint.in_flight.get();
+                if self.view.balance == Balance::P2cEwma {
+                    slot.latency_us = endpoint.latency.get().value_us(now_ms);
+                }
             }
-        }
+        });
         let wish = Wish {
             balance: self.view.balance,
             hash,

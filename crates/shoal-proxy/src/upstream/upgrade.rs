@@ -33,6 +33,7 @@ pub(crate) async fn forward_upgrade(
     trace: &mut Trace,
 ) -> Result<Switched, Failure> {
     let upstream = worker.upstreams.find(worker, &route.upstream);
+    trace.upstream = Some(upstream.traffic.clone());
     let (head, body) = request.into_parts();
     let hash = hash_of(&upstream.view, &head);
     let request = Request::from_parts(head, body);
