@@ -59,6 +59,10 @@ impl WorkerCache {
                 task.fill().release();
                 Step::Done
             }
+            PeerAnswer::Alone => {
+                task.fill().release();
+                Step::Done
+            }
             PeerAnswer::Miss => Step::Next,
             PeerAnswer::Failed(failure) => {
                 self.fail_or_serve_stale(task, failure);
@@ -167,6 +171,7 @@ impl WorkerCache {
             PeerAnswer::Object(_)
             | PeerAnswer::Own(_)
             | PeerAnswer::Direct
+            | PeerAnswer::Alone
             | PeerAnswer::Miss
             | PeerAnswer::Failed(_)
             | PeerAnswer::Unreachable => None,

@@ -89,7 +89,10 @@ pub(crate) enum PeerAnswer {
     Object(Box<PeerObject>),
     /// The origin's response, for the request that began the fill alone.
     Own(Response<OriginBody>),
+    /// It is not cacheable.
     Direct,
+    /// This one is not to be shared.
+    Alone,
     /// It has nothing, or nothing that can be trusted.
     Miss,
     Failed(Failure),
@@ -257,7 +260,11 @@ impl Lease {
                 }
                 PeerAnswer::Own(response.map(|body| body.map_err(|_| Failure::UpstreamReset).boxed_unsync()))
             }
-            AnswerKind::Direct | AnswerKind::Miss | AnswerKind::Behind | AnswerKind::Failed => {
+            AnswerKind::Direct
+            | AnswerKind::Alone
+            | AnswerKind::Miss
+            | AnswerKind::Behind
+            | AnswerKind::Failed => {
                 let failure = wire::read_failure(response.headers());
                 // These have no body; reading its end makes the connection usable again.
                 if response.into_body().collect().await.is_ok() {
@@ -265,6 +272,7 @@ impl Lease {
                 }
                 match kind {
                     AnswerKind::Direct => PeerAnswer::Direct,
+                    AnswerKind::Alone => PeerAnswer::Alone,
                     AnswerKind::Failed => PeerAnswer::Failed(failure),
                     AnswerKind::Hit
                     | AnswerKind::Filling

@@ -127,7 +127,7 @@ impl PeerRequest {
             match reader.arrival().await {
                 // What only the first request may see does not travel: the ingress asks the origin for itself.
                 Arrival::Head(head) if head.own_fields.is_some() && is_creator => {
-                    return bare(AnswerKind::Miss);
+                    return bare(AnswerKind::Alone);
                 }
                 Arrival::Head(head) if is_creator || may_share(probe, &head) => {
                     if is_creator || head.selecting.matches(&self.head.headers) {
@@ -136,7 +136,7 @@ impl PeerRequest {
                     names = head.selecting.names();
                 }
                 Arrival::Object(object) if !is_creator && !may_use(probe, &object, now_ms()) => {
-                    return bare(AnswerKind::Direct);
+                    return bare(AnswerKind::Alone);
                 }
                 Arrival::Object(object) if object.selecting.matches(&self.head.headers) => {
                     return validated(cache, probe, &object);
@@ -145,14 +145,14 @@ impl PeerRequest {
                 Arrival::Head(_) | Arrival::Released => {
                     let response = own.and_then(|mut own| own.try_recv().ok());
                     return response.map_or_else(
-                        || bare(AnswerKind::Direct),
+                        || bare(alone(cache, probe)),
                         |response| own_answer(cache, probe, response.map(CacheBody::origin)),
                     );
                 }
                 Arrival::Failed(failure) => return failed(failure),
             }
         }
-        bare(AnswerKind::Direct)
+        bare(AnswerKind::Alone)
     }
 
     fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
@@ -189,6 +189,11 @@ impl PeerRequest {
             asker: Asker::Peer(self.peer),
         }
     }
+}
+
+/// Whether coming back soon is in vain, too.
+fn alone(cache: &Cache, probe: &Probe) -> AnswerKind {
+    if cache.uncacheable.contains_key(&probe.key) { AnswerKind::Direct } else { AnswerKind::Alone }
 }
 
 fn stored(kind: AnswerKind, object: &Object, status: &CacheStatus<'_>, now_ms: u64) -> Response<CacheBody> {

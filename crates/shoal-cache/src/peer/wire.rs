@@ -66,8 +66,10 @@ pub(crate) enum AnswerKind {
     Filling,
     /// The origin's response, for this request alone.
     Own,
-    /// It is not cacheable: ask the origin yourself.
+    /// It is not cacheable: ask the origin yourself, and do not come back soon.
     Direct,
+    /// This one is not to be shared: ask the origin yourself, this time.
+    Alone,
     /// It does not hold it.
     Miss,
     /// It has not applied what the sender has.
@@ -77,11 +79,12 @@ pub(crate) enum AnswerKind {
 }
 
 impl AnswerKind {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Hit, "hit"),
         (Self::Filling, "filling"),
         (Self::Own, "own"),
         (Self::Direct, "direct"),
+        (Self::Alone, "alone"),
         (Self::Miss, "miss"),
         (Self::Behind, "behind"),
         (Self::Failed, "failed"),

@@ -206,3 +206,43 @@ fn an_owner_that_dies_in_mid_body_is_replaced_only_by_the_same_bytes() {
         });
     }
 }
+
+#[test]
+fn an_unsafe_request_spoils_the_fill_it_overtakes() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, stranger] = town.roles("/x");
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "old"));
+        let before = town.get(stranger, "/x");
+        let overtaken = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.after_unsafe(second, Method::DELETE, "/x", StatusCode::NO_CONTENT).await;
+            town.origin.let_go(2);
+        };
+        assert_eq!(join(before, overtaken).await.0.text(), "old");
+        town.origin.say(reply("max-age=60", "new"));
+        for node in [primary, second, stranger] {
+            assert_eq!(town.get(node, "/x").await.text(), "new");
+        }
+        assert_eq!(town.origin.fetches(), 2);
+    });
+}
+
+#[test]
+fn what_is_only_for_the_first_request_does_not_travel() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, _, stranger] = town.roles("/x");
+        let personal = reply("max-age=60, private=\"x-user\"", "hello").with("x-user", "7");
+        town.origin.say_always(personal);
+        assert_eq!(town.get(primary, "/x").await.field("x-user"), "7");
+        for node in [primary, stranger] {
+            let hit = town.get(node, "/x").await;
+            assert_eq!((hit.is_hit(), hit.field("x-user").as_str()), (true, ""));
+        }
+        let [_, _, stranger] = town.roles("/y");
+        assert!(town.get(stranger, "/y").await.is_direct, "it asks the origin for itself");
+        assert!(town.get(stranger, "/y").await.is_hit(), "this once");
+    });
+}
