@@ -22,10 +22,11 @@ use shoal_policy::gate::Upgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::body::{Payload, RequestBody};
+use crate::connections::Connections;
 use crate::exchange::Trace;
 use crate::listener::Connection;
 use crate::upstream::forward_upgrade;
-use crate::worker::{Connections, Worker};
+use crate::worker::Worker;
 
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 /// RFC 6455 §1.3.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, cache::Cache as Cached};
 use http::HeaderValue;
-use rustc_hash::FxHashMap;
 use shoal_cache::{Cache, FillJob, WorkerCache};
 use shoal_cluster::ClusterView;
 use shoal_model::ConfigView;
@@ -17,10 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::{Clock, TICK};
+use crate::connections::Connections;
 use crate::deadline::Deadlines;
 use crate::fetch::OriginFetch;
-use crate::listener::{Connection, ConnectionState, Listener, Order, WorkerListener, accept_loop};
+use crate::listener::{Listener, WorkerListener, accept_loop};
 use crate::metrics::WorkerMetrics;
+use crate::request_id::RequestIds;
 use crate::upstream::{Standings, Upstreams};
 
 /// Ticks between two looks at all connections and pools.
@@ -218,129 +219,11 @@ struct Draining {
     answer: oneshot::Sender<usize>,
 }
 
-/// The connections of a worker. Tunnels count as connections, too.
-#[derive(Default)]
-pub(crate) struct Connections {
-    next: Cell<u64>,
-    open: RefCell<FxHashMap<u64, Rc<Connection>>>,
-    tunnels: Cell<usize>,
-}
-
-impl Connections {
-    /// Registers a connection until the answer is dropped.
-    pub(crate) fn register(&self, connection: &Rc<Connection>) -> impl Drop + use<> {
-        let key = self.next.get();
-        self.next.set(key + 1);
-        self.open.borrow_mut().insert(key, connection.clone());
-        Registered { worker: connection.worker.clone(), key }
-    }
-
-    /// Counts a tunnel until the answer is dropped.
-    pub(crate) fn register_tunnel(worker: &Rc<Worker>) -> impl Drop + use<> {
-        worker.connections.tunnels.set(worker.connections.tunnels.get() + 1);
-        Tunnel(worker.clone())
-    }
-
-    fn len(&self) -> usize {
-        self.open.borrow().len() + self.tunnels.get()
-    }
-
-    fn finish_all(&self) {
-        self.states().iter().for_each(|state| state.give(Order::Finish));
-    }
-
-    /// The connections of one listener shall end.
-    pub(crate) fn finish(&self, listener: &Arc<Listener>) {
-        let open = self.open.borrow();
-        let of_listener =
-            open.values().filter(|connection| Arc::ptr_eq(&connection.listener.shared, listener));
-        let states: Vec<_> = of_listener.map(|connection| connection.state.clone()).collect();
-        drop(open);
-        states.iter().for_each(|state| state.give(Order::Finish));
-    }
-
-    fn review(&self, now_ms: u64) {
-        for connection in self.open.borrow().values() {
-            connection.state.review(now_ms, &connection.settings.view.limits);
-            if connection.listener.shared.closing.is_cancelled() {
-                connection.state.give(Order::Finish);
-            }
-        }
-    }
-
-    fn states(&self) -> Vec<Arc<ConnectionState>> {
-        self.open.borrow().values().map(|connection| connection.state.clone()).collect()
-    }
-}
-
-struct Registered {
-    worker: Rc<Worker>,
-    key: u64,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.worker.connections.open.borrow_mut().remove(&self.key);
-    }
-}
-
-struct Tunnel(Rc<Worker>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        let tunnels = &self.0.connections.tunnels;
-        tunnels.set(tunnels.get() - 1);
-    }
-}
-
-/// Request ids: a random beginning per worker, then a count. Unique, short, and cheap.
-struct RequestIds {
-    text: RefCell<[u8; 24]>,
-    count: Cell<u64>,
-}
-
-impl RequestIds {
-    fn new(seed: u64) -> Self {
-        let mut text = [b'0'; 24];
-        write_hex(&mut text[..14], seed);
-        Self { text: RefCell::new(text), count: Cell::new(0) }
-    }
-
-    fn next(&self) -> HeaderValue {
-        let count = self.count.get();
-        self.count.set(count.wrapping_add(1));
-        let mut text = self.text.borrow_mut();
-        write_hex(&mut text[14..], count);
-        HeaderValue::from_bytes(&*text).unwrap_or_else(|_| HeaderValue::from_static("0"))
-    }
-}
-
-fn write_hex(text: &mut [u8], mut number: u64) {
-    for digit in text.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 15) as usize];
-        number >>= 4;
-    }
-}
-
 fn random_seed() -> u64 {
     let mut bytes = [0; 8];
     // Only ids and choices among equals hang on it.
     match aws_lc_rs::rand::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
         Err(_) => std::process::id().into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_ids_differ_and_count() {
-        let ids = RequestIds::new(0xabcd_ef01_2345_6789);
-        assert_eq!(ids.next(), "cdef01234567890000000000");
-        assert_eq!(ids.next(), "cdef01234567890000000001");
-        ids.count.set(u64::MAX);
-        assert_eq!(ids.next(), "cdef0123456789ffffffffff");
     }
 }

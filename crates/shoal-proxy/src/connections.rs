@@ -1,0 +1,87 @@
+//! The downstream connections of one worker, so that they can be reviewed and ended.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::listener::{Connection, ConnectionState, Listener, Order};
+use crate::worker::Worker;
+
+/// The connections of a worker. Tunnels count as connections, too.
+#[derive(Default)]
+pub(crate) struct Connections {
+    next: Cell<u64>,
+    open: RefCell<FxHashMap<u64, Rc<Connection>>>,
+    tunnels: Cell<usize>,
+}
+
+impl Connections {
+    /// Registers a connection until the answer is dropped.
+    pub(crate) fn register(&self, connection: &Rc<Connection>) -> impl Drop + use<> {
+        let key = self.next.get();
+        self.next.set(key + 1);
+        self.open.borrow_mut().insert(key, connection.clone());
+        Registered { worker: connection.worker.clone(), key }
+    }
+
+    /// Counts a tunnel until the answer is dropped.
+    pub(crate) fn register_tunnel(worker: &Rc<Worker>) -> impl Drop + use<> {
+        worker.connections.tunnels.set(worker.connections.tunnels.get() + 1);
+        Tunnel(worker.clone())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.open.borrow().len() + self.tunnels.get()
+    }
+
+    /// All shall end.
+    pub(crate) fn finish_all(&self) {
+        self.states().iter().for_each(|state| state.give(Order::Finish));
+    }
+
+    /// The connections of one listener shall end.
+    pub(crate) fn finish(&self, listener: &Arc<Listener>) {
+        let open = self.open.borrow();
+        let of_listener =
+            open.values().filter(|connection| Arc::ptr_eq(&connection.listener.shared, listener));
+        let states: Vec<_> = of_listener.map(|connection| connection.state.clone()).collect();
+        drop(open);
+        states.iter().for_each(|state| state.give(Order::Finish));
+    }
+
+    /// Looks for those that have overstayed.
+    pub(crate) fn review(&self, now_ms: u64) {
+        for connection in self.open.borrow().values() {
+            connection.state.review(now_ms, &connection.settings.view.limits);
+            if connection.listener.shared.closing.is_cancelled() {
+                connection.state.give(Order::Finish);
+            }
+        }
+    }
+
+    fn states(&self) -> Vec<Arc<ConnectionState>> {
+        self.open.borrow().values().map(|connection| connection.state.clone()).collect()
+    }
+}
+
+struct Registered {
+    worker: Rc<Worker>,
+    key: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.worker.connections.open.borrow_mut().remove(&self.key);
+    }
+}
+
+struct Tunnel(Rc<Worker>);
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        let tunnels = &self.0.connections.tunnels;
+        tunnels.set(tunnels.get() - 1);
+    }
+}
