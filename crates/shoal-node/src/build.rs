@@ -95,7 +95,8 @@ pub async fn build(
         status,
     };
     activator.resume();
-    let checker = Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
+    let checker =
+        Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
     let node = Arc::new(Node {
         settings,
         identity,
@@ -126,7 +127,7 @@ impl Listeners {
             tls: peer_server_config(&node.identity)?,
             raft,
             peer: PeerRpc::new(node.clone()),
-            cache: node.cache.clone(),
+            node: node.clone(),
         };
         Ok((listener, self.ops))
     }
@@ -134,7 +135,9 @@ impl Listeners {
 
 async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr")
+        format!(
+            "cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr"
+        )
     })
 }
 
@@ -278,8 +281,11 @@ async fn census(node: Arc<Node>) {
         node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
         node.gossip.set_applied_index(*node.log.applied().borrow());
         let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
-        let moved = node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
-        if moved && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await {
+        let moved =
+            node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
+        if moved
+            && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await
+        {
             tracing::debug!(%error, "the new address is not in the log yet");
         }
     }

@@ -44,9 +44,15 @@ impl Findings {
         });
         let is_down =
             |endpoint: &EndpointId| matches!(self.verdicts.get(endpoint), Some((Verdict::Down(_), _)));
-        let ejected = self.ejected.iter().filter(move |(endpoint, _)| !is_down(endpoint)).map(|(endpoint, since)| {
-            Fact { endpoint: *endpoint, state: FactState::Ejected, since: *since, reason: Reason::GatewayErrors }
-        });
+        let ejected =
+            self.ejected.iter().filter(move |(endpoint, _)| !is_down(endpoint)).map(|(endpoint, since)| {
+                Fact {
+                    endpoint: *endpoint,
+                    state: FactState::Ejected,
+                    since: *since,
+                    reason: Reason::GatewayErrors,
+                }
+            });
         down.chain(ejected)
     }
 }
@@ -75,7 +81,8 @@ pub async fn publish(
             findings.note(event, now);
         }
         let view = gossip.view().load_full();
-        let decided = Checker::assigned(&config.load(), &view).all(|endpoint| findings.verdicts.contains_key(&endpoint));
+        let decided = Checker::assigned(&config.load(), &view)
+            .all(|endpoint| findings.verdicts.contains_key(&endpoint));
         gossip.publish_facts(findings.facts(), decided.then_some(view.placement_id));
     }
 }

@@ -66,7 +66,8 @@ fn read(path: &Path) -> io::Result<(Revision, String)> {
     if fields.next() != Some(MAGIC) {
         return Err(damaged("it was written by another version"));
     }
-    let revision = fields.next().and_then(|field| field.parse().ok()).ok_or_else(|| damaged("its header is short"))?;
+    let revision =
+        fields.next().and_then(|field| field.parse().ok()).ok_or_else(|| damaged("its header is short"))?;
     if fields.next() != Some(sha256_hex(site.as_bytes()).as_str()) {
         return Err(damaged("its checksum is wrong"));
     }

@@ -156,6 +156,11 @@ impl Node {
         serde_json::from_slice(&response.into_inner().report).ok()
     }
 
+    /// The log knows this node. One that has no log yet believes whoever has a certificate.
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.log.with_state(|state| state.nodes.is_empty() || state.nodes.contains_key(&id))
+    }
+
     /// Members that are heard now, this node included, by id and name.
     pub fn live_members(&self) -> Vec<(NodeId, String)> {
         let view = self.gossip.view().load_full();

@@ -27,7 +27,10 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
     Ok(axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
 }
 
-async fn readyz(State(node): State<Arc<Node>>, Query(query): Query<HashMap<String, String>>) -> impl IntoResponse {
+async fn readyz(
+    State(node): State<Arc<Node>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> impl IntoResponse {
     let max_staleness = match query.get("max_staleness").map(|text| Period::parse(text)) {
         None => None,
         Some(Ok(period)) => Some(period.0),
@@ -81,7 +84,12 @@ impl Node {
             _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
         };
         gauge(text, "shoal_raft_term", "Raft term.", log.term);
-        gauge(text, "shoal_raft_is_leader", "1 on the Raft leader.", u64::from(log.leader == Some(self.id())));
+        gauge(
+            text,
+            "shoal_raft_is_leader",
+            "1 on the Raft leader.",
+            u64::from(log.leader == Some(self.id())),
+        );
         gauge(text, "shoal_raft_has_quorum", "1 while a majority of voters is known.", u64::from(log.quorum));
         gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
         gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
@@ -111,7 +119,8 @@ impl Node {
         let name = "shoal_tls_cert_not_after_seconds";
         _ = writeln!(text, "# HELP {name} Unix seconds at which a certificate expires.\n# TYPE {name} gauge");
         for certificate in &self.config.load().certificates {
-            let facts = shoal_cluster::identity::inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
+            let facts =
+                shoal_cluster::identity::inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
             if let Ok(facts) = facts {
                 _ = writeln!(text, "{name}{{certificate=\"{}\"}} {}", certificate.name, facts.not_after);
             }

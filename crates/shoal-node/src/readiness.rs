@@ -101,7 +101,11 @@ mod tests {
             (Facts { draining: true, ..facts() }, 503, "draining\n"),
             (Facts { listeners_bound: false, ..facts() }, 503, "not ready\n"),
             (Facts { members: (1, 3), ..facts() }, 503, "not ready\n"),
-            (Facts { members: (1, 3), uptime: seconds(31), quorum: false, ..facts() }, 200, "ready, no quorum\n"),
+            (
+                Facts { members: (1, 3), uptime: seconds(31), quorum: false, ..facts() },
+                200,
+                "ready, no quorum\n",
+            ),
             (Facts { staleness: seconds(9), max_staleness: Some(seconds(5)), ..facts() }, 503, "not ready\n"),
         ] {
             let answer = judge(&facts, false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shoal_cluster::NodeState;
+use shoal_model::Revision;
 use shoal_model::state::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use crate::{admin, boot, notify, ops, peer};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
 const CONTROL_THREADS: usize = 2;
-/// How long the first site of a new cluster may take.
+/// How long the first site of a new cluster, or of a new node, may take.
 const FIRST_SITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the servers of the control plane may take to end their calls.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,9 +60,14 @@ async fn live(settings: RunSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(settings: RunSettings, stop: &CancellationToken, tasks: &TaskTracker) -> anyhow::Result<Arc<Node>> {
+async fn start(
+    settings: RunSettings,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> anyhow::Result<Arc<Node>> {
     let mut boot = boot::boot(&settings).await?;
     let bootstrapping = boot.bootstrap.take();
+    let has_just_joined = !boot.peers.is_empty();
     let Built { node, raft, listeners, admin } = build::build(settings, boot, stop, tasks).await?;
     let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
     spawn(tasks, "peer server", peer::serve(peer_listener, stop.clone()));
@@ -69,6 +75,8 @@ async fn start(settings: RunSettings, stop: &CancellationToken, tasks: &TaskTrac
     spawn(tasks, "ops server", ops::serve(node.clone(), ops_socket, stop.clone()));
     if let Some(command) = bootstrapping {
         bootstrap(&node, command).await?;
+    } else if has_just_joined {
+        catch_up(&node).await;
     }
     node.started_serving.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Ready);
@@ -90,6 +98,24 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     }
     boot::bootstrapped(&node.settings.data_dir);
     Ok(())
+}
+
+/// A node without any history serves nothing useful before it has the site of its cluster.
+async fn catch_up(node: &Node) {
+    let arrived = async {
+        let index = loop {
+            match node.log.read_index().await {
+                Ok(index) => break index,
+                Err(error) => tracing::info!(%error, "waiting for the log of the cluster"),
+            }
+        };
+        node.await_applied(index, Revision(0), FIRST_SITE_TIMEOUT).await;
+        let revision = node.log.with_state(|state| state.revisions.active().0);
+        node.await_applied(index, revision, FIRST_SITE_TIMEOUT).await;
+    };
+    if tokio::time::timeout(FIRST_SITE_TIMEOUT, arrived).await.is_err() {
+        tracing::warn!("the site of the cluster has not arrived yet; starting without");
+    }
 }
 
 /// Readiness fails first, then listeners close politely, then leadership and membership are handed on.

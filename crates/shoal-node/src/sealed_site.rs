@@ -19,7 +19,8 @@ pub fn seal(mut site: Site, secret: &ClusterSecret) -> Site {
     for (name, certificate) in &mut site.certificates {
         let Some(key) = certificate.key_pem.take() else { continue };
         certificate.key_sha256 = Some(sha256_hex(key.as_bytes()));
-        certificate.key_sealed = Some(STANDARD.encode(secret.seal(Purpose::SiteKeys, name.as_bytes(), key.as_bytes())));
+        certificate.key_sealed =
+            Some(STANDARD.encode(secret.seal(Purpose::SiteKeys, name.as_bytes(), key.as_bytes())));
         certificate.chain_file = None;
         certificate.key_file = None;
     }
@@ -49,6 +50,8 @@ pub fn redact(mut site: Site) -> Site {
 fn open(name: &str, certificate: &Certificate, secret: &ClusterSecret) -> Result<String, &'static str> {
     let sealed = certificate.key_sealed.as_deref().unwrap_or_default();
     let sealed = STANDARD.decode(sealed).map_err(|_| "it is not base64")?;
-    let plain = secret.unseal(Purpose::SiteKeys, name.as_bytes(), &sealed).map_err(|_| "it was sealed with another secret")?;
+    let plain = secret
+        .unseal(Purpose::SiteKeys, name.as_bytes(), &sealed)
+        .map_err(|_| "it was sealed with another secret")?;
     String::from_utf8(plain).map_err(|_| "it is not text")
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Reply};
 use shoal_model::{NodeId, Revision};
-use shoal_proto::admin::{
-    CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats, PurgeRequest, PurgeResponse,
-};
 use shoal_policy::cache::key::ObjectKey;
+use shoal_proto::admin::{
+    CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats, PurgeRequest,
+    PurgeResponse,
+};
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
 use tonic::{Code, Request, Status};
@@ -33,7 +34,8 @@ pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeRespo
         Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
         _ => return Err(failure::unexpected_reply()),
     };
-    let timeout = Duration::from_millis(if request.timeout_ms == 0 { 10_000 } else { request.timeout_ms.into() });
+    let timeout =
+        Duration::from_millis(if request.timeout_ms == 0 { 10_000 } else { request.timeout_ms.into() });
     let acks = match request.wait_complete {
         true => node.await_everywhere(seq, Revision(0), timeout).await,
         false => Vec::new(),
@@ -50,7 +52,8 @@ fn scopes(node: &Node, request: &PurgeRequest) -> Result<Vec<PurgeScope>, String
     }
     for prefix in request.prefixes.iter().chain(&request.hosts) {
         let scope = cache.purge_scope_prefix(prefix);
-        scopes.push(scope.ok_or_else(|| format!("{prefix:?} names no host; write \"host\" or \"host/path\""))?);
+        scopes
+            .push(scope.ok_or_else(|| format!("{prefix:?} names no host; write \"host\" or \"host/path\""))?);
     }
     scopes.extend(request.tags.iter().map(|tag| cache.purge_scope_tag(tag)));
     if request.all {
@@ -111,12 +114,7 @@ async fn look_up(node: &Node, id: NodeId, key: ObjectKey) -> Option<LookupRespon
     response.ok().map(tonic::Response::into_inner)
 }
 
-fn location(
-    id: NodeId,
-    name: String,
-    role: &str,
-    looked_up: Option<LookupResponse>,
-) -> Location {
+fn location(id: NodeId, name: String, role: &str, looked_up: Option<LookupResponse>) -> Location {
     let state = match &looked_up {
         None => "unreachable",
         Some(found) if !found.objects.is_empty() => "held",

@@ -13,8 +13,8 @@ use shoal_model::site::{
 use shoal_model::state::{Command, Reply, TokenRecord};
 use shoal_model::{ConfigView, NodeId, Revision, Site};
 use shoal_proto::admin::{
-    AckState, ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse, FieldChange, NodeAck,
-    PlanRequest, PlanResponse, RollbackRequest,
+    AckState, ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse,
+    FieldChange, NodeAck, PlanRequest, PlanResponse, RollbackRequest,
 };
 use tonic::{Code, Status};
 
@@ -71,10 +71,15 @@ pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Res
 }
 
 /// Makes the content of an old revision the next one.
-pub async fn rollback(node: &Arc<Node>, request: RollbackRequest, caller: &str) -> Result<ApplyResponse, Status> {
+pub async fn rollback(
+    node: &Arc<Node>,
+    request: RollbackRequest,
+    caller: &str,
+) -> Result<ApplyResponse, Status> {
     let started = Instant::now();
     let base = linearizable_base(node).await?;
-    if let Some(expected) = request.check_revision.map(Revision).filter(|expected| *expected != base.revision) {
+    if let Some(expected) = request.check_revision.map(Revision).filter(|expected| *expected != base.revision)
+    {
         return Err(conflict(expected, base.revision));
     }
     let target = match request.to_revision {
@@ -110,7 +115,10 @@ pub async fn rollback(node: &Arc<Node>, request: RollbackRequest, caller: &str) 
 }
 
 /// A token with which nodes may join.
-pub async fn create_token(node: &Arc<Node>, request: &CreateTokenRequest) -> Result<CreateTokenResponse, Status> {
+pub async fn create_token(
+    node: &Arc<Node>,
+    request: &CreateTokenRequest,
+) -> Result<CreateTokenResponse, Status> {
     let ttl = request.ttl_seconds;
     if ttl == 0 || ttl > MAX_TOKEN_SECONDS || request.uses == 0 || request.uses > 1000 {
         let why = format!("a token lives 1 to {MAX_TOKEN_SECONDS} seconds and has 1 to 1000 uses");
@@ -132,11 +140,15 @@ pub async fn create_token(node: &Arc<Node>, request: &CreateTokenRequest) -> Res
 /// Applies a site file that lies on this machine: `shoal run --apply`.
 pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyResponse> {
     let name = path.display().to_string();
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
+    let text = tokio::fs::read_to_string(path)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
     let mut site = read_site(&name, &text)?;
     let directory = path.parent().unwrap_or(Path::new("."));
     for (certificate, files) in &mut site.certificates {
-        for (file, text) in [(&mut files.chain_file, &mut files.chain_pem), (&mut files.key_file, &mut files.key_pem)] {
+        for (file, text) in
+            [(&mut files.chain_file, &mut files.chain_pem), (&mut files.key_file, &mut files.key_pem)]
+        {
             let Some(relative) = file.take() else { continue };
             let full = directory.join(relative);
             let read = tokio::fs::read_to_string(&full).await;
@@ -170,8 +182,9 @@ async fn linearizable_base(node: &Node) -> Result<Base, Status> {
 
 /// The given site laid over the active one: validated, compiled once, keys sealed.
 fn next_site(node: &Node, active: &Site, site_json: &str, absent: Absent) -> Result<Site, Status> {
-    let given = Site::from_json(site_json)
-        .map_err(|error| with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}")))?;
+    let given = Site::from_json(site_json).map_err(|error| {
+        with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}"))
+    })?;
     let merged = merge(active, given, absent);
     if merged.is_empty() && !active.is_empty() {
         let why = "the result would be an empty site, and every request would be refused";
@@ -189,7 +202,8 @@ fn next_site(node: &Node, active: &Site, site_json: &str, absent: Absent) -> Res
         return Err(failure::site(&Problems(problems)));
     }
     let sealed = seal(merged, &node.identity.secret);
-    let clear = unseal(sealed.clone(), &node.identity.secret).map_err(|error| Status::internal(error.to_string()))?;
+    let clear =
+        unseal(sealed.clone(), &node.identity.secret).map_err(|error| Status::internal(error.to_string()))?;
     ConfigView::compile(Revision(0), &clear).map_err(|problems| failure::site(&problems))?;
     Ok(keep_equal_seals(active, sealed))
 }
@@ -343,4 +357,3 @@ impl Node {
         })
     }
 }
-

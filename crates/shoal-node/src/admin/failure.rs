@@ -43,12 +43,18 @@ pub fn propose(error: ProposeError) -> Status {
 /// The replicated state said no.
 pub fn refusal(refusal: &Refusal) -> Status {
     match refusal {
-        Refusal::RevisionConflict { .. } => with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string()),
+        Refusal::RevisionConflict { .. } => {
+            with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string())
+        }
         _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),
     }
 }
 
 /// An answer of the state that does not belong to the command.
 pub fn unexpected_reply() -> Status {
-    with_exit(Code::Internal, Exit::Remote, "the log answered with a reply that does not belong to the command")
+    with_exit(
+        Code::Internal,
+        Exit::Remote,
+        "the log answered with a reply that does not belong to the command",
+    )
 }

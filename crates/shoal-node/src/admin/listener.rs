@@ -56,10 +56,15 @@ impl AdminListeners {
 }
 
 /// Serves operators until `stop`; then lets running calls end.
-pub async fn serve(node: Arc<Node>, listeners: AdminListeners, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    node: Arc<Node>,
+    listeners: AdminListeners,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let AdminListeners { tcp, tls, socket } = listeners;
     let (over_tls, tls_incoming) = mpsc::channel(MAX_HANDSHAKES);
-    let (over_socket, socket_incoming) = mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
+    let (over_socket, socket_incoming) =
+        mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
     let router = |node: &Arc<Node>| {
         let service = AdminServiceServer::new(AdminRpc::new(node.clone()))
             .max_decoding_message_size(MAX_MESSAGE)
@@ -71,10 +76,12 @@ pub async fn serve(node: Arc<Node>, listeners: AdminListeners, stop: Cancellatio
     };
     let stopped = || stop.clone().cancelled_owned();
     let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
-    let socket_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
+    let socket_server =
+        router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
     let accept_tls = accept_tls(tcp, TlsAcceptor::from(tls), over_tls, stop.clone());
     let accept_socket = accept_socket(socket, over_socket, stop.clone());
-    let (tls_served, socket_served, (), ()) = tokio::join!(tls_server, socket_server, accept_tls, accept_socket);
+    let (tls_served, socket_served, (), ()) =
+        tokio::join!(tls_server, socket_server, accept_tls, accept_socket);
     tls_served?;
     Ok(socket_served?)
 }

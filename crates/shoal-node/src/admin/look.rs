@@ -8,8 +8,8 @@ use shoal_model::view::{EndpointView, UpstreamView};
 use shoal_model::{Revision, Site};
 use shoal_policy::health::{Availability, FactState, is_panic};
 use shoal_proto::admin::{
-    EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, RevisionInfo,
-    ShowRequest, ShowResponse,
+    EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    RevisionInfo, ShowRequest, ShowResponse,
 };
 use tonic::{Code, Status};
 
@@ -30,7 +30,8 @@ pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> 
         revision => (Revision(revision), state.revisions.content(Revision(revision))),
     });
     let content = content.ok_or_else(|| {
-        let why = format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
+        let why =
+            format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
         with_exit(Code::NotFound, Exit::Remote, why)
     })?;
     let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
@@ -66,7 +67,8 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
         let why = format!("there is no upstream {:?}", request.upstream);
         return Err(with_exit(Code::NotFound, Exit::Local, why));
     }
-    let wanted = |upstream: &&Arc<UpstreamView>| request.upstream.is_empty() || *upstream.name == *request.upstream;
+    let wanted =
+        |upstream: &&Arc<UpstreamView>| request.upstream.is_empty() || *upstream.name == *request.upstream;
     let view = node.gossip.view().load_full();
     let endpoints = config.upstreams.iter().filter(wanted).flat_map(|upstream| {
         let panic = is_in_panic(upstream, &view);
@@ -76,7 +78,12 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
             endpoint: endpoint.text.to_string(),
             availability: view.availability(endpoint.id).name().to_owned(),
             panic,
-            opinions: node.gossip.opinions(endpoint.id).iter().map(|opinion| opinion_message(opinion, view)).collect(),
+            opinions: node
+                .gossip
+                .opinions(endpoint.id)
+                .iter()
+                .map(|opinion| opinion_message(opinion, view))
+                .collect(),
             checked: upstream.health.is_some(),
         })
     });

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
-    CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
-    StatusResponse,
+    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
+    CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
+    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
+    ShowRequest, ShowResponse, StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -71,7 +71,10 @@ impl AdminService for AdminRpc {
         cache::purge(&self.node, request.into_inner()).await.map(Response::new)
     }
 
-    async fn cache_stats(&self, _: Request<CacheStatsRequest>) -> Result<Response<CacheStatsResponse>, Status> {
+    async fn cache_stats(
+        &self,
+        _: Request<CacheStatsRequest>,
+    ) -> Result<Response<CacheStatsResponse>, Status> {
         Ok(Response::new(cache::stats(&self.node).await))
     }
 

@@ -17,12 +17,15 @@ use crate::report::NodeReport;
 
 /// Everything on one screen.
 pub async fn status(node: &Arc<Node>) -> StatusResponse {
-    let log = node.log.status();
+    let mut log = node.log.status();
+    // Who led before the quorum was lost leads nobody now.
+    log.leader = log.leader.filter(|_| log.quorum);
     let reports = node.reports().await;
     let view = node.gossip.view().load_full();
     let (members, revision) = node.log.with_state(|state| (state.nodes.clone(), state.revisions.active().0));
     let nodes = members.iter().map(|(id, member)| {
-        let report = reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
+        let report =
+            reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
         node_status(*id, member, view.node(*id), report, &log, node.id())
     });
     StatusResponse {
@@ -75,10 +78,14 @@ fn node_status(
         admin_addr: seen.map_or_else(|| member.admin_addr.clone(), |seen| seen.admin_addr.clone()),
         state: state.to_owned(),
         role: role.to_owned(),
-        active_revision: report.map_or_else(|| seen.map_or(0, |seen| seen.active_revision), |r| r.active_revision),
+        active_revision: report
+            .map_or_else(|| seen.map_or(0, |seen| seen.active_revision), |r| r.active_revision),
         applied_index: report.map_or_else(|| seen.map_or(0, |seen| seen.applied_index), |r| r.applied_index),
         refused: figures.refused,
-        version: report.map_or_else(|| seen.map_or_else(String::new, |seen| seen.version.to_string()), |r| r.version.clone()),
+        version: report.map_or_else(
+            || seen.map_or_else(String::new, |seen| seen.version.to_string()),
+            |r| r.version.clone(),
+        ),
         uptime_seconds: figures.uptime_seconds,
         cache: Some(figures.cache.into()),
         requests: figures.requests,
@@ -91,7 +98,8 @@ fn certificates(node: &Node) -> Vec<CertificateStatus> {
     let config = node.config.load_full();
     let certificates = config.certificates.iter().map(|certificate| {
         let facts = inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
-        let (dns_names, not_after_unix) = facts.map_or_else(|_| (vec![], 0), |facts| (facts.dns_names, facts.not_after));
+        let (dns_names, not_after_unix) =
+            facts.map_or_else(|_| (vec![], 0), |facts| (facts.dns_names, facts.not_after));
         CertificateStatus { name: certificate.name.to_string(), dns_names, not_after_unix }
     });
     certificates.collect()
@@ -102,9 +110,10 @@ fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
     let view = node.gossip.view().load_full();
     let upstreams = config.upstreams.iter().map(|upstream| {
         let usable = upstream.endpoints.iter().filter(|endpoint| {
-            let ejected_here = node.gossip.opinions(endpoint.id).iter().any(|opinion| {
-                opinion.node == node.id() && opinion.says == Says::Fact(FactState::Ejected)
-            });
+            let ejected_here =
+                node.gossip.opinions(endpoint.id).iter().any(|opinion| {
+                    opinion.node == node.id() && opinion.says == Says::Fact(FactState::Ejected)
+                });
             view.availability(endpoint.id) != Availability::Down && !ejected_here
         });
         UpstreamStatus {

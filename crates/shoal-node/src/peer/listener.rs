@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cache::Cache;
 use shoal_cluster::channel::MAX_MESSAGE_BYTES;
 use shoal_cluster::tls::{Caller, peer_identity};
 use shoal_configlog::RaftRpc;
@@ -16,11 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
 use super::PeerRpc;
 use crate::incoming::{CallerIo, Connection};
+use crate::node::Node;
 
 /// TLS handshakes under way at once; more wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 64;
@@ -39,26 +40,28 @@ pub struct PeerListener {
     pub raft: RaftRpc,
     /// Everything else between nodes.
     pub peer: PeerRpc,
-    /// Bodies over HTTP/1.1, and the index over gRPC.
-    pub cache: Arc<Cache>,
+    /// Bodies over HTTP/1.1, and the index over gRPC; and who is a member.
+    pub node: Arc<Node>,
 }
 
 /// Serves until `stop`; then lets running calls end.
 pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let PeerListener { socket, tls, raft, peer, cache } = listener;
+    let PeerListener { socket, tls, raft, peer, node } = listener;
     let (grpc, incoming) = mpsc::channel::<std::io::Result<CallerIo<TlsStream<TcpStream>>>>(MAX_PENDING);
     let limits = MAX_MESSAGE_BYTES;
-    let raft = RaftServiceServer::new(raft).max_decoding_message_size(limits).max_encoding_message_size(limits);
-    let index = CacheServiceServer::new(cache.service());
-    let peer = PeerServiceServer::new(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
+    let raft =
+        RaftServiceServer::new(raft).max_decoding_message_size(limits).max_encoding_message_size(limits);
+    let index = CacheServiceServer::new(node.cache.service());
+    let peer =
+        PeerServiceServer::new(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_service(InterceptedService::new(raft, only_nodes))
-        .add_service(InterceptedService::new(index, only_nodes))
+        .add_service(InterceptedService::new(raft, OnlyMembers(node.clone())))
+        .add_service(InterceptedService::new(index, OnlyMembers(node.clone())))
         .add_service(peer)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.clone().cancelled_owned());
-    let accepting = accept(socket, TlsAcceptor::from(tls), cache, grpc, stop);
+    let accepting = accept(socket, TlsAcceptor::from(tls), node, grpc, stop);
     let (served, ()) = tokio::join!(server, accepting);
     Ok(served?)
 }
@@ -66,7 +69,7 @@ pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::R
 async fn accept(
     socket: TcpListener,
     tls: TlsAcceptor,
-    cache: Arc<Cache>,
+    node: Arc<Node>,
     grpc: mpsc::Sender<std::io::Result<CallerIo<TlsStream<TcpStream>>>>,
     stop: CancellationToken,
 ) {
@@ -82,12 +85,12 @@ async fn accept(
             continue;
         };
         _ = tcp.set_nodelay(true);
-        let (tls, cache, grpc) = (tls.clone(), cache.clone(), grpc.clone());
+        let (tls, node, grpc) = (tls.clone(), node.clone(), grpc.clone());
         tokio::spawn(async move {
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
             drop(permit);
             if let Ok(Ok(stream)) = handshake {
-                hand_on(stream, cache, grpc).await;
+                hand_on(stream, &node, grpc).await;
             }
         });
     }
@@ -95,26 +98,33 @@ async fn accept(
 
 async fn hand_on(
     stream: TlsStream<TcpStream>,
-    cache: Arc<Cache>,
+    node: &Node,
     grpc: mpsc::Sender<std::io::Result<CallerIo<TlsStream<TcpStream>>>>,
 ) {
     let caller = peer_identity(stream.get_ref().1);
     match (stream.get_ref().1.alpn_protocol(), caller) {
-        (Some(b"http/1.1"), Some(Caller::Node(peer))) => cache.serve_peer(stream, peer).await,
+        (Some(b"http/1.1"), Some(Caller::Node(peer))) if node.is_member(peer) => {
+            node.cache.clone().serve_peer(stream, peer).await;
+        }
         (Some(b"h2"), caller) => _ = grpc.send(Ok(CallerIo::new(stream, caller))).await,
         _ => {}
     }
 }
 
-/// Lets a request through when a node's certificate stands behind it.
-#[expect(clippy::result_large_err, reason = "the shape of an interceptor is given")]
-fn only_nodes(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let caller = request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone());
-    match caller {
-        Some(caller @ Caller::Node(_)) => {
-            request.extensions_mut().insert(caller);
-            Ok(request)
+/// Lets a request through when a member's certificate stands behind it.
+#[derive(Clone)]
+struct OnlyMembers(Arc<Node>);
+
+impl Interceptor for OnlyMembers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let caller =
+            request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone());
+        match caller {
+            Some(Caller::Node(id)) if self.0.is_member(id) => {
+                request.extensions_mut().insert(Caller::Node(id));
+                Ok(request)
+            }
+            _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
         }
-        _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
     }
 }

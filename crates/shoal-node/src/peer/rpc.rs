@@ -48,9 +48,9 @@ impl PeerRpc {
         let public_key_sha256 =
             Authority::request_key_sha256(&request.csr).map_err(|error| invalid(error.to_string()))?;
         let address = |what: &str, text: &str| {
-            text.parse::<SocketAddr>().map(|address| address.to_string()).map_err(|_| {
-                invalid(format!("{what} {text:?} is not an address"))
-            })
+            text.parse::<SocketAddr>()
+                .map(|address| address.to_string())
+                .map_err(|_| invalid(format!("{what} {text:?} is not an address")))
         };
         let record = MemberRecord {
             name: checked_name(request.name)?,
@@ -76,6 +76,16 @@ impl PeerRpc {
         self.welcome(node_id, &request.csr)
     }
 
+    /// Lets nodes through that are members; strangers, operators and removed nodes are refused.
+    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
+    fn only_members<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let connection = request.extensions().get::<Connection>();
+        match connection.and_then(|connection| connection.caller.as_ref()) {
+            Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(()),
+            _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
+        }
+    }
+
     /// Everything a new node needs: its certificate, the cluster's secret, and whom to talk to.
     fn welcome(&self, node_id: NodeId, csr: &[u8]) -> Result<JoinResponse, Status> {
         let identity = &self.node.identity;
@@ -84,7 +94,8 @@ impl PeerRpc {
             let peers = peers.map(|(id, member)| format!("{}={}", id.0, member.cluster_addr)).collect();
             (state.ca_certificate.clone(), state.ca_key_sealed.clone(), peers)
         });
-        let authority = Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret);
+        let authority =
+            Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret);
         let certificate = authority
             .and_then(|authority| authority.sign_node(csr, node_id))
             .map_err(|error| Status::internal(error.to_string()))?;
@@ -109,24 +120,18 @@ fn checked_name(name: String) -> Result<String, Status> {
     Ok(name)
 }
 
-/// The node that calls; strangers and operators are refused.
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
-fn calling_node<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    match request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone()) {
-        Some(Caller::Node(id)) => Ok(id),
-        _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
-    }
-}
-
 #[tonic::async_trait]
 impl PeerService for PeerRpc {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
-        calling_node(&request)?;
+        self.only_members(&request)?;
         self.node.log.answer_propose(request.into_inner()).await.map(Response::new)
     }
 
-    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
-        calling_node(&request)?;
+    async fn read_index(
+        &self,
+        request: Request<ReadIndexRequest>,
+    ) -> Result<Response<ReadIndexResponse>, Status> {
+        self.only_members(&request)?;
         self.node.log.answer_read_index().await.map(Response::new)
     }
 
@@ -134,7 +139,7 @@ impl PeerService for PeerRpc {
         &self,
         request: Request<AwaitAppliedRequest>,
     ) -> Result<Response<AwaitAppliedResponse>, Status> {
-        calling_node(&request)?;
+        self.only_members(&request)?;
         let AwaitAppliedRequest { index, revision, timeout_ms } = request.into_inner();
         let timeout = Duration::from_millis(timeout_ms.into()).min(MAX_AWAIT);
         let reached = self.node.await_applied(index, Revision(revision), timeout).await;
@@ -146,8 +151,9 @@ impl PeerService for PeerRpc {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
-        calling_node(&request)?;
-        let report = serde_json::to_vec(&self.node.report()).map_err(|error| Status::internal(error.to_string()))?;
+        self.only_members(&request)?;
+        let report =
+            serde_json::to_vec(&self.node.report()).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReportResponse { report }))
     }
 
