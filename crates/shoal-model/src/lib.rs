@@ -1,5 +1,6 @@
 //! The nouns: ids, the site as written, validated and compiled, the replicated state (pure).
 
+mod address;
 pub mod id;
 pub mod site;
 pub mod state;

@@ -75,7 +75,11 @@ impl ByteSize {
             "kB" | "KB" => 1_000,
             "MB" => 1_000_000,
             "GB" => 1_000_000_000,
-            _ => return Err(format!("{text:?}: unknown unit {unit:?}; units are B, KiB, MiB, GiB, kB, MB, GB")),
+            _ => {
+                return Err(format!(
+                    "{text:?}: unknown unit {unit:?}; units are B, KiB, MiB, GiB, kB, MB, GB"
+                ));
+            }
         };
         let bytes = number * factor as f64;
         if bytes > 1e18 {
@@ -161,9 +165,12 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print() {
-        for (text, bytes, printed) in
-            [("512", 512, "512B"), ("64KiB", 65_536, "64KiB"), ("10MB", 10_000_000, "10000000B"), ("1GiB", 1 << 30, "1GiB")]
-        {
+        for (text, bytes, printed) in [
+            ("512", 512, "512B"),
+            ("64KiB", 65_536, "64KiB"),
+            ("10MB", 10_000_000, "10000000B"),
+            ("1GiB", 1 << 30, "1GiB"),
+        ] {
             let size = ByteSize::parse(text).unwrap();
             assert_eq!(size.0, bytes, "{text}");
             assert_eq!(size.to_string(), printed);

@@ -3,19 +3,20 @@
 use std::cell::Cell;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use super::read::{Anything, reading_options};
+use super::yaml::reading_options;
 
 /// Line and column (from 1) of the value at `path` in `text`, or of the nearest parent that exists.
 pub fn locate(text: &str, path: &str) -> Option<(u32, u32)> {
     let mut steps = split(path);
     loop {
         let found = Cell::new(None);
-        let walked = serde_saphyr::with_deserializer_from_str_with_options(text, reading_options(), |deserializer| {
-            Walk { steps: &steps, found: &found }.deserialize(deserializer)
-        });
+        let walked =
+            serde_saphyr::with_deserializer_from_str_with_options(text, reading_options(), |deserializer| {
+                Walk { steps: &steps, found: &found }.deserialize(deserializer)
+            });
         if walked.is_ok() && found.get().is_some() {
             return found.get();
         }
@@ -39,11 +40,6 @@ fn split(path: &str) -> Vec<String> {
     steps
 }
 
-/// How a name stands in a key path.
-pub fn step(name: &str) -> String {
-    if name.contains(['.', '[']) { format!("\"{name}\"") } else { name.to_owned() }
-}
-
 #[derive(Clone, Copy)]
 struct Walk<'a> {
     steps: &'a [String],
@@ -55,7 +51,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         if self.steps.is_empty() {
-            let value = Spanned::<Anything>::deserialize(deserializer)?;
+            let value = Spanned::<IgnoredAny>::deserialize(deserializer)?;
             self.found.set(Some((value.referenced.line() as u32, value.referenced.column() as u32)));
             return Ok(());
         }
@@ -75,7 +71,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             if key == self.steps[0] {
                 map.next_value_seed(Walk { steps: &self.steps[1..], ..self })?;
             } else {
-                map.next_value::<Anything>()?;
+                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(())
@@ -88,7 +84,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             let more = if Some(index) == wanted {
                 seq.next_element_seed(Walk { steps: &self.steps[1..], ..self })?.is_some()
             } else {
-                seq.next_element::<Anything>()?.is_some()
+                seq.next_element::<IgnoredAny>()?.is_some()
             };
             if !more {
                 return Ok(());

@@ -8,10 +8,13 @@ mod diff;
 mod listener;
 mod locate;
 mod merge;
+mod path_rule;
+mod problem;
 mod read;
 mod route;
 mod upstream;
 mod validate;
+mod yaml;
 
 use std::collections::BTreeMap;
 
@@ -21,12 +24,16 @@ use serde::{Deserialize, Serialize};
 pub use certificate::{Certificate, CertificateFacts, KeyForm};
 pub use diff::{Action, Change, FieldChange, diff};
 pub use listener::{Listener, ListenerLimits, Protocol, TlsVersion};
-pub use locate::{locate, step};
+pub use locate::locate;
 pub use merge::{Absent, merge};
-pub use read::{MAX_SITE_BYTES, Problem, Problems, parse_site, read_site};
+pub use path_rule::PathRule;
+pub(crate) use path_rule::compile_pattern;
+pub use problem::{Problem, Problems, step};
+pub use read::{parse_site, read_site};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
 pub use upstream::{Balance, Endpoint, HashKey, HealthCheck, HttpCheck, PassiveHealth, TcpCheck, Upstream};
 pub use validate::{check_certificates, validate};
+pub use yaml::MAX_SITE_BYTES;
 
 /// The whole configuration of a cluster. A revision is one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

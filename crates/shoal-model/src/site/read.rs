@@ -1,60 +1,12 @@
 //! Text to [`Site`]: strict, and every complaint says where.
 
-use std::fmt;
+use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
-use serde::Deserialize;
-use serde_saphyr::{DefaultMessageFormatter, MessageFormatter, Options};
+use super::yaml::{MAX_SITE_BYTES, reading_options};
+use super::{Problem, Problems, Site, locate, validate};
 
-use super::{Site, locate::locate, validate};
-
-/// Largest site file that is read, in bytes.
-pub const MAX_SITE_BYTES: usize = 64 << 20;
-
-/// One thing that is wrong with a site.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The file and the place in it (line and column, from 1), where known.
-    pub place: Option<(String, u32, u32)>,
-    /// Key path, e.g. `routes.shop.upstream`; empty for the file as a whole.
-    pub path: String,
-    /// What is wrong and what would be right.
-    pub message: String,
-}
-
-impl Problem {
-    /// A problem at a key path.
-    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: None, path: path.into(), message: message.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((file, line, column)) = &self.place {
-            write!(f, "{file}:{line}:{column}: ")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Everything that is wrong with a site, one line each.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, problem) in self.0.iter().enumerate() {
-            if n > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
-    }
-}
+/// Problems of meaning that are reported at once.
+const MAX_PROBLEMS: usize = 50;
 
 /// Reads and validates the site file `file`, whose content is `text` (YAML or JSON).
 ///
@@ -65,11 +17,16 @@ pub fn read_site(file: &str, text: &str) -> Result<Site, Problems> {
     if problems.is_empty() {
         return Ok(site);
     }
+    let omitted = problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
     for problem in &mut problems {
         let (line, column) = locate(text, &problem.path).unwrap_or((1, 1));
         problem.place = Some((file.to_owned(), line, column));
     }
     problems.sort_by_key(|problem| problem.place.as_ref().map(|(_, line, column)| (*line, *column)));
+    if omitted > 0 {
+        problems.push(Problem::at("", format!("and {omitted} more problems")));
+    }
     Err(Problems(problems))
 }
 
@@ -82,15 +39,20 @@ pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
     }
     if text.trim().is_empty() {
         let message = "the file is empty; a site has listeners, routes and upstreams";
-        return Err(Problem { place: Some((file.to_owned(), 1, 1)), path: String::new(), message: message.into() });
+        return Err(Problem {
+            place: Some((file.to_owned(), 1, 1)),
+            path: String::new(),
+            message: message.into(),
+        });
     }
     let mut path = String::new();
-    let read = serde_saphyr::with_deserializer_from_str_with_options(text, reading_options(), |deserializer| {
-        serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            path = error.path().to_string();
-            error.into_inner()
-        })
-    });
+    let read =
+        serde_saphyr::with_deserializer_from_str_with_options(text, reading_options(), |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|error| {
+                path = error.path().to_string();
+                error.into_inner()
+            })
+        });
     read.map_err(|error| {
         let place = error.location().map_or((1, 1), |at| (at.line() as u32, at.column() as u32));
         let message = match error.without_snippet() {
@@ -104,18 +66,6 @@ pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
     })
 }
 
-/// Room for sites of 100,000 objects; the file's size is bounded before.
-pub(super) fn reading_options() -> Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_events: 20_000_000,
-            max_nodes: 10_000_000,
-            max_total_scalar_bytes: MAX_SITE_BYTES,
-        },
-        with_snippet: false,
-    }
-}
-
 /// No control characters and no line breaks reach the operator's terminal.
 fn one_line(message: &str) -> String {
     let mut line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -125,10 +75,6 @@ fn one_line(message: &str) -> String {
     }
     line
 }
-
-/// Accepts anything and remembers nothing: used to walk past values.
-#[derive(Deserialize)]
-pub(super) struct Anything(#[allow(dead_code)] serde::de::IgnoredAny);
 
 #[cfg(test)]
 mod tests {
@@ -169,12 +115,16 @@ upstreams:
     fn complaints_of_form_say_where() {
         check(
             &GOOD.replace("weight", "wieght"),
-            &["site.yaml:10:62: upstreams.shop.endpoints[1].wieght: unknown field `wieght`, expected one of \
-               address, weight, zone, priority"],
+            &[
+                "site.yaml:10:62: upstreams.shop.endpoints[1].wieght: unknown field `wieght`, expected one of \
+               address, weight, zone, priority",
+            ],
         );
         check(
             &GOOD.replace("timeout: 2s", "timeout: 2"),
-            &["site.yaml:11:64: upstreams.shop.health.timeout: \"2\" has no unit; write it as \"2s\" or \"2ms\""],
+            &[
+                "site.yaml:11:64: upstreams.shop.health.timeout: \"2\" has no unit; write it as \"2s\" or \"2ms\"",
+            ],
         );
         check("listeners: [", &["site.yaml:1:12: listeners: expected mapping start"]);
         check("", &["site.yaml:1:1: the file is empty; a site has listeners, routes and upstreams"]);

@@ -102,7 +102,9 @@ impl JsonSchema for EndpointSchema {
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            EndpointFields { address, weight: None, zone: None, priority: None } => serializer.serialize_str(address),
+            EndpointFields { address, weight: None, zone: None, priority: None } => {
+                serializer.serialize_str(address)
+            }
             fields => fields.serialize(serializer),
         }
     }

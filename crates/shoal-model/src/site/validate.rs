@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::locate::step;
-use super::{Certificate, CertificateFacts, HealthCheck, KeyForm, Listener, Problem, Protocol, Route, Site, Upstream};
-use crate::view::{EndpointAddress, ListenAddress, PathRule};
+use super::{
+    Certificate, CertificateFacts, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol, Route, Site,
+    Upstream, step,
+};
+use crate::address::{EndpointAddress, ListenAddress};
 
 /// Longest name of an object.
 const MAX_NAME: usize = 63;
@@ -77,7 +79,13 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
         problems.push(Problem::at(format!("{path}.address"), message));
     }
     for (n, name) in listener.certificates.iter().enumerate() {
-        check_reference(format!("{path}.certificates[{n}]"), "certificate", name, &site.certificates, problems);
+        check_reference(
+            format!("{path}.certificates[{n}]"),
+            "certificate",
+            name,
+            &site.certificates,
+            problems,
+        );
     }
     match listener.protocol {
         Protocol::Https if listener.certificates.is_empty() => {
@@ -156,7 +164,9 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
 fn check_host(host: &str) -> Result<(), String> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if name.contains('*') {
-        return Err(format!("{host:?}: a wildcard stands first and for whole labels, as in \"*.example.com\""));
+        return Err(format!(
+            "{host:?}: a wildcard stands first and for whole labels, as in \"*.example.com\""
+        ));
     }
     if name.parse::<IpAddr>().is_ok() && name == host {
         return Ok(());
@@ -199,7 +209,9 @@ fn validate_matches(site: &Site, problems: &mut Vec<Problem>) {
 }
 
 fn share_listener(a: &Route, b: &Route) -> bool {
-    a.listeners.is_empty() || b.listeners.is_empty() || a.listeners.iter().any(|name| b.listeners.contains(name))
+    a.listeners.is_empty()
+        || b.listeners.is_empty()
+        || a.listeners.iter().any(|name| b.listeners.contains(name))
 }
 
 fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
@@ -212,7 +224,8 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
             problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
         }
         if let Some(first) = seen.insert(&endpoint.address, n) {
-            let message = format!("{:?} is already endpoint {first}; give that one a weight instead", endpoint.address);
+            let message =
+                format!("{:?} is already endpoint {first}; give that one a weight instead", endpoint.address);
             problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
         }
     }
@@ -243,7 +256,10 @@ fn validate_health(path: &str, health: &HealthCheck, problems: &mut Vec<Problem>
     if let Some(http) = &health.http
         && (!http.path.starts_with('/') || !http.path.bytes().all(|b| b.is_ascii_graphic()))
     {
-        problems.push(Problem::at(format!("{path}.http.path"), format!("{:?} is not a path: it starts with '/'", http.path)));
+        problems.push(Problem::at(
+            format!("{path}.http.path"),
+            format!("{:?} is not a path: it starts with '/'", http.path),
+        ));
     }
     for (field, value) in [("fall", health.fall), ("rise", health.rise)] {
         if value == Some(0) {
@@ -271,6 +287,10 @@ fn check_reference<T>(
     if known.len() > names.len() {
         names.push("…");
     }
-    let known = if names.is_empty() { format!("no {kind} is defined") } else { format!("{kind}s are: {}", names.join(", ")) };
+    let known = if names.is_empty() {
+        format!("no {kind} is defined")
+    } else {
+        format!("{kind}s are: {}", names.join(", "))
+    };
     problems.push(Problem::at(path, format!("there is no {kind} {name:?}; {known}")));
 }

@@ -126,7 +126,8 @@ impl ConfigState {
     }
 
     fn admit(&mut self, index: u64, admission: Admission) -> Reply {
-        let known = self.nodes.iter().find(|(_, node)| node.public_key_sha256 == admission.node.public_key_sha256);
+        let known =
+            self.nodes.iter().find(|(_, node)| node.public_key_sha256 == admission.node.public_key_sha256);
         if let Some((id, _)) = known {
             return Reply::Admitted(*id);
         }
@@ -194,7 +195,8 @@ mod tests {
         let mut state = ConfigState::default();
         assert_eq!(state.apply(1, publish("a", None, "{}")), Reply::Published(Revision(1)));
         assert_eq!(state.apply(2, publish("b", Some(1), "{ }")), Reply::Published(Revision(2)));
-        let conflict = Reply::Refused(Refusal::RevisionConflict { expected: Revision(1), active: Revision(2) });
+        let conflict =
+            Reply::Refused(Refusal::RevisionConflict { expected: Revision(1), active: Revision(2) });
         assert_eq!(state.apply(3, publish("c", Some(1), "{}")), conflict);
         assert_eq!(state.revisions.active().0, Revision(2));
         assert_eq!(state.revisions.content(Revision(1)).as_deref(), Some("{}"));
@@ -211,7 +213,8 @@ mod tests {
     #[test]
     fn uploads_arrive_in_order_and_once() {
         let mut state = ConfigState::default();
-        let part = |part, text: &str| Command::UploadPart { upload: "u".into(), part, text: text.into(), at_ms: 1 };
+        let part =
+            |part, text: &str| Command::UploadPart { upload: "u".into(), part, text: text.into(), at_ms: 1 };
         assert_eq!(state.apply(1, part(0, "{")), Reply::Done);
         assert_eq!(state.apply(2, part(0, "{")), Reply::Done);
         assert_eq!(state.apply(3, part(2, "x")), Reply::Refused(Refusal::UploadIncomplete));
@@ -227,7 +230,8 @@ mod tests {
     #[test]
     fn tokens_admit_as_often_as_they_say() {
         let mut state = ConfigState::default();
-        let token = TokenRecord { secret_sha256: "s".into(), expires_at_ms: 100, uses_left: 1, role: "node".into() };
+        let token =
+            TokenRecord { secret_sha256: "s".into(), expires_at_ms: 100, uses_left: 1, role: "node".into() };
         state.apply(7, Command::CreateToken { id: "t".into(), token });
         let admit = |name: &str, secret: &str, at_ms| {
             Command::Admit(Admission {

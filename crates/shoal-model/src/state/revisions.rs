@@ -62,7 +62,12 @@ impl Revisions {
         self.records.get(&revision)
     }
 
-    pub(super) fn publish(&mut self, expected: Option<Revision>, site: String, record: RevisionRecord) -> Reply {
+    pub(super) fn publish(
+        &mut self,
+        expected: Option<Revision>,
+        site: String,
+        record: RevisionRecord,
+    ) -> Reply {
         if let Some(expected) = expected
             && expected != self.active
         {

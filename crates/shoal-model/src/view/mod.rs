@@ -1,20 +1,19 @@
 //! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
 
-mod address;
 mod limits;
 mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use address::{EndpointAddress, ListenAddress};
+pub use crate::address::{EndpointAddress, ListenAddress};
 pub use limits::Limits;
-pub use routes::{PathRule, RouteTable};
+pub use routes::RouteTable;
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, HashKey, Problem, Problems, Protocol, PurgeUnverified, Replicate, RequestDirectives, Route,
-    SetCookie, Site, TlsVersion, Upstream, validate,
+    Balance, CacheRule, HashKey, Problem, Problems, Protocol, PurgeUnverified, Replicate, RequestDirectives,
+    Route, SetCookie, Site, TlsVersion, Upstream, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -41,8 +40,11 @@ impl ConfigView {
             return Err(Problems(problems));
         }
         let certificates = compile_certificates(site)?;
-        let upstreams: Vec<_> =
-            site.upstreams.iter().map(|(name, upstream)| Arc::new(UpstreamView::compile(name, upstream))).collect();
+        let upstreams: Vec<_> = site
+            .upstreams
+            .iter()
+            .map(|(name, upstream)| Arc::new(UpstreamView::compile(name, upstream)))
+            .collect();
         let listeners = compile_listeners(site)?;
         let listener_index = |name: &String| site.listeners.keys().position(|listener| listener == name);
         let upstream_of = |name: &str| {
@@ -167,7 +169,9 @@ impl RouteView {
         let timeouts = route.timeouts.clone().unwrap_or_default();
         let upgrades = match &route.upgrades {
             None => vec!["websocket".into()],
-            Some(protocols) => protocols.iter().map(|protocol| protocol.to_ascii_lowercase().into()).collect(),
+            Some(protocols) => {
+                protocols.iter().map(|protocol| protocol.to_ascii_lowercase().into()).collect()
+            }
         };
         Self {
             name: name.into(),

@@ -16,7 +16,9 @@ impl ListenAddress {
     /// Reads `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
         let complaint = || {
-            format!("{text:?} is not a listen address; write \":8080\" (the node's --listen-ip) or \"127.0.0.1:8080\"")
+            format!(
+                "{text:?} is not a listen address; write \":8080\" (the node's --listen-ip) or \"127.0.0.1:8080\""
+            )
         };
         let address = match text.strip_prefix(':') {
             Some(port) => port.parse().map(Self::Port).map_err(|_| complaint())?,
