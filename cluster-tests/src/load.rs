@@ -26,8 +26,11 @@ pub struct TargetReport {
     pub non_2xx: AtomicU64,
     /// Answers whose content was not what it should be.
     pub wrong_bytes: AtomicU64,
-    /// Open connections that broke.
+    /// Connections that broke after they had carried an answer.
     pub broken: AtomicU64,
+    /// Connections that were opened and broke before their first answer: the kernel accepts for a process that is
+    /// just dying.
+    pub stillborn: AtomicU64,
     /// Connections that could not be opened.
     pub refused: AtomicU64,
     faults: Mutex<Vec<String>>,
@@ -127,6 +130,7 @@ impl Client {
 
     /// Sends requests until the connection ends, politely (between two requests, which is no fault) or not.
     async fn use_up(&self, mut connection: Connection, report: &TargetReport, pace: &mut Interval) {
+        let mut fault = &report.stillborn;
         while !self.stopping.load(Ordering::Relaxed) {
             pace.tick().await;
             if !connection.is_usable().await {
@@ -137,13 +141,14 @@ impl Client {
             let Ok(request) = request else { return report.keep(format!("{path:?} is not a path")) };
             match connection.send(request).await {
                 Ok(answer) => {
+                    fault = &report.broken;
                     report.judge(path, &answer, (self.expected)(path));
                     if answer.field("connection").eq_ignore_ascii_case("close") {
                         return;
                     }
                 }
                 Err(error) => {
-                    report.broken.fetch_add(1, Ordering::Relaxed);
+                    fault.fetch_add(1, Ordering::Relaxed);
                     return report.keep(format!("{path}: {error:#}"));
                 }
             }
@@ -179,9 +184,12 @@ impl TargetReport {
         self.non_2xx.load(Ordering::Relaxed) + self.wrong_bytes.load(Ordering::Relaxed)
     }
 
-    /// Broken and refused connections.
+    /// Broken, stillborn and refused connections.
     pub fn connection_errors(&self) -> u64 {
-        self.broken.load(Ordering::Relaxed) + self.refused.load(Ordering::Relaxed)
+        [&self.broken, &self.stillborn, &self.refused]
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .iter()
+            .sum()
     }
 
     /// The first faults, one a line.

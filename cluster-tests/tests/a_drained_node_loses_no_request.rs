@@ -1,6 +1,7 @@
 //! A node that is told to go finishes what it has begun, and its downstreams find the others.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -50,7 +51,7 @@ async fn sigterm_under_load_breaks_nothing() -> Result<()> {
     for (i, target) in load.finish().await.targets.iter().enumerate() {
         ensure!(target.wrong() == 0, "n{}: {}", i + 1, target.faults());
         // A refused connection to the node that is gone is how its clients learn it; a broken one is a lost request.
-        let broken = target.broken.load(std::sync::atomic::Ordering::Relaxed);
+        let broken = target.broken.load(Relaxed) + target.stillborn.load(Relaxed);
         ensure!(broken == 0, "n{}: {broken} requests lost\n{}", i + 1, target.faults());
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -124,7 +125,7 @@ fn judge(report: &LoadReport, dead: usize) -> Result<()> {
         if i != dead {
             ensure!(errors == 0, "n{}: {errors} connection errors on a survivor\n{}", i + 1, target.faults());
         } else {
-            let broken = target.broken.load(std::sync::atomic::Ordering::Relaxed);
+            let broken = target.broken.load(Relaxed);
             ensure!(
                 broken <= CLIENTS as u64,
                 "{broken} broken connections for {CLIENTS} clients\n{}",
