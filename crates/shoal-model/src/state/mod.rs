@@ -20,6 +20,8 @@ use crate::id::{ClusterId, NodeId};
 const MAX_REMEMBERED: usize = 10_000;
 /// For how long they are remembered, milliseconds by the times in the entries.
 const REMEMBER_MS: u64 = 24 * 3600 * 1000;
+/// Tokens that are kept, at most: beyond that the one that expires first makes room.
+const MAX_TOKENS: usize = 1_000;
 
 /// Everything nodes agree on. The only way to change it is [`ConfigState::apply`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,8 +65,16 @@ impl ConfigState {
             return reply.clone();
         }
         let reply = self.carry_out(index, command);
-        self.remember(request_id, at_ms, &reply);
+        // What was refused has changed nothing: the same request may be tried again over what is active by then.
+        if !matches!(reply, Reply::Refused(_)) {
+            self.remember(request_id, at_ms, &reply);
+        }
         reply
+    }
+
+    /// What the mutation with this request id answered, if it was carried out not too long ago.
+    pub fn answered(&self, request_id: &str) -> Option<&Reply> {
+        self.remembered.get(request_id)
     }
 
     fn carry_out(&mut self, index: u64, command: Command) -> Reply {
@@ -96,7 +106,7 @@ impl ConfigState {
                 Reply::Purged { seq: index }
             }
             Command::CreateToken { id, token } => {
-                self.tokens.insert(id, token);
+                self.keep_token(id, token);
                 Reply::Done
             }
             Command::Admit(admission) => self.admit(index, admission),
@@ -123,6 +133,15 @@ impl ConfigState {
         upload.text.push_str(text);
         upload.parts += 1;
         Reply::Done
+    }
+
+    fn keep_token(&mut self, id: String, token: TokenRecord) {
+        self.tokens.insert(id, token);
+        while self.tokens.len() > MAX_TOKENS {
+            let first = self.tokens.iter().min_by_key(|(_, token)| token.expires_at_ms);
+            let Some(id) = first.map(|(id, _)| id.clone()) else { return };
+            self.tokens.remove(&id);
+        }
     }
 
     fn admit(&mut self, index: u64, admission: Admission) -> Reply {
@@ -153,9 +172,6 @@ impl ConfigState {
     }
 
     fn remember(&mut self, request_id: String, at_ms: u64, reply: &Reply) {
-        if request_id.is_empty() {
-            return;
-        }
         self.remembered.insert(request_id.clone(), reply.clone());
         self.remembered_order.push_back((at_ms, request_id));
         while let Some((at, _)) = self.remembered_order.front() {
@@ -208,6 +224,29 @@ mod tests {
         assert_eq!(state.apply(1, publish("same", None, "{}")), Reply::Published(Revision(1)));
         assert_eq!(state.apply(2, publish("same", None, "{}")), Reply::Published(Revision(1)));
         assert_eq!(state.revisions.active().0, Revision(1));
+    }
+
+    #[test]
+    fn a_refused_request_may_be_tried_again() {
+        let mut state = ConfigState::default();
+        state.apply(1, publish("other", None, "{}"));
+        let conflict =
+            Reply::Refused(Refusal::RevisionConflict { expected: Revision(0), active: Revision(1) });
+        assert_eq!(state.apply(2, publish("same", Some(0), "{ }")), conflict);
+        assert_eq!(state.answered("same"), None);
+        assert_eq!(state.apply(3, publish("same", Some(1), "{ }")), Reply::Published(Revision(2)));
+        assert_eq!(state.answered("same"), Some(&Reply::Published(Revision(2))));
+    }
+
+    #[test]
+    fn tokens_are_bounded() {
+        let mut state = ConfigState::default();
+        for n in 0..=MAX_TOKENS as u64 {
+            let token = TokenRecord { expires_at_ms: 10_000 - n, ..TokenRecord::default() };
+            state.apply(n + 1, Command::CreateToken { id: format!("t{n}"), token });
+        }
+        assert_eq!(state.tokens.len(), MAX_TOKENS);
+        assert!(!state.tokens.contains_key("t1000"), "the one that expires first made room");
     }
 
     #[test]
