@@ -27,6 +27,13 @@ impl Activation {
     pub fn has_decided(&self, revision: Revision) -> bool {
         self.active >= revision || self.refused.as_ref().is_some_and(|(refused, _)| *refused >= revision)
     }
+
+    /// Why `revision` is not served; `None` = it is, or was, or may still be. That a later one was refused says nothing
+    /// about it.
+    pub fn refusal_of(&self, revision: Revision) -> Option<String> {
+        let (_, why) = self.refused.as_ref().filter(|(refused, _)| *refused >= revision)?;
+        (self.active < revision).then(|| why.clone())
+    }
 }
 
 /// Takes revisions into service, one at a time, newest only.
@@ -109,5 +116,23 @@ impl Activator {
                 self.status.send_modify(|status| status.refused = Some((revision, why)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_nothing_of_what_is_served() {
+        let activation = Activation { active: Revision(7), refused: Some((Revision(8), "no".into())) };
+        let check = |revision, decided, refusal: Option<&str>| {
+            assert_eq!(activation.has_decided(Revision(revision)), decided, "{revision}");
+            assert_eq!(activation.refusal_of(Revision(revision)).as_deref(), refusal, "{revision}");
+        };
+        check(0, true, None); // who waits for a purge waits for no revision
+        check(7, true, None);
+        check(8, true, Some("no"));
+        check(9, false, None);
     }
 }

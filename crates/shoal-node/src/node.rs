@@ -83,7 +83,7 @@ impl Node {
         Reached {
             applied_index: *self.log.applied().borrow(),
             active: activation.active,
-            refused: activation.refused.filter(|(refused, _)| *refused >= revision).map(|(_, why)| why),
+            refused: activation.refusal_of(revision),
         }
     }
 
