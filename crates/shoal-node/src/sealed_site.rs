@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use shoal_cluster::identity::{ClusterSecret, Purpose, sha256_hex};
 use shoal_model::Site;
-use shoal_model::site::{Certificate, KeyForm};
+use shoal_model::site::{Certificate, KeyForm, Problem, step};
 
 /// A key of the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +12,16 @@ use shoal_model::site::{Certificate, KeyForm};
 pub struct UnsealError {
     name: String,
     why: String,
+}
+
+impl UnsealError {
+    /// The same, for whoever wrote the site.
+    pub fn problem(&self) -> Problem {
+        Problem::at(
+            format!("certificates.{}", step(&self.name)),
+            format!("its key cannot be unsealed: {}", self.why),
+        )
+    }
 }
 
 /// `site` with every clear-text key sealed and fingerprinted: what may be put into the log.
@@ -31,9 +41,7 @@ pub fn seal(mut site: Site, secret: &ClusterSecret) -> Site {
 pub fn unseal(mut site: Site, secret: &ClusterSecret) -> Result<Site, UnsealError> {
     for (name, certificate) in &mut site.certificates {
         if certificate.key_form() == KeyForm::Sealed {
-            let key = open(name, certificate, secret)
-                .map_err(|why| UnsealError { name: name.clone(), why: why.to_owned() })?;
-            certificate.key_pem = Some(key);
+            certificate.key_pem = Some(open_key(name, certificate, secret)?);
         }
     }
     Ok(site)
@@ -45,6 +53,15 @@ pub fn redact(mut site: Site) -> Site {
         *certificate = certificate.redacted();
     }
     site
+}
+
+/// The sealed key of one certificate in clear text.
+pub fn open_key(
+    name: &str,
+    certificate: &Certificate,
+    secret: &ClusterSecret,
+) -> Result<String, UnsealError> {
+    open(name, certificate, secret).map_err(|why| UnsealError { name: name.to_owned(), why: why.to_owned() })
 }
 
 fn open(name: &str, certificate: &Certificate, secret: &ClusterSecret) -> Result<String, &'static str> {

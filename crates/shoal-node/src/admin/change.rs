@@ -4,70 +4,54 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_cluster::identity::inspect_certificate;
 use shoal_cluster::join::Token;
 use shoal_configlog::SiteChange;
-use shoal_model::site::{
-    Absent, Action, Change, KeyForm, Problem, Problems, check_certificates, diff, merge, read_site, validate,
-};
-use shoal_model::state::{Command, Reply, TokenRecord};
-use shoal_model::{ConfigView, NodeId, Revision, Site};
+use shoal_model::site::{Absent, Action, Change, diff, read_site};
+use shoal_model::state::{Command, Refusal, Reply, TokenRecord};
+use shoal_model::{Revision, Site};
 use shoal_proto::admin::{
-    AckState, ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse,
-    FieldChange, NodeAck, PlanRequest, PlanResponse, RollbackRequest,
+    ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse, FieldChange, NodeAck,
+    PlanRequest, PlanResponse, RollbackRequest,
 };
 use tonic::{Code, Status};
 
 use super::failure::{self, Exit, with_exit};
+use super::next_site::next_site;
 use crate::node::{Node, now_ms};
-use crate::sealed_site::{seal, unseal};
 
 /// How often an apply without `--check-revision` is laid over a newer revision when somebody else was faster.
 const MAX_REBASES: usize = 5;
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+/// What is left for acknowledgements at least, however long it took to get the change into the log.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// For this node to apply what the cluster has acknowledged.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Longest life of a token.
 const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
 
 /// The difference between the given site and the active revision.
 pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse, Status> {
-    let base = linearizable_base(node).await?;
-    let next = next_site(node, &base.site, &request.site_json, absent(request.prune))?;
-    let changes = diff(&base.site, &next).iter().map(change_message).collect();
-    Ok(PlanResponse { base_revision: base.revision.0, changes })
+    let wish = Wish::of_site(request.site_json, request.prune);
+    let draft = draft(node, &linearizable_base(node).await?, &wish).await?;
+    Ok(PlanResponse {
+        base_revision: draft.base.0,
+        changes: draft.changes.iter().map(change_message).collect(),
+    })
 }
 
 /// Makes the given site the next revision and waits for every live node.
 pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    let started = Instant::now();
-    let wanted = request.check_revision.map(Revision);
-    for attempt in 0.. {
-        let base = linearizable_base(node).await?;
-        if let Some(expected) = wanted.filter(|expected| *expected != base.revision) {
-            return Err(conflict(expected, base.revision));
-        }
-        let next = next_site(node, &base.site, &request.site_json, absent(request.prune))?;
-        let changes = diff(&base.site, &next);
-        if changes.is_empty() {
-            let active = node.await_everywhere(0, base.revision, wait_of(request.timeout_ms)).await;
-            return Ok(answer(base.revision, true, &changes, active, started));
-        }
-        let author = author_of(&request.author, caller);
-        let id = if attempt == 0 { request.request_id.clone() } else { String::new() };
-        let change = site_change(&base, &next, &changes, author, request.message.clone(), id);
-        let proposed = node.log.propose_site(change).await.map_err(failure::propose)?;
-        match proposed.reply {
-            Reply::Published(revision) => {
-                let acks = node.await_everywhere(proposed.index, revision, wait_of(request.timeout_ms)).await;
-                return Ok(answer(revision, false, &changes, acks, started));
-            }
-            Reply::Refused(shoal_model::state::Refusal::RevisionConflict { .. })
-                if wanted.is_none() && attempt < MAX_REBASES => {}
-            Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
-            _ => return Err(failure::unexpected_reply()),
-        }
-    }
-    unreachable!("every turn of the loop but the last few returns, and those are bounded")
+    let order = Order {
+        started: Instant::now(),
+        wait: wait_of(request.timeout_ms),
+        wish: Wish::of_site(request.site_json, request.prune),
+        expected: request.check_revision.map(Revision),
+        author: author_of(&request.author, caller),
+        message: request.message,
+        request_id: request.request_id,
+    };
+    carry_out(node, order).await
 }
 
 /// Makes the content of an old revision the next one.
@@ -76,42 +60,21 @@ pub async fn rollback(
     request: RollbackRequest,
     caller: &str,
 ) -> Result<ApplyResponse, Status> {
-    let started = Instant::now();
-    let base = linearizable_base(node).await?;
-    if let Some(expected) = request.check_revision.map(Revision).filter(|expected| *expected != base.revision)
-    {
-        return Err(conflict(expected, base.revision));
-    }
-    let target = match request.to_revision {
-        0 => Revision(base.revision.0.saturating_sub(1)),
-        revision => Revision(revision),
+    let message = match (request.message, request.to_revision) {
+        (message, 0) if message.is_empty() => "rollback to the revision before".to_owned(),
+        (message, target) if message.is_empty() => format!("rollback to revision {target}"),
+        (message, _) => message,
     };
-    let missing = || {
-        let why = format!("revision {target} is not stored (any more); `shoal history` lists those that are");
-        with_exit(Code::NotFound, Exit::Local, why)
+    let order = Order {
+        started: Instant::now(),
+        wait: wait_of(request.timeout_ms),
+        wish: Wish::Content(request.to_revision),
+        expected: request.check_revision.map(Revision),
+        author: author_of(&request.author, caller),
+        message,
+        request_id: request.request_id,
     };
-    let content = node.log.with_state(|state| state.revisions.content(target)).ok_or_else(missing)?;
-    let next = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
-    let changes = diff(&base.site, &next);
-    if changes.is_empty() {
-        let acks = node.await_everywhere(0, base.revision, wait_of(request.timeout_ms)).await;
-        return Ok(answer(base.revision, true, &changes, acks, started));
-    }
-    let message = match request.message.is_empty() {
-        true => format!("rollback to revision {target}"),
-        false => request.message,
-    };
-    let author = author_of(&request.author, caller);
-    let change = site_change(&base, &next, &changes, author, message, request.request_id);
-    let proposed = node.log.propose_site(change).await.map_err(failure::propose)?;
-    match proposed.reply {
-        Reply::Published(revision) => {
-            let acks = node.await_everywhere(proposed.index, revision, wait_of(request.timeout_ms)).await;
-            Ok(answer(revision, false, &changes, acks, started))
-        }
-        Reply::Refused(refusal) => Err(failure::refusal(&refusal)),
-        _ => Err(failure::unexpected_reply()),
-    }
+    carry_out(node, order).await
 }
 
 /// A token with which nodes may join.
@@ -133,7 +96,11 @@ pub async fn create_token(
         role: "node".to_owned(),
     };
     let command = Command::CreateToken { id: token.id.clone(), token: record };
-    node.log.propose(command).await.map_err(failure::propose)?;
+    match node.log.propose(command).await.map_err(failure::propose)?.reply {
+        Reply::Done => {}
+        Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
+        _ => return Err(failure::unexpected_reply()),
+    }
     Ok(CreateTokenResponse { token: token.reveal(), expires_at_ms })
 }
 
@@ -166,89 +133,177 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
     apply(node, request, "local").await.map_err(|status| anyhow::anyhow!("{}", status.message()))
 }
 
-struct Base {
-    revision: Revision,
-    site: Site,
-}
-
-/// The active revision, no older than any that was acknowledged before now.
-async fn linearizable_base(node: &Node) -> Result<Base, Status> {
-    let index = node.log.read_index().await.map_err(failure::propose)?;
-    node.await_applied(index, Revision(0), Duration::from_secs(5)).await;
-    let (revision, content) = node.log.with_state(|state| state.revisions.active());
-    let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(Base { revision, site })
-}
-
-/// The given site laid over the active one: validated, compiled once, keys sealed.
-fn next_site(node: &Node, active: &Site, site_json: &str, absent: Absent) -> Result<Site, Status> {
-    let given = Site::from_json(site_json).map_err(|error| {
-        with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}"))
-    })?;
-    let merged = merge(active, given, absent);
-    if merged.is_empty() && !active.is_empty() {
-        let why = "the result would be an empty site, and every request would be refused";
-        return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
-    }
-    let mut problems = validate(&merged);
-    problems.extend(check_certificates(&merged, inspect_certificate));
-    for (name, certificate) in &merged.certificates {
-        if matches!(certificate.key_form(), KeyForm::File | KeyForm::Fingerprint) {
-            let why = "the key was not sent, and the cluster has no key with that fingerprint";
-            problems.push(Problem::at(format!("certificates.{name}"), why));
-        }
-    }
-    if !problems.is_empty() {
-        return Err(failure::site(&Problems(problems)));
-    }
-    let sealed = seal(merged, &node.identity.secret);
-    let clear =
-        unseal(sealed.clone(), &node.identity.secret).map_err(|error| Status::internal(error.to_string()))?;
-    ConfigView::compile(Revision(0), &clear).map_err(|problems| failure::site(&problems))?;
-    Ok(keep_equal_seals(active, sealed))
-}
-
-/// Sealing twice gives two texts; a key that did not change keeps the one it has, so that it is no difference.
-fn keep_equal_seals(active: &Site, mut next: Site) -> Site {
-    for (name, certificate) in &mut next.certificates {
-        let Some(before) = active.certificates.get(name) else { continue };
-        if before.key_sha256 == certificate.key_sha256 {
-            certificate.key_sealed = before.key_sealed.clone();
-        }
-    }
-    next
-}
-
-fn site_change(
-    base: &Base,
-    next: &Site,
-    changes: &[Change],
+/// A change of the site that somebody waits for.
+struct Order {
+    started: Instant,
+    wait: Duration,
+    wish: Wish,
+    /// Nothing is done unless this is the active revision.
+    expected: Option<Revision>,
     author: String,
     message: String,
     request_id: String,
-) -> SiteChange {
-    let count = |action: Action| changes.iter().filter(|change| change.action == action).count() as u32;
-    SiteChange {
-        request_id,
-        expected: Some(base.revision),
-        text: next.to_canonical_json(),
-        author,
-        message,
-        at_ms: now_ms(),
-        counts: [count(Action::Add), count(Action::Remove), count(Action::Change)],
+}
+
+/// What the site is to become.
+enum Wish {
+    /// This one, laid over what is active.
+    Site { json: Arc<str>, absent: Absent },
+    /// What it was in this revision; 0 = the one before the active one.
+    Content(u64),
+}
+
+impl Wish {
+    fn of_site(json: String, prune: bool) -> Self {
+        Self::Site { json: json.into(), absent: if prune { Absent::Remove } else { Absent::Keep } }
     }
 }
 
-fn absent(prune: bool) -> Absent {
-    if prune { Absent::Remove } else { Absent::Keep }
+impl Order {
+    /// How much longer the caller waits: what was spent on the way to the log is gone.
+    fn left(&self) -> Duration {
+        self.wait.saturating_sub(self.started.elapsed()).max(SHORTEST_WAIT)
+    }
+}
+
+/// Writes what is wished for over whatever is active, as often as somebody else is faster, and waits for the nodes.
+async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Status> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let base = linearizable_base(node).await?;
+        // A request that comes again, since the node that was asked first died, finds its own revision active.
+        if let Some((revision, changes)) = done_before(node, &order.request_id).await? {
+            return Ok(finish(node, &order, revision, &changes).await);
+        }
+        if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
+            let active = base.revision;
+            return Err(failure::refusal(&Refusal::RevisionConflict { expected, active }));
+        }
+        let draft = draft(node, &base, &order.wish).await?;
+        if draft.changes.is_empty() {
+            let acks = node.await_everywhere(0, draft.base, order.left()).await;
+            return Ok(answer(draft.base, true, &draft.changes, acks, order.started));
+        }
+        let proposed = node.log.propose_site(draft.change(&order)).await.map_err(failure::propose)?;
+        match proposed.reply {
+            Reply::Published(revision) => return Ok(finish(node, &order, revision, &draft.changes).await),
+            Reply::Refused(Refusal::RevisionConflict { .. })
+                if order.expected.is_none() && attempts <= MAX_REBASES => {}
+            Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
+            _ => return Err(failure::unexpected_reply()),
+        }
+    }
+}
+
+/// Waits until `revision` is decided about everywhere.
+async fn finish(node: &Arc<Node>, order: &Order, revision: Revision, changes: &[Change]) -> ApplyResponse {
+    let index =
+        node.log.with_state(|state| state.revisions.record(revision).map_or(0, |record| record.index));
+    let acks = node.await_everywhere(index, revision, order.left()).await;
+    answer(revision, false, changes, acks, order.started)
+}
+
+/// The revision that the request with this id has made already, and what it changed.
+async fn done_before(node: &Arc<Node>, request_id: &str) -> Result<Option<(Revision, Vec<Change>)>, Status> {
+    let found = node.log.with_state(|state| match state.answered(request_id) {
+        Some(Reply::Published(revision)) => {
+            let before = Revision(revision.0.saturating_sub(1));
+            Some((*revision, state.revisions.content(before), state.revisions.content(*revision)))
+        }
+        _ => None,
+    });
+    let Some((revision, before, after)) = found else { return Ok(None) };
+    let (Some(before), Some(after)) = (before, after) else { return Ok(Some((revision, Vec::new()))) };
+    let changes = blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await?;
+    Ok(Some((revision, changes)))
+}
+
+/// What is active, no older than anything that was acknowledged before now.
+struct Base {
+    revision: Revision,
+    content: Arc<str>,
+}
+
+async fn linearizable_base(node: &Node) -> Result<Base, Status> {
+    let index = node.log.read_index().await.map_err(failure::propose)?;
+    let reached = node.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
+    if reached.applied_index < index {
+        let why =
+            format!("this node has applied {} of {index} entries; ask another one", reached.applied_index);
+        return Err(with_exit(Code::Unavailable, Exit::Remote, why));
+    }
+    let (revision, content) = node.log.with_state(|state| state.revisions.active());
+    Ok(Base { revision, content })
+}
+
+/// The next revision, ready to be proposed.
+struct Draft {
+    base: Revision,
+    text: String,
+    changes: Vec<Change>,
+}
+
+impl Draft {
+    fn change(&self, order: &Order) -> SiteChange {
+        let count = |action| self.changes.iter().filter(|change| change.action == action).count() as u32;
+        SiteChange {
+            request_id: order.request_id.clone(),
+            expected: Some(self.base),
+            text: self.text.clone(),
+            author: order.author.clone(),
+            message: order.message.clone(),
+            at_ms: now_ms(),
+            counts: [count(Action::Add), count(Action::Remove), count(Action::Change)],
+        }
+    }
+}
+
+async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Status> {
+    let (revision, active) = (base.revision, base.content.clone());
+    let next: Box<dyn FnOnce(&Site) -> Result<Site, Status> + Send> = match wish {
+        Wish::Site { json, absent } => {
+            let (json, absent, identity) = (json.clone(), *absent, node.identity.clone());
+            Box::new(move |active| {
+                let given = Site::from_json(&json).map_err(|error| {
+                    let why = format!("the site cannot be read: {error}");
+                    with_exit(Code::InvalidArgument, Exit::Local, why)
+                })?;
+                next_site(&identity.secret, active, given, absent)
+                    .map_err(|problems| failure::site(&problems))
+            })
+        }
+        Wish::Content(target) => {
+            let target = if *target == 0 { revision.0.saturating_sub(1) } else { *target };
+            let content = node.log.with_state(|state| state.revisions.content(Revision(target)));
+            let content = content.ok_or_else(|| failure::no_such_revision(Revision(target)))?;
+            Box::new(move |_| stored_site(&content))
+        }
+    };
+    blocking(move || {
+        let active = stored_site(&active)?;
+        let next = next(&active)?;
+        Ok(Draft { base: revision, text: next.to_canonical_json(), changes: diff(&active, &next) })
+    })
+    .await
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's own error type")]
+fn stored_site(content: &str) -> Result<Site, Status> {
+    Site::from_json(content)
+        .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))
+}
+
+/// Sites are large: reading and comparing them must not hold up heartbeats on the control runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Status::internal("checking the site panicked")))
 }
 
 fn wait_of(timeout_ms: u32) -> Duration {
     if timeout_ms == 0 { DEFAULT_WAIT } else { Duration::from_millis(timeout_ms.into()) }
-}
-
-fn conflict(expected: Revision, active: Revision) -> Status {
-    failure::refusal(&shoal_model::state::Refusal::RevisionConflict { expected, active })
 }
 
 /// What the caller calls itself, and who it is proven to be.
@@ -289,71 +344,5 @@ fn change_message(change: &Change) -> shoal_proto::admin::Change {
         kind: change.kind.to_owned(),
         name: change.name.clone(),
         fields: change.fields.iter().map(field).collect(),
-    }
-}
-
-impl Node {
-    /// Waits until every live node has applied `index` and decided about `revision`; nodes that die meanwhile are
-    /// left out once the others have noticed.
-    pub(super) async fn await_everywhere(
-        self: &Arc<Self>,
-        index: u64,
-        revision: Revision,
-        timeout: Duration,
-    ) -> Vec<NodeAck> {
-        let waits = self.live_members().into_iter().map(|(id, name)| {
-            let node = self.clone();
-            tokio::spawn(async move { node.await_one(id, name, index, revision, timeout).await })
-        });
-        let mut acks = Vec::new();
-        for wait in waits.collect::<Vec<_>>() {
-            if let Ok(Some(ack)) = wait.await {
-                acks.push(ack);
-            }
-        }
-        acks
-    }
-
-    /// `None` = the node is not alive any more.
-    async fn await_one(
-        &self,
-        id: NodeId,
-        name: String,
-        index: u64,
-        revision: Revision,
-        timeout: Duration,
-    ) -> Option<NodeAck> {
-        let started = Instant::now();
-        let mut trouble = "it did not answer in time".to_owned();
-        while let Some(left) = timeout.checked_sub(started.elapsed()) {
-            let ack = |state: AckState, detail: String| NodeAck {
-                node_id: id.0,
-                node: name.clone(),
-                state: state.into(),
-                detail,
-                elapsed_ms: started.elapsed().as_millis() as u32,
-            };
-            match self.await_applied_on(id, index, revision, left).await {
-                Ok(reached) if reached.refused.is_some() => {
-                    return Some(ack(AckState::Refused, reached.refused.unwrap_or_default()));
-                }
-                Ok(reached) if reached.applied_index >= index && reached.active >= revision => {
-                    return Some(ack(AckState::Applied, String::new()));
-                }
-                Ok(_) => {}
-                Err(status) => trouble = status.message().to_owned(),
-            }
-            if !self.live_members().iter().any(|(live, _)| *live == id) {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Some(NodeAck {
-            node_id: id.0,
-            node: name,
-            state: AckState::Silent.into(),
-            detail: trouble,
-            elapsed_ms: started.elapsed().as_millis() as u32,
-        })
     }
 }

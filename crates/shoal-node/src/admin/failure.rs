@@ -1,6 +1,7 @@
 //! Errors as the CLI expects them: a gRPC code, one line, and the exit code it ends with.
 
 use shoal_configlog::ProposeError;
+use shoal_model::Revision;
 use shoal_model::site::Problems;
 use shoal_model::state::Refusal;
 use tonic::metadata::MetadataValue;
@@ -48,6 +49,12 @@ pub fn refusal(refusal: &Refusal) -> Status {
         }
         _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),
     }
+}
+
+/// Nobody can be shown or given back what is not kept.
+pub fn no_such_revision(revision: Revision) -> Status {
+    let why = format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
+    with_exit(Code::NotFound, Exit::Local, why)
 }
 
 /// An answer of the state that does not belong to the command.

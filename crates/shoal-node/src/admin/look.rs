@@ -13,7 +13,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::failure::{Exit, with_exit};
+use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;
 
@@ -29,11 +29,7 @@ pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> 
         }
         revision => (Revision(revision), state.revisions.content(Revision(revision))),
     });
-    let content = content.ok_or_else(|| {
-        let why =
-            format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
-        with_exit(Code::NotFound, Exit::Remote, why)
-    })?;
+    let content = content.ok_or_else(|| failure::no_such_revision(revision))?;
     let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
     let site_json = redact(site).to_canonical_json();
     Ok(ShowResponse { revision: revision.0, site_json, quorum: node.log.status().quorum })

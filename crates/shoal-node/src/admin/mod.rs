@@ -1,10 +1,12 @@
 //! The operator's API on this node: any node takes any verb.
 
+mod acks;
 mod cache;
 mod change;
 pub(crate) mod failure;
 mod listener;
 mod look;
+mod next_site;
 mod status;
 
 use std::sync::Arc;

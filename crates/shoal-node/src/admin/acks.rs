@@ -1,0 +1,75 @@
+//! Waiting for the nodes: who has an entry in force, who refused it, and who is silent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shoal_model::{NodeId, Revision};
+use shoal_proto::admin::{AckState, NodeAck};
+
+use crate::node::Node;
+
+impl Node {
+    /// Waits until every live node has applied `index` and decided about `revision`; nodes that die meanwhile are
+    /// left out once the others have noticed.
+    pub(super) async fn await_everywhere(
+        self: &Arc<Self>,
+        index: u64,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Vec<NodeAck> {
+        let waits = self.live_members().into_iter().map(|(id, name)| {
+            let node = self.clone();
+            tokio::spawn(async move { node.await_one(id, name, index, revision, timeout).await })
+        });
+        let mut acks = Vec::new();
+        for wait in waits.collect::<Vec<_>>() {
+            if let Ok(Some(ack)) = wait.await {
+                acks.push(ack);
+            }
+        }
+        acks
+    }
+
+    /// `None` = the node is not alive any more.
+    async fn await_one(
+        &self,
+        id: NodeId,
+        name: String,
+        index: u64,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Option<NodeAck> {
+        let started = Instant::now();
+        let mut trouble = "it did not answer in time".to_owned();
+        while let Some(left) = timeout.checked_sub(started.elapsed()) {
+            let ack = |state: AckState, detail: String| NodeAck {
+                node_id: id.0,
+                node: name.clone(),
+                state: state.into(),
+                detail,
+                elapsed_ms: started.elapsed().as_millis() as u32,
+            };
+            match self.await_applied_on(id, index, revision, left).await {
+                Ok(reached) if reached.refused.is_some() => {
+                    return Some(ack(AckState::Refused, reached.refused.unwrap_or_default()));
+                }
+                Ok(reached) if reached.applied_index >= index && reached.active >= revision => {
+                    return Some(ack(AckState::Applied, String::new()));
+                }
+                Ok(_) => {}
+                Err(status) => trouble = status.message().to_owned(),
+            }
+            if !self.live_members().iter().any(|(live, _)| *live == id) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Some(NodeAck {
+            node_id: id.0,
+            node: name,
+            state: AckState::Silent.into(),
+            detail: trouble,
+            elapsed_ms: started.elapsed().as_millis() as u32,
+        })
+    }
+}

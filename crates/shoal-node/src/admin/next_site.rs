@@ -1,0 +1,134 @@
+//! What a site becomes when it is applied: laid over the active one, checked, its keys sealed.
+
+use shoal_cluster::identity::{ClusterSecret, inspect_certificate};
+use shoal_model::site::{Absent, KeyForm, Problem, Problems, check_certificates, merge, step, validate};
+use shoal_model::{ConfigView, Revision, Site};
+
+use crate::sealed_site::{open_key, seal, unseal};
+
+/// The given site laid over the active one: validated, compiled once, keys sealed.
+pub fn next_site(
+    secret: &ClusterSecret,
+    active: &Site,
+    mut given: Site,
+    absent: Absent,
+) -> Result<Site, Problems> {
+    find_renamed_keys(secret, active, &mut given);
+    let merged = merge(active, given, absent);
+    if merged.is_empty() && !active.is_empty() {
+        let why = "the result would be an empty site, and every request would be refused";
+        return Err(Problems(vec![Problem::at("", why)]));
+    }
+    let mut problems = validate(&merged);
+    for (name, certificate) in &merged.certificates {
+        if matches!(certificate.key_form(), KeyForm::File | KeyForm::Fingerprint) {
+            let why = "the key was not sent, and the cluster has no key with that fingerprint";
+            problems.push(Problem::at(format!("certificates.{}", step(name)), why));
+        }
+    }
+    // A chain may have been replaced while its key stayed: sealed keys are compared too.
+    let clear = unseal(merged, secret).map_err(|error| Problems(vec![error.problem()]))?;
+    problems.extend(check_certificates(&clear, inspect_certificate));
+    if !problems.is_empty() {
+        return Err(Problems(problems));
+    }
+    ConfigView::compile(Revision(0), &clear)?;
+    Ok(keep_equal_seals(active, seal(clear, secret)))
+}
+
+/// A seal holds for one name. A certificate under a new name that shows the fingerprint of a key of the active site gets
+/// that key in clear text, to be sealed anew.
+fn find_renamed_keys(secret: &ClusterSecret, active: &Site, given: &mut Site) {
+    for (name, certificate) in &mut given.certificates {
+        let kept =
+            active.certificates.get(name).is_some_and(|known| known.key_sha256 == certificate.key_sha256);
+        if kept || certificate.key_form() != KeyForm::Fingerprint {
+            continue;
+        }
+        let same_key =
+            active.certificates.iter().find(|(_, known)| known.key_sha256 == certificate.key_sha256);
+        certificate.key_pem = same_key.and_then(|(name, known)| open_key(name, known, secret).ok());
+    }
+}
+
+/// Sealing twice gives two texts; a key that did not change keeps the one it has, so that it is no difference.
+fn keep_equal_seals(active: &Site, mut next: Site) -> Site {
+    for (name, certificate) in &mut next.certificates {
+        let Some(before) = active.certificates.get(name) else { continue };
+        if before.key_sha256 == certificate.key_sha256 {
+            certificate.key_sealed = before.key_sealed.clone();
+        }
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use shoal_cluster::identity::Identity;
+    use shoal_model::site::{Certificate, diff};
+
+    use super::*;
+    use crate::sealed_site::redact;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+    }
+
+    fn pair() -> Certificate {
+        let (identity, _) = Identity::bootstrap("any").unwrap();
+        Certificate {
+            chain_pem: Some(pem("CERTIFICATE", &identity.cert_der)),
+            key_pem: Some(pem("PRIVATE KEY", identity.key_der.secret_pkcs8_der())),
+            ..Certificate::default()
+        }
+    }
+
+    fn site(name: &str, certificate: Certificate) -> Site {
+        Site { certificates: [(name.to_owned(), certificate)].into(), ..Site::default() }
+    }
+
+    #[test]
+    fn a_site_that_was_shown_can_be_applied_again() {
+        let secret = ClusterSecret::generate();
+        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
+        let sealed = &active.certificates["shop"];
+        assert_eq!((sealed.key_form(), &sealed.key_pem), (KeyForm::Sealed, &None));
+        let shown = redact(active.clone());
+
+        let again = next_site(&secret, &active, shown.clone(), Absent::Remove).unwrap();
+        assert!(diff(&active, &again).is_empty());
+
+        let renamed = site("store", shown.certificates["shop"].clone());
+        let renamed = next_site(&secret, &active, renamed, Absent::Remove).unwrap();
+        assert!(!renamed.certificates.contains_key("shop"));
+        let key = |name: &str, site: &Site| open_key(name, &site.certificates[name], &secret).unwrap();
+        assert_eq!(key("store", &renamed), key("shop", &active), "sealed anew under its new name");
+    }
+
+    #[test]
+    fn keys_that_do_not_fit_are_refused() {
+        let secret = ClusterSecret::generate();
+        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
+        let shown = redact(active.clone()).certificates["shop"].clone();
+        let check = |certificate: Certificate, expected: &str| {
+            let refused = next_site(&secret, &active, site("shop", certificate), Absent::Keep).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
+        };
+        let other_chain = Certificate { chain_pem: pair().chain_pem, ..shown.clone() };
+        check(other_chain, "certificates.shop: the key does not match the certificate");
+        let unknown_key = Certificate { key_sha256: Some("00".to_owned()), ..shown.clone() };
+        check(unknown_key, "the cluster has no key with that fingerprint");
+        let forged_seal = Certificate { key_sealed: Some(STANDARD.encode([7; 80])), ..shown };
+        check(forged_seal, "certificates.shop: its key cannot be unsealed");
+    }
+
+    #[test]
+    fn a_site_is_not_emptied_by_accident() {
+        let secret = ClusterSecret::generate();
+        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
+        assert!(next_site(&secret, &active, Site::default(), Absent::Remove).is_err());
+        assert!(next_site(&secret, &active, Site::default(), Absent::Keep).is_ok());
+    }
+}
