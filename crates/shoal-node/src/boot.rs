@@ -2,15 +2,22 @@
 
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use shoal_cluster::identity::{Identity, NodeKey};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shoal_cluster::identity::{Identity, NodeKey, write_private};
 use shoal_cluster::join::{Applicant, Joined, Token, join};
 use shoal_model::NodeId;
-use shoal_model::state::{Command, MemberRecord};
+use shoal_model::state::{Command, MemberRecord, check_member_name};
 
 use crate::settings::RunSettings;
+
+/// The first entry of a new cluster, until it is in the log.
+const BOOTSTRAP: &str = "bootstrap.json";
+/// Whom to talk to first, until this node has the log of the cluster it joined.
+const PEERS: &str = "joined.json";
 
 /// A data directory that belongs to this process alone, and the identity in it.
 pub struct Boot {
@@ -20,17 +27,19 @@ pub struct Boot {
     pub identity: Identity,
     /// The first entry of a new cluster, until it is committed.
     pub bootstrap: Option<Command>,
-    /// Nodes to talk to first, when this node has just joined.
+    /// Nodes to talk to first, until this node has the log of the cluster it joined.
     pub peers: Vec<(NodeId, SocketAddr)>,
 }
 
 /// Opens the data directory and finds out who this node is; joins or bootstraps when it is new.
 pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
+    check(settings)?;
     let dir = &settings.data_dir;
     let lock = open_data_dir(dir)?;
     if let Some(identity) = Identity::load(dir)? {
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
-        return Ok(Boot { lock, bootstrap: read_pending(dir)?, identity, peers: Vec::new() });
+        let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
+        return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
     }
     if settings.join.is_empty() {
         let name = settings.name.clone().unwrap_or_else(host_name);
@@ -51,6 +60,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
         admin_addr: settings.admin_addr.to_string(),
     };
     let Joined { identity, peers } = join(&settings.join, &token, &applicant, &key).await?;
+    write_pending(dir, PEERS, &peers)?;
     identity.save(dir)?;
     tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "joined");
     Ok(Boot { lock, identity, bootstrap: None, peers })
@@ -64,10 +74,36 @@ fn host_name() -> String {
     if name.is_empty() { "node".to_owned() } else { name }
 }
 
-/// Forgets the first entry once it is in the log.
-pub fn bootstrapped(dir: &Path) {
-    if let Err(error) = fs::remove_file(pending_path(dir)) {
-        tracing::warn!(%error, "cannot remove the bootstrap file");
+/// What would only be noticed when the identity is made and others have been told of it.
+fn check(settings: &RunSettings) -> anyhow::Result<()> {
+    let address = settings.cluster_addr;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        bail!(
+            "other nodes cannot reach {address}: give --cluster-addr the address and port of one interface"
+        );
+    }
+    let names = [
+        ("--name", settings.name.as_deref()),
+        ("--region", Some(settings.region.as_str())),
+        ("--zone", Some(settings.zone.as_str())),
+    ];
+    for (flag, name) in names {
+        if let Some(name) = name {
+            check_member_name(name).with_context(|| flag.to_owned())?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets what the first start had to finish, once it has.
+pub fn finished(dir: &Path) {
+    for file in [BOOTSTRAP, PEERS] {
+        match fs::remove_file(dir.join(file)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, file, "cannot remove what the first start has left");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 
@@ -80,9 +116,7 @@ fn bootstrap(settings: &RunSettings, name: &str, lock: File) -> anyhow::Result<B
         ca_key_sealed: authority.seal_key(&identity.secret),
         node: member_record(settings, &identity)?,
     };
-    let pending = pending_path(dir);
-    fs::write(&pending, serde_json::to_vec(&command)?)
-        .with_context(|| format!("cannot write {}", pending.display()))?;
+    write_pending(dir, BOOTSTRAP, &command)?;
     authority.issue_operator("admin")?.save(&dir.join("operator.json"))?;
     identity.save(dir)?;
     tracing::info!(cluster = %identity.cluster_id, name, "bootstrapped a new cluster");
@@ -119,14 +153,88 @@ fn open_data_dir(dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-fn pending_path(dir: &Path) -> PathBuf {
-    dir.join("bootstrap.json")
+/// Whole and on disk, or not there at all: the identity that is saved next makes it binding.
+fn write_pending<T: Serialize>(dir: &Path, file: &str, content: &T) -> anyhow::Result<()> {
+    Ok(write_private(&dir.join(file), &serde_json::to_vec(content)?)?)
 }
 
-fn read_pending(dir: &Path) -> anyhow::Result<Option<Command>> {
-    match fs::read(pending_path(dir)) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).context("the bootstrap file is damaged")?)),
+fn read_pending<T: DeserializeOwned>(dir: &Path, file: &str) -> anyhow::Result<Option<T>> {
+    let path = dir.join(file);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let content = serde_json::from_slice(&bytes);
+            Ok(Some(content.with_context(|| format!("{} is damaged", path.display()))?))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("cannot read the bootstrap file"),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn settings(dir: &Path) -> RunSettings {
+        RunSettings {
+            data_dir: dir.to_owned(),
+            name: Some("one".to_owned()),
+            region: "default".to_owned(),
+            zone: "default".to_owned(),
+            cluster_addr: ([127, 0, 0, 1], 7400).into(),
+            admin_addr: ([127, 0, 0, 1], 7401).into(),
+            ops_addr: ([127, 0, 0, 1], 7402).into(),
+            join: Vec::new(),
+            token: None,
+            workers: None,
+            apply: None,
+            listen_ip: [127, 0, 0, 1].into(),
+            access_log: false,
+            cache_memory_bytes: 0,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_start_that_was_cut_short_is_taken_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path());
+        let first = boot(&settings).await.unwrap();
+        let message = boot(&settings).await.err().unwrap().to_string();
+        assert!(message.contains("another shoal process"), "{message}");
+        let Boot { lock, identity, bootstrap, .. } = first;
+        assert!(bootstrap.is_some());
+        drop(lock);
+
+        let second = boot(&settings).await.unwrap();
+        assert_eq!(second.identity.cluster_id, identity.cluster_id);
+        assert_eq!(second.bootstrap, bootstrap, "not in the log yet");
+        drop(second);
+        finished(dir.path());
+        assert_eq!(boot(&settings).await.unwrap().bootstrap, None);
+
+        // A node that joined and was stopped before it had the log still knows whom to ask.
+        let peers = vec![(NodeId(1), SocketAddr::from(([10, 0, 0, 1], 7400)))];
+        write_pending(dir.path(), PEERS, &peers).unwrap();
+        assert_eq!(boot(&settings).await.unwrap().peers, peers);
+    }
+
+    #[tokio::test]
+    async fn what_others_could_not_use_is_refused_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("data");
+        let check = async |change: fn(&mut RunSettings), expected: &str| {
+            let mut settings = settings(&data_dir);
+            change(&mut settings);
+            let error = format!("{:#}", boot(&settings).await.err().unwrap());
+            assert!(error.contains(expected), "{error}");
+            assert!(!data_dir.exists());
+        };
+        check(|settings| settings.cluster_addr.set_ip([0, 0, 0, 0].into()), "--cluster-addr").await;
+        check(|settings| settings.cluster_addr.set_port(0), "--cluster-addr").await;
+        check(|settings| settings.name = Some(String::new()), "--name: names have 1 to 63").await;
+        check(|settings| settings.zone = "a\nb".to_owned(), "--zone: names have 1 to 63").await;
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shoal_cluster::NodeState;
+use shoal_configlog::ProposeError;
 use shoal_model::Revision;
 use shoal_model::state::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -77,6 +78,9 @@ async fn start(
         bootstrap(&node, command).await?;
     } else if has_just_joined {
         catch_up(&node).await;
+    } else {
+        let known = node.log.with_state(|state| state.revisions.active().0);
+        node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
     }
     node.started_serving.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Ready);
@@ -96,7 +100,7 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
             anyhow::bail!("the first site cannot be served: {}", refused.detail);
         }
     }
-    boot::bootstrapped(&node.settings.data_dir);
+    boot::finished(&node.settings.data_dir);
     Ok(())
 }
 
@@ -106,12 +110,14 @@ async fn catch_up(node: &Node) {
         let index = loop {
             match node.log.read_index().await {
                 Ok(index) => break index,
+                Err(error @ ProposeError::Broken { .. }) => return tracing::error!(%error, "cannot catch up"),
                 Err(error) => tracing::info!(%error, "waiting for the log of the cluster"),
             }
         };
         node.await_applied(index, Revision(0), FIRST_SITE_TIMEOUT).await;
         let revision = node.log.with_state(|state| state.revisions.active().0);
         node.await_applied(index, revision, FIRST_SITE_TIMEOUT).await;
+        boot::finished(&node.settings.data_dir);
     };
     if tokio::time::timeout(FIRST_SITE_TIMEOUT, arrived).await.is_err() {
         tracing::warn!("the site of the cluster has not arrived yet; starting without");

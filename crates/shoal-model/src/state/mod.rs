@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 pub use command::{Admission, Command, Refusal, Reply, SiteText};
-pub use nodes::{MemberRecord, TokenRecord};
+pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use purge::{PurgeKind, PurgeScope, PurgeTable, PurgeTables};
 pub use revisions::{RevisionRecord, Revisions};
 

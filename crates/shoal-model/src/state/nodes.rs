@@ -2,6 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Longest name of a node, region or zone.
+const MAX_NAME: usize = 63;
+
+/// A name that is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("names have 1 to {MAX_NAME} letters, digits, '-', '_' or '.', not {0:?}")]
+pub struct NameError(String);
+
+/// Whether a node, region or zone may be called this: names stand in headers, metrics and tables.
+pub fn check_member_name(name: &str) -> Result<(), NameError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
+        return Err(NameError(name.chars().take(80).collect()));
+    }
+    Ok(())
+}
+
 /// A node that was admitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberRecord {

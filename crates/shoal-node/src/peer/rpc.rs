@@ -7,7 +7,7 @@ use std::time::Duration;
 use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
-use shoal_model::state::{Admission, Command, MemberRecord, Reply};
+use shoal_model::state::{Admission, Command, MemberRecord, Reply, check_member_name};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
@@ -77,7 +77,6 @@ impl PeerRpc {
     }
 
     /// Lets nodes through that are members; strangers, operators and removed nodes are refused.
-    #[expect(clippy::result_large_err, reason = "tonic's own error type")]
     fn only_members<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let connection = request.extensions().get::<Connection>();
         match connection.and_then(|connection| connection.caller.as_ref()) {
@@ -111,13 +110,10 @@ impl PeerRpc {
 }
 
 fn checked_name(name: String) -> Result<String, Status> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.len() > 63 || !name.chars().all(fits) {
-        return Err(Status::invalid_argument(format!(
-            "names of nodes, regions and zones have at most 63 letters, digits, '-', '_' or '.', not {name:?}"
-        )));
+    match check_member_name(&name) {
+        Ok(()) => Ok(name),
+        Err(error) => Err(Status::invalid_argument(error.to_string())),
     }
-    Ok(name)
 }
 
 #[tonic::async_trait]
