@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_cluster::gossip::Gossip;
 use shoal_cluster::identity::Identity;
@@ -12,6 +13,11 @@ use tokio::sync::watch;
 
 use crate::last_known_good::LastKnownGood;
 use crate::sealed_site::unseal;
+
+/// Between a refusal and the next attempt, at first.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// The same, at most.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// What this node made of the newest revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +40,11 @@ impl Activation {
         let (_, why) = self.refused.as_ref().filter(|(refused, _)| *refused >= revision)?;
         (self.active < revision).then(|| why.clone())
     }
+
+    /// There is something to serve, `newest` being the newest revision known, and nothing of it is served.
+    pub fn serves_nothing(&self, newest: Revision) -> bool {
+        self.active == Revision(0) && (newest > Revision(0) || self.refused.is_some())
+    }
 }
 
 /// Takes revisions into service, one at a time, newest only.
@@ -53,45 +64,58 @@ pub struct Activator {
 }
 
 impl Activator {
-    /// Follows `newest` until its sender is gone.
+    /// Follows `newest` until its sender is gone. What was refused is tried again: a port may have become free.
     pub async fn run(self, mut newest: watch::Receiver<Revision>) {
         let this = Arc::new(self);
-        while newest.changed().await.is_ok() {
+        let mut pause = FIRST_RETRY;
+        loop {
+            let refused = this.status.borrow().refused.is_some();
+            let is_new = tokio::select! {
+                changed = newest.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(pause), if refused => false,
+            };
+            pause = if is_new { FIRST_RETRY } else { (pause * 2).min(LONGEST_RETRY) };
             let revision = *newest.borrow_and_update();
-            if this.status.borrow().has_decided(revision) {
-                continue;
+            let decided = match is_new {
+                true => this.status.borrow().has_decided(revision),
+                false => this.status.borrow().active >= revision,
+            };
+            if !decided {
+                this.clone().take_up(revision).await;
             }
-            let content = this.log.with_state(|state| state.revisions.content(revision));
-            let Some(content) = content else { continue };
-            let worker = this.clone();
-            let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
-            let outcome = activated.unwrap_or_else(|_| Err("activating it panicked".to_owned()));
-            this.tell(revision, outcome);
         }
+    }
+
+    async fn take_up(self: Arc<Self>, revision: Revision) {
+        let content = self.log.with_state(|state| state.revisions.content(revision));
+        let Some(content) = content else { return };
+        let worker = self.clone();
+        let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
+        self.tell(revision, activated.unwrap_or_else(|_| Err("activating it panicked".to_owned())));
     }
 
     /// Serves what was served last, before anything is known from the log.
     pub fn resume(&self) {
         let Some((revision, content)) = self.kept.load() else { return };
-        match self.put_in_force(revision, &content) {
-            Ok(()) => {
-                tracing::info!(%revision, "serving the last known site");
-                self.tell(revision, Ok(()));
-            }
-            Err(why) => {
-                tracing::error!(%revision, %why, "the last known site cannot be served");
-                self.status.send_modify(|status| status.refused = Some((revision, why)));
-            }
-        }
+        tracing::info!(%revision, "resuming with the last known site");
+        self.tell(revision, self.put_in_force_caught(revision, &content));
     }
 
     fn activate(&self, revision: Revision, content: &str) -> Result<(), String> {
-        catch_unwind(AssertUnwindSafe(|| self.put_in_force(revision, content)))
-            .unwrap_or_else(|_| Err("compiling it panicked".to_owned()))?;
+        self.put_in_force_caught(revision, content)?;
         if let Err(error) = self.kept.save(revision, content) {
             tracing::error!(%revision, %error, "the site is served but could not be written to disk");
         }
         Ok(())
+    }
+
+    /// One bad site must not take the node down, least of all at every start.
+    fn put_in_force_caught(&self, revision: Revision, content: &str) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| self.put_in_force(revision, content)))
+            .unwrap_or_else(|_| Err("compiling it panicked".to_owned()))
     }
 
     fn put_in_force(&self, revision: Revision, content: &str) -> Result<(), String> {
@@ -112,8 +136,12 @@ impl Activator {
                 self.status.send_replace(Activation { active: revision, refused: None });
             }
             Err(why) => {
-                tracing::error!(%revision, %why, "revision refused; the one before stays in force");
-                self.status.send_modify(|status| status.refused = Some((revision, why)));
+                let refused = Some((revision, why));
+                if self.status.borrow().refused != refused {
+                    let why = refused.as_ref().map(|(_, why)| why);
+                    tracing::error!(%revision, why, "revision refused; what was served before stays in force");
+                    self.status.send_modify(|status| status.refused = refused);
+                }
             }
         }
     }
@@ -134,5 +162,18 @@ mod tests {
         check(7, true, None);
         check(8, true, Some("no"));
         check(9, false, None);
+    }
+
+    #[test]
+    fn a_site_that_is_not_served_is_told_from_no_site() {
+        let check = |active, refused: Option<u64>, newest, expected| {
+            let refused = refused.map(|revision| (Revision(revision), String::new()));
+            let activation = Activation { active: Revision(active), refused };
+            assert_eq!(activation.serves_nothing(Revision(newest)), expected, "{activation:?} {newest}");
+        };
+        check(0, None, 0, false);
+        check(0, None, 1, true);
+        check(0, Some(1), 0, true); // the last known site, before the log is read
+        check(1, Some(2), 2, false);
     }
 }

@@ -53,12 +53,13 @@ impl Node {
     /// What `/readyz` is judged by.
     pub fn readiness_facts(&self, max_staleness: Option<Duration>) -> Facts {
         let view = self.gossip.view().load_full();
-        let known = self.log.with_state(|state| state.nodes.len()).max(1);
+        let (known, newest) =
+            self.log.with_state(|state| (state.nodes.len().max(1), state.revisions.active().0));
         let heard = view.nodes.iter().filter(|node| node.alive || node.id == self.id()).count().max(1);
         let activation = self.activation.borrow().clone();
         let log = self.log.status();
         Facts {
-            listeners_bound: self.has_started(),
+            listeners_bound: self.has_started() && !activation.serves_nothing(newest),
             revision: activation.active.0,
             draining: self.is_draining(),
             members: (heard, known),
