@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shoal_cluster::identity::ClusterSecret;
 use shoal_cluster::join::Token;
 use shoal_configlog::SiteChange;
 use shoal_model::site::{Absent, Action, Change, diff, read_site};
@@ -153,6 +154,12 @@ enum Wish {
     Content(u64),
 }
 
+/// The same with everything at hand, so that it can be worked on elsewhere.
+enum Source {
+    Given(Arc<str>, Absent),
+    Stored(Arc<str>),
+}
+
 impl Wish {
     fn of_site(json: String, prune: bool) -> Self {
         Self::Site { json: json.into(), absent: if prune { Absent::Remove } else { Absent::Keep } }
@@ -261,34 +268,34 @@ impl Draft {
 
 async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Status> {
     let (revision, active) = (base.revision, base.content.clone());
-    let next: Box<dyn FnOnce(&Site) -> Result<Site, Status> + Send> = match wish {
-        Wish::Site { json, absent } => {
-            let (json, absent, identity) = (json.clone(), *absent, node.identity.clone());
-            Box::new(move |active| {
-                let given = Site::from_json(&json).map_err(|error| {
-                    let why = format!("the site cannot be read: {error}");
-                    with_exit(Code::InvalidArgument, Exit::Local, why)
-                })?;
-                next_site(&identity.secret, active, given, absent)
-                    .map_err(|problems| failure::site(&problems))
-            })
-        }
-        Wish::Content(target) => {
-            let target = if *target == 0 { revision.0.saturating_sub(1) } else { *target };
-            let content = node.log.with_state(|state| state.revisions.content(Revision(target)));
-            let content = content.ok_or_else(|| failure::no_such_revision(Revision(target)))?;
-            Box::new(move |_| stored_site(&content))
-        }
+    let stored = |target: u64| {
+        let target = Revision(if target == 0 { revision.0.saturating_sub(1) } else { target });
+        let content = node.log.with_state(|state| state.revisions.content(target));
+        content.ok_or_else(|| failure::no_such_revision(target))
     };
+    let source = match wish {
+        Wish::Site { json, absent } => Source::Given(json.clone(), *absent),
+        Wish::Content(target) => Source::Stored(stored(*target)?),
+    };
+    let identity = node.identity.clone();
     blocking(move || {
         let active = stored_site(&active)?;
-        let next = next(&active)?;
+        let next = match source {
+            Source::Given(json, absent) => given_site(&identity.secret, &active, &json, absent)?,
+            Source::Stored(content) => stored_site(&content)?,
+        };
         Ok(Draft { base: revision, text: next.to_canonical_json(), changes: diff(&active, &next) })
     })
     .await
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's own error type")]
+fn given_site(secret: &ClusterSecret, active: &Site, json: &str, absent: Absent) -> Result<Site, Status> {
+    let given = Site::from_json(json).map_err(|error| {
+        with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}"))
+    })?;
+    next_site(secret, active, given, absent).map_err(|problems| failure::site(&problems))
+}
+
 fn stored_site(content: &str) -> Result<Site, Status> {
     Site::from_json(content)
         .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))

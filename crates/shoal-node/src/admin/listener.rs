@@ -137,7 +137,6 @@ async fn accept_socket(
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the shape of an interceptor is given")]
 fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Connection>() {
         Some(Connection { caller: Some(Caller::Operator(_)) }) => Ok(request),
