@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use shoal_cache::Cache;
 use shoal_cluster::channel::{Peers, UnknownPeer};
 use shoal_cluster::gossip::Gossip;
-use shoal_cluster::identity::Identity;
+use shoal_cluster::identity::{Identity, not_after};
+use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::ConfigLog;
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
@@ -111,6 +112,11 @@ impl Node {
         })
     }
 
+    /// Unix seconds at which this node's own certificate expires; 0 = it cannot be read.
+    pub fn certificate_not_after(&self) -> i64 {
+        not_after(&self.identity.cert_der).unwrap_or_default()
+    }
+
     /// This node about itself.
     pub fn report(&self) -> NodeReport {
         let activation = self.activation.borrow().clone();
@@ -124,6 +130,7 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,
             open_connections: figures.open_connections as u64,
+            certificate_not_after: self.certificate_not_after(),
             cache: CacheReport {
                 objects: counters.objects,
                 bytes: counters.bytes,
@@ -161,10 +168,11 @@ impl Node {
         self.log.with_state(|state| state.nodes.is_empty() || state.nodes.contains_key(&id))
     }
 
-    /// Members that are heard now, this node included, by id and name.
+    /// Members that are heard now and have not said goodbye, this node included, by id and name.
     pub fn live_members(&self) -> Vec<(NodeId, String)> {
         let view = self.gossip.view().load_full();
-        let alive = |id: NodeId| id == self.id() || view.node(id).is_some_and(|node| node.alive);
+        let is_there = |node: &NodeView| node.alive && node.state != NodeState::Left;
+        let alive = |id: NodeId| id == self.id() || view.node(id).is_some_and(is_there);
         self.log.with_state(|state| {
             let live = state.nodes.iter().filter(|(id, _)| alive(**id));
             live.map(|(id, member)| (*id, member.name.clone())).collect()

@@ -113,6 +113,9 @@ impl Node {
         counter(text, "shoal_cache_peer_errors_total", "Peers that did not answer.", cache.peer_errors);
         counter(text, "shoal_cache_origin_fetches_total", "Requests to origins.", cache.origin_fetches);
         counter(text, "shoal_cache_evictions_total", "Objects that had to make room.", cache.evictions);
+        let expiry = u64::try_from(self.certificate_not_after()).unwrap_or_default();
+        let name = "shoal_node_cert_not_after_seconds";
+        gauge(text, name, "Unix seconds at which this node's own certificate expires.", expiry);
         self.render_certificate_metrics(text);
     }
 

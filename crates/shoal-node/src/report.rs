@@ -20,6 +20,9 @@ pub struct NodeReport {
     pub requests: u64,
     /// Downstream connections open now.
     pub open_connections: u64,
+    /// Unix seconds at which its own certificate expires; 0 = not told.
+    #[serde(default)]
+    pub certificate_not_after: i64,
     /// Its part of the cache.
     pub cache: CacheReport,
 }

@@ -106,23 +106,27 @@ fn certificates(certificates: &[CertificateStatus], style: Style) -> String {
         if certificate.dns_names.len() > MAX_NAMES {
             let _ = write!(names, ", … ({})", certificate.dns_names.len());
         }
-        let expires = format!("{} ({})", date(certificate.not_after_unix), days_left(certificate, style));
+        let expires = format!(
+            "{} ({})",
+            date(certificate.not_after_unix),
+            days_left(certificate.not_after_unix, style)
+        );
         columns.row([certificate.name.clone(), names, expires]);
     }
     columns.text()
 }
 
-fn days_left(certificate: &CertificateStatus, style: Style) -> String {
-    match days_until(certificate, style) {
+fn days_left(unix: i64, style: Style) -> String {
+    match days_until(unix, style) {
         days if days < 0 => "expired".to_owned(),
         1 => "1 day left".to_owned(),
         days => format!("{days} days left"),
     }
 }
 
-fn days_until(certificate: &CertificateStatus, style: Style) -> i64 {
+fn days_until(unix: i64, style: Style) -> i64 {
     let now = i64::try_from(style.now).unwrap_or(i64::MAX);
-    certificate.not_after_unix.saturating_sub(now).div_euclid(86_400)
+    unix.saturating_sub(now).div_euclid(86_400)
 }
 
 fn warnings(response: &StatusResponse, style: Style) -> String {
@@ -163,18 +167,25 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
             one_line(&upstream.name)
         );
     }
-    for certificate in certificates_ending(&response.certificates, style) {
-        let left = days_left(certificate, style);
+    for node in &response.nodes {
+        let not_after = node.certificate_not_after_unix;
+        if not_after != 0 && is_ending(not_after, style) {
+            let left = days_left(not_after, style);
+            let _ = writeln!(text, "warning: {}'s own certificate: {left}", one_line(&node.node));
+        }
+    }
+    for certificate in &response.certificates {
+        if !is_ending(certificate.not_after_unix, style) {
+            continue;
+        }
+        let left = days_left(certificate.not_after_unix, style);
         let _ = writeln!(text, "warning: certificate {}: {left}", one_line(&certificate.name));
     }
     text
 }
 
-fn certificates_ending(
-    certificates: &[CertificateStatus],
-    style: Style,
-) -> impl Iterator<Item = &CertificateStatus> {
-    certificates.iter().filter(move |certificate| days_until(certificate, style) <= EXPIRY_WARNING_DAYS)
+fn is_ending(unix: i64, style: Style) -> bool {
+    days_until(unix, style) <= EXPIRY_WARNING_DAYS
 }
 
 #[cfg(test)]
@@ -211,6 +222,7 @@ mod tests {
             requests: 1_234,
             open_connections: 12,
             reported: true,
+            certificate_not_after_unix: NOW as i64 + 80 * 86_400,
             ..NodeStatus::default()
         }
     }
@@ -251,6 +263,7 @@ mod tests {
         response.nodes[1].active_revision = 6;
         response.nodes[1].refused = "listener web: address in use".into();
         response.nodes[0].version = "0.2.0".into();
+        response.nodes[0].certificate_not_after_unix = NOW as i64 + 5 * 86_400;
         response.nodes[2] =
             NodeStatus { node_id: 3, node: "node3".into(), state: "dead".into(), ..NodeStatus::default() };
         response.certificates[0].not_after_unix = NOW as i64 - 10;

@@ -91,6 +91,7 @@ fn node_status(
         requests: figures.requests,
         open_connections: figures.open_connections,
         reported: report.is_some(),
+        certificate_not_after_unix: figures.certificate_not_after,
     }
 }
 
