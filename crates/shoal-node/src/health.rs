@@ -1,6 +1,6 @@
 //! From the checkers' events to the facts this node gossips: exceptions only, each with its beginning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,16 @@ impl Findings {
             HealthEvent::Ejected { endpoint } => _ = self.ejected.insert(endpoint, now),
             HealthEvent::Readmitted { endpoint } => _ = self.ejected.remove(&endpoint),
         }
+    }
+
+    /// Forgets endpoints that the site has no longer: nobody tells when traffic to them has ended.
+    fn keep_known(&mut self, config: &ConfigView) {
+        if self.ejected.is_empty() {
+            return;
+        }
+        let endpoints = config.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+        let known: BTreeSet<EndpointId> = endpoints.map(|endpoint| endpoint.id).collect();
+        self.ejected.retain(|endpoint, _| known.contains(endpoint));
     }
 
     /// One fact per endpoint: a failed check says more than failed traffic.
@@ -80,9 +90,10 @@ pub async fn publish(
         for event in batch.drain(..) {
             findings.note(event, now);
         }
-        let view = gossip.view().load_full();
-        let decided = Checker::assigned(&config.load(), &view)
-            .all(|endpoint| findings.verdicts.contains_key(&endpoint));
+        let (view, config) = (gossip.view().load_full(), config.load_full());
+        findings.keep_known(&config);
+        let decided =
+            Checker::assigned(&config, &view).all(|endpoint| findings.verdicts.contains_key(&endpoint));
         gossip.publish_facts(findings.facts(), decided.then_some(view.placement_id));
     }
 }
@@ -111,5 +122,8 @@ mod tests {
         findings.note(HealthEvent::Unassigned { endpoint: b }, 8);
         let states: Vec<_> = findings.facts().map(|fact| (fact.endpoint, fact.state)).collect();
         assert_eq!(states, [(b, FactState::Ejected)]);
+
+        findings.keep_known(&ConfigView::default());
+        assert_eq!(findings.facts().count(), 0, "an ejection ends with its endpoint");
     }
 }
