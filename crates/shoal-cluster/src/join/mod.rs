@@ -137,9 +137,14 @@ async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinE
     let answer =
         PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).join(request).await;
     answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unimplemented => {
-            JoinError::Unreachable(format!("{address}: {}", status.message()))
-        }
+        // Nothing that another node, or this one a moment later, would have to refuse as well.
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unimplemented
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal => JoinError::Unreachable(format!("{address}: {}", status.message())),
         _ => JoinError::Refused(status.message().to_owned()),
     })
 }
