@@ -42,6 +42,12 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
         return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
     }
     if settings.join.is_empty() {
+        if NodeKey::is_kept_in(dir)? {
+            bail!(
+                "{} is of a node that was about to join a cluster: give --join and --token again, or another --data-dir",
+                dir.display()
+            );
+        }
         let name = settings.name.clone().unwrap_or_else(host_name);
         return bootstrap(settings, &name, lock);
     }
@@ -219,6 +225,15 @@ mod tests {
         let peers = vec![(NodeId(1), SocketAddr::from(([10, 0, 0, 1], 7400)))];
         write_pending(dir.path(), PEERS, &peers).unwrap();
         assert_eq!(boot(&settings).await.unwrap().peers, peers);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_to_join_founds_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        NodeKey::load_or_generate(dir.path()).unwrap();
+        let message = boot(&settings(dir.path())).await.err().unwrap().to_string();
+        assert!(message.contains("give --join and --token again"), "{message}");
+        assert!(Identity::load(dir.path()).unwrap().is_none());
     }
 
     #[tokio::test]

@@ -94,6 +94,11 @@ impl NodeKey {
         write_secret_file(&path, &JoinKeyFile { key: Base64(key.pair.serialize_der()) })?;
         Ok(key)
     }
+
+    /// Whether an attempt to join from `data_dir` was begun and not completed: the cluster may know this node already.
+    pub fn is_kept_in(data_dir: &Path) -> Result<bool, IdentityError> {
+        is_there(&join_key_path(data_dir))
+    }
 }
 
 fn identity_path(data_dir: &Path) -> PathBuf {
@@ -193,6 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(Identity::load(dir.path()).unwrap().is_none());
         let key = NodeKey::load_or_generate(dir.path()).unwrap();
+        assert!(NodeKey::is_kept_in(dir.path()).unwrap());
         let again = NodeKey::load_or_generate(dir.path()).unwrap();
         assert_eq!(key.public_key_sha256(), again.public_key_sha256());
 
@@ -205,7 +211,7 @@ mod tests {
         assert_eq!(read.cert_der, identity.cert_der);
         assert_eq!(read.secret, identity.secret);
         assert_eq!(read.public_key_sha256().unwrap(), identity.public_key_sha256().unwrap());
-        assert!(!join_key_path(dir.path()).exists());
+        assert!(!NodeKey::is_kept_in(dir.path()).unwrap());
         let mode = fs::metadata(identity_path(dir.path())).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
     }
