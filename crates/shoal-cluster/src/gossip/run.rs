@@ -1,6 +1,6 @@
 //! The running gossip: one generation of chitchat after the other, folded into views.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -38,6 +38,8 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     folder: Folder,
     generation: u64,
+    /// The members that were called last, whether they answered or not.
+    called: Option<BTreeMap<NodeId, SocketAddr>>,
     recontacted: usize,
     received_before: u64,
 }
@@ -67,6 +69,7 @@ impl Runner {
             shared,
             folder,
             generation: 0,
+            called: None,
             recontacted: 0,
             received_before: 0,
         };
@@ -114,7 +117,10 @@ impl Runner {
             };
             match due {
                 Due::Ended(reason) => return reason,
-                Due::Recontact => self.recontact(&handle),
+                Due::Recontact => {
+                    self.call_silent_members(&handle);
+                    self.warn_of_silence();
+                }
                 Due::Round => {
                     let now = Instant::now();
                     if now.duration_since(last_round) > 2 * period {
@@ -122,6 +128,9 @@ impl Runner {
                     }
                     last_round = now;
                     self.round(&handle).await;
+                    if self.has_new_members() {
+                        self.call_silent_members(&handle);
+                    }
                     // Changes come in bursts: they are folded together.
                     sleep(period / 20).await;
                 }
@@ -185,7 +194,7 @@ impl Runner {
             tracing::warn!(
                 "more than half of the other nodes fell silent at once: keeping the last view for a while"
             );
-            self.recontact(handle);
+            self.call_silent_members(handle);
         }
         self.publish(folded);
     }
@@ -225,8 +234,18 @@ impl Runner {
         }
     }
 
-    /// Calls members that are silent: after a partition has healed, the gossip itself rarely would.
-    fn recontact(&mut self, handle: &ChitchatHandle) {
+    /// Members that came or moved since they were called, all of them after a restart: they need not wait to be called.
+    fn has_new_members(&mut self) -> bool {
+        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *members != self.called;
+        if is_new {
+            self.called.clone_from(&members);
+        }
+        is_new
+    }
+
+    /// After a partition has healed, the gossip itself would rarely try those that fell silent.
+    fn call_silent_members(&mut self, handle: &ChitchatHandle) {
         let view = self.shared.view.load_full();
         let members =
             self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
@@ -240,6 +259,10 @@ impl Runner {
             let _ = handle.gossip(address);
         }
         self.recontacted = self.recontacted.wrapping_add(MAX_RECONTACTS);
+    }
+
+    fn warn_of_silence(&mut self) {
+        let view = self.shared.view.load_full();
         let received = self.shared.counters.received.load(Ordering::Relaxed);
         let others_alive = view.nodes.iter().any(|node| node.alive && node.id != view.local);
         if others_alive && received == self.received_before {

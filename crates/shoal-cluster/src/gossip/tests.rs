@@ -102,6 +102,23 @@ async fn an_address_nobody_can_reach_is_refused() {
 }
 
 #[tokio::test]
+async fn new_members_are_called_at_once() {
+    let cluster = Cluster::new();
+    // Silent members are called again only after the deadline of this test.
+    let interval = DEADLINE / 8;
+    let timing = GossipTiming { interval, initial_interval: interval, phi_threshold: 8.0 };
+    let one = Gossip::start(GossipSettings { timing, ..cluster.settings(1, &[]) }).await.unwrap();
+    let two = Gossip::start(GossipSettings { timing, ..cluster.settings(2, &[]) }).await.unwrap();
+    for revision in 1..4 {
+        two.set_active_revision(revision);
+        let told = || two.view().load().node(NodeId(2)).is_some_and(|node| node.active_revision == revision);
+        wait_until("it has run for some rounds", told).await;
+    }
+    two.set_members([(NodeId(1), one.local_addr()), (NodeId(2), two.local_addr())]);
+    wait_until("the member is known", || two.view().load().node(NodeId(1)).is_some()).await;
+}
+
+#[tokio::test]
 async fn what_a_node_says_reaches_all() {
     let nodes = Cluster::new().three().await;
     let mut changes = nodes[2].subscribe();
