@@ -18,7 +18,7 @@ use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -111,6 +111,7 @@ pub async fn build(
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        writers: Mutex::new(()),
         _lock: boot.lock,
     });
     tasks.spawn(stop.clone().run_until_cancelled_owned(activator.run(newest_seen)));

@@ -15,7 +15,7 @@ use shoal_configlog::ConfigLog;
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
 use shoal_proxy::{Checker, Proxy};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tonic::Request;
 
 use crate::activation::Activation;
@@ -40,6 +40,8 @@ pub struct Node {
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// Whose turn it is to change the site from here.
+    pub(crate) writers: Mutex<()>,
     /// The data directory is this process's as long as it lives.
     pub(crate) _lock: File,
 }

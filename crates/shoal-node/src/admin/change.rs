@@ -20,8 +20,6 @@ use super::failure::{self, Exit, with_exit};
 use super::next_site::next_site;
 use crate::node::{Node, now_ms};
 
-/// How often an apply without `--check-revision` is laid over a newer revision when somebody else was faster.
-const MAX_REBASES: usize = 5;
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// What is left for acknowledgements at least, however long it took to get the change into the log.
@@ -175,13 +173,36 @@ impl Order {
 
 /// Writes what is wished for over whatever is active, as often as somebody else is faster, and waits for the nodes.
 async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Status> {
-    let mut attempts = 0;
+    let Written { revision, is_new, changes } = write(node, &order).await?;
+    let index = match is_new {
+        true => {
+            node.log.with_state(|state| state.revisions.record(revision).map_or(0, |record| record.index))
+        }
+        false => 0,
+    };
+    let acks = node.await_everywhere(index, revision, order.left()).await;
+    Ok(answer(revision, !is_new, &changes, acks, order.started))
+}
+
+/// What came of an order in the log.
+struct Written {
+    revision: Revision,
+    /// It was made for this order; else it is what was active already.
+    is_new: bool,
+    changes: Vec<Change>,
+}
+
+async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
+    // Writers on one node take turns: of those that start from one revision all but one would have to start over.
+    let turn = tokio::time::timeout(order.wait, node.writers.lock()).await;
+    let _turn = turn.map_err(|_| {
+        with_exit(Code::Aborted, Exit::Remote, "other changes of the site are still under way on this node")
+    })?;
     loop {
-        attempts += 1;
         let base = linearizable_base(node).await?;
         // A request that comes again, since the node that was asked first died, finds its own revision active.
         if let Some((revision, changes)) = done_before(node, &order.request_id).await? {
-            return Ok(finish(node, &order, revision, &changes).await);
+            return Ok(Written { revision, is_new: true, changes });
         }
         if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
             let active = base.revision;
@@ -189,26 +210,20 @@ async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Stat
         }
         let draft = draft(node, &base, &order.wish).await?;
         if draft.changes.is_empty() {
-            let acks = node.await_everywhere(0, draft.base, order.left()).await;
-            return Ok(answer(draft.base, true, &draft.changes, acks, order.started));
+            return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
-        let proposed = node.log.propose_site(draft.change(&order)).await.map_err(failure::propose)?;
+        let proposed = node.log.propose_site(draft.change(order)).await.map_err(failure::propose)?;
         match proposed.reply {
-            Reply::Published(revision) => return Ok(finish(node, &order, revision, &draft.changes).await),
+            Reply::Published(revision) => {
+                return Ok(Written { revision, is_new: true, changes: draft.changes });
+            }
+            // A writer on another node was faster.
             Reply::Refused(Refusal::RevisionConflict { .. })
-                if order.expected.is_none() && attempts <= MAX_REBASES => {}
+                if order.expected.is_none() && order.started.elapsed() < order.wait => {}
             Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
             _ => return Err(failure::unexpected_reply()),
         }
     }
-}
-
-/// Waits until `revision` is decided about everywhere.
-async fn finish(node: &Arc<Node>, order: &Order, revision: Revision, changes: &[Change]) -> ApplyResponse {
-    let index =
-        node.log.with_state(|state| state.revisions.record(revision).map_or(0, |record| record.index));
-    let acks = node.await_everywhere(index, revision, order.left()).await;
-    answer(revision, false, changes, acks, order.started)
 }
 
 /// The revision that the request with this id has made already, and what it changed.
