@@ -27,6 +27,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a node until it is told to stop.
 pub fn run(settings: RunSettings) -> anyhow::Result<()> {
+    // Log, snapshots and sockets are nobody else's, also in a directory that others may look into.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
