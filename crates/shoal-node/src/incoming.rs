@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use shoal_cluster::tls::Caller;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::transport::server::Connected;
 
 /// Who is at the other end of a connection; lands in the extensions of every request on it.
@@ -19,12 +20,19 @@ pub struct Connection {
 pub struct CallerIo<IO> {
     io: IO,
     connection: Connection,
+    /// Given back when the connection ends.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<IO> CallerIo<IO> {
     /// `io`, called by `caller`.
     pub fn new(io: IO, caller: Option<Caller>) -> Self {
-        Self { io, connection: Connection { caller } }
+        Self { io, connection: Connection { caller }, _place: None }
+    }
+
+    /// `io` of a stranger, which takes up one of few places.
+    pub fn of_stranger(io: IO, place: OwnedSemaphorePermit) -> Self {
+        Self { io, connection: Connection { caller: None }, _place: Some(place) }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use super::PeerRpc;
@@ -29,6 +30,16 @@ const MAX_HANDSHAKES: usize = 64;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections accepted but not yet taken by the gRPC server.
 const MAX_PENDING: usize = 64;
+/// Connections without a certificate, which may only ask to join.
+const MAX_STRANGERS: usize = 16;
+/// How long such a connection may last.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(20);
+/// After that it is told to end, and after this it is cut.
+const STRANGER_GRACE: Duration = Duration::from_secs(2);
+/// Largest message of a stranger: a token and a certificate request.
+const MAX_STRANGER_MESSAGE: usize = 64 << 10;
+/// Calls of a stranger at once.
+const MAX_STRANGER_CALLS: u32 = 2;
 
 /// Everything that is served on the cluster address.
 pub struct PeerListener {
@@ -47,32 +58,74 @@ pub struct PeerListener {
 /// Serves until `stop`; then lets running calls end.
 pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::Result<()> {
     let PeerListener { socket, tls, raft, peer, node } = listener;
-    let (grpc, incoming) = mpsc::channel::<std::io::Result<CallerIo<TlsStream<TcpStream>>>>(MAX_PENDING);
+    let (nodes, from_nodes) = mpsc::channel(MAX_PENDING);
+    let (strangers, from_strangers) = mpsc::channel(MAX_PENDING);
     let limits = MAX_MESSAGE_BYTES;
     let raft =
         RaftServiceServer::new(raft).max_decoding_message_size(limits).max_encoding_message_size(limits);
     let index = CacheServiceServer::new(node.cache.service());
+    let peer = Arc::new(peer);
+    let door = PeerServiceServer::from_arc(peer.clone()).max_decoding_message_size(MAX_STRANGER_MESSAGE);
     let peer =
-        PeerServiceServer::new(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        PeerServiceServer::from_arc(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
+    let stopped = || stop.clone().cancelled_owned();
+    let house = server()
         .add_service(InterceptedService::new(raft, OnlyMembers(node.clone())))
         .add_service(InterceptedService::new(index, OnlyMembers(node.clone())))
         .add_service(peer)
-        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.clone().cancelled_owned());
-    let accepting = accept(socket, TlsAcceptor::from(tls), node, grpc, stop);
-    let (served, ()) = tokio::join!(server, accepting);
-    Ok(served?)
+        .serve_with_incoming_shutdown(ReceiverStream::new(from_nodes), stopped());
+    let door = server()
+        .max_concurrent_streams(MAX_STRANGER_CALLS)
+        .timeout(STRANGER_TIMEOUT)
+        .max_connection_age(STRANGER_TIMEOUT)
+        .max_connection_age_grace(STRANGER_GRACE)
+        .add_service(door)
+        .serve_with_incoming_shutdown(ReceiverStream::new(from_strangers), stopped());
+    let places = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let entrance = Entrance { node, nodes, strangers, places };
+    let (in_house, at_door, ()) =
+        tokio::join!(house, door, accept(socket, TlsAcceptor::from(tls), entrance, stop.clone()));
+    in_house?;
+    Ok(at_door?)
 }
 
-async fn accept(
-    socket: TcpListener,
-    tls: TlsAcceptor,
+fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+}
+
+type Incoming = std::io::Result<CallerIo<TlsStream<TcpStream>>>;
+
+/// Where connections go once it is known who is at their other end.
+#[derive(Clone)]
+struct Entrance {
     node: Arc<Node>,
-    grpc: mpsc::Sender<std::io::Result<CallerIo<TlsStream<TcpStream>>>>,
-    stop: CancellationToken,
-) {
+    nodes: mpsc::Sender<Incoming>,
+    strangers: mpsc::Sender<Incoming>,
+    places: Arc<Semaphore>,
+}
+
+impl Entrance {
+    async fn hand_on(self, stream: TlsStream<TcpStream>) {
+        let caller = peer_identity(stream.get_ref().1);
+        match (stream.get_ref().1.alpn_protocol(), caller) {
+            (Some(b"http/1.1"), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
+                self.node.cache.clone().serve_peer(stream, peer).await;
+            }
+            (Some(b"h2"), Some(caller)) => {
+                _ = self.nodes.send(Ok(CallerIo::new(stream, Some(caller)))).await;
+            }
+            (Some(b"h2"), None) => {
+                let Ok(place) = self.places.try_acquire_owned() else { return };
+                _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, place))).await;
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop: CancellationToken) {
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     loop {
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
@@ -85,29 +138,14 @@ async fn accept(
             continue;
         };
         _ = tcp.set_nodelay(true);
-        let (tls, node, grpc) = (tls.clone(), node.clone(), grpc.clone());
+        let (tls, entrance) = (tls.clone(), entrance.clone());
         tokio::spawn(async move {
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
             drop(permit);
             if let Ok(Ok(stream)) = handshake {
-                hand_on(stream, &node, grpc).await;
+                entrance.hand_on(stream).await;
             }
         });
-    }
-}
-
-async fn hand_on(
-    stream: TlsStream<TcpStream>,
-    node: &Node,
-    grpc: mpsc::Sender<std::io::Result<CallerIo<TlsStream<TcpStream>>>>,
-) {
-    let caller = peer_identity(stream.get_ref().1);
-    match (stream.get_ref().1.alpn_protocol(), caller) {
-        (Some(b"http/1.1"), Some(Caller::Node(peer))) if node.is_member(peer) => {
-            node.cache.clone().serve_peer(stream, peer).await;
-        }
-        (Some(b"h2"), caller) => _ = grpc.send(Ok(CallerIo::new(stream, caller))).await,
-        _ => {}
     }
 }
 
