@@ -150,9 +150,8 @@ impl ConfigState {
         if let Some((id, _)) = known {
             return Reply::Admitted(*id);
         }
-        if self.nodes.values().any(|node| node.name == admission.node.name) {
-            return Reply::Refused(Refusal::NameTaken(admission.node.name));
-        }
+        // Only who has a token may learn which names there are.
+        let is_taken = self.nodes.values().any(|node| node.name == admission.node.name);
         let Some(token) = self.tokens.get_mut(&admission.token_id) else {
             return Reply::Refused(Refusal::UnknownToken);
         };
@@ -161,6 +160,9 @@ impl ConfigState {
         }
         if token.expires_at_ms <= admission.at_ms {
             return Reply::Refused(Refusal::TokenExpired);
+        }
+        if is_taken {
+            return Reply::Refused(Refusal::NameTaken(admission.node.name));
         }
         token.uses_left = token.uses_left.saturating_sub(1);
         if token.uses_left == 0 {
@@ -285,5 +287,20 @@ mod tests {
         assert_eq!(state.apply(10, admit("b", "s", 99)), Reply::Admitted(NodeId(10)));
         assert_eq!(state.apply(11, admit("b", "s", 99)), Reply::Admitted(NodeId(10)), "same key, same id");
         assert_eq!(state.apply(12, admit("c", "s", 99)), Reply::Refused(Refusal::UnknownToken), "used up");
+        let namesake = |secret: &str| {
+            let node = MemberRecord { public_key_sha256: "other".into(), ..node("b") };
+            let (token_id, secret_sha256) = ("u".into(), secret.into());
+            Command::Admit(Admission { token_id, secret_sha256, at_ms: 1, node })
+        };
+        let token = TokenRecord {
+            secret_sha256: "s".into(),
+            expires_at_ms: 100,
+            uses_left: 1,
+            ..TokenRecord::default()
+        };
+        state.apply(13, Command::CreateToken { id: "u".into(), token });
+        assert_eq!(state.apply(14, namesake("wrong")), Reply::Refused(Refusal::UnknownToken));
+        assert_eq!(state.apply(15, namesake("s")), Reply::Refused(Refusal::NameTaken("b".into())));
+        assert_eq!(state.tokens["u"].uses_left, 1, "a refusal costs no use");
     }
 }
