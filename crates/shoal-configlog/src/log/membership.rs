@@ -53,19 +53,7 @@ impl ConfigLog {
         self.change(self.shared.raft.add_learner(node.0, BasicNode::new(address), false)).await
     }
 
-    /// Gives a learner a vote.
-    pub async fn promote(&self, node: NodeId) -> Result<(), MembershipError> {
-        let change = ChangeMembers::AddVoterIds(BTreeSet::from([node.0]));
-        self.change(self.shared.raft.change_membership(change, true)).await
-    }
-
-    /// Takes a voter's vote; it stays a learner.
-    pub async fn demote(&self, node: NodeId) -> Result<(), MembershipError> {
-        let change = ChangeMembers::RemoveVoters(BTreeSet::from([node.0]));
-        self.change(self.shared.raft.change_membership(change, true)).await
-    }
-
-    /// Replicates to a learner no longer; a voter has to be demoted first.
+    /// Replicates to a learner no longer; a voter has to lose its vote first.
     pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
         self.change(self.shared.raft.change_membership(change, true)).await
