@@ -25,6 +25,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Forgets cached objects, in the order of the log, on every node.
 pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeResponse, Status> {
     let started = Instant::now();
+    failure::check_length("the request id", &request.request_id, failure::MAX_REQUEST_ID)?;
     let scopes = scopes(node, &request).map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
     let kind = if request.soft { PurgeKind::Soft } else { PurgeKind::Hard };
     let command = Command::Purge { request_id: request.request_id, scopes, kind, at_ms: now_ms() };

@@ -26,6 +26,8 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a message: the history keeps a thousand.
+const MAX_MESSAGE: usize = 4096;
 /// Longest life of a token.
 const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
 
@@ -173,6 +175,8 @@ impl Order {
 
 /// Writes what is wished for over whatever is active, as often as somebody else is faster, and waits for the nodes.
 async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Status> {
+    failure::check_length("the message", &order.message, MAX_MESSAGE)?;
+    failure::check_length("the request id", &order.request_id, failure::MAX_REQUEST_ID)?;
     let Written { revision, is_new, changes } = write(node, &order).await?;
     let index = match is_new {
         true => {

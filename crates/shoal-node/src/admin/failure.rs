@@ -7,6 +7,9 @@ use shoal_model::state::Refusal;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+/// Bytes of the id under which a request is done once.
+pub const MAX_REQUEST_ID: usize = 64;
+
 /// Exit codes of the outside contract that a node decides.
 #[derive(Clone, Copy, Debug)]
 pub enum Exit {
@@ -57,6 +60,15 @@ pub fn no_such_revision(revision: Revision) -> Status {
     with_exit(Code::NotFound, Exit::Local, why)
 }
 
+/// What is kept for long has to be short.
+pub fn check_length(what: &str, text: &str, max_bytes: usize) -> Result<(), Status> {
+    if text.len() <= max_bytes {
+        return Ok(());
+    }
+    let why = format!("{what} has {} bytes; at most {max_bytes} are kept", text.len());
+    Err(with_exit(Code::InvalidArgument, Exit::Local, why))
+}
+
 /// An answer of the state that does not belong to the command.
 pub fn unexpected_reply() -> Status {
     with_exit(
@@ -64,4 +76,17 @@ pub fn unexpected_reply() -> Status {
         Exit::Remote,
         "the log answered with a reply that does not belong to the command",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_refused_as_a_mistake_of_the_caller() {
+        assert!(check_length("the message", "short", 5).is_ok());
+        let status = check_length("the message", "longer", 5).unwrap_err();
+        assert_eq!(status.metadata().get("shoal-exit").unwrap(), "1");
+        assert_eq!(status.message(), "the message has 6 bytes; at most 5 are kept");
+    }
 }
