@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-/// A node that hears nobody is ready all the same after this time: it may be the only one left.
-const LONELY_AFTER: Duration = Duration::from_secs(30);
+/// A node that hears nobody is ready all the same after this time: it serves, and it may be the only one left. Long
+/// enough to hear what the others say of endpoints before the first request comes.
+const LONELY_AFTER: Duration = Duration::from_secs(2);
 
 /// What readiness is judged by.
 #[derive(Clone, Debug)]
@@ -102,7 +103,7 @@ mod tests {
             (Facts { listeners_bound: false, ..facts() }, 503, "not ready\n"),
             (Facts { members: (1, 3), ..facts() }, 503, "not ready\n"),
             (
-                Facts { members: (1, 3), uptime: seconds(31), quorum: false, ..facts() },
+                Facts { members: (1, 3), uptime: seconds(4), quorum: false, ..facts() },
                 200,
                 "ready, no quorum\n",
             ),

@@ -11,6 +11,7 @@ mod connections;
 mod deadline;
 mod exchange;
 mod fetch;
+mod joined;
 mod listener;
 mod metrics;
 mod proxy;

@@ -16,6 +16,10 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // The only failure is that a provider is installed already, and this is the first line of the process.
     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

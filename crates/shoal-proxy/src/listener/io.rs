@@ -10,6 +10,7 @@ use shoal_policy::gate::HeadScan;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnectionState;
+use crate::joined::poll_write_joined;
 
 /// A stream that tells its [`ConnectionState`] what moves, and that may begin with bytes read before.
 pub(super) struct Watched<T> {
@@ -58,7 +59,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let polled = poll_write_joined(Pin::new(&mut this.stream), cx, bufs);
         this.state.write_blocked(polled.is_pending());
         polled
     }

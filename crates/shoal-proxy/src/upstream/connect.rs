@@ -15,6 +15,7 @@ use super::Upstream;
 use super::endpoint::Endpoint;
 use super::pool::Link;
 use crate::body::RequestBody;
+use crate::joined::Joined;
 use crate::worker::Worker;
 
 /// Largest response head, bytes.
@@ -77,7 +78,7 @@ pub(super) async fn open_link(
     endpoint: &Endpoint,
 ) -> Result<Link, Failure> {
     let stream = open(worker, upstream, endpoint).await?;
-    let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
+    let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(Joined(stream))).await;
     let (sender, connection) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
     let task = tokio::task::spawn_local(async move {
         // Whoever waits for the answer is told the error, too.
