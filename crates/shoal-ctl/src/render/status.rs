@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse};
+use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
 use super::table::Columns;
 use super::units::{bytes, date, percent, span};
@@ -13,6 +13,8 @@ use crate::output::Style;
 const EXPIRY_WARNING_DAYS: i64 = 14;
 /// Most names of a certificate that are shown.
 const MAX_NAMES: usize = 3;
+/// Most upstreams that are listed.
+const MAX_UPSTREAMS: usize = 16;
 
 /// Cluster, nodes, upstreams, certificates; then everything that needs somebody.
 pub fn status(response: &StatusResponse, style: Style) -> String {
@@ -91,10 +93,18 @@ fn node_load(response: &StatusResponse) -> String {
 
 fn upstreams(response: &StatusResponse) -> String {
     let mut columns = Columns::new(["UPSTREAM", "AVAILABLE", "NOTE"]);
-    for upstream in &response.upstreams {
+    // One screen: of many upstreams those in trouble are named, the rest is counted.
+    let all = &response.upstreams;
+    let is_well = |upstream: &&UpstreamStatus| upstream.available == upstream.endpoints && !upstream.panic;
+    let well = all.iter().filter(is_well).count();
+    let shows_all = all.len() <= MAX_UPSTREAMS;
+    for upstream in all.iter().filter(|upstream| shows_all || !is_well(upstream)).take(MAX_UPSTREAMS) {
         let note = if upstream.panic { "panic: health is ignored, all are used" } else { "" };
         let available = format!("{}/{}", upstream.available, upstream.endpoints);
         columns.row([upstream.name.clone(), available, note.to_owned()]);
+    }
+    if !shows_all {
+        columns.row([format!("{well} of {}", all.len()), "all".to_owned(), "see: shoal health".to_owned()]);
     }
     columns.text()
 }

@@ -176,6 +176,9 @@ pub enum Refusal {
     /// Parts of the site document are missing.
     #[error("parts of the site document are missing; apply it again")]
     UploadIncomplete,
+    /// Too many site documents are on their way in, or this one is too large.
+    #[error("the site document is too large, or too many are being applied at once; try again later")]
+    UploadTooLarge,
     /// No such token, or a wrong secret, or it is used up.
     #[error("the token is unknown or used up; create a new one with `shoal token create`")]
     UnknownToken,

@@ -23,6 +23,11 @@ const REMEMBER_MS: u64 = 24 * 3600 * 1000;
 /// Tokens that are kept, at most: beyond that the one that expires first makes room.
 const MAX_TOKENS: usize = 1_000;
 
+/// Site documents on their way in at once.
+const MAX_UPLOADS: usize = 16;
+/// Bytes of one of them.
+const MAX_UPLOAD_BYTES: usize = 128 << 20;
+
 /// Everything nodes agree on. The only way to change it is [`ConfigState::apply`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigState {
@@ -126,6 +131,11 @@ impl ConfigState {
 
     fn upload_part(&mut self, id: String, part: u32, text: &str, at_ms: u64) -> Reply {
         self.uploads.retain(|_, upload| upload.started_at_ms + 10 * 60_000 > at_ms);
+        let known = self.uploads.get(&id).map_or(0, |upload| upload.text.len());
+        let is_full = !self.uploads.contains_key(&id) && self.uploads.len() >= MAX_UPLOADS;
+        if is_full || known + text.len() > MAX_UPLOAD_BYTES {
+            return Reply::Refused(Refusal::UploadTooLarge);
+        }
         let upload = self.uploads.entry(id).or_insert(Upload { started_at_ms: at_ms, ..Upload::default() });
         if part != upload.parts {
             return if part < upload.parts { Reply::Done } else { Reply::Refused(Refusal::UploadIncomplete) };
@@ -266,6 +276,20 @@ mod tests {
         }
         assert_eq!(state.apply(5, command), Reply::Published(Revision(1)));
         assert_eq!(state.revisions.active().1.as_ref(), "{}");
+    }
+
+    #[test]
+    fn uploads_are_bounded_and_forgotten() {
+        let mut state = ConfigState::default();
+        let part = |upload: usize, at_ms| {
+            let upload = format!("u{upload}");
+            Command::UploadPart { upload, part: 0, text: "x".into(), at_ms }
+        };
+        for upload in 0..MAX_UPLOADS {
+            assert_eq!(state.apply(1, part(upload, 1)), Reply::Done);
+        }
+        assert_eq!(state.apply(2, part(99, 2)), Reply::Refused(Refusal::UploadTooLarge));
+        assert_eq!(state.apply(3, part(99, 10 * 60_000 + 1)), Reply::Done, "old ones are forgotten");
     }
 
     #[test]

@@ -40,13 +40,15 @@ fn to_try(home: &Home, layout: &Layout, nodes: &Nodes<'_>) -> String {
     let pid = nodes.pid(1).unwrap_or_default();
     let lines = [
         (format!("curl -i {}/", url(1)), "twice: see Cache-Status"),
-        (format!("curl -i {}/", url(last)), "another node, the same object"),
+        // The address is part of what an object is called; with one name for all nodes they share it.
+        (format!("curl -i -H 'Host: demo' {}/", url(1)), "fetched from an origin, kept on two nodes"),
+        (format!("curl -i -H 'Host: demo' {}/", url(last)), "another node, the same object: a hit"),
         (format!("curl {}/time", url(1)), "not cached: the origins take turns"),
         (format!("curl --cacert {chain} https://{}:{}/", node_ip(last), layout.https), "HTTP/2 over TLS"),
         (format!("kill -9 {pid}"), "node1 is gone; the others serve on"),
     ];
     for (command, why) in lines {
-        _ = writeln!(text, "  {command:<44} # {why}");
+        _ = writeln!(text, "  {command:<52} # {why}");
     }
     _ = writeln!(text, "\n  export SHOAL_SOCKET={socket}");
     for verb in ["status", "health", "cache stats"] {
