@@ -17,6 +17,7 @@ mod object;
 mod peer;
 mod placement;
 mod purges;
+mod relay;
 mod respond;
 mod seam;
 mod store;
@@ -28,6 +29,7 @@ pub use counters::Counters;
 pub use lookup::Probe;
 pub use node::Cache;
 pub use peer::ClusterLink;
+pub use relay::{RelaySender, relay};
 pub use seam::{
     Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo,
     PeerLink,

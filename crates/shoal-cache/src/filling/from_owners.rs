@@ -1,11 +1,16 @@
 //! The owners' half of a fill: objects that another node holds, or fetches for us.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use shoal_model::NodeId;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::vary::{Selecting, Vary};
+use shoal_policy::failure::{Failure, Side};
+use tokio::time::timeout;
 
 use super::{Step, after, content_length, is_same_version};
 use crate::clock::now_ms;
@@ -14,21 +19,45 @@ use crate::peer::client::{Hop, PeerAnswer, PeerObject, PeerQuestion};
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 
+/// When the primary has not answered by then, the second owner is asked for what it has.
+const HEDGE_AFTER: Duration = Duration::from_millis(25);
+
 impl WorkerCache {
     /// Asks the primary, then the second owner in its place.
     pub(super) async fn fill_from_owners(&self, task: &mut FillTask, owners: Owners) -> Step {
         let local = self.cache.settings.node;
         let second = owners.secondary.filter(|second| *second != local);
-        let sources = [(owners.primary, Hop::Fill), (second, Hop::FillForPrimary)];
-        for (n, (owner, hop)) in sources.iter().enumerate() {
-            let Some(owner) = owner else { continue };
-            let hop = if task.is_peek { Hop::Peek } else { *hop };
-            let spare = sources[n + 1..].iter().find_map(|(owner, _)| *owner);
-            if self.fill_from_peer(task, *owner, hop, spare).await == Step::Done {
+        if let Some(primary) = owners.primary {
+            let (source, answer) = match second {
+                Some(second) if !task.is_peek => self.ask_hedged(task, primary, second).await,
+                Some(_) | None => (primary, self.ask_peer(task, primary, Hop::Fill).await),
+            };
+            let spare = second.filter(|second| *second != source);
+            if self.take_answer(task, answer, spare).await == Step::Done {
                 return Step::Done;
             }
         }
-        Step::Next
+        match second {
+            Some(second) => self.fill_from_peer(task, second, Hop::FillForPrimary).await,
+            None => Step::Next,
+        }
+    }
+
+    /// Asks the primary; while it is slow, the second owner may give what it has. It does not fill: one fetch is enough.
+    async fn ask_hedged(&self, task: &FillTask, primary: NodeId, second: NodeId) -> (NodeId, PeerAnswer) {
+        let mut asking = pin!(self.ask_peer(task, primary, Hop::Fill));
+        if let Ok(answer) = timeout(HEDGE_AFTER, &mut asking).await {
+            return (primary, answer);
+        }
+        tokio::select! {
+            answer = &mut asking => return (primary, answer),
+            answer = self.ask_peer(task, second, Hop::Peek) => {
+                if let PeerAnswer::Object(_) = answer {
+                    return (second, answer);
+                }
+            }
+        }
+        (primary, asking.await)
     }
 
     /// While owners are changing, what this node lacks may lie with the other one.
@@ -38,17 +67,17 @@ impl WorkerCache {
         if task.found.is_some() || !self.cache.placement.is_settling(now_ms()) {
             return Step::Next;
         }
-        self.fill_from_peer(task, other, Hop::Peek, None).await
+        self.fill_from_peer(task, other, Hop::Peek).await
     }
 
-    async fn fill_from_peer(
-        &self,
-        task: &mut FillTask,
-        peer: NodeId,
-        hop: Hop,
-        spare: Option<NodeId>,
-    ) -> Step {
-        match self.ask_peer(task, peer, hop).await {
+    async fn fill_from_peer(&self, task: &mut FillTask, peer: NodeId, hop: Hop) -> Step {
+        let answer = self.ask_peer(task, peer, hop).await;
+        self.take_answer(task, answer, None).await
+    }
+
+    /// `spare` goes on where the peer breaks off.
+    async fn take_answer(&self, task: &mut FillTask, answer: PeerAnswer, spare: Option<NodeId>) -> Step {
+        match answer {
             PeerAnswer::Object(object) => self.take_from_peer(task, *object, spare).await,
             PeerAnswer::Own(response) => {
                 self.hand_over(task, response, true);
@@ -64,6 +93,10 @@ impl WorkerCache {
                 Step::Done
             }
             PeerAnswer::Miss => Step::Next,
+            // Its own trouble says nothing of the origin.
+            PeerAnswer::Failed(failure) if failure.side() == Side::Node && failure != Failure::Loop => {
+                Step::Next
+            }
             PeerAnswer::Failed(failure) => {
                 self.fail_or_serve_stale(task, failure);
                 Step::Done
@@ -76,6 +109,7 @@ impl WorkerCache {
     }
 
     async fn ask_peer(&self, task: &FillTask, peer: NodeId, hop: Hop) -> PeerAnswer {
+        let hop = if task.is_peek { Hop::Peek } else { hop };
         let question = PeerQuestion {
             head: &task.head,
             text: &task.fill().text,
@@ -83,7 +117,8 @@ impl WorkerCache {
             min_seq: self.cache.purges.newest(),
             placement_id: self.cache.placement.id(),
             hop,
-            patience: task.route.first_byte_timeout,
+            first_byte_timeout: task.route.first_byte_timeout,
+            idle_timeout: task.route.idle_timeout,
         };
         self.peers.ask(peer, &question).await
     }
@@ -110,7 +145,8 @@ impl WorkerCache {
             fill_seq,
             checked_seq,
             is_shareable: !meta.terms.always_validate,
-            is_stored: is_owner,
+            // The peer may not have heard of an invalidation that this node has.
+            is_stored: is_owner && !self.cache.changed_since(fill.key, meta.terms.response_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
         };
         if object.is_hit {

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -22,6 +23,7 @@ use shoal_policy::failure::Failure;
 
 use super::wire::{self, AnswerKind, Meta};
 use crate::clock::now_ms;
+use crate::relay::relay;
 use crate::seam::{OriginBody, PeerLink};
 
 /// Unused connections kept per peer and worker.
@@ -32,8 +34,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often a silent peer is looked up in the cluster's view: whoever is dead does not answer any more.
 const ALIVE_CHECK: Duration = Duration::from_millis(250);
-/// What the head of an answer may take beyond the route's own limit for the origin.
-const HEAD_ALLOWANCE: Duration = Duration::from_secs(1);
+/// What a peer may take beyond the route's own limits for the origin.
+const ALLOWANCE: Duration = Duration::from_secs(1);
+/// For the answer of a peer that only looks into its store.
+const PEEK_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Fields a peer may send beside those of an object.
 pub(crate) const MAX_PEER_FIELDS: usize = 256;
@@ -69,7 +73,9 @@ pub(crate) struct PeerQuestion<'a> {
     pub(crate) placement_id: u64,
     pub(crate) hop: Hop,
     /// For the origin to answer, on the way through the peer.
-    pub(crate) patience: Duration,
+    pub(crate) first_byte_timeout: Duration,
+    /// For the next part of a body, likewise.
+    pub(crate) idle_timeout: Duration,
 }
 
 /// In what role the peer is asked.
@@ -114,20 +120,28 @@ struct Lease {
     pool: Rc<PeerPool>,
     peer: NodeId,
     sender: Sender,
+    /// For the next part of a body.
+    patience: Duration,
+}
+
+/// Why a peer is not waited for any longer.
+enum Silence {
+    /// The cluster has lost it.
+    Dead,
+    /// It has had its time.
+    Slow,
 }
 
 impl PeerObject {
-    /// The next piece of the body; an error when the peer broke off, or is dead.
+    /// The next piece of the body; an error when the peer broke off, fell silent, or is dead.
     pub(crate) async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
         loop {
-            let frame = self.response.body_mut().frame();
-            match self.connection.pool.while_alive(self.connection.peer, frame).await {
-                Some(Some(Ok(frame))) => match frame.into_data() {
+            match self.connection.part(self.response.body_mut()).await? {
+                Ok(part) => match part.into_data() {
                     Ok(piece) => return Some(Ok(piece)),
                     Err(_) => continue,
                 },
-                Some(None) => return None,
-                Some(Some(Err(_))) | None => return Some(Err(Failure::UpstreamReset)),
+                Err(failure) => return Some(Err(failure)),
             }
         }
     }
@@ -139,8 +153,18 @@ impl PeerObject {
 }
 
 impl Lease {
+    /// The next part of a body that comes over this connection.
+    async fn part(&self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, Failure>> {
+        match self.pool.while_alive(self.peer, self.patience, body.frame()).await {
+            Ok(Some(Ok(part))) => Some(Ok(part)),
+            Ok(None) => None,
+            Ok(Some(Err(_))) | Err(Silence::Dead) => Some(Err(Failure::UpstreamReset)),
+            Err(Silence::Slow) => Some(Err(Failure::UpstreamResponseTimeout)),
+        }
+    }
+
     fn give_back(self) {
-        let Self { pool, peer, sender } = self;
+        let Self { pool, peer, sender, .. } = self;
         if sender.is_closed() {
             return;
         }
@@ -168,17 +192,26 @@ impl PeerPool {
         self.ask_over(sender, peer, question).await.unwrap_or(PeerAnswer::Unreachable)
     }
 
-    /// Waits for `peer`, but not for a dead one: `None` = the cluster has lost it.
-    async fn while_alive<T>(&self, peer: NodeId, waiting: impl Future<Output = T>) -> Option<T> {
+    /// Waits for `peer`, but not for a dead one, and not for ever.
+    async fn while_alive<T>(
+        &self,
+        peer: NodeId,
+        patience: Duration,
+        waiting: impl Future<Output = T>,
+    ) -> Result<T, Silence> {
         let mut waiting = std::pin::pin!(waiting);
-        loop {
-            if let Ok(done) = tokio::time::timeout(ALIVE_CHECK, &mut waiting).await {
-                return Some(done);
+        let mut waited = Duration::ZERO;
+        while waited < patience {
+            let step = ALIVE_CHECK.min(patience - waited);
+            if let Ok(done) = tokio::time::timeout(step, &mut waiting).await {
+                return Ok(done);
             }
             if !self.cluster.load().node(peer).is_some_and(|node| node.alive) {
-                return None;
+                return Err(Silence::Dead);
             }
+            waited += step;
         }
+        Err(Silence::Slow)
     }
 
     fn take_idle(&self, peer: NodeId) -> Option<Sender> {
@@ -224,16 +257,21 @@ impl PeerPool {
         peer: NodeId,
         question: &PeerQuestion<'_>,
     ) -> Option<PeerAnswer> {
-        let sending = sender.send_request(question.request());
-        let sending = self.while_alive(peer, sending);
-        let response = match tokio::time::timeout(question.patience + HEAD_ALLOWANCE, sending).await {
-            Ok(Some(Ok(response))) => response,
-            Ok(Some(Err(_))) => return None,
-            Ok(None) => return Some(PeerAnswer::Unreachable),
-            // It is there, and it is asking the origin: that time is up.
-            Err(_) => return Some(PeerAnswer::Failed(Failure::UpstreamResponseTimeout)),
+        let patience = match question.hop {
+            Hop::Peek => PEEK_PATIENCE,
+            Hop::Fill | Hop::FillForPrimary => question.first_byte_timeout + ALLOWANCE,
         };
-        let lease = Lease { pool: self.clone(), peer, sender };
+        let sending = sender.send_request(question.request());
+        let response = match self.while_alive(peer, patience, sending).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(_)) => return None,
+            // It is there, and it is asking the origin: that time is up.
+            Err(Silence::Slow) if question.hop != Hop::Peek => {
+                return Some(PeerAnswer::Failed(Failure::UpstreamResponseTimeout));
+            }
+            Err(Silence::Slow | Silence::Dead) => return Some(PeerAnswer::Unreachable),
+        };
+        let lease = Lease { pool: self.clone(), peer, sender, patience: question.idle_timeout + ALLOWANCE };
         Some(lease.interpret(response).await)
     }
 }
@@ -258,7 +296,7 @@ impl Lease {
                 if let Some(member) = member {
                     response.headers_mut().append(crate::respond::CACHE_STATUS.clone(), member);
                 }
-                PeerAnswer::Own(response.map(|body| body.map_err(|_| Failure::UpstreamReset).boxed_unsync()))
+                PeerAnswer::Own(response.map(|body| self.pass_on(body)))
             }
             AnswerKind::Direct
             | AnswerKind::Alone
@@ -282,6 +320,29 @@ impl Lease {
                 }
             }
         }
+    }
+}
+
+impl Lease {
+    /// A body for somebody else to read; the connection may be used again when it was read to its end.
+    fn pass_on(self, mut body: Incoming) -> OriginBody {
+        let (parts, relayed) = relay(body.size_hint());
+        tokio::task::spawn_local(async move {
+            loop {
+                let part = tokio::select! {
+                    part = self.part(&mut body) => part,
+                    () = parts.closed() => return,
+                };
+                let is_whole = part.is_none();
+                if !parts.send(part).await {
+                    if is_whole {
+                        self.give_back();
+                    }
+                    return;
+                }
+            }
+        });
+        relayed
     }
 }
 

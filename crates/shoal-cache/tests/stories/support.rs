@@ -55,6 +55,8 @@ pub struct Node {
 pub struct Wires {
     caches: Mutex<HashMap<NodeId, Arc<Cache>>>,
     down: Mutex<HashSet<NodeId>>,
+    /// Nodes that take connections and say nothing, with their ends of those.
+    silent: Mutex<HashMap<NodeId, Vec<tokio::io::DuplexStream>>>,
     /// Connections that each node serves.
     served: Mutex<HashMap<NodeId, Vec<AbortHandle>>>,
 }
@@ -75,6 +77,10 @@ impl PeerLink for Link {
         Box::pin(async move {
             let cache = wires.reach(node)?;
             let (near, far) = tokio::io::duplex(16 * 1024);
+            if let Some(held) = wires.silent.lock().unwrap().get_mut(&node) {
+                held.push(far);
+                return Ok(Box::new(near) as Box<dyn PeerIo>);
+            }
             let serving = tokio::spawn(cache.serve_peer(far, caller)).abort_handle();
             wires.served.lock().unwrap().entry(node).or_default().push(serving);
             Ok(Box::new(near) as Box<dyn PeerIo>)
@@ -304,6 +310,26 @@ impl Town {
                 self.nodes.iter().map(|node| node.id).filter(|id| !down.contains(id)).collect();
             self.cluster.store(Arc::new(view(&alive)));
         }
+    }
+
+    /// The node is there, but answers nobody any more.
+    pub fn silence(&self, node: NodeId) {
+        self.wires.silent.lock().unwrap().insert(node, Vec::new());
+        for connection in self.wires.served.lock().unwrap().remove(&node).unwrap_or_default() {
+            connection.abort();
+        }
+    }
+
+    /// One node is told that `path` has changed.
+    pub async fn forget(&self, node: usize, path: &str) {
+        let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}")).unwrap();
+        let request = tonic::Request::new(InvalidateRequest { key: key.to_bytes().to_vec() });
+        self.nodes[node].cache.service().invalidate(request).await.unwrap();
+    }
+
+    /// Connections between nodes so far.
+    pub fn connections(&self) -> usize {
+        self.wires.served.lock().unwrap().values().map(Vec::len).sum()
     }
 
     pub async fn get(&self, node: usize, path: &str) -> Got {

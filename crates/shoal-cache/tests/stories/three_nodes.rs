@@ -246,3 +246,71 @@ fn what_is_only_for_the_first_request_does_not_travel() {
         assert!(town.get(stranger, "/y").await.is_hit(), "this once");
     });
 }
+
+#[test]
+fn a_silent_owner_hides_nothing_that_the_other_one_has() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, _, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "hello"));
+        assert_eq!(town.get(primary, "/x").await.text(), "hello");
+        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        town.silence(town.nodes[primary].id);
+        let hit = town.get(stranger, "/x").await;
+        assert_eq!((hit.is_hit(), hit.text(), town.origin.fetches()), (true, "hello", 1));
+    });
+}
+
+#[test]
+fn a_silent_second_owner_does_not_keep_the_primary_from_the_origin() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, _] = town.roles("/x");
+        town.silence(town.nodes[second].id);
+        town.origin.say(reply("max-age=60", "hello"));
+        assert_eq!(town.get(primary, "/x").await.text(), "hello");
+    });
+}
+
+#[test]
+fn an_owner_in_trouble_of_its_own_is_passed_over() {
+    for failure in [Failure::Internal, Failure::Overflow, Failure::NoEndpoint] {
+        play(async || {
+            let town = Town::new(3);
+            let [_, _, stranger] = town.roles("/x");
+            town.origin.say(Reply::failed(failure));
+            town.origin.say(reply("max-age=60", "hello"));
+            assert_eq!(town.get(stranger, "/x").await.text(), "hello", "{failure:?}");
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_carried_what_is_not_stored_is_used_again() {
+    play(async || {
+        let town = Town::new(3);
+        let [_, _, stranger] = town.roles("/x");
+        town.origin.say_always(reply("no-store", "no").status(404));
+        for _ in 0..5 {
+            assert_eq!(town.get(stranger, "/x").await.text(), "no");
+        }
+        assert_eq!(town.connections(), 2, "to the primary, and from there to the second owner");
+    });
+}
+
+#[test]
+fn an_owner_that_has_forgotten_takes_nothing_older_from_one_that_has_not() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, _] = town.roles("/x");
+        town.origin.say_always(reply("max-age=60", "old").with("etag", "\"1\""));
+        assert_eq!(town.get(primary, "/x").await.text(), "old");
+        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        // The second owner is told of the change, the primary is not yet.
+        town.forget(second, "/x").await;
+        assert_eq!(town.get(second, "/x").await.text(), "old", "the primary has not heard");
+        town.forget(primary, "/x").await;
+        town.origin.say_always(reply("max-age=60", "new"));
+        assert_eq!(town.get(second, "/x").await.text(), "new");
+    });
+}
