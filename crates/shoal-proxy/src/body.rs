@@ -51,6 +51,8 @@ pub(crate) struct BodyProgress {
     pub(crate) failure: Cell<Option<Failure>>,
     /// Bytes handed on.
     pub(crate) bytes: Cell<u64>,
+    /// The downstream has the next part, and has not sent it yet.
+    pub(crate) awaited: Cell<bool>,
 }
 
 /// What the body of a request may cost.
@@ -155,6 +157,7 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let Self::Stream(body) = self.get_mut() else { return Poll::Ready(None) };
         let polled = body.poll(cx);
+        body.progress.awaited.set(polled.is_pending());
         match &polled {
             Poll::Ready(None) => body.progress.done.set(true),
             Poll::Ready(Some(Err(failure))) => body.progress.failure.set(Some(*failure)),

@@ -168,6 +168,17 @@ async fn an_early_answer_closes_the_endpoints_connection() {
 }
 
 #[tokio::test]
+async fn a_slow_downstream_is_not_the_endpoints_fault() {
+    let origin = Origin::start(|_| ok("")).await;
+    let slow = site(&[origin.address], ", timeouts: { first_byte: 100ms }", "")
+        .replace("protocol: http }", "protocol: http, limits: { body_idle_timeout: 700ms } }");
+    let stage = Stage::start(&slow);
+    let answer = stage.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").await;
+    assert_eq!(answer.status, 408);
+    assert!(answer.text().contains("downstream_timeout"), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn a_downstream_that_leaves_takes_its_request_along() {
     let (closed, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = closed.clone();

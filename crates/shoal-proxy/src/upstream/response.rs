@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use shoal_policy::failure::Failure;
@@ -144,6 +145,11 @@ impl Drop for UpstreamBody {
             self.end();
         }
     }
+}
+
+/// What a whole response head says of the endpoint.
+pub(super) fn outcome_of(status: StatusCode) -> Outcome {
+    if matches!(status.as_u16(), 502..=504) { Outcome::GatewayError } else { Outcome::Success }
 }
 
 /// Which fault of the endpoint an error of the codec is.

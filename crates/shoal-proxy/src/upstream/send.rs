@@ -19,7 +19,7 @@ use shoal_policy::retry::Progress;
 use super::connect;
 use super::endpoint::Attempt;
 use super::pool::Link;
-use super::response::{Lease, UpstreamBody, blame_upstream};
+use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
 use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
 use crate::exchange::Trace;
@@ -136,14 +136,14 @@ impl Sending<'_> {
             lease.attempt.report(Outcome::GatewayError, now_ms);
             return Err(FailedTry::lost(failure, Progress::Answered));
         }
-        let is_gateway_error = matches!(head.status.as_u16(), 502..=504);
-        lease.attempt.report(if is_gateway_error { Outcome::GatewayError } else { Outcome::Success }, now_ms);
+        lease.attempt.report(outcome_of(head.status), now_ms);
         let body = UpstreamBody::new(incoming, lease, self.route.idle_timeout, self.total.take());
         Ok(Response::from_parts(head, body))
     }
 }
 
-/// Waits for the response head; `None` = it took too long. While the request body still moves the clock starts anew.
+/// Waits for the response head; `None` = it took too long. While the request body still moves the clock starts anew, and
+/// while the downstream is waited for it is the body's own timeout that counts.
 async fn within<T>(
     worker: &Worker,
     route: &RouteView,
@@ -161,7 +161,7 @@ async fn within<T>(
         let deadline = first_byte.get_or_insert_with(|| worker.deadlines.arm(route.first_byte_timeout));
         while deadline.poll_passed(cx).is_ready() {
             let bytes = request_body.map_or(0, |body| body.bytes.get());
-            if bytes == moved {
+            if bytes == moved && !request_body.is_some_and(|body| body.awaited.get()) {
                 return Poll::Ready(None);
             }
             moved = bytes;
