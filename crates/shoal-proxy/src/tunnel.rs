@@ -18,14 +18,15 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::strip_switch;
 use shoal_policy::gate::Upgrade;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::body::{Payload, RequestBody};
 use crate::connections::Connections;
 use crate::exchange::Trace;
-use crate::listener::Connection;
-use crate::upstream::forward_upgrade;
+use crate::listener::{Connection, Place};
+use crate::upstream::{Switch, Switched, forward_upgrade};
 use crate::worker::Worker;
 
 const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
@@ -55,17 +56,23 @@ pub(crate) async fn open(
     head.headers.insert(UPGRADE, protocol.clone());
     let request = Request::from_parts(head, RequestBody::Empty);
     let worker = &connection.worker;
-    let mut response = match forward_upgrade(worker, route, request, trace).await? {
-        Err(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
-        Ok(switched) => switched,
+    let Switch { mut response, attempt } = match forward_upgrade(worker, route, request, trace).await? {
+        Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
+        Switched::Yes(switch) => switch,
     };
     check_switch(response.headers(), upgrade)?;
     let upstream = hyper::upgrade::on(&mut response);
     let limits = &connection.settings.view.limits;
-    let idle_timeout = limits.tunnel_idle_timeout;
-    tokio::task::spawn_local(relay(worker.clone(), downstream.0, upstream, idle_timeout));
+    let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout);
+    let (place, _) = Place::take(&connection.listener);
+    tokio::task::spawn_local(async move {
+        relayed.await;
+        // Until now it counted among the connections of the listener, and among the endpoint's requests.
+        drop((place, attempt));
+    });
 
     let (mut answer, _) = response.into_parts();
+    strip_switch(&mut answer.headers);
     answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     answer.headers.insert(UPGRADE, protocol);
     answer.extensions = http::Extensions::new();

@@ -4,6 +4,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::{Downstream, Origin, Stage, ok, serve_raw, site};
 use tokio::io::AsyncWriteExt;
@@ -13,12 +14,16 @@ const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgr
 
 /// An endpoint that switches with this `Sec-WebSocket-Accept`, then echoes, and says `bye` when the other side ends.
 async fn echo(accept: &'static str) -> std::net::SocketAddr {
-    serve_raw(Arc::default(), move |stream, _| async move {
+    echo_counted(accept, Arc::default()).await
+}
+
+async fn echo_counted(accept: &'static str, connections: Arc<AtomicUsize>) -> std::net::SocketAddr {
+    serve_raw(connections, move |stream, _| async move {
         let mut stream = Downstream::new(stream);
         let head = stream.read_head().await.unwrap();
         assert_eq!(support::field(&head, "upgrade"), Some("websocket"));
         let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\r\nfirst "
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\nConnection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\r\nfirst "
         );
         stream.send(answer).await;
         let got = stream.read_to_end().await;
@@ -36,6 +41,9 @@ async fn half_closes_are_relayed() {
     let head = downstream.read_head().await.unwrap();
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
     assert_eq!(support::field(&head, "upgrade"), Some("websocket"));
+    for ended_here in ["x-hop", "keep-alive"] {
+        assert_eq!(support::field(&head, ended_here), None);
+    }
     assert_eq!(downstream.read_until(b"first ").await.unwrap(), b"first ");
     downstream.send("hello").await;
     downstream.stream.shutdown().await.unwrap();
@@ -91,4 +99,39 @@ async fn silent_tunnels_end() {
     downstream.send(ASK).await;
     assert!(downstream.read_head().await.unwrap().starts_with("HTTP/1.1 101"));
     assert_eq!(downstream.read_to_end().await, b"first ");
+}
+
+#[tokio::test]
+async fn tunnels_count_among_the_connections() {
+    let site = site(&[echo("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=").await], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_connections: 1 } }");
+    let stage = Stage::start(&site);
+    let mut tunnel = stage.connect().await;
+    tunnel.send(ASK).await;
+    assert_eq!(tunnel.read_until(b"first ").await.map(|_| ()), Some(()));
+    assert_eq!(stage.proxy.open_connections(), 1);
+    let mut second = stage.connect().await;
+    second.send(ASK).await;
+    assert!(second.is_closed().await, "there is one place, and a tunnel has it");
+    drop(tunnel);
+    support::wait_until("the end of the tunnel", || stage.proxy.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_busy_with_its_tunnels() {
+    let counts: [Arc<AtomicUsize>; 2] = Default::default();
+    let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let endpoints =
+        [echo_counted(accept, counts[0].clone()).await, echo_counted(accept, counts[1].clone()).await];
+    let stage = Stage::start(&site(&endpoints, "", ", balance: least_requests"));
+    let mut tunnels = Vec::new();
+    for _ in 0..40 {
+        let mut tunnel = stage.connect().await;
+        tunnel.send(ASK).await;
+        assert!(tunnel.read_until(b"first ").await.is_some());
+        tunnels.push(tunnel);
+    }
+    // Each of the two workers spreads its own evenly.
+    let shares = counts.map(|count| count.load(Ordering::SeqCst));
+    assert!(shares.iter().all(|share| *share >= 19), "{shares:?}");
 }

@@ -7,4 +7,4 @@ mod response;
 
 pub use caller::{Caller, client_address};
 pub use request::{OwnName, RequestFields, prepare_request};
-pub use response::prepare_response;
+pub use response::{prepare_response, strip_switch};

@@ -42,6 +42,13 @@ pub fn prepare_response(head: &mut Parts, keep_trailers: bool) -> Result<(), Fai
     Ok(())
 }
 
+/// Takes off a 101 what ends at this hop, and what would frame a body: there is none.
+pub fn strip_switch(headers: &mut HeaderMap) {
+    hops::strip(headers, survey(headers), false);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(CONTENT_LENGTH);
+}
+
 impl OwnName {
     /// Writes `Via` and `x-request-id` into a response, whoever made it.
     pub fn sign(&self, headers: &mut HeaderMap, request_id: &HeaderValue) {

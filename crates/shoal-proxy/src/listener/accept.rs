@@ -38,8 +38,7 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
 }
 
 fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
-    let open = listener.shared.open.enter();
-    let place = Place(listener.clone());
+    let (place, open) = Place::take(listener);
     if open > listener.shared.settings.load().view.limits.max_connections {
         listener.worker.metrics.connections_refused.add(1);
         return;
@@ -51,8 +50,15 @@ fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
     });
 }
 
-/// A connection's place among those of its listener.
-struct Place(Rc<WorkerListener>);
+/// A connection's place among those of its listener; one that became a tunnel has it, too.
+pub(crate) struct Place(Rc<WorkerListener>);
+
+impl Place {
+    /// Takes one more; answers how many are taken now.
+    pub(crate) fn take(listener: &Rc<WorkerListener>) -> (Self, usize) {
+        (Self(listener.clone()), listener.shared.open.enter())
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -19,7 +19,7 @@ use shoal_model::view::{ListenAddress, ListenerView};
 use shoal_policy::gate::Gate;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use accept::accept_loop;
+pub(crate) use accept::{Place, accept_loop};
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use state::{ConnectionState, Order};
 pub(crate) use tls::Certificates;

@@ -49,7 +49,7 @@ impl Endpoint {
 }
 
 /// A request that is under way to an endpoint: counted until dropped.
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     pub(super) upstream: Rc<Upstream>,
     pub(super) endpoint: Rc<Endpoint>,
     /// It is the one that finds out whether an ejected endpoint is well again.

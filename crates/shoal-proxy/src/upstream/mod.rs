@@ -30,7 +30,7 @@ pub(crate) use forward::forward;
 pub(crate) use resolve::is_allowed;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
-pub(crate) use upgrade::forward_upgrade;
+pub(crate) use upgrade::{Switch, Switched, forward_upgrade};
 
 use endpoint::Endpoint;
 use resolve::Resolver;

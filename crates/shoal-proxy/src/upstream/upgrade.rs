@@ -16,14 +16,27 @@ use tokio::time::timeout;
 use super::connect;
 use super::endpoint::Attempt;
 use super::pool::Link;
-use super::response::{Lease, UpstreamBody, blame_upstream};
+use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
 use super::{Upstream, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
 use crate::worker::Worker;
 
-/// What an endpoint says to the wish: it switches, or it answers like any other time.
-pub(crate) type Switched = Result<Response<Incoming>, Response<UpstreamBody>>;
+/// What an endpoint says to the wish.
+pub(crate) enum Switched {
+    /// It switches.
+    Yes(Switch),
+    /// It answers like any other time.
+    No(Response<UpstreamBody>),
+}
+
+/// An endpoint that switches.
+pub(crate) struct Switch {
+    /// Its 101; hop-by-hop fields other than those of the upgrade itself are gone.
+    pub(crate) response: Response<Incoming>,
+    /// The endpoint is busy with it until this is dropped.
+    pub(crate) attempt: Attempt,
+}
 
 /// Sends `request`, which asks for an upgrade, to the upstream of `route`.
 pub(crate) async fn forward_upgrade(
@@ -44,16 +57,16 @@ pub(crate) async fn forward_upgrade(
         Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             attempt.report(Outcome::Success, now_ms);
             link.detach();
-            return Ok(Ok(response));
+            return Ok(Switched::Yes(Switch { response, attempt }));
         }
         Ok(Ok(response)) => {
             let (mut head, incoming) = response.into_parts();
             match prepare_response(&mut head, route.trailers) {
                 Ok(()) => {
-                    attempt.report(Outcome::Success, now_ms);
+                    attempt.report(outcome_of(head.status), now_ms);
                     let lease = Lease { worker: worker.clone(), link, attempt, request_body: None };
                     let body = UpstreamBody::new(incoming, lease, route.idle_timeout, None);
-                    return Ok(Err(Response::from_parts(head, body)));
+                    return Ok(Switched::No(Response::from_parts(head, body)));
                 }
                 Err(failure) => failure,
             }
