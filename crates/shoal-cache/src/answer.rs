@@ -175,7 +175,11 @@ impl WorkerCache {
     /// Works on a fill as a task of this worker: downstream going away does not end it.
     pub(crate) fn start(self: &Rc<Self>, task: FillTask) {
         let worker = self.clone();
-        tokio::task::spawn_local(async move { Box::pin(worker.fill(task)).await });
+        self.running.set(self.running.get() + 1);
+        tokio::task::spawn_local(async move {
+            Box::pin(worker.clone().fill(task)).await;
+            worker.running.set(worker.running.get() - 1);
+        });
     }
 
     fn stream(

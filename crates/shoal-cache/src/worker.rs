@@ -1,6 +1,6 @@
 //! The part of the cache that belongs to one worker thread, and its fast path.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,8 @@ pub struct WorkerCache {
     pub(crate) fetch: Rc<dyn Fetch>,
     pub(crate) cells: Arc<Cells>,
     pub(crate) peers: Rc<PeerPool>,
+    /// Fills that tasks of this worker are working on.
+    pub(crate) running: Cell<usize>,
     hot: RefCell<HotObjects>,
     /// The text of the key that is being looked up.
     text: RefCell<Vec<u8>>,
@@ -42,7 +44,7 @@ impl WorkerCache {
     pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>, cells: Arc<Cells>) -> Rc<Self> {
         let peers = PeerPool::new(cache.settings.peers.clone(), cache.settings.cluster.clone());
         let hot = RefCell::new(HotObjects::new());
-        Rc::new(Self { cache, fetch, cells, peers, hot, text: RefCell::default() })
+        Rc::new(Self { cache, fetch, cells, peers, running: Cell::new(0), hot, text: RefCell::default() })
     }
 
     /// The fast path: what the store of this node says, without waiting.
@@ -107,6 +109,11 @@ impl WorkerCache {
     /// Starts a fill that a peer asked for. Returns at once; the fill runs as a local task of this worker.
     pub fn run_job(self: &Rc<Self>, job: FillJob) {
         self.start(job.0);
+    }
+
+    /// Fills that this worker is working on, for whomever.
+    pub fn running_fills(&self) -> usize {
+        self.running.get()
     }
 
     /// The member a forwarded request carries.

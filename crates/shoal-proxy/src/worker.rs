@@ -180,7 +180,9 @@ pub(crate) async fn run(
                     // Connections that were still shaking hands when it began come later than the rest.
                     worker.connections.finish_all();
                     let left = worker.connections.len();
-                    if (left == 0 || now_ms >= at.until_ms)
+                    // Other nodes, and other workers, may wait for what this one is fetching.
+                    let is_idle = left == 0 && worker.cache.running_fills() == 0;
+                    if (is_idle || now_ms >= at.until_ms)
                         && let Some(at) = draining.take()
                     {
                         let _ = at.answer.send(left);

@@ -2,7 +2,11 @@
 
 mod support;
 
-use support::{Origin, Seen, Stage, and_close, site};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::{Origin, Seen, Stage, and_close, serve_raw, site};
 
 fn cacheable(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: {}\r\n\r\n{body}", body.len())
@@ -52,4 +56,47 @@ async fn a_truncated_answer_is_neither_whole_nor_kept() {
     assert!(!(first.status == 200 && first.complete), "{first:?}");
     let second = stage.ask(get).await;
     assert_eq!((second.status, second.text().as_str(), second.complete), (200, "all of it", true));
+}
+
+#[tokio::test]
+async fn fetches_of_the_cache_count_as_traffic_of_the_upstream() {
+    let origin = Origin::start(|_| cacheable("hello")).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    for _ in 0..3 {
+        assert_eq!(stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.text(), "hello");
+    }
+    let requests = "shoal_upstream_requests_total{upstream=\"app\",code_class=\"2xx\"}";
+    support::wait_until("the end of the fetch", || stage.metric(requests) == 1).await;
+    assert_eq!(stage.metric("shoal_upstream_response_bytes_total{upstream=\"app\"}"), 5);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_fills_that_nobody_here_waits_for() {
+    let (asked, connections) = (Arc::new(AtomicUsize::new(0)), Arc::default());
+    let gate = Arc::new(tokio::sync::Notify::new());
+    let (counted, opened) = (asked.clone(), gate.clone());
+    let address = serve_raw(connections, move |stream, _| {
+        let (counted, opened) = (counted.clone(), opened.clone());
+        async move {
+            let mut stream = support::Downstream::new(stream);
+            stream.read_head().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            opened.notified().await;
+            stream.send(cacheable("hello")).await;
+            stream.read_to_end().await;
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], ", cache: {}", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    support::wait_until("the fetch", || asked.load(Ordering::SeqCst) == 1).await;
+    drop(downstream);
+    support::wait_until("the end of the connection", || stage.proxy.open_connections() == 0).await;
+    let mut drain = std::pin::pin!(stage.proxy.drain(Duration::from_secs(20)));
+    let early = tokio::time::timeout(Duration::from_millis(400), &mut drain).await;
+    assert!(early.is_err(), "a node that drains still brings in what it has begun");
+    gate.notify_one();
+    assert_eq!(drain.await, 0);
+    assert_eq!(stage.cache.counters().objects, 1);
 }

@@ -29,6 +29,7 @@ pub struct Stage {
     pub events: mpsc::Receiver<HealthEvent>,
     pub cluster: Arc<ArcSwap<ClusterView>>,
     pub config: Arc<ArcSwap<ConfigView>>,
+    pub cache: Arc<Cache>,
     certificates: Vec<(String, String, String)>,
 }
 
@@ -72,11 +73,11 @@ impl Stage {
             node_name: "one".into(),
             config: config.clone(),
             cluster: cluster.clone(),
-            cache,
+            cache: cache.clone(),
             health_events: sender,
             access_log: None,
         });
-        let stage = Self { proxy: Arc::new(proxy.unwrap()), events, cluster, config, certificates };
+        let stage = Self { proxy: Arc::new(proxy.unwrap()), events, cluster, config, cache, certificates };
         stage.proxy.apply(stage.compile(1, site)).unwrap();
         stage
     }
