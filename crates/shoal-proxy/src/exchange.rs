@@ -112,6 +112,9 @@ impl Drop for Exchange {
         if let Some(record) = &self.record {
             connection.worker.access_log(access_log::line(&connection, self, record, sample.duration));
         }
+        if self.request_body.as_ref().is_some_and(|body| body.done.get()) {
+            connection.state.set_unread(false);
+        }
         connection.state.request_ended();
     }
 }

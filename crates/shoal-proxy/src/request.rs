@@ -59,6 +59,7 @@ async fn answer(
 ) -> Result<Response<Payload>, Failure> {
     let worker = &connection.worker;
     let (mut head, incoming) = request.into_parts();
+    connection.state.set_unread(!http_body::Body::is_end_stream(&incoming));
     let upgradable = tunnel::take_upgradable(&mut head);
     let admitted =
         pass_gate(connection, &mut head, &incoming).inspect_err(|rule| worker.metrics.refuse(*rule));

@@ -123,3 +123,18 @@ async fn whoever_says_nothing_is_sent_away() {
     silent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(silent.answer().await.status, 200);
 }
+
+#[tokio::test]
+async fn whoever_sends_all_before_reading_still_gets_the_answer() {
+    let origin = Origin::start(|_| ok("")).await;
+    let limited = site(&[origin.address], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_body_bytes: 8B } }");
+    let stage = Stage::start(&limited);
+    let mut downstream = stage.connect().await;
+    let mut request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n".to_vec();
+    request.resize(request.len() + 8_000_000, b'x');
+    downstream.send(request).await;
+    let answer = downstream.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (413, Some("close")));
+    assert!(downstream.is_closed().await);
+}

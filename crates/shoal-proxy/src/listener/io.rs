@@ -1,6 +1,7 @@
 //! The byte stream of a downstream connection, watched.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,11 +19,24 @@ pub(super) struct Watched<T> {
     first: Bytes,
     scan: HeadScan,
     state: Arc<ConnectionState>,
+    end: End,
 }
+
+/// How far the end of the stream has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Nothing more is written; what still comes is read and thrown away.
+    Lingering,
+    Closed,
+}
+
+/// Bytes thrown away at once.
+const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>) -> Self {
-        Self { stream, first, scan: HeadScan::default(), state }
+        Self { stream, first, scan: HeadScan::default(), state, end: End::Open }
     }
 }
 
@@ -45,7 +59,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
@@ -73,6 +87,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.end == End::Open {
+            std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.end = if this.state.begins_to_linger() { End::Lingering } else { End::Closed };
+        }
+        while this.end == End::Lingering {
+            let mut scratch = [MaybeUninit::uninit(); SCRATCH];
+            let mut scratch = ReadBuf::uninit(&mut scratch);
+            let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut scratch));
+            if read.is_err() || scratch.filled().is_empty() {
+                this.end = End::Closed;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }

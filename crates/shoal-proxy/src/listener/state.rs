@@ -41,6 +41,8 @@ pub(crate) struct ConnectionState {
     blocked_ms: AtomicU64,
     /// What the raw head showed, as bits.
     wire: AtomicU8,
+    /// The present request, or the last one, has a body that was not read to its end.
+    unread: AtomicBool,
     order: AtomicU8,
     ordered_ms: AtomicU64,
     waker: AtomicWaker,
@@ -59,6 +61,7 @@ impl ConnectionState {
             requests: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
             wire: AtomicU8::new(0),
+            unread: AtomicBool::new(false),
             order: AtomicU8::new(Order::GoOn as u8),
             ordered_ms: AtomicU64::new(0),
             waker: AtomicWaker::new(),
@@ -123,6 +126,22 @@ impl ConnectionState {
             self.wire.store(0, Relaxed);
             self.enter(IDLE);
         }
+    }
+
+    /// Says whether a body was left unread by the request.
+    pub(crate) fn set_unread(&self, unread: bool) {
+        self.unread.store(unread, Relaxed);
+    }
+
+    /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
+    /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
+    pub(super) fn begins_to_linger(&self) -> bool {
+        let lingers = self.unread.load(Relaxed) && !self.is_h2();
+        if lingers {
+            self.enter(IDLE);
+            self.give(Order::Finish);
+        }
+        lingers
     }
 
     /// Requests so far, the present one included.
