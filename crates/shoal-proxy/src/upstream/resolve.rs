@@ -3,11 +3,20 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-/// How long an answer is used before the name is looked up again, ms. After a failed look-up the last good one stands.
+/// How long an answer is used before the name is looked up again, ms. Until that has an answer the last good one stands,
+/// and it goes on standing when there is none.
 const TTL_MS: u64 = 30_000;
+/// An answer older than this is used only if no newer one comes in time, ms.
+const OLD_MS: u64 = 300_000;
+/// How long a newer answer is waited for then: well within the time for connecting.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Names remembered.
 const MAX_NAMES: usize = 4096;
 
@@ -23,7 +32,7 @@ pub(super) enum ResolveError {
 /// The look-ups of one worker.
 #[derive(Default)]
 pub(super) struct Resolver {
-    known: RefCell<FxHashMap<Box<str>, Known>>,
+    known: Rc<RefCell<FxHashMap<Box<str>, Known>>>,
 }
 
 struct Known {
@@ -34,44 +43,61 @@ struct Known {
 }
 
 impl Resolver {
-    /// An address of `host`; several take turns.
+    /// An address of `host`; several take turns. Only a name that was never found is waited for.
     pub(super) async fn resolve(
         &self,
         host: &str,
         port: u16,
         now_ms: u64,
     ) -> Result<SocketAddr, ResolveError> {
-        if let Some(address) = self.recall(host, Some(now_ms)) {
-            return Ok(SocketAddr::new(address, port));
-        }
-        match lookup(host, port).await {
-            Ok(addresses) => {
-                let mut known = self.known.borrow_mut();
-                if known.len() >= MAX_NAMES {
-                    known.clear();
+        if let Some((address, age_ms)) = self.recall(host, now_ms) {
+            let refreshing = (age_ms > TTL_MS).then(|| self.refresh(host, port, now_ms));
+            let newer = match refreshing {
+                Some(refreshing) if age_ms > OLD_MS => {
+                    let _ = timeout(PATIENCE, refreshing).await;
+                    self.recall(host, now_ms)
                 }
-                known.insert(host.into(), Known { addresses, asked_ms: now_ms, turn: 0 });
-            }
-            Err(error) => {
-                let address = self.recall(host, None).ok_or(error)?;
-                return Ok(SocketAddr::new(address, port));
-            }
+                Some(_) | None => None,
+            };
+            return Ok(SocketAddr::new(newer.map_or(address, |(newer, _)| newer), port));
         }
-        let address =
-            self.recall(host, None).ok_or_else(|| ResolveError::Nowhere { name: host.to_owned() })?;
-        Ok(SocketAddr::new(address, port))
+        let addresses = lookup(host, port).await?;
+        learn(&mut self.known.borrow_mut(), host, addresses, now_ms);
+        let recalled =
+            self.recall(host, now_ms).ok_or_else(|| ResolveError::Nowhere { name: host.to_owned() });
+        recalled.map(|(address, _)| SocketAddr::new(address, port))
     }
 
-    /// What is remembered; with a time, only if it is young enough.
-    fn recall(&self, host: &str, now_ms: Option<u64>) -> Option<IpAddr> {
+    /// What is remembered, and how old it is, ms. What is due to be asked again is said to be so once.
+    fn recall(&self, host: &str, now_ms: u64) -> Option<(IpAddr, u64)> {
         let mut known = self.known.borrow_mut();
         let known = known.get_mut(host)?;
-        if now_ms.is_some_and(|now_ms| now_ms.saturating_sub(known.asked_ms) > TTL_MS) {
-            return None;
+        let age_ms = now_ms.saturating_sub(known.asked_ms);
+        if age_ms > TTL_MS {
+            known.asked_ms = now_ms;
         }
         known.turn = known.turn.wrapping_add(1);
-        known.addresses.get(known.turn % known.addresses.len().max(1)).copied()
+        let address = known.addresses.get(known.turn % known.addresses.len().max(1)).copied()?;
+        Some((address, age_ms))
     }
+
+    /// Asks again in the background: a name server that is slow or dead holds nobody up.
+    fn refresh(&self, host: &str, port: u16, now_ms: u64) -> JoinHandle<()> {
+        let (known, host) = (self.known.clone(), host.to_owned());
+        tokio::task::spawn_local(async move {
+            match lookup(&host, port).await {
+                Ok(addresses) => learn(&mut known.borrow_mut(), &host, addresses, now_ms),
+                Err(error) => tracing::warn!(%error, "an endpoint keeps its last known addresses"),
+            }
+        })
+    }
+}
+
+fn learn(known: &mut FxHashMap<Box<str>, Known>, host: &str, addresses: Vec<IpAddr>, now_ms: u64) {
+    if known.len() >= MAX_NAMES && !known.contains_key(host) {
+        known.clear();
+    }
+    known.insert(host.into(), Known { addresses, asked_ms: now_ms, turn: 0 });
 }
 
 async fn lookup(host: &str, port: u16) -> Result<Vec<IpAddr>, ResolveError> {
@@ -100,6 +126,8 @@ pub(crate) fn is_allowed(host: &str, address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -119,13 +147,27 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_answer_stands() {
+    fn addresses_take_turns() {
         let resolver = Resolver::default();
         let addresses = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
-        resolver.known.borrow_mut().insert("a".into(), Known { addresses, asked_ms: 0, turn: 0 });
-        let first = resolver.recall("a", Some(TTL_MS));
-        assert_ne!(first, resolver.recall("a", Some(TTL_MS)), "addresses take turns");
-        assert_eq!(resolver.recall("a", Some(TTL_MS + 1)), None);
-        assert!(resolver.recall("a", None).is_some());
+        learn(&mut resolver.known.borrow_mut(), "a", addresses, 0);
+        assert_ne!(resolver.recall("a", TTL_MS), resolver.recall("a", TTL_MS));
+    }
+
+    #[tokio::test]
+    async fn a_known_name_waits_for_no_name_server() {
+        let tasks = tokio::task::LocalSet::new();
+        let check = async |now_ms, due: bool| {
+            let resolver = Resolver::default();
+            let known = vec!["192.0.2.7".parse().unwrap()];
+            learn(&mut resolver.known.borrow_mut(), "shoal.invalid", known, 0);
+            let found =
+                tasks.run_until(async { resolver.resolve("shoal.invalid", 80, now_ms).now_or_never() });
+            assert_eq!(found.await.unwrap().unwrap(), "192.0.2.7:80".parse().unwrap());
+            let asked_ms = if due { now_ms } else { 0 };
+            assert_eq!(resolver.known.borrow()["shoal.invalid"].asked_ms, asked_ms, "asked again once");
+        };
+        check(TTL_MS, false).await;
+        check(TTL_MS + 1, true).await;
     }
 }
