@@ -45,13 +45,21 @@ impl Authority {
     }
 
     async fn connect(&self, stage: &Stage, name: &str, alpn: &[&str]) -> TlsStream<TcpStream> {
+        connect(&self.client(alpn), stage, name).await
+    }
+
+    fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         let mut config =
             ClientConfig::builder().with_root_certificates(self.roots.clone()).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(stage.address("web")).await.unwrap();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+        Arc::new(config)
     }
+}
+
+async fn connect(client: &Arc<ClientConfig>, stage: &Stage, name: &str) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(client.clone()).connect(name, stream).await.unwrap()
 }
 
 fn https(endpoint: std::net::SocketAddr, certificates: &str) -> String {
@@ -182,4 +190,23 @@ async fn a_truncated_body_resets_the_stream() {
     let mut sender = h2(TcpStream::connect(stage.address("web")).await.unwrap()).await;
     let response = sender.send_request(get("http://a/").body(Full::default()).unwrap()).await.unwrap();
     assert!(response.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_after_a_change_of_the_site() {
+    let origin = Origin::start(|_| ok("")).await;
+    let authority = Authority::new();
+    let certificate = authority.certificate("a", &["a.org"]);
+    let site = https(origin.address, "a");
+    let stage = Stage::with_certificates(&site, vec![certificate]);
+    let client = authority.client(&["http/1.1"]);
+    let kinds = [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed];
+    for (revision, kind) in (2..).zip(kinds) {
+        let mut stream = Downstream::new(connect(&client, &stage, "a.org").await);
+        assert_eq!(stream.stream.get_ref().1.handshake_kind(), Some(kind));
+        // The tickets come with the first answer.
+        stream.send("GET / HTTP/1.1\r\nHost: a.org\r\n\r\n").await;
+        assert_eq!(stream.answer().await.status, 200);
+        stage.proxy.apply(stage.compile(revision, &site)).unwrap();
+    }
 }

@@ -63,10 +63,17 @@ pub(crate) struct Tls {
 }
 
 impl ListenerSettings {
-    fn new(view: &Arc<ListenerView>, config: &ConfigView, bound: SocketAddr) -> Result<Self, BindError> {
+    /// `before` = what the listener had until now, if it was there.
+    fn new(
+        view: &Arc<ListenerView>,
+        config: &ConfigView,
+        bound: SocketAddr,
+        before: Option<&Self>,
+    ) -> Result<Self, BindError> {
         let refused = |message| BindError { listener: view.name.to_string(), message };
         let https = view.protocol == Protocol::Https;
-        let tls = if https { Some(tls::build(view, config).map_err(refused)?) } else { None };
+        let before = before.and_then(|before| before.tls.as_ref());
+        let tls = if https { Some(tls::build(view, config, before).map_err(refused)?) } else { None };
         let default_authority = HeaderValue::try_from(bound.to_string())
             .map_err(|error| refused(format!("{bound} is no authority: {error}")))?;
         let gate = Gate {
@@ -104,8 +111,10 @@ pub(crate) fn plan(
     let mut errors = Vec::new();
     for view in &config.listeners {
         let result = match kept.iter().find(|listener| listener.address == view.address) {
-            Some(listener) => ListenerSettings::new(view, config, listener.bound)
-                .map(|settings| plan.keep.push(((*listener).clone(), settings))),
+            Some(listener) => {
+                ListenerSettings::new(view, config, listener.bound, Some(&listener.settings.load()))
+                    .map(|settings| plan.keep.push(((*listener).clone(), settings)))
+            }
             None => open_listener(view, config, &plan.close, listen_ip, workers)
                 .map(|opened| plan.open.push(opened)),
         };
@@ -133,7 +142,7 @@ fn open_listener(
     let listener = Listener {
         address: view.address,
         bound,
-        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound)?),
+        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, None)?),
         closing: CancellationToken::new(),
         open: Gauge::default(),
     };

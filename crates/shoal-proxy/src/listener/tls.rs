@@ -55,8 +55,13 @@ impl ResolvesServerCert for BySni {
     }
 }
 
-/// The TLS settings of `listener`. Errs with the reason.
-pub(super) fn build(listener: &ListenerView, config: &ConfigView) -> Result<Tls, String> {
+/// The TLS settings of `listener`. The keys of its session tickets are kept from `before`: a change of the site is no
+/// reason for every downstream to shake hands in full. Errs with the reason.
+pub(super) fn build(
+    listener: &ListenerView,
+    config: &ConfigView,
+    before: Option<&Tls>,
+) -> Result<Tls, String> {
     let provider = Arc::new(default_provider());
     let mut certificates =
         Certificates { keys: Vec::new(), exact: FxHashMap::default(), wildcard: FxHashMap::default() };
@@ -80,7 +85,10 @@ pub(super) fn build(listener: &ListenerView, config: &ConfigView) -> Result<Tls,
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(BySni(certificates.clone())));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.ticketer = Ticketer::new().map_err(|error| error.to_string())?;
+    tls.ticketer = match before {
+        Some(before) => before.config.ticketer.clone(),
+        None => Ticketer::new().map_err(|error| error.to_string())?,
+    };
     Ok(Tls { config: Arc::new(tls), certificates })
 }
 
