@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::body::CacheBody;
 use crate::clock::now_ms;
-use crate::fill::{Arrival, Fill, FillHead, FillReader, FillSource, Joined};
+use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Probe, look, may_share, may_use};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object};
@@ -63,8 +63,7 @@ impl WorkerCache {
 
     /// The answer must not begin a fill: what the owners have, or else nothing.
     async fn peek(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
-        let applied = self.cache.purges.applied();
-        if let Some(reader) = Arc::new(Fill::new(probe.key, &probe.text, applied)).reader() {
+        if let Some(reader) = Arc::new(self.cache.new_fill(probe.key, &probe.text)).reader() {
             let mut task = seed(request, probe).task(&self.cache, reader.fill(), None);
             task.is_peek = true;
             self.start(task);
@@ -125,8 +124,7 @@ impl WorkerCache {
 
     /// A place in the running fill, or a new one with a task that works on it.
     fn board(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe, selecting: &Selecting) -> Boarded {
-        let applied = self.cache.purges.applied();
-        let begin = || Fill::new(probe.key, &probe.text, applied);
+        let begin = || self.cache.new_fill(probe.key, &probe.text);
         let is_alone = probe.insists_on_origin();
         let joined = if is_alone {
             Arc::new(begin()).reader().map_or(Joined::Full, Joined::New)
@@ -165,8 +163,7 @@ impl WorkerCache {
     /// Starts one validation in the background, unless one is running.
     fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
         let selecting = Selecting::of(&probe.vary, &request.head.headers);
-        let applied = self.cache.purges.applied();
-        let begin = || Fill::new(probe.key, &probe.text, applied);
+        let begin = || self.cache.new_fill(probe.key, &probe.text);
         if let Joined::New(reader) = self.cache.board(probe.key, &probe.text, &selecting, begin) {
             self.start(seed(request, probe).task(&self.cache, reader.fill(), None));
         }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
-use crate::fill::{Fill, Flights, Joined};
+use crate::fill::{Fill, FillBudget, Flights, Joined};
 use crate::index::CacheIndex;
 use crate::object::Object;
 use crate::peer::client::MAX_PEER_FIELDS;
@@ -43,6 +43,8 @@ const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOMBSTONES: u64 = 100_000;
 /// For a peer's word that it has forgotten an object.
 const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What running fills may hold together beside the stored objects: this fraction of their memory.
+const FILL_SHARE: u64 = 2;
 /// Larger objects are copied on their second hit, bytes.
 const REPLICATE_AT_ONCE: u64 = 256 * 1024;
 
@@ -52,6 +54,7 @@ pub struct Cache {
     pub(crate) store: Store,
     pub(crate) purges: Purges,
     pub(crate) flights: Flights,
+    fill_budget: Arc<FillBudget>,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
     /// Keys whose responses are not stored: nobody waits for those.
@@ -74,6 +77,7 @@ impl Cache {
             store: Store::new(settings.ram_bytes),
             purges: Purges::new(settings.key_seed),
             flights: Flights::new(),
+            fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
             replicas: Replicas::start(settings.peers.clone(), cells.clone()),
             uncacheable: moka::sync::Cache::builder()
@@ -188,6 +192,11 @@ impl Cache {
     /// The scope of a tag.
     pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
+    }
+
+    /// A fill that is about to begin.
+    pub(crate) fn new_fill(&self, key: ObjectKey, text: &str) -> Fill {
+        Fill::new(key, text, self.purges.applied(), &self.fill_budget)
     }
 
     /// A place in the running fill for `selecting`, if no purge came after it began; else in a new one.

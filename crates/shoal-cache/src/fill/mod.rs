@@ -1,5 +1,6 @@
 //! One response on its way in: an append-only buffer that any number of requests read while it grows.
 
+mod budget;
 mod flights;
 mod reader;
 
@@ -17,6 +18,7 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
+pub(crate) use budget::FillBudget;
 pub(crate) use flights::{Flights, Joined};
 pub(crate) use reader::{Arrival, FillReader};
 
@@ -35,6 +37,7 @@ pub(crate) struct Fill {
     fill_seq: AtomicU64,
     /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
     spoilt: AtomicBool,
+    budget: Arc<FillBudget>,
     shared: Mutex<Shared>,
 }
 
@@ -80,6 +83,8 @@ struct Shared {
     /// Bytes that may be held; beyond them the fill turns into a pipe.
     keep_bytes: u64,
     is_pipe: bool,
+    /// It is a pipe because other fills hold so much.
+    is_crowded: bool,
     end: End,
     readers: FxHashMap<u64, Place>,
     next_reader: u64,
@@ -108,12 +113,13 @@ struct Place {
 }
 
 impl Fill {
-    pub(crate) fn new(key: ObjectKey, text: &str, applied: u64) -> Self {
+    pub(crate) fn new(key: ObjectKey, text: &str, applied: u64, budget: &Arc<FillBudget>) -> Self {
         Self {
             key,
             text: text.into(),
             fill_seq: AtomicU64::new(applied),
             spoilt: AtomicBool::new(false),
+            budget: budget.clone(),
             shared: Mutex::new(Shared {
                 head: Head::Awaited,
                 chunks: VecDeque::new(),
@@ -122,6 +128,7 @@ impl Fill {
                 held_bytes: 0,
                 keep_bytes: WINDOW_BYTES,
                 is_pipe: false,
+                is_crowded: false,
                 end: End::Open,
                 readers: FxHashMap::default(),
                 next_reader: 0,
@@ -209,7 +216,7 @@ impl Fill {
         }
         std::future::poll_fn(|context| {
             let mut shared = self.lock();
-            shared.trim();
+            self.budget.give_back(shared.trim());
             if shared.readers.is_empty() {
                 return Poll::Ready(false);
             }
@@ -225,10 +232,13 @@ impl Fill {
     /// Says whether the fill is a pipe.
     fn append(&self, piece: Bytes) -> bool {
         let mut shared = self.lock();
-        shared.received_bytes += piece.len() as u64;
-        shared.held_bytes += piece.len() as u64;
+        let bytes = piece.len() as u64;
+        shared.received_bytes += bytes;
+        shared.held_bytes += bytes;
         shared.chunks.push_back(piece);
-        shared.is_pipe |= shared.received_bytes > shared.keep_bytes;
+        let is_crowded = !self.budget.take(bytes) && !shared.is_pipe;
+        shared.is_crowded |= is_crowded;
+        shared.is_pipe |= is_crowded || shared.received_bytes > shared.keep_bytes;
         shared.wake_readers();
         shared.is_pipe
     }
@@ -242,6 +252,11 @@ impl Fill {
         if !is_over {
             self.fail(Failure::Internal);
         }
+    }
+
+    /// It is not stored because other fills held so much: the next one may be.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.lock().is_crowded
     }
 
     /// The pieces of the body so far, if all of them are still held.
@@ -289,6 +304,13 @@ impl Fill {
     }
 }
 
+impl Drop for Fill {
+    fn drop(&mut self) {
+        let held_bytes = self.lock().held_bytes;
+        self.budget.give_back(held_bytes);
+    }
+}
+
 impl Shared {
     fn wake_readers(&mut self) {
         for place in self.readers.values_mut() {
@@ -298,8 +320,9 @@ impl Shared {
         }
     }
 
-    /// Lets go of what every reader has.
-    fn trim(&mut self) {
+    /// Lets go of what every reader has, and says how many bytes that were.
+    fn trim(&mut self) -> u64 {
+        let held_before = self.held_bytes;
         let slowest = self.readers.values().map(|place| place.next).min().unwrap_or(usize::MAX);
         while self.dropped < slowest
             && let Some(chunk) = self.chunks.pop_front()
@@ -307,6 +330,7 @@ impl Shared {
             self.held_bytes -= chunk.len() as u64;
             self.dropped += 1;
         }
+        held_before - self.held_bytes
     }
 
     fn wake_producer(&mut self) {
@@ -324,7 +348,11 @@ mod tests {
     use super::*;
 
     fn begun() -> (Arc<Fill>, FillReader) {
-        let fill = Arc::new(Fill::new(ObjectKey(1), "http://a.org/", 0));
+        begun_within(&Arc::new(FillBudget::new(u64::MAX)))
+    }
+
+    fn begun_within(budget: &Arc<FillBudget>) -> (Arc<Fill>, FillReader) {
+        let fill = Arc::new(Fill::new(ObjectKey(1), "http://a.org/", 0, budget));
         let reader = fill.reader().unwrap();
         (fill, reader)
     }
@@ -359,6 +387,21 @@ mod tests {
         assert_eq!(push(&fill), Some(true));
         drop(fast);
         assert_eq!(push(&fill), Some(false));
+    }
+
+    #[test]
+    fn fills_share_a_budget() {
+        let budget = Arc::new(FillBudget::new(WINDOW_BYTES));
+        let (first, _waits) = begun_within(&budget);
+        let (second, reader) = begun_within(&budget);
+        assert_eq!([push(&first), push(&second)], [Some(true), Some(true)]);
+        assert!(!second.is_crowded() && second.is_joinable());
+        assert_eq!(push(&second), Some(true));
+        assert!(second.is_crowded() && !second.is_joinable(), "the first one holds so much");
+        assert_eq!(push(&second), None, "it goes on at the pace of its reader");
+        drop((second, reader));
+        assert_eq!(push(&first), Some(true));
+        assert!(!first.is_crowded(), "what is gone holds nothing");
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl WorkerCache {
             }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
-            None if head.is_stored => self.cache.uncacheable.insert(fill.key, ()),
+            None if head.is_stored && !fill.is_crowded() => self.cache.uncacheable.insert(fill.key, ()),
             None => {}
         }
         fill.complete();

@@ -20,7 +20,7 @@ use super::replicas;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
-use crate::fill::{Arrival, Fill, FillHead, FillReader, Joined};
+use crate::fill::{Arrival, FillHead, FillReader, Joined};
 use crate::lookup::{Probe, Signs, look, may_share, may_use, wishes};
 use crate::node::Cache;
 use crate::object::Object;
@@ -156,8 +156,7 @@ impl PeerRequest {
     }
 
     fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
-        let applied = cache.purges.applied();
-        let begin = || Fill::new(probe.key, &probe.text, applied);
+        let begin = || cache.new_fill(probe.key, &probe.text);
         if probe.insists_on_origin() {
             return Arc::new(begin()).reader().map_or(Joined::Full, Joined::New);
         }
