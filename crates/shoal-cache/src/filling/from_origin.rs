@@ -190,9 +190,10 @@ impl WorkerCache {
         let storage = judge_storage(&exchange(task, object.status, &fields, request_ms, response_ms));
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
         let tags = if named.is_empty() { object.tags.clone() } else { named };
-        let fields = stored_fields(&fields, &TAG_FIELDS);
         match storage {
-            Storage::Store(Stored { terms, .. }) => {
+            Storage::Store(Stored { terms, without, .. }) => {
+                // What a 304 says to one request is not for the next one, either.
+                let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
                 let refreshed = object.refreshed(fields, terms, tags, fill.fill_seq());
                 self.cache.keep(refreshed.clone(), fill);
                 fill.resolve(refreshed);
@@ -200,6 +201,7 @@ impl WorkerCache {
             // It is good for this one request, and for no other.
             Storage::Refuse(_) => {
                 self.cache.store.remove(object);
+                let fields = stored_fields(&fields, &TAG_FIELDS);
                 let terms = Terms { response_ms, initial_age_ms: 0, always_validate: true, ..object.terms };
                 fill.resolve(object.refreshed(fields, terms, tags, fill.fill_seq()));
             }

@@ -276,3 +276,17 @@ fn hits_are_answered_without_waiting() {
         assert_eq!(collect(response).await.text(), "hello");
     });
 }
+
+#[test]
+fn what_a_304_says_to_one_request_is_not_kept_for_others() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60, no-cache", "hello").with("etag", "\"1\""));
+        assert_eq!(town.get(0, "/x").await.text(), "hello");
+        let personal = reply("max-age=60, private=\"x-user\"", "").status(304);
+        town.origin.say(personal.with("etag", "\"1\"").with("x-user", "7"));
+        assert_eq!(town.get(0, "/x").await.text(), "hello");
+        let hit = town.get(0, "/x").await;
+        assert_eq!((hit.is_hit(), hit.text(), hit.field("x-user").as_str()), (true, "hello", ""));
+    });
+}
