@@ -21,7 +21,7 @@ use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, Joined};
-use crate::lookup::{Probe, Signs, look, may_share, may_use, wishes};
+use crate::lookup::{Choice, Probe, Signs, look, may_share, may_use, wishes};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::task::{Asker, TaskSeed};
@@ -119,7 +119,12 @@ impl PeerRequest {
                 Joined::Full => return failed(Failure::Overflow),
                 Joined::New(reader) => {
                     let (own, receiver) = oneshot::channel();
-                    cache.dispatch(self.seed(probe).task(cache, reader.fill(), Some(own)));
+                    let task = self.seed(probe).task(cache, reader.fill(), Some(own));
+                    if let Some(object) = self.look_again(cache, probe) {
+                        reader.fill().resolve(object.clone());
+                        return self.hit(cache, &object, now_ms());
+                    }
+                    cache.dispatch(task);
                     (reader, Some(receiver))
                 }
             };
@@ -161,6 +166,18 @@ impl PeerRequest {
             return Arc::new(begin()).reader().map_or(Joined::Full, Joined::New);
         }
         cache.board(probe.key, &probe.text, selecting, begin)
+    }
+
+    /// A fill may have ended between the lookup and now: workers do that while this runs.
+    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<Arc<Object>> {
+        let variants = cache.store.find(probe.key)?;
+        let (text, fields) = (probe.text.as_bytes(), &self.head.headers);
+        match look(Some(&variants), text, fields, probe.signs, &probe.wishes, &cache.purges, now_ms()) {
+            Choice::Found(found) if found.reuse == Reuse::Fresh && found.purge == Freshened::Untouched => {
+                Some(found.object)
+            }
+            Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
+        }
     }
 
     fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
