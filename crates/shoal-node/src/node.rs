@@ -165,9 +165,11 @@ impl Node {
         serde_json::from_slice(&response.into_inner().report).ok()
     }
 
-    /// The log knows this node. One that has no log yet believes whoever has a certificate.
+    /// This node was not removed. Ids are indexes of the log: one that is not applied here yet may belong to a member
+    /// that this node, which is catching up, has still to hear of.
     pub fn is_member(&self, id: NodeId) -> bool {
-        self.log.with_state(|state| state.nodes.is_empty() || state.nodes.contains_key(&id))
+        let applied = *self.log.applied().borrow();
+        self.log.with_state(|state| state.nodes.contains_key(&id)) || id.0 > applied
     }
 
     /// Members that are heard now and have not said goodbye, this node included, by id and name.

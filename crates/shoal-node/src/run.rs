@@ -77,7 +77,9 @@ async fn start(
     spawn(tasks, "operator server", admin::serve(node.clone(), admin, stop.clone()));
     spawn(tasks, "ops server", ops::serve(node.clone(), ops_socket, stop.clone()));
     if bootstrapping.is_none() && node.settings.apply.is_some() {
-        tracing::warn!("--apply is only for a new cluster: this node keeps the site it has; use `shoal apply`");
+        tracing::warn!(
+            "--apply is only for a new cluster: this node keeps the site it has; use `shoal apply`"
+        );
     }
     if let Some(command) = bootstrapping {
         bootstrap(&node, command).await?;

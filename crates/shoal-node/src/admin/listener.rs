@@ -23,9 +23,9 @@ use crate::node::Node;
 /// Largest message: a whole site.
 const MAX_MESSAGE: usize = 128 << 20;
 /// TLS handshakes under way at once.
-const MAX_HANDSHAKES: usize = 16;
+const MAX_HANDSHAKES: usize = 256;
 /// Time for a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Calls answered at once on one connection.
 const MAX_CALLS_PER_CONNECTION: usize = 32;
 

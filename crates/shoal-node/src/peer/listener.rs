@@ -25,9 +25,9 @@ use crate::incoming::{CallerIo, Connection};
 use crate::node::Node;
 
 /// TLS handshakes under way at once; more wait in the kernel's queue.
-const MAX_HANDSHAKES: usize = 64;
+const MAX_HANDSHAKES: usize = 1024;
 /// Time for a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections accepted but not yet taken by the gRPC server.
 const MAX_PENDING: usize = 64;
 /// Connections without a certificate, which may only ask to join.
@@ -70,7 +70,7 @@ pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::R
         PeerServiceServer::from_arc(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
     let stopped = || stop.clone().cancelled_owned();
     let house = server()
-        .add_service(InterceptedService::new(raft, OnlyMembers(node.clone())))
+        .add_service(InterceptedService::new(raft, only_nodes))
         .add_service(InterceptedService::new(index, OnlyMembers(node.clone())))
         .add_service(peer)
         .serve_with_incoming_shutdown(ReceiverStream::new(from_nodes), stopped());
@@ -149,20 +149,29 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop:
     }
 }
 
+/// Lets a request through when a node's certificate stands behind it. Who was removed is for consensus itself to say:
+/// a node that is catching up does not know its leader yet.
+fn only_nodes(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let caller = request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone());
+    match caller {
+        Some(Caller::Node(id)) => {
+            request.extensions_mut().insert(Caller::Node(id));
+            Ok(request)
+        }
+        _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
+    }
+}
+
 /// Lets a request through when a member's certificate stands behind it.
 #[derive(Clone)]
 struct OnlyMembers(Arc<Node>);
 
 impl Interceptor for OnlyMembers {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller =
-            request.extensions().get::<Connection>().and_then(|connection| connection.caller.clone());
-        match caller {
-            Some(Caller::Node(id)) if self.0.is_member(id) => {
-                request.extensions_mut().insert(Caller::Node(id));
-                Ok(request)
-            }
-            _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let request = only_nodes(request)?;
+        match request.extensions().get::<Caller>() {
+            Some(Caller::Node(id)) if self.0.is_member(*id) => Ok(request),
+            _ => Err(Status::permission_denied("this node was removed from the cluster")),
         }
     }
 }
