@@ -19,7 +19,7 @@ Example:
 Nothing is erased: a rollback is a new revision. Exit codes are those of `shoal apply`.")]
 pub struct RollbackArgs {
     /// Revision whose content is wanted [default: the one before the active one]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     to_revision: Option<u64>,
     /// Refuse unless this revision is active [default: the one that was active when the verb began]
     #[arg(long, value_name = "N")]

@@ -47,7 +47,7 @@ impl TokenVerb {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let Tokens::Create(args) = self.verb;
         let session = Session::open(args.node, root)?;
-        let ttl_seconds = u32::try_from(args.ttl.0.as_secs()).unwrap_or(u32::MAX).max(1);
+        let ttl_seconds = u32::try_from(args.ttl.0.as_secs()).unwrap_or(u32::MAX);
         let request = CreateTokenRequest { ttl_seconds, uses: args.uses, role: "node".into() };
         let response = session.client.create_token(request).await?;
         session.print(&response, |response| format!("{}\n", response.token))?;
