@@ -146,7 +146,7 @@ impl WorkerCache {
             checked_seq,
             is_shareable: !meta.terms.always_validate,
             // The peer may not have heard of an invalidation that this node has.
-            is_stored: is_owner && !self.cache.changed_since(fill.key, meta.terms.response_ms),
+            is_stored: is_owner && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
         };
         if object.is_hit {

@@ -112,6 +112,8 @@ pub(crate) struct PeerObject {
     pub(crate) meta: Meta,
     pub(crate) is_hit: bool,
     pub(crate) member: Option<HeaderValue>,
+    /// When the peer had it, at the earliest, Unix milliseconds of this node: its own word, less the time it took.
+    pub(crate) received_ms: u64,
     connection: Lease,
 }
 
@@ -261,6 +263,7 @@ impl PeerPool {
             Hop::Peek => PEEK_PATIENCE,
             Hop::Fill | Hop::FillForPrimary => question.first_byte_timeout + ALLOWANCE,
         };
+        let asked_ms = now_ms();
         let sending = sender.send_request(question.request());
         let response = match self.while_alive(peer, patience, sending).await {
             Ok(Ok(response)) => response,
@@ -272,22 +275,31 @@ impl PeerPool {
             Err(Silence::Slow | Silence::Dead) => return Some(PeerAnswer::Unreachable),
         };
         let lease = Lease { pool: self.clone(), peer, sender, patience: question.idle_timeout + ALLOWANCE };
-        Some(lease.interpret(response).await)
+        Some(lease.interpret(response, asked_ms).await)
     }
 }
 
 impl Lease {
-    async fn interpret(self, mut response: Response<Incoming>) -> PeerAnswer {
+    async fn interpret(self, mut response: Response<Incoming>, asked_ms: u64) -> PeerAnswer {
         let Some(kind) = AnswerKind::read(response.headers()) else { return PeerAnswer::Unreachable };
         match kind {
             AnswerKind::Hit | AnswerKind::Filling => {
-                let Some(meta) = Meta::read(response.headers(), now_ms()) else {
+                let now_ms = now_ms();
+                let Some(meta) = Meta::read(response.headers(), now_ms) else {
                     return PeerAnswer::Unreachable;
                 };
+                let received_ms = meta.terms.response_ms.saturating_sub(now_ms.saturating_sub(asked_ms));
                 let member = response.headers().get(&wire::MEMBER).cloned();
                 wire::remove_own_fields(response.headers_mut());
                 let is_hit = kind == AnswerKind::Hit;
-                PeerAnswer::Object(Box::new(PeerObject { response, meta, is_hit, member, connection: self }))
+                PeerAnswer::Object(Box::new(PeerObject {
+                    response,
+                    meta,
+                    is_hit,
+                    member,
+                    received_ms,
+                    connection: self,
+                }))
             }
             AnswerKind::Own => {
                 let member = response.headers().get(&wire::MEMBER).cloned();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -36,6 +37,9 @@ const MAX_SENDING: usize = 16;
 const MAX_IDLE: usize = MAX_SENDING;
 /// For one copy, connecting included.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same in milliseconds.
+const TRANSIT_MS: u64 = SEND_TIMEOUT.as_millis() as u64;
 
 type Sender = SendRequest<CacheBody>;
 
@@ -104,12 +108,16 @@ impl Courier {
     }
 
     async fn send_over(&self, mut sender: Sender, object: &Object, peer: NodeId) -> Result<(), hyper::Error> {
-        let response = sender.send_request(replica_request(object)).await?;
-        if !response.status().is_success() {
-            tracing::debug!(%peer, status = response.status().as_u16(), key = %object.key, "a copy was refused");
+        let mut refusal = put(&mut sender, replica_request(object)).await?;
+        if let Some(received_ms) = refusal.as_ref().and_then(|refusal| received_by_clock_of(refusal, object))
+        {
+            let mut request = replica_request(object);
+            wire::insert(request.headers_mut(), &wire::RECEIVED, received_ms.to_string());
+            refusal = put(&mut sender, request).await?;
         }
-        // Empty; reading its end makes the connection usable again.
-        response.into_body().collect().await?;
+        if let Some(refusal) = refusal {
+            tracing::debug!(%peer, status = refusal.status.as_u16(), key = %object.key, "a copy was refused");
+        }
         if !sender.is_closed() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let idle = idle.entry(peer).or_default();
@@ -125,6 +133,22 @@ impl Courier {
         let idle = idle.get_mut(&peer)?;
         std::iter::from_fn(|| idle.pop()).find(|sender| !sender.is_closed() && sender.is_ready())
     }
+}
+
+/// Puts one copy; what comes back is the refusal, if it was refused.
+async fn put(sender: &mut Sender, request: Request<CacheBody>) -> Result<Option<Parts>, hyper::Error> {
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    // Empty; reading its end makes the connection usable again.
+    body.collect().await?;
+    sender.ready().await?;
+    Ok((!head.status.is_success()).then_some(head))
+}
+
+/// When `object` was received, by the clock of the node that refused it: early by the time that its refusal took, but
+/// never late. `None` = it did not ask.
+fn received_by_clock_of(refusal: &Parts, object: &Object) -> Option<u64> {
+    let resident_ms = now_ms().saturating_sub(object.terms.response_ms);
+    Some(wire::read_number(&refusal.headers, &wire::CLOCK)?.saturating_sub(resident_ms))
 }
 
 fn replica_request(object: &Object) -> Request<CacheBody> {
@@ -160,8 +184,18 @@ pub(super) async fn receive(
         let same = known.objects.iter().find(|known| known.selecting == object.selecting);
         same.is_none_or(|known| known.terms.date <= object.terms.date)
     });
-    if !is_valid || !is_newer || cache.changed_since(object.key, object.terms.response_ms) {
+    if !is_valid || !is_newer {
         return refuse(StatusCode::CONFLICT);
+    }
+    // A duration grows on its way: what seems newer than a change may be older by as long as a copy may take.
+    let received_ms = wire::read_number(&head.headers, &wire::RECEIVED);
+    let earliest_ms = received_ms.unwrap_or(object.terms.response_ms.saturating_sub(TRANSIT_MS));
+    if cache.changed_since(object.key, earliest_ms) {
+        let mut refusal = refuse(StatusCode::CONFLICT);
+        if received_ms.is_none() {
+            wire::insert(refusal.headers_mut(), &wire::CLOCK, now_ms().to_string());
+        }
+        return refusal;
     }
     cache.store.insert(object);
     cache.cells.replicas_received.count();

@@ -38,6 +38,11 @@ pub(crate) static MEMBER: HeaderName = HeaderName::from_static("shoal-member");
 /// Why there is no answer.
 pub(crate) static FAILURE: HeaderName = HeaderName::from_static("shoal-failure");
 
+/// The clock of whoever refused a replica that may be older than a change, Unix milliseconds.
+pub(crate) static CLOCK: HeaderName = HeaderName::from_static("shoal-clock");
+/// When the response in a replica was received, at the earliest, by the clock of who takes it, Unix milliseconds.
+pub(crate) static RECEIVED: HeaderName = HeaderName::from_static("shoal-received");
+
 /// Where replicas are put.
 pub(crate) const REPLICA_PATH: &str = "/shoal/replica";
 
