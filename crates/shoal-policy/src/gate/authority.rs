@@ -7,23 +7,36 @@ use http::HeaderValue;
 /// Longest host name, bytes (RFC 1035 §2.3.4).
 const MAX_HOST_BYTES: usize = 255;
 
-/// `text` in lower case and without the scheme's default port; `None` = it is no `host` or `host:port`. User info,
-/// spaces, empty hosts, escapes and bad ports are refused.
-pub(super) fn canonical(text: &[u8], https: bool) -> Option<Cow<'_, [u8]>> {
+/// `text` in lower case, without the scheme's default port and without the dot at the end of an absolute name: what is
+/// routed, cached and forwarded. `None` = it is no `host` or `host:port`. User info, spaces, empty hosts, empty labels,
+/// escapes and bad ports are refused.
+pub fn canonical_authority(text: &[u8], https: bool) -> Option<Cow<'_, [u8]>> {
     let (host, port) = split(text)?;
-    if let Some(port) = port {
-        let number: u32 = std::str::from_utf8(port).ok()?.parse().ok()?;
-        let plain = port.len() <= 5 && port.iter().all(u8::is_ascii_digit) && (1..=65_535).contains(&number);
-        if !plain {
-            return None;
-        }
-    }
     let is_default = port == Some(if https { b"443" } else { b"80" });
-    let kept = if is_default { host } else { text };
+    let port = port.filter(|_| !is_default);
+    if port.is_some_and(|port| !is_port(port)) {
+        return None;
+    }
+    let relative = host.strip_suffix(b".").unwrap_or(host);
+    let is_name = host.first() != Some(&b'[');
+    if is_name && relative.split(|b| *b == b'.').any(<[u8]>::is_empty) {
+        return None;
+    }
+    let kept = match port {
+        None => relative,
+        Some(_) if relative.len() == host.len() => text,
+        Some(port) => return Some(Cow::Owned([relative, b":", port].concat().to_ascii_lowercase())),
+    };
     if kept.iter().any(u8::is_ascii_uppercase) {
         return Some(Cow::Owned(kept.to_ascii_lowercase()));
     }
     Some(Cow::Borrowed(kept))
+}
+
+/// A number from 1 to 65535, written in the one way that a number should be.
+fn is_port(port: &[u8]) -> bool {
+    let number = std::str::from_utf8(port).ok().and_then(|port| port.parse::<u16>().ok());
+    port.first().is_some_and(|first| (b'1'..=b'9').contains(first)) && number.is_some()
 }
 
 /// Host and port. The host is a name, an IPv4 address, or an IPv6 address in brackets.
@@ -65,17 +78,43 @@ mod tests {
     #[test]
     fn authorities() {
         let check = |text: &str, https: bool, expected: Option<&str>| {
-            let seen = canonical(text.as_bytes(), https);
+            let seen = canonical_authority(text.as_bytes(), https);
             assert_eq!(seen.as_deref(), expected.map(str::as_bytes), "{text:?}");
         };
         check("shop.example.com", false, Some("shop.example.com"));
         check("Shop.Example.com:80", false, Some("shop.example.com"));
         check("shop:80", true, Some("shop:80"));
+        check("a.org.", false, Some("a.org"));
+        check("A.org.:80", false, Some("a.org"));
+        check("A.org.:8080", false, Some("a.org:8080"));
+        check("a.org.:443", true, Some("a.org"));
         check("shop:443", true, Some("shop"));
         check("[2001:DB8::1]:8443", true, Some("[2001:db8::1]:8443"));
         for bad in [
-            "", ":80", "a:", "a:0", "a:65536", "a:+80", "a:8 0", "a@b", "a b", "a/b", "a,b", "[::1", "[x]",
-            "[::1]x", "ä", "a%41",
+            "",
+            ":80",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+80",
+            "a:8 0",
+            "a@b",
+            "a b",
+            "a/b",
+            "a,b",
+            "[::1",
+            "[x]",
+            "[::1]x",
+            "ä",
+            "a%41",
+            ".",
+            "..",
+            "a..",
+            "a..org",
+            ".a.org",
+            "a.org..:80",
+            "a:080",
+            "a:+80",
         ] {
             check(bad, false, None);
         }

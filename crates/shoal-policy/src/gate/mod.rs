@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-pub use authority::host_of;
+pub use authority::{canonical_authority, host_of};
 pub use fields::{Field, Present, survey};
 pub use path::canonical_path;
 pub use rule::{RULES, Rule};
@@ -113,7 +113,7 @@ impl Gate {
             return Err(Rule::HostRepeated);
         }
         let written = match (head.headers.get(HOST), named) {
-            (Some(host), Some(named)) if !host.as_bytes().eq_ignore_ascii_case(named.as_bytes()) => {
+            (Some(host), Some(named)) if !self.is_same(host.as_bytes(), named.as_bytes()) => {
                 return Err(Rule::HostMismatch);
             }
             (Some(host), _) => host.clone(),
@@ -123,14 +123,24 @@ impl Gate {
             (None, _) if head.version == Version::HTTP_10 => self.default_authority.clone(),
             (None, _) => return Err(Rule::HostMissing),
         };
-        let canonical = match authority::canonical(written.as_bytes(), self.https).ok_or(Rule::HostInvalid)? {
-            Cow::Borrowed(bytes) if bytes.len() == written.len() => written,
-            changed => HeaderValue::from_bytes(&changed).map_err(|_| Rule::HostInvalid)?,
-        };
+        let canonical =
+            match canonical_authority(written.as_bytes(), self.https).ok_or(Rule::HostInvalid)? {
+                Cow::Borrowed(bytes) if bytes.len() == written.len() => written,
+                changed => HeaderValue::from_bytes(&changed).map_err(|_| Rule::HostInvalid)?,
+            };
         if head.headers.get(HOST) != Some(&canonical) {
             head.headers.insert(HOST, canonical.clone());
         }
         Ok(canonical)
+    }
+
+    /// Two authorities are one, however they are written.
+    fn is_same(&self, one: &[u8], other: &[u8]) -> bool {
+        one.eq_ignore_ascii_case(other)
+            || match (canonical_authority(one, self.https), canonical_authority(other, self.https)) {
+                (Some(one), Some(other)) => one == other,
+                _ => false,
+            }
     }
 
     /// Origin form and a canonical path. Nothing is allocated for a target that is canonical already.
@@ -321,6 +331,8 @@ mod tests {
         check("GET / 1.1\nhost: a:99999", Some(Rule::HostInvalid));
         check("GET http://a/ 1.1\nhost: b", Some(Rule::HostMismatch));
         check("GET http://a/ 1.1\nhost: A", None);
+        check("GET http://a:80/ 1.1\nhost: a.", None);
+        check("GET http://a:81/ 1.1\nhost: a", Some(Rule::HostMismatch));
         check("GET http://a/ 1.1", Some(Rule::HostMissing));
         check("GET https://a/ 1.1\nhost: a", Some(Rule::SchemeMismatch));
         check("GET http://a/ 2", None);
@@ -364,6 +376,8 @@ mod tests {
         check("GET /a/%2e%2e/b?q 1.1\nhost: A.Example:80", "a.example", "a.example", "/b?q");
         check("GET http://a:8080/x?y 1.1\nhost: a:8080", "a", "a:8080", "/x?y");
         check("GET http://a 2", "a", "a", "/");
+        check("GET http://a.org.:80/ 2", "a.org", "a.org", "/");
+        check("GET / 1.1\nhost: A.org.:8080", "a.org", "a.org:8080", "/");
         check("GET /x 1.0", "10.0.0.1", "10.0.0.1", "/x");
         check("GET /x 1.1\nhost: [::1]:8080", "[::1]", "[::1]:8080", "/x");
     }
