@@ -5,6 +5,9 @@ mod hops;
 mod request;
 mod response;
 
+/// Names of our own between nodes: nobody outside may use them.
+const OWN_PREFIX: &str = "shoal-";
+
 pub use caller::{Caller, client_address};
 pub use request::{OwnName, RequestFields, prepare_request};
 pub use response::{prepare_response, strip_switch};

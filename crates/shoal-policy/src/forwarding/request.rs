@@ -4,7 +4,7 @@ use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::{Caller, hops};
+use super::{Caller, OWN_PREFIX, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
 
@@ -15,13 +15,20 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// Fields that some endpoints let override what was routed and cached.
-const FORBIDDEN: [HeaderName; 3] = [
+const FORBIDDEN: [HeaderName; 5] = [
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
 ];
-/// Names of our own between nodes: nobody outside may use them.
-const OWN_PREFIX: &str = "shoal-";
+/// Fields that some endpoints believe as they believe `X-Forwarded-Host`: a trusted caller may send them.
+const OTHER_FORWARDED: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-http-host-override"),
+];
 /// `X-Forwarded-Port` and the like: not ours to vouch for.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
 /// A request that names this node so often went in a circle.
@@ -116,6 +123,9 @@ fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Calle
     let present = admitted.present.has(Field::Forwarded);
     if present && !caller.trusted {
         drop_prefixed(headers, FORWARDED_PREFIX);
+        for name in &OTHER_FORWARDED {
+            headers.remove(name);
+        }
     }
     if present && caller.trusted {
         append(headers, X_FORWARDED_FOR, caller.text(), true);
@@ -169,7 +179,8 @@ fn drop_forbidden(headers: &mut HeaderMap) {
     drop_prefixed(headers, OWN_PREFIX);
 }
 
-fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
+/// Takes off every field whose name begins with `prefix`.
+pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
     let names: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
     for name in names {
@@ -245,6 +256,8 @@ mod tests {
         check(
             "x-original-url: /admin\nx-rewrite-url: /admin\nx-http-method-override: DELETE\nshoal-peer: n1",
         );
+        check("x-http-method: DELETE\nx-method-override: DELETE\nx-forwarded: for=6.6.6.6");
+        check("x-host: evil\nx-original-host: evil\nx-http-host-override: evil\nx-forwarded-server: evil");
         check(
             "connection: close, X-Mine\nx-mine: 1\nkeep-alive: 1\nproxy-authorization: x\nproxy-connection: x",
         );
@@ -262,6 +275,22 @@ mod tests {
             host: a.example\nvia: 1.1 shoal-n1\nx-forwarded-for: 6.6.6.6, 10.1.1.1\nx-forwarded-host: a.example\n\
             x-forwarded-proto: https\nx-real-ip: 10.1.1.1\nx-request-id: theirs-1";
         assert_eq!(seen.unwrap(), expected);
+    }
+
+    #[test]
+    fn trusted_callers_may_name_hosts_but_override_nothing() {
+        let seen = prepared(
+            "x-host: b\nx-original-host: b\nx-forwarded-port: 1\nx-http-method: DELETE\nx-original-url: /admin",
+            "10.1.1.1",
+            false,
+        );
+        let seen = seen.unwrap();
+        for passed in ["x-host: b", "x-original-host: b", "x-forwarded-port: 1"] {
+            assert!(seen.contains(passed), "{passed} in {seen}");
+        }
+        for dropped in ["x-http-method", "x-original-url"] {
+            assert!(!seen.contains(dropped), "{dropped} in {seen}");
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 
-use super::{OwnName, hops};
+use super::request::drop_prefixed;
+use super::{OWN_PREFIX, OwnName, hops};
 use crate::failure::Failure;
-use crate::gate::{Field, survey};
+use crate::gate::{Field, Present, survey};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,14 +40,24 @@ pub fn prepare_response(head: &mut Parts, keep_trailers: bool) -> Result<(), Fai
         }
     }
     hops::strip(headers, present, keep_trailers);
+    drop_own(headers, present);
     Ok(())
 }
 
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.
 pub fn strip_switch(headers: &mut HeaderMap) {
-    hops::strip(headers, survey(headers), false);
+    let present = survey(headers);
+    hops::strip(headers, present, false);
+    drop_own(headers, present);
     headers.remove(TRANSFER_ENCODING);
     headers.remove(CONTENT_LENGTH);
+}
+
+/// Between nodes our own fields mean something: an origin may not speak for one.
+fn drop_own(headers: &mut HeaderMap, present: Present) {
+    if present.has(Field::Forbidden) {
+        drop_prefixed(headers, OWN_PREFIX);
+    }
 }
 
 impl OwnName {
@@ -91,6 +102,7 @@ mod tests {
         check(200, "content-length: 3\ncontent-length: 4", None);
         check(200, "content-length: 3, 3", None);
         check(204, "content-length: 0", Some(""));
+        check(200, "shoal-peer: n1\nx: 1", Some("x: 1"));
         check(304, "content-length: 9", Some("content-length: 9"));
         check(101, "", None);
         check(

@@ -24,9 +24,9 @@ pub enum Field {
     Upgrade,
     /// `Expect`.
     Expect,
-    /// `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
+    /// `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, and what else says who called or for which host, as `X-Host` does.
     Forwarded,
-    /// `X-Original-URL`, `X-Rewrite-URL`, `X-HTTP-Method-Override` and `shoal-*`: never believed from outside.
+    /// What would override the target or the method, as `X-Original-URL` does, and `shoal-*`: never believed from outside.
     Forbidden,
     /// A name with an underscore.
     Underscored,
@@ -80,10 +80,12 @@ pub fn survey(headers: &HeaderMap) -> Present {
             "upgrade" => Field::Upgrade,
             "expect" => Field::Expect,
             "forwarded" | "x-real-ip" => Field::Forwarded,
+            "x-forwarded" | "x-host" | "x-original-host" | "x-http-host-override" => Field::Forwarded,
             "via" => Field::Via,
             "cdn-loop" => Field::CdnLoop,
             "x-request-id" => Field::RequestId,
-            "x-original-url" | "x-rewrite-url" | "x-http-method-override" => Field::Forbidden,
+            "x-original-url" | "x-rewrite-url" => Field::Forbidden,
+            "x-http-method-override" | "x-http-method" | "x-method-override" => Field::Forbidden,
             _ if name.starts_with("x-forwarded-") => Field::Forwarded,
             _ if name.starts_with("shoal-") => Field::Forbidden,
             _ if name.as_bytes().contains(&b'_') => Field::Underscored,

@@ -123,11 +123,10 @@ impl Gate {
             (None, _) if head.version == Version::HTTP_10 => self.default_authority.clone(),
             (None, _) => return Err(Rule::HostMissing),
         };
-        let canonical =
-            match canonical_authority(written.as_bytes(), self.https).ok_or(Rule::HostInvalid)? {
-                Cow::Borrowed(bytes) if bytes.len() == written.len() => written,
-                changed => HeaderValue::from_bytes(&changed).map_err(|_| Rule::HostInvalid)?,
-            };
+        let canonical = match canonical_authority(written.as_bytes(), self.https).ok_or(Rule::HostInvalid)? {
+            Cow::Borrowed(bytes) if bytes.len() == written.len() => written,
+            changed => HeaderValue::from_bytes(&changed).map_err(|_| Rule::HostInvalid)?,
+        };
         if head.headers.get(HOST) != Some(&canonical) {
             head.headers.insert(HOST, canonical.clone());
         }
