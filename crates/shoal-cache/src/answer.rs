@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
+use shoal_policy::cache::range::asks_for_everything;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::cache::vary::Selecting;
@@ -17,7 +18,7 @@ use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Probe, look, may_share, may_use};
 use crate::object::Object;
-use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object};
+use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup, OriginBody};
 use crate::task::{Asker, FillTask, TaskSeed};
 use crate::worker::{WorkerCache, ttl_seconds};
@@ -45,8 +46,9 @@ impl WorkerCache {
                 }
             }
             None => {
-                let is_whole = request.head.method == Method::GET && !probe.signs.has_range;
-                if self.cache.uncacheable.contains_key(&probe.key) && !probe.wishes.only_if_cached {
+                let is_whole =
+                    request.head.method == Method::GET && asks_for_everything(&request.head.headers);
+                if self.cache.is_uncacheable(&probe.text) && !probe.wishes.only_if_cached {
                     return self.direct(probe.why);
                 }
                 if !is_whole || probe.wishes.no_store || probe.wishes.only_if_cached {
@@ -63,7 +65,8 @@ impl WorkerCache {
 
     /// The answer must not begin a fill: what the owners have, or else nothing.
     async fn peek(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
-        if let Some(reader) = Arc::new(self.cache.new_fill(probe.key, &probe.text)).reader() {
+        let fill = self.cache.new_fill(probe.key, &probe.text);
+        if let Joined::New(reader) = self.cache.flights.begin_alone(fill) {
             let mut task = seed(request, probe).task(&self.cache, reader.fill(), None);
             task.is_peek = true;
             self.start(task);
@@ -127,7 +130,7 @@ impl WorkerCache {
         let begin = || self.cache.new_fill(probe.key, &probe.text);
         let is_alone = probe.insists_on_origin();
         let joined = if is_alone {
-            Arc::new(begin()).reader().map_or(Joined::Full, Joined::New)
+            self.cache.flights.begin_alone(begin())
         } else {
             self.cache.board(probe.key, &probe.text, selecting, begin)
         };
@@ -255,6 +258,8 @@ impl WorkerCache {
             *response.body_mut() = CacheBody::empty();
         } else if request.head.method == Method::HEAD {
             *response.body_mut() = CacheBody::empty();
+        } else {
+            restore_range(&mut response, &request.head.headers);
         }
         response
     }

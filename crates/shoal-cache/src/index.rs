@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::ETAG;
-use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::key::{ObjectKey, url_of};
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{InvalidateRequest, InvalidateResponse, LookupRequest, LookupResponse, ObjectInfo};
 use tonic::{Request, Response, Status};
@@ -49,7 +49,7 @@ fn describe(object: &Object, now_ms: u64) -> ObjectInfo {
         ttl_seconds: object.terms.time_left_ms(now_ms).div_euclid(1000),
         fill_seq: object.fill_seq,
         etag: object.fields.get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned(),
-        url: object.text.to_string(),
+        url: url_of(&object.text).to_owned(),
         hits: object.hits.load(Ordering::Relaxed),
     }
 }

@@ -18,6 +18,7 @@ mod peer;
 mod placement;
 mod purges;
 mod relay;
+mod reminders;
 mod respond;
 mod seam;
 mod store;
@@ -32,6 +33,6 @@ pub use peer::ClusterLink;
 pub use relay::{RelaySender, relay};
 pub use seam::{
     Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo,
-    PeerLink,
+    PeerLink, UntilClose,
 };
 pub use worker::{FillJob, WorkerCache};

@@ -28,6 +28,7 @@ use crate::peer::replicas::Replicas;
 use crate::peer::server;
 use crate::placement::Placement;
 use crate::purges::Purges;
+use crate::reminders::Reminders;
 use crate::seam::{CacheSettings, Fetch, PeerIo};
 use crate::store::Store;
 use crate::task::FillTask;
@@ -42,7 +43,7 @@ const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 /// How many invalidated keys are remembered.
 const MAX_TOMBSTONES: u64 = 100_000;
 /// For a peer's word that it has forgotten an object.
-const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What running fills may hold together beside the stored objects: this fraction of their memory.
 const FILL_SHARE: u64 = 2;
 /// Larger objects are copied on their second hit, bytes.
@@ -51,14 +52,15 @@ const REPLICATE_AT_ONCE: u64 = 256 * 1024;
 /// The cache of one node: store, running fills, purge tables, placement.
 pub struct Cache {
     pub(crate) settings: CacheSettings,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) purges: Purges,
     pub(crate) flights: Flights,
     fill_budget: Arc<FillBudget>,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
-    /// Keys whose responses are not stored: nobody waits for those.
-    pub(crate) uncacheable: moka::sync::Cache<ObjectKey, ()>,
+    reminders: Reminders,
+    /// Hashes of the texts of keys whose responses are not stored: nobody waits for those.
+    uncacheable: moka::sync::Cache<ObjectKey, ()>,
     /// When keys were invalidated, Unix milliseconds.
     tombstones: moka::sync::Cache<ObjectKey, u64>,
     /// Figures of the control runtime.
@@ -73,13 +75,15 @@ impl Cache {
     /// An empty cache. Call it on the control runtime: replicas and invalidations are sent from there.
     pub fn new(settings: CacheSettings) -> Arc<Self> {
         let cells = Arc::new(Cells::default());
+        let store = Arc::new(Store::new(settings.ram_bytes));
         Arc::new(Self {
-            store: Store::new(settings.ram_bytes),
             purges: Purges::new(settings.key_seed),
             flights: Flights::new(),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
-            replicas: Replicas::start(settings.peers.clone(), cells.clone()),
+            replicas: Replicas::start(settings.peers.clone(), store.clone(), cells.clone()),
+            reminders: Reminders::start(settings.peers.clone(), settings.cluster.clone()),
+            store,
             uncacheable: moka::sync::Cache::builder()
                 .max_capacity(MAX_UNCACHEABLE)
                 .time_to_live(UNCACHEABLE_MEMORY)
@@ -194,6 +198,15 @@ impl Cache {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
     }
 
+    /// What is behind this text of a key is not stored: nobody is to wait for it.
+    pub(crate) fn remember_uncacheable(&self, text: &str) {
+        self.uncacheable.insert(ObjectKey::of(self.settings.key_seed, text.as_bytes()), ());
+    }
+
+    pub(crate) fn is_uncacheable(&self, text: &str) -> bool {
+        self.uncacheable.contains_key(&ObjectKey::of(self.settings.key_seed, text.as_bytes()))
+    }
+
     /// A fill that is about to begin.
     pub(crate) fn new_fill(&self, key: ObjectKey, text: &str) -> Fill {
         Fill::new(key, text, self.purges.applied(), &self.fill_budget)
@@ -211,7 +224,7 @@ impl Cache {
             *fill.text == *text
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
         };
-        self.flights.join(key, selecting, may_join, begin)
+        self.flights.join(key, text, selecting, may_join, begin)
     }
 
     /// Stores what a fill brought in, unless the resource changed meanwhile.
@@ -255,12 +268,13 @@ impl Cache {
         self.tombstones.get(&key).is_some_and(|changed_ms| response_ms <= changed_ms)
     }
 
-    /// Forgets `key` here and on every other node, and returns when they have, or cannot be reached.
+    /// Forgets `key` here and on every other node, and returns when they have. Whoever cannot be reached now is told as soon
+    /// as that is possible.
     pub(crate) async fn forget_everywhere(&self, key: ObjectKey) {
         self.forget(key);
-        let told: Vec<_> = self
-            .placement
-            .others()
+        let (heard, silent) = self.placement.others();
+        silent.into_iter().for_each(|node| self.reminders.add(node, key));
+        let told: Vec<_> = heard
             .into_iter()
             .map(|node| {
                 let telling = self.settings.peers.invalidate(node, key.to_bytes());
@@ -270,12 +284,15 @@ impl Cache {
             .collect();
         for (node, telling) in told {
             match telling.await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => tracing::warn!(%node, %error, "a node was not told of an invalidation"),
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(error))) => {
+                    tracing::warn!(%node, %error, "a node was not told of an invalidation yet")
+                }
                 Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(%node, "a node did not answer to an invalidation in time")
+                    tracing::warn!(%node, "a node did not answer to an invalidation in time");
                 }
             }
+            self.reminders.add(node, key);
         }
     }
 

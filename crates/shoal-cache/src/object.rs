@@ -1,4 +1,4 @@
-//! A stored response, and the variants that share its key.
+//! A stored response, and the others that share its key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::vary::Selecting;
 
-/// Variants of one key that are kept; the one unused for longest goes first.
+/// Variants of one URL on one route that are kept; the one unused for longest goes first.
 pub(crate) const MAX_VARIANTS: usize = 32;
 /// Bodies are stored in pieces of at most this many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,7 +26,7 @@ pub(crate) const UNCOPIED: u64 = u64::MAX;
 /// A stored response.
 pub(crate) struct Object {
     pub(crate) key: ObjectKey,
-    /// The text that was hashed into the key.
+    /// The text of the key: URL and route.
     pub(crate) text: Box<str>,
     pub(crate) selecting: Selecting,
     pub(crate) status: StatusCode,
@@ -43,6 +44,8 @@ pub(crate) struct Object {
     pub(crate) hits: AtomicU64,
     /// When it was last used, Unix milliseconds, roughly.
     pub(crate) used_ms: AtomicU64,
+    /// The node that put it here as a copy.
+    pub(crate) copied_from: Option<NodeId>,
     /// The placement under which its second copy is known to be where it belongs, or [`UNCOPIED`].
     pub(crate) copied_under: AtomicU64,
 }
@@ -55,6 +58,11 @@ impl Object {
             self.fields.insert(CONTENT_LENGTH, HeaderValue::from(self.body_bytes));
         }
         Arc::new(self)
+    }
+
+    /// It answers the same requests as `other`.
+    pub(crate) fn has_place_of(&self, other: &Self) -> bool {
+        self.selecting == other.selecting && self.text == other.text
     }
 
     /// What purges look at.
@@ -98,6 +106,7 @@ impl Object {
             replicate: self.replicate,
             hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
             used_ms: AtomicU64::new(terms.response_ms),
+            copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
         }
         .seal()
@@ -139,15 +148,12 @@ pub(crate) struct Variants {
 impl Variants {
     /// The same with `object` in it, in the place of the one with the same selecting fields.
     pub(crate) fn with(&self, object: Arc<Object>) -> Self {
-        let mut objects: Vec<Arc<Object>> = self
-            .objects
-            .iter()
-            .filter(|known| known.selecting != object.selecting && known.text == object.text)
-            .cloned()
-            .collect();
-        if objects.len() >= MAX_VARIANTS {
-            objects.sort_by_key(|known| known.used_ms.load(Ordering::Relaxed));
-            objects.remove(0);
+        let is_other = |known: &&Arc<Object>| !known.has_place_of(&object);
+        let mut objects: Vec<Arc<Object>> = self.objects.iter().filter(is_other).cloned().collect();
+        let rivals = || objects.iter().filter(|known| known.text == object.text);
+        if rivals().count() >= MAX_VARIANTS {
+            let oldest = rivals().min_by_key(|known| known.used_ms.load(Ordering::Relaxed)).cloned();
+            objects.retain(|known| oldest.as_ref().is_none_or(|oldest| !Arc::ptr_eq(known, oldest)));
         }
         objects.push(object);
         Self { objects, superseded: AtomicBool::new(false) }

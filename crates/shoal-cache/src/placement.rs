@@ -50,9 +50,11 @@ impl Placement {
         now_ms.saturating_sub(self.since_ms.load(Ordering::Acquire)) < SETTLING_MS
     }
 
-    /// Every other node that may hold objects: a change of owners leaves some behind.
-    pub(crate) fn others(&self) -> Vec<NodeId> {
+    /// Every other node, as a change of owners leaves objects behind: those that are heard, and those that are not.
+    pub(crate) fn others(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         let view = self.cluster.load();
-        view.nodes.iter().filter(|node| node.alive && node.id != self.local).map(|node| node.id).collect()
+        let others = view.nodes.iter().filter(|node| node.id != self.local);
+        let (heard, silent): (Vec<_>, Vec<_>) = others.partition(|node| node.alive);
+        (heard.into_iter().map(|node| node.id).collect(), silent.into_iter().map(|node| node.id).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body::Body;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
 use shoal_policy::cache::range::{Extract, judge_range};
 use shoal_policy::cache::status::{CacheStatus, Detail};
@@ -103,6 +104,18 @@ pub(crate) fn from_fill(
             partial(fields, first, last, length, CacheBody::filling_part(reader, first, last - first + 1))
         }
         Extract::Unsatisfiable => unsatisfiable(fields, length),
+    }
+}
+
+/// The origin was asked for the whole; where that is also the range that was asked for, the response says so.
+pub(crate) fn restore_range(response: &mut Response<CacheBody>, asked: &HeaderMap) {
+    let Some(length) = response.body().size_hint().exact() else { return };
+    let extract = judge_range(asked, response.status(), response.headers(), length);
+    if let Extract::Part { first: 0, last } = extract
+        && last + 1 == length
+    {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        insert_text(response.headers_mut(), CONTENT_RANGE, format!("bytes 0-{last}/{length}"));
     }
 }
 

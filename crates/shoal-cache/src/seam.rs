@@ -105,6 +105,11 @@ pub enum Answer {
     Failed(Failure),
 }
 
+/// Marks a response, as one of its extensions, whose body ends where its connection does (RFC 9112 §8): nobody can tell
+/// whether it is whole, so it is passed on and never stored.
+#[derive(Clone, Copy, Debug)]
+pub struct UntilClose;
+
 /// The body of an origin's response.
 pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
 
@@ -112,7 +117,7 @@ pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
 pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginBody>, Failure>>>>;
 
 /// The origin as the cache sees it. The proxy implements it, once per worker: it picks an endpoint, retries, applies the
-/// timeouts and takes hop-by-hop fields off the response.
+/// timeouts and takes hop-by-hop fields off the response, and marks it with [`UntilClose`] where that is so.
 pub trait Fetch {
     /// Sends `head` (which has no body) to the upstream of `route`.
     fn fetch(&self, route: Arc<RouteView>, head: Parts) -> FetchFuture;

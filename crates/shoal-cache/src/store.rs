@@ -49,6 +49,23 @@ impl Store {
         self.replace(object.key, |variants| Some(variants.with(object)));
     }
 
+    /// Puts `object` in, if `may_replace` says so of what it takes the place of; says whether it did.
+    pub(crate) fn insert_if(&self, object: &Arc<Object>, may_replace: impl FnOnce(&Object) -> bool) -> bool {
+        let mut is_in = true;
+        self.replace(object.key, |variants| {
+            let known = variants.objects.iter().find(|known| known.has_place_of(object));
+            is_in = known.is_none_or(|known| may_replace(known));
+            is_in.then(|| variants.with(object.clone()))
+        });
+        is_in
+    }
+
+    /// `object` is still there, and nothing came in its place.
+    pub(crate) fn holds(&self, object: &Arc<Object>) -> bool {
+        self.find(object.key)
+            .is_some_and(|variants| variants.objects.iter().any(|known| Arc::ptr_eq(known, object)))
+    }
+
     /// Takes `object` out, if it is still there.
     pub(crate) fn remove(&self, object: &Arc<Object>) {
         self.replace(object.key, |variants| {

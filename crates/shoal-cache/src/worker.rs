@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use http::header::HeaderMap;
 use http::{HeaderValue, Method, Response, StatusCode};
 use shoal_policy::cache::invalidation::invalidated_keys;
-use shoal_policy::cache::key::{ObjectKey, write_key};
+use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 
@@ -61,6 +61,7 @@ impl WorkerCache {
         text.clear();
         write_key(&mut text, request.https, request.host, path_and_query(request));
         let key = ObjectKey::of(self.cache.settings.key_seed, &text);
+        write_route(&mut text, &request.route.name);
         let now_ms = now_ms();
         let is_plain = signs.is_plain() && head.method == Method::GET;
         let applied = self.cache.purges.applied();

@@ -17,9 +17,10 @@ pub(crate) struct Flights {
     shards: [Mutex<FxHashMap<ObjectKey, Vec<Flight>>>; SHARDS],
 }
 
-/// A fill, and the selecting fields it is for.
+/// A fill, and what it is for.
 struct Flight {
-    selecting: u64,
+    /// Of the text of its key and its selecting fields; `None` = nobody may join it (any more).
+    place: Option<u64>,
     fill: Arc<Fill>,
 }
 
@@ -38,28 +39,36 @@ impl Flights {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// A place in the running fill for `selecting`, if `may_join` it; else in the new one that `begin` makes.
+    /// A place in the running fill for `text` and `selecting`, if `may_join` it; else in the new one that `begin` makes.
     pub(crate) fn join(
         &self,
         key: ObjectKey,
+        text: &str,
         selecting: &Selecting,
         may_join: impl FnOnce(&Fill) -> bool,
         begin: impl FnOnce() -> Fill,
     ) -> Joined {
-        let selecting = FxBuildHasher.hash_one(selecting);
+        let place = Some(FxBuildHasher.hash_one((text, selecting)));
         let mut shard = self.shard(key);
         let flights = shard.entry(key).or_default();
-        let place = flights.iter().position(|flight| flight.selecting == selecting);
-        if let Some(place) = place {
-            let fill = &flights[place].fill;
-            if fill.is_joinable() && may_join(fill) {
-                return fill.reader().map_or(Joined::Full, Joined::Running);
+        if let Some(flight) = flights.iter_mut().find(|flight| flight.place == place) {
+            if flight.fill.is_joinable() && may_join(&flight.fill) {
+                return flight.fill.reader().map_or(Joined::Full, Joined::Running);
             }
-            flights.swap_remove(place);
+            // It still brings something in: whoever spoils the key has to reach it.
+            flight.place = None;
         }
         let fill = Arc::new(begin());
         let Some(reader) = fill.reader() else { return Joined::Full };
-        flights.push(Flight { selecting, fill });
+        flights.push(Flight { place, fill });
+        Joined::New(reader)
+    }
+
+    /// A place in a fill that is for one request alone.
+    pub(crate) fn begin_alone(&self, fill: Fill) -> Joined {
+        let fill = Arc::new(fill);
+        let Some(reader) = fill.reader() else { return Joined::Full };
+        self.shard(fill.key).entry(fill.key).or_default().push(Flight { place: None, fill });
         Joined::New(reader)
     }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -17,6 +18,7 @@ use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use budget::FillBudget;
 pub(crate) use flights::{Flights, Joined};
@@ -26,8 +28,11 @@ use crate::object::Object;
 
 /// Requests that wait for one fill or read from it.
 pub(crate) const MAX_READERS: usize = 10_000;
-/// What is buffered of a body that is not stored, bytes: then the origin waits for the slowest reader.
+/// What is buffered of a body that is not stored and has one reader, bytes: then the origin waits for it.
 pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;
+/// How long, in all, a fill lets readers that have everything wait for those that lag as far behind as they may. Then it
+/// goes on without the latter.
+const LAGGARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One response on its way in.
 pub(crate) struct Fill {
@@ -82,6 +87,12 @@ struct Shared {
     held_bytes: u64,
     /// Bytes that may be held; beyond them the fill turns into a pipe.
     keep_bytes: u64,
+    /// Bytes that may be held while there are several readers, for those that lag.
+    share_bytes: u64,
+    /// All fills together hold no more than they may.
+    has_room: bool,
+    /// What is left of [`LAGGARD_PATIENCE`].
+    patience: Duration,
     is_pipe: bool,
     /// It is a pipe because other fills hold so much.
     is_crowded: bool,
@@ -127,6 +138,9 @@ impl Fill {
                 received_bytes: 0,
                 held_bytes: 0,
                 keep_bytes: WINDOW_BYTES,
+                share_bytes: WINDOW_BYTES,
+                has_room: true,
+                patience: LAGGARD_PATIENCE,
                 is_pipe: false,
                 is_crowded: false,
                 end: End::Open,
@@ -174,10 +188,14 @@ impl Fill {
         judge(&Subject { key: self.key, text: &self.text, tags, fill_seq, checked_seq })
     }
 
-    /// The head is there; up to `keep_bytes` of body are held for everyone who comes.
-    pub(crate) fn begin(&self, head: FillHead, keep_bytes: u64) -> Arc<FillHead> {
+    /// The head is there; up to `keep_bytes` of body are held for everyone who comes, and up to `share_bytes` as long as
+    /// there are several readers: none of them is to be slowed down by another.
+    pub(crate) fn begin(&self, head: FillHead, keep_bytes: u64, share_bytes: u64) -> Arc<FillHead> {
         let head = Arc::new(head);
-        self.settle(Head::Arrived(head.clone()), |shared| shared.keep_bytes = keep_bytes);
+        self.settle(Head::Arrived(head.clone()), |shared| {
+            shared.keep_bytes = keep_bytes;
+            shared.share_bytes = share_bytes.max(keep_bytes);
+        });
         head
     }
 
@@ -209,18 +227,35 @@ impl Fill {
     }
 
     /// Appends a piece of the body. Once more has come than may be held, nothing is stored any more, and this waits for
-    /// the slowest reader. `false` = nobody reads it, and it is not to be stored either: stop.
+    /// the slowest reader, as long as the others have the patience. `false` = nobody reads it, and it is not to be stored
+    /// either: stop.
     pub(crate) async fn push(&self, piece: Bytes) -> bool {
         if !self.append(piece) {
             return true;
         }
+        loop {
+            let (began, patience) = (Instant::now(), self.lock().patience);
+            if let Ok(goes_on) = timeout(patience, self.room()).await {
+                let mut shared = self.lock();
+                if shared.is_anyone_waiting() {
+                    shared.patience = shared.patience.saturating_sub(began.elapsed());
+                }
+                return goes_on;
+            }
+            let mut shared = self.lock();
+            self.budget.give_back(shared.leave_laggards());
+        }
+    }
+
+    /// Waits until more may be held; `false` = nobody reads it.
+    async fn room(&self) -> bool {
         std::future::poll_fn(|context| {
             let mut shared = self.lock();
             self.budget.give_back(shared.trim());
             if shared.readers.is_empty() {
                 return Poll::Ready(false);
             }
-            if shared.held_bytes <= WINDOW_BYTES {
+            if shared.held_bytes <= shared.lag_bytes() {
                 return Poll::Ready(true);
             }
             shared.producer = Some(context.waker().clone());
@@ -236,9 +271,11 @@ impl Fill {
         shared.received_bytes += bytes;
         shared.held_bytes += bytes;
         shared.chunks.push_back(piece);
-        let is_crowded = !self.budget.take(bytes) && !shared.is_pipe;
+        shared.has_room = self.budget.take(bytes);
+        let is_crowded = !shared.has_room && !shared.is_pipe;
+        let most_bytes = if shared.readers.len() > 1 { shared.share_bytes } else { shared.keep_bytes };
         shared.is_crowded |= is_crowded;
-        shared.is_pipe |= is_crowded || shared.received_bytes > shared.keep_bytes;
+        shared.is_pipe |= is_crowded || shared.received_bytes > most_bytes;
         shared.wake_readers();
         shared.is_pipe
     }
@@ -333,6 +370,36 @@ impl Shared {
         held_before - self.held_bytes
     }
 
+    /// How far readers of a pipe may lag behind each other.
+    fn lag_bytes(&self) -> u64 {
+        if self.readers.len() > 1 && self.has_room { self.share_bytes } else { WINDOW_BYTES }
+    }
+
+    /// Some reader has all that has come.
+    fn is_anyone_waiting(&self) -> bool {
+        let end = self.dropped + self.chunks.len();
+        self.readers.values().any(|place| place.next == end)
+    }
+
+    /// Goes on without the readers that keep others waiting, the slowest first, and says how many bytes that set free.
+    /// Where everybody is slow, nobody is in anybody's way.
+    fn leave_laggards(&mut self) -> u64 {
+        let held_before = self.held_bytes;
+        self.patience = LAGGARD_PATIENCE;
+        while self.is_anyone_waiting() && self.held_bytes > self.lag_bytes() {
+            let Some(slowest) = self.readers.values().map(|place| place.next).min() else { break };
+            self.readers.retain(|_, place| {
+                let stays = place.next > slowest;
+                if let Some(waker) = place.waker.take_if(|_| !stays) {
+                    waker.wake();
+                }
+                stays
+            });
+            self.trim();
+        }
+        held_before - self.held_bytes
+    }
+
     fn wake_producer(&mut self) {
         if let Some(waker) = self.producer.take() {
             waker.wake();
@@ -357,9 +424,11 @@ mod tests {
         (fill, reader)
     }
 
+    const PIECE_BYTES: u64 = WINDOW_BYTES / 2;
+
     /// `None` = it waits.
     fn push(fill: &Fill) -> Option<bool> {
-        let piece = Bytes::from(vec![0; WINDOW_BYTES as usize / 2]);
+        let piece = Bytes::from(vec![0; PIECE_BYTES as usize]);
         match pin!(fill.push(piece)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(goes_on) => Some(goes_on),
             Poll::Pending => None,
@@ -372,8 +441,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_pipe_waits_for_its_slowest_reader_and_ends_without_readers() {
+    fn head() -> FillHead {
+        FillHead {
+            status: StatusCode::OK,
+            fields: HeaderMap::new(),
+            own_fields: None,
+            terms: Terms::default(),
+            selecting: Selecting::of(&[], &HeaderMap::new()),
+            tags: Box::default(),
+            fill_seq: 0,
+            checked_seq: 0,
+            length: None,
+            is_shareable: true,
+            is_stored: false,
+            source: FillSource::Origin,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_stored_is_held_for_readers_that_lag() {
+        let (fill, fast) = begun();
+        let slow = fill.reader().unwrap();
+        fill.begin(head(), WINDOW_BYTES, 4 * WINDOW_BYTES);
+        for _ in 0..8 {
+            assert_eq!(push(&fill), Some(true));
+            read(&fast, 1);
+        }
+        assert!(fill.is_joinable(), "nobody has to hurry yet");
+        assert_eq!(push(&fill), None, "that is too far");
+        read(&slow, 1);
+        assert_eq!(push(&fill), None);
+        read(&slow, 1);
+        assert_eq!(push(&fill), None);
+        read(&slow, 9);
+        drop(fast);
+        assert_eq!(
+            [push(&fill), push(&fill), push(&fill)],
+            [Some(true), Some(true), None],
+            "one reader, one window"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stands_still_is_left_behind_and_the_others_go_on() {
+        let (fill, stuck) = begun();
+        let fast = fill.reader().unwrap();
+        let (pushed, began) = (10, Instant::now());
+        let pushing = async {
+            for _ in 0..pushed {
+                assert!(fill.push(Bytes::from(vec![0; PIECE_BYTES as usize])).await);
+            }
+            fill.complete();
+        };
+        let reading = async {
+            let mut pieces = 0;
+            while let Some(piece) = std::future::poll_fn(|context| fast.poll_chunk(context)).await {
+                pieces += piece.map(|_| 1).unwrap();
+            }
+            pieces
+        };
+        let ((), read) = tokio::join!(pushing, reading);
+        assert_eq!((read, began.elapsed()), (pushed, LAGGARD_PATIENCE));
+        let context = Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Err(failure))) = stuck.poll_chunk(&context) else { panic!("it is not told") };
+        assert_eq!(failure, Failure::DownstreamTimeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_that_are_all_slow_are_waited_for() {
+        let (fill, slow) = begun();
+        let _slow_too = fill.reader().unwrap();
+        assert_eq!([push(&fill), push(&fill)], [Some(true), Some(true)]);
+        let waiting = timeout(LAGGARD_PATIENCE * 10, fill.push(Bytes::from(vec![0; PIECE_BYTES as usize])));
+        assert!(waiting.await.is_err());
+        read(&slow, 3);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_waits_for_its_slowest_reader_and_ends_without_readers() {
         let (fill, slow) = begun();
         let fast = fill.reader().unwrap();
         assert_eq!([push(&fill), push(&fill)], [Some(true), Some(true)]);
@@ -389,8 +534,8 @@ mod tests {
         assert_eq!(push(&fill), Some(false));
     }
 
-    #[test]
-    fn fills_share_a_budget() {
+    #[tokio::test]
+    async fn fills_share_a_budget() {
         let budget = Arc::new(FillBudget::new(WINDOW_BYTES));
         let (first, _waits) = begun_within(&budget);
         let (second, reader) = begun_within(&budget);

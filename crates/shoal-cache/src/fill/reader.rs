@@ -63,7 +63,8 @@ impl FillReader {
         let mut guard = self.fill.lock();
         let shared = &mut *guard;
         let Some(place) = shared.readers.get_mut(&self.id) else {
-            return Poll::Ready(Some(Err(Failure::Internal)));
+            // It lagged so far behind that the others went on without it.
+            return Poll::Ready(Some(Err(Failure::DownstreamTimeout)));
         };
         if let Some(chunk) = place.next.checked_sub(shared.dropped).and_then(|at| shared.chunks.get(at)) {
             let chunk = chunk.clone();

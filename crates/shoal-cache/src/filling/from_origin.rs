@@ -19,7 +19,7 @@ use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
 use crate::lookup::Found;
 use crate::object::UNCOPIED;
-use crate::seam::OriginBody;
+use crate::seam::{OriginBody, UntilClose};
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 
@@ -82,6 +82,10 @@ impl WorkerCache {
         }
         let response_ms = now_ms();
         add_date(response.headers_mut(), response_ms);
+        if response.extensions().get::<UntilClose>().is_some() {
+            // What is cut short must not become an object, and here nobody could tell.
+            return self.hand_over(task, response, true);
+        }
         let length = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
         let storage =
             judge_storage(&exchange(task, response.status(), response.headers(), request_ms, response_ms));
@@ -98,7 +102,7 @@ impl WorkerCache {
         };
         let is_owner = owners.includes(self.cache.settings.node);
         let head = self.origin_head(task, stored, &response, length, is_owner);
-        let head = task.fill().begin(head, task.most_bytes());
+        let head = task.fill().begin(head, task.most_bytes(), task.most_bytes());
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
         }
@@ -169,7 +173,10 @@ impl WorkerCache {
     pub(super) async fn continue_from_origin(&self, task: &FillTask, head: &FillHead, skip: u64) -> bool {
         self.cells.origin_fetches.count();
         match self.fetch.fetch(task.route.clone(), task.head.clone()).await {
-            Ok(response) if is_same_version(head, &response) => {
+            Ok(response)
+                if is_same_version(head, &response)
+                    && response.extensions().get::<UntilClose>().is_none() =>
+            {
                 self.stream_from_origin(task, head, response.into_body(), skip).await
             }
             Ok(_) | Err(_) => {

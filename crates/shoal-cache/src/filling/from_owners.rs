@@ -84,7 +84,7 @@ impl WorkerCache {
                 Step::Done
             }
             PeerAnswer::Direct => {
-                self.cache.uncacheable.insert(task.fill().key, ());
+                self.cache.remember_uncacheable(&task.fill().text);
                 task.fill().release();
                 Step::Done
             }
@@ -153,7 +153,7 @@ impl WorkerCache {
             self.cells.peer_hits.count();
         }
         let keep_bytes = if is_owner { task.most_bytes() } else { WINDOW_BYTES };
-        let head = fill.begin(head, keep_bytes);
+        let head = fill.begin(head, keep_bytes, task.most_bytes());
         if self.stream_from_peer(task, &head, object, spare).await {
             self.finish(task, &head, self.cache.placement.id());
         }

@@ -66,7 +66,7 @@ impl WorkerCache {
             }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
-            None if head.is_stored && !fill.is_crowded() => self.cache.uncacheable.insert(fill.key, ()),
+            None if head.is_stored && !fill.is_crowded() => self.cache.remember_uncacheable(&fill.text),
             None => {}
         }
         fill.complete();
@@ -81,7 +81,7 @@ impl WorkerCache {
             || self.cache.placement.owners(fill.key).primary != Some(self.cache.settings.node);
         // A lone request lost nothing by waiting; a crowd, or one that took a detour, would lose it again.
         if is_lasting && (fill.was_joined() || across_nodes) {
-            self.cache.uncacheable.insert(fill.key, ());
+            self.cache.remember_uncacheable(&fill.text);
         }
         if let Some(own) = task.own.take() {
             // It may have gone away meanwhile.
@@ -127,6 +127,7 @@ fn object(task: &FillTask, head: &FillHead, pieces: &[Bytes], copied_under: u64)
         replicate: task.rule.replicate,
         hits: AtomicU64::new(0),
         used_ms: AtomicU64::new(head.terms.response_ms),
+        copied_from: None,
         copied_under: AtomicU64::new(copied_under),
     }
     .seal()

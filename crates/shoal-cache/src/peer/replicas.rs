@@ -1,6 +1,7 @@
 //! The second copy: objects are put to the other owner in the background, and taken in from it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cmp::Ordering;
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use shoal_model::site::Replicate;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::client::http1;
 use super::server::refuse;
@@ -28,13 +29,15 @@ use crate::counters::Cells;
 use crate::node::Cache;
 use crate::object::{Object, UNCOPIED, compact};
 use crate::seam::PeerLink;
+use crate::store::Store;
 
-/// Objects that wait to be copied; beyond that their next hit offers them again.
-const MAX_WAITING: usize = 4096;
-/// Copies on their way at once.
-const MAX_SENDING: usize = 16;
+/// Copies on their way at once. Each lane carries one after the other, and all copies of one key take the same lane: an
+/// older one never overtakes a newer one.
+const LANES: usize = 16;
+/// Objects that wait to be copied in one lane; beyond that their next hit offers them again.
+const MAX_WAITING: usize = 256;
 /// Unused connections kept per peer.
-const MAX_IDLE: usize = MAX_SENDING;
+const MAX_IDLE: usize = LANES;
 /// For one copy, connecting included.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,11 +48,12 @@ type Sender = SendRequest<CacheBody>;
 
 /// Objects on their way to the other owner.
 pub(crate) struct Replicas {
-    queue: mpsc::Sender<(Arc<Object>, NodeId)>,
+    lanes: [mpsc::Sender<(Arc<Object>, NodeId)>; LANES],
 }
 
 /// What every sending task shares.
 struct Courier {
+    store: Arc<Store>,
     link: Arc<dyn PeerLink>,
     cells: Arc<Cells>,
     idle: Mutex<FxHashMap<NodeId, Vec<Sender>>>,
@@ -57,37 +61,39 @@ struct Courier {
 
 impl Replicas {
     /// Starts sending, on the runtime this is called on. It ends when the cache is dropped.
-    pub(crate) fn start(link: Arc<dyn PeerLink>, cells: Arc<Cells>) -> Self {
-        let (queue, mut waiting) = mpsc::channel::<(Arc<Object>, NodeId)>(MAX_WAITING);
-        let courier = Arc::new(Courier { link, cells, idle: Mutex::default() });
-        let places = Arc::new(Semaphore::new(MAX_SENDING));
-        tokio::spawn(async move {
-            while let Some((object, peer)) = waiting.recv().await {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
-                let courier = courier.clone();
-                tokio::spawn(async move {
+    pub(crate) fn start(link: Arc<dyn PeerLink>, store: Arc<Store>, cells: Arc<Cells>) -> Self {
+        let courier = Arc::new(Courier { store, link, cells, idle: Mutex::default() });
+        let lane = |_| {
+            let (lane, mut waiting) = mpsc::channel::<(Arc<Object>, NodeId)>(MAX_WAITING);
+            let courier = courier.clone();
+            tokio::spawn(async move {
+                while let Some((object, peer)) = waiting.recv().await {
                     courier.deliver(&object, peer).await;
-                    drop(place);
-                });
-            }
-        });
-        Self { queue }
+                }
+            });
+            lane
+        };
+        Self { lanes: std::array::from_fn(lane) }
     }
 
-    /// Queues a copy; false = the queue is full.
+    /// Queues a copy; false = its lane is full.
     pub(crate) fn offer(&self, object: Arc<Object>, peer: NodeId) -> bool {
-        self.queue.try_send((object, peer)).is_ok()
+        self.lanes[object.key.0 as usize % LANES].try_send((object, peer)).is_ok()
     }
 }
 
 impl Courier {
-    async fn deliver(&self, object: &Object, peer: NodeId) {
+    async fn deliver(&self, object: &Arc<Object>, peer: NodeId) {
+        // What was forgotten or replaced while it waited is not worth a copy any more.
+        if !self.store.holds(object) {
+            return;
+        }
         match tokio::time::timeout(SEND_TIMEOUT, self.send(object, peer)).await {
             Ok(Ok(())) => self.cells.replicas_sent.count(),
             outcome => {
                 tracing::debug!(%peer, ?outcome, key = %object.key, "a copy was not delivered");
                 // Its next hit offers it again.
-                object.copied_under.store(UNCOPIED, Ordering::Relaxed);
+                object.copied_under.store(UNCOPIED, atomic::Ordering::Relaxed);
             }
         }
     }
@@ -99,7 +105,7 @@ impl Courier {
             }
         }
         let Ok(io) = self.link.connect(peer).await else {
-            object.copied_under.store(UNCOPIED, Ordering::Relaxed);
+            object.copied_under.store(UNCOPIED, atomic::Ordering::Relaxed);
             return Ok(());
         };
         let (sender, connection) = http1().handshake(TokioIo::new(io)).await?;
@@ -175,40 +181,92 @@ pub(super) async fn receive(
     let Ok(body) = Limited::new(body, most).collect().await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let Some(object) = read_replica(cache, &head.headers, body.to_bytes()) else {
+    let Some(object) = read_replica(cache, peer, &head.headers, body.to_bytes()) else {
         tracing::debug!(%peer, "a copy could not be read");
         return refuse(StatusCode::BAD_REQUEST);
     };
-    let is_valid = cache.purges.check(&object).is_some();
-    let is_newer = cache.store.find(object.key).is_none_or(|known| {
-        let same = known.objects.iter().find(|known| known.selecting == object.selecting);
-        same.is_none_or(|known| known.terms.date <= object.terms.date)
-    });
-    if !is_valid || !is_newer {
-        return refuse(StatusCode::CONFLICT);
-    }
-    // A duration grows on its way: what seems newer than a change may be older by as long as a copy may take.
     let received_ms = wire::read_number(&head.headers, &wire::RECEIVED);
-    let earliest_ms = received_ms.unwrap_or(object.terms.response_ms.saturating_sub(TRANSIT_MS));
-    if cache.changed_since(object.key, earliest_ms) {
-        let mut refusal = refuse(StatusCode::CONFLICT);
-        if received_ms.is_none() {
-            wire::insert(refusal.headers_mut(), &wire::CLOCK, now_ms().to_string());
-        }
-        return refusal;
-    }
-    cache.store.insert(object);
-    cache.cells.replicas_received.count();
     let mut response = Response::new(CacheBody::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    match take_in(cache, peer, &object, received_ms) {
+        Order::Newer => {
+            cache.cells.replicas_received.count();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        Order::Older => *response.status_mut() = StatusCode::CONFLICT,
+        Order::Unknown => {
+            *response.status_mut() = StatusCode::CONFLICT;
+            wire::insert(response.headers_mut(), &wire::CLOCK, now_ms().to_string());
+        }
+    }
     response
 }
 
-fn read_replica(cache: &Cache, fields: &http::HeaderMap, body: Bytes) -> Option<Arc<Object>> {
+/// Stores a copy if it is newer than all that this node knows of its key. `received_ms`: when its response was received,
+/// at the earliest, by the clock of this node.
+fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Option<u64>) -> Order {
+    if cache.purges.check(object).is_none() {
+        return Order::Older;
+    }
+    // A duration grows on its way: what seems newer than a change may be older by as long as a copy may take.
+    let earliest_ms = received_ms.unwrap_or(object.terms.response_ms.saturating_sub(TRANSIT_MS));
+    let is_changed = || cache.changed_since(object.key, earliest_ms);
+    let unless_told = if received_ms.is_some() { Order::Older } else { Order::Unknown };
+    if is_changed() {
+        return unless_told;
+    }
+    let mut order = Order::Newer;
+    let is_in = cache.store.insert_if(object, |known| {
+        let known =
+            Known { date: known.terms.date, received_ms: known.terms.response_ms, from: known.copied_from };
+        order = known.order(object.terms.date, peer, received_ms);
+        order == Order::Newer
+    });
+    // A change between the two lines above has not seen it.
+    if is_in && is_changed() {
+        cache.store.remove(object);
+        return unless_told;
+    }
+    order
+}
+
+/// How a copy stands to what this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Newer,
+    Older,
+    /// It depends on when its response was received, and that was not said yet.
+    Unknown,
+}
+
+/// The object that a copy would take the place of.
+struct Known {
+    date: u64,
+    received_ms: u64,
+    from: Option<NodeId>,
+}
+
+impl Known {
+    /// How a copy from `peer` stands to it. `Date` counts whole seconds: within one, copies of one node come in the order in
+    /// which it stored them, and for others the time of receipt decides.
+    fn order(&self, date: u64, peer: NodeId, received_ms: Option<u64>) -> Order {
+        match date.cmp(&self.date) {
+            Ordering::Greater => Order::Newer,
+            Ordering::Less => Order::Older,
+            Ordering::Equal if self.from == Some(peer) => Order::Newer,
+            Ordering::Equal => match received_ms {
+                None => Order::Unknown,
+                Some(received_ms) if received_ms >= self.received_ms => Order::Newer,
+                Some(_) => Order::Older,
+            },
+        }
+    }
+}
+
+fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Bytes) -> Option<Arc<Object>> {
     let now_ms = now_ms();
     let meta = Meta::read(fields, now_ms)?;
     let text = wire::read_text(fields, &wire::URL)?;
-    let key = ObjectKey::of(cache.settings.key_seed, text.as_bytes());
+    let key = ObjectKey::of_text(cache.settings.key_seed, text);
     let subject =
         Subject { key, text, tags: &meta.tags, fill_seq: meta.fill_seq, checked_seq: meta.checked_seq };
     cache.purges.check_subject(&subject)?;
@@ -231,7 +289,33 @@ fn read_replica(cache: &Cache, fields: &http::HeaderMap, body: Bytes) -> Option<
         replicate: Replicate::Auto,
         hits: AtomicU64::new(0),
         used_ms: AtomicU64::new(now_ms),
+        copied_from: Some(peer),
         copied_under: AtomicU64::new(cache.placement.id()),
     };
     Some(object.seal())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn within_a_second_the_clock_of_the_receiver_decides_between_nodes() {
+        let (one, other) = (NodeId(1), NodeId(2));
+        let check = |from: Option<NodeId>, date, received_ms, expected| {
+            let known = Known { date: 10, received_ms: 10_500, from };
+            assert_eq!(known.order(date, one, received_ms), expected, "{from:?} {date} {received_ms:?}");
+        };
+        for from in [None, Some(one), Some(other)] {
+            check(from, 11, None, Order::Newer);
+            check(from, 9, None, Order::Older);
+            check(from, 9, Some(10_900), Order::Older);
+        }
+        check(Some(one), 10, None, Order::Newer);
+        for from in [None, Some(other)] {
+            check(from, 10, None, Order::Unknown);
+            check(from, 10, Some(10_499), Order::Older);
+            check(from, 10, Some(10_500), Order::Newer);
+        }
+    }
 }

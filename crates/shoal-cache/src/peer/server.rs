@@ -78,7 +78,7 @@ impl PeerRequest {
     }
 
     async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
-        let key = ObjectKey::of(cache.settings.key_seed, self.text.as_bytes());
+        let key = ObjectKey::of_text(cache.settings.key_seed, &self.text);
         let fields = &self.head.headers;
         let signs = Signs::read(fields);
         let wishes = wishes(&self.rule, signs, fields);
@@ -104,7 +104,7 @@ impl PeerRequest {
         if self.is_peek {
             return bare(AnswerKind::Miss);
         }
-        if probe.found.is_none() && cache.uncacheable.contains_key(&key) {
+        if probe.found.is_none() && cache.is_uncacheable(&self.text) {
             return bare(AnswerKind::Direct);
         }
         self.fly(cache, &probe).await
@@ -163,7 +163,7 @@ impl PeerRequest {
     fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
         let begin = || cache.new_fill(probe.key, &probe.text);
         if probe.insists_on_origin() {
-            return Arc::new(begin()).reader().map_or(Joined::Full, Joined::New);
+            return cache.flights.begin_alone(begin());
         }
         cache.board(probe.key, &probe.text, selecting, begin)
     }
@@ -209,7 +209,7 @@ impl PeerRequest {
 
 /// Whether coming back soon is in vain, too.
 fn alone(cache: &Cache, probe: &Probe) -> AnswerKind {
-    if cache.uncacheable.contains_key(&probe.key) { AnswerKind::Direct } else { AnswerKind::Alone }
+    if cache.is_uncacheable(&probe.text) { AnswerKind::Direct } else { AnswerKind::Alone }
 }
 
 fn stored(kind: AnswerKind, object: &Object, status: &CacheStatus<'_>, now_ms: u64) -> Response<CacheBody> {

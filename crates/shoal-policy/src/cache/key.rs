@@ -1,17 +1,29 @@
 //! What names an object, and what names the scopes that purges speak of.
+//!
+//! The text of a key is a URL, and behind it the name of the route that the request took: two routes may lead the same URL
+//! to different places. Only the URL is hashed, so whatever speaks of a URL (placement, purges, invalidations) means the
+//! objects of all its routes; the whole text is compared, so no route ever answers for another.
 
 use std::fmt;
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
-/// An object's key: a keyed hash of its whole address. The text is compared on every hit, so a collision is a miss.
+/// Ends the URL in the text of a key: no URL of a request has one inside.
+const URL_END: char = ' ';
+
+/// An object's key: a keyed hash of its URL. The text is compared on every hit, so a collision is a miss.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(pub u128);
 
 impl ObjectKey {
-    /// Hashes the text of a key.
-    pub fn of(seed: u64, text: &[u8]) -> Self {
-        Self(xxh3_128_with_seed(text, seed))
+    /// Hashes a URL as [`write_key`] writes it.
+    pub fn of(seed: u64, url: &[u8]) -> Self {
+        Self(xxh3_128_with_seed(url, seed))
+    }
+
+    /// Hashes the URL in the text of a key.
+    pub fn of_text(seed: u64, text: &str) -> Self {
+        Self::of(seed, url_of(text).as_bytes())
     }
 
     /// As it travels: big endian.
@@ -37,7 +49,7 @@ impl fmt::Debug for ObjectKey {
     }
 }
 
-/// Writes the text of a key: scheme, host, path and query as they are, nothing decoded and nothing normalised.
+/// Writes the URL of a key: scheme, host, path and query as they are, nothing decoded and nothing normalised.
 /// `host` is in lower case, without the scheme's default port.
 pub fn write_key(text: &mut Vec<u8>, https: bool, host: &str, path_and_query: &str) {
     text.extend_from_slice(if https { b"https://" } else { b"http://" });
@@ -45,7 +57,18 @@ pub fn write_key(text: &mut Vec<u8>, https: bool, host: &str, path_and_query: &s
     text.extend_from_slice(path_and_query.as_bytes());
 }
 
-/// The text of the key of a URL as an operator writes it; `None` = not an absolute http or https URL.
+/// Writes the route behind the URL.
+pub fn write_route(text: &mut Vec<u8>, route: &str) {
+    text.push(URL_END as u8);
+    text.extend_from_slice(route.as_bytes());
+}
+
+/// The URL in the text of a key.
+pub fn url_of(text: &str) -> &str {
+    text.split_once(URL_END).map_or(text, |(url, _)| url)
+}
+
+/// A URL as an operator writes it, in the form of a key; `None` = not an absolute http or https URL.
 pub fn key_of_url(url: &str) -> Option<Vec<u8>> {
     let (scheme, rest) = url.trim().split_once("://")?;
     let https = match scheme.to_ascii_lowercase().as_str() {
@@ -154,6 +177,24 @@ mod tests {
         ] {
             assert_eq!(key_of_url(url).map(|text| String::from_utf8(text).unwrap()).as_deref(), key, "{url}");
         }
+    }
+
+    #[test]
+    fn routes_share_the_key_of_a_url_but_not_its_text() {
+        let text = |route| {
+            let mut text = Vec::new();
+            write_key(&mut text, false, "a.org", "/x?y");
+            write_route(&mut text, route);
+            String::from_utf8(text).unwrap()
+        };
+        let (public, internal) = (text("public"), text("internal"));
+        assert_ne!(public, internal);
+        assert_eq!(url_of(&public), "http://a.org/x?y");
+        assert_eq!(ObjectKey::of_text(7, &public), ObjectKey::of_text(7, &internal));
+        assert_eq!(
+            ObjectKey::of_text(7, &public),
+            ObjectKey::of(7, &key_of_url("http://A.org/x?y").unwrap())
+        );
     }
 
     #[test]

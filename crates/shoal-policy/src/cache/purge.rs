@@ -2,7 +2,7 @@
 
 use shoal_model::state::{PurgeTable, PurgeTables};
 
-use super::key::{KeyParts, ObjectKey, host_scope, prefix_scopes};
+use super::key::{KeyParts, ObjectKey, host_scope, prefix_scopes, url_of};
 
 /// What purges look at in an object.
 #[derive(Clone, Copy, Debug)]
@@ -54,13 +54,14 @@ fn newest(seed: u64, subject: &Subject<'_>, table: &PurgeTable) -> u64 {
         probe(table.url.get(&subject.key.0));
     }
     if !table.host.is_empty() {
-        probe(table.host.get(&host_scope(seed, KeyParts::of(subject.text).host)));
+        probe(table.host.get(&host_scope(seed, KeyParts::of(url_of(subject.text)).host)));
     }
     if !table.tag.is_empty() {
         subject.tags.iter().for_each(|tag| probe(table.tag.get(tag)));
     }
     if !table.prefix.is_empty() {
-        prefix_scopes(seed, KeyParts::of(subject.text)).for_each(|scope| probe(table.prefix.get(&scope)));
+        prefix_scopes(seed, KeyParts::of(url_of(subject.text)))
+            .for_each(|scope| probe(table.prefix.get(&scope)));
     }
     newest
 }

@@ -21,6 +21,16 @@ pub enum Extract {
     Unsatisfiable,
 }
 
+/// The `Range` of a request, if it has one, leaves nothing out: the whole answers it, as it comes.
+pub fn asks_for_everything(request: &HeaderMap) -> bool {
+    let mut lines = request.get_all(RANGE).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => true,
+        (Some(line), None) => line.as_bytes().eq_ignore_ascii_case(b"bytes=0-"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// Judges the `Range` of a request against an object of `length` bytes.
 pub fn judge_range(request: &HeaderMap, status: StatusCode, stored: &HeaderMap, length: u64) -> Extract {
     if status != StatusCode::OK || !request.contains_key(RANGE) || !if_range_holds(request, stored) {
@@ -85,6 +95,25 @@ mod tests {
 
     fn check(range: &str, length: u64, expected: Extract) {
         assert_eq!(parse_range(range, length), expected, "{range:?} of {length}");
+    }
+
+    #[test]
+    fn only_a_range_without_an_end_from_the_first_byte_on_is_everything() {
+        for (lines, expected) in [
+            (&[][..], true),
+            (&["bytes=0-"][..], true),
+            (&["Bytes=0-"][..], true),
+            (&["bytes=0-0"][..], false),
+            (&["bytes=0-,5-6"][..], false),
+            (&["bytes=1-"][..], false),
+            (&["bytes=-1"][..], false),
+            (&["bytes=0-", "bytes=0-"][..], false),
+        ] {
+            let fields = lines.iter().map(|line| (RANGE, http::HeaderValue::from_static(line)));
+            let mut map = HeaderMap::new();
+            fields.for_each(|(name, value)| _ = map.append(name, value));
+            assert_eq!(asks_for_everything(&map), expected, "{lines:?}");
+        }
     }
 
     #[test]

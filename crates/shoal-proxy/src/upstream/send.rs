@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
+use shoal_cache::UntilClose;
 use shoal_model::site::Balance;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
@@ -132,6 +135,11 @@ impl Sending<'_> {
     ) -> Result<Response<UpstreamBody>, FailedTry> {
         let now_ms = lease.worker.clock.now_ms();
         let (mut head, incoming) = response.into_parts();
+        let is_framed =
+            head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
+        if !is_framed && !incoming.is_end_stream() {
+            head.extensions.insert(UntilClose);
+        }
         if let Err(failure) = prepare_response(&mut head, self.route.trailers) {
             lease.attempt.report(Outcome::GatewayError, now_ms);
             return Err(FailedTry::lost(failure, Progress::Answered));
