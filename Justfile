@@ -27,3 +27,7 @@ dev *arguments:
 # Side by side with nginx, haproxy and varnish; figure = CPU of the proxy per request.
 bench *scenarios:
     cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}
+
+# A container image, `shoal`: one static binary and nothing else.
+image arch=arch():
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p shoal --target {{arch}}-unknown-linux-gnu && podman build --file deploy/Dockerfile --tag shoal target/{{arch}}-unknown-linux-gnu/release
