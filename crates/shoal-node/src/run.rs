@@ -10,12 +10,11 @@ use shoal_configlog::ProposeError;
 use shoal_model::Revision;
 use shoal_model::state::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::build::{self, Built};
 use crate::node::Node;
 use crate::settings::RunSettings;
+use crate::vital::VitalTasks;
 use crate::{admin, boot, notify, ops, peer};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
@@ -42,40 +41,39 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
 
 async fn live(settings: RunSettings) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let starting = Box::pin(start(settings, &stop, &tasks));
+    let (tasks, mut lost) = VitalTasks::new();
+    let starting = Box::pin(start(settings, &tasks));
     let node = tokio::select! {
         started = starting => started?,
         () = signals.stop_asked() => return Ok(()),
     };
-    signals.stop_asked().await;
-    tracing::info!("stopping: draining first");
+    let lost = tokio::select! {
+        () = signals.stop_asked() => None,
+        what = lost.recv() => what,
+    };
+    tracing::info!(lost, "stopping: draining first");
     tokio::select! {
         () = drain(&node) => {}
         () = signals.force_asked() => tracing::warn!("stopping at once"),
     }
-    stop.cancel();
-    tasks.close();
-    _ = tokio::time::timeout(CLOSE_TIMEOUT, tasks.wait()).await;
+    tasks.end(CLOSE_TIMEOUT).await;
     node.log.shutdown().await;
     tracing::info!("stopped");
-    Ok(())
+    match lost {
+        None => Ok(()),
+        Some(what) => anyhow::bail!("{what} ended by itself; the log says why"),
+    }
 }
 
-async fn start(
-    settings: RunSettings,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<Arc<Node>> {
+async fn start(settings: RunSettings, tasks: &VitalTasks) -> anyhow::Result<Arc<Node>> {
     let mut boot = boot::boot(&settings).await?;
     let bootstrapping = boot.bootstrap.take();
     let has_just_joined = !boot.peers.is_empty();
-    let Built { node, raft, listeners, admin } = build::build(settings, boot, stop, tasks).await?;
+    let Built { node, raft, listeners, admin } = build::build(settings, boot, tasks).await?;
     let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
-    spawn(tasks, "peer server", peer::serve(peer_listener, stop.clone()));
-    spawn(tasks, "operator server", admin::serve(node.clone(), admin, stop.clone()));
-    spawn(tasks, "ops server", ops::serve(node.clone(), ops_socket, stop.clone()));
+    tasks.spawn("the peer server", peer::serve(peer_listener, tasks.stop_token()));
+    tasks.spawn("the operator server", admin::serve(node.clone(), admin, tasks.stop_token()));
+    tasks.spawn("the ops server", ops::serve(node.clone(), ops_socket, tasks.stop_token()));
     if bootstrapping.is_none() && node.settings.apply.is_some() {
         tracing::warn!(
             "--apply is only for a new cluster: this node keeps the site it has; use `shoal apply`"
@@ -136,22 +134,11 @@ async fn drain(node: &Arc<Node>) {
     notify::stopping();
     node.draining.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Draining);
+    node.proxy.retire();
     tokio::time::sleep(node.settings.drain_delay).await;
     node.proxy.drain(node.settings.drain_timeout).await;
     node.log.hand_over().await;
     node.gossip.leave().await;
-}
-
-fn spawn(
-    tasks: &TaskTracker,
-    what: &'static str,
-    future: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-) {
-    tasks.spawn(async move {
-        if let Err(error) = future.await {
-            tracing::error!(what, error = %format!("{error:#}"), "a server ended");
-        }
-    });
 }
 
 /// TERM or INT asks to stop; the second one asks to stop at once.

@@ -15,6 +15,8 @@ pub(crate) struct Connections {
     next: Cell<u64>,
     open: RefCell<FxHashMap<u64, Rc<Connection>>>,
     tunnels: Cell<usize>,
+    /// The node is on its way out.
+    retiring: Cell<bool>,
 }
 
 impl Connections {
@@ -23,6 +25,9 @@ impl Connections {
         let key = self.next.get();
         self.next.set(key + 1);
         self.open.borrow_mut().insert(key, connection.clone());
+        if self.retiring.get() {
+            connection.state.give(Order::Retire);
+        }
         Registered { worker: connection.worker.clone(), key }
     }
 
@@ -34,6 +39,12 @@ impl Connections {
 
     pub(crate) fn len(&self) -> usize {
         self.open.borrow().len() + self.tunnels.get()
+    }
+
+    /// From now on every answer is the last one of its connection, also on connections that are still to come.
+    pub(crate) fn retire_all(&self) {
+        self.retiring.set(true);
+        self.states().iter().for_each(|state| state.give(Order::Retire));
     }
 
     /// All shall end.
@@ -55,7 +66,7 @@ impl Connections {
     pub(crate) fn review(&self, now_ms: u64) {
         for connection in self.open.borrow().values() {
             connection.state.review(now_ms, &connection.settings.view.limits);
-            if connection.listener.shared.closing.is_cancelled() {
+            if connection.listener.shared.is_removed() {
                 connection.state.give(Order::Finish);
             }
         }

@@ -135,11 +135,20 @@ impl Proxy {
         open.iter().map(|listener| (listener.settings.load().view.name.clone(), listener.bound)).collect()
     }
 
-    /// Stops accepting, ends every connection politely, and stops the workers: at the latest after `within`. Answers how
-    /// many connections were cut off.
+    /// Goes on serving and accepting, but tells every downstream with the next answer (HTTP/2: at once) to go elsewhere.
+    pub fn retire(&self) {
+        for worker in &self.workers {
+            // A worker that is gone has no connections.
+            let _ = worker.commands.send(Command::Retire);
+        }
+    }
+
+    /// Stops accepting, lets every connection end with its next answer, and stops the workers: when nothing is open any
+    /// more, at the latest after `within`. Connections that nobody uses are closed then; answers how many others were cut
+    /// off.
     pub async fn drain(&self, within: Duration) -> usize {
         for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            listener.closing.cancel();
+            listener.drain();
         }
         let mut answers = Vec::new();
         for worker in &self.workers {

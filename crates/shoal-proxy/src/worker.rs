@@ -26,6 +26,8 @@ use crate::upstream::{Standings, Upstreams};
 
 /// Ticks between two looks at all connections and pools.
 const REVIEW_EVERY: u32 = 5;
+/// How long connections that nobody uses may take to close when a drain is over, ms.
+const FAREWELL_MS: u64 = 300;
 /// Fills that may wait for this worker.
 const MAX_WAITING_FILLS: usize = 1024;
 
@@ -33,7 +35,9 @@ const MAX_WAITING_FILLS: usize = 1024;
 pub(crate) enum Command {
     /// Accept on this socket.
     Open(Arc<Listener>, std::net::TcpListener),
-    /// End politely what is open, at most for so long; then answer with what is left.
+    /// Every answer is the last one of its connection.
+    Retire,
+    /// Let what is open end politely, at most for so long; then answer with what is left.
     Drain(Duration, oneshot::Sender<usize>),
 }
 
@@ -162,8 +166,9 @@ pub(crate) async fn run(
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Open(listener, socket)) => worker.open(listener, socket),
+                Some(Command::Retire) => worker.connections.retire_all(),
                 Some(Command::Drain(within, answer)) => {
-                    worker.connections.finish_all();
+                    worker.connections.retire_all();
                     let until_ms = worker.clock.tick() + within.as_millis() as u64;
                     draining = Some(Draining { until_ms, answer });
                 }
@@ -177,12 +182,13 @@ pub(crate) async fn run(
                     worker.review(now_ms);
                 }
                 if let Some(at) = &draining {
-                    // Connections that were still shaking hands when it began come later than the rest.
-                    worker.connections.finish_all();
+                    if now_ms >= at.until_ms {
+                        worker.connections.finish_all();
+                    }
                     let left = worker.connections.len();
                     // Other nodes, and other workers, may wait for what this one is fetching.
                     let is_idle = left == 0 && worker.cache.running_fills() == 0;
-                    if (is_idle || now_ms >= at.until_ms)
+                    if (is_idle || now_ms >= at.until_ms + FAREWELL_MS)
                         && let Some(at) = draining.take()
                     {
                         let _ = at.answer.send(left);

@@ -59,6 +59,57 @@ async fn a_truncated_answer_is_neither_whole_nor_kept() {
 }
 
 #[tokio::test]
+async fn what_nobody_can_tell_to_be_whole_is_passed_on_and_not_kept() {
+    let origin = Origin::start(|seen: Seen| {
+        and_close(&format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n\r\nanswer {}", seen.number))
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    for expected in ["answer 0", "answer 1"] {
+        let got = stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!((got.text().as_str(), got.complete), (expected, true));
+    }
+    assert_eq!(stage.cache.counters().objects, 0);
+}
+
+#[tokio::test]
+async fn what_a_caller_says_of_itself_poisons_no_object() {
+    let origin = Origin::start(|seen: Seen| cacheable(&seen.head)).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let forged = [
+        "Forwarded: host=evil;proto=evil",
+        "X-Forwarded-Host: evil",
+        "X-Forwarded-Proto: evil",
+        "X-Forwarded-Scheme: evil",
+        "X-Forwarded-Port: evil",
+        "X-Forwarded-Prefix: /evil",
+        "X-Forwarded-Server: evil",
+        "X-Forwarded-For: evil",
+        "X-Forwarded: evil",
+        "X-Real-IP: evil",
+        "X-Host: evil",
+        "X-Original-Host: evil",
+        "X-HTTP-Host-Override: evil",
+        "X-Original-URL: /evil",
+        "X-Rewrite-URL: /evil",
+        "X-HTTP-Method-Override: EVIL",
+        "X-HTTP-Method: EVIL",
+        "X-Method-Override: EVIL",
+        "Shoal-Url: http://evil/",
+    ];
+    for (n, field) in forged.iter().enumerate() {
+        let forged = stage.ask(&format!("GET /{n} HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n")).await;
+        assert_eq!(forged.status, 200, "{field}: {forged:?}");
+        let seen = forged.text().to_ascii_lowercase();
+        assert!(!seen.contains("evil"), "{field}: {seen}");
+        assert!(seen.contains("x-forwarded-host: a\r\n") || seen.ends_with("x-forwarded-host: a"), "{seen}");
+        let next = stage.ask(&format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert!(next.field("cache-status").unwrap().contains("; hit"), "{next:?}");
+        assert_eq!(next.body, forged.body);
+    }
+}
+
+#[tokio::test]
 async fn fetches_of_the_cache_count_as_traffic_of_the_upstream() {
     let origin = Origin::start(|_| cacheable("hello")).await;
     let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));

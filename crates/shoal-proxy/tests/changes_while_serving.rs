@@ -88,18 +88,60 @@ async fn draining_finishes_what_is_under_way() {
     let mut busy = stage.connect().await;
     busy.send(GET).await;
     reached.acquire().await.unwrap().forget();
-    let mut idle = stage.connect().await;
-    wait_until("both connections", || stage.proxy.open_connections() == 2).await;
-
     let proxy = stage.proxy.clone();
     let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15)).await });
-    assert!(idle.is_closed().await, "idle connections are closed at once");
     GO.add_permits(1);
     let answer = busy.answer().await;
     assert_eq!((answer.text().as_str(), answer.field("connection")), ("late", Some("close")));
     assert!(busy.is_closed().await);
     assert_eq!(drained.await.unwrap(), 0);
     assert!(tokio::net::TcpStream::connect(stage.address("web")).await.is_err(), "nobody listens any more");
+}
+
+/// Asks until an answer says that it is the last one, and sees the connection end.
+async fn ask_to_the_end(downstream: &mut support::Downstream<tokio::net::TcpStream>) {
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    loop {
+        downstream.send(GET).await;
+        let answer = downstream.answer().await;
+        assert_eq!(answer.status, 200);
+        if answer.field("connection") == Some("close") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "no answer was the last one");
+    }
+    assert!(downstream.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_node_that_goes_says_so_before_it_closes() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut used: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        let mut downstream = stage.connect().await;
+        downstream.send(GET).await;
+        assert_eq!(downstream.answer().await.field("connection"), None);
+        used.push(downstream);
+    }
+    let mut silent = stage.connect().await;
+    wait_until("all connections", || stage.proxy.open_connections() == 4).await;
+
+    stage.proxy.retire();
+    ask_to_the_end(&mut used[0]).await;
+    ask_to_the_end(&mut stage.connect().await).await;
+
+    let proxy = stage.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(3)).await });
+    let web = stage.address("web");
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while tokio::net::TcpStream::connect(web).await.is_ok() {
+        assert!(std::time::Instant::now() < deadline, "it still accepts");
+    }
+    ask_to_the_end(&mut used[1]).await;
+    ask_to_the_end(&mut silent).await;
+    assert!(used[2].is_closed().await, "who asks nothing is sent away in the end");
+    assert_eq!(drained.await.unwrap(), 0, "nobody was cut off");
 }
 
 #[tokio::test]

@@ -27,7 +27,9 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
             Err(error) => recover(&listener, &error).await,
         }
     }
-    listener.worker.connections.finish(&listener.shared);
+    if listener.shared.is_removed() {
+        listener.worker.connections.finish(&listener.shared);
+    }
     let waiting = std::future::poll_fn(|cx| {
         while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(cx) {
             take_on(&listener, stream, peer);

@@ -117,18 +117,20 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer:
             let version =
                 if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
             let certificate = tls.certificates.find(session.server_name());
-            serve_version(connection(Some(certificate)), stream, Bytes::new(), version).await;
+            let connection = connection(Some(certificate));
+            let _registered = worker.connections.register(&connection);
+            serve_version(connection, stream, Bytes::new(), version).await;
         }
     }
 }
 
 async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
+    let _registered = connection.worker.connections.register(&connection);
     let wait = connection.settings.view.limits.header_timeout;
-    let closing = connection.listener.shared.closing.clone();
     let read = tokio::select! {
         read = timeout(wait, preface::read(&mut stream)) => read,
         // Nothing was asked yet.
-        () = closing.cancelled() => return,
+        () = poll_fn(|cx| connection.state.poll_finishing(cx)) => return,
     };
     if let Ok(Ok((version, first))) = read
         && !first.is_empty()
@@ -141,7 +143,6 @@ async fn serve_version<T>(connection: Rc<Connection>, stream: T, first: Bytes, v
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let _registered = connection.worker.connections.register(&connection);
     let io = TokioIo::new(Watched::new(stream, first, connection.state.clone()));
     let ended = match version {
         Version::Http1 => serve_http1(&connection, io).await,
@@ -214,14 +215,17 @@ where
             if let Poll::Ready(ended) = codec.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            match state.order() {
-                Order::Finish if !finishing => {
-                    finishing = true;
-                    finish(codec.as_mut());
-                }
-                Order::GoOn | Order::Finish => return Poll::Pending,
+            let shall_finish = match state.order() {
+                Order::GoOn => false,
+                Order::Retire => state.may_say_goodbye(),
+                Order::Finish => true,
                 Order::Abort => return Poll::Ready(Ok(())),
+            };
+            if !shall_finish || finishing {
+                return Poll::Pending;
             }
+            finishing = true;
+            finish(codec.as_mut());
         }
     })
     .await

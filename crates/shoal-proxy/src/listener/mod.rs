@@ -10,6 +10,7 @@ mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -43,10 +44,25 @@ pub(crate) struct Listener {
     /// As bound.
     pub(crate) bound: SocketAddr,
     pub(crate) settings: ArcSwap<ListenerSettings>,
-    /// No more connections; those there are end politely.
+    /// No more connections.
     pub(crate) closing: CancellationToken,
+    /// It closes because the node goes: its connections may ask until the drain is over.
+    pub(crate) draining: AtomicBool,
     /// Connections of all workers.
     pub(crate) open: Gauge,
+}
+
+impl Listener {
+    /// Accepts no more, because the node goes.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.closing.cancel();
+    }
+
+    /// The site has it no more: its connections shall end.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.closing.is_cancelled() && !self.draining.load(Ordering::Relaxed)
+    }
 }
 
 /// What new connections of a listener are served by.
@@ -144,6 +160,7 @@ fn open_listener(
         bound,
         settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, None)?),
         closing: CancellationToken::new(),
+        draining: AtomicBool::new(false),
         open: Gauge::default(),
     };
     Ok((Arc::new(listener), sockets))

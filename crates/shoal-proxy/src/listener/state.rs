@@ -22,10 +22,12 @@ const BUSY: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Order {
     GoOn = 0,
+    /// The next answer is the last one, and says so; whoever asks nothing is left alone.
+    Retire = 1,
     /// Finish what is under way, take nothing new.
-    Finish = 1,
+    Finish = 2,
     /// Close at once.
-    Abort = 2,
+    Abort = 3,
 }
 
 /// One downstream connection.
@@ -152,9 +154,22 @@ impl ConnectionState {
     pub(crate) fn order(&self) -> Order {
         match self.order.load(Relaxed) {
             0 => Order::GoOn,
-            1 => Order::Finish,
+            1 => Order::Retire,
+            2 => Order::Finish,
             _ => Order::Abort,
         }
+    }
+
+    /// HTTP/2 can say at any time that no more shall come (GOAWAY). It is not said before the first answer, or a downstream
+    /// that connects anew would never get one.
+    pub(super) fn may_say_goodbye(&self) -> bool {
+        self.is_h2() && self.requests() > self.in_flight.load(Relaxed).into()
+    }
+
+    /// Ready when nothing more shall be taken. Wakes the one task that waits for orders.
+    pub(super) fn poll_finishing(&self, cx: &std::task::Context<'_>) -> std::task::Poll<()> {
+        self.waker.register(cx.waker());
+        if self.order() >= Order::Finish { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     }
 
     /// Gives an order; a milder one than it has already is ignored.
@@ -162,7 +177,15 @@ impl ConnectionState {
         if order > self.order() {
             self.order.store(order as u8, Relaxed);
             self.ordered_ms.store(self.clock.now_ms(), Relaxed);
-            self.waker.wake();
+            self.wake();
+        }
+    }
+
+    /// Wakes the connection's task, which registers only once.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake_by_ref();
+            self.waker.register(&waker);
         }
     }
 
@@ -187,7 +210,7 @@ impl ConnectionState {
             _ => {}
         }
         if for_ms(self.opened_ms) > ms(limits.max_connection_age) {
-            self.give(Order::Finish);
+            self.give(Order::Retire);
         }
     }
 
@@ -217,7 +240,7 @@ mod tests {
         check("half a head", &|state| state.received(b"GET", &mut scan()), 9, Order::GoOn);
         check("half a head", &|state| state.received(b"GET", &mut scan()), 11, Order::Abort);
         check("a request", &|state| state.request_began(), 1000, Order::GoOn);
-        check("a request", &|state| state.request_began(), 3700, Order::Finish);
+        check("a request", &|state| state.request_began(), 3700, Order::Retire);
         let served = |state: &ConnectionState| {
             state.request_began();
             state.request_ended();
