@@ -290,3 +290,109 @@ fn what_a_304_says_to_one_request_is_not_kept_for_others() {
         assert_eq!((hit.is_hit(), hit.text(), hit.field("x-user").as_str()), (true, "hello", ""));
     });
 }
+
+#[test]
+fn routes_to_different_places_share_no_object_but_every_purge() {
+    play(async || {
+        let mut town = Town::new(1);
+        town.origin.say(reply("max-age=60", "for everybody"));
+        assert_eq!(town.get(0, "/x").await.text(), "for everybody");
+        town.move_inside();
+        town.origin.say(reply("max-age=60", "for us"));
+        let inside = town.get(0, "/x").await;
+        assert_eq!((inside.text(), inside.is_hit()), ("for us", false));
+        for expected in ["for everybody", "for us"] {
+            town.move_inside();
+            let hit = town.get(0, "/x").await;
+            assert_eq!((hit.text(), hit.is_hit()), (expected, true), "they live side by side");
+        }
+
+        // What is uncacheable in one place is not so in the other.
+        town.origin.hold();
+        town.origin.say(reply("no-store", "mine"));
+        let crowd = futures_util::future::join(town.get(0, "/y"), town.get(0, "/y"));
+        let release = async {
+            town.settle(|town| town.origin.fetches() == 3).await;
+            town.origin.let_go(1);
+        };
+        futures_util::future::join(crowd, release).await;
+        assert!(town.get(0, "/y").await.is_direct);
+        town.origin.let_go(100);
+        town.move_inside();
+        town.origin.say(reply("max-age=60", "hello"));
+        assert_eq!(town.get(0, "/y").await.text(), "hello");
+
+        let cache = &town.nodes[0].cache;
+        cache.record_purge(5, &[cache.purge_scope_url("http://a.org/x").unwrap()], PurgeKind::Hard);
+        for body in ["new", "newer"] {
+            town.origin.say(reply("max-age=60", body));
+            assert_eq!(town.get(0, "/x").await.text(), body, "a URL means all its routes");
+            town.move_inside();
+        }
+        town.after_unsafe(0, Method::POST, "/x", StatusCode::OK).await;
+        for body in ["newest", "last"] {
+            town.origin.say(reply("max-age=60", body));
+            assert_eq!(town.get(0, "/x").await.text(), body);
+            town.move_inside();
+        }
+        let cache = &town.nodes[0].cache;
+        cache.record_purge(6, &[cache.purge_scope_prefix("a.org/x").unwrap()], PurgeKind::Hard);
+        town.origin.say(reply("max-age=60", "after all"));
+        assert_eq!(town.get(0, "/x").await.text(), "after all");
+    });
+}
+
+#[test]
+fn what_ends_with_its_connection_is_passed_on_and_never_stored() {
+    play(async || {
+        let town = Town::new(1);
+        for body in ["perhaps all of it", "perhaps not"] {
+            town.origin.say(reply("max-age=60", body).until_close());
+            let got = town.get(0, "/x").await;
+            assert_eq!((got.text(), got.is_hit()), (body, false));
+        }
+        assert_eq!(town.sum(|figures| figures.objects), 0);
+    });
+}
+
+#[test]
+fn a_range_that_leaves_nothing_out_fills() {
+    play(async || {
+        let town = Town::new(1);
+        let everything = [("range", "bytes=0-")];
+        town.origin.say(reply("max-age=60", "hello").with("content-length", "5"));
+        let first = town.get_with(0, "/x", &everything).await;
+        assert_eq!((first.status, first.text()), (StatusCode::PARTIAL_CONTENT, "hello"));
+        assert_eq!(first.field("content-range"), "bytes 0-4/5");
+        assert!(!town.origin.requests.borrow()[0].headers.contains_key("range"));
+        let part = town.get_with(0, "/x", &[("range", "bytes=1-2")]).await;
+        assert_eq!((part.text(), part.is_hit()), ("el", true));
+
+        assert!(town.get_with(0, "/y", &[("range", "bytes=1-2")]).await.is_direct);
+        town.origin.say(reply("no-store", "mine").with("content-length", "4"));
+        let own = town.get_with(0, "/z", &everything).await;
+        assert_eq!(own.text(), "mine");
+        town.origin.say(reply("no-store", "").status(404));
+        assert_eq!(town.get_with(0, "/none", &everything).await.status, StatusCode::NOT_FOUND);
+    });
+}
+
+#[test]
+fn an_unsafe_request_spoils_the_fill_that_somebody_insisted_on() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=60", "old"));
+        town.get(0, "/x").await;
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "old"));
+        let before = town.get_with(0, "/x", &[("cache-control", "no-cache")]);
+        let overtaken = async {
+            town.settle(|town| town.origin.fetches() == 2).await;
+            town.after_unsafe(0, Method::PUT, "/x", StatusCode::NO_CONTENT).await;
+            town.origin.let_go(2);
+        };
+        assert_eq!(futures_util::future::join(before, overtaken).await.0.text(), "old");
+        town.origin.say(reply("max-age=60", "new"));
+        assert_eq!(town.get(0, "/x").await.text(), "new");
+    });
+}

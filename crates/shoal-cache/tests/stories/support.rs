@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use shoal_cache::{
     Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FillJob, LinkFuture, Lookup,
-    PeerIo, PeerLink, WorkerCache,
+    PeerIo, PeerLink, UntilClose, WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
@@ -29,10 +29,13 @@ use tokio::task::AbortHandle;
 const SITE: &str = r#"
 listeners:
   web: { address: ":8001", protocol: http }
+  inside: { address: ":8002", protocol: http }
 routes:
-  shop: { upstream: u, cache: { max_object_size: 1MiB } }
+  shop: { listeners: [web], upstream: u, cache: { max_object_size: 1MiB } }
+  office: { listeners: [inside], upstream: v, cache: { max_object_size: 8MiB } }
 upstreams:
   u: { endpoints: ["127.0.0.1:9"] }
+  v: { endpoints: ["127.0.0.1:10"] }
 "#;
 
 /// The nodes, and the wires between them.
@@ -42,6 +45,7 @@ pub struct Town {
     pub wires: Arc<Wires>,
     cluster: Arc<ArcSwap<ClusterView>>,
     route: Arc<RouteView>,
+    office: Arc<RouteView>,
 }
 
 pub struct Node {
@@ -59,6 +63,8 @@ pub struct Wires {
     silent: Mutex<HashMap<NodeId, Vec<tokio::io::DuplexStream>>>,
     /// Connections that each node serves.
     served: Mutex<HashMap<NodeId, Vec<AbortHandle>>>,
+    /// What the next connection waits for.
+    held: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl Wires {
@@ -75,6 +81,10 @@ impl PeerLink for Link {
     fn connect(&self, node: NodeId) -> LinkFuture<Box<dyn PeerIo>> {
         let (wires, caller) = (self.0.clone(), self.1);
         Box::pin(async move {
+            let held = wires.held.lock().unwrap().take();
+            if let Some(gate) = held {
+                gate.acquire().await.map_err(std::io::Error::other)?.forget();
+            }
             let cache = wires.reach(node)?;
             let (near, far) = tokio::io::duplex(16 * 1024);
             if let Some(held) = wires.silent.lock().unwrap().get_mut(&node) {
@@ -117,6 +127,8 @@ pub struct Reply {
     pub breaks: bool,
     /// Every piece but the first waits for [`Origin::let_go`].
     pub drips: bool,
+    /// It ends where its connection does.
+    pub until_close: bool,
     /// Instead of an answer.
     pub failure: Option<Failure>,
 }
@@ -128,6 +140,7 @@ pub fn reply(cache_control: &str, body: &'static str) -> Reply {
         body: vec![body],
         breaks: false,
         drips: false,
+        until_close: false,
         failure: None,
     }
 }
@@ -151,6 +164,11 @@ impl Reply {
     pub fn dripping(mut self, body: Vec<&'static str>) -> Self {
         self.body = body;
         self.drips = true;
+        self
+    }
+
+    pub fn until_close(mut self) -> Self {
+        self.until_close = true;
         self
     }
 
@@ -217,6 +235,9 @@ impl Fetch for Fetcher {
                 }
             }));
             let mut response = Response::builder().status(reply.status);
+            if reply.until_close {
+                response = response.extension(UntilClose);
+            }
             for (name, value) in reply.fields {
                 response = response.header(name, value);
             }
@@ -262,6 +283,7 @@ impl Town {
         let site = read_site("site.yaml", SITE).unwrap();
         let config = Arc::new(ArcSwap::from_pointee(ConfigView::compile(Revision(1), &site).unwrap()));
         let route = config.load().routes.by_name("shop").unwrap().clone();
+        let office = config.load().routes.by_name("office").unwrap().clone();
         let wires = Arc::new(Wires::default());
         let origin = Rc::new(Origin {
             requests: RefCell::default(),
@@ -295,7 +317,24 @@ impl Town {
                 Node { id: *id, cache, worker }
             })
             .collect();
-        Self { nodes, origin, wires, cluster, route }
+        Self { nodes, origin, wires, cluster, route, office }
+    }
+
+    /// From now on, requests come in on the other listener.
+    pub fn move_inside(&mut self) {
+        std::mem::swap(&mut self.route, &mut self.office);
+    }
+
+    /// The next connection between nodes waits for what is answered.
+    pub fn hold_connection(&self) -> Arc<Semaphore> {
+        let gate = Arc::new(Semaphore::new(0));
+        *self.wires.held.lock().unwrap() = Some(gate.clone());
+        gate
+    }
+
+    /// The node can be reached again, and has all that it had.
+    pub fn bring_back(&self, node: NodeId) {
+        self.wires.down.lock().unwrap().remove(&node);
     }
 
     /// The node is gone; everybody else knows at once if `seen`.

@@ -1,6 +1,6 @@
 //! What nodes do for each other.
 
-use crate::support::{Reply, Town, play, reply};
+use crate::support::{Reply, Town, collect, play, reply};
 use futures_util::future::{join, join_all};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
@@ -311,6 +311,83 @@ fn an_owner_that_has_forgotten_takes_nothing_older_from_one_that_has_not() {
         assert_eq!(town.get(second, "/x").await.text(), "old", "the primary has not heard");
         town.forget(primary, "/x").await;
         town.origin.say_always(reply("max-age=60", "new"));
+        assert_eq!(town.get(second, "/x").await.text(), "new");
+    });
+}
+
+#[test]
+fn a_reader_that_does_not_read_does_not_slow_the_others() {
+    play(async || {
+        let mut town = Town::new(3);
+        town.move_inside();
+        let [_, _, stranger] = town.roles("/big");
+        let piece: &'static str = "x".repeat(256 * 1024).leak();
+        town.origin.hold();
+        town.origin.say(Reply { body: vec![piece; 12], ..reply("max-age=60", "") });
+        let (idle, eager) = (
+            town.answer(stranger, Method::GET, "/big", &[]),
+            town.answer(stranger, Method::GET, "/big", &[]),
+        );
+        let release = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            town.origin.let_go(1);
+        };
+        let (idle, eager, ()) = futures_util::future::join3(idle, eager, release).await;
+        let (Answer::Response(idle), Answer::Response(eager)) = (idle, eager) else { panic!() };
+        for response in [eager, idle] {
+            let reading = tokio::time::timeout(std::time::Duration::from_secs(20), collect(response));
+            let got = reading.await.expect("nobody waits for somebody else's reader");
+            assert_eq!(got.text().len(), 12 * piece.len());
+        }
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn an_older_copy_never_overtakes_a_newer_one_of_the_same_second() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, _] = town.roles("/x");
+        let version = |body| {
+            reply("max-age=60", body).with("date", &httpdate::fmt_http_date(std::time::SystemTime::now()))
+        };
+        town.origin.hold();
+        let (old, new) = (version("old"), version("new"));
+        let new = Reply { fields: old.fields.clone(), ..new };
+        town.origin.say(old);
+        let first = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            let gate = town.hold_connection();
+            town.origin.let_go(1);
+            gate
+        };
+        let (got, gate) = join(town.get(primary, "/x"), first).await;
+        assert_eq!(got.text(), "old");
+        town.origin.say(new);
+        town.origin.let_go(1);
+        let got = town.get_with(primary, "/x", &[("cache-control", "no-cache")]).await;
+        assert_eq!(got.text(), "new");
+        gate.add_permits(1);
+        town.settle(|town| town.sum(|figures| figures.replicas_sent) == 2).await;
+        let hit = town.get(second, "/x").await;
+        assert_eq!((hit.is_hit(), hit.text()), (true, "new"));
+    });
+}
+
+#[test]
+fn a_node_that_was_out_of_reach_hears_later_of_what_changed() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, second, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "old"));
+        town.get(primary, "/x").await;
+        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        town.kill(town.nodes[second].id, false);
+        town.after_unsafe(stranger, Method::POST, "/x", StatusCode::OK).await;
+        assert!(town.get(second, "/x").await.is_hit(), "it has not heard yet");
+        town.bring_back(town.nodes[second].id);
+        town.settle(|town| town.nodes[second].cache.counters().objects == 0).await;
+        town.origin.say(reply("max-age=60", "new"));
         assert_eq!(town.get(second, "/x").await.text(), "new");
     });
 }
