@@ -92,7 +92,10 @@ impl Failure {
             lines.push(format!("… and {} more", count - MAX_PROBLEMS));
         }
         let why = format!("the site has {count} problem{}", if count == 1 { "" } else { "s" });
-        Self { problems: lines, ..Self::local(what, why) }.try_command("shoal config schema")
+        // A file that cannot even be read is not mended by a look at the schema.
+        let is_read = problems.0.iter().any(|problem| problem.place.is_some() || !problem.path.is_empty());
+        let hint = if is_read { "shoal config schema" } else { "shoal validate --help" };
+        Self { problems: lines, ..Self::local(what, why) }.try_command(hint)
     }
 
     /// What goes to stderr in text: the problems, then `error: <what>: <why>; try: <command>`.
@@ -151,6 +154,8 @@ mod tests {
             "error: status: no node answers;at \u{fffd}[31m10.0.0.1; try: shoal --socket DIR/admin.sock status\n"
         );
         assert!(failure.to_json().starts_with("{\"code\":2,"), "{}", failure.to_json());
+        let unread = Problems(vec![Problem::at("", "site.yaml cannot be read")]);
+        assert!(Failure::site("plan", &unread).to_text().ends_with("; try: shoal validate --help\n"));
         assert!(Failure::local("x", "y".repeat(10_000)).to_text().len() < 2_100);
     }
 

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use shoal_ctl::output::Format;
 use shoal_ctl::{NodeArgs, Verb};
 
 use crate::dev::DevArgs;
@@ -49,6 +50,10 @@ Example:
         shell: Shell,
     },
     /// Print the version
-    #[command(after_help = "Example:\n  shoal version")]
-    Version,
+    #[command(after_help = "Example:\n  shoal version\n  shoal version -o json")]
+    Version {
+        /// How the answer is printed: table, json or yaml [default: table]
+        #[arg(short = 'o', long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
+        output: Option<Format>,
+    },
 }

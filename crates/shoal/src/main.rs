@@ -6,11 +6,12 @@ mod escape;
 mod run;
 mod usage;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use shoal_ctl::output::{Format, write_stdout};
+use shoal_ctl::output::{self, Format, write_stdout};
 use shoal_ctl::{Exit, Failure, NodeArgs, Verb};
 use tracing_subscriber::EnvFilter;
 
@@ -32,9 +33,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
-        Command::Version => {
-            write_stdout(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Done)
-        }
+        Command::Version { .. } => print_version(format),
         Command::Completion { shell } => complete(shell),
         Command::Operator(verb) => operate(verb, cli.node),
     };
@@ -53,9 +52,16 @@ fn start_logging(command: &Command) {
 fn format_of(cli: &Cli) -> Format {
     let format = match &cli.command {
         Command::Operator(verb) => verb.format().or(cli.node.output),
-        Command::Run(_) | Command::Dev(_) | Command::Version | Command::Completion { .. } => None,
+        Command::Version { output } => output.or(cli.node.output),
+        Command::Run(_) | Command::Dev(_) | Command::Completion { .. } => None,
     };
     format.unwrap_or(Format::Table)
+}
+
+fn print_version(format: Format) -> Result<Exit, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    let answer = BTreeMap::from([("version", version)]);
+    output::print(format, &answer, |_| format!("shoal {version}\n")).map(|()| Exit::Done)
 }
 
 fn operate(verb: Verb, node: NodeArgs) -> Result<Exit, Failure> {

@@ -50,6 +50,7 @@ fn shoal() -> Command {
         "SHOAL_CACERT",
         "SHOAL_CERT",
         "SHOAL_KEY",
+        "SHOAL_SERVER_NAME",
         "SHOAL_TOKEN",
     ] {
         command.env_remove(name);
@@ -107,6 +108,11 @@ fn verbs_that_need_no_node_work_alone() {
     assert_eq!(text(&run(&["version"]).stdout), version);
     assert_eq!(text(&run(&["--version"]).stdout), version);
 
+    for arguments in [["version", "-o", "json"], ["-o", "json", "version"]] {
+        let answer: serde_json::Value = serde_json::from_slice(&run(&arguments).stdout).unwrap();
+        assert_eq!(answer, serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }));
+    }
+
     let schema: serde_json::Value = serde_json::from_slice(&run(&["config", "schema"]).stdout).unwrap();
     assert!(schema["$defs"]["Route"]["properties"]["path_prefix"].is_object(), "{schema}");
 
@@ -128,6 +134,11 @@ fn wrong_usage_ends_with_1() {
     check_error(&["get", "backends"], 1, "\"backends\" is no kind of object");
     check_error(&["--addr", "127.0.0.1:1", "status"], 1, "an address needs an operator's identity");
     check_error(&["status", "--addr", "127.0.0.1:1", "--cert", "x.pem"], 1, "belong together");
+    check_error(&["apply", "-f", "x", "--timeout", "5"], 1, "; try: shoal apply --help");
+    check_error(&["status", "--addr", ""], 1, "--addr names no address");
+    let output = run(&["status", "--bogus", "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((&error["code"], &error["try"]), (&1.into(), &"shoal status --help".into()));
     let bare = run(&[]);
     assert_eq!(bare.status.code(), Some(1));
     assert!(text(&bare.stderr).contains("Usage: shoal"), "{}", text(&bare.stderr));
@@ -161,6 +172,13 @@ fn a_bad_site_is_refused_with_its_place() {
     let valid = run(&["validate", "-f", path]);
     assert_eq!(valid.status.code(), Some(0), "{}", text(&valid.stderr));
     assert!(text(&valid.stdout).contains("is valid: listeners 1, certificates 0, routes 1, upstreams 1"));
+
+    let valid = run(&["validate", "-f", path, "-o", "json"]);
+    let valid: serde_json::Value = serde_json::from_slice(&valid.stdout).unwrap();
+    let expected = serde_json::json!({
+        "file": path, "listeners": 1, "certificates": 0, "routes": 1, "upstreams": 1,
+    });
+    assert_eq!(valid, expected);
 
     // The socket is never asked: nothing listens there, and the exit would be 2.
     for verb in ["validate", "plan", "apply"] {

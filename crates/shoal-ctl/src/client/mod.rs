@@ -175,9 +175,8 @@ impl Client {
             };
             let _ = write!(unreachable, "{}{target}: {why}", if unreachable.is_empty() { "" } else { ", " });
         }
-        let why = format!("no node answers ({unreachable})");
-        Err(Failure::new(Exit::Remote, verb, why)
-            .try_command(format!("shoal --socket DIR/admin.sock {verb}")))
+        let hint = way_in(verb, self.targets.first(), &unreachable);
+        Err(Failure::new(Exit::Remote, verb, format!("no node answers ({unreachable})")).try_command(hint))
     }
 
     async fn connect(&self, target: &Target) -> Result<AdminServiceClient<Channel>, Unconnected> {
@@ -239,15 +238,44 @@ fn refusal(verb: &str, status: &Status) -> Failure {
     let sent = status.metadata().get(EXIT_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
     let exit = sent.and_then(Exit::from_code).filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Remote);
     let why = match (status.code(), status.message()) {
-        (Code::Unimplemented, _) => "this node does not know the verb; it runs another version".to_owned(),
+        (Code::Unimplemented, _) => {
+            "this node does not know the verb: it runs another version, or this is not its --admin-addr"
+                .to_owned()
+        }
         (code, "") => code.description().to_ascii_lowercase(),
         (_, message) => message.to_owned(),
     };
     let failure = Failure::new(exit, verb, why);
     match exit {
-        Exit::Conflict => failure.try_command("shoal history, then plan again"),
+        Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
+        Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
+        Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
         Exit::Local => failure.try_command(format!("shoal {verb} --help")),
         _ => failure.try_command("shoal status"),
+    }
+}
+
+/// The verb that lists what was asked for and is not there.
+fn overview(verb: &str) -> &'static str {
+    match verb {
+        "get" | "rollback" => "shoal history",
+        "health" => "shoal health",
+        _ => "shoal status",
+    }
+}
+
+/// What to do when nobody could be reached, by what the system said.
+fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
+    match first {
+        _ if why.contains("Permission denied") => {
+            format!("sudo shoal {verb}, or as the user who runs the node")
+        }
+        Some(Target::Address(_)) => {
+            format!("shoal --addr HOST:7401 {verb}, with the --admin-addr of a node that runs")
+        }
+        Some(Target::Socket(_)) | None => {
+            format!("shoal --socket DIR/admin.sock {verb}, with the --data-dir of a node that runs")
+        }
     }
 }
 
@@ -284,6 +312,28 @@ mod tests {
         check(Code::Internal, None, Exit::Remote);
         check(Code::Internal, Some("0"), Exit::Remote);
         check(Code::Internal, Some("99"), Exit::Remote);
+    }
+
+    #[test]
+    fn a_failure_says_what_to_do_next() {
+        let check = |code, exit: Exit, verb, expected: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(EXIT_METADATA, (exit as u8).to_string().parse().unwrap());
+            let failure = refusal(verb, &Status::with_metadata(code, "because", metadata));
+            assert_eq!(failure.hint.as_deref(), Some(expected), "{verb}");
+        };
+        check(Code::NotFound, Exit::Local, "get", "shoal history");
+        check(Code::NotFound, Exit::Local, "health", "shoal health");
+        check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
+        check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
+        let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
+        for (target, why, expected) in [
+            (&socket, "/x: Permission denied (os error 13)", "sudo shoal status, "),
+            (&address, "a:1: invalid socket address", "shoal --addr HOST:7401 status, "),
+            (&socket, "/x: Connection refused (os error 111)", "shoal --socket DIR/admin.sock status, "),
+        ] {
+            assert!(way_in("status", Some(target), why).starts_with(expected), "{why}");
+        }
     }
 
     #[tokio::test]

@@ -92,6 +92,10 @@ impl NodeArgs {
         } else {
             self.addr.iter().filter(|address| !address.is_empty()).cloned().map(Target::Address).collect()
         };
+        if targets.is_empty() {
+            return Err(Failure::local("connect", "--addr names no address")
+                .try_command("shoal --addr HOST:7401 --identity FILE status"));
+        }
         let deadline = self.timeout.unwrap_or(DEFAULT_TIMEOUT).0.max(Duration::from_millis(1));
         Ok(Client::new(targets, self.identity_files()?, self.server_name.clone(), deadline))
     }
@@ -149,6 +153,12 @@ mod tests {
         check(&[], &[], &[("SHOAL_ADDR", "a:1, b:2")], &["a:1", "b:2"]);
         check(&[], &[], &[("SHOAL_ADDR", "a:1"), ("SHOAL_SOCKET", "s")], &["s"]);
         check(&[], &[], &[("SHOAL_ADDR", "")], &[DEFAULT_SOCKET]);
+    }
+
+    #[test]
+    fn an_empty_address_is_refused() {
+        let empty = NodeArgs { addr: vec![String::new()], ..NodeArgs::default() };
+        assert!(empty.client().unwrap_err().why.contains("names no address"));
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub fn purged(response: &PurgeResponse) -> String {
     if response.acks.is_empty() {
         return format!("purge {} is in the log after {} ms\n", response.seq, response.elapsed_ms);
     }
-    format!("purge {}: {}", response.seq, acknowledged("done", &response.acks, response.elapsed_ms))
+    let by = acknowledged("acknowledged by", &response.acks, &response.absent, response.elapsed_ms);
+    format!("purge {}: {by}", response.seq)
 }
 
 /// The key of a URL and a row per node that owns or holds its object.
@@ -123,12 +124,15 @@ mod tests {
             detail: detail.into(),
             ..NodeAck::default()
         };
-        let mut response = PurgeResponse { seq: 42, acks: vec![], elapsed_ms: 12 };
+        let mut response = PurgeResponse { seq: 42, elapsed_ms: 12, ..PurgeResponse::default() };
         assert_eq!(purged(&response), "purge 42 is in the log after 12 ms\n");
         response.acks.push(ack("node1", AckState::Applied, ""));
-        assert_eq!(purged(&response), "purge 42: done on 1/1 nodes in 12 ms\n");
+        assert_eq!(purged(&response), "purge 42: acknowledged by 1/1 nodes in 12 ms\n");
         response.acks.push(ack("node2", AckState::Silent, "no answer"));
-        assert_eq!(purged(&response), "purge 42: done on 1/2 nodes in 12 ms\n  node2 silent: no answer\n");
+        assert_eq!(
+            purged(&response),
+            "purge 42: acknowledged by 1/2 nodes in 12 ms\n  node2 silent: no answer\n"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use shoal_proto::admin::{
-    AckState, ApplyResponse, Change, ChangeAction, FieldChange, HistoryResponse, NodeAck, PlanResponse,
+    AbsentNode, AckState, ApplyResponse, Change, ChangeAction, FieldChange, HistoryResponse, NodeAck,
+    PlanResponse,
 };
 
 use super::table::Columns;
@@ -13,13 +14,24 @@ use crate::output::Style;
 
 /// Longest value in a diff, in bytes; certificates are long and say little.
 const MAX_VALUE_BYTES: usize = 200;
+/// Most nodes that are named as away.
+const MAX_ABSENT: usize = 5;
 
 /// The difference by object and field; `+` is new, `-` goes, `~` differs.
 pub fn plan(response: &PlanResponse, style: Style) -> String {
-    if response.changes.is_empty() {
-        return format!("no changes to revision {}\n", response.base_revision);
+    let mut text = String::new();
+    if !response.quorum {
+        let base = response.base_revision;
+        let _ = writeln!(
+            text,
+            "warning: no quorum: compared with revision {base}, the newest this node has; it is possibly old"
+        );
     }
-    let mut text = format!("changes to revision {}:\n", response.base_revision);
+    if response.changes.is_empty() {
+        let _ = writeln!(text, "no changes to revision {}", response.base_revision);
+        return text;
+    }
+    let _ = writeln!(text, "changes to revision {}:", response.base_revision);
     for change in &response.changes {
         let sign = sign_of(change.action());
         let line = format!("{sign} {} {}", one_line(&change.kind), one_line(&change.name));
@@ -39,13 +51,19 @@ pub fn applied(response: &ApplyResponse) -> String {
         return format!("revision {revision}: no changes\n");
     }
     let what = if response.unchanged { "no changes".to_owned() } else { counts(&response.changes) };
-    format!("revision {revision}: {what}\n{}", acknowledged("applied", &response.acks, response.elapsed_ms))
+    let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
+    format!("revision {revision}: {what}\n{where_to}")
 }
 
-/// `applied on 3/3 nodes in 84 ms`, and a line for each node that is not among them.
-pub(super) fn acknowledged(done: &str, acks: &[NodeAck], elapsed_ms: u32) -> String {
+/// `applied on 3/3 nodes in 84 ms`, who is away, and a line for each live node that is not among them.
+pub(super) fn acknowledged(done: &str, acks: &[NodeAck], absent: &[AbsentNode], elapsed_ms: u32) -> String {
     let (done_by, missing): (Vec<_>, Vec<_>) = acks.iter().partition(|ack| ack.state() == AckState::Applied);
-    let mut text = format!("{done} on {}/{} nodes in {elapsed_ms} ms\n", done_by.len(), acks.len());
+    let live = if absent.is_empty() { "" } else { "live " };
+    let mut text = format!("{done} {}/{} {live}nodes in {elapsed_ms} ms", done_by.len(), acks.len());
+    if !absent.is_empty() {
+        let _ = write!(text, " ({})", absences(absent));
+    }
+    text.push('\n');
     for ack in missing {
         let state = match ack.state() {
             AckState::Refused => "refused",
@@ -54,6 +72,28 @@ pub(super) fn acknowledged(done: &str, acks: &[NodeAck], elapsed_ms: u32) -> Str
         let _ = writeln!(text, "  {} {state}: {}", one_line(&ack.node), one_line(&ack.detail));
     }
     text
+}
+
+/// `node3 is dead and will catch up`.
+fn absences(absent: &[AbsentNode]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for node in absent.iter().take(MAX_ABSENT) {
+        let state = match node.state.as_str() {
+            "left" => "has left",
+            "dead" => "is dead",
+            _ => "is not heard",
+        };
+        parts.push(format!("{} {state}", one_line(&node.node)));
+    }
+    if absent.len() > MAX_ABSENT {
+        parts.push(format!("{} more are not there", absent.len() - MAX_ABSENT));
+    }
+    let what = parts.join(", ");
+    if absent.len() == 1 {
+        format!("{what} and will catch up")
+    } else {
+        format!("{what}; they will catch up")
+    }
 }
 
 /// Revisions, newest first.
@@ -172,12 +212,18 @@ mod tests {
 
     #[test]
     fn a_plan_is_a_diff() {
-        let response = PlanResponse { base_revision: 7, changes: changes() };
+        let response = PlanResponse { base_revision: 7, changes: changes(), quorum: true };
         check_golden("plan", &plan(&response, Style { colour: false, now: 0 }));
         let coloured = plan(&response, Style { colour: true, now: 0 });
         assert!(coloured.contains("\u{1b}[32m+ route blog\u{1b}[0m\n"), "{coloured}");
-        let same = PlanResponse { base_revision: 7, changes: vec![] };
+        let same = PlanResponse { base_revision: 7, changes: vec![], quorum: true };
         assert_eq!(plan(&same, Style { colour: true, now: 0 }), "no changes to revision 7\n");
+        let alone = plan(&PlanResponse { quorum: false, ..same }, Style { colour: true, now: 0 });
+        assert_eq!(
+            alone,
+            "warning: no quorum: compared with revision 7, the newest this node has; it is possibly old\n\
+             no changes to revision 7\n"
+        );
     }
 
     #[test]
@@ -188,6 +234,7 @@ mod tests {
             acks: vec![ack("node1", AckState::Applied, ""), ack("node2", AckState::Applied, "")],
             elapsed_ms: 84,
             changes: changes(),
+            absent: vec![],
         };
         let expected =
             "revision 8: 4 changes: 1 added, 2 changed, 1 removed\napplied on 2/2 nodes in 84 ms\n";
@@ -197,6 +244,29 @@ mod tests {
         check_golden("applied_in_part", &applied(&response));
         let same = ApplyResponse { revision: 8, unchanged: true, ..ApplyResponse::default() };
         assert_eq!(applied(&same), "revision 8: no changes\n");
+    }
+
+    #[test]
+    fn nodes_that_are_away_are_named() {
+        let check = |absent: &[(&str, &str)], expected: &str| {
+            let absent: Vec<AbsentNode> = absent
+                .iter()
+                .map(|(node, state)| AbsentNode { node_id: 9, node: (*node).into(), state: (*state).into() })
+                .collect();
+            let acks = [ack("node1", AckState::Applied, ""), ack("node2", AckState::Applied, "")];
+            assert_eq!(acknowledged("applied on", &acks, &absent, 84), expected);
+        };
+        check(&[], "applied on 2/2 nodes in 84 ms\n");
+        check(&[("node3", "dead")], "applied on 2/2 live nodes in 84 ms (node3 is dead and will catch up)\n");
+        check(
+            &[("node3", "dead"), ("node4", "left"), ("node5", "unknown")],
+            "applied on 2/2 live nodes in 84 ms (node3 is dead, node4 has left, node5 is not heard; they will catch up)\n",
+        );
+        check(
+            &[("a", "dead"), ("b", "dead"), ("c", "dead"), ("d", "dead"), ("e", "dead"), ("f", "dead")],
+            "applied on 2/2 live nodes in 84 ms (a is dead, b is dead, c is dead, d is dead, e is dead, \
+             1 more are not there; they will catch up)\n",
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn status(response: &StatusResponse, style: Style) -> String {
     let leader = match (leader, response.leader_id) {
         (Some(node), _) => one_line(&node.node),
         (None, 0) => "none".to_owned(),
-        (None, id) => format!("n{id}"),
+        (None, id) => format!("the node with id n{id}"),
     };
     let quorum = if response.quorum { "yes" } else { "NO" };
     let mut text = format!(
@@ -148,6 +148,10 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         let name = one_line(&node.node);
         if node.state != "alive" && node.state != "left" {
             let _ = writeln!(text, "warning: {name} is {}", one_line(&node.state));
+        }
+        if !node.log_broken.is_empty() {
+            let why = one_line(&node.log_broken);
+            let _ = writeln!(text, "warning: {name} serves, but its log cannot be used: {why}");
         }
         if !node.refused.is_empty() {
             let _ =

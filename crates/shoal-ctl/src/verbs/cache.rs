@@ -59,8 +59,9 @@ Example:
   shoal cache purge --host shop.example.com --soft
   shoal cache purge --tag product-17 --tag product-18
 
-Every flag may be given more than once. Once this verb ends with 0, no node serves what was purged.
-Exit codes: 0 acknowledged by every live node, 5 not by all (which, is printed), 6 no quorum."
+Every flag may be given more than once. There are no patterns, and a scope that could match nothing is refused.
+Once this verb ends with 0, no node serves what was purged.
+Exit codes: 0 acknowledged by every live node, 1 a malformed scope, 5 not by all (which, is printed), 6 no quorum."
 )]
 struct PurgeArgs {
     /// One URL, every variant of it

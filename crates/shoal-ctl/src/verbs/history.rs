@@ -16,7 +16,7 @@ Example:
   shoal history --limit 100 -o json")]
 pub struct HistoryArgs {
     /// Most revisions that are listed
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
     pub(super) node: NodeArgs,

@@ -88,7 +88,8 @@ impl Verb {
             Self::Health(args) => &args.node,
             Self::Cache(verb) => verb.node_args(),
             Self::Token(verb) => verb.node_args(),
-            Self::Validate(_) | Self::Config(_) => return None,
+            Self::Validate(args) => return args.output,
+            Self::Config(_) => return None,
         };
         node.output
     }
@@ -98,7 +99,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
     match verb {
         Verb::Apply(args) => args.run(root).await,
         Verb::Plan(args) => args.run(root).await,
-        Verb::Validate(args) => args.run(),
+        Verb::Validate(args) => args.run(&root),
         Verb::Get(args) => args.run(root).await,
         Verb::History(args) => args.run(root).await,
         Verb::Rollback(args) => args.run(root).await,

@@ -18,6 +18,7 @@ Example:
   shoal plan -f site.yaml
   shoal plan -f site.yaml --prune -o json
 
+Works without a quorum: then the file is compared with what the node that is asked has, and a warning says so.
 Exit codes: 0 no difference, 3 differences, 1 bad site, 2 node failed.")]
 pub struct PlanArgs {
     /// Site file (YAML or JSON), directory of site files, or - for stdin
