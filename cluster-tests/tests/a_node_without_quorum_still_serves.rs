@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, send, wait_until};
 use http::Request;
 use serde_json::json;
@@ -84,5 +84,10 @@ async fn serves_alone(
         "the refusal does not say why: {}",
         refused.text()
     );
+    let file = cluster.file("changed.json", changed.text())?;
+    let file = file.to_str().context("a path of the story")?;
+    let planned = node.shoal(&["plan", "-f", file]).await?.expect(3)?;
+    ensure!(planned.stdout.contains("+ upstream other"), "no plan: {}", planned.text());
+    ensure!(planned.stdout.contains("possibly old"), "the plan hides its base: {}", planned.text());
     Ok(())
 }

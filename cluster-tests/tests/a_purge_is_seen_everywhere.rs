@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch};
+use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 
 const HOST: &str = "shop.example.com";
 const OTHER_HOST: &str = "blog.example.com";
@@ -22,7 +23,7 @@ async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
-    let cluster = Cluster::start(3).await?;
+    let mut cluster = Cluster::start(3).await?;
     let version = Arc::new(AtomicUsize::new(1));
     let origin = versioned_origin(version.clone()).await?;
     cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
@@ -49,6 +50,45 @@ async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
         }
         expect(&cluster, &shown).await?;
     }
+    what_could_match_nothing_is_refused(&cluster).await?;
+    who_is_dead_is_named(&mut cluster).await
+}
+
+async fn what_could_match_nothing_is_refused(cluster: &Cluster) -> Result<()> {
+    for scope in [
+        ["--tag", ""],
+        ["--tag", "*"],
+        ["--tag", "legal,imprint"],
+        ["--url", "http:///about"],
+        ["--url", "/about"],
+        ["--url", "http://shop.example.com/*"],
+        ["--prefix", "/news"],
+        ["--host", "*.example.com"],
+        ["--host", "shop.example.com/news"],
+    ] {
+        let output = cluster.nodes[0].shoal(&[&["cache", "purge"], &scope[..]].concat()).await?;
+        ensure!(output.code == 1, "{scope:?} ended with {}: {}", output.code, output.text());
+        ensure!(output.stderr.contains("error: cache purge: "), "{scope:?}: {}", output.text());
+    }
+    Ok(())
+}
+
+/// The others acknowledge, and nobody is made to believe that there are only two.
+async fn who_is_dead_is_named(cluster: &mut Cluster) -> Result<()> {
+    cluster.nodes[2].kill9()?;
+    let dead = cluster.nodes[2].name.clone();
+    wait_until("the others have noticed", Duration::from_secs(30), async || {
+        let seen = cluster.status(0).await.ok();
+        seen.is_some_and(|status| {
+            let nodes = status["nodes"].as_array().into_iter().flatten();
+            nodes.clone().any(|node| node["node"] == dead.as_str() && node["state"] == "dead")
+        })
+    })
+    .await?;
+    let output = cluster.nodes[0].shoal(&["cache", "purge", "--all"]).await?.expect(0)?;
+    let told = format!("({dead} is dead and will catch up)");
+    ensure!(output.text().contains("2/2 live nodes"), "{}", output.text());
+    ensure!(output.text().contains(&told), "{}", output.text());
     Ok(())
 }
 

@@ -37,6 +37,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
     let dir = &settings.data_dir;
     let lock = open_data_dir(dir)?;
     if let Some(identity) = Identity::load(dir)? {
+        check_name(settings, &identity)?;
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
         let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
         return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
@@ -70,6 +71,19 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
     identity.save(dir)?;
     tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "joined");
     Ok(Boot { lock, identity, bootstrap: None, peers })
+}
+
+/// A node keeps the name it was admitted with. Another `--name` is a mistake, perhaps the directory of another node: who
+/// started it would look for a node that does not exist.
+fn check_name(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()> {
+    match &settings.name {
+        Some(name) if *name != identity.name => bail!(
+            "{} is of node {:?}, not of {name:?}: leave --name out, or give another --data-dir",
+            settings.data_dir.display(),
+            identity.name
+        ),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The name of this machine, or `node`.
@@ -225,6 +239,19 @@ mod tests {
         let peers = vec![(NodeId(1), SocketAddr::from(([10, 0, 0, 1], 7400)))];
         write_pending(dir.path(), PEERS, &peers).unwrap();
         assert_eq!(boot(&settings).await.unwrap().peers, peers);
+    }
+
+    #[tokio::test]
+    async fn a_node_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let named =
+            |name: Option<&str>| RunSettings { name: name.map(str::to_owned), ..settings(dir.path()) };
+        drop(boot(&named(Some("n1"))).await.unwrap());
+        for same in [None, Some("n1")] {
+            assert_eq!(boot(&named(same)).await.unwrap().identity.name, "n1");
+        }
+        let message = boot(&named(Some("n2"))).await.err().unwrap().to_string();
+        assert!(message.contains("is of node \"n1\", not of \"n2\""), "{message}");
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shoal_cluster::{NodeState, NodeView};
 use shoal_model::{NodeId, Revision};
-use shoal_proto::admin::{AckState, NodeAck};
+use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::node::Node;
 
@@ -28,6 +29,20 @@ impl Node {
             }
         }
         acks
+    }
+
+    /// Members that nobody waits for: they are not alive, and catch up when they are back.
+    pub(super) fn absent_members(&self) -> Vec<AbsentNode> {
+        let view = self.gossip.view().load_full();
+        let local = self.id();
+        self.log.with_state(|state| {
+            let others = state.nodes.iter().filter(|(id, _)| **id != local);
+            let absent = others.filter_map(|(id, member)| {
+                let state = absence(view.node(*id))?.to_owned();
+                Some(AbsentNode { node_id: id.0, node: member.name.clone(), state })
+            });
+            absent.collect()
+        })
     }
 
     /// `None` = the node is not alive any more.
@@ -71,5 +86,15 @@ impl Node {
             detail: trouble,
             elapsed_ms: started.elapsed().as_millis() as u32,
         })
+    }
+}
+
+/// Why nobody waits for a node; `None` = it is there.
+fn absence(seen: Option<&NodeView>) -> Option<&'static str> {
+    match seen {
+        None => Some("unknown"),
+        Some(seen) if seen.state == NodeState::Left => Some("left"),
+        Some(seen) if !seen.alive => Some("dead"),
+        Some(_) => None,
     }
 }

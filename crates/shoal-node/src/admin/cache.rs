@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_model::state::{Command, PurgeKind, PurgeScope, Reply};
+use shoal_model::state::{Command, PurgeKind, Reply};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_proto::admin::{
-    CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats, PurgeRequest,
-    PurgeResponse,
+    AckState, CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats,
+    PurgeRequest, PurgeResponse,
 };
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
 use tonic::{Code, Request, Status};
 
 use super::failure::{self, Exit, with_exit};
+use super::purge_scopes as scopes;
 use crate::node::{Node, now_ms};
 
-/// Scopes of one purge.
-const MAX_SCOPES: usize = 1000;
 /// For an owner's answer to a look-up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -26,7 +25,8 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeResponse, Status> {
     let started = Instant::now();
     failure::check_length("the request id", &request.request_id, failure::MAX_REQUEST_ID)?;
-    let scopes = scopes(node, &request).map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
+    let scopes = scopes::read(&node.cache, &request)
+        .map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
     let kind = if request.soft { PurgeKind::Soft } else { PurgeKind::Hard };
     let command = Command::Purge { request_id: request.request_id, scopes, kind, at_ms: now_ms() };
     let proposed = node.log.propose(command).await.map_err(failure::propose)?;
@@ -41,30 +41,10 @@ pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeRespo
         true => node.await_everywhere(seq, Revision(0), timeout).await,
         false => Vec::new(),
     };
-    Ok(PurgeResponse { seq, acks, elapsed_ms: started.elapsed().as_millis() as u32 })
-}
-
-fn scopes(node: &Node, request: &PurgeRequest) -> Result<Vec<PurgeScope>, String> {
-    let cache = &node.cache;
-    let mut scopes = Vec::new();
-    for url in &request.urls {
-        let scope = cache.purge_scope_url(url);
-        scopes.push(scope.ok_or_else(|| format!("{url:?} is not a URL; write \"http://host/path?query\""))?);
-    }
-    for prefix in request.prefixes.iter().chain(&request.hosts) {
-        let scope = cache.purge_scope_prefix(prefix);
-        scopes
-            .push(scope.ok_or_else(|| format!("{prefix:?} names no host; write \"host\" or \"host/path\""))?);
-    }
-    scopes.extend(request.tags.iter().map(|tag| cache.purge_scope_tag(tag)));
-    if request.all {
-        scopes.push(PurgeScope::All);
-    }
-    match scopes.len() {
-        0 => Err("nothing to purge: name a URL, prefix, host or tag, or all".to_owned()),
-        1..=MAX_SCOPES => Ok(scopes),
-        n => Err(format!("{n} scopes in one purge; at most {MAX_SCOPES}")),
-    }
+    let absent = if request.wait_complete { node.absent_members() } else { Vec::new() };
+    let everywhere = acks.iter().all(|ack| ack.state() == AckState::Applied);
+    node.purge_figures.note(Some(started.elapsed()).filter(|_| request.wait_complete && everywhere));
+    Ok(PurgeResponse { seq, acks, elapsed_ms: started.elapsed().as_millis() as u32, absent })
 }
 
 /// Counters per node.
@@ -80,11 +60,10 @@ pub async fn stats(node: &Arc<Node>) -> CacheStatsResponse {
 
 /// Which nodes own a URL's object, and which hold it.
 pub async fn locate(node: &Arc<Node>, request: &CacheLocateRequest) -> Result<CacheLocateResponse, Status> {
-    let not_a_url = || {
-        let why = format!("{:?} is not a URL; write \"http://host/path?query\"", request.url);
-        with_exit(Code::InvalidArgument, Exit::Local, why)
-    };
-    let (key, owners) = node.cache.locate(&request.url).ok_or_else(not_a_url)?;
+    let misread = |why: String| with_exit(Code::InvalidArgument, Exit::Local, why);
+    let url = scopes::canonical_url(&request.url).map_err(misread)?;
+    let (key, owners) =
+        node.cache.locate(&url).ok_or_else(|| misread(format!("{:?} is not a URL", request.url)))?;
     let mut locations = Vec::new();
     for (id, name) in node.live_members() {
         let role = match Some(id) {

@@ -11,7 +11,7 @@ use shoal_model::site::{Absent, Action, Change, diff, read_site};
 use shoal_model::state::{Command, Refusal, Reply, TokenRecord};
 use shoal_model::{Revision, Site};
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse, FieldChange, NodeAck,
+    ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse, FieldChange,
     PlanRequest, PlanResponse, RollbackRequest,
 };
 use tonic::{Code, Status};
@@ -31,13 +31,22 @@ const MAX_MESSAGE: usize = 4096;
 /// Longest life of a token.
 const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
 
-/// The difference between the given site and the active revision.
+/// The difference between the given site and the active revision, or what this node knows of it: whoever plans while
+/// there is no quorum wants to see something all the same.
 pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse, Status> {
     let wish = Wish::of_site(request.site_json, request.prune);
-    let draft = draft(node, &linearizable_base(node).await?, &wish).await?;
+    let (base, quorum) = match node.log.try_read_index().await {
+        Ok(index) => {
+            let reached = node.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
+            (applied_base(node), reached.applied_index >= index)
+        }
+        Err(_) => (applied_base(node), false),
+    };
+    let draft = draft(node, &base, &wish).await?;
     Ok(PlanResponse {
         base_revision: draft.base.0,
         changes: draft.changes.iter().map(change_message).collect(),
+        quorum,
     })
 }
 
@@ -185,7 +194,14 @@ async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Stat
         false => 0,
     };
     let acks = node.await_everywhere(index, revision, order.left()).await;
-    Ok(answer(revision, !is_new, &changes, acks, order.started))
+    Ok(ApplyResponse {
+        revision: revision.0,
+        unchanged: !is_new,
+        acks,
+        elapsed_ms: order.started.elapsed().as_millis() as u32,
+        changes: changes.iter().map(change_message).collect(),
+        absent: node.absent_members(),
+    })
 }
 
 /// What came of an order in the log.
@@ -259,8 +275,13 @@ async fn linearizable_base(node: &Node) -> Result<Base, Status> {
             format!("this node has applied {} of {index} entries; ask another one", reached.applied_index);
         return Err(with_exit(Code::Unavailable, Exit::Remote, why));
     }
+    Ok(applied_base(node))
+}
+
+/// What is active as far as this node has applied the log.
+fn applied_base(node: &Node) -> Base {
     let (revision, content) = node.log.with_state(|state| state.revisions.active());
-    Ok(Base { revision, content })
+    Base { revision, content }
 }
 
 /// The next revision, ready to be proposed.
@@ -336,22 +357,6 @@ fn wait_of(timeout_ms: u32) -> Duration {
 fn author_of(claimed: &str, proven: &str) -> String {
     let claimed: String = claimed.chars().filter(|c| !c.is_control()).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
-}
-
-fn answer(
-    revision: Revision,
-    unchanged: bool,
-    changes: &[Change],
-    acks: Vec<NodeAck>,
-    started: Instant,
-) -> ApplyResponse {
-    ApplyResponse {
-        revision: revision.0,
-        unchanged,
-        acks,
-        elapsed_ms: started.elapsed().as_millis() as u32,
-        changes: changes.iter().map(change_message).collect(),
-    }
 }
 
 fn change_message(change: &Change) -> shoal_proto::admin::Change {
