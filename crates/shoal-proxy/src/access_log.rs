@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 use serde::Serialize;
 use shoal_policy::failure::Failure;
 
@@ -26,12 +26,14 @@ struct Line<'a> {
     endpoint: Option<&'a str>,
     tries: u32,
     client_addr: String,
-    method: &'a str,
-    host: String,
+    method: Option<&'a str>,
+    host: Option<String>,
     target: &'a str,
     version: &'static str,
     status: u16,
     reason: &'static str,
+    /// The rule of the gate that a refused request broke.
+    rule: Option<&'static str>,
     request_bytes: u64,
     response_bytes: u64,
     connect_us: u64,
@@ -39,7 +41,7 @@ struct Line<'a> {
     total_us: u64,
     cache: Option<String>,
     user_agent: Option<String>,
-    request_id: String,
+    request_id: Option<String>,
 }
 
 /// The line of a request that has ended. Every text is escaped as JSON demands.
@@ -54,12 +56,16 @@ pub(crate) fn line(connection: &Connection, exchange: &Exchange, record: &Record
         upstream: exchange.route.as_ref().map(|route| &*route.upstream.name),
         endpoint: exchange.trace.endpoint.as_deref(),
         tries: exchange.trace.tries,
-        client_addr: record.client_addr.to_string(),
-        method: record.method.as_str(),
-        host: text(&record.host),
+        client_addr: record.client_addr.unwrap_or(connection.caller.address).to_string(),
+        method: record.method.as_ref().map(Method::as_str),
+        host: record.host.as_ref().map(text),
         target: &record.target,
         version: version_text(record.version),
         status: exchange.status,
+        rule: match exchange.failure {
+            Some(Failure::BadRequest(rule)) => Some(rule),
+            _ => None,
+        },
         reason: exchange.failure.map_or("ok", Failure::reason),
         request_bytes: exchange.request_bytes(),
         response_bytes: exchange.response_bytes,
@@ -68,7 +74,7 @@ pub(crate) fn line(connection: &Connection, exchange: &Exchange, record: &Record
         total_us: us(total),
         cache: record.cache_status.as_ref().map(text),
         user_agent: record.user_agent.as_ref().map(text),
-        request_id: text(&record.request_id),
+        request_id: record.request_id.as_ref().map(text),
     };
     serde_json::to_string(&line).unwrap_or_default()
 }

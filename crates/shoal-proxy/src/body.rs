@@ -229,6 +229,8 @@ impl Body for ResponseBody {
                         return Poll::Ready(Some(Ok(frame)));
                     }
                     if let Some(trailers) = admit_trailers(frame, this.keep_trailers) {
+                        // Nothing comes after them, and the codec does not ask.
+                        this.exchange.complete = true;
                         return Poll::Ready(Some(Ok(trailers)));
                     }
                 }

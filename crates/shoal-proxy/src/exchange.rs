@@ -1,5 +1,6 @@
 //! One request and its response, as metrics and the access log see them: counted when it ends, however it ends.
 
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +26,10 @@ pub(crate) struct Exchange {
     pub(crate) response_bytes: u64,
     /// The response went out to its end.
     pub(crate) complete: bool,
-    /// It lives on as a tunnel: no response is broken off.
-    pub(crate) upgraded: bool,
+    /// It asked for an upgrade: what follows on its connection may not be HTTP.
+    pub(crate) asked_upgrade: bool,
+    /// It lives on as a tunnel, and ends with it.
+    pub(crate) tunnel: Option<Rc<TunnelTally>>,
     pub(crate) trace: Trace,
     /// Only kept when the access log is on.
     pub(crate) record: Option<Box<Record>>,
@@ -46,14 +49,57 @@ pub(crate) struct Trace {
     pub(crate) first_byte: Option<Duration>,
 }
 
+/// An exchange that has become a tunnel, and what went through it. Both the response that opens it and the tunnel hold it:
+/// the exchange ends when both are gone.
+#[derive(Default)]
+pub(crate) struct TunnelTally {
+    /// Bytes from the downstream.
+    pub(crate) received: Cell<u64>,
+    /// Bytes to the downstream.
+    pub(crate) sent: Cell<u64>,
+    exchange: RefCell<Option<Exchange>>,
+}
+
+impl TunnelTally {
+    fn take_over(&self, exchange: &mut Exchange) {
+        *self.exchange.borrow_mut() = Some(Exchange {
+            connection: exchange.connection.clone(),
+            started: exchange.started,
+            status: exchange.status,
+            failure: exchange.failure,
+            route: exchange.route.take(),
+            request_body: None,
+            response_bytes: 0,
+            complete: true,
+            asked_upgrade: true,
+            tunnel: None,
+            trace: std::mem::take(&mut exchange.trace),
+            record: exchange.record.take(),
+        });
+    }
+}
+
+impl Drop for TunnelTally {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.get_mut() {
+            let received = BodyProgress::default();
+            received.bytes.set(self.received.get());
+            exchange.request_body = Some(Rc::new(received));
+            exchange.response_bytes = self.sent.get();
+        }
+    }
+}
+
 /// What the access log says of a request.
+#[derive(Default)]
 pub(crate) struct Record {
-    pub(crate) method: Method,
+    /// `None` = the parser gave up before.
+    pub(crate) method: Option<Method>,
     pub(crate) version: Version,
     pub(crate) target: String,
-    pub(crate) host: HeaderValue,
-    pub(crate) client_addr: IpAddr,
-    pub(crate) request_id: HeaderValue,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) client_addr: Option<IpAddr>,
+    pub(crate) request_id: Option<HeaderValue>,
     pub(crate) cache_status: Option<HeaderValue>,
     pub(crate) user_agent: Option<HeaderValue>,
 }
@@ -71,7 +117,8 @@ impl Exchange {
             request_body: None,
             response_bytes: 0,
             complete: false,
-            upgraded: false,
+            asked_upgrade: false,
+            tunnel: None,
             trace: Trace::default(),
             record: None,
         }
@@ -89,8 +136,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(tunnel) = self.tunnel.take() {
+            return tunnel.take_over(self);
+        }
         let connection = self.connection.clone();
-        if !self.complete && !self.upgraded {
+        if !self.complete {
             self.fail(Failure::DownstreamReset);
         }
         let sample = Sample {

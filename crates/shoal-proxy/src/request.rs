@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
@@ -40,6 +40,9 @@ pub(crate) async fn serve(
         }
         Err(failure) => {
             exchange.fail(failure);
+            if let Some(record) = &mut exchange.record {
+                record.request_id.get_or_insert_with(|| request_id.clone());
+            }
             let mut response = refusal::response(failure, &request_id);
             if refusal::closes_connection(failure) {
                 close_after(&connection, &mut response);
@@ -61,15 +64,9 @@ async fn answer(
     let (mut head, incoming) = request.into_parts();
     connection.state.set_unread(!http_body::Body::is_end_stream(&incoming));
     let upgradable = tunnel::take_upgradable(&mut head);
-    let admitted =
-        pass_gate(connection, &mut head, &incoming).inspect_err(|rule| worker.metrics.refuse(*rule));
-    let admitted = admitted.map_err(Rule::failure)?;
-
+    let admitted = pass_gate(connection, &mut head, &incoming, exchange)?;
     let route = find_route(connection, &admitted, &head)?;
     exchange.route = Some(route.clone());
-    if worker.logs_access() {
-        exchange.record = Some(Box::new(record(connection, &admitted, &head)));
-    }
 
     let fields = RequestFields {
         caller: &connection.caller,
@@ -79,7 +76,7 @@ async fn answer(
     };
     *request_id = prepare_request(&mut head, &admitted, fields)?;
     if let Some(record) = &mut exchange.record {
-        record.request_id = request_id.clone();
+        record.request_id = Some(request_id.clone());
     }
 
     let body = take_body(connection, &route, incoming)?;
@@ -88,9 +85,7 @@ async fn answer(
     if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable)
         && route.upgrades.contains(&upgrade.protocol)
     {
-        let opened = tunnel::open(connection, &route, head, upgrade, upgradable, &mut exchange.trace).await?;
-        exchange.upgraded = opened.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-        return Ok(opened);
+        return tunnel::open(connection, &route, head, upgrade, upgradable, exchange).await;
     }
     match &route.cache {
         None => from_origin(worker, &route, head, body, exchange).await,
@@ -98,12 +93,29 @@ async fn answer(
     }
 }
 
-/// Lets the request through, in canonical form, or names the rule it breaks.
-fn pass_gate(connection: &Connection, head: &mut Parts, incoming: &Incoming) -> Result<Admitted, Rule> {
+/// Lets the request through, in canonical form, or counts the rule it breaks. The access log learns of both.
+fn pass_gate(
+    connection: &Connection,
+    head: &mut Parts,
+    incoming: &Incoming,
+    exchange: &mut Exchange,
+) -> Result<Admitted, Failure> {
     use http_body::Body;
-    let admitted =
-        connection.settings.gate.admit(head, connection.state.wire(), !incoming.is_end_stream())?;
-    if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
+    let gate = &connection.settings.gate;
+    let admitted = gate.admit(head, connection.state.wire(), !incoming.is_end_stream());
+    let admitted = admitted.and_then(|admitted| {
+        if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
+    });
+    if connection.worker.logs_access() {
+        let host =
+            admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
+        exchange.record = Some(Box::new(record(connection, host.cloned(), head)));
+    }
+    exchange.asked_upgrade = admitted.as_ref().is_ok_and(|admitted| admitted.upgrade.is_some());
+    admitted.map_err(|rule| {
+        connection.worker.metrics.refuse(rule);
+        rule.failure()
+    })
 }
 
 fn find_route(connection: &Connection, admitted: &Admitted, head: &Parts) -> Result<Arc<RouteView>, Failure> {
@@ -205,8 +217,10 @@ fn finish(
 ) -> Response<ResponseBody> {
     connection.worker.own.sign(response.headers_mut(), request_id);
     let limits = &connection.settings.view.limits;
+    let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
     if connection.state.requests() >= limits.max_requests_per_connection
         || connection.state.order() != Order::GoOn
+        || upgrade_refused
     {
         close_after(connection, &mut response);
     }
@@ -228,15 +242,15 @@ fn close_after(connection: &Connection, response: &mut Response<Payload>) {
     connection.state.give(Order::Finish);
 }
 
-fn record(connection: &Connection, admitted: &Admitted, head: &Parts) -> Record {
+fn record(connection: &Connection, host: Option<HeaderValue>, head: &Parts) -> Record {
     let trusted = &connection.settings.view.trusted_proxies;
     Record {
-        method: head.method.clone(),
+        method: Some(head.method.clone()),
         version: head.version,
         target: head.uri.to_string(),
-        host: admitted.authority.clone(),
-        client_addr: client_address(&head.headers, &connection.caller, trusted),
-        request_id: HeaderValue::from_static(""),
+        host,
+        client_addr: Some(client_address(&head.headers, &connection.caller, trusted)),
+        request_id: None,
         cache_status: None,
         user_agent: head.headers.get(USER_AGENT).cloned(),
     }

@@ -1,6 +1,5 @@
 //! Upgraded connections: WebSocket, and what else a route allows. After the endpoint's 101 bytes flow as they come.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -24,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::body::{Payload, RequestBody};
 use crate::connections::Connections;
-use crate::exchange::Trace;
+use crate::exchange::{Exchange, TunnelTally};
 use crate::listener::{Connection, Place};
 use crate::upstream::{Switch, Switched, forward_upgrade};
 use crate::worker::Worker;
@@ -49,21 +48,25 @@ pub(crate) async fn open(
     mut head: Parts,
     upgrade: &Upgrade,
     downstream: Upgradable,
-    trace: &mut Trace,
+    exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let protocol = HeaderValue::from_str(&upgrade.protocol).map_err(|_| Failure::BadRequest("upgrade"))?;
     head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     head.headers.insert(UPGRADE, protocol.clone());
     let request = Request::from_parts(head, RequestBody::Empty);
     let worker = &connection.worker;
-    let Switch { mut response, attempt } = match forward_upgrade(worker, route, request, trace).await? {
-        Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
-        Switched::Yes(switch) => switch,
-    };
+    let Switch { mut response, attempt } =
+        match forward_upgrade(worker, route, request, &mut exchange.trace).await? {
+            Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
+            Switched::Yes(switch) => switch,
+        };
     check_switch(response.headers(), upgrade)?;
     let upstream = hyper::upgrade::on(&mut response);
     let limits = &connection.settings.view.limits;
-    let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout);
+    connection.state.set_tunnel();
+    let tally = Rc::<TunnelTally>::default();
+    exchange.tunnel = Some(tally.clone());
+    let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout, tally);
     let (place, _) = Place::take(&connection.listener);
     tokio::task::spawn_local(async move {
         relayed.await;
@@ -108,11 +111,17 @@ fn accept_of(key: &[u8]) -> String {
 
 /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
 /// direction is passed on, and the other goes on.
-async fn relay(worker: Rc<Worker>, downstream: OnUpgrade, upstream: OnUpgrade, idle_timeout: Duration) {
+async fn relay(
+    worker: Rc<Worker>,
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
+    idle_timeout: Duration,
+    tally: Rc<TunnelTally>,
+) {
     let _registered = Connections::register_tunnel(&worker);
     let (Ok(downstream), Ok(upstream)) = tokio::join!(downstream, upstream) else { return };
-    let moved = Rc::new(Cell::new(0));
-    let mut downstream = Counted { io: TokioIo::new(downstream), moved: moved.clone() };
+    let moved = || tally.received.get() + tally.sent.get();
+    let mut downstream = Counted { io: TokioIo::new(downstream), tally: &tally };
     let mut upstream = TokioIo::new(upstream);
     let mut copying = pin!(copy_bidirectional(&mut downstream, &mut upstream));
     let idle = worker.deadlines.arm(idle_timeout);
@@ -122,10 +131,10 @@ async fn relay(worker: Rc<Worker>, downstream: OnUpgrade, upstream: OnUpgrade, i
             return Poll::Ready(());
         }
         while idle.poll_passed(cx).is_ready() {
-            if moved.get() == last {
+            if moved() == last {
                 return Poll::Ready(());
             }
-            last = moved.get();
+            last = moved();
             idle.reset(idle_timeout);
         }
         Poll::Pending
@@ -133,36 +142,33 @@ async fn relay(worker: Rc<Worker>, downstream: OnUpgrade, upstream: OnUpgrade, i
     .await;
 }
 
-/// A stream that counts how often something moves.
-struct Counted<T> {
+/// The downstream half, counted.
+struct Counted<'a, T> {
     io: T,
-    moved: Rc<Cell<u64>>,
+    tally: &'a TunnelTally,
 }
 
-impl<T> Counted<T> {
-    fn count<R>(&self, polled: Poll<R>) -> Poll<R> {
-        if polled.is_ready() {
-            self.moved.set(self.moved.get().wrapping_add(1));
-        }
-        polled
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<'_, T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.count(polled)
+        let read = buf.filled().len() - before;
+        self.tally.received.set(self.tally.received.get() + read as u64);
+        polled
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.count(polled)
+        if let Poll::Ready(Ok(written)) = polled {
+            self.tally.sent.set(self.tally.sent.get() + written as u64);
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

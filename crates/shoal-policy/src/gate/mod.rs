@@ -20,7 +20,7 @@ pub use authority::{canonical_authority, host_of};
 pub use fields::{Field, Present, survey};
 pub use path::canonical_path;
 pub use rule::{RULES, Rule};
-pub use wire::{HeadScan, Wire};
+pub use wire::{Wire, WireScan};
 
 /// Fields that `Connection` may not name: taking one off would change what the request means.
 const PROTECTED: [&str; 13] = [
@@ -87,6 +87,9 @@ impl Gate {
         let present = survey(&head.headers);
         if wire.bare_line_feed {
             return Err(Rule::LineEnd);
+        }
+        if wire.unclear_begin {
+            return Err(Rule::Unparsable);
         }
         if present.count > self.max_field_count {
             return Err(Rule::FieldCount);
@@ -178,7 +181,7 @@ fn check_framing(head: &Parts, present: Present, wire: Wire, has_body: bool) -> 
         {
             return Err(Rule::TransferEncoding);
         }
-        if present.has(Field::ContentLength) || wire.has_content_length {
+        if present.has(Field::ContentLength) || wire.length_and_transfer_encoding {
             return Err(Rule::LengthAndTransferEncoding);
         }
     }
@@ -188,7 +191,7 @@ fn check_framing(head: &Parts, present: Present, wire: Wire, has_body: bool) -> 
             let digits = value.as_bytes();
             !digits.is_empty() && digits.len() <= 20 && digits.iter().all(u8::is_ascii_digit)
         };
-        if !lengths.next().is_some_and(plain) || lengths.next().is_some() {
+        if !lengths.next().is_some_and(plain) || lengths.next().is_some() || wire.repeated_length {
             return Err(Rule::ContentLength);
         }
     }
@@ -355,9 +358,13 @@ mod tests {
     #[test]
     fn refuses_what_only_the_wire_shows() {
         let chunked = "POST / 1.1\nhost: a\ntransfer-encoding: chunked";
-        let both = Wire { has_content_length: true, ..Wire::default() };
+        let both = Wire { length_and_transfer_encoding: true, ..Wire::default() };
         assert_eq!(admit_with(chunked, both).0.err(), Some(Rule::LengthAndTransferEncoding));
-        assert!(admit_with("POST / 1.1\nhost: a\ncontent-length: 3", both).0.is_ok());
+        let twice = Wire { repeated_length: true, ..Wire::default() };
+        let sized = "POST / 1.1\nhost: a\ncontent-length: 3";
+        assert_eq!(admit_with(sized, twice).0.err(), Some(Rule::ContentLength));
+        let unclear = Wire { unclear_begin: true, ..Wire::default() };
+        assert_eq!(admit_with("GET / 1.1\nhost: a", unclear).0.err(), Some(Rule::Unparsable));
         let bare = Wire { bare_line_feed: true, ..Wire::default() };
         assert_eq!(admit_with("GET / 1.1\nhost: a", bare).0.err(), Some(Rule::LineEnd));
     }

@@ -1,27 +1,54 @@
-//! What only the raw bytes of a request head show: the parser hides it.
+//! What only the raw bytes of requests show: the parser hides it.
 
 /// What the raw bytes of a head showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wire {
     /// A line ended in LF without CR.
     pub bare_line_feed: bool,
-    /// There was a `Content-Length`; the parser drops it beside `Transfer-Encoding`.
-    pub has_content_length: bool,
+    /// `Content-Length` beside `Transfer-Encoding`: the parser drops the former.
+    pub length_and_transfer_encoding: bool,
+    /// `Content-Length` twice: of equal ones the parser drops the second.
+    pub repeated_length: bool,
+    /// Where the message before it ended could not be told.
+    pub unclear_begin: bool,
 }
 
-/// The field that is looked for, with its colon.
-const NAME: &[u8] = b"content-length:";
+impl Wire {
+    /// Nothing is wrong with it.
+    pub fn is_clean(self) -> bool {
+        self == Self::default()
+    }
+}
 
-/// Reads a head as it arrives, in pieces of any size, and stops at its end.
+/// The fields that frame a body, with their colons.
+const LENGTH: &[u8] = b"content-length:";
+const CODING: &[u8] = b"transfer-encoding:";
+/// Most digits of a chunk size.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Reads what a connection brings, in pieces of any size: head after head, and where each body ends. It stops at the
+/// first head that is not clean, for the connection ends there, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeadScan {
-    wire: Wire,
+pub struct WireScan {
     stage: Stage,
+    /// Heads so far, the present one included.
+    heads: u64,
+    wire: Wire,
     previous: u8,
     /// Bytes of the line so far, without its end.
     line_len: usize,
-    /// How many of them are those of [`NAME`].
-    matched: usize,
+    /// Which framing field the line may be, and how many bytes of its name have come.
+    candidate: Option<Candidate>,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Candidate {
+    Length(usize),
+    Coding(usize),
+    /// Within the value of `Content-Length`.
+    LengthValue(u64),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,45 +56,189 @@ enum Stage {
     /// Empty lines may come first (RFC 9112 §2.2).
     #[default]
     Before,
-    Within,
-    After,
+    Head,
+    /// A body of known length: bytes that are left.
+    Body(u64),
+    /// A line with the size of a chunk: the size so far, its digits, and whether they have ended.
+    ChunkSize(u64, u8, bool),
+    /// A chunk and the CR LF behind it: bytes that are left.
+    Chunk(u64),
+    /// Trailers, up to an empty line.
+    Trailers,
+    /// Whatever comes is not looked at.
+    Stopped,
 }
 
-impl HeadScan {
-    /// What it saw so far.
-    pub fn wire(&self) -> Wire {
-        self.wire
+impl WireScan {
+    /// The first head that is not clean, counted from 1, and what it showed.
+    pub fn fault(&self) -> Option<(u64, Wire)> {
+        (!self.wire.is_clean()).then_some((self.heads, self.wire))
     }
 
-    /// Takes in the next bytes; those after the head are not looked at.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.stage == Stage::After {
-            return;
+    /// Takes in the next bytes.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = match self.stage {
+                Stage::Stopped => return,
+                Stage::Before | Stage::Head => self.feed_head(bytes),
+                Stage::Body(left) => {
+                    let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                    self.stage = match left - taken as u64 {
+                        0 => Stage::Before,
+                        left => Stage::Body(left),
+                    };
+                    taken
+                }
+                Stage::Chunk(left) => {
+                    let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                    self.stage = match left - taken as u64 {
+                        0 => Stage::ChunkSize(0, 0, false),
+                        left => Stage::Chunk(left),
+                    };
+                    taken
+                }
+                Stage::ChunkSize(size, digits, ended) => {
+                    self.feed_size(bytes[0], size, digits, ended);
+                    1
+                }
+                Stage::Trailers => {
+                    self.feed_trailers(bytes[0]);
+                    1
+                }
+            };
+            bytes = &bytes[taken..];
         }
-        for byte in bytes {
-            match *byte {
+    }
+
+    /// Reads up to the end of a head; answers how many bytes that took.
+    fn feed_head(&mut self, bytes: &[u8]) -> usize {
+        let mut place = 0;
+        while let Some(byte) = bytes.get(place).copied() {
+            place += 1;
+            match byte {
                 b'\n' => {
-                    self.wire.bare_line_feed |= self.previous != b'\r';
-                    if self.line_len == 0 && self.stage == Stage::Within {
-                        self.stage = Stage::After;
-                        return;
+                    if self.previous != b'\r' {
+                        return self.meet_bare_line_feed(bytes.len());
                     }
-                    (self.line_len, self.matched) = (0, 0);
+                    let is_end = self.line_len == 0 && self.stage == Stage::Head;
+                    self.end_line();
+                    if is_end {
+                        self.end_head();
+                        return place;
+                    }
                 }
                 b'\r' => {}
-                byte => {
-                    if self.line_len == self.matched
-                        && NAME.get(self.matched).is_some_and(|b| *b == byte.to_ascii_lowercase())
-                    {
-                        self.matched += 1;
-                        self.wire.has_content_length |= self.matched == NAME.len();
-                    }
-                    self.line_len += 1;
-                    self.stage = Stage::Within;
+                byte => self.feed_line(byte),
+            }
+            self.previous = byte;
+            if self.candidate.is_none() && self.line_len > 0 {
+                // Nothing in the rest of the line matters but its end.
+                let rest = &bytes[place..];
+                let skipped = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+                self.previous = rest[..skipped].last().copied().unwrap_or(self.previous);
+                place += skipped;
+            }
+        }
+        place
+    }
+
+    /// It may stand before a head, too: then it is the head's.
+    fn meet_bare_line_feed(&mut self, taken: usize) -> usize {
+        self.heads += u64::from(self.stage == Stage::Before);
+        self.wire.bare_line_feed = true;
+        self.stage = Stage::Stopped;
+        taken
+    }
+
+    fn feed_line(&mut self, byte: u8) {
+        if self.stage == Stage::Before {
+            (self.length, self.is_chunked, self.candidate) = (None, false, None);
+            self.heads += 1;
+            self.stage = Stage::Head;
+        }
+        let lower = byte.to_ascii_lowercase();
+        if self.line_len == 0 {
+            self.candidate = match lower {
+                b'c' => Some(Candidate::Length(1)),
+                b't' => Some(Candidate::Coding(1)),
+                _ => None,
+            };
+        } else if let Some(candidate) = self.candidate {
+            self.candidate = match candidate {
+                Candidate::Length(seen) if lower != LENGTH[seen] => None,
+                Candidate::Length(seen) if seen + 1 < LENGTH.len() => Some(Candidate::Length(seen + 1)),
+                Candidate::Length(_) => Some(Candidate::LengthValue(0)),
+                Candidate::Coding(seen) if lower != CODING[seen] => None,
+                Candidate::Coding(seen) if seen + 1 < CODING.len() => Some(Candidate::Coding(seen + 1)),
+                Candidate::Coding(_) => {
+                    self.is_chunked = true;
+                    None
+                }
+                // What is no plain number is refused by the parser or by the gate.
+                Candidate::LengthValue(value) => Some(Candidate::LengthValue(match byte {
+                    b'0'..=b'9' => value.saturating_mul(10).saturating_add(u64::from(byte - b'0')),
+                    _ => value,
+                })),
+            };
+        }
+        self.line_len += 1;
+    }
+
+    fn end_line(&mut self) {
+        if let Some(Candidate::LengthValue(value)) = self.candidate.take() {
+            self.wire.repeated_length |= self.length.is_some();
+            self.length = Some(value);
+        }
+        self.line_len = 0;
+    }
+
+    fn end_head(&mut self) {
+        self.wire.length_and_transfer_encoding |= self.is_chunked && self.length.is_some();
+        self.stage = match self.length {
+            _ if !self.wire.is_clean() => Stage::Stopped,
+            _ if self.is_chunked => Stage::ChunkSize(0, 0, false),
+            None | Some(0) => Stage::Before,
+            Some(length) => Stage::Body(length),
+        };
+    }
+
+    fn feed_size(&mut self, byte: u8, size: u64, digits: u8, ended: bool) {
+        let digit = char::from(byte).to_digit(16).map(u64::from);
+        self.stage = match (byte, digit) {
+            (b'\n', _) if digits > 0 && self.previous == b'\r' => {
+                if size == 0 {
+                    self.line_len = 0;
+                    Stage::Trailers
+                } else {
+                    Stage::Chunk(size.saturating_add(2))
                 }
             }
-            self.previous = *byte;
+            (b'\n', _) => return self.lose(),
+            (_, Some(digit)) if !ended && digits < MAX_SIZE_DIGITS => {
+                Stage::ChunkSize(size << 4 | digit, digits + 1, false)
+            }
+            (_, Some(_)) if !ended => return self.lose(),
+            _ => Stage::ChunkSize(size, digits, true),
+        };
+        self.previous = byte;
+    }
+
+    fn feed_trailers(&mut self, byte: u8) {
+        match byte {
+            b'\n' if self.previous != b'\r' => return self.lose(),
+            b'\n' if self.line_len == 0 => self.stage = Stage::Before,
+            b'\n' => self.line_len = 0,
+            b'\r' => {}
+            _ => self.line_len += 1,
         }
+        self.previous = byte;
+    }
+
+    /// The body is not what it should be. The parser will find that, too; if it does not, the next head is refused.
+    fn lose(&mut self) {
+        self.heads += 1;
+        self.wire.unclear_begin = true;
+        self.stage = Stage::Stopped;
     }
 }
 
@@ -75,21 +246,59 @@ impl HeadScan {
 mod tests {
     use super::*;
 
+    /// What is wrong with `text`, fed in pieces of any size: the number of the head, and the flags of its [`Wire`].
+    fn check(text: &str, expected: Option<(u64, &str)>) {
+        for piece in [1, 2, 3, 7, 1000] {
+            let mut scan = WireScan::default();
+            text.as_bytes().chunks(piece).for_each(|bytes| scan.feed(bytes));
+            let flags = |wire: Wire| {
+                let flag = |set: bool, name: &'static str| if set { name } else { "" };
+                flag(wire.bare_line_feed, "L").to_owned()
+                    + flag(wire.length_and_transfer_encoding, "T")
+                    + flag(wire.repeated_length, "R")
+                    + flag(wire.unclear_begin, "?")
+            };
+            let seen = scan.fault().map(|(head, wire)| (head, flags(wire)));
+            let expected = expected.map(|(head, flags)| (head, flags.to_owned()));
+            assert_eq!(seen, expected, "{text:?} by {piece}");
+        }
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
     #[test]
     fn sees_heads_in_any_pieces() {
-        let check = |head: &str, bare_line_feed, has_content_length| {
-            for piece in [1, 2, 3, 7, 1000] {
-                let mut scan = HeadScan::default();
-                head.as_bytes().chunks(piece).for_each(|bytes| scan.feed(bytes));
-                assert_eq!(scan.wire(), Wire { bare_line_feed, has_content_length }, "{head:?} by {piece}");
-            }
+        check(GET, None);
+        check(&format!("\r\n{GET}"), None);
+        check("GET / HTTP/1.1\nHost: a\r\n\r\n", Some((1, "L")));
+        check("GET / HTTP/1.1\r\nHost: a\r\n\n", Some((1, "L")));
+        check("\nGET / HTTP/1.1\r\n", Some((1, "L")));
+        check("POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nab\ncd", None);
+        check("POST / HTTP/1.1\r\nx-content-length: 5\r\ncontent-length: 0\r\n\r\n", None);
+        check("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", Some((1, "R")));
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", Some((1, "T")));
+        check("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: x\r\n\r\n", Some((1, "T")));
+    }
+
+    #[test]
+    fn sees_heads_behind_others() {
+        let behind = |first: &str, expected: Option<(u64, &str)>| {
+            check(&format!("{first}{GET}"), None);
+            check(&format!("{first}GET / HTTP/1.1\nHost: a\r\n\r\n"), expected);
         };
-        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", false, false);
-        check("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", false, false);
-        check("GET / HTTP/1.1\nHost: a\r\n\r\n", true, false);
-        check("GET / HTTP/1.1\r\nHost: a\r\n\n", true, false);
-        check("POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nab\ncd", false, true);
-        check("POST / HTTP/1.1\r\nx-content-length: 5\r\n\r\n", false, false);
-        check("POST / HTTP/1.1\r\nHost: a\r\n\r\ncontent-length: 1\r\n", false, false);
+        behind(GET, Some((2, "L")));
+        behind(&format!("{GET}{GET}\r\n"), Some((3, "L")));
+        behind("POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n\n\n\n\n", Some((2, "L")));
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        behind(&format!("{chunked}0\r\n\r\n"), Some((2, "L")));
+        behind(&format!("{chunked}3;x=1\r\na\nb\r\nA\r\n0123456789\r\n0\r\nx: y\r\n\r\n"), Some((2, "L")));
+    }
+
+    #[test]
+    fn bodies_without_a_clear_end_leave_the_next_head_in_doubt() {
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in ["3\nabc\r\n", "\r\n", "11112222333344445\r\n", "0\r\nx: y\n\r\n"] {
+            check(&format!("{chunked}{body}"), Some((2, "?")));
+        }
     }
 }

@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::{ConfigView, Revision};
+use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Caller;
 use shoal_policy::gate::Rule;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ use super::io::Watched;
 use super::preface::{self, Version};
 use super::state::Order;
 use super::{ConnectionState, Listener, ListenerSettings};
+use crate::exchange::Exchange;
 use crate::metrics::Traffic;
 use crate::request;
 use crate::worker::Worker;
@@ -148,8 +150,23 @@ where
         Version::Http1 => serve_http1(&connection, io).await,
         Version::Http2 => serve_http2(&connection, io).await,
     };
-    if ended.is_err_and(|error| error.is_parse()) {
+    if let Err(error) = ended
+        && error.is_parse()
+    {
         connection.worker.metrics.refuse(Rule::Unparsable);
+        record_unparsable(&connection, &error);
+    }
+}
+
+/// The codec has answered what it could not parse. It is a request all the same, for metrics and the access log.
+fn record_unparsable(connection: &Rc<Connection>, error: &hyper::Error) {
+    let failure = if error.is_parse_too_large() { Failure::HeadTooLarge } else { Rule::Unparsable.failure() };
+    let mut exchange = Exchange::begin(connection);
+    exchange.fail(failure);
+    exchange.status = failure.status();
+    exchange.complete = true;
+    if connection.worker.logs_access() {
+        exchange.record = Some(Box::default());
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use shoal_policy::gate::HeadScan;
+use shoal_policy::gate::WireScan;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ConnectionState;
@@ -17,7 +17,7 @@ use crate::joined::poll_write_joined;
 pub(super) struct Watched<T> {
     stream: T,
     first: Bytes,
-    scan: HeadScan,
+    scan: WireScan,
     state: Arc<ConnectionState>,
     end: End,
 }
@@ -36,7 +36,7 @@ const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>) -> Self {
-        Self { stream, first, scan: HeadScan::default(), state, end: End::Open }
+        Self { stream, first, scan: WireScan::default(), state, end: End::Open }
     }
 }
 

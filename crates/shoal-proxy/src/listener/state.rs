@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 
 use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
-use shoal_policy::gate::{HeadScan, Wire};
+use shoal_policy::gate::{Wire, WireScan};
 
 use crate::clock::Clock;
 
@@ -17,6 +17,7 @@ const GRACE_MS: u64 = 5_000;
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+const TUNNEL: u8 = 3;
 
 /// What a connection was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,8 +42,9 @@ pub(crate) struct ConnectionState {
     requests: AtomicU64,
     /// When writing stopped to make progress; 0 = it does.
     blocked_ms: AtomicU64,
-    /// What the raw head showed, as bits.
-    wire: AtomicU8,
+    /// The first head that is not clean, counted from 1 (0 = none), and what it showed, as bits.
+    fault_head: AtomicU64,
+    fault: AtomicU8,
     /// The present request, or the last one, has a body that was not read to its end.
     unread: AtomicBool,
     order: AtomicU8,
@@ -62,7 +64,8 @@ impl ConnectionState {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
-            wire: AtomicU8::new(0),
+            fault_head: AtomicU64::new(0),
+            fault: AtomicU8::new(0),
             unread: AtomicBool::new(false),
             order: AtomicU8::new(Order::GoOn as u8),
             ordered_ms: AtomicU64::new(0),
@@ -84,27 +87,45 @@ impl ConnectionState {
     }
 
     /// Bytes came in.
-    pub(super) fn received(&self, bytes: &[u8], scan: &mut HeadScan) {
-        if self.is_h2() {
+    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan) {
+        let phase = self.phase.load(Relaxed);
+        if self.is_h2() || phase == TUNNEL {
             return;
         }
-        match self.phase.load(Relaxed) {
-            IDLE => {
-                *scan = HeadScan::default();
-                self.enter(HEAD);
-            }
-            HEAD => {}
-            _ => return,
+        if phase == IDLE {
+            self.enter(HEAD);
         }
         scan.feed(bytes);
-        let wire = scan.wire();
-        self.wire.store(u8::from(wire.bare_line_feed) | u8::from(wire.has_content_length) << 1, Relaxed);
+        if let Some((head, wire)) = scan.fault() {
+            self.fault_head.store(head, Relaxed);
+            let flags = [
+                wire.bare_line_feed,
+                wire.length_and_transfer_encoding,
+                wire.repeated_length,
+                wire.unclear_begin,
+            ];
+            let bits = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
+            self.fault.store(bits, Relaxed);
+        }
     }
 
-    /// What the raw head of the present request showed; nothing on HTTP/2, and nothing of pipelined requests.
+    /// What the raw head of the present request showed; nothing on HTTP/2.
     pub(crate) fn wire(&self) -> Wire {
-        let bits = self.wire.load(Relaxed);
-        Wire { bare_line_feed: bits & 1 != 0, has_content_length: bits & 2 != 0 }
+        if self.fault_head.load(Relaxed) != self.requests() {
+            return Wire::default();
+        }
+        let has = |place: u8| self.fault.load(Relaxed) & 1 << place != 0;
+        Wire {
+            bare_line_feed: has(0),
+            length_and_transfer_encoding: has(1),
+            repeated_length: has(2),
+            unclear_begin: has(3),
+        }
+    }
+
+    /// What comes from now on is not HTTP.
+    pub(crate) fn set_tunnel(&self) {
+        self.enter(TUNNEL);
     }
 
     pub(super) fn write_blocked(&self, blocked: bool) {
@@ -125,7 +146,6 @@ impl ConnectionState {
         let left = self.in_flight.load(Relaxed).saturating_sub(1);
         self.in_flight.store(left, Relaxed);
         if left == 0 {
-            self.wire.store(0, Relaxed);
             self.enter(IDLE);
         }
     }
@@ -234,7 +254,7 @@ mod tests {
             state.review(seconds * 1000, &limits);
             assert_eq!(state.order(), expected, "{what} for {seconds} s");
         };
-        let scan = || HeadScan::default();
+        let scan = || WireScan::default();
         check("nothing sent", &|_| {}, 9, Order::GoOn);
         check("nothing sent", &|_| {}, 11, Order::Finish);
         check("half a head", &|state| state.received(b"GET", &mut scan()), 9, Order::GoOn);
