@@ -98,7 +98,7 @@ impl RunArgs {
             admin_addr: self.admin_addr,
             ops_addr: self.ops_addr,
             join: self.join,
-            token: self.token,
+            token: self.token.filter(|token| !token.is_empty()),
             workers: self.workers.map(usize::from),
             apply: self.apply,
             listen_ip: self.listen_ip,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::ClusterSecret;
 use shoal_cluster::join::Token;
-use shoal_configlog::SiteChange;
+use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, diff, read_site};
 use shoal_model::state::{Command, Refusal, Reply, TokenRecord};
 use shoal_model::{Revision, Site};
@@ -36,10 +36,8 @@ const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
 pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse, Status> {
     let wish = Wish::of_site(request.site_json, request.prune);
     let (base, quorum) = match node.log.try_read_index().await {
-        Ok(index) => {
-            let reached = node.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
-            (applied_base(node), reached.applied_index >= index)
-        }
+        Ok(index) => (base_at(node, index).await?, true),
+        Err(error @ ProposeError::Broken { .. }) => return Err(failure::propose(error)),
         Err(_) => (applied_base(node), false),
     };
     let draft = draft(node, &base, &wish).await?;
@@ -269,6 +267,11 @@ struct Base {
 
 async fn linearizable_base(node: &Node) -> Result<Base, Status> {
     let index = node.log.read_index().await.map_err(failure::propose)?;
+    base_at(node, index).await
+}
+
+/// What is active once this node has applied `index`.
+async fn base_at(node: &Node, index: u64) -> Result<Base, Status> {
     let reached = node.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
     if reached.applied_index < index {
         let why =
