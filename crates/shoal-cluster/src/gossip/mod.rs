@@ -124,6 +124,7 @@ pub struct Gossip {
     local_addr: SocketAddr,
     interval: Duration,
     stop: CancellationToken,
+    ended: CancellationToken,
 }
 
 /// What the running gossip and its handle share. Locks are never held across an await.
@@ -169,14 +170,16 @@ impl Gossip {
         });
         let stop = CancellationToken::new();
         let runner = run::Runner::new(settings, advertise, Arc::new(socket), shared.clone());
-        let stopped = stop.clone();
+        let (stopped, ended) = (stop.clone(), CancellationToken::new());
+        let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
+            let _tells_even_if_it_panics = guard;
             tokio::select! {
                 () = runner.run() => {}
                 () = stopped.cancelled() => {}
             }
         });
-        Ok(Self { shared, local_addr, interval, stop })
+        Ok(Self { shared, local_addr, interval, stop, ended })
     }
 
     /// Where this node receives.
@@ -266,6 +269,12 @@ impl Gossip {
         self.set_state(NodeState::Left);
         tokio::time::sleep(3 * self.interval).await;
         self.stop.cancel();
+    }
+
+    /// Resolves when the gossip runs no more: after [`Gossip::leave`], or because of a defect. What ends inside it by itself
+    /// is started again without a word from here.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     fn set_own(&self, key: &'static str, value: String) {

@@ -14,6 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::fold::{Folded, Folder, Report, Row};
+use super::seal::Party;
 use super::transport::{GossipCounters, SealedTransport, unix_ms};
 use super::{GossipSettings, HealthState, Shared, keys};
 
@@ -143,7 +144,7 @@ impl Runner {
             socket: self.socket.clone(),
             secret: self.settings.secret.clone(),
             ring: self.ring(),
-            node: self.settings.node_id.0,
+            local: Party { id: self.settings.node_id.0, address: self.advertise },
             generation: self.generation,
             counters: self.shared.counters.clone(),
         }

@@ -1,10 +1,17 @@
-//! Sealed datagrams: who is not of the cluster can neither read, write nor repeat them.
+//! Sealed datagrams: who is not of the cluster can neither read, write nor repeat them, to their recipient or to others.
 //!
 //! ```text
-//! 1 version | 1 part | 8 sender | 8 generation | 8 counter | 8 unix ms | AES-256-GCM(payload) + 16 tag
+//! 1 version | 1 part | 8 sender | 8 generation | 8 counter | 8 unix ms | 18 sender's address | AES-256-GCM(payload) + 16 tag
 //! ```
 //! Each generation of each sender has its own key, derived from the cluster's secret, so that the counter alone is a
-//! nonce that never repeats. The header and the ring's name are authenticated with the payload.
+//! nonce that never repeats. The header, the recipient's address and the ring's name are authenticated with the payload.
+//!
+//! The recipient is bound by the address it advertises, not by its id: whoever calls a seed knows no more of it than
+//! that. It is what seeds, the log and the gossip all name a node by, and no translation lies between nodes. A socket
+//! bound to a wildcard may send from another address than it advertises: hence every datagram says where its answer is to
+//! go, and the source that UDP tells is never believed.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustc_hash::FxHashMap;
@@ -13,9 +20,11 @@ use super::replay::ReplayWindow;
 use crate::identity::{ClusterSecret, Purpose};
 
 /// First byte of every datagram.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// An IPv6 address, which may stand for an IPv4 one, and a port.
+const ADDRESS_BYTES: usize = 18;
 /// Bytes before the payload.
-const HEADER_BYTES: usize = 34;
+const HEADER_BYTES: usize = 34 + ADDRESS_BYTES;
 /// Bytes after it.
 const TAG_BYTES: usize = 16;
 /// Largest UDP payload over IPv4.
@@ -37,7 +46,7 @@ pub(super) struct Oversized(usize);
 /// Why a datagram was dropped. Nothing is ever answered to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dropped {
-    /// Not ours, not from this cluster, or damaged.
+    /// Not from this cluster, not to this node, or damaged.
     Unauthentic,
     /// Authentic, but its time is too far from ours.
     Skewed,
@@ -62,6 +71,8 @@ struct Header {
     generation: u64,
     counter: u64,
     at_ms: u64,
+    /// Where the sender is reached.
+    address: SocketAddr,
 }
 
 impl Header {
@@ -76,6 +87,7 @@ impl Header {
         for (place, field) in [self.sender, self.generation, self.counter, self.at_ms].iter().enumerate() {
             bytes[2 + place * 8..10 + place * 8].copy_from_slice(&field.to_be_bytes());
         }
+        bytes[34..].copy_from_slice(&encode_address(self.address));
         bytes
     }
 
@@ -90,13 +102,38 @@ impl Header {
             let field = bytes[2 + place * 8..].first_chunk::<8>();
             u64::from_be_bytes(*field.expect("the header has room for four fields"))
         };
-        Some(Self { part, sender: field(0), generation: field(1), counter: field(2), at_ms: field(3) })
+        let address = decode_address(bytes.last_chunk().expect("the header ends with an address"));
+        Some(Self {
+            part,
+            sender: field(0),
+            generation: field(1),
+            counter: field(2),
+            at_ms: field(3),
+            address,
+        })
     }
 }
 
+fn encode_address(address: SocketAddr) -> [u8; ADDRESS_BYTES] {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut bytes = [0; ADDRESS_BYTES];
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..].copy_from_slice(&address.port().to_be_bytes());
+    bytes
+}
+
+fn decode_address(bytes: &[u8; ADDRESS_BYTES]) -> SocketAddr {
+    let (ip, port) = bytes.split_first_chunk::<16>().expect("an address has more than 16 bytes");
+    let port = u16::from_be_bytes(*port.first_chunk().expect("18 bytes are 16 and 2"));
+    SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port)
+}
+
 /// What is authenticated beside the payload.
-fn associated(header: &[u8], ring: &str) -> Vec<u8> {
-    [header, ring.as_bytes()].concat()
+fn associated(header: &[u8], recipient: SocketAddr, ring: &str) -> Vec<u8> {
+    [header, &encode_address(recipient), ring.as_bytes()].concat()
 }
 
 fn generation_key(secret: &ClusterSecret, sender: u64, generation: u64) -> LessSafeKey {
@@ -111,41 +148,57 @@ fn nonce(counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
+/// A node as datagrams name it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party {
+    /// Its id.
+    pub(super) id: u64,
+    /// The address it advertises.
+    pub(super) address: SocketAddr,
+}
+
 /// Seals what one generation of this node sends.
 pub(super) struct Sealer {
     ring: String,
-    sender: u64,
+    sender: Party,
     generation: u64,
     key: LessSafeKey,
     counter: u64,
 }
 
 impl Sealer {
-    pub(super) fn new(secret: &ClusterSecret, ring: &str, sender: u64, generation: u64) -> Self {
-        let key = generation_key(secret, sender, generation);
+    pub(super) fn new(secret: &ClusterSecret, ring: &str, sender: Party, generation: u64) -> Self {
+        let key = generation_key(secret, sender.id, generation);
         Self { ring: ring.to_owned(), sender, generation, key, counter: 0 }
     }
 
-    /// The datagrams that carry `message`: one, or two if it is large.
-    pub(super) fn seal(&mut self, message: &[u8], now_ms: u64) -> Result<Vec<Vec<u8>>, Oversized> {
+    /// The datagrams that carry `message` to the node that is reached at `to`, and to no other: one, or two if it is large.
+    pub(super) fn seal(
+        &mut self,
+        message: &[u8],
+        to: SocketAddr,
+        now_ms: u64,
+    ) -> Result<Vec<Vec<u8>>, Oversized> {
+        let mut part = |part, payload| self.seal_part(part, payload, to, now_ms);
         if message.len() <= MAX_PART {
-            return Ok(vec![self.seal_part(Part::Whole, message, now_ms)]);
+            return Ok(vec![part(Part::Whole, message)]);
         }
         let (first, second) = message.split_at(MAX_PART);
         if second.len() > MAX_PART {
             return Err(Oversized(message.len()));
         }
-        Ok(vec![self.seal_part(Part::First, first, now_ms), self.seal_part(Part::Second, second, now_ms)])
+        Ok(vec![part(Part::First, first), part(Part::Second, second)])
     }
 
-    fn seal_part(&mut self, part: Part, payload: &[u8], now_ms: u64) -> Vec<u8> {
+    fn seal_part(&mut self, part: Part, payload: &[u8], to: SocketAddr, now_ms: u64) -> Vec<u8> {
         self.counter += 1;
-        let (sender, generation, counter) = (self.sender, self.generation, self.counter);
-        let header = Header { part, sender, generation, counter, at_ms: now_ms }.encode();
+        let (generation, counter) = (self.generation, self.counter);
+        let Party { id: sender, address } = self.sender;
+        let header = Header { part, sender, generation, counter, at_ms: now_ms, address }.encode();
         let mut datagram = Vec::with_capacity(HEADER_BYTES + payload.len() + TAG_BYTES);
         datagram.extend_from_slice(&header);
         datagram.extend_from_slice(payload);
-        let associated = Aad::from(associated(&header, &self.ring));
+        let associated = Aad::from(associated(&header, to, &self.ring));
         let sealed =
             self.key.seal_in_place_separate_tag(nonce(counter), associated, &mut datagram[HEADER_BYTES..]);
         let tag = sealed.expect("shorter than the 64 GiB AES-GCM can seal");
@@ -158,7 +211,7 @@ impl Sealer {
 pub(super) struct Opener {
     secret: ClusterSecret,
     ring: String,
-    local: u64,
+    local: Party,
     senders: FxHashMap<(u64, u64), Sender>,
     /// Counts opened datagrams, to find the sender unheard for longest.
     opened: u64,
@@ -173,7 +226,7 @@ struct Sender {
 }
 
 impl Opener {
-    pub(super) fn new(secret: &ClusterSecret, ring: &str, local: u64) -> Self {
+    pub(super) fn new(secret: &ClusterSecret, ring: &str, local: Party) -> Self {
         Self {
             secret: secret.clone(),
             ring: ring.to_owned(),
@@ -183,13 +236,17 @@ impl Opener {
         }
     }
 
-    /// The message in `datagram`, which is used as working space.
-    pub(super) fn open(&mut self, datagram: &mut [u8], now_ms: u64) -> Result<Vec<u8>, Dropped> {
+    /// The message in `datagram`, which is used as working space, and where an answer to it is to go.
+    pub(super) fn open(
+        &mut self,
+        datagram: &mut [u8],
+        now_ms: u64,
+    ) -> Result<(SocketAddr, Vec<u8>), Dropped> {
         let Some((header_bytes, sealed)) = datagram.split_first_chunk_mut::<HEADER_BYTES>() else {
             return Err(Dropped::Unauthentic);
         };
         let header = Header::decode(header_bytes).ok_or(Dropped::Unauthentic)?;
-        let associated = Aad::from(associated(header_bytes, &self.ring));
+        let associated = Aad::from(associated(header_bytes, self.local.address, &self.ring));
         let from = (header.sender, header.generation);
         let known = self.senders.get(&from);
         // Nothing is remembered of a sender before it has proven itself.
@@ -201,7 +258,7 @@ impl Opener {
         };
         let opened = key.open_in_place(nonce(header.counter), associated, sealed);
         let payload = opened.map_err(|_| Dropped::Unauthentic)?;
-        if header.sender == self.local {
+        if header.sender == self.local.id {
             return Err(Dropped::Reflected);
         }
         if header.at_ms.abs_diff(now_ms) > MAX_SKEW_MS {
@@ -216,7 +273,7 @@ impl Opener {
         if !sender.window.admit(header.counter) {
             return Err(Dropped::Replayed);
         }
-        sender.assemble(header.part, header.counter, payload)
+        Ok((header.address, sender.assemble(header.part, header.counter, payload)?))
     }
 
     fn remember(&mut self, from: (u64, u64), key: LessSafeKey) {
@@ -257,15 +314,33 @@ mod tests {
         ClusterSecret::from_bytes(&[byte; 32]).unwrap()
     }
 
-    fn sealed(message: &[u8], now_ms: u64) -> Vec<u8> {
-        Sealer::new(&secret(1), "ring", 2, 7).seal(message, now_ms).unwrap().remove(0)
+    fn party(id: u64) -> Party {
+        Party { id, address: SocketAddr::from(([10, 0, 0, id as u8], 7400)) }
+    }
+
+    fn sealer(generation: u64) -> Sealer {
+        Sealer::new(&secret(1), "ring", party(2), generation)
+    }
+
+    fn opener() -> Opener {
+        Opener::new(&secret(1), "ring", party(1))
+    }
+
+    fn seal(sealer: &mut Sealer, message: &[u8]) -> Vec<Vec<u8>> {
+        sealer.seal(message, party(1).address, NOW).unwrap()
+    }
+
+    fn open(opener: &mut Opener, mut datagram: Vec<u8>) -> Result<Vec<u8>, Dropped> {
+        opener.open(&mut datagram, NOW).map(|(_, message)| message)
     }
 
     #[test]
     fn only_the_same_secret_and_ring_open_it() {
         let check = |key: u8, ring: &str, local, now_ms, expected: Result<&[u8], Dropped>| {
-            let opened = Opener::new(&secret(key), ring, local).open(&mut sealed(b"hello", NOW), now_ms);
-            assert_eq!(opened.as_deref(), expected.as_ref().map(|message| *message));
+            let mut datagram = sealer(7).seal(b"hello", party(local).address, NOW).unwrap().remove(0);
+            let opened = Opener::new(&secret(key), ring, party(local)).open(&mut datagram, now_ms);
+            let expected = expected.map(|message| (party(2).address, message.to_vec()));
+            assert_eq!(opened, expected);
         };
         check(1, "ring", 1, NOW, Ok(b"hello"));
         check(2, "ring", 1, NOW, Err(Dropped::Unauthentic));
@@ -277,40 +352,62 @@ mod tests {
     }
 
     #[test]
+    fn nobody_but_its_recipient_opens_it() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let check = |to: &str, local: &str, expected| {
+            let mut datagram = sealer(7).seal(b"hello", address(to), NOW).unwrap().remove(0);
+            let mut opener = Opener::new(&secret(1), "ring", Party { id: 1, address: address(local) });
+            let opened = opener.open(&mut datagram, NOW).map(|(_, message)| message);
+            assert_eq!(opened, expected, "to {to}, at {local}");
+        };
+        let hello = || Ok(b"hello".to_vec());
+        check("10.0.0.1:7400", "10.0.0.1:7400", hello());
+        check("10.0.0.1:7400", "10.0.0.3:7400", Err(Dropped::Unauthentic));
+        check("10.0.0.1:7400", "10.0.0.1:7401", Err(Dropped::Unauthentic));
+        check("[::ffff:10.0.0.1]:7400", "10.0.0.1:7400", hello());
+        check("[fd00::1]:7400", "[fd00::1]:7400", hello());
+        check("[fd00::1]:7400", "[fd00::2]:7400", Err(Dropped::Unauthentic));
+    }
+
+    #[test]
+    fn addresses_are_read_back() {
+        for text in ["10.0.0.1:7400", "[fd00::1]:1", "127.0.0.1:65535"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(decode_address(&encode_address(address)), address);
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let good = sealed(b"hello", NOW);
-        let mut opener = Opener::new(&secret(1), "ring", 1);
+        let good = seal(&mut sealer(7), b"hello").remove(0);
+        let mut opener = opener();
         for place in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[place / 8] ^= 1 << (place % 8);
-            assert_eq!(opener.open(&mut bad, NOW), Err(Dropped::Unauthentic), "bit {place}");
+            assert_eq!(open(&mut opener, bad), Err(Dropped::Unauthentic), "bit {place}");
         }
         for length in 0..good.len() {
-            assert_eq!(
-                opener.open(&mut good[..length].to_vec(), NOW),
-                Err(Dropped::Unauthentic),
-                "length {length}"
-            );
+            let cut = good[..length].to_vec();
+            assert_eq!(open(&mut opener, cut), Err(Dropped::Unauthentic), "length {length}");
         }
         assert!(opener.senders.is_empty(), "garbage was remembered");
-        assert_eq!(opener.open(&mut good.clone(), NOW).as_deref(), Ok(&b"hello"[..]));
+        assert_eq!(open(&mut opener, good).as_deref(), Ok(&b"hello"[..]));
     }
 
     #[test]
     fn replays_are_dropped_and_new_generations_are_not() {
-        let mut opener = Opener::new(&secret(1), "ring", 1);
-        let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
-        let one = sealer.seal(b"one", NOW).unwrap().remove(0);
-        let two = sealer.seal(b"two", NOW).unwrap().remove(0);
+        let (mut opener, mut sealer_of_seven) = (opener(), sealer(7));
+        let one = seal(&mut sealer_of_seven, b"one").remove(0);
+        let two = seal(&mut sealer_of_seven, b"two").remove(0);
         let mut check = |datagram: &[u8], expected: Result<&[u8], Dropped>| {
-            let opened = opener.open(&mut datagram.to_vec(), NOW);
+            let opened = open(&mut opener, datagram.to_vec());
             assert_eq!(opened.as_deref(), expected.as_ref().map(|message| *message));
         };
         check(&two, Ok(b"two"));
         check(&one, Ok(b"one"));
         check(&one, Err(Dropped::Replayed));
         check(&two, Err(Dropped::Replayed));
-        let restarted = Sealer::new(&secret(1), "ring", 2, 8).seal(b"again", NOW).unwrap().remove(0);
+        let restarted = seal(&mut sealer(8), b"again").remove(0);
         check(&restarted, Ok(b"again"));
         check(&restarted, Err(Dropped::Replayed));
     }
@@ -319,42 +416,39 @@ mod tests {
     fn large_messages_take_two_datagrams() {
         let check = |length: usize, parts: usize| {
             let message: Vec<u8> = (0..length).map(|n| n as u8).collect();
-            let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
-            let mut datagrams = sealer.seal(&message, NOW).unwrap();
+            let mut datagrams = seal(&mut sealer(7), &message);
             assert_eq!(datagrams.len(), parts, "{length} bytes");
             assert!(datagrams.iter().all(|datagram| datagram.len() <= MAX_DATAGRAM));
-            let mut opener = Opener::new(&secret(1), "ring", 1);
-            let last = datagrams.len() - 1;
-            for datagram in &mut datagrams[..last] {
-                assert_eq!(opener.open(datagram, NOW), Err(Dropped::Partial));
+            let mut opener = opener();
+            let last = datagrams.remove(parts - 1);
+            for datagram in datagrams {
+                assert_eq!(open(&mut opener, datagram), Err(Dropped::Partial));
             }
-            assert_eq!(opener.open(&mut datagrams[last], NOW), Ok(message));
+            assert_eq!(open(&mut opener, last), Ok(message));
         };
         check(0, 1);
         check(MAX_PART, 1);
         check(MAX_PART + 1, 2);
         check(MAX_MESSAGE, 2);
-        let refused = Sealer::new(&secret(1), "ring", 2, 7).seal(&vec![0; MAX_MESSAGE + 1], NOW);
+        let refused = sealer(7).seal(&vec![0; MAX_MESSAGE + 1], party(1).address, NOW);
         assert_eq!(refused, Err(Oversized(MAX_MESSAGE + 1)));
     }
 
     #[test]
     fn halves_of_two_messages_do_not_make_one() {
-        let mut sealer = Sealer::new(&secret(1), "ring", 2, 7);
-        let mut one = sealer.seal(&[1; MAX_MESSAGE], NOW).unwrap();
-        let mut two = sealer.seal(&[2; MAX_MESSAGE], NOW).unwrap();
-        let mut opener = Opener::new(&secret(1), "ring", 1);
-        assert_eq!(opener.open(&mut one[0], NOW), Err(Dropped::Partial));
-        assert_eq!(opener.open(&mut two[1], NOW), Err(Dropped::Partial));
-        assert_eq!(opener.open(&mut one[1], NOW), Err(Dropped::Partial));
+        let (mut opener, mut sealer) = (opener(), sealer(7));
+        let one = seal(&mut sealer, &[1; MAX_MESSAGE]);
+        let two = seal(&mut sealer, &[2; MAX_MESSAGE]);
+        for half in [&one[0], &two[1], &one[1]] {
+            assert_eq!(open(&mut opener, half.clone()), Err(Dropped::Partial));
+        }
     }
 
     #[test]
     fn remembered_senders_are_bounded() {
-        let mut opener = Opener::new(&secret(1), "ring", 1);
+        let mut opener = opener();
         for generation in 0..MAX_SENDERS as u64 + 10 {
-            let mut sealer = Sealer::new(&secret(1), "ring", 2, generation);
-            assert!(opener.open(&mut sealer.seal(b"x", NOW).unwrap()[0], NOW).is_ok());
+            assert!(open(&mut opener, seal(&mut sealer(generation), b"x").remove(0)).is_ok());
         }
         assert_eq!(opener.senders.len(), MAX_SENDERS);
         assert!(!opener.senders.contains_key(&(2, 0)));

@@ -228,42 +228,75 @@ async fn those_without_the_secret_or_a_place_in_the_log_are_not_heard() {
     drop(removed);
 }
 
+/// A datagram of a node with id 9 that is reached at `from`, sealed for the node at `to`.
+fn rogue(cluster: Cluster, message: &[u8], from: &UdpSocket, to: SocketAddr) -> Vec<Vec<u8>> {
+    let party = seal::Party { id: 9, address: from.local_addr().unwrap() };
+    let mut sealer = seal::Sealer::new(&Cluster::secret(1), &format!("{}/0", cluster.0), party, 1);
+    sealer.seal(message, to, transport::unix_ms()).unwrap()
+}
+
+/// A SYN of a node that knows nobody.
+fn greeting(cluster: Cluster) -> Vec<u8> {
+    syn(&format!("{}/0", cluster.0), 0)
+}
+
 #[tokio::test]
 async fn replays_and_garbage_earn_no_answer() {
     let spy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let cluster = Cluster::new();
-    let talker = cluster.start(1, &[spy.local_addr().unwrap()]).await;
     let victim = cluster.start(2, &[]).await;
-    let mut captured = vec![0; 65_536];
-    let (length, from) = spy.recv_from(&mut captured).await.unwrap();
-    assert_eq!(from, talker.local_addr());
-    drop(talker);
-    for garbage in [&b""[..], b"x", &[0xff; 1400], &captured[..length - 1]] {
-        spy.send_to(garbage, victim.local_addr()).await.unwrap();
+    let captured = rogue(cluster, &greeting(cluster), &spy, victim.local_addr()).remove(0);
+    for garbage in [&b""[..], b"x", &[0xff; 1400], &captured[..captured.len() - 1]] {
+        elsewhere.send_to(garbage, victim.local_addr()).await.unwrap();
     }
     for _ in 0..3 {
-        spy.send_to(&captured[..length], victim.local_addr()).await.unwrap();
+        elsewhere.send_to(&captured, victim.local_addr()).await.unwrap();
     }
     wait_until("all was received", || {
         victim.counters().unauthentic.load(Ordering::Relaxed) == 4
             && victim.counters().replayed.load(Ordering::Relaxed) == 2
     })
     .await;
-    let mut answers = 0;
+    // The first is answered, to where its author is reached and not to where it came from.
+    let (mut answers, mut buffer) = (0, vec![0; 65_536]);
     wait_until("the first is answered", || {
-        while let Ok((_, from)) = spy.try_recv_from(&mut captured) {
+        while let Ok((_, from)) = spy.try_recv_from(&mut buffer) {
             answers += usize::from(from == victim.local_addr());
         }
         answers > 0
     })
     .await;
     assert_eq!((answers, victim.counters().received.load(Ordering::Relaxed)), (1, 1));
+    assert!(elsewhere.try_recv_from(&mut buffer).is_err(), "the source of a datagram was believed");
+}
+
+#[tokio::test]
+async fn what_was_said_to_one_node_is_not_heard_by_another() {
+    let spy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let cluster = Cluster::new();
+    let (meant, other) = (cluster.start(2, &[]).await, cluster.start(3, &[]).await);
+    let captured = rogue(cluster, &greeting(cluster), &spy, meant.local_addr()).remove(0);
+    for address in [other.local_addr(), meant.local_addr()] {
+        spy.send_to(&captured, address).await.unwrap();
+    }
+    wait_until("the other one dropped it", || other.counters().unauthentic.load(Ordering::Relaxed) == 1)
+        .await;
+    wait_until("the one it was meant for heard it", || {
+        meant.counters().received.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    assert_eq!(other.counters().received.load(Ordering::Relaxed), 0);
 }
 
 /// A SYN naming more nodes than one message can: the gossip library panics over it, where overflow is checked.
 fn poison(cluster_id: &str) -> Vec<u8> {
+    syn(cluster_id, 1600)
+}
+
+/// A SYN that tells of `count` nodes.
+fn syn(cluster_id: &str, count: u16) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u16).to_le_bytes(), text.as_bytes()].concat();
-    let count = 1600_u16;
     let mut syn = [&45_139_u16.to_le_bytes()[..], &[0, 0], &count.to_le_bytes()].concat();
     for id in 0..count {
         syn.extend(text(&format!("n{}", 1000 + id)));
@@ -280,10 +313,9 @@ async fn the_gossip_survives_its_own_end() {
     let cluster = Cluster::new();
     let one = cluster.start(1, &[]).await;
     let ring = format!("{}/0", cluster.0);
-    let mut sealer = seal::Sealer::new(&Cluster::secret(1), &ring, 9, 1);
-    let rogue = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for datagram in sealer.seal(&poison(&ring), transport::unix_ms()).unwrap() {
-        rogue.send_to(&datagram, one.local_addr()).await.unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for datagram in rogue(cluster, &poison(&ring), &socket, one.local_addr()) {
+        socket.send_to(&datagram, one.local_addr()).await.unwrap();
     }
     wait_until("it was started again", || one.counters().restarts.load(Ordering::Relaxed) == 1).await;
     let two = cluster.start(2, &[one.local_addr()]).await;

@@ -10,7 +10,7 @@ use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
 use tokio::net::UdpSocket;
 
-use super::seal::{Dropped, MAX_DATAGRAM, Opener, Sealer};
+use super::seal::{Dropped, MAX_DATAGRAM, Opener, Party, Sealer};
 use crate::identity::ClusterSecret;
 
 /// Larger messages are worth a warning: three fifths of what the gossip library can carry.
@@ -23,7 +23,7 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 pub struct GossipCounters {
     /// Messages received and believed.
     pub received: AtomicU64,
-    /// Datagrams that no node of this cluster made.
+    /// Datagrams that no node of this cluster made, or that were made for another one.
     pub unauthentic: AtomicU64,
     /// Datagrams of a node whose clock differs too much.
     pub skewed: AtomicU64,
@@ -75,7 +75,7 @@ pub(super) struct SealedTransport {
     pub(super) socket: Arc<UdpSocket>,
     pub(super) secret: ClusterSecret,
     pub(super) ring: String,
-    pub(super) node: u64,
+    pub(super) local: Party,
     pub(super) generation: u64,
     pub(super) counters: Arc<GossipCounters>,
 }
@@ -85,8 +85,8 @@ impl Transport for SealedTransport {
     async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         Ok(Box::new(SealedSocket {
             socket: self.socket.clone(),
-            sealer: Sealer::new(&self.secret, &self.ring, self.node, self.generation),
-            opener: Opener::new(&self.secret, &self.ring, self.node),
+            sealer: Sealer::new(&self.secret, &self.ring, self.local, self.generation),
+            opener: Opener::new(&self.secret, &self.ring, self.local),
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counters: self.counters.clone(),
         }))
@@ -108,7 +108,7 @@ impl Socket for SealedSocket {
         let mut plain = Vec::with_capacity(message.serialized_len());
         message.serialize(&mut plain);
         self.counters.note_size(plain.len());
-        let datagrams = match self.sealer.seal(&plain, unix_ms()) {
+        let datagrams = match self.sealer.seal(&plain, to, unix_ms()) {
             Ok(datagrams) => datagrams,
             Err(error) => {
                 GossipCounters::count(&self.counters.oversized);
@@ -129,7 +129,7 @@ impl Socket for SealedSocket {
     /// waits are for a datagram and after an error.
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         loop {
-            let (length, from) = match self.socket.recv_from(&mut self.buffer).await {
+            let (length, _) = match self.socket.recv_from(&mut self.buffer).await {
                 Ok(received) => received,
                 Err(error) => {
                     GossipCounters::count(&self.counters.errors);
@@ -139,8 +139,8 @@ impl Socket for SealedSocket {
                 }
             };
             let opened = self.opener.open(&mut self.buffer[..length], unix_ms());
-            let message = match opened {
-                Ok(message) => message,
+            let (from, message) = match opened {
+                Ok(opened) => opened,
                 Err(dropped) => {
                     self.counters.count_dropped(dropped);
                     continue;
