@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 
 use self::hearing::HearingLog;
 use self::plan::{Member, Picture, Rules, Step, plan};
-use crate::log::{ConfigLog, MembershipError};
+use crate::log::{ConfigLog, MembershipError, Replication};
 use crate::timings::Timings;
 
 /// The nodes that are heard now, this one included. Asked once a round.
@@ -23,9 +23,14 @@ fn round(timings: Timings) -> Duration {
     timings.election_max.mul_f32(0.8).min(Duration::from_secs(5))
 }
 
-/// A learner votes after 2.5 elections of being heard (3 s in one region), a silent voter is replaced after 4 (5 s).
+/// A learner votes after 2.5 elections of being heard (3 s in one region) if its log has answered within the last one; a
+/// silent voter is replaced after 4 (5 s).
 fn rules(timings: Timings) -> Rules {
-    Rules { stable_after: timings.election_max.mul_f32(2.5), dead_after: timings.election_max.mul_f32(4.2) }
+    Rules {
+        answers_within: timings.election_max,
+        stable_after: timings.election_max.mul_f32(2.5),
+        dead_after: timings.election_max.mul_f32(4.2),
+    }
 }
 
 /// Runs until it is aborted.
@@ -34,11 +39,16 @@ pub async fn run(log: ConfigLog, liveness: Liveness) {
     let mut rounds = tokio::time::interval(round(log.timings()));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hearing = HearingLog::default();
+    let mut last_before = None;
     loop {
         rounds.tick().await;
         let members = log.with_state(|state| state.nodes.keys().copied().collect());
         hearing.observe(&members, &liveness(), Instant::now());
-        let Some(picture) = take_picture(&log, &hearing) else { continue };
+        let replication = log.replication();
+        // Who has just begun to lead does not yet know what it had a round ago.
+        let before = std::mem::replace(&mut last_before, replication.as_ref().map(|known| known.last));
+        let picture = replication.and_then(|replication| take_picture(&log, &hearing, replication, before));
+        let Some(picture) = picture else { continue };
         let Some(step) = plan(&picture, rules) else { continue };
         tracing::info!(?step, voters = ?picture.voters, learners = ?picture.learners, "changing who votes");
         if let Err(error) = Box::pin(carry_out(&log, step)).await {
@@ -47,15 +57,21 @@ pub async fn run(log: ConfigLog, liveness: Liveness) {
     }
 }
 
-/// What this node sees, if it leads.
-fn take_picture(log: &ConfigLog, hearing: &HearingLog) -> Option<Picture> {
-    let replication = log.replication()?;
+/// What this leader sees, `last_before` being the end of its log a round ago.
+fn take_picture(
+    log: &ConfigLog,
+    hearing: &HearingLog,
+    replication: Replication,
+    last_before: Option<u64>,
+) -> Option<Picture> {
+    let lag = |id: &NodeId| Some(last_before?.saturating_sub(*replication.matched.get(id)?));
     let now = Instant::now();
     let members: BTreeMap<NodeId, Member> = log.with_state(|state| {
         let member = |(id, record): (&NodeId, &shoal_model::state::MemberRecord)| {
             let member = Member {
                 hearing: hearing.hearing(*id, now),
-                lag: replication.lag.get(id).copied(),
+                lag: lag(id),
+                unanswered: replication.unanswered.get(id).copied(),
                 region: record.region.clone(),
                 zone: record.zone.clone(),
             };

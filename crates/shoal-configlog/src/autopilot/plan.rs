@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use shoal_model::NodeId;
 
-/// Entries a learner may be behind and still count as caught up.
-const MAX_LAG: u64 = 250;
+/// Entries that were in the leader's log a round ago and that a learner may lack and still count as caught up. Few: one
+/// that is stuck is often only some dozens behind, and what was written within the last round is not counted.
+const MAX_LAG: u64 = 4;
 
 /// For how long a node has to be heard, or not to be heard, before anything is done about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
+    /// A learner that answered the leader's log longer ago may not vote.
+    pub answers_within: Duration,
     /// A learner heard for that long may vote.
     pub stable_after: Duration,
-    /// A voter silent for that long is replaced.
+    /// A voter that is silent, or whose log is, for that long is replaced.
     pub dead_after: Duration,
 }
 
@@ -36,8 +39,10 @@ pub struct Picture {
 #[derive(Clone, Debug)]
 pub struct Member {
     pub hearing: Hearing,
-    /// Entries it is behind; `None` = unknown.
+    /// Entries it lacks of those that the leader's log had a round ago; `None` = unknown.
     pub lag: Option<u64>,
+    /// For how long it has not answered to replication; `None` = it never did.
+    pub unanswered: Option<Duration>,
     pub region: String,
     pub zone: String,
 }
@@ -64,14 +69,25 @@ pub enum Step {
     Remove(NodeId),
 }
 
-/// The next step towards the right voters, if there is one to take now.
+/// The next step towards the right voters, if there is one to take now. None is ever towards voters of whom too few are
+/// alive to decide anything: the cluster could not take it back.
 pub fn plan(picture: &Picture, rules: Rules) -> Option<Step> {
     if picture.joint {
         return Some(Step::FinishChange);
     }
+    let is_safe = |step: &Step| match step {
+        Step::SetVoters(voters) => has_quorum(picture, voters, rules),
+        Step::FinishChange | Step::AddLearner(_) | Step::TransferLeader(_) | Step::Remove(_) => true,
+    };
     leave_removed(picture, rules)
+        .filter(is_safe)
         .or_else(|| welcome_new(picture))
-        .or_else(|| adjust_voters(picture, rules).map(Step::SetVoters))
+        .or_else(|| adjust_voters(picture, rules).map(Step::SetVoters).filter(is_safe))
+}
+
+/// More than half of `voters` can decide now.
+fn has_quorum(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> bool {
+    voters.iter().filter(|id| decides(picture, **id, rules)).count() * 2 > voters.len()
 }
 
 /// How many voters a cluster of `members` nodes has: never an even number.
@@ -114,17 +130,22 @@ fn adjust_voters(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     let voters = &picture.voters;
     match voters.len() {
         count if count % 2 == 0 && count < target => {
-            with_learners(picture, voters, 1, rules).or_else(|| without(picture, voters, 1))
+            with_learners(picture, voters, 1, rules).or_else(|| without(picture, voters, 1, rules))
         }
-        count if count % 2 == 0 => without(picture, voters, 1),
-        count if count < target => with_learners(picture, voters, 2, rules),
-        count if count > target => without(picture, voters, 2),
-        _ => {
-            let dead = voters.iter().copied().find(|id| is_dead(picture, *id, rules))?;
-            let rest = voters.iter().copied().filter(|id| *id != dead).collect();
-            with_learners(picture, &rest, 1, rules)
+        count if count % 2 == 0 => without(picture, voters, 1, rules),
+        count if count < target => {
+            with_learners(picture, voters, 2, rules).or_else(|| replace_dead(picture, rules))
         }
+        count if count > target => without(picture, voters, 2, rules),
+        _ => replace_dead(picture, rules),
     }
+}
+
+/// The voters with a learner in place of one that is dead.
+fn replace_dead(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
+    let dead = picture.voters.iter().copied().find(|id| is_dead(picture, *id, rules))?;
+    let rest = picture.voters.iter().copied().filter(|id| *id != dead).collect();
+    with_learners(picture, &rest, 1, rules)
 }
 
 /// `voters` and the best `count` learners; `None` if there are not so many.
@@ -142,9 +163,14 @@ fn with_learners(
 }
 
 /// `voters` without `count` of them: the silent first, then the youngest, never the leader.
-fn without(picture: &Picture, voters: &BTreeSet<NodeId>, count: usize) -> Option<BTreeSet<NodeId>> {
+fn without(
+    picture: &Picture,
+    voters: &BTreeSet<NodeId>,
+    count: usize,
+    rules: Rules,
+) -> Option<BTreeSet<NodeId>> {
     let mut leaving: Vec<NodeId> = voters.iter().copied().filter(|id| *id != picture.leader).collect();
-    leaving.sort_by_key(|id| (is_alive(picture, *id), std::cmp::Reverse(*id)));
+    leaving.sort_by_key(|id| (decides(picture, *id, rules), std::cmp::Reverse(*id)));
     let leaving = leaving.get(..count)?;
     Some(voters.iter().copied().filter(|id| !leaving.contains(id)).collect())
 }
@@ -157,7 +183,7 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
     let eligible = picture.learners.iter().filter(|id| !voters.contains(id)).filter_map(|id| {
         let member = picture.members.get(id)?;
         let stable = matches!(member.hearing, Hearing::Alive(since) if since >= rules.stable_after);
-        (stable && member.lag.is_some_and(|lag| lag <= MAX_LAG)).then_some((*id, member))
+        (stable && has_caught_up(member, rules)).then_some((*id, member))
     });
     eligible
         .min_by_key(|(id, member)| {
@@ -168,25 +194,45 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
         .map(|(id, _)| id)
 }
 
+/// It has the leader's log and still takes what is added to it: being heard is not enough, since the log of a node may be
+/// stuck while the node is well.
+fn has_caught_up(member: &Member, rules: Rules) -> bool {
+    let answers = member.unanswered.is_some_and(|silence| silence <= rules.answers_within);
+    answers && member.lag.is_some_and(|lag| lag <= MAX_LAG)
+}
+
+/// It is heard, and its log is not one that no longer answers.
+fn decides(picture: &Picture, id: NodeId, rules: Rules) -> bool {
+    is_alive(picture, id) && !is_dead(picture, id, rules)
+}
+
 fn is_alive(picture: &Picture, id: NodeId) -> bool {
     id == picture.leader
         || picture.members.get(&id).is_some_and(|member| matches!(member.hearing, Hearing::Alive(_)))
 }
 
+/// Not heard for long, or heard while its log does not answer: a node whose log is damaged serves, but decides nothing.
 fn is_dead(picture: &Picture, id: NodeId, rules: Rules) -> bool {
-    let silent =
-        |member: &Member| matches!(member.hearing, Hearing::Silent(since) if since >= rules.dead_after);
-    id != picture.leader && picture.members.get(&id).is_some_and(silent)
+    let gone = |member: &Member| {
+        let silent = matches!(member.hearing, Hearing::Silent(since) if since >= rules.dead_after);
+        silent || member.unanswered.is_some_and(|silence| silence >= rules.dead_after)
+    };
+    id != picture.leader && picture.members.get(&id).is_some_and(gone)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules { stable_after: Duration::from_secs(3), dead_after: Duration::from_secs(5) };
+    const RULES: Rules = Rules {
+        answers_within: Duration::from_secs(1),
+        stable_after: Duration::from_secs(3),
+        dead_after: Duration::from_secs(5),
+    };
 
     /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only,
-    /// `<` far behind, `x` removed, `@z` in zone z. The first one leads.
+    /// `<` five entries behind, `=` four, `-` of unknown lag, `#` has not answered for 2 s, `%` for 9 s, `0` never did, `x` removed,
+    /// `@z` in zone z. The first one leads.
     fn picture(text: &str) -> Picture {
         let mut picture = Picture::default();
         for (n, word) in text.split_whitespace().enumerate() {
@@ -209,9 +255,20 @@ mod tests {
                 _ if marks.contains('?') => Hearing::Alive(seconds(1)),
                 _ => Hearing::Alive(seconds(60)),
             };
-            let lag = Some(if marks.contains('<') { 9_999 } else { 0 });
+            let lag = match marks {
+                _ if marks.contains('-') => None,
+                _ if marks.contains('<') => Some(MAX_LAG + 1),
+                _ if marks.contains('=') => Some(MAX_LAG),
+                _ => Some(0),
+            };
+            let unanswered = match &marks[digits.len()..] {
+                rest if rest.contains('0') => None,
+                rest if rest.contains('#') => Some(seconds(2)),
+                rest if rest.contains('%') => Some(seconds(9)),
+                _ => Some(Duration::from_millis(100)),
+            };
             if !marks.contains('x') {
-                let member = Member { hearing, lag, region: "r".into(), zone: zone.into() };
+                let member = Member { hearing, lag, unanswered, region: "r".into(), zone: zone.into() };
                 picture.members.insert(id, member);
             }
         }
@@ -239,6 +296,7 @@ mod tests {
         check("1V 2L 3L", voters(&[1, 2, 3]));
         check("1V 2L 3L?", None);
         check("1V 2L 3L<", None);
+        check("1V 2L 3L=", voters(&[1, 2, 3]));
         check("1V 2L 3L! 4L", voters(&[1, 2, 4]));
         check("1V 2V 3V 4L", None);
         check("1V 2V 3V 4L 5L", voters(&[1, 2, 3, 4, 5]));
@@ -246,10 +304,41 @@ mod tests {
     }
 
     #[test]
+    fn a_learner_that_is_stuck_never_votes() {
+        check("1V 2L 3L-", None); // it has nothing yet
+        check("1V 2L 3L#", None); // it has everything, but does not answer any more
+        check("1V 2L 3L0", None);
+        check("1V 2L 3L# 4L", voters(&[1, 2, 4]));
+        check("1V 2V~ 3V 4L<", None);
+        check("1V 2V~ 3V 4L#", None);
+        check("1V 2V~ 3V 4L< 5L", voters(&[1, 3, 5]));
+        check("1V 2V 3L#", voters(&[1]));
+        check("1Vx 2L<", None);
+    }
+
+    #[test]
+    fn no_change_costs_the_quorum_of_those_alive() {
+        check("1V 2V! 3Vx", voters(&[1])); // not 1 and 2, of whom only 1 is alive
+        check("1V 2V% 3Vx", voters(&[1]));
+        check("1V 2V 3Vx", voters(&[1, 2]));
+        check("1V 2V! 3Vx 4L", voters(&[1, 2, 4]));
+        check("1V 2V! 3V! 4V 5Vx", voters(&[1, 2, 4])); // not the four that are left: half of them is silent
+        check("1V 2V% 3V 4V", voters(&[1, 3, 4]));
+        check("1V 2V! 3V! 4V 5Vx 6N", Some(Step::AddLearner(NodeId(6))));
+        check("1V 2V~ 3V~ 4V 5V 6L 7L", voters(&[1, 3, 4, 5, 6]));
+        check("1V 2V! 3V! 4L 5L", voters(&[1, 2, 3, 4, 5]));
+        check("1V 2V~ 3V~ 4V~ 5V 6L 7L", voters(&[1, 3, 4, 5, 6]));
+        check("1V 2V~ 3V~ 4V~ 5V~ 6L 7L", None); // one replaced at a time would leave two of five
+    }
+
+    #[test]
     fn a_dead_voter_is_replaced_in_one_step() {
         check("1V 2V~ 3V 4L", voters(&[1, 3, 4]));
         check("1V 2V! 3V 4L", None);
         check("1V 2V~ 3V", None);
+        check("1V 2V% 3V 4L", voters(&[1, 3, 4])); // it is heard, but its log is not
+        check("1V 2V# 3V 4L", None);
+        check("1V 2V0 3V 4L", None); // a new leader does not know yet
         check("1V 2V~ 3V 4L?", None);
         check("1V 2V 3V~ 4V~ 5V 6L 7L", voters(&[1, 2, 4, 5, 6]));
     }

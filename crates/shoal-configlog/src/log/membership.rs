@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{BasicNode, ChangeMembers};
+use openraft::{BasicNode, ChangeMembers, Instant};
 use shoal_model::NodeId;
 
 use super::ConfigLog;
 use super::status::Leadership;
-use crate::types::TypeConfig;
+use crate::types::{Raft, TypeConfig};
 
 /// How long a change may take; adding a learner could wait for ever otherwise.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,8 +41,12 @@ pub struct Replication {
     pub voters: BTreeSet<NodeId>,
     /// Who only listens.
     pub learners: BTreeSet<NodeId>,
-    /// Entries each one is behind; absent = unknown.
-    pub lag: BTreeMap<NodeId, u64>,
+    /// Index of the last entry of its own log.
+    pub last: u64,
+    /// Index up to which each one's log is known to be the same; absent = unknown.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// For how long each one has not answered; absent = it never did.
+    pub unanswered: BTreeMap<NodeId, Duration>,
 }
 
 type Change = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
@@ -50,45 +54,42 @@ type Change = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, Clie
 impl ConfigLog {
     /// Replicates to `node` from now on, without a vote.
     pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), MembershipError> {
-        self.change(self.shared.raft.add_learner(node.0, BasicNode::new(address), false)).await
+        self.change(self.part()?.add_learner(node.0, BasicNode::new(address), false)).await
     }
 
     /// Replicates to a learner no longer; a voter has to lose its vote first.
     pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
-        self.change(self.shared.raft.change_membership(change, true)).await
+        self.change(self.part()?.change_membership(change, true)).await
     }
 
     /// Makes exactly these the voters, in one change; who no longer is one stays a learner.
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembershipError> {
         let change = ChangeMembers::ReplaceAllVoters(voters.into_iter().map(|id| id.0).collect());
-        self.change(self.shared.raft.change_membership(change, true)).await
+        self.change(self.part()?.change_membership(change, true)).await
     }
 
     /// Completes a change whose leader was lost halfway.
     pub(crate) async fn finish_membership_change(&self) -> Result<(), MembershipError> {
         let change = ChangeMembers::AddVoterIds(BTreeSet::new());
-        self.change(self.shared.raft.change_membership(change, true)).await
+        self.change(self.part()?.change_membership(change, true)).await
     }
 
     /// Hands leadership to `heir`, or to the voter that is closest behind; returns once somebody else leads.
     pub async fn transfer_leader(&self, heir: Option<NodeId>) -> Result<(), MembershipError> {
         let replication = self.replication().ok_or(MembershipError::NotLeader)?;
         let others = replication.voters.iter().filter(|id| **id != self.node_id());
-        let closest = others.min_by_key(|id| replication.lag.get(id).copied().unwrap_or(u64::MAX));
+        // Of equals the first: `max_by_key` would take the last.
+        let closest = others.rev().max_by_key(|id| replication.matched.get(id).copied().unwrap_or(0));
         let heir = heir.or(closest.copied()).ok_or(MembershipError::NoHeir)?;
         let refused = |error: String| MembershipError::Refused(error);
-        self.shared
-            .raft
-            .trigger()
-            .transfer_leader(heir.0)
-            .await
-            .map_err(|error| refused(error.to_string()))?;
+        let raft = self.part()?;
+        raft.trigger().transfer_leader(heir.0).await.map_err(|error| refused(error.to_string()))?;
         let deadline = self.shared.timings.patience();
         let led_by_other = |metrics: &openraft::RaftMetrics<TypeConfig>| {
             metrics.current_leader.is_some_and(|leader| leader != self.node_id().0)
         };
-        let changes = self.shared.raft.wait(Some(deadline));
+        let changes = raft.wait(Some(deadline));
         let handed_over = changes.metrics(led_by_other, "leadership is handed over").await;
         handed_over.map(|_| ()).map_err(|_| MembershipError::Timeout(deadline))
     }
@@ -108,17 +109,20 @@ impl ConfigLog {
         }
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let matched = metrics.replication.unwrap_or_default();
-        let lag = matched
-            .into_iter()
-            .filter_map(|(id, matched)| Some((NodeId(id), last.saturating_sub(matched?.index))));
+        let matched = metrics.replication.clone().unwrap_or_default().into_iter();
+        let answered = metrics.heartbeat.clone().unwrap_or_default().into_iter();
         Some(Replication {
             joint: membership.get_joint_config().len() > 1,
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
-            lag: lag.collect(),
+            last: metrics.last_log_index.unwrap_or(0),
+            matched: matched.filter_map(|(id, matched)| Some((NodeId(id), matched?.index))).collect(),
+            unanswered: answered.filter_map(|(id, at)| Some((NodeId(id), at?.elapsed()))).collect(),
         })
+    }
+
+    fn part(&self) -> Result<&Raft, MembershipError> {
+        self.raft().ok_or(MembershipError::NotLeader)
     }
 
     async fn change(&self, change: impl Future<Output = Change>) -> Result<(), MembershipError> {
