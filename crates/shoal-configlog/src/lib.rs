@@ -18,4 +18,5 @@ pub use log::{
 };
 pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;
+pub use store::Past;
 pub use timings::{Profile, Timings};

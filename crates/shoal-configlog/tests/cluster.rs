@@ -130,3 +130,39 @@ async fn a_dead_voter_is_replaced_and_a_removed_node_leaves() {
     leader.transfer_leader(None).await.unwrap();
     assert_ne!(cluster.leader().await.node_id(), leader.node_id());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_log_stands_aside_and_says_why() {
+    let mut cluster = Cluster::of(1, 1, Compaction::default()).await;
+    let id = NodeId(1);
+    cluster.log(1).propose(publish("a", "{}")).await.unwrap();
+    cluster.log(1).trigger_snapshot().await;
+    let dir = cluster.nodes[&id].dir.path().to_owned();
+    let snapshot = || {
+        let mut files = std::fs::read_dir(dir.join("snapshots")).unwrap().map(|file| file.unwrap().path());
+        files.find(|file| file.extension().is_some_and(|extension| extension == "snapshot"))
+    };
+    wait_until("there is a snapshot", || snapshot().is_some()).await;
+    cluster.stop(id).await;
+
+    let path = snapshot().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let mut bad = whole.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bad).unwrap();
+    cluster.start(id).await;
+    let log = cluster.nodes[&id].log().clone();
+    let status = log.status();
+    assert!(status.broken.contains(path.to_str().unwrap()), "{}", status.broken);
+    assert!(status.broken.contains("away and join"), "{}", status.broken);
+    assert!(!status.quorum);
+    assert!(matches!(log.propose(publish("b", "{}")).await, Err(ProposeError::Broken { .. })));
+    assert!(matches!(log.read_index().await, Err(ProposeError::Broken { .. })));
+    cluster.stop(id).await;
+    assert_eq!(std::fs::read(&path).unwrap(), bad, "what is damaged is left to the operator");
+
+    std::fs::write(&path, &whole).unwrap();
+    cluster.start(id).await;
+    wait_until("the repaired log takes part", || cluster.log(1).status().quorum).await;
+    assert_eq!(cluster.log(1).with_state(|state| state.revisions.active().0), Revision(1));
+}

@@ -49,8 +49,6 @@ impl Activation {
 
 /// Takes revisions into service, one at a time, newest only.
 pub struct Activator {
-    /// Where the content is.
-    pub log: Arc<ConfigLog>,
     /// Opens sealed keys.
     pub identity: Arc<Identity>,
     /// Binds listeners and serves.
@@ -64,8 +62,9 @@ pub struct Activator {
 }
 
 impl Activator {
-    /// Follows `newest` until its sender is gone. What was refused is tried again: a port may have become free.
-    pub async fn run(self, mut newest: watch::Receiver<Revision>) {
+    /// Takes up the revisions of `log` as `newest` names them, until its sender is gone. What was refused is tried again: a
+    /// port may have become free.
+    pub async fn run(self, log: Arc<ConfigLog>, mut newest: watch::Receiver<Revision>) {
         let this = Arc::new(self);
         let mut pause = FIRST_RETRY;
         loop {
@@ -84,13 +83,28 @@ impl Activator {
                 false => this.status.borrow().active >= revision,
             };
             if !decided {
-                this.clone().take_up(revision).await;
+                this.clone().take_up(&log, revision).await;
             }
         }
     }
 
-    async fn take_up(self: Arc<Self>, revision: Revision) {
-        let content = self.log.with_state(|state| state.revisions.content(revision));
+    /// Without a log there is nothing to follow: tries what was served last until it is in force.
+    pub async fn hold(self) {
+        let this = Arc::new(self);
+        let mut pause = FIRST_RETRY;
+        while this.status.borrow().refused.is_some() {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
+            let worker = this.clone();
+            if tokio::task::spawn_blocking(move || worker.resume()).await.is_err() {
+                tracing::error!("resuming panicked");
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn take_up(self: Arc<Self>, log: &ConfigLog, revision: Revision) {
+        let content = log.with_state(|state| state.revisions.content(revision));
         let Some(content) = content else { return };
         let worker = self.clone();
         let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;

@@ -11,26 +11,28 @@ use arc_swap::ArcSwap;
 use shoal_cache::{Cache, CacheSettings, ClusterLink};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
-use shoal_cluster::identity::{Identity, Purpose};
+use shoal_cluster::identity::{Identity, Purpose, not_after};
 use shoal_cluster::tls::{admin_server_config, peer_server_config};
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Profile, RaftRpc};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, RaftRpc};
 use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::activation::{Activation, Activator};
 use crate::admin::AdminListeners;
 use crate::boot::{Boot, member_record};
+use crate::certificates::Certificates;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
+use crate::news;
 use crate::node::Node;
 use crate::peer::{PeerListener, PeerRpc};
+use crate::purge_figures::PurgeFigures;
 use crate::settings::RunSettings;
+use crate::vital::VitalTasks;
 
 /// Health facts on their way from the checkers to the gossip.
 const HEALTH_QUEUE: usize = 1024;
@@ -58,12 +60,7 @@ pub struct Listeners {
 }
 
 /// Builds every room. Nothing is served yet but what was served last.
-pub async fn build(
-    settings: RunSettings,
-    boot: Boot,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> anyhow::Result<Built> {
+pub async fn build(settings: RunSettings, boot: Boot, tasks: &VitalTasks) -> anyhow::Result<Built> {
     let identity = Arc::new(boot.identity);
     let listeners = Listeners {
         cluster: bind("cluster", settings.cluster_addr).await?,
@@ -83,20 +80,26 @@ pub async fn build(
     let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
     let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, events.clone())?);
-    let (newest, newest_seen) = watch::channel(Revision(0));
-    let log = Arc::new(build_log(&settings, &identity, &peers, &gossip, &cache, newest).await?);
     let (status, activation) = watch::channel(Activation::default());
     let activator = Activator {
-        log: log.clone(),
         identity: identity.clone(),
         proxy: proxy.clone(),
         kept: LastKnownGood::in_dir(&settings.data_dir),
         gossip: gossip.clone(),
         status,
     };
+    // Before the log: it may take its time, or be damaged, and what was served last needs neither.
     activator.resume();
+    let (newest, newest_seen) = watch::channel(Revision(0));
+    let past = match boot.bootstrap.is_some() || !boot.peers.is_empty() {
+        true => Past::MayBeNew,
+        false => Past::Kept,
+    };
+    let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
+    let log = Arc::new(build_log(&settings, &identity, past, effects).await?);
     let checker =
         Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
+    let certificate_not_after = not_after(&identity.cert_der).unwrap_or_default();
     let node = Arc::new(Node {
         settings,
         identity,
@@ -107,16 +110,24 @@ pub async fn build(
         proxy,
         config: config.clone(),
         activation,
+        certificates: Certificates::default(),
+        certificate_not_after,
         _checker: checker,
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        purge_figures: PurgeFigures::default(),
         writers: Mutex::new(()),
         _lock: boot.lock,
     });
-    tasks.spawn(stop.clone().run_until_cancelled_owned(activator.run(newest_seen)));
-    tasks.spawn(stop.clone().run_until_cancelled_owned(health::publish(gossip, config, health_events)));
-    tasks.spawn(stop.clone().run_until_cancelled_owned(census(node.clone())));
+    match log.status().broken.is_empty() {
+        true => tasks.spawn_until_stop("activation", activator.run(log.clone(), newest_seen)),
+        false => tasks.spawn_until_stop("activation", activator.hold()),
+    }
+    tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
+    tasks.spawn_until_stop("census", census(node.clone()));
+    tasks.spawn_until_stop("news", news::tell(node.clone()));
+    tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin })
 }
 
@@ -204,28 +215,26 @@ fn build_proxy(
 async fn build_log(
     settings: &RunSettings,
     identity: &Identity,
-    peers: &Peers,
-    gossip: &Arc<Gossip>,
-    cache: &Arc<Cache>,
-    newest: watch::Sender<Revision>,
+    past: Past,
+    effects: Effects,
 ) -> anyhow::Result<ConfigLog> {
-    let view = gossip.view().clone();
+    let view = effects.gossip.view().clone();
     let local = identity.node_id;
     let alive = move || {
         let view = view.load();
         let heard = view.nodes.iter().filter(|node| node.alive || node.id == local);
         heard.map(|node| node.id).collect()
     };
-    let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
     let log = ConfigLog::open(LogSettings {
         dir: settings.data_dir.clone(),
+        past,
         node_id: local,
         cluster_id: identity.cluster_id,
         address: settings.cluster_addr.to_string(),
         profile: Profile::Lan,
         timings: None,
         compaction: Compaction::default(),
-        peers: peers.clone(),
+        peers: effects.peers.clone(),
         liveness: Arc::new(alive),
         on_applied: Arc::new(move |applied| effects.follow(&applied)),
     });
@@ -269,6 +278,14 @@ impl Effects {
         if !known.is_empty() {
             self.gossip.set_members(known);
         }
+    }
+}
+
+/// Resolves when the gossip has ended before this node said goodbye.
+async fn gossip_lost(node: Arc<Node>) {
+    node.gossip.ended().await;
+    if node.is_draining() {
+        std::future::pending().await
     }
 }
 

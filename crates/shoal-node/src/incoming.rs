@@ -1,6 +1,7 @@
 //! TLS connections for tonic that know who called.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,6 +15,8 @@ use tonic::transport::server::Connected;
 pub struct Connection {
     /// Proven by a certificate, or by the rights of the local socket; `None` = a stranger.
     pub caller: Option<Caller>,
+    /// Where it comes from; `None` = the local socket.
+    pub from: Option<SocketAddr>,
 }
 
 /// A byte stream with its caller.
@@ -25,14 +28,14 @@ pub struct CallerIo<IO> {
 }
 
 impl<IO> CallerIo<IO> {
-    /// `io`, called by `caller`.
-    pub fn new(io: IO, caller: Option<Caller>) -> Self {
-        Self { io, connection: Connection { caller }, _place: None }
+    /// `io`, called by `caller` from `from`.
+    pub fn new(io: IO, caller: Option<Caller>, from: Option<SocketAddr>) -> Self {
+        Self { io, connection: Connection { caller, from }, _place: None }
     }
 
     /// `io` of a stranger, which takes up one of few places.
-    pub fn of_stranger(io: IO, place: OwnedSemaphorePermit) -> Self {
-        Self { io, connection: Connection { caller: None }, _place: Some(place) }
+    pub fn of_stranger(io: IO, from: SocketAddr, place: OwnedSemaphorePermit) -> Self {
+        Self { io, connection: Connection { caller: None, from: Some(from) }, _place: Some(place) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the rooms of one process share, and the questions that need several of them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +10,10 @@ use arc_swap::ArcSwap;
 use shoal_cache::Cache;
 use shoal_cluster::channel::{Peers, UnknownPeer};
 use shoal_cluster::gossip::Gossip;
-use shoal_cluster::identity::{Identity, not_after};
+use shoal_cluster::identity::Identity;
 use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::ConfigLog;
+use shoal_model::state::MemberRecord;
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
 use shoal_proxy::{Checker, Proxy};
@@ -19,6 +21,8 @@ use tokio::sync::{Mutex, watch};
 use tonic::Request;
 
 use crate::activation::Activation;
+use crate::certificates::Certificates;
+use crate::purge_figures::PurgeFigures;
 use crate::report::{CacheReport, NodeReport};
 use crate::settings::RunSettings;
 
@@ -36,10 +40,14 @@ pub struct Node {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) activation: watch::Receiver<Activation>,
+    pub(crate) certificates: Certificates,
+    /// Unix seconds at which this node's own certificate expires; 0 = it cannot be read.
+    pub(crate) certificate_not_after: i64,
     pub(crate) _checker: Checker,
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
     pub(crate) draining: AtomicBool,
+    pub(crate) purge_figures: PurgeFigures,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// The data directory is this process's as long as it lives.
@@ -75,6 +83,11 @@ impl Node {
 
     /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`.
     pub async fn await_applied(&self, index: u64, revision: Revision, timeout: Duration) -> Reached {
+        let broken = self.log.status().broken;
+        if !broken.is_empty() {
+            let (applied_index, active) = (*self.log.applied().borrow(), self.activation.borrow().active);
+            return Reached { applied_index, active, refused: Some(broken) };
+        }
         let mut applied = self.log.applied();
         let mut activation = self.activation.clone();
         let both = async {
@@ -114,11 +127,6 @@ impl Node {
         })
     }
 
-    /// Unix seconds at which this node's own certificate expires; 0 = it cannot be read.
-    pub fn certificate_not_after(&self) -> i64 {
-        not_after(&self.identity.cert_der).unwrap_or_default()
-    }
-
     /// This node about itself.
     pub fn report(&self) -> NodeReport {
         let activation = self.activation.borrow().clone();
@@ -128,11 +136,12 @@ impl Node {
             active_revision: activation.active.0,
             applied_index: *self.log.applied().borrow(),
             refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
+            log_broken: self.log.status().broken,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,
             open_connections: figures.open_connections as u64,
-            certificate_not_after: self.certificate_not_after(),
+            certificate_not_after: self.certificate_not_after,
             cache: CacheReport {
                 objects: counters.objects,
                 bytes: counters.bytes,
@@ -172,15 +181,30 @@ impl Node {
         self.log.with_state(|state| state.nodes.contains_key(&id)) || id.0 > applied
     }
 
+    /// Everyone who was admitted and not removed; who is heard, where the log cannot tell.
+    pub fn members(&self) -> BTreeMap<NodeId, MemberRecord> {
+        let members = self.log.with_state(|state| state.nodes.clone());
+        if !members.is_empty() {
+            return members;
+        }
+        let heard = |node: &NodeView| MemberRecord {
+            name: node.name.to_string(),
+            region: node.region.to_string(),
+            zone: node.zone.to_string(),
+            cluster_addr: node.cluster_addr.to_string(),
+            admin_addr: node.admin_addr.clone(),
+            public_key_sha256: String::new(),
+        };
+        self.gossip.view().load().nodes.iter().map(|node| (node.id, heard(node))).collect()
+    }
+
     /// Members that are heard now and have not said goodbye, this node included, by id and name.
     pub fn live_members(&self) -> Vec<(NodeId, String)> {
         let view = self.gossip.view().load_full();
         let is_there = |node: &NodeView| node.alive && node.state != NodeState::Left;
         let alive = |id: NodeId| id == self.id() || view.node(id).is_some_and(is_there);
-        self.log.with_state(|state| {
-            let live = state.nodes.iter().filter(|(id, _)| alive(**id));
-            live.map(|(id, member)| (*id, member.name.clone())).collect()
-        })
+        let live = self.members().into_iter().filter(|(id, _)| alive(*id));
+        live.map(|(id, member)| (id, member.name)).collect()
     }
 }
 

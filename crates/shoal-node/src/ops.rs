@@ -10,11 +10,16 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use shoal_cluster::ClusterView;
 use shoal_model::units::Period;
+use shoal_model::{NodeId, Revision};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::is_in_panic;
 use crate::node::Node;
+use crate::ops_listener::{self, OpsLimits};
+use crate::purge_figures::PurgeCounts;
 use crate::readiness::{Facts, judge};
 
 /// Serves until `stop`.
@@ -24,7 +29,11 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(node);
-    Ok(axum::serve(socket, router).with_graceful_shutdown(stop.cancelled_owned()).await?)
+    let serving = ops_listener::serve(socket, router, OpsLimits::default(), stop.clone());
+    match stop.run_until_cancelled_owned(serving).await {
+        None => Ok(()),
+        Some(never) => match never {},
+    }
 }
 
 async fn readyz(
@@ -59,7 +68,10 @@ impl Node {
         let activation = self.activation.borrow().clone();
         let log = self.log.status();
         Facts {
-            listeners_bound: self.has_started() && !activation.serves_nothing(newest),
+            // A node whose log cannot be used does not know of any site but the one it serves.
+            listeners_bound: self.has_started()
+                && !activation.serves_nothing(newest)
+                && (log.broken.is_empty() || activation.active != Revision(0)),
             revision: activation.active.0,
             draining: self.is_draining(),
             members: (heard, known),
@@ -68,6 +80,7 @@ impl Node {
             staleness: log.staleness,
             max_staleness,
             refused: activation.refused.map(|(revision, why)| format!("{revision}: {why}")),
+            log_broken: Some(log.broken).filter(|why| !why.is_empty()),
         }
     }
 
@@ -92,6 +105,8 @@ impl Node {
             u64::from(log.leader == Some(self.id())),
         );
         gauge(text, "shoal_raft_has_quorum", "1 while a majority of voters is known.", u64::from(log.quorum));
+        let broken = u64::from(!log.broken.is_empty());
+        gauge(text, "shoal_raft_broken", "1 while the log of this node cannot be used.", broken);
         gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
         gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
         gauge(text, "shoal_config_version", "Newest revision known here.", newest.0);
@@ -102,6 +117,9 @@ impl Node {
         gauge(text, "shoal_gossip_members", "Members that are heard.", alive as u64);
         let dead = view.nodes.len().saturating_sub(alive) as u64;
         gauge(text, "shoal_gossip_dead_members", "Members that are not heard.", dead);
+        self.render_purge_metrics(text);
+        render_peer_lag(text, &view, log.committed, self.id());
+        self.render_panic_metrics(text, &view);
         gauge(text, "shoal_cache_objects", "Objects in memory.", cache.objects);
         gauge(text, "shoal_cache_bytes", "Bytes of objects in memory.", cache.bytes);
         gauge(text, "shoal_cache_purge_seq", "Newest purge applied.", cache.purge_seq);
@@ -113,21 +131,51 @@ impl Node {
         counter(text, "shoal_cache_peer_errors_total", "Peers that did not answer.", cache.peer_errors);
         counter(text, "shoal_cache_origin_fetches_total", "Requests to origins.", cache.origin_fetches);
         counter(text, "shoal_cache_evictions_total", "Objects that had to make room.", cache.evictions);
-        let expiry = u64::try_from(self.certificate_not_after()).unwrap_or_default();
+        let expiry = u64::try_from(self.certificate_not_after).unwrap_or_default();
         let name = "shoal_node_cert_not_after_seconds";
         gauge(text, name, "Unix seconds at which this node's own certificate expires.", expiry);
         self.render_certificate_metrics(text);
     }
 
+    fn render_purge_metrics(&self, text: &mut String) {
+        let PurgeCounts { purges, acknowledged, waited } = self.purge_figures.counts();
+        let name = "shoal_cache_purges_total";
+        _ = writeln!(
+            text,
+            "# HELP {name} Purges that this node was asked for.\n# TYPE {name} counter\n{name} {purges}"
+        );
+        let name = "shoal_cache_purge_ack_seconds";
+        let help = "From the request for a purge to the acknowledgement of the last live node.";
+        _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} summary");
+        _ = writeln!(text, "{name}_sum {}\n{name}_count {acknowledged}", waited.as_secs_f64());
+    }
+
+    fn render_panic_metrics(&self, text: &mut String, view: &ClusterView) {
+        let name = "shoal_upstream_panic";
+        _ = writeln!(text, "# HELP {name} 1 while health is ignored and all are used.\n# TYPE {name} gauge");
+        for upstream in &self.config.load().upstreams {
+            let panic = u8::from(is_in_panic(upstream, view));
+            _ = writeln!(text, "{name}{{upstream=\"{}\"}} {panic}", upstream.name);
+        }
+    }
+
     fn render_certificate_metrics(&self, text: &mut String) {
         let name = "shoal_tls_cert_not_after_seconds";
         _ = writeln!(text, "# HELP {name} Unix seconds at which a certificate expires.\n# TYPE {name} gauge");
-        for certificate in &self.config.load().certificates {
-            let facts =
-                shoal_cluster::identity::inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
-            if let Ok(facts) = facts {
-                _ = writeln!(text, "{name}{{certificate=\"{}\"}} {}", certificate.name, facts.not_after);
-            }
+        let certificates = self.certificates.of(&self.config.load());
+        for certificate in certificates.iter().filter(|certificate| certificate.not_after != 0) {
+            _ = writeln!(text, "{name}{{certificate=\"{}\"}} {}", certificate.name, certificate.not_after);
         }
+    }
+}
+
+/// What the others have still to apply, by what they gossip: a figure up to two rounds of gossip old.
+fn render_peer_lag(text: &mut String, view: &ClusterView, committed: u64, local: NodeId) {
+    let name = "shoal_raft_peer_lag";
+    let help = "Committed log entries that a member had not applied when it was last heard.";
+    _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+    for peer in view.nodes.iter().filter(|peer| peer.id != local) {
+        let lag = committed.saturating_sub(peer.applied_index);
+        _ = writeln!(text, "{name}{{node=\"{}\"}} {lag}", peer.name);
     }
 }

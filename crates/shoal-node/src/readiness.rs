@@ -28,6 +28,8 @@ pub struct Facts {
     pub max_staleness: Option<Duration>,
     /// Why the newest revision is not served.
     pub refused: Option<String>,
+    /// Why the log takes no part in decisions. Not part of readiness: what was served last is served on.
+    pub log_broken: Option<String>,
 }
 
 /// The answer of `/readyz`.
@@ -61,11 +63,15 @@ pub fn judge(facts: &Facts, verbose: bool) -> Answer {
             false => "[!] quorum: none; serving the last known site, changes are refused".to_owned(),
         };
         _ = writeln!(text, "{quorum}");
+        if let Some(broken) = &facts.log_broken {
+            _ = writeln!(text, "[!] log: {broken}");
+        }
         if let Some(refused) = &facts.refused {
             _ = writeln!(text, "[!] revision refused: {refused}");
         }
     }
     let word = match (ready, facts.draining) {
+        (true, _) if facts.log_broken.is_some() => "ready, but the log cannot be used",
         (true, _) if facts.quorum => "ready",
         (true, _) => "ready, no quorum",
         (false, true) => "draining",
@@ -90,6 +96,7 @@ mod tests {
             staleness: Duration::ZERO,
             max_staleness: None,
             refused: None,
+            log_broken: None,
         }
     }
 
@@ -99,6 +106,11 @@ mod tests {
         for (facts, status, word) in [
             (facts(), 200, "ready\n"),
             (Facts { quorum: false, ..facts() }, 200, "ready, no quorum\n"),
+            (
+                Facts { log_broken: Some("bad page".to_owned()), quorum: false, ..facts() },
+                200,
+                "ready, but the log cannot be used\n",
+            ),
             (Facts { draining: true, ..facts() }, 503, "draining\n"),
             (Facts { listeners_bound: false, ..facts() }, 503, "not ready\n"),
             (Facts { members: (1, 3), ..facts() }, 503, "not ready\n"),
@@ -112,6 +124,8 @@ mod tests {
             let answer = judge(&facts, false);
             assert_eq!((answer.status, answer.text.as_str()), (status, word), "{facts:?}");
         }
+        let broken = Facts { log_broken: Some("bad page".to_owned()), ..facts() };
+        assert!(judge(&broken, true).text.contains("[!] log: bad page\n"));
         assert!(judge(&Facts { quorum: false, ..facts() }, true).text.contains("[!] quorum: none"));
     }
 }

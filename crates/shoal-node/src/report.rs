@@ -12,6 +12,9 @@ pub struct NodeReport {
     pub applied_index: u64,
     /// Why it does not serve the newest revision; empty = it does.
     pub refused: String,
+    /// Why its log takes no part in decisions; empty = it does.
+    #[serde(default)]
+    pub log_broken: String,
     /// Its version.
     pub version: String,
     /// Since its start.

@@ -66,8 +66,8 @@ async fn live(settings: RunSettings) -> anyhow::Result<()> {
 }
 
 async fn start(settings: RunSettings, tasks: &VitalTasks) -> anyhow::Result<Arc<Node>> {
-    let mut boot = boot::boot(&settings).await?;
-    let bootstrapping = boot.bootstrap.take();
+    let boot = boot::boot(&settings).await?;
+    let bootstrapping = boot.bootstrap.clone();
     let has_just_joined = !boot.peers.is_empty();
     let Built { node, raft, listeners, admin } = build::build(settings, boot, tasks).await?;
     let (peer_listener, ops_socket) = listeners.split(raft, &node)?;

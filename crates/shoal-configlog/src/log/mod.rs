@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use membership::MembershipError;
+pub(crate) use membership::Replication;
 pub use open::{Compaction, LogSettings, OpenError};
 pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
@@ -41,7 +42,8 @@ pub struct ConfigLog {
 
 struct Shared {
     node_id: NodeId,
-    raft: Raft,
+    /// Or why this node takes no part.
+    raft: Result<Raft, String>,
     machine: StateMachine,
     directory: Directory,
     heard: Arc<Heard>,
@@ -79,9 +81,15 @@ impl ConfigLog {
         RaftRpc::new(self.shared.raft.clone(), self.shared.machine.clone(), Arc::clone(&self.shared.heard))
     }
 
+    /// openraft, if this node takes part.
+    fn raft(&self) -> Option<&Raft> {
+        self.shared.raft.as_ref().ok()
+    }
+
     /// Compacts the log now instead of at the next threshold.
     pub async fn trigger_snapshot(&self) {
-        if let Err(error) = self.shared.raft.trigger().snapshot().await {
+        let Ok(raft) = &self.shared.raft else { return };
+        if let Err(error) = raft.trigger().snapshot().await {
             tracing::debug!(%error, "no snapshot of a stopped log");
         }
     }
@@ -91,7 +99,9 @@ impl ConfigLog {
         for task in lock(&self.shared.tasks).drain(..) {
             task.abort();
         }
-        if let Err(error) = self.shared.raft.shutdown().await {
+        if let Ok(raft) = &self.shared.raft
+            && let Err(error) = raft.shutdown().await
+        {
             tracing::warn!(%error, "the log's core ended badly");
         }
         let closed = lock(&self.shared.file_closed).take();

@@ -10,14 +10,16 @@ use shoal_cluster::channel::Peers;
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::oneshot;
 
-use super::{ConfigLog, Shared};
+use super::{CLOSE_DEADLINE, ConfigLog, Shared};
 use crate::autopilot::{self, Liveness};
 use crate::machine::{OnApplied, StateMachine};
 use crate::network::{Dialer, Directory, Heard};
-use crate::store::{LogStore, Stamp, StoreError};
+use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
 use crate::types::Raft;
 
+/// The directory of snapshots, in the data directory.
+const SNAPSHOTS: &str = "snapshots";
 /// How long a snapshot may take to be sent and installed.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Entries of one batch, whatever they weigh.
@@ -44,6 +46,8 @@ impl Default for Compaction {
 pub struct LogSettings {
     /// The node's data directory: `raft.redb` and `snapshots/` are in it.
     pub dir: PathBuf,
+    /// Whether this node has a log already.
+    pub past: Past,
     /// Who this node is.
     pub node_id: NodeId,
     /// In which cluster.
@@ -101,26 +105,65 @@ struct Opened {
     timings: Timings,
 }
 
+impl OpenError {
+    /// What is on disk cannot be used, by no fault of who started the process.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(StoreError::InUse { .. } | StoreError::Foreign { .. }) | Self::Bootstrap { .. } => {
+                false
+            }
+            Self::Store(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::Io { .. })
+            | Self::Directory { .. }
+            | Self::Restore { .. } => true,
+        }
+    }
+}
+
 impl ConfigLog {
     /// Opens the log in `settings.dir`, restores the state as far as this node knows it to be committed, tells
     /// `on_applied` of it, and takes part from then on. Must be called on a tokio runtime.
+    ///
+    /// If this node has a log and it is damaged, the process can still serve what it served last. It then gets a log that
+    /// takes no part: nothing is read from the damaged files or written to them, no vote is given, every proposal fails,
+    /// and [`LogStatus::broken`](super::LogStatus::broken) says why.
     pub async fn open(settings: LogSettings) -> Result<Self, OpenError> {
+        let settings = Arc::new(settings);
+        // On a task of its own: a panic over what is on disk is damage, too.
+        let opening = tokio::spawn(Self::take_part(settings.clone()));
+        let opened = opening.await.unwrap_or_else(|error| {
+            Err(OpenError::Restore { dir: settings.dir.display().to_string(), reason: error.to_string() })
+        });
+        match opened {
+            Err(error) if settings.past == Past::Kept && error.is_damage() => {
+                let reason = with_advice(&error, &settings.dir);
+                tracing::error!(reason, "the log cannot be used; this node takes no part in decisions");
+                Ok(Self::stand_aside(&settings, reason))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn take_part(settings: Arc<LogSettings>) -> Result<Self, OpenError> {
         let dir = settings.dir.display().to_string();
-        let (path, on_applied) = (settings.dir.clone(), Arc::clone(&settings.on_applied));
-        let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
-        let (profile, timings) = (settings.profile, settings.timings);
-        let opened =
-            tokio::task::spawn_blocking(move || open_files(&path, stamp, on_applied, profile, timings)).await;
+        let for_files = settings.clone();
+        let opened = tokio::task::spawn_blocking(move || open_files(&for_files)).await;
         let opened =
             opened.map_err(|error| OpenError::Restore { dir: dir.clone(), reason: error.to_string() })??;
         let Opened { store, file_closed, machine, timings } = opened;
 
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
-        let directory = Directory::new(settings.peers, machine.clone());
+        let directory = Directory::new(settings.peers.clone(), machine.clone());
         let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
         let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
-        let raft = Box::pin(raft).await.map_err(|error| unusable(error.to_string()))?;
+        let raft = match Box::pin(raft).await {
+            Ok(raft) => raft,
+            Err(error) => {
+                // Nobody else will wait for it, and an operator may want to look at the file.
+                _ = tokio::time::timeout(CLOSE_DEADLINE, file_closed).await;
+                return Err(unusable(error.to_string()));
+            }
+        };
         machine.finish_restore();
         raft.run();
         // Answered by the core after its first report, so that the status is right from the start.
@@ -129,30 +172,47 @@ impl ConfigLog {
         let log = Self {
             shared: Arc::new(Shared {
                 node_id: settings.node_id,
-                raft,
+                raft: Ok(raft),
                 machine,
                 directory,
                 heard: Arc::new(Heard::default()),
                 timings,
-                address: settings.address,
+                address: settings.address.clone(),
                 opened: Instant::now(),
                 tasks: Mutex::default(),
                 file_closed: Mutex::new(Some(file_closed)),
             }),
         };
         let tasks = vec![
-            tokio::spawn(autopilot::run(log.clone(), settings.liveness)),
+            tokio::spawn(autopilot::run(log.clone(), settings.liveness.clone())),
             tokio::spawn(compact_when_large(log.clone())),
         ];
         super::lock(&log.shared.tasks).extend(tasks);
         Ok(log)
     }
 
+    fn stand_aside(settings: &LogSettings, reason: String) -> Self {
+        let machine = StateMachine::unused(settings.dir.join(SNAPSHOTS));
+        let shared = Shared {
+            node_id: settings.node_id,
+            raft: Err(reason),
+            directory: Directory::new(settings.peers.clone(), machine.clone()),
+            machine,
+            heard: Arc::new(Heard::default()),
+            timings: settings.timings.unwrap_or(Timings::LAN),
+            address: settings.address.clone(),
+            opened: Instant::now(),
+            tasks: Mutex::default(),
+            file_closed: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Makes this node the only voter of a new cluster. Does nothing if the log has begun already. Never to be called
     /// because no peer answered: that would make two clusters out of one.
     pub async fn bootstrap(&self) -> Result<(), OpenError> {
-        let raft = &self.shared.raft;
         let failed = |reason: String| OpenError::Bootstrap { reason };
+        let raft = self.shared.raft.as_ref().map_err(|reason| failed(reason.clone()))?;
         if raft.is_initialized().await.map_err(|error| failed(error.to_string()))? {
             return Ok(());
         }
@@ -162,26 +222,32 @@ impl ConfigLog {
     }
 }
 
-fn open_files(
-    dir: &Path,
-    stamp: Stamp,
-    on_applied: OnApplied,
-    profile: Profile,
-    timings: Option<Timings>,
-) -> Result<Opened, OpenError> {
+/// What is wrong, and what an operator can do about it.
+fn with_advice(error: &OpenError, dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "{error}; the last known site is served meanwhile. To repair this node, stop it, move {dir} away and join \
+         the cluster again with a new token, or put back a whole copy of {dir} that was made while it was stopped"
+    )
+}
+
+fn open_files(settings: &LogSettings) -> Result<Opened, OpenError> {
+    let dir = &settings.dir;
     let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
     std::fs::create_dir_all(dir).map_err(unusable)?;
-    let timings = match timings {
+    let timings = match settings.timings {
         Some(timings) => timings,
         None => {
             let fsync = measure_fsync(dir).map_err(unusable)?;
-            let timings = Timings::choose(profile, fsync);
+            let timings = Timings::choose(settings.profile, fsync);
             tracing::debug!(?fsync, ?timings, "measured the disk");
             timings
         }
     };
-    let (store, file_closed) = LogStore::open(&dir.join("raft.redb"), stamp)?;
-    let machine = StateMachine::open(dir.join("snapshots"), on_applied).map_err(unusable)?;
+    let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
+    let (store, file_closed) = LogStore::open(&dir.join("raft.redb"), stamp, settings.past)?;
+    let on_applied = settings.on_applied.clone();
+    let machine = StateMachine::open(dir.join(SNAPSHOTS), on_applied).map_err(unusable)?;
     Ok(Opened { store, file_closed, machine, timings })
 }
 

@@ -169,7 +169,10 @@ impl ConfigLog {
     }
 
     async fn write_here(&self, command: Command, deadline: Instant) -> Attempt {
-        let write = self.shared.raft.client_write(command);
+        let Some(raft) = self.raft() else {
+            return Attempt::Failed(ProposeError::Broken { reason: self.status().broken });
+        };
+        let write = raft.client_write(command);
         let written = tokio::select! {
             written = Box::pin(write) => written,
             () = tokio::time::sleep_until(deadline) => {

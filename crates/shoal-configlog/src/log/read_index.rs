@@ -62,7 +62,10 @@ impl ConfigLog {
     async fn read_index_here(&self) -> Result<u64, ProposeError> {
         let no_quorum = |reason: String| ProposeError::NoQuorum { reason };
         let deadline = self.shared.timings.election_max;
-        let read = Box::pin(self.shared.raft.get_read_log_id(ReadPolicy::ReadIndex));
+        let Some(raft) = self.raft() else {
+            return Err(ProposeError::Broken { reason: self.status().broken });
+        };
+        let read = Box::pin(raft.get_read_log_id(ReadPolicy::ReadIndex));
         match tokio::time::timeout(deadline, read).await {
             Ok(Ok((read, _applied))) => Ok(read.index()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {

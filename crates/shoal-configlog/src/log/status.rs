@@ -63,8 +63,13 @@ impl ConfigLog {
             applied: metrics.last_applied.map_or(0, |id| id.index),
             quorum,
             staleness: if quorum { Duration::ZERO } else { self.unled_for(&metrics) },
-            broken: metrics.running_state.err().map(|error| error.to_string()).unwrap_or_default(),
+            broken: self.why_stopped(&metrics).unwrap_or_default(),
         }
+    }
+
+    fn why_stopped(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<String> {
+        let stopped = || metrics.running_state.as_ref().err().map(ToString::to_string);
+        self.shared.raft.as_ref().err().cloned().or_else(stopped)
     }
 
     fn unled_for(&self, metrics: &RaftMetrics<TypeConfig>) -> Duration {
@@ -75,12 +80,15 @@ impl ConfigLog {
 
     /// A copy: openraft's core waits for whoever holds the original.
     pub(super) fn metrics(&self) -> RaftMetrics<TypeConfig> {
-        self.shared.raft.metrics().borrow_watched().clone()
+        match self.raft() {
+            Some(raft) => raft.metrics().borrow_watched().clone(),
+            None => RaftMetrics::new_initial(self.shared.node_id.0),
+        }
     }
 
     pub(super) fn leadership(&self) -> Leadership {
         let metrics = self.metrics();
-        if metrics.running_state.is_err() {
+        if self.shared.raft.is_err() || metrics.running_state.is_err() {
             return Leadership::Stopped;
         }
         let lease = self.shared.timings.election_max;

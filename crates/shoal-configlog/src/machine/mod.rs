@@ -57,16 +57,25 @@ enum Listener {
 impl StateMachine {
     /// An empty state whose snapshots are in `dir`; openraft restores it from there. Blocks.
     pub fn open(dir: PathBuf, on_applied: OnApplied) -> io::Result<Self> {
+        Ok(Self::on(SnapshotDir::open(dir)?, on_applied))
+    }
+
+    /// A state that stays empty, of which nobody is ever told, and that leaves `dir` alone.
+    pub fn unused(dir: PathBuf) -> Self {
+        Self::on(SnapshotDir::untouched(dir), Arc::new(|_| {}))
+    }
+
+    fn on(snapshots: SnapshotDir, on_applied: OnApplied) -> Self {
         let shared = Shared {
             state: RwLock::default(),
             mark: Mutex::default(),
             applied: watch::Sender::new(0),
             listener: Mutex::new(Listener::Restoring(on_applied)),
-            snapshots: SnapshotDir::open(dir)?,
+            snapshots,
             bytes_since_snapshot: AtomicU64::new(0),
             wants_snapshot: Notify::new(),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// The state is as it was before the restart: tell the listener once, and everything that happens from now on.

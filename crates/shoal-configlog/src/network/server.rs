@@ -24,19 +24,21 @@ const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
 /// all but nodes.
 #[derive(Clone)]
 pub struct RaftRpc {
-    raft: Raft,
+    /// Or why this node takes no part.
+    raft: Result<Raft, String>,
     machine: StateMachine,
     heard: Arc<Heard>,
 }
 
 impl RaftRpc {
-    pub(crate) fn new(raft: Raft, machine: StateMachine, heard: Arc<Heard>) -> Self {
+    pub(crate) fn new(raft: Result<Raft, String>, machine: StateMachine, heard: Arc<Heard>) -> Self {
         Self { raft, machine, heard }
     }
 
     /// The node that sent a request, unless it was removed.
     fn calling_node(&self, extensions: &Extensions) -> Result<NodeId, Status> {
         let caller = proven_node(extensions)?;
+        self.part()?;
         let applied = *self.machine.applied().borrow();
         if was_removed(caller, &self.machine.read(), applied) && !self.is_in_membership(caller) {
             return Err(Status::permission_denied(format!("{caller} was removed from this cluster")));
@@ -44,9 +46,15 @@ impl RaftRpc {
         Ok(caller)
     }
 
+    fn part(&self) -> Result<&Raft, Status> {
+        self.raft.as_ref().map_err(stopped)
+    }
+
     /// A removed leader may still see its successor in.
     fn is_in_membership(&self, node: NodeId) -> bool {
-        self.raft.metrics().borrow_watched().membership_config.get_node(&node.0).is_some()
+        let is_in =
+            |raft: &Raft| raft.metrics().borrow_watched().membership_config.get_node(&node.0).is_some();
+        self.raft.as_ref().is_ok_and(is_in)
     }
 }
 
@@ -86,7 +94,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let append: AppendEntriesRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &append.vote)?;
-        let answer = Box::pin(self.raft.append_entries(append)).await.map_err(stopped)?;
+        let answer = Box::pin(self.part()?.append_entries(append)).await.map_err(stopped)?;
         match &answer {
             AppendEntriesResponse::Success
             | AppendEntriesResponse::PartialSuccess(_)
@@ -103,7 +111,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &vote.vote)?;
-        let answer = Box::pin(self.raft.vote(vote)).await.map_err(stopped)?;
+        let answer = Box::pin(self.part()?.vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::VoteResponse { payload: encode(&answer)? }))
     }
 
@@ -114,7 +122,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &vote.vote)?;
-        let answer = Box::pin(self.raft.pre_vote(vote)).await.map_err(stopped)?;
+        let answer = Box::pin(self.part()?.pre_vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::PreVoteResponse { payload: encode(&answer)? }))
     }
 
@@ -126,7 +134,8 @@ impl RaftService for RaftRpc {
         let (head, document) = receive_snapshot(request.into_inner()).await?;
         check_sender(caller, &head.vote)?;
         let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
-        let answer = Box::pin(self.raft.install_full_snapshot(head.vote, snapshot)).await.map_err(stopped)?;
+        let answer =
+            Box::pin(self.part()?.install_full_snapshot(head.vote, snapshot)).await.map_err(stopped)?;
         self.heard.note();
         Ok(Response::new(proto::InstallSnapshotResponse { payload: encode(&answer)? }))
     }
@@ -138,7 +147,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let transfer: TransferLeaderRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, transfer.from_leader())?;
-        let answer = Box::pin(self.raft.handle_transfer_leader(transfer)).await.map_err(stopped)?;
+        let answer = Box::pin(self.part()?.handle_transfer_leader(transfer)).await.map_err(stopped)?;
         Ok(Response::new(proto::TransferLeaderResponse { payload: encode(&answer)? }))
     }
 }

@@ -7,6 +7,7 @@ mod writer;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
@@ -15,7 +16,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use redb::Database;
 use tokio::sync::{Semaphore, oneshot};
 
-pub use tables::{Stamp, StoreError};
+pub use tables::{Past, Stamp, StoreError};
 
 use self::tables::{encode, read_entries};
 use self::tail::{Budget, Tail};
@@ -51,8 +52,13 @@ impl Shared {
 
 impl LogStore {
     /// Opens or creates the log. The receiver resolves when the last handle is gone and the file is closed. Blocks.
-    pub fn open(path: &Path, stamp: Stamp) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
-        let (database, tail) = tables::open(path, stamp)?;
+    pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
+        // redb meets some kinds of damage with a panic.
+        let opening = catch_unwind(|| tables::open(path, stamp, past));
+        let (database, tail) = opening.unwrap_or_else(|_| {
+            let reason = "reading it panicked".to_owned();
+            Err(StoreError::Damaged { path: path.display().to_string(), reason })
+        })?;
         let (closing, closed) = oneshot::channel();
         let shared = Arc::new(Shared { database, tail: Mutex::new(tail), _closed: closing });
         let (orders, queue) = mpsc::channel();
@@ -224,7 +230,7 @@ mod tests {
     impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
             let dir = tempfile::tempdir().unwrap();
-            let (store, _) = LogStore::open(&dir.path().join("raft.redb"), STAMP).unwrap();
+            let (store, _) = LogStore::open(&dir.path().join("raft.redb"), STAMP, Past::MayBeNew).unwrap();
             let machine = StateMachine::open(dir.path().join("snapshots"), Arc::new(|_| {})).unwrap();
             machine.finish_restore();
             Ok((dir, store, machine))
@@ -257,14 +263,14 @@ mod tests {
     ) -> (LogStore, oneshot::Receiver<()>) {
         drop(store);
         assert!(closed.await.is_err(), "the sender is only ever dropped");
-        LogStore::open(path, STAMP).unwrap()
+        LogStore::open(path, STAMP, Past::Kept).unwrap()
     }
 
     #[tokio::test]
     async fn everything_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("raft.redb");
-        let (mut store, closed) = LogStore::open(&path, STAMP).unwrap();
+        let (mut store, closed) = LogStore::open(&path, STAMP, Past::MayBeNew).unwrap();
         append(&mut store, 1..9).await;
         store.truncate_after(Some(id(6))).await.unwrap();
         store.purge(id(2)).await.unwrap();
@@ -293,23 +299,51 @@ mod tests {
     async fn what_was_acknowledged_survives_a_sudden_end() {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("raft.redb"), dir.path().join("copy.redb"));
-        let (mut store, _closed) = LogStore::open(&path, STAMP).unwrap();
+        let (mut store, _closed) = LogStore::open(&path, STAMP, Past::MayBeNew).unwrap();
         append(&mut store, 1..6).await;
         store.save_committed(Some(id(5))).await.unwrap();
         append(&mut store, 6..8).await;
         std::fs::copy(&path, &copy).unwrap();
-        let (mut store, _closed) = LogStore::open(&copy, STAMP).unwrap();
+        let (mut store, _closed) = LogStore::open(&copy, STAMP, Past::Kept).unwrap();
         assert_eq!(store.try_get_log_entries(..).await.unwrap(), entries(1..8));
         assert_eq!(store.read_committed().await.unwrap(), Some(id(5)), "travels with the next entries");
+    }
+
+    #[tokio::test]
+    async fn a_lost_or_damaged_log_is_no_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("raft.redb");
+        let refusal = || LogStore::open(&path, STAMP, Past::Kept).err().unwrap().to_string();
+        assert!(refusal().contains("is missing or empty"));
+        let (mut store, closed) = LogStore::open(&path, STAMP, Past::MayBeNew).unwrap();
+        append(&mut store, 1..200).await;
+        drop(store);
+        assert!(closed.await.is_err());
+        let whole = std::fs::read(&path).unwrap();
+        for damaged in [&b""[..], &whole[..whole.len() / 2], &[0xa5; 8192]] {
+            std::fs::write(&path, damaged).unwrap();
+            let why = refusal();
+            assert!(why.contains(&path.display().to_string()), "{why}");
+        }
+        // A flipped bit is noticed, or is where nothing is kept.
+        for place in (0..whole.len()).step_by(whole.len() / 40) {
+            let mut bad = whole.clone();
+            bad[place] ^= 4;
+            std::fs::write(&path, bad).unwrap();
+            let Ok((mut store, closed)) = LogStore::open(&path, STAMP, Past::Kept) else { continue };
+            assert_eq!(store.try_get_log_entries(..).await.unwrap(), entries(1..200), "byte {place}");
+            drop(store);
+            assert!(closed.await.is_err());
+        }
     }
 
     #[tokio::test]
     async fn a_log_belongs_to_one_node_and_one_process() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("raft.redb");
-        let (store, closed) = LogStore::open(&path, STAMP).unwrap();
+        let (store, closed) = LogStore::open(&path, STAMP, Past::MayBeNew).unwrap();
         let check = |stamp, expected: &str| {
-            let error = LogStore::open(&path, stamp).err().unwrap().to_string();
+            let error = LogStore::open(&path, stamp, Past::Kept).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         };
         check(STAMP, "in use by another process");
@@ -317,6 +351,6 @@ mod tests {
         assert!(closed.await.is_err());
         check(Stamp { node_id: NodeId(2), ..STAMP }, "belongs to node n1");
         check(Stamp { cluster_id: ClusterId(8), ..STAMP }, "of cluster 0000000000000007");
-        LogStore::open(&path, STAMP).unwrap();
+        LogStore::open(&path, STAMP, Past::MayBeNew).unwrap();
     }
 }

@@ -22,6 +22,16 @@ const STAMP: &str = "stamp";
 /// Memory redb may use for pages; recent entries are in the [`Tail`] anyway.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
 
+/// Whether a log must be there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// This node starts for the first time: its log may have to be created.
+    MayBeNew,
+    /// This node has taken part before. Without its log it would have forgotten how it voted and what it acknowledged, so
+    /// that a missing one is damage and not a beginning.
+    Kept,
+}
+
 /// Whose log this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -55,6 +65,20 @@ pub enum StoreError {
         /// Who asked.
         cluster: ClusterId,
     },
+    /// It was there and is no more.
+    #[error("the log {path} is missing or empty, although this node has one")]
+    Missing {
+        /// The file.
+        path: String,
+    },
+    /// What is in the file is not what was written.
+    #[error("the log {path} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The file cannot be read or written.
     #[error("cannot open the log {path}: {source}")]
     Io {
@@ -65,15 +89,23 @@ pub enum StoreError {
     },
 }
 
-/// Opens or creates the database, checks whose it is, and reads the end of the log. Blocks.
-pub fn open(path: &Path, stamp: Stamp) -> Result<(Database, Tail), StoreError> {
+/// Opens or creates the database, checks that it is whole and whose it is, and reads the end of the log. Blocks.
+pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Database, Tail), StoreError> {
     let path_text = path.display().to_string();
     let failed = |source| StoreError::Io { path: path_text.clone(), source };
-    let database = match Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path) {
+    let is_new = std::fs::metadata(path).map_or(true, |metadata| metadata.len() == 0);
+    if is_new && past == Past::Kept {
+        return Err(StoreError::Missing { path: path_text });
+    }
+    let mut database = match Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path) {
         Ok(database) => database,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: path_text }),
         Err(error) => return Err(failed(io::Error::other(error))),
     };
+    if !is_new {
+        check_integrity(&mut database)
+            .map_err(|reason| StoreError::Damaged { path: path_text.clone(), reason })?;
+    }
     let found = read_or_write_stamp(&database, stamp).map_err(failed)?;
     if found != stamp {
         return Err(StoreError::Foreign {
@@ -86,6 +118,16 @@ pub fn open(path: &Path, stamp: Stamp) -> Result<(Database, Tail), StoreError> {
     }
     let tail = read_tail(&database).map_err(failed)?;
     Ok((database, tail))
+}
+
+/// Every page against its checksum. What redb would repair by going back to an older state is damage to us: what it
+/// forgets may have been acknowledged.
+fn check_integrity(database: &mut Database) -> Result<(), String> {
+    match database.check_integrity() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("its checksums do not match".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn read_or_write_stamp(database: &Database, stamp: Stamp) -> io::Result<Stamp> {

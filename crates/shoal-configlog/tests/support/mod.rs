@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::identity::{Authority, Identity, NodeKey};
 use shoal_cluster::tls::{caller, peer_server_config};
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Profile, Timings};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, Timings};
 use shoal_model::NodeId;
 use shoal_model::state::{Admission, Command, MemberRecord, Reply, SiteText, TokenRecord};
 use shoal_proto::raft as proto;
@@ -53,7 +53,7 @@ pub struct Cluster {
 
 /// One node: what it keeps while it is stopped, and its log while it runs.
 pub struct Node {
-    dir: TempDir,
+    pub dir: TempDir,
     identity: Arc<Identity>,
     address: String,
     /// Everything it was told, as text.
@@ -151,6 +151,7 @@ impl Cluster {
         let told = Arc::clone(&node.told);
         let settings = LogSettings {
             dir: node.dir.path().to_owned(),
+            past: if node.dir.path().join("raft.redb").exists() { Past::Kept } else { Past::MayBeNew },
             node_id: id,
             cluster_id: node.identity.cluster_id,
             address: node.address.clone(),

@@ -1,6 +1,6 @@
 //! Errors as the CLI expects them: a gRPC code, one line, and the exit code it ends with.
 
-use shoal_configlog::ProposeError;
+use shoal_configlog::{ConfigLog, ProposeError};
 use shoal_model::Revision;
 use shoal_model::site::Problems;
 use shoal_model::state::Refusal;
@@ -40,7 +40,16 @@ pub fn site(problems: &Problems) -> Status {
 pub fn propose(error: ProposeError) -> Status {
     match error {
         ProposeError::NoQuorum { .. } => with_exit(Code::Unavailable, Exit::NoQuorum, error.to_string()),
+        ProposeError::Broken { .. } => with_exit(Code::Unavailable, Exit::Remote, error.to_string()),
         _ => with_exit(Code::Aborted, Exit::Remote, error.to_string()),
+    }
+}
+
+/// Refuses what only the log can tell, where this node has none: an empty one would be a wrong answer.
+pub fn check_log(log: &ConfigLog) -> Result<(), Status> {
+    match log.status().broken {
+        reason if reason.is_empty() => Ok(()),
+        reason => Err(propose(ProposeError::Broken { reason })),
     }
 }
 

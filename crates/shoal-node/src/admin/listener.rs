@@ -101,7 +101,7 @@ async fn accept_tls(
             () = stop.cancelled() => return,
             incoming = tcp.accept() => incoming,
         };
-        let Ok((stream, _)) = incoming else {
+        let Ok((stream, from)) = incoming else {
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
             continue;
         };
@@ -111,7 +111,7 @@ async fn accept_tls(
             drop(permit);
             if let Ok(Ok(stream)) = handshake {
                 let caller = peer_identity(stream.get_ref().1);
-                _ = accepted.send(Ok(CallerIo::new(stream, caller))).await;
+                _ = accepted.send(Ok(CallerIo::new(stream, caller, Some(from)))).await;
             }
         });
     }
@@ -130,7 +130,7 @@ async fn accept_socket(
         match incoming {
             Ok((stream, _)) => {
                 let local = Caller::Operator("local".to_owned());
-                _ = accepted.send(Ok(CallerIo::new(stream, Some(local)))).await;
+                _ = accepted.send(Ok(CallerIo::new(stream, Some(local), None))).await;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
         }
@@ -139,7 +139,7 @@ async fn accept_socket(
 
 fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Connection>() {
-        Some(Connection { caller: Some(Caller::Operator(_)) }) => Ok(request),
+        Some(Connection { caller: Some(Caller::Operator(_)), .. }) => Ok(request),
         _ => Err(Status::unauthenticated("only operators of this cluster may call this")),
     }
 }

@@ -22,6 +22,7 @@ const DEFAULT_HISTORY: usize = 20;
 
 /// The site of a revision, keys left out.
 pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> {
+    failure::check_log(&node.log)?;
     let (revision, content) = node.log.with_state(|state| match request.revision {
         0 => {
             let (revision, content) = state.revisions.active();
@@ -36,7 +37,8 @@ pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> 
 }
 
 /// Past revisions, newest first.
-pub fn history(node: &Node, request: &HistoryRequest) -> HistoryResponse {
+pub fn history(node: &Node, request: &HistoryRequest) -> Result<HistoryResponse, Status> {
+    failure::check_log(&node.log)?;
     let limit = if request.limit == 0 { DEFAULT_HISTORY } else { request.limit as usize };
     let revisions = node.log.with_state(|state| {
         let records = state.revisions.history().take(limit);
@@ -53,7 +55,7 @@ pub fn history(node: &Node, request: &HistoryRequest) -> HistoryResponse {
             })
             .collect()
     });
-    HistoryResponse { revisions }
+    Ok(HistoryResponse { revisions })
 }
 
 /// Every endpoint: who says what, since when, and why.
@@ -87,7 +89,7 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
 }
 
 /// So little of it is available that health is ignored.
-pub(super) fn is_in_panic(upstream: &UpstreamView, view: &ClusterView) -> bool {
+pub fn is_in_panic(upstream: &UpstreamView, view: &ClusterView) -> bool {
     let down = |endpoint: &&EndpointView| view.availability(endpoint.id) == Availability::Down;
     let total = upstream.endpoints.len();
     let available = total - upstream.endpoints.iter().filter(down).count();

@@ -7,6 +7,7 @@ pub(crate) mod failure;
 mod listener;
 mod look;
 mod next_site;
+mod purge_scopes;
 mod status;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 pub use change::apply_file;
 pub use listener::{AdminListeners, serve};
+pub use look::is_in_panic;
 
 use crate::node::Node;
 
@@ -58,7 +60,7 @@ impl AdminService for AdminRpc {
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        Ok(Response::new(look::history(&self.node, &request.into_inner())))
+        look::history(&self.node, &request.into_inner()).map(Response::new)
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

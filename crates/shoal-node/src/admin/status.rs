@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use shoal_cluster::health::Says;
-use shoal_cluster::identity::inspect_certificate;
 use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::LogStatus;
 use shoal_model::NodeId;
@@ -22,7 +21,8 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
     log.leader = log.leader.filter(|_| log.quorum);
     let reports = node.reports().await;
     let view = node.gossip.view().load_full();
-    let (members, revision) = node.log.with_state(|state| (state.nodes.clone(), state.revisions.active().0));
+    let members = node.members();
+    let revision = node.log.with_state(|state| state.revisions.active().0);
     let nodes = members.iter().map(|(id, member)| {
         let report =
             reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
@@ -82,6 +82,7 @@ fn node_status(
             .map_or_else(|| seen.map_or(0, |seen| seen.active_revision), |r| r.active_revision),
         applied_index: report.map_or_else(|| seen.map_or(0, |seen| seen.applied_index), |r| r.applied_index),
         refused: figures.refused,
+        log_broken: figures.log_broken,
         version: report.map_or_else(
             || seen.map_or_else(String::new, |seen| seen.version.to_string()),
             |r| r.version.clone(),
@@ -96,14 +97,13 @@ fn node_status(
 }
 
 fn certificates(node: &Node) -> Vec<CertificateStatus> {
-    let config = node.config.load_full();
-    let certificates = config.certificates.iter().map(|certificate| {
-        let facts = inspect_certificate(&certificate.chain_pem, &certificate.key_pem);
-        let (dns_names, not_after_unix) =
-            facts.map_or_else(|_| (vec![], 0), |facts| (facts.dns_names, facts.not_after));
-        CertificateStatus { name: certificate.name.to_string(), dns_names, not_after_unix }
+    let certificates = node.certificates.of(&node.config.load());
+    let status = certificates.iter().map(|certificate| CertificateStatus {
+        name: certificate.name.clone(),
+        dns_names: certificate.dns_names.clone(),
+        not_after_unix: certificate.not_after,
     });
-    certificates.collect()
+    status.collect()
 }
 
 fn upstreams(node: &Node) -> Vec<UpstreamStatus> {

@@ -1,5 +1,6 @@
 //! Accepts TLS on the cluster address and hands each connection on by its ALPN protocol.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,18 +108,18 @@ struct Entrance {
 }
 
 impl Entrance {
-    async fn hand_on(self, stream: TlsStream<TcpStream>) {
+    async fn hand_on(self, stream: TlsStream<TcpStream>, from: SocketAddr) {
         let caller = peer_identity(stream.get_ref().1);
         match (stream.get_ref().1.alpn_protocol(), caller) {
             (Some(b"http/1.1"), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
                 self.node.cache.clone().serve_peer(stream, peer).await;
             }
             (Some(b"h2"), Some(caller)) => {
-                _ = self.nodes.send(Ok(CallerIo::new(stream, Some(caller)))).await;
+                _ = self.nodes.send(Ok(CallerIo::new(stream, Some(caller), Some(from)))).await;
             }
             (Some(b"h2"), None) => {
                 let Ok(place) = self.places.try_acquire_owned() else { return };
-                _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, place))).await;
+                _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, from, place))).await;
             }
             _ => {}
         }
@@ -133,7 +134,7 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop:
             () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
         };
-        let Ok((tcp, _)) = accepted else {
+        let Ok((tcp, from)) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
             continue;
         };
@@ -143,7 +144,7 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop:
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
             drop(permit);
             if let Ok(Ok(stream)) = handshake {
-                entrance.hand_on(stream).await;
+                entrance.hand_on(stream, from).await;
             }
         });
     }

@@ -1,8 +1,8 @@
 //! What nodes ask of each other besides consensus, and the door for those who want to become one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
@@ -23,6 +23,8 @@ use crate::node::{Node, now_ms};
 
 /// Strangers being admitted at once.
 const MAX_JOINING: usize = 4;
+/// Between two lines of the log about refusals.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait of [`PeerService::await_applied`].
 const MAX_AWAIT: Duration = Duration::from_secs(60);
 
@@ -30,12 +32,13 @@ const MAX_AWAIT: Duration = Duration::from_secs(60);
 pub struct PeerRpc {
     node: Arc<Node>,
     joining: Semaphore,
+    refusals: Mutex<Refusals>,
 }
 
 impl PeerRpc {
     /// On behalf of `node`.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, joining: Semaphore::new(MAX_JOINING) }
+        Self { node, joining: Semaphore::new(MAX_JOINING), refusals: Mutex::default() }
     }
 
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -72,8 +75,23 @@ impl PeerRpc {
             Reply::Refused(refusal) => return Err(refuse(refusal.to_string())),
             _ => return Err(failure::unexpected_reply()),
         };
-        tracing::info!(node = %node_id, name = record.name, "admitted a new node");
+        let at = record.cluster_addr.as_str();
+        tracing::info!(member = %node_id, name = record.name, at, token = token.id, "a node was admitted");
         self.welcome(node_id, &request.csr)
+    }
+
+    /// Says who was refused and why: not more often than strangers may fill the log.
+    fn note_refusal(&self, from: Option<SocketAddr>, status: &Status) {
+        let unsaid = {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            match refusals.note(Instant::now()) {
+                Some(unsaid) => unsaid,
+                None => return,
+            }
+        };
+        let from = from.map(|from| from.to_string());
+        let why = status.message();
+        tracing::warn!(from, why = ?why, unsaid, "a node was refused that wanted to join");
     }
 
     /// Lets nodes through that are members; strangers, operators and removed nodes are refused.
@@ -106,6 +124,25 @@ impl PeerRpc {
             cluster_secret: identity.secret.expose().to_vec(),
             peers,
         })
+    }
+}
+
+/// Keeps refusals from filling the log.
+#[derive(Debug, Default)]
+struct Refusals {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Refusals {
+    /// One more. `Some` = it is to be said, with the number of those before it that were not.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now.duration_since(said) < REFUSAL_PAUSE) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -154,9 +191,31 @@ impl PeerService for PeerRpc {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let from = request.extensions().get::<Connection>().and_then(|connection| connection.from);
         let _one_of_few = self.joining.try_acquire().map_err(|_| {
             Status::resource_exhausted("too many nodes are joining at once; try again in a moment")
         })?;
-        Ok(Response::new(self.admit(request.into_inner()).await?))
+        let admitted = self.admit(request.into_inner()).await;
+        admitted.map(Response::new).inspect_err(|status| self.note_refusal(from, status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_do_not_fill_the_log() {
+        let start = Instant::now();
+        let mut refusals = Refusals::default();
+        let mut check = |at_ms, expected| {
+            assert_eq!(refusals.note(start + Duration::from_millis(at_ms)), expected, "at {at_ms} ms");
+        };
+        check(0, Some(0));
+        check(10, None);
+        check(999, None);
+        check(1000, Some(2));
+        check(1001, None);
+        check(9000, Some(1));
     }
 }
