@@ -274,25 +274,25 @@ impl Cache {
         self.forget(key);
         let (heard, silent) = self.placement.others();
         silent.into_iter().for_each(|node| self.reminders.add(node, key));
-        let told: Vec<_> = heard
-            .into_iter()
-            .map(|node| {
-                let telling = self.settings.peers.invalidate(node, key.to_bytes());
-                let telling = self.control.spawn(tokio::time::timeout(INVALIDATE_TIMEOUT, telling));
-                (node, telling)
+        // As tasks of their own: they go on when the request that made the change is given up.
+        let tell = |node| {
+            let telling = self.settings.peers.invalidate(node, key.to_bytes());
+            let reminders = self.reminders.clone();
+            self.control.spawn(async move {
+                match tokio::time::timeout(INVALIDATE_TIMEOUT, telling).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => {
+                        tracing::warn!(%node, %error, "a node was not told of an invalidation yet")
+                    }
+                    Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
+                }
+                reminders.add(node, key);
             })
-            .collect();
-        for (node, telling) in told {
-            match telling.await {
-                Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(error))) => {
-                    tracing::warn!(%node, %error, "a node was not told of an invalidation yet")
-                }
-                Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(%node, "a node did not answer to an invalidation in time");
-                }
-            }
-            self.reminders.add(node, key);
+        };
+        let told: Vec<_> = heard.into_iter().map(tell).collect();
+        for telling in told {
+            // It fails only when the runtime ends.
+            let _ = telling.await;
         }
     }
 

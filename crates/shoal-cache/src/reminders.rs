@@ -25,6 +25,7 @@ const MAX_WAITING: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Invalidations that a node has not confirmed.
+#[derive(Clone)]
 pub(crate) struct Reminders {
     queue: mpsc::Sender<(NodeId, ObjectKey)>,
 }
