@@ -17,6 +17,7 @@ use shoal_policy::failure::Failure;
 
 use crate::deadline::{Deadline, Deadlines};
 use crate::exchange::Exchange;
+use crate::pace::{MinRate, Pace};
 use crate::upstream::UpstreamBody;
 
 /// Fields that may never come as trailers: they would change what was routed, framed or trusted.
@@ -60,6 +61,7 @@ pub(crate) struct BodyProgress {
 pub(crate) struct BodyLimits {
     pub(crate) max_bytes: u64,
     pub(crate) idle_timeout: Duration,
+    pub(crate) min_rate: MinRate,
     pub(crate) keep_trailers: bool,
 }
 
@@ -70,6 +72,7 @@ pub(crate) struct DownstreamBody {
     deadlines: Rc<Deadlines>,
     /// Armed at the first wait.
     deadline: Option<Deadline>,
+    pace: Pace,
 }
 
 impl RequestBody {
@@ -84,6 +87,7 @@ impl RequestBody {
             limits,
             deadlines: deadlines.clone(),
             deadline: None,
+            pace: Pace::default(),
         }))
     }
 
@@ -104,6 +108,7 @@ impl DownstreamBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                self.pace.wait(self.deadlines.now_ms());
                 let (deadlines, timeout) = (&self.deadlines, self.limits.idle_timeout);
                 let deadline = self.deadline.get_or_insert_with(|| deadlines.arm(timeout));
                 return deadline.poll_passed(cx).map(|()| Some(Err(Failure::DownstreamTimeout)));
@@ -127,6 +132,9 @@ impl DownstreamBody {
         if let Some(data) = frame.data_ref() {
             let bytes = self.progress.bytes.get() + data.len() as u64;
             self.progress.bytes.set(bytes);
+            if !self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate) {
+                return Err(Failure::DownstreamTimeout);
+            }
             return if bytes > self.limits.max_bytes { Err(Failure::BodyTooLarge) } else { Ok(Some(frame)) };
         }
         Ok(admit_trailers(frame, self.limits.keep_trailers))
@@ -222,6 +230,7 @@ impl Body for ResponseBody {
                 Payload::Upstream(body) => body.poll(cx),
                 Payload::Cache(body) => Pin::new(body).poll_frame(cx),
             };
+            this.exchange.connection.offered.set(Some(polled.is_ready()));
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(data) = frame.data_ref() {

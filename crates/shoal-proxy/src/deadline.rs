@@ -34,6 +34,11 @@ impl Deadlines {
         Rc::new(Self { clock, slots: RefCell::default() })
     }
 
+    /// Milliseconds of the worker's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// A deadline `timeout` from now, never early and at most two ticks late.
     pub(crate) fn arm(self: &Rc<Self>, timeout: Duration) -> Deadline {
         let slot = Slot { at_ms: self.after(timeout), waker: None };

@@ -14,6 +14,7 @@ mod fetch;
 mod joined;
 mod listener;
 mod metrics;
+mod pace;
 mod proxy;
 mod refusal;
 mod request;

@@ -16,6 +16,7 @@ use shoal_policy::gate::{Admitted, Rule};
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
 use crate::exchange::{Exchange, Record};
 use crate::listener::{Connection, Order};
+use crate::pace::MinRate;
 use crate::upstream::forward;
 use crate::worker::Worker;
 use crate::{refusal, tunnel};
@@ -135,6 +136,11 @@ fn take_body(connection: &Connection, route: &RouteView, incoming: Incoming) -> 
     let limits = BodyLimits {
         max_bytes: limits.max_body_bytes,
         idle_timeout: limits.body_idle_timeout,
+        // Streams in both directions, as gRPC has them, may be slow by nature: their routes keep trailers.
+        min_rate: MinRate {
+            bytes_per_second: if route.trailers { 0 } else { limits.min_rate },
+            window: limits.min_rate_window,
+        },
         keep_trailers: route.trailers,
     };
     Ok(RequestBody::new(incoming, limits, &connection.worker.deadlines))

@@ -55,7 +55,7 @@ pub(crate) async fn open(
     head.headers.insert(UPGRADE, protocol.clone());
     let request = Request::from_parts(head, RequestBody::Empty);
     let worker = &connection.worker;
-    let Switch { mut response, attempt } =
+    let Switch { mut response, attempt, occupied } =
         match forward_upgrade(worker, route, request, &mut exchange.trace).await? {
             Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
             Switched::Yes(switch) => switch,
@@ -71,7 +71,7 @@ pub(crate) async fn open(
     tokio::task::spawn_local(async move {
         relayed.await;
         // Until now it counted among the connections of the listener, and among the endpoint's requests.
-        drop((place, attempt));
+        drop((place, attempt, occupied));
     });
 
     let (mut answer, _) = response.into_parts();

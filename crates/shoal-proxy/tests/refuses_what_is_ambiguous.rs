@@ -3,6 +3,7 @@
 mod support;
 
 use support::{Origin, Stage, ok, site};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 const HOST: &str = "Host: a\r\n";
 
@@ -137,4 +138,48 @@ async fn whoever_sends_all_before_reading_still_gets_the_answer() {
     let answer = downstream.answer().await;
     assert_eq!((answer.status, answer.field("connection")), (413, Some("close")));
     assert!(downstream.is_closed().await);
+}
+
+#[tokio::test]
+async fn what_is_refused_first_is_refused_later_too() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let first = [
+        "GET /first HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\n\n\n\n",
+        "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\n0\r\n\r\n",
+    ];
+    let second = [
+        "GET /second HTTP/1.1\nHost: a\r\n\r\n",
+        "POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+        "POST /second HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    ];
+    for first in first {
+        for second in second {
+            let mut downstream = stage.connect().await;
+            downstream.send(format!("{first}{first}{second}")).await;
+            for expected in [200, 200, 400] {
+                assert_eq!(downstream.answer().await.status, expected, "{first:?} {second:?}");
+            }
+            assert!(downstream.is_closed().await);
+        }
+    }
+    assert_eq!(origin.requests(), 2 * first.len() * second.len());
+}
+
+#[tokio::test]
+async fn whoever_trickles_is_sent_away() {
+    let origin = Origin::start(|_| ok("")).await;
+    let limits = "protocol: http, limits: { min_rate: 10KiB, min_rate_window: 300ms } }";
+    let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
+    let (read, mut write) = stage.connect().await.stream.into_split();
+    write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n").await.unwrap();
+    tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = String::new();
+    tokio::io::BufReader::new(read).read_line(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }

@@ -210,3 +210,45 @@ async fn sessions_are_resumed_after_a_change_of_the_site() {
         stage.proxy.apply(stage.compile(revision, &site)).unwrap();
     }
 }
+
+#[tokio::test]
+async fn streams_that_nobody_reads_are_reset() {
+    let origin = Origin::start(|seen: Seen| ok(&"x".repeat(seen.path()[1..].parse().unwrap()))).await;
+    let limits = "protocol: http, limits: { write_idle_timeout: 300ms } }";
+    let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
+    let stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(65_535)
+        .initial_connection_window_size(1 << 20)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let request = get("http://a/3000000").body(Full::<Bytes>::default()).unwrap();
+    let unread = sender.send_request(request).await.unwrap();
+    support::wait_until("the reset", || {
+        stage.metric("shoal_failures_total{reason=\"downstream_reset\"}") == 1
+    })
+    .await;
+    assert_eq!(ask(&mut sender, get("http://a/5"), "").await, (200, "xxxxx".to_owned()), "others go on");
+    assert!(unread.into_body().collect().await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_goes_says_so_on_http2() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let open = async || {
+        let stream = TcpStream::connect(stage.address("web")).await.unwrap();
+        let (sender, connection) =
+            handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let (mut used, used_ends) = open().await;
+    assert_eq!(ask(&mut used, get("http://a/"), "").await.0, 200);
+    stage.proxy.retire();
+    tokio::time::timeout(support::PATIENCE, used_ends).await.expect("GOAWAY").unwrap().unwrap();
+    let (mut late, late_ends) = open().await;
+    assert_eq!(ask(&mut late, get("http://a/"), "").await.0, 200, "the first request is still served");
+    tokio::time::timeout(support::PATIENCE, late_ends).await.expect("GOAWAY").unwrap().unwrap();
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shoal_proxy::HealthEvent;
-use support::{Origin, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
+use support::{Downstream, Origin, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -221,4 +221,36 @@ async fn every_balance_spreads_or_sticks() {
         assert_eq!(shares.iter().sum::<usize>(), 100);
         assert_eq!(shares.iter().all(|share| *share > 0), spreads, "{balance}: {shares:?}");
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_answers_ends() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let origin = Origin::start(move |seen: Seen| {
+        let count: usize = seen.path()[1..].parse().unwrap();
+        hints.repeat(count) + &ok("at last")
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for (count, status) in [(0, 200), (10, 200), (11, 502), (10, 200), (5000, 502)] {
+        downstream.send(format!("GET /{count} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(downstream.answer().await.status, status, "{count}");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_takes_only_so_many_connections() {
+    let silent = serve_raw(Default::default(), |stream, _| async move {
+        Downstream::new(stream).read_to_end().await;
+    })
+    .await;
+    let stage = Stage::start(&site(&[silent], "", ", max_connections: 1"));
+    let ask = || stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Each of the two workers has a share of one.
+    let answer =
+        tokio::select! { answer = ask() => answer, answer = ask() => answer, answer = ask() => answer };
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("node_overflow"), "{}", answer.text());
+    assert!(stage.metric("shoal_upstream_overflow_total{upstream=\"app\"}") >= 1);
 }

@@ -68,8 +68,13 @@ async fn a_wrong_answer_to_the_key_is_a_502() {
 async fn refusals_of_the_endpoint_are_ordinary_answers() {
     let origin = Origin::start(|_| ok("no websocket here")).await;
     let stage = Stage::start(&site(&[origin.address], "", ""));
-    let answer = stage.ask(ASK).await;
+    let mut downstream = stage.connect().await;
+    downstream.send(format!("{ASK}GET /surplus HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+    let answer = downstream.answer().await;
     assert_eq!((answer.status, answer.text().as_str()), (200, "no websocket here"));
+    assert_eq!(answer.field("connection"), Some("close"), "what follows may not be HTTP");
+    downstream.read_to_end().await;
+    assert_eq!(origin.requests(), 1);
 }
 
 #[tokio::test]
@@ -134,4 +139,14 @@ async fn an_endpoint_is_busy_with_its_tunnels() {
     // Each of the two workers spreads its own evenly.
     let shares = counts.map(|count| count.load(Ordering::SeqCst));
     assert!(shares.iter().all(|share| *share >= 19), "{shares:?}");
+}
+
+#[tokio::test]
+async fn the_wait_for_a_tunnel_is_bounded() {
+    let silent = serve_raw(Default::default(), |stream, _| async move {
+        Downstream::new(stream).read_to_end().await;
+    })
+    .await;
+    let stage = Stage::start(&site(&[silent], ", timeouts: { total: 200ms }", ""));
+    assert_eq!(stage.ask(ASK).await.status, 504);
 }

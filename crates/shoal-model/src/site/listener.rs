@@ -78,6 +78,13 @@ pub struct ListenerLimits {
     /// Longest time without progress while a response is being written; default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_idle_timeout: Option<Period>,
+    /// Bytes a second that a downstream must at least send of a body, or take of a response, while it is waited for;
+    /// default 240, 0 = no minimum, else 408 or closed. Request bodies on routes with `trailers` have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rate: Option<ByteSize>,
+    /// Time of waiting over which `min_rate` is averaged; default 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_rate_window: Option<Period>,
     /// Longest silence between two requests of a connection; default 75s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive_timeout: Option<Period>,

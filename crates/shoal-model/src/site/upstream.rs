@@ -40,6 +40,12 @@ pub struct Upstream {
     /// Unused connections kept per endpoint and node; default 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_idle_connections: Option<usize>,
+    /// Connections open at once per endpoint and node, spread evenly over its workers; default unlimited, else 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<usize>,
+    /// Requests of one node that wait for a connection to open, likewise; default 1024, else 503.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pending_requests: Option<usize>,
     /// Requests after which a connection is not used again; default unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u64>,

@@ -24,6 +24,10 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// Longest time without progress while a response is being written.
     pub write_idle_timeout: Duration,
+    /// Bytes a second that a downstream must at least send or take while it is waited for; 0 = no minimum.
+    pub min_rate: u64,
+    /// Time of waiting over which that is averaged.
+    pub min_rate_window: Duration,
     /// Longest silence between two requests.
     pub keepalive_timeout: Duration,
     /// Requests after which a connection is closed politely.
@@ -58,6 +62,8 @@ impl Limits {
             max_body_bytes: bytes(written.max_body_bytes, ByteSize(u64::MAX)),
             body_idle_timeout: seconds(written.body_idle_timeout, 30),
             write_idle_timeout: seconds(written.write_idle_timeout, 30),
+            min_rate: bytes(written.min_rate, ByteSize(240)),
+            min_rate_window: seconds(written.min_rate_window, 10),
             keepalive_timeout: seconds(written.keepalive_timeout, 75),
             max_requests_per_connection: written.max_requests_per_connection.unwrap_or(10_000),
             max_connection_age: seconds(written.max_connection_age, 3600),

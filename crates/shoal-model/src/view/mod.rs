@@ -240,6 +240,10 @@ pub struct UpstreamView {
     pub idle_timeout: Duration,
     /// Unused connections kept per endpoint and node.
     pub max_idle_connections: usize,
+    /// Connections open at once per endpoint and node; `usize::MAX` = unlimited.
+    pub max_connections: usize,
+    /// Requests of one node that wait for a connection at once.
+    pub max_pending_requests: usize,
     /// Requests after which a connection is not used again.
     pub max_requests_per_connection: u64,
     /// Age after which a connection is not used again.
@@ -267,6 +271,8 @@ impl UpstreamView {
             connect_timeout: upstream.connect_timeout.unwrap_or(Period::seconds(3)).0,
             idle_timeout: upstream.idle_timeout.unwrap_or(Period::seconds(60)).0,
             max_idle_connections: upstream.max_idle_connections.unwrap_or(256),
+            max_connections: upstream.max_connections.unwrap_or(usize::MAX),
+            max_pending_requests: upstream.max_pending_requests.unwrap_or(1024),
             max_requests_per_connection: upstream.max_requests_per_connection.unwrap_or(u64::MAX),
             max_connection_age: upstream.max_connection_age.unwrap_or(Period::seconds(3600)).0,
         }

@@ -2,10 +2,16 @@
 
 mod budget;
 
+use std::time::Duration;
+
 use http::Method;
 
 pub use budget::RetryBudget;
 
+/// Longest pause before the second try, ms.
+const FIRST_BACKOFF_MS: u64 = 25;
+/// Longest pause before any try, ms.
+const MAX_BACKOFF_MS: u64 = 250;
 /// Tries of one request, the first included.
 pub const MAX_TRIES: u32 = 3;
 
@@ -50,6 +56,15 @@ pub const fn after_failure(progress: Progress, replayable: bool, tries: u32) -> 
     }
 }
 
+/// How long to wait before the next try, after `tries` of them: anything up to a bound that doubles from try to try, so
+/// that those who failed together do not come back together.
+pub const fn backoff(tries: u32, entropy: u64) -> Duration {
+    let doublings = if tries == 0 { 0 } else { tries - 1 };
+    let doubled = if doublings < 8 { FIRST_BACKOFF_MS << doublings } else { MAX_BACKOFF_MS };
+    let bound_ms = if doubled < MAX_BACKOFF_MS { doubled } else { MAX_BACKOFF_MS };
+    Duration::from_millis(entropy % (bound_ms + 1))
+}
+
 /// Sending it twice is the same as sending it once (RFC 9110 §9.2.2), and nothing of it is gone.
 pub fn is_replayable(method: &Method, has_body: bool) -> bool {
     let idempotent = matches!(
@@ -80,6 +95,19 @@ mod tests {
         check(Progress::SentOnFresh, true, 2, Next::AnotherEndpoint);
         check(Progress::SentOnFresh, false, 1, Next::GiveUp);
         check(Progress::Answered, true, 1, Next::GiveUp);
+    }
+
+    #[test]
+    fn pauses_are_random_up_to_a_bound_that_doubles() {
+        let check = |tries, bound_ms: u64| {
+            assert_eq!(backoff(tries, bound_ms), Duration::from_millis(bound_ms), "{tries}");
+            assert_eq!(backoff(tries, bound_ms + 1), Duration::ZERO, "{tries}");
+        };
+        check(1, 25);
+        check(2, 50);
+        check(4, 200);
+        check(5, 250);
+        check(100, 250);
     }
 
     #[test]

@@ -27,8 +27,10 @@ use super::io::Watched;
 use super::preface::{self, Version};
 use super::state::Order;
 use super::{ConnectionState, Listener, ListenerSettings};
+use crate::deadline::Deadline;
 use crate::exchange::Exchange;
 use crate::metrics::Traffic;
+use crate::pace::MinRate;
 use crate::request;
 use crate::worker::Worker;
 
@@ -67,6 +69,8 @@ pub(crate) struct Connection {
     certificate: Option<usize>,
     /// Place of the listener in the ConfigView of that revision.
     place: Cell<Option<(Revision, usize)>>,
+    /// What the response body that was asked last had to say; `None` = none was asked since this was cleared.
+    pub(crate) offered: Cell<Option<bool>>,
 }
 
 impl Connection {
@@ -105,7 +109,16 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer:
     let connection = |certificate| {
         let (settings, state) = (settings.clone(), state.clone());
         let (worker, listener) = (worker.clone(), listener.clone());
-        Rc::new(Connection { worker, listener, settings, state, caller, certificate, place: Cell::new(None) })
+        Rc::new(Connection {
+            worker,
+            listener,
+            settings,
+            state,
+            caller,
+            certificate,
+            place: Cell::new(None),
+            offered: Cell::new(None),
+        })
     };
     match &settings.tls {
         None => serve_clear(connection(None), stream).await,
@@ -145,7 +158,9 @@ async fn serve_version<T>(connection: Rc<Connection>, stream: T, first: Bytes, v
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(Watched::new(stream, first, connection.state.clone()));
+    let limits = &connection.settings.view.limits;
+    let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
+    let io = TokioIo::new(Watched::new(stream, first, connection.state.clone(), min_rate));
     let ended = match version {
         Version::Http1 => serve_http1(&connection, io).await,
         Version::Http2 => serve_http2(&connection, io).await,
@@ -194,7 +209,7 @@ where
 {
     connection.state.set_h2();
     let limits = &connection.settings.view.limits;
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = http2::Builder::new(Streams(connection.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_streams)
@@ -248,12 +263,32 @@ where
     .await
 }
 
-/// Streams of an HTTP/2 connection stay on its worker.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
+/// Streams of an HTTP/2 connection stay on its worker. One whose response nobody takes for too long is reset: what it
+/// holds is kept in memory for as long as it lives.
+#[derive(Clone)]
+struct Streams(Rc<Connection>);
 
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let connection = self.0.clone();
+        tokio::task::spawn_local(async move {
+            let write_idle_timeout = connection.settings.view.limits.write_idle_timeout;
+            let mut stream = pin!(stream);
+            let mut stalled: Option<Deadline> = None;
+            poll_fn(|cx| {
+                connection.offered.set(None);
+                if stream.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                match connection.offered.get() {
+                    // A part was there, and could not be followed by the next one: the window is closed.
+                    Some(true) => stalled = Some(connection.worker.deadlines.arm(write_idle_timeout)),
+                    Some(false) => stalled = None,
+                    None => {}
+                }
+                stalled.as_ref().map_or(Poll::Pending, |stalled| stalled.poll_passed(cx))
+            })
+            .await;
+        });
     }
 }

@@ -10,8 +10,9 @@ use bytes::{Buf, Bytes};
 use shoal_policy::gate::WireScan;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ConnectionState;
+use super::{ConnectionState, Order};
 use crate::joined::poll_write_joined;
+use crate::pace::{MinRate, Pace};
 
 /// A stream that tells its [`ConnectionState`] what moves, and that may begin with bytes read before.
 pub(super) struct Watched<T> {
@@ -20,6 +21,8 @@ pub(super) struct Watched<T> {
     scan: WireScan,
     state: Arc<ConnectionState>,
     end: End,
+    pace: Pace,
+    min_rate: MinRate,
 }
 
 /// How far the end of the stream has come.
@@ -35,8 +38,24 @@ enum End {
 const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
-    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>) -> Self {
-        Self { stream, first, scan: WireScan::default(), state, end: End::Open }
+    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, min_rate: MinRate) -> Self {
+        let (scan, pace) = (WireScan::default(), Pace::default());
+        Self { stream, first, scan, state, end: End::Open, pace, min_rate }
+    }
+
+    /// Whoever takes a response slower than it may is not waited for.
+    fn wrote(&mut self, polled: &Poll<io::Result<usize>>) {
+        self.state.write_blocked(polled.is_pending());
+        match polled {
+            Poll::Pending => self.pace.wait(self.state.now_ms()),
+            Poll::Ready(Ok(bytes)) => {
+                let is_fast = self.pace.moved(*bytes as u64, self.state.now_ms(), self.min_rate);
+                if !is_fast && !self.state.is_tunnel() {
+                    self.state.give(Order::Abort);
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+        }
     }
 }
 
@@ -63,7 +82,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.state.write_blocked(polled.is_pending());
+        this.wrote(&polled);
         polled
     }
 
@@ -74,7 +93,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = poll_write_joined(Pin::new(&mut this.stream), cx, bufs);
-        this.state.write_blocked(polled.is_pending());
+        this.wrote(&polled);
         polled
     }
 

@@ -123,6 +123,14 @@ impl ConnectionState {
         }
     }
 
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase.load(Relaxed) == TUNNEL
+    }
+
     /// What comes from now on is not HTTP.
     pub(crate) fn set_tunnel(&self) {
         self.enter(TUNNEL);

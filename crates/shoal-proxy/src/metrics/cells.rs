@@ -90,6 +90,8 @@ pub(crate) struct Traffic {
     pub(crate) tls: Cell64,
     /// Tries after the first; upstreams only.
     pub(crate) retries: Cell64,
+    /// Requests refused because too many waited for a connection, or too many connections were open; upstreams only.
+    pub(crate) overflows: Cell64,
     /// Requests sent although health said no, because too little was left; upstreams only.
     pub(crate) panics: Cell64,
 }

@@ -83,6 +83,7 @@ fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec
     }
     if kind == "upstream" {
         sums.push(("retries_total", |traffic| traffic.retries.read()));
+        sums.push(("overflow_total", |traffic| traffic.overflows.read()));
         sums.push(("panic_total", |traffic| traffic.panics.read()));
     }
     for (suffix, read) in sums {

@@ -12,10 +12,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Upstream;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Occupied};
+use super::interim::{Awaited, EndpointStream};
 use super::pool::Link;
 use crate::body::RequestBody;
-use crate::joined::Joined;
 use crate::worker::Worker;
 
 /// Largest response head, bytes.
@@ -33,11 +33,7 @@ pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// A fresh TCP connection to `endpoint`, within the upstream's connect timeout.
-pub(super) async fn open(
-    worker: &Worker,
-    upstream: &Upstream,
-    endpoint: &Endpoint,
-) -> Result<TcpStream, Failure> {
+async fn open(worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
     let connecting = async {
         let address = match &endpoint.address {
             EndpointAddress::Socket(address) => *address,
@@ -65,10 +61,18 @@ fn refused() -> io::Error {
 }
 
 /// Limits of the HTTP/1 codec towards endpoints.
-pub(super) fn codec() -> http1::Builder {
+fn codec() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_RESPONSE_HEAD);
     builder
+}
+
+/// What a connection is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum LinkKind {
+    Plain,
+    /// It may become a tunnel.
+    Upgradable,
 }
 
 /// A fresh HTTP connection to `endpoint`; its task runs until it closes or the link is dropped.
@@ -76,13 +80,20 @@ pub(super) async fn open_link(
     worker: &Rc<Worker>,
     upstream: &Upstream,
     endpoint: &Endpoint,
+    kind: LinkKind,
 ) -> Result<Link, Failure> {
+    let occupied = Occupied::take(upstream, endpoint, worker)?;
     let stream = open(worker, upstream, endpoint).await?;
-    let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(Joined(stream))).await;
+    let awaited = Awaited::default();
+    let stream = EndpointStream::new(stream, awaited.clone());
+    let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
     let (sender, connection) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
     let task = tokio::task::spawn_local(async move {
         // Whoever waits for the answer is told the error, too.
-        let _ = connection.await;
+        let _ = match kind {
+            LinkKind::Plain => connection.await,
+            LinkKind::Upgradable => connection.with_upgrades().await,
+        };
     });
-    Ok(Link::new(sender, task.abort_handle(), worker.clock.now_ms()))
+    Ok(Link::new(sender, task.abort_handle(), worker.clock.now_ms(), awaited, occupied))
 }

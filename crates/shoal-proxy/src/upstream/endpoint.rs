@@ -8,11 +8,13 @@ use std::time::Duration;
 use shoal_model::EndpointId;
 use shoal_model::view::{EndpointAddress, EndpointView};
 use shoal_policy::balance::Ewma;
+use shoal_policy::failure::Failure;
 use shoal_policy::health::Outcome;
 
 use super::Upstream;
 use super::pool::Idle;
 use super::standing::Standing;
+use crate::worker::Worker;
 
 /// One endpoint as one worker sees it.
 pub(super) struct Endpoint {
@@ -22,6 +24,8 @@ pub(super) struct Endpoint {
     pub(super) address: EndpointAddress,
     pub(super) idle: Idle,
     pub(super) in_flight: Cell<u32>,
+    /// Open connections, tunnels included.
+    pub(super) connections: Rc<Cell<usize>>,
     pub(super) latency: Cell<Ewma>,
     /// Shared by all workers of the node.
     pub(super) standing: Arc<Standing>,
@@ -35,6 +39,7 @@ impl Endpoint {
             address: view.address.clone(),
             idle: Idle::default(),
             in_flight: Cell::new(0),
+            connections: Rc::default(),
             latency: Cell::default(),
             standing,
         }
@@ -45,6 +50,48 @@ impl Endpoint {
         let mut average = self.latency.get();
         average.record(latency.as_micros() as f32, now_ms);
         self.latency.set(average);
+    }
+}
+
+/// A connection's place among those of its endpoint, until dropped.
+pub(crate) struct Occupied(Rc<Cell<usize>>);
+
+impl Occupied {
+    /// Takes a place, if this worker's share of them is not used up.
+    pub(super) fn take(upstream: &Upstream, endpoint: &Endpoint, worker: &Worker) -> Result<Self, Failure> {
+        if endpoint.connections.get() >= upstream.share(worker, upstream.view.max_connections) {
+            upstream.traffic.overflows.add(1);
+            return Err(Failure::Overflow);
+        }
+        endpoint.connections.set(endpoint.connections.get() + 1);
+        Ok(Self(endpoint.connections.clone()))
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A request that waits for a connection, until dropped.
+pub(super) struct Pending<'a>(&'a Upstream);
+
+impl<'a> Pending<'a> {
+    /// One more, if this worker's share of them is not used up.
+    pub(super) fn begin(upstream: &'a Upstream, worker: &Worker) -> Result<Self, Failure> {
+        if upstream.pending.get() >= upstream.share(worker, upstream.view.max_pending_requests) {
+            upstream.traffic.overflows.add(1);
+            return Err(Failure::Overflow);
+        }
+        upstream.pending.set(upstream.pending.get() + 1);
+        Ok(Self(upstream))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.set(self.0.pending.get() - 1);
     }
 }
 

@@ -7,10 +7,11 @@ use http::request::Parts;
 use http::{Request, Response};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
-use shoal_policy::retry::{Next, after_failure, is_replayable};
+use shoal_policy::retry::{Next, after_failure, backoff, is_replayable};
+use tokio::time::sleep;
 
 use super::endpoint::Attempt;
-use super::send::{Sending, Source};
+use super::send::{Sending, Source, unless_overdue};
 use super::{UpstreamBody, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
@@ -63,6 +64,10 @@ pub(crate) async fn forward(
         }
         if !upstream.budget.borrow_mut().spend(now_ms) {
             return Err(last_failure);
+        }
+        if again_at.is_none() {
+            let pause = sleep(backoff(sending.trace.tries, worker.entropy()));
+            unless_overdue(sending.total.as_ref(), pause).await.ok_or(last_failure)?;
         }
         upstream.traffic.retries.add(1);
         request = match (failed.request, &copy) {

@@ -3,6 +3,7 @@
 mod connect;
 mod endpoint;
 mod forward;
+mod interim;
 mod pool;
 mod replay;
 mod resolve;
@@ -11,7 +12,7 @@ mod send;
 mod standing;
 mod upgrade;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub(crate) struct Upstream {
     slots: RefCell<Vec<Slot>>,
     budget: RefCell<RetryBudget>,
     traffic: Arc<Traffic>,
+    /// Requests that wait for a connection.
+    pending: Cell<usize>,
 }
 
 impl Upstreams {
@@ -98,6 +101,7 @@ impl Upstreams {
             slots: RefCell::new(view.endpoints.iter().map(slot).collect()),
             budget: RefCell::new(budget),
             traffic: worker.metrics.upstream(&view.name),
+            pending: Cell::new(0),
             view: view.clone(),
         }
     }
@@ -116,7 +120,12 @@ impl Upstreams {
 impl Upstream {
     /// Idle connections one worker may keep per endpoint.
     fn max_idle(&self, worker: &Worker) -> usize {
-        (self.view.max_idle_connections / worker.upstreams.workers.max(1)).max(1)
+        self.share(worker, self.view.max_idle_connections)
+    }
+
+    /// What one worker may use of a limit of the node.
+    fn share(&self, worker: &Worker, limit: usize) -> usize {
+        (limit / worker.upstreams.workers.max(1)).max(1)
     }
 
     /// Chooses an endpoint that is not in `tried`.

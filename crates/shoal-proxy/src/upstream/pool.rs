@@ -6,6 +6,8 @@ use hyper::client::conn::http1::SendRequest;
 use shoal_model::view::UpstreamView;
 use tokio::task::AbortHandle;
 
+use super::endpoint::Occupied;
+use super::interim::Awaited;
 use crate::body::RequestBody;
 
 /// A connection to an endpoint. Dropping it closes it, whatever it is doing: a connection whose answer came before its
@@ -18,16 +20,39 @@ pub(super) struct Link {
     idle_since_ms: u64,
     /// Requests it has served.
     pub(super) served: u64,
+    awaited: Awaited,
+    occupied: Option<Occupied>,
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<RequestBody>, task: AbortHandle, now_ms: u64) -> Self {
-        Self { sender, task: Some(task), born_ms: now_ms, idle_since_ms: now_ms, served: 0 }
+    pub(super) fn new(
+        sender: SendRequest<RequestBody>,
+        task: AbortHandle,
+        now_ms: u64,
+        awaited: Awaited,
+        occupied: Occupied,
+    ) -> Self {
+        Self {
+            sender,
+            task: Some(task),
+            born_ms: now_ms,
+            idle_since_ms: now_ms,
+            served: 0,
+            awaited,
+            occupied: Some(occupied),
+        }
     }
 
-    /// Lets its task run on without it: the connection has become a tunnel.
-    pub(super) fn detach(&mut self) {
+    /// A request is about to be sent.
+    pub(super) fn begin(&mut self) {
+        self.served += 1;
+        self.awaited.set();
+    }
+
+    /// Lets its task run on without it: the connection has become a tunnel. It is open until the answer is dropped.
+    pub(super) fn detach(&mut self) -> Option<Occupied> {
         self.task = None;
+        self.occupied.take()
     }
 
     /// It may serve one more.

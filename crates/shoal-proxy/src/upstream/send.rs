@@ -19,8 +19,8 @@ use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::Progress;
 
-use super::connect;
-use super::endpoint::Attempt;
+use super::connect::{self, LinkKind};
+use super::endpoint::{Attempt, Pending};
 use super::pool::Link;
 use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
 use crate::body::{BodyProgress, RequestBody};
@@ -74,12 +74,14 @@ impl Sending<'_> {
         let mut link = match self.borrow_link(&attempt, source).await {
             Ok(link) => link,
             Err(failure) => {
-                attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                if failure.side() == Side::Upstream {
+                    attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                }
                 return Err(FailedTry::given_back(failure, Progress::NotConnected, request));
             }
         };
         let sent_on = if link.served > 0 { Progress::SentOnReused } else { Progress::SentOnFresh };
-        link.served += 1;
+        link.begin();
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = request.body().progress();
         let sent = link.sender.try_send_request(request);
@@ -121,10 +123,12 @@ impl Sending<'_> {
         {
             return Ok(link);
         }
+        let _pending = Pending::begin(upstream, self.worker)?;
         let began = Instant::now();
-        let opened = connect::open_link(self.worker, upstream, endpoint).await;
+        let opening = connect::open_link(self.worker, upstream, endpoint, LinkKind::Plain);
+        let opened = unless_overdue(self.total.as_ref(), opening).await;
         self.trace.connect += began.elapsed();
-        opened
+        opened.unwrap_or(Err(Failure::UpstreamConnectTimeout))
     }
 
     /// Checks the response head. What is not plain HTTP ends with the connection.
@@ -150,9 +154,23 @@ impl Sending<'_> {
     }
 }
 
+/// What `waited` comes to; `None` = the time of the whole exchange was over first.
+pub(super) async fn unless_overdue<T>(
+    total: Option<&Deadline>,
+    waited: impl Future<Output = T>,
+) -> Option<T> {
+    let mut waited = pin!(waited);
+    poll_fn(|cx| match (waited.as_mut().poll(cx), total) {
+        (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+        (Poll::Pending, Some(total)) => total.poll_passed(cx).map(|()| None),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
+}
+
 /// Waits for the response head; `None` = it took too long. While the request body still moves the clock starts anew, and
 /// while the downstream is waited for it is the body's own timeout that counts.
-async fn within<T>(
+pub(super) async fn within<T>(
     worker: &Worker,
     route: &RouteView,
     request_body: Option<&BodyProgress>,

@@ -6,19 +6,21 @@ use std::time::Instant;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use shoal_model::view::RouteView;
-use shoal_policy::failure::Failure;
+use shoal_policy::failure::{Failure, Side};
 use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
-use tokio::time::timeout;
+use shoal_policy::retry::{MAX_TRIES, backoff};
+use tokio::time::sleep;
 
-use super::connect;
-use super::endpoint::Attempt;
+use super::connect::{self, LinkKind};
+use super::endpoint::{Attempt, Occupied, Pending};
 use super::pool::Link;
 use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
+use super::send::{unless_overdue, within};
 use super::{Upstream, hash_of};
 use crate::body::RequestBody;
+use crate::deadline::Deadline;
 use crate::exchange::Trace;
 use crate::worker::Worker;
 
@@ -36,6 +38,8 @@ pub(crate) struct Switch {
     pub(crate) response: Response<Incoming>,
     /// The endpoint is busy with it until this is dropped.
     pub(crate) attempt: Attempt,
+    /// Likewise the place of its connection.
+    pub(crate) occupied: Option<Occupied>,
 }
 
 /// Sends `request`, which asks for an upgrade, to the upstream of `route`.
@@ -46,33 +50,37 @@ pub(crate) async fn forward_upgrade(
     trace: &mut Trace,
 ) -> Result<Switched, Failure> {
     let upstream = worker.upstreams.find(worker, &route.upstream);
+    upstream.budget.borrow_mut().earn();
+    let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
     let (head, body) = request.into_parts();
     let hash = hash_of(&upstream.view, &head);
     let request = Request::from_parts(head, body);
-    let (mut attempt, mut link) = connect_any(worker, &upstream, hash, trace).await?;
-    let answered = timeout(route.first_byte_timeout, link.sender.send_request(request)).await;
+    let (mut attempt, mut link) = connect_any(worker, &upstream, hash, total.as_ref(), trace).await?;
+    link.begin();
+    let sent = link.sender.send_request(request);
+    let answered = within(worker, route, None, total.as_ref(), sent).await;
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
-        Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             attempt.report(Outcome::Success, now_ms);
-            link.detach();
-            return Ok(Switched::Yes(Switch { response, attempt }));
+            let occupied = link.detach();
+            return Ok(Switched::Yes(Switch { response, attempt, occupied }));
         }
-        Ok(Ok(response)) => {
+        Some(Ok(response)) => {
             let (mut head, incoming) = response.into_parts();
             match prepare_response(&mut head, route.trailers) {
                 Ok(()) => {
                     attempt.report(outcome_of(head.status), now_ms);
                     let lease = Lease { worker: worker.clone(), link, attempt, request_body: None };
-                    let body = UpstreamBody::new(incoming, lease, route.idle_timeout, None);
+                    let body = UpstreamBody::new(incoming, lease, route.idle_timeout, total);
                     return Ok(Switched::No(Response::from_parts(head, body)));
                 }
                 Err(failure) => failure,
             }
         }
-        Ok(Err(error)) => blame_upstream(&error),
-        Err(_) => Failure::UpstreamResponseTimeout,
+        Some(Err(error)) => blame_upstream(&error),
+        None => Failure::UpstreamResponseTimeout,
     };
     attempt.report(Outcome::GatewayError, now_ms);
     Err(failure)
@@ -83,30 +91,36 @@ async fn connect_any(
     worker: &Rc<Worker>,
     upstream: &Rc<Upstream>,
     hash: u64,
+    total: Option<&Deadline>,
     trace: &mut Trace,
 ) -> Result<(Attempt, Link), Failure> {
     let mut tried: u64 = 0;
     let mut last_failure = Failure::NoEndpoint;
-    while trace.tries < shoal_policy::retry::MAX_TRIES {
+    while trace.tries < MAX_TRIES {
+        if trace.tries > 0 {
+            if !upstream.budget.borrow_mut().spend(worker.clock.now_ms()) {
+                break;
+            }
+            let pause = sleep(backoff(trace.tries, worker.entropy()));
+            unless_overdue(total, pause).await.ok_or(last_failure)?;
+        }
         let now_ms = worker.clock.now_ms();
         let Some(picked) = upstream.pick(worker, hash, tried) else { break };
         let Some(mut attempt) = Attempt::begin(upstream, picked.place, now_ms) else { break };
+        upstream.traffic.retries.add((trace.tries > 0).into());
         trace.tries += 1;
         trace.endpoint = Some(attempt.endpoint.text.clone());
+        let _pending = Pending::begin(upstream, worker)?;
         let began = Instant::now();
-        let opened = connect::open(worker, upstream, &attempt.endpoint).await;
+        let opening = connect::open_link(worker, upstream, &attempt.endpoint, LinkKind::Upgradable);
+        let opened = unless_overdue(total, opening).await;
         trace.connect += began.elapsed();
-        match opened {
-            Ok(stream) => {
-                let shaken = connect::codec().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-                let (sender, connection) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
-                let task = tokio::task::spawn_local(async move {
-                    let _ = connection.with_upgrades().await;
-                });
-                return Ok((attempt, Link::new(sender, task.abort_handle(), now_ms)));
-            }
+        match opened.unwrap_or(Err(Failure::UpstreamConnectTimeout)) {
+            Ok(link) => return Ok((attempt, link)),
             Err(failure) => {
-                attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                if failure.side() == Side::Upstream {
+                    attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                }
                 last_failure = failure;
                 tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);
             }

@@ -5,8 +5,8 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -30,7 +30,23 @@ pub struct Stage {
     pub cluster: Arc<ArcSwap<ClusterView>>,
     pub config: Arc<ArcSwap<ConfigView>>,
     pub cache: Arc<Cache>,
+    log: Log,
     certificates: Vec<(String, String, String)>,
+}
+
+/// The access log, kept in memory.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct NoPeers;
@@ -67,6 +83,7 @@ impl Stage {
             config: config.clone(),
             peers: Arc::new(NoPeers),
         });
+        let log = Log::default();
         let proxy = Proxy::start(ProxySettings {
             workers: 2,
             listen_ip: [127, 0, 0, 1].into(),
@@ -75,9 +92,10 @@ impl Stage {
             cluster: cluster.clone(),
             cache: cache.clone(),
             health_events: sender,
-            access_log: None,
+            access_log: Some(Box::new(log.clone())),
         });
-        let stage = Self { proxy: Arc::new(proxy.unwrap()), events, cluster, config, cache, certificates };
+        let stage =
+            Self { proxy: Arc::new(proxy.unwrap()), events, cluster, config, cache, log, certificates };
         stage.proxy.apply(stage.compile(1, site)).unwrap();
         stage
     }
@@ -121,6 +139,19 @@ impl Stage {
         let mut downstream = self.connect().await;
         downstream.send(request).await;
         downstream.answer().await
+    }
+
+    /// The lines of the access log so far.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.log.0.lock().unwrap().clone()).unwrap();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The access log when it has `count` lines.
+    pub async fn log_of(&self, count: usize) -> Vec<serde_json::Value> {
+        wait_until("the lines of the access log", || self.log().len() >= count).await;
+        self.log()
     }
 
     /// The value of a metric line that starts with `prefix`.
