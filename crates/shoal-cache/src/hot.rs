@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use shoal_policy::cache::key::ObjectKey;
 
 use crate::body::CacheBody;
@@ -35,49 +35,51 @@ struct Prepared {
     until_ms: u64,
 }
 
-/// What the fast path knows.
-pub(crate) enum Hot {
-    /// The answer to a plain GET.
-    Ready(http::StatusCode, HeaderMap, CacheBody),
-    /// The variants, still current.
-    Variants(Arc<Variants>),
-    /// Ask the store.
-    Unknown,
-}
-
 impl HotObjects {
     pub(crate) fn new() -> Self {
         Self { slots: (0..SLOTS).map(|_| None).collect() }
     }
 
-    /// What is known of `key`; `is_plain` = a GET without anything that changes the answer. `applied` is the log index
-    /// up to which an object must have been checked.
-    pub(crate) fn find(
+    /// The answer to a plain GET, if it is prepared. `applied` is the log index up to which an object must have been
+    /// checked.
+    pub(crate) fn ready(
         &mut self,
         key: ObjectKey,
         text: &[u8],
-        is_plain: bool,
         applied: u64,
         now_ms: u64,
-    ) -> Hot {
-        let slot = &mut self.slots[place(key)];
-        let Some(hot) = slot.as_mut().filter(|hot| hot.key == key) else { return Hot::Unknown };
+    ) -> Option<Response<CacheBody>> {
+        let hot = self.current(key)?;
+        let prepared = hot.prepared.as_ref()?;
+        let object = &prepared.object;
+        let holds = now_ms < prepared.until_ms
+            && object.checked_seq.load(Ordering::Relaxed) >= applied
+            && object.text.as_bytes() == text;
+        if !holds {
+            return None;
+        }
         hot.uses += 1;
+        let mut response = Response::new(CacheBody::stored(object));
+        *response.status_mut() = object.status;
+        *response.headers_mut() = prepared.fields.clone();
+        Some(response)
+    }
+
+    /// The variants of `key`, if they are still what the store would say.
+    pub(crate) fn variants(&mut self, key: ObjectKey) -> Option<Arc<Variants>> {
+        let hot = self.current(key)?;
+        hot.uses += 1;
+        Some(hot.variants.clone())
+    }
+
+    fn current(&mut self, key: ObjectKey) -> Option<&mut Slot> {
+        let slot = &mut self.slots[place(key)];
+        let hot = slot.as_mut().filter(|hot| hot.key == key)?;
         if hot.variants.is_superseded() || hot.uses > REPORT_EVERY {
             hot.report();
             *slot = None;
-            return Hot::Unknown;
         }
-        if is_plain
-            && let Some(prepared) = &hot.prepared
-            && now_ms < prepared.until_ms
-            && prepared.object.checked_seq.load(Ordering::Relaxed) >= applied
-            && prepared.object.text.as_bytes() == text
-        {
-            let object = &prepared.object;
-            return Hot::Ready(object.status, prepared.fields.clone(), CacheBody::stored(object));
-        }
-        Hot::Variants(hot.variants.clone())
+        slot.as_mut()
     }
 
     /// Remembers what the store said.

@@ -67,7 +67,11 @@ impl Signs {
 
     /// A stored response answers it as it lies.
     pub(crate) const fn is_plain(self) -> bool {
-        !(self.is_conditional || self.has_range || self.is_authorized || self.has_directives)
+        !(self.is_conditional
+            || self.has_precondition
+            || self.has_range
+            || self.is_authorized
+            || self.has_directives)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use http_body_util::combinators::UnsyncBoxBody;
 use shoal_cluster::ClusterView;
@@ -121,4 +121,8 @@ pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginB
 pub trait Fetch {
     /// Sends `head` (which has no body) to the upstream of `route`.
     fn fetch(&self, route: Arc<RouteView>, head: Parts) -> FetchFuture;
+
+    /// Writes into a response what every response of this node carries: done once for many answers of
+    /// [`crate::WorkerCache::ready`].
+    fn sign(&self, fields: &mut HeaderMap);
 }

@@ -15,7 +15,7 @@ use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::counters::Cells;
-use crate::hot::{Hot, HotObjects};
+use crate::hot::HotObjects;
 use crate::lookup::{Choice, Probe, Signs, is_cacheable_method, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
@@ -47,6 +47,21 @@ impl WorkerCache {
         Rc::new(Self { cache, fetch, cells, peers, running: Cell::new(0), hot, text: RefCell::default() })
     }
 
+    /// The fastest path: the answer to a plain GET for an object that is in much use, signed by [`Fetch::sign`]. It looks
+    /// at no field that forwarding would change, so it may be asked before the request is made ready for the origin.
+    pub fn ready(&self, request: &CacheRequest<'_>) -> Option<Response<CacheBody>> {
+        let head = request.head;
+        if head.method != Method::GET || request.has_body || !Signs::read(&head.headers).is_plain() {
+            return None;
+        }
+        let mut text = self.text.borrow_mut();
+        let key = self.write_key(&mut text, request);
+        let applied = self.cache.purges.applied();
+        let response = self.hot.borrow_mut().ready(key, &text, applied, now_ms())?;
+        self.cells.hits.count_alone();
+        Some(response)
+    }
+
     /// The fast path: what the store of this node says, without waiting.
     pub fn hit(&self, request: &CacheRequest<'_>) -> Lookup {
         let head = request.head;
@@ -58,27 +73,12 @@ impl WorkerCache {
             return Lookup::Bypass(Bypass::Request);
         }
         let mut text = self.text.borrow_mut();
-        text.clear();
-        write_key(&mut text, request.https, request.host, path_and_query(request));
-        let key = ObjectKey::of(self.cache.settings.key_seed, &text);
-        write_route(&mut text, &request.route.name);
+        let key = self.write_key(&mut text, request);
         let now_ms = now_ms();
         let is_plain = signs.is_plain() && head.method == Method::GET;
-        let applied = self.cache.purges.applied();
-        let known = self.hot.borrow_mut().find(key, &text, is_plain, applied, now_ms);
-        let variants = match known {
-            Hot::Ready(status, fields, body) => {
-                self.cells.hits.count_alone();
-                let mut response = Response::new(body);
-                *response.status_mut() = status;
-                *response.headers_mut() = fields;
-                return Lookup::Fresh(response);
-            }
-            Hot::Variants(variants) => Some(variants),
-            Hot::Unknown => {
-                self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found))
-            }
-        };
+        let hot = self.hot.borrow_mut().variants(key);
+        let variants = hot
+            .or_else(|| self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)));
         let wishes = wishes(request.rule, signs, &head.headers);
         let purges = &self.cache.purges;
         let choice = look(variants.as_deref(), &text, &head.headers, signs, &wishes, purges, now_ms);
@@ -117,6 +117,15 @@ impl WorkerCache {
         self.running.get()
     }
 
+    /// Writes the text of the key of `request`; only its URL is hashed.
+    fn write_key(&self, text: &mut Vec<u8>, request: &CacheRequest<'_>) -> ObjectKey {
+        text.clear();
+        write_key(text, request.https, request.host, path_and_query(request));
+        let key = ObjectKey::of(self.cache.settings.key_seed, text);
+        write_route(text, &request.route.name);
+        key
+    }
+
     /// The member a forwarded request carries.
     pub(crate) fn forwarded(&self, why: Forwarded) -> HeaderValue {
         CacheStatus::forwarded(&self.cache.settings.name, why).value()
@@ -137,7 +146,8 @@ impl WorkerCache {
         let status =
             CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
         if is_plain && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
-            let fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
+            let mut fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
+            self.fetch.sign(&mut fields);
             self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));
         }
         let asked = Asked { method: &request.head.method, fields: &request.head.headers };

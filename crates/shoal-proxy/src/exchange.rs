@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     pub(crate) asked_upgrade: bool,
     /// It lives on as a tunnel, and ends with it.
     pub(crate) tunnel: Option<Rc<TunnelTally>>,
+    /// The response carries already what every response of this node does.
+    pub(crate) signed: bool,
     pub(crate) trace: Trace,
     /// Only kept when the access log is on.
     pub(crate) record: Option<Box<Record>>,
@@ -73,6 +75,7 @@ impl TunnelTally {
             complete: true,
             asked_upgrade: true,
             tunnel: None,
+            signed: true,
             trace: std::mem::take(&mut exchange.trace),
             record: exchange.record.take(),
         });
@@ -119,6 +122,7 @@ impl Exchange {
             complete: false,
             asked_upgrade: false,
             tunnel: None,
+            signed: false,
             trace: Trace::default(),
             record: None,
         }

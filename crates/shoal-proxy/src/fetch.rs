@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use shoal_cache::{Fetch, FetchFuture, OriginBody, relay};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::OwnName;
 
 use crate::body::RequestBody;
 use crate::exchange::Trace;
@@ -21,11 +23,12 @@ use crate::worker::Worker;
 /// The origin, by way of one worker's upstreams.
 pub(crate) struct OriginFetch {
     worker: Weak<Worker>,
+    own: OwnName,
 }
 
 impl OriginFetch {
-    pub(crate) fn new(worker: Weak<Worker>) -> Self {
-        Self { worker }
+    pub(crate) fn new(worker: Weak<Worker>, own: OwnName) -> Self {
+        Self { worker, own }
     }
 }
 
@@ -44,6 +47,12 @@ impl Fetch for OriginFetch {
             let tally = Tally { started, upstream: trace.upstream, status, response_bytes: 0 };
             fetched.map(|response| response.map(|body| detach(body, tally)))
         })
+    }
+
+    fn sign(&self, fields: &mut HeaderMap) {
+        self.own.sign(fields);
+        // Its place: the map does not grow when each answer gets its own.
+        self.own.set_request_id(fields, HeaderValue::from_static(""));
     }
 }
 

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use shoal_cache::{Answer, Bypass, CacheRequest, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::failure::Failure;
-use shoal_policy::forwarding::{RequestFields, client_address, prepare_request};
+use shoal_policy::forwarding::{RequestFields, believed_request_id, client_address, prepare_request};
 use shoal_policy::gate::{Admitted, Rule};
 
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
             response
         }
     };
-    Ok(finish(&connection, response, &request_id, exchange))
+    Ok(finish(&connection, response, request_id, exchange))
 }
 
 /// Gate, route, upgrade, cache, origin.
@@ -69,16 +69,28 @@ async fn answer(
     let route = find_route(connection, &admitted, &head)?;
     exchange.route = Some(route.clone());
 
+    if let Some(believed) = believed_request_id(&head.headers, &admitted, &connection.caller) {
+        *request_id = believed.clone();
+    }
+    if let Some(record) = &mut exchange.record {
+        record.request_id = Some(request_id.clone());
+    }
+    if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
+        let has_body = !http_body::Body::is_end_stream(&incoming);
+        let request = cache_request(connection, &route, rule, &admitted, &head, has_body);
+        if let Some(response) = worker.cache.ready(&request) {
+            exchange.signed = true;
+            return Ok(response.map(Payload::Cache));
+        }
+    }
+
     let fields = RequestFields {
         caller: &connection.caller,
         own: &worker.own,
         request_id,
         keep_trailers: route.trailers,
     };
-    *request_id = prepare_request(&mut head, &admitted, fields)?;
-    if let Some(record) = &mut exchange.record {
-        record.request_id = Some(request_id.clone());
-    }
+    prepare_request(&mut head, &admitted, fields)?;
 
     let body = take_body(connection, &route, incoming)?;
     exchange.request_body = body.progress();
@@ -180,17 +192,15 @@ async fn from_cache(
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let worker = &connection.worker;
-    let host = admitted.authority.to_str().unwrap_or_default();
     let has_body = body.has_bytes();
-    let https = connection.settings.gate.https;
-    let request = CacheRequest { head: &head, https, host, route, rule, has_body };
+    let request = cache_request(connection, route, rule, admitted, &head, has_body);
     match worker.cache.hit(&request) {
         Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
         Lookup::Bypass(Bypass::Method) => {
             // The head is needed once more when the answer is there: such requests are few.
             let asked = head.clone();
             let mut response = from_origin(worker, route, head, body, exchange).await?;
-            let request = CacheRequest { head: &asked, https, host, route, rule, has_body };
+            let request = cache_request(connection, route, rule, admitted, &asked, has_body);
             worker.cache.invalidate_after(&request, response.status(), response.headers()).await;
             response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.method.clone());
             Ok(response)
@@ -214,14 +224,30 @@ async fn from_cache(
     }
 }
 
+fn cache_request<'a>(
+    connection: &Connection,
+    route: &'a Arc<RouteView>,
+    rule: &'a CacheRuleView,
+    admitted: &'a Admitted,
+    head: &'a Parts,
+    has_body: bool,
+) -> CacheRequest<'a> {
+    let host = admitted.authority.to_str().unwrap_or_default();
+    CacheRequest { head, https: connection.settings.gate.https, host, route, rule, has_body }
+}
+
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
 fn finish(
     connection: &Rc<Connection>,
     mut response: Response<Payload>,
-    request_id: &HeaderValue,
+    request_id: HeaderValue,
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
-    connection.worker.own.sign(response.headers_mut(), request_id);
+    let own = &connection.worker.own;
+    if !exchange.signed {
+        own.sign(response.headers_mut());
+    }
+    own.set_request_id(response.headers_mut(), request_id);
     let limits = &connection.settings.view.limits;
     let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
     if connection.state.requests() >= limits.max_requests_per_connection

@@ -77,7 +77,9 @@ impl Worker {
         Rc::new_cyclic(|worker| Self {
             deadlines: Deadlines::new(seed.clock.clone()),
             own: OwnName::new(&seed.node_name),
-            cache: seed.cache.worker(Rc::new(OriginFetch::new(worker.clone()))),
+            cache: seed
+                .cache
+                .worker(Rc::new(OriginFetch::new(worker.clone(), OwnName::new(&seed.node_name)))),
             cache_statuses: CacheStatuses::new(&seed.node_name),
             upstreams: Upstreams::new(seed.workers, seed.standings),
             connections: Connections::default(),

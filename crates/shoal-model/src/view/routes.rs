@@ -25,6 +25,8 @@ struct PathTable {
     exact: FxHashMap<Box<str>, Vec<Candidate>>,
     regex: Vec<(Regex, Candidate)>,
     prefix: FxHashMap<Box<str>, Vec<Candidate>>,
+    /// The empty prefix.
+    root: Vec<Candidate>,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl PathTable {
         let candidate = Candidate { route: route.clone(), listeners: listeners.into() };
         match rule {
             PathRule::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
+            PathRule::Prefix(prefix) if prefix.as_str().is_empty() => self.root.push(candidate),
             PathRule::Prefix(prefix) => {
                 self.prefix.entry(prefix.as_str().into()).or_default().push(candidate)
             }
@@ -134,7 +137,8 @@ impl PathTable {
 
     fn find(&self, listener: usize, path: &str) -> Option<&Arc<RouteView>> {
         let on = |candidates: &'_ Vec<Candidate>| candidates.iter().position(|c| c.is_on(listener));
-        if let Some(candidates) = self.exact.get(path)
+        if !self.exact.is_empty()
+            && let Some(candidates) = self.exact.get(path)
             && let Some(n) = on(candidates)
         {
             return Some(&candidates[n].route);
@@ -149,27 +153,25 @@ impl PathTable {
 
     /// Tries the path and then every shorter prefix that ends before a slash, down to the empty one.
     fn find_prefix(&self, listener: usize, path: &str) -> Option<&Arc<RouteView>> {
-        if self.prefix.is_empty() {
-            return None;
-        }
-        let only_root = self.prefix.len() == 1 && self.prefix.contains_key("");
-        let mut rest = if only_root { "" } else { path };
-        loop {
+        let on = |candidates: &'_ Vec<Candidate>| candidates.iter().position(|c| c.is_on(listener));
+        let mut rest = if self.prefix.is_empty() { "" } else { path };
+        while !rest.is_empty() {
             if let Some(candidates) = self.prefix.get(rest)
-                && let Some(candidate) = candidates.iter().find(|c| c.is_on(listener))
+                && let Some(n) = on(candidates)
             {
-                return Some(&candidate.route);
+                return Some(&candidates[n].route);
             }
-            rest = &rest[..rest.rfind('/')?];
+            rest = &rest[..rest.rfind('/').unwrap_or(0)];
         }
+        self.root.iter().find(|candidate| candidate.is_on(listener)).map(|candidate| &candidate.route)
     }
 
     fn len(&self) -> usize {
-        self.exact.len() + self.regex.len() + self.prefix.len()
+        self.exact.len() + self.regex.len() + self.prefix.len() + self.root.len()
     }
 
     fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        let listed = self.exact.values().chain(self.prefix.values()).flatten();
+        let listed = self.exact.values().chain(self.prefix.values()).chain([&self.root]).flatten();
         listed.chain(self.regex.iter().map(|(_, candidate)| candidate))
     }
 }

@@ -9,5 +9,5 @@ mod response;
 const OWN_PREFIX: &str = "shoal-";
 
 pub use caller::{Caller, client_address};
-pub use request::{OwnName, RequestFields, prepare_request};
+pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
 pub use response::{prepare_response, strip_switch};

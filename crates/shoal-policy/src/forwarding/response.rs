@@ -61,10 +61,14 @@ fn drop_own(headers: &mut HeaderMap, present: Present) {
 }
 
 impl OwnName {
-    /// Writes `Via` and `x-request-id` into a response, whoever made it.
-    pub fn sign(&self, headers: &mut HeaderMap, request_id: &HeaderValue) {
+    /// Writes `Via` into a response, whoever made it.
+    pub fn sign(&self, headers: &mut HeaderMap) {
         headers.append(VIA, self.via(Version::HTTP_11).clone());
-        headers.insert(X_REQUEST_ID, request_id.clone());
+    }
+
+    /// Writes the `x-request-id` of the request into its response.
+    pub fn set_request_id(&self, headers: &mut HeaderMap, request_id: HeaderValue) {
+        headers.insert(X_REQUEST_ID, request_id);
     }
 }
 
