@@ -8,5 +8,7 @@ pub mod cache;
 pub mod failure;
 pub mod forwarding;
 pub mod gate;
+pub mod grpc;
 pub mod health;
 pub mod retry;
+pub mod tcp;
