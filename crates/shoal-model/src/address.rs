@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 /// Where a listener binds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +56,9 @@ impl ListenAddress {
     }
 }
 
+/// Longest path of a Unix socket, bytes: what `sockaddr_un` holds, less its end.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// Where an endpoint is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
@@ -67,11 +71,22 @@ pub enum EndpointAddress {
         /// Never 0.
         port: u16,
     },
+    /// A Unix socket.
+    Unix(Box<Path>),
 }
 
 impl EndpointAddress {
-    /// Reads `ip:port`, `[ip6]:port` or `name:port`.
+    /// Reads `ip:port`, `[ip6]:port`, `name:port` or `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let fits = path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0');
+            let complaint = || {
+                format!(
+                    "{text:?}: a Unix socket is written \"unix:/path\", with at most {MAX_SOCKET_PATH} bytes"
+                )
+            };
+            return if fits { Ok(Self::Unix(Path::new(path).into())) } else { Err(complaint()) };
+        }
         let complaint = || format!("{text:?} is not an endpoint; write \"10.0.0.1:9000\" or \"name:9000\"");
         if let Ok(address) = text.parse::<SocketAddr>() {
             return if address.port() == 0 { Err(complaint()) } else { Ok(Self::Socket(address)) };
@@ -91,6 +106,7 @@ impl fmt::Display for EndpointAddress {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -128,6 +144,9 @@ mod tests {
             ("app:0", false),
             ("http://app:80", false),
             ("10.0.0.1", false),
+            ("unix:/run/app.sock", true),
+            ("unix:run/app.sock", false),
+            ("unix:", false),
         ] {
             assert_eq!(EndpointAddress::parse(text).is_ok(), good, "{text}");
         }

@@ -1,5 +1,7 @@
 //! A socket that downstreams connect to.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,17 @@ pub struct Listener {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// The PROXY protocol (version 1 or 2) is spoken before anything else; default off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Name of the upstream that connections go to: of all on a `tcp` listener, and on one of `tls_passthrough` of those
+    /// whose name is not in `sni`. Not for HTTP, which has routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// `tls_passthrough` only: names of upstreams by the server name that is asked for; `*.example.com` is every name
+    /// below. Exact names win, then the longest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sni: BTreeMap<String, String>,
     /// Limits that differ from the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ListenerLimits>,
@@ -37,6 +50,23 @@ pub enum Protocol {
     Http,
     /// TLS with HTTP/2 or HTTP/1.1 by ALPN.
     Https,
+    /// Anything: bytes are carried to the upstream and back.
+    Tcp,
+    /// TLS that is not ended here: the server name that is asked for chooses the upstream.
+    #[serde(rename = "tls_passthrough")]
+    TlsPassthrough,
+}
+
+/// Who may say, in a PROXY header, on whose behalf it connects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks of the balancers in front; connections from anywhere else are closed.
+    #[schemars(with = "Vec<String>")]
+    pub trusted: Vec<IpNet>,
+    /// Time for the header to arrive; default 3s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
 }
 
 /// A TLS protocol version.
@@ -97,10 +127,22 @@ pub struct ListenerLimits {
     /// Connections open at once on this listener of one node; default 16384.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
+    /// Connections open at once from one address, or from one /64 of IPv6; default unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_address: Option<usize>,
+    /// New connections a second on this listener of one node, with bursts of as many; default unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_rate: Option<u32>,
     /// HTTP/2 streams open at once on a connection; default 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_streams: Option<u32>,
-    /// Longest silence in both directions of an upgraded connection; default 10m.
+    /// Longest silence in both directions of an upgraded connection, or of one that is carried as it is; default 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel_idle_timeout: Option<Period>,
+    /// Silence after which the kernel asks whether the other side is still there; default never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_keepalive: Option<Period>,
+    /// Time that sent bytes may stay unacknowledged before the connection is given up; default the kernel's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_user_timeout: Option<Period>,
 }

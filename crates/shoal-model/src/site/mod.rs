@@ -11,9 +11,12 @@ mod merge;
 mod path_rule;
 mod problem;
 mod read;
+mod retry;
 mod route;
+mod transport;
 mod upstream;
 mod validate;
+mod validate_tcp;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -23,16 +26,20 @@ use serde::{Deserialize, Serialize};
 
 pub use certificate::{Certificate, CertificateFacts, KeyForm};
 pub use diff::{Action, Change, FieldChange, diff};
-pub use listener::{Listener, ListenerLimits, Protocol, TlsVersion};
+pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion};
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use path_rule::PathRule;
 pub(crate) use path_rule::compile_pattern;
 pub use problem::{Problem, Problems, step};
 pub use read::{parse_site, read_site};
+pub use retry::{RetryOn, RetryRule};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
-pub use upstream::{Balance, Endpoint, HashKey, HealthCheck, HttpCheck, PassiveHealth, TcpCheck, Upstream};
-pub use validate::{check_certificates, validate};
+pub use transport::{UpstreamProtocol, UpstreamTls};
+pub use upstream::{
+    Balance, Endpoint, HashKey, HealthCheck, HttpCheck, PassiveHealth, ProxyVersion, TcpCheck, Upstream,
+};
+pub use validate::{check_authorities, check_certificates, validate};
 pub use yaml::MAX_SITE_BYTES;
 
 /// The whole configuration of a cluster. A revision is one of these.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::retry::RetryRule;
 use crate::units::{ByteSize, Period};
 
 /// A rule: requests that match go to the upstream.
@@ -41,6 +42,10 @@ pub struct Route {
     /// Times that differ from the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RouteTimeouts>,
+    /// When a request is sent again; absent = when no connection came about or it was lost before the answer began, if
+    /// the request is idempotent and has no body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryRule>,
 }
 
 /// How long the upstream may take. Every field has a default, see [`crate::view::RouteView`].

@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::transport::{UpstreamProtocol, UpstreamTls};
 use crate::units::Period;
 
 /// A named group of endpoints.
@@ -22,6 +23,24 @@ pub struct Upstream {
     /// What `consistent_hash` hashes; default `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash_key: Option<HashKey>,
+    /// Percent of its even share of the requests under way that `consistent_hash` may send to one endpoint; beyond it the
+    /// next one of the hash is taken. Default 125, 0 = unbounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_balance_factor: Option<u32>,
+    /// Use endpoints of the node's own zone (`--zone`) as far as their capacity reaches; default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prefer_own_zone: bool,
+    /// How long an endpoint that is new or was down takes to get its whole share, in a straight line; default off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Period>,
+    /// Requests under way at once per endpoint and node, spread evenly over its workers; more of them wait for
+    /// `queue_timeout`. Default unlimited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<usize>,
+    /// How long a request waits while every endpoint has `max_requests`; default 1s, else 503. At most
+    /// `max_pending_requests` wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_timeout: Option<Period>,
     /// Active checks; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
@@ -31,7 +50,21 @@ pub struct Upstream {
     /// Below this share of available endpoints health is ignored and all are used; default 50, 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic_threshold_percent: Option<u8>,
-    /// Time to connect; default 3s, else 504.
+    /// TLS to the endpoints; absent = clear text, `{}` = verified by the roots of the node's system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
+    /// What is spoken to the endpoints; default `http1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<UpstreamProtocol>,
+    /// HTTP/2: requests under way at once on one connection before another is opened; default 100. An endpoint that
+    /// allows fewer is obeyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_streams_per_connection: Option<u32>,
+    /// HTTP/2: from one ping to the next while requests are under way, so that a dead connection is noticed; default none.
+    /// Some servers forbid frequent pings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_interval: Option<Period>,
+    /// Time to connect, TLS included; default 3s, else 504.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Period>,
     /// How long an unused connection is kept; default 60s. Keep it below the endpoint's own.
@@ -43,6 +76,15 @@ pub struct Upstream {
     /// Connections open at once per endpoint and node, spread evenly over its workers; default unlimited, else 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
+    /// Tell endpoints who called, in a PROXY header; every caller then has connections of its own. Default off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Silence after which the kernel asks whether the endpoint is still there; default never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_keepalive: Option<Period>,
+    /// Time that sent bytes may stay unacknowledged before a connection is given up; default the kernel's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_user_timeout: Option<Period>,
     /// Requests of one node that wait for a connection to open, likewise; default 1024, else 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending_requests: Option<usize>,
@@ -78,7 +120,7 @@ impl Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointFields {
-    /// `host:port` or `ip:port`.
+    /// `host:port`, `ip:port`, or `unix:/path` of a socket on every node.
     pub address: String,
     /// Share of requests relative to the others; default 1, 0 = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -138,6 +180,16 @@ impl<'de> Deserialize<'de> for Endpoint {
     }
 }
 
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
 /// How an endpoint is chosen among those available.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -160,12 +212,15 @@ pub enum HashKey {
     /// The path without the query.
     #[default]
     Path,
-    /// The address of the downstream.
-    ClientAddr,
+    /// The address of the downstream; `client_addr` means the same.
+    #[serde(alias = "client_addr")]
+    Address,
     /// The value of this request header.
     Header(String),
     /// The value of this cookie.
     Cookie(String),
+    /// The value of this parameter of the query, as it is written.
+    Query(String),
 }
 
 /// Active checks of every endpoint, done by a few nodes for all.

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use super::retry::validate_retry;
+use super::transport::validate_transport;
 use super::{
-    Certificate, CertificateFacts, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol, Route, Site,
-    Upstream, step,
+    Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
+    Route, Site, Upstream, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 
@@ -42,7 +44,9 @@ pub fn validate(site: &Site) -> Vec<Problem> {
     }
     validate_matches(site, &mut problems);
     for (name, upstream) in &site.upstreams {
-        validate_upstream(&format!("upstreams.{}", step(name)), upstream, &mut problems);
+        let path = format!("upstreams.{}", step(name));
+        validate_upstream(&path, upstream, &mut problems);
+        validate_transport(&path, upstream, &site.certificates, &mut problems);
     }
     problems
 }
@@ -58,6 +62,19 @@ pub fn check_certificates(
         let (Some(chain), Some(key)) = (&certificate.chain_pem, &certificate.key_pem) else { continue };
         if let Err(message) = inspect(chain, key) {
             problems.push(Problem::at(format!("certificates.{}", step(name)), message));
+        }
+    }
+    problems
+}
+
+/// Looks into the authorities of every upstream whose text is there. `inspect` reads them (PEM).
+pub fn check_authorities(site: &Site, inspect: impl Fn(&str) -> Result<(), String>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, upstream) in &site.upstreams {
+        let Some(tls) = &upstream.tls else { continue };
+        let looked = tls.ca_pem.as_deref().map(&inspect);
+        if let Some(Err(message)) = looked {
+            problems.push(Problem::at(format!("upstreams.{}.tls", step(name)), message));
         }
     }
     problems
@@ -95,8 +112,9 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
             let message = "an http listener has no use for certificates; did you mean `protocol: https`?";
             problems.push(Problem::at(format!("{path}.certificates"), message));
         }
-        Protocol::Http | Protocol::Https => {}
+        Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough => {}
     }
+    validate_tcp::validate_listener(path, listener, site, problems);
     let Some(limits) = &listener.limits else { return };
     let mut at_least = |field: &str, value: Option<u64>, least: u64| {
         if value.is_some_and(|value| value < least) {
@@ -108,6 +126,10 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     at_least("max_header_count", limits.max_header_count.map(|n| n as u64), 8);
     at_least("max_requests_per_connection", limits.max_requests_per_connection, 1);
     at_least("max_connections", limits.max_connections.map(|n| n as u64), 1);
+    at_least("max_connections_per_address", limits.max_connections_per_address.map(|n| n as u64), 1);
+    at_least("max_connection_rate", limits.max_connection_rate.map(u64::from), 1);
+    let seconds = |period: Option<crate::units::Period>| period.map(|period| period.0.as_secs());
+    at_least("tcp_keepalive", seconds(limits.tcp_keepalive), 1);
     at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
 }
 
@@ -144,6 +166,11 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
     check_reference(format!("{path}.upstream"), "upstream", &route.upstream, &site.upstreams, problems);
     for (n, name) in route.listeners.iter().enumerate() {
         check_reference(format!("{path}.listeners[{n}]"), "listener", name, &site.listeners, problems);
+        let protocol = site.listeners.get(name).map(|listener| listener.protocol);
+        if matches!(protocol, Some(Protocol::Tcp | Protocol::TlsPassthrough)) {
+            let message = format!("listener {name:?} speaks no HTTP: its own settings say where it leads");
+            problems.push(Problem::at(format!("{path}.listeners[{n}]"), message));
+        }
     }
     for (n, host) in route.hosts.iter().enumerate() {
         if let Err(message) = check_host(host) {
@@ -153,6 +180,9 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
     if let Err((field, message)) = PathRule::of(route) {
         problems.push(Problem::at(format!("{path}{field}"), message));
     }
+    if let Some(retry) = &route.retry {
+        validate_retry(&format!("{path}.retry"), retry, problems);
+    }
     for (n, protocol) in route.upgrades.iter().flatten().enumerate() {
         if protocol.is_empty() || !protocol.bytes().all(|b| b.is_ascii_graphic() && b != b',') {
             let message = format!("{protocol:?} is not a protocol name");
@@ -161,7 +191,7 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
     }
 }
 
-fn check_host(host: &str) -> Result<(), String> {
+pub(super) fn check_host(host: &str) -> Result<(), String> {
     let name = host.strip_prefix("*.").unwrap_or(host);
     if name.contains('*') {
         return Err(format!(
@@ -242,6 +272,19 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
             problems.push(Problem::at(format!("{path}.{field}"), "must be 0 to 100"));
         }
     }
+    validate_tcp::validate_upstream(path, upstream, problems);
+    if upstream.hash_balance_factor.is_some_and(|percent| (1..=100).contains(&percent)) {
+        let message = "must be more than 100 (percent of an even share), or 0 for no bound";
+        problems.push(Problem::at(format!("{path}.hash_balance_factor"), message));
+    }
+    if upstream.max_requests == Some(0) {
+        problems.push(Problem::at(format!("{path}.max_requests"), "must be at least 1"));
+    }
+    if let Some(HashKey::Header(name) | HashKey::Cookie(name) | HashKey::Query(name)) = &upstream.hash_key
+        && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,&:".contains(&b)))
+    {
+        problems.push(Problem::at(format!("{path}.hash_key"), format!("{name:?} is not a name")));
+    }
     if let Some(health) = &upstream.health {
         validate_health(&format!("{path}.health"), health, problems);
     }
@@ -273,7 +316,7 @@ fn validate_health(path: &str, health: &HealthCheck, problems: &mut Vec<Problem>
     }
 }
 
-fn check_reference<T>(
+pub(super) fn check_reference<T>(
     path: String,
     kind: impl Display,
     name: &str,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Liveness;
 use crate::site::ListenerLimits;
 use crate::units::{ByteSize, Period};
 
@@ -36,10 +37,16 @@ pub struct Limits {
     pub max_connection_age: Duration,
     /// Connections open at once on this listener of one node.
     pub max_connections: usize,
+    /// Connections open at once from one address; `None` = unlimited.
+    pub max_connections_per_address: Option<usize>,
+    /// New connections a second on this listener of one node; `None` = unlimited.
+    pub max_connection_rate: Option<u32>,
     /// HTTP/2 streams open at once on a connection.
     pub h2_max_streams: u32,
-    /// Longest silence in both directions of an upgraded connection.
+    /// Longest silence in both directions of an upgraded connection, or of one that is carried as it is.
     pub tunnel_idle_timeout: Duration,
+    /// How the kernel finds out that downstreams are gone.
+    pub liveness: Liveness,
 }
 
 impl Default for Limits {
@@ -68,8 +75,11 @@ impl Limits {
             max_requests_per_connection: written.max_requests_per_connection.unwrap_or(10_000),
             max_connection_age: seconds(written.max_connection_age, 3600),
             max_connections: written.max_connections.unwrap_or(16_384),
+            max_connections_per_address: written.max_connections_per_address,
+            max_connection_rate: written.max_connection_rate,
             h2_max_streams: written.h2_max_streams.unwrap_or(128),
             tunnel_idle_timeout: seconds(written.tunnel_idle_timeout, 600),
+            liveness: Liveness::of(written.tcp_keepalive, written.tcp_user_timeout),
         }
     }
 }

@@ -1,19 +1,25 @@
 //! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
 
 mod limits;
+mod retry;
 mod routes;
+mod tcp;
+mod transport;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::address::{EndpointAddress, ListenAddress};
 pub use limits::Limits;
+pub use retry::RetryView;
 pub use routes::RouteTable;
+pub use tcp::{CarriageView, Liveness, ProxyProtocolView};
+pub use transport::{TransportView, UpstreamTlsView};
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, HashKey, Problem, Problems, Protocol, PurgeUnverified, Replicate, RequestDirectives,
-    Route, SetCookie, Site, TlsVersion, Upstream, validate,
+    Balance, CacheRule, HashKey, Problem, Problems, Protocol, ProxyVersion, PurgeUnverified, Replicate,
+    RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -43,17 +49,17 @@ impl ConfigView {
         let upstreams: Vec<_> = site
             .upstreams
             .iter()
-            .map(|(name, upstream)| Arc::new(UpstreamView::compile(name, upstream)))
+            .map(|(name, upstream)| Arc::new(UpstreamView::compile(name, upstream, &certificates)))
             .collect();
-        let listeners = compile_listeners(site)?;
         let listener_index = |name: &String| site.listeners.keys().position(|listener| listener == name);
         let upstream_of = |name: &str| {
             let found = upstreams.binary_search_by(|upstream| (*upstream.name).cmp(name));
             found.map(|index| upstreams[index].clone()).expect("validated")
         };
+        let listeners = compile_listeners(site, upstream_of)?;
         let mut routes = RouteTable::default();
-        for (name, route) in &site.routes {
-            let view = Arc::new(RouteView::compile(name, route, upstream_of(&route.upstream)));
+        for (index, (name, route)) in site.routes.iter().enumerate() {
+            let view = Arc::new(RouteView::compile(name, index, route, upstream_of(&route.upstream)));
             let on: Vec<usize> = route.listeners.iter().filter_map(listener_index).collect();
             routes
                 .insert(route, view, &on)
@@ -85,7 +91,10 @@ fn compile_certificates(site: &Site) -> Result<Vec<Arc<CertificateView>>, Proble
     site.certificates.iter().map(compile).collect()
 }
 
-fn compile_listeners(site: &Site) -> Result<Vec<Arc<ListenerView>>, Problems> {
+fn compile_listeners(
+    site: &Site,
+    upstream_of: impl Fn(&str) -> Arc<UpstreamView>,
+) -> Result<Vec<Arc<ListenerView>>, Problems> {
     let compile = |(index, (name, listener)): (usize, (&String, &crate::site::Listener))| {
         let address = ListenAddress::parse(&listener.address)
             .map_err(|message| Problems(vec![Problem::at(format!("listeners.{name}.address"), message)]))?;
@@ -98,6 +107,14 @@ fn compile_listeners(site: &Site) -> Result<Vec<Arc<ListenerView>>, Problems> {
             certificates: listener.certificates.iter().filter_map(position).collect(),
             min_tls: listener.min_tls.unwrap_or(TlsVersion::V1_2),
             trusted_proxies: listener.trusted_proxies.clone(),
+            names_callers: site.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some()),
+            proxy_protocol: listener.proxy_protocol.as_ref().map(ProxyProtocolView::compile),
+            carriage: match listener.protocol {
+                Protocol::Http | Protocol::Https => None,
+                Protocol::Tcp | Protocol::TlsPassthrough => {
+                    Some(CarriageView::compile(listener.upstream.as_ref(), &listener.sni, &upstream_of))
+                }
+            },
             limits: Limits::of(listener.limits.as_ref()),
         }))
     };
@@ -121,6 +138,12 @@ pub struct ListenerView {
     pub min_tls: TlsVersion,
     /// Callers whose forwarding fields are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Who may speak for others; `None` = callers are who they seem to be.
+    pub proxy_protocol: Option<ProxyProtocolView>,
+    /// Some upstream wants to be told who called.
+    pub names_callers: bool,
+    /// Where connections go that are carried as they are; `None` = they speak HTTP.
+    pub carriage: Option<CarriageView>,
     /// What one downstream may cost.
     pub limits: Limits,
 }
@@ -148,6 +171,8 @@ impl std::fmt::Debug for CertificateView {
 pub struct RouteView {
     /// Its name in the site.
     pub name: Arc<str>,
+    /// Its place among the routes, in the order of their names.
+    pub index: usize,
     /// Where its requests go.
     pub upstream: Arc<UpstreamView>,
     /// How its responses are cached; `None` = not at all.
@@ -162,10 +187,12 @@ pub struct RouteView {
     pub idle_timeout: Duration,
     /// For the whole exchange.
     pub total_timeout: Option<Duration>,
+    /// When a request is sent again.
+    pub retry: RetryView,
 }
 
 impl RouteView {
-    fn compile(name: &str, route: &Route, upstream: Arc<UpstreamView>) -> Self {
+    fn compile(name: &str, index: usize, route: &Route, upstream: Arc<UpstreamView>) -> Self {
         let timeouts = route.timeouts.clone().unwrap_or_default();
         let upgrades = match &route.upgrades {
             None => vec!["websocket".into()],
@@ -175,6 +202,7 @@ impl RouteView {
         };
         Self {
             name: name.into(),
+            index,
             upstream,
             cache: route.cache.as_ref().map(CacheRuleView::compile),
             upgrades,
@@ -182,6 +210,7 @@ impl RouteView {
             first_byte_timeout: timeouts.first_byte.unwrap_or(Period::seconds(30)).0,
             idle_timeout: timeouts.idle.unwrap_or(Period::seconds(60)).0,
             total_timeout: timeouts.total.map(|period| period.0),
+            retry: RetryView::compile(route.retry.as_ref()),
         }
     }
 }
@@ -228,13 +257,25 @@ pub struct UpstreamView {
     pub balance: Balance,
     /// What `consistent_hash` hashes.
     pub hash_key: HashKey,
+    /// Percent of its even share of requests that an endpoint may have under way; 0 = unbounded.
+    pub hash_bound_percent: u32,
+    /// Endpoints of the node's own zone go first.
+    pub prefer_own_zone: bool,
+    /// How long an endpoint that came up takes to get its whole share.
+    pub slow_start: Option<Duration>,
+    /// Requests under way at once per endpoint and node; `None` = unlimited.
+    pub max_requests: Option<usize>,
+    /// How long a request waits while all endpoints have that many.
+    pub queue_timeout: Duration,
     /// Active checks; `None` = none.
     pub health: Option<HealthView>,
     /// Ejection by what traffic shows.
     pub passive: PassiveView,
     /// Percent of available endpoints below which health is ignored.
     pub panic_threshold_percent: u8,
-    /// For TCP connect.
+    /// How endpoints are spoken to.
+    pub transport: TransportView,
+    /// For TCP connect and the TLS handshake.
     pub connect_timeout: Duration,
     /// For unused pooled connections.
     pub idle_timeout: Duration,
@@ -242,6 +283,10 @@ pub struct UpstreamView {
     pub max_idle_connections: usize,
     /// Connections open at once per endpoint and node; `usize::MAX` = unlimited.
     pub max_connections: usize,
+    /// Endpoints are told who called.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// How the kernel finds out that endpoints are gone.
+    pub liveness: Liveness,
     /// Requests of one node that wait for a connection at once.
     pub max_pending_requests: usize,
     /// Requests after which a connection is not used again.
@@ -251,7 +296,7 @@ pub struct UpstreamView {
 }
 
 impl UpstreamView {
-    fn compile(name: &str, upstream: &Upstream) -> Self {
+    fn compile(name: &str, upstream: &Upstream, certificates: &[Arc<CertificateView>]) -> Self {
         let endpoint = |endpoint: &crate::site::Endpoint| EndpointView {
             id: EndpointId::of(name, &endpoint.address),
             text: endpoint.address.as_str().into(),
@@ -265,13 +310,21 @@ impl UpstreamView {
             endpoints: upstream.endpoints.iter().map(endpoint).collect(),
             balance: upstream.balance.unwrap_or_default(),
             hash_key: upstream.hash_key.clone().unwrap_or_default(),
-            health: upstream.health.as_ref().map(HealthView::compile),
+            hash_bound_percent: upstream.hash_balance_factor.unwrap_or(125),
+            prefer_own_zone: upstream.prefer_own_zone,
+            slow_start: upstream.slow_start.map(|period| period.0).filter(|window| !window.is_zero()),
+            max_requests: upstream.max_requests,
+            queue_timeout: upstream.queue_timeout.unwrap_or(Period::seconds(1)).0,
+            health: upstream.health.as_ref().map(|check| HealthView::compile(check, upstream, certificates)),
             passive: PassiveView::compile(upstream.passive.as_ref()),
             panic_threshold_percent: upstream.panic_threshold_percent.unwrap_or(50),
+            transport: TransportView::compile(upstream, certificates),
             connect_timeout: upstream.connect_timeout.unwrap_or(Period::seconds(3)).0,
             idle_timeout: upstream.idle_timeout.unwrap_or(Period::seconds(60)).0,
             max_idle_connections: upstream.max_idle_connections.unwrap_or(256),
             max_connections: upstream.max_connections.unwrap_or(usize::MAX),
+            proxy_protocol: upstream.proxy_protocol,
+            liveness: Liveness::of(upstream.tcp_keepalive, upstream.tcp_user_timeout),
             max_pending_requests: upstream.max_pending_requests.unwrap_or(1024),
             max_requests_per_connection: upstream.max_requests_per_connection.unwrap_or(u64::MAX),
             max_connection_age: upstream.max_connection_age.unwrap_or(Period::seconds(3600)).0,
@@ -301,6 +354,10 @@ pub struct EndpointView {
 pub struct HealthView {
     /// What is asked.
     pub probe: ProbeView,
+    /// How the endpoint is spoken to.
+    pub transport: TransportView,
+    /// The endpoint wants to be told who calls: we ourselves.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// From one check to the next.
     pub interval: Duration,
     /// For one check.
@@ -328,7 +385,11 @@ pub enum ProbeView {
 }
 
 impl HealthView {
-    fn compile(check: &crate::site::HealthCheck) -> Self {
+    fn compile(
+        check: &crate::site::HealthCheck,
+        upstream: &Upstream,
+        certificates: &[Arc<CertificateView>],
+    ) -> Self {
         let probe = match &check.http {
             Some(http) => ProbeView::Http {
                 path: http.path.as_str().into(),
@@ -339,6 +400,8 @@ impl HealthView {
         };
         Self {
             probe,
+            proxy_protocol: upstream.proxy_protocol,
+            transport: TransportView::compile(upstream, certificates),
             interval: check.interval.unwrap_or(Period::seconds(5)).0,
             timeout: check.timeout.unwrap_or(Period::seconds(2)).0,
             fall: check.fall.unwrap_or(3),
