@@ -24,7 +24,7 @@ fix:
 dev *arguments:
     cargo run --release -- dev {{arguments}}
 
-# Side by side with nginx, haproxy and varnish; figure = CPU of the proxy per request.
+# Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request.
 bench *scenarios:
     cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}
 

@@ -88,9 +88,10 @@ def memory_mib(pid):
     return total / 1024
 
 
-def wrk(url, connections, seconds):
+def wrk(url, connections, seconds, *fields):
     """(requests answered, of which wrong, requests per second)"""
-    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", url]
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
+    argv += [word for field in fields for word in ("-H", field)] + [url]
     text = pinned(argv)
     answered = int(re.search(r"(\d+) requests in", text).group(1))
     wrong = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)", text))

@@ -17,6 +17,7 @@ class Front:
     cached: bool
     chain: str = ""
     key: str = ""
+    hosts: int = 0
 
     @property
     def tls(self):
@@ -24,7 +25,7 @@ class Front:
 
     @property
     def url(self):
-        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self.tls else f"http://127.0.0.1:{self.port}"
 
 
 def nginx_config(place, server, http=""):
@@ -49,6 +50,8 @@ def origin(place, port, root):
 
 
 def nginx(place, origin, front):
+    if front.hosts:
+        return None
     http = f"upstream o {{ server {origin}; keepalive 256; keepalive_requests 100000000; }}"
     listen = f"listen 127.0.0.1:{front.port} backlog=4096"
     if front.tls:
@@ -62,6 +65,8 @@ def nginx(place, origin, front):
 
 
 def haproxy(place, origin, front):
+    if front.hosts:
+        return None
     bind = f"bind 127.0.0.1:{front.port}"
     if front.tls:
         both = place / "both.pem"
@@ -82,7 +87,7 @@ def haproxy(place, origin, front):
 
 
 def varnish(place, origin, front):
-    if front.tls:
+    if front.hosts or front.tls:
         return None
     host, port = origin.split(":")
     program = f'vcl 4.1;\nbackend one {{ .host = "{host}"; .port = "{port}"; }}\n'
@@ -94,6 +99,19 @@ def varnish(place, origin, front):
     return argv + ["-a", f"127.0.0.1:{front.port}", "-p", "thread_pools=1", "-p", "thread_pool_min=100"]
 
 
+def caddy(place, origin, front):
+    if front.hosts or front.cached:
+        return None
+    tls = f"tls {front.chain} {front.key}" if front.tls else ""
+    config = place / "Caddyfile"
+    config.write_text(
+        f"{{\n  admin off\n  auto_https off\n}}\n{front.url} {{\n  {tls}\n"
+        f"  reverse_proxy {origin} {{\n    transport http {{\n      keepalive_idle_conns_per_host 256\n    }}\n  }}\n}}\n"
+    )
+    setting = ["env", "GOMAXPROCS=1", f"XDG_DATA_HOME={place}", f"XDG_CONFIG_HOME={place}"]
+    return [*setting, "caddy", "run", "--config", str(config), "--adapter", "caddyfile"]
+
+
 def shoal(place, origin, front, free_port):
     listener = f'address: "127.0.0.1:{front.port}", protocol: http'
     certificates = ""
@@ -101,9 +119,14 @@ def shoal(place, origin, front, free_port):
         listener += "s, certificates: [bench]"
         certificates = f'certificates: {{ bench: {{ chain_file: "{front.chain}", key_file: "{front.key}" }} }}\n'
     site = place / "site.yaml"
+    others = "".join(
+        f"  r{host}-{path}: {{ hosts: [h{host}.example], path_prefix: /{path}/, upstream: origin }}\n"
+        for host in range(front.hosts)
+        for path in range(5)
+    )
     site.write_text(
         f"listeners: {{ web: {{ {listener} }} }}\n{certificates}"
-        f"routes: {{ all: {{ path_prefix: /, upstream: origin{', cache: {}' if front.cached else ''} }} }}\n"
+        f"routes:\n  all: {{ path_prefix: /, upstream: origin{', cache: {}' if front.cached else ''} }}\n{others}"
         f'upstreams: {{ origin: {{ endpoints: ["{origin}"] }} }}\n'
     )
     argv = [shoal_binary(), "run", "--data-dir", str(place / "data"), "--workers", "1", "--apply", str(site)]
@@ -117,9 +140,9 @@ def shoal_binary():
     return os.environ.get("SHOAL_BIN", str(built))
 
 
-PROGRAMS = {"shoal": shoal_binary(), "nginx": "nginx", "haproxy": "haproxy", "varnish": "varnishd"}
-ARGV = {"shoal": shoal, "nginx": nginx, "haproxy": haproxy, "varnish": varnish}
-VERSION = {"shoal": ["version"], "nginx": ["-v"], "haproxy": ["-v"], "varnish": ["-V"]}
+PROGRAMS = {"shoal": shoal_binary(), "nginx": "nginx", "haproxy": "haproxy", "varnish": "varnishd", "caddy": "caddy"}
+ARGV = {"shoal": shoal, "nginx": nginx, "haproxy": haproxy, "varnish": varnish, "caddy": caddy}
+VERSION = {"shoal": ["version"], "nginx": ["-v"], "haproxy": ["-v"], "varnish": ["-V"], "caddy": ["version"]}
 
 
 def installed(name):
