@@ -10,6 +10,6 @@ pub mod view;
 
 pub use channel::{Lane, PeerChannel, Peers};
 pub use gossip::{Gossip, GossipSettings};
-pub use identity::{Identity, inspect_certificate};
+pub use identity::{Identity, inspect_authorities, inspect_certificate};
 pub use join::Token;
 pub use view::{ClusterView, EndpointState, NodeState, NodeView};

@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use shoal_cluster::inspect_certificate;
+use shoal_cluster::{inspect_authorities, inspect_certificate};
 use shoal_model::Site;
 use shoal_model::site::{
-    Absent, MAX_SITE_BYTES, Problem, Problems, check_certificates, locate, merge, parse_site, step, validate,
+    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, locate, merge, parse_site, step, validate,
 };
 
 /// Largest certificate chain or key file, in bytes.
@@ -96,8 +96,21 @@ impl SiteFiles {
                     }
                 }
             }
+            for name in document.site.upstreams.keys() {
+                let tls = site.upstreams.get_mut(name).and_then(|upstream| upstream.tls.as_mut());
+                let Some((tls, file)) = tls.and_then(|tls| tls.ca_file.take().map(|file| (tls, file))) else {
+                    continue;
+                };
+                match read_text(&document.dir.join(&file), MAX_PEM_BYTES) {
+                    Ok(pem) => tls.ca_pem = Some(pem),
+                    Err(why) => {
+                        problems.push(Problem::at(format!("upstreams.{}.tls.ca_file", step(name)), why));
+                    }
+                }
+            }
         }
         problems.extend(check_certificates(&site, inspect_certificate));
+        problems.extend(check_authorities(&site, inspect_authorities));
         self.settle(problems)?;
         Ok(site)
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use shoal_policy::failure::{Failure, Side};
+use shoal_policy::grpc;
 
 use crate::body::Payload;
 
@@ -30,6 +31,15 @@ pub(crate) fn response(failure: Failure, request_id: &HeaderValue) -> Response<P
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    response
+}
+
+/// The same for a gRPC call: a head that is trailers at once.
+pub(crate) fn grpc_response(failure: Failure) -> Response<Payload> {
+    let mut response = Response::new(Payload::Empty);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    grpc::write_status(headers, failure);
     response
 }
 

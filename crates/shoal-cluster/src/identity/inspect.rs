@@ -1,6 +1,6 @@
 //! A look into the certificates of a site before they are used.
 
-use rustls::InconsistentKeys;
+use rustls::{InconsistentKeys, RootCertStore};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -40,6 +40,19 @@ pub fn inspect_certificate(chain_pem: &str, key_pem: &str) -> Result<Certificate
         }
         Err(error) => Err(format!("the key cannot be used: {error}")),
     }
+}
+
+/// Whether `pem` is a list of authorities that can vouch for others.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn inspect_authorities(pem: &str) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for (place, authority) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
+        let authority = authority.map_err(|error| format!("the authorities are not PEM: {error}"))?;
+        roots.add(authority).map_err(|error| format!("authority {} cannot be used: {error}", place + 1))?;
+    }
+    if roots.is_empty() { Err("there is no certificate among the authorities".to_owned()) } else { Ok(()) }
 }
 
 /// Unix seconds at which a certificate expires.

@@ -14,7 +14,7 @@ use shoal_model::{ClusterId, NodeId};
 
 pub use authority::{Authority, LEAF_VALIDITY};
 pub use files::write_private;
-pub use inspect::{inspect_certificate, not_after};
+pub use inspect::{inspect_authorities, inspect_certificate, not_after};
 pub use operator::Operator;
 pub(crate) use secret::hex;
 pub use secret::{ClusterSecret, Purpose, sha256_hex};

@@ -133,6 +133,17 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
             *text = Some(read);
         }
     }
+    for (upstream, tls) in
+        site.upstreams.iter_mut().filter_map(|(name, upstream)| Some((name, upstream.tls.as_mut()?)))
+    {
+        let Some(relative) = tls.ca_file.take() else { continue };
+        let full = directory.join(relative);
+        let read = tokio::fs::read_to_string(&full).await;
+        let read = read.map_err(|error| {
+            anyhow::anyhow!("{name}: upstreams.{upstream}.tls: cannot read {}: {error}", full.display())
+        })?;
+        tls.ca_pem = Some(read);
+    }
     let request = ApplyRequest {
         site_json: site.to_canonical_json(),
         message: format!("applied from {name} at start"),

@@ -1,7 +1,7 @@
 //! What a site becomes when it is applied: laid over the active one, checked, its keys sealed.
 
-use shoal_cluster::identity::{ClusterSecret, inspect_certificate};
-use shoal_model::site::{Absent, KeyForm, Problem, Problems, check_certificates, merge, step, validate};
+use shoal_cluster::identity::{ClusterSecret, inspect_authorities, inspect_certificate};
+use shoal_model::site::{Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, merge, step, validate};
 use shoal_model::{ConfigView, Revision, Site};
 
 use crate::sealed_site::{open_key, seal, unseal};
@@ -29,6 +29,7 @@ pub fn next_site(
     // A chain may have been replaced while its key stayed: sealed keys are compared too.
     let clear = unseal(merged, secret).map_err(|error| Problems(vec![error.problem()]))?;
     problems.extend(check_certificates(&clear, inspect_certificate));
+    problems.extend(check_authorities(&clear, inspect_authorities));
     if !problems.is_empty() {
         return Err(Problems(problems));
     }

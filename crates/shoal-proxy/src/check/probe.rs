@@ -4,31 +4,47 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Version};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::{EndpointAddress, EndpointView, HealthView, ProbeView};
 use shoal_policy::health::{Observation, Reason};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::upstream::{dial, is_allowed};
+use crate::upstream::{ClientTls, Introduction, Socket, Wire, dial, is_allowed};
 
 const USER_AGENT: &str = "shoal-health";
 /// Largest head of an answer, bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Checks `endpoint` once.
-pub(super) async fn probe(endpoint: &EndpointView, health: &HealthView) -> Observation {
+/// Checks `endpoint` once. `tls` holds `None` where there is none to be used, and is `None` where it cannot be.
+pub(super) async fn probe(
+    endpoint: &EndpointView,
+    health: &HealthView,
+    tls: Option<&Option<ClientTls>>,
+) -> Observation {
     let mut connected = false;
     let observed = async {
-        let stream = connect(&endpoint.address).await?;
+        let mut stream = connect(&endpoint.address).await?;
         connected = true;
+        if let Some(introduction) = Introduction::of(health.proxy_protocol, None) {
+            stream.write_all(introduction.bytes()).await.map_err(|_| Reason::Reset)?;
+        }
         match &health.probe {
             ProbeView::Tcp => Ok(()),
             ProbeView::Http { path, host, status } => {
-                let answered = ask(stream, path, host.as_deref().unwrap_or(&endpoint.text)).await?;
+                let wire = secure(stream, endpoint, tls).await?;
+                let host = host.as_deref().unwrap_or(match endpoint.address {
+                    EndpointAddress::Unix(_) => "localhost",
+                    _ => &endpoint.text,
+                });
+                let is_h2 = health.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2();
+                let answered =
+                    if is_h2 { ask_h2(wire, path, host).await? } else { ask(wire, path, host).await? };
                 let good = if status.is_empty() {
                     (200..400).contains(&answered)
                 } else {
@@ -47,18 +63,34 @@ pub(super) async fn probe(endpoint: &EndpointView, health: &HealthView) -> Obser
     }
 }
 
-async fn connect(address: &EndpointAddress) -> Result<TcpStream, Reason> {
-    let address = match address {
-        EndpointAddress::Socket(address) => *address,
-        EndpointAddress::Name { host, port } => lookup(host, *port).await?,
+async fn connect(address: &EndpointAddress) -> Result<Socket, Reason> {
+    let connected = match address {
+        EndpointAddress::Socket(address) => dial(*address).await.map(Socket::Tcp),
+        EndpointAddress::Name { host, port } => dial(lookup(host, *port).await?).await.map(Socket::Tcp),
+        EndpointAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
     };
-    dial(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,
+    connected.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Reason::ConnectRefused,
         io::ErrorKind::TimedOut => Reason::ConnectTimeout,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Reason::Unreachable,
         io::ErrorKind::ConnectionReset => Reason::Reset,
         _ => Reason::Other,
     })
+}
+
+async fn secure(
+    socket: Socket,
+    endpoint: &EndpointView,
+    tls: Option<&Option<ClientTls>>,
+) -> Result<Wire, Reason> {
+    match tls {
+        None => Err(Reason::Other),
+        Some(None) => Ok(Wire::Clear(socket)),
+        Some(Some(tls)) => {
+            let shaken = tls.shake_hands(socket, &endpoint.address, false).await;
+            shaken.map_err(|_| Reason::Protocol)
+        }
+    }
 }
 
 async fn lookup(host: &str, port: u16) -> Result<SocketAddr, Reason> {
@@ -67,7 +99,7 @@ async fn lookup(host: &str, port: u16) -> Result<SocketAddr, Reason> {
 }
 
 /// The status of the answer to a GET.
-async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Reason> {
+async fn ask(stream: Wire, path: &str, host: &str) -> Result<u16, Reason> {
     let request = Request::get(path)
         .header("host", host)
         .header("user-agent", USER_AGENT)
@@ -87,6 +119,29 @@ async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Reason> {
     tokio::pin!(asked);
     // The connection moves only while somebody polls it; what follows the head is of no interest. It may deliver the
     // answer and end in one go.
+    tokio::select! {
+        biased;
+        status = &mut asked => status,
+        _ = connection => asked.await,
+    }
+}
+
+/// The same by HTTP/2.
+async fn ask_h2(stream: Wire, path: &str, host: &str) -> Result<u16, Reason> {
+    let scheme = if matches!(stream, Wire::Tls(_)) { "https" } else { "http" };
+    let request = Request::get(format!("{scheme}://{host}{path}"))
+        .version(Version::HTTP_2)
+        .header("user-agent", USER_AGENT)
+        .body(Empty::<Bytes>::new())
+        .map_err(|_| Reason::Other)?;
+    let mut codec = http2::Builder::new(TokioExecutor::new());
+    codec.max_header_list_size(MAX_HEAD as u32);
+    let (mut sender, connection) = codec.handshake(TokioIo::new(stream)).await.map_err(|_| Reason::Reset)?;
+    let asked = async {
+        let answer = sender.send_request(request).await;
+        answer.map(|answer| answer.status().as_u16()).map_err(|_| Reason::Protocol)
+    };
+    tokio::pin!(asked);
     tokio::select! {
         biased;
         status = &mut asked => status,

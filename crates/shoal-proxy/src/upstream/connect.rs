@@ -1,21 +1,29 @@
 //! Opening a connection to an endpoint.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::EndpointAddress;
 use shoal_policy::failure::Failure;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::Upstream;
+use super::carrier::Carrier;
 use super::endpoint::{Endpoint, Occupied};
 use super::interim::{Awaited, EndpointStream};
+use super::introduction::Introduction;
 use super::pool::Link;
+use super::shared::SharedLink;
+use super::wire::{Socket, Wire};
+use super::{Security, Upstream};
 use crate::body::RequestBody;
+use crate::liveness;
 use crate::worker::Worker;
 
 /// Largest response head, bytes.
@@ -32,20 +40,73 @@ pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A fresh TCP connection to `endpoint`, within the upstream's connect timeout.
-async fn open(worker: &Worker, upstream: &Upstream, endpoint: &Endpoint) -> Result<TcpStream, Failure> {
-    let connecting = async {
-        let address = match &endpoint.address {
-            EndpointAddress::Socket(address) => *address,
-            EndpointAddress::Name { host, port } => {
-                let resolved = worker.upstreams.resolver.resolve(host, *port, worker.clock.now_ms()).await;
-                resolved
-                    .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
-                    .map_err(|()| refused())?
+/// A fresh connection to `endpoint`, introduced, within the upstream's connect timeout: for bytes that go as they are.
+pub(super) async fn open(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+) -> Result<Socket, Failure> {
+    in_time(upstream, endpoint, reach(worker, upstream, endpoint, introduction)).await
+}
+
+/// The same for HTTP: within TLS where the upstream has it.
+async fn open_wire(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+    kind: LinkKind,
+) -> Result<Wire, Failure> {
+    let opening = async {
+        let socket = reach(worker, upstream, endpoint, introduction).await?;
+        match &upstream.security {
+            Security::Clear => Ok(Wire::Clear(socket)),
+            // Handshakes are few, and what they keep is large.
+            Security::Tls(tls) => {
+                Box::pin(tls.shake_hands(socket, &endpoint.address, kind == LinkKind::Upgradable)).await
             }
-        };
-        dial(address).await
+            Security::Unusable => Err(io::ErrorKind::InvalidInput.into()),
+        }
     };
+    in_time(upstream, endpoint, opening).await
+}
+
+async fn reach(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+) -> io::Result<Socket> {
+    let address = match &endpoint.address {
+        EndpointAddress::Socket(address) => *address,
+        EndpointAddress::Name { host, port } => {
+            let resolved = worker.upstreams.resolver.resolve(host, *port, worker.clock.now_ms()).await;
+            resolved
+                .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
+                .map_err(|()| refused())?
+        }
+        EndpointAddress::Unix(path) => {
+            let mut stream = UnixStream::connect(path).await?;
+            if let Some(introduction) = introduction {
+                stream.write_all(introduction.bytes()).await?;
+            }
+            return Ok(Socket::Unix(stream));
+        }
+    };
+    let mut stream = dial(address).await?;
+    liveness::set(&stream, &upstream.view.liveness);
+    if let Some(introduction) = introduction {
+        stream.write_all(introduction.bytes()).await?;
+    }
+    Ok(Socket::Tcp(stream))
+}
+
+async fn in_time<T>(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    connecting: impl Future<Output = io::Result<T>>,
+) -> Result<T, Failure> {
     match timeout(upstream.view.connect_timeout, connecting).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
@@ -75,17 +136,27 @@ pub(super) enum LinkKind {
     Upgradable,
 }
 
-/// A fresh HTTP connection to `endpoint`; its task runs until it closes or the link is dropped.
+/// A fresh HTTP/1.1 connection to `endpoint`; its task runs until it closes or the link is dropped.
 pub(super) async fn open_link(
     worker: &Rc<Worker>,
     upstream: &Upstream,
     endpoint: &Endpoint,
     kind: LinkKind,
+    introduction: Option<&Introduction>,
 ) -> Result<Link, Failure> {
     let occupied = Occupied::take(upstream, endpoint, worker)?;
-    let stream = open(worker, upstream, endpoint).await?;
+    let wire = open_wire(worker, upstream, endpoint, introduction, kind).await?;
+    speak_http1(worker, wire, kind, occupied).await
+}
+
+async fn speak_http1(
+    worker: &Rc<Worker>,
+    wire: Wire,
+    kind: LinkKind,
+    occupied: Occupied,
+) -> Result<Link, Failure> {
     let awaited = Awaited::default();
-    let stream = EndpointStream::new(stream, awaited.clone());
+    let stream = EndpointStream::new(wire, awaited.clone());
     let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
     let (sender, connection) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
     let task = tokio::task::spawn_local(async move {
@@ -96,4 +167,55 @@ pub(super) async fn open_link(
         };
     });
     Ok(Link::new(sender, task.abort_handle(), worker.clock.now_ms(), awaited, occupied))
+}
+
+/// What carries a request to `endpoint` when no connection has room for it: a fresh one, in the version of HTTP that the
+/// endpoint speaks.
+pub(super) async fn open_carrier(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+) -> Result<Carrier, Failure> {
+    let shared = &endpoint.shared;
+    if !upstream.view.transport.may_share() || shared.declined.get() {
+        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await.map(Carrier::Own);
+    }
+    Box::pin(open_shared(worker, upstream, endpoint, introduction)).await
+}
+
+/// Requests that find no room open one connection between them, and share it.
+async fn open_shared(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+) -> Result<Carrier, Failure> {
+    let (shared, view) = (&endpoint.shared, &upstream.view);
+    let turn = timeout(view.connect_timeout, shared.opening.lock()).await;
+    let turn = turn.map_err(|_| Failure::UpstreamConnectTimeout)?;
+    if let Some(stream) = shared.take(worker.clock.now_ms(), view) {
+        return Ok(Carrier::Shared(stream));
+    }
+    if shared.declined.get() {
+        drop(turn);
+        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await.map(Carrier::Own);
+    }
+    if shared.is_full() {
+        upstream.traffic.overflows.add(1);
+        return Err(Failure::Overflow);
+    }
+    let occupied = Occupied::take(upstream, endpoint, worker)?;
+    let wire = open_wire(worker, upstream, endpoint, introduction, LinkKind::Plain).await?;
+    let now_ms = worker.clock.now_ms();
+    if view.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2() {
+        let link = SharedLink::open(wire, view, now_ms, occupied).await?;
+        return Ok(Carrier::Shared(shared.add(link, now_ms)));
+    }
+    if view.transport.protocol == UpstreamProtocol::H2 {
+        tracing::debug!(endpoint = %endpoint.text, "it does not speak HTTP/2");
+        return Err(Failure::UpstreamConnectFailed);
+    }
+    shared.declined.set(true);
+    speak_http1(worker, wire, LinkKind::Plain, occupied).await.map(Carrier::Own)
 }

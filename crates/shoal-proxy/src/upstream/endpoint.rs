@@ -13,6 +13,7 @@ use shoal_policy::health::Outcome;
 
 use super::Upstream;
 use super::pool::Idle;
+use super::shared::Shared;
 use super::standing::Standing;
 use crate::worker::Worker;
 
@@ -23,10 +24,14 @@ pub(super) struct Endpoint {
     pub(super) text: Rc<str>,
     pub(super) address: EndpointAddress,
     pub(super) idle: Idle,
+    /// HTTP/2.
+    pub(super) shared: Shared,
     pub(super) in_flight: Cell<u32>,
     /// Open connections, tunnels included.
     pub(super) connections: Rc<Cell<usize>>,
     pub(super) latency: Cell<Ewma>,
+    /// Since when it can be used, ms; 0 = it always could.
+    pub(super) up_since_ms: Cell<u64>,
     /// Shared by all workers of the node.
     pub(super) standing: Arc<Standing>,
 }
@@ -38,9 +43,11 @@ impl Endpoint {
             text: Rc::from(&*view.text),
             address: view.address.clone(),
             idle: Idle::default(),
+            shared: Shared::default(),
             in_flight: Cell::new(0),
             connections: Rc::default(),
             latency: Cell::default(),
+            up_since_ms: Cell::new(0),
             standing,
         }
     }
@@ -114,19 +121,16 @@ impl Attempt {
     /// Reports how it went at the endpoint. What the downstream did wrong is not reported.
     pub(super) fn report(&mut self, outcome: Outcome, now_ms: u64) {
         self.trial = false;
-        let standing = &self.endpoint.standing;
-        if outcome == Outcome::Success && standing.is_spotless() {
-            return;
-        }
-        let ejected =
-            self.upstream.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
-        standing.record(outcome, now_ms, &self.upstream.view.passive, ejected, self.upstream.endpoints.len());
+        self.upstream.report(&self.endpoint, outcome, now_ms);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.endpoint.in_flight.set(self.endpoint.in_flight.get() - 1);
+        if self.upstream.view.max_requests.is_some() {
+            self.upstream.queue.advance();
+        }
         if self.trial {
             self.endpoint.standing.abandon_trial();
         }

@@ -14,8 +14,8 @@ use shoal_policy::failure::Failure;
 use shoal_policy::health::Outcome;
 use tokio::time::timeout;
 
+use super::carrier::Carrier;
 use super::endpoint::Attempt;
-use super::pool::Link;
 use crate::body::BodyProgress;
 use crate::deadline::Deadline;
 use crate::worker::Worker;
@@ -26,7 +26,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The connection of a response whose body is still coming.
 pub(super) struct Lease {
     pub(super) worker: Rc<Worker>,
-    pub(super) link: Link,
+    pub(super) carrier: Carrier,
     pub(super) attempt: Attempt,
     pub(super) request_body: Option<Rc<BodyProgress>>,
 }
@@ -34,7 +34,9 @@ pub(super) struct Lease {
 impl Lease {
     /// The response has ended: the connection goes back to the pool, if nothing is left over on it.
     fn end(self) {
-        let Self { worker, mut link, attempt, request_body } = self;
+        let Self { worker, carrier, attempt, request_body } = self;
+        // A place among others is free as soon as it is dropped.
+        let Carrier::Own(mut link) = carrier else { return };
         if link.sender.is_closed() || request_body.is_some_and(|progress| !progress.done.get()) {
             return;
         }
@@ -92,11 +94,21 @@ impl UpstreamBody {
                     Err(self.break_off(by_downstream.unwrap_or_else(|| blame_upstream(&error)))),
                 ))
             }
+            // The codec takes a stream that was cancelled for one that has ended.
+            Poll::Ready(None) if self.is_cut_short() => {
+                Poll::Ready(Some(Err(self.break_off(Failure::UpstreamReset))))
+            }
             Poll::Ready(None) => {
                 self.end();
                 Poll::Ready(None)
             }
         }
+    }
+
+    fn is_cut_short(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.carrier.is_shared())
+            && !self.incoming.is_end_stream()
+            && self.incoming.size_hint().exact() != Some(0)
     }
 
     fn poll_overdue(&mut self, cx: &Context<'_>) -> Poll<Failure> {
@@ -154,7 +166,10 @@ pub(super) fn outcome_of(status: StatusCode) -> Outcome {
 
 /// Which fault of the endpoint an error of the codec is.
 pub(super) fn blame_upstream(error: &hyper::Error) -> Failure {
+    let by_codec =
+        |error: &(dyn Error + 'static)| error.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_library);
     let is_malformed = error.is_parse()
+        || error.source().is_some_and(by_codec)
         || error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|error| {
             matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
         });

@@ -13,8 +13,10 @@ use shoal_policy::health::Outcome;
 use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 
+use super::carrier::Carrier;
 use super::connect::{self, LinkKind};
 use super::endpoint::{Attempt, Occupied, Pending};
+use super::introduction::Introduction;
 use super::pool::Link;
 use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
 use super::send::{unless_overdue, within};
@@ -55,8 +57,10 @@ pub(crate) async fn forward_upgrade(
     trace.upstream = Some(upstream.traffic.clone());
     let (head, body) = request.into_parts();
     let hash = hash_of(&upstream.view, &head);
+    let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let request = Request::from_parts(head, body);
-    let (mut attempt, mut link) = connect_any(worker, &upstream, hash, total.as_ref(), trace).await?;
+    let (mut attempt, mut link) =
+        connect_any(worker, &upstream, hash, total.as_ref(), introduction.as_ref(), trace).await?;
     link.begin();
     let sent = link.sender.send_request(request);
     let answered = within(worker, route, None, total.as_ref(), sent).await;
@@ -72,7 +76,12 @@ pub(crate) async fn forward_upgrade(
             match prepare_response(&mut head, route.trailers) {
                 Ok(()) => {
                     attempt.report(outcome_of(head.status), now_ms);
-                    let lease = Lease { worker: worker.clone(), link, attempt, request_body: None };
+                    let lease = Lease {
+                        worker: worker.clone(),
+                        carrier: Carrier::Own(link),
+                        attempt,
+                        request_body: None,
+                    };
                     let body = UpstreamBody::new(incoming, lease, route.idle_timeout, total);
                     return Ok(Switched::No(Response::from_parts(head, body)));
                 }
@@ -92,6 +101,7 @@ async fn connect_any(
     upstream: &Rc<Upstream>,
     hash: u64,
     total: Option<&Deadline>,
+    introduction: Option<&Introduction>,
     trace: &mut Trace,
 ) -> Result<(Attempt, Link), Failure> {
     let mut tried: u64 = 0;
@@ -112,7 +122,8 @@ async fn connect_any(
         trace.endpoint = Some(attempt.endpoint.text.clone());
         let _pending = Pending::begin(upstream, worker)?;
         let began = Instant::now();
-        let opening = connect::open_link(worker, upstream, &attempt.endpoint, LinkKind::Upgradable);
+        let opening =
+            connect::open_link(worker, upstream, &attempt.endpoint, LinkKind::Upgradable, introduction);
         let opened = unless_overdue(total, opening).await;
         trace.connect += began.elapsed();
         match opened.unwrap_or(Err(Failure::UpstreamConnectTimeout)) {
