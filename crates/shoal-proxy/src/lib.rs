@@ -5,6 +5,7 @@
 
 mod access_log;
 mod body;
+mod carriage;
 mod check;
 mod clock;
 mod connections;
@@ -13,9 +14,11 @@ mod exchange;
 mod fetch;
 mod joined;
 mod listener;
+mod liveness;
 mod metrics;
 mod pace;
 mod proxy;
+mod recording;
 mod refusal;
 mod request;
 mod request_id;
@@ -24,5 +27,6 @@ mod upstream;
 mod worker;
 
 pub use check::{Checker, CheckerSettings, HealthEvent};
-pub use listener::BindError;
+pub use listener::{BindError, TicketSeed};
+pub use metrics::{TrafficFigures, TrafficSum};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings};

@@ -7,11 +7,14 @@ use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
-use shoal_cache::{Answer, Bypass, CacheRequest, Lookup};
+use shoal_cache::{Answer, Bypass, CacheRequest, FetchTrace, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::failure::Failure;
-use shoal_policy::forwarding::{RequestFields, believed_request_id, client_address, prepare_request};
+use shoal_policy::forwarding::{
+    RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
+};
 use shoal_policy::gate::{Admitted, Rule};
+use shoal_policy::grpc;
 
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
 use crate::exchange::{Exchange, Record};
@@ -44,7 +47,10 @@ pub(crate) async fn serve(
             if let Some(record) = &mut exchange.record {
                 record.request_id.get_or_insert_with(|| request_id.clone());
             }
-            let mut response = refusal::response(failure, &request_id);
+            let mut response = match exchange.grpc {
+                true => refusal::grpc_response(failure),
+                false => refusal::response(failure, &request_id),
+            };
             if refusal::closes_connection(failure) {
                 close_after(&connection, &mut response);
             }
@@ -65,6 +71,7 @@ async fn answer(
     let (mut head, incoming) = request.into_parts();
     connection.state.set_unread(!http_body::Body::is_end_stream(&incoming));
     let upgradable = tunnel::take_upgradable(&mut head);
+    exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
     let admitted = pass_gate(connection, &mut head, &incoming, exchange)?;
     let route = find_route(connection, &admitted, &head)?;
     exchange.route = Some(route.clone());
@@ -74,6 +81,13 @@ async fn answer(
     }
     if let Some(record) = &mut exchange.record {
         record.request_id = Some(request_id.clone());
+    }
+    if let Some(tracing) = &connection.settings.view.tracing {
+        let begins = tracing.sample.includes(worker.entropy());
+        let span = enter_trace(&mut head.headers, begins, || worker.entropy());
+        if let Some(record) = &mut exchange.record {
+            record.span = span;
+        }
     }
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !http_body::Body::is_end_stream(&incoming);
@@ -88,15 +102,21 @@ async fn answer(
         caller: &connection.caller,
         own: &worker.own,
         request_id,
-        keep_trailers: route.trailers,
+        keep_trailers: route.trailers || exchange.grpc,
     };
     prepare_request(&mut head, &admitted, fields)?;
 
-    let body = take_body(connection, &route, incoming)?;
+    if route.upstream.proxy_protocol.is_some()
+        && let Some(ends) = connection.ends
+    {
+        head.extensions.insert(ends);
+    }
+    let body = take_body(connection, &route, incoming, exchange.grpc)?;
     exchange.request_body = body.progress();
 
     if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable)
         && route.upgrades.contains(&upgrade.protocol)
+        && route.upstream.transport.may_switch()
     {
         return tunnel::open(connection, &route, head, upgrade, upgradable, exchange).await;
     }
@@ -119,7 +139,7 @@ fn pass_gate(
     let admitted = admitted.and_then(|admitted| {
         if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
     });
-    if connection.worker.logs_access() {
+    if connection.logs_request() {
         let host =
             admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
         exchange.record = Some(Box::new(record(connection, host.cloned(), head)));
@@ -139,21 +159,31 @@ fn find_route(connection: &Connection, admitted: &Admitted, head: &Parts) -> Res
 }
 
 /// The body, to be read as it is needed. What says that it is too long is refused before the first byte.
-fn take_body(connection: &Connection, route: &RouteView, incoming: Incoming) -> Result<RequestBody, Failure> {
+fn take_body(
+    connection: &Connection,
+    route: &RouteView,
+    incoming: Incoming,
+    grpc: bool,
+) -> Result<RequestBody, Failure> {
     use http_body::Body;
+    let keep_trailers = route.trailers || grpc;
     let limits = &connection.settings.view.limits;
     if incoming.size_hint().lower() > limits.max_body_bytes {
         return Err(Failure::BodyTooLarge);
     }
     let limits = BodyLimits {
         max_bytes: limits.max_body_bytes,
-        idle_timeout: limits.body_idle_timeout,
+        // The side of a gRPC stream that only listens is silent for as long as the other may be.
+        idle_timeout: match grpc {
+            true => limits.body_idle_timeout.max(route.idle_timeout),
+            false => limits.body_idle_timeout,
+        },
         // Streams in both directions, as gRPC has them, may be slow by nature: their routes keep trailers.
         min_rate: MinRate {
-            bytes_per_second: if route.trailers { 0 } else { limits.min_rate },
+            bytes_per_second: if keep_trailers { 0 } else { limits.min_rate },
             window: limits.min_rate_window,
         },
-        keep_trailers: route.trailers,
+        keep_trailers,
     };
     Ok(RequestBody::new(incoming, limits, &connection.worker.deadlines))
 }
@@ -211,7 +241,13 @@ async fn from_cache(
             Ok(response)
         }
         lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
-            match Box::pin(worker.cache.answer(request, lookup)).await {
+            let trace = exchange.record.is_some().then(FetchTrace::default);
+            let request = CacheRequest { trace: trace.as_ref(), ..request };
+            let answer = Box::pin(worker.cache.answer(request, lookup)).await;
+            if let Some(trace) = trace {
+                exchange.trace.adopt(trace.notes(), exchange.started);
+            }
+            match answer {
                 Answer::Response(response) => Ok(response.map(Payload::Cache)),
                 Answer::Failed(failure) => Err(failure),
                 Answer::Direct { cache_status } => {
@@ -233,7 +269,7 @@ fn cache_request<'a>(
     has_body: bool,
 ) -> CacheRequest<'a> {
     let host = admitted.authority.to_str().unwrap_or_default();
-    CacheRequest { head, https: connection.settings.gate.https, host, route, rule, has_body }
+    CacheRequest { head, https: connection.settings.gate.https, host, route, rule, has_body, trace: None }
 }
 
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
@@ -261,7 +297,7 @@ fn finish(
         record.cache_status = response.headers().get(CACHE_STATUS).cloned();
     }
     *response.version_mut() = Version::HTTP_11;
-    let keep_trailers = exchange.route.as_ref().is_some_and(|route| route.trailers);
+    let keep_trailers = exchange.grpc || exchange.route.as_ref().is_some_and(|route| route.trailers);
     response.map(|payload| ResponseBody::new(payload, keep_trailers, exchange))
 }
 
@@ -285,5 +321,6 @@ fn record(connection: &Connection, host: Option<HeaderValue>, head: &Parts) -> R
         request_id: None,
         cache_status: None,
         user_agent: head.headers.get(USER_AGENT).cloned(),
+        span: None,
     }
 }

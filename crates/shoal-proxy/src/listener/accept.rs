@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::{WorkerListener, connection};
+use super::{TurnedAway, WorkerListener, connection};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -37,12 +37,14 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
         std::task::Poll::Ready(())
     });
     waiting.await;
+    drop(socket);
+    listener.shared.held.closed_by_worker();
 }
 
 fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
     let (place, open) = Place::take(listener);
-    if open > listener.shared.settings.load().view.limits.max_connections {
-        listener.worker.metrics.connections_refused.add(1);
+    if let Err(turned_away) = admit(listener, open) {
+        listener.worker.metrics.turn_away(turned_away);
         return;
     }
     let listener = listener.clone();
@@ -50,6 +52,21 @@ fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
         connection::serve(listener, stream, peer).await;
         drop(place);
     });
+}
+
+/// Decides whether one more may come in, when `open` are there with it.
+fn admit(listener: &WorkerListener, open: usize) -> Result<(), TurnedAway> {
+    let settings = listener.shared.settings.load();
+    let limits = &settings.view.limits;
+    if open > limits.max_connections {
+        return Err(TurnedAway::ListenerFull);
+    }
+    match limits.max_connection_rate {
+        Some(rate) if !listener.shared.admission.admits_arrival(listener.worker.clock.now_ms(), rate) => {
+            Err(TurnedAway::TooFast)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A connection's place among those of its listener; one that became a tunnel has it, too.

@@ -18,6 +18,7 @@ use shoal_model::{ConfigView, Revision};
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Caller;
 use shoal_policy::gate::Rule;
+use shoal_policy::tcp::proxy_header::Ends;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -26,9 +27,11 @@ use tokio_rustls::TlsAcceptor;
 use super::io::Watched;
 use super::preface::{self, Version};
 use super::state::Order;
-use super::{ConnectionState, Listener, ListenerSettings};
+use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, TurnedAway, proxy_protocol};
+use crate::carriage;
 use crate::deadline::Deadline;
 use crate::exchange::Exchange;
+use crate::liveness;
 use crate::metrics::Traffic;
 use crate::pace::MinRate;
 use crate::request;
@@ -65,6 +68,9 @@ pub(crate) struct Connection {
     pub(crate) settings: Arc<ListenerSettings>,
     pub(crate) state: Arc<ConnectionState>,
     pub(crate) caller: Caller,
+    /// Only known where some upstream wants to be told.
+    pub(crate) ends: Option<Ends>,
+    _place: Option<AddressPlace>,
     /// Place of the certificate that was shown.
     certificate: Option<usize>,
     /// Place of the listener in the ConfigView of that revision.
@@ -98,14 +104,52 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Whether the next request has a line in the access log.
+    pub(crate) fn logs_request(&self) -> bool {
+        match &self.settings.view.access_log {
+            None => self.worker.logs_access(),
+            Some(log) => log.sample.includes(self.worker.entropy()),
+        }
+    }
+}
+
 /// Serves one accepted connection to its end.
-pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, peer: SocketAddr) {
     // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
     let _ = stream.set_nodelay(true);
     let settings = listener.shared.settings.load_full();
     let worker = listener.worker.clone();
+    let place;
+    let mut ends = None;
+    let view = &settings.view;
+    liveness::set(&stream, &view.limits.liveness);
+    if let Some(proxy_protocol) = &view.proxy_protocol {
+        match Box::pin(proxy_protocol::receive(&mut stream, peer, proxy_protocol)).await {
+            Ok(received) => ends = received,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no PROXY header");
+                return worker.metrics.turn_away(TurnedAway::ProxyHeader);
+            }
+        }
+    }
+    let source = ends.map_or(peer, |ends| ends.source);
+    match view.limits.max_connections_per_address {
+        None => place = None,
+        Some(limit) => match listener.shared.admission.take_place(source.ip(), limit) {
+            Some(taken) => place = Some(taken),
+            None => return worker.metrics.turn_away(TurnedAway::AddressFull),
+        },
+    }
+    if view.names_callers && ends.is_none() {
+        ends = stream.local_addr().ok().map(|destination| Ends { source, destination });
+    }
+    if let Some(carriage) = &view.carriage {
+        let ends = ends.unwrap_or(Ends { source, destination: listener.shared.bound });
+        return Box::pin(carriage::serve(listener, settings.clone(), carriage, stream, ends)).await;
+    }
     let state = ConnectionState::new(worker.clock.clone());
-    let caller = Caller::new(peer.ip(), settings.gate.https, &settings.view.trusted_proxies);
+    let caller = Caller::new(source.ip(), settings.gate.https, &settings.view.trusted_proxies);
     let connection = |certificate| {
         let (settings, state) = (settings.clone(), state.clone());
         let (worker, listener) = (worker.clone(), listener.clone());
@@ -115,6 +159,8 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer:
             settings,
             state,
             caller,
+            ends,
+            _place: place,
             certificate,
             place: Cell::new(None),
             offered: Cell::new(None),
@@ -165,6 +211,9 @@ where
         Version::Http1 => serve_http1(&connection, io).await,
         Version::Http2 => serve_http2(&connection, io).await,
     };
+    if let Some(flood) = connection.state.flood() {
+        connection.worker.metrics.cut_off(flood);
+    }
     if let Err(error) = ended
         && error.is_parse()
     {
@@ -180,7 +229,7 @@ fn record_unparsable(connection: &Rc<Connection>, error: &hyper::Error) {
     exchange.fail(failure);
     exchange.status = failure.status();
     exchange.complete = true;
-    if connection.worker.logs_access() {
+    if connection.logs_request() {
         exchange.record = Some(Box::default());
     }
 }

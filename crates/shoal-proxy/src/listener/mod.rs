@@ -1,11 +1,15 @@
 //! Sockets that downstreams connect to: opened, kept or drained by comparing what is with what shall be.
 
 mod accept;
+mod admission;
 mod connection;
+mod held;
 mod io;
 mod preface;
+mod proxy_protocol;
 mod socket;
 mod state;
+mod tickets;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +25,14 @@ use shoal_policy::gate::Gate;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use accept::{Place, accept_loop};
+pub(crate) use admission::{AddressPlace, TurnedAway};
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use state::{ConnectionState, Order};
+pub use tickets::TicketSeed;
 pub(crate) use tls::Certificates;
+
+use admission::Admission;
+use held::HeldSockets;
 
 use crate::metrics::Gauge;
 
@@ -50,13 +59,27 @@ pub(crate) struct Listener {
     pub(crate) draining: AtomicBool,
     /// Connections of all workers.
     pub(crate) open: Gauge,
+    pub(crate) held: HeldSockets,
+    /// Who of them came when and from where, as far as that is limited.
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl Listener {
     /// Accepts no more, because the node goes.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.close();
+    }
+
+    /// Accepts no more.
+    pub(crate) fn close(&self) {
         self.closing.cancel();
+        self.held.release();
+    }
+
+    /// It accepts no more, but not every worker has noticed yet.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.closing.is_cancelled() && self.held.may_be_bound()
     }
 
     /// The site has it no more: its connections shall end.
@@ -79,17 +102,15 @@ pub(crate) struct Tls {
 }
 
 impl ListenerSettings {
-    /// `before` = what the listener had until now, if it was there.
     fn new(
         view: &Arc<ListenerView>,
         config: &ConfigView,
         bound: SocketAddr,
-        before: Option<&Self>,
+        seed: TicketSeed,
     ) -> Result<Self, BindError> {
         let refused = |message| BindError { listener: view.name.to_string(), message };
         let https = view.protocol == Protocol::Https;
-        let before = before.and_then(|before| before.tls.as_ref());
-        let tls = if https { Some(tls::build(view, config, before).map_err(refused)?) } else { None };
+        let tls = if https { Some(tls::build(view, config, seed).map_err(refused)?) } else { None };
         let default_authority = HeaderValue::try_from(bound.to_string())
             .map_err(|error| refused(format!("{bound} is no authority: {error}")))?;
         let gate = Gate {
@@ -112,56 +133,95 @@ pub(crate) struct ListenerPlan {
     pub(crate) close: Vec<Arc<Listener>>,
 }
 
-/// Compares `open` with what `config` wants, and binds what is new. On any error every socket bound here is closed again.
+/// What is known of sockets when the listeners are to change.
+#[derive(Default)]
+pub(crate) struct Listeners {
+    /// Those that accept.
+    pub(crate) open: Vec<Arc<Listener>>,
+    /// Those that have just been closed: their ports are ours for a moment still.
+    pub(crate) leaving: Vec<Arc<Listener>>,
+    /// Bound by the process whose place this one takes, until a listener wants them.
+    pub(crate) inherited: Vec<std::net::TcpListener>,
+}
+
+/// Compares what is open with what `config` wants, and binds what is new. On any error every socket bound here is closed
+/// again.
 pub(crate) fn plan(
-    open: &[Arc<Listener>],
+    listeners: &Listeners,
     config: &ConfigView,
     listen_ip: IpAddr,
     workers: usize,
+    seed: TicketSeed,
 ) -> Result<ListenerPlan, Vec<BindError>> {
     let is_wanted =
         |listener: &&Arc<Listener>| config.listeners.iter().any(|view| view.address == listener.address);
-    let (kept, closed): (Vec<_>, Vec<_>) = open.iter().partition(is_wanted);
+    let (kept, closed): (Vec<_>, Vec<_>) = listeners.open.iter().partition(is_wanted);
     let mut plan =
         ListenerPlan { open: Vec::new(), keep: Vec::new(), close: closed.into_iter().cloned().collect() };
     let mut errors = Vec::new();
     for view in &config.listeners {
         let result = match kept.iter().find(|listener| listener.address == view.address) {
-            Some(listener) => {
-                ListenerSettings::new(view, config, listener.bound, Some(&listener.settings.load()))
-                    .map(|settings| plan.keep.push(((*listener).clone(), settings)))
+            Some(listener) => ListenerSettings::new(view, config, listener.bound, seed)
+                .map(|settings| plan.keep.push(((*listener).clone(), settings))),
+            None => {
+                // A port that we are about to give up ourselves, or have just given up, is no conflict.
+                let port = view.address.on(listen_ip).port();
+                let mut closing = plan.close.iter().chain(&listeners.leaving);
+                let ours = closing.any(|listener| listener.bound.port() == port);
+                let sockets = Sockets { inherited: &listeners.inherited, ours, count: workers };
+                open_listener(view, config, sockets, listen_ip, seed).map(|opened| plan.open.push(opened))
             }
-            None => open_listener(view, config, &plan.close, listen_ip, workers)
-                .map(|opened| plan.open.push(opened)),
         };
         errors.extend(result.err());
     }
     if errors.is_empty() { Ok(plan) } else { Err(errors) }
 }
 
+/// Where the sockets of a new listener come from.
+struct Sockets<'a> {
+    inherited: &'a [std::net::TcpListener],
+    ours: bool,
+    count: usize,
+}
+
+impl Sockets<'_> {
+    /// At least `count` sockets on `address`: inherited ones first, each of which may have connections waiting.
+    fn on(&self, address: SocketAddr) -> std::io::Result<Vec<std::net::TcpListener>> {
+        let is_there =
+            |socket: &&std::net::TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
+        let inherited = self.inherited.iter().filter(is_there).map(std::net::TcpListener::try_clone);
+        let mut sockets = inherited.collect::<std::io::Result<Vec<_>>>()?;
+        match self.count.saturating_sub(sockets.len()) {
+            0 => {}
+            missing => sockets.extend(socket::bind(address, missing, self.ours || !sockets.is_empty())?),
+        }
+        Ok(sockets)
+    }
+}
+
 fn open_listener(
     view: &Arc<ListenerView>,
     config: &ConfigView,
-    closing: &[Arc<Listener>],
+    sockets: Sockets<'_>,
     listen_ip: IpAddr,
-    workers: usize,
+    seed: TicketSeed,
 ) -> Result<(Arc<Listener>, Vec<std::net::TcpListener>), BindError> {
     let address = view.address.on(listen_ip);
-    // A port that we are about to give up ourselves is no conflict.
-    let ours = closing.iter().any(|listener| listener.bound.port() == address.port());
     let refused = |error| BindError {
         listener: view.name.to_string(),
         message: format!("cannot listen on {address}: {error}"),
     };
-    let sockets = socket::bind(address, workers, ours).map_err(refused)?;
+    let sockets = sockets.on(address).map_err(refused)?;
     let bound = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr).map_err(refused)?;
     let listener = Listener {
         address: view.address,
         bound,
-        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, None)?),
+        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, seed)?),
         closing: CancellationToken::new(),
         draining: AtomicBool::new(false),
         open: Gauge::default(),
+        held: HeldSockets::of(&sockets).map_err(refused)?,
+        admission: Arc::default(),
     };
     Ok((Arc::new(listener), sockets))
 }

@@ -86,6 +86,8 @@ pub(crate) struct Traffic {
     pub(crate) duration_us: Cell64,
     pub(crate) request_bytes: Cell64,
     pub(crate) response_bytes: Cell64,
+    /// Connections that were carried as they are, without requests.
+    pub(crate) carried: Cell64,
     /// Requests over TLS.
     pub(crate) tls: Cell64,
     /// Tries after the first; upstreams only.
@@ -106,6 +108,13 @@ impl Traffic {
         self.duration_us.add(duration_us);
         self.request_bytes.add(sample.request_bytes);
         self.response_bytes.add(sample.response_bytes);
+    }
+
+    /// A connection that was carried as it is has ended.
+    pub(crate) fn record_carried(&self, received: u64, sent: u64) {
+        self.carried.add(1);
+        self.request_bytes.add(received);
+        self.response_bytes.add(sent);
     }
 }
 

@@ -1,36 +1,44 @@
 //! Figures of the data plane: cells that one worker writes and a scrape reads.
 
 mod cells;
+mod figures;
 mod render;
+mod route_cells;
+mod series;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use rustc_hash::FxHashMap;
-use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
-use shoal_policy::gate::Rule;
+use shoal_policy::gate::{Flood, Rule};
+
+pub use figures::{TrafficFigures, TrafficSum};
 
 pub(crate) use cells::{Cell64, Sample, Traffic};
 pub(crate) use render::{escape, head, line, render};
+pub(crate) use route_cells::RouteCells;
+pub(crate) use series::Names;
+
+use crate::listener::TurnedAway;
+use series::Series;
 
 use cells::{FAILURES, GATE_RULES, place_of};
-
-/// Names with their cells, kept for as long as the process lives, so that counters never fall.
-type ByName = Mutex<FxHashMap<Arc<str>, Arc<Traffic>>>;
 
 /// The cells of one worker.
 #[derive(Default)]
 pub(crate) struct WorkerMetrics {
-    listeners: ByName,
-    routes: ByName,
-    upstreams: ByName,
+    listeners: Series,
+    routes: Series,
+    upstreams: Series,
     in_flight: Cell64,
     requests: Cell64,
     failures: [Cell64; FAILURES],
     refusals: [Cell64; GATE_RULES],
-    /// Connections turned away because a listener had too many.
-    pub(crate) connections_refused: Cell64,
+    turned_away: [Cell64; TurnedAway::ALL.len()],
+    /// HTTP/2 connections cut off for frames that ask for nothing.
+    idle_frame_floods: Cell64,
+    /// HTTP/2 connections cut off for streams that they reset.
+    reset_floods: Cell64,
     /// TLS handshakes that failed or took too long.
     pub(crate) handshakes_failed: Cell64,
     /// Lines of the access log that were dropped because the writer was behind.
@@ -38,12 +46,26 @@ pub(crate) struct WorkerMetrics {
 }
 
 impl WorkerMetrics {
+    /// The cells of a worker that shares `names` with the others.
+    pub(crate) fn new(names: &Names) -> Self {
+        Self {
+            listeners: Series::new(&names.listeners),
+            routes: Series::new(&names.routes),
+            upstreams: Series::new(&names.upstreams),
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn listener(&self, name: &Arc<str>) -> Arc<Traffic> {
-        cell_of(&self.listeners, name)
+        self.listeners.of(name)
     }
 
     pub(crate) fn upstream(&self, name: &Arc<str>) -> Arc<Traffic> {
-        cell_of(&self.upstreams, name)
+        self.upstreams.of(name)
+    }
+
+    pub(crate) fn route(&self, name: &Arc<str>) -> Arc<Traffic> {
+        self.routes.of(name)
     }
 
     pub(crate) fn begin_request(&self) {
@@ -52,29 +74,29 @@ impl WorkerMetrics {
     }
 
     /// A request has ended.
-    pub(crate) fn end_request(
-        &self,
-        listener: &Traffic,
-        route: Option<&RouteView>,
-        sample: &Sample,
-        failure: Option<Failure>,
-    ) {
+    pub(crate) fn end_request(&self, listener: &Traffic, sample: &Sample, failure: Option<Failure>) {
         self.in_flight.subtract(1);
         listener.record(sample);
-        if let Some(route) = route {
-            self.record_route(route, sample);
-        }
         if let Some(failure) = failure {
             self.failures[place_of(failure)].add(1);
         }
     }
 
-    fn record_route(&self, route: &RouteView, sample: &Sample) {
-        // Only a scrape contends for the lock, once in a while and for microseconds.
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        match routes.get(&route.name) {
-            Some(traffic) => traffic.record(sample),
-            None => routes.entry(route.name.clone()).or_default().record(sample),
+    /// A connection was closed before it was served.
+    pub(crate) fn turn_away(&self, why: TurnedAway) {
+        self.turned_away[why as usize].add(1);
+    }
+
+    /// Something failed that was no request.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.failures[place_of(failure)].add(1);
+    }
+
+    /// An HTTP/2 connection was cut off because of what it sent.
+    pub(crate) fn cut_off(&self, flood: Flood) {
+        match flood {
+            Flood::IdleFrames => self.idle_frame_floods.add(1),
+            Flood::Resets => self.reset_floods.add(1),
         }
     }
 
@@ -91,11 +113,6 @@ impl WorkerMetrics {
     pub(crate) fn requests(&self) -> u64 {
         self.requests.read()
     }
-}
-
-fn cell_of(cells: &ByName, name: &Arc<str>) -> Arc<Traffic> {
-    let mut cells = cells.lock().unwrap_or_else(PoisonError::into_inner);
-    cells.entry(name.clone()).or_default().clone()
 }
 
 /// A figure that everybody may change: connections of a listener, which all workers accept.

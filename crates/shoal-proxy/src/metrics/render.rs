@@ -2,23 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use shoal_policy::gate::RULES;
 
+use super::WorkerMetrics;
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
-use super::{ByName, WorkerMetrics};
+use super::series::Series;
+use crate::listener::TurnedAway;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// A counter of one worker that is only summed up.
 type Sum = fn(&WorkerMetrics) -> u64;
-type Cells = fn(&WorkerMetrics) -> &ByName;
+type Cells = fn(&WorkerMetrics) -> &Series;
 
-const SUMS: [(&str, &str, Sum); 4] = [
+const SUMS: [(&str, &str, Sum); 5] = [
     ("shoal_requests_in_flight", "gauge", |worker| worker.in_flight.read()),
-    ("shoal_connections_refused_total", "counter", |worker| worker.connections_refused.read()),
     ("shoal_tls_handshakes_failed_total", "counter", |worker| worker.handshakes_failed.read()),
+    ("shoal_h2_idle_frame_floods_total", "counter", |worker| worker.idle_frame_floods.read()),
+    ("shoal_h2_reset_floods_total", "counter", |worker| worker.reset_floods.read()),
     ("shoal_access_log_dropped_total", "counter", |worker| worker.log_lines_dropped.read()),
 ];
 
@@ -36,6 +39,11 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
         head(out, name, form);
         line(out, name, "", workers.iter().map(|worker| sum(worker)).sum());
     }
+    head(out, "shoal_connections_refused_total", "counter");
+    for why in TurnedAway::ALL {
+        let count = workers.iter().map(|worker| worker.turned_away[why as usize].read()).sum();
+        line(out, "shoal_connections_refused_total", &format!("reason=\"{}\"", why.reason()), count);
+    }
     head(out, "shoal_failures_total", "counter");
     for (place, failure) in ALL_FAILURES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.failures[place].read()).sum();
@@ -51,8 +59,7 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
 fn sum_by_name(workers: &[Arc<WorkerMetrics>], cells: Cells) -> BTreeMap<Arc<str>, Vec<Arc<Traffic>>> {
     let mut by_name: BTreeMap<Arc<str>, Vec<Arc<Traffic>>> = BTreeMap::new();
     for worker in workers {
-        let cells = cells(worker).lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, traffic) in cells.iter() {
+        for (name, traffic) in cells(worker).lock().iter() {
             by_name.entry(name.clone()).or_default().push(traffic.clone());
         }
     }
@@ -78,6 +85,9 @@ fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec
         ("request_bytes_total", |traffic| traffic.request_bytes.read()),
         ("response_bytes_total", |traffic| traffic.response_bytes.read()),
     ];
+    if kind != "route" {
+        sums.push(("carried_connections_total", |traffic| traffic.carried.read()));
+    }
     if kind == "listener" {
         sums.push(("requests_tls_total", |traffic| traffic.tls.read()));
     }

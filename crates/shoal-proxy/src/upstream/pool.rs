@@ -55,9 +55,10 @@ impl Link {
         self.occupied.take()
     }
 
-    /// It may serve one more.
+    /// It may serve one more. What was opened in the name of one caller serves no other.
     fn is_fit(&self, now_ms: u64, view: &UpstreamView) -> bool {
         !self.sender.is_closed()
+            && view.proxy_protocol.is_none()
             && self.served < view.max_requests_per_connection
             && u128::from(now_ms.saturating_sub(self.born_ms)) < view.max_connection_age.as_millis()
     }

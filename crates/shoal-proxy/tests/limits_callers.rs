@@ -1,0 +1,78 @@
+//! How many connections a listener takes, of all, of one address, and how fast.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
+mod support;
+
+use support::{Downstream, Origin, Stage, ok, site, wait_until};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+async fn stage(listener: &str) -> Stage {
+    let origin = Origin::start(|_| ok("served")).await;
+    let listener = format!("protocol: http, {listener} }}");
+    Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", &listener))
+}
+
+/// A connection that was served once and stays open; `None` = it was closed.
+async fn served(stage: &Stage, first: &str) -> Option<Downstream<TcpStream>> {
+    use tokio::io::AsyncWriteExt;
+    let mut downstream = stage.connect().await;
+    // Whoever is turned away may be so before this is sent.
+    let _ = downstream.stream.write_all(format!("{first}{REQUEST}").as_bytes()).await;
+    let mut byte = [0];
+    match downstream.stream.peek(&mut byte).await {
+        Ok(1) => {
+            assert_eq!(downstream.answer().await.text(), "served");
+            Some(downstream)
+        }
+        _ => {
+            let mut rest = Vec::new();
+            let _ = downstream.stream.read_to_end(&mut rest).await;
+            assert!(rest.is_empty());
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let stage = stage("limits: { max_connections_per_address: 2 }").await;
+    let first = served(&stage, "").await.unwrap();
+    let _second = served(&stage, "").await.unwrap();
+    assert!(served(&stage, "").await.is_none());
+    assert_eq!(stage.metric("shoal_connections_refused_total{reason=\"address_full\"}"), 1);
+    drop(first);
+    wait_until("the place of the first", || stage.proxy.open_connections() == 1).await;
+    assert!(served(&stage, "").await.is_some());
+}
+
+#[tokio::test]
+async fn behind_a_balancer_it_is_the_callers_address_that_counts() {
+    let listener = "proxy_protocol: { trusted: [127.0.0.0/8] }, limits: { max_connections_per_address: 1 }";
+    let stage = stage(listener).await;
+    let header = |caller: &str| format!("PROXY TCP4 {caller} 198.51.100.1 4711 80\r\n");
+    let _one = served(&stage, &header("203.0.113.1")).await.unwrap();
+    let _two = served(&stage, &header("203.0.113.2")).await.unwrap();
+    assert!(served(&stage, &header("203.0.113.1")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_listener_has_so_many_connections_and_no_more() {
+    let stage = stage("limits: { max_connections: 1 }").await;
+    let _first = served(&stage, "").await.unwrap();
+    assert!(served(&stage, "").await.is_none());
+    assert_eq!(stage.metric("shoal_connections_refused_total{reason=\"listener_full\"}"), 1);
+}
+
+#[tokio::test]
+async fn new_connections_come_no_faster_than_they_may() {
+    let stage = stage("limits: { max_connection_rate: 3 }").await;
+    let mut admitted = 0;
+    while stage.metric("shoal_connections_refused_total{reason=\"too_fast\"}") < 5 {
+        admitted += u64::from(served(&stage, "").await.is_some());
+        assert!(admitted < 1000, "nobody is ever too fast");
+    }
+    assert!(admitted >= 3, "a burst of one second's worth is let in, and not {admitted}");
+}
