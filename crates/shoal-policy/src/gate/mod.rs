@@ -5,6 +5,7 @@
 
 mod authority;
 mod fields;
+mod frames;
 mod path;
 mod rule;
 mod wire;
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 pub use authority::{canonical_authority, host_of};
 pub use fields::{Field, Present, survey};
+pub use frames::{Flood, FrameScan};
 pub use path::canonical_path;
 pub use rule::{RULES, Rule};
 pub use wire::{Wire, WireScan};
