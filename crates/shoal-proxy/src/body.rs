@@ -14,10 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use shoal_cache::CacheBody;
 use shoal_policy::failure::Failure;
+use shoal_policy::grpc;
 
 use crate::deadline::{Deadline, Deadlines};
 use crate::exchange::Exchange;
 use crate::pace::{MinRate, Pace};
+use crate::recording::RecordedBody;
 use crate::upstream::UpstreamBody;
 
 /// Fields that may never come as trailers: they would change what was routed, framed or trusted.
@@ -41,6 +43,8 @@ pub(crate) struct Broken(pub(crate) Failure);
 pub(crate) enum RequestBody {
     Empty,
     Stream(Box<DownstreamBody>),
+    /// It is kept while it is sent.
+    Recorded(RecordedBody),
 }
 
 /// How far the body of a request has come: the side that sends the request looks at it.
@@ -92,7 +96,7 @@ impl RequestBody {
     }
 
     pub(crate) fn has_bytes(&self) -> bool {
-        matches!(self, Self::Stream(_))
+        !matches!(self, Self::Empty)
     }
 
     /// `None` = there is no body.
@@ -100,12 +104,21 @@ impl RequestBody {
         match self {
             Self::Empty => None,
             Self::Stream(body) => Some(body.progress.clone()),
+            Self::Recorded(body) => Some(body.progress().clone()),
         }
     }
 }
 
 impl DownstreamBody {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    pub(crate) fn progress(&self) -> &Rc<BodyProgress> {
+        &self.progress
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 self.pace.wait(self.deadlines.now_ms());
@@ -163,13 +176,17 @@ impl Body for RequestBody {
     type Error = Broken;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Self::Stream(body) = self.get_mut() else { return Poll::Ready(None) };
-        let polled = body.poll(cx);
-        body.progress.awaited.set(polled.is_pending());
+        let (polled, progress, is_end) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Stream(body) => (body.poll(cx), &body.progress, body.incoming.is_end_stream()),
+            Self::Recorded(body) if body.is_given_up() => return Poll::Pending,
+            Self::Recorded(body) => (body.poll(cx), body.progress(), body.is_end_stream()),
+        };
+        progress.awaited.set(polled.is_pending());
         match &polled {
-            Poll::Ready(None) => body.progress.done.set(true),
-            Poll::Ready(Some(Err(failure))) => body.progress.failure.set(Some(*failure)),
-            Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.progress.done.set(true),
+            Poll::Ready(None) => progress.done.set(true),
+            Poll::Ready(Some(Err(failure))) => progress.failure.set(Some(*failure)),
+            Poll::Ready(Some(Ok(_))) if is_end => progress.done.set(true),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         polled.map_err(Broken)
@@ -179,6 +196,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream(body) => body.incoming.is_end_stream(),
+            Self::Recorded(body) => body.is_end_stream(),
         }
     }
 
@@ -186,6 +204,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream(body) => body.incoming.size_hint(),
+            Self::Recorded(body) => body.size_hint(),
         }
     }
 }
@@ -245,6 +264,14 @@ impl Body for ResponseBody {
                 }
                 Poll::Ready(Some(Err(failure))) => {
                     this.exchange.fail(failure);
+                    if this.exchange.grpc {
+                        // A call whose head is out already ends with trailers, if they come from us.
+                        let mut trailers = HeaderMap::new();
+                        grpc::write_status(&mut trailers, failure);
+                        this.payload = Payload::Empty;
+                        this.exchange.complete = true;
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
                     return Poll::Ready(Some(Err(Broken(failure))));
                 }
                 Poll::Ready(None) => {

@@ -12,8 +12,8 @@ pub(super) fn in_turn(slots: &mut [Slot], eligible: impl Fn(usize, &Slot) -> boo
             continue;
         }
         let slot = &mut slots[place];
-        slot.credit += i64::from(slot.weight);
-        total += i64::from(slot.weight);
+        slot.credit += slot.share() as i64;
+        total += slot.share() as i64;
         let credit = slot.credit;
         if best.is_none_or(|best| credit > slots[best].credit) {
             best = Some(place);
@@ -29,7 +29,7 @@ pub(super) fn least_requests(
     eligible: impl Fn(usize, &Slot) -> bool,
     entropy: u64,
 ) -> Option<usize> {
-    let load = |slot: &Slot| f64::from(slot.in_flight + 1) / f64::from(slot.weight);
+    let load = |slot: &Slot| f64::from(slot.in_flight + 1) / slot.share() as f64;
     let candidates = || slots.iter().enumerate().filter(|(place, slot)| eligible(*place, slot));
     let least = candidates().map(|(_, slot)| load(slot)).fold(f64::INFINITY, f64::min);
     nth(candidates().filter(|(_, slot)| load(slot) <= least), entropy)
@@ -49,7 +49,7 @@ pub(super) fn better_of_two(
     let cost = |place: usize| {
         let slot = &slots[place];
         // A slot that has not answered yet costs next to nothing: it is tried soon, and only once at a time.
-        f64::from(slot.latency_us.max(1.0)) * f64::from(slot.in_flight + 1) / f64::from(slot.weight)
+        f64::from(slot.latency_us.max(1.0)) * f64::from(slot.in_flight + 1) / slot.share() as f64
     };
     Some(if cost(second) < cost(first) { second } else { first })
 }

@@ -3,12 +3,18 @@
 mod choose;
 mod ewma;
 mod rendezvous;
+mod slow_start;
+mod tier;
+mod zone;
 
 use shoal_model::site::Balance;
 
 pub use ewma::Ewma;
+pub use slow_start::withheld_permille;
+pub use zone::{MAX_ZONES, Zones};
 
 use crate::health::is_panic;
+use tier::Tier;
 
 /// An endpoint as the choice sees it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,10 +23,16 @@ pub struct Slot {
     pub id: u64,
     /// Share of requests; 0 = none.
     pub weight: u32,
+    /// How much of its weight it does not get yet, in thousandths, see [`withheld_permille`].
+    pub withheld_permille: u16,
     /// Lower is used first.
     pub priority: u32,
+    /// Place of its zone in [`Zones`]; 0 = none of them.
+    pub zone: u8,
     /// It is available, and this node's own traffic has nothing against it.
     pub usable: bool,
+    /// It has as many requests under way as it may have: well, but not to be picked now.
+    pub full: bool,
     /// Requests under way from here.
     pub in_flight: u32,
     /// Peak EWMA of its latency, µs; see [`Ewma`].
@@ -29,9 +41,16 @@ pub struct Slot {
     pub credit: i64,
 }
 
+impl Slot {
+    /// Its weight as far as it gets it, in thousandths.
+    fn share(&self) -> u64 {
+        u64::from(self.weight) * u64::from(1000 - self.withheld_permille.min(999))
+    }
+}
+
 /// What a choice depends on besides the slots.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct Wish<'a> {
     /// How to choose.
     pub balance: Balance,
     /// Of the request, for [`Balance::ConsistentHash`].
@@ -40,6 +59,11 @@ pub struct Wish {
     pub entropy: u64,
     /// Percent of usable endpoints below which health is ignored.
     pub panic_threshold_percent: u8,
+    /// Percent of its even share of requests that an endpoint may have under way, for [`Balance::ConsistentHash`];
+    /// 0 = unbounded.
+    pub hash_bound_percent: u32,
+    /// Where requests come in, if endpoints of the own zone are preferred.
+    pub zones: Option<&'a Zones>,
     /// Places that were tried already, as a bit set; places past 63 cannot be excluded.
     pub tried: u64,
 }
@@ -53,36 +77,108 @@ pub struct Pick {
     pub panic: bool,
 }
 
-/// Chooses an endpoint. Of all priorities the lowest with a usable endpoint counts; when less than the panic threshold
-/// of all endpoints is usable, health is ignored. Endpoints already tried are only taken when nothing else is left of
-/// the whole upstream, in which case the answer is `None` if all were tried.
-pub fn pick(slots: &mut [Slot], wish: Wish) -> Option<Pick> {
-    let (mut usable, mut total) = (0, 0);
-    for slot in slots.iter().filter(|slot| slot.weight > 0) {
-        total += 1;
-        usable += usize::from(slot.usable);
-    }
-    let panic = usable < total && is_panic(usable, total, wish.panic_threshold_percent);
+/// Chooses an endpoint. The lowest priority takes what its usable capacity can carry, and what is beyond spills over to
+/// the next. If all of them together cannot carry everything, a priority of which less than the panic threshold is usable
+/// ignores health. Endpoints already tried are not taken; where the priority or zone whose turn it is has no other, any
+/// other is. `None` = there is none.
+pub fn pick(slots: &mut [Slot], wish: Wish<'_>) -> Option<Pick> {
+    // Equal keys stay in one priority and zone as long as these stand.
+    let source = if wish.balance == Balance::ConsistentHash { wish.hash } else { wish.entropy };
+    let (priority, panic) = tier(slots, wish.panic_threshold_percent, point(source, 0x9E37_79B9_7F4A_7C15))?;
     let untried = |place: usize| place >= u64::BITS as usize || wish.tried & (1 << place) == 0;
-    let fits = |place: usize, slot: &Slot| slot.weight > 0 && (panic || slot.usable) && untried(place);
-    let priority =
-        slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot)).map(|(_, s)| s.priority).min()?;
-    let eligible = |place: usize, slot: &Slot| fits(place, slot) && slot.priority == priority;
-    let place = match wish.balance {
+    let fits = |place: usize, slot: &Slot| {
+        slot.weight > 0
+            && !slot.full
+            && untried(place)
+            && (slot.usable || (panic && slot.priority == priority))
+    };
+    let in_tier = |place: usize, slot: &Slot| slot.priority == priority && fits(place, slot);
+    let zone = wish
+        .zones
+        .filter(|zones| zones.own > 0)
+        .and_then(|zones| zone_of(slots, zones, in_tier, point(source, 0xD1B5_4A32_D192_ED03)));
+    let place = match zone {
+        Some(zone) => choose(slots, wish, |place, slot| slot.zone == zone && in_tier(place, slot)),
+        None => choose(slots, wish, in_tier),
+    };
+    let place = place.or_else(|| {
+        let next =
+            slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot)).map(|(_, s)| s.priority);
+        let next = next.min()?;
+        choose(slots, wish, |place, slot| slot.priority == next && fits(place, slot))
+    })?;
+    Some(Pick { place, panic: panic && slots[place].priority == priority })
+}
+
+fn choose(slots: &mut [Slot], wish: Wish<'_>, eligible: impl Fn(usize, &Slot) -> bool) -> Option<usize> {
+    match wish.balance {
         Balance::RoundRobin => choose::in_turn(slots, eligible),
         Balance::LeastRequests => choose::least_requests(slots, eligible, wish.entropy),
         Balance::P2cEwma => choose::better_of_two(slots, eligible, wish.entropy),
-        Balance::ConsistentHash => rendezvous::highest(slots, eligible, wish.hash),
-    }?;
-    Some(Pick { place, panic })
+        Balance::ConsistentHash => rendezvous::highest(slots, eligible, wish.hash, wish.hash_bound_percent),
+    }
+}
+
+/// The priority whose turn it is at `point`, and whether health is ignored there. `None` = nothing has a weight.
+fn tier(slots: &[Slot], panic_threshold_percent: u8, point: f64) -> Option<(u32, bool)> {
+    let weighed = || slots.iter().filter(|slot| slot.weight > 0);
+    let first = weighed().map(|slot| slot.priority).min()?;
+    if weighed().all(|slot| slot.usable && slot.withheld_permille == 0 && slot.priority == first) {
+        return Some((first, false));
+    }
+    let after = |priority: u32| weighed().map(|slot| slot.priority).filter(|&other| other > priority).min();
+    let priorities = || std::iter::successors(Some(first), |&priority| after(priority));
+    let tiers = || {
+        priorities().map(|priority| {
+            let mut tier = Tier::default();
+            for slot in weighed().filter(|slot| slot.priority == priority) {
+                tier.capacity += u64::from(slot.weight) * 1000;
+                tier.usable += if slot.usable { slot.share() } else { 0 };
+            }
+            tier
+        })
+    };
+    let place = tier::tier_at(tiers(), point).unwrap_or(0);
+    let priority = priorities().nth(place)?;
+    let here = || weighed().filter(|slot| slot.priority == priority);
+    let (usable, total) = (here().filter(|slot| slot.usable).count(), here().count());
+    let panic = tier::carried(tiers()) < 1.0 && is_panic(usable, total, panic_threshold_percent);
+    Some((priority, panic))
+}
+
+/// The zone whose turn it is at `point`. Where no rates are known, requests are taken to come in at the zones in
+/// proportion to `demand`, as many in all as can be carried.
+fn zone_of(slots: &[Slot], zones: &Zones, eligible: impl Fn(usize, &Slot) -> bool, point: f64) -> Option<u8> {
+    let mut usable = [0.0; MAX_ZONES];
+    for (_, slot) in slots.iter().enumerate().filter(|(place, slot)| eligible(*place, slot)) {
+        usable[usize::from(slot.zone) % MAX_ZONES] += slot.share() as f64;
+    }
+    let all: f64 = usable.iter().sum();
+    let demand = zones.demand.map(|share| f64::from(share) * all);
+    zone::zone_at(usize::from(zones.own) % MAX_ZONES, &usable, &demand, point).map(|zone| zone as u8)
+}
+
+/// A number from 0 to 1 that `source` decides; those of two salts have nothing to do with each other.
+fn point(source: u64, salt: u64) -> f64 {
+    let mixed = (source ^ (source >> 32) ^ salt).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((mixed ^ (mixed >> 32)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wish(balance: Balance) -> Wish {
-        Wish { balance, hash: 0, entropy: 0, panic_threshold_percent: 50, tried: 0 }
+    fn wish(balance: Balance) -> Wish<'static> {
+        Wish {
+            balance,
+            hash: 0,
+            entropy: 0,
+            panic_threshold_percent: 50,
+            hash_bound_percent: 125,
+            zones: None,
+            tried: 0,
+        }
     }
 
     /// One slot per character of `health`: `.` usable, `x` not; all of weight 1.
@@ -206,5 +302,95 @@ mod tests {
             assert!(before == after || before == 2, "{before} {after}");
         }
         assert!((120..280).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn what_a_priority_cannot_carry_goes_to_the_next() {
+        for balance in ALL {
+            let mut slots = slots("x.....");
+            slots[2..].iter_mut().for_each(|slot| slot.priority = 1);
+            let counts = shares(&mut slots, balance, 10_000);
+            // Half of priority 0 is usable: 1.4 × 50 % stay there.
+            assert!((6_700..7_300).contains(&counts[1]), "{balance:?} {counts:?}");
+            assert_eq!(counts[0], 0);
+            let mut tried = wish(balance);
+            tried.tried = 0b10;
+            assert!(pick(&mut slots, tried).unwrap().place >= 2, "no other is left in its priority");
+        }
+    }
+
+    #[test]
+    fn full_ones_are_passed_over_and_say_nothing_of_health() {
+        for balance in ALL {
+            let mut slots = slots("...");
+            slots[0].full = true;
+            let counts = shares(&mut slots, balance, 100);
+            assert_eq!(counts[0], 0);
+            slots[1].full = true;
+            assert!(!pick(&mut slots, wish(balance)).unwrap().panic, "{balance:?}");
+            slots[2].full = true;
+            assert_eq!(pick(&mut slots, wish(balance)), None);
+        }
+    }
+
+    #[test]
+    fn the_own_zone_is_preferred_as_far_as_it_reaches() {
+        let check = |health: &str, zones_of: &[u8], demand: &[f32], expected: &[u64]| {
+            let mut zones = Zones { own: 1, ..Zones::default() };
+            zones.demand[1..=demand.len()].copy_from_slice(demand);
+            let mut slots = slots(health);
+            for (slot, zone) in slots.iter_mut().zip(zones_of) {
+                slot.zone = *zone;
+            }
+            for balance in ALL {
+                let mut counts = vec![0; slots.len()];
+                for round in 0..10_000_u64 {
+                    let entropy = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    let wish = Wish { hash: entropy, entropy, zones: Some(&zones), ..wish(balance) };
+                    counts[pick(&mut slots, wish).unwrap().place] += 1;
+                }
+                for (count, expected) in counts.iter().zip(expected) {
+                    assert!(
+                        count / 100_u64 <= expected + 4 && count / 100 + 4 >= *expected,
+                        "{balance:?} {counts:?}"
+                    );
+                }
+            }
+        };
+        check("....", &[1, 1, 2, 2], &[0.5, 0.5], &[50, 50, 0, 0]);
+        check("....", &[1, 1, 1, 2], &[0.5, 0.5], &[33, 33, 33, 0]);
+        // The own zone has a third of what it needs.
+        check("x...", &[1, 1, 2, 2], &[0.5, 0.5], &[0, 67, 17, 17]);
+        check("xx..", &[1, 1, 2, 2], &[0.5, 0.5], &[0, 0, 50, 50]);
+    }
+
+    #[test]
+    fn newcomers_get_their_share_little_by_little() {
+        for balance in [Balance::RoundRobin, Balance::ConsistentHash] {
+            let mut slots = slots("..");
+            slots[1].withheld_permille = 900;
+            let counts = shares(&mut slots, balance, 11_000);
+            assert!((850..1_150).contains(&counts[1]), "{balance:?} {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_everybody_wants_does_not_drown_its_endpoint() {
+        // Requests that never end, all with one key: how many each endpoint has under way, the fullest first.
+        let check = |bound, rounds, expected: &[u32]| {
+            let mut slots = slots("....");
+            for _ in 0..rounds {
+                let wish = Wish { hash_bound_percent: bound, hash: 7, ..wish(Balance::ConsistentHash) };
+                let place = pick(&mut slots, wish).unwrap().place;
+                slots[place].in_flight += 1;
+            }
+            let mut load: Vec<u32> = slots.iter().map(|slot| slot.in_flight).collect();
+            load.sort_unstable_by_key(|load| std::cmp::Reverse(*load));
+            assert_eq!(load, expected, "{bound} %");
+        };
+        check(0, 100, &[100, 0, 0, 0]);
+        check(125, 1, &[1, 0, 0, 0]);
+        check(125, 100, &[32, 31, 31, 6]);
+        check(200, 100, &[50, 50, 0, 0]);
     }
 }

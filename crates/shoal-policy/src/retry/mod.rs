@@ -4,7 +4,8 @@ mod budget;
 
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
+use shoal_model::view::RetryView;
 
 pub use budget::RetryBudget;
 
@@ -12,7 +13,7 @@ pub use budget::RetryBudget;
 const FIRST_BACKOFF_MS: u64 = 25;
 /// Longest pause before any try, ms.
 const MAX_BACKOFF_MS: u64 = 250;
-/// Tries of one request, the first included.
+/// Tries of one request to switch protocols, the first included.
 pub const MAX_TRIES: u32 = 3;
 
 /// How far a try got before it failed.
@@ -26,6 +27,8 @@ pub enum Progress {
     SentOnReused,
     /// It was sent at least in part, on a fresh connection; no byte of an answer came.
     SentOnFresh,
+    /// It took longer than one try may.
+    TimedOut,
     /// The endpoint began to answer, or took too long.
     Answered,
 }
@@ -42,17 +45,32 @@ pub enum Next {
 }
 
 /// What to do after try number `tries` got as far as `progress`. `replayable` says that the whole request can be sent
-/// again without harm, see [`is_replayable`].
-pub const fn after_failure(progress: Progress, replayable: bool, tries: u32) -> Next {
-    if tries >= MAX_TRIES {
+/// again without harm, see [`may_repeat`].
+pub const fn after_failure(progress: Progress, replayable: bool, tries: u32, rule: &RetryView) -> Next {
+    if tries >= rule.attempts {
         return Next::GiveUp;
     }
     match progress {
-        Progress::NotConnected => Next::AnotherEndpoint,
+        Progress::NotConnected if rule.on_connect_failure => Next::AnotherEndpoint,
         Progress::NotStarted => Next::FreshConnection,
+        // Whatever the rule says: it is our pool that failed there, and not the endpoint.
         Progress::SentOnReused if replayable => Next::FreshConnection,
-        Progress::SentOnFresh if replayable => Next::AnotherEndpoint,
-        Progress::SentOnReused | Progress::SentOnFresh | Progress::Answered => Next::GiveUp,
+        Progress::SentOnFresh if replayable && rule.on_reset => Next::AnotherEndpoint,
+        Progress::TimedOut if replayable => Next::AnotherEndpoint,
+        Progress::NotConnected
+        | Progress::SentOnReused
+        | Progress::SentOnFresh
+        | Progress::TimedOut
+        | Progress::Answered => Next::GiveUp,
+    }
+}
+
+/// What to do after try number `tries` was answered with `status`; [`Next::GiveUp`] passes the answer on.
+pub fn after_answer(status: StatusCode, replayable: bool, tries: u32, rule: &RetryView) -> Next {
+    let worth_it = replayable && tries < rule.attempts;
+    match worth_it && rule.on_status.binary_search(&status.as_u16()).is_ok() {
+        true => Next::AnotherEndpoint,
+        false => Next::GiveUp,
     }
 }
 
@@ -65,38 +83,78 @@ pub const fn backoff(tries: u32, entropy: u64) -> Duration {
     Duration::from_millis(entropy % (bound_ms + 1))
 }
 
-/// Sending it twice is the same as sending it once (RFC 9110 §9.2.2), and nothing of it is gone.
-pub fn is_replayable(method: &Method, has_body: bool) -> bool {
-    let idempotent = matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    idempotent && !has_body
+/// Sending it twice is the same as sending it once (RFC 9110 §9.2.2), or the rule says that it may be sent twice.
+pub fn may_repeat(method: &Method, rule: &RetryView) -> bool {
+    match &rule.methods {
+        Some(methods) => methods.iter().any(|known| **known == *method.as_str()),
+        None => matches!(
+            *method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+        ),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::site::{RetryOn, RetryRule};
+
     use super::*;
+
+    fn rule(on: &[RetryOn], attempts: u32) -> RetryView {
+        let rule = RetryRule { on: Some(on.to_vec()), attempts: Some(attempts), ..RetryRule::default() };
+        RetryView::compile(Some(&rule))
+    }
 
     #[test]
     fn only_what_cannot_harm_is_repeated() {
         let check = |progress, replayable, tries, expected| {
+            let rule = RetryView::compile(None);
             assert_eq!(
-                after_failure(progress, replayable, tries),
+                after_failure(progress, replayable, tries, &rule),
                 expected,
                 "{progress:?} {replayable} {tries}"
             );
         };
         check(Progress::NotConnected, false, 1, Next::AnotherEndpoint);
-        check(Progress::NotConnected, false, MAX_TRIES, Next::GiveUp);
+        check(Progress::NotConnected, false, 3, Next::GiveUp);
         check(Progress::NotStarted, false, 1, Next::FreshConnection);
         check(Progress::SentOnReused, true, 1, Next::FreshConnection);
         check(Progress::SentOnReused, false, 1, Next::GiveUp);
         check(Progress::SentOnFresh, true, 2, Next::AnotherEndpoint);
         check(Progress::SentOnFresh, false, 1, Next::GiveUp);
+        check(Progress::TimedOut, true, 1, Next::AnotherEndpoint);
+        check(Progress::TimedOut, false, 1, Next::GiveUp);
         check(Progress::Answered, true, 1, Next::GiveUp);
     }
 
+    #[test]
+    fn the_rule_says_what_is_worth_another_try() {
+        let check = |on: &[RetryOn], progress, tries, expected| {
+            assert_eq!(after_failure(progress, true, tries, &rule(on, 4)), expected, "{on:?} {progress:?}");
+        };
+        check(&[RetryOn::Reset], Progress::NotConnected, 1, Next::GiveUp);
+        check(&[RetryOn::ConnectFailure], Progress::SentOnFresh, 1, Next::GiveUp);
+        check(&[RetryOn::Reset], Progress::SentOnFresh, 3, Next::AnotherEndpoint);
+        check(&[RetryOn::Reset], Progress::SentOnFresh, 4, Next::GiveUp);
+        check(&[], Progress::SentOnReused, 1, Next::FreshConnection);
+    }
+
+    #[test]
+    fn answers_are_repeated_by_their_status() {
+        let check = |on: &[RetryOn], status, replayable, tries, expected| {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(after_answer(status, replayable, tries, &rule(on, 3)), expected, "{on:?} {status}");
+        };
+        let gateway = [RetryOn::GatewayError, RetryOn::Status(429)];
+        check(&gateway, 502, true, 1, Next::AnotherEndpoint);
+        check(&gateway, 504, true, 2, Next::AnotherEndpoint);
+        check(&gateway, 429, true, 1, Next::AnotherEndpoint);
+        check(&gateway, 500, true, 1, Next::GiveUp);
+        check(&gateway, 200, true, 1, Next::GiveUp);
+        check(&gateway, 503, false, 1, Next::GiveUp);
+        check(&gateway, 503, true, 3, Next::GiveUp);
+        check(&[RetryOn::Reset], 503, true, 1, Next::GiveUp);
+    }
     #[test]
     fn pauses_are_random_up_to_a_bound_that_doubles() {
         let check = |tries, bound_ms: u64| {
@@ -111,14 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn replayable_requests() {
-        let check = |method: Method, has_body, expected| {
-            assert_eq!(is_replayable(&method, has_body), expected, "{method} {has_body}");
+    fn methods_that_may_be_repeated() {
+        let check = |method: Method, methods: Option<&[&str]>, expected| {
+            let methods = methods.map(|methods| methods.iter().map(|&method| method.into()).collect());
+            let rule = RetryView { methods, ..RetryView::compile(None) };
+            assert_eq!(may_repeat(&method, &rule), expected, "{method}");
         };
-        check(Method::GET, false, true);
-        check(Method::DELETE, false, true);
-        check(Method::GET, true, false);
-        check(Method::POST, false, false);
-        check(Method::PATCH, false, false);
+        check(Method::GET, None, true);
+        check(Method::DELETE, None, true);
+        check(Method::POST, None, false);
+        check(Method::PATCH, None, false);
+        check(Method::POST, Some(&["POST"]), true);
+        check(Method::GET, Some(&["POST"]), false);
     }
 }

@@ -2,19 +2,26 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Request, Response};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
-use shoal_policy::retry::{Next, after_failure, backoff, is_replayable};
+use shoal_policy::grpc;
+use shoal_policy::health::Outcome;
+use shoal_policy::retry::{Next, Progress, after_answer, after_failure, backoff, may_repeat};
 use tokio::time::sleep;
 
 use super::endpoint::Attempt;
-use super::send::{Sending, Source, unless_overdue};
-use super::{UpstreamBody, hash_of};
+use super::introduction::Introduction;
+use super::replay::Copy;
+use super::send::{FailedTry, Sending, Source, unless_overdue};
+use super::{Upstream, UpstreamBody, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
+use crate::recording::Recording;
 use crate::worker::Worker;
 
 /// Sends a request to the upstream of `route`, again where that can do no harm, and answers with the response as it may
@@ -29,51 +36,119 @@ pub(crate) async fn forward(
     let upstream = worker.upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, &head);
-    let copy = is_replayable(&head.method, body.has_bytes()).then(|| worker.upstreams.replays.of(&head));
-    let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
+    let may_repeat = may_repeat(&head.method, &route.retry);
+    // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.
+    let refusable = upstream.view.transport.may_share();
+    let (copy, body) = match may_repeat || refusable {
+        true => copy(worker, route, &head, body),
+        false => (None, body),
+    };
+    let total = total_timeout(route, &head).map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
-    let mut sending = Sending { worker, route, total, trace };
+    let introduction = Introduction::of_request(&upstream.view, &head.extensions);
+    let mut sending = Sending { worker, route, total, trace, introduction };
     let mut request = Request::from_parts(head, body);
     let mut tried: u64 = 0;
-    let mut last_failure = Failure::NoEndpoint;
-    let mut again_at: Option<usize> = None;
+    let mut picked = upstream.place(worker, hash, sending.total.as_ref()).await?;
+    let mut source = Source::PoolFirst;
     loop {
-        let (place, source) = match again_at.take() {
-            Some(place) => (place, Source::Fresh),
-            None => match upstream.pick(worker, hash, tried) {
-                Some(picked) => {
-                    upstream.traffic.panics.add(picked.panic.into());
-                    (picked.place, Source::PoolFirst)
-                }
-                None => return Err(last_failure),
-            },
-        };
+        upstream.traffic.panics.add(picked.panic.into());
         let now_ms = worker.clock.now_ms();
-        let Some(attempt) = Attempt::begin(&upstream, place, now_ms) else { return Err(last_failure) };
+        let attempt = Attempt::begin(&upstream, picked.place, now_ms).ok_or(Failure::NoEndpoint)?;
         sending.trace.tries += 1;
         sending.trace.endpoint = Some(attempt.endpoint.text.clone());
-        let failed = match sending.send(attempt, request, source).await {
-            Ok(response) => return Ok(response),
-            Err(failed) => failed,
+        let tried_out = try_once(&mut sending, attempt, request, source).await;
+        let replayable = may_repeat && copy.as_ref().is_some_and(Copy::is_whole);
+        let tries = sending.trace.tries;
+        let next = match &tried_out {
+            Ok(response) => after_answer(response.status(), replayable, tries, &route.retry),
+            Err(failed) => after_failure(failed.progress, replayable, tries, &route.retry),
         };
-        last_failure = failed.failure;
-        match after_failure(failed.progress, copy.is_some(), sending.trace.tries) {
-            Next::GiveUp => return Err(last_failure),
-            Next::FreshConnection => again_at = Some(place),
-            Next::AnotherEndpoint => tried |= 1_u64.checked_shl(place as u32).unwrap_or(0),
-        }
-        if !upstream.budget.borrow_mut().spend(now_ms) {
-            return Err(last_failure);
-        }
-        if again_at.is_none() {
-            let pause = sleep(backoff(sending.trace.tries, worker.entropy()));
-            unless_overdue(sending.total.as_ref(), pause).await.ok_or(last_failure)?;
+        let next = match next {
+            Next::GiveUp => None,
+            Next::FreshConnection => Some((picked, Source::Fresh)),
+            Next::AnotherEndpoint => {
+                tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);
+                upstream.pick(worker, hash, tried).map(|other| (other, Source::PoolFirst))
+            }
+        };
+        let next = next.filter(|_| upstream.budget.borrow_mut().spend(now_ms));
+        let Some(next) = next else { return tried_out.map_err(|failed| failed.failure) };
+        let (failure, given_back) = match tried_out {
+            Ok(mut response) => {
+                sending.total = response.body_mut().take_total();
+                (Failure::UpstreamResponseTimeout, None)
+            }
+            Err(failed) => (failed.failure, failed.request),
+        };
+        (picked, source) = next;
+        if source == Source::PoolFirst {
+            let pause = sleep(backoff(tries, worker.entropy()));
+            unless_overdue(sending.total.as_ref(), pause).await.ok_or(failure)?;
         }
         upstream.traffic.retries.add(1);
-        request = match (failed.request, &copy) {
+        request = match (given_back, &copy) {
             (Some(request), _) => *request,
-            (None, Some(copy)) => copy.request(),
-            (None, None) => return Err(last_failure),
+            (None, Some(copy)) if copy.is_whole() => copy.request(),
+            (None, _) => return Err(failure),
         };
     }
+}
+
+/// Keeps what may be sent twice; answers with the body as it is to be sent.
+fn copy<'a>(
+    worker: &'a Worker,
+    route: &RouteView,
+    head: &Parts,
+    body: RequestBody,
+) -> (Option<Copy<'a>>, RequestBody) {
+    if !body.has_bytes() {
+        return (Some(worker.upstreams.replays.of(head, None)), body);
+    }
+    if route.retry.max_replay_bytes == 0 {
+        return (None, body);
+    }
+    match Recording::of(body, route.retry.max_replay_bytes) {
+        Ok(recording) => {
+            let body = recording.read();
+            (Some(worker.upstreams.replays.of(head, Some(recording))), body)
+        }
+        Err(body) => (None, body),
+    }
+}
+
+/// One try, within the time that a try may take.
+async fn try_once(
+    sending: &mut Sending<'_>,
+    attempt: Attempt,
+    request: Request<RequestBody>,
+    source: Source,
+) -> Result<Response<UpstreamBody>, FailedTry> {
+    let worker = sending.worker;
+    let Some(timeout) = sending.route.retry.per_try_timeout else {
+        return sending.send(attempt, request, source).await;
+    };
+    let deadline = worker.deadlines.arm(timeout);
+    let (upstream, endpoint): (Rc<Upstream>, _) = (attempt.upstream.clone(), attempt.endpoint.clone());
+    let mut sent = Box::pin(sending.send(attempt, request, source));
+    match unless_overdue(Some(&deadline), &mut sent).await {
+        Some(sent) => sent,
+        None => {
+            // While the try still counts: if it was a trial, it has failed.
+            upstream.report(&endpoint, Outcome::GatewayError, worker.clock.now_ms());
+            Err(FailedTry {
+                failure: Failure::UpstreamResponseTimeout,
+                progress: Progress::TimedOut,
+                request: None,
+            })
+        }
+    }
+}
+
+/// How long the whole exchange may take. A gRPC caller says how long it waits, and nobody waits longer.
+fn total_timeout(route: &RouteView, head: &Parts) -> Option<Duration> {
+    if !route.upstream.transport.may_share() || !head.headers.get(CONTENT_TYPE).is_some_and(grpc::is_grpc) {
+        return route.total_timeout;
+    }
+    route.total_timeout.into_iter().chain(grpc::timeout(&head.headers)).min()
 }

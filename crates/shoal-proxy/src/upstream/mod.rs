@@ -1,16 +1,25 @@
 //! The way to the endpoints: choosing one, borrowing or opening a connection, sending, and sending again.
 
+mod carrier;
 mod connect;
 mod endpoint;
 mod forward;
+mod h2_head;
 mod interim;
+mod introduction;
 mod pool;
+mod queue;
 mod replay;
 mod resolve;
 mod response;
 mod send;
+mod shared;
 mod standing;
+mod stream;
+mod tls;
 mod upgrade;
+mod wire;
+mod zones;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,21 +28,27 @@ use std::sync::Arc;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::request::Parts;
 use rustc_hash::FxHashMap;
+use shoal_cluster::ClusterView;
 use shoal_model::site::{Balance, HashKey};
 use shoal_model::view::UpstreamView;
-use shoal_policy::balance::{Pick, Slot, Wish, pick};
-use shoal_policy::health::Availability;
+use shoal_policy::balance::{Pick, Slot, Wish, Zones, pick, withheld_permille};
+use shoal_policy::health::{Availability, Outcome};
 use shoal_policy::retry::RetryBudget;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use connect::dial;
 pub(crate) use forward::forward;
+pub(crate) use introduction::Introduction;
 pub(crate) use resolve::is_allowed;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
+pub(crate) use stream::open_stream;
+pub(crate) use tls::{ClientTls, system_roots};
 pub(crate) use upgrade::{Switch, Switched, forward_upgrade};
+pub(crate) use wire::{Socket, Wire};
 
 use endpoint::Endpoint;
+use queue::Queue;
 use resolve::Resolver;
 
 use crate::metrics::Traffic;
@@ -52,12 +67,44 @@ pub(crate) struct Upstreams {
 /// One upstream as one worker sees it.
 pub(crate) struct Upstream {
     view: Arc<UpstreamView>,
+    security: Security,
     endpoints: Vec<Rc<Endpoint>>,
     slots: RefCell<Vec<Slot>>,
     budget: RefCell<RetryBudget>,
     traffic: Arc<Traffic>,
     /// Requests that wait for a connection.
     pending: Cell<usize>,
+    queue: Rc<Queue>,
+    /// Zones of its endpoints, if the own one is preferred; see [`zones::zones_of`].
+    zones: Vec<Box<str>>,
+    /// Where requests come in, and of which placement of the cluster that is true.
+    demand: Cell<Option<(u64, Zones)>>,
+}
+
+/// How what is sent to endpoints is kept from others.
+#[derive(Clone)]
+enum Security {
+    Clear,
+    Tls(ClientTls),
+    /// Its settings cannot be used: nothing is sent at all.
+    Unusable,
+}
+
+impl Security {
+    /// That of `view`; sessions of `before` are kept if the settings are.
+    fn of(view: &UpstreamView, before: Option<&Upstream>) -> Self {
+        if let Some(before) = before.filter(|before| before.view.transport == view.transport) {
+            return before.security.clone();
+        }
+        match ClientTls::build(&view.transport) {
+            Ok(None) => Self::Clear,
+            Ok(Some(tls)) => Self::Tls(tls),
+            Err(error) => {
+                tracing::error!(upstream = %view.name, %error, "its TLS settings cannot be used");
+                Self::Unusable
+            }
+        }
+    }
 }
 
 impl Upstreams {
@@ -85,13 +132,23 @@ impl Upstreams {
 
     fn compile(&self, worker: &Worker, view: &Arc<UpstreamView>, before: Option<&Upstream>) -> Upstream {
         let endpoint = |wanted: &shoal_model::view::EndpointView| {
+            // Connections that are spoken to in another way are no use.
+            let before = before.filter(|before| before.view.transport == view.transport);
             let kept = before.and_then(|before| before.endpoints.iter().find(|known| known.id == wanted.id));
-            kept.cloned().unwrap_or_else(|| Rc::new(Endpoint::new(wanted, self.standings.of(wanted.id))))
+            kept.cloned().unwrap_or_else(|| {
+                let new = Endpoint::new(wanted, self.standings.of(wanted.id));
+                // Where all are new, none need be spared.
+                new.up_since_ms.set(if before.is_some() { worker.clock.now_ms() } else { 0 });
+                Rc::new(new)
+            })
         };
+        let zones = if view.prefer_own_zone { zones::zones_of(view) } else { Vec::new() };
         let slot = |endpoint: &shoal_model::view::EndpointView| Slot {
             id: endpoint.id.0,
             weight: endpoint.weight,
             priority: endpoint.priority,
+            zone: endpoint.zone.as_deref().map_or(0, |zone| zones::place_of(&zones, zone)) as u8,
+            usable: true,
             ..Slot::default()
         };
         let budget =
@@ -102,7 +159,11 @@ impl Upstreams {
             budget: RefCell::new(budget),
             traffic: worker.metrics.upstream(&view.name),
             pending: Cell::new(0),
+            queue: before.map_or_else(Rc::default, |before| before.queue.clone()),
+            demand: Cell::new(None),
+            security: Security::of(view, before),
             view: view.clone(),
+            zones,
         }
     }
 
@@ -111,6 +172,7 @@ impl Upstreams {
         self.by_name.borrow_mut().retain(|name, upstream| {
             for endpoint in &upstream.endpoints {
                 endpoint.idle.close_stale(now_ms, &upstream.view);
+                endpoint.shared.close_stale(now_ms, &upstream.view);
             }
             worker.with_config(|config| config.upstream(name).is_some())
         });
@@ -132,25 +194,59 @@ impl Upstream {
     fn pick(&self, worker: &Worker, hash: u64, tried: u64) -> Option<Pick> {
         let now_ms = worker.clock.now_ms();
         let mut slots = self.slots.borrow_mut();
-        worker.with_cluster(|cluster| {
+        let most = self.view.max_requests.map(|limit| self.share(worker, limit));
+        let zones = worker.with_cluster(|cluster| {
             for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
                 let available =
                     cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
-                slot.usable = available && endpoint.standing.admits(now_ms);
+                let usable = available && endpoint.standing.admits(now_ms);
+                if let Some(window) = self.view.slow_start {
+                    if usable && !slot.usable {
+                        endpoint.up_since_ms.set(now_ms);
+                    }
+                    slot.withheld_permille = withheld_permille(endpoint.up_since_ms.get(), now_ms, window);
+                }
+                slot.usable = usable;
                 slot.in_flight = endpoint.in_flight.get();
+                slot.full = most.is_some_and(|most| slot.in_flight as usize >= most);
                 if self.view.balance == Balance::P2cEwma {
                     slot.latency_us = endpoint.latency.get().value_us(now_ms);
                 }
             }
+            (!self.zones.is_empty()).then(|| self.demand(cluster))
         });
         let wish = Wish {
             balance: self.view.balance,
             hash,
             entropy: worker.entropy(),
             panic_threshold_percent: self.view.panic_threshold_percent,
+            hash_bound_percent: self.view.hash_bound_percent,
+            zones: zones.as_ref(),
             tried,
         };
         pick(&mut slots, wish)
+    }
+
+    /// Where requests come in; counted anew when other nodes serve.
+    fn demand(&self, cluster: &ClusterView) -> Zones {
+        match self.demand.get() {
+            Some((placement, zones)) if placement == cluster.placement_id => zones,
+            _ => {
+                let zones = zones::demand(&self.zones, cluster);
+                self.demand.set(Some((cluster.placement_id, zones)));
+                zones
+            }
+        }
+    }
+
+    /// Takes in how a request ended at `endpoint`. What the downstream did wrong is not reported.
+    fn report(&self, endpoint: &Endpoint, outcome: Outcome, now_ms: u64) {
+        let standing = &endpoint.standing;
+        if outcome == Outcome::Success && standing.is_spotless() {
+            return;
+        }
+        let ejected = self.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
+        standing.record(outcome, now_ms, &self.view.passive, ejected, self.endpoints.len());
     }
 }
 
@@ -162,10 +258,19 @@ pub(crate) fn hash_of(view: &UpstreamView, head: &Parts) -> u64 {
     let field = |name: &str| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
     match &view.hash_key {
         HashKey::Path => xxh3_64(head.uri.path().as_bytes()),
-        HashKey::ClientAddr => xxh3_64(field("x-real-ip")),
+        HashKey::Address => xxh3_64(field("x-real-ip")),
         HashKey::Header(name) => xxh3_64(field(&name.to_ascii_lowercase())),
         HashKey::Cookie(name) => xxh3_64(cookie(&head.headers, name).unwrap_or_default().as_bytes()),
+        HashKey::Query(name) => {
+            xxh3_64(parameter(head.uri.query().unwrap_or_default(), name).unwrap_or_default().as_bytes())
+        }
     }
+}
+
+/// The value of a parameter, as it is written.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -74,6 +74,11 @@ impl UpstreamBody {
         Self { incoming, lease: Some(lease), idle_timeout, idle: None, total }
     }
 
+    /// Takes back what limits the whole exchange: this answer is not the one that goes on.
+    pub(super) fn take_total(&mut self) -> Option<Deadline> {
+        self.total.take()
+    }
+
     /// The next part. An error means that the body is cut short, whoever reads it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
