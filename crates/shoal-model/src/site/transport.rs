@@ -129,7 +129,6 @@ fn is_server_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::site::read_site;
 
     #[test]
