@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::{env, fs, io};
 
 use support::{Downstream, Origin, PATIENCE, Seen, Stage, ok, site};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -53,6 +53,27 @@ async fn the_address_in_the_header_becomes_the_callers() {
     }
     assert_eq!(downstream.answer().await.text(), "203.0.113.9");
     assert_eq!(stage.metric(REFUSED), 0);
+}
+
+#[tokio::test]
+async fn tls_begins_after_the_header() {
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let origin = caller_shown().await;
+    let listener = "protocol: https, certificates: [a], proxy_protocol: { trusted: [127.0.0.0/8] } }";
+    let stage = Stage::with_certificates(
+        &site(&[origin.address], "", "").replace("protocol: http }", listener),
+        vec![("a".to_owned(), made.cert.pem(), made.signing_key.serialize_pem())],
+    );
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    stream.write_all(V2).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("a.example").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let mut downstream = Downstream::new(connector.connect(name, stream).await.unwrap());
+    downstream.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert_eq!(downstream.answer().await.text(), "203.0.113.9");
 }
 
 #[tokio::test]

@@ -59,3 +59,19 @@ async fn a_dead_endpoint_is_down_at_once() {
     let verdict = Verdict::Down(Reason::ConnectRefused);
     assert_eq!(next(&mut events).await, HealthEvent::Verdict { endpoint, verdict });
 }
+
+#[tokio::test]
+async fn checks_introduce_themselves_where_endpoints_want_it() {
+    let address = support::serve_raw(Arc::default(), |stream, _| async move {
+        let mut stream = support::Downstream::new(stream);
+        let introduced = stream.read_until(b"\r\n").await;
+        assert_eq!(introduced.as_deref(), Some(&b"PROXY UNKNOWN\r\n"[..]));
+        stream.read_head().await.unwrap();
+        stream.send(support::ok("")).await;
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], "", &format!("{HEALTH}, proxy_protocol: v1")));
+    let endpoint = EndpointId::of("app", &address.to_string());
+    let (_checker, mut events) = check(&stage.config, ClusterView::default());
+    assert_eq!(next(&mut events).await, HealthEvent::Verdict { endpoint, verdict: Verdict::Up });
+}
