@@ -2,12 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::binary::shoal_binary;
 use crate::verb::{Verb, VerbOutput};
@@ -41,13 +42,15 @@ pub struct NodeProcess {
     dir: PathBuf,
     extra: Vec<String>,
     child: Option<Child>,
+    /// The process group of the first process: those it handed over to are in it as well.
+    group: Option<Pid>,
 }
 
 impl NodeProcess {
     /// A node that has not been started. `extra` arguments are given at every start.
     pub fn new(name: &str, ip: IpAddr, dir: &Path, extra: &[&str]) -> Self {
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
-        Self { name: name.to_owned(), ip, dir: dir.to_owned(), extra, child: None }
+        Self { name: name.to_owned(), ip, dir: dir.to_owned(), extra, child: None, group: None }
     }
 
     /// Starts the process. `join` = address and token, on an empty directory.
@@ -71,11 +74,14 @@ impl NodeProcess {
         if let Some((address, token)) = join {
             command.args(["--join", &address.to_string(), "--token", token]);
         }
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(self.stdout_file()?).stderr(log);
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info,openraft=warn");
         }
-        self.child = Some(command.spawn().with_context(|| format!("start {}", self.name))?);
+        let child = command.spawn().with_context(|| format!("start {}", self.name))?;
+        self.group = Some(Pid::from_child(&child));
+        self.child = Some(child);
         Ok(())
     }
 
@@ -116,6 +122,19 @@ impl NodeProcess {
     /// SIGCONT.
     pub fn cont(&self) -> Result<()> {
         self.signal(Signal::CONT)
+    }
+
+    /// SIGUSR2: hand over to a new process.
+    pub fn usr2(&self) -> Result<()> {
+        self.signal(Signal::USR2)
+    }
+
+    /// `shoal upgrade` on this node, with further arguments.
+    pub async fn upgrade(&self, arguments: &[&str]) -> Result<VerbOutput> {
+        let data_dir = self.data_dir();
+        let mut all = vec!["upgrade", "--data-dir", data_dir.to_str().context("the directory is not UTF-8")?];
+        all.extend(arguments);
+        self.verb(&all).run().await
     }
 
     /// The process ends by itself within `deadline`.
@@ -179,6 +198,10 @@ impl Drop for NodeProcess {
             // It may be gone already; what matters is that nobody outlives the story.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if let Some(group) = self.group {
+            // Whoever took over is of the same group; an empty one is an error that says what is wanted.
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }

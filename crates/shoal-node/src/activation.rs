@@ -133,10 +133,8 @@ impl Activator {
     }
 
     fn put_in_force(&self, revision: Revision, content: &str) -> Result<(), String> {
-        let site = Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))?;
-        let site = unseal(site, &self.identity.secret).map_err(|error| error.to_string())?;
-        let view = Arc::new(ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())?);
-        self.proxy.apply(view).map_err(|errors| {
+        let view = compile(&self.identity, revision, content)?;
+        self.proxy.apply(Arc::new(view)).map_err(|errors| {
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             errors.join("; ")
         })
@@ -159,6 +157,13 @@ impl Activator {
             }
         }
     }
+}
+
+/// From the document in the log to what is served.
+pub fn compile(identity: &Identity, revision: Revision, content: &str) -> Result<ConfigView, String> {
+    let site = Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))?;
+    let site = unseal(site, &identity.secret).map_err(|error| error.to_string())?;
+    ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())
 }
 
 #[cfg(test)]

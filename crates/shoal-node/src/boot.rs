@@ -214,6 +214,7 @@ mod tests {
             cache_memory_bytes: 0,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::ZERO,
+            program: None,
         }
     }
 

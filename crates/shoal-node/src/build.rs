@@ -16,8 +16,8 @@ use shoal_cluster::tls::{admin_server_config, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, RaftRpc};
 use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings};
-use tokio::net::TcpListener;
+use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, TicketSeed};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -32,6 +32,7 @@ use crate::node::Node;
 use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_figures::PurgeFigures;
 use crate::settings::RunSettings;
+use crate::upgrade::{Inherited, NodeSockets};
 use crate::vital::VitalTasks;
 
 /// Health facts on their way from the checkers to the gossip.
@@ -60,22 +61,28 @@ pub struct Listeners {
 }
 
 /// Builds every room. Nothing is served yet but what was served last.
-pub async fn build(settings: RunSettings, boot: Boot, tasks: &VitalTasks) -> anyhow::Result<Built> {
+pub async fn build(
+    settings: RunSettings,
+    boot: Boot,
+    mut inherited: Inherited,
+    tasks: &VitalTasks,
+) -> anyhow::Result<Built> {
     let identity = Arc::new(boot.identity);
+    let sockets = NodeSockets::open(&settings, &mut inherited)?;
     let listeners = Listeners {
-        cluster: bind("cluster", settings.cluster_addr).await?,
-        ops: bind("ops", settings.ops_addr).await?,
+        cluster: TcpListener::from_std(sockets.cluster.try_clone()?)?,
+        ops: TcpListener::from_std(sockets.ops.try_clone()?)?,
     };
     let admin = AdminListeners {
-        tcp: bind("admin", settings.admin_addr).await?,
+        tcp: TcpListener::from_std(sockets.admin.try_clone()?)?,
         tls: admin_server_config(&identity)?,
-        socket: AdminListeners::bind_socket(&settings.data_dir.join("admin.sock"))?,
+        socket: UnixListener::from_std(sockets.local_admin.try_clone()?)?,
     };
     let peers = Peers::new(&identity)?;
     for (id, address) in &boot.peers {
         peers.set_address(*id, *address);
     }
-    let gossip = Arc::new(build_gossip(&settings, &identity, &boot.peers).await?);
+    let gossip = Arc::new(build_gossip(&settings, &identity, &boot.peers, &sockets)?);
     let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
     let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
@@ -88,8 +95,14 @@ pub async fn build(settings: RunSettings, boot: Boot, tasks: &VitalTasks) -> any
         gossip: gossip.clone(),
         status,
     };
-    // Before the log: it may take its time, or be damaged, and what was served last needs neither.
-    activator.resume();
+    let site_sockets = inherited.take_site();
+    // Before the log: it may take its time, or be damaged, and what was served last needs neither. Unless another process
+    // still serves it: a connection that is taken from that one must not be lost when the log cannot be opened.
+    let serves_alone = site_sockets.is_empty();
+    proxy.inherit(site_sockets);
+    if serves_alone {
+        activator.resume();
+    }
     let (newest, newest_seen) = watch::channel(Revision(0));
     let past = match boot.bootstrap.is_some() || !boot.peers.is_empty() {
         true => Past::MayBeNew,
@@ -97,6 +110,9 @@ pub async fn build(settings: RunSettings, boot: Boot, tasks: &VitalTasks) -> any
     };
     let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
     let log = Arc::new(build_log(&settings, &identity, past, effects).await?);
+    if !serves_alone {
+        activator.resume();
+    }
     let checker =
         Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
     let certificate_not_after = not_after(&identity.cert_der).unwrap_or_default();
@@ -118,7 +134,8 @@ pub async fn build(settings: RunSettings, boot: Boot, tasks: &VitalTasks) -> any
         draining: AtomicBool::new(false),
         purge_figures: PurgeFigures::default(),
         writers: Mutex::new(()),
-        _lock: boot.lock,
+        lock: boot.lock,
+        sockets,
     });
     match log.status().broken.is_empty() {
         true => tasks.spawn_until_stop("activation", activator.run(log.clone(), newest_seen)),
@@ -145,28 +162,21 @@ impl Listeners {
     }
 }
 
-async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!(
-            "cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr"
-        )
-    })
-}
-
-async fn build_gossip(
+fn build_gossip(
     settings: &RunSettings,
     identity: &Identity,
     peers: &[(NodeId, SocketAddr)],
+    sockets: &NodeSockets,
 ) -> anyhow::Result<Gossip> {
-    let gossip = Gossip::start(GossipSettings {
+    let settings = GossipSettings {
         admin_addr: settings.admin_addr.to_string(),
         region: settings.region.clone(),
         zone: settings.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         seeds: peers.iter().map(|(_, address)| *address).collect(),
         ..GossipSettings::of(identity, settings.cluster_addr)
-    });
-    Ok(gossip.await?)
+    };
+    Ok(Gossip::start_on(sockets.gossip.try_clone()?, settings)?)
 }
 
 fn build_cache(
@@ -207,6 +217,7 @@ fn build_proxy(
         cluster: gossip.view().clone(),
         cache: cache.clone(),
         health_events,
+        ticket_seed: TicketSeed(identity.secret.derive(Purpose::SessionTickets, b"")),
         access_log,
     });
     proxy.context("cannot start the worker threads")

@@ -20,7 +20,9 @@ mod report;
 mod run;
 mod sealed_site;
 mod settings;
+mod upgrade;
 mod vital;
 
 pub use run::run;
 pub use settings::RunSettings;
+pub use upgrade::{AskError, Outcome, ask as ask_for_upgrade};

@@ -23,8 +23,9 @@ use tonic::Request;
 use crate::activation::Activation;
 use crate::certificates::Certificates;
 use crate::purge_figures::PurgeFigures;
-use crate::report::{CacheReport, NodeReport};
+use crate::report::{CacheReport, NodeReport, NodeTrafficReport};
 use crate::settings::RunSettings;
+use crate::upgrade::NodeSockets;
 
 /// For a peer's report.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -50,8 +51,9 @@ pub struct Node {
     pub(crate) purge_figures: PurgeFigures,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
-    /// The data directory is this process's as long as it lives.
-    pub(crate) _lock: File,
+    /// The data directory is this process's until it is unlocked.
+    pub(crate) lock: File,
+    pub(crate) sockets: NodeSockets,
 }
 
 /// How far a node got with an entry.
@@ -158,16 +160,30 @@ impl Node {
                 evictions: counters.evictions,
                 purge_seq: counters.purge_seq,
             },
+            traffic: None,
         }
     }
 
-    /// Any node about itself; `None` when it does not answer.
-    pub async fn report_of(&self, node: NodeId) -> Option<NodeReport> {
+    /// The same, and what goes through it.
+    pub fn report_with_traffic(&self) -> NodeReport {
+        let figures = self.proxy.traffic();
+        let routes = figures.routes.into_iter().map(|(name, sum)| (name.to_string(), sum.into()));
+        let traffic = NodeTrafficReport {
+            at_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            in_flight: self.proxy.figures().in_flight,
+            total: figures.total.into(),
+            routes: routes.collect(),
+        };
+        NodeReport { traffic: Some(traffic), ..self.report() }
+    }
+
+    /// Any node about itself, with its traffic if that is wanted; `None` when it does not answer.
+    pub async fn report_of(&self, node: NodeId, traffic: bool) -> Option<NodeReport> {
         if node == self.id() {
-            return Some(self.report());
+            return Some(if traffic { self.report_with_traffic() } else { self.report() });
         }
         let mut client = self.peers.control(node).ok()?;
-        let mut request = Request::new(ReportRequest { health: true, cache: true });
+        let mut request = Request::new(ReportRequest { health: true, cache: true, traffic });
         request.set_timeout(REPORT_TIMEOUT);
         let response = client.report(request);
         let response = tokio::time::timeout(REPORT_TIMEOUT, response).await.ok()?.ok()?;

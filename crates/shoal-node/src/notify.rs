@@ -10,6 +10,11 @@ pub fn ready() {
     send("READY=1\n");
 }
 
+/// Another process is the node from now on, and it serves.
+pub fn handed_over(pid: u32) {
+    send(&format!("MAINPID={pid}\nREADY=1\n"));
+}
+
 /// The node is on its way out.
 pub fn stopping() {
     send("STOPPING=1\n");

@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::build::{self, Built};
 use crate::node::Node;
 use crate::settings::RunSettings;
+use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
 use crate::{admin, boot, notify, ops, peer};
 
@@ -34,22 +35,38 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
-    let outcome = runtime.block_on(Box::pin(live(settings)));
+    let successor = Successor::from_environment()?;
+    let outcome = runtime.block_on(Box::pin(live(settings, successor)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn live(settings: RunSettings) -> anyhow::Result<()> {
+async fn live(settings: RunSettings, successor: Option<Successor>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let mut upgrades = signal(SignalKind::user_defined2())?;
     let (tasks, mut lost) = VitalTasks::new();
-    let starting = Box::pin(start(settings, &tasks));
+    let starting = Box::pin(start(settings, successor.as_ref(), &tasks));
     let node = tokio::select! {
-        started = starting => started?,
+        started = starting => started.inspect_err(|error| {
+            if let Some(successor) = &successor {
+                successor.failed(error);
+            }
+        })?,
         () = signals.stop_asked() => return Ok(()),
     };
-    let lost = tokio::select! {
-        () = signals.stop_asked() => None,
-        what = lost.recv() => what,
+    let door = Door::on(&node.sockets.door)?;
+    let lost = loop {
+        let asked = tokio::select! {
+            () = signals.stop_asked() => break None,
+            what = lost.recv() => break what,
+            asked = door.asked() => asked,
+            _ = upgrades.recv() => Asked::by_signal(),
+        };
+        match Box::pin(upgrade(&node, &tasks, asked)).await {
+            Upgrade::Refused => {}
+            Upgrade::Done => return retire(&node, &mut signals).await,
+            Upgrade::Lost => break Some("the upgrade"),
+        }
     };
     tracing::info!(lost, "stopping: draining first");
     tokio::select! {
@@ -65,11 +82,62 @@ async fn live(settings: RunSettings) -> anyhow::Result<()> {
     }
 }
 
-async fn start(settings: RunSettings, tasks: &VitalTasks) -> anyhow::Result<Arc<Node>> {
+/// What an upgrade means for this process.
+enum Upgrade {
+    /// It goes on.
+    Refused,
+    /// It drains.
+    Done,
+    /// It drains and fails.
+    Lost,
+}
+
+async fn upgrade(node: &Arc<Node>, tasks: &VitalTasks, asked: Asked) -> Upgrade {
+    let handed = match asked.program.clone().or_else(|| node.settings.program.clone()) {
+        Some(program) if node.settings.program.is_some() => hand_over(node, tasks, &program).await,
+        Some(_) | None => Handed::Kept(Outcome::Refused("this node ends with its parent".to_owned())),
+    };
+    let (outcome, upgrade) = match handed {
+        Handed::Kept(outcome) => (outcome, Upgrade::Refused),
+        Handed::Over(outcome) => (outcome, Upgrade::Done),
+        Handed::Lost(outcome) => (outcome, Upgrade::Lost),
+    };
+    match &outcome {
+        Outcome::Upgraded(pid) => tracing::info!(pid, "the new process serves"),
+        Outcome::Refused(why) => tracing::error!(why, "upgrade refused; nothing has changed"),
+        Outcome::RolledBack(pid, why) => tracing::error!(pid, why, "the old binary serves in a new process"),
+        Outcome::Lost(why) => tracing::error!(why, "the upgrade failed, and so did the way back"),
+    }
+    if let Outcome::Upgraded(pid) | Outcome::RolledBack(pid, _) = outcome {
+        notify::handed_over(pid);
+    }
+    asked.answer(&outcome).await;
+    upgrade
+}
+
+/// The next process of this node serves: nothing is said to the cluster, and only connections are left to be ended.
+async fn retire(node: &Node, signals: &mut Signals) -> anyhow::Result<()> {
+    node.proxy.retire();
+    tokio::select! {
+        left = node.proxy.drain(node.settings.drain_timeout) => tracing::info!(left, "handed over, and drained"),
+        () = signals.stop_asked() => tracing::warn!("handed over; stopping at once"),
+    }
+    Ok(())
+}
+
+async fn start(
+    settings: RunSettings,
+    successor: Option<&Successor>,
+    tasks: &VitalTasks,
+) -> anyhow::Result<Arc<Node>> {
+    let inherited = match successor {
+        Some(successor) => successor.receive(&settings).await?,
+        None => Inherited::default(),
+    };
     let boot = boot::boot(&settings).await?;
     let bootstrapping = boot.bootstrap.clone();
     let has_just_joined = !boot.peers.is_empty();
-    let Built { node, raft, listeners, admin } = build::build(settings, boot, tasks).await?;
+    let Built { node, raft, listeners, admin } = build::build(settings, boot, inherited, tasks).await?;
     let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
     tasks.spawn("the peer server", peer::serve(peer_listener, tasks.stop_token()));
     tasks.spawn("the operator server", admin::serve(node.clone(), admin, tasks.stop_token()));
@@ -89,7 +157,11 @@ async fn start(settings: RunSettings, tasks: &VitalTasks) -> anyhow::Result<Arc<
     }
     node.started_serving.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Ready);
-    notify::ready();
+    node.proxy.close_unclaimed();
+    match successor {
+        Some(successor) => successor.serving(),
+        None => notify::ready(),
+    }
     tracing::info!(node = %node.id(), name = node.identity.name, "serving");
     Ok(node)
 }

@@ -39,4 +39,6 @@ pub struct RunSettings {
     pub drain_delay: Duration,
     /// How long requests under way may take after that.
     pub drain_timeout: Duration,
+    /// The file that an upgrade starts, with this process's own arguments; `None` = this node cannot be upgraded.
+    pub program: Option<PathBuf>,
 }

@@ -1,9 +1,8 @@
 //! The data plane of a node: starts the workers, changes the listeners, drains.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,9 +17,9 @@ use tokio::time::timeout;
 use crate::access_log;
 use crate::check::HealthEvent;
 use crate::clock::Clock;
-use crate::listener::{self, BindError, Listener};
-use crate::metrics::{self, WorkerMetrics};
-use crate::upstream::Standings;
+use crate::listener::{self, BindError, Listeners, TicketSeed};
+use crate::metrics::{self, TrafficFigures, WorkerMetrics};
+use crate::upstream::{Standings, system_roots};
 use crate::worker::{self, Command, WorkerSeed};
 
 /// How much longer than its deadline a drain may take: a worker looks up only now and then.
@@ -42,20 +41,24 @@ pub struct ProxySettings {
     pub cache: Arc<Cache>,
     /// Where ejections by traffic are reported; events are dropped while it is full.
     pub health_events: mpsc::Sender<HealthEvent>,
-    /// Where access log lines go; `None` = nowhere.
+    /// What the keys of TLS session tickets follow from: nodes that share it resume each other's sessions.
+    pub ticket_seed: TicketSeed,
+    /// Where access log lines go that no file is named for. `None` = to stderr, and then only listeners with an access log
+    /// of their own have any.
     pub access_log: Option<Box<dyn io::Write + Send>>,
 }
 
 /// The data plane of a node.
 pub struct Proxy {
     listen_ip: IpAddr,
+    ticket_seed: TicketSeed,
     config: Arc<ArcSwap<ConfigView>>,
     standings: Arc<Standings>,
     cluster: Arc<ArcSwap<ClusterView>>,
     workers: Vec<WorkerHandle>,
     metrics: Vec<Arc<WorkerMetrics>>,
-    /// Open listeners; held while they change.
-    listeners: Mutex<Vec<Arc<Listener>>>,
+    /// Held while they change.
+    listeners: Mutex<Listeners>,
 }
 
 struct WorkerHandle {
@@ -78,7 +81,8 @@ impl Proxy {
     pub fn start(settings: ProxySettings) -> io::Result<Self> {
         let count = settings.workers.max(1);
         let clock = Arc::new(Clock::new());
-        let log: Option<SyncSender<String>> = settings.access_log.map(access_log::start).transpose()?;
+        let logs_all = settings.access_log.is_some();
+        let out = settings.access_log.unwrap_or_else(|| Box::new(io::stderr()));
         let standings = Arc::new(Standings::new(settings.health_events));
         let seed = WorkerSeed {
             node_name: settings.node_name,
@@ -88,15 +92,18 @@ impl Proxy {
             cluster: settings.cluster.clone(),
             cache: settings.cache,
             standings: standings.clone(),
-            access_log: log,
+            access_log: access_log::start(out)?,
+            logs_all,
         };
-        let metrics: Vec<Arc<WorkerMetrics>> = (0..count).map(|_| Arc::default()).collect();
+        let names = metrics::Names::default();
+        let metrics: Vec<_> = (0..count).map(|_| Arc::new(WorkerMetrics::new(&names))).collect();
         let start = |(number, metrics): (usize, &Arc<WorkerMetrics>)| {
             start_worker(number, seed.clone(), metrics.clone())
         };
         let workers = metrics.iter().enumerate().map(start).collect::<io::Result<_>>()?;
         Ok(Self {
             listen_ip: settings.listen_ip,
+            ticket_seed: settings.ticket_seed,
             config: settings.config,
             standings,
             cluster: settings.cluster,
@@ -109,30 +116,62 @@ impl Proxy {
     /// Makes `config` the site that is served: opens what is new, keeps what stays with its connections, drains what is
     /// gone. On any error nothing changes at all.
     pub fn apply(&self, config: Arc<ConfigView>) -> Result<(), Vec<BindError>> {
-        let mut open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = listener::plan(&open, &config, self.listen_ip, self.workers.len())?;
+        let mut listeners = self.listeners();
+        listeners.leaving.retain(|listener| listener.is_leaving());
+        let plan = listener::plan(&listeners, &config, self.listen_ip, self.workers.len(), self.ticket_seed)?;
+        if config.upstreams.iter().any(|upstream| upstream.transport.wants_system_roots()) {
+            // Reading them takes a while: no worker shall wait for it.
+            system_roots();
+        }
         self.config.store(config);
         for (listener, settings) in plan.keep {
             listener.settings.store(Arc::new(settings));
         }
         for closed in &plan.close {
-            closed.closing.cancel();
+            closed.close();
         }
-        open.retain(|listener| !listener.closing.is_cancelled());
+        listeners.open.retain(|listener| !listener.closing.is_cancelled());
+        listeners.leaving.extend(plan.close);
         for (listener, sockets) in plan.open {
-            for (worker, socket) in self.workers.iter().zip(sockets) {
+            // Of a process with more workers there are more sockets, and each has connections of its own waiting.
+            for (worker, socket) in self.workers.iter().cycle().zip(sockets) {
                 // A worker that is gone was drained: the node is on its way out.
                 let _ = worker.commands.send(Command::Open(listener.clone(), socket));
             }
-            open.push(listener);
+            listeners.open.push(listener);
         }
         Ok(())
     }
 
+    /// Sockets of the process whose place this one takes: a listener on the address of one accepts on it. To be called
+    /// before the first [`Proxy::apply`].
+    pub fn inherit(&self, sockets: Vec<TcpListener>) {
+        self.listeners().inherited = sockets;
+    }
+
+    /// Closes what was inherited and not wanted by any listener until now.
+    pub fn close_unclaimed(&self) {
+        self.listeners().inherited.clear();
+    }
+
+    /// A duplicate of every listening socket, for a process that takes the place of this one.
+    pub fn listening_sockets(&self) -> io::Result<Vec<TcpListener>> {
+        let listeners = self.listeners();
+        let sockets = listeners.open.iter().map(|listener| listener.held.duplicate());
+        Ok(sockets.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every open listener: its name and the address it is bound to.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        let open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().map(|listener| (listener.settings.load().view.name.clone(), listener.bound)).collect()
+        self.listeners()
+            .open
+            .iter()
+            .map(|listener| (listener.settings.load().view.name.clone(), listener.bound))
+            .collect()
     }
 
     /// Goes on serving and accepting, but tells every downstream with the next answer (HTTP/2: at once) to go elsewhere.
@@ -147,7 +186,7 @@ impl Proxy {
     /// more, at the latest after `within`. Connections that nobody uses are closed then; answers how many others were cut
     /// off.
     pub async fn drain(&self, within: Duration) -> usize {
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self.listeners().open.iter() {
             listener.drain();
         }
         let mut answers = Vec::new();
@@ -169,8 +208,7 @@ impl Proxy {
 
     /// Connections open now.
     pub fn open_connections(&self) -> usize {
-        let open = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().map(|listener| listener.open.read()).sum()
+        self.listeners().open.iter().map(|listener| listener.open.read()).sum()
     }
 
     /// A few figures for status pages.
@@ -182,11 +220,16 @@ impl Proxy {
         }
     }
 
+    /// What went through this node, by route.
+    pub fn traffic(&self) -> TrafficFigures {
+        TrafficFigures::of(&self.metrics)
+    }
+
     /// Appends all figures as Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         metrics::render(&self.metrics, out);
         metrics::head(out, "shoal_listener_open_connections", "gauge");
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self.listeners().open.iter() {
             let labels = format!("listener=\"{}\"", metrics::escape(&listener.settings.load().view.name));
             metrics::line(out, "shoal_listener_open_connections", &labels, listener.open.read() as u64);
         }

@@ -15,12 +15,13 @@ use shoal_policy::forwarding::OwnName;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::access_log::LogLine;
 use crate::clock::{Clock, TICK};
 use crate::connections::Connections;
 use crate::deadline::Deadlines;
 use crate::fetch::OriginFetch;
 use crate::listener::{Listener, WorkerListener, accept_loop};
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{RouteCells, WorkerMetrics};
 use crate::request_id::RequestIds;
 use crate::upstream::{Standings, Upstreams};
 
@@ -51,7 +52,9 @@ pub(crate) struct WorkerSeed {
     pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) standings: Arc<Standings>,
-    pub(crate) access_log: Option<SyncSender<String>>,
+    pub(crate) access_log: SyncSender<LogLine>,
+    /// Also where the site does not ask for it.
+    pub(crate) logs_all: bool,
 }
 
 /// What all tasks of one worker share.
@@ -60,6 +63,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Arc<Clock>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) routes: RouteCells,
     pub(crate) own: OwnName,
     pub(crate) cache: Rc<WorkerCache>,
     pub(crate) cache_statuses: CacheStatuses,
@@ -67,7 +71,8 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
-    access_log: Option<SyncSender<String>>,
+    access_log: SyncSender<LogLine>,
+    logs_all: bool,
     request_ids: RequestIds,
     random: Cell<u64>,
 }
@@ -86,10 +91,12 @@ impl Worker {
             config: RefCell::new(Cached::new(seed.config)),
             cluster: RefCell::new(Cached::new(seed.cluster)),
             access_log: seed.access_log,
+            logs_all: seed.logs_all,
             request_ids: RequestIds::new(random_seed()),
             random: Cell::new(random_seed() | 1),
             node_name: seed.node_name,
             clock: seed.clock,
+            routes: RouteCells::new(metrics.clone()),
             metrics,
         })
     }
@@ -118,13 +125,18 @@ impl Worker {
         self.request_ids.next()
     }
 
+    /// Everything is logged that no listener has settings for.
     pub(crate) fn logs_access(&self) -> bool {
-        self.access_log.is_some()
+        self.logs_all
     }
 
-    pub(crate) fn access_log(&self, line: String) {
-        let sent = self.access_log.as_ref().map(|lines| lines.try_send(line));
-        if matches!(sent, Some(Err(_))) {
+    /// Writes to the node's own output.
+    pub(crate) fn access_log(&self, text: String) {
+        self.write_log(LogLine { text, path: None });
+    }
+
+    pub(crate) fn write_log(&self, line: LogLine) {
+        if self.access_log.try_send(line).is_err() {
             self.metrics.log_lines_dropped.add(1);
         }
     }
@@ -134,6 +146,7 @@ impl Worker {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!(listener = %shared.bound, %error, "cannot register the listening socket");
+                shared.held.closed_by_worker();
                 return;
             }
         };

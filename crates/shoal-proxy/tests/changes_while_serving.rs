@@ -172,3 +172,69 @@ async fn too_many_connections_are_turned_away() {
     wait_until("the place to be free", || stage.proxy.open_connections() == 0).await;
     assert_eq!(stage.ask(GET).await.status, 200);
 }
+
+async fn is_answered(address: std::net::SocketAddr) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return false };
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    stream.write_all(request).await.is_ok()
+        && stream.read_to_end(&mut answer).await.is_ok()
+        && answer.starts_with(b"HTTP/1.1 200")
+}
+
+#[tokio::test]
+async fn a_listener_that_was_just_removed_can_be_added_again() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&two_listeners(origin.address, ""));
+    let mut kept = stage.connect().await;
+    let port = std::net::TcpListener::bind("127.0.0.4:0").unwrap().local_addr().unwrap();
+    let more = format!("  more: {{ address: \"{port}\", protocol: http }}\n");
+    for revision in 0..40 {
+        // Nothing is awaited in between: the workers may not have closed their sockets yet.
+        stage.proxy.apply(stage.compile(2 * revision + 2, &two_listeners(origin.address, &more))).unwrap();
+        stage.proxy.apply(stage.compile(2 * revision + 3, &two_listeners(origin.address, ""))).unwrap();
+    }
+    stage.proxy.apply(stage.compile(100, &two_listeners(origin.address, &more))).unwrap();
+    // A worker that has not yet noticed may take a connection with it: such a one ends without an answer.
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while !is_answered(port).await {
+        assert!(std::time::Instant::now() < deadline, "nobody answers on the listener that came again");
+    }
+    kept.send(GET).await;
+    assert_eq!(kept.answer().await.status, 200, "a connection that no change concerned goes on");
+
+    stage.proxy.apply(stage.compile(101, &two_listeners(origin.address, ""))).unwrap();
+    wait_until("the port is given up", || std::net::TcpListener::bind(port).is_ok()).await;
+}
+
+#[tokio::test]
+async fn sockets_are_handed_to_a_successor_without_a_refused_connection() {
+    let origin = Origin::start(|_| ok("")).await;
+    let address = std::net::TcpListener::bind("127.0.0.5:0").unwrap().local_addr().unwrap();
+    let with_more =
+        two_listeners(origin.address, &format!("  more: {{ address: \"{address}\", protocol: http }}\n"));
+    let before = Stage::start(&with_more);
+    let connect = async || support::Downstream::new(tokio::net::TcpStream::connect(address).await.unwrap());
+    let mut used = connect().await;
+    used.send(GET).await;
+    assert_eq!(used.answer().await.status, 200);
+
+    let after = Stage::start(&two_listeners(origin.address, ""));
+    after.proxy.inherit(before.proxy.listening_sockets().unwrap());
+    after.proxy.apply(after.compile(2, &with_more)).unwrap();
+    after.proxy.close_unclaimed();
+    assert_eq!(after.address("more"), address);
+    let proxy = before.proxy.clone();
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15)).await });
+    for _ in 0..20 {
+        let mut fresh = connect().await;
+        fresh.send(GET).await;
+        assert_eq!(fresh.answer().await.status, 200);
+    }
+    ask_to_the_end(&mut used).await;
+    assert_eq!(drained.await.unwrap(), 0);
+    let mut fresh = connect().await;
+    fresh.send(GET).await;
+    assert_eq!(fresh.answer().await.status, 200);
+}

@@ -7,6 +7,7 @@ use shoal_ctl::{NodeArgs, Verb};
 
 use crate::dev::DevArgs;
 use crate::run::RunArgs;
+use crate::upgrade::UpgradeArgs;
 
 /// A clustered reverse proxy with a shared cache.
 #[derive(Parser, Debug)]
@@ -39,6 +40,7 @@ pub struct Cli {
 pub enum Command {
     Run(RunArgs),
     Dev(DevArgs),
+    Upgrade(UpgradeArgs),
     #[command(flatten)]
     Operator(Verb),
     /// Print a completion script for a shell

@@ -4,6 +4,7 @@ mod cli;
 mod dev;
 mod escape;
 mod run;
+mod upgrade;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
+        Command::Upgrade(args) => args.run(),
         Command::Version { .. } => print_version(format),
         Command::Completion { shell } => complete(shell),
         Command::Operator(verb) => operate(verb, cli.node),
@@ -53,7 +55,7 @@ fn format_of(cli: &Cli) -> Format {
     let format = match &cli.command {
         Command::Operator(verb) => verb.format().or(cli.node.output),
         Command::Version { output } => output.or(cli.node.output),
-        Command::Run(_) | Command::Dev(_) | Command::Completion { .. } => None,
+        Command::Run(_) | Command::Dev(_) | Command::Upgrade(_) | Command::Completion { .. } => None,
     };
     format.unwrap_or(Format::Table)
 }

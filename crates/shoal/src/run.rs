@@ -19,7 +19,7 @@ Example:
   shoal run --data-dir /var/lib/shoal --cluster-addr 10.0.0.2:7400 --join 10.0.0.1:7400 --token shj1.…
 
 Writes nothing to stdout; the log goes to stderr, as RUST_LOG says [default: info].
-Signals: TERM and INT drain and stop, a second INT stops at once.")]
+Signals: TERM and INT drain and stop, a second INT stops at once; USR2 hands over to a new process (`shoal upgrade`).")]
 pub struct RunArgs {
     /// Identity, log, last-known-good site and admin.sock are kept here
     #[arg(long, value_name = "DIR")]
@@ -89,6 +89,7 @@ impl RunArgs {
     }
 
     fn settings(self) -> RunSettings {
+        let program = if self.parent.is_none() { own_file() } else { None };
         RunSettings {
             data_dir: self.data_dir,
             name: self.name,
@@ -106,8 +107,17 @@ impl RunArgs {
             cache_memory_bytes: self.cache_memory.0,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
+            program,
         }
     }
+}
+
+/// The file this process was started from, by its name: what stands there at the time of an upgrade is the new binary.
+fn own_file() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?;
+    // So Linux calls a file that was replaced, when a process is started of what is left of it.
+    let replaced = path.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
+    Some(replaced.map_or(path.clone(), PathBuf::from))
 }
 
 /// Asks the kernel for a SIGTERM at the parent's death, and makes sure it has not died before the question.

@@ -151,7 +151,15 @@ impl Gossip {
     /// Starts on the current tokio runtime. The first view has this node in it, in the state `joining`.
     pub async fn start(settings: GossipSettings) -> Result<Self, GossipError> {
         let failed = |source| GossipError::Bind { listen: settings.listen, source };
-        let socket = UdpSocket::bind(settings.listen).await.map_err(failed)?;
+        let socket = std::net::UdpSocket::bind(settings.listen).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        Self::start_on(socket, settings)
+    }
+
+    /// The same on a socket that is bound to [`GossipSettings::listen`] already, and does not block.
+    pub fn start_on(socket: std::net::UdpSocket, settings: GossipSettings) -> Result<Self, GossipError> {
+        let failed = |source| GossipError::Bind { listen: settings.listen, source };
+        let socket = UdpSocket::from_std(socket).map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
         let advertise = settings.advertise.unwrap_or(local_addr);
         if advertise.ip().is_unspecified() {
@@ -271,7 +279,13 @@ impl Gossip {
         self.stop.cancel();
     }
 
-    /// Resolves when the gossip runs no more: after [`Gossip::leave`], or because of a defect. What ends inside it by itself
+    /// Stops without a goodbye: another process speaks for this node from now on.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.ended.cancelled().await;
+    }
+
+    /// Resolves when the gossip runs no more: after [`Gossip::leave`] or [`Gossip::stop`], or because of a defect. What ends inside it by itself
     /// is started again without a word from here.
     pub async fn ended(&self) {
         self.ended.cancelled().await;

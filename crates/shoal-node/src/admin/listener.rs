@@ -1,10 +1,8 @@
 //! Where operators come in: mutual TLS on the admin address, and the local socket.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use shoal_cluster::tls::{Caller, peer_identity};
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -37,22 +35,6 @@ pub struct AdminListeners {
     pub tls: Arc<rustls::ServerConfig>,
     /// Local root: the directory's rights are the proof.
     pub socket: UnixListener,
-}
-
-impl AdminListeners {
-    /// Binds the local socket, taking the place of one that a dead process left behind.
-    pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
-        use std::os::unix::fs::PermissionsExt;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot replace {}", path.display()));
-            }
-            _ => {}
-        }
-        let socket = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(socket)
-    }
 }
 
 /// Serves operators until `stop`; then lets running calls end.

@@ -1,0 +1,148 @@
+//! The old process: starts the new one, hands everything over, and takes nothing back that it could still use.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
+
+use super::successor::VARIABLE;
+use super::wire::Line;
+use super::{Message, Outcome, Role};
+use crate::node::Node;
+use crate::vital::VitalTasks;
+
+/// For a new process to read its arguments, identity and site.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
+/// For a new process to open the log and to serve.
+const SERVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// For calls of peers and operators to end; what is left then is cut off, so that nobody waits for a leader for long.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Whether this process still leads the node.
+#[derive(Debug)]
+pub enum Handed {
+    /// Nothing has changed.
+    Kept(Outcome),
+    /// Another process serves: this one is to drain.
+    Over(Outcome),
+    /// Nobody takes part in the cluster any more: this process is to drain and to end with an error.
+    Lost(Outcome),
+}
+
+/// Starts `program` as the next process of this node and hands over to it.
+pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> Handed {
+    let candidate = match Candidate::start(program).await {
+        Ok(candidate) => candidate,
+        Err(error) => return Handed::Kept(Outcome::Refused(format!("{error:#}"))),
+    };
+    tracing::info!(pid = candidate.pid(), program = %program.display(), "handing over");
+    stand_down(node, tasks).await;
+    let why = match candidate.take_over(node).await {
+        Ok(pid) => return Handed::Over(Outcome::Upgraded(pid)),
+        Err(error) => format!("{error:#}"),
+    };
+    tracing::error!(why, "the new process failed; starting the old binary again");
+    let again = async { Candidate::start(&own_binary()).await?.take_over(node).await };
+    match again.await {
+        Ok(pid) => Handed::Over(Outcome::RolledBack(pid, why)),
+        Err(error) => Handed::Lost(Outcome::Lost(format!("{why}; then: {error:#}"))),
+    }
+}
+
+/// The binary of this process, also when its file was replaced.
+fn own_binary() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
+/// Leaves consensus and gossip, without a goodbye, and frees log and directory. The workers serve on.
+async fn stand_down(node: &Node, tasks: &VitalTasks) {
+    node.log.hand_over().await;
+    // From here on purges reach the other process only: what is in memory here must not be served any more.
+    let mut everything = PurgeTables::default();
+    everything.record(u64::MAX, &[PurgeScope::All], PurgeKind::Hard);
+    // What peers are asked for is as new as they can know.
+    everything.newest = node.cache.counters().purge_seq;
+    node.cache.replace_purges(&everything, u64::MAX - 1);
+    tasks.end(CLOSE_TIMEOUT).await;
+    node.gossip.stop().await;
+    node.log.shutdown().await;
+    if let Err(error) = node.lock.unlock() {
+        tracing::error!(%error, "cannot give up the data directory");
+    }
+}
+
+/// A process that may become the next one of this node. It is killed unless it does.
+struct Candidate {
+    line: Arc<Line>,
+    child: Option<Child>,
+}
+
+impl Candidate {
+    async fn start(program: &Path) -> anyhow::Result<Self> {
+        let (line, theirs) = Line::pair().context("cannot make a line to a new process")?;
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(theirs));
+        let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        // Its end of the line is open in the command as well: the end of the process would not be noticed.
+        drop(command);
+        let mut candidate = Self { line: Arc::new(line), child: Some(child) };
+        match candidate.hear(PREPARE_TIMEOUT).await? {
+            Message::Prepared => Ok(candidate),
+            message => bail!("the new process said {message:?}"),
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Hands over the sockets, waits until they are served, and answers the process id.
+    async fn take_over(mut self, node: &Arc<Node>) -> anyhow::Result<u32> {
+        let (line, owner) = (self.line.clone(), node.clone());
+        let sent = tokio::task::spawn_blocking(move || -> io::Result<()> {
+            for (role, socket) in owner.sockets.all() {
+                line.send(&Message::Socket(role), Some(socket))?;
+            }
+            for socket in owner.proxy.listening_sockets()? {
+                line.send(&Message::Socket(Role::Site), Some(socket.as_fd()))?;
+            }
+            line.send(&Message::TakeOver, None)
+        });
+        sent.await?.context("cannot hand over the sockets")?;
+        match self.hear(SERVE_TIMEOUT).await? {
+            Message::Serving => {}
+            message => bail!("the new process said {message:?}"),
+        }
+        // It outlives this process, and nobody waits for it here.
+        Ok(self.child.take().map_or(0, |child| child.id()))
+    }
+
+    async fn hear(&mut self, patience: Duration) -> anyhow::Result<Message> {
+        let line = self.line.clone();
+        let heard = tokio::task::spawn_blocking(move || line.receive(patience)).await?;
+        match heard {
+            Ok((Message::Failed(why), _)) => bail!("the new process gave up: {why}"),
+            Ok((message, _)) => Ok(message),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => bail!("the new process ended"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                bail!("the new process was not ready within {} s", patience.as_secs())
+            }
+            Err(error) => Err(error).context("the line to the new process broke"),
+        }
+    }
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; what matters is that it is gone before another one is started.
+            _ = child.kill();
+            _ = child.wait();
+        }
+    }
+}

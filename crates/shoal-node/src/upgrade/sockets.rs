@@ -1,0 +1,119 @@
+//! The sockets of a node beside those of its site: bound, or taken over from the process before.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::Role;
+use crate::settings::RunSettings;
+
+/// What came from the process before; nothing at an ordinary start.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(Role, OwnedFd)>);
+
+impl Inherited {
+    pub(super) fn push(&mut self, role: Role, descriptor: OwnedFd) {
+        self.0.push((role, descriptor));
+    }
+
+    fn take(&mut self, role: Role) -> Option<OwnedFd> {
+        let place = self.0.iter().position(|(known, _)| *known == role)?;
+        Some(self.0.remove(place).1)
+    }
+
+    /// The sockets of the site.
+    pub fn take_site(&mut self) -> Vec<TcpListener> {
+        std::iter::from_fn(|| self.take(Role::Site)).map(TcpListener::from).collect()
+    }
+
+    /// The socket on `address`, or a new one.
+    fn tcp(&mut self, role: Role, what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let inherited = self.take(role).map(TcpListener::from);
+        let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|bound| bound == address));
+        let socket = inherited.map_or_else(|| TcpListener::bind(address), Ok).with_context(|| {
+            format!(
+                "cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr"
+            )
+        })?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn udp(&mut self, address: SocketAddr) -> anyhow::Result<UdpSocket> {
+        let inherited = self.take(Role::Gossip).map(UdpSocket::from);
+        let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|bound| bound == address));
+        let socket = inherited.map_or_else(|| UdpSocket::bind(address), Ok);
+        let socket = socket.with_context(|| format!("cannot receive gossip on {address}/udp"))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn local(&mut self, role: Role, path: &Path) -> anyhow::Result<UnixListener> {
+        let socket = match self.take(role) {
+            Some(descriptor) => UnixListener::from(descriptor),
+            None => bind_local(path)?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+/// Bound before anything starts, so that a taken port ends the start; kept, so that they can be handed on.
+#[derive(Debug)]
+pub struct NodeSockets {
+    /// Peer RPC.
+    pub cluster: TcpListener,
+    /// Gossip.
+    pub gossip: UdpSocket,
+    /// Operators, from afar.
+    pub admin: TcpListener,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub ops: TcpListener,
+    /// Operators, on this machine.
+    pub local_admin: UnixListener,
+    /// Who asks for an upgrade.
+    pub door: UnixListener,
+}
+
+impl NodeSockets {
+    /// Takes over what fits the settings, and binds the rest.
+    pub fn open(settings: &RunSettings, inherited: &mut Inherited) -> anyhow::Result<Self> {
+        Ok(Self {
+            cluster: inherited.tcp(Role::Cluster, "cluster", settings.cluster_addr)?,
+            gossip: inherited.udp(settings.cluster_addr)?,
+            admin: inherited.tcp(Role::Admin, "admin", settings.admin_addr)?,
+            ops: inherited.tcp(Role::Ops, "ops", settings.ops_addr)?,
+            local_admin: inherited.local(Role::LocalAdmin, &settings.data_dir.join("admin.sock"))?,
+            door: inherited.local(Role::Door, &settings.data_dir.join(super::door::NAME))?,
+        })
+    }
+
+    pub(super) fn all(&self) -> [(Role, BorrowedFd<'_>); 6] {
+        [
+            (Role::Cluster, self.cluster.as_fd()),
+            (Role::Gossip, self.gossip.as_fd()),
+            (Role::Admin, self.admin.as_fd()),
+            (Role::Ops, self.ops.as_fd()),
+            (Role::LocalAdmin, self.local_admin.as_fd()),
+            (Role::Door, self.door.as_fd()),
+        ]
+    }
+}
+
+/// Binds a local socket, taking the place of one that a dead process left behind.
+fn bind_local(path: &Path) -> anyhow::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+        }
+        _ => {}
+    }
+    let socket = UnixListener::bind(path).with_context(|| format!("cannot bind {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}

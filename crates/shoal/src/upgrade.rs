@@ -1,0 +1,50 @@
+//! `shoal upgrade`: the node of a data directory hands over to a new process of the binary.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use shoal_ctl::{Exit, Failure};
+use shoal_node::{Outcome, ask_for_upgrade};
+
+/// Replace the running process of a node by a new one, without a refused or broken connection
+///
+/// To be run on the node's machine, after its binary was replaced. The new process takes over every listening socket, the
+/// log and the place in the cluster; the old one ends its connections and then itself. What it has cached is lost. A
+/// binary that cannot serve what is served now changes nothing.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  install shoal-1.1 /usr/local/bin/shoal && shoal upgrade --data-dir /var/lib/shoal
+
+Ends with 0 once the new process serves, with 2 when the old binary goes on. SIGUSR2 to the node does the same, silently.")]
+pub struct UpgradeArgs {
+    /// The directory that the node was started with
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+    /// The new binary [default: the file that the node was started from]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+impl UpgradeArgs {
+    /// Asks, and waits until the new process serves.
+    pub fn run(self) -> Result<Exit, Failure> {
+        let what = format!("upgrade {}", self.data_dir.display());
+        let outcome =
+            ask_for_upgrade(&self.data_dir, self.binary).map_err(|error| Failure::local(&what, error))?;
+        let failed = |why| Failure { exit: Exit::Remote, ..Failure::local(&what, why) };
+        match outcome {
+            Outcome::Upgraded(pid) => {
+                // A reader that has gone is no error: the upgrade is done.
+                _ = writeln!(io::stdout(), "process {pid} serves; the one before ends its connections");
+                Ok(Exit::Done)
+            }
+            Outcome::Refused(why) => Err(failed(format!("{why}; the old process serves on"))),
+            Outcome::RolledBack(pid, why) => {
+                Err(failed(format!("{why}; the old binary serves on, as process {pid}")))
+            }
+            Outcome::Lost(why) => Err(failed(format!("{why}; the node stops"))),
+        }
+    }
+}
