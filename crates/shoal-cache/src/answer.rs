@@ -139,7 +139,8 @@ impl WorkerCache {
             Joined::Full => Boarded::Full,
             Joined::New(reader) => {
                 let (own, receiver) = oneshot::channel();
-                let task = seed(request, probe).task(&self.cache, reader.fill(), Some(own));
+                let mut task = seed(request, probe).task(&self.cache, reader.fill(), Some(own));
+                task.trace = request.trace.cloned();
                 if !is_alone && let Some(object) = self.look_again(request, probe) {
                     reader.fill().resolve(object.clone());
                     return Boarded::Stored(self.respond_stored(request, &object));

@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod clock;
 mod counters;
+mod fetch_trace;
 mod fill;
 mod filling;
 mod hot;
@@ -27,6 +28,7 @@ mod worker;
 
 pub use body::CacheBody;
 pub use counters::Counters;
+pub use fetch_trace::{FetchNotes, FetchTrace};
 pub use lookup::Probe;
 pub use node::Cache;
 pub use peer::ClusterLink;

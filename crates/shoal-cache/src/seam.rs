@@ -17,6 +17,7 @@ use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::CacheBody;
+use crate::fetch_trace::FetchTrace;
 use crate::lookup::Probe;
 
 /// What a [`crate::Cache`] is built from.
@@ -69,6 +70,8 @@ pub struct CacheRequest<'a> {
     pub rule: &'a CacheRuleView,
     /// A body follows.
     pub has_body: bool,
+    /// Where to note what the origin was asked on behalf of this request; `None` = nobody wants to know.
+    pub trace: Option<&'a FetchTrace>,
 }
 
 /// What the store says, without waiting for anything.
@@ -119,8 +122,8 @@ pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginB
 /// The origin as the cache sees it. The proxy implements it, once per worker: it picks an endpoint, retries, applies the
 /// timeouts and takes hop-by-hop fields off the response, and marks it with [`UntilClose`] where that is so.
 pub trait Fetch {
-    /// Sends `head` (which has no body) to the upstream of `route`.
-    fn fetch(&self, route: Arc<RouteView>, head: Parts) -> FetchFuture;
+    /// Sends `head` (which has no body) to the upstream of `route`, and notes in `trace` what that took.
+    fn fetch(&self, route: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture;
 
     /// Writes into a response what every response of this node carries: done once for many answers of
     /// [`crate::WorkerCache::ready`].

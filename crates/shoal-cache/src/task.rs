@@ -10,6 +10,7 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::validation::remove_conditions;
 use tokio::sync::oneshot;
 
+use crate::fetch_trace::FetchTrace;
 use crate::fill::Fill;
 use crate::lookup::{Found, Probe};
 use crate::node::Cache;
@@ -30,6 +31,8 @@ pub(crate) struct FillTask {
     pub(crate) is_peek: bool,
     /// Takes the response if it is for the first request alone.
     pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
+    /// The first request wants to know what the origin was asked.
+    pub(crate) trace: Option<FetchTrace>,
 }
 
 /// Who began a fill.
@@ -86,6 +89,7 @@ impl TaskSeed<'_> {
             asker: self.asker,
             is_peek: false,
             own,
+            trace: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse,
+    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -67,6 +67,9 @@ impl AdminService for Scripted {
         &self,
         _: Request<CacheStatsRequest>,
     ) -> Result<Response<CacheStatsResponse>, Status> {
+        refused()
+    }
+    async fn top(&self, _: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
         refused()
     }
     async fn cache_locate(

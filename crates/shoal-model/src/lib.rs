@@ -2,6 +2,7 @@
 
 mod address;
 pub mod id;
+pub mod log_format;
 pub mod site;
 pub mod state;
 pub mod units;

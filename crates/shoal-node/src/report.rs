@@ -1,7 +1,10 @@
 //! What a node tells the others of itself when `status`, `health` or `cache stats` asks.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use shoal_proto::admin::CacheCounters;
+use shoal_proxy::TrafficSum;
 
 /// One node about itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -28,6 +31,41 @@ pub struct NodeReport {
     pub certificate_not_after: i64,
     /// Its part of the cache.
     pub cache: CacheReport,
+    /// What goes through it; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<NodeTrafficReport>,
+}
+
+/// What goes through a node: counters since its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeTrafficReport {
+    /// Milliseconds since its start.
+    pub at_ms: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// All listeners.
+    pub total: TrafficReport,
+    /// By route.
+    pub routes: BTreeMap<String, TrafficReport>,
+}
+
+/// Requests, how many of them failed, and how long they took.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrafficReport {
+    /// All that have ended.
+    pub requests: u64,
+    /// Answered with a status from 500.
+    pub errors: u64,
+    /// Upper bound in µs and how many lie between it and the one before.
+    pub durations: Vec<(Option<u64>, u64)>,
+}
+
+impl From<TrafficSum> for TrafficReport {
+    fn from(sum: TrafficSum) -> Self {
+        Self { requests: sum.requests, errors: sum.errors, durations: sum.durations }
+    }
 }
 
 /// The counters of a node's cache.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
+use shoal_cache::FetchNotes;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::Span;
 
-use crate::access_log;
+use crate::access_log::{self, LogLine};
 use crate::body::BodyProgress;
 use crate::listener::Connection;
 use crate::metrics::{Sample, Traffic};
@@ -32,6 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) tunnel: Option<Rc<TunnelTally>>,
     /// The response carries already what every response of this node does.
     pub(crate) signed: bool,
+    /// It is a gRPC call: trailers pass, and failures are told in its own words.
+    pub(crate) grpc: bool,
     pub(crate) trace: Trace,
     /// Only kept when the access log is on.
     pub(crate) record: Option<Box<Record>>,
@@ -49,6 +53,18 @@ pub(crate) struct Trace {
     pub(crate) connect: Duration,
     /// From the start of the exchange to the response head.
     pub(crate) first_byte: Option<Duration>,
+}
+
+impl Trace {
+    /// Takes over what a fill of the cache noted on behalf of this exchange. Its traffic is counted by the fetch.
+    pub(crate) fn adopt(&mut self, notes: FetchNotes, started: Instant) {
+        if notes.tries > 0 {
+            self.endpoint = notes.endpoint.map(Rc::from);
+            self.tries = notes.tries;
+            self.connect = notes.connect;
+            self.first_byte = notes.first_byte.map(|at| at.saturating_duration_since(started));
+        }
+    }
 }
 
 /// An exchange that has become a tunnel, and what went through it. Both the response that opens it and the tunnel hold it:
@@ -76,6 +92,7 @@ impl TunnelTally {
             asked_upgrade: true,
             tunnel: None,
             signed: true,
+            grpc: false,
             trace: std::mem::take(&mut exchange.trace),
             record: exchange.record.take(),
         });
@@ -105,6 +122,7 @@ pub(crate) struct Record {
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) cache_status: Option<HeaderValue>,
     pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) span: Option<Span>,
 }
 
 impl Exchange {
@@ -123,6 +141,7 @@ impl Exchange {
             asked_upgrade: false,
             tunnel: None,
             signed: false,
+            grpc: false,
             trace: Trace::default(),
             record: None,
         }
@@ -157,14 +176,14 @@ impl Drop for Exchange {
         if let Some(upstream) = &self.trace.upstream {
             upstream.record(&sample);
         }
-        connection.worker.metrics.end_request(
-            &connection.listener.traffic,
-            self.route.as_deref(),
-            &sample,
-            self.failure,
-        );
+        if let Some(route) = &self.route {
+            connection.worker.routes.record(route, &sample);
+        }
+        connection.worker.metrics.end_request(&connection.listener.traffic, &sample, self.failure);
         if let Some(record) = &self.record {
-            connection.worker.access_log(access_log::line(&connection, self, record, sample.duration));
+            let text = access_log::line(&connection, self, record, sample.duration);
+            let path = connection.settings.view.access_log.as_ref().and_then(|log| log.path.clone());
+            connection.worker.write_log(LogLine { text, path });
         }
         if self.request_body.as_ref().is_some_and(|body| body.done.get()) {
             connection.state.set_unread(false);

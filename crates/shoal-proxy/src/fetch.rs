@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
-use shoal_cache::{Fetch, FetchFuture, OriginBody, relay};
+use shoal_cache::{Fetch, FetchFuture, FetchNotes, FetchTrace, OriginBody, relay};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
@@ -33,7 +33,7 @@ impl OriginFetch {
 }
 
 impl Fetch for OriginFetch {
-    fn fetch(&self, route: Arc<RouteView>, head: Parts) -> FetchFuture {
+    fn fetch(&self, route: Arc<RouteView>, head: Parts, asked: Option<FetchTrace>) -> FetchFuture {
         let worker = self.worker.upgrade();
         Box::pin(async move {
             // Without a worker the node is on its way out.
@@ -44,6 +44,9 @@ impl Fetch for OriginFetch {
             let status = fetched
                 .as_ref()
                 .map_or_else(|failure| failure.status(), |response| response.status().as_u16());
+            if let Some(asked) = asked {
+                asked.note(notes(&trace, fetched.is_ok()));
+            }
             let tally = Tally { started, upstream: trace.upstream, status, response_bytes: 0 };
             fetched.map(|response| response.map(|body| detach(body, tally)))
         })
@@ -53,6 +56,16 @@ impl Fetch for OriginFetch {
         self.own.sign(fields);
         // Its place: the map does not grow when each answer gets its own.
         self.own.set_request_id(fields, HeaderValue::from_static(""));
+    }
+}
+
+/// What the request that began the fill is told.
+fn notes(trace: &Trace, answered: bool) -> FetchNotes {
+    FetchNotes {
+        endpoint: trace.endpoint.as_deref().map(Into::into),
+        tries: trace.tries,
+        connect: trace.connect,
+        first_byte: answered.then(Instant::now),
     }
 }
 

@@ -106,3 +106,38 @@ async fn a_tunnel_has_its_line_when_it_ends() {
     assert_eq!((line["request_bytes"].as_u64(), line["response_bytes"].as_u64()), (Some(5), Some(8)));
     assert_eq!(line["endpoint"].as_str(), Some(&*address.to_string()));
 }
+
+#[tokio::test]
+async fn a_request_that_fills_the_cache_says_what_the_origin_was_asked() {
+    let answer = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 2\r\n\r\nhi";
+    let origin = Origin::start(move |_| answer).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    for number in 0..2 {
+        assert_eq!(stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.text(), "hi");
+        stage.log_of(number + 1).await;
+    }
+    let [filled, hit] = &stage.log()[..] else { panic!("two requests, two lines") };
+    assert_eq!(
+        (filled["tries"].as_u64(), filled["endpoint"].as_str()),
+        (Some(1), Some(&*origin.address.to_string()))
+    );
+    assert_eq!((filled["upstream"].as_str(), filled["reason"].as_str()), (Some("app"), Some("ok")));
+    let first_byte = filled["first_byte_us"].as_u64().unwrap();
+    assert!(filled["connect_us"].as_u64().unwrap() > 0, "the connection was new: {filled}");
+    assert!(first_byte > 0 && first_byte <= filled["total_us"].as_u64().unwrap(), "{filled}");
+    assert_eq!((hit["tries"].as_u64(), hit["endpoint"].as_str()), (Some(0), None), "nobody was asked: {hit}");
+    assert!(hit["first_byte_us"].is_null());
+    assert_eq!(stage.metric("shoal_route_requests_total{route=\"all\",code_class=\"2xx\"}"), 2);
+    assert_eq!(stage.metric("shoal_upstream_requests_total{upstream=\"app\",code_class=\"2xx\"}"), 1);
+}
+
+#[tokio::test]
+async fn a_fill_that_fails_says_where_it_was_tried() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let stage = Stage::start(&site(&[closed], ", cache: {}", ""));
+    assert_eq!(stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 502);
+    let line = &stage.log_of(1).await[0];
+    assert_eq!(line["reason"], "upstream_connect_failed");
+    assert_eq!(line["endpoint"].as_str(), Some(&*closed.to_string()));
+    assert!(line["tries"].as_u64().unwrap() >= 1 && line["first_byte_us"].is_null(), "{line}");
+}

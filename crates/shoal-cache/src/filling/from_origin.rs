@@ -46,7 +46,7 @@ impl WorkerCache {
             }
             self.cells.origin_fetches.count();
             let request_ms = now_ms();
-            let response = match self.fetch.fetch(task.route.clone(), head).await {
+            let response = match self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await {
                 Ok(response) => response,
                 Err(failure) => return self.fail_or_serve_stale(task, failure),
             };
@@ -172,7 +172,7 @@ impl WorkerCache {
     /// Goes on behind the first `skip` bytes, if the origin still has the same version.
     pub(super) async fn continue_from_origin(&self, task: &FillTask, head: &FillHead, skip: u64) -> bool {
         self.cells.origin_fetches.count();
-        match self.fetch.fetch(task.route.clone(), task.head.clone()).await {
+        match self.fetch.fetch(task.route.clone(), task.head.clone(), None).await {
             Ok(response)
                 if is_same_version(head, &response)
                     && response.extensions().get::<UntilClose>().is_none() =>

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use shoal_cache::{
-    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FillJob, LinkFuture, Lookup,
+    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FetchNotes, FetchTrace, FillJob, LinkFuture, Lookup,
     PeerIo, PeerLink, UntilClose, WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
@@ -208,9 +208,12 @@ impl Origin {
 struct Fetcher(Rc<Origin>);
 
 impl Fetch for Fetcher {
-    fn fetch(&self, _: Arc<RouteView>, head: Parts) -> FetchFuture {
+    fn fetch(&self, _: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture {
         let origin = self.0.clone();
         origin.requests.borrow_mut().push(head);
+        if let Some(trace) = trace {
+            trace.note(FetchNotes { tries: 1, ..FetchNotes::default() });
+        }
         let next = origin.script.borrow_mut().pop_front();
         let reply = next.or_else(|| origin.always.borrow().clone()).expect("the origin has nothing to say");
         Box::pin(async move {
@@ -432,7 +435,7 @@ impl Town {
 
     pub fn request<'a>(&'a self, head: &'a Parts) -> CacheRequest<'a> {
         let rule = self.route.cache.as_ref().unwrap();
-        CacheRequest { head, https: false, host: "a.org", route: &self.route, rule, has_body: false }
+        CacheRequest { head, https: false, host: "a.org", route: &self.route, rule, has_body: false, trace: None }
     }
 
     /// The places of primary, second owner and stranger of `path`.

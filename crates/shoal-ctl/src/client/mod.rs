@@ -17,7 +17,7 @@ use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse,
+    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -136,6 +136,11 @@ impl Client {
             node.cache_stats(request).await
         })
         .await
+    }
+
+    /// `Top`.
+    pub async fn top(&self) -> Result<TopResponse, Failure> {
+        self.call("top", TopRequest {}, async |mut node, request| node.top(request).await).await
     }
 
     /// `CacheLocate`.

@@ -5,12 +5,14 @@ mod changes;
 mod health;
 mod status;
 mod table;
+mod top;
 mod units;
 
 pub use cache::{cache_stats, locations, purged};
 pub use changes::{applied, history, plan};
 pub use health::health;
 pub use status::{nodes, status};
+pub use top::{Rates, top};
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod plan;
 mod rollback;
 mod status;
 mod token;
+mod top;
 mod validate;
 
 use clap::Subcommand;
@@ -38,6 +39,8 @@ pub enum Verb {
     Rollback(rollback::RollbackArgs),
     /// Show the cluster on one screen: leader, nodes, upstreams, certificates, warnings
     Status(status::StatusArgs),
+    /// Show live what goes through the cluster: requests, errors, latency and cache, per node and route
+    Top(top::TopArgs),
     /// Look at the nodes of the cluster
     Node(node::NodeVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
@@ -84,6 +87,7 @@ impl Verb {
             Self::History(args) => &args.node,
             Self::Rollback(args) => &args.node,
             Self::Status(args) => &args.node,
+            Self::Top(args) => &args.node,
             Self::Node(verb) => verb.node_args(),
             Self::Health(args) => &args.node,
             Self::Cache(verb) => verb.node_args(),
@@ -104,6 +108,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::History(args) => args.run(root).await,
         Verb::Rollback(args) => args.run(root).await,
         Verb::Status(args) => args.run(root).await,
+        Verb::Top(args) => args.run(root).await,
         Verb::Node(verb) => verb.run(root).await,
         Verb::Health(args) => args.run(root).await,
         Verb::Cache(verb) => verb.run(root).await,

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{AccessLog, Tracing};
 use crate::units::{ByteSize, Period};
 
 /// A socket that downstreams connect to.
@@ -37,6 +38,12 @@ pub struct Listener {
     /// below. Exact names win, then the longest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sni: BTreeMap<String, String>,
+    /// A log of its requests with settings of its own; default: what `--access-log` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// Takes part in W3C traces; default off: `traceparent` and `tracestate` are passed on as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
     /// Limits that differ from the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ListenerLimits>,

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::retry::validate_retry;
+use super::observe::validate_observation;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
@@ -115,6 +116,7 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough => {}
     }
     validate_tcp::validate_listener(path, listener, site, problems);
+    validate_observation(path, listener, problems);
     let Some(limits) = &listener.limits else { return };
     let mut at_least = |field: &str, value: Option<u64>, least: u64| {
         if value.is_some_and(|value| value < least) {

@@ -2,6 +2,7 @@
 
 mod limits;
 mod retry;
+mod observe;
 mod routes;
 mod tcp;
 mod transport;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use crate::address::{EndpointAddress, ListenAddress};
 pub use limits::Limits;
 pub use retry::RetryView;
+pub use observe::{AccessLogView, Share, TracingView};
 pub use routes::RouteTable;
 pub use tcp::{CarriageView, Liveness, ProxyProtocolView};
 pub use transport::{TransportView, UpstreamTlsView};
@@ -107,6 +109,8 @@ fn compile_listeners(
             certificates: listener.certificates.iter().filter_map(position).collect(),
             min_tls: listener.min_tls.unwrap_or(TlsVersion::V1_2),
             trusted_proxies: listener.trusted_proxies.clone(),
+            access_log: listener.access_log.as_ref().map(AccessLogView::compile),
+            tracing: listener.tracing.as_ref().map(TracingView::compile),
             names_callers: site.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some()),
             proxy_protocol: listener.proxy_protocol.as_ref().map(ProxyProtocolView::compile),
             carriage: match listener.protocol {
@@ -138,6 +142,10 @@ pub struct ListenerView {
     pub min_tls: TlsVersion,
     /// Callers whose forwarding fields are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How its requests are logged; `None` = as the node was told.
+    pub access_log: Option<AccessLogView>,
+    /// Whether requests take part in traces; `None` = what they say of them is left alone.
+    pub tracing: Option<TracingView>,
     /// Who may speak for others; `None` = callers are who they seem to be.
     pub proxy_protocol: Option<ProxyProtocolView>,
     /// Some upstream wants to be told who called.
@@ -415,6 +423,8 @@ impl HealthView {
 pub struct PassiveView {
     /// Gateway errors in a row; 0 = never ejected.
     pub consecutive_errors: u32,
+    /// Answers with any 5xx, and gateway errors, in a row; 0 = never ejected for them.
+    pub consecutive_5xx: u32,
     /// First ejection.
     pub base_ejection: Duration,
     /// Longest ejection.
@@ -428,6 +438,7 @@ impl PassiveView {
         let passive = passive.cloned().unwrap_or_default();
         Self {
             consecutive_errors: passive.consecutive_errors.unwrap_or(5),
+            consecutive_5xx: passive.consecutive_5xx.unwrap_or(0),
             base_ejection: passive.base_ejection.unwrap_or(Period::seconds(30)).0,
             max_ejection: passive.max_ejection.unwrap_or(Period::seconds(300)).0,
             max_ejected_percent: passive.max_ejected_percent.unwrap_or(50),

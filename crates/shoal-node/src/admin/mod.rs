@@ -9,6 +9,7 @@ mod look;
 mod next_site;
 mod purge_scopes;
 mod status;
+mod top;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse,
+    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -80,6 +81,10 @@ impl AdminService for AdminRpc {
         _: Request<CacheStatsRequest>,
     ) -> Result<Response<CacheStatsResponse>, Status> {
         Ok(Response::new(cache::stats(&self.node).await))
+    }
+
+    async fn top(&self, _: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
+        Ok(Response::new(top::top(&self.node).await))
     }
 
     async fn cache_locate(

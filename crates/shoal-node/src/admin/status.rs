@@ -130,9 +130,18 @@ fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
 impl Node {
     /// Every live member's report, asked for at once.
     pub(super) async fn reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
+        self.ask_reports(false).await
+    }
+
+    /// The same, with what goes through them.
+    pub(super) async fn traffic_reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
+        self.ask_reports(true).await
+    }
+
+    async fn ask_reports(self: &Arc<Self>, traffic: bool) -> Vec<(NodeId, String, Option<NodeReport>)> {
         let asked = self.live_members().into_iter().map(|(id, name)| {
             let node = self.clone();
-            (id, name, tokio::spawn(async move { node.report_of(id).await }))
+            (id, name, tokio::spawn(async move { node.report_of(id, traffic).await }))
         });
         let mut reports = Vec::new();
         for (id, name, report) in asked.collect::<Vec<_>>() {

@@ -185,8 +185,10 @@ impl PeerService for PeerRpc {
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
         self.only_members(&request)?;
+        let traffic = request.into_inner().traffic;
+        let report = if traffic { self.node.report_with_traffic() } else { self.node.report() };
         let report =
-            serde_json::to_vec(&self.node.report()).map_err(|error| Status::internal(error.to_string()))?;
+            serde_json::to_vec(&report).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReportResponse { report }))
     }
 

@@ -4,6 +4,7 @@ mod caller;
 mod hops;
 mod request;
 mod response;
+mod trace_context;
 
 /// Names of our own between nodes: nobody outside may use them.
 const OWN_PREFIX: &str = "shoal-";
@@ -11,3 +12,4 @@ const OWN_PREFIX: &str = "shoal-";
 pub use caller::{Caller, client_address};
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
 pub use response::{prepare_response, strip_switch};
+pub use trace_context::{Span, enter_trace};

@@ -1,0 +1,54 @@
+//! Traffic as numbers, summed over the workers: what `shoal top` shows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cells::BUCKETS_US;
+use super::{Traffic, WorkerMetrics};
+
+/// What went through a node since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficFigures {
+    /// All listeners.
+    pub total: TrafficSum,
+    /// By route; at most as many as have series of their own.
+    pub routes: BTreeMap<Arc<str>, TrafficSum>,
+}
+
+/// Requests, how many of them failed, and how long they took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficSum {
+    /// All that have ended.
+    pub requests: u64,
+    /// Answered with a status from 500.
+    pub errors: u64,
+    /// Upper bound in µs (`None` = there is none) and how many lie between it and the one before.
+    pub durations: Vec<(Option<u64>, u64)>,
+}
+
+impl TrafficFigures {
+    pub(crate) fn of(workers: &[Arc<WorkerMetrics>]) -> Self {
+        let mut figures = Self::default();
+        for worker in workers {
+            worker.listeners.lock().values().for_each(|traffic| figures.total.add(traffic));
+            for (name, traffic) in worker.routes.lock().iter() {
+                figures.routes.entry(name.clone()).or_default().add(traffic);
+            }
+        }
+        figures
+    }
+}
+
+impl TrafficSum {
+    fn add(&mut self, traffic: &Traffic) {
+        if self.durations.is_empty() {
+            let bounds = BUCKETS_US.iter().copied().map(Some).chain([None]);
+            self.durations = bounds.map(|bound| (bound, 0)).collect();
+        }
+        self.requests += traffic.classes.iter().map(|class| class.read()).sum::<u64>();
+        self.errors += traffic.classes[4].read();
+        for ((_, sum), bucket) in self.durations.iter_mut().zip(&traffic.buckets) {
+            *sum += bucket.read();
+        }
+    }
+}

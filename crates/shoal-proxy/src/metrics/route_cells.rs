@@ -1,0 +1,90 @@
+//! The cells of the routes of one worker, each at the place of its route: a request finds them without lock or hash.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use shoal_model::view::RouteView;
+
+use super::{Sample, Traffic, WorkerMetrics};
+
+/// The cells of routes, by the place of the route in the site.
+pub(crate) struct RouteCells {
+    metrics: Arc<WorkerMetrics>,
+    places: RefCell<Vec<Option<Place>>>,
+}
+
+struct Place {
+    /// Of the route that had this place when it was last used: its address tells whether it still has.
+    name: Arc<str>,
+    traffic: Arc<Traffic>,
+}
+
+impl RouteCells {
+    pub(crate) fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        Self { metrics, places: RefCell::default() }
+    }
+
+    /// A request of `route` has ended.
+    pub(crate) fn record(&self, route: &RouteView, sample: &Sample) {
+        let mut places = self.places.borrow_mut();
+        if let Some(Some(place)) = places.get(route.index)
+            && Arc::ptr_eq(&place.name, &route.name)
+        {
+            return place.traffic.record(sample);
+        }
+        if places.len() <= route.index {
+            places.resize_with(route.index + 1, || None);
+        }
+        let traffic = self.metrics.route(&route.name);
+        traffic.record(sample);
+        places[route.index] = Some(Place { name: route.name.clone(), traffic });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shoal_model::site::read_site;
+    use shoal_model::{ConfigView, Revision};
+
+    use super::*;
+
+    /// The route of `name` in a site with these routes, each for the host of its name.
+    fn route(names: &[&str], name: &str) -> Arc<RouteView> {
+        let route = |name: &&str| format!("  {name}: {{ upstream: u, hosts: [{name}] }}\n");
+        let routes: String = names.iter().map(route).collect();
+        let text = format!(
+            "listeners:\n  web: {{ address: \":80\", protocol: http }}\nroutes:\n{routes}\
+             upstreams:\n  u: {{ endpoints: [\"127.0.0.1:1\"] }}\n"
+        );
+        let view = ConfigView::compile(Revision(1), &read_site("site.yaml", &text).unwrap()).unwrap();
+        view.routes.find(0, name, "/").unwrap().clone()
+    }
+
+    #[test]
+    fn counts_go_to_the_name_also_when_places_move() {
+        let metrics = Arc::new(WorkerMetrics::default());
+        let cells = RouteCells::new(metrics.clone());
+        let record = |route: Arc<RouteView>| {
+            cells.record(
+                &route,
+                &Sample {
+                    status: 200,
+                    https: false,
+                    duration: Duration::ZERO,
+                    request_bytes: 0,
+                    response_bytes: 0,
+                },
+            );
+        };
+        let (before, after) = (route(&["b", "c"], "b"), route(&["a", "b"], "b"));
+        assert_ne!(before.index, after.index);
+        record(before.clone());
+        record(after);
+        record(route(&["a", "b"], "a"));
+        record(before);
+        let count = |name: &str| metrics.route(&name.into()).classes[1].read();
+        assert_eq!((count("a"), count("b")), (1, 3));
+    }
+}
