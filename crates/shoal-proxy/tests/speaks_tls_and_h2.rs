@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup, RootCertStore};
 use support::{Downstream, Origin, Seen, Stage, ok, site};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -193,6 +193,33 @@ async fn a_truncated_body_resets_the_stream() {
 }
 
 #[tokio::test]
+async fn sessions_are_resumed_on_another_node() {
+    let origin = Origin::start(|_| ok("")).await;
+    let authority = Authority::new();
+    let certificate = authority.certificate("a", &["a.org"]);
+    let site = https(origin.address, "a");
+    let nodes = [(); 2].map(|()| Stage::with_certificates(&site, vec![certificate.clone()]));
+    let client = authority.client(&["http/1.1"]);
+    for (node, kind) in nodes.iter().zip([HandshakeKind::Full, HandshakeKind::Resumed]) {
+        let mut stream = Downstream::new(connect(&client, node, "a.org").await);
+        assert_eq!(stream.stream.get_ref().1.handshake_kind(), Some(kind));
+        stream.send("GET / HTTP/1.1\r\nHost: a.org\r\n\r\n").await;
+        assert_eq!(stream.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_as_quantum_computers_could_not_follow() {
+    let origin = Origin::start(|_| ok("")).await;
+    let authority = Authority::new();
+    let certificate = authority.certificate("a", &["a.org"]);
+    let stage = Stage::with_certificates(&https(origin.address, "a"), vec![certificate]);
+    let stream = authority.connect(&stage, "a.org", &["http/1.1"]).await;
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
+}
+
+#[tokio::test]
 async fn sessions_are_resumed_after_a_change_of_the_site() {
     let origin = Origin::start(|_| ok("")).await;
     let authority = Authority::new();
@@ -200,7 +227,7 @@ async fn sessions_are_resumed_after_a_change_of_the_site() {
     let site = https(origin.address, "a");
     let stage = Stage::with_certificates(&site, vec![certificate]);
     let client = authority.client(&["http/1.1"]);
-    let kinds = [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed];
+    let kinds = [HandshakeKind::Full, HandshakeKind::Resumed];
     for (revision, kind) in (2..).zip(kinds) {
         let mut stream = Downstream::new(connect(&client, &stage, "a.org").await);
         assert_eq!(stream.stream.get_ref().1.handshake_kind(), Some(kind));

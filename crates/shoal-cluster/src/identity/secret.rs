@@ -27,6 +27,8 @@ pub enum Purpose {
     SiteKeys,
     /// The seed of object keys: strangers cannot choose URLs that collide.
     CacheKeys,
+    /// What the keys of TLS session tickets follow from.
+    SessionTickets,
 }
 
 impl Purpose {
@@ -36,6 +38,7 @@ impl Purpose {
             Self::AuthorityKey => b"shoal authority key v1",
             Self::SiteKeys => b"shoal site keys v1",
             Self::CacheKeys => b"shoal cache keys v1",
+            Self::SessionTickets => b"shoal session tickets v1",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use shoal_policy::gate::WireScan;
+use shoal_policy::gate::{FrameScan, WireScan};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionState, Order};
@@ -19,6 +19,7 @@ pub(super) struct Watched<T> {
     stream: T,
     first: Bytes,
     scan: WireScan,
+    frames: FrameScan,
     state: Arc<ConnectionState>,
     end: End,
     pace: Pace,
@@ -40,7 +41,7 @@ const SCRATCH: usize = 8 << 10;
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, min_rate: MinRate) -> Self {
         let (scan, pace) = (WireScan::default(), Pace::default());
-        Self { stream, first, scan, state, end: End::Open, pace, min_rate }
+        Self { stream, first, scan, frames: FrameScan::default(), state, end: End::Open, pace, min_rate }
     }
 
     /// Whoever takes a response slower than it may is not waited for.
@@ -72,7 +73,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         }
         let read = &buf.filled()[before..];
         if !read.is_empty() {
-            this.state.received(read, &mut this.scan);
+            this.state.received(read, &mut this.scan, &mut this.frames);
         }
         Poll::Ready(Ok(()))
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 
 use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
-use shoal_policy::gate::{Wire, WireScan};
+use shoal_policy::gate::{Flood, FrameScan, Wire, WireScan};
 
 use crate::clock::Clock;
 
@@ -45,6 +45,8 @@ pub(crate) struct ConnectionState {
     /// The first head that is not clean, counted from 1 (0 = none), and what it showed, as bits.
     fault_head: AtomicU64,
     fault: AtomicU8,
+    /// What the downstream sent far too much of: 0 = nothing, else as [`Flood`].
+    flood: AtomicU8,
     /// The present request, or the last one, has a body that was not read to its end.
     unread: AtomicBool,
     order: AtomicU8,
@@ -66,6 +68,7 @@ impl ConnectionState {
             blocked_ms: AtomicU64::new(0),
             fault_head: AtomicU64::new(0),
             fault: AtomicU8::new(0),
+            flood: AtomicU8::new(0),
             unread: AtomicBool::new(false),
             order: AtomicU8::new(Order::GoOn as u8),
             ordered_ms: AtomicU64::new(0),
@@ -87,9 +90,16 @@ impl ConnectionState {
     }
 
     /// Bytes came in.
-    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan) {
+    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan, frames: &mut FrameScan) {
+        if self.is_h2() {
+            if let Err(flood) = frames.feed(bytes, self.clock.now_ms()) {
+                self.flood.store(flood as u8 + 1, Relaxed);
+                self.give(Order::Abort);
+            }
+            return;
+        }
         let phase = self.phase.load(Relaxed);
-        if self.is_h2() || phase == TUNNEL {
+        if phase == TUNNEL {
             return;
         }
         if phase == IDLE {
@@ -120,6 +130,15 @@ impl ConnectionState {
             length_and_transfer_encoding: has(1),
             repeated_length: has(2),
             unclear_begin: has(3),
+        }
+    }
+
+    /// What the downstream sent so much of that it was cut off.
+    pub(super) fn flood(&self) -> Option<Flood> {
+        match self.flood.load(Relaxed) {
+            0 => None,
+            1 => Some(Flood::IdleFrames),
+            _ => Some(Flood::Resets),
         }
     }
 
@@ -265,8 +284,18 @@ mod tests {
         let scan = || WireScan::default();
         check("nothing sent", &|_| {}, 9, Order::GoOn);
         check("nothing sent", &|_| {}, 11, Order::Finish);
-        check("half a head", &|state| state.received(b"GET", &mut scan()), 9, Order::GoOn);
-        check("half a head", &|state| state.received(b"GET", &mut scan()), 11, Order::Abort);
+        check(
+            "half a head",
+            &|state| state.received(b"GET", &mut scan(), &mut FrameScan::default()),
+            9,
+            Order::GoOn,
+        );
+        check(
+            "half a head",
+            &|state| state.received(b"GET", &mut scan(), &mut FrameScan::default()),
+            11,
+            Order::Abort,
+        );
         check("a request", &|state| state.request_began(), 1000, Order::GoOn);
         check("a request", &|state| state.request_began(), 3700, Order::Retire);
         let served = |state: &ConnectionState| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
@@ -17,6 +17,7 @@ use shoal_model::site::TlsVersion;
 use shoal_model::view::{CertificateView, ListenerView};
 
 use super::Tls;
+use super::tickets::{TicketSeed, Tickets};
 
 /// The certificates of a listener, found by name.
 pub(crate) struct Certificates {
@@ -55,13 +56,8 @@ impl ResolvesServerCert for BySni {
     }
 }
 
-/// The TLS settings of `listener`. The keys of its session tickets are kept from `before`: a change of the site is no
-/// reason for every downstream to shake hands in full. Errs with the reason.
-pub(super) fn build(
-    listener: &ListenerView,
-    config: &ConfigView,
-    before: Option<&Tls>,
-) -> Result<Tls, String> {
+/// The TLS settings of `listener`. Errs with the reason.
+pub(super) fn build(listener: &ListenerView, config: &ConfigView, seed: TicketSeed) -> Result<Tls, String> {
     let provider = Arc::new(default_provider());
     let mut certificates =
         Certificates { keys: Vec::new(), exact: FxHashMap::default(), wildcard: FxHashMap::default() };
@@ -85,10 +81,7 @@ pub(super) fn build(
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(BySni(certificates.clone())));
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    tls.ticketer = match before {
-        Some(before) => before.config.ticketer.clone(),
-        None => Ticketer::new().map_err(|error| error.to_string())?,
-    };
+    tls.ticketer = Arc::new(Tickets::new(seed, listener.name.clone()));
     Ok(Tls { config: Arc::new(tls), certificates })
 }
 

@@ -15,7 +15,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::site::read_site;
 use shoal_model::view::ListenAddress;
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{HealthEvent, Proxy, ProxySettings};
+use shoal_proxy::{HealthEvent, Proxy, ProxySettings, TicketSeed};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -92,6 +92,7 @@ impl Stage {
             cluster: cluster.clone(),
             cache: cache.clone(),
             health_events: sender,
+            ticket_seed: TicketSeed([7; 32]),
             access_log: Some(Box::new(log.clone())),
         });
         let stage =
