@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shoal_cache::UntilClose;
@@ -19,10 +19,11 @@ use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::Progress;
 
-use super::connect::{self, LinkKind};
+use super::carrier::Carrier;
+use super::connect;
 use super::endpoint::{Attempt, Pending};
-use super::pool::Link;
-use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
+use super::introduction::Introduction;
+use super::response::{Lease, UpstreamBody, outcome_of};
 use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
 use crate::exchange::Trace;
@@ -60,6 +61,7 @@ pub(super) struct Sending<'a> {
     /// Of the whole exchange; it goes on with the response body.
     pub(super) total: Option<Deadline>,
     pub(super) trace: &'a mut Trace,
+    pub(super) introduction: Option<Introduction>,
 }
 
 impl Sending<'_> {
@@ -71,8 +73,8 @@ impl Sending<'_> {
         source: Source,
     ) -> Result<Response<UpstreamBody>, FailedTry> {
         let worker = self.worker;
-        let mut link = match self.borrow_link(&attempt, source).await {
-            Ok(link) => link,
+        let mut carrier = match self.borrow_carrier(&attempt, source).await {
+            Ok(carrier) => carrier,
             Err(failure) => {
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::GatewayError, worker.clock.now_ms());
@@ -80,11 +82,11 @@ impl Sending<'_> {
                 return Err(FailedTry::given_back(failure, Progress::NotConnected, request));
             }
         };
-        let sent_on = if link.served > 0 { Progress::SentOnReused } else { Progress::SentOnFresh };
-        link.begin();
+        let reused = carrier.is_reused();
+        let shared_since = carrier.is_shared().then(Instant::now);
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = request.body().progress();
-        let sent = link.sender.try_send_request(request);
+        let sent = carrier.send(request);
         let outcome = within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await;
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
         let failed = match outcome {
@@ -92,19 +94,25 @@ impl Sending<'_> {
                 if let Some(began) = measured {
                     attempt.endpoint.record_latency(began.elapsed(), worker.clock.now_ms());
                 }
-                return self.accept(response, Lease { worker: worker.clone(), link, attempt, request_body });
+                let lease = Lease { worker: worker.clone(), carrier, attempt, request_body };
+                return self.accept(response, lease);
             }
             Some(Err(mut error)) => match (by_downstream, error.take_message()) {
                 (Some(failure), _) => FailedTry::lost(failure, Progress::Answered),
-                (None, Some(request)) => {
+                (None, Some(mut request)) => {
+                    carrier.restore(&mut request);
                     FailedTry::given_back(Failure::UpstreamReset, Progress::NotStarted, request)
                 }
-                (None, None) => match blame_upstream(error.error()) {
-                    Failure::UpstreamReset => FailedTry::lost(Failure::UpstreamReset, sent_on),
-                    failure => FailedTry::lost(failure, Progress::Answered),
-                },
+                (None, None) => {
+                    let (failure, progress) = carrier.judge(error.error(), reused);
+                    FailedTry::lost(failure, progress)
+                }
             },
             None => {
+                // A connection that is dead without anybody knowing must not keep its requests for ever.
+                if shared_since.is_some_and(|since| since.elapsed() >= self.route.first_byte_timeout) {
+                    carrier.retire();
+                }
                 FailedTry::lost(by_downstream.unwrap_or(Failure::UpstreamResponseTimeout), Progress::Answered)
             }
         };
@@ -116,16 +124,23 @@ impl Sending<'_> {
         Err(failed)
     }
 
-    async fn borrow_link(&mut self, attempt: &Attempt, source: Source) -> Result<Link, Failure> {
+    async fn borrow_carrier(&mut self, attempt: &Attempt, source: Source) -> Result<Carrier, Failure> {
         let (upstream, endpoint) = (&attempt.upstream, &attempt.endpoint);
+        let now_ms = self.worker.clock.now_ms();
         if source == Source::PoolFirst
-            && let Some(link) = endpoint.idle.take(self.worker.clock.now_ms(), &upstream.view)
+            && let Some(link) = endpoint.idle.take(now_ms, &upstream.view)
         {
-            return Ok(link);
+            return Ok(Carrier::Own(link));
+        }
+        // Those that gave a request back are no more among them.
+        if upstream.view.transport.may_share()
+            && let Some(stream) = endpoint.shared.take(now_ms, &upstream.view)
+        {
+            return Ok(Carrier::Shared(stream));
         }
         let _pending = Pending::begin(upstream, self.worker)?;
         let began = Instant::now();
-        let opening = connect::open_link(self.worker, upstream, endpoint, LinkKind::Plain);
+        let opening = connect::open_carrier(self.worker, upstream, endpoint, self.introduction.as_ref());
         let opened = unless_overdue(self.total.as_ref(), opening).await;
         self.trace.connect += began.elapsed();
         opened.unwrap_or(Err(Failure::UpstreamConnectTimeout))
@@ -139,8 +154,13 @@ impl Sending<'_> {
     ) -> Result<Response<UpstreamBody>, FailedTry> {
         let now_ms = lease.worker.clock.now_ms();
         let (mut head, incoming) = response.into_parts();
-        let is_framed =
-            head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
+        if lease.carrier.is_shared() {
+            // Framed by the codec, whose errors tell a body that is cut short.
+            head.version = Version::HTTP_11;
+        }
+        let is_framed = lease.carrier.is_shared()
+            || head.headers.contains_key(CONTENT_LENGTH)
+            || head.headers.contains_key(TRANSFER_ENCODING);
         if !is_framed && !incoming.is_end_stream() {
             head.extensions.insert(UntilClose);
         }
