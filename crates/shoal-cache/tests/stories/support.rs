@@ -13,8 +13,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use shoal_cache::{
-    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FetchNotes, FetchTrace, FillJob, LinkFuture, Lookup,
-    PeerIo, PeerLink, UntilClose, WorkerCache,
+    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FetchNotes, FetchTrace,
+    FillJob, LinkFuture, Lookup, PeerIo, PeerLink, UntilClose, WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
@@ -435,7 +435,15 @@ impl Town {
 
     pub fn request<'a>(&'a self, head: &'a Parts) -> CacheRequest<'a> {
         let rule = self.route.cache.as_ref().unwrap();
-        CacheRequest { head, https: false, host: "a.org", route: &self.route, rule, has_body: false, trace: None }
+        CacheRequest {
+            head,
+            https: false,
+            host: "a.org",
+            route: &self.route,
+            rule,
+            has_body: false,
+            trace: None,
+        }
     }
 
     /// The places of primary, second owner and stranger of `path`.
