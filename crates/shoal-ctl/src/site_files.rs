@@ -330,6 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn authorities_are_read_beside_the_file_that_names_them() {
+        let authority = rcgen::generate_simple_self_signed(["ca.example.com".to_owned()]).unwrap().cert.pem();
+        let site = "upstreams:\n  app: { endpoints: [\"a.example:443\"], tls: { ca_file: ca.pem } }\n";
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("site.yaml");
+        fs::write(&file, site).unwrap();
+        let refused = |start: &str, part: &str| {
+            let why = load_site(&file).unwrap_err().to_string();
+            assert!(why.starts_with(&format!("{}:{start}", file.display())), "{why}");
+            assert!(why.contains(part), "{why}");
+        };
+        refused("2:56: upstreams.app.tls.ca_file: ", "cannot be read");
+        fs::write(dir.path().join("ca.pem"), "nothing").unwrap();
+        refused("2:45: upstreams.app.tls: ", "no certificate");
+        fs::write(dir.path().join("ca.pem"), &authority).unwrap();
+        let tls = load_site(&file).unwrap().upstreams["app"].tls.clone().unwrap();
+        assert_eq!((tls.ca_file, tls.ca_pem), (None, Some(authority)));
+    }
+
+    #[test]
     fn a_part_of_a_site_may_lean_on_the_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("site.yaml");
