@@ -229,3 +229,22 @@ async fn a_full_endpoint_is_waited_for_and_not_for_ever() {
     let statuses: Vec<u16> = join_all(others).await.iter().map(|answer| answer.status).collect();
     assert!(statuses.contains(&200), "{statuses:?}");
 }
+
+#[tokio::test]
+async fn answers_with_5xx_eject_where_the_site_says_so() {
+    let bad = Origin::start(|_| "HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n").await;
+    let good = numbered(1).await.remove(0);
+    let check = async |passive: &str, expected: usize| {
+        let before = bad.requests();
+        let stage = Stage::start(&site(&[bad.address, good.address], "", passive));
+        // One connection: one worker, whose turns are known.
+        let mut downstream = stage.connect().await;
+        for _ in 0..12 {
+            downstream.send(GET).await;
+            downstream.answer().await;
+        }
+        assert_eq!(bad.requests() - before, expected, "{passive}");
+    };
+    check("", 6).await;
+    check(", passive: { consecutive_5xx: 2, base_ejection: 1h, max_ejection: 1h }", 2).await;
+}

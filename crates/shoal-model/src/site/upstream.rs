@@ -273,6 +273,9 @@ pub struct PassiveHealth {
     /// Gateway errors (connect failure, reset, 502, 503, 504) in a row before ejection; default 5, 0 = never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_errors: Option<u32>,
+    /// Answers with any 5xx, and gateway errors, in a row before ejection; default 0 = never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consecutive_5xx: Option<u32>,
     /// First ejection; the n-th in a row lasts n times as long; default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_ejection: Option<Period>,

@@ -1,8 +1,8 @@
 //! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
 
 mod limits;
-mod retry;
 mod observe;
+mod retry;
 mod routes;
 mod tcp;
 mod transport;
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 pub use crate::address::{EndpointAddress, ListenAddress};
 pub use limits::Limits;
-pub use retry::RetryView;
 pub use observe::{AccessLogView, Share, TracingView};
+pub use retry::RetryView;
 pub use routes::RouteTable;
 pub use tcp::{CarriageView, Liveness, ProxyProtocolView};
 pub use transport::{TransportView, UpstreamTlsView};

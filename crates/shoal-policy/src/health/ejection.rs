@@ -12,6 +12,8 @@ pub enum Outcome {
     Success,
     /// It could not be connected to, reset the connection, or answered 502, 503 or 504.
     GatewayError,
+    /// It answered with another 5xx, and the upstream ejects for those.
+    ServerError,
 }
 
 /// What an outcome changed.
@@ -53,6 +55,8 @@ enum Phase {
 pub struct Ejection {
     phase: Phase,
     errors_in_a_row: u32,
+    /// Gateway errors included.
+    server_errors_in_a_row: u32,
     ejections_in_a_row: u32,
     readmitted_at_ms: u64,
 }
@@ -101,26 +105,31 @@ impl Ejection {
     ) -> Option<EjectionChange> {
         match (self.phase, outcome) {
             (Phase::Open, Outcome::Success) => {
-                self.errors_in_a_row = 0;
+                self.forget_errors();
                 None
             }
-            (Phase::Open, Outcome::GatewayError) => {
-                self.errors_in_a_row = self.errors_in_a_row.saturating_add(1);
-                let enough = rule.consecutive_errors > 0 && self.errors_in_a_row >= rule.consecutive_errors;
+            (Phase::Open, Outcome::GatewayError | Outcome::ServerError) => {
+                self.server_errors_in_a_row = self.server_errors_in_a_row.saturating_add(1);
+                self.errors_in_a_row = match outcome {
+                    Outcome::GatewayError => self.errors_in_a_row.saturating_add(1),
+                    Outcome::Success | Outcome::ServerError => 0,
+                };
+                let enough = reaches(self.errors_in_a_row, rule.consecutive_errors)
+                    || reaches(self.server_errors_in_a_row, rule.consecutive_5xx);
                 (enough && may_eject).then(|| {
                     self.eject(now_ms, rule);
                     EjectionChange::Ejected
                 })
             }
             // Requests that were under way when it was ejected.
-            (Phase::Ejected { .. }, Outcome::Success | Outcome::GatewayError) => None,
+            (Phase::Ejected { .. }, Outcome::Success | Outcome::GatewayError | Outcome::ServerError) => None,
             (Phase::OnTrial { .. }, Outcome::Success) => {
                 self.phase = Phase::Open;
-                self.errors_in_a_row = 0;
+                self.forget_errors();
                 self.readmitted_at_ms = now_ms;
                 Some(EjectionChange::Readmitted)
             }
-            (Phase::OnTrial { .. }, Outcome::GatewayError) => {
+            (Phase::OnTrial { .. }, Outcome::GatewayError | Outcome::ServerError) => {
                 self.eject(now_ms, rule);
                 None
             }
@@ -137,8 +146,18 @@ impl Ejection {
         self.ejections_in_a_row = self.ejections_in_a_row.saturating_add(1);
         let ejection_ms = base_ms.saturating_mul(u64::from(self.ejections_in_a_row)).min(longest_ms);
         self.phase = Phase::Ejected { until_ms: now_ms.saturating_add(ejection_ms) };
-        self.errors_in_a_row = 0;
+        self.forget_errors();
     }
+
+    fn forget_errors(&mut self) {
+        self.errors_in_a_row = 0;
+        self.server_errors_in_a_row = 0;
+    }
+}
+
+/// `errors` are as many as `limit` allows, unless that is 0.
+const fn reaches(errors: u32, limit: u32) -> bool {
+    limit > 0 && errors >= limit
 }
 
 /// Whether one more of `total` endpoints may be ejected when `ejected` are already: never more than
@@ -156,6 +175,7 @@ mod tests {
     fn rule() -> PassiveView {
         PassiveView {
             consecutive_errors: 3,
+            consecutive_5xx: 4,
             base_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(75),
             max_ejected_percent: 50,
@@ -175,6 +195,7 @@ mod tests {
             };
             let seen = match *event {
                 "ok" => record(Outcome::Success, true),
+                "5xx" => record(Outcome::ServerError, true),
                 "err" => record(Outcome::GatewayError, true),
                 "err, none to spare" => record(Outcome::GatewayError, false),
                 "try" => {
@@ -247,6 +268,25 @@ mod tests {
             (400, "err", "ejected"),
             (429, "may", "closed"),
             (430, "may", "trial"),
+        ]);
+    }
+
+    #[test]
+    fn server_errors_count_by_themselves_and_gateway_errors_with_them() {
+        check(&[
+            (0, "5xx", "-"),
+            (0, "5xx", "-"),
+            (0, "ok", "-"),
+            (0, "err", "-"),
+            (0, "err", "-"),
+            (0, "5xx", "-"),
+            (0, "err", "ejected"),
+            (1, "5xx", "-"),
+            (30, "try", "claimed"),
+            (30, "5xx", "-"),
+            (89, "may", "closed"),
+            (90, "try", "claimed"),
+            (90, "ok", "readmitted"),
         ]);
     }
 

@@ -242,6 +242,10 @@ impl Upstream {
     /// Takes in how a request ended at `endpoint`. What the downstream did wrong is not reported.
     fn report(&self, endpoint: &Endpoint, outcome: Outcome, now_ms: u64) {
         let standing = &endpoint.standing;
+        let outcome = match outcome {
+            Outcome::ServerError if self.view.passive.consecutive_5xx == 0 => Outcome::Success,
+            outcome => outcome,
+        };
         if outcome == Outcome::Success && standing.is_spotless() {
             return;
         }

@@ -166,7 +166,11 @@ impl Drop for UpstreamBody {
 
 /// What a whole response head says of the endpoint.
 pub(super) fn outcome_of(status: StatusCode) -> Outcome {
-    if matches!(status.as_u16(), 502..=504) { Outcome::GatewayError } else { Outcome::Success }
+    match status.as_u16() {
+        502..=504 => Outcome::GatewayError,
+        500..=599 => Outcome::ServerError,
+        _ => Outcome::Success,
+    }
 }
 
 /// Which fault of the endpoint an error of the codec is.

@@ -114,7 +114,7 @@ impl Standing {
         let mut ejection = self.ejection();
         let change = ejection.record(outcome, now_ms, rule, spare);
         self.ejected.store(ejection.is_ejected(), Relaxed);
-        self.blemished.store(outcome == Outcome::GatewayError || ejection.is_ejected(), Relaxed);
+        self.blemished.store(outcome != Outcome::Success || ejection.is_ejected(), Relaxed);
         drop(ejection);
         let event = match change {
             Some(EjectionChange::Ejected) => HealthEvent::Ejected { endpoint: self.id },
