@@ -93,6 +93,9 @@ impl Gate {
         if wire.unclear_begin {
             return Err(Rule::Unparsable);
         }
+        if wire.fragment {
+            return Err(Rule::Path);
+        }
         if present.count > self.max_field_count {
             return Err(Rule::FieldCount);
         }
@@ -367,6 +370,8 @@ mod tests {
         assert_eq!(admit_with(sized, twice).0.err(), Some(Rule::ContentLength));
         let unclear = Wire { unclear_begin: true, ..Wire::default() };
         assert_eq!(admit_with("GET / 1.1\nhost: a", unclear).0.err(), Some(Rule::Unparsable));
+        let fragment = Wire { fragment: true, ..Wire::default() };
+        assert_eq!(admit_with("GET / 1.1\nhost: a", fragment).0.err(), Some(Rule::Path));
         let bare = Wire { bare_line_feed: true, ..Wire::default() };
         assert_eq!(admit_with("GET / 1.1\nhost: a", bare).0.err(), Some(Rule::LineEnd));
     }

@@ -11,6 +11,8 @@ pub struct Wire {
     pub repeated_length: bool,
     /// Where the message before it ended could not be told.
     pub unclear_begin: bool,
+    /// The request line has a `#`: the parser drops a fragment.
+    pub fragment: bool,
 }
 
 impl Wire {
@@ -37,6 +39,8 @@ pub struct WireScan {
     previous: u8,
     /// Bytes of the line so far, without its end.
     line_len: usize,
+    /// The line is the request line.
+    is_first: bool,
     /// Which framing field the line may be, and how many bytes of its name have come.
     candidate: Option<Candidate>,
     length: Option<u64>,
@@ -135,6 +139,7 @@ impl WireScan {
                 // Nothing in the rest of the line matters but its end.
                 let rest = &bytes[place..];
                 let skipped = rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+                self.wire.fragment |= self.is_first && rest[..skipped].contains(&b'#');
                 self.previous = rest[..skipped].last().copied().unwrap_or(self.previous);
                 place += skipped;
             }
@@ -155,7 +160,9 @@ impl WireScan {
             (self.length, self.is_chunked, self.candidate) = (None, false, None);
             self.heads += 1;
             self.stage = Stage::Head;
+            self.is_first = true;
         }
+        self.wire.fragment |= self.is_first && byte == b'#';
         let lower = byte.to_ascii_lowercase();
         if self.line_len == 0 {
             self.candidate = match lower {
@@ -190,6 +197,7 @@ impl WireScan {
             self.length = Some(value);
         }
         self.line_len = 0;
+        self.is_first = false;
     }
 
     fn end_head(&mut self) {
@@ -257,6 +265,7 @@ mod tests {
                     + flag(wire.length_and_transfer_encoding, "T")
                     + flag(wire.repeated_length, "R")
                     + flag(wire.unclear_begin, "?")
+                    + flag(wire.fragment, "#")
             };
             let seen = scan.fault().map(|(head, wire)| (head, flags(wire)));
             let expected = expected.map(|(head, flags)| (head, flags.to_owned()));
@@ -273,6 +282,10 @@ mod tests {
         check("GET / HTTP/1.1\nHost: a\r\n\r\n", Some((1, "L")));
         check("GET / HTTP/1.1\r\nHost: a\r\n\n", Some((1, "L")));
         check("\nGET / HTTP/1.1\r\n", Some((1, "L")));
+        check("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Some((1, "#")));
+        check("TRACE # HTTP/1.1\r\nHost: a\r\n\r\n", Some((1, "#")));
+        check("GET / HTTP/1.1\r\nx: #\r\nc: #\r\n\r\n", None);
+        check(&format!("{GET}GET /#b HTTP/1.1\r\nHost: a\r\n\r\n"), Some((2, "#")));
         check("POST / HTTP/1.1\r\ncontent-LENGTH: 5\r\n\r\nab\ncd", None);
         check("POST / HTTP/1.1\r\nx-content-length: 5\r\ncontent-length: 0\r\n\r\n", None);
         check("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na", Some((1, "R")));

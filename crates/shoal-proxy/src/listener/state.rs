@@ -113,6 +113,7 @@ impl ConnectionState {
                 wire.length_and_transfer_encoding,
                 wire.repeated_length,
                 wire.unclear_begin,
+                wire.fragment,
             ];
             let bits = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
             self.fault.store(bits, Relaxed);
@@ -130,6 +131,7 @@ impl ConnectionState {
             length_and_transfer_encoding: has(1),
             repeated_length: has(2),
             unclear_begin: has(3),
+            fragment: has(4),
         }
     }
 
