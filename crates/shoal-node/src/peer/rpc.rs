@@ -187,8 +187,7 @@ impl PeerService for PeerRpc {
         self.only_members(&request)?;
         let traffic = request.into_inner().traffic;
         let report = if traffic { self.node.report_with_traffic() } else { self.node.report() };
-        let report =
-            serde_json::to_vec(&report).map_err(|error| Status::internal(error.to_string()))?;
+        let report = serde_json::to_vec(&report).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReportResponse { report }))
     }
 
