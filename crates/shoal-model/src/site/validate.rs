@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::retry::validate_retry;
 use super::observe::validate_observation;
+use super::retry::validate_retry;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
