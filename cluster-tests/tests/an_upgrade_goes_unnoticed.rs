@@ -58,6 +58,9 @@ async fn every_node_is_upgraded_under_load() -> Result<()> {
         cluster.settle().await?;
         ensure!(cluster.readyz(i).await?.0 == 200, "the new process is not ready");
     }
+    for node in &cluster.nodes {
+        ensure!(!node.log().contains("is not heard any more"), "{} believed another one dead", node.name);
+    }
     // The cluster decides as before, and the new processes follow.
     let changed = site.route("more", serde_json::json!({ "path_prefix": "/more", "upstream": "shop" }));
     cluster.apply(1, &changed).await.context("a change after the upgrades")?;
