@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use shoal_cluster::{inspect_authorities, inspect_certificate};
 use shoal_model::Site;
 use shoal_model::site::{
-    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, locate, merge, parse_site, step, validate,
+    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, locate, merge,
+    parse_site, step, validate,
 };
 
 /// Largest certificate chain or key file, in bytes.

@@ -1,8 +1,8 @@
 //! A look into the certificates of a site before they are used.
 
-use rustls::{InconsistentKeys, RootCertStore};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::site::CertificateFacts;

@@ -1,7 +1,9 @@
 //! What a site becomes when it is applied: laid over the active one, checked, its keys sealed.
 
 use shoal_cluster::identity::{ClusterSecret, inspect_authorities, inspect_certificate};
-use shoal_model::site::{Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, merge, step, validate};
+use shoal_model::site::{
+    Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, merge, step, validate,
+};
 use shoal_model::{ConfigView, Revision, Site};
 
 use crate::sealed_site::{open_key, seal, unseal};
