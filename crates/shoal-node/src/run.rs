@@ -9,6 +9,7 @@ use shoal_cluster::NodeState;
 use shoal_configlog::ProposeError;
 use shoal_model::Revision;
 use shoal_model::state::Command;
+use shoal_proxy::Ports;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::build::{self, Built};
@@ -119,7 +120,7 @@ async fn upgrade(node: &Arc<Node>, tasks: &VitalTasks, asked: Asked) -> Upgrade 
 async fn retire(node: &Node, signals: &mut Signals) -> anyhow::Result<()> {
     node.proxy.retire();
     tokio::select! {
-        left = node.proxy.drain(node.settings.drain_timeout) => tracing::info!(left, "handed over, and drained"),
+        left = node.proxy.drain(node.settings.drain_timeout, Ports::HandedOver) => tracing::info!(left, "handed over, and drained"),
         () = signals.stop_asked() => tracing::warn!("handed over; stopping at once"),
     }
     Ok(())
@@ -208,7 +209,7 @@ async fn drain(node: &Arc<Node>) {
     node.gossip.set_state(NodeState::Draining);
     node.proxy.retire();
     tokio::time::sleep(node.settings.drain_delay).await;
-    node.proxy.drain(node.settings.drain_timeout).await;
+    node.proxy.drain(node.settings.drain_timeout, Ports::Closed).await;
     node.log.hand_over().await;
     node.gossip.leave().await;
 }

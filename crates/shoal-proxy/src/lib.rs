@@ -27,6 +27,6 @@ mod upstream;
 mod worker;
 
 pub use check::{Checker, CheckerSettings, HealthEvent};
-pub use listener::{BindError, TicketSeed};
+pub use listener::{BindError, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings};

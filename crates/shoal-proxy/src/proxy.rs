@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::access_log;
 use crate::check::HealthEvent;
 use crate::clock::Clock;
-use crate::listener::{self, BindError, Listeners, TicketSeed};
+use crate::listener::{self, BindError, Listeners, Ports, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::upstream::{Standings, system_roots};
 use crate::worker::{self, Command, WorkerSeed};
@@ -185,9 +185,9 @@ impl Proxy {
     /// Stops accepting, lets every connection end with its next answer, and stops the workers: when nothing is open any
     /// more, at the latest after `within`. Connections that nobody uses are closed then; answers how many others were cut
     /// off.
-    pub async fn drain(&self, within: Duration) -> usize {
+    pub async fn drain(&self, within: Duration, ports: Ports) -> usize {
         for listener in self.listeners().open.iter() {
-            listener.drain();
+            listener.drain(ports);
         }
         let mut answers = Vec::new();
         for worker in &self.workers {

@@ -69,6 +69,8 @@ pub(crate) struct Worker {
     pub(crate) cache_statuses: CacheStatuses,
     pub(crate) upstreams: Upstreams,
     pub(crate) connections: Connections,
+    /// Listeners that are not closed yet.
+    accepting: Cell<usize>,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
     access_log: SyncSender<LogLine>,
@@ -88,6 +90,7 @@ impl Worker {
             cache_statuses: CacheStatuses::new(&seed.node_name),
             upstreams: Upstreams::new(seed.workers, seed.standings),
             connections: Connections::default(),
+            accepting: Cell::new(0),
             config: RefCell::new(Cached::new(seed.config)),
             cluster: RefCell::new(Cached::new(seed.cluster)),
             access_log: seed.access_log,
@@ -152,7 +155,12 @@ impl Worker {
         };
         let traffic = self.metrics.listener(&shared.settings.load().view.name);
         let listener = Rc::new(WorkerListener { shared, worker: self.clone(), traffic });
-        tokio::task::spawn_local(accept_loop(listener, socket));
+        let worker = self.clone();
+        worker.accepting.set(worker.accepting.get() + 1);
+        tokio::task::spawn_local(async move {
+            accept_loop(listener, socket).await;
+            worker.accepting.set(worker.accepting.get() - 1);
+        });
     }
 
     /// The slow pulse: everything that may have overstayed is looked at.
@@ -202,7 +210,7 @@ pub(crate) async fn run(
                     }
                     let left = worker.connections.len();
                     // Other nodes, and other workers, may wait for what this one is fetching.
-                    let is_idle = left == 0 && worker.cache.running_fills() == 0;
+                    let is_idle = left == 0 && worker.accepting.get() == 0 && worker.cache.running_fills() == 0;
                     if (is_idle || now_ms >= at.until_ms + FAREWELL_MS)
                         && let Some(at) = draining.take()
                     {

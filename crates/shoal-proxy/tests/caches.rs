@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use shoal_proxy::Ports;
 use support::{Origin, Seen, Stage, and_close, serve_raw, site};
 
 fn cacheable(body: &str) -> String {
@@ -144,7 +145,7 @@ async fn a_drain_waits_for_fills_that_nobody_here_waits_for() {
     support::wait_until("the fetch", || asked.load(Ordering::SeqCst) == 1).await;
     drop(downstream);
     support::wait_until("the end of the connection", || stage.proxy.open_connections() == 0).await;
-    let mut drain = std::pin::pin!(stage.proxy.drain(Duration::from_secs(20)));
+    let mut drain = std::pin::pin!(stage.proxy.drain(Duration::from_secs(20), Ports::Closed));
     let early = tokio::time::timeout(Duration::from_millis(400), &mut drain).await;
     assert!(early.is_err(), "a node that drains still brings in what it has begun");
     gate.notify_one();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use shoal_proxy::Ports;
 use support::{Stage, nowhere, serve_raw};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -124,7 +125,7 @@ async fn a_connection_outlives_its_listener_and_a_drain_waits_for_it() {
     assert_eq!(downstream.read_until(b"still here").await.unwrap(), b"still here");
 
     let proxy = stage.proxy.clone();
-    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(20)).await });
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(20), Ports::Closed).await });
     downstream.send(" and here").await;
     assert_eq!(downstream.read_until(b" and here").await.unwrap(), b" and here");
     downstream.stream.shutdown().await.unwrap();
@@ -137,7 +138,7 @@ async fn a_drain_cuts_off_what_does_not_end() {
     let stage = Stage::start(&tcp(&[echo("hello ").await], "", ""));
     let mut downstream = stage.connect().await;
     downstream.read_until(b"hello ").await.unwrap();
-    assert_eq!(stage.proxy.drain(Duration::from_millis(100)).await, 1);
+    assert_eq!(stage.proxy.drain(Duration::from_millis(100), Ports::Closed).await, 1);
     assert!(downstream.is_closed().await);
     assert_eq!(stage.log_of(1).await[0]["reason"], "node_draining");
 }

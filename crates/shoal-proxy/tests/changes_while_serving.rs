@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use shoal_proxy::Ports;
 use support::{Origin, Seen, Stage, ok, site, wait_until};
 use tokio::sync::Semaphore;
 
@@ -89,7 +90,7 @@ async fn draining_finishes_what_is_under_way() {
     busy.send(GET).await;
     reached.acquire().await.unwrap().forget();
     let proxy = stage.proxy.clone();
-    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15)).await });
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15), Ports::Closed).await });
     GO.add_permits(1);
     let answer = busy.answer().await;
     assert_eq!((answer.text().as_str(), answer.field("connection")), ("late", Some("close")));
@@ -132,7 +133,7 @@ async fn a_node_that_goes_says_so_before_it_closes() {
     ask_to_the_end(&mut stage.connect().await).await;
 
     let proxy = stage.proxy.clone();
-    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(3)).await });
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(3), Ports::Closed).await });
     let web = stage.address("web");
     let deadline = std::time::Instant::now() + support::PATIENCE;
     while tokio::net::TcpStream::connect(web).await.is_ok() {
@@ -226,7 +227,7 @@ async fn sockets_are_handed_to_a_successor_without_a_refused_connection() {
     after.proxy.close_unclaimed();
     assert_eq!(after.address("more"), address);
     let proxy = before.proxy.clone();
-    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15)).await });
+    let drained = tokio::spawn(async move { proxy.drain(Duration::from_secs(15), Ports::HandedOver).await });
     for _ in 0..20 {
         let mut fresh = connect().await;
         fresh.send(GET).await;

@@ -125,7 +125,8 @@ pub struct ListenerLimits {
     /// Longest silence between two requests of a connection; default 75s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive_timeout: Option<Period>,
-    /// Requests after which a connection is closed politely; default 10000.
+    /// Requests after which a connection is closed politely; default 1000000 (one busy HTTP/2
+    /// connection carries 10000 in less than a second).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u64>,
     /// Age at which a connection is closed politely; default 1h.

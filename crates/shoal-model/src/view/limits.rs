@@ -72,7 +72,7 @@ impl Limits {
             min_rate: bytes(written.min_rate, ByteSize(240)),
             min_rate_window: seconds(written.min_rate_window, 10),
             keepalive_timeout: seconds(written.keepalive_timeout, 75),
-            max_requests_per_connection: written.max_requests_per_connection.unwrap_or(10_000),
+            max_requests_per_connection: written.max_requests_per_connection.unwrap_or(1_000_000),
             max_connection_age: seconds(written.max_connection_age, 3600),
             max_connections: written.max_connections.unwrap_or(16_384),
             max_connections_per_address: written.max_connections_per_address,

@@ -6,15 +6,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{TurnedAway, WorkerListener, connection};
+use super::{TurnedAway, WorkerListener, connection, socket};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a closing socket goes on accepting those whose handshake had begun: most round trips are shorter.
+const HANDSHAKES: Duration = Duration::from_millis(300);
 
-/// Accepts until the listener closes. Connections that were waiting then are still served: closing the socket would
-/// reset them.
+/// Accepts until the listener closes, and then those who were already there: closing the socket would reset them.
 pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListener) {
     loop {
         let accepted = tokio::select! {
@@ -30,15 +31,44 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
     if listener.shared.is_removed() {
         listener.worker.connections.finish(&listener.shared);
     }
-    let waiting = std::future::poll_fn(|cx| {
-        while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(cx) {
-            take_on(&listener, stream, peer);
-        }
-        std::task::Poll::Ready(())
-    });
-    waiting.await;
-    drop(socket);
+    if !listener.shared.is_handed_over() {
+        accept_begun(&listener, &socket).await;
+    }
+    if let Err(error) = accept_waiting(&listener, socket) {
+        tracing::warn!(listener = %listener.shared.bound, %error, "cannot accept those who wait");
+    }
     listener.shared.held.closed_by_worker();
+}
+
+/// Nobody new gets in; who had begun to does.
+async fn accept_begun(listener: &Rc<WorkerListener>, socket: &TcpListener) {
+    if let Err(error) = socket::ignore_newcomers(socket) {
+        tracing::debug!(listener = %listener.shared.bound, %error, "cannot filter, closing at once");
+        return;
+    }
+    let until = Instant::now() + HANDSHAKES;
+    while let Ok(accepted) = timeout_at(until, socket.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => take_on(listener, stream, peer),
+            Err(error) => recover(listener, &error).await,
+        }
+    }
+}
+
+/// Empties the queue and closes the socket. The kernel is asked itself: what it has told the runtime may be old.
+fn accept_waiting(listener: &Rc<WorkerListener>, socket: TcpListener) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                take_on(listener, TcpStream::from_std(stream)?, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_harmless(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
@@ -87,12 +117,15 @@ impl Drop for Place {
 
 /// A connection that died before it was accepted is nothing; being out of descriptors passes when others end.
 async fn recover(listener: &WorkerListener, error: &io::Error) {
-    let harmless = matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    );
-    if !harmless {
+    if !is_harmless(error) {
         tracing::warn!(listener = %listener.shared.bound, %error, "cannot accept, pausing");
         sleep(PAUSE).await;
     }
+}
+
+fn is_harmless(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::coalesced::Coalesced;
 use super::io::Watched;
 use super::preface::{self, Version};
 use super::state::Order;
@@ -206,10 +208,10 @@ where
 {
     let limits = &connection.settings.view.limits;
     let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
-    let io = TokioIo::new(Watched::new(stream, first, connection.state.clone(), min_rate));
+    let io = Watched::new(stream, first, connection.state.clone(), min_rate);
     let ended = match version {
-        Version::Http1 => serve_http1(&connection, io).await,
-        Version::Http2 => serve_http2(&connection, io).await,
+        Version::Http1 => serve_http1(&connection, TokioIo::new(io)).await,
+        Version::Http2 => serve_http2(&connection, Coalesced::new(io)).await,
     };
     if let Some(flood) = connection.state.flood() {
         connection.worker.metrics.cut_off(flood);
@@ -249,12 +251,12 @@ where
     let served = connection.clone();
     let service = service_fn(move |request| request::serve(served.clone(), request));
     let codec = pin!(builder.serve_connection(io, service).with_upgrades());
-    drive(codec, &connection.state, |codec| codec.graceful_shutdown()).await
+    drive(codec, &connection.state, |codec| codec.graceful_shutdown(), |_| Poll::Ready(Ok(()))).await
 }
 
-async fn serve_http2<I>(connection: &Rc<Connection>, io: I) -> hyper::Result<()>
+async fn serve_http2<T>(connection: &Rc<Connection>, io: Coalesced<T>) -> hyper::Result<()>
 where
-    I: Read + Write + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     connection.state.set_h2();
     let limits = &connection.settings.view.limits;
@@ -272,15 +274,18 @@ where
         .keep_alive_timeout(H2_PING_TIMEOUT);
     let served = connection.clone();
     let service = service_fn(move |request| request::serve(served.clone(), request));
-    let codec = pin!(builder.serve_connection(io, service));
-    drive(codec, &connection.state, |codec| codec.graceful_shutdown()).await
+    let codec = pin!(builder.serve_connection(TokioIo::new(io.clone()), service));
+    let written = |cx: &mut Context<'_>| io.poll_written(cx);
+    drive(codec, &connection.state, |codec| codec.graceful_shutdown(), written).await
 }
 
-/// Runs the codec and obeys the orders that the connection is given.
+/// Runs the codec and obeys the orders that the connection is given. Whenever the codec waits, what it has put off is
+/// `written`; when that fails, the connection is over.
 async fn drive<C>(
     mut codec: Pin<&mut C>,
     state: &ConnectionState,
     finish: impl Fn(Pin<&mut C>),
+    written: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
@@ -294,7 +299,12 @@ where
         }
         loop {
             if let Poll::Ready(ended) = codec.as_mut().poll(cx) {
+                // The last words, if they can be said at once.
+                _ = written(cx);
                 return Poll::Ready(ended);
+            }
+            if let Poll::Ready(Err(_)) = written(cx) {
+                return Poll::Ready(Ok(()));
             }
             let shall_finish = match state.order() {
                 Order::GoOn => false,
@@ -320,9 +330,10 @@ struct Streams(Rc<Connection>);
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let connection = self.0.clone();
+        // The runtime moves a task about several times before it runs, and once after: better a small one.
+        let mut stream = Box::pin(stream);
         tokio::task::spawn_local(async move {
             let write_idle_timeout = connection.settings.view.limits.write_idle_timeout;
-            let mut stream = pin!(stream);
             let mut stalled: Option<Deadline> = None;
             poll_fn(|cx| {
                 connection.offered.set(None);

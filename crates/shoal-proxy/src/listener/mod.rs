@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod coalesced;
 mod connection;
 mod held;
 mod io;
@@ -46,6 +47,15 @@ pub struct BindError {
     pub message: String,
 }
 
+/// What becomes of the listening sockets when a node drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// Nobody accepts on them any more.
+    Closed,
+    /// Another process accepts on them already.
+    HandedOver,
+}
+
 /// A socket that is open, on every worker. Its settings may change while its connections go on.
 pub(crate) struct Listener {
     /// As configured: what tells one listener from another.
@@ -57,6 +67,8 @@ pub(crate) struct Listener {
     pub(crate) closing: CancellationToken,
     /// It closes because the node goes: its connections may ask until the drain is over.
     pub(crate) draining: AtomicBool,
+    /// Another process accepts on the same sockets.
+    handed_over: AtomicBool,
     /// Connections of all workers.
     pub(crate) open: Gauge,
     pub(crate) held: HeldSockets,
@@ -66,15 +78,21 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Accepts no more, because the node goes.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn drain(&self, ports: Ports) {
         self.draining.store(true, Ordering::Relaxed);
+        self.handed_over.store(ports == Ports::HandedOver, Ordering::Relaxed);
         self.close();
     }
 
     /// Accepts no more.
     pub(crate) fn close(&self) {
-        self.closing.cancel();
+        // First: what waits on a socket is reset only when its last duplicate is closed, and that must be the worker's.
         self.held.release();
+        self.closing.cancel();
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
     }
 
     /// It accepts no more, but not every worker has noticed yet.
@@ -219,6 +237,7 @@ fn open_listener(
         settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, seed)?),
         closing: CancellationToken::new(),
         draining: AtomicBool::new(false),
+        handed_over: AtomicBool::new(false),
         open: Gauge::default(),
         held: HeldSockets::of(&sockets).map_err(refused)?,
         admission: Arc::default(),

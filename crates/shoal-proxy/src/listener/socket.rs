@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -23,6 +23,19 @@ pub(super) fn bind(address: SocketAddr, count: usize, ours: bool) -> io::Result<
         sockets.push(listener);
     }
     Ok(sockets)
+}
+
+/// The kernel answers no SYN on this socket any more, so that what is waiting on it can be accepted to the last one. Who
+/// comes asks again after a second, and is refused then, or finds whoever has the port.
+pub(super) fn ignore_newcomers(socket: &tokio::net::TcpListener) -> io::Result<()> {
+    // Classic BPF on the TCP header: of the flags, SYN without ACK is dropped.
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(0x30, 0, 0, 13),   // A = byte 13, the flags
+        SockFilter::new(0x54, 0, 0, 0x12), // A &= SYN | ACK
+        SockFilter::new(0x15, 0, 1, 0x02), // A == SYN: the next one; else the one after it
+        SockFilter::new(0x06, 0, 0, 0),    // drop
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ])
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +63,25 @@ fn open(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test]
+    async fn lets_in_who_was_there_and_nobody_else() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bound = bind(any, 1, false).unwrap().remove(0);
+        let socket = tokio::net::TcpListener::from_std(bound).unwrap();
+        let address = socket.local_addr().unwrap();
+        let early = TcpStream::connect(address).unwrap();
+        ignore_newcomers(&socket).unwrap();
+        // The first repetition of a SYN comes after a second.
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(100)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let (_, peer) = socket.accept().await.unwrap();
+        assert_eq!(peer, early.local_addr().unwrap());
+    }
 
     #[test]
     fn shares_with_itself_and_with_nobody_else() {

@@ -1,0 +1,199 @@
+//! The many small writes of an HTTP/2 connection, as few large ones.
+//!
+//! The codec flushes after every DATA frame, though a batch of responses is ready: over TLS each would be a record and a
+//! system call of its own. Here a flush is put off until the codec has nothing more to do; then the connection's task
+//! writes all of it.
+
+use std::cell::{RefCell, RefMut};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What is held back at most, bytes.
+const MAX_PENDING: usize = 64 << 10;
+/// Empty buffers that a worker keeps for its connections.
+const MAX_SPARE: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A stream whose writes are held back until [`Coalesced::poll_written`]. Clones are the same stream.
+pub(super) struct Coalesced<T>(Rc<RefCell<Inner<T>>>);
+
+struct Inner<T> {
+    stream: T,
+    pending: Vec<u8>,
+    /// Bytes of `pending` that are written.
+    written: usize,
+}
+
+impl<T> Clone for Coalesced<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Coalesced<T> {
+    pub(super) fn new(stream: T) -> Self {
+        Self(Rc::new(RefCell::new(Inner { stream, pending: Vec::new(), written: 0 })))
+    }
+
+    /// Writes what is held back; ready when nothing is.
+    pub(super) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.pending.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(inner.poll_drain(cx))?;
+        Pin::new(&mut inner.stream).poll_flush(cx)
+    }
+
+    /// The stream, and whether `bytes` more fit beside what is held back.
+    fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: usize,
+    ) -> Poll<io::Result<(RefMut<'_, Inner<T>>, bool)>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.pending.len() + bytes > MAX_PENDING {
+            ready!(inner.poll_drain(cx))?;
+        }
+        Poll::Ready(Ok((inner, bytes <= MAX_PENDING)))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Inner<T> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.pending.len() {
+            let rest = &self.pending[self.written..];
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.written += written,
+            }
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        self.written = 0;
+        SPARE.with_borrow_mut(|spare| {
+            if pending.capacity() > 0 && spare.len() < MAX_SPARE {
+                pending.clear();
+                spare.push(pending);
+            }
+        });
+        Poll::Ready(Ok(()))
+    }
+
+    fn hold(&mut self, bytes: &[u8]) {
+        if self.pending.capacity() == 0 {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            self.pending = spare.unwrap_or_else(|| Vec::with_capacity(MAX_PENDING));
+        }
+        self.pending.extend_from_slice(bytes);
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let (mut inner, fits) = ready!(self.poll_room(cx, buf.len()))?;
+        if !fits {
+            return Pin::new(&mut inner.stream).poll_write(cx, buf);
+        }
+        inner.hold(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = bufs.iter().map(|buf| buf.len()).sum();
+        let (mut inner, fits) = ready!(self.poll_room(cx, bytes))?;
+        if !fits {
+            return Pin::new(&mut inner.stream).poll_write_vectored(cx, bufs);
+        }
+        bufs.iter().for_each(|buf| inner.hold(buf));
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Put off: see [`Coalesced::poll_written`].
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_written(cx))?;
+        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_arrives_whole_and_in_order() {
+        let check = async |sizes: &[usize]| {
+            let (near, mut far) = tokio::io::duplex(1 << 10);
+            let mut stream = Coalesced::new(near);
+            let sent: Vec<u8> = (0..sizes.iter().sum()).map(|n| n as u8).collect();
+            let expected = sent.clone();
+            let sizes = sizes.to_vec();
+            let writing = async move {
+                let mut rest = &sent[..];
+                for size in sizes {
+                    let (now, later) = rest.split_at(size);
+                    stream.write_all(now).await.unwrap();
+                    stream.flush().await.unwrap();
+                    rest = later;
+                }
+                poll_fn(|cx| stream.poll_written(cx)).await.unwrap();
+                stream.shutdown().await.unwrap();
+            };
+            let mut read = Vec::new();
+            let (_, read_all) = tokio::join!(writing, far.read_to_end(&mut read));
+            read_all.unwrap();
+            assert!(read == expected, "{} bytes of {}", read.len(), expected.len());
+        };
+        check(&[1, 2, 3]).await;
+        check(&[MAX_PENDING, 1]).await;
+        check(&[1, MAX_PENDING, 10]).await;
+        check(&[5, MAX_PENDING + 1, 5]).await;
+        check(&[60_000, 60_000, 3 * MAX_PENDING]).await;
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_before_it_is_asked_for() {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let mut stream = Coalesced::new(near);
+        stream.write_all(b"held").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut read = [0; 4];
+        let mut reading = poll_once(far.read(&mut read));
+        assert!(reading.is_pending());
+        poll_fn(|cx| stream.poll_written(cx)).await.unwrap();
+        reading = poll_once(far.read(&mut read));
+        assert!(matches!(reading, Poll::Ready(Ok(4))));
+    }
+
+    fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
+        std::pin::pin!(future).poll(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+}
