@@ -70,7 +70,7 @@ pub struct Upstream {
     /// How long an unused connection is kept; default 60s. Keep it below the endpoint's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Period>,
-    /// Unused connections kept per endpoint and node; default 256.
+    /// Connections kept per endpoint and node although nobody has needed them for half a second; default 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_idle_connections: Option<usize>,
     /// Connections open at once per endpoint and node, spread evenly over its workers; default unlimited, else 503.

@@ -171,7 +171,7 @@ impl Upstreams {
     pub(crate) fn review(&self, worker: &Worker, now_ms: u64) {
         self.by_name.borrow_mut().retain(|name, upstream| {
             for endpoint in &upstream.endpoints {
-                endpoint.idle.close_stale(now_ms, &upstream.view);
+                endpoint.idle.review(now_ms, &upstream.view, upstream.max_idle(worker));
                 endpoint.shared.close_stale(now_ms, &upstream.view);
             }
             worker.with_config(|config| config.upstream(name).is_some())

@@ -1,6 +1,6 @@
 //! Connections to an endpoint that wait for their next request: the last one in is the first one out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use hyper::client::conn::http1::SendRequest;
 use shoal_model::view::UpstreamView;
@@ -74,35 +74,46 @@ impl Drop for Link {
 
 /// The idle connections of one endpoint on one worker, in the order they came back.
 #[derive(Default)]
-pub(super) struct Idle(RefCell<Vec<Link>>);
+pub(super) struct Idle {
+    links: RefCell<Vec<Link>>,
+    /// How many were not needed at any moment since the last review.
+    spare: Cell<usize>,
+}
 
 impl Idle {
     /// The connection that came back last and may still be used.
     pub(super) fn take(&self, now_ms: u64, view: &UpstreamView) -> Option<Link> {
-        let mut idle = self.0.borrow_mut();
-        while let Some(connection) = idle.pop() {
-            if connection.sender.is_ready() && connection.is_fit(now_ms, view) {
-                return Some(connection);
+        let mut links = self.links.borrow_mut();
+        let mut taken = None;
+        while let Some(link) = links.pop() {
+            if link.sender.is_ready() && link.is_fit(now_ms, view) {
+                taken = Some(link);
+                break;
             }
         }
-        None
+        self.spare.set(self.spare.get().min(links.len()));
+        taken
     }
 
-    /// Takes a connection back, unless it is spent or there are `max` already.
-    pub(super) fn put(&self, mut connection: Link, now_ms: u64, view: &UpstreamView, max: usize) {
-        let mut idle = self.0.borrow_mut();
-        if connection.is_fit(now_ms, view) && idle.len() < max {
-            connection.idle_since_ms = now_ms;
-            idle.push(connection);
+    /// Takes a connection back, unless it is spent.
+    pub(super) fn put(&self, mut link: Link, now_ms: u64, view: &UpstreamView) {
+        if link.is_fit(now_ms, view) {
+            link.idle_since_ms = now_ms;
+            self.links.borrow_mut().push(link);
         }
     }
 
-    /// Closes those that waited for too long or were closed by the endpoint.
-    pub(super) fn close_stale(&self, now_ms: u64, view: &UpstreamView) {
+    /// Closes those that waited for too long or were closed by the endpoint; beyond `max` also those that were spare all
+    /// the time since the last review. What comes and goes in bursts is kept: opening it anew each time is dearer.
+    pub(super) fn review(&self, now_ms: u64, view: &UpstreamView, max: usize) {
         let timeout_ms = view.idle_timeout.as_millis();
-        self.0.borrow_mut().retain(|connection| {
-            let idle_ms = u128::from(now_ms.saturating_sub(connection.idle_since_ms));
-            idle_ms < timeout_ms && connection.is_fit(now_ms, view)
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| {
+            let idle_ms = u128::from(now_ms.saturating_sub(link.idle_since_ms));
+            idle_ms < timeout_ms && link.is_fit(now_ms, view)
         });
+        let surplus = links.len().saturating_sub(max).min(self.spare.get());
+        links.drain(..surplus);
+        self.spare.set(links.len());
     }
 }

@@ -42,12 +42,12 @@ impl Lease {
         }
         let (endpoint, upstream) = (attempt.endpoint.clone(), attempt.upstream.clone());
         if link.sender.is_ready() {
-            endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view, upstream.max_idle(&worker));
+            endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view);
             return;
         }
         tokio::task::spawn_local(async move {
             if let Ok(Ok(())) = timeout(SETTLE_TIMEOUT, link.sender.ready()).await {
-                endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view, upstream.max_idle(&worker));
+                endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view);
             }
         });
     }
