@@ -1,6 +1,8 @@
 //! What an unsafe request makes invalid (RFC 9111 §4.4).
 
-use http::header::{CONTENT_LOCATION, HeaderMap, LOCATION};
+use std::fmt::Write;
+
+use http::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
 use super::key::{KeyParts, key_of_url};
@@ -23,8 +25,8 @@ pub fn invalidated_keys(
     }
     let mut keys = vec![target.to_owned()];
     for name in [LOCATION, CONTENT_LOCATION] {
-        let reference = response.get(&name).and_then(|value| value.to_str().ok());
-        if let Some(key) = reference.and_then(|reference| resolve(target, reference))
+        let reference = response.get(&name).and_then(escaped);
+        if let Some(key) = reference.and_then(|reference| resolve(target, &reference))
             && !keys.contains(&key)
         {
             keys.push(key);
@@ -33,8 +35,20 @@ pub fn invalidated_keys(
     keys
 }
 
-/// The key a reference names, if it is of the same origin as `base` (RFC 3986 §5.2, without `.` and `..`, which no key
-/// holds resolved either).
+/// A reference as it would be requested: what is not ASCII goes out as escapes.
+fn escaped(value: &HeaderValue) -> Option<String> {
+    let mut text = String::with_capacity(value.len());
+    for &byte in value.as_bytes() {
+        match byte {
+            0x80.. => write!(text, "%{byte:02X}").ok()?,
+            _ => text.push(char::from(byte)),
+        }
+    }
+    Some(text)
+}
+
+/// The key a reference names, if it is of the same origin as `base` (RFC 3986 §5.2; dot segments fall with the rest that is
+/// not canonical).
 fn resolve(base: &str, reference: &str) -> Option<String> {
     let reference = reference.trim().split('#').next().unwrap_or_default();
     let origin = KeyParts::origin(base);
@@ -45,7 +59,7 @@ fn resolve(base: &str, reference: &str) -> Option<String> {
         format!("{scheme}{reference}")
     } else if reference.starts_with('/') {
         format!("{origin}{reference}")
-    } else if reference.contains("://") {
+    } else if has_scheme(reference) {
         reference.to_owned()
     } else if reference.starts_with('?') {
         format!("{}{reference}", base.split('?').next().unwrap_or(base))
@@ -58,17 +72,21 @@ fn resolve(base: &str, reference: &str) -> Option<String> {
     (KeyParts::origin(&key) == origin).then_some(key)
 }
 
+/// A colon before anything else that could end the first part (RFC 3986 §4.2).
+fn has_scheme(reference: &str) -> bool {
+    reference.find([':', '/', '?']).is_some_and(|at| reference.as_bytes()[at] == b':')
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn check(method: Method, status: u16, location: &'static str, expected: &[&str]) {
-        let fields = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+        let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
+        let fields = HeaderMap::from_iter([(LOCATION, location.clone())]);
         let status = StatusCode::from_u16(status).unwrap();
         let keys = invalidated_keys(&method, "http://a.org:81/x/y?q", status, &fields);
-        assert_eq!(keys, expected, "{method} {status} {location}");
+        assert_eq!(keys, expected, "{method} {status} {location:?}");
     }
 
     #[test]
@@ -85,5 +103,20 @@ mod tests {
         check(Method::POST, 201, "http://b.org/z", &[target]);
         check(Method::POST, 201, "https://a.org:81/z", &[target]);
         check(Method::POST, 201, "/x/y?q", &[target]);
+    }
+
+    #[test]
+    fn references_mean_the_requests_that_follow_them() {
+        let target = "http://a.org:81/x/y?q";
+        let names = |reference, key| check(Method::POST, 201, reference, &[target, key]);
+        names("/%7Eu?%7e", "http://a.org:81/~u?%7e");
+        names("http://A.org.:81/~u", "http://a.org:81/~u");
+        names("/x/./y/../%2e%2E/z", "http://a.org:81/z");
+        names("../z", "http://a.org:81/z");
+        names("z?u=http://b.org/", "http://a.org:81/x/z?u=http://b.org/");
+        names("/caf%c3%a9", "http://a.org:81/caf%C3%A9");
+        names("/café", "http://a.org:81/caf%C3%A9");
+        check(Method::POST, 201, "mailto:a@a.org", &[target]);
+        check(Method::POST, 201, "/%zz", &[target]);
     }
 }

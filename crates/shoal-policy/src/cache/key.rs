@@ -8,6 +8,8 @@ use std::fmt;
 
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
+use crate::gate::{canonical_authority, canonical_path};
+
 /// Ends the URL in the text of a key: no URL of a request has one inside.
 const URL_END: char = ' ';
 
@@ -68,7 +70,8 @@ pub fn url_of(text: &str) -> &str {
     text.split_once(URL_END).map_or(text, |(url, _)| url)
 }
 
-/// A URL as an operator writes it, in the form of a key; `None` = not an absolute http or https URL.
+/// A URL as somebody writes it, in the form of a key: host and path as the gate makes those of requests canonical, the
+/// query as it is. `None` = not an absolute http or https URL, or one that no request can have.
 pub fn key_of_url(url: &str) -> Option<Vec<u8>> {
     let (scheme, rest) = url.trim().split_once("://")?;
     let https = match scheme.to_ascii_lowercase().as_str() {
@@ -79,15 +82,12 @@ pub fn key_of_url(url: &str) -> Option<Vec<u8>> {
     let rest = rest.split('#').next().unwrap_or(rest);
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let host = authority.to_ascii_lowercase();
-    let default_port = if https { ":443" } else { ":80" };
-    let host = host.strip_suffix(default_port).unwrap_or(&host);
-    if host.is_empty() || host.contains('@') {
-        return None;
-    }
+    let host = canonical_authority(authority.as_bytes(), https)?;
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let path = canonical_path(if path.is_empty() { "/" } else { path }).ok()?;
     let mut text = Vec::with_capacity(url.len() + 1);
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    write_key(&mut text, https, host, &path);
+    write_key(&mut text, https, std::str::from_utf8(&host).ok()?, &path);
+    text.extend_from_slice(query.as_bytes());
     Some(text)
 }
 
@@ -171,6 +171,13 @@ mod tests {
             ("http://shop.example.com:8080/x#part", Some("http://shop.example.com:8080/x")),
             ("http://shop.example.com?q", Some("http://shop.example.com/?q")),
             ("HTTP://a/", Some("http://a/")),
+            (
+                "http://shop.example.com./%7Eu/./x/../y%2fz?%7e/../",
+                Some("http://shop.example.com/~u/y%2Fz?%7e/../"),
+            ),
+            ("http://a/%zz", None),
+            ("http://u@a/", None),
+            ("http://a:0/", None),
             ("shop.example.com/a", None),
             ("ftp://a/", None),
             ("http:///a", None),
