@@ -109,6 +109,10 @@ mod tests {
         check(200, "shoal-peer: n1\nx: 1", Some("x: 1"));
         check(304, "content-length: 9", Some("content-length: 9"));
         check(101, "", None);
+        // What keeps an answer out of the cache is not for this hop alone.
+        let private = "content-length: 3\ncache-control: private\nset-cookie: a=1\nvary: *";
+        let named = "connection: Cache-Control, set-cookie, vary, content-length";
+        check(200, &format!("{private}\n{named}"), Some(private));
         check(
             200,
             "connection: x-y, close\nx-y: 1\nkeep-alive: 5\nupgrade: h2\ntrailer: a\nx: 1",

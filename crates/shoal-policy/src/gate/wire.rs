@@ -25,8 +25,8 @@ impl Wire {
 /// The fields that frame a body, with their colons.
 const LENGTH: &[u8] = b"content-length:";
 const CODING: &[u8] = b"transfer-encoding:";
-/// Most digits of a chunk size.
-const MAX_SIZE_DIGITS: u8 = 16;
+/// Most digits of a chunk size: as many as are worth something, and as many zeros before them.
+const MAX_SIZE_DIGITS: u8 = 32;
 
 /// Reads what a connection brings, in pieces of any size: head after head, and where each body ends. It stops at the
 /// first head that is not clean, for the connection ends there, too.
@@ -77,6 +77,11 @@ impl WireScan {
     /// The first head that is not clean, counted from 1, and what it showed.
     pub fn fault(&self) -> Option<(u64, Wire)> {
         (!self.wire.is_clean()).then_some((self.heads, self.wire))
+    }
+
+    /// How many requests came whole, if nothing of another one has come.
+    pub fn whole_requests(&self) -> Option<u64> {
+        (self.stage == Stage::Before).then_some(self.heads)
     }
 
     /// Takes in the next bytes.
@@ -201,6 +206,8 @@ impl WireScan {
     }
 
     fn end_head(&mut self) {
+        // Nothing before the next head is the beginning of a line end.
+        self.previous = b'\n';
         self.wire.length_and_transfer_encoding |= self.is_chunked && self.length.is_some();
         self.stage = match self.length {
             _ if !self.wire.is_clean() => Stage::Stopped,
@@ -222,7 +229,7 @@ impl WireScan {
                 }
             }
             (b'\n', _) => return self.lose(),
-            (_, Some(digit)) if !ended && digits < MAX_SIZE_DIGITS => {
+            (_, Some(digit)) if !ended && digits < MAX_SIZE_DIGITS && size <= u64::MAX >> 4 => {
                 Stage::ChunkSize(size << 4 | digit, digits + 1, false)
             }
             (_, Some(_)) if !ended => return self.lose(),
@@ -302,9 +309,31 @@ mod tests {
         behind(GET, Some((2, "L")));
         behind(&format!("{GET}{GET}\r\n"), Some((3, "L")));
         behind("POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n\n\n\n\n", Some((2, "L")));
+        behind("POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n123\r", Some((2, "L")));
+        for first in [GET, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1\r"] {
+            check(&format!("{first}\n{GET}"), Some((2, "L")));
+        }
         let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         behind(&format!("{chunked}0\r\n\r\n"), Some((2, "L")));
         behind(&format!("{chunked}3;x=1\r\na\nb\r\nA\r\n0123456789\r\n0\r\nx: y\r\n\r\n"), Some((2, "L")));
+    }
+
+    #[test]
+    fn knows_when_requests_are_whole() {
+        let check = |text: &str, expected: Option<u64>| {
+            let mut scan = WireScan::default();
+            scan.feed(text.as_bytes());
+            assert_eq!(scan.whole_requests(), expected, "{text:?}");
+        };
+        check("", Some(0));
+        check("G", None);
+        check(GET, Some(1));
+        check(&format!("{GET}{GET}\r\n"), Some(2));
+        check(&format!("{GET}GET /"), None);
+        check("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\na", None);
+        check("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab", Some(1));
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", None);
+        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Some(1));
     }
 
     #[test]
@@ -313,5 +342,15 @@ mod tests {
         for body in ["3\nabc\r\n", "\r\n", "11112222333344445\r\n", "0\r\nx: y\n\r\n"] {
             check(&format!("{chunked}{body}"), Some((2, "?")));
         }
+        // Zeros before a size say nothing, up to a bound.
+        let after = |size: &str, expected: Option<(u64, &str)>| {
+            check(&format!("{chunked}{size}\r\nabc\r\n0\r\n\r\n{GET}"), expected);
+        };
+        after(&format!("{:016}", 3), None);
+        after(&format!("{:032}", 3), None);
+        after(&format!("{:033}", 3), Some((2, "?")));
+        check(&format!("{chunked}{:032}\r\n\r\n{GET}", 0), None);
+        check(&format!("{chunked}{:015}ffffffffffffffff\r\n", 0), None);
+        check(&format!("{chunked}{:015}10000000000000000\r\n", 0), Some((2, "?")));
     }
 }
