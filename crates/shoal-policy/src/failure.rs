@@ -24,6 +24,8 @@ pub enum Failure {
     BodyTooLarge,
     /// An `Expect` other than `100-continue`.
     ExpectationFailed,
+    /// A stream shall become something that is not known here, or not allowed on its route.
+    UnknownProtocol,
     /// The host is served here, but not on this connection.
     Misdirected,
     /// The downstream went away.
@@ -69,6 +71,7 @@ impl Failure {
             | Self::HeadTooLarge
             | Self::BodyTooLarge
             | Self::ExpectationFailed
+            | Self::UnknownProtocol
             | Self::Misdirected
             | Self::DownstreamReset
             | Self::DownstreamTimeout
@@ -102,6 +105,7 @@ impl Failure {
             Self::HeadTooLarge => 431,
             Self::DownstreamReset => 499,
             Self::Internal => 500,
+            Self::UnknownProtocol => 501,
             Self::UpstreamConnectFailed | Self::UpstreamReset | Self::UpstreamProtocol => 502,
             Self::NoEndpoint | Self::Overflow | Self::Overload | Self::Draining => 503,
             Self::UpstreamConnectTimeout
@@ -120,6 +124,7 @@ impl Failure {
             Self::HeadTooLarge => "downstream_head_too_large",
             Self::BodyTooLarge => "downstream_body_too_large",
             Self::ExpectationFailed => "downstream_expectation",
+            Self::UnknownProtocol => "downstream_unknown_protocol",
             Self::Misdirected => "downstream_misdirected",
             Self::DownstreamReset => "downstream_reset",
             Self::DownstreamTimeout => "downstream_timeout",

@@ -55,7 +55,7 @@ pub const fn status(failure: Failure) -> u16 {
         | Failure::Unverified
         | Failure::NotCached => 4,
         Failure::BodyTooLarge | Failure::HeadTooLarge | Failure::UriTooLong => 8,
-        Failure::NoRoute => 12,
+        Failure::NoRoute | Failure::UnknownProtocol => 12,
         Failure::BadRequest(_)
         | Failure::ExpectationFailed
         | Failure::UpstreamProtocol

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use shoal_policy::failure::{Failure, Side};
+use shoal_policy::gate::Rule;
 use shoal_policy::grpc;
 
 use crate::body::Payload;
@@ -43,7 +44,12 @@ pub(crate) fn grpc_response(failure: Failure) -> Response<Payload> {
     response
 }
 
-/// After what the downstream did wrong nothing more is read from its connection.
-pub(crate) fn closes_connection(failure: Failure) -> bool {
-    failure.side() == Side::Downstream && failure != Failure::NotCached
+/// After what the downstream did wrong nothing more is read from its connection; a stream that could not become a tunnel
+/// is nothing to end the others for.
+pub(crate) fn closes_connection(failure: Failure, is_h2: bool) -> bool {
+    match failure {
+        Failure::NotCached | Failure::UnknownProtocol => false,
+        Failure::BadRequest(rule) if is_h2 => rule != Rule::Upgrade.name(),
+        failure => failure.side() == Side::Downstream,
+    }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn serve(
                 true => refusal::grpc_response(failure),
                 false => refusal::response(failure, &request_id),
             };
-            if refusal::closes_connection(failure) {
+            if refusal::closes_connection(failure, connection.state.is_h2()) {
                 close_after(&connection, &mut response);
             }
             response
@@ -114,11 +114,13 @@ async fn answer(
     let body = take_body(connection, &route, incoming, exchange.grpc)?;
     exchange.request_body = body.progress();
 
-    if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable)
-        && route.upgrades.contains(&upgrade.protocol)
-        && route.upstream.transport.may_switch()
-    {
-        return tunnel::open(connection, &route, head, upgrade, upgradable, exchange).await;
+    if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable) {
+        if tunnel::is_possible(&route, upgrade) {
+            return Box::pin(tunnel::open(connection, &route, head, upgrade, upgradable, exchange)).await;
+        }
+        if upgrade.extended {
+            return Err(Failure::UnknownProtocol);
+        }
     }
     match &route.cache {
         None => from_origin(worker, &route, head, body, exchange).await,
@@ -135,7 +137,10 @@ fn pass_gate(
 ) -> Result<Admitted, Failure> {
     use http_body::Body;
     let gate = &connection.settings.gate;
-    let admitted = gate.admit(head, connection.state.wire(), !incoming.is_end_stream());
+    let admitted = match tunnel::take_protocol(head) {
+        None => gate.admit(head, connection.state.wire(), !incoming.is_end_stream()),
+        Some(protocol) => gate.admit_extended(head, connection.state.wire(), protocol.as_str()),
+    };
     let admitted = admitted.and_then(|admitted| {
         if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
     });
@@ -144,7 +149,8 @@ fn pass_gate(
             admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
         exchange.record = Some(Box::new(record(connection, host.cloned(), head)));
     }
-    exchange.asked_upgrade = admitted.as_ref().is_ok_and(|admitted| admitted.upgrade.is_some());
+    let upgrade = admitted.as_ref().ok().and_then(|admitted| admitted.upgrade.as_ref());
+    exchange.asked_upgrade = upgrade.is_some_and(|upgrade| !upgrade.extended);
     admitted.map_err(|rule| {
         connection.worker.metrics.refuse(rule);
         rule.failure()

@@ -4,6 +4,7 @@
 //! the route, the cache key and the endpoint all see the same request.
 
 mod authority;
+mod extended_connect;
 mod fields;
 mod frames;
 mod path;
@@ -40,6 +41,8 @@ const PROTECTED: [&str; 13] = [
     "x-request-id",
     "via",
 ];
+
+const WEBSOCKET_KEY: &str = "sec-websocket-key";
 
 /// What a listener demands of every request.
 #[derive(Clone, Debug)]
@@ -79,8 +82,10 @@ impl Admitted {
 pub struct Upgrade {
     /// Lower case; never a list.
     pub protocol: Box<str>,
-    /// `Sec-WebSocket-Key`, if the protocol is `websocket`.
+    /// `Sec-WebSocket-Key`, if the protocol is `websocket` and the wish was not an extended CONNECT.
     pub key: Option<HeaderValue>,
+    /// It came as an extended CONNECT: a stream shall become the tunnel, not its connection.
+    pub extended: bool,
 }
 
 impl Gate {
@@ -112,6 +117,13 @@ impl Gate {
         }
         let upgrade = if present.has(Field::Upgrade) { read_upgrade(head, has_body)? } else { None };
         Ok(Admitted { authority, present, upgrade, dropped_fields })
+    }
+
+    /// The same for an extended CONNECT (RFC 8441), which asks for `protocol`: what passes is a GET, as on HTTP/1.1.
+    pub fn admit_extended(&self, head: &mut Parts, wire: Wire, protocol: &str) -> Result<Admitted, Rule> {
+        let upgrade = extended_connect::read(head, protocol)?;
+        let admitted = self.admit(head, wire, false)?;
+        Ok(Admitted { upgrade: Some(upgrade), ..admitted })
     }
 
     /// One authority, whether it came as `Host`, in an absolute-form target or as `:authority`.
@@ -246,16 +258,20 @@ fn read_upgrade(head: &Parts, has_body: bool) -> Result<Option<Upgrade>, Rule> {
     }
     let protocol: Box<str> = protocol.to_ascii_lowercase().into();
     if &*protocol != "websocket" {
-        return Ok(if has_body { None } else { Some(Upgrade { protocol, key: None }) });
+        return Ok(if has_body { None } else { Some(Upgrade { protocol, key: None, extended: false }) });
     }
     // RFC 6455 §4.2.1.
-    let key = head.headers.get("sec-websocket-key").filter(|key| is_websocket_key(key.as_bytes()));
+    let key = head.headers.get(WEBSOCKET_KEY).filter(|key| is_websocket_key(key.as_bytes()));
     let key = key.cloned().ok_or(Rule::Upgrade)?;
-    let is_version_13 = is_only(&head.headers, "sec-websocket-version", "13");
-    if head.method != Method::GET || has_body || !is_version_13 {
+    if head.method != Method::GET || has_body || !is_websocket_13(&head.headers) {
         return Err(Rule::Upgrade);
     }
-    Ok(Some(Upgrade { protocol, key: Some(key) }))
+    Ok(Some(Upgrade { protocol, key: Some(key), extended: false }))
+}
+
+/// The one version of WebSocket there is.
+fn is_websocket_13(headers: &HeaderMap) -> bool {
+    is_only(headers, "sec-websocket-version", "13")
 }
 
 /// Sixteen bytes in base64.

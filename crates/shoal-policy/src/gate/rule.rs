@@ -41,6 +41,8 @@ pub enum Rule {
     Upgrade,
     /// An `Expect` other than `100-continue`.
     Expectation,
+    /// An extended CONNECT for something other than a WebSocket.
+    Protocol,
     /// The host belongs to another certificate than the connection's.
     Misdirected,
     /// The parser itself gave up.
@@ -48,7 +50,7 @@ pub enum Rule {
 }
 
 /// Every rule, at the place of its number.
-pub const RULES: [Rule; 20] = [
+pub const RULES: [Rule; 21] = [
     Rule::LineEnd,
     Rule::TransferEncoding,
     Rule::LengthAndTransferEncoding,
@@ -67,6 +69,7 @@ pub const RULES: [Rule; 20] = [
     Rule::ConnectionNames,
     Rule::Upgrade,
     Rule::Expectation,
+    Rule::Protocol,
     Rule::Misdirected,
     Rule::Unparsable,
 ];
@@ -98,6 +101,7 @@ impl Rule {
             Self::ConnectionNames => "connection_names",
             Self::Upgrade => "upgrade",
             Self::Expectation => "expectation",
+            Self::Protocol => "protocol",
             Self::Misdirected => "misdirected",
             Self::Unparsable => "unparsable",
         }
@@ -109,6 +113,7 @@ impl Rule {
             Self::UriTooLong => Failure::UriTooLong,
             Self::FieldCount => Failure::HeadTooLarge,
             Self::Expectation => Failure::ExpectationFailed,
+            Self::Protocol => Failure::UnknownProtocol,
             Self::Misdirected => Failure::Misdirected,
             _ => Failure::BadRequest(self.name()),
         }

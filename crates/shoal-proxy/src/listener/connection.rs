@@ -264,6 +264,7 @@ where
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_max_streams)
+        .enable_connect_protocol()
         .max_header_list_size(H2_MAX_HEADER_LIST.min(limits.max_header_bytes.try_into().unwrap_or(u32::MAX)))
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)

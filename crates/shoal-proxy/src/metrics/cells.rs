@@ -17,7 +17,7 @@ pub(super) const GATE_RULES: usize = RULES.len();
 pub(super) const FAILURES: usize = ALL_FAILURES.len();
 
 /// One of each kind of failure, in the order of their cells.
-pub(super) const ALL_FAILURES: [Failure; 22] = [
+pub(super) const ALL_FAILURES: [Failure; 23] = [
     Failure::BadRequest(""),
     Failure::UriTooLong,
     Failure::HeadTooLarge,
@@ -39,6 +39,7 @@ pub(super) const ALL_FAILURES: [Failure; 22] = [
     Failure::Loop,
     Failure::NotCached,
     Failure::Unverified,
+    Failure::UnknownProtocol,
     Failure::Internal,
 ];
 

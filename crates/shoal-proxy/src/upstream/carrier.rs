@@ -1,12 +1,15 @@
 //! What carries one request: an HTTP/1.1 connection of its own, or a place on one of HTTP/2.
 
+use std::time::Duration;
+
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
 
-use super::h2_head::{to_h2, to_http1};
+use super::endpoint::Occupied;
+use super::h2_head::{to_extended_connect, to_h2, to_http1};
 use super::pool::Link;
 use super::response::blame_upstream;
 use super::shared::{self, Stream};
@@ -45,6 +48,33 @@ impl Carrier {
                 to_h2(&mut request, stream.is_secure());
                 stream.send(request).await
             }
+        }
+    }
+
+    /// Sends the opening handshake of a tunnel.
+    pub(super) async fn send_upgrade(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        if self.is_shared() {
+            to_extended_connect(&mut request);
+        }
+        self.send(request).await
+    }
+
+    /// Its endpoint agrees to tunnels in general; that may be waited for.
+    pub(super) async fn may_become_tunnel(&self, patience: Duration) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Shared(stream) => stream.may_become_tunnel(patience).await,
+        }
+    }
+
+    /// The endpoint has switched: it is a tunnel from now on, until the answer is dropped.
+    pub(super) fn detach(self) -> (Option<Occupied>, Option<Stream>) {
+        match self {
+            Self::Own(mut link) => (link.detach(), None),
+            Self::Shared(stream) => (None, Some(stream)),
         }
     }
 

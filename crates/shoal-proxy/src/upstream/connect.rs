@@ -184,6 +184,24 @@ pub(super) async fn open_carrier(
     Box::pin(open_shared(worker, upstream, endpoint, introduction)).await
 }
 
+/// What carries a request that wants to become a tunnel to `endpoint`: a connection of its own where HTTP/1.1 may be
+/// spoken, else a stream.
+pub(super) async fn open_tunnel(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    introduction: Option<&Introduction>,
+) -> Result<Carrier, Failure> {
+    if upstream.view.transport.may_switch() {
+        let link = open_link(worker, upstream, endpoint, LinkKind::Upgradable, introduction).await;
+        return link.map(Carrier::Own);
+    }
+    match endpoint.shared.take(worker.clock.now_ms(), &upstream.view) {
+        Some(stream) => Ok(Carrier::Shared(stream)),
+        None => open_carrier(worker, upstream, endpoint, introduction).await,
+    }
+}
+
 /// Requests that find no room open one connection between them, and share it.
 async fn open_shared(
     worker: &Rc<Worker>,

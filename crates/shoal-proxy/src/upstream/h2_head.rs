@@ -1,9 +1,10 @@
 //! The head of a request in the form of HTTP/2, and back: another try may go over HTTP/1.1.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, Version};
+use http::{HeaderValue, Method, Request, Uri, Version};
 use http_body::Body;
+use hyper::ext::Protocol;
 
 use crate::body::RequestBody;
 
@@ -22,6 +23,16 @@ pub(super) fn to_h2(request: &mut Request<RequestBody>, secure: bool) {
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().remove(HOST);
     }
+}
+
+/// The opening handshake of WebSocket becomes an extended CONNECT (RFC 8441 §5), which has no key.
+pub(super) fn to_extended_connect(request: &mut Request<RequestBody>) {
+    *request.method_mut() = Method::CONNECT;
+    let headers = request.headers_mut();
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    headers.remove("sec-websocket-key");
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
 }
 
 /// What [`to_h2`] did, undone.

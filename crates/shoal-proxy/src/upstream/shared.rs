@@ -16,7 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::view::UpstreamView;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
 use super::endpoint::Occupied;
 use super::wire::Wire;
@@ -33,6 +34,8 @@ const MAX_CONNECTION_WINDOW: u32 = 1 << 30;
 const SEND_BUFFER: usize = 64 << 10;
 /// Largest response head, bytes.
 const MAX_RESPONSE_HEAD: u32 = 64 << 10;
+/// Streams the codec believes to have room for until the endpoint's settings say it: no number that they can say.
+const UNSETTLED: usize = usize::MAX - 1;
 /// How long an endpoint may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -65,6 +68,8 @@ pub(super) struct SharedLink {
     codec: Rc<RefCell<Option<Codec>>>,
     /// Requests go to it as `https`.
     pub(super) secure: bool,
+    /// Tells that the settings of the endpoint have come.
+    settled: Rc<Notify>,
     born_ms: u64,
     used_ms: Cell<u64>,
     in_flight: Cell<u32>,
@@ -88,7 +93,7 @@ impl SharedLink {
         let mut builder = Builder::new(OnWorker);
         builder
             .timer(TokioTimer::new())
-            .initial_max_send_streams(transport.max_streams as usize)
+            .initial_max_send_streams(UNSETTLED)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(window)
             .max_send_buf_size(SEND_BUFFER)
@@ -98,11 +103,13 @@ impl SharedLink {
         let shaken = builder.handshake(TokioIo::new(wire)).await;
         let (sender, codec) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
         let codec = Rc::new(RefCell::new(Some(codec)));
-        tokio::task::spawn_local(run(codec.clone()));
+        let settled = Rc::<Notify>::default();
+        tokio::task::spawn_local(run(codec.clone(), settled.clone()));
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
             codec,
             secure,
+            settled,
             born_ms: now_ms,
             used_ms: Cell::new(now_ms),
             in_flight: Cell::new(0),
@@ -129,11 +136,18 @@ impl SharedLink {
 }
 
 /// Runs a connection until it takes no more requests. The streams it has opened run on by themselves.
-async fn run(codec: Rc<RefCell<Option<Codec>>>) {
+async fn run(codec: Rc<RefCell<Option<Codec>>>, settled: Rc<Notify>) {
+    let mut waits = true;
     poll_fn(|cx| {
         let mut place = codec.borrow_mut();
         let Some(open) = place.as_mut() else { return Poll::Ready(()) };
-        let Poll::Ready(ended) = Pin::new(open).poll(cx) else { return Poll::Pending };
+        let Poll::Ready(ended) = Pin::new(&mut *open).poll(cx) else {
+            if waits && is_settled(open) {
+                waits = false;
+                settled.notify_waiters();
+            }
+            return Poll::Pending;
+        };
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP/2 connection to an endpoint has ended");
         }
@@ -141,9 +155,15 @@ async fn run(codec: Rc<RefCell<Option<Codec>>>) {
         let ended = place.take();
         drop(place);
         drop(ended);
+        settled.notify_waiters();
         Poll::Ready(())
     })
     .await;
+}
+
+/// The endpoint has sent its settings.
+fn is_settled(codec: &Codec) -> bool {
+    codec.current_max_send_streams() != UNSETTLED
 }
 
 /// Where the next stream goes: to the connection with the fewest, among those (streams, most streams) that have room.
@@ -213,6 +233,19 @@ impl Stream {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         self.link.served.set(self.link.served.get() + 1);
         self.link.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// The endpoint allows that a stream becomes a tunnel (RFC 8441 §3); what it allows is waited for this long.
+    pub(super) async fn may_become_tunnel(&self, patience: Duration) -> bool {
+        let codec = &self.link.codec;
+        let waiting = async {
+            // Nothing happens in between: the connection runs on this worker.
+            while codec.borrow().as_ref().is_some_and(|codec| !is_settled(codec)) {
+                self.link.settled.notified().await;
+            }
+        };
+        let _ = timeout(patience, waiting).await;
+        codec.borrow().as_ref().is_some_and(Connection::is_extended_connect_protocol_enabled)
     }
 
     /// Its connection takes no more requests; those under way go on.

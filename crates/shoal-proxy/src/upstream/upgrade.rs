@@ -1,10 +1,10 @@
-//! Forwarding a request that wants to upgrade: always on a connection of its own, and never twice.
+//! Forwarding a request that wants to upgrade: on a connection or a stream of its own, and never twice.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
@@ -14,12 +14,12 @@ use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 
 use super::carrier::Carrier;
-use super::connect::{self, LinkKind};
+use super::connect;
 use super::endpoint::{Attempt, Occupied, Pending};
 use super::introduction::Introduction;
-use super::pool::Link;
-use super::response::{Lease, UpstreamBody, blame_upstream, outcome_of};
+use super::response::{Lease, UpstreamBody, outcome_of};
 use super::send::{unless_overdue, within};
+use super::shared::Stream;
 use super::{Upstream, hash_of};
 use crate::body::RequestBody;
 use crate::deadline::Deadline;
@@ -36,12 +36,23 @@ pub(crate) enum Switched {
 
 /// An endpoint that switches.
 pub(crate) struct Switch {
-    /// Its 101; hop-by-hop fields other than those of the upgrade itself are gone.
+    /// Its 101, or the 200 of an extended CONNECT.
     pub(crate) response: Response<Incoming>,
     /// The endpoint is busy with it until this is dropped.
-    pub(crate) attempt: Attempt,
-    /// Likewise the place of its connection.
-    pub(crate) occupied: Option<Occupied>,
+    pub(crate) held: Held,
+}
+
+/// What a tunnel takes up at its endpoint.
+pub(crate) struct Held {
+    _attempt: Attempt,
+    _occupied: Option<Occupied>,
+    _stream: Option<Stream>,
+}
+
+/// The endpoint has agreed, in the way of its version of HTTP.
+fn has_switched(carrier: &Carrier, status: StatusCode) -> bool {
+    let agreed = if carrier.is_shared() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+    status == agreed
 }
 
 /// Sends `request`, which asks for an upgrade, to the upstream of `route`.
@@ -59,43 +70,41 @@ pub(crate) async fn forward_upgrade(
     let hash = hash_of(&upstream.view, &head);
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let request = Request::from_parts(head, body);
-    let (mut attempt, mut link) =
+    let (mut attempt, mut carrier) =
         connect_any(worker, &upstream, hash, total.as_ref(), introduction.as_ref(), trace).await?;
-    link.begin();
-    let sent = link.sender.send_request(request);
+    let sent = carrier.send_upgrade(request);
     let answered = within(worker, route, None, total.as_ref(), sent).await;
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
-        Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Some(Ok(response)) if has_switched(&carrier, response.status()) => {
             attempt.report(Outcome::Success, now_ms);
-            let occupied = link.detach();
-            return Ok(Switched::Yes(Switch { response, attempt, occupied }));
+            let (occupied, stream) = carrier.detach();
+            let held = Held { _attempt: attempt, _occupied: occupied, _stream: stream };
+            return Ok(Switched::Yes(Switch { response, held }));
         }
         Some(Ok(response)) => {
             let (mut head, incoming) = response.into_parts();
+            if carrier.is_shared() {
+                head.version = Version::HTTP_11;
+            }
             match prepare_response(&mut head, route.trailers) {
                 Ok(()) => {
                     attempt.report(outcome_of(head.status), now_ms);
-                    let lease = Lease {
-                        worker: worker.clone(),
-                        carrier: Carrier::Own(link),
-                        attempt,
-                        request_body: None,
-                    };
+                    let lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
                     let body = UpstreamBody::new(incoming, lease, route.idle_timeout, total);
                     return Ok(Switched::No(Response::from_parts(head, body)));
                 }
                 Err(failure) => failure,
             }
         }
-        Some(Err(error)) => blame_upstream(&error),
+        Some(Err(error)) => carrier.judge(error.error(), false).0,
         None => Failure::UpstreamResponseTimeout,
     };
     attempt.report(Outcome::GatewayError, now_ms);
     Err(failure)
 }
 
-/// A fresh connection to the first endpoint that takes one.
+/// A way to the first endpoint that has one for tunnels.
 async fn connect_any(
     worker: &Rc<Worker>,
     upstream: &Rc<Upstream>,
@@ -103,7 +112,7 @@ async fn connect_any(
     total: Option<&Deadline>,
     introduction: Option<&Introduction>,
     trace: &mut Trace,
-) -> Result<(Attempt, Link), Failure> {
+) -> Result<(Attempt, Carrier), Failure> {
     let mut tried: u64 = 0;
     let mut last_failure = Failure::NoEndpoint;
     while trace.tries < MAX_TRIES {
@@ -122,12 +131,21 @@ async fn connect_any(
         trace.endpoint = Some(attempt.endpoint.text.clone());
         let _pending = Pending::begin(upstream, worker)?;
         let began = Instant::now();
-        let opening =
-            connect::open_link(worker, upstream, &attempt.endpoint, LinkKind::Upgradable, introduction);
+        let opening = async {
+            let carrier = connect::open_tunnel(worker, upstream, &attempt.endpoint, introduction).await?;
+            let agrees = carrier.may_become_tunnel(upstream.view.connect_timeout).await;
+            Ok(agrees.then_some(carrier))
+        };
         let opened = unless_overdue(total, opening).await;
         trace.connect += began.elapsed();
         match opened.unwrap_or(Err(Failure::UpstreamConnectTimeout)) {
-            Ok(link) => return Ok((attempt, link)),
+            Ok(Some(carrier)) => return Ok((attempt, carrier)),
+            Ok(None) => {
+                // For all else it may be as good as any.
+                tracing::debug!(endpoint = %attempt.endpoint.text, "its HTTP/2 knows no extended CONNECT");
+                last_failure = Failure::UpstreamProtocol;
+                tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);
+            }
             Err(failure) => {
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::GatewayError, worker.clock.now_ms());

@@ -1,0 +1,115 @@
+//! Upgraded connections and streams: WebSocket, and what else a route allows. Once the endpoint has agreed, bytes flow as
+//! they come.
+
+mod handshake;
+mod relay;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use shoal_model::view::RouteView;
+use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::strip_switch;
+use shoal_policy::gate::Upgrade;
+
+use handshake::{ACCEPT, KEY, accept_of, check_switch, new_key};
+use relay::relay;
+
+use crate::body::{Payload, RequestBody};
+use crate::connections::Connections;
+use crate::exchange::{Exchange, TunnelTally};
+use crate::listener::{Connection, Place};
+use crate::upstream::{Switch, Switched, forward_upgrade};
+
+/// The downstream half of what may become a tunnel.
+pub(crate) struct Upgradable(OnUpgrade);
+
+/// Takes the downstream half out of the request, so that it does not travel on.
+pub(crate) fn take_upgradable(head: &mut Parts) -> Option<Upgradable> {
+    head.extensions.remove::<OnUpgrade>().map(Upgradable)
+}
+
+/// What an extended CONNECT (RFC 8441) asks for.
+pub(crate) fn take_protocol(head: &mut Parts) -> Option<Protocol> {
+    if head.method == Method::CONNECT { head.extensions.remove() } else { None }
+}
+
+/// The route allows it, and its endpoints can be asked: HTTP/2 knows nothing but WebSocket.
+pub(crate) fn is_possible(route: &RouteView, upgrade: &Upgrade) -> bool {
+    let is_known = route.upstream.transport.may_switch() || &*upgrade.protocol == "websocket";
+    is_known && route.upgrades.contains(&upgrade.protocol)
+}
+
+/// Asks the endpoint to upgrade. If it does, the tunnel runs on its own once the answer is out; any other answer is an
+/// ordinary one.
+pub(crate) async fn open(
+    connection: &Rc<Connection>,
+    route: &Arc<RouteView>,
+    mut head: Parts,
+    upgrade: &Upgrade,
+    downstream: Upgradable,
+    exchange: &mut Exchange,
+) -> Result<Response<Payload>, Failure> {
+    let worker = &connection.worker;
+    let protocol = HeaderValue::from_str(&upgrade.protocol).map_err(|_| Failure::BadRequest("upgrade"))?;
+    // Each hop agrees by a key of its own, if it is one of HTTP/1.1.
+    let key = match upgrade.extended {
+        true => Some(new_key([worker.entropy(), worker.entropy()])),
+        false => upgrade.key.clone(),
+    };
+    head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(UPGRADE, protocol.clone());
+    if let Some(key) = &key {
+        head.headers.insert(KEY, key.clone());
+    }
+    let request = Request::from_parts(head, RequestBody::Empty);
+    let Switch { mut response, held } =
+        match forward_upgrade(worker, route, request, &mut exchange.trace).await? {
+            // To the caller of an extended CONNECT it would mean yes.
+            Switched::No(ordinary) if upgrade.extended && ordinary.status().is_success() => {
+                return Err(Failure::UpstreamProtocol);
+            }
+            Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
+            Switched::Yes(switch) => switch,
+        };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(response.headers(), &upgrade.protocol, key.as_ref())?;
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let limits = &connection.settings.view.limits;
+    let tally = Rc::<TunnelTally>::default();
+    exchange.tunnel = Some(tally.clone());
+    // A connection that becomes a tunnel still counts as one, of the worker and of the listener. A stream belongs to its
+    // connection.
+    let counted = (!upgrade.extended).then(|| {
+        connection.state.set_tunnel();
+        (Place::take(&connection.listener), Connections::register_tunnel(worker))
+    });
+    let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout, tally);
+    tokio::task::spawn_local(async move {
+        relayed.await;
+        // Until now the endpoint was busy with it.
+        drop((counted, held));
+    });
+
+    let (mut answer, _) = response.into_parts();
+    strip_switch(&mut answer.headers);
+    answer.extensions = http::Extensions::new();
+    if upgrade.extended {
+        answer.status = StatusCode::OK;
+        answer.headers.remove(ACCEPT);
+    } else {
+        answer.status = StatusCode::SWITCHING_PROTOCOLS;
+        answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        answer.headers.insert(UPGRADE, protocol);
+        if let Some(key) = &key {
+            answer.headers.insert(ACCEPT, accept_of(key));
+        }
+    }
+    Ok(Response::from_parts(answer, Payload::Empty))
+}

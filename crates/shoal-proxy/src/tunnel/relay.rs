@@ -1,0 +1,109 @@
+//! Bytes both ways, until both sides have ended.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use crate::exchange::TunnelTally;
+use crate::worker::Worker;
+
+/// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
+/// direction is passed on, and the other goes on. What one side does not take is not read from the other.
+pub(super) async fn relay(
+    worker: Rc<Worker>,
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
+    idle_timeout: Duration,
+    tally: Rc<TunnelTally>,
+) {
+    let (Ok(downstream), Ok(upstream)) = tokio::join!(downstream, upstream) else { return };
+    let moved = || tally.received.get() + tally.sent.get();
+    let mut downstream = Half::new(downstream, Some(&tally));
+    let mut upstream = Half::new(upstream, None);
+    let mut copying = pin!(copy_bidirectional(&mut downstream, &mut upstream));
+    let idle = worker.deadlines.arm(idle_timeout);
+    let mut last = 0;
+    poll_fn(|cx| {
+        if copying.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        while idle.poll_passed(cx).is_ready() {
+            if moved() == last {
+                return Poll::Ready(());
+            }
+            last = moved();
+            idle.reset(idle_timeout);
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// One side; the downstream's is counted.
+struct Half<'a> {
+    io: TokioIo<Upgraded>,
+    tally: Option<&'a TunnelTally>,
+    has_ended: bool,
+}
+
+impl<'a> Half<'a> {
+    fn new(upgraded: Upgraded, tally: Option<&'a TunnelTally>) -> Self {
+        Self { io: TokioIo::new(upgraded), tally, has_ended: false }
+    }
+
+    /// A stream of HTTP/2 that was reset reads as one that has ended. Its writing half knows better, one turn later.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncRead for Half<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let read = buf.filled().len() - before;
+        if read == 0 && buf.remaining() > 0 {
+            return self.poll_reset(cx);
+        }
+        if let Some(tally) = self.tally {
+            tally.received.set(tally.received.get() + read as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Half<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let (Poll::Ready(Ok(written)), Some(tally)) = (&polled, self.tally) {
+            tally.sent.set(tally.sent.get() + *written as u64);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
