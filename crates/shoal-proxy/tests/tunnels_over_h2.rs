@@ -259,7 +259,7 @@ async fn only_a_proper_handshake_of_the_endpoint_is_a_yes() {
 
 #[tokio::test]
 async fn a_stream_that_is_not_read_holds_up_its_endpoint_and_nothing_else() {
-    const ALL: usize = 64 << 20;
+    const ALL: usize = 32 << 20;
     let written = Arc::new(AtomicUsize::new(0));
     let counted = written.clone();
     let endpoint = serve_raw(Default::default(), move |stream, _| {
