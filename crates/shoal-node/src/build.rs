@@ -16,7 +16,9 @@ use shoal_cluster::tls::{admin_server_config, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, RaftRpc};
 use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, TicketSeed};
+use shoal_proxy::{
+    Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, StickySeed, TicketSeed,
+};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -218,6 +220,7 @@ fn build_proxy(
         cache: cache.clone(),
         health_events,
         ticket_seed: TicketSeed(identity.secret.derive(Purpose::SessionTickets, b"")),
+        sticky_seed: StickySeed(identity.secret.derive(Purpose::SessionCookies, b"")),
         access_log,
     });
     proxy.context("cannot start the worker threads")

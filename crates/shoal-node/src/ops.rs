@@ -29,7 +29,7 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(node);
-    let serving = ops_listener::serve(socket, router, OpsLimits::default(), stop.clone());
+    let serving = ops_listener::serve(socket, router, OpsLimits::default());
     match stop.run_until_cancelled_owned(serving).await {
         None => Ok(()),
         Some(never) => match never {},

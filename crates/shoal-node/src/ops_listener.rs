@@ -1,23 +1,26 @@
 //! HTTP/1.1 for machines that watch, within limits: whoever reaches the ops address can neither fill nor block it.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// What a caller may take.
+/// What a caller may take. Each connection has one answer.
 #[derive(Clone, Copy, Debug)]
 pub struct OpsLimits {
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once; the next one takes the place of one that is there.
     pub connections: usize,
-    /// For a whole head, and between two requests.
+    /// For a whole head.
     pub head_timeout: Duration,
     /// Bytes of a head.
     pub head_bytes: usize,
@@ -34,41 +37,73 @@ impl Default for OpsLimits {
             head_timeout: Duration::from_secs(5),
             head_bytes: 16 << 10,
             head_fields: 64,
-            lifetime: Duration::from_secs(120),
+            lifetime: Duration::from_secs(30),
         }
     }
 }
 
-/// Serves `router` until `stop`; what is being answered then is cut off.
-pub async fn serve(
-    socket: TcpListener,
-    router: Router,
-    limits: OpsLimits,
-    stop: CancellationToken,
-) -> Infallible {
-    let places = Arc::new(Semaphore::new(limits.connections));
+/// Serves `router` until dropped; what is being answered then is cut off.
+pub async fn serve(socket: TcpListener, router: Router, limits: OpsLimits) -> Infallible {
+    let mut callers = Callers { most: limits.connections, ..Callers::default() };
     loop {
-        let place = places.clone().acquire_owned().await;
-        let (Ok(place), Ok((stream, _))) = (place, socket.accept().await) else {
+        let Ok((stream, _)) = socket.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
-        tokio::spawn(async move {
-            let answering = tokio::time::timeout(limits.lifetime, answer(stream, router, limits));
-            stop.run_until_cancelled_owned(answering).await;
-            drop(place);
-        });
+        callers.admit(stream, router.clone(), limits);
     }
 }
 
-async fn answer(stream: TcpStream, router: Router, limits: OpsLimits) {
+/// The connections there are. None of them can keep a new one out.
+#[derive(Default)]
+struct Callers {
+    most: usize,
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    open: VecDeque<Caller>,
+}
+
+struct Caller {
+    task: AbortHandle,
+    /// A whole head has come.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Callers {
+    /// Answers on `stream`. When there are as many as there may be, the oldest that has not asked for anything gives way,
+    /// or else the oldest.
+    fn admit(&mut self, stream: TcpStream, router: Router, limits: OpsLimits) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|caller| !caller.task.is_finished());
+        if self.open.len() >= self.most {
+            let idle = self.open.iter().position(|caller| !caller.has_asked.load(Relaxed));
+            if let Some(displaced) = self.open.remove(idle.unwrap_or(0)) {
+                displaced.task.abort();
+            }
+        }
+        let has_asked = Arc::<AtomicBool>::default();
+        let answering = answer(stream, router, limits, has_asked.clone());
+        let task = self.tasks.spawn(async move {
+            // Its time is up: it is closed, whatever it was doing.
+            _ = tokio::time::timeout(limits.lifetime, answering).await;
+        });
+        self.open.push_back(Caller { task, has_asked });
+    }
+}
+
+async fn answer(stream: TcpStream, router: Router, limits: OpsLimits, has_asked: Arc<AtomicBool>) {
+    let router = TowerToHyperService::new(router);
+    let noting = service_fn(move |request: hyper::Request<Incoming>| {
+        has_asked.store(true, Relaxed);
+        router.call(request)
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(false)
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.head_bytes)
         .max_headers(limits.head_fields)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), noting)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to the ops address ended badly");
@@ -86,7 +121,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let router = Router::new().route("/livez", get(|| async { "alive\n" }));
-        tokio::spawn(serve(socket, router, limits, CancellationToken::new()));
+        tokio::spawn(serve(socket, router, limits));
         address
     }
 
@@ -122,16 +157,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_take_turns() {
-        let limits = OpsLimits { connections: 1, ..OpsLimits::default() };
+    async fn nobody_can_fill_it() {
+        let limits = OpsLimits {
+            connections: 8,
+            head_timeout: Duration::from_secs(60),
+            lifetime: Duration::from_secs(60),
+            ..OpsLimits::default()
+        };
         let address = start(limits).await;
-        let first = TcpStream::connect(address).await.unwrap();
-        let request = b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-        let second = exchange(address, request);
-        tokio::pin!(second);
-        let early = tokio::time::timeout(Duration::from_millis(300), &mut second).await;
-        assert!(early.is_err(), "a second connection was answered beside the first");
-        drop(first);
-        assert!(second.await.starts_with("HTTP/1.1 200"));
+        let request = b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        // Not asked to close, and closed all the same.
+        assert!(exchange(address, request).await.starts_with("HTTP/1.1 200"));
+        let mut gone = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(20), idle[0].read_to_end(&mut gone)).await;
+        assert!(closed.is_ok() && gone.is_empty(), "the oldest gives way");
+        // The others are still there.
+        idle[7].write_all(request).await.unwrap();
+        idle[7].read_to_end(&mut gone).await.unwrap();
+        assert!(gone.starts_with(b"HTTP/1.1 200"));
     }
 }

@@ -30,3 +30,4 @@ pub use check::{Checker, CheckerSettings, HealthEvent};
 pub use listener::{BindError, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings};
+pub use upstream::StickySeed;

@@ -19,7 +19,7 @@ use crate::check::HealthEvent;
 use crate::clock::Clock;
 use crate::listener::{self, BindError, Listeners, Ports, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
-use crate::upstream::{Standings, system_roots};
+use crate::upstream::{Standings, StickySeed, system_roots};
 use crate::worker::{self, Command, WorkerSeed};
 
 /// How much longer than its deadline a drain may take: a worker looks up only now and then.
@@ -43,6 +43,8 @@ pub struct ProxySettings {
     pub health_events: mpsc::Sender<HealthEvent>,
     /// What the keys of TLS session tickets follow from: nodes that share it resume each other's sessions.
     pub ticket_seed: TicketSeed,
+    /// What the keys of session cookies follow from: nodes that share it lead a session to the same endpoint.
+    pub sticky_seed: StickySeed,
     /// Where access log lines go that no file is named for. `None` = to stderr, and then only listeners with an access log
     /// of their own have any.
     pub access_log: Option<Box<dyn io::Write + Send>>,
@@ -92,6 +94,7 @@ impl Proxy {
             cluster: settings.cluster.clone(),
             cache: settings.cache,
             standings: standings.clone(),
+            sticky_seed: settings.sticky_seed,
             access_log: access_log::start(out)?,
             logs_all,
         };

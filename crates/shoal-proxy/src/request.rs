@@ -20,7 +20,7 @@ use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
 use crate::exchange::{Exchange, Record};
 use crate::listener::{Connection, Order};
 use crate::pace::MinRate;
-use crate::upstream::forward;
+use crate::upstream::{forward, set_session_cookie};
 use crate::worker::Worker;
 use crate::{refusal, tunnel};
 
@@ -122,10 +122,14 @@ async fn answer(
             return Err(Failure::UnknownProtocol);
         }
     }
-    match &route.cache {
+    let mut answered = match &route.cache {
         None => from_origin(worker, &route, head, body, exchange).await,
         Some(rule) => from_cache(connection, &route, rule, &admitted, head, body, exchange).await,
+    };
+    if let (Some(_), Ok(response)) = (&route.upstream.sticky, &mut answered) {
+        set_session_cookie(response);
     }
+    answered
 }
 
 /// Lets the request through, in canonical form, or counts the rule it breaks. The access log learns of both.

@@ -23,7 +23,7 @@ use crate::fetch::OriginFetch;
 use crate::listener::{Listener, WorkerListener, accept_loop};
 use crate::metrics::{RouteCells, WorkerMetrics};
 use crate::request_id::RequestIds;
-use crate::upstream::{Standings, Upstreams};
+use crate::upstream::{Standings, StickySeed, Upstreams};
 
 /// Ticks between two looks at all connections and pools.
 const REVIEW_EVERY: u32 = 5;
@@ -52,6 +52,7 @@ pub(crate) struct WorkerSeed {
     pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) standings: Arc<Standings>,
+    pub(crate) sticky_seed: StickySeed,
     pub(crate) access_log: SyncSender<LogLine>,
     /// Also where the site does not ask for it.
     pub(crate) logs_all: bool,
@@ -88,7 +89,7 @@ impl Worker {
                 .cache
                 .worker(Rc::new(OriginFetch::new(worker.clone(), OwnName::new(&seed.node_name)))),
             cache_statuses: CacheStatuses::new(&seed.node_name),
-            upstreams: Upstreams::new(seed.workers, seed.standings),
+            upstreams: Upstreams::new(seed.workers, seed.standings, &seed.sticky_seed),
             connections: Connections::default(),
             accepting: Cell::new(0),
             config: RefCell::new(Cached::new(seed.config)),

@@ -150,3 +150,39 @@ async fn the_wait_for_a_tunnel_is_bounded() {
     let stage = Stage::start(&site(&[silent], ", timeouts: { total: 200ms }", ""));
     assert_eq!(stage.ask(ASK).await.status, 504);
 }
+
+#[tokio::test]
+async fn unused_connections_make_room_for_a_tunnel() {
+    let endpoint = serve_raw(Default::default(), |stream, _| async move {
+        let mut stream = Downstream::new(stream);
+        while let Some(head) = stream.read_head().await {
+            if support::field(&head, "upgrade").is_some() {
+                let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket";
+                stream.send(format!("{switch}\r\nSec-WebSocket-Accept: {accept}\r\n\r\nfirst ")).await;
+                stream.read_until(b"there?").await;
+                return stream.send("still here").await;
+            }
+            stream.send(ok("plain")).await;
+        }
+    })
+    .await;
+    // One for each of the two workers.
+    let stage = Stage::start(&site(&[endpoint], "", ", max_connections: 2"));
+    let plain = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut downstream = stage.connect().await;
+    downstream.send(plain).await;
+    assert_eq!(downstream.answer().await.text(), "plain");
+    downstream.send(ASK).await;
+    let head = downstream.read_head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(downstream.read_until(b"first ").await.is_some());
+    // The worker that carries the tunnel has no place for anything else.
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(stage.ask(plain).await.status);
+    }
+    assert!(answers.iter().all(|status| matches!(status, 200 | 503)), "{answers:?}");
+    downstream.send("there?").await;
+    assert_eq!(downstream.read_to_end().await, b"still here", "what is in use is not closed");
+}

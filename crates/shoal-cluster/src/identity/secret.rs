@@ -29,6 +29,8 @@ pub enum Purpose {
     CacheKeys,
     /// What the keys of TLS session tickets follow from.
     SessionTickets,
+    /// What the keys of session cookies follow from.
+    SessionCookies,
 }
 
 impl Purpose {
@@ -39,6 +41,7 @@ impl Purpose {
             Self::SiteKeys => b"shoal site keys v1",
             Self::CacheKeys => b"shoal cache keys v1",
             Self::SessionTickets => b"shoal session tickets v1",
+            Self::SessionCookies => b"shoal session cookies v1",
         }
     }
 }

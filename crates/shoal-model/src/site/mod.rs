@@ -9,11 +9,13 @@ mod listener;
 mod locate;
 mod merge;
 mod observe;
+mod passive;
 mod path_rule;
 mod problem;
 mod read;
 mod retry;
 mod route;
+mod sticky;
 mod transport;
 mod upstream;
 mod validate;
@@ -31,16 +33,16 @@ pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use observe::{AccessLog, Tracing};
+pub use passive::{PassiveHealth, SuccessRate};
 pub use path_rule::PathRule;
 pub(crate) use path_rule::compile_pattern;
 pub use problem::{Problem, Problems, step};
 pub use read::{parse_site, read_site};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
+pub use sticky::{SameSite, Sticky};
 pub use transport::{UpstreamProtocol, UpstreamTls};
-pub use upstream::{
-    Balance, Endpoint, HashKey, HealthCheck, HttpCheck, PassiveHealth, ProxyVersion, TcpCheck, Upstream,
-};
+pub use upstream::{Balance, Endpoint, HashKey, HealthCheck, HttpCheck, ProxyVersion, TcpCheck, Upstream};
 pub use validate::{check_authorities, check_certificates, validate};
 pub use yaml::MAX_SITE_BYTES;
 

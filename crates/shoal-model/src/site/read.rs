@@ -117,7 +117,7 @@ upstreams:
             &GOOD.replace("weight", "wieght"),
             &[
                 "site.yaml:10:62: upstreams.shop.endpoints[1].wieght: unknown field `wieght`, expected one of \
-               address, weight, zone, priority",
+               address, weight, drain, zone, priority",
             ],
         );
         check(

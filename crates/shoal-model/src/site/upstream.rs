@@ -8,6 +8,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::passive::PassiveHealth;
+use super::sticky::Sticky;
 use super::transport::{UpstreamProtocol, UpstreamTls};
 use crate::units::Period;
 
@@ -41,6 +43,9 @@ pub struct Upstream {
     /// `max_pending_requests` wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Period>,
+    /// Keeps a downstream at the endpoint it came to first, by a cookie; absent = off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
     /// Active checks; absent = none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
@@ -73,7 +78,8 @@ pub struct Upstream {
     /// Connections kept per endpoint and node although nobody has needed them for half a second; default 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_idle_connections: Option<usize>,
-    /// Connections open at once per endpoint and node, spread evenly over its workers; default unlimited, else 503.
+    /// Connections open at once per endpoint and node, spread evenly over its workers; default unlimited, else 503. A
+    /// worker closes unused ones of its own to make room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<usize>,
     /// Tell endpoints who called, in a PROXY header; every caller then has connections of its own. Default off.
@@ -112,7 +118,13 @@ impl std::ops::Deref for Endpoint {
 impl Endpoint {
     /// An endpoint with the default weight.
     pub fn at(address: impl Into<String>) -> Self {
-        Self(EndpointFields { address: address.into(), weight: None, zone: None, priority: None })
+        Self(EndpointFields {
+            address: address.into(),
+            weight: None,
+            drain: false,
+            zone: None,
+            priority: None,
+        })
     }
 }
 
@@ -122,9 +134,13 @@ impl Endpoint {
 pub struct EndpointFields {
     /// `host:port`, `ip:port`, or `unix:/path` of a socket on every node.
     pub address: String,
-    /// Share of requests relative to the others; default 1, 0 = none.
+    /// Share of requests relative to the others; default 1, 0 = none but those of sessions that stick to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// It shall empty: what is under way ends, sessions that stick to it go on, nothing else is sent there. As `weight: 0`,
+    /// but its weight stays written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
     /// Where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -150,7 +166,7 @@ impl JsonSchema for EndpointSchema {
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            EndpointFields { address, weight: None, zone: None, priority: None } => {
+            EndpointFields { address, weight: None, drain: false, zone: None, priority: None } => {
                 serializer.serialize_str(address)
             }
             fields => fields.serialize(serializer),
@@ -165,7 +181,7 @@ impl<'de> Deserialize<'de> for Endpoint {
             type Value = Endpoint;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address or a map with address, weight, zone, priority")
+                f.write_str("an address or a map with address, weight, drain, zone, priority")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Endpoint, E> {
@@ -265,24 +281,3 @@ pub struct HttpCheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
-
-/// Ejection by what traffic shows; a local override on the node that saw it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PassiveHealth {
-    /// Gateway errors (connect failure, reset, 502, 503, 504) in a row before ejection; default 5, 0 = never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub consecutive_errors: Option<u32>,
-    /// Answers with any 5xx, and gateway errors, in a row before ejection; default 0 = never.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub consecutive_5xx: Option<u32>,
-    /// First ejection; the n-th in a row lasts n times as long; default 30s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base_ejection: Option<Period>,
-    /// Longest ejection; default 300s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_ejection: Option<Period>,
-    /// Never more than this share of an upstream; default 50.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_ejected_percent: Option<u8>,
-}

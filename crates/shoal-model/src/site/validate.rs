@@ -5,7 +5,9 @@ use std::fmt::Display;
 use std::net::IpAddr;
 
 use super::observe::validate_observation;
+use super::passive::validate_passive;
 use super::retry::validate_retry;
+use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
@@ -261,9 +263,12 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
             problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
         }
     }
-    let weighs = |endpoint: &super::Endpoint| endpoint.weight != Some(0);
+    let weighs = |endpoint: &super::Endpoint| endpoint.weight != Some(0) && !endpoint.drain;
     if !upstream.endpoints.is_empty() && !upstream.endpoints.iter().any(weighs) {
-        problems.push(Problem::at(format!("{path}.endpoints"), "all weights are 0: nothing could be chosen"));
+        problems.push(Problem::at(
+            format!("{path}.endpoints"),
+            "all weights are 0, or drained: nothing could be chosen",
+        ));
     }
     let percents = [
         ("panic_threshold_percent", upstream.panic_threshold_percent),
@@ -286,6 +291,12 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
         && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,&:".contains(&b)))
     {
         problems.push(Problem::at(format!("{path}.hash_key"), format!("{name:?} is not a name")));
+    }
+    if let Some(passive) = &upstream.passive {
+        validate_passive(&format!("{path}.passive"), passive, problems);
+    }
+    if let Some(sticky) = &upstream.sticky {
+        validate_sticky(&format!("{path}.sticky"), sticky, problems);
     }
     if let Some(health) = &upstream.health {
         validate_health(&format!("{path}.health"), health, problems);

@@ -2,8 +2,10 @@
 
 mod limits;
 mod observe;
+mod passive;
 mod retry;
 mod routes;
+mod sticky;
 mod tcp;
 mod transport;
 
@@ -13,8 +15,10 @@ use std::time::Duration;
 pub use crate::address::{EndpointAddress, ListenAddress};
 pub use limits::Limits;
 pub use observe::{AccessLogView, Share, TracingView};
+pub use passive::{PassiveView, SuccessRateView};
 pub use retry::RetryView;
 pub use routes::RouteTable;
+pub use sticky::StickyView;
 pub use tcp::{CarriageView, Liveness, ProxyProtocolView};
 pub use transport::{TransportView, UpstreamTlsView};
 
@@ -275,6 +279,8 @@ pub struct UpstreamView {
     pub max_requests: Option<usize>,
     /// How long a request waits while all endpoints have that many.
     pub queue_timeout: Duration,
+    /// How sessions stick to endpoints; `None` = they do not.
+    pub sticky: Option<StickyView>,
     /// Active checks; `None` = none.
     pub health: Option<HealthView>,
     /// Ejection by what traffic shows.
@@ -309,7 +315,7 @@ impl UpstreamView {
             id: EndpointId::of(name, &endpoint.address),
             text: endpoint.address.as_str().into(),
             address: EndpointAddress::parse(&endpoint.address).expect("validated"),
-            weight: endpoint.weight.unwrap_or(1),
+            weight: if endpoint.drain { 0 } else { endpoint.weight.unwrap_or(1) },
             zone: endpoint.zone.as_deref().map(Into::into),
             priority: endpoint.priority.unwrap_or(0),
         };
@@ -323,6 +329,7 @@ impl UpstreamView {
             slow_start: upstream.slow_start.map(|period| period.0).filter(|window| !window.is_zero()),
             max_requests: upstream.max_requests,
             queue_timeout: upstream.queue_timeout.unwrap_or(Period::seconds(1)).0,
+            sticky: upstream.sticky.as_ref().map(StickyView::compile),
             health: upstream.health.as_ref().map(|check| HealthView::compile(check, upstream, certificates)),
             passive: PassiveView::compile(upstream.passive.as_ref()),
             panic_threshold_percent: upstream.panic_threshold_percent.unwrap_or(50),
@@ -349,7 +356,7 @@ pub struct EndpointView {
     pub text: Arc<str>,
     /// Where to connect.
     pub address: EndpointAddress,
-    /// Share of requests.
+    /// Share of requests; 0 = none but those of sessions that stick to it.
     pub weight: u32,
     /// Where it stands.
     pub zone: Option<Box<str>>,
@@ -414,34 +421,6 @@ impl HealthView {
             timeout: check.timeout.unwrap_or(Period::seconds(2)).0,
             fall: check.fall.unwrap_or(3),
             rise: check.rise.unwrap_or(2),
-        }
-    }
-}
-
-/// Compiled ejection by traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassiveView {
-    /// Gateway errors in a row; 0 = never ejected.
-    pub consecutive_errors: u32,
-    /// Answers with any 5xx, and gateway errors, in a row; 0 = never ejected for them.
-    pub consecutive_5xx: u32,
-    /// First ejection.
-    pub base_ejection: Duration,
-    /// Longest ejection.
-    pub max_ejection: Duration,
-    /// Never more than this share of the upstream.
-    pub max_ejected_percent: u8,
-}
-
-impl PassiveView {
-    fn compile(passive: Option<&crate::site::PassiveHealth>) -> Self {
-        let passive = passive.cloned().unwrap_or_default();
-        Self {
-            consecutive_errors: passive.consecutive_errors.unwrap_or(5),
-            consecutive_5xx: passive.consecutive_5xx.unwrap_or(0),
-            base_ejection: passive.base_ejection.unwrap_or(Period::seconds(30)).0,
-            max_ejection: passive.max_ejection.unwrap_or(Period::seconds(300)).0,
-            max_ejected_percent: passive.max_ejected_percent.unwrap_or(50),
         }
     }
 }

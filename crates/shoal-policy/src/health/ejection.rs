@@ -10,8 +10,10 @@ const TRIAL_TIMEOUT_MS: u64 = 60_000;
 pub enum Outcome {
     /// It answered.
     Success,
-    /// It could not be connected to, reset the connection, or answered 502, 503 or 504.
+    /// It answered 502, 503 or 504, or what is no HTTP.
     GatewayError,
+    /// Nothing came of it: it could not be connected to, reset the connection, or took too long.
+    LocalFailure,
     /// It answered with another 5xx, and the upstream ejects for those.
     ServerError,
 }
@@ -54,8 +56,10 @@ enum Phase {
 #[derive(Clone, Debug, Default)]
 pub struct Ejection {
     phase: Phase,
+    /// Local failures included.
     errors_in_a_row: u32,
-    /// Gateway errors included.
+    local_failures_in_a_row: u32,
+    /// Gateway errors and local failures included.
     server_errors_in_a_row: u32,
     ejections_in_a_row: u32,
     readmitted_at_ms: u64,
@@ -108,13 +112,10 @@ impl Ejection {
                 self.forget_errors();
                 None
             }
-            (Phase::Open, Outcome::GatewayError | Outcome::ServerError) => {
-                self.server_errors_in_a_row = self.server_errors_in_a_row.saturating_add(1);
-                self.errors_in_a_row = match outcome {
-                    Outcome::GatewayError => self.errors_in_a_row.saturating_add(1),
-                    Outcome::Success | Outcome::ServerError => 0,
-                };
+            (Phase::Open, Outcome::GatewayError | Outcome::LocalFailure | Outcome::ServerError) => {
+                self.count(outcome);
                 let enough = reaches(self.errors_in_a_row, rule.consecutive_errors)
+                    || reaches(self.local_failures_in_a_row, rule.consecutive_local_failures)
                     || reaches(self.server_errors_in_a_row, rule.consecutive_5xx);
                 (enough && may_eject).then(|| {
                     self.eject(now_ms, rule);
@@ -122,18 +123,39 @@ impl Ejection {
                 })
             }
             // Requests that were under way when it was ejected.
-            (Phase::Ejected { .. }, Outcome::Success | Outcome::GatewayError | Outcome::ServerError) => None,
+            (Phase::Ejected { .. }, _) => None,
             (Phase::OnTrial { .. }, Outcome::Success) => {
                 self.phase = Phase::Open;
                 self.forget_errors();
                 self.readmitted_at_ms = now_ms;
                 Some(EjectionChange::Readmitted)
             }
-            (Phase::OnTrial { .. }, Outcome::GatewayError | Outcome::ServerError) => {
+            (Phase::OnTrial { .. }, Outcome::GatewayError | Outcome::LocalFailure | Outcome::ServerError) => {
                 self.eject(now_ms, rule);
                 None
             }
         }
+    }
+
+    /// Takes in that it stands out among the others, see [`super::outliers`].
+    pub fn record_outlier(
+        &mut self,
+        now_ms: u64,
+        rule: &PassiveView,
+        may_eject: bool,
+    ) -> Option<EjectionChange> {
+        (self.phase == Phase::Open && may_eject).then(|| {
+            self.eject(now_ms, rule);
+            EjectionChange::Ejected
+        })
+    }
+
+    fn count(&mut self, error: Outcome) {
+        let next = |count: u32, counts: bool| if counts { count.saturating_add(1) } else { 0 };
+        let is_local = error == Outcome::LocalFailure;
+        self.local_failures_in_a_row = next(self.local_failures_in_a_row, is_local);
+        self.errors_in_a_row = next(self.errors_in_a_row, is_local || error == Outcome::GatewayError);
+        self.server_errors_in_a_row = next(self.server_errors_in_a_row, true);
     }
 
     fn eject(&mut self, now_ms: u64, rule: &PassiveView) {
@@ -151,6 +173,7 @@ impl Ejection {
 
     fn forget_errors(&mut self) {
         self.errors_in_a_row = 0;
+        self.local_failures_in_a_row = 0;
         self.server_errors_in_a_row = 0;
     }
 }
@@ -176,6 +199,8 @@ mod tests {
         PassiveView {
             consecutive_errors: 3,
             consecutive_5xx: 4,
+            consecutive_local_failures: 2,
+            success_rate: None,
             base_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(75),
             max_ejected_percent: 50,
@@ -198,6 +223,15 @@ mod tests {
                 "5xx" => record(Outcome::ServerError, true),
                 "err" => record(Outcome::GatewayError, true),
                 "err, none to spare" => record(Outcome::GatewayError, false),
+                "local" => record(Outcome::LocalFailure, true),
+                "outlier" => match ejection.record_outlier(now_ms, &rule(), true) {
+                    Some(EjectionChange::Ejected) => "ejected",
+                    Some(EjectionChange::Readmitted) | None => "-",
+                },
+                "outlier, none to spare" => {
+                    assert_eq!(ejection.record_outlier(now_ms, &rule(), false), None);
+                    "-"
+                }
                 "try" => {
                     if ejection.begin_trial(now_ms) {
                         "claimed"
@@ -287,6 +321,31 @@ mod tests {
             (89, "may", "closed"),
             (90, "try", "claimed"),
             (90, "ok", "readmitted"),
+        ]);
+    }
+
+    #[test]
+    fn local_failures_count_by_themselves_and_among_the_others() {
+        check(&[(0, "local", "-"), (0, "err", "-"), (0, "local", "ejected")]);
+        check(&[(0, "local", "-"), (0, "5xx", "-"), (0, "local", "-"), (0, "local", "ejected")]);
+        check(&[(0, "local", "-"), (0, "ok", "-"), (0, "local", "-"), (0, "local", "ejected")]);
+        check(&[(0, "local", "-"), (0, "5xx", "-"), (0, "5xx", "-"), (0, "local", "ejected")]);
+    }
+
+    #[test]
+    fn outliers_go_the_same_way() {
+        check(&[
+            (0, "outlier, none to spare", "-"),
+            (0, "may", "open"),
+            (0, "outlier", "ejected"),
+            (1, "outlier", "-"),
+            (29, "may", "closed"),
+            (30, "try", "claimed"),
+            (30, "outlier", "-"),
+            (30, "ok", "readmitted"),
+            (31, "outlier", "ejected"),
+            (90, "may", "closed"),
+            (91, "may", "trial"),
         ]);
     }
 

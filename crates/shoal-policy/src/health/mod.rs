@@ -6,6 +6,7 @@ mod fact;
 mod hysteresis;
 mod merge;
 mod panic;
+mod success_rate;
 
 pub use assign::{CHECKERS_PER_ENDPOINT, Candidate, assign};
 pub use ejection::{Admittance, Ejection, EjectionChange, Outcome, may_eject};
@@ -15,6 +16,7 @@ pub use fact::{
 pub use hysteresis::{CHANGING_INTERVAL, Checker, Observation, Verdict};
 pub use merge::{EJECTING_PERCENT, Vote, merge};
 pub use panic::is_panic;
+pub use success_rate::{Tally, outliers};
 
 /// Whether an endpoint may be used, merged from what all its checkers say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

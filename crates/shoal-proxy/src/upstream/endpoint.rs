@@ -64,9 +64,12 @@ impl Endpoint {
 pub(crate) struct Occupied(Rc<Cell<usize>>);
 
 impl Occupied {
-    /// Takes a place, if this worker's share of them is not used up.
+    /// Takes a place, if this worker's share of them is not used up. What nobody uses makes room.
     pub(super) fn take(upstream: &Upstream, endpoint: &Endpoint, worker: &Worker) -> Result<Self, Failure> {
-        if endpoint.connections.get() >= upstream.share(worker, upstream.view.max_connections) {
+        let most = upstream.share(worker, upstream.view.max_connections);
+        let is_full = || endpoint.connections.get() >= most;
+        while is_full() && (endpoint.idle.close_oldest() || endpoint.shared.close_unused()) {}
+        if is_full() {
             upstream.traffic.overflows.add(1);
             return Err(Failure::Overflow);
         }
@@ -106,6 +109,8 @@ impl Drop for Pending<'_> {
 pub(crate) struct Attempt {
     pub(super) upstream: Rc<Upstream>,
     pub(super) endpoint: Rc<Endpoint>,
+    /// Of the endpoint in the upstream.
+    pub(super) place: usize,
     /// It is the one that finds out whether an ejected endpoint is well again.
     trial: bool,
 }
@@ -115,7 +120,7 @@ impl Attempt {
         let endpoint = upstream.endpoints.get(place)?.clone();
         let trial = endpoint.standing.begin_trial(now_ms);
         endpoint.in_flight.set(endpoint.in_flight.get() + 1);
-        Some(Self { upstream: upstream.clone(), endpoint, trial })
+        Some(Self { upstream: upstream.clone(), endpoint, place, trial })
     }
 
     /// Reports how it went at the endpoint. What the downstream did wrong is not reported.

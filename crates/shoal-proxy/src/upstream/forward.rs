@@ -18,6 +18,7 @@ use super::endpoint::Attempt;
 use super::introduction::Introduction;
 use super::replay::Copy;
 use super::send::{FailedTry, Sending, Source, unless_overdue};
+use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
@@ -36,6 +37,7 @@ pub(crate) async fn forward(
     let upstream = worker.upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, &head);
+    let mut visit = Visit::begin(&upstream, &head);
     let may_repeat = may_repeat(&head.method, &route.retry);
     // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.
     let refusable = upstream.view.transport.may_share();
@@ -49,7 +51,10 @@ pub(crate) async fn forward(
     let mut sending = Sending { worker, route, total, trace, introduction };
     let mut request = Request::from_parts(head, body);
     let mut tried: u64 = 0;
-    let mut picked = upstream.place(worker, hash, sending.total.as_ref()).await?;
+    let mut picked = match visit.as_mut().and_then(|visit| visit.pick(&upstream, worker)) {
+        Some(picked) => picked,
+        None => upstream.place(worker, hash, sending.total.as_ref()).await?,
+    };
     let mut source = Source::PoolFirst;
     loop {
         upstream.traffic.panics.add(picked.panic.into());
@@ -73,7 +78,15 @@ pub(crate) async fn forward(
             }
         };
         let next = next.filter(|_| upstream.budget.borrow_mut().spend(now_ms));
-        let Some(next) = next else { return tried_out.map_err(|failed| failed.failure) };
+        let Some(next) = next else {
+            let mut response = tried_out.map_err(|failed| failed.failure)?;
+            if let Some(visit) = &visit
+                && let Some(cookie) = visit.cookie(&upstream, picked.place, response.status())
+            {
+                response.extensions_mut().insert(SessionCookie(cookie));
+            }
+            return Ok(response);
+        };
         let (failure, given_back) = match tried_out {
             Ok(mut response) => {
                 sending.total = response.body_mut().take_total();
@@ -135,7 +148,7 @@ async fn try_once(
         Some(sent) => sent,
         None => {
             // While the try still counts: if it was a trial, it has failed.
-            upstream.report(&endpoint, Outcome::GatewayError, worker.clock.now_ms());
+            upstream.report(&endpoint, Outcome::LocalFailure, worker.clock.now_ms());
             Err(FailedTry {
                 failure: Failure::UpstreamResponseTimeout,
                 progress: Progress::TimedOut,

@@ -15,6 +15,7 @@ mod response;
 mod send;
 mod shared;
 mod standing;
+mod sticky;
 mod stream;
 mod tls;
 mod upgrade;
@@ -42,6 +43,8 @@ pub(crate) use introduction::Introduction;
 pub(crate) use resolve::is_allowed;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
+pub use sticky::StickySeed;
+pub(crate) use sticky::set_session_cookie;
 pub(crate) use stream::open_stream;
 pub(crate) use tls::{ClientTls, system_roots};
 pub(crate) use upgrade::{Switch, Switched, forward_upgrade};
@@ -50,6 +53,7 @@ pub(crate) use wire::{Socket, Wire};
 use endpoint::Endpoint;
 use queue::Queue;
 use resolve::Resolver;
+use sticky::{Sticky, StickyKeys};
 
 use crate::metrics::Traffic;
 use crate::worker::Worker;
@@ -60,6 +64,7 @@ pub(crate) struct Upstreams {
     standings: Arc<Standings>,
     resolver: Resolver,
     replays: replay::Copies,
+    sticky_keys: Rc<StickyKeys>,
     /// How many workers share the limits of a node.
     workers: usize,
 }
@@ -69,6 +74,8 @@ pub(crate) struct Upstream {
     view: Arc<UpstreamView>,
     security: Security,
     endpoints: Vec<Rc<Endpoint>>,
+    /// How sessions find their endpoint; `None` = there are none.
+    sticky: Option<Sticky>,
     slots: RefCell<Vec<Slot>>,
     budget: RefCell<RetryBudget>,
     traffic: Arc<Traffic>,
@@ -108,12 +115,13 @@ impl Security {
 }
 
 impl Upstreams {
-    pub(crate) fn new(workers: usize, standings: Arc<Standings>) -> Self {
+    pub(crate) fn new(workers: usize, standings: Arc<Standings>, sticky_seed: &StickySeed) -> Self {
         Self {
             by_name: RefCell::default(),
             standings,
             resolver: Resolver::default(),
             replays: replay::Copies::default(),
+            sticky_keys: Rc::new(StickyKeys::of(sticky_seed)),
             workers,
         }
     }
@@ -155,6 +163,7 @@ impl Upstreams {
             before.map_or_else(|| RetryBudget::new(worker.clock.now_ms()), |before| *before.budget.borrow());
         Upstream {
             endpoints: view.endpoints.iter().map(endpoint).collect(),
+            sticky: Sticky::of(view, &self.sticky_keys),
             slots: RefCell::new(view.endpoints.iter().map(slot).collect()),
             budget: RefCell::new(budget),
             traffic: worker.metrics.upstream(&view.name),
@@ -173,6 +182,11 @@ impl Upstreams {
             for endpoint in &upstream.endpoints {
                 endpoint.idle.review(now_ms, &upstream.view, upstream.max_idle(worker));
                 endpoint.shared.close_stale(now_ms, &upstream.view);
+            }
+            if upstream.view.passive.success_rate.is_some() {
+                let standings: Vec<_> =
+                    upstream.endpoints.iter().map(|endpoint| &*endpoint.standing).collect();
+                self.standings.compare(&upstream.view, &standings, now_ms);
             }
             worker.with_config(|config| config.upstream(name).is_some())
         });
@@ -197,9 +211,7 @@ impl Upstream {
         let most = self.view.max_requests.map(|limit| self.share(worker, limit));
         let zones = worker.with_cluster(|cluster| {
             for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
-                let available =
-                    cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
-                let usable = available && endpoint.standing.admits(now_ms);
+                let usable = is_usable(endpoint, cluster, now_ms);
                 if let Some(window) = self.view.slow_start {
                     if usable && !slot.usable {
                         endpoint.up_since_ms.set(now_ms);
@@ -227,6 +239,18 @@ impl Upstream {
         pick(&mut slots, wish)
     }
 
+    /// Whether the endpoint at `place` may have one more request that wants no other.
+    fn readiness(&self, worker: &Worker, place: usize) -> Readiness {
+        let now_ms = worker.clock.now_ms();
+        let Some(endpoint) = self.endpoints.get(place) else { return Readiness::Down };
+        let most = self.view.max_requests.map(|limit| self.share(worker, limit));
+        match worker.with_cluster(|cluster| is_usable(endpoint, cluster, now_ms)) {
+            false => Readiness::Down,
+            true if most.is_some_and(|most| endpoint.in_flight.get() as usize >= most) => Readiness::Full,
+            true => Readiness::Ready,
+        }
+    }
+
     /// Where requests come in; counted anew when other nodes serve.
     fn demand(&self, cluster: &ClusterView) -> Zones {
         match self.demand.get() {
@@ -242,6 +266,9 @@ impl Upstream {
     /// Takes in how a request ended at `endpoint`. What the downstream did wrong is not reported.
     fn report(&self, endpoint: &Endpoint, outcome: Outcome, now_ms: u64) {
         let standing = &endpoint.standing;
+        if self.view.passive.success_rate.is_some() {
+            standing.count(outcome == Outcome::Success);
+        }
         let outcome = match outcome {
             Outcome::ServerError if self.view.passive.consecutive_5xx == 0 => Outcome::Success,
             outcome => outcome,
@@ -252,6 +279,21 @@ impl Upstream {
         let ejected = self.endpoints.iter().filter(|endpoint| endpoint.standing.is_ejected()).count();
         standing.record(outcome, now_ms, &self.view.passive, ejected, self.endpoints.len());
     }
+}
+
+/// Whether an endpoint may have a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// It is well, and has as many as it may have.
+    Full,
+    Down,
+}
+
+/// Neither its checkers nor this node's own traffic have anything against it.
+fn is_usable(endpoint: &Endpoint, cluster: &ClusterView, now_ms: u64) -> bool {
+    let available = cluster.endpoints.is_empty() || cluster.availability(endpoint.id) != Availability::Down;
+    available && endpoint.standing.admits(now_ms)
 }
 
 /// What `consistent_hash` goes by; 0 where nothing is hashed.

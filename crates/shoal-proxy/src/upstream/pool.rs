@@ -103,6 +103,16 @@ impl Idle {
         }
     }
 
+    /// Closes the one that has waited for longest; `false` = there is none.
+    pub(super) fn close_oldest(&self) -> bool {
+        let mut idle = self.links.borrow_mut();
+        if idle.is_empty() {
+            return false;
+        }
+        drop(idle.remove(0));
+        true
+    }
+
     /// Closes those that waited for too long or were closed by the endpoint; beyond `max` also those that were spare all
     /// the time since the last review. What comes and goes in bursts is kept: opening it anew each time is dearer.
     pub(super) fn review(&self, now_ms: u64, view: &UpstreamView, max: usize) {

@@ -135,7 +135,7 @@ impl UpstreamBody {
         if let Some(mut lease) = self.lease.take() {
             let now_ms = lease.worker.clock.now_ms();
             if failure.side() == shoal_policy::failure::Side::Upstream {
-                lease.attempt.report(Outcome::GatewayError, now_ms);
+                lease.attempt.report(outcome_of_failure(failure), now_ms);
             }
         }
         failure
@@ -170,6 +170,14 @@ pub(super) fn outcome_of(status: StatusCode) -> Outcome {
         502..=504 => Outcome::GatewayError,
         500..=599 => Outcome::ServerError,
         _ => Outcome::Success,
+    }
+}
+
+/// What a failure of its side says of the endpoint.
+pub(super) fn outcome_of_failure(failure: Failure) -> Outcome {
+    match failure {
+        Failure::UpstreamProtocol => Outcome::GatewayError,
+        _ => Outcome::LocalFailure,
     }
 }
 

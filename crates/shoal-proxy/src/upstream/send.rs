@@ -23,7 +23,7 @@ use super::carrier::Carrier;
 use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
-use super::response::{Lease, UpstreamBody, outcome_of};
+use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
 use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
 use crate::exchange::Trace;
@@ -77,7 +77,7 @@ impl Sending<'_> {
             Ok(carrier) => carrier,
             Err(failure) => {
                 if failure.side() == Side::Upstream {
-                    attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                    attempt.report(Outcome::LocalFailure, worker.clock.now_ms());
                 }
                 return Err(FailedTry::given_back(failure, Progress::NotConnected, request));
             }
@@ -119,7 +119,7 @@ impl Sending<'_> {
         // A connection that went stale in the pool says nothing of the endpoint's health.
         let stale = matches!(failed.progress, Progress::NotStarted | Progress::SentOnReused);
         if failed.failure.side() == Side::Upstream && !stale {
-            attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+            attempt.report(outcome_of_failure(failed.failure), worker.clock.now_ms());
         }
         Err(failed)
     }

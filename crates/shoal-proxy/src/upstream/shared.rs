@@ -192,6 +192,13 @@ impl Shared {
         Stream::begin(link, now_ms)
     }
 
+    /// Lets go of one that carries nothing; `false` = there is none.
+    pub(super) fn close_unused(&self) -> bool {
+        let mut open = self.open.borrow_mut();
+        let unused = open.iter().position(|link| link.in_flight.get() == 0);
+        unused.map(|place| open.swap_remove(place)).is_some()
+    }
+
     /// Lets go of those that wait for too long, or may serve no more.
     pub(super) fn close_stale(&self, now_ms: u64, view: &UpstreamView) {
         let timeout_ms = view.idle_timeout.as_millis();

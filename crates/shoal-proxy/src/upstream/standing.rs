@@ -1,13 +1,15 @@
 //! What this node's traffic has shown of endpoints: shared by its workers, so that one ejects for all.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 use shoal_cluster::ClusterView;
-use shoal_model::view::PassiveView;
+use shoal_model::view::{PassiveView, UpstreamView};
 use shoal_model::{ConfigView, EndpointId};
-use shoal_policy::health::{Admittance, Availability, Ejection, EjectionChange, Outcome, may_eject};
+use shoal_policy::health::{
+    Admittance, Availability, Ejection, EjectionChange, Outcome, Tally, may_eject, outliers,
+};
 use tokio::sync::mpsc;
 
 use crate::check::HealthEvent;
@@ -16,6 +18,8 @@ use crate::metrics;
 /// The standings of all endpoints that had traffic.
 pub(crate) struct Standings {
     by_id: Mutex<FxHashMap<EndpointId, Arc<Standing>>>,
+    /// When the endpoints of an upstream were compared last, ms.
+    compared_ms: Mutex<FxHashMap<Arc<str>, u64>>,
     events: mpsc::Sender<HealthEvent>,
 }
 
@@ -27,13 +31,16 @@ pub(super) struct Standing {
     ejected: AtomicBool,
     /// Clock of the last record, for trials that are given up.
     last_ms: AtomicU64,
+    /// Since endpoints were compared last; counted only where they are.
+    requests: AtomicU32,
+    successes: AtomicU32,
     ejection: Mutex<Ejection>,
     events: mpsc::Sender<HealthEvent>,
 }
 
 impl Standings {
     pub(crate) fn new(events: mpsc::Sender<HealthEvent>) -> Self {
-        Self { by_id: Mutex::default(), events }
+        Self { by_id: Mutex::default(), compared_ms: Mutex::default(), events }
     }
 
     pub(super) fn of(&self, id: EndpointId) -> Arc<Standing> {
@@ -44,11 +51,31 @@ impl Standings {
                 blemished: AtomicBool::new(false),
                 ejected: AtomicBool::new(false),
                 last_ms: AtomicU64::new(0),
+                requests: AtomicU32::new(0),
+                successes: AtomicU32::new(0),
                 ejection: Mutex::default(),
                 events: self.events.clone(),
             })
         };
         by_id.entry(id).or_insert_with(new).clone()
+    }
+
+    /// Compares `endpoints`, which are those of `view`, by how often they succeed, and ejects those that stand out: once
+    /// in an interval, whichever worker comes first.
+    pub(super) fn compare(&self, view: &UpstreamView, endpoints: &[&Standing], now_ms: u64) {
+        let Some(rule) = &view.passive.success_rate else { return };
+        let mut compared_ms = self.compared_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_ms = compared_ms.entry(view.name.clone()).or_insert(now_ms);
+        if u128::from(now_ms.saturating_sub(*last_ms)) < rule.interval.as_millis() {
+            return;
+        }
+        *last_ms = now_ms;
+        drop(compared_ms);
+        let tallies: Vec<Tally> = endpoints.iter().map(|standing| standing.take_tally()).collect();
+        for place in outliers(&tallies, rule) {
+            let ejected = endpoints.iter().filter(|standing| standing.is_ejected()).count();
+            endpoints[place].record_outlier(now_ms, &view.passive, ejected, endpoints.len());
+        }
     }
 
     /// Appends what is known of every endpoint of `config`, by traffic and by the cluster's checks. Standings of
@@ -74,6 +101,9 @@ impl Standings {
             }
         }
         by_id.retain(|id, standing| seen.contains_key(id) || Arc::strong_count(standing) > 1);
+        drop(by_id);
+        let mut compared_ms = self.compared_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        compared_ms.retain(|name, _| config.upstream(name).is_some());
     }
 }
 
@@ -116,6 +146,32 @@ impl Standing {
         self.ejected.store(ejection.is_ejected(), Relaxed);
         self.blemished.store(outcome != Outcome::Success || ejection.is_ejected(), Relaxed);
         drop(ejection);
+        self.tell(change);
+    }
+
+    fn record_outlier(&self, now_ms: u64, rule: &PassiveView, ejected: usize, total: usize) {
+        let spare = may_eject(ejected, total, rule.max_ejected_percent);
+        let mut ejection = self.ejection();
+        let change = ejection.record_outlier(now_ms, rule, spare);
+        self.ejected.store(ejection.is_ejected(), Relaxed);
+        self.blemished.fetch_or(ejection.is_ejected(), Relaxed);
+        drop(ejection);
+        self.tell(change);
+    }
+
+    /// Counts a request for the next comparison.
+    pub(super) fn count(&self, success: bool) {
+        self.requests.fetch_add(1, Relaxed);
+        self.successes.fetch_add(success.into(), Relaxed);
+    }
+
+    /// What was counted since the last comparison.
+    fn take_tally(&self) -> Tally {
+        let requests = self.requests.swap(0, Relaxed);
+        Tally { requests, successes: self.successes.swap(0, Relaxed).min(requests) }
+    }
+
+    fn tell(&self, change: Option<EjectionChange>) {
         let event = match change {
             Some(EjectionChange::Ejected) => HealthEvent::Ejected { endpoint: self.id },
             Some(EjectionChange::Readmitted) => HealthEvent::Readmitted { endpoint: self.id },

@@ -75,7 +75,7 @@ pub(crate) async fn open_stream(
             }
             Err(failure) => {
                 if failure.side() == Side::Upstream {
-                    attempt.report(Outcome::GatewayError, now_ms);
+                    attempt.report(Outcome::LocalFailure, now_ms);
                 }
                 last_failure = failure;
                 tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);

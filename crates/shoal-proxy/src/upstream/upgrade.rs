@@ -17,9 +17,10 @@ use super::carrier::Carrier;
 use super::connect;
 use super::endpoint::{Attempt, Occupied, Pending};
 use super::introduction::Introduction;
-use super::response::{Lease, UpstreamBody, outcome_of};
+use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
 use super::send::{unless_overdue, within};
 use super::shared::Stream;
+use super::sticky::{Visit, add_session_cookie};
 use super::{Upstream, hash_of};
 use crate::body::RequestBody;
 use crate::deadline::Deadline;
@@ -68,16 +69,23 @@ pub(crate) async fn forward_upgrade(
     trace.upstream = Some(upstream.traffic.clone());
     let (head, body) = request.into_parts();
     let hash = hash_of(&upstream.view, &head);
+    let mut visit = Visit::begin(&upstream, &head);
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let request = Request::from_parts(head, body);
     let (mut attempt, mut carrier) =
-        connect_any(worker, &upstream, hash, total.as_ref(), introduction.as_ref(), trace).await?;
+        connect_any(worker, &upstream, hash, &mut visit, total.as_ref(), introduction.as_ref(), trace)
+            .await?;
+    let place = attempt.place;
+    let cookie = |status| visit.as_ref()?.cookie(&upstream, place, status);
     let sent = carrier.send_upgrade(request);
     let answered = within(worker, route, None, total.as_ref(), sent).await;
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
-        Some(Ok(response)) if has_switched(&carrier, response.status()) => {
+        Some(Ok(mut response)) if has_switched(&carrier, response.status()) => {
             attempt.report(Outcome::Success, now_ms);
+            if let Some(cookie) = cookie(response.status()) {
+                add_session_cookie(response.headers_mut(), cookie);
+            }
             let (occupied, stream) = carrier.detach();
             let held = Held { _attempt: attempt, _occupied: occupied, _stream: stream };
             return Ok(Switched::Yes(Switch { response, held }));
@@ -90,6 +98,9 @@ pub(crate) async fn forward_upgrade(
             match prepare_response(&mut head, route.trailers) {
                 Ok(()) => {
                     attempt.report(outcome_of(head.status), now_ms);
+                    if let Some(cookie) = cookie(head.status) {
+                        add_session_cookie(&mut head.headers, cookie);
+                    }
                     let lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
                     let body = UpstreamBody::new(incoming, lease, route.idle_timeout, total);
                     return Ok(Switched::No(Response::from_parts(head, body)));
@@ -100,7 +111,7 @@ pub(crate) async fn forward_upgrade(
         Some(Err(error)) => carrier.judge(error.error(), false).0,
         None => Failure::UpstreamResponseTimeout,
     };
-    attempt.report(Outcome::GatewayError, now_ms);
+    attempt.report(outcome_of_failure(failure), now_ms);
     Err(failure)
 }
 
@@ -109,6 +120,7 @@ async fn connect_any(
     worker: &Rc<Worker>,
     upstream: &Rc<Upstream>,
     hash: u64,
+    visit: &mut Option<Visit>,
     total: Option<&Deadline>,
     introduction: Option<&Introduction>,
     trace: &mut Trace,
@@ -124,7 +136,8 @@ async fn connect_any(
             unless_overdue(total, pause).await.ok_or(last_failure)?;
         }
         let now_ms = worker.clock.now_ms();
-        let Some(picked) = upstream.pick(worker, hash, tried) else { break };
+        let session = visit.as_mut().filter(|_| tried == 0).and_then(|visit| visit.pick(upstream, worker));
+        let Some(picked) = session.or_else(|| upstream.pick(worker, hash, tried)) else { break };
         let Some(mut attempt) = Attempt::begin(upstream, picked.place, now_ms) else { break };
         upstream.traffic.retries.add((trace.tries > 0).into());
         trace.tries += 1;
@@ -148,7 +161,7 @@ async fn connect_any(
             }
             Err(failure) => {
                 if failure.side() == Side::Upstream {
-                    attempt.report(Outcome::GatewayError, worker.clock.now_ms());
+                    attempt.report(Outcome::LocalFailure, worker.clock.now_ms());
                 }
                 last_failure = failure;
                 tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);

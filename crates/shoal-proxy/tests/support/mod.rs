@@ -15,7 +15,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::site::read_site;
 use shoal_model::view::ListenAddress;
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{HealthEvent, Proxy, ProxySettings, TicketSeed};
+use shoal_proxy::{HealthEvent, Proxy, ProxySettings, StickySeed, TicketSeed};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -67,8 +67,17 @@ impl Stage {
         Self::with_certificates(site, Vec::new())
     }
 
+    /// Serves `site` as a node of a cluster with this seed would.
+    pub fn start_with_sticky_seed(site: &str, seed: StickySeed) -> Self {
+        Self::with_seed(site, Vec::new(), seed)
+    }
+
     /// Serves `site` with these certificates: name, chain, key.
     pub fn with_certificates(site: &str, certificates: Vec<(String, String, String)>) -> Self {
+        Self::with_seed(site, certificates, StickySeed([7; 32]))
+    }
+
+    fn with_seed(site: &str, certificates: Vec<(String, String, String)>, sticky_seed: StickySeed) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
         let cluster =
@@ -93,6 +102,7 @@ impl Stage {
             cache: cache.clone(),
             health_events: sender,
             ticket_seed: TicketSeed([7; 32]),
+            sticky_seed,
             access_log: Some(Box::new(log.clone())),
         });
         let stage =
