@@ -11,4 +11,5 @@ pub mod gate;
 pub mod grpc;
 pub mod health;
 pub mod retry;
+pub mod shedding;
 pub mod tcp;

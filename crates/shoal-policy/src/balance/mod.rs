@@ -4,6 +4,7 @@ mod choose;
 mod ewma;
 mod rendezvous;
 mod slow_start;
+mod spread;
 mod tier;
 mod zone;
 
@@ -11,6 +12,7 @@ use shoal_model::site::Balance;
 
 pub use ewma::Ewma;
 pub use slow_start::withheld_permille;
+pub use spread::better_worker;
 pub use zone::{MAX_ZONES, Zones};
 
 use crate::health::is_panic;

@@ -8,6 +8,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const LENGTH: usize = 55;
 /// What is known of the flags: sampled, random trace id. A trace that begins here is both.
 const KNOWN_FLAGS: u8 = 3;
+const SAMPLED: u8 = 1;
 
 /// A request's place in a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +19,32 @@ pub struct Span {
     pub span_id: u64,
     /// Who called; `None` = the trace begins here.
     pub parent_id: Option<u64>,
+    /// What else `traceparent` says, as far as it is known.
+    pub flags: u8,
+}
+
+impl Span {
+    /// Whoever began the trace wants it recorded (Trace Context §3.2.2.5.1).
+    pub const fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// Makes `span_id`, which belongs to this span, the parent of whatever is done for the request with `fields`.
+    pub fn enter_child(&self, span_id: u64, fields: &mut HeaderMap) {
+        let Self { trace_id, flags, .. } = self;
+        // Only hexadecimal digits and dashes: it is a field value.
+        if let Ok(value) = HeaderValue::try_from(format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}")) {
+            fields.insert(TRACEPARENT, value);
+        }
+    }
 }
 
 /// Reads the trace of a request and puts this node's part of it into `fields`. Without a valid `traceparent` a trace is
 /// begun if `begins`, and what there was of one is removed.
 pub fn enter_trace(fields: &mut HeaderMap, begins: bool, mut entropy: impl FnMut() -> u64) -> Option<Span> {
     let span_id = entropy().max(1);
-    let (span, flags) = match parent(fields) {
-        Some((trace_id, parent_id, flags)) => (Span { trace_id, span_id, parent_id: Some(parent_id) }, flags),
+    let span = match parent(fields) {
+        Some((trace_id, parent_id, flags)) => Span { trace_id, span_id, parent_id: Some(parent_id), flags },
         None => {
             fields.remove(TRACEPARENT);
             fields.remove(TRACESTATE);
@@ -33,14 +52,10 @@ pub fn enter_trace(fields: &mut HeaderMap, begins: bool, mut entropy: impl FnMut
                 return None;
             }
             let trace_id = (u128::from(entropy()) << 64 | u128::from(entropy())).max(1);
-            (Span { trace_id, span_id, parent_id: None }, KNOWN_FLAGS)
+            Span { trace_id, span_id, parent_id: None, flags: KNOWN_FLAGS }
         }
     };
-    let Span { trace_id, .. } = span;
-    // Only hexadecimal digits and dashes: it is a field value.
-    if let Ok(value) = HeaderValue::try_from(format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}")) {
-        fields.insert(TRACEPARENT, value);
-    }
+    span.enter_child(span_id, fields);
     Some(span)
 }
 
@@ -124,11 +139,15 @@ mod tests {
             assert_eq!(sent, expected.into_iter().collect::<Vec<_>>(), "{given:?}");
             assert_eq!(fields.contains_key(TRACESTATE), keeps_state, "{given:?}");
             assert_eq!(span.is_some(), expected.is_some());
+            let says_sampled = expected.is_some_and(|sent| !sent.ends_with('0'));
+            assert_eq!(span.is_some_and(|span| span.is_sampled()), says_sampled);
         };
         let goes_on = format!("00-{TRACE}-0000000000000011-01");
         let begun = "00-00000000000000110000000000000011-0000000000000011-03";
         check(&[&valid], false, Some(&goes_on), true);
         check(&[&valid], true, Some(&goes_on), true);
+        let unsampled = |id: &str| format!("00-{TRACE}-{id}-00");
+        check(&[&unsampled(PARENT)], true, Some(&unsampled("0000000000000011")), true);
         check(&[], true, Some(begun), false);
         check(&[], false, None, false);
         check(&["nonsense"], false, None, false);
