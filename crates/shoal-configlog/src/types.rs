@@ -17,6 +17,4 @@ pub type LogId = alias::LogIdOf<TypeConfig>;
 pub type Vote = alias::VoteOf<TypeConfig>;
 pub type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
-pub type Snapshot = alias::SnapshotOf<TypeConfig, crate::machine::StateDocument>;
 pub type IoFlushed = openraft::storage::IOFlushed<TypeConfig>;
-pub type Raft = openraft::Raft<TypeConfig, crate::machine::StateMachine>;

@@ -10,7 +10,8 @@ use shoal_model::NodeId;
 
 use super::ConfigLog;
 use super::status::Leadership;
-use crate::types::{Raft, TypeConfig};
+use crate::machine::Raft;
+use crate::types::TypeConfig;
 
 /// How long a change may take; adding a learner could wait for ever otherwise.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);

@@ -23,10 +23,9 @@ pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
 pub use status::LogStatus;
 
-use crate::machine::StateMachine;
+use crate::machine::{Raft, StateMachine};
 use crate::network::{Directory, Heard, RaftRpc};
 use crate::timings::Timings;
-use crate::types::Raft;
 
 /// How long closing waits for the last task of openraft to let go of the file.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);

@@ -12,11 +12,10 @@ use tokio::sync::oneshot;
 
 use super::{CLOSE_DEADLINE, ConfigLog, Shared};
 use crate::autopilot::{self, Liveness};
-use crate::machine::{OnApplied, StateMachine};
+use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard};
 use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
-use crate::types::Raft;
 
 /// The directory of snapshots, in the data directory.
 const SNAPSHOTS: &str = "snapshots";

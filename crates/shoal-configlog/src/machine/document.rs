@@ -7,7 +7,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shoal_model::state::ConfigState;
 
-use crate::types::SnapshotMeta;
+use openraft::type_config::alias::SnapshotOf;
+
+use crate::types::{SnapshotMeta, TypeConfig};
+
+/// A document, and what it covers.
+pub type Snapshot = SnapshotOf<TypeConfig, StateDocument>;
 
 /// The only format there is.
 const FORMAT: u32 = 1;

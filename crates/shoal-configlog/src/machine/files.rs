@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::document::{Header, StateDocument};
-use crate::types::{Snapshot, SnapshotMeta};
+use super::document::{Header, Snapshot, StateDocument};
+use crate::types::SnapshotMeta;
 
 const EXTENSION: &str = "snapshot";
 const UNFINISHED: &str = "tmp";

@@ -17,10 +17,13 @@ use shoal_model::state::{Command, ConfigState, Reply, SiteText};
 use tokio::sync::{Notify, watch};
 
 pub use applied::{Applied, OnApplied};
-pub use document::{Header, StateDocument};
+pub use document::{Header, Snapshot, StateDocument};
 
 use self::files::SnapshotDir;
-use crate::types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// What runs the log for the machine.
+pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Site text applied since the last snapshot that calls for another one, however few entries it came in.
 const SNAPSHOT_AFTER_BYTES: u64 = 16 << 20;

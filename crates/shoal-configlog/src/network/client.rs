@@ -21,8 +21,8 @@ use tonic::{Code, Response, Status};
 
 use super::directory::Directory;
 use super::wire::{decode, encode};
-use crate::machine::{Header, StateDocument};
-use crate::types::{Snapshot, TypeConfig, Vote};
+use crate::machine::{Header, Snapshot, StateDocument};
+use crate::types::{TypeConfig, Vote};
 
 /// How long entries may take to be on the follower's disk. openraft would give them one heartbeat, and take a large
 /// entry for a dead follower; heartbeats themselves have their own connection and deadline.

@@ -14,8 +14,8 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use super::client::SnapshotHead;
 use super::heard::Heard;
 use super::wire::{decode, encode};
-use crate::machine::{StateDocument, StateMachine};
-use crate::types::{Raft, Snapshot, TypeConfig, Vote};
+use crate::machine::{Raft, Snapshot, StateDocument, StateMachine};
+use crate::types::{TypeConfig, Vote};
 
 /// Bytes of a snapshot that is accepted, at most.
 const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
