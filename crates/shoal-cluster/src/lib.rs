@@ -10,6 +10,9 @@ pub mod view;
 
 pub use channel::{Lane, PeerChannel, Peers};
 pub use gossip::{Gossip, GossipSettings};
-pub use identity::{Identity, inspect_authorities, inspect_certificate};
+pub use identity::{
+    ClientCertificate, Identity, inspect_authorities, inspect_certificate, inspect_client_auth,
+    inspect_staple,
+};
 pub use join::Token;
 pub use view::{ClusterView, EndpointState, NodeState, NodeView};

@@ -1,18 +1,18 @@
 //! The site as it lies on disk: one file, a directory of files, or stdin; certificates are read in from beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use shoal_cluster::{inspect_authorities, inspect_certificate};
+use shoal_cluster::{inspect_authorities, inspect_certificate, inspect_client_auth, inspect_staple};
 use shoal_model::Site;
 use shoal_model::site::{
-    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, locate, merge,
-    parse_site, step, validate,
+    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, check_client_auth,
+    check_staples, locate, merge, parse_site, step, validate,
 };
 
-/// Largest certificate chain or key file, in bytes.
+/// Largest file that a site names, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
 /// Most files of a site directory.
 const MAX_FILES: usize = 10_000;
@@ -80,38 +80,25 @@ impl SiteFiles {
 
     /// The site with certificate and key files read in; every pair is checked.
     pub fn with_certificates(&self) -> Result<Site, Problems> {
+        let mut homes = HashMap::new();
+        for document in &self.documents {
+            homes.extend(object_paths(&document.site).map(|object| (object, document.dir.as_path())));
+        }
         let mut site = self.site.clone();
         let mut problems = Vec::new();
-        for document in &self.documents {
-            for name in document.site.certificates.keys() {
-                let Some(certificate) = site.certificates.get_mut(name) else { continue };
-                let path = format!("certificates.{}", step(name));
-                for (field, file, text) in [
-                    ("chain_file", &mut certificate.chain_file, &mut certificate.chain_pem),
-                    ("key_file", &mut certificate.key_file, &mut certificate.key_pem),
-                ] {
-                    let Some(file) = file.take() else { continue };
-                    match read_text(&document.dir.join(&file), MAX_PEM_BYTES) {
-                        Ok(pem) => *text = Some(pem),
-                        Err(why) => problems.push(Problem::at(format!("{path}.{field}"), why)),
-                    }
-                }
-            }
-            for name in document.site.upstreams.keys() {
-                let tls = site.upstreams.get_mut(name).and_then(|upstream| upstream.tls.as_mut());
-                let Some((tls, file)) = tls.and_then(|tls| tls.ca_file.take().map(|file| (tls, file))) else {
-                    continue;
-                };
-                match read_text(&document.dir.join(&file), MAX_PEM_BYTES) {
-                    Ok(pem) => tls.ca_pem = Some(pem),
-                    Err(why) => {
-                        problems.push(Problem::at(format!("upstreams.{}.tls.ca_file", step(name)), why));
-                    }
-                }
+        for named in site.take_files() {
+            let path = named.path();
+            let home = homes.get(&named.object).copied().unwrap_or(Path::new(""));
+            let file = home.join(&named.file);
+            let read = read_bytes(&file, MAX_PEM_BYTES).and_then(|content| named.fill(content));
+            if let Err(why) = read {
+                problems.push(Problem::at(path, format!("{} {why}", file.display())));
             }
         }
         problems.extend(check_certificates(&site, inspect_certificate));
+        problems.extend(check_staples(&site, inspect_staple));
         problems.extend(check_authorities(&site, inspect_authorities));
+        problems.extend(check_client_auth(&site, inspect_client_auth));
         self.settle(problems)?;
         Ok(site)
     }
@@ -221,8 +208,11 @@ fn site_files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
-    let bytes = File::open(path).map_err(unreadable).and_then(|file| read_bounded(file, max_bytes));
-    bytes.and_then(decode).map_err(|why| format!("{} {why}", path.display()))
+    read_bytes(path, max_bytes).and_then(decode).map_err(|why| format!("{} {why}", path.display()))
+}
+
+fn read_bytes(path: &Path, max_bytes: usize) -> Result<Vec<u8>, String> {
+    File::open(path).map_err(unreadable).and_then(|file| read_bounded(file, max_bytes))
 }
 
 fn read_bounded(source: impl Read, max_bytes: usize) -> Result<Vec<u8>, String> {

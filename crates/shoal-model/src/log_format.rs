@@ -30,12 +30,14 @@ pub enum LogField {
     TraceId,
     SpanId,
     ParentId,
+    ClientCertSubject,
+    ClientCertSha256,
 }
 
 use LogField as F;
 
 /// Every field by name.
-const FIELDS: [(&str, LogField); 26] = [
+const FIELDS: [(&str, LogField); 28] = [
     ("time_ms", F::TimeMs),
     ("node", F::Node),
     ("listener", F::Listener),
@@ -62,6 +64,8 @@ const FIELDS: [(&str, LogField); 26] = [
     ("trace_id", F::TraceId),
     ("span_id", F::SpanId),
     ("parent_id", F::ParentId),
+    ("client_cert_subject", F::ClientCertSubject),
+    ("client_cert_sha256", F::ClientCertSha256),
 ];
 
 /// How a line is written.

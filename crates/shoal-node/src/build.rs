@@ -100,8 +100,8 @@ pub async fn build(
     let site_sockets = inherited.take_site();
     // Before the log: it may take its time, or be damaged, and what was served last needs neither. Unless another process
     // still serves it: a connection that is taken from that one must not be lost when the log cannot be opened.
-    let serves_alone = site_sockets.is_empty();
-    proxy.inherit(site_sockets);
+    let serves_alone = !inherited.still_served;
+    proxy.inherit(site_sockets, inherited.owner);
     if serves_alone {
         activator.resume();
     }

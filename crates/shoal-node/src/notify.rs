@@ -4,10 +4,45 @@ use std::env;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::MissedTickBehavior;
 
 /// The node serves.
 pub fn ready() {
     send("READY=1\n");
+}
+
+/// The node is about to be replaced by a new process; [`ready`] or [`handed_over`] follows.
+pub fn reloading() {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now_us = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
+    send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n"));
+}
+
+/// How often the service manager wants a sign of life; `None` = never. The variables name the process that it has started,
+/// and go for the one that took its place, too.
+pub fn watchdog(took_over: bool) -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse().ok();
+    watchdog_interval(number("WATCHDOG_USEC"), number("WATCHDOG_PID"), process::id(), took_over)
+}
+
+/// Twice within the time that is allowed.
+fn watchdog_interval(usec: Option<u64>, pid: Option<u64>, own: u32, took_over: bool) -> Option<Duration> {
+    let is_meant = took_over || pid.is_none_or(|pid| pid == u64::from(own));
+    usec.filter(|usec| *usec > 0 && is_meant).map(|usec| Duration::from_micros(usec.div_ceil(2)))
+}
+
+/// Gives signs of life for as long as this runtime runs.
+pub async fn keep_alive(interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        send("WATCHDOG=1\n");
+    }
 }
 
 /// Another process is the node from now on, and it serves.
@@ -32,5 +67,25 @@ fn send(message: &str) {
         address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address));
     if let Err(error) = sent {
         tracing::warn!(%error, "could not notify the service manager");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_come_twice_as_often_as_asked() {
+        let check = |usec, pid, took_over, expected: Option<u64>| {
+            let seen = watchdog_interval(usec, pid, 7, took_over);
+            assert_eq!(seen, expected.map(Duration::from_micros), "{usec:?} {pid:?} {took_over}");
+        };
+        check(None, None, false, None);
+        check(Some(10), None, false, Some(5));
+        check(Some(10), Some(7), false, Some(5));
+        check(Some(10), Some(8), false, None);
+        check(Some(10), Some(8), true, Some(5));
+        check(Some(1), Some(7), false, Some(1));
+        check(Some(0), Some(7), false, None);
     }
 }

@@ -1,5 +1,6 @@
 //! The life of a node: build every room from the bottom up, serve, drain, leave.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use shoal_model::state::Command;
 use shoal_proxy::Ports;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::activated::{self, SocketKind};
 use crate::build::{self, Built};
 use crate::node::Node;
 use crate::settings::RunSettings;
@@ -28,6 +30,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs a node until it is told to stop.
 pub fn run(settings: RunSettings) -> anyhow::Result<()> {
+    let activated = activated::take().context("cannot take over the sockets of the service manager")?;
     // Log, snapshots and sockets are nobody else's, also in a directory that others may look into.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,16 +40,20 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let successor = Successor::from_environment()?;
-    let outcome = runtime.block_on(Box::pin(live(settings, successor)));
+    let outcome = runtime.block_on(Box::pin(live(settings, successor, activated)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn live(settings: RunSettings, successor: Option<Successor>) -> anyhow::Result<()> {
+async fn live(
+    settings: RunSettings,
+    successor: Option<Successor>,
+    activated: Vec<(SocketKind, OwnedFd)>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let mut upgrades = signal(SignalKind::user_defined2())?;
     let (tasks, mut lost) = VitalTasks::new();
-    let starting = Box::pin(start(settings, successor.as_ref(), &tasks));
+    let starting = Box::pin(start(settings, successor.as_ref(), activated, &tasks));
     let node = tokio::select! {
         started = starting => started.inspect_err(|error| {
             if let Some(successor) = &successor {
@@ -94,6 +101,7 @@ enum Upgrade {
 }
 
 async fn upgrade(node: &Arc<Node>, tasks: &VitalTasks, asked: Asked) -> Upgrade {
+    notify::reloading();
     let handed = match asked.program.clone().or_else(|| node.settings.program.clone()) {
         Some(program) if node.settings.program.is_some() => hand_over(node, tasks, &program).await,
         Some(_) | None => Handed::Kept(Outcome::Refused("this node ends with its parent".to_owned())),
@@ -112,6 +120,9 @@ async fn upgrade(node: &Arc<Node>, tasks: &VitalTasks, asked: Asked) -> Upgrade 
     if let Outcome::Upgraded(pid) | Outcome::RolledBack(pid, _) = outcome {
         notify::handed_over(pid);
     }
+    if matches!(upgrade, Upgrade::Refused) {
+        notify::ready();
+    }
     asked.answer(&outcome).await;
     upgrade
 }
@@ -129,11 +140,13 @@ async fn retire(node: &Node, signals: &mut Signals) -> anyhow::Result<()> {
 async fn start(
     settings: RunSettings,
     successor: Option<&Successor>,
+    activated: Vec<(SocketKind, OwnedFd)>,
     tasks: &VitalTasks,
 ) -> anyhow::Result<Arc<Node>> {
     let inherited = match successor {
         Some(successor) => successor.receive(&settings).await?,
-        None => Inherited::default(),
+        None if activated.is_empty() => Inherited::default(),
+        None => Inherited::from_manager(&settings, activated)?,
     };
     let boot = boot::boot(&settings).await?;
     let bootstrapping = boot.bootstrap.clone();
@@ -162,6 +175,9 @@ async fn start(
     match successor {
         Some(successor) => successor.serving(),
         None => notify::ready(),
+    }
+    if let Some(interval) = notify::watchdog(successor.is_some()) {
+        tasks.spawn_until_stop("the watchdog", notify::keep_alive(interval));
     }
     tracing::info!(node = %node.id(), name = node.identity.name, "serving");
     Ok(node)

@@ -27,7 +27,7 @@ mod upstream;
 mod worker;
 
 pub use check::{Checker, CheckerSettings, HealthEvent};
-pub use listener::{BindError, Ports, TicketSeed};
+pub use listener::{BindError, Owner, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings};
 pub use upstream::StickySeed;

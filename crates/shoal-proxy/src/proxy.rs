@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::access_log;
 use crate::check::HealthEvent;
 use crate::clock::Clock;
-use crate::listener::{self, BindError, Listeners, Ports, TicketSeed};
+use crate::listener::{self, BindError, Listeners, Owner, Ports, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::upstream::{Standings, StickySeed, system_roots};
 use crate::worker::{self, Command, WorkerSeed};
@@ -148,20 +148,33 @@ impl Proxy {
 
     /// Sockets of the process whose place this one takes: a listener on the address of one accepts on it. To be called
     /// before the first [`Proxy::apply`].
-    pub fn inherit(&self, sockets: Vec<TcpListener>) {
-        self.listeners().inherited = sockets;
+    pub fn inherit(&self, sockets: Vec<TcpListener>, owner: Owner) {
+        let mut listeners = self.listeners();
+        listeners.inherited = sockets;
+        listeners.owner = owner;
     }
 
-    /// Closes what was inherited and not wanted by any listener until now.
+    /// Closes what was inherited and not wanted by any listener until now, unless its owner keeps it open: nobody could
+    /// bind the address anew.
     pub fn close_unclaimed(&self) {
-        self.listeners().inherited.clear();
+        let mut listeners = self.listeners();
+        if listeners.owner == Owner::Node {
+            listeners.inherited.clear();
+        }
     }
 
     /// A duplicate of every listening socket, for a process that takes the place of this one.
     pub fn listening_sockets(&self) -> io::Result<Vec<TcpListener>> {
         let listeners = self.listeners();
         let sockets = listeners.open.iter().map(|listener| listener.held.duplicate());
-        Ok(sockets.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        let mut sockets: Vec<_> = sockets.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect();
+        for spare in &listeners.inherited {
+            let bound = spare.local_addr()?;
+            if listeners.open.iter().all(|listener| listener.bound != bound) {
+                sockets.push(spare.try_clone()?);
+            }
+        }
+        Ok(sockets)
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {

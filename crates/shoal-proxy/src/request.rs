@@ -13,7 +13,7 @@ use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
     RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
 };
-use shoal_policy::gate::{Admitted, Rule};
+use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
 
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
@@ -89,6 +89,8 @@ async fn answer(
             record.span = span;
         }
     }
+    // What a cached answer varies by must be true already.
+    connection.vouch_for_client(&mut head.headers, admitted.present.has(Field::ClientCert));
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !http_body::Body::is_end_stream(&incoming);
         let request = cache_request(connection, &route, rule, &admitted, &head, has_body);
@@ -105,6 +107,8 @@ async fn answer(
         keep_trailers: route.trailers || exchange.grpc,
     };
     prepare_request(&mut head, &admitted, fields)?;
+    // Once more: `Connection` may have named the field.
+    connection.vouch_for_client(&mut head.headers, false);
 
     if route.upstream.proxy_protocol.is_some()
         && let Some(ends) = connection.ends

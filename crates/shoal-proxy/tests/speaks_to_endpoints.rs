@@ -283,6 +283,7 @@ impl Authority {
         };
         let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let certificate = chain[0].clone();
         let mut config = builder.with_single_cert(chain, key).unwrap();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -305,7 +306,7 @@ impl Authority {
             }
         })
         .await;
-        SecureEndpoint { address, handshakes }
+        SecureEndpoint { address, certificate, handshakes }
     }
 }
 
@@ -313,6 +314,7 @@ type Handshakes = Arc<Mutex<Vec<(Option<String>, HandshakeKind)>>>;
 
 struct SecureEndpoint {
     address: SocketAddr,
+    certificate: CertificateDer<'static>,
     handshakes: Handshakes,
 }
 
@@ -416,4 +418,35 @@ async fn checks_speak_what_requests_do() {
     let event = tokio::time::timeout(support::PATIENCE, verdicts.recv()).await.expect("a verdict");
     let up = format!("{:?}", event.unwrap());
     assert!(up.contains("Up") || up.contains("Healthy"), "{up}");
+}
+
+#[tokio::test]
+async fn only_endpoints_with_a_known_key_are_spoken_to() {
+    let authority = Authority::new();
+    let endpoint = authority.endpoint(&[], false).await;
+    let pin = |certificate: &[u8]| {
+        let key = shoal_cluster::identity::public_key_sha256(certificate).unwrap();
+        shoal_model::site::Pin(key).to_string()
+    };
+    let known = pin(&endpoint.certificate);
+    let other = pin(&CertificateDer::from_pem_slice(authority.certificate("b").0.as_bytes()).unwrap());
+    let check = async |more: String, status: u16| {
+        let upstream =
+            format!(", tls: {{ server_name: app.internal{more} }}, max_requests_per_connection: 1");
+        let stage = Stage::start(&site(&endpoint.address.to_string(), &upstream));
+        let mut downstream = stage.connect().await;
+        for _ in 0..2 {
+            downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(downstream.answer().await.status, status, "{more}");
+        }
+    };
+    let verified = format!(", ca_pem: {:?}", authority.pem);
+    check(format!("{verified}, pins: [{known:?}]"), 200).await;
+    assert_eq!(endpoint.handshakes.lock().unwrap().last().unwrap().1, HandshakeKind::Resumed);
+    check(format!("{verified}, pins: [\"sha256//{other}\", {known:?}]"), 200).await;
+    check(format!("{verified}, pins: [{other:?}]"), 502).await;
+    check(format!(", verify: false, pins: [{known:?}]"), 200).await;
+    check(format!(", verify: false, pins: [{other:?}]"), 502).await;
+    let stranger = format!(", ca_pem: {:?}", Authority::new().pem);
+    check(format!("{stranger}, pins: [{known:?}]"), 502).await;
 }

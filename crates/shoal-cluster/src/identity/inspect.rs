@@ -1,5 +1,6 @@
 //! A look into the certificates of a site before they are used.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
@@ -59,6 +60,13 @@ pub fn inspect_authorities(pem: &str) -> Result<(), String> {
 pub fn not_after(certificate_der: &[u8]) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
     Some(certificate.validity().not_after.timestamp())
+}
+
+/// SHA-256 of the public key of a certificate (SubjectPublicKeyInfo); `None` = it is none.
+pub fn public_key_sha256(certificate_der: &[u8]) -> Option<[u8; 32]> {
+    let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
+    let digest = digest(&SHA256, certificate.public_key().raw);
+    digest.as_ref().try_into().ok()
 }
 
 fn read_facts(leaf: &CertificateDer<'_>) -> Result<CertificateFacts, String> {

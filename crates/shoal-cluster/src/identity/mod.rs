@@ -1,10 +1,12 @@
 //! Who this node is: the cluster's authority, the node's certificate, the cluster's secret.
 
 mod authority;
+mod client_auth;
 mod files;
 mod inspect;
 mod operator;
 mod secret;
+mod staple;
 
 use std::fmt;
 
@@ -13,11 +15,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_model::{ClusterId, NodeId};
 
 pub use authority::{Authority, LEAF_VALIDITY};
+pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::write_private;
-pub use inspect::{inspect_authorities, inspect_certificate, not_after};
+pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256};
 pub use operator::Operator;
 pub(crate) use secret::hex;
 pub use secret::{ClusterSecret, Purpose, sha256_hex};
+pub use staple::inspect_staple;
 
 /// What a node keeps to prove who it is. Everything in it but the certificates is secret.
 pub struct Identity {

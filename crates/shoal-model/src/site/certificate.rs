@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::{Problem, Site, step};
 
 /// A certificate chain and its private key.
 ///
@@ -30,6 +34,13 @@ pub struct Certificate {
     /// SHA-256 of the key's PEM text, hex. A certificate that carries only this keeps the key the cluster has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_sha256: Option<String>,
+    /// DER file: the authority's answer that the certificate is good (OCSP, RFC 6960), stapled to handshakes until it
+    /// expires.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_file: Option<PathBuf>,
+    /// The answer itself in base64, instead of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_base64: Option<String>,
 }
 
 /// Which form the private key has.
@@ -63,6 +74,11 @@ impl Certificate {
     pub fn redacted(&self) -> Self {
         Self { key_pem: None, key_sealed: None, ..self.clone() }
     }
+
+    /// The OCSP response; `None` = none is there, or it is no base64.
+    pub fn staple(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(self.ocsp_base64.as_deref()?).ok()
+    }
 }
 
 /// Never prints a key.
@@ -83,4 +99,28 @@ pub struct CertificateFacts {
     pub dns_names: Vec<String>,
     /// Unix seconds at which the leaf expires.
     pub not_after: i64,
+}
+
+/// What an OCSP response says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StapleFacts {
+    /// Unix seconds until which it is good; `None` = it does not say.
+    pub next_update: Option<i64>,
+}
+
+/// Looks into every OCSP response. `inspect` reads a chain (PEM) and a response (DER), and says whether that is about the
+/// leaf.
+pub fn check_staples(
+    site: &Site,
+    inspect: impl Fn(&str, &[u8]) -> Result<StapleFacts, String>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, certificate) in &site.certificates {
+        let (Some(chain), Some(_)) = (&certificate.chain_pem, &certificate.ocsp_base64) else { continue };
+        let looked = certificate.staple().ok_or_else(|| "its OCSP response is no base64".to_owned());
+        if let Err(message) = looked.and_then(|response| inspect(chain, &response)) {
+            problems.push(Problem::at(format!("certificates.{}", step(name)), message));
+        }
+    }
+    problems
 }

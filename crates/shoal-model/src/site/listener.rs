@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccessLog, Tracing};
+use super::{AccessLog, CipherSuite, ClientAuth, Tracing};
 use crate::units::{ByteSize, Period};
 
 /// A socket that downstreams connect to.
@@ -23,6 +23,12 @@ pub struct Listener {
     /// Oldest TLS version that is accepted; default `"1.2"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_tls: Option<TlsVersion>,
+    /// Cipher suites that are accepted, by their IANA names; default all that are known. The downstream's order counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ciphers: Vec<CipherSuite>,
+    /// Downstreams show certificates; default off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
     /// Callers whose `Forwarded` and `X-Forwarded-*` fields are believed; default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]

@@ -5,12 +5,15 @@
 
 mod certificate;
 mod diff;
+mod files;
 mod listener;
+mod listener_tls;
 mod locate;
 mod merge;
 mod observe;
 mod passive;
 mod path_rule;
+mod pin;
 mod problem;
 mod read;
 mod retry;
@@ -27,15 +30,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use certificate::{Certificate, CertificateFacts, KeyForm};
+pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check_staples};
 pub use diff::{Action, Change, FieldChange, diff};
+pub use files::NamedFile;
 pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion};
+pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use observe::{AccessLog, Tracing};
 pub use passive::{PassiveHealth, SuccessRate};
 pub use path_rule::PathRule;
 pub(crate) use path_rule::compile_pattern;
+pub use pin::Pin;
 pub use problem::{Problem, Problems, step};
 pub use read::{parse_site, read_site};
 pub use retry::{RetryOn, RetryRule};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pin::Pin;
 use super::{Certificate, Problem, Upstream};
 use crate::address::EndpointAddress;
 
@@ -45,6 +46,10 @@ pub struct UpstreamTls {
     /// Name of the certificate shown to endpoints that ask for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<String>,
+    /// SHA-256 digests of public keys (SubjectPublicKeyInfo), in base64; only an endpoint whose own certificate has one of
+    /// these keys is spoken to. In addition to what `verify` says; default any key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
 }
 
 /// What is wrong with how the endpoints of `upstream` shall be spoken to: problems are told with paths below `path`.

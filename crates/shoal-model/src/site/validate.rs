@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use super::listener_tls::validate_listener_tls;
 use super::observe::validate_observation;
 use super::passive::validate_passive;
 use super::retry::validate_retry;
@@ -118,6 +119,7 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough => {}
     }
     validate_tcp::validate_listener(path, listener, site, problems);
+    validate_listener_tls(path, listener, problems);
     validate_observation(path, listener, problems);
     let Some(limits) = &listener.limits else { return };
     let mut at_least = |field: &str, value: Option<u64>, least: u64| {
@@ -163,6 +165,9 @@ fn validate_certificate(path: &str, certificate: &Certificate, problems: &mut Ve
     }
     if certificate.key_file.is_some() && certificate.key_pem.is_some() {
         problems.push(Problem::at(path, "has both `key_file` and `key_pem`; keep one"));
+    }
+    if certificate.ocsp_file.is_some() && certificate.ocsp_base64.is_some() {
+        problems.push(Problem::at(path, "has both `ocsp_file` and `ocsp_base64`; keep one"));
     }
 }
 

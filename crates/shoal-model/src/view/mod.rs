@@ -1,5 +1,6 @@
 //! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
 
+mod client_auth;
 mod limits;
 mod observe;
 mod passive;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::address::{EndpointAddress, ListenAddress};
+pub use client_auth::ClientAuthView;
 pub use limits::Limits;
 pub use observe::{AccessLogView, Share, TracingView};
 pub use passive::{PassiveView, SuccessRateView};
@@ -24,8 +26,8 @@ pub use transport::{TransportView, UpstreamTlsView};
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, HashKey, Problem, Problems, Protocol, ProxyVersion, PurgeUnverified, Replicate,
-    RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
+    Balance, CacheRule, CipherSuite, HashKey, Problem, Problems, Protocol, ProxyVersion, PurgeUnverified,
+    Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -92,6 +94,7 @@ fn compile_certificates(site: &Site) -> Result<Vec<Arc<CertificateView>>, Proble
             name: name.as_str().into(),
             chain_pem: chain_pem.as_str().into(),
             key_pem: key_pem.as_str().into(),
+            staple: certificate.staple().map(Into::into),
         }))
     };
     site.certificates.iter().map(compile).collect()
@@ -104,6 +107,10 @@ fn compile_listeners(
     let compile = |(index, (name, listener)): (usize, (&String, &crate::site::Listener))| {
         let address = ListenAddress::parse(&listener.address)
             .map_err(|message| Problems(vec![Problem::at(format!("listeners.{name}.address"), message)]))?;
+        let client_auth =
+            listener.client_auth.as_ref().map(ClientAuthView::compile).transpose().map_err(|message| {
+                Problems(vec![Problem::at(format!("listeners.{name}.client_auth"), message)])
+            })?;
         let position = |wanted: &String| site.certificates.keys().position(|name| name == wanted);
         Ok(Arc::new(ListenerView {
             name: name.as_str().into(),
@@ -112,6 +119,8 @@ fn compile_listeners(
             protocol: listener.protocol,
             certificates: listener.certificates.iter().filter_map(position).collect(),
             min_tls: listener.min_tls.unwrap_or(TlsVersion::V1_2),
+            ciphers: listener.ciphers.clone(),
+            client_auth,
             trusted_proxies: listener.trusted_proxies.clone(),
             access_log: listener.access_log.as_ref().map(AccessLogView::compile),
             tracing: listener.tracing.as_ref().map(TracingView::compile),
@@ -144,6 +153,10 @@ pub struct ListenerView {
     pub certificates: Vec<usize>,
     /// Oldest TLS version.
     pub min_tls: TlsVersion,
+    /// Cipher suites that are accepted; empty = all.
+    pub ciphers: Vec<CipherSuite>,
+    /// Downstreams show certificates; `None` = they are not asked.
+    pub client_auth: Option<ClientAuthView>,
     /// Callers whose forwarding fields are believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// How its requests are logged; `None` = as the node was told.
@@ -169,6 +182,8 @@ pub struct CertificateView {
     pub chain_pem: Arc<str>,
     /// The private key: never printed.
     pub key_pem: Arc<str>,
+    /// An OCSP response about the leaf, DER.
+    pub staple: Option<Arc<[u8]>>,
 }
 
 /// Never prints the key.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CertificateView;
-use crate::site::{Upstream, UpstreamProtocol, UpstreamTls};
+use crate::site::{Pin, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// How the endpoints of an upstream are spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct UpstreamTlsView {
     pub verify: bool,
     /// Shown to endpoints that ask.
     pub client_certificate: Option<Arc<CertificateView>>,
+    /// Keys one of which an endpoint must have; empty = any.
+    pub pins: Vec<Pin>,
 }
 
 impl UpstreamTlsView {
@@ -66,6 +68,7 @@ impl UpstreamTlsView {
             server_name: tls.server_name.as_deref().map(Into::into),
             verify: tls.verify.unwrap_or(true),
             client_certificate: tls.client_certificate.as_ref().and_then(named),
+            pins: tls.pins.clone(),
         }
     }
 }

@@ -120,29 +120,11 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
         .map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
     let mut site = read_site(&name, &text)?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    for (certificate, files) in &mut site.certificates {
-        for (file, text) in
-            [(&mut files.chain_file, &mut files.chain_pem), (&mut files.key_file, &mut files.key_pem)]
-        {
-            let Some(relative) = file.take() else { continue };
-            let full = directory.join(relative);
-            let read = tokio::fs::read_to_string(&full).await;
-            let read = read.map_err(|error| {
-                anyhow::anyhow!("{name}: certificates.{certificate}: cannot read {}: {error}", full.display())
-            })?;
-            *text = Some(read);
-        }
-    }
-    for (upstream, tls) in
-        site.upstreams.iter_mut().filter_map(|(name, upstream)| Some((name, upstream.tls.as_mut()?)))
-    {
-        let Some(relative) = tls.ca_file.take() else { continue };
-        let full = directory.join(relative);
-        let read = tokio::fs::read_to_string(&full).await;
-        let read = read.map_err(|error| {
-            anyhow::anyhow!("{name}: upstreams.{upstream}.tls: cannot read {}: {error}", full.display())
-        })?;
-        tls.ca_pem = Some(read);
+    for named in site.take_files() {
+        let (path, file) = (named.path(), directory.join(&named.file));
+        let read = tokio::fs::read(&file).await.map_err(|error| format!("cannot be read: {error}"));
+        read.and_then(|content| named.fill(content))
+            .map_err(|why| anyhow::anyhow!("{name}: {path}: {} {why}", file.display()))?;
     }
     let request = ApplyRequest {
         site_json: site.to_canonical_json(),

@@ -1,8 +1,11 @@
 //! What a site becomes when it is applied: laid over the active one, checked, its keys sealed.
 
-use shoal_cluster::identity::{ClusterSecret, inspect_authorities, inspect_certificate};
+use shoal_cluster::identity::{
+    ClusterSecret, inspect_authorities, inspect_certificate, inspect_client_auth, inspect_staple,
+};
 use shoal_model::site::{
-    Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, merge, step, validate,
+    Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, check_client_auth,
+    check_staples, merge, step, validate,
 };
 use shoal_model::{ConfigView, Revision, Site};
 
@@ -31,7 +34,9 @@ pub fn next_site(
     // A chain may have been replaced while its key stayed: sealed keys are compared too.
     let clear = unseal(merged, secret).map_err(|error| Problems(vec![error.problem()]))?;
     problems.extend(check_certificates(&clear, inspect_certificate));
+    problems.extend(check_staples(&clear, inspect_staple));
     problems.extend(check_authorities(&clear, inspect_authorities));
+    problems.extend(check_client_auth(&clear, inspect_client_auth));
     if !problems.is_empty() {
         return Err(Problems(problems));
     }

@@ -5,25 +5,65 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use shoal_proxy::Owner;
 
 use super::Role;
+use crate::activated::SocketKind;
 use crate::settings::RunSettings;
 
-/// What came from the process before; nothing at an ordinary start.
+/// Sockets that were bound before this process began; none at an ordinary start.
 #[derive(Debug, Default)]
-pub struct Inherited(Vec<(Role, OwnedFd)>);
+pub struct Inherited {
+    sockets: Vec<(Role, OwnedFd)>,
+    /// Another process accepts on them still.
+    pub still_served: bool,
+    /// Whoever has bound those of the site keeps them open.
+    pub owner: Owner,
+}
 
 impl Inherited {
+    /// What a service manager has bound. Those that no setting of the node names are for the site.
+    pub fn from_manager(settings: &RunSettings, sockets: Vec<(SocketKind, OwnedFd)>) -> anyhow::Result<Self> {
+        let mut inherited = Self { owner: Owner::Manager, ..Self::default() };
+        let (local_admin, door) = (local_admin_path(settings), door_path(settings));
+        for (kind, socket) in sockets {
+            let role = match kind {
+                SocketKind::Tcp => {
+                    let socket = TcpListener::from(socket.try_clone()?);
+                    socket.set_nonblocking(true)?;
+                    match socket.local_addr()? {
+                        address if address == settings.cluster_addr => Role::Cluster,
+                        address if address == settings.admin_addr => Role::Admin,
+                        address if address == settings.ops_addr => Role::Ops,
+                        _ => Role::Site,
+                    }
+                }
+                SocketKind::Udp => Role::Gossip,
+                SocketKind::Local => {
+                    let address = UnixListener::from(socket.try_clone()?).local_addr()?;
+                    match address.as_pathname() {
+                        Some(path) if path == local_admin => Role::LocalAdmin,
+                        Some(path) if path == door => Role::Door,
+                        _ => anyhow::bail!("the local socket {address:?} that was passed is of no use here"),
+                    }
+                }
+            };
+            tracing::info!(?role, "a socket was passed by the service manager");
+            inherited.push(role, socket);
+        }
+        Ok(inherited)
+    }
+
     pub(super) fn push(&mut self, role: Role, descriptor: OwnedFd) {
-        self.0.push((role, descriptor));
+        self.sockets.push((role, descriptor));
     }
 
     fn take(&mut self, role: Role) -> Option<OwnedFd> {
-        let place = self.0.iter().position(|(known, _)| *known == role)?;
-        Some(self.0.remove(place).1)
+        let place = self.sockets.iter().position(|(known, _)| *known == role)?;
+        Some(self.sockets.remove(place).1)
     }
 
     /// The sockets of the site.
@@ -88,8 +128,8 @@ impl NodeSockets {
             gossip: inherited.udp(settings.cluster_addr)?,
             admin: inherited.tcp(Role::Admin, "admin", settings.admin_addr)?,
             ops: inherited.tcp(Role::Ops, "ops", settings.ops_addr)?,
-            local_admin: inherited.local(Role::LocalAdmin, &settings.data_dir.join("admin.sock"))?,
-            door: inherited.local(Role::Door, &settings.data_dir.join(super::door::NAME))?,
+            local_admin: inherited.local(Role::LocalAdmin, &local_admin_path(settings))?,
+            door: inherited.local(Role::Door, &door_path(settings))?,
         })
     }
 
@@ -103,6 +143,14 @@ impl NodeSockets {
             (Role::Door, self.door.as_fd()),
         ]
     }
+}
+
+fn local_admin_path(settings: &RunSettings) -> PathBuf {
+    settings.data_dir.join("admin.sock")
+}
+
+fn door_path(settings: &RunSettings) -> PathBuf {
+    settings.data_dir.join(super::door::NAME)
 }
 
 /// Binds a local socket, taking the place of one that a dead process left behind.

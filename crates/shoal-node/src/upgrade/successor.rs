@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shoal_cluster::identity::Identity;
+use shoal_proxy::Owner;
 
 use super::wire::Line;
 use super::{Inherited, Message};
+use crate::activated;
 use crate::activation::compile;
 use crate::last_known_good::LastKnownGood;
 use crate::settings::RunSettings;
@@ -42,7 +44,8 @@ impl Successor {
         let received = tokio::task::spawn_blocking(move || {
             rehearse(&settings)?;
             line.send(&Message::Prepared, None)?;
-            let mut inherited = Inherited::default();
+            let owner = if activated::was_predecessor() { Owner::Manager } else { Owner::Node };
+            let mut inherited = Inherited { owner, still_served: true, ..Inherited::default() };
             loop {
                 match line.receive(PATIENCE).context("the old process handed nothing over")? {
                     (Message::Socket(role), Some(descriptor)) => inherited.push(role, descriptor),

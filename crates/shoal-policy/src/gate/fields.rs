@@ -36,6 +36,8 @@ pub enum Field {
     CdnLoop,
     /// `X-Request-Id`.
     RequestId,
+    /// `Client-Cert`, `Client-Cert-Chain` (RFC 9440).
+    ClientCert,
     /// `Cookie`, twice or more (HTTP/2 sends crumbs).
     CookieCrumbs,
 }
@@ -84,11 +86,12 @@ pub fn survey(headers: &HeaderMap) -> Present {
             "via" => Field::Via,
             "cdn-loop" => Field::CdnLoop,
             "x-request-id" => Field::RequestId,
+            "client-cert" | "client-cert-chain" => Field::ClientCert,
             "x-original-url" | "x-rewrite-url" => Field::Forbidden,
             "x-http-method-override" | "x-http-method" | "x-method-override" => Field::Forbidden,
+            _ if name.as_bytes().contains(&b'_') => Field::Underscored,
             _ if name.starts_with("x-forwarded-") => Field::Forwarded,
             _ if name.starts_with("shoal-") => Field::Forbidden,
-            _ if name.as_bytes().contains(&b'_') => Field::Underscored,
             _ => continue,
         };
         present.bits |= 1 << field as u8;

@@ -41,6 +41,8 @@ struct Line<'a> {
     trace_id: Option<String>,
     span_id: Option<String>,
     parent_id: Option<String>,
+    client_cert_subject: Option<&'a str>,
+    client_cert_sha256: Option<&'a str>,
 }
 
 /// The line of a request that has ended. Every text is escaped as JSON demands.
@@ -77,6 +79,8 @@ pub(crate) fn line(connection: &Connection, exchange: &Exchange, record: &Record
         trace_id: record.span.map(|span| format!("{:032x}", span.trace_id)),
         span_id: record.span.map(|span| format!("{:016x}", span.span_id)),
         parent_id: record.span.and_then(|span| span.parent_id).map(|id| format!("{id:016x}")),
+        client_cert_subject: connection.client.as_ref().map(|client| &*client.certificate.subject),
+        client_cert_sha256: connection.client.as_ref().map(|client| &*client.certificate.sha256),
     };
     match connection.settings.view.access_log.as_ref().map(|log| &log.format) {
         None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),
@@ -138,6 +142,8 @@ impl Line<'_> {
             LogField::TraceId => self.trace_id.as_deref(),
             LogField::SpanId => self.span_id.as_deref(),
             LogField::ParentId => self.parent_id.as_deref(),
+            LogField::ClientCertSubject => self.client_cert_subject,
+            LogField::ClientCertSha256 => self.client_cert_sha256,
             LogField::TimeMs
             | LogField::Tries
             | LogField::Status

@@ -11,10 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shoal_model::view::ListenerView;
 use shoal_model::{ConfigView, Revision};
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Caller;
@@ -24,7 +26,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
+use super::client::{self, Client, ClientOutcome};
 use super::coalesced::Coalesced;
 use super::io::Watched;
 use super::preface::{self, Version};
@@ -75,6 +79,8 @@ pub(crate) struct Connection {
     _place: Option<AddressPlace>,
     /// Place of the certificate that was shown.
     certificate: Option<usize>,
+    /// Who the downstream has proved to be.
+    pub(crate) client: Option<Box<Client>>,
     /// Place of the listener in the ConfigView of that revision.
     place: Cell<Option<(Revision, usize)>>,
     /// What the response body that was asked last had to say; `None` = none was asked since this was cleared.
@@ -91,8 +97,7 @@ impl Connection {
             return place;
         }
         let is_ours = |view: &Arc<_>| Arc::ptr_eq(view, &self.settings.view);
-        let same_address =
-            |view: &Arc<shoal_model::view::ListenerView>| view.address == self.listener.shared.address;
+        let same_address = |view: &Arc<ListenerView>| view.address == self.listener.shared.address;
         let place = config.listeners.iter().position(is_ours);
         let place = place.or_else(|| config.listeners.iter().position(same_address)).unwrap_or(usize::MAX);
         self.place.set(Some((config.revision, place)));
@@ -107,6 +112,17 @@ impl Connection {
 }
 
 impl Connection {
+    /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
+    /// none. `claimed`: the downstream says something about one.
+    pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {
+        if claimed && (self.settings.view.client_auth.is_some() || !self.caller.trusted) {
+            client::forget(headers);
+        }
+        if let Some(client) = &self.client {
+            client.introduce(headers);
+        }
+    }
+
     /// Whether the next request has a line in the access log.
     pub(crate) fn logs_request(&self) -> bool {
         match &self.settings.view.access_log {
@@ -152,7 +168,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     }
     let state = ConnectionState::new(worker.clock.clone());
     let caller = Caller::new(source.ip(), settings.gate.https, &settings.view.trusted_proxies);
-    let connection = |certificate| {
+    let connection = |certificate, client| {
         let (settings, state) = (settings.clone(), state.clone());
         let (worker, listener) = (worker.clone(), listener.clone());
         Rc::new(Connection {
@@ -164,27 +180,48 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             ends,
             _place: place,
             certificate,
+            client,
             place: Cell::new(None),
             offered: Cell::new(None),
         })
     };
     match &settings.tls {
-        None => serve_clear(connection(None), stream).await,
+        None => serve_clear(connection(None, None), stream).await,
         Some(tls) => {
             let handshake = TlsAcceptor::from(tls.config.clone()).accept(stream);
-            let Ok(Ok(stream)) = timeout(settings.view.limits.tls_handshake_timeout, handshake).await else {
-                worker.metrics.handshakes_failed.add(1);
-                return;
+            let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake).await;
+            let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let (stream, client) = match shaken.and_then(|stream| identified(&worker, view, stream)) {
+                Ok(identified) => identified,
+                Err(error) => {
+                    worker.metrics.handshakes_failed.add(1);
+                    if let Some(outcome) = ClientOutcome::of_failure(&error) {
+                        worker.metrics.ask_client(outcome);
+                    }
+                    return;
+                }
             };
             let (_, session) = stream.get_ref();
             let version =
                 if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
             let certificate = tls.certificates.find(session.server_name());
-            let connection = connection(Some(certificate));
+            let connection = connection(Some(certificate), client);
             let _registered = worker.connections.register(&connection);
             serve_version(connection, stream, Bytes::new(), version).await;
         }
     }
+}
+
+/// The stream with who is at its other end, where that is asked.
+fn identified(
+    worker: &Worker,
+    view: &ListenerView,
+    stream: TlsStream<TcpStream>,
+) -> io::Result<(TlsStream<TcpStream>, Option<Box<Client>>)> {
+    let Some(auth) = &view.client_auth else { return Ok((stream, None)) };
+    let client = client::identify(stream.get_ref().1, auth)?;
+    worker.metrics.ask_client(if client.is_some() { ClientOutcome::Verified } else { ClientOutcome::Absent });
+    Ok((stream, client))
 }
 
 async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {

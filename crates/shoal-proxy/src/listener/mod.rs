@@ -2,6 +2,8 @@
 
 mod accept;
 mod admission;
+mod certificates;
+mod client;
 mod coalesced;
 mod connection;
 mod held;
@@ -27,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use accept::{Place, accept_loop};
 pub(crate) use admission::{AddressPlace, TurnedAway};
+pub(crate) use certificates::Certificates;
+pub(crate) use client::ClientOutcome;
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use state::{ConnectionState, Order};
 pub use tickets::TicketSeed;
-pub(crate) use tls::Certificates;
 
 use admission::Admission;
 use held::HeldSockets;
@@ -56,6 +59,16 @@ pub enum Ports {
     HandedOver,
 }
 
+/// Who keeps sockets open that were bound before this process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// The processes of the node alone.
+    #[default]
+    Node,
+    /// A service manager: who connects while nobody accepts waits for the next process.
+    Manager,
+}
+
 /// A socket that is open, on every worker. Its settings may change while its connections go on.
 pub(crate) struct Listener {
     /// As configured: what tells one listener from another.
@@ -67,7 +80,7 @@ pub(crate) struct Listener {
     pub(crate) closing: CancellationToken,
     /// It closes because the node goes: its connections may ask until the drain is over.
     pub(crate) draining: AtomicBool,
-    /// Another process accepts on the same sockets.
+    /// Another process has the same sockets: who waits there is its affair.
     handed_over: AtomicBool,
     /// Connections of all workers.
     pub(crate) open: Gauge,
@@ -80,7 +93,9 @@ impl Listener {
     /// Accepts no more, because the node goes.
     pub(crate) fn drain(&self, ports: Ports) {
         self.draining.store(true, Ordering::Relaxed);
-        self.handed_over.store(ports == Ports::HandedOver, Ordering::Relaxed);
+        if ports == Ports::HandedOver {
+            self.handed_over.store(true, Ordering::Relaxed);
+        }
         self.close();
     }
 
@@ -125,10 +140,12 @@ impl ListenerSettings {
         config: &ConfigView,
         bound: SocketAddr,
         seed: TicketSeed,
+        before: Option<&Self>,
     ) -> Result<Self, BindError> {
         let refused = |message| BindError { listener: view.name.to_string(), message };
         let https = view.protocol == Protocol::Https;
-        let tls = if https { Some(tls::build(view, config, seed).map_err(refused)?) } else { None };
+        let before = before.and_then(|before| before.tls.as_ref());
+        let tls = if https { Some(tls::build(view, config, seed, before).map_err(refused)?) } else { None };
         let default_authority = HeaderValue::try_from(bound.to_string())
             .map_err(|error| refused(format!("{bound} is no authority: {error}")))?;
         let gate = Gate {
@@ -160,6 +177,8 @@ pub(crate) struct Listeners {
     pub(crate) leaving: Vec<Arc<Listener>>,
     /// Bound by the process whose place this one takes, until a listener wants them.
     pub(crate) inherited: Vec<std::net::TcpListener>,
+    /// Who else has those.
+    pub(crate) owner: Owner,
 }
 
 /// Compares what is open with what `config` wants, and binds what is new. On any error every socket bound here is closed
@@ -179,14 +198,18 @@ pub(crate) fn plan(
     let mut errors = Vec::new();
     for view in &config.listeners {
         let result = match kept.iter().find(|listener| listener.address == view.address) {
-            Some(listener) => ListenerSettings::new(view, config, listener.bound, seed)
-                .map(|settings| plan.keep.push(((*listener).clone(), settings))),
+            Some(listener) => {
+                let before = listener.settings.load();
+                ListenerSettings::new(view, config, listener.bound, seed, Some(&before))
+                    .map(|settings| plan.keep.push(((*listener).clone(), settings)))
+            }
             None => {
                 // A port that we are about to give up ourselves, or have just given up, is no conflict.
                 let port = view.address.on(listen_ip).port();
                 let mut closing = plan.close.iter().chain(&listeners.leaving);
                 let ours = closing.any(|listener| listener.bound.port() == port);
-                let sockets = Sockets { inherited: &listeners.inherited, ours, count: workers };
+                let sockets =
+                    Sockets { inherited: &listeners.inherited, owner: listeners.owner, ours, count: workers };
                 open_listener(view, config, sockets, listen_ip, seed).map(|opened| plan.open.push(opened))
             }
         };
@@ -198,22 +221,30 @@ pub(crate) fn plan(
 /// Where the sockets of a new listener come from.
 struct Sockets<'a> {
     inherited: &'a [std::net::TcpListener],
+    owner: Owner,
     ours: bool,
     count: usize,
 }
 
 impl Sockets<'_> {
-    /// At least `count` sockets on `address`: inherited ones first, each of which may have connections waiting.
-    fn on(&self, address: SocketAddr) -> std::io::Result<Vec<std::net::TcpListener>> {
+    /// At least `count` sockets on `address`, inherited ones first, each of which may have connections waiting; and whether
+    /// somebody else keeps them open.
+    fn on(&self, address: SocketAddr) -> std::io::Result<(Vec<std::net::TcpListener>, bool)> {
         let is_there =
             |socket: &&std::net::TcpListener| socket.local_addr().is_ok_and(|bound| bound == address);
         let inherited = self.inherited.iter().filter(is_there).map(std::net::TcpListener::try_clone);
         let mut sockets = inherited.collect::<std::io::Result<Vec<_>>>()?;
-        match self.count.saturating_sub(sockets.len()) {
-            0 => {}
-            missing => sockets.extend(socket::bind(address, missing, self.ours || !sockets.is_empty())?),
+        let of_manager = !sockets.is_empty() && self.owner == Owner::Manager;
+        let missing = self.count.saturating_sub(sockets.len());
+        if of_manager {
+            // One that was bound elsewhere shares its port with nobody, so workers share it.
+            for place in 0..missing {
+                sockets.push(sockets[place].try_clone()?);
+            }
+        } else if missing > 0 {
+            sockets.extend(socket::bind(address, missing, self.ours || !sockets.is_empty())?);
         }
-        Ok(sockets)
+        Ok((sockets, of_manager))
     }
 }
 
@@ -229,15 +260,15 @@ fn open_listener(
         listener: view.name.to_string(),
         message: format!("cannot listen on {address}: {error}"),
     };
-    let sockets = sockets.on(address).map_err(refused)?;
+    let (sockets, of_manager) = sockets.on(address).map_err(refused)?;
     let bound = sockets.first().map_or(Ok(address), std::net::TcpListener::local_addr).map_err(refused)?;
     let listener = Listener {
         address: view.address,
         bound,
-        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, seed)?),
+        settings: ArcSwap::from_pointee(ListenerSettings::new(view, config, bound, seed, None)?),
         closing: CancellationToken::new(),
         draining: AtomicBool::new(false),
-        handed_over: AtomicBool::new(false),
+        handed_over: AtomicBool::new(of_manager),
         open: Gauge::default(),
         held: HeldSockets::of(&sockets).map_err(refused)?,
         admission: Arc::default(),

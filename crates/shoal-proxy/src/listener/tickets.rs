@@ -31,7 +31,8 @@ impl fmt::Debug for TicketSeed {
 /// Seals and opens the tickets of one listener. Those of another listener are no use here: it may ask for more.
 pub(super) struct Tickets {
     seed: TicketSeed,
-    listener: Arc<str>,
+    /// Only tickets that were sealed for the same are opened.
+    scope: Box<[u8]>,
     keys: ArcSwap<Keys>,
 }
 
@@ -55,9 +56,9 @@ impl Keys {
 }
 
 impl Tickets {
-    pub(super) fn new(seed: TicketSeed, listener: Arc<str>) -> Self {
+    pub(super) fn new(seed: TicketSeed, scope: Box<[u8]>) -> Self {
         let keys = Keys::of(&seed, epoch_now());
-        Self { seed, listener, keys: ArcSwap::from_pointee(keys) }
+        Self { seed, scope, keys: ArcSwap::from_pointee(keys) }
     }
 
     /// The keys of `epoch`; derived anew when it has just begun.
@@ -82,7 +83,7 @@ impl Tickets {
         ticket.extend_from_slice(&nonce);
         ticket.extend_from_slice(plain);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let place = Aad::from(self.listener.as_bytes());
+        let place = Aad::from(&*self.scope);
         let tag =
             keys.find(epoch)?.seal_in_place_separate_tag(nonce, place, ticket.get_mut(front..)?).ok()?;
         ticket.extend_from_slice(tag.as_ref());
@@ -96,7 +97,7 @@ impl Tickets {
         let key = keys.find(u64::from_be_bytes(*sealed_in))?;
         let mut plain = rest.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let length = key.open_in_place(nonce, Aad::from(self.listener.as_bytes()), &mut plain).ok()?.len();
+        let length = key.open_in_place(nonce, Aad::from(&*self.scope), &mut plain).ok()?.len();
         plain.truncate(length);
         Some(plain)
     }
@@ -136,7 +137,7 @@ impl ProducesTickets for Tickets {
 
 impl fmt::Debug for Tickets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tickets").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("Tickets").finish_non_exhaustive()
     }
 }
 
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     fn tickets(seed: u8, listener: &str) -> Tickets {
-        Tickets::new(TicketSeed([seed; 32]), listener.into())
+        Tickets::new(TicketSeed([seed; 32]), listener.as_bytes().into())
     }
 
     #[test]

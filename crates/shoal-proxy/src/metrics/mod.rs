@@ -19,7 +19,7 @@ pub(crate) use render::{escape, head, line, render};
 pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
 
-use crate::listener::TurnedAway;
+use crate::listener::{ClientOutcome, TurnedAway};
 use series::Series;
 
 use cells::{FAILURES, GATE_RULES, place_of};
@@ -35,6 +35,7 @@ pub(crate) struct WorkerMetrics {
     failures: [Cell64; FAILURES],
     refusals: [Cell64; GATE_RULES],
     turned_away: [Cell64; TurnedAway::ALL.len()],
+    clients: [Cell64; ClientOutcome::ALL.len()],
     /// HTTP/2 connections cut off for frames that ask for nothing.
     idle_frame_floods: Cell64,
     /// HTTP/2 connections cut off for streams that they reset.
@@ -85,6 +86,11 @@ impl WorkerMetrics {
     /// A connection was closed before it was served.
     pub(crate) fn turn_away(&self, why: TurnedAway) {
         self.turned_away[why as usize].add(1);
+    }
+
+    /// A downstream was asked for its certificate.
+    pub(crate) fn ask_client(&self, outcome: ClientOutcome) {
+        self.clients[outcome as usize].add(1);
     }
 
     /// Something failed that was no request.

@@ -9,7 +9,7 @@ use shoal_policy::gate::RULES;
 use super::WorkerMetrics;
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
-use crate::listener::TurnedAway;
+use crate::listener::{ClientOutcome, TurnedAway};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -44,6 +44,13 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
         let count = workers.iter().map(|worker| worker.turned_away[why as usize].read()).sum();
         line(out, "shoal_connections_refused_total", &format!("reason=\"{}\"", why.reason()), count);
     }
+    head(out, "shoal_tls_client_certificates_total", "counter");
+    for outcome in ClientOutcome::ALL {
+        let count = workers.iter().map(|worker| worker.clients[outcome as usize].read()).sum();
+        let label = format!("result=\"{}\"", outcome.name());
+        line(out, "shoal_tls_client_certificates_total", &label, count);
+    }
+    render_load(workers, out);
     head(out, "shoal_failures_total", "counter");
     for (place, failure) in ALL_FAILURES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.failures[place].read()).sum();

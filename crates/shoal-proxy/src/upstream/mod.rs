@@ -7,6 +7,7 @@ mod forward;
 mod h2_head;
 mod interim;
 mod introduction;
+mod pinned;
 mod pool;
 mod queue;
 mod replay;

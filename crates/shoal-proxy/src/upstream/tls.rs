@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -14,6 +15,7 @@ use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::{CertificateView, EndpointAddress, TransportView, UpstreamTlsView};
 use tokio_rustls::TlsConnector;
 
+use super::pinned::Pinned;
 use super::wire::{Socket, Wire};
 
 /// Why an upstream's TLS settings cannot be used.
@@ -80,12 +82,26 @@ fn settings(view: &UpstreamTlsView) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match (view.verify, &view.ca_pem) {
-        (false, _) => {
+    let roots = match (view.verify, &view.ca_pem) {
+        (false, _) => None,
+        (true, Some(pem)) => Some(Arc::new(authorities(pem)?)),
+        (true, None) => Some(system_roots().clone()),
+    };
+    let builder = match (roots, view.pins.as_slice()) {
+        (Some(roots), []) => builder.with_root_certificates(roots),
+        (None, []) => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider)))
         }
-        (true, Some(pem)) => builder.with_root_certificates(authorities(pem)?),
-        (true, None) => builder.with_root_certificates(system_roots().clone()),
+        (roots, pins) => {
+            let inner: Arc<dyn ServerCertVerifier> = match roots {
+                None => Arc::new(BelieveAnybody(provider)),
+                Some(roots) => WebPkiServerVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .map_err(|error| TlsError::Authorities(error.to_string()))?,
+            };
+            let verifier = Pinned { inner, pins: pins.to_vec() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
     };
     match &view.client_certificate {
         None => Ok(builder.with_no_client_auth()),
