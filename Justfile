@@ -24,6 +24,14 @@ fix:
 dev *arguments:
     cargo run --release -- dev {{arguments}}
 
+# Coverage-guided fuzzing on stable Rust: one target of cluster-tests/fuzz/targets, or each in turn.
+fuzz target="all" seconds="60":
+    cluster-tests/fuzz/fuzz {{target}} {{seconds}}
+
+# Three nodes at 70 % of saturation under everything at once, and whether they stay as they are; exit code 1 = they do not.
+soak minutes="60" binary="target/release/shoal":
+    cargo build --release --workspace --bin shoal --bin soak && SHOAL_BIN={{binary}} target/release/soak {{minutes}}
+
 # Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request.
 bench *scenarios:
     cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}

@@ -138,6 +138,16 @@ impl Connection {
         Ok(Self { sender, certificate })
     }
 
+    /// Another sender on the same connection; `None` = HTTP/1.1 has one at a time.
+    pub fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => {
+                Some(Self { sender: Sender::Http2(sender.clone()), certificate: self.certificate.clone() })
+            }
+        }
+    }
+
     /// Can another request be sent? False when the server has ended the connection.
     pub async fn is_usable(&mut self) -> bool {
         match &mut self.sender {

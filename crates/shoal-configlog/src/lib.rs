@@ -18,5 +18,7 @@ pub use log::{
 };
 pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;
+#[cfg(feature = "fuzzing")]
+pub use network::fuzzing;
 pub use store::Past;
 pub use timings::{Profile, Timings};

@@ -1,6 +1,8 @@
 //! The gossip: what every node says of itself reaches every other within a second, without anybody in charge.
 
 mod fold;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod keys;
 mod replay;

@@ -2,6 +2,8 @@
 
 mod client;
 mod directory;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod heard;
 mod server;
 mod wire;

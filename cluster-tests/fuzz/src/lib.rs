@@ -1,0 +1,88 @@
+//! What several targets read their input as.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Lines of `name: value`; what no parser would let through is left out, as is what exceeds what any listener takes.
+pub fn fields(bytes: &[u8]) -> HeaderMap {
+    const MOST: usize = 200;
+    let mut fields = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(MOST) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            fields.append(name, value);
+        }
+    }
+    fields
+}
+
+/// The first line, and what follows it.
+pub fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    (&bytes[..end], bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// A request that the gate let through: what must hold of it before and after it is prepared for an endpoint.
+pub mod admitted {
+    use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+    use http::request::Parts;
+    use http::{HeaderValue, Version};
+    use shoal_policy::forwarding::{Caller, OwnName, RequestFields, prepare_request};
+    use shoal_policy::gate::{Admitted, Gate, Wire, canonical_authority, canonical_path};
+
+    /// The gate of a listener.
+    pub fn gate(https: bool) -> Gate {
+        let default_authority = HeaderValue::from_static("10.0.0.1:8080");
+        Gate { https, max_uri_bytes: 4096, max_field_count: 100, default_authority }
+    }
+
+    /// Checks `head`, which `gate` has just made canonical.
+    pub fn check(gate: &Gate, head: &Parts, admitted: &Admitted, has_body: bool) {
+        let authority = admitted.authority.as_bytes();
+        assert_eq!(canonical_authority(authority, gate.https).as_deref(), Some(authority), "canonical");
+        assert!(!admitted.host().is_empty() && authority.starts_with(admitted.host().as_bytes()));
+        assert_eq!(head.headers.get_all(HOST).iter().collect::<Vec<_>>(), [&admitted.authority], "one host");
+        assert!(head.uri.authority().is_none() && head.uri.scheme().is_none(), "origin form");
+        assert_eq!(canonical_path(head.uri.path()).as_deref(), Ok(head.uri.path()), "canonical");
+        assert!(!head.uri.path().split('/').any(|segment| matches!(segment, "." | "..")), "below the root");
+        assert!(head.headers.len() <= gate.max_field_count);
+        let mut again = head.clone();
+        let readmitted = gate.admit(&mut again, Wire::default(), has_body).expect("what passed, passes");
+        assert_eq!((&readmitted.authority, &readmitted.upgrade), (&admitted.authority, &admitted.upgrade));
+        assert_eq!((&again.uri, &again.headers), (&head.uri, &head.headers), "nothing is left to do");
+        for trusted in [false, true] {
+            check_prepared(gate, head.clone(), admitted, trusted);
+        }
+    }
+
+    fn check_prepared(gate: &Gate, mut head: Parts, admitted: &Admitted, trusted: bool) {
+        let address = "192.0.2.7".parse().expect("an address");
+        let proxies = if trusted { vec!["192.0.2.0/24".parse().expect("a network")] } else { vec![] };
+        let caller = Caller::new(address, gate.https, &proxies);
+        let (own, request_id) = (OwnName::new("fuzz"), HeaderValue::from_static("id"));
+        let fields =
+            RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers: false };
+        if prepare_request(&mut head, admitted, fields).is_err() {
+            return;
+        }
+        assert_eq!(head.version, Version::HTTP_11);
+        let headers = &head.headers;
+        assert_eq!(headers.get_all(HOST).iter().collect::<Vec<_>>(), [&admitted.authority]);
+        for gone in ["connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "expect"] {
+            assert!(!headers.contains_key(gone), "{gone} ends here");
+        }
+        for gone in ["proxy-authorization", "x-original-url", "x-rewrite-url", "x-http-method-override"] {
+            assert!(!headers.contains_key(gone), "{gone} is not believed");
+        }
+        assert!(headers.keys().all(|name| !name.as_str().starts_with("shoal-")), "ours alone");
+        assert!(headers.keys().all(|name| !name.as_str().contains('_')), "{headers:?}");
+        let lengths: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+        let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+        assert!(lengths.len() + codings.len() <= 1, "framed in one way");
+        assert!(lengths.iter().all(|length| length.as_bytes().iter().all(u8::is_ascii_digit)));
+        assert!(codings.iter().all(|coding| *coding == "chunked"));
+        let chain: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+        assert!(chain.len() == 1 && chain[0].as_bytes().ends_with(b"192.0.2.7"), "{chain:?}");
+        assert!(trusted || chain[0] == "192.0.2.7", "a stranger's word");
+    }
+}

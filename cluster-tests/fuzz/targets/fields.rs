@@ -1,0 +1,141 @@
+//! Fields of requests and responses that somebody here reads: caching, ranges, dates, traces, deadlines, addresses.
+#![no_main]
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::header::{CONTENT_LENGTH, DATE, RANGE, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Response, StatusCode};
+use libfuzzer_sys::fuzz_target;
+use shoal_fuzz::fields;
+use shoal_policy::cache::date::{parse_date, read_date};
+use shoal_policy::cache::directives::{Directives, MAX_SECONDS, Wishes};
+use shoal_policy::cache::fields::{is_hop_by_hop, stored_fields};
+use shoal_policy::cache::range::{Extract, asks_for_everything, judge_range};
+use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
+use shoal_policy::cache::storage::{Exchange, Storage, judge_storage};
+use shoal_policy::cache::tags::{MAX_TAGS, read_tags};
+use shoal_policy::cache::targeted::read_targeted;
+use shoal_policy::cache::validation::merged_fields;
+use shoal_policy::cache::vary::{MAX_VARY_FIELDS, Selecting, Vary};
+use shoal_policy::forwarding::{Caller, client_address, enter_trace, prepare_response};
+use shoal_policy::grpc;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fuzz_target!(|bytes: &[u8]| {
+    let fields = fields(bytes);
+    check_numbers(&fields);
+    check_date(&fields);
+    check_range(&fields, bytes.len() as u64);
+    check_storage(&fields);
+    check_trace(fields.clone());
+    check_response(fields.clone());
+    let proxies = ["192.0.2.0/24".parse().expect("a network")];
+    let stranger = Caller::new([198, 51, 100, 1].into(), false, &proxies);
+    assert_eq!(client_address(&fields, &stranger, &proxies), stranger.address, "a stranger's word");
+    client_address(&fields, &Caller::new([192, 0, 2, 1].into(), false, &proxies), &proxies);
+});
+
+fn check_numbers(fields: &HeaderMap) {
+    for read in [Some(Directives::read(fields)), read_targeted(fields)].into_iter().flatten() {
+        let numbers = [read.max_age, read.s_maxage, read.stale_while_revalidate, read.stale_if_error];
+        assert!(numbers.into_iter().flatten().all(|seconds| seconds <= MAX_SECONDS));
+    }
+    let wishes = Wishes::read(fields);
+    assert!([wishes.max_age, wishes.min_fresh].into_iter().flatten().all(|seconds| seconds <= MAX_SECONDS));
+    let deadline = grpc::timeout(fields).unwrap_or_default();
+    assert!(deadline <= Duration::from_secs(99_999_999 * 3600));
+    let tags = read_tags(7, "http://a/", fields);
+    assert!(tags.len() <= MAX_TAGS && tags.is_sorted_by(|a, b| a < b));
+    if let Vary::Fields(names) = Vary::read(fields) {
+        assert!(names.len() <= MAX_VARY_FIELDS && names.is_sorted_by(|a, b| a.as_str() < b.as_str()));
+        let selecting = Selecting::of(&names, fields);
+        assert!(selecting.matches(fields), "a request chooses its own variant");
+        let parts = selecting.parts().map(|(name, value)| (name.clone(), value.map(<[u8]>::to_vec)));
+        assert_eq!(Selecting::from_parts(parts), selecting);
+    }
+}
+
+/// Two readers of dates agree.
+fn check_date(fields: &HeaderMap) {
+    let ours = read_date(fields, &DATE);
+    let Some(text) = fields.get(DATE).and_then(|date| date.to_str().ok()) else { return };
+    assert_eq!(ours, parse_date(text));
+    if let Ok(theirs) = httpdate::parse_http_date(text)
+        && let Ok(since) = theirs.duration_since(UNIX_EPOCH)
+    {
+        assert_eq!(ours, Some(since.as_secs()), "{text:?}");
+    }
+    if let Some(seconds) = ours.filter(|seconds| *seconds < 253_402_300_800) {
+        let written = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(parse_date(&written), Some(seconds), "{text:?} is {written:?}");
+    }
+}
+
+fn check_range(fields: &HeaderMap, length: u64) {
+    for length in [0, 1, length, u64::MAX] {
+        match judge_range(fields, StatusCode::OK, fields, length) {
+            Extract::Whole => {}
+            Extract::Part { first, last } => {
+                assert!(first <= last && last < length);
+                assert!(!asks_for_everything(fields) || (first == 0 && last == length - 1));
+            }
+            Extract::Unsatisfiable => assert!(fields.contains_key(RANGE)),
+        }
+        assert_eq!(judge_range(fields, StatusCode::NOT_FOUND, fields, length), Extract::Whole);
+    }
+}
+
+fn check_storage(fields: &HeaderMap) {
+    let wishes = Wishes::read(fields);
+    let exchange = Exchange {
+        method: &Method::GET,
+        request: fields,
+        wishes,
+        status: StatusCode::OK,
+        response: fields,
+        request_ms: NOW_MS - 300,
+        response_ms: NOW_MS,
+        set_cookie: Default::default(),
+    };
+    let Storage::Store(stored) = judge_storage(&exchange) else { return };
+    assert!(!read_targeted(fields).unwrap_or_else(|| Directives::read(fields)).no_store);
+    let terms = stored.terms;
+    for now_ms in [0, NOW_MS, NOW_MS + 60_000, u64::MAX] {
+        if judge_reuse(&terms, Freshened::Untouched, &wishes, now_ms) == Reuse::Fresh {
+            assert!(terms.is_fresh(now_ms), "{terms:?}");
+        }
+        assert_ne!(judge_reuse(&terms, Freshened::Unknown, &wishes, now_ms), Reuse::Fresh);
+    }
+    let kept = stored_fields(fields, &stored.without);
+    assert!(kept.keys().all(|name| !is_hop_by_hop(name) && !stored.without.contains(name)));
+    let merged = merged_fields(&kept, fields);
+    assert_eq!(merged_fields(&merged, fields), merged, "once is enough");
+    assert!(merged.keys().all(|name| !is_hop_by_hop(name)));
+}
+
+fn check_trace(mut fields: HeaderMap) {
+    let Some(span) = enter_trace(&mut fields, false, || 0x5ea) else {
+        assert!(!fields.contains_key("traceparent") && !fields.contains_key("tracestate"));
+        return;
+    };
+    assert!(span.trace_id != 0 && span.parent_id.is_some_and(|parent| parent != 0));
+    let next = enter_trace(&mut fields, false, || 0x5eb).expect("what is written can be read");
+    assert_eq!((next.trace_id, next.parent_id), (span.trace_id, Some(span.span_id)), "one trace");
+}
+
+fn check_response(fields: HeaderMap) {
+    let mut response = Response::new(());
+    *response.headers_mut() = fields;
+    let (mut head, ()) = response.into_parts();
+    if prepare_response(&mut head, false).is_err() {
+        return;
+    }
+    assert!(head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1, "framed in one way");
+    let length = head.headers.get(CONTENT_LENGTH);
+    assert!(
+        length.is_none_or(|length| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit))
+    );
+    assert!(!head.headers.contains_key(TRANSFER_ENCODING));
+    assert!(!head.headers.contains_key("connection") && !head.headers.contains_key("upgrade"));
+}

@@ -1,0 +1,19 @@
+//! Bytes of an HTTP/2 connection: floods are seen in whatever pieces they come.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shoal_policy::gate::FrameScan;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((piece, bytes)) = bytes.split_first() else { return };
+    // Enough of it to be a flood if any of it could be one.
+    let bytes = bytes.repeat(40);
+    let mut whole = FrameScan::default();
+    let mut parts = FrameScan::default();
+    let expected = whole.feed(&bytes, 5);
+    let seen = bytes.chunks(usize::from(*piece) + 1).try_for_each(|part| parts.feed(part, 5));
+    assert_eq!(seen, expected);
+    if expected.is_ok() {
+        assert_eq!(format!("{whole:?}"), format!("{parts:?}"), "they go on alike");
+    }
+});

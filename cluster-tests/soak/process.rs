@@ -1,0 +1,48 @@
+//! The processes of a node, as the kernel shows them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+/// A process at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weight {
+    pub pid: u32,
+    /// Clock ticks from boot to its start.
+    started: u64,
+    pub rss_kib: u64,
+    pub descriptors: u64,
+    pub threads: u64,
+}
+
+/// The processes that run on a data directory, oldest first: two while one takes the other's place.
+pub fn on(data_dir: &Path) -> Result<Vec<Weight>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let mut words = command.split(|byte| *byte == 0).skip(1);
+        let is_run = words.next() == Some(b"run");
+        if is_run && words.any(|word| word == data_dir.as_os_str().as_encoded_bytes()) {
+            found.extend(weigh(pid));
+        }
+    }
+    found.sort_by_key(|weight| weight.started);
+    Ok(found)
+}
+
+/// `None` = it has just gone.
+fn weigh(pid: u32) -> Option<Weight> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name in parentheses; the 22nd field of all (proc(5)).
+    let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
+    Some(Weight { pid, started, rss_kib: number("VmRSS:")?, descriptors, threads: number("Threads:")? })
+}
