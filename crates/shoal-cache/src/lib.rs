@@ -10,6 +10,8 @@ mod counters;
 mod fetch_trace;
 mod fill;
 mod filling;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hot;
 mod index;
 mod lookup;
