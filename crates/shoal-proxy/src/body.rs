@@ -145,7 +145,9 @@ impl DownstreamBody {
         if let Some(data) = frame.data_ref() {
             let bytes = self.progress.bytes.get() + data.len() as u64;
             self.progress.bytes.set(bytes);
-            if !self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate) {
+            let is_fast = self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate);
+            // What has come whole has come in time.
+            if !is_fast && !self.incoming.is_end_stream() {
                 return Err(Failure::DownstreamTimeout);
             }
             return if bytes > self.limits.max_bytes { Err(Failure::BodyTooLarge) } else { Ok(Some(frame)) };
@@ -218,9 +220,31 @@ pub(crate) enum Payload {
     Cache(CacheBody),
 }
 
+impl Payload {
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Text(text) => text.is_empty(),
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Cache(body) => body.is_end_stream(),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Cache(body) => body.size_hint(),
+        }
+    }
+}
+
 /// The body of a response; the exchange ends when it is dropped.
 pub(crate) struct ResponseBody {
     payload: Payload,
+    /// What is left of a frame that is more than a portion.
+    rest: Bytes,
     keep_trailers: bool,
     /// Its length, if known beforehand: the codec does not ask for more than that.
     length: Option<u64>,
@@ -229,9 +253,20 @@ pub(crate) struct ResponseBody {
 
 impl ResponseBody {
     pub(crate) fn new(payload: Payload, keep_trailers: bool, exchange: Exchange) -> Self {
-        let mut body = Self { payload, keep_trailers, length: None, exchange };
-        body.length = body.size_hint().exact();
-        body
+        let length = payload.size_hint().exact();
+        Self { payload, rest: Bytes::new(), keep_trailers, length, exchange }
+    }
+}
+
+impl ResponseBody {
+    /// The frame with the next of `data`: no more than the downstream is given at a time.
+    fn hand_on(&mut self, mut data: Bytes) -> Frame<Bytes> {
+        let portion = self.exchange.connection.portion.get();
+        if data.len() > portion {
+            self.rest = data.split_off(portion);
+        }
+        self.exchange.response_bytes += data.len() as u64;
+        Frame::data(data)
     }
 }
 
@@ -241,6 +276,11 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
+        if !this.rest.is_empty() {
+            this.exchange.connection.offered.set(Some(true));
+            let rest = std::mem::take(&mut this.rest);
+            return Poll::Ready(Some(Ok(this.hand_on(rest))));
+        }
         loop {
             let polled = match &mut this.payload {
                 Payload::Empty => Poll::Ready(None),
@@ -252,10 +292,10 @@ impl Body for ResponseBody {
             this.exchange.connection.offered.set(Some(polled.is_ready()));
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
-                    if let Some(data) = frame.data_ref() {
-                        this.exchange.response_bytes += data.len() as u64;
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
+                    let frame = match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Some(Ok(this.hand_on(data)))),
+                        Err(frame) => frame,
+                    };
                     if let Some(trailers) = admit_trailers(frame, this.keep_trailers) {
                         // Nothing comes after them, and the codec does not ask.
                         this.exchange.complete = true;
@@ -284,21 +324,12 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.payload {
-            Payload::Empty => true,
-            Payload::Text(text) => text.is_empty(),
-            Payload::Upstream(body) => body.is_end_stream(),
-            Payload::Cache(body) => body.is_end_stream(),
-        }
+        self.rest.is_empty() && self.payload.is_end()
     }
 
+    /// Asked before the first frame only.
     fn size_hint(&self) -> SizeHint {
-        match &self.payload {
-            Payload::Empty => SizeHint::with_exact(0),
-            Payload::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Payload::Upstream(body) => body.size_hint(),
-            Payload::Cache(body) => body.size_hint(),
-        }
+        self.payload.size_hint()
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-/// The least that a downstream shall send or take: `bytes_per_second` on average over every `window` of waiting.
+/// Windows of waiting that can be saved up by being faster: a pause after a quick beginning is forgiven, a tail that drips
+/// for ever is not.
+const SAVED_WINDOWS: u32 = 3;
+
+/// The least that a downstream shall send or take: `bytes_per_second` of waiting, with up to one `window` to be made up for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MinRate {
     /// 0 = no minimum.
@@ -10,13 +14,20 @@ pub(crate) struct MinRate {
     pub(crate) window: Duration,
 }
 
+impl MinRate {
+    /// What shall move in so many milliseconds.
+    fn due(self, waited_ms: u64) -> i64 {
+        i64::try_from(self.bytes_per_second.saturating_mul(waited_ms) / 1000).unwrap_or(i64::MAX)
+    }
+}
+
 /// One direction of a message or connection. Times are milliseconds of the worker's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// 0 = nobody is waited for.
     waiting_since_ms: u64,
-    waited_ms: u64,
-    bytes: u64,
+    /// Bytes that should have moved and have not; below zero = more moved than had to.
+    owed: i64,
 }
 
 impl Pace {
@@ -27,24 +38,17 @@ impl Pace {
         }
     }
 
-    /// So many bytes have moved; `false` = too few for the time that they took. What moves without waiting costs nothing
-    /// and earns nothing.
+    /// So many bytes have moved; `false` = too few for the time that was waited.
     pub(crate) fn moved(&mut self, bytes: u64, now_ms: u64, least: MinRate) -> bool {
-        if self.waiting_since_ms == 0 && self.waited_ms == 0 {
-            return true;
-        }
         if self.waiting_since_ms != 0 {
-            self.waited_ms += now_ms.saturating_sub(self.waiting_since_ms);
+            let due = least.due(now_ms.saturating_sub(self.waiting_since_ms));
+            self.owed = self.owed.saturating_add(due);
             self.waiting_since_ms = 0;
         }
-        self.bytes += bytes;
-        if u128::from(self.waited_ms) < least.window.as_millis() {
-            return true;
-        }
-        let due = least.bytes_per_second.saturating_mul(self.waited_ms) / 1000;
-        let is_enough = self.bytes >= due;
-        (self.waited_ms, self.bytes) = (0, 0);
-        is_enough
+        let window = least.due(u64::try_from(least.window.as_millis()).unwrap_or(u64::MAX));
+        let saved = window.saturating_mul(SAVED_WINDOWS.into());
+        self.owed = self.owed.saturating_sub_unsigned(bytes).max(-saved);
+        self.owed <= window
     }
 }
 
@@ -72,14 +76,19 @@ mod tests {
             assert_eq!(all, expected, "{moves:?}");
         };
         check(&[(0, 1); 100], true);
-        check(&[(9_999, 1)], true);
-        check(&[(10_000, 2_399)], false);
-        check(&[(10_000, 2_400)], true);
-        check(&[(1_000, 100); 9], true);
-        check(&[(1_000, 100); 10], false);
+        // A window is there from the beginning, and what is fast enough keeps it.
+        check(&[(10_000, 1)], true);
+        check(&[(20_000, 2_399)], false);
+        check(&[(20_000, 2_400)], true);
         check(&[(1_000, 240); 100], true);
-        check(&[(0, 1_000_000), (10_000, 1)], false);
-        check(&[(10_000, 1_000_000), (10_000, 1)], false);
+        check(&[(1_000, 100); 17], true);
+        check(&[(1_000, 100); 18], false);
+        // A pause after a good beginning is none of a slow one, a tail that drips is.
+        check(&[(0, 1_000_000), (40_000, 1)], true);
+        check(&[(0, 1_000_000), (41_000, 1)], false);
+        check(&[(10_000, 1_000_000), (30_000, 1), (10_000, 2_400)], true);
+        check(&[&[(0, 1_000_000)][..], &[(5_000, 1); 8]].concat(), true);
+        check(&[&[(0, 1_000_000)][..], &[(5_000, 1); 9]].concat(), false);
     }
 
     #[test]

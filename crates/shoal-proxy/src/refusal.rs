@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use shoal_policy::failure::{Failure, Side};
-use shoal_policy::gate::Rule;
 use shoal_policy::grpc;
 
 use crate::body::Payload;
@@ -44,12 +43,10 @@ pub(crate) fn grpc_response(failure: Failure) -> Response<Payload> {
     response
 }
 
-/// After what the downstream did wrong nothing more is read from its connection; a stream that could not become a tunnel
-/// is nothing to end the others for.
+/// After what the downstream did wrong nothing more is read from its connection. On HTTP/2 only the stream ends: the others
+/// have nothing to do with it.
 pub(crate) fn closes_connection(failure: Failure, is_h2: bool) -> bool {
-    match failure {
-        Failure::NotCached | Failure::UnknownProtocol => false,
-        Failure::BadRequest(rule) if is_h2 => rule != Rule::Upgrade.name(),
-        failure => failure.side() == Side::Downstream,
-    }
+    !is_h2
+        && failure.side() == Side::Downstream
+        && !matches!(failure, Failure::NotCached | Failure::UnknownProtocol)
 }

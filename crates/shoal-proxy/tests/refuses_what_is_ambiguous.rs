@@ -151,6 +151,7 @@ async fn what_is_refused_first_is_refused_later_too() {
     ];
     let second = [
         "GET /second HTTP/1.1\nHost: a\r\n\r\n",
+        "\nGET /second HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST /second HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
         "POST /second HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     ];
@@ -174,6 +175,35 @@ async fn whoever_trickles_is_sent_away() {
     let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
     let (read, mut write) = stage.connect().await.stream.into_split();
     write.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n").await.unwrap();
+    tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let mut answer = String::new();
+    tokio::io::BufReader::new(read).read_line(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_pause_after_a_quick_beginning_is_forgiven_and_a_dripping_tail_is_not() {
+    let origin = Origin::start(|_| ok("")).await;
+    let limits = "protocol: http, limits: { min_rate: 10KiB, min_rate_window: 1s } }";
+    let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
+    let begin = async || {
+        let mut downstream = stage.connect().await;
+        downstream.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n").await;
+        downstream.send([b'x'; 50_000]).await;
+        downstream
+    };
+    let mut pausing = begin().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    pausing.send([b'x'; 10]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    pausing.send([b'x'; 9_990]).await;
+    assert_eq!(pausing.answer().await.status, 200);
+
+    let (read, mut write) = begin().await.stream.into_split();
     tokio::spawn(async move {
         while write.write_all(b"x").await.is_ok() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -29,6 +29,8 @@ struct Inner<T> {
     pending: Vec<u8>,
     /// Bytes of `pending` that are written.
     written: usize,
+    /// All that the codec wanted to write was taken: it ends with a frame.
+    is_whole: bool,
 }
 
 impl<T> Clone for Coalesced<T> {
@@ -39,7 +41,7 @@ impl<T> Clone for Coalesced<T> {
 
 impl<T: AsyncWrite + Unpin> Coalesced<T> {
     pub(super) fn new(stream: T) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, pending: Vec::new(), written: 0 })))
+        Self(Rc::new(RefCell::new(Inner { stream, pending: Vec::new(), written: 0, is_whole: true })))
     }
 
     /// Writes what is held back; ready when nothing is.
@@ -50,6 +52,14 @@ impl<T: AsyncWrite + Unpin> Coalesced<T> {
         }
         ready!(inner.poll_drain(cx))?;
         Pin::new(&mut inner.stream).poll_flush(cx)
+    }
+
+    /// Holds back one more frame, if the last one is whole. The codec must not write any more.
+    pub(super) fn add(&self, frame: &[u8]) {
+        let mut inner = self.0.borrow_mut();
+        if inner.is_whole {
+            inner.hold(frame);
+        }
     }
 
     /// The stream, and whether `bytes` more fit beside what is held back.
@@ -105,9 +115,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let (mut inner, fits) = ready!(self.poll_room(cx, buf.len()))?;
         if !fits {
-            return Pin::new(&mut inner.stream).poll_write(cx, buf);
+            let written = ready!(Pin::new(&mut inner.stream).poll_write(cx, buf))?;
+            inner.is_whole = written == buf.len();
+            return Poll::Ready(Ok(written));
         }
         inner.hold(buf);
+        inner.is_whole = true;
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -119,9 +132,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
         let bytes = bufs.iter().map(|buf| buf.len()).sum();
         let (mut inner, fits) = ready!(self.poll_room(cx, bytes))?;
         if !fits {
-            return Pin::new(&mut inner.stream).poll_write_vectored(cx, bufs);
+            let written = ready!(Pin::new(&mut inner.stream).poll_write_vectored(cx, bufs))?;
+            inner.is_whole = written == bytes;
+            return Poll::Ready(Ok(written));
         }
         bufs.iter().for_each(|buf| inner.hold(buf));
+        inner.is_whole = true;
         Poll::Ready(Ok(bytes))
     }
 

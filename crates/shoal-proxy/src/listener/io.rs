@@ -21,6 +21,8 @@ pub(super) struct Watched<T> {
     scan: WireScan,
     frames: FrameScan,
     state: Arc<ConnectionState>,
+    /// The downstream has ended its side.
+    has_ended: bool,
     end: End,
     pace: Pace,
     min_rate: MinRate,
@@ -41,7 +43,23 @@ const SCRATCH: usize = 8 << 10;
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, min_rate: MinRate) -> Self {
         let (scan, pace) = (WireScan::default(), Pace::default());
-        Self { stream, first, scan, frames: FrameScan::default(), state, end: End::Open, pace, min_rate }
+        Self {
+            stream,
+            first,
+            scan,
+            frames: FrameScan::default(),
+            state,
+            has_ended: false,
+            end: End::Open,
+            pace,
+            min_rate,
+        }
+    }
+
+    /// The codec would drop what is under way if it knew of the end: it learns of it when everything is answered. The
+    /// connection's state wakes its task then.
+    fn poll_end(&self) -> Poll<io::Result<()>> {
+        if self.state.ends_half(&self.scan) { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     /// Whoever takes a response slower than it may is not waited for.
@@ -54,6 +72,7 @@ impl<T> Watched<T> {
                 if !is_fast && !self.state.is_tunnel() {
                     self.state.give(Order::Abort);
                 }
+                self.state.wrote();
             }
             Poll::Ready(Err(_)) => {}
         }
@@ -64,6 +83,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if this.has_ended {
+            return this.poll_end();
+        }
         if this.first.is_empty() {
             std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
@@ -72,9 +94,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             this.first.advance(count);
         }
         let read = &buf.filled()[before..];
-        if !read.is_empty() {
-            this.state.received(read, &mut this.scan, &mut this.frames);
+        if read.is_empty() && buf.remaining() > 0 {
+            this.has_ended = true;
+            return this.poll_end();
         }
+        this.state.received(read, &mut this.scan, &mut this.frames);
         Poll::Ready(Ok(()))
     }
 }

@@ -13,6 +13,8 @@ use crate::clock::Clock;
 
 /// How long a connection that was asked to end may still say nothing, ms.
 const GRACE_MS: u64 = 5_000;
+/// How long a downstream that has ended its side may be answered nothing, ms: it may want the answer, or be gone.
+const HALF_CLOSED_MS: u64 = 5_000;
 
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
@@ -42,6 +44,8 @@ pub(crate) struct ConnectionState {
     requests: AtomicU64,
     /// When writing stopped to make progress; 0 = it does.
     blocked_ms: AtomicU64,
+    /// Since when the downstream has ended its side and was written nothing; 0 = it has not ended it.
+    half_closed_ms: AtomicU64,
     /// The first head that is not clean, counted from 1 (0 = none), and what it showed, as bits.
     fault_head: AtomicU64,
     fault: AtomicU8,
@@ -66,6 +70,7 @@ impl ConnectionState {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            half_closed_ms: AtomicU64::new(0),
             fault_head: AtomicU64::new(0),
             fault: AtomicU8::new(0),
             flood: AtomicU8::new(0),
@@ -165,6 +170,26 @@ impl ConnectionState {
         }
     }
 
+    /// The downstream has ended its side: whether an answer is still owed to it, so that the codec shall not know yet.
+    /// [`HALF_CLOSED_MS`] without a byte of it are taken to mean that nobody is there any more.
+    pub(super) fn ends_half(&self, scan: &WireScan) -> bool {
+        let answered = self.requests() - u64::from(self.in_flight.load(Relaxed));
+        let is_owed = scan.whole_requests().is_some_and(|whole| whole > answered);
+        let owes = !self.is_h2() && !self.is_tunnel() && (is_owed || self.blocked_ms.load(Relaxed) != 0);
+        if owes && self.half_closed_ms.load(Relaxed) == 0 {
+            self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
+        }
+        owes
+    }
+
+    /// Bytes went out to a downstream that may have ended its side.
+    pub(super) fn wrote(&self) {
+        if self.half_closed_ms.load(Relaxed) != 0 {
+            self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
+            self.wake();
+        }
+    }
+
     pub(crate) fn request_began(&self) {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
         self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
@@ -177,6 +202,9 @@ impl ConnectionState {
         if left == 0 {
             self.enter(IDLE);
         }
+        if self.half_closed_ms.load(Relaxed) != 0 {
+            self.wake();
+        }
     }
 
     /// Says whether a body was left unread by the request.
@@ -187,7 +215,7 @@ impl ConnectionState {
     /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
     /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
     pub(super) fn begins_to_linger(&self) -> bool {
-        let lingers = self.unread.load(Relaxed) && !self.is_h2();
+        let lingers = if self.is_h2() { self.flood().is_some() } else { self.unread.load(Relaxed) };
         if lingers {
             self.enter(IDLE);
             self.give(Order::Finish);
@@ -244,6 +272,10 @@ impl ConnectionState {
         let ms = |limit: std::time::Duration| limit.as_millis() as u64;
         let blocked_ms = self.blocked_ms.load(Relaxed);
         if blocked_ms != 0 && for_ms(blocked_ms) > ms(limits.write_idle_timeout) {
+            return self.give(Order::Abort);
+        }
+        let half_closed_ms = self.half_closed_ms.load(Relaxed);
+        if half_closed_ms != 0 && blocked_ms == 0 && for_ms(half_closed_ms) > HALF_CLOSED_MS {
             return self.give(Order::Abort);
         }
         let in_phase_ms = for_ms(self.since_ms.load(Relaxed));
@@ -319,5 +351,14 @@ mod tests {
         };
         check("told to finish", &finishing, 4, Order::Finish);
         check("told to finish", &finishing, 6, Order::Abort);
+        let half = |state: &ConnectionState| {
+            let mut scan = scan();
+            state.received(b"GET / HTTP/1.1\r\n\r\n", &mut scan, &mut FrameScan::default());
+            assert!(state.ends_half(&scan), "nobody has taken it up yet");
+            state.request_began();
+            assert!(state.ends_half(&scan), "it is under way");
+        };
+        check("half closed", &half, 4, Order::GoOn);
+        check("half closed", &half, 6, Order::Abort);
     }
 }

@@ -1,4 +1,5 @@
-//! Interim answers of an endpoint (1xx): a few are skipped, more end the connection. The codec would skip them for ever.
+//! Interim answers of an endpoint (1xx): a few short ones are skipped, more end the connection. The codec would skip them
+//! for ever.
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +13,8 @@ use crate::joined::poll_write_joined;
 
 /// Interim answers to one request.
 const MAX_INTERIM: u32 = 10;
+/// Bytes of them all, and of empty lines before any answer.
+const MAX_INTERIM_BYTES: usize = 64 << 10;
 /// Where the status stands in `HTTP/1.1 200`.
 const STATUS_AT: u8 = 9;
 
@@ -20,6 +23,8 @@ const STATUS_AT: u8 = 9;
 struct InterimScan {
     stage: Stage,
     count: u32,
+    /// Everything before the status of the final answer is known.
+    bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,13 +37,15 @@ enum Stage {
 }
 
 impl InterimScan {
-    const START: Self = Self { stage: Stage::StatusLine(0, 0), count: 0 };
+    const START: Self = Self { stage: Stage::StatusLine(0, 0), count: 0, bytes: 0 };
 
-    /// Takes in the next bytes; `false` = too many interim answers.
+    /// Takes in the next bytes; `false` = too many interim answers, or too long ones.
     fn feed(&mut self, bytes: &[u8]) -> bool {
         for byte in bytes {
             self.stage = match self.stage {
                 Stage::Final => break,
+                // The codec skips empty lines before an answer.
+                Stage::StatusLine(0, _) if matches!(byte, b'\r' | b'\n') => Stage::StatusLine(0, 0),
                 Stage::StatusLine(place, status) if place < STATUS_AT + 2 => {
                     let digit = u16::from(byte.wrapping_sub(b'0')) * u16::from(place >= STATUS_AT);
                     Stage::StatusLine(place + 1, status * 10 + digit)
@@ -53,8 +60,9 @@ impl InterimScan {
                 Stage::Fields(true) if *byte == b'\n' => Stage::StatusLine(0, 0),
                 Stage::Fields(empty) => Stage::Fields(*byte == b'\n' || empty && *byte == b'\r'),
             };
+            self.bytes += 1;
         }
-        self.count <= MAX_INTERIM
+        self.count <= MAX_INTERIM && self.bytes <= MAX_INTERIM_BYTES
     }
 }
 
@@ -93,7 +101,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for EndpointStream<T> {
         if this.scan.feed(&buf.filled()[before..]) {
             Poll::Ready(Ok(()))
         } else {
-            Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim answers")))
+            Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many or too long interim answers",
+            )))
         }
     }
 }
@@ -146,5 +157,17 @@ mod tests {
         check(&"HTTP/1.1 100 \r\n\r\n".repeat(11), false);
         check(&format!("{last}{}", hints.repeat(20)), true);
         check(&format!("HTTP/1.1 101 Switching\r\n\r\n{}", hints.repeat(20)), true);
+        // Empty lines before an answer hide none of it.
+        for empty in ["\r\n", "\n", "\r\n\r\n"] {
+            check(&format!("{empty}{last}"), true);
+            check(&format!("{}{empty}{last}", format!("{empty}{hints}").repeat(10)), true);
+            check(&format!("{empty}{hints}").repeat(11), false);
+        }
+        let long = |bytes: usize| format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "x".repeat(bytes));
+        check(&format!("{}{last}", long(60_000)), true);
+        check(&long(66_000), false);
+        check(&long(7_000).repeat(10), false);
+        check(&"\r\n".repeat(40_000), false);
+        check(&format!("{last}{}", "x".repeat(100_000)), true);
     }
 }

@@ -1,0 +1,112 @@
+//! Which side may end a connection, when, and what the other still gets.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use support::{Downstream, Origin, Seen, Stage, ok, serve_raw, site};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[tokio::test]
+async fn a_downstream_that_ends_its_side_gets_what_it_asked_for() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/large" => ok(&"x".repeat(8_000_000)),
+        _ => ok("small"),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let large = GET.replace("/ ", "/large ");
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+    for (requests, bodies) in [
+        (GET.to_owned(), vec![5]),
+        (post.to_owned(), vec![5]),
+        (GET.repeat(3), vec![5, 5, 5]),
+        (format!("{GET}{large}"), vec![5, 8_000_000]),
+    ] {
+        let mut downstream = stage.connect().await;
+        downstream.send(&requests).await;
+        downstream.stream.shutdown().await.unwrap();
+        for expected in bodies {
+            let answer = downstream.answer().await;
+            assert_eq!(
+                (answer.status, answer.body.len(), answer.complete),
+                (200, expected, true),
+                "{requests}"
+            );
+        }
+        assert!(downstream.is_closed().await, "{requests}");
+    }
+    support::wait_until("the end of all", || stage.proxy.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn an_end_within_a_request_is_the_end() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    for half in ["GET / HT", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab"] {
+        let mut downstream = stage.connect().await;
+        downstream.send(half).await;
+        downstream.stream.shutdown().await.unwrap();
+        let answer = String::from_utf8(downstream.read_to_end().await).unwrap();
+        assert!(!answer.contains(" 200 "), "{half}: {answer}");
+    }
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_may_come_long_after_the_downstream_has_ended_its_side() {
+    let (asked, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, awaited) = (asked.clone(), answer.clone());
+    let address = serve_raw(Default::default(), move |stream, _| {
+        let (counted, awaited) = (counted.clone(), awaited.clone());
+        async move {
+            let mut stream = Downstream::new(stream);
+            stream.read_head().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            awaited.notified().await;
+            stream.send(ok("at last")).await;
+            let _ = stream.stream.read(&mut [0; 16]).await;
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send(GET).await;
+    downstream.stream.shutdown().await.unwrap();
+    support::wait_until("the request", || asked.load(Ordering::SeqCst) == 1).await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    answer.notify_one();
+    assert_eq!(downstream.answer().await.text(), "at last");
+    assert!(downstream.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_connection_of_http_1_0_is_kept_only_if_the_end_of_the_answer_can_be_told() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/chunked" => {
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nmany\r\n0\r\n\r\n".to_owned()
+        }
+        _ => ok("four"),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    for (path, length, connection) in [("/sized", Some("4"), "keep-alive"), ("/chunked", None, "close")] {
+        let mut downstream = stage.connect().await;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        downstream.send(&request).await;
+        let answer = downstream.answer().await;
+        let seen = (answer.field("content-length"), answer.field("connection"), answer.body.len());
+        assert_eq!(seen, (length, Some(connection), 4), "{path}");
+        if connection == "close" {
+            assert!(downstream.is_closed().await, "{path}");
+        } else {
+            downstream.send(&request).await;
+            assert_eq!(downstream.answer().await.status, 200, "{path}");
+        }
+    }
+}
