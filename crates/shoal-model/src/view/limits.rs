@@ -27,7 +27,7 @@ pub struct Limits {
     pub write_idle_timeout: Duration,
     /// Bytes a second that a downstream must at least send or take while it is waited for; 0 = no minimum.
     pub min_rate: u64,
-    /// Time of waiting over which that is averaged.
+    /// Time of waiting that may be made up for by later bytes.
     pub min_rate_window: Duration,
     /// Longest silence between two requests.
     pub keepalive_timeout: Duration,
