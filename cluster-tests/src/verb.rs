@@ -34,7 +34,8 @@ pub struct VerbOutput {
 }
 
 impl Verb {
-    pub(crate) fn new(socket: &Path, arguments: &[&str]) -> Self {
+    /// The verb with its arguments, asked of the node whose local socket this is.
+    pub fn new(socket: &Path, arguments: &[&str]) -> Self {
         Self {
             socket: socket.into(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),

@@ -57,7 +57,8 @@ impl Manager {
 
     async fn ready(&self) -> Result<()> {
         let ready = async || matches!(fetch(self.at(Ports::OPS), "ops", "/readyz").await, Ok(answer) if answer.status == 200);
-        wait_until("the node is ready", LONGEST, ready).await.with_context(|| self.log())
+        wait_until("the node is ready", LONGEST, ready).await.with_context(|| self.log())?;
+        Ok(())
     }
 }
 

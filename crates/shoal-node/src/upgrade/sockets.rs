@@ -25,6 +25,11 @@ pub struct Inherited {
 }
 
 impl Inherited {
+    /// What comes from a process that accepts on the sockets of the site still.
+    pub(super) fn from_predecessor(owner: Owner) -> Self {
+        Self { sockets: Vec::new(), still_served: true, owner }
+    }
+
     /// What a service manager has bound. Those that no setting of the node names are for the site.
     pub fn from_manager(settings: &RunSettings, sockets: Vec<(SocketKind, OwnedFd)>) -> anyhow::Result<Self> {
         let mut inherited = Self { owner: Owner::Manager, ..Self::default() };

@@ -45,7 +45,7 @@ impl Successor {
             rehearse(&settings)?;
             line.send(&Message::Prepared, None)?;
             let owner = if activated::was_predecessor() { Owner::Manager } else { Owner::Node };
-            let mut inherited = Inherited { owner, still_served: true, ..Inherited::default() };
+            let mut inherited = Inherited::from_predecessor(owner);
             loop {
                 match line.receive(PATIENCE).context("the old process handed nothing over")? {
                     (Message::Socket(role), Some(descriptor)) => inherited.push(role, descriptor),
