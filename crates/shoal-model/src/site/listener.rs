@@ -118,14 +118,16 @@ pub struct ListenerLimits {
     /// Longest pause between two parts of a request body; default 30s, else 408.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_idle_timeout: Option<Period>,
-    /// Longest time without progress while a response is being written; default 30s.
+    /// Longest time without progress while a response is being written; default 30s. On HTTP/2 a stream makes progress when
+    /// it takes half of `min_rate`, or a full DATA frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_idle_timeout: Option<Period>,
     /// Bytes a second that a downstream must at least send of a body, or take of a response, while it is waited for;
     /// default 240, 0 = no minimum, else 408 or closed. Request bodies on routes with `trailers` have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_rate: Option<ByteSize>,
-    /// Time of waiting over which `min_rate` is averaged; default 10s.
+    /// Time of waiting that later bytes may make up for, so that `min_rate` is an average; default 10s. What is faster saves up
+    /// to three times as much for later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_rate_window: Option<Period>,
     /// Longest silence between two requests of a connection; default 75s.
