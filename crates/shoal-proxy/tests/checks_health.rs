@@ -12,6 +12,7 @@ use shoal_model::{ConfigView, EndpointId};
 use shoal_policy::health::{Reason, Verdict};
 use shoal_proxy::{Checker, CheckerSettings, HealthEvent};
 use support::{Origin, PATIENCE, Seen, Stage, nowhere, site};
+use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -73,5 +74,34 @@ async fn checks_introduce_themselves_where_endpoints_want_it() {
     let stage = Stage::start(&site(&[address], "", &format!("{HEALTH}, proxy_protocol: v1")));
     let endpoint = EndpointId::of("app", &address.to_string());
     let (_checker, mut events) = check(&stage.config, ClusterView::default());
+    assert_eq!(next(&mut events).await, HealthEvent::Verdict { endpoint, verdict: Verdict::Up });
+}
+
+/// A site whose one endpoint is `endpoint`, checked by HTTP.
+fn checked(endpoint: &str, upstream: &str) -> String {
+    let nowhere = ([127, 0, 0, 1], 9).into();
+    site(&[nowhere], "", &format!("{HEALTH}{upstream}")).replace("127.0.0.1:9\"", &format!("{endpoint}\""))
+}
+
+#[tokio::test]
+async fn unix_sockets_are_checked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let text = format!("unix:{}", path.display());
+    let stage = Stage::start(&checked(&text, ""));
+    let endpoint = EndpointId::of("app", &text);
+    let (_checker, mut events) = check(&stage.config, ClusterView::default());
+    let refused = Verdict::Down(Reason::ConnectRefused);
+    assert_eq!(next(&mut events).await, HealthEvent::Verdict { endpoint, verdict: refused });
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = support::Downstream::new(stream);
+            let head = stream.read_head().await.unwrap();
+            assert!(head.starts_with("GET /healthz HTTP/1.1\r\n"), "{head}");
+            assert_eq!(support::field(&head, "host"), Some("localhost"));
+            stream.send(support::ok("")).await;
+        }
+    });
     assert_eq!(next(&mut events).await, HealthEvent::Verdict { endpoint, verdict: Verdict::Up });
 }

@@ -122,6 +122,9 @@ impl Caller {
     }
 }
 
+/// Endpoints on HTTP/2. Nobody waits for settings any longer than they take.
+const H2C: &str = ", protocol: h2c, connect_timeout: 1h";
+
 /// What an HTTP/2 endpoint of the tests may send ahead, bytes.
 const WINDOW: usize = 65_535;
 
@@ -339,7 +342,7 @@ async fn silent_streams_end() {
 
 #[tokio::test]
 async fn endpoints_on_h2_are_asked_by_extended_connect() {
-    let stage = stage(&[echo_h2(true, StatusCode::OK).await], "", ", protocol: h2c").await;
+    let stage = stage(&[echo_h2(true, StatusCode::OK).await], "", H2C).await;
     let mut caller = Caller::connect(&stage).await;
     let (fields, mut tunnel) = caller.open().await;
     assert_eq!(fields["sec-websocket-protocol"], "chat");
@@ -362,7 +365,7 @@ async fn endpoints_on_h2_are_asked_by_extended_connect() {
 #[tokio::test]
 async fn endpoints_on_h2_may_refuse() {
     let check = async |allows: bool, status: StatusCode, expected: u16, on_http1: u16| {
-        let stage = stage(&[echo_h2(allows, status).await], "", ", protocol: h2c").await;
+        let stage = stage(&[echo_h2(allows, status).await], "", H2C).await;
         let mut caller = Caller::connect(&stage).await;
         assert_eq!(caller.ask("/chat", "websocket", "13").await.0.status(), expected);
         assert_eq!(caller.get("/other").await, 200);

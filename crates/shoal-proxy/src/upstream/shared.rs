@@ -16,8 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::view::UpstreamView;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
-use tokio::sync::{Mutex, Notify};
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 
 use super::endpoint::Occupied;
 use super::wire::Wire;
@@ -36,6 +36,8 @@ const SEND_BUFFER: usize = 64 << 10;
 const MAX_RESPONSE_HEAD: u32 = 64 << 10;
 /// Streams the codec believes to have room for until the endpoint's settings say it: no number that they can say.
 const UNSETTLED: usize = usize::MAX - 1;
+/// How long the settings of an endpoint are left alone before they are looked at again.
+const SETTINGS_PAUSE: Duration = Duration::from_millis(2);
 /// How long an endpoint may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -68,8 +70,6 @@ pub(super) struct SharedLink {
     codec: Rc<RefCell<Option<Codec>>>,
     /// Requests go to it as `https`.
     pub(super) secure: bool,
-    /// Tells that the settings of the endpoint have come.
-    settled: Rc<Notify>,
     born_ms: u64,
     used_ms: Cell<u64>,
     in_flight: Cell<u32>,
@@ -103,13 +103,11 @@ impl SharedLink {
         let shaken = builder.handshake(TokioIo::new(wire)).await;
         let (sender, codec) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
         let codec = Rc::new(RefCell::new(Some(codec)));
-        let settled = Rc::<Notify>::default();
-        tokio::task::spawn_local(run(codec.clone(), settled.clone()));
+        tokio::task::spawn_local(run(codec.clone()));
         Ok(Rc::new(Self {
             sender: RefCell::new(sender),
             codec,
             secure,
-            settled,
             born_ms: now_ms,
             used_ms: Cell::new(now_ms),
             in_flight: Cell::new(0),
@@ -136,18 +134,11 @@ impl SharedLink {
 }
 
 /// Runs a connection until it takes no more requests. The streams it has opened run on by themselves.
-async fn run(codec: Rc<RefCell<Option<Codec>>>, settled: Rc<Notify>) {
-    let mut waits = true;
+async fn run(codec: Rc<RefCell<Option<Codec>>>) {
     poll_fn(|cx| {
         let mut place = codec.borrow_mut();
         let Some(open) = place.as_mut() else { return Poll::Ready(()) };
-        let Poll::Ready(ended) = Pin::new(&mut *open).poll(cx) else {
-            if waits && is_settled(open) {
-                waits = false;
-                settled.notify_waiters();
-            }
-            return Poll::Pending;
-        };
+        let Poll::Ready(ended) = Pin::new(open).poll(cx) else { return Poll::Pending };
         if let Err(error) = ended {
             tracing::debug!(%error, "an HTTP/2 connection to an endpoint has ended");
         }
@@ -155,7 +146,6 @@ async fn run(codec: Rc<RefCell<Option<Codec>>>, settled: Rc<Notify>) {
         let ended = place.take();
         drop(place);
         drop(ended);
-        settled.notify_waiters();
         Poll::Ready(())
     })
     .await;
@@ -246,9 +236,9 @@ impl Stream {
     pub(super) async fn may_become_tunnel(&self, patience: Duration) -> bool {
         let codec = &self.link.codec;
         let waiting = async {
-            // Nothing happens in between: the connection runs on this worker.
+            // The codec tells nobody when they come. Only the first streams of a connection have to ask again.
             while codec.borrow().as_ref().is_some_and(|codec| !is_settled(codec)) {
-                self.link.settled.notified().await;
+                sleep(SETTINGS_PAUSE).await;
             }
         };
         let _ = timeout(patience, waiting).await;
