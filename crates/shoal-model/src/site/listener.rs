@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccessLog, CipherSuite, ClientAuth, Tracing};
+use super::{AccessLog, CipherSuite, ClientAuth, Overload, Tracing};
 use crate::units::{ByteSize, Period};
 
 /// A socket that downstreams connect to.
@@ -50,6 +50,13 @@ pub struct Listener {
     /// Takes part in W3C traces; default off: `traceparent` and `tracestate` are passed on as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// When requests are refused because the node has more to do than it can; default: see there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overload: Option<Overload>,
+    /// A new connection goes to the worker thread with the fewest when the one that accepted it has clearly more; default
+    /// true. False: it stays where the kernel's hash put it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance_connections: Option<bool>,
     /// Limits that differ from the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ListenerLimits>,

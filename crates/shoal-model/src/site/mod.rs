@@ -11,6 +11,8 @@ mod listener_tls;
 mod locate;
 mod merge;
 mod observe;
+mod otlp;
+mod overload;
 mod passive;
 mod path_rule;
 mod pin;
@@ -38,6 +40,9 @@ pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_aut
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use observe::{AccessLog, Tracing};
+pub use otlp::Otlp;
+pub(crate) use otlp::parse_endpoint;
+pub use overload::Overload;
 pub use passive::{PassiveHealth, SuccessRate};
 pub use path_rule::PathRule;
 pub(crate) use path_rule::compile_pattern;

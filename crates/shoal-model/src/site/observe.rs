@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Listener, Problem, Protocol};
+use super::otlp::check_otlp;
+use super::{Listener, Otlp, Problem, Protocol};
 use crate::log_format::parse_format;
 
 /// Where and how the requests of a listener are logged.
@@ -30,6 +31,10 @@ pub struct Tracing {
     /// Share of requests without a `traceparent` for which a trace is begun, 0 to 1; default 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<f64>,
+    /// Where spans are sent: of traces that are begun here, and of those whose `traceparent` says that they are sampled.
+    /// Default: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp: Option<Otlp>,
 }
 
 /// What is wrong with what `listener` is to write down.
@@ -59,6 +64,9 @@ pub(super) fn validate_observation(path: &str, listener: &Listener, problems: &m
         }
         if tracing.sample.is_some_and(is_no_share) {
             refuse("tracing.sample", "must be a share from 0 to 1".to_owned());
+        }
+        for (field, message) in tracing.otlp.iter().flat_map(check_otlp) {
+            refuse(&format!("tracing.otlp.{field}"), message);
         }
     }
 }
@@ -95,6 +103,12 @@ mod tests {
         check("access_log: { path: a.log }", Some(("access_log.path", "absolute")));
         check("access_log: { sample: 1.5 }", Some(("access_log.sample", "0 to 1")));
         check("tracing: { sample: 0.01 }", None);
+        check("tracing: { otlp: { endpoint: \"http://collector\" } }", None);
+        check("tracing: { otlp: { endpoint: collector } }", Some(("tracing.otlp.endpoint", "http://HOST")));
+        let without = "tracing: { otlp: { endpoint: \"http://a\", service_name: \"\" } }";
+        check(without, Some(("tracing.otlp.service_name", "255")));
+        let never = "tracing: { otlp: { endpoint: \"http://a\", timeout: 0s } }";
+        check(never, Some(("tracing.otlp.timeout", "more")));
         check("tracing: { sample: -1 }", Some(("tracing.sample", "0 to 1")));
         assert!(read_site("site.yaml", "listeners:\n  web: { access_log: { fromat: json } }\n").is_err());
     }

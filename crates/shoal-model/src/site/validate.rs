@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::listener_tls::validate_listener_tls;
 use super::observe::validate_observation;
+use super::overload::validate_overload;
 use super::passive::validate_passive;
 use super::retry::validate_retry;
 use super::sticky::validate_sticky;
@@ -121,6 +122,7 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     validate_tcp::validate_listener(path, listener, site, problems);
     validate_listener_tls(path, listener, problems);
     validate_observation(path, listener, problems);
+    validate_overload(path, listener, problems);
     let Some(limits) = &listener.limits else { return };
     let mut at_least = |field: &str, value: Option<u64>, least: u64| {
         if value.is_some_and(|value| value < least) {

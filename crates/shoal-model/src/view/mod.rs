@@ -3,6 +3,7 @@
 mod client_auth;
 mod limits;
 mod observe;
+mod overload;
 mod passive;
 mod retry;
 mod routes;
@@ -16,7 +17,8 @@ use std::time::Duration;
 pub use crate::address::{EndpointAddress, ListenAddress};
 pub use client_auth::ClientAuthView;
 pub use limits::Limits;
-pub use observe::{AccessLogView, Share, TracingView};
+pub use observe::{AccessLogView, CollectorView, Share, TracingView};
+pub use overload::OverloadView;
 pub use passive::{PassiveView, SuccessRateView};
 pub use retry::RetryView;
 pub use routes::RouteTable;
@@ -124,6 +126,8 @@ fn compile_listeners(
             trusted_proxies: listener.trusted_proxies.clone(),
             access_log: listener.access_log.as_ref().map(AccessLogView::compile),
             tracing: listener.tracing.as_ref().map(TracingView::compile),
+            overload: OverloadView::compile(listener.overload.as_ref()),
+            balance_connections: listener.balance_connections.unwrap_or(true),
             names_callers: site.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some()),
             proxy_protocol: listener.proxy_protocol.as_ref().map(ProxyProtocolView::compile),
             carriage: match listener.protocol {
@@ -163,6 +167,10 @@ pub struct ListenerView {
     pub access_log: Option<AccessLogView>,
     /// Whether requests take part in traces; `None` = what they say of them is left alone.
     pub tracing: Option<TracingView>,
+    /// When its requests are refused.
+    pub overload: OverloadView,
+    /// Connections are spread evenly over the workers.
+    pub balance_connections: bool,
     /// Who may speak for others; `None` = callers are who they seem to be.
     pub proxy_protocol: Option<ProxyProtocolView>,
     /// Some upstream wants to be told who called.

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log_format::{LogFormat, parse_format};
-use crate::site::{AccessLog, Tracing};
+use crate::site::{AccessLog, Otlp, Tracing, parse_endpoint};
+use crate::units::Period;
 
 /// A share of requests, as a number to compare random ones with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +47,48 @@ impl AccessLogView {
 }
 
 /// Compiled tracing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracingView {
     /// For which requests without a trace one is begun.
     pub sample: Share,
+    /// Who is sent the spans of sampled requests.
+    pub collector: Option<Arc<CollectorView>>,
 }
 
 impl TracingView {
     pub(super) fn compile(tracing: &Tracing) -> Self {
-        Self { sample: Share::of(tracing.sample.unwrap_or(0.0)) }
+        Self {
+            sample: Share::of(tracing.sample.unwrap_or(0.0)),
+            collector: tracing.otlp.as_ref().map(|otlp| Arc::new(CollectorView::compile(otlp))),
+        }
+    }
+}
+
+/// A compiled collector of spans.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CollectorView {
+    /// Name or address, without brackets.
+    pub host: Box<str>,
+    /// Where it listens.
+    pub port: u16,
+    /// Where it takes traces.
+    pub path: Box<str>,
+    /// `service.name` of the spans.
+    pub service_name: Box<str>,
+    /// Time for one batch to be taken.
+    pub timeout: Duration,
+}
+
+impl CollectorView {
+    fn compile(otlp: &Otlp) -> Self {
+        let address = parse_endpoint(&otlp.endpoint).expect("validated");
+        Self {
+            host: address.host.into(),
+            port: address.port,
+            path: address.path.into(),
+            service_name: otlp.service_name.as_deref().unwrap_or("shoal").into(),
+            timeout: otlp.timeout.unwrap_or(Period::seconds(5)).0,
+        }
     }
 }
 
