@@ -13,7 +13,9 @@ fn get_with(cookie: &str) -> String {
 
 /// The cookie that an answer sets, as a request sends it back.
 fn cookie(answer: &Answer) -> Option<String> {
-    answer.field("set-cookie").map(|cookie| cookie.split_once(';').map_or(cookie, |(pair, _)| pair).to_owned())
+    answer
+        .field("set-cookie")
+        .map(|cookie| cookie.split_once(';').map_or(cookie, |(pair, _)| pair).to_owned())
 }
 
 async fn origins(count: usize) -> Vec<Origin> {
