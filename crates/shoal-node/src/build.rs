@@ -17,7 +17,7 @@ use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile
 use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
-    Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, StickySeed, TicketSeed,
+    Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -31,6 +31,7 @@ use crate::health;
 use crate::last_known_good::LastKnownGood;
 use crate::news;
 use crate::node::Node;
+use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_figures::PurgeFigures;
 use crate::settings::RunSettings;
@@ -88,7 +89,9 @@ pub async fn build(
     let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
     let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
-    let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, events.clone())?);
+    let (spans, spans_waiting) = mpsc::channel(otlp::MAX_WAITING);
+    let reports = Reports { health_events: events.clone(), spans };
+    let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, reports)?);
     let (status, activation) = watch::channel(Activation::default());
     let activator = Activator {
         identity: identity.clone(),
@@ -118,6 +121,7 @@ pub async fn build(
     let checker =
         Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
     let certificate_not_after = not_after(&identity.cert_der).unwrap_or_default();
+    let export_figures = Arc::<ExportFigures>::default();
     let node = Arc::new(Node {
         settings,
         identity,
@@ -135,6 +139,7 @@ pub async fn build(
         started_serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         purge_figures: PurgeFigures::default(),
+        export_figures: export_figures.clone(),
         writers: Mutex::new(()),
         lock: boot.lock,
         sockets,
@@ -144,6 +149,7 @@ pub async fn build(
         false => tasks.spawn_until_stop("activation", activator.hold()),
     }
     tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
+    tasks.spawn_until_stop("span export", otlp::export(spans_waiting, export_figures));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
@@ -200,13 +206,19 @@ fn build_cache(
     })
 }
 
+/// What the proxy tells others, who may be behind: then it is dropped.
+struct Reports {
+    health_events: mpsc::Sender<HealthEvent>,
+    spans: mpsc::Sender<Box<RequestSpan>>,
+}
+
 fn build_proxy(
     settings: &RunSettings,
     identity: &Identity,
     gossip: &Gossip,
     config: &Arc<ArcSwap<ConfigView>>,
     cache: &Arc<Cache>,
-    health_events: mpsc::Sender<HealthEvent>,
+    reports: Reports,
 ) -> anyhow::Result<Proxy> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let access_log: Option<Box<dyn std::io::Write + Send>> =
@@ -218,7 +230,8 @@ fn build_proxy(
         config: config.clone(),
         cluster: gossip.view().clone(),
         cache: cache.clone(),
-        health_events,
+        health_events: reports.health_events,
+        spans: reports.spans,
         ticket_seed: TicketSeed(identity.secret.derive(Purpose::SessionTickets, b"")),
         sticky_seed: StickySeed(identity.secret.derive(Purpose::SessionCookies, b"")),
         access_log,

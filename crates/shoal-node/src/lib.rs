@@ -14,6 +14,7 @@ mod node;
 mod notify;
 mod ops;
 mod ops_listener;
+mod otlp;
 mod peer;
 mod purge_figures;
 mod readiness;

@@ -22,6 +22,7 @@ use tonic::Request;
 
 use crate::activation::Activation;
 use crate::certificates::Certificates;
+use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::report::{CacheReport, NodeReport, NodeTrafficReport};
 use crate::settings::RunSettings;
@@ -49,6 +50,7 @@ pub struct Node {
     pub(crate) started_serving: AtomicBool,
     pub(crate) draining: AtomicBool,
     pub(crate) purge_figures: PurgeFigures,
+    pub(crate) export_figures: Arc<ExportFigures>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// The data directory is this process's until it is unlocked.

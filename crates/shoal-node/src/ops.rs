@@ -54,6 +54,7 @@ async fn readyz(
 async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     let mut text = String::with_capacity(64 << 10);
     node.proxy.render_metrics(&mut text);
+    node.export_figures.render(&mut text);
     node.render_cluster_metrics(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

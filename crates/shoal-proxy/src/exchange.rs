@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
 use shoal_cache::FetchNotes;
-use shoal_model::view::RouteView;
+use shoal_model::view::{CollectorView, RouteView};
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Span;
 
@@ -16,6 +16,7 @@ use crate::access_log::{self, LogLine};
 use crate::body::BodyProgress;
 use crate::listener::Connection;
 use crate::metrics::{Sample, Traffic};
+use crate::spans::{self, Tries};
 
 /// One request and its response. Dropping it ends it.
 pub(crate) struct Exchange {
@@ -37,7 +38,7 @@ pub(crate) struct Exchange {
     /// It is a gRPC call: trailers pass, and failures are told in its own words.
     pub(crate) grpc: bool,
     pub(crate) trace: Trace,
-    /// Only kept when the access log is on.
+    /// Only kept when it is logged, or its span is sent.
     pub(crate) record: Option<Box<Record>>,
 }
 
@@ -53,6 +54,8 @@ pub(crate) struct Trace {
     pub(crate) connect: Duration,
     /// From the start of the exchange to the response head.
     pub(crate) first_byte: Option<Duration>,
+    /// Every try, if the span of the request is sent.
+    pub(crate) spans: Option<Box<Tries>>,
 }
 
 impl Trace {
@@ -110,9 +113,13 @@ impl Drop for TunnelTally {
     }
 }
 
-/// What the access log says of a request.
+/// What the access log and a span say of a request.
 #[derive(Default)]
 pub(crate) struct Record {
+    /// It has a line in the access log.
+    pub(crate) logged: bool,
+    /// Who is sent its span.
+    pub(crate) collector: Option<Arc<CollectorView>>,
     /// `None` = the parser gave up before.
     pub(crate) method: Option<Method>,
     pub(crate) version: Version,
@@ -180,10 +187,16 @@ impl Drop for Exchange {
             connection.worker.routes.record(route, &sample);
         }
         connection.worker.metrics.end_request(&connection.listener.traffic, &sample, self.failure);
-        if let Some(record) = &self.record {
+        let record = self.record.take();
+        if let Some(record) = record.as_ref().filter(|record| record.logged) {
             let text = access_log::line(&connection, self, record, sample.duration);
             let path = connection.settings.view.access_log.as_ref().and_then(|log| log.path.clone());
             connection.worker.write_log(LogLine { text, path });
+        }
+        if let Some(span) =
+            record.and_then(|record| spans::finish(&connection, self, &record, sample.duration))
+        {
+            connection.worker.send_span(span);
         }
         if self.request_body.as_ref().is_some_and(|body| body.done.get()) {
             connection.state.set_unread(false);

@@ -17,8 +17,10 @@ use tokio::time::timeout;
 use crate::access_log;
 use crate::check::HealthEvent;
 use crate::clock::Clock;
-use crate::listener::{self, BindError, Listeners, Owner, Ports, TicketSeed};
+use crate::listener::{self, BindError, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
+use crate::shedding::Memory;
+use crate::spans::RequestSpan;
 use crate::upstream::{Standings, StickySeed, system_roots};
 use crate::worker::{self, Command, WorkerSeed};
 
@@ -41,6 +43,8 @@ pub struct ProxySettings {
     pub cache: Arc<Cache>,
     /// Where ejections by traffic are reported; events are dropped while it is full.
     pub health_events: mpsc::Sender<HealthEvent>,
+    /// Where the spans of sampled requests go; they are dropped, and counted, while it is full.
+    pub spans: mpsc::Sender<Box<RequestSpan>>,
     /// What the keys of TLS session tickets follow from: nodes that share it resume each other's sessions.
     pub ticket_seed: TicketSeed,
     /// What the keys of session cookies follow from: nodes that share it lead a session to the same endpoint.
@@ -58,6 +62,7 @@ pub struct Proxy {
     standings: Arc<Standings>,
     cluster: Arc<ArcSwap<ClusterView>>,
     workers: Vec<WorkerHandle>,
+    spread: Arc<Spread>,
     metrics: Vec<Arc<WorkerMetrics>>,
     /// Held while they change.
     listeners: Mutex<Listeners>,
@@ -86,7 +91,11 @@ impl Proxy {
         let logs_all = settings.access_log.is_some();
         let out = settings.access_log.unwrap_or_else(|| Box::new(io::stderr()));
         let standings = Arc::new(Standings::new(settings.health_events));
+        let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        let spread = Spread::over(&commands);
         let seed = WorkerSeed {
+            spread: spread.clone(),
+            memory: Arc::new(Memory::new()),
             node_name: settings.node_name,
             workers: count,
             clock,
@@ -97,13 +106,14 @@ impl Proxy {
             sticky_seed: settings.sticky_seed,
             access_log: access_log::start(out)?,
             logs_all,
+            spans: settings.spans,
         };
         let names = metrics::Names::default();
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(WorkerMetrics::new(&names))).collect();
-        let start = |(number, metrics): (usize, &Arc<WorkerMetrics>)| {
-            start_worker(number, seed.clone(), metrics.clone())
-        };
-        let workers = metrics.iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        for (number, (received, metrics)) in received.into_iter().zip(&metrics).enumerate() {
+            start_worker(number, seed.clone(), metrics.clone(), received)?;
+        }
+        let workers = commands.into_iter().map(|commands| WorkerHandle { commands }).collect();
         Ok(Self {
             listen_ip: settings.listen_ip,
             ticket_seed: settings.ticket_seed,
@@ -111,6 +121,7 @@ impl Proxy {
             standings,
             cluster: settings.cluster,
             workers,
+            spread,
             metrics,
             listeners: Mutex::default(),
         })
@@ -249,18 +260,23 @@ impl Proxy {
             let labels = format!("listener=\"{}\"", metrics::escape(&listener.settings.load().view.name));
             metrics::line(out, "shoal_listener_open_connections", &labels, listener.open.read() as u64);
         }
+        self.spread.render(out);
         self.standings.render(&self.config.load(), &self.cluster.load(), out);
     }
 }
 
-fn start_worker(number: usize, seed: WorkerSeed, metrics: Arc<WorkerMetrics>) -> io::Result<WorkerHandle> {
-    let (commands, received) = mpsc::unbounded_channel();
+fn start_worker(
+    number: usize,
+    seed: WorkerSeed,
+    metrics: Arc<WorkerMetrics>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let _fatal = AbortOnPanic;
-        LocalSet::new().block_on(&runtime, worker::run(seed, metrics, received));
+        LocalSet::new().block_on(&runtime, worker::run(number, seed, metrics, commands));
     })?;
-    Ok(WorkerHandle { commands })
+    Ok(())
 }
 
 /// A node with a dead worker would still get its share of connections and serve none of them.

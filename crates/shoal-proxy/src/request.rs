@@ -15,6 +15,7 @@ use shoal_policy::forwarding::{
 };
 use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
+use shoal_policy::shedding::MemoryLevel;
 
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
 use crate::exchange::{Exchange, Record};
@@ -22,7 +23,7 @@ use crate::listener::{Connection, Order};
 use crate::pace::MinRate;
 use crate::upstream::{forward, set_session_cookie};
 use crate::worker::Worker;
-use crate::{refusal, tunnel};
+use crate::{refusal, spans, tunnel};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -85,6 +86,12 @@ async fn answer(
     if let Some(tracing) = &connection.settings.view.tracing {
         let begins = tracing.sample.includes(worker.entropy());
         let span = enter_trace(&mut head.headers, begins, || worker.entropy());
+        if let Some(collector) = spans::follow(exchange, connection, span) {
+            let host = || Some(admitted.authority.clone());
+            let record = exchange.record.get_or_insert_with(|| Box::new(record(connection, host(), &head)));
+            record.collector = Some(collector);
+            record.request_id = Some(request_id.clone());
+        }
         if let Some(record) = &mut exchange.record {
             record.span = span;
         }
@@ -98,6 +105,9 @@ async fn answer(
             exchange.signed = true;
             return Ok(response.map(Payload::Cache));
         }
+    }
+    if route.cache.is_none() || admitted.upgrade.is_some() {
+        connection.listener.valve.pass(worker)?;
     }
 
     let fields = RequestFields {
@@ -155,7 +165,8 @@ fn pass_gate(
     if connection.logs_request() {
         let host =
             admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
-        exchange.record = Some(Box::new(record(connection, host.cloned(), head)));
+        let record = record(connection, host.cloned(), head);
+        exchange.record = Some(Box::new(Record { logged: true, ..record }));
     }
     let upgrade = admitted.as_ref().ok().and_then(|admitted| admitted.upgrade.as_ref());
     exchange.asked_upgrade = upgrade.is_some_and(|upgrade| !upgrade.extended);
@@ -238,7 +249,12 @@ async fn from_cache(
     let worker = &connection.worker;
     let has_body = body.has_bytes();
     let request = cache_request(connection, route, rule, admitted, &head, has_body);
-    match worker.cache.hit(&request) {
+    let lookup = worker.cache.hit(&request);
+    if !matches!(lookup, Lookup::Fresh(_)) {
+        // What is here costs least when it is simply given.
+        connection.listener.valve.pass(worker)?;
+    }
+    match lookup {
         Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
         Lookup::Bypass(Bypass::Method) => {
             // The head is needed once more when the answer is there: such requests are few.
@@ -302,6 +318,7 @@ fn finish(
     let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
     if connection.state.requests() >= limits.max_requests_per_connection
         || connection.state.order() != Order::GoOn
+        || connection.listener.valve.memory() != MemoryLevel::Ample
         || upgrade_refused
     {
         close_after(connection, &mut response);
@@ -327,6 +344,8 @@ fn close_after(connection: &Connection, response: &mut Response<Payload>) {
 fn record(connection: &Connection, host: Option<HeaderValue>, head: &Parts) -> Record {
     let trusted = &connection.settings.view.trusted_proxies;
     Record {
+        logged: false,
+        collector: None,
         method: Some(head.method.clone()),
         version: head.version,
         target: head.uri.to_string(),

@@ -1,7 +1,7 @@
 //! One worker: a thread with its own runtime, sockets, pools and cells, which serves its connections from start to end.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
@@ -20,9 +20,11 @@ use crate::clock::{Clock, TICK};
 use crate::connections::Connections;
 use crate::deadline::Deadlines;
 use crate::fetch::OriginFetch;
-use crate::listener::{Listener, WorkerListener, accept_loop};
+use crate::listener::{Arrival, Listener, Spread, WorkerListener, accept_loop, adopt};
 use crate::metrics::{RouteCells, WorkerMetrics};
 use crate::request_id::RequestIds;
+use crate::shedding::{Memory, QueueProbe, Valve};
+use crate::spans::RequestSpan;
 use crate::upstream::{Standings, StickySeed, Upstreams};
 
 /// Ticks between two looks at all connections and pools.
@@ -36,6 +38,8 @@ const MAX_WAITING_FILLS: usize = 1024;
 pub(crate) enum Command {
     /// Accept on this socket.
     Open(Arc<Listener>, std::net::TcpListener),
+    /// Serve this connection, which another worker has accepted.
+    Adopt(Arrival),
     /// Every answer is the last one of its connection.
     Retire,
     /// Let what is open end politely, at most for so long; then answer with what is left.
@@ -47,6 +51,8 @@ pub(crate) enum Command {
 pub(crate) struct WorkerSeed {
     pub(crate) node_name: Arc<str>,
     pub(crate) workers: usize,
+    pub(crate) spread: Arc<Spread>,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
@@ -56,10 +62,14 @@ pub(crate) struct WorkerSeed {
     pub(crate) access_log: SyncSender<LogLine>,
     /// Also where the site does not ask for it.
     pub(crate) logs_all: bool,
+    pub(crate) spans: mpsc::Sender<Box<RequestSpan>>,
 }
 
 /// What all tasks of one worker share.
 pub(crate) struct Worker {
+    /// Counted from 0.
+    pub(crate) number: usize,
+    pub(crate) spread: Arc<Spread>,
     pub(crate) node_name: Arc<str>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) deadlines: Rc<Deadlines>,
@@ -72,17 +82,25 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     /// Listeners that are not closed yet.
     accepting: Cell<usize>,
+    /// Those that accept, and those whose connections go on.
+    listeners: RefCell<Vec<Weak<WorkerListener>>>,
+    memory: Arc<Memory>,
+    /// Connections accepted in this tick, and in the one before.
+    arrivals: Cell<(usize, usize)>,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
     access_log: SyncSender<LogLine>,
     logs_all: bool,
+    spans: mpsc::Sender<Box<RequestSpan>>,
     request_ids: RequestIds,
     random: Cell<u64>,
 }
 
 impl Worker {
-    fn new(seed: WorkerSeed, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+    fn new(number: usize, seed: WorkerSeed, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
         Rc::new_cyclic(|worker| Self {
+            number,
+            spread: seed.spread,
             deadlines: Deadlines::new(seed.clock.clone()),
             own: OwnName::new(&seed.node_name),
             cache: seed
@@ -92,10 +110,14 @@ impl Worker {
             upstreams: Upstreams::new(seed.workers, seed.standings, &seed.sticky_seed),
             connections: Connections::default(),
             accepting: Cell::new(0),
+            listeners: RefCell::default(),
+            memory: seed.memory,
+            arrivals: Cell::default(),
             config: RefCell::new(Cached::new(seed.config)),
             cluster: RefCell::new(Cached::new(seed.cluster)),
             access_log: seed.access_log,
             logs_all: seed.logs_all,
+            spans: seed.spans,
             request_ids: RequestIds::new(random_seed()),
             random: Cell::new(random_seed() | 1),
             node_name: seed.node_name,
@@ -145,6 +167,12 @@ impl Worker {
         }
     }
 
+    pub(crate) fn send_span(&self, span: Box<RequestSpan>) {
+        if self.spans.try_send(span).is_err() {
+            self.metrics.spans_dropped.add(1);
+        }
+    }
+
     fn open(self: &Rc<Self>, shared: Arc<Listener>, socket: std::net::TcpListener) {
         let socket = match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => socket,
@@ -154,13 +182,55 @@ impl Worker {
                 return;
             }
         };
-        let traffic = self.metrics.listener(&shared.settings.load().view.name);
-        let listener = Rc::new(WorkerListener { shared, worker: self.clone(), traffic });
+        let listener = self.listener(shared);
         let worker = self.clone();
         worker.accepting.set(worker.accepting.get() + 1);
         tokio::task::spawn_local(async move {
             accept_loop(listener, socket).await;
             worker.accepting.set(worker.accepting.get() - 1);
+        });
+    }
+
+    /// `shared` as this worker has it.
+    fn listener(self: &Rc<Self>, shared: Arc<Listener>) -> Rc<WorkerListener> {
+        let known = self
+            .listeners
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| Arc::ptr_eq(&known.shared, &shared));
+        known.unwrap_or_else(|| {
+            let traffic = self.metrics.listener(&shared.settings.load().view.name);
+            let valve = Valve::default();
+            let listener = Rc::new(WorkerListener { shared, worker: self.clone(), traffic, valve });
+            self.listeners.borrow_mut().push(Rc::downgrade(&listener));
+            listener
+        })
+    }
+
+    /// A connection was accepted here.
+    pub(crate) fn count_arrival(&self) {
+        let (now, before) = self.arrivals.get();
+        self.arrivals.set((now + 1, before));
+    }
+
+    /// More connections came in the last tick than there are: they live so shortly that the kernel spreads them well.
+    pub(crate) fn has_short_connections(&self) -> bool {
+        self.arrivals.get().1 > self.spread.open(self.number)
+    }
+
+    /// Looks at what this worker has to do, and decides what it refuses.
+    fn weigh(&self, now_ms: u64, queue: &QueueProbe) {
+        let delay = queue.look();
+        self.metrics.queue_delay_us.set(delay.as_micros() as u64);
+        self.memory.look(now_ms);
+        let (now, _) = self.arrivals.get();
+        self.arrivals.set((0, now));
+        self.listeners.borrow_mut().retain(|listener| {
+            let Some(listener) = listener.upgrade() else { return false };
+            let limits = listener.shared.settings.load().view.overload;
+            listener.valve.observe(now_ms, delay, &self.memory, &limits);
+            true
         });
     }
 
@@ -173,12 +243,14 @@ impl Worker {
 
 /// Runs a worker to its end: until it was drained, or until its commands stop coming.
 pub(crate) async fn run(
+    number: usize,
     seed: WorkerSeed,
     metrics: Arc<WorkerMetrics>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let cache = seed.cache.clone();
-    let worker = Worker::new(seed, metrics);
+    let worker = Worker::new(number, seed, metrics);
+    let queue = QueueProbe::start();
     let (fill_sender, mut fills) = mpsc::channel::<FillJob>(MAX_WAITING_FILLS);
     cache.register_worker(fill_sender);
     let mut ticks = interval(TICK);
@@ -190,6 +262,7 @@ pub(crate) async fn run(
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Open(listener, socket)) => worker.open(listener, socket),
+                Some(Command::Adopt(arrival)) => adopt(worker.listener(arrival.listener.clone()), arrival),
                 Some(Command::Retire) => worker.connections.retire_all(),
                 Some(Command::Drain(within, answer)) => {
                     worker.connections.retire_all();
@@ -201,6 +274,7 @@ pub(crate) async fn run(
             _ = ticks.tick() => {
                 let now_ms = worker.clock.tick();
                 worker.deadlines.fire(now_ms);
+                worker.weigh(now_ms, &queue);
                 tick_count = tick_count.wrapping_add(1);
                 if tick_count.is_multiple_of(REVIEW_EVERY) {
                     worker.review(now_ms);
@@ -209,7 +283,8 @@ pub(crate) async fn run(
                     if now_ms >= at.until_ms {
                         worker.connections.finish_all();
                     }
-                    let left = worker.connections.len();
+                    // Those included that are still on their way from another worker.
+                    let left = worker.connections.len() + worker.spread.coming(number);
                     // Other nodes, and other workers, may wait for what this one is fetching.
                     let is_idle = left == 0 && worker.accepting.get() == 0 && worker.cache.running_fills() == 0;
                     if (is_idle || now_ms >= at.until_ms + FAREWELL_MS)

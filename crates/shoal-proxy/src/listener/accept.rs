@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use shoal_policy::shedding::MemoryLevel;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::spread::{Arrival, Seat, hand_over};
 use super::{TurnedAway, WorkerListener, connection, socket};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
@@ -24,8 +26,12 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => take_on(&listener, stream, peer),
+            Ok((stream, peer)) => take_on_or_hand_over(&listener, stream, peer),
             Err(error) => recover(&listener, &error).await,
+        }
+        if listener.valve.memory() == MemoryLevel::Full {
+            // What comes in meanwhile waits in the kernel, where it costs little.
+            sleep(PAUSE).await;
         }
     }
     if listener.shared.is_removed() {
@@ -72,12 +78,50 @@ fn accept_waiting(listener: &Rc<WorkerListener>, socket: TcpListener) -> io::Res
 }
 
 fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
-    let (place, open) = Place::take(listener);
-    if let Err(turned_away) = admit(listener, open) {
-        listener.worker.metrics.turn_away(turned_away);
-        return;
+    if let Some(place) = let_in(listener) {
+        serve(listener.clone(), stream, peer, place);
     }
-    let listener = listener.clone();
+}
+
+/// The same, unless another worker has clearly fewer connections.
+fn take_on_or_hand_over(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
+    let worker = &listener.worker;
+    worker.count_arrival();
+    let Some(place) = let_in(listener) else { return };
+    let may_move =
+        listener.shared.settings.load().view.balance_connections && !worker.has_short_connections();
+    let stays = match may_move {
+        true => hand_over(&worker.spread, worker.number, &listener.shared, stream, peer),
+        false => Some(stream),
+    };
+    match stays {
+        Some(stream) => serve(listener.clone(), stream, peer, place),
+        None => worker.metrics.handed_over.add(1),
+    }
+}
+
+/// Takes on what another worker has accepted.
+pub(crate) fn adopt(listener: Rc<WorkerListener>, arrival: Arrival) {
+    let (place, _) = Place::take(&listener);
+    drop(arrival.seat);
+    match TcpStream::from_std(arrival.stream) {
+        Ok(stream) => serve(listener, stream, arrival.peer, place),
+        Err(error) => tracing::warn!(peer = %arrival.peer, %error, "cannot register a connection"),
+    }
+}
+
+fn let_in(listener: &Rc<WorkerListener>) -> Option<Place> {
+    let (place, open) = Place::take(listener);
+    match admit(listener, open) {
+        Ok(()) => Some(place),
+        Err(turned_away) => {
+            listener.worker.metrics.turn_away(turned_away);
+            None
+        }
+    }
+}
+
+fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr, place: Place) {
     tokio::task::spawn_local(async move {
         connection::serve(listener, stream, peer).await;
         drop(place);
@@ -99,19 +143,23 @@ fn admit(listener: &WorkerListener, open: usize) -> Result<(), TurnedAway> {
     }
 }
 
-/// A connection's place among those of its listener; one that became a tunnel has it, too.
-pub(crate) struct Place(Rc<WorkerListener>);
+/// A connection's place among those of its listener, and of its worker; one that became a tunnel has it, too.
+pub(crate) struct Place {
+    listener: Rc<WorkerListener>,
+    _seat: Seat,
+}
 
 impl Place {
     /// Takes one more; answers how many are taken now.
     pub(crate) fn take(listener: &Rc<WorkerListener>) -> (Self, usize) {
-        (Self(listener.clone()), listener.shared.open.enter())
+        let seat = Seat::take(&listener.worker.spread, listener.worker.number);
+        (Self { listener: listener.clone(), _seat: seat }, listener.shared.open.enter())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.shared.open.leave();
+        self.listener.shared.open.leave();
     }
 }
 

@@ -36,11 +36,12 @@ use super::state::Order;
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, TurnedAway, proxy_protocol};
 use crate::carriage;
 use crate::deadline::Deadline;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Record};
 use crate::liveness;
 use crate::metrics::Traffic;
 use crate::pace::MinRate;
 use crate::request;
+use crate::shedding::Valve;
 use crate::worker::Worker;
 
 /// Read and write buffer of an HTTP/1 connection, bytes; it grows to this only under load.
@@ -65,6 +66,8 @@ pub(crate) struct WorkerListener {
     pub(crate) shared: Arc<Listener>,
     pub(crate) worker: Rc<Worker>,
     pub(crate) traffic: Arc<Traffic>,
+    /// What is refused of its requests.
+    pub(crate) valve: Valve,
 }
 
 /// One downstream connection, as its requests see it.
@@ -269,7 +272,7 @@ fn record_unparsable(connection: &Rc<Connection>, error: &hyper::Error) {
     exchange.status = failure.status();
     exchange.complete = true;
     if connection.logs_request() {
-        exchange.record = Some(Box::default());
+        exchange.record = Some(Box::new(Record { logged: true, ..Record::default() }));
     }
 }
 

@@ -11,6 +11,7 @@ mod io;
 mod preface;
 mod proxy_protocol;
 mod socket;
+mod spread;
 mod state;
 mod tickets;
 mod tls;
@@ -27,11 +28,12 @@ use shoal_model::view::{ListenAddress, ListenerView};
 use shoal_policy::gate::Gate;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use accept::{Place, accept_loop};
+pub(crate) use accept::{Place, accept_loop, adopt};
 pub(crate) use admission::{AddressPlace, TurnedAway};
 pub(crate) use certificates::Certificates;
 pub(crate) use client::ClientOutcome;
 pub(crate) use connection::{Connection, WorkerListener};
+pub(crate) use spread::{Arrival, Spread};
 pub(crate) use state::{ConnectionState, Order};
 pub use tickets::TicketSeed;
 

@@ -20,6 +20,7 @@ pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
 
 use crate::listener::{ClientOutcome, TurnedAway};
+use crate::shedding::Cause;
 use series::Series;
 
 use cells::{FAILURES, GATE_RULES, place_of};
@@ -35,6 +36,11 @@ pub(crate) struct WorkerMetrics {
     failures: [Cell64; FAILURES],
     refusals: [Cell64; GATE_RULES],
     turned_away: [Cell64; TurnedAway::ALL.len()],
+    shed: [Cell64; Cause::ALL.len()],
+    /// How long its queue let things wait when it was looked at last.
+    pub(crate) queue_delay_us: Cell64,
+    /// Connections it gave to other workers as soon as it had accepted them.
+    pub(crate) handed_over: Cell64,
     clients: [Cell64; ClientOutcome::ALL.len()],
     /// HTTP/2 connections cut off for frames that ask for nothing.
     idle_frame_floods: Cell64,
@@ -42,6 +48,8 @@ pub(crate) struct WorkerMetrics {
     reset_floods: Cell64,
     /// TLS handshakes that failed or took too long.
     pub(crate) handshakes_failed: Cell64,
+    /// Spans that were dropped because whoever sends them was behind.
+    pub(crate) spans_dropped: Cell64,
     /// Lines of the access log that were dropped because the writer was behind.
     pub(crate) log_lines_dropped: Cell64,
 }
@@ -91,6 +99,11 @@ impl WorkerMetrics {
     /// A downstream was asked for its certificate.
     pub(crate) fn ask_client(&self, outcome: ClientOutcome) {
         self.clients[outcome as usize].add(1);
+    }
+
+    /// A request was refused because there is too much to do.
+    pub(crate) fn shed(&self, cause: Cause) {
+        self.shed[cause as usize].add(1);
     }
 
     /// Something failed that was no request.

@@ -10,6 +10,7 @@ use super::WorkerMetrics;
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
 use crate::listener::{ClientOutcome, TurnedAway};
+use crate::shedding::Cause;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -17,11 +18,13 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 type Sum = fn(&WorkerMetrics) -> u64;
 type Cells = fn(&WorkerMetrics) -> &Series;
 
-const SUMS: [(&str, &str, Sum); 5] = [
+const SUMS: [(&str, &str, Sum); 7] = [
     ("shoal_requests_in_flight", "gauge", |worker| worker.in_flight.read()),
     ("shoal_tls_handshakes_failed_total", "counter", |worker| worker.handshakes_failed.read()),
     ("shoal_h2_idle_frame_floods_total", "counter", |worker| worker.idle_frame_floods.read()),
     ("shoal_h2_reset_floods_total", "counter", |worker| worker.reset_floods.read()),
+    ("shoal_connections_handed_over_total", "counter", |worker| worker.handed_over.read()),
+    ("shoal_trace_spans_dropped_total", "counter", |worker| worker.spans_dropped.read()),
     ("shoal_access_log_dropped_total", "counter", |worker| worker.log_lines_dropped.read()),
 ];
 
@@ -60,6 +63,20 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     for (place, rule) in RULES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.refusals[place].read()).sum();
         line(out, "shoal_gate_refusals_total", &format!("rule=\"{}\"", rule.name()), count);
+    }
+}
+
+/// What the workers have to do, and what they refused because of that.
+fn render_load(workers: &[Arc<WorkerMetrics>], out: &mut String) {
+    head(out, "shoal_requests_shed_total", "counter");
+    for cause in Cause::ALL {
+        let count = workers.iter().map(|worker| worker.shed[cause as usize].read()).sum();
+        line(out, "shoal_requests_shed_total", &format!("cause=\"{}\"", cause.name()), count);
+    }
+    head(out, "shoal_worker_queue_delay_seconds", "gauge");
+    for (number, worker) in workers.iter().enumerate() {
+        let seconds = worker.queue_delay_us.read() as f64 / 1e6;
+        let _ = writeln!(out, "shoal_worker_queue_delay_seconds{{worker=\"{number}\"}} {seconds}");
     }
 }
 

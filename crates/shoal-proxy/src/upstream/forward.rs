@@ -62,7 +62,14 @@ pub(crate) async fn forward(
         let attempt = Attempt::begin(&upstream, picked.place, now_ms).ok_or(Failure::NoEndpoint)?;
         sending.trace.tries += 1;
         sending.trace.endpoint = Some(attempt.endpoint.text.clone());
+        if let Some(spans) = &mut sending.trace.spans {
+            spans.begin(worker.entropy(), request.headers_mut());
+        }
         let tried_out = try_once(&mut sending, attempt, request, source).await;
+        if let Some(spans) = &mut sending.trace.spans {
+            let outcome = tried_out.as_ref().map(|response| response.status().as_u16());
+            spans.end(sending.trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
+        }
         let replayable = may_repeat && copy.as_ref().is_some_and(Copy::is_whole);
         let tries = sending.trace.tries;
         let next = match &tried_out {

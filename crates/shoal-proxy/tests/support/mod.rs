@@ -15,7 +15,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::site::read_site;
 use shoal_model::view::ListenAddress;
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{HealthEvent, Proxy, ProxySettings, StickySeed, TicketSeed};
+use shoal_proxy::{HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Stage {
     pub proxy: Arc<Proxy>,
     pub events: mpsc::Receiver<HealthEvent>,
+    pub spans: mpsc::Receiver<Box<RequestSpan>>,
     pub cluster: Arc<ArcSwap<ClusterView>>,
     pub config: Arc<ArcSwap<ConfigView>>,
     pub cache: Arc<Cache>,
@@ -83,6 +84,7 @@ impl Stage {
         let cluster =
             Arc::new(ArcSwap::from_pointee(ClusterView { local: NodeId(1), ..ClusterView::default() }));
         let (sender, events) = mpsc::channel(64);
+        let (span_sender, spans) = mpsc::channel(64);
         let cache = Cache::new(CacheSettings {
             node: NodeId(1),
             name: "one".into(),
@@ -101,12 +103,13 @@ impl Stage {
             cluster: cluster.clone(),
             cache: cache.clone(),
             health_events: sender,
+            spans: span_sender,
             ticket_seed: TicketSeed([7; 32]),
             sticky_seed,
             access_log: Some(Box::new(log.clone())),
         });
-        let stage =
-            Self { proxy: Arc::new(proxy.unwrap()), events, cluster, config, cache, log, certificates };
+        let proxy = Arc::new(proxy.unwrap());
+        let stage = Self { proxy, events, spans, cluster, config, cache, log, certificates };
         stage.proxy.apply(stage.compile(1, site)).unwrap();
         stage
     }
