@@ -98,15 +98,15 @@ impl OpenSsl {
 }
 
 /// What curl got, with the certificate `who` if there is one: the status, or nothing.
-async fn ask(curl: &Path, dir: &Path, node: std::net::SocketAddr, who: Option<&str>) -> Result<String> {
-    let mut command = tokio::process::Command::new(curl);
+fn ask(curl: &Path, dir: &Path, node: std::net::SocketAddr, who: Option<&str>) -> Result<String> {
+    let mut command = Command::new(curl);
     let resolve = format!("{NAME}:{}:{}", node.port(), node.ip());
     command.current_dir(dir).args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "60"]);
     command.args(["--cacert", "servers.pem", "--resolve", &resolve]);
     if let Some(who) = who {
         command.args(["--cert", &format!("{who}.pem"), "--key", &format!("{who}.key")]);
     }
-    let output = command.arg(format!("https://{NAME}:{}/", node.port())).output().await?;
+    let output = command.arg(format!("https://{NAME}:{}/", node.port())).output()?;
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -147,7 +147,7 @@ async fn certificates_versions_ciphers_and_staples() -> Result<()> {
     for (who, expected, result) in
         [(Some("good"), "200", "verified"), (None, "000", "missing"), (Some("bad"), "000", "refused")]
     {
-        ensure!(ask(&curl, cluster.dir(), node, who).await? == expected, "{who:?} gets {expected}");
+        ensure!(ask(&curl, cluster.dir(), node, who)? == expected, "{who:?} gets {expected}");
         let labels = format!("result=\"{result}\"");
         let counted = cluster.metric(0, "shoal_tls_client_certificates_total", &labels).await?;
         ensure!(counted >= 1.0, "{result}: {counted}");
