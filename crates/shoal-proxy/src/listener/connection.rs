@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +21,7 @@ use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Caller;
 use shoal_policy::gate::Rule;
 use shoal_policy::tcp::proxy_header::Ends;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +30,7 @@ use tokio_rustls::server::TlsStream;
 use super::client::{self, Client, ClientOutcome};
 use super::coalesced::Coalesced;
 use super::io::Watched;
+use super::portions::Portions;
 use super::preface::{self, Version};
 use super::state::Order;
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, TurnedAway, proxy_protocol};
@@ -60,6 +60,10 @@ const H2_MAX_PENDING_RESETS: usize = 20;
 const H2_MAX_LOCAL_RESETS: usize = 256;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest time for the last words to a downstream that floods us.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// GOAWAY with ENHANCE_YOUR_CALM; any stream may have been looked at (RFC 9113 §6.8, §7).
+const CALM_DOWN: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11];
 
 /// A listener as one worker has it.
 pub(crate) struct WorkerListener {
@@ -88,6 +92,8 @@ pub(crate) struct Connection {
     place: Cell<Option<(Revision, usize)>>,
     /// What the response body that was asked last had to say; `None` = none was asked since this was cleared.
     pub(crate) offered: Cell<Option<bool>>,
+    /// Bytes of a response that are handed on at a time to the stream that is polled.
+    pub(crate) portion: Cell<usize>,
 }
 
 impl Connection {
@@ -186,13 +192,15 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             client,
             place: Cell::new(None),
             offered: Cell::new(None),
+            portion: Cell::new(usize::MAX),
         })
     };
     match &settings.tls {
         None => serve_clear(connection(None, None), stream).await,
         Some(tls) => {
             let handshake = TlsAcceptor::from(tls.config.clone()).accept(stream);
-            let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake).await;
+            // Boxed, as what lasts longer than it would carry its room along.
+            let shaken = Box::pin(timeout(settings.view.limits.tls_handshake_timeout, handshake)).await;
             let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let (stream, client) = match shaken.and_then(|stream| identified(&worker, view, stream)) {
                 Ok(identified) => identified,
@@ -210,7 +218,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             let certificate = tls.certificates.find(session.server_name());
             let connection = connection(Some(certificate), client);
             let _registered = worker.connections.register(&connection);
-            serve_version(connection, stream, Bytes::new(), version).await;
+            Box::pin(serve_version(connection, stream, Bytes::new(), version)).await;
         }
     }
 }
@@ -248,10 +256,10 @@ where
 {
     let limits = &connection.settings.view.limits;
     let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
-    let io = Watched::new(stream, first, connection.state.clone(), min_rate);
+    let io = Box::new(Watched::new(stream, first, connection.state.clone(), min_rate));
     let ended = match version {
-        Version::Http1 => serve_http1(&connection, TokioIo::new(io)).await,
-        Version::Http2 => serve_http2(&connection, Coalesced::new(io)).await,
+        Version::Http1 => serve_http1(&connection, io).await,
+        Version::Http2 => Box::pin(serve_http2(&connection, Coalesced::new(io))).await,
     };
     if let Some(flood) = connection.state.flood() {
         connection.worker.metrics.cut_off(flood);
@@ -276,9 +284,35 @@ fn record_unparsable(connection: &Rc<Connection>, error: &hyper::Error) {
     }
 }
 
-async fn serve_http1<I>(connection: &Rc<Connection>, io: I) -> hyper::Result<()>
+/// Serves with a codec as long as there is something to do: its buffers are most of what a connection costs.
+async fn serve_http1<T>(connection: &Rc<Connection>, mut io: Box<Watched<T>>) -> hyper::Result<()>
 where
-    I: Read + Write + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let resting = &connection.worker.metrics.resting;
+    loop {
+        match Box::pin(serve_http1_awake(connection, io)).await {
+            Driven::Ended(ended) => return ended,
+            Driven::Resting(rested) => io = rested,
+        }
+        connection.state.set_resting(true);
+        resting.add(1);
+        let goes_on = io.wait_for_bytes().await;
+        resting.subtract(1);
+        connection.state.set_resting(false);
+        if !goes_on {
+            if connection.state.order() < Order::Abort {
+                // Whoever does not listen goes without.
+                _ = timeout(FAREWELL, io.shutdown()).await;
+            }
+            return Ok(());
+        }
+    }
+}
+
+async fn serve_http1_awake<T>(connection: &Rc<Connection>, io: Box<Watched<T>>) -> Driven<Box<Watched<T>>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &connection.settings.view.limits;
     let mut builder = http1::Builder::new();
@@ -290,8 +324,21 @@ where
     }
     let served = connection.clone();
     let service = service_fn(move |request| request::serve(served.clone(), request));
-    let codec = pin!(builder.serve_connection(io, service).with_upgrades());
-    drive(codec, &connection.state, |codec| codec.graceful_shutdown(), |_| Poll::Ready(Ok(()))).await
+    let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    let nothing_held = |_: &mut Context<'_>| Poll::Ready(Ok(()));
+    match drive(Pin::new(&mut codec), &connection.state, |codec| codec.graceful_shutdown(), nothing_held)
+        .await
+    {
+        Driven::Ended(ended) => Driven::Ended(ended),
+        Driven::Resting(()) => match codec.into_parts() {
+            Some(parts) => {
+                let mut io = parts.io.into_inner();
+                io.put_back(parts.read_buf);
+                Driven::Resting(io)
+            }
+            None => Driven::Ended(Ok(())),
+        },
+    }
 }
 
 async fn serve_http2<T>(connection: &Rc<Connection>, io: Coalesced<T>) -> hyper::Result<()>
@@ -315,9 +362,28 @@ where
         .keep_alive_timeout(H2_PING_TIMEOUT);
     let served = connection.clone();
     let service = service_fn(move |request| request::serve(served.clone(), request));
-    let codec = pin!(builder.serve_connection(TokioIo::new(io.clone()), service));
-    let written = |cx: &mut Context<'_>| io.poll_written(cx);
-    drive(codec, &connection.state, |codec| codec.graceful_shutdown(), written).await
+    let ended = {
+        let codec = pin!(builder.serve_connection(TokioIo::new(io.clone()), service));
+        let written = |cx: &mut Context<'_>| io.poll_written(cx);
+        match drive(codec, &connection.state, |codec| codec.graceful_shutdown(), written).await {
+            Driven::Ended(ended) => ended,
+            Driven::Resting(()) => Ok(()),
+        }
+    };
+    if connection.state.flood().is_some() {
+        io.add(&CALM_DOWN);
+        // Whoever does not listen goes without.
+        let mut io = io;
+        _ = timeout(FAREWELL, io.shutdown()).await;
+    }
+    ended
+}
+
+/// What running a codec comes to.
+enum Driven<T> {
+    Ended(hyper::Result<()>),
+    /// Nothing is under way, and has not been for a while.
+    Resting(T),
 }
 
 /// Runs the codec and obeys the orders that the connection is given. Whenever the codec waits, what it has put off is
@@ -327,7 +393,7 @@ async fn drive<C>(
     state: &ConnectionState,
     finish: impl Fn(Pin<&mut C>),
     written: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
-) -> hyper::Result<()>
+) -> Driven<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -342,19 +408,19 @@ where
             if let Poll::Ready(ended) = codec.as_mut().poll(cx) {
                 // The last words, if they can be said at once.
                 _ = written(cx);
-                return Poll::Ready(ended);
+                return Poll::Ready(Driven::Ended(ended));
             }
             if let Poll::Ready(Err(_)) = written(cx) {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Driven::Ended(Ok(())));
             }
             let shall_finish = match state.order() {
                 Order::GoOn => false,
                 Order::Retire => state.may_say_goodbye(),
                 Order::Finish => true,
-                Order::Abort => return Poll::Ready(Ok(())),
+                Order::Abort => return Poll::Ready(Driven::Ended(Ok(()))),
             };
             if !shall_finish || finishing {
-                return Poll::Pending;
+                return if state.may_rest() { Poll::Ready(Driven::Resting(())) } else { Poll::Pending };
             }
             finishing = true;
             finish(codec.as_mut());
@@ -374,17 +440,23 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
         // The runtime moves a task about several times before it runs, and once after: better a small one.
         let mut stream = Box::pin(stream);
         tokio::task::spawn_local(async move {
-            let write_idle_timeout = connection.settings.view.limits.write_idle_timeout;
+            let limits = &connection.settings.view.limits;
+            let deadlines = &connection.worker.deadlines;
+            let mut portions = Portions::new(limits.min_rate, limits.write_idle_timeout);
             let mut stalled: Option<Deadline> = None;
             poll_fn(|cx| {
                 connection.offered.set(None);
+                connection.portion.set(portions.next(deadlines.now_ms()) as usize);
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 match connection.offered.get() {
                     // A part was there, and could not be followed by the next one: the window is closed.
-                    Some(true) => stalled = Some(connection.worker.deadlines.arm(write_idle_timeout)),
-                    Some(false) => stalled = None,
+                    Some(true) => stalled = Some(deadlines.arm(portions.wait(deadlines.now_ms()))),
+                    Some(false) => {
+                        stalled = None;
+                        portions.drained();
+                    }
                     None => {}
                 }
                 stalled.as_ref().map_or(Poll::Pending, |stalled| stalled.poll_passed(cx))

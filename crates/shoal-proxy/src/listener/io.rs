@@ -1,5 +1,6 @@
 //! The byte stream of a downstream connection, watched.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -37,7 +38,7 @@ enum End {
     Closed,
 }
 
-/// Bytes thrown away at once.
+/// Bytes read at once beside the codec.
 const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
@@ -54,6 +55,12 @@ impl<T> Watched<T> {
             pace,
             min_rate,
         }
+    }
+
+    /// Bytes that were read and belong here still.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        debug_assert!(self.first.is_empty(), "the codec reads all of it before anything else");
+        self.first = bytes;
     }
 
     /// The codec would drop what is under way if it knew of the end: it learns of it when everything is answered. The
@@ -76,6 +83,28 @@ impl<T> Watched<T> {
             }
             Poll::Ready(Err(_)) => {}
         }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Waits, without a codec, until the downstream asks something; `false` = it has ended, or shall end.
+    pub(super) async fn wait_for_bytes(&mut self) -> bool {
+        poll_fn(|cx| {
+            if self.state.poll_finishing(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            if !self.first.is_empty() {
+                return Poll::Ready(true);
+            }
+            let mut scratch = [MaybeUninit::uninit(); SCRATCH];
+            let mut scratch = ReadBuf::uninit(&mut scratch);
+            let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
+            let has_bytes = read.is_ok() && !scratch.filled().is_empty();
+            self.has_ended = !has_bytes;
+            self.first = Bytes::copy_from_slice(scratch.filled());
+            Poll::Ready(has_bytes)
+        })
+        .await
     }
 }
 

@@ -16,6 +16,9 @@ const GRACE_MS: u64 = 5_000;
 /// How long a downstream that has ended its side may be answered nothing, ms: it may want the answer, or be gone.
 const HALF_CLOSED_MS: u64 = 5_000;
 
+/// How long an HTTP/1 connection is idle before it is put to rest, ms.
+const REST_AFTER_MS: u64 = 1_000;
+
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
@@ -53,6 +56,8 @@ pub(crate) struct ConnectionState {
     flood: AtomicU8,
     /// The present request, or the last one, has a body that was not read to its end.
     unread: AtomicBool,
+    /// It has no codec for the time being.
+    resting: AtomicBool,
     order: AtomicU8,
     ordered_ms: AtomicU64,
     waker: AtomicWaker,
@@ -75,6 +80,7 @@ impl ConnectionState {
             fault: AtomicU8::new(0),
             flood: AtomicU8::new(0),
             unread: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             order: AtomicU8::new(Order::GoOn as u8),
             ordered_ms: AtomicU64::new(0),
             waker: AtomicWaker::new(),
@@ -223,6 +229,21 @@ impl ConnectionState {
         lingers
     }
 
+    /// Nothing has come and nothing is owed for so long that it does without a codec until something comes.
+    pub(super) fn may_rest(&self) -> bool {
+        self.phase.load(Relaxed) == IDLE
+            && self.clock.now_ms().saturating_sub(self.since_ms.load(Relaxed)) >= REST_AFTER_MS
+            && !self.is_h2()
+            && self.order() < Order::Finish
+            && self.blocked_ms.load(Relaxed) == 0
+            && self.half_closed_ms.load(Relaxed) == 0
+            && !self.unread.load(Relaxed)
+    }
+
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Relaxed);
+    }
+
     /// Requests so far, the present one included.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
@@ -288,6 +309,7 @@ impl ConnectionState {
                 self.give(Order::Finish)
             }
             IDLE if in_phase_ms > ms(limits.keepalive_timeout) => self.give(Order::Finish),
+            IDLE if !self.resting.load(Relaxed) && self.may_rest() => self.wake(),
             _ => {}
         }
         if for_ms(self.opened_ms) > ms(limits.max_connection_age) {

@@ -41,6 +41,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) queue_delay_us: Cell64,
     /// Connections it gave to other workers as soon as it had accepted them.
     pub(crate) handed_over: Cell64,
+    /// Connections that are idle now, and kept at the least cost.
+    pub(crate) resting: Cell64,
     clients: [Cell64; ClientOutcome::ALL.len()],
     /// HTTP/2 connections cut off for frames that ask for nothing.
     idle_frame_floods: Cell64,

@@ -18,12 +18,13 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 type Sum = fn(&WorkerMetrics) -> u64;
 type Cells = fn(&WorkerMetrics) -> &Series;
 
-const SUMS: [(&str, &str, Sum); 7] = [
+const SUMS: [(&str, &str, Sum); 8] = [
     ("shoal_requests_in_flight", "gauge", |worker| worker.in_flight.read()),
     ("shoal_tls_handshakes_failed_total", "counter", |worker| worker.handshakes_failed.read()),
     ("shoal_h2_idle_frame_floods_total", "counter", |worker| worker.idle_frame_floods.read()),
     ("shoal_h2_reset_floods_total", "counter", |worker| worker.reset_floods.read()),
     ("shoal_connections_handed_over_total", "counter", |worker| worker.handed_over.read()),
+    ("shoal_connections_resting", "gauge", |worker| worker.resting.read()),
     ("shoal_trace_spans_dropped_total", "counter", |worker| worker.spans_dropped.read()),
     ("shoal_access_log_dropped_total", "counter", |worker| worker.log_lines_dropped.read()),
 ];
