@@ -1,6 +1,6 @@
 //! What is wrong with a site, and where.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// One thing that is wrong with a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,16 +20,22 @@ impl Problem {
     }
 }
 
+/// One line without control characters, for it may quote names that nobody has checked and goes to a terminal.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((file, line, column)) = &self.place {
             write!(f, "{file}:{line}:{column}: ")?;
         }
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write_plain(&self.path, f)?;
+            f.write_str(": ")?;
         }
-        f.write_str(&self.message)
+        write_plain(&self.message, f)
     }
+}
+
+fn write_plain(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    text.chars().try_for_each(|c| f.write_char(if c.is_control() { ' ' } else { c }))
 }
 
 /// Everything that is wrong with a site, one line each.

@@ -126,6 +126,11 @@ upstreams:
                 "site.yaml:11:64: upstreams.shop.health.timeout: \"2\" has no unit; write it as \"2s\" or \"2ms\"",
             ],
         );
+        check(
+            "\"li\\e[2J\\u009bsteners\": {}",
+            &["site.yaml:1:1: li [2J steners: unknown field `li [2J steners`, expected one of listeners, \
+               certificates, routes, upstreams"],
+        );
         check("listeners: [", &["site.yaml:1:12: listeners: expected mapping start"]);
         check("", &["site.yaml:1:1: the file is empty; a site has listeners, routes and upstreams"]);
         check("routes: {}\nroutes: {}\n", &["site.yaml:2:1: \"routes\" is written twice"]);
