@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
+use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
 use shoal_policy::cache::range::asks_for_everything;
 use shoal_policy::cache::reuse::Reuse;
@@ -16,9 +17,9 @@ use tokio::sync::oneshot;
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
-use crate::lookup::{Choice, Probe, look, may_share, may_use};
+use crate::lookup::{Choice, Probe, Sought, look, may_share, may_use};
 use crate::object::Object;
-use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range};
+use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup, OriginBody};
 use crate::task::{Asker, FillTask, TaskSeed};
 use crate::worker::{WorkerCache, ttl_seconds};
@@ -36,15 +37,19 @@ impl WorkerCache {
             Lookup::Stale(probe) | Lookup::Miss(probe) => probe,
         };
         match &probe.found {
-            Some(found) => {
-                if let Reuse::Stale { revalidate } = found.reuse {
+            Some(found) => match found.reuse {
+                Reuse::Stale { revalidate } => {
                     if revalidate {
                         self.revalidate(&request, &probe);
                     }
                     self.cells.stale.count();
                     return Answer::Response(self.respond_stored(&request, &found.object));
                 }
-            }
+                Reuse::Unverified if request.rule.purge_unverified == PurgeUnverified::Fail => {
+                    return Answer::Failed(Failure::Unverified);
+                }
+                Reuse::Fresh | Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
+            },
             None => {
                 let is_whole =
                     request.head.method == Method::GET && asks_for_everything(&request.head.headers);
@@ -155,10 +160,15 @@ impl WorkerCache {
     fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<Arc<Object>> {
         let variants = self.cache.store.find(probe.key)?;
         let now_ms = now_ms();
-        let fields = &request.head.headers;
-        let text = probe.text.as_bytes();
-        let purges = &self.cache.purges;
-        match look(Some(&variants), text, fields, probe.signs, &probe.wishes, purges, now_ms) {
+        let sought = Sought {
+            text: probe.text.as_bytes(),
+            fields: &request.head.headers,
+            signs: probe.signs,
+            wishes: &probe.wishes,
+            trust: self.cache.trust(request.rule, now_ms),
+            now_ms,
+        };
+        match look(Some(&variants), &sought, &self.cache.purges) {
             Choice::Found(found) if found.reuse == Reuse::Fresh => Some(found.object),
             Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
@@ -215,8 +225,8 @@ impl WorkerCache {
 
     fn respond_stored(&self, request: &CacheRequest<'_>, object: &Object) -> Response<CacheBody> {
         let now_ms = now_ms();
-        let status =
-            CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
+        let detail = source(self.cache.trust(request.rule, now_ms));
+        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
         from_object(object, asked(request), &status, now_ms)
     }
 

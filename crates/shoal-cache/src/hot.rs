@@ -1,24 +1,38 @@
 //! The objects one worker uses most: hits on them touch nothing that workers share, and prepare nothing.
+//!
+//! A place keeps its object alive when the store has let go of it. What the places of all workers keep is a part of the
+//! node's memory for objects, and whoever takes a place looks whether others are still worth theirs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, Response};
 use shoal_policy::cache::key::ObjectKey;
 
 use crate::body::CacheBody;
-use crate::object::{Object, Variants};
+use crate::object::{Object, Variants, fields_bytes};
 
 /// Places; a key has exactly one, and a newcomer takes it.
 const SLOTS: usize = 512;
-/// Larger bodies are not held here: they could outlive their place in the budget.
-const MAX_BODY_BYTES: u64 = 64 * 1024;
+/// What one key may hold here, fields and all variants included, bytes: a few large ones would take all the room.
+const MAX_SLOT_BYTES: u64 = 64 * 1024;
+/// Places that are looked at when one is taken: all of them while each is taken once in a while.
+const SWEEP: usize = 8;
 /// The store hears of every so many hits, so that it knows what is in use.
 const REPORT_EVERY: u32 = 64;
+
+/// What the places of all workers may keep together.
+pub(crate) struct HotBudget {
+    held_bytes: AtomicU64,
+    most_bytes: u64,
+}
 
 /// One worker's hottest objects.
 pub(crate) struct HotObjects {
     slots: Box<[Option<Slot>]>,
+    budget: Arc<HotBudget>,
+    /// The next place to be looked at.
+    hand: usize,
 }
 
 struct Slot {
@@ -26,6 +40,42 @@ struct Slot {
     variants: Arc<Variants>,
     prepared: Option<Prepared>,
     uses: u32,
+    share: Share,
+}
+
+/// A part of the budget, given back when it is dropped.
+struct Share {
+    budget: Arc<HotBudget>,
+    bytes: u64,
+}
+
+impl HotBudget {
+    pub(crate) const fn new(most_bytes: u64) -> Self {
+        Self { held_bytes: AtomicU64::new(0), most_bytes }
+    }
+
+    /// `None` = that is too much.
+    fn take(self: &Arc<Self>, bytes: u64) -> Option<Share> {
+        // A share that is too much is given back at once.
+        let share = Share { budget: self.clone(), bytes };
+        let held_bytes = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (held_bytes <= self.most_bytes).then_some(share)
+    }
+}
+
+impl Share {
+    /// Grows; `false` = that is too much.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let Some(mut more) = self.budget.take(bytes) else { return false };
+        self.bytes += std::mem::take(&mut more.bytes);
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// An answer that stays the same until `until_ms`: `Age` and `ttl` count whole seconds.
@@ -36,8 +86,8 @@ struct Prepared {
 }
 
 impl HotObjects {
-    pub(crate) fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| None).collect() }
+    pub(crate) fn new(budget: Arc<HotBudget>) -> Self {
+        Self { slots: (0..SLOTS).map(|_| None).collect(), budget, hand: 0 }
     }
 
     /// The answer to a plain GET, if it is prepared. `applied` is the log index up to which an object must have been
@@ -82,11 +132,29 @@ impl HotObjects {
         slot.as_mut()
     }
 
-    /// Remembers what the store said.
+    /// Remembers what the store said, if there is room.
     pub(crate) fn keep(&mut self, key: ObjectKey, variants: &Arc<Variants>) {
-        if variants.objects.iter().map(|object| object.body_bytes).sum::<u64>() <= MAX_BODY_BYTES {
-            let slot = Slot { key, variants: variants.clone(), prepared: None, uses: 0 };
-            self.slots[place(key)] = Some(slot);
+        self.sweep();
+        let bytes = u64::from(variants.weight());
+        if bytes > MAX_SLOT_BYTES {
+            return;
+        }
+        let slot = &mut self.slots[place(key)];
+        // First what it takes the place of goes.
+        *slot = None;
+        if let Some(share) = self.budget.take(bytes) {
+            *slot = Some(Slot { key, variants: variants.clone(), prepared: None, uses: 0, share });
+        }
+    }
+
+    /// Lets go of what the store has let go of, in some of the places.
+    fn sweep(&mut self) {
+        for _ in 0..SWEEP {
+            self.hand = (self.hand + 1) % SLOTS;
+            let slot = &mut self.slots[self.hand];
+            if slot.as_ref().is_some_and(|hot| hot.variants.is_superseded()) {
+                *slot = None;
+            }
         }
     }
 
@@ -97,6 +165,7 @@ impl HotObjects {
             && let [only] = &slot.variants.objects[..]
             && Arc::ptr_eq(only, object)
             && object.selecting.is_empty()
+            && (slot.prepared.is_some() || slot.share.grow(fields_bytes(&fields)))
         {
             slot.prepared = Some(Prepared { object: object.clone(), fields, until_ms });
         }
@@ -113,4 +182,96 @@ impl Slot {
 
 const fn place(key: ObjectKey) -> usize {
     (key.0 >> 64) as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderValue, StatusCode};
+    use shoal_model::site::Replicate;
+    use shoal_policy::cache::storage::Terms;
+    use shoal_policy::cache::vary::Selecting;
+
+    use super::*;
+    use crate::object::{UNCOPIED, compact};
+
+    fn variants(key: u128, field: &str, body_bytes: usize) -> Arc<Variants> {
+        let object = Object {
+            key: ObjectKey(key),
+            text: "http://a.org/ r".into(),
+            selecting: Selecting::of(&[], &HeaderMap::new()),
+            status: StatusCode::OK,
+            fields: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_str(field).unwrap())]),
+            terms: Terms::default(),
+            tags: Box::default(),
+            body: compact(&[Bytes::from(vec![0; body_bytes])]),
+            body_bytes: 0,
+            fill_seq: 0,
+            checked_seq: AtomicU64::new(0),
+            replicate: Replicate::Never,
+            hits: AtomicU64::new(0),
+            used_ms: AtomicU64::new(0),
+            copied_from: None,
+            copied_under: AtomicU64::new(UNCOPIED),
+        };
+        Arc::new(Variants::default().with(object.seal()))
+    }
+
+    const fn key(place: u128) -> u128 {
+        place << 64
+    }
+
+    fn held(hot: &HotObjects) -> u64 {
+        hot.budget.held_bytes.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn fields_count_as_bodies_do() {
+        let mut hot = HotObjects::new(Arc::new(HotBudget::new(u64::MAX)));
+        for (field, body_bytes, fits) in [
+            ("", 1000, true),
+            ("", MAX_SLOT_BYTES as usize, false),
+            (&*"x".repeat(1000), 0, true),
+            (&*"x".repeat(MAX_SLOT_BYTES as usize), 0, false),
+        ] {
+            hot.slots.iter_mut().for_each(|slot| *slot = None);
+            hot.keep(ObjectKey(key(1)), &variants(key(1), field, body_bytes));
+            assert_eq!(hot.variants(ObjectKey(key(1))).is_some(), fits, "{} {body_bytes}", field.len());
+            assert_eq!(held(&hot) > 1000, fits);
+        }
+    }
+
+    #[test]
+    fn all_places_together_keep_within_the_budget() {
+        let budget = Arc::new(HotBudget::new(100_000));
+        let mut workers = [HotObjects::new(budget.clone()), HotObjects::new(budget.clone())];
+        for n in 0..SLOTS as u128 {
+            for hot in &mut workers {
+                hot.keep(ObjectKey(key(n)), &variants(key(n), "", 5000));
+                let only = hot.slots[n as usize].as_ref().map(|slot| slot.variants.objects[0].clone());
+                let fields = HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static("1"))]);
+                only.iter().for_each(|object| hot.prepare(object, fields.clone(), 1));
+                assert!(held(hot) <= 100_000);
+            }
+        }
+        assert!(held(&workers[0]) > 90_000);
+        drop(workers);
+        assert_eq!(budget.held_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_the_store_has_let_go_of_does_not_stay() {
+        let mut hot = HotObjects::new(Arc::new(HotBudget::new(u64::MAX)));
+        let kept: Vec<_> = (0..100).map(|n| variants(key(n), "", 1000)).collect();
+        for variants in &kept {
+            hot.keep(variants.objects[0].key, variants);
+        }
+        kept.iter().for_each(|variants| variants.supersede());
+        let other = variants(key(200), "", 1000);
+        for _ in 0..SLOTS / SWEEP {
+            hot.keep(ObjectKey(key(200)), &other);
+        }
+        assert_eq!(held(&hot), u64::from(other.weight()));
+        assert!(kept.iter().all(|variants| Arc::strong_count(variants) == 1));
+    }
 }

@@ -32,7 +32,16 @@ impl CacheService for CacheIndex {
         &self,
         request: Request<InvalidateRequest>,
     ) -> Result<Response<InvalidateResponse>, Status> {
-        let dropped = self.0.forget(read_key(&request.get_ref().key)?);
+        let InvalidateRequest { keys, everything } = request.into_inner();
+        let dropped: usize = if everything {
+            let cache = self.0.clone();
+            // It walks through the whole store.
+            let forgetting = tokio::task::spawn_blocking(move || cache.forget_everything());
+            forgetting.await.map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            let keys: Vec<ObjectKey> = keys.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
+            keys.into_iter().map(|key| self.0.forget(key)).sum()
+        };
         Ok(Response::new(InvalidateResponse { dropped: u32::try_from(dropped).unwrap_or(u32::MAX) }))
     }
 }

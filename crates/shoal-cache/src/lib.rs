@@ -5,6 +5,7 @@
 
 mod answer;
 mod body;
+mod change;
 mod clock;
 mod counters;
 mod fetch_trace;
@@ -29,6 +30,7 @@ mod task;
 mod worker;
 
 pub use body::CacheBody;
+pub use change::PendingChange;
 pub use counters::Counters;
 pub use fetch_trace::{FetchNotes, FetchTrace};
 pub use lookup::Probe;
@@ -36,7 +38,7 @@ pub use node::Cache;
 pub use peer::ClusterLink;
 pub use relay::{RelaySender, relay};
 pub use seam::{
-    Answer, Bypass, CacheRequest, CacheSettings, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody, PeerIo,
-    PeerLink, UntilClose,
+    Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody,
+    PeerIo, PeerLink, UntilClose,
 };
 pub use worker::{FillJob, WorkerCache};

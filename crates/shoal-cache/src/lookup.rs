@@ -13,6 +13,7 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::status::Forwarded;
+use shoal_policy::cache::trust::Trust;
 
 use crate::fill::FillHead;
 use crate::object::{Object, Variants};
@@ -113,20 +114,26 @@ pub(crate) fn choose(
     variants.objects.iter().filter(fits).filter_map(valid).max_by_key(|(object, _)| object.terms.date)
 }
 
+/// What a lookup goes by.
+#[derive(Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    /// The text of the key.
+    pub(crate) text: &'a [u8],
+    /// The fields of the request.
+    pub(crate) fields: &'a HeaderMap,
+    pub(crate) signs: Signs,
+    pub(crate) wishes: &'a Wishes,
+    pub(crate) trust: Trust,
+    pub(crate) now_ms: u64,
+}
+
 /// Chooses and judges.
-pub(crate) fn look(
-    variants: Option<&Variants>,
-    text: &[u8],
-    request: &HeaderMap,
-    signs: Signs,
-    wishes: &Wishes,
-    purges: &Purges,
-    now_ms: u64,
-) -> Choice {
+pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Purges) -> Choice {
     let Some(variants) = variants else { return Choice::Nothing };
+    let Sought { text, fields: request, signs, wishes, trust, now_ms } = *sought;
     match choose(variants, text, request, signs, purges) {
         Some((object, purge)) => {
-            let reuse = judge_reuse(&object.terms, purge, wishes, now_ms);
+            let reuse = trust.limit(judge_reuse(&object.terms, purge, wishes, now_ms));
             Choice::Found(Found { object, purge, reuse })
         }
         None => match variants.objects.iter().rfind(|object| object.text.as_bytes() == text) {
@@ -158,10 +165,12 @@ impl Probe {
         Self { key, text, wishes, signs, found, why, vary }
     }
 
-    /// Whoever insists on asking the origin asks for himself: another request's answer will not do.
+    /// Whoever insists on asking the origin asks for himself: another request's answer will not do. Neither will it where
+    /// purges may be missing: that answer may have begun before one.
     pub(crate) fn insists_on_origin(&self) -> bool {
         self.found.as_ref().is_some_and(|found| {
-            found.reuse == Reuse::ValidateOnRequest || found.object.terms.always_validate
+            matches!(found.reuse, Reuse::ValidateOnRequest | Reuse::Unverified)
+                || found.object.terms.always_validate
         })
     }
 }

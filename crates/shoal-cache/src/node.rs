@@ -1,7 +1,7 @@
 //! The cache of one node: everything that its workers and its peers share.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,18 +9,22 @@ use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
+use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, key_of_url, prefix_scope, tag_scope};
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::trust::Trust;
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use shoal_proto::cache::cache_service_server::CacheService;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+use crate::change::MAX_ABANDONED;
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
 use crate::fill::{Fill, FillBudget, Flights, Joined};
+use crate::hot::HotBudget;
 use crate::index::CacheIndex;
 use crate::object::Object;
 use crate::peer::client::MAX_PEER_FIELDS;
@@ -29,7 +33,7 @@ use crate::peer::server;
 use crate::placement::Placement;
 use crate::purges::Purges;
 use crate::reminders::Reminders;
-use crate::seam::{CacheSettings, Fetch, PeerIo};
+use crate::seam::{CacheSettings, Changed, Fetch, PeerIo};
 use crate::store::Store;
 use crate::task::FillTask;
 use crate::worker::{FillJob, WorkerCache};
@@ -44,6 +48,8 @@ const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOMBSTONES: u64 = 100_000;
 /// For a peer's word that it has forgotten an object.
 pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// What the workers keep at hand of the memory for objects: this fraction.
+const HOT_SHARE: u64 = 32;
 /// What running fills may hold together beside the stored objects: this fraction of their memory.
 const FILL_SHARE: u64 = 2;
 /// Larger objects are copied on their second hit, bytes.
@@ -56,6 +62,7 @@ pub struct Cache {
     pub(crate) purges: Purges,
     pub(crate) flights: Flights,
     fill_budget: Arc<FillBudget>,
+    pub(crate) hot_budget: Arc<HotBudget>,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
     reminders: Reminders,
@@ -63,26 +70,32 @@ pub struct Cache {
     uncacheable: moka::sync::Cache<ObjectKey, ()>,
     /// When keys were invalidated, Unix milliseconds.
     tombstones: moka::sync::Cache<ObjectKey, u64>,
+    /// When everything was, likewise.
+    forgotten_ms: AtomicU64,
     /// Figures of the control runtime.
     pub(crate) cells: Arc<Cells>,
     worker_cells: Mutex<Vec<Arc<Cells>>>,
     workers: Mutex<Vec<mpsc::Sender<FillJob>>>,
     next_worker: AtomicUsize,
-    control: Handle,
+    /// Places for given-up requests whose effect is not known.
+    pub(crate) abandoned: Arc<Semaphore>,
+    pub(crate) control: Handle,
 }
 
 impl Cache {
     /// An empty cache. Call it on the control runtime: replicas and invalidations are sent from there.
     pub fn new(settings: CacheSettings) -> Arc<Self> {
         let cells = Arc::new(Cells::default());
-        let store = Arc::new(Store::new(settings.ram_bytes));
+        let hot_bytes = settings.ram_bytes / HOT_SHARE;
+        let store = Arc::new(Store::new(settings.ram_bytes - hot_bytes));
         Arc::new(Self {
             purges: Purges::new(settings.key_seed),
             flights: Flights::new(),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
+            hot_budget: Arc::new(HotBudget::new(hot_bytes)),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
             replicas: Replicas::start(settings.peers.clone(), store.clone(), cells.clone()),
-            reminders: Reminders::start(settings.peers.clone(), settings.cluster.clone()),
+            reminders: Reminders::new(settings.peers.clone(), settings.cluster.clone()),
             store,
             uncacheable: moka::sync::Cache::builder()
                 .max_capacity(MAX_UNCACHEABLE)
@@ -92,10 +105,12 @@ impl Cache {
                 .max_capacity(MAX_TOMBSTONES)
                 .time_to_live(TOMBSTONE_LIFE)
                 .build(),
+            forgotten_ms: AtomicU64::new(0),
             cells,
             worker_cells: Mutex::default(),
             workers: Mutex::default(),
             next_worker: AtomicUsize::new(0),
+            abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
             control: Handle::current(),
             settings,
         })
@@ -128,6 +143,18 @@ impl Cache {
         self.purges.advance(seq);
     }
 
+    /// Until `until_ms` (Unix milliseconds) this node serves what it has stored without asking: it knows of every purge
+    /// that was committed a moment ago. Beyond that, and before the first lease, the route's `purge_unverified` says what
+    /// becomes of hits. The newest word counts: 0 takes a lease back.
+    pub fn set_lease(&self, until_ms: u64) {
+        self.purges.set_lease(until_ms);
+    }
+
+    /// Hits are served without asking now.
+    pub fn has_lease(&self) -> bool {
+        self.purges.has_lease(now_ms())
+    }
+
     /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends.
     pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
         let service = hyper::service::service_fn(move |request| {
@@ -155,7 +182,7 @@ impl Cache {
         let mut sum = Counters {
             objects: store.objects,
             bytes: store.bytes,
-            budget_bytes: store.budget_bytes,
+            budget_bytes: self.settings.ram_bytes,
             evictions: store.evictions,
             purge_seq: self.purges.newest(),
             ..Counters::default()
@@ -196,6 +223,11 @@ impl Cache {
     /// The scope of a tag.
     pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
+    }
+
+    /// How far stored objects may be trusted now, on a route with this rule.
+    pub(crate) fn trust(&self, rule: &CacheRuleView, now_ms: u64) -> Trust {
+        Trust::of(self.purges.has_lease(now_ms), rule.purge_unverified)
     }
 
     /// What is behind this text of a key is not stored: nobody is to wait for it.
@@ -263,21 +295,47 @@ impl Cache {
         self.store.forget(key)
     }
 
+    /// Forgets all that is stored and spoils all that is being filled; says how much was stored.
+    pub(crate) fn forget_everything(&self) -> usize {
+        self.forgotten_ms.fetch_max(now_ms(), Ordering::AcqRel);
+        self.flights.spoil_all();
+        self.store.forget_everything()
+    }
+
     /// The resource changed after a response that arrived at `response_ms`.
     pub(crate) fn changed_since(&self, key: ObjectKey, response_ms: u64) -> bool {
+        if response_ms <= self.forgotten_ms.load(Ordering::Acquire) {
+            return true;
+        }
         self.tombstones.get(&key).is_some_and(|changed_ms| response_ms <= changed_ms)
     }
 
-    /// Forgets `key` here and on every other node, and returns when they have. Whoever cannot be reached now is told as soon
-    /// as that is possible.
-    pub(crate) async fn forget_everywhere(&self, key: ObjectKey) {
+    /// The key of a URL, as the text of a key has it.
+    pub(crate) fn key_of(&self, url: &str) -> ObjectKey {
+        ObjectKey::of(self.settings.key_seed, url.as_bytes())
+    }
+
+    /// Forgets `key` here, and sees to it that every other node does before long.
+    pub(crate) fn forget_soon(&self, key: ObjectKey) {
         self.forget(key);
         let (heard, silent) = self.placement.others();
-        silent.into_iter().for_each(|node| self.reminders.add(node, key));
+        heard.into_iter().chain(silent).for_each(|node| self.reminders.add(node, key));
+    }
+
+    /// Forgets `keys` here and on every other node, and returns when they have. Whoever cannot be reached now is told as
+    /// soon as that is possible.
+    pub(crate) async fn forget_everywhere(&self, keys: Vec<ObjectKey>) {
+        if keys.is_empty() {
+            return;
+        }
+        keys.iter().for_each(|key| _ = self.forget(*key));
+        let (heard, silent) = self.placement.others();
+        let remind = |node, reminders: &Reminders| keys.iter().for_each(|key| reminders.add(node, *key));
+        silent.into_iter().for_each(|node| remind(node, &self.reminders));
         // As tasks of their own: they go on when the request that made the change is given up.
         let tell = |node| {
-            let telling = self.settings.peers.invalidate(node, key.to_bytes());
-            let reminders = self.reminders.clone();
+            let telling = self.settings.peers.invalidate(node, Changed::Keys(keys.clone()));
+            let (reminders, keys) = (self.reminders.clone(), keys.clone());
             self.control.spawn(async move {
                 match tokio::time::timeout(INVALIDATE_TIMEOUT, telling).await {
                     Ok(Ok(())) => return,
@@ -286,7 +344,7 @@ impl Cache {
                     }
                     Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
                 }
-                reminders.add(node, key);
+                keys.into_iter().for_each(|key| reminders.add(node, key));
             })
         };
         let told: Vec<_> = heard.into_iter().map(tell).collect();

@@ -78,9 +78,8 @@ impl Object {
 
     /// Bytes it is charged with.
     fn weight(&self) -> u64 {
-        let fields: usize =
-            self.fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        self.body_bytes + (fields + self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES) as u64
+        let rest = self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES;
+        self.body_bytes + fields_bytes(&self.fields) + rest as u64
     }
 
     /// The object again with other fields and terms: what a 304 makes of it.
@@ -111,6 +110,11 @@ impl Object {
         }
         .seal()
     }
+}
+
+/// What fields cost, roughly, bytes.
+pub(crate) fn fields_bytes(fields: &HeaderMap) -> u64 {
+    fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
 }
 
 /// Pieces as they came from a connection, in as few exactly sized ones as may be: a received piece keeps the whole

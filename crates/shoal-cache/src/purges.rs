@@ -15,6 +15,8 @@ use crate::object::Object;
 pub(crate) struct Purges {
     seed: u64,
     applied: AtomicU64,
+    /// Until then this node knows of every purge, Unix milliseconds.
+    lease_until_ms: AtomicU64,
     tables: RwLock<PurgeTables>,
     progress: watch::Sender<u64>,
 }
@@ -22,7 +24,8 @@ pub(crate) struct Purges {
 impl Purges {
     pub(crate) fn new(seed: u64) -> Self {
         let tables = RwLock::new(PurgeTables::default());
-        Self { seed, applied: AtomicU64::new(0), tables, progress: watch::Sender::new(0) }
+        let (applied, lease_until_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { seed, applied, lease_until_ms, tables, progress: watch::Sender::new(0) }
     }
 
     /// The log is applied, and every purge in it recorded, up to here.
@@ -45,6 +48,16 @@ impl Purges {
         if applied > before {
             self.progress.send_replace(applied);
         }
+    }
+
+    pub(crate) fn set_lease(&self, until_ms: u64) {
+        self.lease_until_ms.store(until_ms, Ordering::Release);
+    }
+
+    /// Every purge that was committed a moment ago is recorded, and applied says so to whoever reads it after this.
+    #[inline]
+    pub(crate) fn has_lease(&self, now_ms: u64) -> bool {
+        now_ms < self.lease_until_ms.load(Ordering::Acquire)
     }
 
     /// Newest purge.

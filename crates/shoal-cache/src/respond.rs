@@ -7,6 +7,7 @@ use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
 use shoal_policy::cache::range::{Extract, judge_range};
 use shoal_policy::cache::status::{CacheStatus, Detail};
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
 use crate::fill::{FillHead, FillReader, FillSource};
@@ -20,6 +21,14 @@ pub(crate) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-stat
 pub(crate) struct Asked<'a> {
     pub(crate) method: &'a Method,
     pub(crate) fields: &'a HeaderMap,
+}
+
+/// Where an object of this node's store comes from, as far as it may be trusted.
+pub(crate) const fn source(trust: Trust) -> Detail {
+    match trust {
+        Trust::Verified => Detail::LocalRam,
+        Trust::Unverified | Trust::Doubted => Detail::PurgeUnverified,
+    }
 }
 
 /// The fields of a whole answer: `Age` and our `Cache-Status` beside what was stored.

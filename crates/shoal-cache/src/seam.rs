@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use shoal_cluster::ClusterView;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_model::{ConfigView, NodeId};
+use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -43,8 +44,17 @@ pub trait PeerLink: Send + Sync + 'static {
     /// Opens a connection to the cluster address of `node` that speaks HTTP/1.1.
     fn connect(&self, node: NodeId) -> LinkFuture<Box<dyn PeerIo>>;
 
-    /// Tells `node` to forget the object with this key (`CacheService.Invalidate`); ends when it has, or cannot.
-    fn invalidate(&self, node: NodeId, key: [u8; 16]) -> LinkFuture<()>;
+    /// Tells `node` to forget what has changed (`CacheService.Invalidate`); ends when it has, or cannot.
+    fn invalidate(&self, node: NodeId, changed: Changed) -> LinkFuture<()>;
+}
+
+/// What a node is to forget, since the origin has changed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The objects with these keys.
+    Keys(Vec<ObjectKey>),
+    /// All of them.
+    Everything,
 }
 
 /// What a [`PeerLink`] promises.

@@ -16,7 +16,6 @@ pub(crate) struct Store {
     objects: moka::sync::Cache<ObjectKey, Arc<Variants>>,
     locks: [Mutex<()>; LOCKS],
     evictions: Arc<AtomicU64>,
-    budget_bytes: u64,
 }
 
 impl Store {
@@ -36,7 +35,7 @@ impl Store {
                 }
             })
             .build();
-        Self { objects, locks: [const { Mutex::new(()) }; LOCKS], evictions, budget_bytes }
+        Self { objects, locks: [const { Mutex::new(()) }; LOCKS], evictions }
     }
 
     /// The variants under `key`; the texts of their keys are still to be compared.
@@ -83,6 +82,11 @@ impl Store {
         dropped
     }
 
+    /// Takes everything out and says how much it was.
+    pub(crate) fn forget_everything(&self) -> usize {
+        self.objects.iter().map(|(key, _)| self.forget(*key)).sum()
+    }
+
     fn replace(&self, key: ObjectKey, change: impl FnOnce(&Variants) -> Option<Variants>) {
         let _guard = self.locks[key.0 as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.objects.get(&key).unwrap_or_default();
@@ -95,13 +99,12 @@ impl Store {
         known.supersede();
     }
 
-    /// Keys, bytes, budget and evictions so far.
+    /// Keys, bytes and evictions so far.
     pub(crate) fn figures(&self) -> StoreFigures {
         self.objects.run_pending_tasks();
         StoreFigures {
             objects: self.objects.entry_count(),
             bytes: self.objects.weighted_size(),
-            budget_bytes: self.budget_bytes,
             evictions: self.evictions.load(Ordering::Relaxed),
         }
     }
@@ -111,6 +114,5 @@ impl Store {
 pub(crate) struct StoreFigures {
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
-    pub(crate) budget_bytes: u64,
     pub(crate) evictions: u64,
 }

@@ -5,22 +5,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::HeaderMap;
-use http::{HeaderValue, Method, Response, StatusCode};
-use shoal_policy::cache::invalidation::invalidated_keys;
+use http::{HeaderValue, Method, Response};
 use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
 use shoal_policy::cache::reuse::Reuse;
-use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::status::{CacheStatus, Forwarded};
+use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
+use crate::change::PendingChange;
 use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::hot::HotObjects;
-use crate::lookup::{Choice, Probe, Signs, is_cacheable_method, look, wishes};
+use crate::lookup::{Choice, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::peer::client::PeerPool;
-use crate::respond::{Asked, answer_fields, from_object};
+use crate::respond::{Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
 use crate::task::FillTask;
 
@@ -43,7 +43,7 @@ pub struct WorkerCache {
 impl WorkerCache {
     pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>, cells: Arc<Cells>) -> Rc<Self> {
         let peers = PeerPool::new(cache.settings.peers.clone(), cache.settings.cluster.clone());
-        let hot = RefCell::new(HotObjects::new());
+        let hot = RefCell::new(HotObjects::new(cache.hot_budget.clone()));
         Rc::new(Self { cache, fetch, cells, peers, running: Cell::new(0), hot, text: RefCell::default() })
     }
 
@@ -54,10 +54,15 @@ impl WorkerCache {
         if head.method != Method::GET || request.has_body || !Signs::read(&head.headers).is_plain() {
             return None;
         }
+        // The lease first: what is applied by then is at least what it promises.
+        let now_ms = now_ms();
+        if !self.cache.purges.has_lease(now_ms) {
+            return None;
+        }
         let mut text = self.text.borrow_mut();
         let key = self.write_key(&mut text, request);
         let applied = self.cache.purges.applied();
-        let response = self.hot.borrow_mut().ready(key, &text, applied, now_ms())?;
+        let response = self.hot.borrow_mut().ready(key, &text, applied, now_ms)?;
         self.cells.hits.count_alone();
         Some(response)
     }
@@ -80,11 +85,13 @@ impl WorkerCache {
         let variants = hot
             .or_else(|| self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)));
         let wishes = wishes(request.rule, signs, &head.headers);
-        let purges = &self.cache.purges;
-        let choice = look(variants.as_deref(), &text, &head.headers, signs, &wishes, purges, now_ms);
+        let trust = self.cache.trust(request.rule, now_ms);
+        let sought = Sought { text: &text, fields: &head.headers, signs, wishes: &wishes, trust, now_ms };
+        let choice = look(variants.as_deref(), &sought, &self.cache.purges);
         match choice {
             Choice::Found(found) if found.reuse == Reuse::Fresh => {
-                Lookup::Fresh(self.serve(request, &found.object, is_plain, now_ms))
+                let may_prepare = is_plain && trust == Trust::Verified;
+                Lookup::Fresh(self.serve(request, &found.object, trust, may_prepare, now_ms))
             }
             choice @ Choice::Found(_) => {
                 Lookup::Stale(Box::new(Probe::new(key, &text, signs, wishes, choice)))
@@ -95,16 +102,12 @@ impl WorkerCache {
         }
     }
 
-    /// Forgets what an unsafe request changed, on every node. Call it after the origin's answer to every
-    /// [`Bypass::Method`] request and before the downstream is answered; it decides by `status` and the response fields.
-    pub async fn invalidate_after(&self, request: &CacheRequest<'_>, status: StatusCode, fields: &HeaderMap) {
+    /// To be called for every [`Bypass::Method`] request before it goes to the origin, and told what came of it.
+    pub fn expect_change(&self, request: &CacheRequest<'_>) -> PendingChange {
         let mut text = Vec::new();
         write_key(&mut text, request.https, request.host, path_and_query(request));
-        let target = String::from_utf8_lossy(&text);
-        for text in invalidated_keys(&request.head.method, &target, status, fields) {
-            let key = ObjectKey::of(self.cache.settings.key_seed, text.as_bytes());
-            self.cache.forget_everywhere(key).await;
-        }
+        let target = String::from_utf8_lossy(&text).into_owned();
+        PendingChange::new(&self.cache, &request.head.method, target)
     }
 
     /// Starts a fill that a peer asked for. Returns at once; the fill runs as a local task of this worker.
@@ -136,16 +139,16 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         object: &Arc<Object>,
-        is_plain: bool,
+        trust: Trust,
+        may_prepare: bool,
         now_ms: u64,
     ) -> Response<CacheBody> {
         self.cells.hits.count_alone();
         object.hits.fetch_add(1, Ordering::Relaxed);
         object.used_ms.store(now_ms, Ordering::Relaxed);
         self.cache.ensure_copy(object);
-        let status =
-            CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), Detail::LocalRam);
-        if is_plain && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
+        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), source(trust));
+        if may_prepare && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
             let mut fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
             self.fetch.sign(&mut fields);
             self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));

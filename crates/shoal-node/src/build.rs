@@ -29,6 +29,7 @@ use crate::boot::{Boot, member_record};
 use crate::certificates::Certificates;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
+use crate::lease;
 use crate::news;
 use crate::node::Node;
 use crate::otlp::{self, ExportFigures};
@@ -152,6 +153,7 @@ pub async fn build(
     tasks.spawn_until_stop("span export", otlp::export(spans_waiting, export_figures));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));
+    tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin })
 }

@@ -9,6 +9,7 @@ mod certificates;
 mod health;
 mod incoming;
 mod last_known_good;
+mod lease;
 mod news;
 mod node;
 mod notify;

@@ -124,6 +124,8 @@ impl Node {
         gauge(text, "shoal_cache_objects", "Objects in memory.", cache.objects);
         gauge(text, "shoal_cache_bytes", "Bytes of objects in memory.", cache.bytes);
         gauge(text, "shoal_cache_purge_seq", "Newest purge applied.", cache.purge_seq);
+        let lease = u64::from(self.cache.has_lease());
+        gauge(text, "shoal_cache_lease", "1 while no purge can have been missed here.", lease);
         counter(text, "shoal_cache_hits_total", "Answers from an object.", cache.hits);
         counter(text, "shoal_cache_misses_total", "Answers that needed the origin.", cache.misses);
         counter(text, "shoal_cache_stale_total", "Answers from a stale object.", cache.stale);

@@ -154,6 +154,7 @@ impl Failure {
                 | Self::UpstreamReset
                 | Self::UpstreamResponseTimeout
                 | Self::NoEndpoint
+                | Self::Unverified
         )
     }
 }

@@ -9,6 +9,7 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use shoal_cache::{Answer, Bypass, CacheRequest, FetchTrace, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
     RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
@@ -257,11 +258,20 @@ async fn from_cache(
     match lookup {
         Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
         Lookup::Bypass(Bypass::Method) => {
-            // The head is needed once more when the answer is there: such requests are few.
-            let asked = head.clone();
-            let mut response = from_origin(worker, route, head, body, exchange).await?;
-            let request = cache_request(connection, route, rule, admitted, &asked, has_body);
-            worker.cache.invalidate_after(&request, response.status(), response.headers()).await;
+            // From now on, however this ends: what the origin may have changed is forgotten.
+            let change = worker.cache.expect_change(&request);
+            let mut response = match from_origin(worker, route, head, body, exchange).await {
+                Ok(response) => response,
+                Err(failure) if is_unsent(failure, exchange.trace.tries) => {
+                    change.spare();
+                    return Err(failure);
+                }
+                Err(failure) => {
+                    change.assume().await;
+                    return Err(failure);
+                }
+            };
+            change.settle(response.status(), response.headers()).await;
             response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.method.clone());
             Ok(response)
         }

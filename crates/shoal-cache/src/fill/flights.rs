@@ -90,6 +90,14 @@ impl Flights {
         }
     }
 
+    /// Everything changed.
+    pub(crate) fn spoil_all(&self) {
+        for shard in &self.shards {
+            let flights = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+            flights.into_values().flatten().for_each(|flight| flight.fill.spoil());
+        }
+    }
+
     /// Something is being filled under `key`.
     pub(crate) fn is_running(&self, key: ObjectKey) -> bool {
         self.shard(key).contains_key(&key)

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, ETAG};
 use http::{HeaderMap, Response};
-use shoal_policy::cache::reuse::{Trouble, may_serve_on_error};
+use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::validation::is_strong;
 use shoal_policy::failure::Failure;
 
@@ -91,16 +91,26 @@ impl WorkerCache {
     }
 
     fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
-        match &task.found {
-            Some(found) if self.may_serve(task, found, Trouble::Failure(failure)) => {
-                self.cells.stale.count();
-                task.fill().resolve(found.object.clone());
-            }
-            Some(_) | None => task.fill().fail(failure),
+        let Some(found) = &task.found else { return task.fill().fail(failure) };
+        let bridges = self.bridges(task, found, Trouble::Failure(failure));
+        let allows_hits = self.cache.trust(&task.rule, now_ms()).allows_hits();
+        if bridges && allows_hits {
+            self.cells.stale.count();
+            task.fill().resolve(found.object.clone());
+        } else if failure.is_disconnect() && (bridges || found.reuse == Reuse::Unverified) {
+            // Only that it may have been purged is in the way.
+            task.fill().fail(Failure::Unverified);
+        } else {
+            task.fill().fail(failure);
         }
     }
 
     fn may_serve(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
+        self.cache.trust(&task.rule, now_ms()).allows_hits() && self.bridges(task, found, trouble)
+    }
+
+    /// The object may be served in the place of an answer, as far as purges are known.
+    fn bridges(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
         let most = task.rule.max_stale_on_disconnect;
         // It may have been purged while the origin was asked.
         self.cache

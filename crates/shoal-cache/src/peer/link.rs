@@ -7,7 +7,7 @@ use shoal_cluster::Peers;
 use shoal_model::NodeId;
 use shoal_proto::cache::InvalidateRequest;
 
-use crate::seam::{LinkFuture, PeerIo, PeerLink};
+use crate::seam::{Changed, LinkFuture, PeerIo, PeerLink};
 
 /// Peers over mutual TLS.
 pub struct ClusterLink(pub Arc<Peers>);
@@ -21,11 +21,17 @@ impl PeerLink for ClusterLink {
         })
     }
 
-    fn invalidate(&self, node: NodeId, key: [u8; 16]) -> LinkFuture<()> {
+    fn invalidate(&self, node: NodeId, changed: Changed) -> LinkFuture<()> {
         let peers = self.0.clone();
         Box::pin(async move {
             let mut client = peers.cache(node).map_err(io::Error::other)?;
-            let request = InvalidateRequest { key: key.to_vec() };
+            let request = match changed {
+                Changed::Keys(keys) => InvalidateRequest {
+                    keys: keys.into_iter().map(|key| key.to_bytes().to_vec()).collect(),
+                    everything: false,
+                },
+                Changed::Everything => InvalidateRequest { keys: Vec::new(), everything: true },
+            };
             client.invalidate(request).await.map_err(io::Error::other)?;
             Ok(())
         })

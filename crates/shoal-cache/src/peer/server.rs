@@ -11,7 +11,7 @@ use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
-use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
@@ -21,9 +21,10 @@ use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, Joined};
-use crate::lookup::{Choice, Probe, Signs, look, may_share, may_use, wishes};
+use crate::lookup::{Choice, Probe, Signs, Sought, look, may_share, may_use, wishes};
 use crate::node::Cache;
 use crate::object::Object;
+use crate::respond::source;
 use crate::task::{Asker, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
@@ -85,7 +86,9 @@ impl PeerRequest {
         let now_ms = now_ms();
         let variants = cache.store.find(key);
         let text = self.text.as_bytes();
-        let choice = look(variants.as_deref(), text, fields, signs, &wishes, &cache.purges, now_ms);
+        let trust = cache.trust(&self.rule, now_ms);
+        let sought = Sought { text, fields, signs, wishes: &wishes, trust, now_ms };
+        let choice = look(variants.as_deref(), &sought, &cache.purges);
         let probe = Probe::new(key, text, signs, wishes, choice);
         if let Some(found) = &probe.found
             && found.purge == Freshened::Untouched
@@ -98,7 +101,8 @@ impl PeerRequest {
                     }
                     return self.hit(cache, &found.object, now_ms);
                 }
-                Reuse::Validate | Reuse::ValidateOnRequest => {}
+                // Here it is no hit yet, whatever the route says of hits: the origin decides.
+                Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             }
         }
         if self.is_peek {
@@ -171,8 +175,16 @@ impl PeerRequest {
     /// A fill may have ended between the lookup and now: workers do that while this runs.
     fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<Arc<Object>> {
         let variants = cache.store.find(probe.key)?;
-        let (text, fields) = (probe.text.as_bytes(), &self.head.headers);
-        match look(Some(&variants), text, fields, probe.signs, &probe.wishes, &cache.purges, now_ms()) {
+        let now_ms = now_ms();
+        let sought = Sought {
+            text: probe.text.as_bytes(),
+            fields: &self.head.headers,
+            signs: probe.signs,
+            wishes: &probe.wishes,
+            trust: cache.trust(&self.rule, now_ms),
+            now_ms,
+        };
+        match look(Some(&variants), &sought, &cache.purges) {
             Choice::Found(found) if found.reuse == Reuse::Fresh && found.purge == Freshened::Untouched => {
                 Some(found.object)
             }
@@ -192,7 +204,8 @@ impl PeerRequest {
         object.used_ms.store(now_ms, Ordering::Relaxed);
         cache.ensure_copy(object);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
-        let status = CacheStatus::hit(&cache.settings.name, left, Detail::LocalRam);
+        let detail = source(cache.trust(&self.rule, now_ms));
+        let status = CacheStatus::hit(&cache.settings.name, left, detail);
         stored(AnswerKind::Hit, object, &status, now_ms)
     }
 

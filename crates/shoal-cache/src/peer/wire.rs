@@ -48,7 +48,7 @@ pub(crate) const REPLICA_PATH: &str = "/shoal/replica";
 
 const PREFIX: &str = "shoal-";
 /// Every failure a peer's fill may report.
-const FAILURES: [Failure; 11] = [
+const FAILURES: [Failure; 12] = [
     Failure::UpstreamConnectFailed,
     Failure::UpstreamConnectTimeout,
     Failure::UpstreamReset,
@@ -59,6 +59,7 @@ const FAILURES: [Failure; 11] = [
     Failure::Overload,
     Failure::Draining,
     Failure::Loop,
+    Failure::Unverified,
     Failure::Internal,
 ];
 

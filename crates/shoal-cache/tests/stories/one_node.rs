@@ -396,3 +396,75 @@ fn an_unsafe_request_spoils_the_fill_that_somebody_insisted_on() {
         assert_eq!(town.get(0, "/x").await.text(), "new");
     });
 }
+
+#[test]
+fn without_a_lease_the_route_says_what_becomes_of_hits() {
+    play(async || {
+        let mut town = Town::new(1);
+        let object = || reply("max-age=60", "hello").with("etag", "\"1\"");
+        let unchanged = || reply("max-age=60", "").with("etag", "\"1\"").status(304);
+        for route in ["shop", "kiosk", "vault"] {
+            town.take_route(route);
+            town.origin.say(object());
+            town.get(0, "/x").await;
+            for _ in 0..3 {
+                assert!(town.get(0, "/x").await.is_hit(), "the worker has it ready");
+            }
+        }
+        town.nodes[0].cache.set_lease(0);
+
+        town.take_route("shop");
+        for _ in 0..2 {
+            town.origin.say(unchanged());
+            let asked = town.get(0, "/x").await;
+            assert_eq!((asked.status, asked.text(), asked.is_hit()), (StatusCode::OK, "hello", false));
+            assert!(town.origin.requests.borrow().last().unwrap().headers.contains_key("if-none-match"));
+        }
+        town.origin.say(Reply::failed(Failure::UpstreamConnectFailed));
+        let refused = town.answer(0, Method::GET, "/x", &[]).await;
+        assert!(matches!(refused, Answer::Failed(Failure::Unverified)), "a purge cannot be ruled out");
+        town.origin.say(reply("max-age=60", "new").with("etag", "\"2\""));
+        assert_eq!(town.get(0, "/x").await.text(), "new");
+        town.origin.say(object());
+        assert_eq!(town.get(0, "/other").await.text(), "hello", "misses go on as ever");
+
+        let fetches = town.origin.fetches();
+        town.take_route("kiosk");
+        for _ in 0..3 {
+            let hit = town.get(0, "/x").await;
+            assert!(hit.cache_status().ends_with("; detail=purge-unverified"), "{}", hit.cache_status());
+            assert_eq!((hit.text(), hit.is_hit()), ("hello", true));
+        }
+        town.take_route("vault");
+        let refused = town.answer(0, Method::GET, "/x", &[]).await;
+        assert!(matches!(refused, Answer::Failed(Failure::Unverified)));
+        assert_eq!(town.origin.fetches(), fetches);
+
+        town.nodes[0].cache.set_lease(u64::MAX);
+        for (route, body) in [("shop", "new"), ("kiosk", "hello"), ("vault", "hello")] {
+            town.take_route(route);
+            let hit = town.get(0, "/x").await;
+            assert_eq!((hit.text(), hit.is_hit()), (body, true), "{route}");
+            assert!(hit.cache_status().ends_with("; detail=local-ram"), "{}", hit.cache_status());
+        }
+        assert_eq!(town.origin.fetches(), fetches);
+    });
+}
+
+#[test]
+fn an_error_is_not_bridged_by_what_may_have_been_purged() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=0, stale-if-error=60", "old").with("etag", "\"1\""));
+        town.get(0, "/x").await;
+        town.nodes[0].cache.set_lease(0);
+        town.origin.say(reply("no-store", "sorry").status(503));
+        assert_eq!(town.get(0, "/x").await.text(), "sorry");
+        town.origin.say(Reply::failed(Failure::UpstreamReset));
+        let refused = town.answer(0, Method::GET, "/x", &[]).await;
+        assert!(matches!(refused, Answer::Failed(Failure::Unverified)));
+        town.nodes[0].cache.set_lease(u64::MAX);
+        town.origin.say(Reply::failed(Failure::UpstreamReset));
+        assert_eq!(town.get(0, "/x").await.text(), "old");
+    });
+}

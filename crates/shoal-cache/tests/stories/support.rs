@@ -13,8 +13,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use shoal_cache::{
-    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Fetch, FetchFuture, FetchNotes, FetchTrace,
-    FillJob, LinkFuture, Lookup, PeerIo, PeerLink, UntilClose, WorkerCache,
+    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, FetchNotes,
+    FetchTrace, FillJob, LinkFuture, Lookup, PeerIo, PeerLink, PendingChange, UntilClose, WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
@@ -33,6 +33,8 @@ listeners:
 routes:
   shop: { listeners: [web], upstream: u, cache: { max_object_size: 1MiB } }
   office: { listeners: [inside], upstream: v, cache: { max_object_size: 8MiB } }
+  kiosk: { listeners: [inside], path: /kiosk, upstream: v, cache: { purge_unverified: serve } }
+  vault: { listeners: [inside], path: /vault, upstream: v, cache: { purge_unverified: fail } }
 upstreams:
   u: { endpoints: ["127.0.0.1:9"] }
   v: { endpoints: ["127.0.0.1:10"] }
@@ -44,6 +46,7 @@ pub struct Town {
     pub origin: Rc<Origin>,
     pub wires: Arc<Wires>,
     cluster: Arc<ArcSwap<ClusterView>>,
+    config: Arc<ArcSwap<ConfigView>>,
     route: Arc<RouteView>,
     office: Arc<RouteView>,
 }
@@ -97,10 +100,17 @@ impl PeerLink for Link {
         })
     }
 
-    fn invalidate(&self, node: NodeId, key: [u8; 16]) -> LinkFuture<()> {
+    fn invalidate(&self, node: NodeId, changed: Changed) -> LinkFuture<()> {
         let wires = self.0.clone();
         Box::pin(async move {
-            let request = tonic::Request::new(InvalidateRequest { key: key.to_vec() });
+            let request = match changed {
+                Changed::Keys(keys) => {
+                    let keys = keys.iter().map(|key| key.to_bytes().to_vec()).collect();
+                    InvalidateRequest { keys, everything: false }
+                }
+                Changed::Everything => InvalidateRequest { keys: Vec::new(), everything: true },
+            };
+            let request = tonic::Request::new(request);
             wires.reach(node)?.service().invalidate(request).await.map_err(std::io::Error::other)?;
             Ok(())
         })
@@ -311,6 +321,7 @@ impl Town {
                     config: config.clone(),
                     peers: Arc::new(Link(wires.clone(), *id)),
                 });
+                cache.set_lease(u64::MAX);
                 let worker = cache.worker(Rc::new(Fetcher(origin.clone())));
                 let (jobs, mut queue) = mpsc::channel::<FillJob>(64);
                 cache.register_worker(jobs);
@@ -324,12 +335,17 @@ impl Town {
                 Node { id: *id, cache, worker }
             })
             .collect();
-        Self { nodes, origin, wires, cluster, route, office }
+        Self { nodes, origin, wires, cluster, config, route, office }
     }
 
     /// From now on, requests come in on the other listener.
     pub fn move_inside(&mut self) {
         std::mem::swap(&mut self.route, &mut self.office);
+    }
+
+    /// From now on, requests take the route called `name`.
+    pub fn take_route(&mut self, name: &str) {
+        self.route = self.config.load().routes.by_name(name).unwrap().clone();
     }
 
     /// The next connection between nodes waits for what is answered.
@@ -369,7 +385,8 @@ impl Town {
     /// One node is told that `path` has changed.
     pub async fn forget(&self, node: usize, path: &str) {
         let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}")).unwrap();
-        let request = tonic::Request::new(InvalidateRequest { key: key.to_bytes().to_vec() });
+        let keys = vec![key.to_bytes().to_vec()];
+        let request = tonic::Request::new(InvalidateRequest { keys, everything: false });
         self.nodes[node].cache.service().invalidate(request).await.unwrap();
     }
 
@@ -426,7 +443,22 @@ impl Town {
     /// An unsafe request that the origin answered.
     pub async fn after_unsafe(&self, node: usize, method: Method, path: &str, status: StatusCode) {
         let head = head(method, path, &[]);
-        self.nodes[node].worker.invalidate_after(&self.request(&head), status, &HeaderMap::new()).await;
+        let change = self.nodes[node].worker.expect_change(&self.request(&head));
+        change.settle(status, &HeaderMap::new()).await;
+    }
+
+    /// An unsafe request on its way to the origin.
+    pub fn begin_unsafe(&self, node: usize, method: Method, path: &str) -> PendingChange {
+        let head = head(method, path, &[]);
+        self.nodes[node].worker.expect_change(&self.request(&head))
+    }
+
+    /// A POST that the origin answered with 201 and a `Location`.
+    pub async fn after_creation(&self, node: usize, path: &str, location: &str) {
+        let head = head(Method::POST, path, &[]);
+        let fields = HeaderMap::from_iter([(http::header::LOCATION, location.parse().unwrap())]);
+        let change = self.nodes[node].worker.expect_change(&self.request(&head));
+        change.settle(StatusCode::CREATED, &fields).await;
     }
 
     pub fn plain(&self, path: &str) -> Parts {

@@ -119,6 +119,7 @@ impl Scenario {
             Reuse::Stale { revalidate: false } => "stale, as the request allows",
             Reuse::Validate => "validate",
             Reuse::ValidateOnRequest => "validate, as the request wants",
+            Reuse::Unverified => "as the route says of what is not verified",
         }
         .to_owned();
         if !Selecting::of(&stored.vary, &self.request).matches(&next) {

@@ -6,10 +6,20 @@ use http::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
 use super::key::{KeyParts, key_of_url};
+use crate::failure::Failure;
 
 /// The request changes nothing at the origin (RFC 9110 §9.2.1); an unknown method is taken for one that does.
 pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+/// The request that failed after `tries` never left this node: it has changed nothing.
+pub const fn is_unsent(failure: Failure, tries: u32) -> bool {
+    let is_stuck = matches!(
+        failure,
+        Failure::UpstreamConnectFailed | Failure::UpstreamConnectTimeout | Failure::Overflow
+    );
+    tries == 0 || (tries == 1 && is_stuck)
 }
 
 /// The texts of the keys to forget after an answer to `method` on `target` (the text of its key): itself, and what
@@ -103,6 +113,24 @@ mod tests {
         check(Method::POST, 201, "http://b.org/z", &[target]);
         check(Method::POST, 201, "https://a.org:81/z", &[target]);
         check(Method::POST, 201, "/x/y?q", &[target]);
+    }
+
+    #[test]
+    fn only_what_was_never_sent_has_changed_nothing() {
+        for (failure, tries, unsent) in [
+            (Failure::NoEndpoint, 0, true),
+            (Failure::UpstreamConnectFailed, 1, true),
+            (Failure::UpstreamConnectTimeout, 1, true),
+            (Failure::Overflow, 1, true),
+            // The first try may have been more successful.
+            (Failure::UpstreamConnectFailed, 2, false),
+            (Failure::UpstreamReset, 1, false),
+            (Failure::UpstreamResponseTimeout, 1, false),
+            (Failure::DownstreamReset, 1, false),
+            (Failure::BodyTooLarge, 1, false),
+        ] {
+            assert_eq!(is_unsent(failure, tries), unsent, "{failure:?} {tries}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
-//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`] and [`purge`]),
+//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and [`trust`]),
 //! [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
 //! [`range`] fit the answer to the request.
 
@@ -19,6 +19,7 @@ pub mod status;
 pub mod storage;
 pub mod tags;
 pub mod targeted;
+pub mod trust;
 pub mod validation;
 pub mod vary;
 

@@ -22,6 +22,8 @@ pub enum Reuse {
     Validate,
     /// Only after the origin was asked, because the request wants that.
     ValidateOnRequest,
+    /// It could answer, but a purge may have been missed: the route says what then. See [`super::trust`].
+    Unverified,
 }
 
 /// Whether a purge has something to say about an object.

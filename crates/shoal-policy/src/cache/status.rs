@@ -47,6 +47,8 @@ pub enum Detail {
     LocalRam,
     /// Another node of the cluster.
     Peer,
+    /// This node, which may have missed a purge.
+    PurgeUnverified,
 }
 
 impl Detail {
@@ -54,6 +56,7 @@ impl Detail {
         match self {
             Self::LocalRam => "local-ram",
             Self::Peer => "peer",
+            Self::PurgeUnverified => "purge-unverified",
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use shoal_cache::{Cache, CacheSettings, LinkFuture, PeerIo, PeerLink};
+use shoal_cache::{Cache, CacheSettings, Changed, LinkFuture, PeerIo, PeerLink};
 use shoal_cluster::ClusterView;
 use shoal_model::site::read_site;
 use shoal_model::view::ListenAddress;
@@ -57,7 +57,7 @@ impl PeerLink for NoPeers {
         Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
     }
 
-    fn invalidate(&self, _: NodeId, _: [u8; 16]) -> LinkFuture<()> {
+    fn invalidate(&self, _: NodeId, _: Changed) -> LinkFuture<()> {
         Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
     }
 }
@@ -94,6 +94,7 @@ impl Stage {
             config: config.clone(),
             peers: Arc::new(NoPeers),
         });
+        cache.set_lease(u64::MAX);
         let log = Log::default();
         let proxy = Proxy::start(ProxySettings {
             workers: 2,
