@@ -82,13 +82,18 @@ impl Terms {
 
     /// Milliseconds until it is stale; negative = stale for that long.
     pub const fn time_left_ms(&self, now_ms: u64) -> i64 {
-        self.lifetime_ms as i64 - self.age_ms(now_ms) as i64
+        signed(self.lifetime_ms) - signed(self.age_ms(now_ms))
     }
 
     /// It may be used for another request without asking.
     pub const fn is_fresh(&self, now_ms: u64) -> bool {
         !self.always_validate && self.time_left_ms(now_ms) > 0
     }
+}
+
+/// The number, or the largest there is: a peer may say anything.
+const fn signed(ms: u64) -> i64 {
+    if ms > i64::MAX as u64 { i64::MAX } else { ms as i64 }
 }
 
 /// Why a response is not stored.
@@ -216,4 +221,23 @@ const fn is_understood(status: StatusCode) -> bool {
         status.as_u16(),
         200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_is_too_large_for_the_clock() {
+        let check = |lifetime_ms: u64, initial_age_ms: u64, expected: i64| {
+            let terms = Terms { lifetime_ms, initial_age_ms, ..Terms::default() };
+            assert_eq!(terms.time_left_ms(0), expected, "{lifetime_ms} {initial_age_ms}");
+            assert_eq!(terms.is_fresh(0), expected > 0);
+        };
+        check(5, 3, 2);
+        check(3, 5, -2);
+        check(u64::MAX, 0, i64::MAX);
+        check(0, u64::MAX, -i64::MAX);
+        check(1 << 63, 1, i64::MAX - 1);
+    }
 }

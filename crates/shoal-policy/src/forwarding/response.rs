@@ -30,7 +30,9 @@ pub fn prepare_response(head: &mut Parts, keep_trailers: bool) -> Result<(), Fai
     if present.has(Field::ContentLength) {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         let first = lengths.next().cloned().ok_or(Failure::UpstreamProtocol)?;
-        if !first.as_bytes().iter().all(u8::is_ascii_digit) || lengths.any(|length| *length != first) {
+        let digits = first.as_bytes();
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        if !is_number || lengths.any(|length| *length != first) {
             return Err(Failure::UpstreamProtocol);
         }
         if head.status == StatusCode::NO_CONTENT {
@@ -105,6 +107,7 @@ mod tests {
         check(200, "content-length: 3\ncontent-length: 3", Some("content-length: 3"));
         check(200, "content-length: 3\ncontent-length: 4", None);
         check(200, "content-length: 3, 3", None);
+        check(200, "content-length: ", None);
         check(204, "content-length: 0", Some(""));
         check(200, "shoal-peer: n1\nx: 1", Some("x: 1"));
         check(304, "content-length: 9", Some("content-length: 9"));

@@ -412,6 +412,14 @@ mod tests {
     }
 
     #[test]
+    fn drops_fields_with_underscores() {
+        for name in ["x_y", "x-forwarded-client_cert", "x-forwarded-_or", "shoal-x_y"] {
+            let (result, head) = admit_with(&format!("GET / 1.1\nhost: a\n{name}: 1"), Wire::default());
+            assert_eq!((result.unwrap().dropped_fields, head.headers.len()), (1, 1), "{name}");
+        }
+    }
+
+    #[test]
     fn reads_upgrades() {
         let check = |fields: &str, expected: Option<&str>| {
             let (result, _) = admit_with(&format!("GET / 1.1\nhost: a\n{fields}"), Wire::default());
