@@ -1,7 +1,7 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
-//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and [`trust`]),
-//! [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
+//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and
+//! [`trust`]), [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
 //! [`range`] fit the answer to the request.
 
 pub mod condition;
