@@ -10,7 +10,7 @@ use anyhow::Result;
 pub struct Weight {
     pub pid: u32,
     /// Clock ticks from boot to its start.
-    started: u64,
+    pub started: u64,
     pub rss_kib: u64,
     pub descriptors: u64,
     pub threads: u64,

@@ -1,6 +1,6 @@
 //! A cookie that one node set leads to the same endpoint through another, and to a living one when that is gone.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{Cluster, NodeProcess, Origin, Ports, Reply, SiteFile, find_program, skip, text_of};
@@ -10,11 +10,11 @@ const STORY: &str = "a_session_sticks_on_every_node";
 const HOST: &str = "shop.example.com";
 
 /// Asks `node` as a browser would that keeps its cookies in `jar`; answers the body.
-async fn browse(curl: &PathBuf, node: &NodeProcess, jar: &str) -> Result<String> {
+async fn browse(curl: &Path, node: &NodeProcess, jar: &str) -> Result<String> {
     let resolve = format!("{HOST}:{}:{}", Ports::HTTP, node.ip);
     let url = format!("http://{HOST}:{}/cart", Ports::HTTP);
     let arguments = ["-sS", "--fail", "-b", jar, "-c", jar, "--resolve", &resolve, &url];
-    text_of(curl.clone(), arguments.map(str::to_owned).to_vec()).await
+    text_of(curl.to_owned(), arguments.map(str::to_owned).to_vec()).await
 }
 
 fn cookie_in(jar: &str) -> Result<String> {

@@ -34,6 +34,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Broken> {
     let worker = connection.worker.clone();
+    let version = request.version();
     let mut exchange = Exchange::begin(&connection);
     let mut request_id = worker.next_request_id();
     let answered = answer(&connection, request, &mut request_id, &mut exchange).await;
@@ -59,7 +60,7 @@ pub(crate) async fn serve(
             response
         }
     };
-    Ok(finish(&connection, response, request_id, exchange))
+    Ok(finish(&connection, version, response, request_id, exchange))
 }
 
 /// Gate, route, upgrade, cache, origin.
@@ -315,6 +316,7 @@ fn cache_request<'a>(
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
 fn finish(
     connection: &Rc<Connection>,
+    version: Version,
     mut response: Response<Payload>,
     request_id: HeaderValue,
     mut exchange: Exchange,
@@ -326,10 +328,13 @@ fn finish(
     own.set_request_id(response.headers_mut(), request_id);
     let limits = &connection.settings.view.limits;
     let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
+    // Before HTTP/1.1 only the end of the connection can be that of a body whose length nobody knows.
+    let ends_body = version < Version::HTTP_11 && response.body().size_hint().exact().is_none();
     if connection.state.requests() >= limits.max_requests_per_connection
         || connection.state.order() != Order::GoOn
         || connection.listener.valve.memory() != MemoryLevel::Ample
         || upgrade_refused
+        || ends_body
     {
         close_after(connection, &mut response);
     }
@@ -337,7 +342,9 @@ fn finish(
     if let Some(record) = &mut exchange.record {
         record.cache_status = response.headers().get(CACHE_STATUS).cloned();
     }
-    *response.version_mut() = Version::HTTP_11;
+    // To an older downstream the codec promises to go on, unless the answer is as old.
+    let is_last_of_old = version < Version::HTTP_11 && connection.state.order() != Order::GoOn;
+    *response.version_mut() = if is_last_of_old { version } else { Version::HTTP_11 };
     let keep_trailers = exchange.grpc || exchange.route.as_ref().is_some_and(|route| route.trailers);
     response.map(|payload| ResponseBody::new(payload, keep_trailers, exchange))
 }

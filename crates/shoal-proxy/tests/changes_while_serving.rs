@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use shoal_proxy::Ports;
+use shoal_proxy::{Owner, Ports};
 use support::{Origin, Seen, Stage, ok, site, wait_until};
 use tokio::sync::Semaphore;
 
@@ -222,7 +222,7 @@ async fn sockets_are_handed_to_a_successor_without_a_refused_connection() {
     assert_eq!(used.answer().await.status, 200);
 
     let after = Stage::start(&two_listeners(origin.address, ""));
-    after.proxy.inherit(before.proxy.listening_sockets().unwrap());
+    after.proxy.inherit(before.proxy.listening_sockets().unwrap(), Owner::Node);
     after.proxy.apply(after.compile(2, &with_more)).unwrap();
     after.proxy.close_unclaimed();
     assert_eq!(after.address("more"), address);

@@ -193,14 +193,14 @@ async fn a_pause_after_a_quick_beginning_is_forgiven_and_a_dripping_tail_is_not(
     let begin = async || {
         let mut downstream = stage.connect().await;
         downstream.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n").await;
-        downstream.send([b'x'; 50_000]).await;
+        downstream.send(vec![b'x'; 50_000]).await;
         downstream
     };
     let mut pausing = begin().await;
     tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
     pausing.send([b'x'; 10]).await;
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    pausing.send([b'x'; 9_990]).await;
+    pausing.send(vec![b'x'; 9_990]).await;
     assert_eq!(pausing.answer().await.status, 200);
 
     let (read, mut write) = begin().await.stream.into_split();

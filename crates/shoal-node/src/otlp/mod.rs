@@ -73,6 +73,7 @@ pub async fn export(mut spans: mpsc::Receiver<Box<RequestSpan>>, figures: Arc<Ex
 }
 
 /// Sends `spans` in batches. After one that failed the rest is not even tried: the next round may have more luck.
+#[allow(clippy::vec_box, reason = "they come boxed, and are too large to be moved about")]
 async fn send(collector: Arc<CollectorView>, spans: Vec<Box<RequestSpan>>, figures: Arc<ExportFigures>) {
     let mut left = spans.len();
     for batch in spans.chunks(MAX_BATCH) {

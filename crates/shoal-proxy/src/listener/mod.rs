@@ -8,6 +8,7 @@ mod coalesced;
 mod connection;
 mod held;
 mod io;
+mod portions;
 mod preface;
 mod proxy_protocol;
 mod socket;
