@@ -17,6 +17,7 @@ mod ops;
 mod ops_listener;
 mod otlp;
 mod peer;
+mod process_figures;
 mod purge_figures;
 mod readiness;
 mod report;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::is_in_panic;
 use crate::node::Node;
 use crate::ops_listener::{self, OpsLimits};
+use crate::process_figures::ProcessFigures;
 use crate::purge_figures::PurgeCounts;
 use crate::readiness::{Facts, judge};
 
@@ -56,6 +57,8 @@ async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     node.proxy.render_metrics(&mut text);
     node.export_figures.render(&mut text);
     node.render_cluster_metrics(&mut text);
+    let process = tokio::task::spawn_blocking(ProcessFigures::read).await;
+    process.unwrap_or_default().render(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
@@ -98,6 +101,9 @@ impl Node {
         let counter = |text: &mut String, name: &str, help: &str, value: u64| {
             _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
         };
+        let (name, version) = ("shoal_build_info", env!("CARGO_PKG_VERSION"));
+        let help = "Always 1; the version of this node.";
+        _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{version=\"{version}\"}} 1");
         gauge(text, "shoal_raft_term", "Raft term.", log.term);
         gauge(
             text,
@@ -123,6 +129,7 @@ impl Node {
         self.render_panic_metrics(text, &view);
         gauge(text, "shoal_cache_objects", "Objects in memory.", cache.objects);
         gauge(text, "shoal_cache_bytes", "Bytes of objects in memory.", cache.bytes);
+        gauge(text, "shoal_cache_budget_bytes", "Bytes of objects that may be kept.", cache.budget_bytes);
         gauge(text, "shoal_cache_purge_seq", "Newest purge applied.", cache.purge_seq);
         let lease = u64::from(self.cache.has_lease());
         gauge(text, "shoal_cache_lease", "1 while no purge can have been missed here.", lease);

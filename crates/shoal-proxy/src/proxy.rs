@@ -255,7 +255,8 @@ impl Proxy {
     /// Appends all figures as Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         metrics::render(&self.metrics, out);
-        metrics::head(out, "shoal_listener_open_connections", "gauge");
+        let help = "Connections of a listener that are open.";
+        metrics::head(out, "shoal_listener_open_connections", "gauge", help);
         for listener in self.listeners().open.iter() {
             let labels = format!("listener=\"{}\"", metrics::escape(&listener.settings.load().view.name));
             metrics::line(out, "shoal_listener_open_connections", &labels, listener.open.read() as u64);

@@ -59,7 +59,7 @@ impl Spread {
 
     /// Appends the figures as Prometheus text.
     pub(crate) fn render(&self, out: &mut String) {
-        metrics::head(out, "shoal_worker_connections", "gauge");
+        metrics::head(out, "shoal_worker_connections", "gauge", "Connections that a worker has open.");
         for worker in 0..self.workers.len() {
             let labels = format!("worker=\"{worker}\"");
             metrics::line(out, "shoal_worker_connections", &labels, self.open(worker) as u64);

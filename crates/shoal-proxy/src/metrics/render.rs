@@ -17,16 +17,47 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// A counter of one worker that is only summed up.
 type Sum = fn(&WorkerMetrics) -> u64;
 type Cells = fn(&WorkerMetrics) -> &Series;
+/// A counter of a listener, route or upstream: how its name ends, what it is, where it is kept.
+type TrafficSum = (&'static str, &'static str, fn(&Traffic) -> u64);
 
-const SUMS: [(&str, &str, Sum); 8] = [
-    ("shoal_requests_in_flight", "gauge", |worker| worker.in_flight.read()),
-    ("shoal_tls_handshakes_failed_total", "counter", |worker| worker.handshakes_failed.read()),
-    ("shoal_h2_idle_frame_floods_total", "counter", |worker| worker.idle_frame_floods.read()),
-    ("shoal_h2_reset_floods_total", "counter", |worker| worker.reset_floods.read()),
-    ("shoal_connections_handed_over_total", "counter", |worker| worker.handed_over.read()),
-    ("shoal_connections_resting", "gauge", |worker| worker.resting.read()),
-    ("shoal_trace_spans_dropped_total", "counter", |worker| worker.spans_dropped.read()),
-    ("shoal_access_log_dropped_total", "counter", |worker| worker.log_lines_dropped.read()),
+const SUMS: [(&str, &str, &str, Sum); 8] = [
+    ("shoal_requests_in_flight", "gauge", "Requests under way.", |worker| worker.in_flight.read()),
+    (
+        "shoal_tls_handshakes_failed_total",
+        "counter",
+        "TLS handshakes that failed or took too long.",
+        |worker| worker.handshakes_failed.read(),
+    ),
+    (
+        "shoal_h2_idle_frame_floods_total",
+        "counter",
+        "HTTP/2 connections cut off for frames that ask for nothing.",
+        |worker| worker.idle_frame_floods.read(),
+    ),
+    (
+        "shoal_h2_reset_floods_total",
+        "counter",
+        "HTTP/2 connections cut off for streams that they reset.",
+        |worker| worker.reset_floods.read(),
+    ),
+    (
+        "shoal_connections_handed_over_total",
+        "counter",
+        "Connections that one worker accepted and another serves.",
+        |worker| worker.handed_over.read(),
+    ),
+    ("shoal_connections_resting", "gauge", "Connections that are idle and hold no buffers.", |worker| {
+        worker.resting.read()
+    }),
+    ("shoal_trace_spans_dropped_total", "counter", "Spans that nobody sent in time.", |worker| {
+        worker.spans_dropped.read()
+    }),
+    (
+        "shoal_access_log_dropped_total",
+        "counter",
+        "Lines of the access log dropped because their writer was behind.",
+        |worker| worker.log_lines_dropped.read(),
+    ),
 ];
 
 /// Appends the figures of `workers`, summed up, to `out`.
@@ -39,28 +70,33 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     for (kind, cells) in kinds {
         render_traffic(out, kind, &sum_by_name(workers, cells));
     }
-    for (name, form, sum) in SUMS {
-        head(out, name, form);
+    for (name, form, help, sum) in SUMS {
+        head(out, name, form, help);
         line(out, name, "", workers.iter().map(|worker| sum(worker)).sum());
     }
-    head(out, "shoal_connections_refused_total", "counter");
+    head(out, "shoal_connections_refused_total", "counter", "Connections closed before they were served.");
     for why in TurnedAway::ALL {
         let count = workers.iter().map(|worker| worker.turned_away[why as usize].read()).sum();
         line(out, "shoal_connections_refused_total", &format!("reason=\"{}\"", why.reason()), count);
     }
-    head(out, "shoal_tls_client_certificates_total", "counter");
+    head(
+        out,
+        "shoal_tls_client_certificates_total",
+        "counter",
+        "Downstreams that were asked for a certificate, by what they showed.",
+    );
     for outcome in ClientOutcome::ALL {
         let count = workers.iter().map(|worker| worker.clients[outcome as usize].read()).sum();
         let label = format!("result=\"{}\"", outcome.name());
         line(out, "shoal_tls_client_certificates_total", &label, count);
     }
     render_load(workers, out);
-    head(out, "shoal_failures_total", "counter");
+    head(out, "shoal_failures_total", "counter", "Requests and connections that failed, by reason.");
     for (place, failure) in ALL_FAILURES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.failures[place].read()).sum();
         line(out, "shoal_failures_total", &format!("reason=\"{}\"", failure.reason()), count);
     }
-    head(out, "shoal_gate_refusals_total", "counter");
+    head(out, "shoal_gate_refusals_total", "counter", "Requests that the gate refused, by rule.");
     for (place, rule) in RULES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.refusals[place].read()).sum();
         line(out, "shoal_gate_refusals_total", &format!("rule=\"{}\"", rule.name()), count);
@@ -69,12 +105,17 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
 
 /// What the workers have to do, and what they refused because of that.
 fn render_load(workers: &[Arc<WorkerMetrics>], out: &mut String) {
-    head(out, "shoal_requests_shed_total", "counter");
+    head(out, "shoal_requests_shed_total", "counter", "Requests refused because of overload.");
     for cause in Cause::ALL {
         let count = workers.iter().map(|worker| worker.shed[cause as usize].read()).sum();
         line(out, "shoal_requests_shed_total", &format!("cause=\"{}\"", cause.name()), count);
     }
-    head(out, "shoal_worker_queue_delay_seconds", "gauge");
+    head(
+        out,
+        "shoal_worker_queue_delay_seconds",
+        "gauge",
+        "How long the queue of a worker let things wait when it was looked at last.",
+    );
     for (number, worker) in workers.iter().enumerate() {
         let seconds = worker.queue_delay_us.read() as f64 / 1e6;
         let _ = writeln!(out, "shoal_worker_queue_delay_seconds{{worker=\"{number}\"}} {seconds}");
@@ -93,7 +134,7 @@ fn sum_by_name(workers: &[Arc<WorkerMetrics>], cells: Cells) -> BTreeMap<Arc<str
 
 fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec<Arc<Traffic>>>) {
     let requests = format!("shoal_{kind}_requests_total");
-    head(out, &requests, "counter");
+    head(out, &requests, "counter", &format!("Requests that have ended, by {kind} and class of status."));
     for (name, cells) in by_name {
         for (place, class) in CLASSES.iter().enumerate() {
             let labels = format!("{kind}=\"{}\",code_class=\"{class}\"", escape(name));
@@ -101,33 +142,52 @@ fn render_traffic(out: &mut String, kind: &str, by_name: &BTreeMap<Arc<str>, Vec
         }
     }
     let duration = format!("shoal_{kind}_request_duration_seconds");
-    head(out, &duration, "histogram");
+    head(
+        out,
+        &duration,
+        "histogram",
+        &format!("From the head of a request to the end of its response, by {kind}."),
+    );
     for (name, cells) in by_name {
         render_histogram(out, &duration, &format!("{kind}=\"{}\"", escape(name)), cells);
     }
-    type Bytes = fn(&Traffic) -> u64;
-    let mut sums: Vec<(&str, Bytes)> = vec![
-        ("request_bytes_total", |traffic| traffic.request_bytes.read()),
-        ("response_bytes_total", |traffic| traffic.response_bytes.read()),
-    ];
-    if kind != "route" {
-        sums.push(("carried_connections_total", |traffic| traffic.carried.read()));
-    }
-    if kind == "listener" {
-        sums.push(("requests_tls_total", |traffic| traffic.tls.read()));
-    }
-    if kind == "upstream" {
-        sums.push(("retries_total", |traffic| traffic.retries.read()));
-        sums.push(("overflow_total", |traffic| traffic.overflows.read()));
-        sums.push(("panic_total", |traffic| traffic.panics.read()));
-    }
-    for (suffix, read) in sums {
+    for (suffix, help, read) in sums_of(kind) {
         let metric = format!("shoal_{kind}_{suffix}");
-        head(out, &metric, "counter");
+        head(out, &metric, "counter", &format!("{help}, by {kind}."));
         for (name, cells) in by_name {
             line(out, &metric, &format!("{kind}=\"{}\"", escape(name)), sum(cells, read));
         }
     }
+}
+
+/// The counters of a listener, route or upstream besides its requests by class of status.
+fn sums_of(kind: &str) -> Vec<TrafficSum> {
+    let mut sums: Vec<TrafficSum> = vec![
+        ("request_bytes_total", "Bytes of request bodies and carried connections", |traffic| {
+            traffic.request_bytes.read()
+        }),
+        ("response_bytes_total", "Bytes of response bodies and carried connections", |traffic| {
+            traffic.response_bytes.read()
+        }),
+    ];
+    if kind != "route" {
+        sums.push((
+            "carried_connections_total",
+            "Connections that were carried without looking inside",
+            |traffic| traffic.carried.read(),
+        ));
+    }
+    if kind == "listener" {
+        sums.push(("requests_tls_total", "Requests over TLS", |traffic| traffic.tls.read()));
+    }
+    if kind == "upstream" {
+        sums.push(("retries_total", "Tries after the first", |traffic| traffic.retries.read()));
+        sums.push(("overflow_total", "Requests refused at a limit of the upstream", |traffic| {
+            traffic.overflows.read()
+        }));
+        sums.push(("panic_total", "Requests sent while health was ignored", |traffic| traffic.panics.read()));
+    }
+    sums
 }
 
 fn render_histogram(out: &mut String, metric: &str, labels: &str, cells: &[Arc<Traffic>]) {
@@ -147,8 +207,9 @@ fn sum(cells: &[Arc<Traffic>], read: impl Fn(&Traffic) -> u64) -> u64 {
     cells.iter().map(|traffic| read(traffic)).sum()
 }
 
-pub(crate) fn head(out: &mut String, metric: &str, form: &str) {
-    let _ = writeln!(out, "# TYPE {metric} {form}");
+/// What comes before the series of a family.
+pub(crate) fn head(out: &mut String, metric: &str, form: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} {form}");
 }
 
 pub(crate) fn line(out: &mut String, metric: &str, labels: &str, value: u64) {

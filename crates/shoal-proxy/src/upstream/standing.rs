@@ -81,7 +81,12 @@ impl Standings {
     /// Appends what is known of every endpoint of `config`, by traffic and by the cluster's checks. Standings of
     /// endpoints that are gone are forgotten here.
     pub(crate) fn render(&self, config: &ConfigView, cluster: &ClusterView, out: &mut String) {
-        metrics::head(out, "shoal_endpoint_up", "gauge");
+        metrics::head(
+            out,
+            "shoal_endpoint_up",
+            "gauge",
+            "1 while an endpoint is taken to be up, by its source.",
+        );
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen: FxHashMap<EndpointId, Arc<Standing>> = FxHashMap::default();
         for upstream in &config.upstreams {
