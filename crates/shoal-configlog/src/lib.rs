@@ -9,6 +9,7 @@ mod machine;
 mod network;
 mod store;
 mod timings;
+mod trouble;
 mod types;
 
 pub use autopilot::Liveness;

@@ -26,6 +26,7 @@ pub use status::LogStatus;
 use crate::machine::{Raft, StateMachine};
 use crate::network::{Directory, Heard, RaftRpc};
 use crate::timings::Timings;
+use crate::trouble::Trouble;
 
 /// How long closing waits for the last task of openraft to let go of the file.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ struct Shared {
     /// Or why this node takes no part.
     raft: Result<Raft, String>,
     machine: StateMachine,
+    /// What has gone wrong with the disk since: in the log's file, and among the snapshots.
+    troubles: [Trouble; 2],
     directory: Directory,
     heard: Arc<Heard>,
     timings: Timings,

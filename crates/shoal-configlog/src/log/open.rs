@@ -16,6 +16,7 @@ use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard};
 use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
+use crate::trouble::is_out_of_space;
 
 /// The directory of snapshots, in the data directory.
 const SNAPSHOTS: &str = "snapshots";
@@ -116,6 +117,15 @@ impl OpenError {
             | Self::Restore { .. } => true,
         }
     }
+
+    fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Io { source, .. }) | Self::Directory { source, .. } => {
+                is_out_of_space(source)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl ConfigLog {
@@ -154,6 +164,7 @@ impl ConfigLog {
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers.clone(), machine.clone());
         let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
+        let troubles = [store.trouble(), machine.trouble()];
         let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
         let raft = match Box::pin(raft).await {
             Ok(raft) => raft,
@@ -173,6 +184,7 @@ impl ConfigLog {
                 node_id: settings.node_id,
                 raft: Ok(raft),
                 machine,
+                troubles,
                 directory,
                 heard: Arc::new(Heard::default()),
                 timings,
@@ -197,6 +209,7 @@ impl ConfigLog {
             raft: Err(reason),
             directory: Directory::new(settings.peers.clone(), machine.clone()),
             machine,
+            troubles: Default::default(),
             heard: Arc::new(Heard::default()),
             timings: settings.timings.unwrap_or(Timings::LAN),
             address: settings.address.clone(),
@@ -224,10 +237,14 @@ impl ConfigLog {
 /// What is wrong, and what an operator can do about it.
 fn with_advice(error: &OpenError, dir: &Path) -> String {
     let dir = dir.display();
-    format!(
-        "{error}; the last known site is served meanwhile. To repair this node, stop it, move {dir} away and join \
-         the cluster again with a new token, or put back a whole copy of {dir} that was made while it was stopped"
-    )
+    let repair = match error.is_out_of_space() {
+        true => format!("free space for {dir}, then restart this node"),
+        false => format!(
+            "to repair this node, stop it, move {dir} away and join the cluster again with a new token, or put back a \
+             whole copy of {dir} that was made while it was stopped"
+        ),
+    };
+    format!("{error}; the last known site is served meanwhile; {repair}")
 }
 
 fn open_files(settings: &LogSettings) -> Result<Opened, OpenError> {

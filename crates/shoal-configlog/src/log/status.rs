@@ -7,6 +7,7 @@ use openraft::{Instant, RaftMetrics, ServerState};
 use shoal_model::NodeId;
 
 use super::ConfigLog;
+use crate::trouble::Trouble;
 use crate::types::TypeConfig;
 
 /// The log as seen from this node.
@@ -69,7 +70,8 @@ impl ConfigLog {
 
     fn why_stopped(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<String> {
         let stopped = || metrics.running_state.as_ref().err().map(ToString::to_string);
-        self.shared.raft.as_ref().err().cloned().or_else(stopped)
+        let trouble = || self.shared.troubles.iter().find_map(Trouble::text);
+        self.shared.raft.as_ref().err().cloned().or_else(trouble).or_else(stopped)
     }
 
     fn unled_for(&self, metrics: &RaftMetrics<TypeConfig>) -> Duration {

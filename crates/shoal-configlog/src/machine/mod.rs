@@ -20,6 +20,7 @@ pub use applied::{Applied, OnApplied};
 pub use document::{Header, Snapshot, StateDocument};
 
 use self::files::SnapshotDir;
+use crate::trouble::Trouble;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// What runs the log for the machine.
@@ -40,6 +41,7 @@ struct Shared {
     applied: watch::Sender<u64>,
     listener: Mutex<Listener>,
     snapshots: SnapshotDir,
+    trouble: Trouble,
     bytes_since_snapshot: AtomicU64,
     wants_snapshot: Notify,
 }
@@ -75,6 +77,7 @@ impl StateMachine {
             applied: watch::Sender::new(0),
             listener: Mutex::new(Listener::Restoring(on_applied)),
             snapshots,
+            trouble: Trouble::default(),
             bytes_since_snapshot: AtomicU64::new(0),
             wants_snapshot: Notify::new(),
         };
@@ -91,6 +94,11 @@ impl StateMachine {
             on_applied
         };
         on_applied(Applied::Snapshot { state: &self.read(), index: *self.shared.applied.borrow() });
+    }
+
+    /// Why no snapshot can be written any more, if so.
+    pub fn trouble(&self) -> Trouble {
+        self.shared.trouble.clone()
     }
 
     /// Looks at the state.
@@ -240,12 +248,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, document: StateDocument) -> io::Result<()> {
         let (snapshots, meta_to_save) = (self.shared.snapshots.clone(), meta.clone());
+        let trouble = self.shared.trouble.clone();
         let restoring = matches!(&*lock(&self.shared.listener), Listener::Restoring(_));
         let state = blocking(move || {
             let state = document.read()?;
             // While restoring, the document was just read from its file.
             if !restoring {
-                snapshots.save(&meta_to_save, &document)?;
+                snapshots.save(&meta_to_save, &document).inspect_err(|error| trouble.note(error))?;
             }
             Ok(state)
         })
@@ -278,10 +287,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (state, meta) = (Arc::clone(&self.state), self.meta.clone());
-        let snapshots = self.shared.snapshots.clone();
+        let (snapshots, trouble) = (self.shared.snapshots.clone(), self.shared.trouble.clone());
         let snapshot = blocking(move || {
             let document = StateDocument::of(&state)?;
-            snapshots.save(&meta, &document)?;
+            snapshots.save(&meta, &document).inspect_err(|error| trouble.note(error))?;
             Ok(Snapshot { meta, snapshot: document })
         })
         .await?;

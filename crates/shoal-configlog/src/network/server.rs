@@ -47,7 +47,13 @@ impl RaftRpc {
     }
 
     fn part(&self) -> Result<&Raft, Status> {
-        self.raft.as_ref().map_err(stopped)
+        let raft = self.raft.as_ref().map_err(stopped)?;
+        // openraft would complain of every call, for ever.
+        match &raft.metrics().borrow_watched().running_state {
+            Ok(()) => {}
+            Err(fatal) => return Err(stopped(fatal)),
+        }
+        Ok(raft)
     }
 
     /// A removed leader may still see its successor in.

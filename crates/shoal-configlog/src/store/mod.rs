@@ -21,6 +21,7 @@ pub use tables::{Past, Stamp, StoreError};
 use self::tables::{encode, read_entries};
 use self::tail::{Budget, Tail};
 use self::writer::{Order, Task};
+use crate::trouble::Trouble;
 use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
 
 /// Orders that may wait for the writer.
@@ -41,6 +42,7 @@ pub struct LogStore {
 struct Shared {
     database: Database,
     tail: Mutex<Tail>,
+    trouble: Trouble,
     _closed: oneshot::Sender<()>,
 }
 
@@ -60,7 +62,12 @@ impl LogStore {
             Err(StoreError::Damaged { path: path.display().to_string(), reason })
         })?;
         let (closing, closed) = oneshot::channel();
-        let shared = Arc::new(Shared { database, tail: Mutex::new(tail), _closed: closing });
+        let shared = Arc::new(Shared {
+            database,
+            tail: Mutex::new(tail),
+            trouble: Trouble::default(),
+            _closed: closing,
+        });
         let (orders, queue) = mpsc::channel();
         let for_writer = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -68,6 +75,11 @@ impl LogStore {
             .spawn(move || writer::run(&for_writer, &queue))
             .map_err(|source| StoreError::Io { path: path.display().to_string(), source })?;
         Ok((Self { shared, orders, places: Arc::new(Semaphore::new(MAX_WAITING_ORDERS)) }, closed))
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub fn trouble(&self) -> Trouble {
+        self.shared.trouble.clone()
     }
 
     async fn order(&self, task: Task) -> io::Result<()> {

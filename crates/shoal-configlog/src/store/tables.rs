@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use shoal_model::{ClusterId, NodeId};
 
 use super::tail::{Budget, Tail};
+use crate::trouble::io_error;
 use crate::types::{Entry, LogId, Vote};
 
 pub const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
@@ -100,7 +101,7 @@ pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Database, Tail), S
     let mut database = match Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path) {
         Ok(database) => database,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: path_text }),
-        Err(error) => return Err(failed(io::Error::other(error))),
+        Err(error) => return Err(failed(io_error(error))),
     };
     if !is_new {
         check_integrity(&mut database)
@@ -131,49 +132,43 @@ fn check_integrity(database: &mut Database) -> Result<(), String> {
 }
 
 fn read_or_write_stamp(database: &Database, stamp: Stamp) -> io::Result<Stamp> {
-    let write = database.begin_write().map_err(io::Error::other)?;
+    let write = database.begin_write().map_err(io_error)?;
     let found = {
-        write.open_table(ENTRIES).map_err(io::Error::other)?;
-        let mut records = write.open_table(RECORDS).map_err(io::Error::other)?;
-        let found = records
-            .get(STAMP)
-            .map_err(io::Error::other)?
-            .map(|value| decode::<Stamp>(value.value()))
-            .transpose()?;
+        write.open_table(ENTRIES).map_err(io_error)?;
+        let mut records = write.open_table(RECORDS).map_err(io_error)?;
+        let found =
+            records.get(STAMP).map_err(io_error)?.map(|value| decode::<Stamp>(value.value())).transpose()?;
         if found.is_none() {
-            records.insert(STAMP, encode(&stamp)?.as_slice()).map_err(io::Error::other)?;
+            records.insert(STAMP, encode(&stamp)?.as_slice()).map_err(io_error)?;
         }
         found
     };
     match found {
         Some(found) => {
-            write.abort().map_err(io::Error::other)?;
+            write.abort().map_err(io_error)?;
             Ok(found)
         }
         None => {
-            write.commit().map_err(io::Error::other)?;
+            write.commit().map_err(io_error)?;
             Ok(stamp)
         }
     }
 }
 
 fn read_tail(database: &Database) -> io::Result<Tail> {
-    let read = database.begin_read().map_err(io::Error::other)?;
+    let read = database.begin_read().map_err(io_error)?;
     let vote: Option<Vote> = read_record(&read, VOTE)?;
     let committed: Option<LogId> = read_record(&read, COMMITTED)?;
     let purged: Option<LogId> = read_record(&read, PURGED)?;
-    let entries = read.open_table(ENTRIES).map_err(io::Error::other)?;
-    let last = entries
-        .last()
-        .map_err(io::Error::other)?
-        .map(|(_, value)| decode::<Entry>(value.value()))
-        .transpose()?;
+    let entries = read.open_table(ENTRIES).map_err(io_error)?;
+    let last =
+        entries.last().map_err(io_error)?.map(|(_, value)| decode::<Entry>(value.value())).transpose()?;
     Ok(Tail::on_disk(vote, committed, purged, last.map(|entry| entry.log_id)))
 }
 
 fn read_record<T: DeserializeOwned>(read: &ReadTransaction, name: &str) -> io::Result<Option<T>> {
-    let records = read.open_table(RECORDS).map_err(io::Error::other)?;
-    records.get(name).map_err(io::Error::other)?.map(|value| decode(value.value())).transpose()
+    let records = read.open_table(RECORDS).map_err(io_error)?;
+    records.get(name).map_err(io_error)?.map(|value| decode(value.value())).transpose()
 }
 
 /// Reads entries of `start..end` as long as `budget` lasts. Blocks.
@@ -183,11 +178,11 @@ pub fn read_entries(
     end: u64,
     budget: &mut Budget,
 ) -> io::Result<Vec<Entry>> {
-    let read = database.begin_read().map_err(io::Error::other)?;
-    let table = read.open_table(ENTRIES).map_err(io::Error::other)?;
+    let read = database.begin_read().map_err(io_error)?;
+    let table = read.open_table(ENTRIES).map_err(io_error)?;
     let mut entries = Vec::new();
-    for item in table.range(start..end).map_err(io::Error::other)? {
-        let (_, value) = item.map_err(io::Error::other)?;
+    for item in table.range(start..end).map_err(io_error)? {
+        let (_, value) = item.map_err(io_error)?;
         if !budget.spend(value.value().len()) {
             break;
         }

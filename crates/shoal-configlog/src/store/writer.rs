@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::Shared;
 use super::tables::{COMMITTED, ENTRIES, PURGED, RECORDS, VOTE, encode};
+use crate::trouble::io_error;
 use crate::types::{IoFlushed, LogId, Vote};
 
 /// Orders that share a transaction, at most.
@@ -111,7 +112,7 @@ impl Writer<'_> {
         if let Err(error) = &written
             && self.broken.is_none()
         {
-            tracing::error!(%error, "the config log cannot be written; this node takes no further part in it");
+            self.shared.trouble.note(error);
             self.broken = Some(format!("the log is broken since an earlier write: {error}"));
         }
         self.announce(batch, &written);
@@ -126,10 +127,10 @@ impl Writer<'_> {
             write_task(&mut transaction, &order.task)?;
         }
         if durable && let Some(committed) = &self.unwritten_commit {
-            let mut records = transaction.open_table(RECORDS).map_err(io::Error::other)?;
-            records.insert(COMMITTED, encode(committed)?.as_slice()).map_err(io::Error::other)?;
+            let mut records = transaction.open_table(RECORDS).map_err(io_error)?;
+            records.insert(COMMITTED, encode(committed)?.as_slice()).map_err(io_error)?;
         }
-        transaction.commit().map_err(io::Error::other)
+        transaction.commit().map_err(io_error)
     }
 
     fn announce(&self, batch: Vec<Order>, written: &io::Result<()>) {
@@ -158,36 +159,36 @@ impl Writer<'_> {
 }
 
 fn begin(database: &Database, durable: bool) -> io::Result<WriteTransaction> {
-    let mut transaction = database.begin_write().map_err(io::Error::other)?;
+    let mut transaction = database.begin_write().map_err(io_error)?;
     let durability = if durable { Durability::Immediate } else { Durability::None };
-    transaction.set_durability(durability).map_err(io::Error::other)?;
+    transaction.set_durability(durability).map_err(io_error)?;
     Ok(transaction)
 }
 
 fn write_task(transaction: &mut WriteTransaction, task: &Task) -> io::Result<()> {
     match task {
         Task::Append { entries, .. } => {
-            let mut table = transaction.open_table(ENTRIES).map_err(io::Error::other)?;
+            let mut table = transaction.open_table(ENTRIES).map_err(io_error)?;
             for (index, bytes) in entries {
-                table.insert(index, bytes.as_slice()).map_err(io::Error::other)?;
+                table.insert(index, bytes.as_slice()).map_err(io_error)?;
             }
         }
         Task::Vote { vote, .. } => {
-            let mut records = transaction.open_table(RECORDS).map_err(io::Error::other)?;
-            records.insert(VOTE, encode(vote)?.as_slice()).map_err(io::Error::other)?;
+            let mut records = transaction.open_table(RECORDS).map_err(io_error)?;
+            records.insert(VOTE, encode(vote)?.as_slice()).map_err(io_error)?;
         }
         Task::Truncate { after, .. } => {
             let first_gone = after.map_or(0, |id| id.index + 1);
-            let mut table = transaction.open_table(ENTRIES).map_err(io::Error::other)?;
-            table.retain_in(first_gone.., |_, _| false).map_err(io::Error::other)?;
+            let mut table = transaction.open_table(ENTRIES).map_err(io_error)?;
+            table.retain_in(first_gone.., |_, _| false).map_err(io_error)?;
         }
         Task::Purge { up_to, .. } => {
             {
-                let mut table = transaction.open_table(ENTRIES).map_err(io::Error::other)?;
-                table.retain_in(..=up_to.index, |_, _| false).map_err(io::Error::other)?;
+                let mut table = transaction.open_table(ENTRIES).map_err(io_error)?;
+                table.retain_in(..=up_to.index, |_, _| false).map_err(io_error)?;
             }
-            let mut records = transaction.open_table(RECORDS).map_err(io::Error::other)?;
-            records.insert(PURGED, encode(up_to)?.as_slice()).map_err(io::Error::other)?;
+            let mut records = transaction.open_table(RECORDS).map_err(io_error)?;
+            records.insert(PURGED, encode(up_to)?.as_slice()).map_err(io_error)?;
         }
         Task::Committed(_) => {}
     }

@@ -151,7 +151,7 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         }
         if !node.log_broken.is_empty() {
             let why = one_line(&node.log_broken);
-            let _ = writeln!(text, "warning: {name} serves, but its log cannot be used: {why}");
+            let _ = writeln!(text, "warning: {name} serves, but takes no part in decisions: {why}");
         }
         if !node.refused.is_empty() {
             let _ =

@@ -23,6 +23,12 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
     let view = node.gossip.view().load_full();
     let members = node.members();
     let revision = node.log.with_state(|state| state.revisions.active().0);
+    // Where the own log is behind, or broken, others know better.
+    let served = reports
+        .iter()
+        .filter_map(|(_, _, report)| report.as_ref())
+        .map(|report| report.active_revision)
+        .max();
     let nodes = members.iter().map(|(id, member)| {
         let report =
             reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
@@ -35,7 +41,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         quorum: log.quorum,
         leader_id: log.leader.map_or(0, |leader| leader.0),
         term: log.term,
-        revision: revision.0.max(node.activation.borrow().active.0),
+        revision: revision.0.max(node.activation.borrow().active.0).max(served.unwrap_or_default()),
         nodes: nodes.collect(),
         certificates: certificates(node),
         upstreams: upstreams(node),
