@@ -3,6 +3,7 @@
 mod address;
 pub mod id;
 pub mod log_format;
+pub mod path;
 pub mod site;
 pub mod state;
 pub mod units;

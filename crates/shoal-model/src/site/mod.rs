@@ -15,6 +15,7 @@ mod otlp;
 mod overload;
 mod passive;
 mod path_rule;
+mod period;
 mod pin;
 mod problem;
 mod read;

@@ -79,7 +79,8 @@ pub struct CacheRule {
     /// Whether `Cache-Control` of requests is obeyed; default `honor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_directives: Option<RequestDirectives>,
-    /// How long past its expiry an object may be served while the origin cannot be reached; default 60s.
+    /// How long past its expiry an object may be served while the origin cannot be reached; default 60s, `0s` = not
+    /// at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_stale_on_disconnect: Option<Period>,
     /// What happens to hits while this node cannot know of purges; default `revalidate`.

@@ -32,7 +32,7 @@ pub struct Upstream {
     /// Use endpoints of the node's own zone (`--zone`) as far as their capacity reaches; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prefer_own_zone: bool,
-    /// How long an endpoint that is new or was down takes to get its whole share, in a straight line; default off.
+    /// How long an endpoint that is new or was down takes to get its whole share, in a straight line; default `0s` = off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Period>,
     /// Requests under way at once per endpoint and node, spread evenly over its workers; more of them wait for
@@ -40,7 +40,7 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<usize>,
     /// How long a request waits while every endpoint has `max_requests`; default 1s, else 503. At most
-    /// `max_pending_requests` wait.
+    /// `max_pending_requests` wait; with `0s` nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Period>,
     /// Keeps a downstream at the endpoint it came to first, by a cookie; absent = off.

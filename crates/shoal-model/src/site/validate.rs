@@ -8,6 +8,7 @@ use super::listener_tls::validate_listener_tls;
 use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
+use super::period::validate_periods;
 use super::retry::validate_retry;
 use super::sticky::validate_sticky;
 use super::transport::validate_transport;
@@ -16,6 +17,7 @@ use super::{
     Route, Site, Upstream, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
+use crate::path::canonical_path;
 
 /// Longest name of an object.
 const MAX_NAME: usize = 63;
@@ -48,6 +50,7 @@ pub fn validate(site: &Site) -> Vec<Problem> {
         validate_route(&format!("routes.{}", step(name)), route, site, &mut problems);
     }
     validate_matches(site, &mut problems);
+    validate_periods(site, &mut problems);
     for (name, upstream) in &site.upstreams {
         let path = format!("upstreams.{}", step(name));
         validate_upstream(&path, upstream, &mut problems);
@@ -136,9 +139,11 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     at_least("max_connections", limits.max_connections.map(|n| n as u64), 1);
     at_least("max_connections_per_address", limits.max_connections_per_address.map(|n| n as u64), 1);
     at_least("max_connection_rate", limits.max_connection_rate.map(u64::from), 1);
-    let seconds = |period: Option<crate::units::Period>| period.map(|period| period.0.as_secs());
-    at_least("tcp_keepalive", seconds(limits.tcp_keepalive), 1);
     at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
+    if limits.tcp_keepalive.is_some_and(|period| period.0.as_secs() == 0) {
+        let message = "must be at least 1s; leave it out for none";
+        problems.push(Problem::at(format!("{path}.limits.tcp_keepalive"), message));
+    }
 }
 
 /// Two listeners may not share an address; the same port on all addresses and on one overlap too.
@@ -191,6 +196,11 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
     if let Err((field, message)) = PathRule::of(route) {
         problems.push(Problem::at(format!("{path}{field}"), message));
     }
+    for (field, written) in [("path", &route.path), ("path_prefix", &route.path_prefix)] {
+        if let Some(message) = written.as_deref().and_then(why_never_asked) {
+            problems.push(Problem::at(format!("{path}.{field}"), message));
+        }
+    }
     if let Some(retry) = &route.retry {
         validate_retry(&format!("{path}.retry"), retry, problems);
     }
@@ -199,6 +209,21 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
             let message = format!("{protocol:?} is not a protocol name");
             problems.push(Problem::at(format!("{path}.upgrades[{n}]"), message));
         }
+    }
+}
+
+/// Why no request ever has this path, whatever its spelling: requests are routed by their canonical path. What is no
+/// path at all is the business of [`PathRule::of`].
+fn why_never_asked(written: &str) -> Option<String> {
+    if !written.starts_with('/') {
+        return None;
+    }
+    match canonical_path(written) {
+        Ok(canonical) if canonical == written => None,
+        Ok(canonical) => Some(format!(
+            "no request has the path {written:?}: they are routed by their canonical path; did you mean {canonical:?}?"
+        )),
+        Err(_) => Some(format!("no request has the path {written:?}: it holds a broken escape")),
     }
 }
 
@@ -212,8 +237,15 @@ pub(super) fn check_host(host: &str) -> Result<(), String> {
     if name.parse::<IpAddr>().is_ok() && name == host {
         return Ok(());
     }
-    if host.contains(':') {
-        return Err(format!("{host:?}: hosts are matched without a port"));
+    if let Some((bare, port)) = host.rsplit_once(':')
+        && !port.is_empty()
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && !bare.contains(':')
+    {
+        return Err(format!("{host:?}: hosts are matched without a port; did you mean {bare:?}?"));
+    }
+    if let Some(bare) = host.strip_suffix('.').filter(|bare| !bare.is_empty() && !bare.ends_with('.')) {
+        return Err(format!("{host:?}: hosts are written without a final dot; did you mean {bare:?}?"));
     }
     let label = |label: &str| {
         !label.is_empty()
@@ -356,4 +388,40 @@ pub(super) fn check_reference<T>(
         format!("{kind}s are: {}", names.join(", "))
     };
     problems.push(Problem::at(path, format!("there is no {kind} {name:?}; {known}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::parse_site;
+
+    #[test]
+    fn what_no_request_could_match_is_refused() {
+        let check = |setting: &str, expected: Option<&str>| {
+            let text = format!(
+                "upstreams: {{ u: {{ endpoints: [\"h:1\"] }} }}\nroutes: {{ r: {{ upstream: u, {setting} }} }}\n"
+            );
+            let problems = validate(&parse_site("site.yaml", &text).unwrap());
+            assert_eq!(problems.len(), usize::from(expected.is_some()), "{setting}: {problems:?}");
+            for (problem, expected) in problems.iter().zip(expected) {
+                assert!(problem.message.contains(expected), "{setting}: {problem}");
+            }
+        };
+        check("path: /norm2", None);
+        check("path: \"/norm/../n%6frm2\"", Some("did you mean \"/norm2\"?"));
+        check("path_prefix: \"/adm%69n\"", Some("did you mean \"/admin\"?"));
+        check("path_prefix: /a/./", Some("did you mean \"/a/\"?"));
+        check("path: \"/%c3%a9\"", Some("did you mean \"/%C3%A9\"?"));
+        check("path: \"/a%2Fb\"", None);
+        // An empty segment is one of its own, in requests too.
+        check("path: //x", None);
+        check("path: \"/a%zz\"", Some("a broken escape"));
+        check("path: norm", Some("does not start with '/'"));
+        check("path_regex: \"/n%6frm|/a/../b\"", None);
+        check("hosts: [SHOP.example.com, \"*.Example.com\", \"::1\"]", None);
+        check("hosts: [shop.example.com.]", Some("did you mean \"shop.example.com\"?"));
+        check("hosts: [\"*.example.com.\"]", Some("did you mean \"*.example.com\"?"));
+        check("hosts: [\"shop.example.com:80\"]", Some("did you mean \"shop.example.com\"?"));
+        check("hosts: [\"a:b:c\"]", Some("is not a host name"));
+    }
 }

@@ -103,7 +103,7 @@ mod tests {
         check("protocol: http, proxy_protocol: { trusted: [] }", &["at least one network"]);
         check("protocol: http, limits: { max_connections_per_address: 0 }", &["at least 1"]);
         check("protocol: http, limits: { max_connection_rate: 0 }", &["at least 1"]);
-        check("protocol: http, limits: { tcp_keepalive: 10ms }", &["at least 1"]);
+        check("protocol: http, limits: { tcp_keepalive: 10ms }", &["at least 1s"]);
     }
 
     #[test]
