@@ -85,6 +85,11 @@ impl Client {
         Self::new(vec![Target::Socket(path.into())], None, None, deadline)
     }
 
+    /// Unix seconds at which the operator's own certificate expires; `None` = none is used.
+    pub fn identity_not_after(&self) -> Option<i64> {
+        self.identity.as_ref()?.not_after()
+    }
+
     /// How long a call may take.
     pub fn deadline(&self) -> Duration {
         self.deadline

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use shoal_cluster::identity::Operator;
+use shoal_cluster::identity::{Operator, not_after};
 use shoal_cluster::{inspect_certificate, tls};
 use shoal_model::ClusterId;
 
@@ -36,11 +36,7 @@ impl IdentityFiles {
         &self,
         server_name: Option<&str>,
     ) -> Result<(Arc<ClientConfig>, ServerName<'static>), Failure> {
-        let operator = match self {
-            Self::Bundle(path) => Operator::load(path)
-                .map_err(|error| Failure::local("--identity", error).try_command("shoal --help"))?,
-            Self::Pem { ca, cert, key } => read_pem(ca, cert, key)?,
-        };
+        let operator = self.load()?;
         let config =
             tls::operator_client_config(&operator).map_err(|error| Failure::local("connect", error))?;
         let name = match server_name {
@@ -49,6 +45,19 @@ impl IdentityFiles {
                 .map_err(|_| Failure::local("--server-name", format!("{name:?} is not a DNS name")))?,
         };
         Ok((config, name))
+    }
+
+    /// Unix seconds at which the operator's certificate expires; `None` = it cannot be read.
+    pub(super) fn not_after(&self) -> Option<i64> {
+        not_after(&self.load().ok()?.cert_der)
+    }
+
+    fn load(&self) -> Result<Operator, Failure> {
+        match self {
+            Self::Bundle(path) => Operator::load(path)
+                .map_err(|error| Failure::local("--identity", error).try_command("shoal --help")),
+            Self::Pem { ca, cert, key } => read_pem(ca, cert, key),
+        }
     }
 }
 
@@ -70,4 +79,23 @@ fn read_pem(ca: &Path, cert: &Path, key: &Path) -> Result<Operator, Failure> {
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::local(format!("read {}", path.display()), why).try_command("shoal --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_cluster::identity::{Identity, LEAF_VALIDITY};
+
+    use super::*;
+
+    #[test]
+    fn tells_when_the_identity_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, authority) = Identity::bootstrap("node1").unwrap();
+        let path = dir.path().join("operator.json");
+        authority.issue_operator("ada").unwrap().save(&path).unwrap();
+        let expected = (std::time::UNIX_EPOCH.elapsed().unwrap() + LEAF_VALIDITY).as_secs() as i64;
+        let seen = IdentityFiles::Bundle(path.clone()).not_after().unwrap();
+        assert!((expected - 60..=expected).contains(&seen), "{seen}, not {expected}");
+        assert_eq!(IdentityFiles::Bundle(path.with_extension("gone")).not_after(), None);
+    }
 }

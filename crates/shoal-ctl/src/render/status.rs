@@ -11,13 +11,16 @@ use crate::output::Style;
 
 /// Days before a certificate's end from which it is warned of.
 const EXPIRY_WARNING_DAYS: i64 = 14;
+/// The same for certificates of the cluster's own authority, which nobody renews.
+const OWN_EXPIRY_WARNING_DAYS: i64 = 30;
 /// Most names of a certificate that are shown.
 const MAX_NAMES: usize = 3;
 /// Most upstreams that are listed.
 const MAX_UPSTREAMS: usize = 16;
 
-/// Cluster, nodes, upstreams, certificates; then everything that needs somebody.
-pub fn status(response: &StatusResponse, style: Style) -> String {
+/// Cluster, nodes, upstreams, certificates; then everything that needs somebody. `identity_not_after`: when the operator's
+/// own certificate expires, in Unix seconds.
+pub fn status(response: &StatusResponse, identity_not_after: Option<i64>, style: Style) -> String {
     let leader = response.nodes.iter().find(|node| node.node_id == response.leader_id);
     let leader = match (leader, response.leader_id) {
         (Some(node), _) => one_line(&node.node),
@@ -36,7 +39,7 @@ pub fn status(response: &StatusResponse, style: Style) -> String {
         node_load(response),
         upstreams(response),
         certificates(&response.certificates, style),
-        warnings(response, style),
+        warnings(response, style) + &identity_warning(identity_not_after, style),
     ];
     for section in sections.into_iter().filter(|section| !section.is_empty()) {
         let _ = write!(text, "\n{section}");
@@ -183,9 +186,13 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
     }
     for node in &response.nodes {
         let not_after = node.certificate_not_after_unix;
-        if not_after != 0 && is_ending(not_after, style) {
+        if not_after != 0 && days_until(not_after, style) <= OWN_EXPIRY_WARNING_DAYS {
             let left = days_left(not_after, style);
-            let _ = writeln!(text, "warning: {}'s own certificate: {left}", one_line(&node.node));
+            let name = one_line(&node.node);
+            let _ = writeln!(
+                text,
+                "warning: {name}'s own certificate: {left}; nothing renews it: let the node join anew before"
+            );
         }
     }
     for certificate in &response.certificates {
@@ -196,6 +203,16 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         let _ = writeln!(text, "warning: certificate {}: {left}", one_line(&certificate.name));
     }
     text
+}
+
+fn identity_warning(not_after: Option<i64>, style: Style) -> String {
+    match not_after.filter(|not_after| days_until(*not_after, style) <= OWN_EXPIRY_WARNING_DAYS) {
+        None => String::new(),
+        Some(not_after) => format!(
+            "warning: your own identity: {}; after that, only the admin.sock of a node lets you in\n",
+            days_left(not_after, style)
+        ),
+    }
 }
 
 fn is_ending(unix: i64, style: Style) -> bool {
@@ -263,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_healthy_cluster_has_no_warnings() {
-        let text = status(&healthy(), Style { colour: false, now: NOW });
+        let text = status(&healthy(), Some(NOW as i64 + 31 * 86_400), Style { colour: false, now: NOW });
         assert!(!text.contains("warning"), "{text}");
         check_golden("status", &text);
         check_golden("nodes", &nodes(&healthy().nodes));
@@ -283,6 +300,8 @@ mod tests {
         response.certificates[0].not_after_unix = NOW as i64 - 10;
         response.upstreams[0].available = 1;
         response.upstreams[0].panic = true;
-        check_golden("status_warnings", &status(&response, Style { colour: false, now: NOW }));
+        let identity_not_after = Some(NOW as i64 + 29 * 86_400);
+        let text = status(&response, identity_not_after, Style { colour: false, now: NOW });
+        check_golden("status_warnings", &text);
     }
 }

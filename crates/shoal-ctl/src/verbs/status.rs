@@ -22,7 +22,8 @@ impl StatusArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let response = session.client.status().await?;
-        session.print(&response, |response| render::status(response, session.style))?;
+        let identity_not_after = session.client.identity_not_after();
+        session.print(&response, |response| render::status(response, identity_not_after, session.style))?;
         Ok(Exit::Done)
     }
 }
