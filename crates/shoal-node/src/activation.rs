@@ -64,8 +64,8 @@ pub struct Activator {
 impl Activator {
     /// Takes up the revisions of `log` as `newest` names them, until its sender is gone. What was refused is tried again: a
     /// port may have become free.
-    pub async fn run(self, log: Arc<ConfigLog>, mut newest: watch::Receiver<Revision>) {
-        let this = Arc::new(self);
+    pub async fn run(self: Arc<Self>, log: Arc<ConfigLog>, mut newest: watch::Receiver<Revision>) {
+        let this = self;
         let mut pause = FIRST_RETRY;
         loop {
             let refused = this.status.borrow().refused.is_some();
@@ -89,18 +89,33 @@ impl Activator {
     }
 
     /// Without a log there is nothing to follow: tries what was served last until it is in force.
-    pub async fn hold(self) {
-        let this = Arc::new(self);
+    pub async fn hold(self: Arc<Self>) {
         let mut pause = FIRST_RETRY;
-        while this.status.borrow().refused.is_some() {
+        while self.status.borrow().refused.is_some() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_RETRY);
-            let worker = this.clone();
-            if tokio::task::spawn_blocking(move || worker.resume()).await.is_err() {
-                tracing::error!("resuming panicked");
-            }
+            self.clone().resume_aside().await;
         }
         std::future::pending().await
+    }
+
+    /// The first site of this process: the newest of `log` if that has `caught_up` with the cluster, else the one that was
+    /// served last. That one also in place of a newest one that is refused here, as if the node had never been away.
+    pub async fn begin(self: Arc<Self>, log: &ConfigLog, caught_up: bool) {
+        let newest = log.with_state(|state| state.revisions.active().0);
+        if caught_up && newest > Revision(0) {
+            self.clone().take_up(log, newest).await;
+            if self.status.borrow().active == newest {
+                return;
+            }
+        }
+        self.resume_aside().await;
+    }
+
+    async fn resume_aside(self: Arc<Self>) {
+        if tokio::task::spawn_blocking(move || self.resume()).await.is_err() {
+            tracing::error!("resuming panicked");
+        }
     }
 
     async fn take_up(self: Arc<Self>, log: &ConfigLog, revision: Revision) {

@@ -1,23 +1,28 @@
 //! Who this node is: resumed from disk, newly bootstrapped, or admitted by a cluster.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_cluster::identity::{Identity, NodeKey, write_private};
+use shoal_cluster::identity::{ClusterSecret, Identity, NodeKey, sha256_hex, write_private};
 use shoal_cluster::join::{Applicant, Joined, Token, join};
 use shoal_model::NodeId;
 use shoal_model::state::{Command, MemberRecord, check_member_name};
 
 use crate::settings::RunSettings;
+use crate::{admin, data_dir};
 
 /// The first entry of a new cluster, until it is in the log.
-const BOOTSTRAP: &str = "bootstrap.json";
+pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
 /// Whom to talk to first, until this node has the log of the cluster it joined.
-const PEERS: &str = "joined.json";
+pub(crate) const PEERS: &str = "joined.json";
+/// The first operator of a new cluster.
+pub(crate) const OPERATOR: &str = "operator.json";
+/// Hex digits of an authority's hash that are shown: enough to tell two apart.
+const SHOWN_DIGITS: usize = 12;
 
 /// A data directory that belongs to this process alone, and the identity in it.
 pub struct Boot {
@@ -35,9 +40,19 @@ pub struct Boot {
 pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
     check(settings)?;
     let dir = &settings.data_dir;
-    let lock = open_data_dir(dir)?;
-    if let Some(identity) = Identity::load(dir)? {
+    let is_new = data_dir::look(dir)?.is_none();
+    if is_new
+        && settings.join.is_empty()
+        && let Some(file) = &settings.apply
+    {
+        let site = admin::read_first_site(file).await?;
+        admin::check_first_site(&ClusterSecret::generate(), site)
+            .with_context(|| format!("{}: the site is refused", file.display()))?;
+    }
+    let lock = data_dir::lock(dir)?;
+    if let Some(identity) = data_dir::look(dir)? {
         check_name(settings, &identity)?;
+        check_cluster(settings, &identity)?;
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
         let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
         return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
@@ -84,6 +99,29 @@ fn check_name(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()>
         ),
         Some(_) | None => Ok(()),
     }
+}
+
+/// A node stays in the cluster that admitted it. A token of another one is a mistake, and the operator would wait for a
+/// node that never comes.
+fn check_cluster(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()> {
+    let (dir, cluster) = (settings.data_dir.display(), &identity.cluster_id);
+    if let Some(token) = &settings.token {
+        let token: Token = token.parse()?;
+        if !token.is_for(&identity.ca_der) {
+            let own = sha256_hex(&identity.ca_der);
+            bail!(
+                "{dir} is of node {:?} in cluster {cluster} (authority {}…), and the token is for another cluster \
+                 (authority {}…): leave --join and --token out to resume here, or give another --data-dir to join there",
+                identity.name,
+                &own[..SHOWN_DIGITS],
+                &token.ca_sha256[..SHOWN_DIGITS],
+            );
+        }
+    }
+    if settings.token.is_some() || !settings.join.is_empty() {
+        tracing::info!(%cluster, "this node is in its cluster already: --join and --token are not needed any more");
+    }
+    Ok(())
 }
 
 /// The name of this machine, or `node`.
@@ -137,7 +175,7 @@ fn bootstrap(settings: &RunSettings, name: &str, lock: File) -> anyhow::Result<B
         node: member_record(settings, &identity)?,
     };
     write_pending(dir, BOOTSTRAP, &command)?;
-    authority.issue_operator("admin")?.save(&dir.join("operator.json"))?;
+    authority.issue_operator("admin")?.save(&dir.join(OPERATOR))?;
     identity.save(dir)?;
     tracing::info!(cluster = %identity.cluster_id, name, "bootstrapped a new cluster");
     Ok(Boot { lock, identity, bootstrap: Some(command), peers: Vec::new() })
@@ -153,24 +191,6 @@ pub fn member_record(settings: &RunSettings, identity: &Identity) -> anyhow::Res
         admin_addr: settings.admin_addr.to_string(),
         public_key_sha256: identity.public_key_sha256()?,
     })
-}
-
-fn open_data_dir(dir: &Path) -> anyhow::Result<File> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
-    let path = dir.join("lock");
-    let lock = File::create(&path).with_context(|| format!("cannot write to {}", dir.display()))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another shoal process uses the data directory {}", dir.display())
-        }
-        Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {}", path.display())),
-    }
 }
 
 /// Whole and on disk, or not there at all: the identity that is saved next makes it binding.
@@ -253,6 +273,62 @@ mod tests {
         }
         let message = boot(&named(Some("n2"))).await.err().unwrap().to_string();
         assert!(message.contains("is of node \"n1\", not of \"n2\""), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_node_stays_in_its_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let joining = |token: Option<String>| RunSettings {
+            join: vec!["10.0.0.1:7400".to_owned()],
+            token,
+            ..settings(dir.path())
+        };
+        let own = boot(&settings(dir.path())).await.unwrap().identity;
+        let (other, _) = Identity::bootstrap("other").unwrap();
+        let token = |identity: &Identity| Some(Token::create(&identity.ca_der, "node").reveal());
+        for same in [None, token(&own)] {
+            assert_eq!(boot(&joining(same)).await.unwrap().identity.cluster_id, own.cluster_id);
+        }
+        let message = boot(&joining(token(&other))).await.err().unwrap().to_string();
+        let [own_hash, other_hash] = [&own, &other].map(|identity| sha256_hex(&identity.ca_der));
+        for named in [&own.cluster_id.to_string(), &own_hash[..SHOWN_DIGITS], &other_hash[..SHOWN_DIGITS]] {
+            assert!(message.contains(named), "{message}");
+        }
+        assert!(boot(&joining(Some("nonsense".to_owned()))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_somebody_could_miss_is_left_as_it_is() {
+        let check = async |files: &[&str], expected: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            for file in files {
+                fs::write(dir.path().join(file), "precious").unwrap();
+            }
+            let message = boot(&settings(dir.path())).await.err().unwrap().to_string();
+            assert!(message.contains(expected), "{message}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), files.len(), "something was written");
+            for file in files {
+                assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), "precious");
+            }
+        };
+        check(&["raft.redb", "operator.json"], "whose identity (identity/node.json) is gone").await;
+        check(&["thesis.tex"], "is not empty and not of a node").await;
+    }
+
+    #[tokio::test]
+    async fn a_first_site_that_cannot_be_used_founds_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = async |content: Option<&str>, expected: &str| {
+            let (file, data_dir) = (dir.path().join("site.yaml"), dir.path().join("data"));
+            content.map_or(Ok(()), |content| fs::write(&file, content)).unwrap();
+            let settings = RunSettings { apply: Some(file), ..settings(&data_dir) };
+            let error = format!("{:#}", boot(&settings).await.err().unwrap());
+            assert!(error.contains(expected), "{error}");
+            assert!(!data_dir.exists());
+        };
+        check(None, "site.yaml: No such file").await;
+        check(Some("routes: ["), "site.yaml:").await;
+        check(Some("routes: { a: { path_prefix: /, upstream: none } }"), "there is no upstream").await;
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 use crate::activation::{Activation, Activator};
 use crate::admin::AdminListeners;
 use crate::boot::{Boot, member_record};
+use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
@@ -41,6 +42,8 @@ use crate::vital::VitalTasks;
 
 /// Health facts on their way from the checkers to the gossip.
 const HEALTH_QUEUE: usize = 1024;
+/// How long a node that starts serves nothing for the sake of its log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How often addresses and members are compared with what is known.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,32 @@ pub struct Built {
     pub listeners: Listeners,
     /// Bound doors for operators.
     pub admin: AdminListeners,
+    /// What takes revisions into service.
+    pub activation: Dormant,
+}
+
+/// What takes revisions into service, before it follows the log.
+pub struct Dormant {
+    activator: Activator,
+    newest: watch::Receiver<Revision>,
+    /// What was served last is served again, or could not be; nothing is left to wait for.
+    pub has_resumed: bool,
+}
+
+impl Dormant {
+    /// Serves the newest site known here, if nothing is served yet, and follows the log from then on. A node that has not
+    /// `caught_up` cannot tell which of its sites is the newest: it serves the one it served last.
+    pub async fn wake(self, node: &Node, caught_up: bool, tasks: &VitalTasks) {
+        let Self { activator, newest, has_resumed } = self;
+        let activator = Arc::new(activator);
+        if !has_resumed {
+            activator.clone().begin(&node.log, caught_up).await;
+        }
+        match node.log.status().broken.is_empty() {
+            true => tasks.spawn_until_stop("activation", activator.run(node.log.clone(), newest)),
+            false => tasks.spawn_until_stop("activation", activator.hold()),
+        }
+    }
 }
 
 /// Sockets that are bound before anything starts, so that a taken port ends the start.
@@ -64,7 +93,7 @@ pub struct Listeners {
     pub ops: TcpListener,
 }
 
-/// Builds every room. Nothing is served yet but what was served last.
+/// Builds every room. Nothing is served yet but what was served last, and that only where nobody can know better.
 pub async fn build(
     settings: RunSettings,
     boot: Boot,
@@ -102,22 +131,18 @@ pub async fn build(
         status,
     };
     let site_sockets = inherited.take_site();
-    // Before the log: it may take its time, or be damaged, and what was served last needs neither. Unless another process
-    // still serves it: a connection that is taken from that one must not be lost when the log cannot be opened.
-    let serves_alone = !inherited.still_served;
     proxy.inherit(site_sockets, inherited.owner);
-    if serves_alone {
-        activator.resume();
-    }
     let (newest, newest_seen) = watch::channel(Revision(0));
-    let past = match boot.bootstrap.is_some() || !boot.peers.is_empty() {
-        true => Past::MayBeNew,
-        false => Past::Kept,
-    };
+    let is_new = boot.bootstrap.is_some() || !boot.peers.is_empty();
+    let past = if is_new { Past::MayBeNew } else { Past::Kept };
     let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
-    let log = Arc::new(build_log(&settings, &identity, past, effects).await?);
-    if !serves_alone {
+    let opening = Box::pin(build_log(&settings, &identity, past, effects));
+    let (log, mut has_resumed) = open_or_resume(opening, &activator, inherited.still_served).await?;
+    let log = Arc::new(log);
+    let needless = boot.bootstrap.is_some() || is_needless(identity.node_id, &log.status());
+    if !has_resumed && (inherited.still_served || needless) {
         activator.resume();
+        has_resumed = true;
     }
     let checker =
         Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
@@ -145,17 +170,35 @@ pub async fn build(
         lock: boot.lock,
         sockets,
     });
-    match log.status().broken.is_empty() {
-        true => tasks.spawn_until_stop("activation", activator.run(log.clone(), newest_seen)),
-        false => tasks.spawn_until_stop("activation", activator.hold()),
-    }
     tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
     tasks.spawn_until_stop("span export", otlp::export(spans_waiting, export_figures));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
-    Ok(Built { raft: log.raft_rpc(), node, listeners, admin })
+    let activation = Dormant { activator, newest: newest_seen, has_resumed };
+    Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })
+}
+
+/// A log that takes its time to open keeps nobody waiting for long: what was served last does not need it. Unless another
+/// process still serves it: a connection that is taken from that one must not be lost when the log cannot be opened.
+/// Answers whether that site was resumed.
+async fn open_or_resume(
+    mut opening: impl Future<Output = anyhow::Result<ConfigLog>> + Unpin,
+    activator: &Activator,
+    still_served: bool,
+) -> anyhow::Result<(ConfigLog, bool)> {
+    if still_served {
+        return Ok((opening.await?, false));
+    }
+    match tokio::time::timeout(LOG_PATIENCE, &mut opening).await {
+        Ok(log) => Ok((log?, false)),
+        Err(_) => {
+            tracing::warn!("the log takes its time to open: going on with what was served last");
+            activator.resume();
+            Ok((opening.await?, true))
+        }
+    }
 }
 
 impl Listeners {

@@ -53,6 +53,8 @@ struct Known {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
+    /// Not since this process began: nothing but what others tell of it.
+    Unmet,
     Heard,
     Silent,
     Left,
@@ -87,13 +89,15 @@ impl Known {
                 (_, false) => Presence::Silent,
             };
             let before = self.members.get(&node.id).copied();
+            let is_unmet = before.is_none_or(|(before, _)| before == Presence::Unmet);
+            let presence = if is_unmet && presence != Presence::Heard { Presence::Unmet } else { presence };
             if before.is_some_and(|(before, _)| before == presence) {
                 continue;
             }
             self.members.insert(node.id, (presence, now));
-            // Those of whom nothing but old tales is heard were gone before this node came.
-            if before.is_some() || presence == Presence::Heard {
-                let before = before.map(|(before, since)| (before, now.duration_since(since)));
+            if presence != Presence::Unmet {
+                let before =
+                    before.filter(|_| !is_unmet).map(|(before, since)| (before, now.duration_since(since)));
                 news.push(News::Member { id: node.id, name: node.name.to_string(), presence, before });
             }
         }
@@ -157,6 +161,7 @@ impl Known {
 impl News {
     fn log(&self) {
         match self {
+            Self::Member { presence: Presence::Unmet, .. } => {}
             Self::Member { id, name, presence: Presence::Silent, before } => {
                 let heard_for_s = before.map_or(0, |(_, lasted)| lasted.as_secs());
                 tracing::warn!(member = %id, name, heard_for_s, "a member is not heard any more: it is held to be dead");
@@ -263,7 +268,7 @@ mod tests {
                 log.clone(),
                 &[
                     "NodeId(2), name: \"node-2\", presence: Silent, before: Some((Heard, 2s))",
-                    "NodeId(3), name: \"node-3\", presence: Heard, before: Some((Silent, 2s))",
+                    "NodeId(3), name: \"node-3\", presence: Heard, before: None", // for the first time
                 ],
             ),
             (

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::is_in_panic;
+use crate::headcount;
 use crate::node::Node;
 use crate::ops_listener::{self, OpsLimits};
 use crate::process_figures::ProcessFigures;
@@ -91,7 +92,6 @@ impl Node {
     fn render_cluster_metrics(&self, text: &mut String) {
         let log = self.log.status();
         let view = self.gossip.view().load_full();
-        let alive = view.nodes.iter().filter(|node| node.alive).count();
         let activation = self.activation.borrow().clone();
         let newest = self.log.with_state(|state| state.revisions.active().0);
         let cache = self.cache.counters();
@@ -121,9 +121,12 @@ impl Node {
         gauge(text, "shoal_config_stale_seconds", "Seconds without a quorum.", log.staleness.as_secs());
         let refused = u64::from(activation.refused.is_some());
         gauge(text, "shoal_config_refused", "1 while the newest revision is refused here.", refused);
-        gauge(text, "shoal_gossip_members", "Members that are heard.", alive as u64);
-        let dead = view.nodes.len().saturating_sub(alive) as u64;
-        gauge(text, "shoal_gossip_dead_members", "Members that are not heard.", dead);
+        let members = headcount::count(self.members().into_keys(), &view, self.started.elapsed());
+        gauge(text, "shoal_gossip_members", "Members that are heard, this node included.", members.heard);
+        let help =
+            "Members that are not heard and have not left on purpose; 0 in the first 10 s of a process.";
+        gauge(text, "shoal_gossip_dead_members", help, members.dead);
+        gauge(text, "shoal_gossip_left_members", "Members that have left on purpose.", members.left);
         self.render_purge_metrics(text);
         render_peer_lag(text, &view, log.committed, self.id());
         self.render_panic_metrics(text, &view);

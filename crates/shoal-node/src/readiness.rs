@@ -45,8 +45,12 @@ pub struct Answer {
 pub fn judge(facts: &Facts, verbose: bool) -> Answer {
     let joined = facts.members.1 <= 1 || facts.members.0 > 1 || facts.uptime > LONELY_AFTER;
     let fresh = facts.max_staleness.is_none_or(|max| facts.staleness <= max);
+    let listeners = match facts.listeners_bound {
+        true => format!("bound for revision {}", facts.revision),
+        false => "not all open yet; at a start the node looks for its cluster first".to_owned(),
+    };
     let conditions = [
-        ("listeners", facts.listeners_bound, format!("bound for revision {}", facts.revision)),
+        ("listeners", facts.listeners_bound, listeners),
         ("accepting", !facts.draining, "not draining".to_owned()),
         ("gossip", joined, format!("{} of {} members heard", facts.members.0, facts.members.1)),
         ("staleness", fresh, format!("{} s", facts.staleness.as_secs())),

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shoal_cluster::NodeState;
-use shoal_configlog::ProposeError;
-use shoal_model::Revision;
 use shoal_model::state::Command;
 use shoal_proxy::Ports;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::activated::{self, SocketKind};
 use crate::build::{self, Built};
+use crate::catch_up::{Patience, catch_up};
 use crate::node::Node;
 use crate::settings::RunSettings;
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
@@ -151,7 +150,8 @@ async fn start(
     let boot = boot::boot(&settings).await?;
     let bootstrapping = boot.bootstrap.clone();
     let has_just_joined = !boot.peers.is_empty();
-    let Built { node, raft, listeners, admin } = build::build(settings, boot, inherited, tasks).await?;
+    let Built { node, raft, listeners, admin, activation } =
+        build::build(settings, boot, inherited, tasks).await?;
     let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
     tasks.spawn("the peer server", peer::serve(peer_listener, tasks.stop_token()));
     tasks.spawn("the operator server", admin::serve(node.clone(), admin, tasks.stop_token()));
@@ -161,14 +161,18 @@ async fn start(
             "--apply is only for a new cluster: this node keeps the site it has; use `shoal apply`"
         );
     }
+    let caught_up = match has_just_joined {
+        true => catch_up(&node, Patience::NEW).await,
+        false => !activation.has_resumed && catch_up(&node, Patience::RETURNING).await,
+    };
+    activation.wake(&node, caught_up, tasks).await;
     if let Some(command) = bootstrapping {
         bootstrap(&node, command).await?;
-    } else if has_just_joined {
-        catch_up(&node).await;
-    } else {
-        let known = node.log.with_state(|state| state.revisions.active().0);
-        node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
+    } else if has_just_joined && caught_up {
+        boot::finished(&node.settings.data_dir);
     }
+    let known = node.log.with_state(|state| state.revisions.active().0);
+    node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
     node.started_serving.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Ready);
     node.proxy.close_unclaimed();
@@ -196,26 +200,6 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     }
     boot::finished(&node.settings.data_dir);
     Ok(())
-}
-
-/// A node without any history serves nothing useful before it has the site of its cluster.
-async fn catch_up(node: &Node) {
-    let arrived = async {
-        let index = loop {
-            match node.log.read_index().await {
-                Ok(index) => break index,
-                Err(error @ ProposeError::Broken { .. }) => return tracing::error!(%error, "cannot catch up"),
-                Err(error) => tracing::info!(%error, "waiting for the log of the cluster"),
-            }
-        };
-        node.await_applied(index, Revision(0), FIRST_SITE_TIMEOUT).await;
-        let revision = node.log.with_state(|state| state.revisions.active().0);
-        node.await_applied(index, revision, FIRST_SITE_TIMEOUT).await;
-        boot::finished(&node.settings.data_dir);
-    };
-    if tokio::time::timeout(FIRST_SITE_TIMEOUT, arrived).await.is_err() {
-        tracing::warn!("the site of the cluster has not arrived yet; starting without");
-    }
 }
 
 /// Readiness fails first, then listeners close politely, then leadership and membership are handed on.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::identity::ClusterSecret;
 use shoal_cluster::join::Token;
 use shoal_configlog::{ProposeError, SiteChange};
-use shoal_model::site::{Absent, Action, Change, diff, read_site};
+use shoal_model::site::{Absent, Action, Change, Problems, diff, read_site};
 use shoal_model::state::{Command, Refusal, Reply, TokenRecord};
 use shoal_model::{Revision, Site};
 use shoal_proto::admin::{
@@ -114,6 +114,16 @@ pub async fn create_token(
 
 /// Applies a site file that lies on this machine: `shoal run --apply`.
 pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyResponse> {
+    let request = ApplyRequest {
+        site_json: read_first_site(path).await?.to_canonical_json(),
+        message: format!("applied from {} at start", path.display()),
+        ..ApplyRequest::default()
+    };
+    apply(node, request, "local").await.map_err(|status| anyhow::anyhow!("{}", status.message()))
+}
+
+/// The site in `path`, with the files that it names.
+pub async fn read_first_site(path: &Path) -> anyhow::Result<Site> {
     let name = path.display().to_string();
     let text = tokio::fs::read_to_string(path)
         .await
@@ -126,12 +136,12 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
         read.and_then(|content| named.fill(content))
             .map_err(|why| anyhow::anyhow!("{name}: {path}: {} {why}", file.display()))?;
     }
-    let request = ApplyRequest {
-        site_json: site.to_canonical_json(),
-        message: format!("applied from {name} at start"),
-        ..ApplyRequest::default()
-    };
-    apply(node, request, "local").await.map_err(|status| anyhow::anyhow!("{}", status.message()))
+    Ok(site)
+}
+
+/// Whether a cluster that has no site would take this one.
+pub fn check_first_site(secret: &ClusterSecret, site: Site) -> Result<(), Problems> {
+    next_site(secret, &Site::default(), site, Absent::Keep).map(drop)
 }
 
 /// A change of the site that somebody waits for.

@@ -22,7 +22,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Request, Response, Status};
 
-pub use change::apply_file;
+pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::is_in_panic;
 

@@ -1,0 +1,110 @@
+//! The data directory: whose it is, told by what is in it before anything is written, and the lock that keeps other
+//! processes out.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use shoal_cluster::identity::Identity;
+
+use crate::boot::{BOOTSTRAP, OPERATOR, PEERS};
+
+/// Who has the directory, has locked this file.
+const LOCK: &str = "lock";
+/// What only a node has that has taken part in its cluster.
+const OF_A_MEMBER: [&str; 4] =
+    ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json"];
+/// What a first start may leave that was cut short, and what the file system has put there.
+const OF_A_BEGINNING: [&str; 8] =
+    [LOCK, "identity", BOOTSTRAP, "bootstrap.new", PEERS, "joined.new", "operator.new", "lost+found"];
+
+/// Why a new node must not be made in a directory.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum NotNew {
+    #[error(
+        "has {0:?} of a node whose identity (identity/node.json) is gone: restore it from a backup; or move the \
+         directory away, remove that node from its cluster, and join again with a new token"
+    )]
+    LostIdentity(String),
+    #[error(
+        "is not empty and not of a node, it has {0:?} in it: give --data-dir a directory of the node's own"
+    )]
+    Foreign(String),
+}
+
+/// The identity in `dir`, if it is of a node. If it is not, there must be nothing in it that somebody could miss.
+pub fn look(dir: &Path) -> anyhow::Result<Option<Identity>> {
+    if let Some(identity) = Identity::load(dir)? {
+        return Ok(Some(identity));
+    }
+    let cannot_read = || format!("cannot read the data directory {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        entries => entries.with_context(cannot_read)?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect::<std::io::Result<_>>().with_context(cannot_read)?;
+    names.sort();
+    if let Err(why) = check_new(&names) {
+        bail!("{} {why}; nothing was written", dir.display());
+    }
+    Ok(None)
+}
+
+/// Whether a directory with these entries, and without an identity, may become that of a new node.
+fn check_new(names: &[String]) -> Result<(), NotNew> {
+    let has = |name: &str| names.iter().any(|known| known == name);
+    // The first start writes down what it has begun before it makes an operator, and forgets it when it is done.
+    let of_a_member = OF_A_MEMBER.into_iter().chain((!has(BOOTSTRAP)).then_some(OPERATOR));
+    if let Some(name) = of_a_member.into_iter().find(|name| has(name)) {
+        return Err(NotNew::LostIdentity(name.to_owned()));
+    }
+    let is_foreign = |name: &&String| !OF_A_BEGINNING.contains(&name.as_str()) && *name != OPERATOR;
+    names.iter().find(is_foreign).map_or(Ok(()), |name| Err(NotNew::Foreign(name.clone())))
+}
+
+/// Makes `dir` if need be, and keeps other processes out of it for as long as the answer lives.
+pub fn lock(dir: &Path) -> anyhow::Result<File> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+    let path = dir.join(LOCK);
+    let lock = File::create(&path).with_context(|| format!("cannot write to {}", dir.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another shoal process uses the data directory {}", dir.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_can_miss_becomes_a_new_node() {
+        let check = |names: &[&str], expected: Result<(), NotNew>| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(check_new(&names), expected, "{names:?}");
+        };
+        let lost = |name: &str| Err(NotNew::LostIdentity(name.to_owned()));
+        let foreign = |name: &str| Err(NotNew::Foreign(name.to_owned()));
+        check(&[], Ok(()));
+        check(&["lost+found"], Ok(()));
+        check(&["identity", "lock"], Ok(()));
+        check(&["bootstrap.json", "lock", "operator.json"], Ok(())); // cut short
+        check(&["bootstrap.json", "lock", "operator.new"], Ok(()));
+        check(&["identity", "lock", "operator.json"], lost("operator.json"));
+        check(&["identity", "lock", "operator.json", "raft.redb"], lost("raft.redb"));
+        check(&["last-known-good.json"], lost("last-known-good.json"));
+        check(&["bootstrap.json", "raft.redb"], lost("raft.redb"));
+        check(&["lock", "notes.txt"], foreign("notes.txt"));
+        check(&[".git"], foreign(".git"));
+    }
+}
