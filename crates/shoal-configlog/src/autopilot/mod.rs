@@ -11,7 +11,7 @@ use shoal_model::NodeId;
 use tokio::time::MissedTickBehavior;
 
 use self::hearing::HearingLog;
-use self::plan::{Member, Picture, Rules, Step, plan};
+use self::plan::{Member, Picture, Rules, Step, names, plan};
 use crate::log::{ConfigLog, MembershipError, Replication};
 use crate::timings::Timings;
 
@@ -50,7 +50,8 @@ pub async fn run(log: ConfigLog, liveness: Liveness) {
         let picture = replication.and_then(|replication| take_picture(&log, &hearing, replication, before));
         let Some(picture) = picture else { continue };
         let Some(step) = plan(&picture, rules) else { continue };
-        tracing::info!(?step, voters = ?picture.voters, learners = ?picture.learners, "changing who votes");
+        let (voters, learners) = (names(&picture.voters), names(&picture.learners));
+        tracing::info!(%step, voters, learners, "changing who votes");
         if let Err(error) = Box::pin(carry_out(&log, step)).await {
             tracing::warn!(%error, "the membership was not changed; trying again");
         }

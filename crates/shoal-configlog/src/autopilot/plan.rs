@@ -1,6 +1,7 @@
 //! Who should vote: the decision alone, from a picture of the membership to at most one step. No clock, no IO.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use shoal_model::NodeId;
@@ -67,6 +68,23 @@ pub enum Step {
     TransferLeader(NodeId),
     /// Replicate no longer to who is not a member any more.
     Remove(NodeId),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FinishChange => f.write_str("finish what an earlier leader began"),
+            Self::AddLearner(id) => write!(f, "add learner {id}"),
+            Self::SetVoters(ids) => write!(f, "set voters {}", names(ids)),
+            Self::TransferLeader(id) => write!(f, "hand the lead to {id}"),
+            Self::Remove(id) => write!(f, "remove {id}"),
+        }
+    }
+}
+
+/// `n1 n2`, as the log shows nodes.
+pub fn names(ids: &BTreeSet<NodeId>) -> String {
+    ids.iter().map(NodeId::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// The next step towards the right voters, if there is one to take now. None is ever towards voters of whom too few are
