@@ -81,10 +81,9 @@ impl RunArgs {
             end_with(parent).map_err(|why| Failure::local("run", why))?;
         }
         let data_dir = self.data_dir.display().to_string();
-        shoal_node::run(self.settings()).map_err(|error| {
-            let failure = Failure::local(format!("run {data_dir}"), format!("{error:#}"));
-            failure.try_command("shoal run --help")
-        })?;
+        // What helps is said where it fails: no other command does.
+        shoal_node::run(self.settings())
+            .map_err(|error| Failure::local(format!("run {data_dir}"), format!("{error:#}")))?;
         Ok(Exit::Done)
     }
 

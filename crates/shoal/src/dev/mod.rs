@@ -68,7 +68,7 @@ impl DevArgs {
 fn failure(text: &str) -> Failure {
     let mut lines = text.lines().map(str::to_owned);
     let why = lines.next().unwrap_or_default();
-    Failure { problems: lines.collect(), ..Failure::local("dev", why) }.try_command("shoal dev --help")
+    Failure { problems: lines.collect(), ..Failure::local("dev", why) }
 }
 
 /// The whole story: make room, start origins and nodes, say what there is, watch, stop.
