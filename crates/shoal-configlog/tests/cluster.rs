@@ -126,6 +126,7 @@ async fn a_dead_voter_is_replaced_and_a_removed_node_leaves() {
         !status.voters.contains(&dead) && !status.learners.contains(&dead)
     })
     .await;
+    assert!(leader.has_left(dead) && !leader.has_left(reserve) && !leader.has_left(NodeId(u64::MAX)));
 
     leader.transfer_leader(None).await.unwrap();
     assert_ne!(cluster.leader().await.node_id(), leader.node_id());

@@ -11,8 +11,9 @@ use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer}
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
+    StatusResponse, TopRequest, TopResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -76,6 +77,12 @@ impl AdminService for Scripted {
         &self,
         _: Request<CacheLocateRequest>,
     ) -> Result<Response<CacheLocateResponse>, Status> {
+        refused()
+    }
+    async fn remove_node(
+        &self,
+        _: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
         refused()
     }
     async fn create_token(

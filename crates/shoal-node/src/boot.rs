@@ -12,6 +12,7 @@ use shoal_cluster::join::{Applicant, Joined, Token, join};
 use shoal_model::NodeId;
 use shoal_model::state::{Command, MemberRecord, check_member_name};
 
+use crate::removed;
 use crate::settings::RunSettings;
 use crate::{admin, data_dir};
 
@@ -50,6 +51,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
             .with_context(|| format!("{}: the site is refused", file.display()))?;
     }
     let lock = data_dir::lock(dir)?;
+    removed::refuse_to_start(dir)?;
     if let Some(identity) = data_dir::look(dir)? {
         check_name(settings, &identity)?;
         check_cluster(settings, &identity)?;

@@ -22,6 +22,7 @@ use shoal_proxy::{
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
 use crate::admin::AdminListeners;
@@ -36,6 +37,7 @@ use crate::node::Node;
 use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_figures::PurgeFigures;
+use crate::removed;
 use crate::settings::RunSettings;
 use crate::upgrade::{Inherited, NodeSockets};
 use crate::vital::VitalTasks;
@@ -164,6 +166,7 @@ pub async fn build(
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        removed: CancellationToken::new(),
         purge_figures: PurgeFigures::default(),
         export_figures: export_figures.clone(),
         writers: Mutex::new(()),
@@ -173,6 +176,7 @@ pub async fn build(
     tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
     tasks.spawn_until_stop("span export", otlp::export(spans_waiting, export_figures));
     tasks.spawn_until_stop("census", census(node.clone()));
+    tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));

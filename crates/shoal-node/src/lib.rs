@@ -23,6 +23,8 @@ mod peer;
 mod process_figures;
 mod purge_figures;
 mod readiness;
+mod removal;
+mod removed;
 mod report;
 mod run;
 mod sealed_site;

@@ -18,6 +18,7 @@ use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
 use shoal_proxy::{Checker, Proxy};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use crate::activation::Activation;
@@ -49,6 +50,8 @@ pub struct Node {
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
     pub(crate) draining: AtomicBool,
+    /// This node was removed from the cluster.
+    pub(crate) removed: CancellationToken,
     pub(crate) purge_figures: PurgeFigures,
     pub(crate) export_figures: Arc<ExportFigures>,
     /// Whose turn it is to change the site from here.
@@ -196,7 +199,17 @@ impl Node {
     /// that this node, which is catching up, has still to hear of.
     pub fn is_member(&self, id: NodeId) -> bool {
         let applied = *self.log.applied().borrow();
-        self.log.with_state(|state| state.nodes.contains_key(&id)) || id.0 > applied
+        !self.log.with_state(|state| state.was_removed(id, applied))
+    }
+
+    /// Resolves when a member is removed.
+    pub async fn removal_of(&self, id: NodeId) {
+        let mut applied = self.log.applied();
+        while self.is_member(id) {
+            if applied.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Everyone who was admitted and not removed; who is heard, where the log cannot tell.

@@ -15,6 +15,7 @@ use crate::activated::{self, SocketKind};
 use crate::build::{self, Built};
 use crate::catch_up::{Patience, catch_up};
 use crate::node::Node;
+use crate::removed::ADVICE;
 use crate::settings::RunSettings;
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
@@ -62,20 +63,21 @@ async fn live(
         () = signals.stop_asked() => return Ok(()),
     };
     let door = Door::on(&node.sockets.door)?;
-    let lost = loop {
+    let end = loop {
         let asked = tokio::select! {
-            () = signals.stop_asked() => break None,
-            what = lost.recv() => break what,
+            () = signals.stop_asked() => break End::Asked,
+            Some(what) = lost.recv() => break End::Lost(what),
+            () = node.removed.cancelled() => break End::Removed,
             asked = door.asked() => asked,
             _ = upgrades.recv() => Asked::by_signal(),
         };
         match Box::pin(upgrade(&node, &tasks, asked)).await {
             Upgrade::Refused => {}
             Upgrade::Done => return retire(&node, &mut signals).await,
-            Upgrade::Lost => break Some("the upgrade"),
+            Upgrade::Lost => break End::Lost("the upgrade"),
         }
     };
-    tracing::info!(lost, "stopping: draining first");
+    tracing::info!(why = ?end, "stopping: draining first");
     tokio::select! {
         () = drain(&node) => {}
         () = signals.force_asked() => tracing::warn!("stopping at once"),
@@ -83,10 +85,22 @@ async fn live(
     tasks.end(CLOSE_TIMEOUT).await;
     node.log.shutdown().await;
     tracing::info!("stopped");
-    match lost {
-        None => Ok(()),
-        Some(what) => anyhow::bail!("{what} ended by itself; the log says why"),
+    match end {
+        End::Asked => Ok(()),
+        End::Lost(what) => anyhow::bail!("{what} ended by itself; the log says why"),
+        End::Removed => anyhow::bail!(ADVICE),
     }
+}
+
+/// Why a node stops.
+#[derive(Debug)]
+enum End {
+    /// A signal.
+    Asked,
+    /// A part is gone that it cannot do without.
+    Lost(&'static str),
+    /// It belongs to the cluster no more, and nobody would tell it of changes.
+    Removed,
 }
 
 /// What an upgrade means for this process.

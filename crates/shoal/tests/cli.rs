@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 22] = [
+const VERBS: [&str; 23] = [
     "",
     "run",
     "dev",
@@ -19,6 +19,7 @@ const VERBS: [&str; 22] = [
     "status",
     "node",
     "node list",
+    "node remove",
     "health",
     "cache",
     "cache stats",

@@ -103,6 +103,14 @@ impl ConfigLog {
         }
     }
 
+    /// No trace of `node` is left: it was a member once, and neither the agreed state nor the membership has it any more.
+    /// A leader that was removed stays in the membership until its successor leads.
+    pub fn has_left(&self, node: NodeId) -> bool {
+        let applied = *self.applied().borrow();
+        let was_removed = self.with_state(|state| state.was_removed(node, applied));
+        was_removed && self.metrics().membership_config.membership().get_node(&node.0).is_none()
+    }
+
     /// What this node knows of its followers, if it leads and is followed.
     pub(crate) fn replication(&self) -> Option<Replication> {
         if self.leadership() != Leadership::Here {

@@ -273,8 +273,10 @@ fn may_be_repeated(command: &Command) -> bool {
         Command::UploadPart { .. }
         | Command::CreateToken { .. }
         | Command::Admit(_)
-        | Command::UpdateNode { .. } => true,
-        Command::Bootstrap { .. } | Command::RemoveNode { .. } => false,
+        | Command::UpdateNode { .. }
+        // The second time it is refused, since there is no such node: for who wants it gone that is the same.
+        | Command::RemoveNode { .. } => true,
+        Command::Bootstrap { .. } => false,
     }
 }
 

@@ -6,7 +6,6 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use shoal_cluster::tls::Caller;
 use shoal_model::NodeId;
-use shoal_model::state::ConfigState;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_server::RaftService;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -40,7 +39,7 @@ impl RaftRpc {
         let caller = proven_node(extensions)?;
         self.part()?;
         let applied = *self.machine.applied().borrow();
-        if was_removed(caller, &self.machine.read(), applied) && !self.is_in_membership(caller) {
+        if self.machine.read().was_removed(caller, applied) && !self.is_in_membership(caller) {
             return Err(Status::permission_denied(format!("{caller} was removed from this cluster")));
         }
         Ok(caller)
@@ -62,12 +61,6 @@ impl RaftRpc {
             |raft: &Raft| raft.metrics().borrow_watched().membership_config.get_node(&node.0).is_some();
         self.raft.as_ref().is_ok_and(is_in)
     }
-}
-
-/// Whether `node` was a member once. Ids are indexes of the log: one that is not yet applied here belongs to a member
-/// this node has still to hear of.
-fn was_removed(node: NodeId, state: &ConfigState, applied: u64) -> bool {
-    node.0 <= applied && !state.nodes.is_empty() && !state.nodes.contains_key(&node)
 }
 
 /// The node whose certificate stands behind a request.
@@ -185,25 +178,4 @@ async fn receive_snapshot(
         .verify(&document)
         .map_err(|damage| Status::data_loss(format!("the snapshot is damaged: {damage}")))?;
     Ok((head, document))
-}
-
-#[cfg(test)]
-mod tests {
-    use shoal_model::state::MemberRecord;
-
-    use super::*;
-
-    #[test]
-    fn removed_nodes_are_told_from_those_to_come() {
-        let mut state = ConfigState::default();
-        let check = |id, state: &ConfigState, expected| {
-            assert_eq!(was_removed(NodeId(id), state, 10), expected, "{id}")
-        };
-        check(5, &state, false);
-        state.nodes.extend([1, 7].map(|id| (NodeId(id), MemberRecord::default())));
-        check(1, &state, false);
-        check(7, &state, false);
-        check(5, &state, true);
-        check(11, &state, false);
-    }
 }

@@ -16,8 +16,9 @@ use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
+    StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -158,6 +159,11 @@ impl Client {
         self.call("token create", request, async |mut node, request| node.create_token(request).await).await
     }
 
+    /// `RemoveNode`.
+    pub async fn remove_node(&self, request: RemoveNodeRequest) -> Result<RemoveNodeResponse, Failure> {
+        self.call("node remove", request, async |mut node, request| node.remove_node(request).await).await
+    }
+
     /// Sends `request` to the first node that answers.
     async fn call<Q: Clone, A>(
         &self,
@@ -270,6 +276,7 @@ fn overview(verb: &str) -> &'static str {
     match verb {
         "get" | "rollback" => "shoal history",
         "health" => "shoal health",
+        "node remove" => "shoal node list",
         _ => "shoal status",
     }
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod changes;
 mod health;
+mod node;
 mod status;
 mod table;
 mod top;
@@ -11,6 +12,7 @@ mod units;
 pub use cache::{cache_stats, locations, purged};
 pub use changes::{applied, history, plan};
 pub use health::health;
+pub use node::removed;
 pub use status::{nodes, status};
 pub use top::{Rates, top};
 

@@ -41,7 +41,7 @@ pub enum Verb {
     Status(status::StatusArgs),
     /// Show live what goes through the cluster: requests, errors, latency and cache, per node and route
     Top(top::TopArgs),
-    /// Look at the nodes of the cluster
+    /// List the nodes of the cluster, or remove one that is gone for good
     Node(node::NodeVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),

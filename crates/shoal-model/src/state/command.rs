@@ -191,6 +191,9 @@ pub enum Refusal {
     /// Never admitted, or removed.
     #[error("{0} is not a node of this cluster")]
     UnknownNode(NodeId),
+    /// Somebody has to be the cluster.
+    #[error("the last node of a cluster cannot be removed")]
+    LastNode,
     /// The cluster exists.
     #[error("this cluster is already bootstrapped")]
     AlreadyBootstrapped,

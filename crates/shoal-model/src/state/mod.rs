@@ -82,6 +82,12 @@ impl ConfigState {
         self.remembered.get(request_id)
     }
 
+    /// Whether `node` was a member once and is none any more, in the state after the entry at `applied`. Ids are indexes of
+    /// the log: one that is not yet applied belongs to a member that is still to be heard of.
+    pub fn was_removed(&self, node: NodeId, applied: u64) -> bool {
+        node.0 <= applied && !self.nodes.is_empty() && !self.nodes.contains_key(&node)
+    }
+
     fn carry_out(&mut self, index: u64, command: Command) -> Reply {
         match command {
             Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node } => {
@@ -122,11 +128,20 @@ impl ConfigState {
                 }
                 None => Reply::Refused(Refusal::UnknownNode(node_id)),
             },
-            Command::RemoveNode { node_id } => match self.nodes.remove(&node_id) {
-                Some(_) => Reply::Done,
-                None => Reply::Refused(Refusal::UnknownNode(node_id)),
-            },
+            Command::RemoveNode { node_id } => self.remove_node(node_id),
         }
+    }
+
+    /// Two nodes that remove each other at once must not leave a cluster of nobody.
+    fn remove_node(&mut self, id: NodeId) -> Reply {
+        if !self.nodes.contains_key(&id) {
+            return Reply::Refused(Refusal::UnknownNode(id));
+        }
+        if self.nodes.len() == 1 {
+            return Reply::Refused(Refusal::LastNode);
+        }
+        self.nodes.remove(&id);
+        Reply::Done
     }
 
     fn upload_part(&mut self, id: String, part: u32, text: &str, at_ms: u64) -> Reply {
@@ -290,6 +305,53 @@ mod tests {
         }
         assert_eq!(state.apply(2, part(99, 2)), Reply::Refused(Refusal::UploadTooLarge));
         assert_eq!(state.apply(3, part(99, 10 * 60_000 + 1)), Reply::Done, "old ones are forgotten");
+    }
+
+    #[test]
+    fn removed_nodes_are_told_from_those_to_come() {
+        let mut state = ConfigState::default();
+        let check = |id, state: &ConfigState, expected| {
+            assert_eq!(state.was_removed(NodeId(id), 10), expected, "{id}")
+        };
+        check(5, &state, false);
+        state.nodes.extend([1, 7].map(|id| (NodeId(id), MemberRecord::default())));
+        check(1, &state, false);
+        check(7, &state, false);
+        check(5, &state, true);
+        check(11, &state, false);
+    }
+
+    #[test]
+    fn a_removed_node_leaves_its_name_and_never_its_id() {
+        let mut state = ConfigState::default();
+        state.nodes.extend([(NodeId(1), node("a")), (NodeId(3), node("b"))]);
+        let token = TokenRecord {
+            secret_sha256: "s".into(),
+            expires_at_ms: 100,
+            uses_left: 9,
+            ..TokenRecord::default()
+        };
+        state.apply(4, Command::CreateToken { id: "t".into(), token });
+        let remove = |id| Command::RemoveNode { node_id: NodeId(id) };
+        let admit = |key: &str| {
+            let node = MemberRecord { public_key_sha256: key.into(), ..node("b") };
+            let (token_id, secret_sha256) = ("t".into(), "s".into());
+            Command::Admit(Admission { token_id, secret_sha256, at_ms: 1, node })
+        };
+        let unknown = |id| Reply::Refused(Refusal::UnknownNode(NodeId(id)));
+        for (index, command, expected) in [
+            (5, admit("new"), Reply::Refused(Refusal::NameTaken("b".into()))),
+            (6, remove(2), unknown(2)),
+            (7, remove(3), Reply::Done),
+            (8, remove(3), unknown(3)),
+            (9, remove(1), Reply::Refused(Refusal::LastNode)),
+            (10, admit("new"), Reply::Admitted(NodeId(10))),
+            (11, remove(10), Reply::Done),
+            (12, admit("new"), Reply::Admitted(NodeId(12))),
+        ] {
+            assert_eq!(state.apply(index, command.clone()), expected, "{index}: {command:?}");
+        }
+        assert!(state.was_removed(NodeId(3), 12) && state.was_removed(NodeId(10), 12));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::node::Node;
 impl Node {
     /// Waits until every live node has applied `index` and decided about `revision`; nodes that die meanwhile are
     /// left out once the others have noticed.
-    pub(super) async fn await_everywhere(
+    pub(crate) async fn await_everywhere(
         self: &Arc<Self>,
         index: u64,
         revision: Revision,
@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// Why nobody waits for a node; `None` = it is there.
-fn absence(seen: Option<&NodeView>) -> Option<&'static str> {
+pub(crate) fn absence(seen: Option<&NodeView>) -> Option<&'static str> {
     match seen {
         None => Some("unknown"),
         Some(seen) if seen.state == NodeState::Left => Some("left"),

@@ -263,12 +263,12 @@ async fn done_before(node: &Arc<Node>, request_id: &str) -> Result<Option<(Revis
 }
 
 /// What is active, no older than anything that was acknowledged before now.
-struct Base {
+pub(super) struct Base {
     revision: Revision,
     content: Arc<str>,
 }
 
-async fn linearizable_base(node: &Node) -> Result<Base, Status> {
+pub(super) async fn linearizable_base(node: &Node) -> Result<Base, Status> {
     let index = node.log.read_index().await.map_err(failure::propose)?;
     base_at(node, index).await
 }
@@ -355,7 +355,7 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(Status::internal("checking the site panicked")))
 }
 
-fn wait_of(timeout_ms: u32) -> Duration {
+pub(super) fn wait_of(timeout_ms: u32) -> Duration {
     if timeout_ms == 0 { DEFAULT_WAIT } else { Duration::from_millis(timeout_ms.into()) }
 }
 

@@ -10,13 +10,16 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::AdminRpc;
+use super::failure::{Exit, with_exit};
 use crate::incoming::{CallerIo, Connection};
 use crate::node::Node;
+use crate::removed::ADVICE;
 
 /// Largest message: a whole site.
 const MAX_MESSAGE: usize = 128 << 20;
@@ -54,7 +57,7 @@ pub async fn serve(
         Server::builder()
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .add_service(InterceptedService::new(service, only_operators))
+            .add_service(InterceptedService::new(service, Gate(node.clone())))
     };
     let stopped = || stop.clone().cancelled_owned();
     let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
@@ -115,6 +118,20 @@ async fn accept_socket(
                 _ = accepted.send(Ok(CallerIo::new(stream, Some(local), None))).await;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
+        }
+    }
+}
+
+/// Lets operators through, as long as this node has a cluster to speak for.
+#[derive(Clone)]
+struct Gate(Arc<Node>);
+
+impl Interceptor for Gate {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let request = only_operators(request)?;
+        match self.0.removed.is_cancelled() {
+            true => Err(with_exit(Code::FailedPrecondition, Exit::Remote, ADVICE)),
+            false => Ok(request),
         }
     }
 }

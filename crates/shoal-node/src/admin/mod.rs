@@ -6,6 +6,7 @@ mod change;
 pub(crate) mod failure;
 mod listener;
 mod look;
+mod members;
 mod next_site;
 mod purge_scopes;
 mod status;
@@ -17,11 +18,13 @@ use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RollbackRequest,
-    ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
+    StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
 
+pub(crate) use acks::absence;
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::is_in_panic;
@@ -99,5 +102,13 @@ impl AdminService for AdminRpc {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         change::create_token(&self.node, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        let caller = listener::caller_of(&request);
+        members::remove(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 }

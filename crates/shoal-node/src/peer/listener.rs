@@ -112,7 +112,10 @@ impl Entrance {
         let caller = peer_identity(stream.get_ref().1);
         match (stream.get_ref().1.alpn_protocol(), caller) {
             (Some(b"http/1.1"), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
-                self.node.cache.clone().serve_peer(stream, peer).await;
+                tokio::select! {
+                    () = self.node.cache.clone().serve_peer(stream, peer) => {}
+                    () = self.node.removal_of(peer) => {}
+                }
             }
             (Some(b"h2"), Some(caller)) => {
                 _ = self.nodes.send(Ok(CallerIo::new(stream, Some(caller), Some(from)))).await;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
-use shoal_model::state::{Admission, Command, MemberRecord, Reply, check_member_name};
+use shoal_configlog::Proposed;
+use shoal_model::state::{Admission, Command, MemberRecord, Refusal, Reply, check_member_name};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
@@ -20,11 +21,14 @@ use tonic::{Request, Response, Status};
 use crate::admin::failure;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
+use crate::removal::{self, RemovalError, Removing};
 
 /// Strangers being admitted at once.
 const MAX_JOINING: usize = 4;
 /// Between two lines of the log about refusals.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+/// For this node to hear of the member whose name is taken.
+const ROOM_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`PeerService::await_applied`].
 const MAX_AWAIT: Duration = Duration::from_secs(60);
 
@@ -69,7 +73,12 @@ impl PeerRpc {
             at_ms: now_ms(),
             node: record.clone(),
         };
-        let proposed = self.node.log.propose(Command::Admit(admission)).await.map_err(failure::propose)?;
+        let mut proposed = self.propose(&admission).await?;
+        // Only who has a valid token gets so far.
+        if matches!(proposed.reply, Reply::Refused(Refusal::NameTaken(_))) {
+            self.make_room(&record.name, proposed.index).await?;
+            proposed = self.propose(&admission).await?;
+        }
         let node_id = match proposed.reply {
             Reply::Admitted(id) => id,
             Reply::Refused(refusal) => return Err(refuse(refusal.to_string())),
@@ -78,6 +87,31 @@ impl PeerRpc {
         let at = record.cluster_addr.as_str();
         tracing::info!(member = %node_id, name = record.name, at, token = token.id, "a node was admitted");
         self.welcome(node_id, &request.csr)
+    }
+
+    async fn propose(&self, admission: &Admission) -> Result<Proposed, Status> {
+        self.node.log.propose(Command::Admit(admission.clone())).await.map_err(failure::propose)
+    }
+
+    /// A new machine takes the name of one that is gone: the old member is removed, unless it is heard or nobody here has
+    /// ever heard it. `index` is where the log has refused the name.
+    async fn make_room(&self, name: &str, index: u64) -> Result<(), Status> {
+        self.node.await_applied(index, Revision(0), ROOM_WAIT).await;
+        let holder = self.node.log.with_state(|state| {
+            state.nodes.iter().find(|(_, member)| member.name == name).map(|(id, _)| *id)
+        });
+        let Some(id) = holder else { return Ok(()) };
+        match removal::remove(&self.node, id, Removing::Replaced).await {
+            Ok(removal) => {
+                tracing::info!(member = %id, name, was = removal.state, "a member was removed: another machine takes its name");
+                Ok(())
+            }
+            Err(RemovalError::Log(error)) => Err(failure::propose(error)),
+            Err(error) => Err(Status::permission_denied(format!(
+                "there is already a node called {name:?}, and it cannot be replaced: {error}; \
+                 start this one with another --name, or remove that one with `shoal node remove {name}`"
+            ))),
+        }
     }
 
     /// Says who was refused and why: not more often than strangers may fill the log.
@@ -99,6 +133,10 @@ impl PeerRpc {
         let connection = request.extensions().get::<Connection>();
         match connection.and_then(|connection| connection.caller.as_ref()) {
             Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(()),
+            // By this code, and by nothing else, the node learns what has become of it.
+            Some(Caller::Node(id)) if self.node.log.has_left(*id) => {
+                Err(Status::permission_denied(format!("{id} was removed from this cluster")))
+            }
             _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
         }
     }

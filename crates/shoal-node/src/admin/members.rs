@@ -1,0 +1,76 @@
+//! Verbs that change who belongs to the cluster.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use shoal_model::NodeId;
+use shoal_proto::admin::{RemoveNodeRequest, RemoveNodeResponse};
+use tonic::{Code, Status};
+
+use super::change::{linearizable_base, wait_of};
+use super::failure::{self, Exit, with_exit};
+use crate::node::Node;
+use crate::removal::{self, RemovalError, Removing};
+
+/// Takes a member out for good and waits until no live node counts it any more.
+pub async fn remove(
+    node: &Arc<Node>,
+    request: RemoveNodeRequest,
+    caller: &str,
+) -> Result<RemoveNodeResponse, Status> {
+    let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    // Who joined or was removed a moment ago through another node is known here from then on.
+    linearizable_base(node).await?;
+    let (id, name) = find(node, &request)?;
+    let removing = if request.force { Removing::Forced } else { Removing::Gone };
+    let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
+    tracing::info!(member = %id, name, was = removal.state, by = caller, "a member was removed");
+    let left = wait.saturating_sub(started.elapsed());
+    let (acks, left_membership) = node.await_removal(id, removal.index, left).await;
+    let voters = node.log.status().voters;
+    let members = node.members();
+    let names = voters.iter().filter_map(|id| members.get(id)).map(|member| member.name.clone());
+    Ok(RemoveNodeResponse {
+        node_id: id.0,
+        node: name,
+        state: removal.state.to_owned(),
+        acks,
+        absent: node.absent_members(),
+        left_membership,
+        voters: names.collect(),
+        elapsed_ms: started.elapsed().as_millis() as u32,
+    })
+}
+
+/// The member that is meant: names and ids look alike, so that each is only taken for what it was given as.
+fn find(node: &Node, request: &RemoveNodeRequest) -> Result<(NodeId, String), Status> {
+    let is_meant = |id: NodeId, name: &str| match request.node_id {
+        0 => name == request.node,
+        wanted => id == NodeId(wanted),
+    };
+    let found = node.log.with_state(|state| {
+        let mut members = state.nodes.iter();
+        members
+            .find(|(id, member)| is_meant(**id, &member.name))
+            .map(|(id, member)| (*id, member.name.clone()))
+    });
+    found.ok_or_else(|| {
+        let what = match request.node_id {
+            0 => format!("called {:?}", request.node),
+            id => format!("with the id {}", NodeId(id)),
+        };
+        with_exit(Code::NotFound, Exit::Local, format!("there is no node {what}"))
+    })
+}
+
+fn refusal(id: NodeId, name: &str, error: RemovalError) -> Status {
+    match error {
+        RemovalError::Objection(objection) => {
+            let why = format!("{name} ({id}) is not removed: {objection}");
+            with_exit(Code::FailedPrecondition, Exit::Local, why)
+        }
+        RemovalError::Log(error) => failure::propose(error),
+        RemovalError::Refused(refusal) => failure::refusal(&refusal),
+        RemovalError::Unexpected => failure::unexpected_reply(),
+    }
+}
