@@ -43,7 +43,9 @@ pub enum Says {
     Up,
     /// A fact of its own.
     Fact(FactState),
-    /// It should check the endpoint and has said nothing yet, or not for too long.
+    /// It checks the endpoint and no check has ended yet.
+    Checking,
+    /// It should check the endpoint and was not heard for too long.
     Silent,
 }
 
@@ -52,6 +54,7 @@ impl fmt::Display for Says {
         f.write_str(match self {
             Self::Up => "up",
             Self::Fact(state) => state.name(),
+            Self::Checking => "checking",
             Self::Silent => "silent",
         })
     }
@@ -210,7 +213,8 @@ impl Round<'_> {
             let says = match (fact, self.vote(author, endpoint)) {
                 (Some(fact), _) => Says::Fact(fact.state),
                 (None, Vote::Up) => Says::Up,
-                (None, Vote::Unheard | Vote::Down) => Says::Silent,
+                (None, _) if author.age.is_some_and(|age| age > self.fresh_for) => Says::Silent,
+                (None, Vote::Unheard | Vote::Down) => Says::Checking,
             };
             let opinion = Opinion {
                 node: author.id,
@@ -374,7 +378,7 @@ mod tests {
         let expected = [
             "n1 down connection refused true",
             "n2 up  true",
-            "n3 silent  true",
+            "n3 checking  true",
             "n4 down connection refused false",
             "n5 down connection refused false",
         ];

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
-use shoal_model::site::{Problem, Problems};
+use shoal_model::site::{Problem, ProblemKind, Problems};
 
 /// Longest reason that is printed, in bytes.
 const MAX_WHY_BYTES: usize = 2_000;
@@ -86,16 +86,22 @@ impl Failure {
 
     /// A site file with problems.
     pub fn site(what: impl Into<String>, problems: &Problems) -> Self {
+        // A file that cannot even be read is not mended by a look at the schema.
+        if let [problem] = &problems.0[..]
+            && problem.kind == ProblemKind::Unread
+        {
+            return Self::local(what, problem).try_command("shoal validate --help");
+        }
         let count = problems.0.len();
         let mut lines: Vec<String> = problems.0.iter().take(MAX_PROBLEMS).map(Problem::to_string).collect();
         if count > MAX_PROBLEMS {
             lines.push(format!("… and {} more", count - MAX_PROBLEMS));
         }
-        let why = format!("the site has {count} problem{}", if count == 1 { "" } else { "s" });
-        // A file that cannot even be read is not mended by a look at the schema.
-        let is_read = problems.0.iter().any(|problem| problem.place.is_some() || !problem.path.is_empty());
-        let hint = if is_read { "shoal config schema" } else { "shoal validate --help" };
-        Self { problems: lines, ..Self::local(what, why) }.try_command(hint)
+        let mut why = format!("the site has {count} problem{}", if count == 1 { "" } else { "s" });
+        if problems.0.iter().any(|problem| problem.kind == ProblemKind::Form) {
+            why.push_str(", and what follows it was not read");
+        }
+        Self { problems: lines, ..Self::local(what, why) }.try_command("shoal config schema")
     }
 
     /// What goes to stderr in text: the problems, then `error: <what>: <why>; try: <command>`.
@@ -154,8 +160,11 @@ mod tests {
             "error: status: no node answers;at \u{fffd}[31m10.0.0.1; try: shoal --socket DIR/admin.sock status\n"
         );
         assert!(failure.to_json().starts_with("{\"code\":2,"), "{}", failure.to_json());
-        let unread = Problems(vec![Problem::at("", "site.yaml cannot be read")]);
-        assert!(Failure::site("plan", &unread).to_text().ends_with("; try: shoal validate --help\n"));
+        let unread = Problem::at("", "site.yaml cannot be read").of_kind(ProblemKind::Unread);
+        assert_eq!(
+            Failure::site("plan", &Problems(vec![unread])).to_text(),
+            "error: plan: site.yaml cannot be read; try: shoal validate --help\n"
+        );
         assert!(Failure::local("x", "y".repeat(10_000)).to_text().len() < 2_100);
     }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use shoal_cluster::{inspect_authorities, inspect_certificate, inspect_client_auth, inspect_staple};
 use shoal_model::Site;
 use shoal_model::site::{
-    Absent, MAX_SITE_BYTES, Problem, Problems, check_authorities, check_certificates, check_client_auth,
-    check_staples, locate, merge, parse_site, step, validate,
+    Absent, MAX_SITE_BYTES, Problem, ProblemKind, Problems, check_authorities, check_certificates,
+    check_client_auth, check_staples, locate, merge, parse_site, step, validate,
 };
 
 /// Largest file that a site names, in bytes.
@@ -71,6 +71,15 @@ impl SiteFiles {
     /// Checks the meaning of the site by itself.
     pub fn check_alone(&self) -> Result<(), Problems> {
         self.settle(validate(&self.site))
+    }
+
+    /// Checks the meaning of a part of a site: what it names and does not hold may be in the cluster. These names are
+    /// the answer.
+    pub fn check_part(&self) -> Result<Vec<Problem>, Problems> {
+        let (absent, wrong) =
+            validate(&self.site).into_iter().partition(|problem| problem.kind == ProblemKind::Absent);
+        self.settle(wrong)?;
+        Ok(absent)
     }
 
     /// Checks the meaning of the site laid over `active`: it may refer to what the cluster already has.
@@ -168,7 +177,7 @@ fn object_paths(site: &Site) -> impl Iterator<Item = String> {
 
 /// Name, directory and text of every document at `path`, by name.
 fn read_texts(path: &Path) -> Result<Vec<(String, PathBuf, String)>, Problem> {
-    let whole = |why: String| Problem::at("", why);
+    let whole = |why: String| Problem::at("", why).of_kind(ProblemKind::Unread);
     if path == Path::new("-") {
         let text = read_bounded(io::stdin().lock(), MAX_SITE_BYTES).and_then(decode);
         let text = text.map_err(|why| whole(format!("stdin {why}")))?;
@@ -347,6 +356,11 @@ mod tests {
         fs::write(&file, ROUTES).unwrap();
         let files = SiteFiles::read(&file).unwrap();
         assert!(files.check_alone().is_err());
+        let absent = files.check_part().unwrap();
+        assert_eq!(
+            absent.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(),
+            ["routes.shop.upstream"]
+        );
         let active = parse_site("active", UPSTREAMS).unwrap();
         assert_eq!(files.check_over(&active), Ok(()));
         assert!(files.check_over(&Site::default()).is_err());

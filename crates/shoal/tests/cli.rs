@@ -137,6 +137,11 @@ fn wrong_usage_ends_with_1() {
     check_error(&["status", "--addr", "127.0.0.1:1", "--cert", "x.pem"], 1, "belong together");
     check_error(&["apply", "-f", "x", "--timeout", "5"], 1, "; try: shoal apply --help");
     check_error(&["status", "--addr", ""], 1, "--addr names no address");
+    check_error(&["status", "--addr", "nonsense"], 1, "\"nonsense\" is not HOST:PORT");
+    check_error(&["status", "--timeout", "0s"], 1, "in no time");
+    check_error(&["get", "-r", "0"], 1, "invalid value '0'");
+    check_error(&["get", "-o", "table"], 1, "there is no table");
+    check_error(&["token", "create", "--ttl", "8d"], 1, "a token lives 1s to 7d");
     let output = run(&["status", "--bogus", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!((&error["code"], &error["try"]), (&1.into(), &"shoal status --help".into()));
@@ -210,8 +215,23 @@ fn a_bad_site_is_refused_with_its_place() {
     check_error(
         &["validate", "-f", "/nonexistent/site.yaml"],
         1,
-        "/nonexistent/site.yaml cannot be read: No such file",
+        "error: validate /nonexistent/site.yaml: /nonexistent/site.yaml cannot be read: No such file",
     );
+}
+
+#[test]
+fn a_part_of_a_site_is_checked_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = site_file(dir.path(), "routes: { shop: { upstream: shop } }\n");
+    let path = file.to_str().unwrap();
+    check_error(&["validate", "-f", path], 1, "; try: shoal plan -f ");
+    let part = run(&["validate", "--partial", "-f", path]);
+    assert_eq!(part.status.code(), Some(0), "{}", text(&part.stderr));
+    assert!(text(&part.stdout).contains("there is no upstream \"shop\""), "{}", text(&part.stdout));
+    site_file(dir.path(), "routes: { shop: { upstream: shop, path: x } }\n");
+    check_error(&["validate", "--partial", "-f", path], 1, "does not start with '/'");
+    site_file(dir.path(), "# to come\n");
+    assert!(text(&run(&["validate", "-f", path]).stdout).contains("warning: there is nothing in it"));
 }
 
 #[test]

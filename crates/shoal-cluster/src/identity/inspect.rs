@@ -31,6 +31,9 @@ pub fn inspect_certificate(chain_pem: &str, key_pem: &str) -> Result<Certificate
     }
     let facts = read_facts(leaf)?;
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|error| match error {
+        rustls_pki_types::pem::Error::NoItemsFound if key_pem.contains("ENCRYPTED") => {
+            "the private key is encrypted; `openssl pkey -in KEY -out CLEAR` writes it in clear".to_owned()
+        }
         rustls_pki_types::pem::Error::NoItemsFound => "there is no private key in the key file".to_owned(),
         error => format!("the private key is not PEM: {error}"),
     })?;

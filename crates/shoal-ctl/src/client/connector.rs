@@ -42,11 +42,28 @@ impl Connector {
             Self::Tls { address, config, name } => {
                 let tcp = TcpStream::connect(address).await?;
                 tcp.set_nodelay(true)?;
-                Box::new(TlsConnector::from(config).connect(name, tcp).await?)
+                Box::new(TlsConnector::from(config).connect(name, tcp).await.map_err(in_words)?)
             }
         };
         Ok(TokioIo::new(stream))
     }
+}
+
+/// What an operator can do about a handshake that failed.
+fn in_words(error: io::Error) -> io::Error {
+    use rustls::{CertificateError, Error};
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    let words = match cause {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            "this node is of another cluster, or the operator's identity is"
+        }
+        Some(Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "this node is of another cluster, or does not have the name of --server-name",
+        Some(Error::InvalidMessage(_)) => "there is no shoal admin port: what answers speaks no TLS",
+        _ => return error,
+    };
+    io::Error::new(error.kind(), words)
 }
 
 impl Service<Uri> for Connector {

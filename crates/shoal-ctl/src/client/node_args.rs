@@ -41,7 +41,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "NAME")]
     pub server_name: Option<String>,
     /// Longest wait for the answer [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = Period::parse)]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
     pub timeout: Option<Period>,
     /// How the answer is printed: table, json or yaml [default: table, and yaml for get]
     #[arg(short = 'o', long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
@@ -96,6 +96,12 @@ impl NodeArgs {
             return Err(Failure::local("connect", "--addr names no address")
                 .try_command("shoal --addr HOST:7401 --identity FILE status"));
         }
+        if let Some(wrong) = self.addr.iter().find(|address| !address.is_empty() && !is_address(address)) {
+            let why = format!("{wrong:?} is not HOST:PORT, as 10.0.0.1:7401");
+            return Err(
+                Failure::local("--addr", why).try_command("shoal --addr HOST:7401 --identity FILE status")
+            );
+        }
         let deadline = self.timeout.unwrap_or(DEFAULT_TIMEOUT).0.max(Duration::from_millis(1));
         Ok(Client::new(targets, self.identity_files()?, self.server_name.clone(), deadline))
     }
@@ -118,6 +124,17 @@ impl NodeArgs {
             }
         }
     }
+}
+
+/// A host and a port, whatever the host turns out to be.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0))
+}
+
+fn some_time(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    if period.0.is_zero() { Err("nothing could answer in no time".to_owned()) } else { Ok(period) }
 }
 
 #[cfg(test)]

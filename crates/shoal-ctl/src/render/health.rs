@@ -34,7 +34,13 @@ pub fn health(response: &HealthResponse, style: Style) -> String {
 
 fn endpoint_cells(endpoint: &EndpointHealth) -> [String; 3] {
     let panic = if endpoint.panic { " (panic: used anyway)" } else { "" };
-    [endpoint.upstream.clone(), endpoint.endpoint.clone(), format!("{}{panic}", endpoint.availability)]
+    let is_told = |opinion: &HealthOpinion| opinion.says != "checking";
+    let is = match endpoint.availability.as_str() {
+        "up" | "unknown" if !endpoint.checked && endpoint.opinions.is_empty() => "unchecked",
+        "up" | "unknown" if endpoint.checked && !endpoint.opinions.iter().any(is_told) => "checking",
+        availability => availability,
+    };
+    [endpoint.upstream.clone(), endpoint.endpoint.clone(), format!("{is}{panic}")]
 }
 
 fn opinion_cells(opinion: &HealthOpinion, style: Style) -> [String; 5] {
@@ -78,7 +84,8 @@ mod tests {
                     ],
                     true,
                 ),
-                endpoint("10.0.0.3:9000", "unknown", vec![], false),
+                endpoint("10.0.0.3:9000", "up", vec![], false),
+                endpoint("10.0.0.4:9000", "up", vec![opinion("node1", "checking", 0, "", "check")], true),
             ],
         };
         response.endpoints[1].panic = true;

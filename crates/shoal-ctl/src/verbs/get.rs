@@ -26,8 +26,8 @@ pub struct GetArgs {
     #[arg(value_name = "KIND[/NAME]")]
     object: Option<String>,
     /// Revision [default: the active one]
-    #[arg(short, long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    revision: u64,
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    revision: Option<u64>,
     #[command(flatten)]
     pub(super) node: NodeArgs,
 }
@@ -36,7 +36,11 @@ impl GetArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let part = self.object.as_deref().map(Part::parse).transpose()?;
-        let shown = session.client.show(ShowRequest { revision: self.revision }).await?;
+        if session.format == Some(Format::Table) {
+            let why = "a site is printed as yaml or json; there is no table of it";
+            return Err(Failure::local("get", why).try_command("shoal get -o yaml, or shoal status"));
+        }
+        let shown = session.client.show(ShowRequest { revision: self.revision.unwrap_or(0) }).await?;
         let unreadable = |error| Failure::new(Exit::Remote, "get", format!("the node sent no site: {error}"));
         let mut site: Map<String, Value> = serde_json::from_str(&shown.site_json).map_err(unreadable)?;
         if let Some(part) = part {
@@ -44,7 +48,7 @@ impl GetArgs {
         }
         let text = match session.format {
             Some(Format::Json) => to_json(&site)?,
-            Some(Format::Yaml | Format::Table) | None => to_yaml(&site)?,
+            _ => to_yaml(&site)?,
         };
         write_stdout(&text)?;
         Ok(Exit::Done)

@@ -28,14 +28,21 @@ Example:
   TOKEN=$(shoal --socket /var/lib/shoal/admin.sock token create)
   shoal run --data-dir /var/lib/shoal --join 10.0.0.1:7400 --token \"$TOKEN\"")]
 struct CreateArgs {
-    /// How long it may be used
-    #[arg(long, value_name = "TIME", value_parser = Period::parse, default_value = "1h")]
+    /// How long it may be used, 1s to 7d
+    #[arg(long, value_name = "TIME", value_parser = ttl, default_value = "1h")]
     ttl: Period,
-    /// How many nodes may use it
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many nodes may use it, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     uses: u32,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+/// What a node takes.
+fn ttl(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    let takes = Period::seconds(1)..=Period::seconds(7 * 86_400);
+    if takes.contains(&period) { Ok(period) } else { Err("a token lives 1s to 7d".to_owned()) }
 }
 
 impl TokenVerb {

@@ -48,7 +48,7 @@ pub use passive::{PassiveHealth, SuccessRate};
 pub use path_rule::PathRule;
 pub(crate) use path_rule::compile_pattern;
 pub use pin::Pin;
-pub use problem::{Problem, Problems, step};
+pub use problem::{Problem, ProblemKind, Problems, step};
 pub use read::{parse_site, read_site};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};

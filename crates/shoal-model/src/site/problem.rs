@@ -11,12 +11,32 @@ pub struct Problem {
     pub path: String,
     /// What is wrong and what would be right.
     pub message: String,
+    /// What sort of problem it is.
+    pub kind: ProblemKind,
+}
+
+/// What sort of problem it is: what has to be done differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It can be read and makes no sense.
+    Meaning,
+    /// It names an object that is not written; the cluster may have it.
+    Absent,
+    /// It cannot be read on from here: there may be more problems behind it.
+    Form,
+    /// A file as a whole cannot be read.
+    Unread,
 }
 
 impl Problem {
     /// A problem at a key path.
     pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { place: None, path: path.into(), message: message.into() }
+        Self { place: None, path: path.into(), message: message.into(), kind: ProblemKind::Meaning }
+    }
+
+    /// The same problem as one of another kind.
+    pub fn of_kind(self, kind: ProblemKind) -> Self {
+        Self { kind, ..self }
     }
 }
 

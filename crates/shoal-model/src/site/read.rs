@@ -3,7 +3,7 @@
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
 use super::yaml::{MAX_SITE_BYTES, reading_options};
-use super::{Problem, Problems, Site, locate, validate};
+use super::{Problem, ProblemKind, Problems, Site, locate, validate};
 
 /// Problems of meaning that are reported at once.
 const MAX_PROBLEMS: usize = 50;
@@ -43,6 +43,7 @@ pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
             place: Some((file.to_owned(), 1, 1)),
             path: String::new(),
             message: message.into(),
+            kind: ProblemKind::Form,
         });
     }
     let mut path = String::new();
@@ -59,11 +60,46 @@ pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
             serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
                 format!("{:?} is written twice", key.as_deref().unwrap_or("a key"))
             }
-            error => DefaultMessageFormatter.format_message(error).into_owned(),
+            error => wording(error, &word_at(text, place)),
         };
         let path = path.trim_end_matches(['.', '?']).to_owned();
-        Problem { place: Some((file.to_owned(), place.0, place.1)), path, message: one_line(&message) }
+        let place = Some((file.to_owned(), place.0, place.1));
+        Problem { place, path, message: one_line(&message), kind: ProblemKind::Form }
     })
+}
+
+/// What the parser says in the words of those who write sites; `found` is what stands there.
+fn wording(error: &serde_saphyr::Error, found: &str) -> String {
+    use serde_saphyr::Error;
+    let expected = match error {
+        Error::Unexpected { expected: "mapping start", .. } => "a map (`key: value` lines, or `{}`)",
+        Error::Unexpected { expected: "sequence start", .. } => {
+            "a list (`[a, b]`, or lines that begin with `- `)"
+        }
+        Error::Unexpected { expected: "string scalar", .. } => "a text",
+        Error::InvalidScalar { ty, .. } if ty.starts_with('u') => "a whole number that is not below 0",
+        Error::InvalidScalar { ty, .. } if ty.starts_with('i') => "a whole number",
+        Error::InvalidScalar { ty, .. } if ty.starts_with('f') => "a number",
+        Error::InvalidScalar { ty: "boolean" | "bool", .. } => "true or false",
+        Error::MultipleDocuments { .. } => {
+            return "a second document begins here; write all in one, or a file for each in a directory"
+                .into();
+        }
+        error => return DefaultMessageFormatter.format_message(error).into_owned(),
+    };
+    if found.is_empty() {
+        format!("expected {expected}")
+    } else {
+        format!("expected {expected}, found `{found}`")
+    }
+}
+
+/// The beginning of the value at line and column, both from 1.
+fn word_at(text: &str, (line, column): (u32, u32)) -> String {
+    let rest = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
+    let rest = rest.chars().skip(column.saturating_sub(1) as usize);
+    let word: String = rest.take_while(|c| !matches!(c, ',' | '}' | ']' | '#')).take(40).collect();
+    word.trim().to_owned()
 }
 
 /// No control characters and no line breaks reach the operator's terminal.
@@ -131,7 +167,35 @@ upstreams:
             &["site.yaml:1:1: li [2J steners: unknown field `li [2J steners`, expected one of listeners, \
                certificates, routes, upstreams"],
         );
-        check("listeners: [", &["site.yaml:1:12: listeners: expected mapping start"]);
+        check(
+            "listeners: [",
+            &["site.yaml:1:12: listeners: expected a map (`key: value` lines, or `{}`), found `[`"],
+        );
+        let cached = "routes: { a: { upstream: u, cache: true } }";
+        check(
+            cached,
+            &["site.yaml:1:36: routes.a.cache: expected a map (`key: value` lines, or `{}`), found `true`"],
+        );
+        check(
+            "upstreams: { u: { endpoints: 'a:1' } }",
+            &[
+                "site.yaml:1:30: upstreams.u.endpoints: expected a list (`[a, b]`, or lines that begin with `- `), \
+               found `'a:1'`",
+            ],
+        );
+        check(
+            "upstreams: { u: { endpoints: [{ address: 'a:1', weight: -1 }] } }",
+            &[
+                "site.yaml:1:57: upstreams.u.endpoints[0].weight: expected a whole number that is not below 0, \
+               found `-1`",
+            ],
+        );
+        check(
+            "routes: {}\n---\nroutes: {}\n",
+            &[
+                "site.yaml:3:1: a second document begins here; write all in one, or a file for each in a directory",
+            ],
+        );
         check("", &["site.yaml:1:1: the file is empty; a site has listeners, routes and upstreams"]);
         check("routes: {}\nroutes: {}\n", &["site.yaml:2:1: \"routes\" is written twice"]);
     }

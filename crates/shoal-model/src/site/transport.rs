@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pin::Pin;
-use super::{Certificate, Problem, Upstream};
+use super::{Certificate, Problem, ProblemKind, Upstream};
 use crate::address::EndpointAddress;
 
 /// The version of HTTP spoken to endpoints.
@@ -103,7 +103,8 @@ fn validate_tls(
         && !certificates.contains_key(name)
     {
         let message = format!("there is no certificate {name:?}");
-        problems.push(Problem::at(format!("{path}.tls.client_certificate"), message));
+        let problem = Problem::at(format!("{path}.tls.client_certificate"), message);
+        problems.push(problem.of_kind(ProblemKind::Absent));
     }
     match &tls.server_name {
         Some(name) => {

@@ -13,8 +13,8 @@ use super::retry::validate_retry;
 use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
-    Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, step, validate_tcp,
+    Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, ProblemKind,
+    Protocol, Route, Site, Upstream, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
@@ -387,7 +387,8 @@ pub(super) fn check_reference<T>(
     } else {
         format!("{kind}s are: {}", names.join(", "))
     };
-    problems.push(Problem::at(path, format!("there is no {kind} {name:?}; {known}")));
+    let message = format!("there is no {kind} {name:?}; {known}");
+    problems.push(Problem::at(path, message).of_kind(ProblemKind::Absent));
 }
 
 #[cfg(test)]

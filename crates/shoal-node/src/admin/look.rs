@@ -80,6 +80,8 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
                 .gossip
                 .opinions(endpoint.id)
                 .iter()
+                // Where nothing is checked, silence is no word: only what traffic has shown counts.
+                .filter(|opinion| upstream.health.is_some() || matches!(opinion.says, Says::Fact(_)))
                 .map(|opinion| opinion_message(opinion, view))
                 .collect(),
             checked: upstream.health.is_some(),
