@@ -174,7 +174,11 @@ pub async fn build(
         sockets,
     });
     tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
-    tasks.spawn_until_stop("span export", otlp::export(spans_waiting, export_figures));
+    tasks.spawn_until_stop("span export", async {
+        otlp::export(spans_waiting, export_figures).await;
+        // The workers end before the node does.
+        std::future::pending().await
+    });
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));

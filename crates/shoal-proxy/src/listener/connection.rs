@@ -218,17 +218,21 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             let certificate = tls.certificates.find(session.server_name());
             let connection = connection(Some(certificate), client);
             let _registered = worker.connections.register(&connection);
-            Box::pin(serve_version(connection, stream, Bytes::new(), version)).await;
+            serve_version(connection, stream, Bytes::new(), version).await;
         }
     }
 }
+
+/// Boxed: the tasks of connections in clear text would have room for it, too.
+type SecureStream = Box<TlsStream<TcpStream>>;
 
 /// The stream with who is at its other end, where that is asked.
 fn identified(
     worker: &Worker,
     view: &ListenerView,
     stream: TlsStream<TcpStream>,
-) -> io::Result<(TlsStream<TcpStream>, Option<Box<Client>>)> {
+) -> io::Result<(SecureStream, Option<Box<Client>>)> {
+    let stream = Box::new(stream);
     let Some(auth) = &view.client_auth else { return Ok((stream, None)) };
     let client = client::identify(stream.get_ref().1, auth)?;
     worker.metrics.ask_client(if client.is_some() { ClientOutcome::Verified } else { ClientOutcome::Absent });

@@ -60,7 +60,8 @@ impl<T> Watched<T> {
     /// Bytes that were read and belong here still.
     pub(super) fn put_back(&mut self, bytes: Bytes) {
         debug_assert!(self.first.is_empty(), "the codec reads all of it before anything else");
-        self.first = bytes;
+        // Empty ones would keep the buffer that they are cut from.
+        self.first = if bytes.is_empty() { Bytes::new() } else { bytes };
     }
 
     /// The codec would drop what is under way if it knew of the end: it learns of it when everything is answered. The
@@ -121,6 +122,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
             this.first.advance(count);
+            if this.first.is_empty() {
+                this.first = Bytes::new();
+            }
         }
         let read = &buf.filled()[before..];
         if read.is_empty() && buf.remaining() > 0 {
