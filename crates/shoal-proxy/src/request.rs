@@ -140,7 +140,7 @@ async fn answer(
     }
     let mut answered = match &route.cache {
         None => from_origin(worker, &route, head, body, exchange).await,
-        Some(rule) => from_cache(connection, &route, rule, &admitted, head, body, exchange).await,
+        Some(rule) => Box::pin(from_cache(connection, &route, rule, &admitted, head, body, exchange)).await,
     };
     if let (Some(_), Ok(response)) = (&route.upstream.sticky, &mut answered) {
         set_session_cookie(response);

@@ -1,7 +1,9 @@
 //! What carries one request: an HTTP/1.1 connection of its own, or a place on one of HTTP/2.
 
+use std::future::Future;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -34,32 +36,32 @@ impl Carrier {
         matches!(self, Self::Shared(_))
     }
 
-    /// Sends `request`; answers the response head.
-    pub(super) async fn send(
+    /// Sends `request` at once; the answer waits for the response head.
+    pub(super) fn send(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match self {
             Self::Own(link) => {
                 link.begin();
-                link.sender.try_send_request(request).await
+                Either::Left(link.sender.try_send_request(request))
             }
             Self::Shared(stream) => {
                 to_h2(&mut request, stream.is_secure());
-                stream.send(request).await
+                Either::Right(stream.send(request))
             }
         }
     }
 
     /// Sends the opening handshake of a tunnel.
-    pub(super) async fn send_upgrade(
+    pub(super) fn send_upgrade(
         &mut self,
         mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         if self.is_shared() {
             to_extended_connect(&mut request);
         }
-        self.send(request).await
+        self.send(request)
     }
 
     /// Its endpoint agrees to tunnels in general; that may be waited for.

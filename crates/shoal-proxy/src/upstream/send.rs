@@ -1,7 +1,7 @@
 //! One try: a request on one connection to one endpoint, up to the response head.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -86,7 +86,7 @@ impl Sending<'_> {
         let shared_since = carrier.is_shared().then(Instant::now);
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = request.body().progress();
-        let sent = carrier.send(request);
+        let sent = pin!(carrier.send(request));
         let outcome = within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await;
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
         let failed = match outcome {
@@ -141,7 +141,8 @@ impl Sending<'_> {
         let _pending = Pending::begin(upstream, self.worker)?;
         let began = Instant::now();
         let opening = connect::open_carrier(self.worker, upstream, endpoint, self.introduction.as_ref());
-        let opened = unless_overdue(self.total.as_ref(), opening).await;
+        // Boxed: every request would have room for it, and is moved about with it.
+        let opened = unless_overdue(self.total.as_ref(), Box::pin(opening)).await;
         self.trace.connect += began.elapsed();
         opened.unwrap_or(Err(Failure::UpstreamConnectTimeout))
     }
@@ -195,9 +196,8 @@ pub(super) async fn within<T>(
     route: &RouteView,
     request_body: Option<&BodyProgress>,
     total: Option<&Deadline>,
-    sent: impl Future<Output = T>,
+    mut sent: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    let mut sent = pin!(sent);
     let mut first_byte: Option<Deadline> = None;
     let mut moved = 0;
     poll_fn(|cx| {

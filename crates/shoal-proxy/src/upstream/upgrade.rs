@@ -1,5 +1,6 @@
 //! Forwarding a request that wants to upgrade: on a connection or a stream of its own, and never twice.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,7 +78,7 @@ pub(crate) async fn forward_upgrade(
             .await?;
     let place = attempt.place;
     let cookie = |status| visit.as_ref()?.cookie(&upstream, place, status);
-    let sent = carrier.send_upgrade(request);
+    let sent = pin!(carrier.send_upgrade(request));
     let answered = within(worker, route, None, total.as_ref(), sent).await;
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
