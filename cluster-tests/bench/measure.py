@@ -7,7 +7,9 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+import urllib.parse
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PROXY_CPU, LOAD_CPU = "0", "1"
@@ -108,6 +110,27 @@ def h2load(url, connections, seconds, streams):
     wrong = sum(counts.get(name, 0) for name in ("failed", "errored", "timeout"))
     other = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     return counts["done"], wrong + int(other.group(3)) + int(other.group(4)), rate
+
+
+def paced(url, connections, seconds, rate):
+    """(requests answered, of which wrong, 99th percentile of their times in microseconds) at `rate` a second, HTTP/1.1"""
+    with tempfile.NamedTemporaryFile("r", prefix="shoal-bench-") as log:
+        shape = ["--h1", f"--rps={max(rate / connections, 1):.0f}", f"--log-file={log.name}"]
+        pinned(["h2load", "-t1", f"-c{connections}", f"-D{seconds}", *shape, url])
+        rows = [line.split("\t") for line in log]
+    times = sorted(int(row[2]) for row in rows)
+    wrong = sum(row[1] != "200" for row in rows)
+    return len(times), wrong, times[len(times) * 99 // 100] if times else 0
+
+
+def handshakes(url, clients, seconds):
+    """Full TLS handshakes, each on a connection of its own. wrk and h2load resume the sessions of closed connections."""
+    address = urllib.parse.urlsplit(url).netloc
+    argv = ["taskset", "-c", LOAD_CPU, "openssl", "s_time", "-connect", address, "-new", "-time", str(seconds)]
+    running = [subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(clients)]
+    texts = [client.communicate()[0] for client in running]
+    done = [int(re.search(r"(\d+) connections in [\d.]+ real seconds", text).group(1)) for text in texts]
+    return sum(done), sum(client.returncode != 0 for client in running), sum(done) / seconds
 
 
 def pinned(argv):

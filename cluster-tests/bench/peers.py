@@ -17,6 +17,7 @@ class Front:
     cached: bool
     chain: str = ""
     key: str = ""
+    # Hosts with five routes each beside the one that is asked: of Shoal only.
     hosts: int = 0
 
     @property
@@ -35,7 +36,7 @@ def nginx_config(place, server, http=""):
     config = place / "nginx.conf"
     config.write_text(
         f"daemon off; worker_processes 1; pid {place}/pid; error_log {place}/errors;\n"
-        "events { worker_connections 8192; }\n"
+        "events { worker_connections 19000; }\n"
         "http { access_log off; sendfile on; tcp_nodelay on; open_file_cache max=1000 inactive=10m;\n"
         f"  keepalive_timeout 10m; keepalive_requests 100000000; {scratch} {http}\n"
         f"  server {{ {server} }}\n}}\n"
@@ -50,8 +51,6 @@ def origin(place, port, root):
 
 
 def nginx(place, origin, front):
-    if front.hosts:
-        return None
     http = f"upstream o {{ server {origin}; keepalive 256; keepalive_requests 100000000; }}"
     listen = f"listen 127.0.0.1:{front.port} backlog=4096"
     if front.tls:
@@ -65,8 +64,6 @@ def nginx(place, origin, front):
 
 
 def haproxy(place, origin, front):
-    if front.hosts:
-        return None
     bind = f"bind 127.0.0.1:{front.port}"
     if front.tls:
         both = place / "both.pem"
@@ -78,7 +75,7 @@ def haproxy(place, origin, front):
         use = "  http-request cache-use objects\n  http-response cache-store objects\n"
     config = place / "haproxy.cfg"
     config.write_text(
-        f"global\n  nbthread 1\n  maxconn 4096\n{cache}"
+        f"global\n  nbthread 1\n  maxconn 12000\n  no strict-limits\n{cache}"
         "defaults\n  mode http\n  timeout connect 3s\n  timeout client 10m\n  timeout server 10m\n  http-reuse always\n"
         f"frontend in\n  {bind}\n{use}  default_backend out\n"
         f"backend out\n  server one {origin} pool-max-conn 256\n"
@@ -87,7 +84,7 @@ def haproxy(place, origin, front):
 
 
 def varnish(place, origin, front):
-    if front.hosts or front.tls:
+    if front.tls:
         return None
     host, port = origin.split(":")
     program = f'vcl 4.1;\nbackend one {{ .host = "{host}"; .port = "{port}"; }}\n'
@@ -96,11 +93,11 @@ def varnish(place, origin, front):
     config = place / "site.vcl"
     config.write_text(program)
     argv = ["varnishd", "-F", "-n", str(place / "work"), "-f", str(config), "-s", "malloc,256m"]
-    return argv + ["-a", f"127.0.0.1:{front.port}", "-p", "thread_pools=1", "-p", "thread_pool_min=100"]
+    return argv + ["-a", f"127.0.0.1:{front.port}", "-p", "thread_pools=1", "-p", "thread_pool_min=100", "-p", "timeout_idle=600"]
 
 
 def caddy(place, origin, front):
-    if front.hosts or front.cached:
+    if front.cached:
         return None
     tls = f"tls {front.chain} {front.key}" if front.tls else ""
     config = place / "Caddyfile"

@@ -1,4 +1,4 @@
-"""Bars: CPU time per request of each proxy in each scenario, as multiples of the best peer's. SVG without a library."""
+"""Bars: the figure of each proxy in each scenario, as a multiple of the best peer's. SVG without a library."""
 
 from html import escape
 
@@ -11,15 +11,15 @@ LONGEST = 2.5
 def draw(results, versions, rounds):
     lines, y = [], HEAD
     for scenario, rows in results.items():
-        peers = [row["cpu_us_per_request"] for name, row in rows.items() if name != "shoal"]
-        best = min(peers, default=rows.get("shoal", {}).get("cpu_us_per_request", 1))
+        peers = [row["figure"] for name, row in rows.items() if name != "shoal"]
+        best = min(peers, default=rows.get("shoal", {}).get("figure", 1))
         lines.append(text(LABEL - 8, y + BAR * len(rows) / 2 + 4, scenario, "end", 13))
         for name, row in rows.items():
-            ratio = row["cpu_us_per_request"] / best
+            ratio = row["figure"] / best if best > 0 else 1
             width = min(ratio, LONGEST) * SCALE
             colour = COLOURS.get(name, "#e9ecef")
             lines.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{colour}"/>')
-            label = f"{name} {row['cpu_us_per_request']:.1f} \u00b5s ({ratio:.2f})"
+            label = f"{name} {row['figure']:.1f} {row['unit']} ({ratio:.2f})"
             lines.append(text(LABEL + width + 6, y + BAR - 4, label, "start", 10))
             y += BAR
         y += GAP
@@ -27,9 +27,9 @@ def draw(results, versions, rounds):
         f'<line x1="{LABEL + SCALE}" y1="{HEAD - 6}" x2="{LABEL + SCALE}" y2="{y - GAP + 4}" stroke="#c92a2a"'
         ' stroke-dasharray="3 3"/>'
     )
-    title = f"CPU time of the proxy per request, medians of {rounds} rounds; 1.00 = the best peer; shorter is better"
+    title = f"Cost of each kind of work, medians of {rounds} rounds; 1.00 = the best peer; shorter is better"
     names = " \u00b7 ".join(versions.values())
-    width = LABEL + LONGEST * SCALE + 170
+    width = LABEL + LONGEST * SCALE + 220
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{y + 6}" font-family="sans-serif">'
         f'<rect width="100%" height="100%" fill="white"/>{text(10, 20, title, "start", 14)}'
