@@ -41,6 +41,8 @@ pub struct NodeProcess {
     pub ip: IpAddr,
     dir: PathBuf,
     extra: Vec<String>,
+    /// Descriptors it may have; `None` = those of the story.
+    descriptors: Option<u32>,
     child: Option<Child>,
     /// The process group of the first process: those it handed over to are in it as well.
     group: Option<Pid>,
@@ -50,7 +52,20 @@ impl NodeProcess {
     /// A node that has not been started. `extra` arguments are given at every start.
     pub fn new(name: &str, ip: IpAddr, dir: &Path, extra: &[&str]) -> Self {
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
-        Self { name: name.to_owned(), ip, dir: dir.to_owned(), extra, child: None, group: None }
+        Self {
+            name: name.to_owned(),
+            ip,
+            dir: dir.to_owned(),
+            extra,
+            descriptors: None,
+            child: None,
+            group: None,
+        }
+    }
+
+    /// From its next start on it may open no more descriptors than these.
+    pub fn allow_descriptors(&mut self, descriptors: u32) {
+        self.descriptors = Some(descriptors);
     }
 
     /// Starts the process. `join` = address and token, on an empty directory.
@@ -59,7 +74,15 @@ impl NodeProcess {
         fs::create_dir_all(&self.dir)?;
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let address = |port| SocketAddr::new(self.ip, port).to_string();
-        let mut command = Command::new(shoal_binary().map_err(anyhow::Error::msg)?);
+        let binary = shoal_binary().map_err(anyhow::Error::msg)?;
+        let mut command = match self.descriptors {
+            None => Command::new(binary),
+            Some(descriptors) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(binary);
+                shell
+            }
+        };
         command
             .arg("run")
             .arg("--data-dir")

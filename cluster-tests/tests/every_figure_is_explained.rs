@@ -29,6 +29,7 @@ async fn every_figure_is_explained() -> Result<()> {
         "shoal_upstream_requests_total",
         "shoal_route_request_duration_seconds",
         "process_cpu_seconds_total",
+        "process_max_fds",
         "process_open_fds",
         "process_resident_memory_bytes",
         "process_start_time_seconds",

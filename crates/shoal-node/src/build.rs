@@ -29,6 +29,7 @@ use crate::admin::AdminListeners;
 use crate::boot::{Boot, member_record};
 use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
+use crate::descriptors;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
@@ -277,6 +278,7 @@ fn build_proxy(
     let access_log: Option<Box<dyn std::io::Write + Send>> =
         if settings.access_log { Some(Box::new(std::io::stderr())) } else { None };
     let proxy = Proxy::start(ProxySettings {
+        max_connections: descriptors::room_for_connections(),
         workers: settings.workers.unwrap_or(cores),
         listen_ip: settings.listen_ip,
         node_name: identity.name.as_str().into(),

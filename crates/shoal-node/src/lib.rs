@@ -8,6 +8,7 @@ mod build;
 mod catch_up;
 mod certificates;
 mod data_dir;
+mod descriptors;
 mod headcount;
 mod health;
 mod incoming;

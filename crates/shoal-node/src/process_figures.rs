@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
 
 /// What the kernel says of this process; what it does not say is missing from the page, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct ProcessFigures {
     pub resident_bytes: Option<u64>,
     /// Descriptors open now.
     pub open_fds: Option<u64>,
+    /// Descriptors that may be open.
+    pub max_fds: Option<u64>,
 }
 
 impl ProcessFigures {
@@ -32,6 +35,7 @@ impl ProcessFigures {
             start_time_seconds: booted.zip(times).map(|(booted, (_, start))| booted + start as f64 / ticks),
             resident_bytes: resident.map(|pages| pages * page_size() as u64),
             open_fds,
+            max_fds: getrlimit(Resource::Nofile).current,
         }
     }
 
@@ -50,6 +54,8 @@ impl ProcessFigures {
         family("process_resident_memory_bytes", "gauge", "Memory of the process that is in RAM.", resident);
         let open_fds = self.open_fds.map(|count| count as f64);
         family("process_open_fds", "gauge", "File descriptors that are open.", open_fds);
+        let max_fds = self.max_fds.map(|count| count as f64);
+        family("process_max_fds", "gauge", "File descriptors that may be open.", max_fds);
     }
 }
 
@@ -93,6 +99,7 @@ mod tests {
         let figures = ProcessFigures::read();
         assert!(figures.resident_bytes.is_some_and(|bytes| bytes > 100_000), "{figures:?}");
         assert!(figures.open_fds.is_some_and(|count| count >= 3), "{figures:?}");
+        assert!(figures.max_fds >= figures.open_fds, "{figures:?}");
         let started =
             std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - figures.start_time_seconds.unwrap();
         assert!((-2.0..86_400.0).contains(&started), "started {started} s ago");

@@ -19,7 +19,7 @@ use crate::removed::ADVICE;
 use crate::settings::RunSettings;
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
-use crate::{admin, boot, notify, ops, peer};
+use crate::{admin, boot, descriptors, notify, ops, peer};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
 const CONTROL_THREADS: usize = 2;
@@ -33,6 +33,7 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     let activated = activated::take().context("cannot take over the sockets of the service manager")?;
     // Log, snapshots and sockets are nobody else's, also in a directory that others may look into.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    descriptors::claim();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

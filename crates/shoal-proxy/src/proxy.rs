@@ -31,6 +31,9 @@ const DRAIN_SLACK: Duration = Duration::from_secs(1);
 pub struct ProxySettings {
     /// Worker threads; at least one is started.
     pub workers: usize,
+    /// Connections of downstreams on all listeners together, beyond which new ones are closed at once. `None` = as many as
+    /// each listener may have.
+    pub max_connections: Option<usize>,
     /// Host of listeners written as `":PORT"`.
     pub listen_ip: IpAddr,
     /// This node's `--name`, as `Via` shows it.
@@ -92,7 +95,7 @@ impl Proxy {
         let out = settings.access_log.unwrap_or_else(|| Box::new(io::stderr()));
         let standings = Arc::new(Standings::new(settings.health_events));
         let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
-        let spread = Spread::over(&commands);
+        let spread = Spread::over(&commands, settings.max_connections);
         let seed = WorkerSeed {
             spread: spread.clone(),
             memory: Arc::new(Memory::new()),

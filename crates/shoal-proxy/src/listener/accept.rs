@@ -135,6 +135,9 @@ fn admit(listener: &WorkerListener, open: usize) -> Result<(), TurnedAway> {
     if open > limits.max_connections {
         return Err(TurnedAway::ListenerFull);
     }
+    if listener.worker.spread.is_overfull() {
+        return Err(TurnedAway::NodeFull);
+    }
     match limits.max_connection_rate {
         Some(rate) if !listener.shared.admission.admits_arrival(listener.worker.clock.now_ms(), rate) => {
             Err(TurnedAway::TooFast)

@@ -22,12 +22,14 @@ pub(crate) enum TurnedAway {
     TooFast = 2,
     /// It does not say on whose behalf it comes, or may not.
     ProxyHeader = 3,
+    /// The node has as many, on all listeners, as it may.
+    NodeFull = 4,
 }
 
 impl TurnedAway {
     /// One of each, in the order of their numbers.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::ListenerFull, Self::AddressFull, Self::TooFast, Self::ProxyHeader];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::ListenerFull, Self::AddressFull, Self::TooFast, Self::ProxyHeader, Self::NodeFull];
 
     /// As metrics name it.
     pub(crate) fn reason(self) -> &'static str {
@@ -36,6 +38,7 @@ impl TurnedAway {
             Self::AddressFull => "address_full",
             Self::TooFast => "too_fast",
             Self::ProxyHeader => "proxy_header",
+            Self::NodeFull => "node_full",
         }
     }
 }

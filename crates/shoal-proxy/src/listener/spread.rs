@@ -28,6 +28,8 @@ pub(crate) struct Arrival {
 /// How many connections each worker has.
 pub(crate) struct Spread {
     workers: Vec<Seats>,
+    /// Connections that all workers may have together.
+    most: Option<usize>,
 }
 
 struct Seats {
@@ -38,18 +40,24 @@ struct Seats {
 }
 
 impl Spread {
-    pub(crate) fn over(workers: &[UnboundedSender<Command>]) -> Arc<Self> {
+    pub(crate) fn over(workers: &[UnboundedSender<Command>], most: Option<usize>) -> Arc<Self> {
         let seats = |commands: &UnboundedSender<Command>| Seats {
             open: AtomicUsize::new(0),
             coming: AtomicUsize::new(0),
             commands: commands.downgrade(),
         };
-        Arc::new(Self { workers: workers.iter().map(seats).collect() })
+        Arc::new(Self { workers: workers.iter().map(seats).collect(), most })
     }
 
     /// Connections of `worker`, those on their way to it included.
     pub(crate) fn open(&self, worker: usize) -> usize {
         self.workers[worker].open.load(SeqCst) + self.coming(worker)
+    }
+
+    /// More connections than there may be, the newest included.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.most
+            .is_some_and(|most| (0..self.workers.len()).map(|worker| self.open(worker)).sum::<usize>() > most)
     }
 
     /// Connections on their way to `worker`.

@@ -97,6 +97,7 @@ impl Stage {
         cache.set_lease(u64::MAX);
         let log = Log::default();
         let proxy = Proxy::start(ProxySettings {
+            max_connections: None,
             workers: 2,
             listen_ip: [127, 0, 0, 1].into(),
             node_name: "one".into(),
