@@ -7,6 +7,7 @@ says what is listened on: port, certificate and key when it is TLS, and whether 
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -148,5 +149,5 @@ def installed(name):
 
 def version(name):
     run = subprocess.run([PROGRAMS[name], *VERSION[name]], capture_output=True, text=True)
-    lines = (run.stdout + run.stderr).strip().splitlines()
-    return lines[0] if lines else "unknown"
+    found = re.search(r"\d+\.\d+[\w.+-]*", run.stdout + run.stderr)
+    return f"{name} {found.group() if found else 'of unknown version'}"

@@ -12,7 +12,7 @@ def table(results, versions, rounds, seconds, machine, picture=""):
         unit = next(iter(rows.values()))["unit"]
         cells = [cell(rows.get(name)) for name in names]
         lines.append(f"| `{label}` | {unit} | " + " | ".join(cells) + f" | {ratio(rows)} |")
-    said = " · ".join(version if name in version.lower() else f"{name} {version}" for name, version in versions.items())
+    said = " · ".join(versions.values())
     lines += ["", f"Medians of {rounds} rounds of {seconds} s (lowest–highest), less is better. {machine}. {said}."]
     return "\n".join(lines + (["", f"![The same as a picture]({picture})"] if picture else [])) + "\n"
 

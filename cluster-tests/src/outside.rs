@@ -1,8 +1,22 @@
 //! Programs of the machine that a story may use when they are there.
 
 use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
+
+use crate::wait::wait_until;
+
+/// For a server to listen, on a busy machine.
+const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where `name` is on the PATH (and in /usr/sbin, where Debian keeps nginx out of users' PATH).
 pub fn find_program(name: &str) -> Option<PathBuf> {
@@ -18,10 +32,9 @@ pub fn skip(story: &str, why: &str) {
 }
 
 /// Runs a program and returns its standard output; its complaint when it failed.
-pub async fn text_of(program: PathBuf, arguments: Vec<String>) -> anyhow::Result<String> {
+pub async fn text_of(program: PathBuf, arguments: Vec<String>) -> Result<String> {
     let shown = format!("{} {}", program.display(), arguments.join(" "));
-    let run =
-        tokio::task::spawn_blocking(move || std::process::Command::new(program).args(arguments).output());
+    let run = tokio::task::spawn_blocking(move || Command::new(program).args(arguments).output());
     let output = run.await??;
     anyhow::ensure!(
         output.status.success(),
@@ -30,4 +43,36 @@ pub async fn text_of(program: PathBuf, arguments: Vec<String>) -> anyhow::Result
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A server that runs until it is dropped.
+pub(crate) struct OutsideServer(Child);
+
+impl OutsideServer {
+    /// Starts it, with what it complains about in `dir`, and waits until it listens on `address`.
+    pub(crate) async fn start<A: AsRef<OsStr>>(
+        program: &Path,
+        arguments: &[A],
+        dir: &Path,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let complaints = dir.join("stderr");
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&complaints)?);
+        let server = Self(command.spawn().with_context(|| format!("start {}", program.display()))?);
+        wait_until(&format!("{} listens", program.display()), START_DEADLINE, async || {
+            TcpStream::connect(address).await.is_ok()
+        })
+        .await
+        .with_context(|| fs::read_to_string(complaints).unwrap_or_default())?;
+        Ok(server)
+    }
+}
+
+impl Drop for OutsideServer {
+    fn drop(&mut self) {
+        // TERM reaches the workers too; KILL would orphan them.
+        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        let _ = self.0.wait();
+    }
 }

@@ -1,101 +1,15 @@
 //! A listener that asks for certificates, speaks one version and one cipher suite, and staples: looked at with curl and
 //! with openssl's client.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SiteFile, find_program, skip};
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, OpenSsl, Origin, Ports, SiteFile, find_program, skip};
 use serde_json::json;
 
 const STORY: &str = "a_listener_asks_who_calls";
 const NAME: &str = "asks.example.com";
-const KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-
-/// openssl at work in the directory of the story.
-struct OpenSsl {
-    program: PathBuf,
-    dir: PathBuf,
-}
-
-impl OpenSsl {
-    fn run(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(&self.program);
-        command.current_dir(&self.dir).args(arguments).stdin(Stdio::null());
-        command.output().context("openssl cannot be started")
-    }
-
-    fn must(&self, arguments: &[&str]) -> Result<()> {
-        let output = self.run(arguments)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "openssl {arguments:?}: {said}");
-        Ok(())
-    }
-
-    /// `<name>.pem` and `<name>.key` of an authority.
-    fn authority(&self, name: &str) -> Result<()> {
-        let (key, chain, subject) =
-            (format!("{name}.key"), format!("{name}.pem"), format!("/CN=authority {name}"));
-        let front = ["req", "-x509", "-days", "30", "-keyout", &key, "-out", &chain, "-subj", &subject];
-        self.must(&[&front[..], &KEY].concat())
-    }
-
-    /// `<name>.pem` and `<name>.key`, signed by the authority `by`.
-    fn certificate(&self, name: &str, by: &str, serial: &str) -> Result<()> {
-        let file = |extension: &str| format!("{name}.{extension}");
-        let (key, request, chain) = (file("key"), file("csr"), file("pem"));
-        let names = format!("subjectAltName=DNS:{name}");
-        let subject = format!("/CN={name}");
-        let front = ["req", "-keyout", &key, "-out", &request, "-subj", &subject, "-addext", &names];
-        self.must(&[&front[..], &KEY].concat())?;
-        let (ca, ca_key) = (format!("{by}.pem"), format!("{by}.key"));
-        self.must(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-set_serial",
-            serial,
-            "-days",
-            "10",
-            "-copy_extensions",
-            "copyall",
-            "-out",
-            &chain,
-        ])
-    }
-
-    /// `staple.der`: the authority `by` says that the certificate `name` is good.
-    fn staple(&self, name: &str, by: &str, serial: &str) -> Result<()> {
-        std::fs::write(
-            self.dir.join("index.txt"),
-            format!("V\t20991231235959Z\t\t{serial}\tunknown\t/CN={name}\n"),
-        )?;
-        let (ca, ca_key, chain) = (format!("{by}.pem"), format!("{by}.key"), format!("{name}.pem"));
-        self.must(&["ocsp", "-issuer", &ca, "-cert", &chain, "-reqout", "request.der", "-no_nonce"])?;
-        self.must(&[
-            "ocsp",
-            "-index",
-            "index.txt",
-            "-CA",
-            &ca,
-            "-rsigner",
-            &ca,
-            "-rkey",
-            &ca_key,
-            "-reqin",
-            "request.der",
-            "-respout",
-            "staple.der",
-            "-ndays",
-            "5",
-        ])
-    }
-}
 
 /// What curl got, with the certificate `who` if there is one: the status, or nothing.
 fn ask(curl: &Path, dir: &Path, node: std::net::SocketAddr, who: Option<&str>) -> Result<String> {
@@ -117,7 +31,7 @@ async fn certificates_versions_ciphers_and_staples() -> Result<()> {
         return Ok(());
     };
     let cluster = Cluster::start(1).await?;
-    let openssl = OpenSsl { program, dir: cluster.dir().to_owned() };
+    let openssl = OpenSsl::new(program, cluster.dir());
     for authority in ["servers", "clients", "strangers"] {
         openssl.authority(authority)?;
     }

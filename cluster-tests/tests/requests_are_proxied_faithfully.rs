@@ -7,19 +7,25 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
     Answer, Cluster, Connection, Origin, Payload, Ports, Reply, Seen, SelfSigned, SiteFile, Speak, empty,
-    find_program, pattern, send, skip, text_of,
+    pattern, send,
 };
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, Request};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Frame;
+use hyper::client::conn::http2;
+use hyper::ext::Protocol;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 const HOST: &str = "shop.example.com";
 const LARGE: usize = 8 << 20;
@@ -339,7 +345,32 @@ async fn websocket_messages_go_both_ways() -> Result<()> {
     let address = cluster.nodes[0].at(Ports::HTTP);
     let stream =
         cluster.eventually("the listener is open", async || TcpStream::connect(address).await.ok()).await?;
-    let (mut socket, _) = tokio_tungstenite::client_async(format!("ws://{HOST}/chat"), stream).await?;
+    let (socket, _) = tokio_tungstenite::client_async(format!("ws://{HOST}/chat"), stream).await?;
+    messages_come_back(socket).await.context("over h1")?;
+    let stream = open_stream(TcpStream::connect(address).await?).await?;
+    messages_come_back(WebSocketStream::from_raw_socket(stream, Role::Client, None).await)
+        .await
+        .context("over h2")
+}
+
+/// A stream of HTTP/2 that has become a WebSocket (RFC 8441).
+async fn open_stream(stream: TcpStream) -> Result<TokioIo<Upgraded>> {
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    // Whether it is offered is known once the settings of the node have come, which an answer shows.
+    let plain = Request::get(format!("http://{HOST}/plain")).body(Empty::<Bytes>::new())?;
+    sender.send_request(plain).await?;
+    let request = Request::connect(format!("http://{HOST}/chat"))
+        .header("sec-websocket-version", "13")
+        .extension(Protocol::from_static("websocket"));
+    let answer = sender.send_request(request.body(Empty::new())?).await?;
+    ensure!(answer.status() == 200, "{answer:?}");
+    Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
+}
+
+async fn messages_come_back<IO: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<IO>,
+) -> Result<()> {
     for n in 0..20 {
         let sent = Message::binary(pattern(&format!("message {n}"), n * 5_000));
         socket.send(sent.clone()).await?;
@@ -348,30 +379,5 @@ async fn websocket_messages_go_both_ways() -> Result<()> {
         ensure!(back == sent, "message {n} came back changed");
     }
     socket.close(None).await?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn curl_agrees() -> Result<()> {
-    let Some(curl) = find_program("curl") else {
-        skip("curl_agrees", "there is no curl on this machine");
-        return Ok(());
-    };
-    let stage = Stage::set().await?;
-    let node = &stage.cluster.nodes[0];
-    let resolve = format!("{HOST}:{}:{}", Ports::HTTPS, node.ip);
-    let trusted = stage.certificate.chain_file.display().to_string();
-    for version in ["--http1.1", "--http2"] {
-        let url = format!("https://{HOST}:{}/teapot", Ports::HTTPS);
-        let arguments = ["-sS", "-i", version, "--cacert", &trusted, "--resolve", &resolve, &url];
-        let text = text_of(curl.clone(), arguments.map(str::to_owned).to_vec()).await?;
-        ensure!(text.contains(" 418") && text.ends_with("short and stout"), "{version}: {text}");
-    }
-    let content = stage.cluster.file("content", pattern("content", 3 << 20))?;
-    let (data, host) = (format!("@{}", content.display()), format!("Host: {HOST}"));
-    let url = format!("http://{}/upload", node.at(Ports::HTTP));
-    let arguments = ["-sS", "-H", &host, "-H", "Expect: 100-continue", "--data-binary", &data, &url];
-    let text = text_of(curl, arguments.map(str::to_owned).to_vec()).await?;
-    ensure!(text == format!("{} bytes", 3 << 20), "{text}");
     Ok(())
 }

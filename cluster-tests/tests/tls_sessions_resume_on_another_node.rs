@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, find_program, skip};
+use cluster_tests::{Cluster, OpenSsl, Origin, Ports, SelfSigned, SiteFile, find_program, skip};
 
 const STORY: &str = "tls_sessions_resume_on_another_node";
 const NAME: &str = "resumed.example.com";
@@ -56,13 +56,19 @@ async fn a_ticket_of_one_node_is_good_on_another() -> Result<()> {
         let file = session_file(cluster.dir(), version);
         let began = ask(openssl.clone(), first, version, ["-sess_out".into(), file.clone()]).await?;
         ensure!(began.contains("HTTP/1.1 200") && began.contains("New, TLSv1."), "{version}: {began}");
-        for (node, expected) in [(second, "Reused, TLSv1."), (first, "Reused, TLSv1.")] {
+        for node in [second, first] {
             let goes_on = ask(openssl.clone(), node, version, ["-sess_in".into(), file.clone()]).await?;
             ensure!(
-                goes_on.contains("HTTP/1.1 200") && goes_on.contains(expected),
+                goes_on.contains("HTTP/1.1 200") && goes_on.contains("Reused, TLSv1."),
                 "{version} on {node}: {goes_on}"
             );
         }
     }
+    // A handshake, and five more with its session.
+    let address = first.to_string();
+    let reconnect = ["s_client", "-connect", &address, "-servername", NAME, "-tls1_2", "-reconnect"];
+    let again = OpenSsl::new(openssl, cluster.dir()).run(&reconnect)?.stdout;
+    let again = String::from_utf8_lossy(&again);
+    ensure!(again.matches("Reused, TLSv1.2").count() == 5, "{again}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs, io};
@@ -161,7 +162,11 @@ impl Drop for Nginx {
 
 #[tokio::test]
 async fn nginx_is_told_who_called() {
-    let Some(nginx) = Nginx::start().await else { return };
+    let Some(nginx) = Nginx::start().await else {
+        // Past the capture of the test runner: a skip must never look like a pass.
+        let _ = writeln!(io::stderr(), "SKIPPED nginx_is_told_who_called: nginx is not installed");
+        return;
+    };
     for version in ["v1", "v2"] {
         let upstream = format!(", proxy_protocol: {version}");
         let text = site(&[nginx.address], "", &upstream);
