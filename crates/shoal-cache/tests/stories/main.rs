@@ -1,8 +1,14 @@
 //! Stories of one node and of three, in one process.
 
 #[cfg(test)]
+mod got;
+#[cfg(test)]
 mod one_node;
+#[cfg(test)]
+mod origin;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod three_nodes;
+#[cfg(test)]
+mod wires;

@@ -1,6 +1,8 @@
 //! What one node does with its store, its fills and its origin.
 
-use crate::support::{Reply, Town, collect, play, reply};
+use crate::got::collect;
+use crate::origin::{Reply, reply};
+use crate::support::{Town, play};
 use http::{Method, StatusCode};
 use shoal_cache::{Answer, Bypass, Lookup};
 use shoal_model::state::{PurgeKind, PurgeScope};

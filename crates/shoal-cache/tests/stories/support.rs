@@ -1,30 +1,23 @@
 //! Nodes in one process: caches joined by in-memory pipes, with an origin that does as it is told.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use futures_util::StreamExt;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
-use shoal_cache::{
-    Answer, Cache, CacheBody, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, FetchNotes,
-    FetchTrace, FillJob, LinkFuture, Lookup, PeerIo, PeerLink, PendingChange, UntilClose, WorkerCache,
-};
+use http::{HeaderMap, Method, Request, StatusCode};
+use shoal_cache::{Answer, Cache, CacheRequest, CacheSettings, FillJob, Lookup, PendingChange, WorkerCache};
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
 use shoal_model::view::RouteView;
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_policy::failure::Failure;
 use shoal_proto::cache::InvalidateRequest;
 use shoal_proto::cache::cache_service_server::CacheService;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+
+use crate::got::{Got, collect};
+use crate::origin::{Fetcher, Origin};
+use crate::wires::{Link, Wires};
 
 const SITE: &str = r#"
 listeners:
@@ -57,242 +50,6 @@ pub struct Node {
     pub worker: Rc<WorkerCache>,
 }
 
-/// Which node answers under which id, and which are down.
-#[derive(Default)]
-pub struct Wires {
-    caches: Mutex<HashMap<NodeId, Arc<Cache>>>,
-    down: Mutex<HashSet<NodeId>>,
-    /// Nodes that take connections and say nothing, with their ends of those.
-    silent: Mutex<HashMap<NodeId, Vec<tokio::io::DuplexStream>>>,
-    /// Connections that each node serves.
-    served: Mutex<HashMap<NodeId, Vec<AbortHandle>>>,
-    /// What the next connection waits for.
-    held: Mutex<Option<Arc<Semaphore>>>,
-}
-
-impl Wires {
-    fn reach(&self, node: NodeId) -> std::io::Result<Arc<Cache>> {
-        let is_down = self.down.lock().unwrap().contains(&node);
-        let found = self.caches.lock().unwrap().get(&node).cloned();
-        found.filter(|_| !is_down).ok_or_else(|| std::io::ErrorKind::ConnectionRefused.into())
-    }
-}
-
-struct Link(Arc<Wires>, NodeId);
-
-impl PeerLink for Link {
-    fn connect(&self, node: NodeId) -> LinkFuture<Box<dyn PeerIo>> {
-        let (wires, caller) = (self.0.clone(), self.1);
-        Box::pin(async move {
-            let held = wires.held.lock().unwrap().take();
-            if let Some(gate) = held {
-                gate.acquire().await.map_err(std::io::Error::other)?.forget();
-            }
-            let cache = wires.reach(node)?;
-            let (near, far) = tokio::io::duplex(16 * 1024);
-            if let Some(held) = wires.silent.lock().unwrap().get_mut(&node) {
-                held.push(far);
-                return Ok(Box::new(near) as Box<dyn PeerIo>);
-            }
-            let serving = tokio::spawn(cache.serve_peer(far, caller)).abort_handle();
-            wires.served.lock().unwrap().entry(node).or_default().push(serving);
-            Ok(Box::new(near) as Box<dyn PeerIo>)
-        })
-    }
-
-    fn invalidate(&self, node: NodeId, changed: Changed) -> LinkFuture<()> {
-        let wires = self.0.clone();
-        Box::pin(async move {
-            let request = match changed {
-                Changed::Keys(keys) => {
-                    let keys = keys.iter().map(|key| key.to_bytes().to_vec()).collect();
-                    InvalidateRequest { keys, everything: false }
-                }
-                Changed::Everything => InvalidateRequest { keys: Vec::new(), everything: true },
-            };
-            let request = tonic::Request::new(request);
-            wires.reach(node)?.service().invalidate(request).await.map_err(std::io::Error::other)?;
-            Ok(())
-        })
-    }
-}
-
-/// The origin: answers from a script, and can be held back.
-pub struct Origin {
-    pub requests: RefCell<Vec<Parts>>,
-    script: RefCell<VecDeque<Reply>>,
-    /// What it answers once the script is over.
-    always: RefCell<Option<Reply>>,
-    gate: Arc<Semaphore>,
-    is_gated: Cell<bool>,
-}
-
-/// One answer of the origin.
-#[derive(Clone)]
-pub struct Reply {
-    pub status: u16,
-    pub fields: Vec<(&'static str, String)>,
-    pub body: Vec<&'static str>,
-    /// The body breaks off after its last piece.
-    pub breaks: bool,
-    /// Every piece but the first waits for [`Origin::let_go`].
-    pub drips: bool,
-    /// It ends where its connection does.
-    pub until_close: bool,
-    /// Instead of an answer.
-    pub failure: Option<Failure>,
-}
-
-pub fn reply(cache_control: &str, body: &'static str) -> Reply {
-    Reply {
-        status: 200,
-        fields: vec![("cache-control", cache_control.to_owned())],
-        body: vec![body],
-        breaks: false,
-        drips: false,
-        until_close: false,
-        failure: None,
-    }
-}
-
-impl Reply {
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.fields.push((name, value.to_owned()));
-        self
-    }
-
-    pub fn status(mut self, status: u16) -> Self {
-        self.status = status;
-        self
-    }
-
-    pub fn broken(mut self) -> Self {
-        self.breaks = true;
-        self
-    }
-
-    pub fn dripping(mut self, body: Vec<&'static str>) -> Self {
-        self.body = body;
-        self.drips = true;
-        self
-    }
-
-    pub fn until_close(mut self) -> Self {
-        self.until_close = true;
-        self
-    }
-
-    pub fn failed(failure: Failure) -> Self {
-        Self { failure: Some(failure), ..reply("", "") }
-    }
-}
-
-impl Origin {
-    pub fn say(&self, reply: Reply) {
-        self.script.borrow_mut().push_back(reply);
-    }
-
-    pub fn say_always(&self, reply: Reply) {
-        *self.always.borrow_mut() = Some(reply);
-    }
-
-    /// Its standing answer with one more field.
-    pub fn always_with(&self, name: &'static str, value: &str) -> Reply {
-        self.always.borrow().clone().expect("it has a standing answer").with(name, value)
-    }
-
-    pub fn fetches(&self) -> usize {
-        self.requests.borrow().len()
-    }
-
-    /// From now on, every answer waits for [`Self::let_go`].
-    pub fn hold(&self) {
-        self.is_gated.set(true);
-    }
-
-    pub fn let_go(&self, answers: usize) {
-        self.gate.add_permits(answers);
-    }
-}
-
-struct Fetcher(Rc<Origin>);
-
-impl Fetch for Fetcher {
-    fn fetch(&self, _: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture {
-        let origin = self.0.clone();
-        origin.requests.borrow_mut().push(head);
-        if let Some(trace) = trace {
-            trace.note(FetchNotes { tries: 1, ..FetchNotes::default() });
-        }
-        let next = origin.script.borrow_mut().pop_front();
-        let reply = next.or_else(|| origin.always.borrow().clone()).expect("the origin has nothing to say");
-        Box::pin(async move {
-            if origin.is_gated.get() {
-                origin.gate.acquire().await.unwrap().forget();
-            }
-            if let Some(failure) = reply.failure {
-                return Err(failure);
-            }
-            let pieces =
-                reply.body.into_iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
-            let end = reply.breaks.then_some(Err(Failure::UpstreamReset));
-            let frames = pieces.chain(end).collect::<Vec<_>>().into_iter().enumerate();
-            let gate = origin.gate.clone();
-            let body = StreamBody::new(futures_util::stream::iter(frames).then(move |(n, frame)| {
-                let gate = gate.clone();
-                async move {
-                    if reply.drips && n > 0 {
-                        gate.acquire().await.unwrap().forget();
-                    }
-                    frame
-                }
-            }));
-            let mut response = Response::builder().status(reply.status);
-            if reply.until_close {
-                response = response.extension(UntilClose);
-            }
-            for (name, value) in reply.fields {
-                response = response.header(name, value);
-            }
-            Ok(response.body(body.boxed_unsync()).unwrap())
-        })
-    }
-
-    fn sign(&self, fields: &mut HeaderMap) {
-        fields.insert("via", http::HeaderValue::from_static("1.1 town"));
-    }
-}
-
-/// A whole answer.
-#[derive(Debug)]
-pub struct Got {
-    pub status: StatusCode,
-    pub fields: HeaderMap,
-    /// `None` = it broke off.
-    pub body: Option<String>,
-    /// The proxy was told to go to the origin itself.
-    pub is_direct: bool,
-}
-
-impl Got {
-    pub fn field(&self, name: &str) -> String {
-        let lines: Vec<_> = self.fields.get_all(name).iter().map(|line| line.to_str().unwrap()).collect();
-        lines.join(", ")
-    }
-
-    pub fn cache_status(&self) -> String {
-        self.field("cache-status")
-    }
-
-    pub fn is_hit(&self) -> bool {
-        self.cache_status().rsplit(", ").next().unwrap().contains("; hit")
-    }
-
-    pub fn text(&self) -> &str {
-        self.body.as_deref().expect("the body is whole")
-    }
-}
-
 impl Town {
     pub fn new(size: u64) -> Self {
         let ids: Vec<NodeId> = (1..=size).map(NodeId).collect();
@@ -302,13 +59,7 @@ impl Town {
         let route = config.load().routes.by_name("shop").unwrap().clone();
         let office = config.load().routes.by_name("office").unwrap().clone();
         let wires = Arc::new(Wires::default());
-        let origin = Rc::new(Origin {
-            requests: RefCell::default(),
-            script: RefCell::default(),
-            always: RefCell::default(),
-            gate: Arc::new(Semaphore::new(0)),
-            is_gated: Cell::new(false),
-        });
+        let origin = Rc::new(Origin::new());
         let nodes = ids
             .iter()
             .map(|id| {
@@ -501,12 +252,6 @@ impl Town {
     pub fn sum(&self, figure: impl Fn(shoal_cache::Counters) -> u64) -> u64 {
         self.nodes.iter().map(|node| figure(node.cache.counters())).sum()
     }
-}
-
-pub async fn collect(response: Response<CacheBody>) -> Got {
-    let (head, body) = response.into_parts();
-    let body = body.collect().await.ok().map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap());
-    Got { status: head.status, fields: head.headers, body, is_direct: false }
 }
 
 fn head(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Parts {

@@ -1,6 +1,8 @@
 //! What nodes do for each other.
 
-use crate::support::{Reply, Town, collect, play, reply};
+use crate::got::collect;
+use crate::origin::{Reply, reply};
+use crate::support::{Town, play};
 use futures_util::future::{join, join_all};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
