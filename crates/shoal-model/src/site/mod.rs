@@ -10,6 +10,7 @@ mod listener;
 mod listener_tls;
 mod locate;
 mod merge;
+mod naming;
 mod observe;
 mod otlp;
 mod overload;

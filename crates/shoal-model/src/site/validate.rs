@@ -1,10 +1,9 @@
 //! Whether a site means anything: one function per noun, every problem reported.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
-use std::net::IpAddr;
 
 use super::listener_tls::validate_listener_tls;
+use super::naming::{check_host, check_reference};
 use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
@@ -227,37 +226,6 @@ fn why_never_asked(written: &str) -> Option<String> {
     }
 }
 
-pub(super) fn check_host(host: &str) -> Result<(), String> {
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    if name.contains('*') {
-        return Err(format!(
-            "{host:?}: a wildcard stands first and for whole labels, as in \"*.example.com\""
-        ));
-    }
-    if name.parse::<IpAddr>().is_ok() && name == host {
-        return Ok(());
-    }
-    if let Some((bare, port)) = host.rsplit_once(':')
-        && !port.is_empty()
-        && port.bytes().all(|b| b.is_ascii_digit())
-        && !bare.contains(':')
-    {
-        return Err(format!("{host:?}: hosts are matched without a port; did you mean {bare:?}?"));
-    }
-    if let Some(bare) = host.strip_suffix('.').filter(|bare| !bare.is_empty() && !bare.ends_with('.')) {
-        return Err(format!("{host:?}: hosts are written without a final dot; did you mean {bare:?}?"));
-    }
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if name.len() > 253 || !name.split('.').all(label) {
-        return Err(format!("{host:?} is not a host name (international names are written in punycode)"));
-    }
-    Ok(())
-}
-
 /// Two routes that match exactly the same requests on a shared listener would leave the choice to chance.
 fn validate_matches(site: &Site, problems: &mut Vec<Problem>) {
     let mut seen: HashMap<(String, PathRule), Vec<(&String, &Route)>> = HashMap::new();
@@ -368,27 +336,20 @@ fn validate_health(path: &str, health: &HealthCheck, problems: &mut Vec<Problem>
     }
 }
 
-pub(super) fn check_reference<T>(
-    path: String,
-    kind: impl Display,
-    name: &str,
-    known: &BTreeMap<String, T>,
-    problems: &mut Vec<Problem>,
-) {
-    if known.contains_key(name) {
-        return;
+/// gRPC is spoken over HTTP/2 alone.
+fn validate_grpc_check(path: &str, health: &HealthCheck, upstream: &Upstream, problems: &mut Vec<Problem>) {
+    let Some(grpc) = &health.grpc else { return };
+    if upstream.protocol.unwrap_or_default() == UpstreamProtocol::Http1 {
+        let message = "needs HTTP/2: `protocol: h2c` in clear text, `protocol: h2` over `tls`";
+        problems.push(Problem::at(path, message));
     }
-    let mut names: Vec<&str> = known.keys().map(String::as_str).take(10).collect();
-    if known.len() > names.len() {
-        names.push("…");
+    if grpc.service.as_ref().is_some_and(|service| service.len() > MAX_GRPC_SERVICE) {
+        problems.push(Problem::at(format!("{path}.service"), format!("at most {MAX_GRPC_SERVICE} bytes")));
     }
-    let known = if names.is_empty() {
-        format!("no {kind} is defined")
-    } else {
-        format!("{kind}s are: {}", names.join(", "))
-    };
-    let message = format!("there is no {kind} {name:?}; {known}");
-    problems.push(Problem::at(path, message).of_kind(ProblemKind::Absent));
+    if grpc.host.as_ref().is_some_and(|host| host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic())) {
+        problems
+            .push(Problem::at(format!("{path}.host"), "not an authority; write \"name\" or \"name:port\""));
+    }
 }
 
 #[cfg(test)]

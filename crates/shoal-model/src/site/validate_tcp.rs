@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::validate::{check_host, check_reference};
+use super::naming::{check_host, check_reference};
 use super::{Listener, Problem, Protocol, Site, Upstream};
 
 /// Checks what a listener says of connections before, or instead of, HTTP.
