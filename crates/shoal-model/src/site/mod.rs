@@ -24,6 +24,7 @@ mod retry;
 mod route;
 mod sticky;
 mod transport;
+mod schema;
 mod upstream;
 mod validate;
 mod validate_tcp;
@@ -98,6 +99,8 @@ impl Site {
 
     /// JSON Schema of the site file, for editors.
     pub fn json_schema() -> serde_json::Value {
-        schemars::schema_for!(Self).to_value()
+        let mut schema = schemars::schema_for!(Self).to_value();
+        schema::complete(&mut schema);
+        schema
     }
 }
