@@ -152,3 +152,62 @@ async fn a_drain_waits_for_fills_that_nobody_here_waits_for() {
     assert_eq!(drain.await, 0);
     assert_eq!(stage.cache.counters().objects, 1);
 }
+
+/// Asks `get` until the answer is another one than `old`.
+async fn until_fetched_anew(stage: &Stage, get: &str, old: &str) {
+    let anew = async {
+        while stage.ask(get).await.text() == old {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, anew).await.expect("the old answer is given for long");
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_nobody_waits_for_invalidates_all_the_same() {
+    let writes = Arc::new(AtomicUsize::new(0));
+    let (counted, reads) = (writes.clone(), Arc::new(AtomicUsize::new(0)));
+    let address = serve_raw(Arc::default(), move |stream, _| {
+        let (counted, reads) = (counted.clone(), reads.clone());
+        async move {
+            let mut stream = support::Downstream::new(stream);
+            while let Some(head) = stream.read_head().await {
+                if !head.starts_with("GET") {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    // It is changed, and nobody is ever told so.
+                    stream.read_to_end().await;
+                    return;
+                }
+                stream.send(cacheable(&reads.fetch_add(1, Ordering::SeqCst).to_string())).await;
+            }
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[address], ", cache: {}", ""));
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let stored = async || {
+        let first = stage.ask(get).await.text();
+        assert_eq!(stage.ask(get).await.text(), first, "it is stored");
+        first
+    };
+    for (before, method) in ["POST", "PUT", "DELETE"].into_iter().enumerate() {
+        let old = stored().await;
+        let stream = tokio::net::TcpStream::connect(stage.address("web")).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::builder().method(method).uri("http://a/x").body(()).unwrap();
+        let (_answer, mut body) = sender.send_request(request, true).unwrap();
+        support::wait_until("the write", || writes.load(Ordering::SeqCst) == before + 1).await;
+        body.send_reset(h2::Reason::CANCEL);
+        until_fetched_anew(&stage, get, &old).await;
+        connection.abort();
+    }
+    let old = stored().await;
+    let mut downstream = stage.connect().await;
+    downstream.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    support::wait_until("the write", || writes.load(Ordering::SeqCst) == 4).await;
+    // No polite end, but a reset.
+    socket2::SockRef::from(&downstream.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(downstream);
+    until_fetched_anew(&stage, get, &old).await;
+}
