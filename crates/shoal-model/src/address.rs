@@ -64,19 +64,28 @@ const MAX_SOCKET_PATH: usize = 107;
 pub enum EndpointAddress {
     /// A literal address.
     Socket(SocketAddr),
-    /// A name that is looked up when connecting.
+    /// A name whose addresses are looked up (A and AAAA).
     Name {
         /// Lower case.
         host: Box<str>,
         /// Never 0.
         port: u16,
     },
+    /// A name whose hosts and ports are looked up (SRV).
+    Service(Box<str>),
+    /// What a name led to. Never written.
+    Found {
+        /// Who is there, so far as TLS verifies it: the name that is written, of a service without what begins with `_`.
+        host: Box<str>,
+        /// Where.
+        address: SocketAddr,
+    },
     /// A Unix socket.
     Unix(Box<Path>),
 }
 
 impl EndpointAddress {
-    /// Reads `ip:port`, `[ip6]:port`, `name:port` or `unix:/path`.
+    /// Reads `ip:port`, `[ip6]:port`, `name:port`, `srv:name` or `unix:/path`.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             let fits = path.starts_with('/') && path.len() <= MAX_SOCKET_PATH && !path.contains('\0');
@@ -92,13 +101,40 @@ impl EndpointAddress {
             return if address.port() == 0 { Err(complaint()) } else { Ok(Self::Socket(address)) };
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(complaint)?;
+        // A host may be called `srv` as well.
+        if host.eq_ignore_ascii_case("srv") && port.parse::<u16>().is_err() {
+            let complaint = || format!("{text:?}: a service is written \"srv:_http._tcp.name\"");
+            return is_name(port)
+                .then(|| Self::Service(port.to_ascii_lowercase().into()))
+                .ok_or_else(complaint);
+        }
         let port: u16 = port.parse().map_err(|_| complaint())?;
-        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-        if host.is_empty() || host.len() > 253 || port == 0 || !host.bytes().all(fits) {
+        if port == 0 || !is_name(host) {
             return Err(complaint());
         }
         Ok(Self::Name { host: host.to_ascii_lowercase().into(), port })
     }
+
+    /// It has to be looked up.
+    pub fn is_name(&self) -> bool {
+        matches!(self, Self::Name { .. } | Self::Service(_))
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(fits)
+}
+
+/// The host behind a service, as certificates name it: `_https._tcp.shop.internal` is `shop.internal`.
+pub fn host_of_service(name: &str) -> &str {
+    let mut host = name;
+    while let Some((label, rest)) = host.split_once('.')
+        && label.starts_with('_')
+    {
+        host = rest;
+    }
+    host
 }
 
 impl fmt::Display for EndpointAddress {
@@ -106,6 +142,8 @@ impl fmt::Display for EndpointAddress {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Service(name) => write!(f, "srv:{name}"),
+            Self::Found { address, .. } => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -146,9 +184,26 @@ mod tests {
             ("10.0.0.1", false),
             ("unix:/run/app.sock", true),
             ("unix:run/app.sock", false),
+            ("srv:_http._tcp.app.internal", true),
+            ("srv:web.service.consul", true),
+            ("srv:a b", false),
+            ("srv:", false),
             ("unix:", false),
         ] {
             assert_eq!(EndpointAddress::parse(text).is_ok(), good, "{text}");
+        }
+        let port_80 = EndpointAddress::Name { host: "srv".into(), port: 80 };
+        assert_eq!(EndpointAddress::parse("srv:80"), Ok(port_80), "a host may be called so");
+    }
+
+    #[test]
+    fn hosts_of_services() {
+        for (name, host) in [
+            ("_https._tcp.shop.internal", "shop.internal"),
+            ("web.service.consul", "web.service.consul"),
+            ("_tcp", "_tcp"),
+        ] {
+            assert_eq!(host_of_service(name), host);
         }
     }
 }

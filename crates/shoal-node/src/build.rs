@@ -147,8 +147,13 @@ pub async fn build(
         activator.resume();
         has_resumed = true;
     }
-    let checker =
-        Checker::start(CheckerSettings { config: config.clone(), cluster: gossip.view().clone(), events });
+    let names = proxy.names().clone();
+    let checker = Checker::start(CheckerSettings {
+        config: config.clone(),
+        cluster: gossip.view().clone(),
+        names: names.clone(),
+        events,
+    });
     let certificate_not_after = not_after(&identity.cert_der).unwrap_or_default();
     let export_figures = Arc::<ExportFigures>::default();
     let node = Arc::new(Node {
@@ -174,7 +179,7 @@ pub async fn build(
         lock: boot.lock,
         sockets,
     });
-    tasks.spawn_until_stop("health facts", health::publish(gossip, config, health_events));
+    tasks.spawn_until_stop("health facts", health::publish(gossip, config, names, health_events));
     tasks.spawn_until_stop("span export", async {
         otlp::export(spans_waiting, export_figures).await;
         // The workers end before the node does.

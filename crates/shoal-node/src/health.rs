@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use shoal_cluster::gossip::Gossip;
+use shoal_model::view::UpstreamView;
 use shoal_model::{ConfigView, EndpointId};
 use shoal_policy::health::{Fact, FactState, Reason, Verdict};
-use shoal_proxy::{Checker, HealthEvent};
+use shoal_proxy::{Checker, HealthEvent, Names};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
@@ -34,12 +35,13 @@ impl Findings {
         }
     }
 
-    /// Forgets endpoints that the site has no longer: nobody tells when traffic to them has ended.
-    fn keep_known(&mut self, config: &ConfigView) {
+    /// Forgets endpoints that are in none of `upstreams`: nobody tells when traffic to them has ended.
+    fn keep_known(&mut self, upstreams: impl FnOnce() -> Vec<Arc<UpstreamView>>) {
         if self.ejected.is_empty() {
             return;
         }
-        let endpoints = config.upstreams.iter().flat_map(|upstream| &upstream.endpoints);
+        let upstreams = upstreams();
+        let endpoints = upstreams.iter().flat_map(|upstream| &upstream.endpoints);
         let known: BTreeSet<EndpointId> = endpoints.map(|endpoint| endpoint.id).collect();
         self.ejected.retain(|endpoint, _| known.contains(endpoint));
     }
@@ -71,6 +73,7 @@ impl Findings {
 pub async fn publish(
     gossip: Arc<Gossip>,
     config: Arc<ArcSwap<ConfigView>>,
+    names: Arc<Names>,
     mut events: mpsc::Receiver<HealthEvent>,
 ) {
     let mut findings = Findings::default();
@@ -91,9 +94,9 @@ pub async fn publish(
             findings.note(event, now);
         }
         let (view, config) = (gossip.view().load_full(), config.load_full());
-        findings.keep_known(&config);
-        let decided =
-            Checker::assigned(&config, &view).all(|endpoint| findings.verdicts.contains_key(&endpoint));
+        findings.keep_known(|| names.upstreams(&config));
+        let decided = Checker::assigned(&config, &names, &view)
+            .all(|endpoint| findings.verdicts.contains_key(&endpoint));
         gossip.publish_facts(findings.facts(), decided.then_some(view.placement_id));
     }
 }
@@ -123,7 +126,7 @@ mod tests {
         let states: Vec<_> = findings.facts().map(|fact| (fact.endpoint, fact.state)).collect();
         assert_eq!(states, [(b, FactState::Ejected)]);
 
-        findings.keep_known(&ConfigView::default());
+        findings.keep_known(Vec::new);
         assert_eq!(findings.facts().count(), 0, "an ejection ends with its endpoint");
     }
 }

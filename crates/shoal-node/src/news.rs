@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::{ClusterView, NodeState};
 use shoal_configlog::LogStatus;
-use shoal_model::{ConfigView, EndpointId, NodeId};
+use shoal_model::view::UpstreamView;
+use shoal_model::{EndpointId, NodeId};
 use shoal_policy::health::Availability;
 use tokio::time::MissedTickBehavior;
 
@@ -25,8 +26,13 @@ pub async fn tell(node: Arc<Node>) {
     loop {
         looks.tick().await;
         let (view, config) = (node.gossip.view().load_full(), node.config.load_full());
-        let scene =
-            Scene { view: &view, config: &config, log: &node.log.status(), uptime: node.started.elapsed() };
+        let upstreams = node.proxy.names().upstreams(&config);
+        let scene = Scene {
+            view: &view,
+            upstreams: &upstreams,
+            log: &node.log.status(),
+            uptime: node.started.elapsed(),
+        };
         for news in known.compare(&scene, Instant::now()) {
             news.log();
         }
@@ -36,7 +42,7 @@ pub async fn tell(node: Arc<Node>) {
 /// What is looked at.
 struct Scene<'a> {
     view: &'a ClusterView,
-    config: &'a ConfigView,
+    upstreams: &'a [Arc<UpstreamView>],
     log: &'a LogStatus,
     uptime: Duration,
 }
@@ -137,7 +143,7 @@ impl Known {
         }
         let mut news = Vec::new();
         let mut next = BTreeMap::new();
-        for upstream in &scene.config.upstreams {
+        for upstream in scene.upstreams {
             for endpoint in &upstream.endpoints {
                 let availability = scene.view.availability(endpoint.id);
                 let before = self.endpoints.get(&endpoint.id).copied();
@@ -206,7 +212,7 @@ impl News {
 #[cfg(test)]
 mod tests {
     use shoal_cluster::{EndpointState, NodeView};
-    use shoal_model::{Revision, Site};
+    use shoal_model::{ConfigView, Revision, Site};
 
     use super::*;
 
@@ -233,7 +239,7 @@ mod tests {
         let (mut known, start) = (Known::default(), Instant::now());
         for (second, (view, log, expected)) in scenes.iter().enumerate() {
             let since_start = Duration::from_secs(second as u64);
-            let scene = Scene { view, config: &config, log, uptime: since_start };
+            let scene = Scene { view, upstreams: &config.upstreams, log, uptime: since_start };
             let news = known.compare(&scene, start + since_start);
             let news: Vec<_> = news.iter().map(|news| format!("{news:?}")).collect();
             assert_eq!(news.len(), expected.len(), "at {second} s: {news:?}");

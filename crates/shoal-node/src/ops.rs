@@ -166,8 +166,8 @@ impl Node {
     fn render_panic_metrics(&self, text: &mut String, view: &ClusterView) {
         let name = "shoal_upstream_panic";
         _ = writeln!(text, "# HELP {name} 1 while health is ignored and all are used.\n# TYPE {name} gauge");
-        for upstream in &self.config.load().upstreams {
-            let panic = u8::from(is_in_panic(upstream, view));
+        for upstream in self.proxy.names().upstreams(&self.config.load()) {
+            let panic = u8::from(is_in_panic(&upstream, view));
             _ = writeln!(text, "{name}{{upstream=\"{}\"}} {panic}", upstream.name);
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod cache;
+pub mod discovery;
 pub mod failure;
 pub mod forwarding;
 pub mod gate;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use shoal_cache::Cache;
 use shoal_cluster::ClusterView;
 use shoal_model::ConfigView;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use crate::check::HealthEvent;
 use crate::clock::Clock;
 use crate::listener::{self, BindError, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
+use crate::names::{Discovery, Names};
 use crate::shedding::Memory;
 use crate::spans::RequestSpan;
 use crate::upstream::{Standings, StickySeed, system_roots};
@@ -63,6 +65,7 @@ pub struct Proxy {
     ticket_seed: TicketSeed,
     config: Arc<ArcSwap<ConfigView>>,
     standings: Arc<Standings>,
+    discovery: Discovery,
     cluster: Arc<ArcSwap<ClusterView>>,
     workers: Vec<WorkerHandle>,
     spread: Arc<Spread>,
@@ -87,13 +90,15 @@ pub struct ProxyFigures {
 }
 
 impl Proxy {
-    /// Starts the workers. Nothing is listened on until [`Proxy::apply`].
+    /// Starts the workers. Nothing is listened on until [`Proxy::apply`]. Must be called on the control runtime, where names
+    /// are looked up.
     pub fn start(settings: ProxySettings) -> io::Result<Self> {
         let count = settings.workers.max(1);
         let clock = Arc::new(Clock::new());
         let logs_all = settings.access_log.is_some();
         let out = settings.access_log.unwrap_or_else(|| Box::new(io::stderr()));
         let standings = Arc::new(Standings::new(settings.health_events));
+        let discovery = Discovery::on(Handle::try_current().map_err(io::Error::other)?);
         let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let spread = Spread::over(&commands, settings.max_connections);
         let seed = WorkerSeed {
@@ -106,6 +111,7 @@ impl Proxy {
             cluster: settings.cluster.clone(),
             cache: settings.cache,
             standings: standings.clone(),
+            names: discovery.names().clone(),
             sticky_seed: settings.sticky_seed,
             access_log: access_log::start(out)?,
             logs_all,
@@ -122,6 +128,7 @@ impl Proxy {
             ticket_seed: settings.ticket_seed,
             config: settings.config,
             standings,
+            discovery,
             cluster: settings.cluster,
             workers,
             spread,
@@ -140,7 +147,8 @@ impl Proxy {
             // Reading them takes a while: no worker shall wait for it.
             system_roots();
         }
-        self.config.store(config);
+        self.config.store(config.clone());
+        self.discovery.follow(&config);
         for (listener, settings) in plan.keep {
             listener.settings.store(Arc::new(settings));
         }
@@ -236,6 +244,11 @@ impl Proxy {
         timeout(within + DRAIN_SLACK, all).await.unwrap_or_else(|_| self.open_connections())
     }
 
+    /// Where the names of endpoints lead.
+    pub fn names(&self) -> &Arc<Names> {
+        self.discovery.names()
+    }
+
     /// Connections open now.
     pub fn open_connections(&self) -> usize {
         self.listeners().open.iter().map(|listener| listener.open.read()).sum()
@@ -265,7 +278,9 @@ impl Proxy {
             metrics::line(out, "shoal_listener_open_connections", &labels, listener.open.read() as u64);
         }
         self.spread.render(out);
-        self.standings.render(&self.config.load(), &self.cluster.load(), out);
+        let config = self.config.load();
+        self.standings.render(&self.names().upstreams(&config), &self.cluster.load(), out);
+        self.names().render(&config, out);
     }
 }
 

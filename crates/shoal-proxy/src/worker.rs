@@ -22,6 +22,7 @@ use crate::deadline::Deadlines;
 use crate::fetch::OriginFetch;
 use crate::listener::{Arrival, Listener, Spread, WorkerListener, accept_loop, adopt};
 use crate::metrics::{RouteCells, WorkerMetrics};
+use crate::names::Names;
 use crate::request_id::RequestIds;
 use crate::shedding::{Memory, QueueProbe, Valve};
 use crate::spans::RequestSpan;
@@ -58,6 +59,7 @@ pub(crate) struct WorkerSeed {
     pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) standings: Arc<Standings>,
+    pub(crate) names: Arc<Names>,
     pub(crate) sticky_seed: StickySeed,
     pub(crate) access_log: SyncSender<LogLine>,
     /// Also where the site does not ask for it.
@@ -107,7 +109,7 @@ impl Worker {
                 .cache
                 .worker(Rc::new(OriginFetch::new(worker.clone(), OwnName::new(&seed.node_name)))),
             cache_statuses: CacheStatuses::new(&seed.node_name),
-            upstreams: Upstreams::new(seed.workers, seed.standings, &seed.sticky_seed),
+            upstreams: Upstreams::new(seed.workers, seed.standings, seed.names, &seed.sticky_seed),
             connections: Connections::default(),
             accepting: Cell::new(0),
             listeners: RefCell::default(),
@@ -326,7 +328,7 @@ struct Draining {
     answer: oneshot::Sender<usize>,
 }
 
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     let mut bytes = [0; 8];
     // Only ids and choices among equals hang on it.
     match aws_lc_rs::rand::fill(&mut bytes) {

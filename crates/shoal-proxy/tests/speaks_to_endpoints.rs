@@ -413,6 +413,7 @@ async fn checks_speak_what_requests_do() {
     let _checker = shoal_proxy::Checker::start(shoal_proxy::CheckerSettings {
         config: stage.config.clone(),
         cluster: stage.cluster.clone(),
+        names: stage.proxy.names().clone(),
         events: sender,
     });
     let event = tokio::time::timeout(support::PATIENCE, verdicts.recv()).await.expect("a verdict");

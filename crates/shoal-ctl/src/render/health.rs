@@ -1,9 +1,10 @@
 //! Every endpoint, and who says what of it.
 
-use shoal_proto::admin::{EndpointHealth, HealthOpinion, HealthResponse};
+use shoal_proto::admin::{EndpointHealth, HealthOpinion, HealthResponse, NameFailure};
 
 use super::table::Columns;
 use super::units::span;
+use crate::failure::one_line;
 use crate::output::Style;
 
 /// A row per opinion; the endpoint stands in the first of its rows.
@@ -29,7 +30,24 @@ pub fn health(response: &HealthResponse, style: Style) -> String {
             columns.row([" ".into(), " ".into(), " ".into(), node, says, source, since, why]);
         }
     }
-    columns.text()
+    let mut text = columns.text();
+    for failure in &response.name_failures {
+        text.push_str(&name_failure(failure, style));
+    }
+    text
+}
+
+/// A line about a name that cannot be looked up.
+pub(super) fn name_failure(failure: &NameFailure, style: Style) -> String {
+    let since = span(style.now.saturating_sub(failure.since_unix));
+    let kept = match failure.kept {
+        0 => "nothing is sent there".to_owned(),
+        1 => "its last good address stays in use".to_owned(),
+        kept => format!("its last {kept} good addresses stay in use"),
+    };
+    let (upstream, endpoint, why) = (&failure.upstream, &failure.endpoint, &failure.why);
+    let [upstream, endpoint, why] = [upstream, endpoint, why].map(|text| one_line(text));
+    format!("warning: upstream {upstream}: {endpoint} cannot be looked up for {since} ({why}); {kept}\n")
 }
 
 fn endpoint_cells(endpoint: &EndpointHealth) -> [String; 3] {
@@ -87,6 +105,13 @@ mod tests {
                 endpoint("10.0.0.3:9000", "up", vec![], false),
                 endpoint("10.0.0.4:9000", "up", vec![opinion("node1", "checking", 0, "", "check")], true),
             ],
+            name_failures: vec![NameFailure {
+                upstream: "shop".into(),
+                endpoint: "srv:_http._tcp.shop.internal".into(),
+                why: "no answer in time".into(),
+                since_unix: 880,
+                kept: 3,
+            }],
         };
         response.endpoints[1].panic = true;
         check_golden("health", &health(&response, Style { colour: false, now: 1000 }));

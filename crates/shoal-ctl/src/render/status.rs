@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
+use super::health::name_failure;
 use super::table::Columns;
 use super::units::{bytes, date, percent, span};
 use crate::failure::one_line;
@@ -184,6 +185,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
             one_line(&upstream.name)
         );
     }
+    for failure in &response.name_failures {
+        text.push_str(&name_failure(failure, style));
+    }
     for node in &response.nodes {
         let not_after = node.certificate_not_after_unix;
         if not_after != 0 && days_until(not_after, style) <= OWN_EXPIRY_WARNING_DAYS {
@@ -275,6 +279,7 @@ mod tests {
             }],
             upstreams: vec![UpstreamStatus { name: "shop".into(), endpoints: 2, available: 2, panic: false }],
             committed_index: 120,
+            name_failures: vec![],
         }
     }
 

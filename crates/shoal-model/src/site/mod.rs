@@ -20,6 +20,7 @@ mod period;
 mod pin;
 mod problem;
 mod read;
+mod resolver;
 mod retry;
 mod route;
 mod sticky;
@@ -52,11 +53,14 @@ pub(crate) use path_rule::compile_pattern;
 pub use pin::Pin;
 pub use problem::{Problem, ProblemKind, Problems, step};
 pub use read::{parse_site, read_site};
+pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
 pub use sticky::{SameSite, Sticky};
 pub use transport::{UpstreamProtocol, UpstreamTls};
-pub use upstream::{Balance, Endpoint, HashKey, HealthCheck, HttpCheck, ProxyVersion, TcpCheck, Upstream};
+pub use upstream::{
+    Balance, Endpoint, GrpcCheck, HashKey, HealthCheck, HttpCheck, ProxyVersion, TcpCheck, Upstream,
+};
 pub use validate::{check_authorities, check_certificates, validate};
 pub use yaml::MAX_SITE_BYTES;
 

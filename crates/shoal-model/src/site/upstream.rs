@@ -9,6 +9,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::passive::PassiveHealth;
+use super::resolver::Resolver;
 use super::sticky::Sticky;
 use super::transport::{UpstreamProtocol, UpstreamTls};
 use crate::units::Period;
@@ -19,6 +20,10 @@ use crate::units::Period;
 pub struct Upstream {
     /// Addresses: `"10.0.0.1:9000"`, or a map with weight, zone and priority.
     pub endpoints: Vec<Endpoint>,
+    /// How names of endpoints are looked up; default by the node's `/etc/hosts` and `/etc/resolv.conf`. Every address that
+    /// is found is an endpoint of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<Resolver>,
     /// How an endpoint is chosen; default `round_robin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<Balance>,
@@ -132,9 +137,11 @@ impl Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointFields {
-    /// `host:port`, `ip:port`, or `unix:/path` of a socket on every node.
+    /// `ip:port`; `host:port`, every address of which is used; `srv:_http._tcp.name`, every address and port of which is
+    /// used by the priorities and weights of its SRV records; or `unix:/path` of a socket on every node.
     pub address: String,
-    /// Share of requests relative to the others; default 1, 0 = none but those of sessions that stick to it.
+    /// Share of requests relative to the others; default 1, 0 = none but those of sessions that stick to it. Each address
+    /// of a name has it; weights of SRV records are multiplied by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
     /// It shall empty: what is under way ends, sessions that stick to it go on, nothing else is sent there. As `weight: 0`,
@@ -144,7 +151,7 @@ pub struct EndpointFields {
     /// Where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Lower is used first; default 0.
+    /// Lower is used first; default 0. Priorities of SRV records are added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
 }
@@ -249,6 +256,9 @@ pub struct HealthCheck {
     /// Only connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpCheck>,
+    /// Ask by `grpc.health.v1.Health/Check`, over the HTTP/2 that the upstream speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcCheck>,
     /// From one check to the next, ± 10 %; default 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Period>,
@@ -281,3 +291,15 @@ pub struct HttpCheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TcpCheck {}
+
+/// A check by the gRPC health checking protocol: only `SERVING` counts as success.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcCheck {
+    /// The service that is asked for; default the server as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// `:authority`; default the endpoint's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+}

@@ -8,18 +8,21 @@ use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
 use super::period::validate_periods;
+use super::resolver::validate_resolver;
 use super::retry::validate_retry;
 use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, ProblemKind,
-    Protocol, Route, Site, Upstream, step, validate_tcp,
+    Protocol, Route, Site, Upstream, UpstreamProtocol, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
 
 /// Longest name of an object.
 const MAX_NAME: usize = 63;
+/// Longest name of a gRPC service.
+const MAX_GRPC_SERVICE: usize = 512;
 
 /// Everything that is wrong with the meaning of `site`; empty = it can be served. Certificates are looked into by
 /// [`check_certificates`] once their files are read.
@@ -305,16 +308,25 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
     if let Some(sticky) = &upstream.sticky {
         validate_sticky(&format!("{path}.sticky"), sticky, problems);
     }
+    if let Some(resolver) = &upstream.resolver {
+        validate_resolver(&format!("{path}.resolver"), resolver, problems);
+    }
     if let Some(health) = &upstream.health {
         validate_health(&format!("{path}.health"), health, problems);
+        validate_grpc_check(&format!("{path}.health.grpc"), health, upstream, problems);
     }
 }
 
 fn validate_health(path: &str, health: &HealthCheck, problems: &mut Vec<Problem>) {
-    match (&health.http, &health.tcp) {
-        (None, None) => problems.push(Problem::at(path, "needs `http` or `tcp`")),
-        (Some(_), Some(_)) => problems.push(Problem::at(path, "has both `http` and `tcp`; keep one")),
-        _ => {}
+    let kinds =
+        [("http", health.http.is_some()), ("tcp", health.tcp.is_some()), ("grpc", health.grpc.is_some())];
+    let written: Vec<&str> = kinds.iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| *kind).collect();
+    match written[..] {
+        [] => problems.push(Problem::at(path, "needs `http`, `tcp` or `grpc`")),
+        [_] => {}
+        [first, second, ..] => {
+            problems.push(Problem::at(path, format!("has both `{first}` and `{second}`; keep one")));
+        }
     }
     if let Some(http) = &health.http
         && (!http.path.starts_with('/') || !http.path.bytes().all(|b| b.is_ascii_graphic()))
@@ -356,6 +368,36 @@ fn validate_grpc_check(path: &str, health: &HealthCheck, upstream: &Upstream, pr
 mod tests {
     use super::*;
     use crate::site::parse_site;
+
+    #[test]
+    fn an_endpoint_is_checked_in_one_way() {
+        let check = |upstream: &str, expected: Option<(&str, &str)>| {
+            let text = format!("upstreams: {{ u: {{ endpoints: [\"h:1\"], {upstream} }} }}\n");
+            let problems = validate(&parse_site("site.yaml", &text).unwrap());
+            let seen = problems.first().map(|problem| (problem.path.as_str(), problem.message.as_str()));
+            match (seen, expected) {
+                (None, None) => {}
+                (Some((path, message)), Some((at, part))) => {
+                    assert_eq!(path, at, "{upstream}: {message}");
+                    assert!(message.contains(part), "{upstream}: {message}");
+                }
+                (seen, _) => panic!("{upstream}: {seen:?}"),
+            }
+        };
+        check("health: { tcp: {} }", None);
+        check("protocol: h2c, health: { grpc: {} }", None);
+        check("protocol: h2, tls: {}, health: { grpc: { service: shop.Cart, host: shop } }", None);
+        check("health: {}", Some(("upstreams.u.health", "needs `http`, `tcp` or `grpc`")));
+        check(
+            "protocol: h2c, health: { tcp: {}, grpc: {} }",
+            Some(("upstreams.u.health", "both `tcp` and `grpc`")),
+        );
+        check("health: { grpc: {} }", Some(("upstreams.u.health.grpc", "`protocol: h2c`")));
+        check(
+            "protocol: h2c, health: { grpc: { host: \"a b\" } }",
+            Some(("upstreams.u.health.grpc.host", "authority")),
+        );
+    }
 
     #[test]
     fn what_no_request_could_match_is_refused() {

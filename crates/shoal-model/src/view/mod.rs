@@ -5,6 +5,7 @@ mod limits;
 mod observe;
 mod overload;
 mod passive;
+mod resolver;
 mod retry;
 mod routes;
 mod sticky;
@@ -14,12 +15,13 @@ mod transport;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::address::{EndpointAddress, ListenAddress};
+pub use crate::address::{EndpointAddress, ListenAddress, host_of_service};
 pub use client_auth::ClientAuthView;
 pub use limits::Limits;
 pub use observe::{AccessLogView, CollectorView, Share, TracingView};
 pub use overload::OverloadView;
 pub use passive::{PassiveView, SuccessRateView};
+pub use resolver::ResolverView;
 pub use retry::RetryView;
 pub use routes::RouteTable;
 pub use sticky::StickyView;
@@ -288,6 +290,8 @@ pub struct UpstreamView {
     pub name: Arc<str>,
     /// In the order of the site file.
     pub endpoints: Vec<EndpointView>,
+    /// How names among them are looked up.
+    pub resolver: Arc<ResolverView>,
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// What `consistent_hash` hashes.
@@ -345,6 +349,7 @@ impl UpstreamView {
         Self {
             name: name.into(),
             endpoints: upstream.endpoints.iter().map(endpoint).collect(),
+            resolver: Arc::new(ResolverView::compile(upstream.resolver.as_ref())),
             balance: upstream.balance.unwrap_or_default(),
             hash_key: upstream.hash_key.clone().unwrap_or_default(),
             hash_bound_percent: upstream.hash_balance_factor.unwrap_or(125),
@@ -394,6 +399,8 @@ pub struct HealthView {
     pub probe: ProbeView,
     /// How the endpoint is spoken to.
     pub transport: TransportView,
+    /// How its name is looked up.
+    pub resolver: Arc<ResolverView>,
     /// The endpoint wants to be told who calls: we ourselves.
     pub proxy_protocol: Option<ProxyVersion>,
     /// From one check to the next.
@@ -420,6 +427,13 @@ pub enum ProbeView {
     },
     /// Connect only.
     Tcp,
+    /// The gRPC health checking protocol.
+    Grpc {
+        /// Service that is asked for; empty = the server as a whole.
+        service: Box<str>,
+        /// `:authority`; `None` = the endpoint's address.
+        host: Option<Box<str>>,
+    },
 }
 
 impl HealthView {
@@ -428,16 +442,21 @@ impl HealthView {
         upstream: &Upstream,
         certificates: &[Arc<CertificateView>],
     ) -> Self {
-        let probe = match &check.http {
-            Some(http) => ProbeView::Http {
+        let probe = match (&check.http, &check.grpc) {
+            (Some(http), _) => ProbeView::Http {
                 path: http.path.as_str().into(),
                 host: http.host.as_deref().map(Into::into),
                 status: http.status.clone(),
             },
-            None => ProbeView::Tcp,
+            (None, Some(grpc)) => ProbeView::Grpc {
+                service: grpc.service.as_deref().unwrap_or_default().into(),
+                host: grpc.host.as_deref().map(Into::into),
+            },
+            (None, None) => ProbeView::Tcp,
         };
         Self {
             probe,
+            resolver: Arc::new(ResolverView::compile(upstream.resolver.as_ref())),
             proxy_protocol: upstream.proxy_protocol,
             transport: TransportView::compile(upstream, certificates),
             interval: check.interval.unwrap_or(Period::seconds(5)).0,

@@ -9,7 +9,7 @@ use shoal_model::{Revision, Site};
 use shoal_policy::health::{Availability, FactState, is_panic};
 use shoal_proto::admin::{
     EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    RevisionInfo, ShowRequest, ShowResponse,
+    NameFailure, RevisionInfo, ShowRequest, ShowResponse,
 };
 use tonic::{Code, Status};
 
@@ -68,7 +68,8 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
     let wanted =
         |upstream: &&Arc<UpstreamView>| request.upstream.is_empty() || *upstream.name == *request.upstream;
     let view = node.gossip.view().load_full();
-    let endpoints = config.upstreams.iter().filter(wanted).flat_map(|upstream| {
+    let upstreams = node.proxy.names().upstreams(&config);
+    let endpoints = upstreams.iter().filter(wanted).flat_map(|upstream| {
         let panic = is_in_panic(upstream, &view);
         let view = &view;
         upstream.endpoints.iter().map(move |endpoint| EndpointHealth {
@@ -87,7 +88,23 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
             checked: upstream.health.is_some(),
         })
     });
-    Ok(HealthResponse { endpoints: endpoints.collect() })
+    let is_wanted = |failure: &shoal_proxy::NameFailure| {
+        request.upstream.is_empty() || *failure.upstream == *request.upstream
+    };
+    Ok(HealthResponse { endpoints: endpoints.collect(), name_failures: name_failures(node, is_wanted) })
+}
+
+/// Names of endpoints that this node cannot look up.
+pub fn name_failures(node: &Node, is_wanted: impl Fn(&shoal_proxy::NameFailure) -> bool) -> Vec<NameFailure> {
+    let failures = node.proxy.names().failures(&node.config.load());
+    let message = |failure: shoal_proxy::NameFailure| NameFailure {
+        upstream: failure.upstream.to_string(),
+        endpoint: failure.endpoint.to_string(),
+        why: failure.why,
+        since_unix: failure.since_unix,
+        kept: failure.kept as u32,
+    };
+    failures.into_iter().filter(is_wanted).map(message).collect()
 }
 
 /// So little of it is available that health is ignored.

@@ -10,7 +10,7 @@ use shoal_model::state::MemberRecord;
 use shoal_policy::health::{Availability, FactState};
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
-use super::look::is_in_panic;
+use super::look::{is_in_panic, name_failures};
 use crate::node::Node;
 use crate::report::NodeReport;
 
@@ -45,6 +45,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         nodes: nodes.collect(),
         certificates: certificates(node),
         upstreams: upstreams(node),
+        name_failures: name_failures(node, |_| true),
         committed_index: log.committed,
     }
 }
@@ -115,7 +116,8 @@ fn certificates(node: &Node) -> Vec<CertificateStatus> {
 fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
     let config = node.config.load_full();
     let view = node.gossip.view().load_full();
-    let upstreams = config.upstreams.iter().map(|upstream| {
+    let found = node.proxy.names().upstreams(&config);
+    let upstreams = found.iter().map(|upstream| {
         let usable = upstream.endpoints.iter().filter(|endpoint| {
             let ejected_here =
                 node.gossip.opinions(endpoint.id).iter().any(|opinion| {

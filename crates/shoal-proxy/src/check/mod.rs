@@ -1,5 +1,6 @@
 //! Active health checks: for the endpoints this node is one of the checkers of, and no others.
 
+mod grpc;
 mod probe;
 mod watch;
 
@@ -17,6 +18,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use watch::watch;
+
+use crate::names::Names;
 
 /// How often the views are looked at for changes; comparing two pointers is all it costs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -54,6 +57,8 @@ pub struct CheckerSettings {
     pub config: Arc<ArcSwap<ConfigView>>,
     /// Who else checks.
     pub cluster: Arc<ArcSwap<ClusterView>>,
+    /// Where the names of endpoints lead.
+    pub names: Arc<Names>,
     /// Where verdicts go.
     pub events: mpsc::Sender<HealthEvent>,
 }
@@ -70,8 +75,12 @@ impl Checker {
     }
 
     /// The endpoints that the local node of `cluster` checks.
-    pub fn assigned(config: &ConfigView, cluster: &ClusterView) -> impl Iterator<Item = EndpointId> + use<> {
-        duties(config, cluster).into_keys()
+    pub fn assigned(
+        config: &ConfigView,
+        names: &Names,
+        cluster: &ClusterView,
+    ) -> impl Iterator<Item = EndpointId> + use<> {
+        duties(config, names, cluster).into_keys()
     }
 }
 
@@ -102,18 +111,22 @@ impl Drop for Running {
 
 async fn supervise(settings: CheckerSettings) {
     let mut running: FxHashMap<EndpointId, Running> = FxHashMap::default();
-    let mut seen: Option<(Arc<ConfigView>, Arc<ClusterView>)> = None;
+    let names = &settings.names;
+    let mut seen: Option<(Arc<ConfigView>, Arc<ClusterView>, u64)> = None;
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
         let (config, cluster) = (settings.config.load_full(), settings.cluster.load_full());
-        let same = seen.as_ref().is_some_and(|(c, n)| Arc::ptr_eq(c, &config) && Arc::ptr_eq(n, &cluster));
+        let generation = names.generation();
+        let same = seen
+            .as_ref()
+            .is_some_and(|(c, n, g)| Arc::ptr_eq(c, &config) && Arc::ptr_eq(n, &cluster) && *g == generation);
         if same {
             continue;
         }
-        let mut duties = duties(&config, &cluster);
-        seen = Some((config, cluster));
+        let mut duties = duties(&config, names, &cluster);
+        seen = Some((config, cluster, generation));
         let gone: Vec<EndpointId> = running.keys().filter(|id| !duties.contains_key(id)).copied().collect();
         for endpoint in gone {
             running.remove(&endpoint);
@@ -123,15 +136,15 @@ async fn supervise(settings: CheckerSettings) {
         }
         duties.retain(|id, duty| running.get(id).is_none_or(|running| running.duty != *duty));
         for (id, duty) in duties {
-            let task =
-                tokio::spawn(watch(duty.endpoint.clone(), duty.health.clone(), settings.events.clone()));
+            let (endpoint, health) = (duty.endpoint.clone(), duty.health.clone());
+            let task = tokio::spawn(watch(endpoint, health, names.clone(), settings.events.clone()));
             running.insert(id, Running { duty, task });
         }
     }
 }
 
 /// The endpoints this node checks: one duty each, however many routes lead there.
-fn duties(config: &ConfigView, cluster: &ClusterView) -> FxHashMap<EndpointId, Duty> {
+fn duties(config: &ConfigView, names: &Names, cluster: &ClusterView) -> FxHashMap<EndpointId, Duty> {
     let local = cluster.node(cluster.local);
     let region = local.map(|node| node.region.clone());
     let in_region = |node: &&NodeView| node.is_serving() && Some(&node.region) == region.as_ref();
@@ -144,7 +157,7 @@ fn duties(config: &ConfigView, cluster: &ClusterView) -> FxHashMap<EndpointId, D
     // A node nobody knows of yet checks for itself.
     let alone = candidates.iter().all(|candidate| candidate.id != cluster.local);
     let mut duties = FxHashMap::default();
-    for upstream in &config.upstreams {
+    for upstream in &names.upstreams(config) {
         let Some(health) = &upstream.health else { continue };
         for endpoint in &upstream.endpoints {
             let checkers = assign(endpoint.id, &candidates, CHECKERS_PER_ENDPOINT);
@@ -192,7 +205,7 @@ mod tests {
         let site = shoal_model::site::read_site("site.yaml", &text).unwrap();
         let config = ConfigView::compile(Revision(1), &site).unwrap();
         let view = |local| ClusterView { local, nodes: nodes.to_vec(), ..ClusterView::default() };
-        nodes.iter().map(|node| duties(&config, &view(node.id)).len()).sum()
+        nodes.iter().map(|node| duties(&config, &Names::default(), &view(node.id)).len()).sum()
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! One check of one endpoint: connect, and perhaps ask.
 
 use std::io;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, Version};
@@ -15,21 +14,24 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::upstream::{ClientTls, Introduction, Socket, Wire, dial, is_allowed};
+use super::grpc;
+use crate::names::Names;
+use crate::upstream::{ClientTls, Introduction, Socket, Wire, dial};
 
-const USER_AGENT: &str = "shoal-health";
+pub(super) const USER_AGENT: &str = "shoal-health";
 /// Largest head of an answer, bytes.
-const MAX_HEAD: usize = 16 << 10;
+pub(super) const MAX_HEAD: usize = 16 << 10;
 
 /// Checks `endpoint` once. `tls` holds `None` where there is none to be used, and is `None` where it cannot be.
 pub(super) async fn probe(
     endpoint: &EndpointView,
     health: &HealthView,
     tls: Option<&Option<ClientTls>>,
+    names: &Names,
 ) -> Observation {
     let mut connected = false;
     let observed = async {
-        let mut stream = connect(&endpoint.address).await?;
+        let mut stream = connect(endpoint, health, names).await?;
         connected = true;
         if let Some(introduction) = Introduction::of(health.proxy_protocol, None) {
             stream.write_all(introduction.bytes()).await.map_err(|_| Reason::Reset)?;
@@ -38,10 +40,7 @@ pub(super) async fn probe(
             ProbeView::Tcp => Ok(()),
             ProbeView::Http { path, host, status } => {
                 let wire = secure(stream, endpoint, tls).await?;
-                let host = host.as_deref().unwrap_or(match endpoint.address {
-                    EndpointAddress::Unix(_) => "localhost",
-                    _ => &endpoint.text,
-                });
+                let host = host.as_deref().unwrap_or(own_host(endpoint));
                 let is_h2 = health.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2();
                 let answered =
                     if is_h2 { ask_h2(wire, path, host).await? } else { ask(wire, path, host).await? };
@@ -51,6 +50,14 @@ pub(super) async fn probe(
                     status.contains(&answered)
                 };
                 if good { Ok(()) } else { Err(Reason::Status) }
+            }
+            ProbeView::Grpc { service, host } => {
+                let wire = secure(stream, endpoint, tls).await?;
+                // Where the version is settled in the handshake, it may be the wrong one.
+                if health.transport.tls.is_some() && !wire.has_agreed_on_h2() {
+                    return Err(Reason::Protocol);
+                }
+                grpc::ask(wire, service, host.as_deref().unwrap_or(own_host(endpoint))).await
             }
         }
     };
@@ -63,10 +70,24 @@ pub(super) async fn probe(
     }
 }
 
-async fn connect(address: &EndpointAddress) -> Result<Socket, Reason> {
-    let connected = match address {
-        EndpointAddress::Socket(address) => dial(*address).await.map(Socket::Tcp),
-        EndpointAddress::Name { host, port } => dial(lookup(host, *port).await?).await.map(Socket::Tcp),
+/// What it is called in a request.
+fn own_host(endpoint: &EndpointView) -> &str {
+    match &endpoint.address {
+        EndpointAddress::Unix(_) => "localhost",
+        EndpointAddress::Service(name) => name,
+        _ => &endpoint.text,
+    }
+}
+
+async fn connect(endpoint: &EndpointView, health: &HealthView, names: &Names) -> Result<Socket, Reason> {
+    let connected = match &endpoint.address {
+        EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => {
+            dial(*address).await.map(Socket::Tcp)
+        }
+        name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
+            let address = names.address_of(name, &health.resolver).await;
+            dial(address.map_err(|_| Reason::NameNotResolved)?).await.map(Socket::Tcp)
+        }
         EndpointAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
     };
     connected.map_err(|error| match error.kind() {
@@ -91,11 +112,6 @@ async fn secure(
             shaken.map_err(|_| Reason::Protocol)
         }
     }
-}
-
-async fn lookup(host: &str, port: u16) -> Result<SocketAddr, Reason> {
-    let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Reason::NameNotResolved)?;
-    found.into_iter().find(|address| is_allowed(host, address.ip())).ok_or(Reason::NameNotResolved)
 }
 
 /// The status of the answer to a GET.

@@ -1,5 +1,7 @@
 //! One endpoint under observation.
 
+use std::sync::Arc;
+
 use shoal_model::view::{EndpointView, HealthView};
 use shoal_policy::health::Checker;
 use tokio::sync::mpsc;
@@ -7,16 +9,22 @@ use tokio::time::sleep;
 
 use super::HealthEvent;
 use super::probe::probe;
+use crate::names::Names;
 use crate::upstream::ClientTls;
 
 /// Checks `endpoint` again and again, the first time at once, and tells every new verdict.
-pub(super) async fn watch(endpoint: EndpointView, health: HealthView, events: mpsc::Sender<HealthEvent>) {
+pub(super) async fn watch(
+    endpoint: EndpointView,
+    health: HealthView,
+    names: Arc<Names>,
+    events: mpsc::Sender<HealthEvent>,
+) {
     let mut checker = Checker::new(health.rise, health.fall);
     let mut entropy = endpoint.id.0;
     // What cannot be used is told where requests go; here it is a check that fails.
     let tls = ClientTls::build(&health.transport).ok();
     loop {
-        let observation = probe(&endpoint, &health, tls.as_ref()).await;
+        let observation = probe(&endpoint, &health, tls.as_ref(), &names).await;
         if let Some(verdict) = checker.observe(observation) {
             tracing::info!(endpoint = %endpoint.text, ?verdict, "health verdict");
             if events.send(HealthEvent::Verdict { endpoint: endpoint.id, verdict }).await.is_err() {

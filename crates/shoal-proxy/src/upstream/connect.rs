@@ -79,10 +79,10 @@ async fn reach(
     introduction: Option<&Introduction>,
 ) -> io::Result<Socket> {
     let address = match &endpoint.address {
-        EndpointAddress::Socket(address) => *address,
-        EndpointAddress::Name { host, port } => {
-            let resolved = worker.upstreams.resolver.resolve(host, *port, worker.clock.now_ms()).await;
-            resolved
+        EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
+        name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
+            let found = worker.upstreams.names.address_of(name, &upstream.view.resolver).await;
+            found
                 .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
                 .map_err(|()| refused())?
         }

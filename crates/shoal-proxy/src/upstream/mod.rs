@@ -11,7 +11,6 @@ mod pinned;
 mod pool;
 mod queue;
 mod replay;
-mod resolve;
 mod response;
 mod send;
 mod shared;
@@ -41,7 +40,6 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) use connect::dial;
 pub(crate) use forward::forward;
 pub(crate) use introduction::Introduction;
-pub(crate) use resolve::is_allowed;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
 pub use sticky::StickySeed;
@@ -53,17 +51,17 @@ pub(crate) use wire::{Socket, Wire};
 
 use endpoint::Endpoint;
 use queue::Queue;
-use resolve::Resolver;
 use sticky::{Sticky, StickyKeys};
 
 use crate::metrics::Traffic;
+use crate::names::{Names, has_names};
 use crate::worker::Worker;
 
 /// The upstreams of one worker, by name.
 pub(crate) struct Upstreams {
     by_name: RefCell<FxHashMap<Arc<str>, Rc<Upstream>>>,
     standings: Arc<Standings>,
-    resolver: Resolver,
+    names: Arc<Names>,
     replays: replay::Copies,
     sticky_keys: Rc<StickyKeys>,
     /// How many workers share the limits of a node.
@@ -72,7 +70,12 @@ pub(crate) struct Upstreams {
 
 /// One upstream as one worker sees it.
 pub(crate) struct Upstream {
+    /// With the endpoints that its names lead to.
     view: Arc<UpstreamView>,
+    /// As the site has it.
+    written: Arc<UpstreamView>,
+    /// When that was so, by [`Names::generation`]; `None` = it has no names.
+    found: Cell<Option<u64>>,
     security: Security,
     endpoints: Vec<Rc<Endpoint>>,
     /// How sessions find their endpoint; `None` = there are none.
@@ -116,27 +119,49 @@ impl Security {
 }
 
 impl Upstreams {
-    pub(crate) fn new(workers: usize, standings: Arc<Standings>, sticky_seed: &StickySeed) -> Self {
+    pub(crate) fn new(
+        workers: usize,
+        standings: Arc<Standings>,
+        names: Arc<Names>,
+        sticky_seed: &StickySeed,
+    ) -> Self {
         Self {
             by_name: RefCell::default(),
             standings,
-            resolver: Resolver::default(),
+            names,
             replays: replay::Copies::default(),
             sticky_keys: Rc::new(StickyKeys::of(sticky_seed)),
             workers,
         }
     }
 
-    /// The state of `view`. When the site has changed, endpoints that stayed keep their connections and their record.
-    pub(crate) fn find(&self, worker: &Worker, view: &Arc<UpstreamView>) -> Rc<Upstream> {
+    /// The state of `written`. When the site has changed, or where its names lead, endpoints that stayed keep their
+    /// connections and their record.
+    pub(crate) fn find(&self, worker: &Worker, written: &Arc<UpstreamView>) -> Rc<Upstream> {
         let mut by_name = self.by_name.borrow_mut();
-        let known = by_name.get(&view.name);
-        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.view, view)) {
+        let known = by_name.get(&written.name);
+        let same = known.filter(|known| Arc::ptr_eq(&known.written, written));
+        if let Some(known) = same.filter(|known| self.is_current(known)) {
             return known.clone();
         }
-        let upstream = Rc::new(self.compile(worker, view, known.map(|known| &**known)));
-        by_name.insert(view.name.clone(), upstream.clone());
+        // First: what is found while it is compiled is found again.
+        let generation = self.names.generation();
+        let view = self.names.expand(written);
+        if let Some(known) = same.filter(|known| known.view.endpoints == view.endpoints) {
+            known.found.set(Some(generation));
+            return known.clone();
+        }
+        let mut upstream = self.compile(worker, &view, known.map(|known| &**known));
+        upstream.found.set(has_names(written).then_some(generation));
+        upstream.written = written.clone();
+        let upstream = Rc::new(upstream);
+        by_name.insert(written.name.clone(), upstream.clone());
         upstream
+    }
+
+    /// Its names lead where they led when it was compiled.
+    fn is_current(&self, upstream: &Upstream) -> bool {
+        upstream.found.get().is_none_or(|generation| generation == self.names.generation())
     }
 
     fn compile(&self, worker: &Worker, view: &Arc<UpstreamView>, before: Option<&Upstream>) -> Upstream {
@@ -172,6 +197,8 @@ impl Upstreams {
             queue: before.map_or_else(Rc::default, |before| before.queue.clone()),
             demand: Cell::new(None),
             security: Security::of(view, before),
+            written: view.clone(),
+            found: Cell::new(None),
             view: view.clone(),
             zones,
         }

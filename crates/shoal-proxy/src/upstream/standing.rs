@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 use shoal_cluster::ClusterView;
+use shoal_model::EndpointId;
 use shoal_model::view::{PassiveView, UpstreamView};
-use shoal_model::{ConfigView, EndpointId};
 use shoal_policy::health::{
     Admittance, Availability, Ejection, EjectionChange, Outcome, Tally, may_eject, outliers,
 };
@@ -78,9 +78,9 @@ impl Standings {
         }
     }
 
-    /// Appends what is known of every endpoint of `config`, by traffic and by the cluster's checks. Standings of
+    /// Appends what is known of every endpoint of `upstreams`, by traffic and by the cluster's checks. Standings of
     /// endpoints that are gone are forgotten here.
-    pub(crate) fn render(&self, config: &ConfigView, cluster: &ClusterView, out: &mut String) {
+    pub(crate) fn render(&self, upstreams: &[Arc<UpstreamView>], cluster: &ClusterView, out: &mut String) {
         metrics::head(
             out,
             "shoal_endpoint_up",
@@ -89,7 +89,7 @@ impl Standings {
         );
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen: FxHashMap<EndpointId, Arc<Standing>> = FxHashMap::default();
-        for upstream in &config.upstreams {
+        for upstream in upstreams {
             for endpoint in &upstream.endpoints {
                 let standing = by_id.get(&endpoint.id);
                 let local = standing.is_none_or(|standing| !standing.is_ejected());
@@ -108,7 +108,7 @@ impl Standings {
         by_id.retain(|id, standing| seen.contains_key(id) || Arc::strong_count(standing) > 1);
         drop(by_id);
         let mut compared_ms = self.compared_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        compared_ms.retain(|name, _| config.upstream(name).is_some());
+        compared_ms.retain(|name, _| upstreams.iter().any(|upstream| upstream.name == *name));
     }
 }
 

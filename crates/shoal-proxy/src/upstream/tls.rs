@@ -12,7 +12,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use shoal_model::site::UpstreamProtocol;
-use shoal_model::view::{CertificateView, EndpointAddress, TransportView, UpstreamTlsView};
+use shoal_model::view::{CertificateView, EndpointAddress, TransportView, UpstreamTlsView, host_of_service};
 use tokio_rustls::TlsConnector;
 
 use super::pinned::Pinned;
@@ -72,7 +72,12 @@ impl ClientTls {
         match (&self.server_name, address) {
             (Some(name), _) => ServerName::try_from(name.to_string()).ok(),
             (None, EndpointAddress::Socket(address)) => Some(ServerName::IpAddress(address.ip().into())),
-            (None, EndpointAddress::Name { host, .. }) => ServerName::try_from(host.to_string()).ok(),
+            (None, EndpointAddress::Name { host, .. } | EndpointAddress::Found { host, .. }) => {
+                ServerName::try_from(host.to_string()).ok()
+            }
+            (None, EndpointAddress::Service(name)) => {
+                ServerName::try_from(host_of_service(name).to_owned()).ok()
+            }
             (None, EndpointAddress::Unix(_)) => None,
         }
     }

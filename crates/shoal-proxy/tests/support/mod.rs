@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
+pub mod dns;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
