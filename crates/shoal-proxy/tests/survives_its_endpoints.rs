@@ -172,6 +172,100 @@ async fn answers_that_are_not_http_are_a_502() {
 }
 
 #[tokio::test]
+async fn no_answer_hides_behind_another() {
+    let hidden = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhidden";
+    let length = hidden.len();
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\n\r\n";
+    // What the endpoint sends, and what comes of it.
+    let table: [(&str, String, u16, &str); 11] = [
+        ("behind a sized one", format!("{}{hidden}", ok("first")), 200, "first"),
+        ("behind a chunked one", format!("{chunked}{hidden}"), 200, "first"),
+        ("behind an empty one", format!("{}{hidden}", ok("")), 200, ""),
+        ("behind a 204", format!("HTTP/1.1 204 No Content\r\n\r\n{hidden}"), 204, ""),
+        (
+            "in the body of a 204",
+            format!("HTTP/1.1 204 No Content\r\ncontent-length: {length}\r\n\r\n{hidden}"),
+            204,
+            "",
+        ),
+        (
+            "in the body of a 304",
+            format!("HTTP/1.1 304 Not Modified\r\ncontent-length: {length}\r\n\r\n{hidden}"),
+            304,
+            "",
+        ),
+        (
+            "in a field with a bare CR",
+            format!(
+                "HTTP/1.1 200 OK\r\nx: a\rcontent-length: 0\r\rHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+            ),
+            502,
+            "upstream_protocol",
+        ),
+        (
+            "by a negative length",
+            format!("HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n{hidden}"),
+            502,
+            "upstream_protocol",
+        ),
+        (
+            "by a signed length",
+            format!("HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nfirst{hidden}"),
+            502,
+            "upstream_protocol",
+        ),
+        (
+            "by a space before the colon",
+            format!("HTTP/1.1 200 OK\r\ncontent-length : 5\r\n\r\nfirst{hidden}"),
+            502,
+            "upstream_protocol",
+        ),
+        (
+            "by two codings",
+            format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n\r\n0\r\n\r\n{hidden}"
+            ),
+            502,
+            "upstream_protocol",
+        ),
+    ];
+    for (what, bytes, status, text) in table {
+        let origin = Origin::start(move |seen: Seen| match seen.path() {
+            "/first" => bytes.clone(),
+            path => ok(path),
+        })
+        .await;
+        let stage = Stage::start(&site(&[origin.address], "", ", passive: { consecutive_errors: 0 }"));
+        let mut downstream = stage.connect().await;
+        downstream.send("GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let first = downstream.answer().await;
+        assert_eq!(first.status, status, "{what}: {first:?}");
+        assert!(first.text().contains(text) && !first.text().contains("hidden"), "{what}: {first:?}");
+        // Whoever asks next, here or elsewhere, gets an answer to what was asked.
+        for path in ["/second", "/third"] {
+            let answer = stage.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!((answer.status, answer.text().as_str()), (200, path), "{what}");
+        }
+        downstream.send("GET /fourth HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let fourth = downstream.answer().await;
+        assert_eq!((fourth.status, fourth.text().as_str()), (200, "/fourth"), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_whatever_the_endpoint_sends() {
+    let origin = Origin::start(|seen: Seen| ok(seen.path())).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for path in ["/second", "/third"] {
+        downstream.send("HEAD /first HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert!(downstream.read_head().await.unwrap().starts_with("HTTP/1.1 200"));
+        downstream.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(downstream.answer().await.text(), path);
+    }
+}
+
+#[tokio::test]
 async fn a_truncated_body_never_looks_whole() {
     let origin = Origin::start(|seen: Seen| match seen.path() {
         "/sized" => and_close("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
