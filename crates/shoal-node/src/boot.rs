@@ -14,7 +14,7 @@ use shoal_model::state::{Command, MemberRecord, check_member_name};
 
 use crate::removed;
 use crate::settings::RunSettings;
-use crate::{admin, data_dir};
+use crate::{admin, data_dir, twins};
 
 /// The first entry of a new cluster, until it is in the log.
 pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
@@ -55,6 +55,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
     if let Some(identity) = data_dir::look(dir)? {
         check_name(settings, &identity)?;
         check_cluster(settings, &identity)?;
+        twins::refuse_beside_itself(settings, &identity).await?;
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
         let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
         return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
@@ -83,6 +84,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
         cluster_addr: settings.cluster_addr.to_string(),
         admin_addr: settings.admin_addr.to_string(),
     };
+    twins::remember(settings);
     let Joined { identity, peers } = join(&settings.join, &token, &applicant, &key).await?;
     write_pending(dir, PEERS, &peers)?;
     identity.save(dir)?;
@@ -212,6 +214,7 @@ fn read_pending<T: DeserializeOwned>(dir: &Path, file: &str) -> anyhow::Result<O
     }
 }
 
+    twins::remember(settings);
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -40,6 +40,7 @@ use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_figures::PurgeFigures;
 use crate::removed;
 use crate::settings::RunSettings;
+use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
 use crate::vital::VitalTasks;
 
@@ -173,6 +174,7 @@ pub async fn build(
         started_serving: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         removed: CancellationToken::new(),
+        stand_back: CancellationToken::new(),
         purge_figures: PurgeFigures::default(),
         export_figures: export_figures.clone(),
         writers: Mutex::new(()),
@@ -187,6 +189,7 @@ pub async fn build(
     });
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
+    tasks.spawn_until_stop("notice of twins", twins::notice(node.clone()));
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use shoal_cluster::identity::Identity;
 
 use crate::boot::{BOOTSTRAP, OPERATOR, PEERS};
+use crate::twins::ADDRESS;
 
 /// Who has the directory, has locked this file.
 const LOCK: &str = "lock";
@@ -17,8 +18,18 @@ const LOCK: &str = "lock";
 const OF_A_MEMBER: [&str; 4] =
     ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json"];
 /// What a first start may leave that was cut short, and what the file system has put there.
-const OF_A_BEGINNING: [&str; 8] =
-    [LOCK, "identity", BOOTSTRAP, "bootstrap.new", PEERS, "joined.new", "operator.new", "lost+found"];
+const OF_A_BEGINNING: [&str; 10] = [
+    LOCK,
+    "identity",
+    BOOTSTRAP,
+    "bootstrap.new",
+    PEERS,
+    "joined.new",
+    "operator.new",
+    ADDRESS,
+    "address.new",
+    "lost+found",
+];
 
 /// Why a new node must not be made in a directory.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

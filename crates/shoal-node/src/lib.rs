@@ -30,6 +30,7 @@ mod report;
 mod run;
 mod sealed_site;
 mod settings;
+mod twins;
 mod upgrade;
 mod vital;
 

@@ -27,6 +27,7 @@ use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::report::{CacheReport, NodeReport, NodeTrafficReport};
 use crate::settings::RunSettings;
+use crate::twins;
 use crate::upgrade::NodeSockets;
 
 /// For a peer's report.
@@ -52,6 +53,8 @@ pub struct Node {
     pub(crate) draining: AtomicBool,
     /// This node was removed from the cluster.
     pub(crate) removed: CancellationToken,
+    /// Another process has this node's identity, and had it first.
+    pub(crate) stand_back: CancellationToken,
     pub(crate) purge_figures: PurgeFigures,
     pub(crate) export_figures: Arc<ExportFigures>,
     /// Whose turn it is to change the site from here.
@@ -144,6 +147,7 @@ impl Node {
             applied_index: *self.log.applied().borrow(),
             refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
             log_broken: self.log.status().broken,
+            twin: twins::warning(self),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,

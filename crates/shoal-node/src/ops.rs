@@ -127,6 +127,8 @@ impl Node {
             "Members that are not heard and have not left on purpose; 0 in the first 10 s of a process.";
         gauge(text, "shoal_gossip_dead_members", help, members.dead);
         gauge(text, "shoal_gossip_left_members", "Members that have left on purpose.", members.left);
+        let help = "1 while another process is heard that has this node's identity.";
+        gauge(text, "shoal_node_has_twin", help, u64::from(self.gossip.twin().borrow().is_some()));
         self.render_purge_metrics(text);
         render_peer_lag(text, &view, log.committed, self.id());
         self.render_panic_metrics(text, &view);

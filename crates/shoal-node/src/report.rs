@@ -18,6 +18,9 @@ pub struct NodeReport {
     /// Why its log takes no part in decisions; empty = it does.
     #[serde(default)]
     pub log_broken: String,
+    /// Which other process has its identity; empty = none.
+    #[serde(default)]
+    pub twin: String,
     /// Its version.
     pub version: String,
     /// Since its start.

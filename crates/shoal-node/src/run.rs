@@ -19,7 +19,7 @@ use crate::removed::ADVICE;
 use crate::settings::RunSettings;
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
-use crate::{admin, boot, descriptors, notify, ops, peer};
+use crate::{admin, boot, descriptors, notify, ops, peer, twins};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
 const CONTROL_THREADS: usize = 2;
@@ -69,6 +69,7 @@ async fn live(
             () = signals.stop_asked() => break End::Asked,
             Some(what) = lost.recv() => break End::Lost(what),
             () = node.removed.cancelled() => break End::Removed,
+            () = node.stand_back.cancelled() => break End::Twin,
             asked = door.asked() => asked,
             _ = upgrades.recv() => Asked::by_signal(),
         };
@@ -90,6 +91,7 @@ async fn live(
         End::Asked => Ok(()),
         End::Lost(what) => anyhow::bail!("{what} ended by itself; the log says why"),
         End::Removed => anyhow::bail!(ADVICE),
+        End::Twin => anyhow::bail!(twins::warning(&node)),
     }
 }
 
@@ -102,6 +104,8 @@ enum End {
     Lost(&'static str),
     /// It belongs to the cluster no more, and nobody would tell it of changes.
     Removed,
+    /// Another process has its identity, and had it first.
+    Twin,
 }
 
 /// What an upgrade means for this process.
@@ -221,12 +225,19 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
 async fn drain(node: &Arc<Node>) {
     notify::stopping();
     node.draining.store(true, Ordering::Relaxed);
+    if node.stand_back.is_cancelled() {
+        // From now on only the other process speaks in the name of this node.
+        node.log.shutdown().await;
+        node.gossip.stop().await;
+    }
     node.gossip.set_state(NodeState::Draining);
     node.proxy.retire();
     tokio::time::sleep(node.settings.drain_delay).await;
     node.proxy.drain(node.settings.drain_timeout, Ports::Closed).await;
-    node.log.hand_over().await;
-    node.gossip.leave().await;
+    if !node.stand_back.is_cancelled() {
+        node.log.hand_over().await;
+        node.gossip.leave().await;
+    }
 }
 
 /// TERM or INT asks to stop; the second one asks to stop at once.

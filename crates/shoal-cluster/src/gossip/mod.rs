@@ -11,6 +11,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod twin;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
 
 pub use transport::GossipCounters;
+pub use twin::Twin;
 
 /// Members that are remembered, at most: far above what one ring can hold.
 const MAX_MEMBERS: usize = 1000;
@@ -137,6 +139,7 @@ struct Shared {
     wake: Notify,
     view: Arc<ArcSwap<ClusterView>>,
     changes: watch::Sender<Arc<ClusterView>>,
+    twin: watch::Sender<Option<Twin>>,
     health: Mutex<HealthState>,
     counters: Arc<GossipCounters>,
 }
@@ -175,6 +178,7 @@ impl Gossip {
             wake: Notify::new(),
             view: Arc::default(),
             changes,
+            twin: watch::Sender::new(None),
             health: Mutex::default(),
             counters: Arc::default(),
         });
@@ -205,6 +209,11 @@ impl Gossip {
     /// Every new view. Slow readers miss those in between.
     pub fn subscribe(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.shared.changes.subscribe()
+    }
+
+    /// Another process that speaks with this node's identity, as long as it is heard.
+    pub fn twin(&self) -> watch::Receiver<Option<Twin>> {
+        self.shared.twin.subscribe()
     }
 
     /// The nodes of the log's table, with their cluster addresses: others are ignored from now on, and these are called

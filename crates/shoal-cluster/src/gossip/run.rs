@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::fold::{Folded, Folder, Report, Row};
 use super::seal::Party;
 use super::transport::{GossipCounters, SealedTransport, unix_ms};
+use super::twin::{OtherSelf, TwinWatch};
 use super::{GossipSettings, HealthState, Shared, keys};
 
 /// The dead are forgotten after this long; their earlier generations count against the size of messages for half of it.
@@ -38,6 +39,7 @@ pub(super) struct Runner {
     socket: Arc<UdpSocket>,
     shared: Arc<Shared>,
     folder: Folder,
+    twins: TwinWatch,
     generation: u64,
     /// The members that were called last, whether they answered or not.
     called: Option<BTreeMap<NodeId, SocketAddr>>,
@@ -69,6 +71,7 @@ impl Runner {
             socket,
             shared,
             folder,
+            twins: TwinWatch::default(),
             generation: 0,
             called: None,
             recontacted: 0,
@@ -181,15 +184,19 @@ impl Runner {
     async fn round(&mut self, handle: &ChitchatHandle) {
         let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let local = self.settings.node_id;
-        let mut reports = Vec::new();
+        let (mut reports, mut selves) = (Vec::new(), Vec::new());
         handle
             .with_chitchat(|chitchat| {
                 for (key, value) in &own {
                     chitchat.self_node_state().set(key, value);
                 }
                 reports = read_reports(chitchat, local);
+                selves = read_other_selves(chitchat, local);
             })
             .await;
+        let interval = self.settings.timing.interval;
+        let twin = self.twins.look(self.generation, &selves, interval, Instant::now());
+        self.shared.twin.send_if_modified(|known| std::mem::replace(known, twin) != twin);
         let folded = self.fold(reports);
         if folded.mass_death {
             tracing::warn!(
@@ -305,6 +312,19 @@ fn read_reports(chitchat: &Chitchat, local: NodeId) -> Vec<Report> {
         }))
     };
     chitchat.node_states().iter().filter_map(read).collect()
+}
+
+/// The generations of this node that [`read_reports`] leaves out.
+fn read_other_selves(chitchat: &Chitchat, local: NodeId) -> Vec<OtherSelf> {
+    let own = chitchat.self_chitchat_id();
+    let others = chitchat.node_states().iter().filter(|(id, _)| *id != own);
+    let others = others.filter(|(id, _)| node_id(&id.node_id) == Some(local));
+    let read = |(id, state): (&ChitchatId, &chitchat::NodeState)| OtherSelf {
+        generation: id.generation_id,
+        address: id.gossip_advertise_addr,
+        heartbeat: state.heartbeat().into(),
+    };
+    others.map(read).collect()
 }
 
 fn node_id(text: &str) -> Option<NodeId> {

@@ -153,6 +153,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         if node.state != "alive" && node.state != "left" {
             let _ = writeln!(text, "warning: {name} is {}", one_line(&node.state));
         }
+        if !node.twin.is_empty() {
+            let _ = writeln!(text, "warning: {}", one_line(&node.twin));
+        }
         if !node.log_broken.is_empty() {
             let why = one_line(&node.log_broken);
             let _ = writeln!(text, "warning: {name} serves, but takes no part in decisions: {why}");

@@ -90,6 +90,7 @@ fn node_status(
         applied_index: report.map_or_else(|| seen.map_or(0, |seen| seen.applied_index), |r| r.applied_index),
         refused: figures.refused,
         log_broken: figures.log_broken,
+        twin: figures.twin,
         version: report.map_or_else(
             || seen.map_or_else(String::new, |seen| seen.version.to_string()),
             |r| r.version.clone(),

@@ -1,0 +1,80 @@
+//! Two processes with one identity: a data directory was copied, and both copies run. Votes would be given twice. The later
+//! one stands back, and the other says so for as long as it hears it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::bail;
+use shoal_cluster::channel::Peers;
+use shoal_cluster::gossip::Twin;
+use shoal_cluster::identity::{Identity, write_private};
+
+use crate::node::Node;
+use crate::settings::RunSettings;
+
+/// In the data directory: where this node was reached last.
+pub(crate) const ADDRESS: &str = "address";
+
+/// What to do about it.
+const ADVICE: &str = "its data directory was copied: stop the copy, and let that machine join with an empty \
+                      --data-dir and a new --token";
+
+/// Refuses to start where this node has moved, as it seems, and still answers where it was.
+pub async fn refuse_beside_itself(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()> {
+    // Without it, or with one that cannot be read, the gossip finds out.
+    let last = fs::read_to_string(settings.data_dir.join(ADDRESS)).ok();
+    let last = last.and_then(|text| text.trim().parse::<SocketAddr>().ok());
+    if let Some(last) = last.filter(|last| *last != settings.cluster_addr) {
+        let peers = Peers::new(identity)?;
+        peers.set_address(identity.node_id, last);
+        // Only a process with this node's key can answer to its name.
+        if peers.connect_http1(identity.node_id).await.is_ok() {
+            bail!("{}", describe(identity, last));
+        }
+        tracing::info!(from = %last, to = %settings.cluster_addr, "this node has moved");
+    }
+    remember(settings);
+    Ok(())
+}
+
+/// Writes down where this node is reached.
+pub fn remember(settings: &RunSettings) {
+    let address = settings.cluster_addr.to_string();
+    if let Err(error) = write_private(&settings.data_dir.join(ADDRESS), address.as_bytes()) {
+        tracing::warn!(%error, "a copy of this data directory would not notice this process at its start");
+    }
+}
+
+fn describe(identity: &Identity, address: SocketAddr) -> String {
+    format!(
+        "node {:?} ({}) runs already, at {address}: two processes have one identity; {ADVICE}",
+        identity.name, identity.node_id
+    )
+}
+
+/// What `status` says of it; empty = there is none.
+pub fn warning(node: &Node) -> String {
+    let twin = *node.gossip.twin().borrow();
+    twin.map_or_else(String::new, |twin| describe(&node.identity, twin.address))
+}
+
+/// Says so whenever one appears, and cancels [`Node::stand_back`] when that one was first.
+pub async fn notice(node: Arc<Node>) {
+    let mut twins = node.gossip.twin();
+    while twins.changed().await.is_ok() {
+        let twin = *twins.borrow_and_update();
+        match twin {
+            Some(Twin { address, was_first }) => {
+                tracing::error!(node = %node.id(), twin = %address, "{}", describe(&node.identity, address));
+                if was_first {
+                    node.stand_back.cancel();
+                }
+            }
+            None => {
+                tracing::info!(node = %node.id(), "the other process with this identity is not heard any more")
+            }
+        }
+    }
+    std::future::pending().await
+}
