@@ -144,7 +144,7 @@ pub struct ListenerLimits {
     /// connection carries 10000 in less than a second).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u64>,
-    /// Age at which a connection is closed politely; default 1h.
+    /// Age at which a connection is closed politely, or up to a tenth of it before; default 1h.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_age: Option<Period>,
     /// Connections open at once on this listener of one node; default 16384.
@@ -159,6 +159,13 @@ pub struct ListenerLimits {
     /// HTTP/2 streams open at once on a connection; default 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_streams: Option<u32>,
+    /// Streams that an HTTP/2 connection may reset in 10 s; default 200, else GOAWAY with ENHANCE_YOUR_CALM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub h2_max_resets: Option<u32>,
+    /// Frames that ask for nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown ones) that an HTTP/2 connection may send
+    /// in 10 s; default 1000, else GOAWAY with ENHANCE_YOUR_CALM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub h2_max_idle_frames: Option<u32>,
     /// Longest silence in both directions of an upgraded connection, or of one that is carried as it is; default 10m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnel_idle_timeout: Option<Period>,

@@ -43,6 +43,10 @@ pub struct Limits {
     pub max_connection_rate: Option<u32>,
     /// HTTP/2 streams open at once on a connection.
     pub h2_max_streams: u32,
+    /// Streams that an HTTP/2 connection may reset in 10 s.
+    pub h2_max_resets: u32,
+    /// Frames that ask for nothing that an HTTP/2 connection may send in 10 s.
+    pub h2_max_idle_frames: u32,
     /// Longest silence in both directions of an upgraded connection, or of one that is carried as it is.
     pub tunnel_idle_timeout: Duration,
     /// How the kernel finds out that downstreams are gone.
@@ -78,6 +82,8 @@ impl Limits {
             max_connections_per_address: written.max_connections_per_address,
             max_connection_rate: written.max_connection_rate,
             h2_max_streams: written.h2_max_streams.unwrap_or(128),
+            h2_max_resets: written.h2_max_resets.unwrap_or(200),
+            h2_max_idle_frames: written.h2_max_idle_frames.unwrap_or(1_000),
             tunnel_idle_timeout: seconds(written.tunnel_idle_timeout, 600),
             liveness: Liveness::of(written.tcp_keepalive, written.tcp_user_timeout),
         }
