@@ -1,5 +1,6 @@
 //! The operator's command, run as an operator runs it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,9 +13,9 @@ use crate::binary::shoal_binary;
 /// No verb of a story takes longer.
 const VERB_DEADLINE: Duration = Duration::from_secs(90);
 
-/// One run of `shoal --socket … VERB …`.
+/// One run of `shoal --socket … VERB …`, or of `shoal VERB …` with another way to the cluster.
 pub struct Verb {
-    socket: PathBuf,
+    socket: Option<PathBuf>,
     arguments: Vec<String>,
 }
 
@@ -36,10 +37,12 @@ pub struct VerbOutput {
 impl Verb {
     /// The verb with its arguments, asked of the node whose local socket this is.
     pub fn new(socket: &Path, arguments: &[&str]) -> Self {
-        Self {
-            socket: socket.into(),
-            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        }
+        Self { socket: Some(socket.into()), ..Self::from_afar(arguments) }
+    }
+
+    /// The verb with its arguments, which name the nodes that are asked and the operator's identity.
+    pub fn from_afar(arguments: &[&str]) -> Self {
+        Self { socket: None, arguments: arguments.iter().map(|&argument| argument.to_owned()).collect() }
     }
 
     /// Runs it to its end, whatever the end is.
@@ -51,9 +54,9 @@ impl Verb {
         let binary = shoal_binary().map_err(anyhow::Error::msg)?;
         let shown = self.arguments.join(" ");
         let since = Instant::now();
+        let socket = self.socket.iter().flat_map(|socket| [OsStr::new("--socket"), socket.as_os_str()]);
         let child = Command::new(binary)
-            .arg("--socket")
-            .arg(&self.socket)
+            .args(socket)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

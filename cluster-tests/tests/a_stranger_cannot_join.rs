@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, LoopbackBlock, NodeProcess, Ports, pattern, wait_until};
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{Cluster, LoopbackBlock, NodeProcess, Ports, Verb, pattern, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -52,7 +52,18 @@ async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
     })
     .await?;
 
+    let listed = cluster.nodes[0].shoal(&["-o", "json", "token", "list"]).await?.expect(0)?.json()?;
+    let ids: Vec<_> =
+        listed.as_array().into_iter().flatten().filter_map(|token| token["id"].as_str()).collect();
+    ensure!(ids.len() == 1 && good.contains(ids[0]), "only the good one is listed: {listed:#}");
+    let secret = good.rsplit('.').next().unwrap_or(&good);
+    ensure!(!listed.to_string().contains(secret), "the secret is told: {listed:#}");
+    let revoked = cluster.token().await?;
+    cluster.nodes[0].shoal(&["token", "revoke", &revoked]).await?.expect(0)?;
+    cluster.nodes[0].shoal(&["token", "revoke", &revoked]).await?.expect(1)?;
+
     is_refused(&cluster, 1, door, &damaged(&good), &["token"]).await?;
+    is_refused(&cluster, 5, door, &revoked, &["expired"]).await?;
     is_refused(&cluster, 2, door, expired.stdout.trim(), &["expired"]).await?;
     is_refused(&cluster, 3, door, &foreign, &["not a node of the cluster this token is for"]).await?;
     is_refused(&cluster, 4, door, "open sesame", &["token"]).await?;
@@ -60,6 +71,30 @@ async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
     let status = cluster.status(0).await?;
     let nodes = status["nodes"].as_array().map_or(0, Vec::len);
     ensure!(nodes == 1, "a stranger is a member now: {status:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_are_made_and_renewed() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = &cluster.nodes[0];
+    let file = cluster.dir().join("ada.json");
+    let path = file.to_str().context("the directory is not UTF-8")?;
+    node.shoal(&["operator", "create", "ada", path]).await?.expect(0)?;
+    node.shoal(&["operator", "create", "ada", path]).await?.expect(1)?;
+    let address = node.at(Ports::ADMIN).to_string();
+    let as_ada = async |verb: &[&str]| {
+        let way = ["--addr", &address, "--identity", path];
+        Verb::from_afar(&[&way, verb].concat()).run().await
+    };
+    as_ada(&["status"]).await?.expect(0)?;
+    let before = std::fs::read(&file)?;
+    as_ada(&["operator", "renew", path]).await?.expect(0)?;
+    ensure!(std::fs::read(&file)? != before, "nothing was renewed");
+    as_ada(&["status"]).await?.expect(0)?;
+    ensure!(node.log().contains("an operator was given a certificate"), "{}", node.log());
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file)?) & 0o777;
+    ensure!(mode == 0o600, "others may read it: {mode:o}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 27] = [
     "",
     "run",
     "dev",
@@ -26,6 +26,10 @@ const VERBS: [&str; 23] = [
     "cache purge",
     "cache locate",
     "token create",
+    "token list",
+    "token revoke",
+    "operator create",
+    "operator renew",
     "config",
     "config schema",
     "completion",

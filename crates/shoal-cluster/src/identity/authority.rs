@@ -94,17 +94,27 @@ impl Authority {
     /// A key and certificate with which an operator may call the cluster. `name` is what the audit shows.
     pub fn issue_operator(&self, name: &str) -> Result<Operator, IdentityError> {
         let key = NodeKey::generate()?;
-        let request = read_request(&key.request()?)?;
-        let mut params = leaf_params(&[names::operator(self.cluster_id)], name)?;
-        // Not a server's: an operator cannot pose as a node.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         Ok(Operator {
             cluster_id: self.cluster_id,
             name: name.to_owned(),
             ca_der: self.certificate.clone(),
-            cert_der: self.sign(&params, &request.public_key)?,
+            cert_der: self.sign_operator(&key.request()?, name)?,
             key_der: key.key_der(),
         })
+    }
+
+    /// The certificate of the operator called `name`, for the public key of the request. Whatever else the request asks
+    /// for is ignored.
+    pub fn sign_operator(
+        &self,
+        request_der: &[u8],
+        name: &str,
+    ) -> Result<CertificateDer<'static>, IdentityError> {
+        let request = read_request(request_der)?;
+        let mut params = leaf_params(&[names::operator(self.cluster_id)], name)?;
+        // Not a server's: an operator cannot pose as a node.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params, &request.public_key)
     }
 
     fn sign(
@@ -204,6 +214,7 @@ mod tests {
         let (_, authority) = Identity::bootstrap("one").unwrap();
         let check = |request: &[u8]| {
             assert!(authority.sign_node(request, NodeId(2)).is_err());
+            assert!(authority.sign_operator(request, "ada").is_err());
             assert!(Authority::request_key_sha256(request).is_err());
         };
         check(b"");

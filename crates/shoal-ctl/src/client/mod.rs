@@ -16,9 +16,10 @@ use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    RemoveNodeRequest, RemoveNodeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
-    StatusResponse, TopRequest, TopResponse,
+    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -157,6 +158,25 @@ impl Client {
     /// `CreateToken`.
     pub async fn create_token(&self, request: CreateTokenRequest) -> Result<CreateTokenResponse, Failure> {
         self.call("token create", request, async |mut node, request| node.create_token(request).await).await
+    }
+
+    /// `ListTokens`.
+    pub async fn list_tokens(&self) -> Result<ListTokensResponse, Failure> {
+        let request = ListTokensRequest {};
+        self.call("token list", request, async |mut node, request| node.list_tokens(request).await).await
+    }
+
+    /// `RevokeToken`.
+    pub async fn revoke_token(&self, request: RevokeTokenRequest) -> Result<RevokeTokenResponse, Failure> {
+        self.call("token revoke", request, async |mut node, request| node.revoke_token(request).await).await
+    }
+
+    /// `IssueOperator`.
+    pub async fn issue_operator(
+        &self,
+        request: IssueOperatorRequest,
+    ) -> Result<IssueOperatorResponse, Failure> {
+        self.call("operator", request, async |mut node, request| node.issue_operator(request).await).await
     }
 
     /// `RemoveNode`.

@@ -6,6 +6,7 @@ mod health;
 mod node;
 mod status;
 mod table;
+mod tokens;
 mod top;
 mod units;
 
@@ -14,6 +15,7 @@ pub use changes::{applied, history, plan};
 pub use health::health;
 pub use node::removed;
 pub use status::{nodes, status};
+pub use tokens::tokens;
 pub use top::{Rates, top};
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.

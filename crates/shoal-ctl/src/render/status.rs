@@ -216,7 +216,7 @@ fn identity_warning(not_after: Option<i64>, style: Style) -> String {
     match not_after.filter(|not_after| days_until(*not_after, style) <= OWN_EXPIRY_WARNING_DAYS) {
         None => String::new(),
         Some(not_after) => format!(
-            "warning: your own identity: {}; after that, only the admin.sock of a node lets you in\n",
+            "warning: your own identity: {}; renew it with: shoal operator renew FILE\n",
             days_left(not_after, style)
         ),
     }

@@ -8,6 +8,7 @@ mod get;
 mod health;
 mod history;
 mod node;
+mod operator;
 mod plan;
 mod rollback;
 mod status;
@@ -47,8 +48,10 @@ pub enum Verb {
     Health(health::HealthArgs),
     /// Count, find and forget cached objects
     Cache(cache::CacheVerb),
-    /// Let new nodes into the cluster
+    /// Let new nodes into the cluster: create, list and revoke tokens
     Token(token::TokenVerb),
+    /// Make and renew the identities with which operators call the cluster from afar
+    Operator(operator::OperatorVerb),
     /// Describe the site file
     Config(config::ConfigVerb),
 }
@@ -92,6 +95,7 @@ impl Verb {
             Self::Health(args) => &args.node,
             Self::Cache(verb) => verb.node_args(),
             Self::Token(verb) => verb.node_args(),
+            Self::Operator(verb) => verb.node_args(),
             Self::Validate(args) => return args.output,
             Self::Config(_) => return None,
         };
@@ -113,6 +117,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Health(args) => args.run(root).await,
         Verb::Cache(verb) => verb.run(root).await,
         Verb::Token(verb) => verb.run(root).await,
+        Verb::Operator(verb) => verb.run(root).await,
         Verb::Config(verb) => verb.run(),
     }
 }

@@ -1,16 +1,19 @@
 //! `shoal token …`: what a new node needs to join.
 
 use clap::{Args, Subcommand};
+use shoal_cluster::join::Token;
 use shoal_model::units::Period;
-use shoal_proto::admin::CreateTokenRequest;
+use shoal_proto::admin::{CreateTokenRequest, RevokeTokenRequest};
 
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
+use crate::output::{self, Format};
+use crate::render;
 
 /// What `shoal token` takes.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal token create --ttl 10m")]
+#[command(after_help = "Example:\n  shoal token create --ttl 10m\n  shoal token list")]
 pub struct TokenVerb {
     #[command(subcommand)]
     verb: Tokens,
@@ -19,6 +22,8 @@ pub struct TokenVerb {
 #[derive(Subcommand, Clone, Debug)]
 enum Tokens {
     Create(CreateArgs),
+    List(ListArgs),
+    Revoke(RevokeArgs),
 }
 
 /// Print a token with which a new node may join; the token alone, so that it can be captured
@@ -38,6 +43,31 @@ struct CreateArgs {
     node: NodeArgs,
 }
 
+/// List the tokens with which nodes may join now; their secrets are not kept
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal token list
+  shoal token list -o json")]
+struct ListArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Let nobody in with a token any more; nodes that have joined stay
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal token list
+  shoal token revoke 3f9c2a7d51e804b6")]
+struct RevokeArgs {
+    /// Its id, as `shoal token list` shows it, or the token itself
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 /// What a node takes.
 fn ttl(text: &str) -> Result<Period, String> {
     let period = Period::parse(text)?;
@@ -47,17 +77,44 @@ fn ttl(text: &str) -> Result<Period, String> {
 
 impl TokenVerb {
     pub(super) fn node_args(&self) -> &NodeArgs {
-        let Tokens::Create(args) = &self.verb;
-        &args.node
+        match &self.verb {
+            Tokens::Create(args) => &args.node,
+            Tokens::List(args) => &args.node,
+            Tokens::Revoke(args) => &args.node,
+        }
     }
 
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        let Tokens::Create(args) = self.verb;
-        let session = Session::open(args.node, root)?;
-        let ttl_seconds = u32::try_from(args.ttl.0.as_secs()).unwrap_or(u32::MAX);
-        let request = CreateTokenRequest { ttl_seconds, uses: args.uses, role: "node".into() };
-        let response = session.client.create_token(request).await?;
-        session.print(&response, |response| format!("{}\n", response.token))?;
-        Ok(Exit::Done)
+        match self.verb {
+            Tokens::Create(args) => create(args, root).await,
+            Tokens::List(args) => list(args, root).await,
+            Tokens::Revoke(args) => revoke(args, root).await,
+        }
     }
+}
+
+async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let ttl_seconds = u32::try_from(args.ttl.0.as_secs()).unwrap_or(u32::MAX);
+    let request = CreateTokenRequest { ttl_seconds, uses: args.uses, role: "node".into() };
+    let response = session.client.create_token(request).await?;
+    session.print(&response, |response| format!("{}\n", response.token))?;
+    Ok(Exit::Done)
+}
+
+async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let response = session.client.list_tokens().await?;
+    let format = session.format.unwrap_or(Format::Table);
+    output::print(format, &response.tokens, |tokens| render::tokens(tokens, session.style))?;
+    Ok(Exit::Done)
+}
+
+async fn revoke(args: RevokeArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let id = args.id.parse::<Token>().map_or(args.id, |token| token.id);
+    session.client.revoke_token(RevokeTokenRequest { id: id.clone() }).await?;
+    let revoked = serde_json::json!({ "revoked": id });
+    session.print(&revoked, |_| format!("revoked {id}\n"))?;
+    Ok(Exit::Done)
 }

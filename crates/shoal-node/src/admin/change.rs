@@ -1,18 +1,16 @@
-//! Verbs that change the site: plan, apply, rollback, and tokens.
+//! Verbs that change the site: plan, apply and rollback.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::ClusterSecret;
-use shoal_cluster::join::Token;
 use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Problems, diff, read_site};
-use shoal_model::state::{Command, Refusal, Reply, TokenRecord};
+use shoal_model::state::{Refusal, Reply};
 use shoal_model::{Revision, Site};
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, ChangeAction, CreateTokenRequest, CreateTokenResponse, FieldChange,
-    PlanRequest, PlanResponse, RollbackRequest,
+    ApplyRequest, ApplyResponse, ChangeAction, FieldChange, PlanRequest, PlanResponse, RollbackRequest,
 };
 use tonic::{Code, Status};
 
@@ -28,8 +26,6 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a message: the history keeps a thousand.
 const MAX_MESSAGE: usize = 4096;
-/// Longest life of a token.
-const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
 
 /// The difference between the given site and the active revision, or what this node knows of it: whoever plans while
 /// there is no quorum wants to see something all the same.
@@ -83,33 +79,6 @@ pub async fn rollback(
         request_id: request.request_id,
     };
     carry_out(node, order).await
-}
-
-/// A token with which nodes may join.
-pub async fn create_token(
-    node: &Arc<Node>,
-    request: &CreateTokenRequest,
-) -> Result<CreateTokenResponse, Status> {
-    let ttl = request.ttl_seconds;
-    if ttl == 0 || ttl > MAX_TOKEN_SECONDS || request.uses == 0 || request.uses > 1000 {
-        let why = format!("a token lives 1 to {MAX_TOKEN_SECONDS} seconds and has 1 to 1000 uses");
-        return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
-    }
-    let token = Token::create(&node.identity.ca_der, "node");
-    let expires_at_ms = now_ms() + u64::from(ttl) * 1000;
-    let record = TokenRecord {
-        secret_sha256: token.secret_sha256(),
-        expires_at_ms,
-        uses_left: request.uses,
-        role: "node".to_owned(),
-    };
-    let command = Command::CreateToken { id: token.id.clone(), token: record };
-    match node.log.propose(command).await.map_err(failure::propose)?.reply {
-        Reply::Done => {}
-        Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
-        _ => return Err(failure::unexpected_reply()),
-    }
-    Ok(CreateTokenResponse { token: token.reveal(), expires_at_ms })
 }
 
 /// Applies a site file that lies on this machine: `shoal run --apply`.

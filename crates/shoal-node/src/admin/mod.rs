@@ -8,8 +8,10 @@ mod listener;
 mod look;
 mod members;
 mod next_site;
+mod operators;
 mod purge_scopes;
 mod status;
+mod tokens;
 mod top;
 
 use std::sync::Arc;
@@ -18,9 +20,10 @@ use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    RemoveNodeRequest, RemoveNodeResponse, RollbackRequest, ShowRequest, ShowResponse, StatusRequest,
-    StatusResponse, TopRequest, TopResponse,
+    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -101,7 +104,31 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        change::create_token(&self.node, &request.into_inner()).await.map(Response::new)
+        let caller = listener::caller_of(&request);
+        tokens::create(&self.node, &request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        _: Request<ListTokensRequest>,
+    ) -> Result<Response<ListTokensResponse>, Status> {
+        tokens::list(&self.node).await.map(Response::new)
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<RevokeTokenRequest>,
+    ) -> Result<Response<RevokeTokenResponse>, Status> {
+        let caller = listener::caller_of(&request);
+        tokens::revoke(&self.node, &request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn issue_operator(
+        &self,
+        request: Request<IssueOperatorRequest>,
+    ) -> Result<Response<IssueOperatorResponse>, Status> {
+        let caller = listener::caller_of(&request);
+        operators::issue(&self.node, &request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn remove_node(
