@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use shoal_model::{EndpointId, NodeId};
+use shoal_model::{EndpointId, NodeId, UpstreamId};
 use shoal_policy::health::{Availability, CHECKERS_PER_ENDPOINT, Candidate, assign};
 
 /// What this node knows of the cluster now. Immutable: a change is a new view and one pointer swap.
@@ -42,6 +42,8 @@ pub struct NodeView {
     pub alive: bool,
     /// Requests in flight, coarse.
     pub load: u32,
+    /// Requests a second that reach it for upstreams with endpoints in several regions; those that have none are left out.
+    pub offered: Arc<[(UpstreamId, u32)]>,
     /// The revision it serves.
     pub active_revision: u64,
     /// The log index it has applied.
@@ -51,6 +53,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Requests a second that reach it for `upstream`.
+    pub fn offered(&self, upstream: UpstreamId) -> u32 {
+        self.offered.iter().find(|(known, _)| *known == upstream).map_or(0, |(_, rate)| *rate)
+    }
+
     /// It may own objects and check endpoints: heard, and neither joining, draining nor gone.
     pub fn is_serving(&self) -> bool {
         self.alive && self.state == NodeState::Ready
@@ -117,6 +124,7 @@ mod tests {
             state,
             alive,
             load: 0,
+            offered: Arc::default(),
             active_revision: 0,
             applied_index: 0,
             version: "".into(),

@@ -100,6 +100,17 @@ impl fmt::Debug for EndpointId {
     }
 }
 
+/// One upstream, equal on every node: a hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub u64);
+
+impl UpstreamId {
+    /// The id of the upstream called `name`.
+    pub fn of(name: &str) -> Self {
+        Self(xxh3_64(name.as_bytes()))
+    }
+}
+
 /// A text is not the id it should be.
 #[derive(Debug, thiserror::Error)]
 #[error("{text:?} is not a {what}")]

@@ -9,6 +9,6 @@ pub mod state;
 pub mod units;
 pub mod view;
 
-pub use id::{ClusterId, EndpointId, NodeId, Revision};
+pub use id::{ClusterId, EndpointId, NodeId, Revision, UpstreamId};
 pub use site::Site;
 pub use view::ConfigView;

@@ -387,6 +387,7 @@ async fn census(node: Arc<Node>) {
         ticks.tick().await;
         node.peers.learn_from(&node.gossip.view().load());
         node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
+        node.gossip.set_offered(node.proxy.offered());
         node.gossip.set_applied_index(*node.log.applied().borrow());
         let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
         let moved =

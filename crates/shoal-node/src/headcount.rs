@@ -53,6 +53,7 @@ mod tests {
             state,
             alive,
             load: 0,
+            offered: std::sync::Arc::default(),
             active_revision: 0,
             applied_index: 0,
             version: "".into(),

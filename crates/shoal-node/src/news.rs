@@ -227,6 +227,7 @@ mod tests {
             state,
             alive,
             load: 0,
+            offered: Arc::default(),
             active_revision: 0,
             applied_index: 0,
             version: "".into(),

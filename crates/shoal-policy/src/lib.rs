@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock or rolls dice: `now` and `entropy` are arguments, so every decision can be
 //! replayed from a table.
 
+pub mod age;
 pub mod balance;
 pub mod cache;
 pub mod discovery;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use shoal_cache::Cache;
 use shoal_cluster::ClusterView;
-use shoal_model::ConfigView;
+use shoal_model::{ConfigView, UpstreamId};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -247,6 +247,11 @@ impl Proxy {
     /// Where the names of endpoints lead.
     pub fn names(&self) -> &Arc<Names> {
         self.discovery.names()
+    }
+
+    /// Requests a second that come in here for upstreams with endpoints in several regions.
+    pub fn offered(&self) -> Vec<(UpstreamId, u32)> {
+        self.standings.offers.rates()
     }
 
     /// Connections open now.

@@ -5,11 +5,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::{join_all, select_all};
-use shoal_cluster::{ClusterView, NodeState, NodeView};
-use shoal_model::NodeId;
-use support::{Origin, Reply, Seen, Stage, nowhere, ok, site};
+use shoal_cluster::{ClusterView, EndpointState, NodeState, NodeView};
+use shoal_model::{EndpointId, NodeId, UpstreamId};
+use shoal_policy::health::Availability;
+use support::{Origin, PATIENCE, Reply, Seen, Stage, nowhere, ok, site};
 use tokio::sync::Semaphore;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -70,6 +72,107 @@ async fn the_next_priority_stands_in_for_the_first() {
     assert_eq!(spare.requests(), 5);
 }
 
+/// A node that serves, and is asked so many times a second for the upstream `app`.
+fn node(id: u64, region: &str, zone: &str, rate: u32) -> NodeView {
+    NodeView {
+        id: NodeId(id),
+        name: "".into(),
+        cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
+        admin_addr: String::new(),
+        region: region.into(),
+        zone: zone.into(),
+        state: NodeState::Ready,
+        alive: true,
+        load: 0,
+        offered: [(UpstreamId::of("app"), rate)].into(),
+        active_revision: 0,
+        applied_index: 0,
+        version: "".into(),
+    }
+}
+
+/// A site whose upstream has these endpoints, each with further settings, and `more`.
+fn spread_out(endpoints: &[(SocketAddr, &str)], more: &str) -> String {
+    let endpoint =
+        |(address, fields): &(SocketAddr, &str)| format!("      - {{ address: \"{address}\", {fields} }}\n");
+    format!(
+        "listeners:\n  web: {{ address: \"127.0.0.1:1\", protocol: http }}\n\
+         routes:\n  all: {{ upstream: app }}\n\
+         upstreams:\n  app:\n    {more}\n    endpoints:\n{}",
+        endpoints.iter().map(endpoint).collect::<String>()
+    )
+}
+
+/// The cluster of `nodes`, whose checkers say that `down` are.
+fn cluster_of(nodes: Vec<NodeView>, down: &[SocketAddr]) -> Arc<ClusterView> {
+    let endpoints = down.iter().map(|address| {
+        let state = EndpointState { availability: Availability::Down, since: 0 };
+        (EndpointId::of("app", &address.to_string()), state)
+    });
+    let endpoints = endpoints.collect();
+    Arc::new(ClusterView { local: NodeId(1), nodes, placement_id: 1, endpoints })
+}
+
+#[tokio::test]
+async fn another_region_stands_in_where_the_site_says_so() {
+    let origins = numbered(3).await;
+    let [eu, us, ap] = [0, 1, 2].map(|n| origins[n].address);
+    let regions = [(eu, "region: eu"), (us, "region: us"), (ap, "region: ap")];
+    let stage = Stage::start(&spread_out(&regions, "failover: [us]"));
+    let mut downstream = stage.connect().await;
+    let mut check = async |down: &[SocketAddr], expected: &str| {
+        stage.cluster.store(cluster_of(vec![node(1, "eu", "a", 0)], down));
+        for _ in 0..20 {
+            downstream.send(GET).await;
+            assert_eq!(downstream.answer().await.text(), expected, "{down:?}");
+        }
+    };
+    check(&[], "0").await;
+    check(&[us], "0").await;
+    check(&[eu], "1").await;
+    // Nothing comes back before a minute is over.
+    check(&[], "1").await;
+    check(&[us], "0").await;
+    // Neither is well: better the own one, whatever is said of it, than one that was not asked for.
+    check(&[eu, us], "0").await;
+    let tries = |place: &str| {
+        stage.metric(&format!("shoal_upstream_place_tries_total{{upstream=\"app\",region=\"{place}\""))
+    };
+    assert_eq!((tries("eu"), tries("us"), tries("ap")), (80, 40, 0));
+}
+
+#[tokio::test]
+async fn a_region_without_room_is_left_alone() {
+    let origins = numbered(3).await;
+    let [well, ill, us] = [0, 1, 2].map(|n| origins[n].address);
+    let regions = [(well, "region: eu"), (ill, "region: eu"), (us, "region: us")];
+    let regions = regions.map(|(address, region)| (address, format!("{region}, capacity: 100000")));
+    let regions = [0, 1, 2].map(|n| (regions[n].0, &*regions[n].1));
+    let stage = Stage::start(&spread_out(&regions, "failover: [us]"));
+    let mut downstream = stage.connect().await;
+    let full = vec![node(1, "eu", "a", 0), node(2, "us", "a", 90_000)];
+    stage.cluster.store(cluster_of(full.clone(), &[]));
+    let deadline = Instant::now() + PATIENCE;
+    // It is known that the other region is full once this one has looked around.
+    while stage.proxy.offered().iter().all(|(_, rate)| *rate == 0) {
+        assert!(Instant::now() < deadline, "this node has no rate");
+        downstream.send(GET).await;
+        assert_eq!(downstream.answer().await.status, 200);
+    }
+    stage.cluster.store(cluster_of(full, &[ill]));
+    for _ in 0..200 {
+        downstream.send(GET).await;
+        assert_eq!(downstream.answer().await.text(), "0");
+    }
+    // When it has room, what the own one should not carry climbs into it.
+    stage.cluster.store(cluster_of(vec![node(1, "eu", "a", 0), node(2, "us", "a", 0)], &[ill]));
+    while origins[2].requests() == 0 {
+        assert!(Instant::now() < deadline, "nothing climbs");
+        downstream.send(GET).await;
+        assert_eq!(downstream.answer().await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn endpoints_of_the_own_zone_go_first() {
     let origins = numbered(2).await;
@@ -80,22 +183,8 @@ async fn endpoints_of_the_own_zone_go_first() {
          {{ address: \"{}\", zone: b }}]\n",
         origins[0].address, origins[1].address
     ));
-    let node = |id, zone: &str| NodeView {
-        id: NodeId(id),
-        name: "".into(),
-        cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-        admin_addr: String::new(),
-        region: "eu".into(),
-        zone: zone.into(),
-        state: NodeState::Ready,
-        alive: true,
-        load: 0,
-        active_revision: 0,
-        applied_index: 0,
-        version: "".into(),
-    };
     for (placement_id, zones, expected) in [(1, ["a", "b"], "0"), (2, ["b", "a"], "1")] {
-        let nodes = vec![node(1, zones[0]), node(2, zones[1])];
+        let nodes = vec![node(1, "eu", zones[0], 0), node(2, "eu", zones[1], 0)];
         let view = ClusterView { local: NodeId(1), nodes, placement_id, ..ClusterView::default() };
         stage.cluster.store(Arc::new(view));
         for _ in 0..10 {

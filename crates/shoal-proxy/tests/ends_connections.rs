@@ -5,6 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use support::{Downstream, Origin, Seen, Stage, ok, serve_raw, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,5 +109,85 @@ async fn a_connection_of_http_1_0_is_kept_only_if_the_end_of_the_answer_can_be_t
             downstream.send(&request).await;
             assert_eq!(downstream.answer().await.status, 200, "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_downstream_connection_ends_politely_with_age() {
+    let origin = Origin::start(|_| ok("")).await;
+    let text = site(&[origin.address], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_connection_age: 300ms } }");
+    let stage = Stage::start(&text);
+    let mut downstream = stage.connect().await;
+    let deadline = Instant::now() + support::PATIENCE;
+    let mut answered = 0;
+    loop {
+        downstream.send(GET).await;
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.complete), (200, true));
+        answered += 1;
+        if answer.field("connection") == Some("close") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+    }
+    assert!(downstream.is_closed().await);
+    assert_eq!(origin.requests(), answered);
+
+    // HTTP/2: the preface and empty SETTINGS; what comes in the end is GOAWAY without an error, and nothing asked is lost.
+    let mut downstream = stage.connect().await;
+    downstream.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    let bytes = downstream.read_to_end().await;
+    let mut frames = &bytes[..];
+    let mut goaways = Vec::new();
+    while frames.len() >= 9 {
+        let length = usize::from(frames[1]) << 8 | usize::from(frames[2]);
+        if frames[3] == 7 {
+            goaways.push(frames[9 + 7]);
+        }
+        frames = &frames[9 + length..];
+    }
+    assert!(!goaways.is_empty() && goaways.iter().all(|error| *error == 0), "{bytes:?}");
+}
+
+#[tokio::test]
+async fn connections_to_endpoints_are_used_so_often_and_so_long() {
+    // The setting, and how many requests an endpoint gets on each connection when five are sent without a pause.
+    let check = async |setting: &str, expected: &[usize]| {
+        let origin = Origin::start(|seen: Seen| ok(&seen.connection.to_string())).await;
+        let stage = Stage::start(&site(&[origin.address], "", setting));
+        let mut downstream = stage.connect().await;
+        let mut counts = Vec::new();
+        for _ in 0..5 {
+            downstream.send(GET).await;
+            let connection: usize = downstream.answer().await.text().parse().unwrap();
+            counts.resize(counts.len().max(connection + 1), 0);
+            counts[connection] += 1;
+        }
+        assert_eq!(counts, expected, "{setting}");
+    };
+    check("", &[5]).await;
+    check(", max_requests_per_connection: 2", &[2, 2, 1]).await;
+    check(", max_requests_per_connection: 1", &[1, 1, 1, 1, 1]).await;
+    check(", max_connection_age: 1h, idle_timeout: 1h", &[5]).await;
+
+    for setting in [", max_connection_age: 200ms", ", idle_timeout: 200ms"] {
+        let closed = Arc::new(AtomicUsize::new(0));
+        let counted = closed.clone();
+        let endpoint = serve_raw(Arc::default(), move |stream, _| {
+            let counted = counted.clone();
+            async move {
+                let mut stream = Downstream::new(stream);
+                while stream.read_head().await.is_some() {
+                    stream.send(ok("")).await;
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        let stage = Stage::start(&site(&[endpoint], "", setting));
+        assert_eq!(stage.ask(GET).await.status, 200);
+        support::wait_until("the end of the connection", || closed.load(Ordering::SeqCst) == 1).await;
+        assert_eq!(stage.ask(GET).await.status, 200, "{setting}");
     }
 }

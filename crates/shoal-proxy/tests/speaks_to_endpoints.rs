@@ -116,6 +116,41 @@ async fn h2c_requests_share_a_connection() {
 }
 
 #[tokio::test]
+async fn shared_connections_are_used_so_often_and_so_long() {
+    let check = async |setting: &str, expected: usize| {
+        let endpoint = Endpoint::new(1, 100);
+        let upstream = format!(", protocol: h2c{setting}");
+        let stage = Stage::start(&site(&endpoint.start().await.to_string(), &upstream));
+        let mut downstream = stage.connect().await;
+        for _ in 0..6 {
+            downstream.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            assert_eq!(downstream.answer().await.status, 200, "{setting}");
+        }
+        assert_eq!(endpoint.connections(), expected, "{setting}");
+    };
+    check(", max_requests_per_connection: 2", 3).await;
+    check(", max_connection_age: 1h, idle_timeout: 1h", 1).await;
+    for setting in [", max_connection_age: 200ms", ", idle_timeout: 200ms"] {
+        let (endpoint, ended) = (Endpoint::new(1, 100), Arc::new(AtomicUsize::new(0)));
+        let (serving, counted) = (endpoint.clone(), ended.clone());
+        let address = serve_raw(endpoint.connections.clone(), move |stream, _| {
+            let (endpoint, ended) = (serving.clone(), counted.clone());
+            async move {
+                endpoint.serve_h2(stream).await;
+                ended.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        let stage = Stage::start(&site(&address.to_string(), &format!(", protocol: h2c{setting}")));
+        for connections in 1..=2 {
+            ask_together(&stage, 1, "/").await;
+            support::wait_until("its end", || ended.load(Ordering::SeqCst) == connections).await;
+        }
+        assert_eq!(endpoint.connections(), 2, "{setting}");
+    }
+}
+
+#[tokio::test]
 async fn another_connection_is_opened_when_all_are_full() {
     let endpoint = Endpoint::new(25, 100);
     let upstream = ", protocol: h2c, max_streams_per_connection: 10";

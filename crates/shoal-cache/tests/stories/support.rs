@@ -273,6 +273,7 @@ fn view(ids: &[NodeId]) -> ClusterView {
         state: NodeState::Ready,
         alive: true,
         load: 0,
+        offered: Arc::default(),
         active_revision: 1,
         applied_index: 0,
         version: "".into(),

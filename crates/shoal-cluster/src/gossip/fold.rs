@@ -45,6 +45,7 @@ impl Report {
             state: keys::state(value(keys::STATE)),
             alive: row.heard,
             load: keys::number(value(keys::LOAD)),
+            offered: keys::offers(value(keys::OFFERED)),
             active_revision: keys::number(value(keys::REVISION)),
             applied_index: keys::number(value(keys::APPLIED)),
             version: text(keys::VERSION),
@@ -251,6 +252,7 @@ mod tests {
             ("zone", "a"),
             ("state", "draining"),
             ("load", "48"),
+            ("offered", "000000000000002a=1792"),
             ("revision", "7"),
             ("applied", "12"),
             ("version", "0.1.0"),
@@ -260,7 +262,7 @@ mod tests {
         let node = folded.view.node(LOCAL).unwrap();
         assert_eq!(
             format!("{node:?}"),
-            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, active_revision: 7, applied_index: 12, version: \"0.1.0\" }"
+            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, version: \"0.1.0\" }"
         );
         let garbage = [("load", "many"), ("revision", "-1"), ("h/view", "?"), ("h/3", "?")];
         let said = [Said { id: 1, generation: 1, heard: true, keys: &garbage }];

@@ -65,6 +65,9 @@ pub fn gossip(bytes: &[u8]) {
     assert!(text.starts_with(keys::text(Some(text))));
     let state = keys::state(Some(text));
     assert_eq!(keys::state(Some(keys::state_name(state))), state);
+    let offers = keys::offers(Some(text));
+    let told = keys::offers(Some(&keys::encode_offers(offers.iter().copied())));
+    assert!(told.len() <= offers.len());
     let load: u32 = keys::number(Some(text));
     assert!(keys::coarse(load) <= load && keys::coarse(keys::coarse(load)) == keys::coarse(load));
     if let Ok(token) = text.parse::<Token>() {

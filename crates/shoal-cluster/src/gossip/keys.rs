@@ -1,8 +1,11 @@
 //! The keys a node gossips of itself, and how they are read from others.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
+use shoal_model::UpstreamId;
 use shoal_policy::health::{SHARDS, Shard};
 
 use crate::view::NodeState;
@@ -13,6 +16,7 @@ pub(super) const REGION: &str = "region";
 pub(super) const ZONE: &str = "zone";
 pub(super) const STATE: &str = "state";
 pub(super) const LOAD: &str = "load";
+pub(super) const OFFERED: &str = "offered";
 pub(super) const REVISION: &str = "revision";
 pub(super) const APPLIED: &str = "applied";
 pub(super) const VERSION: &str = "version";
@@ -21,6 +25,9 @@ pub(super) const HEALTH_SHARDS: [&str; SHARDS] = ["h/0", "h/1", "h/2", "h/3", "h
 
 /// Longest name, address or version that is believed, bytes.
 const MAX_TEXT: usize = 256;
+
+/// Most upstreams whose rate is told, so that the value stays below 1 KB.
+const MAX_OFFERS: usize = 32;
 
 /// What this node says of itself.
 pub(super) type OwnKeys = BTreeMap<&'static str, String>;
@@ -56,8 +63,36 @@ pub(super) fn state(value: Option<&str>) -> NodeState {
 
 /// Requests in flight, three significant bits: the key must not change with every request.
 pub(super) const fn coarse(load: u32) -> u32 {
-    let bits = u32::BITS - load.leading_zeros();
-    if bits <= 3 { load } else { (load >> (bits - 3)) << (bits - 3) }
+    significant(3, load)
+}
+
+/// The first `kept` bits of a number.
+const fn significant(kept: u32, number: u32) -> u32 {
+    let bits = u32::BITS - number.leading_zeros();
+    if bits <= kept { number } else { (number >> (bits - kept)) << (bits - kept) }
+}
+
+/// `offered`: requests a second by upstream, the busiest first, with five significant bits: `16 hex digits=rate`, by
+/// commas.
+pub(super) fn encode_offers(offers: impl IntoIterator<Item = (UpstreamId, u32)>) -> String {
+    let mut offers: Vec<_> = offers.into_iter().filter(|(_, rate)| *rate > 0).collect();
+    offers.sort_unstable_by_key(|&(upstream, rate)| (Reverse(rate), upstream));
+    offers.truncate(MAX_OFFERS);
+    let mut text = String::new();
+    for (upstream, rate) in offers {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{:016x}={}", upstream.0, significant(5, rate));
+    }
+    text
+}
+
+/// Reads `offered`; what makes no sense is left out.
+pub(super) fn offers(value: Option<&str>) -> Arc<[(UpstreamId, u32)]> {
+    let read = |part: &str| {
+        let (upstream, rate) = part.split_once('=')?;
+        Some((UpstreamId(u64::from_str_radix(upstream, 16).ok()?), rate.parse().ok()?))
+    };
+    value.unwrap_or_default().split(',').take(MAX_OFFERS).filter_map(read).collect()
 }
 
 /// `h/view`: the placement the author has checked all its endpoints under, and a beat that shows it still checks.
@@ -111,6 +146,34 @@ mod tests {
         for garbage in ["", "x.1", "1", "1.", "1.x"] {
             assert_eq!(HealthView::decode(garbage), None, "{garbage:?}");
         }
+    }
+
+    #[test]
+    fn offers_are_read_as_they_were_written() {
+        let offers_of = |rates: &[(u64, u32)]| -> Vec<_> {
+            rates.iter().map(|&(upstream, rate)| (UpstreamId(upstream), rate)).collect()
+        };
+        let check = |said: &[(u64, u32)], text: &str, heard: &[(u64, u32)]| {
+            assert_eq!(encode_offers(offers_of(said)), text);
+            assert_eq!(*offers(Some(text)), *offers_of(heard), "{text}");
+        };
+        check(&[], "", &[]);
+        check(&[(1, 0)], "", &[]);
+        check(
+            &[(1, 30), (0xabc, 1801)],
+            "0000000000000abc=1792,0000000000000001=30",
+            &[(0xabc, 1792), (1, 30)],
+        );
+        let many: Vec<(u64, u32)> = (0..100).map(|n| (u64::MAX - n, u32::MAX - n as u32)).collect();
+        let text = encode_offers(offers_of(&many));
+        assert!(text.len() < 1024, "{}", text.len());
+        assert_eq!(offers(Some(&text)).len(), MAX_OFFERS);
+        for garbage in
+            [None, Some(""), Some("="), Some("x=1"), Some("1"), Some("1=-1"), Some("1=99999999999")]
+        {
+            assert!(offers(garbage).is_empty(), "{garbage:?}");
+        }
+        assert_eq!(offers(Some(&"1=1,".repeat(500))).len(), MAX_OFFERS);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use shoal_model::{ClusterId, EndpointId, NodeId};
+use shoal_model::{ClusterId, EndpointId, NodeId, UpstreamId};
 use shoal_policy::health::{Fact, encode_shards};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
@@ -232,6 +232,12 @@ impl Gossip {
     /// Requests in flight. Told in coarse steps; call it once a second at most.
     pub fn set_load(&self, requests: u32) {
         self.set_own(keys::LOAD, keys::coarse(requests).to_string());
+    }
+
+    /// Requests a second that reach this node for upstreams with endpoints in several regions. Call it once a second at
+    /// most.
+    pub fn set_offered(&self, rates: impl IntoIterator<Item = (UpstreamId, u32)>) {
+        self.set_own(keys::OFFERED, keys::encode_offers(rates));
     }
 
     /// The revision this node serves.

@@ -153,7 +153,7 @@ upstreams:
             &GOOD.replace("weight", "wieght"),
             &[
                 "site.yaml:10:62: upstreams.shop.endpoints[1].wieght: unknown field `wieght`, expected one of \
-               address, weight, drain, zone, priority",
+               address, weight, drain, region, zone, capacity, priority",
             ],
         );
         check(

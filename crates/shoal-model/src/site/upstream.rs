@@ -18,7 +18,7 @@ use crate::units::Period;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Addresses: `"10.0.0.1:9000"`, or a map with weight, zone and priority.
+    /// Addresses: `"10.0.0.1:9000"`, or a map with weight, region, zone, capacity and priority.
     pub endpoints: Vec<Endpoint>,
     /// How names of endpoints are looked up; default by the node's `/etc/hosts` and `/etc/resolv.conf`. Every address that
     /// is found is an endpoint of its own.
@@ -34,6 +34,10 @@ pub struct Upstream {
     /// next one of the hash is taken. Default 125, 0 = unbounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash_balance_factor: Option<u32>,
+    /// Regions whose endpoints stand in for those of the node's own (`--region`), in this order; `"*"` at the end: all
+    /// further ones, by their names. Needed where endpoints have a `region`, else those of other regions are never used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failover: Vec<String>,
     /// Use endpoints of the node's own zone (`--zone`) as far as their capacity reaches; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prefer_own_zone: bool,
@@ -102,7 +106,7 @@ pub struct Upstream {
     /// Requests after which a connection is not used again; default unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u64>,
-    /// Age after which a connection is not used again; default 1h.
+    /// Age after which a connection is not used again, less up to a tenth of it; default 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connection_age: Option<Period>,
 }
@@ -127,7 +131,9 @@ impl Endpoint {
             address: address.into(),
             weight: None,
             drain: false,
+            region: None,
             zone: None,
+            capacity: None,
             priority: None,
         })
     }
@@ -148,9 +154,16 @@ pub struct EndpointFields {
     /// but its weight stays written.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
+    /// The region it stands in; default: that of every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Where it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Requests a second that it can carry, from all nodes together: what `failover` then reckons with. Either all endpoints
+    /// have one or none has; its `weight` is the same unless written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
     /// Lower is used first; default 0. Priorities of SRV records are added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
@@ -173,9 +186,7 @@ impl JsonSchema for EndpointSchema {
 impl Serialize for Endpoint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            EndpointFields { address, weight: None, drain: false, zone: None, priority: None } => {
-                serializer.serialize_str(address)
-            }
+            fields if *self == Self::at(fields.address.as_str()) => serializer.serialize_str(&fields.address),
             fields => fields.serialize(serializer),
         }
     }
@@ -188,7 +199,9 @@ impl<'de> Deserialize<'de> for Endpoint {
             type Value = Endpoint;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address or a map with address, weight, drain, zone, priority")
+                f.write_str(
+                    "an address or a map with address, weight, drain, region, zone, capacity, priority",
+                )
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Endpoint, E> {

@@ -8,6 +8,7 @@ use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
 use super::period::validate_periods;
+use super::regions::validate_regions;
 use super::resolver::validate_resolver;
 use super::retry::validate_retry;
 use super::sticky::validate_sticky;
@@ -293,6 +294,7 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
     if upstream.hash_balance_factor.is_some_and(|percent| (1..=100).contains(&percent)) {
         let message = "must be more than 100 (percent of an even share), or 0 for no bound";
         problems.push(Problem::at(format!("{path}.hash_balance_factor"), message));
+    validate_regions(path, upstream, problems);
     }
     if upstream.max_requests == Some(0) {
         problems.push(Problem::at(format!("{path}.max_requests"), "must be at least 1"));

@@ -298,6 +298,8 @@ pub struct UpstreamView {
     pub hash_key: HashKey,
     /// Percent of its even share of requests that an endpoint may have under way; 0 = unbounded.
     pub hash_bound_percent: u32,
+    /// Regions that stand in for the own one, in order; `*` = all further ones.
+    pub failover: Vec<Box<str>>,
     /// Endpoints of the node's own zone go first.
     pub prefer_own_zone: bool,
     /// How long an endpoint that came up takes to get its whole share.
@@ -342,7 +344,9 @@ impl UpstreamView {
             id: EndpointId::of(name, &endpoint.address),
             text: endpoint.address.as_str().into(),
             address: EndpointAddress::parse(&endpoint.address).expect("validated"),
-            weight: if endpoint.drain { 0 } else { endpoint.weight.unwrap_or(1) },
+            weight: if endpoint.drain { 0 } else { endpoint.weight.or(endpoint.capacity).unwrap_or(1) },
+            region: endpoint.region.as_deref().map(Into::into),
+            capacity: endpoint.capacity,
             zone: endpoint.zone.as_deref().map(Into::into),
             priority: endpoint.priority.unwrap_or(0),
         };
@@ -353,6 +357,7 @@ impl UpstreamView {
             balance: upstream.balance.unwrap_or_default(),
             hash_key: upstream.hash_key.clone().unwrap_or_default(),
             hash_bound_percent: upstream.hash_balance_factor.unwrap_or(125),
+            failover: upstream.failover.iter().map(|region| region.as_str().into()).collect(),
             prefer_own_zone: upstream.prefer_own_zone,
             slow_start: upstream.slow_start.map(|period| period.0).filter(|window| !window.is_zero()),
             max_requests: upstream.max_requests,
@@ -386,6 +391,10 @@ pub struct EndpointView {
     pub address: EndpointAddress,
     /// Share of requests; 0 = none but those of sessions that stick to it.
     pub weight: u32,
+    /// The region it stands in; `None` = that of every node.
+    pub region: Option<Box<str>>,
+    /// Requests a second that it can carry.
+    pub capacity: Option<u32>,
     /// Where it stands.
     pub zone: Option<Box<str>>,
     /// Lower is used first.

@@ -2,6 +2,7 @@
 
 mod choose;
 mod ewma;
+mod region;
 mod rendezvous;
 mod slow_start;
 mod spread;
@@ -11,6 +12,7 @@ mod zone;
 use shoal_model::site::Balance;
 
 pub use ewma::Ewma;
+pub use region::{Failover, MAX_REGIONS, Region, Shares, measure, wants};
 pub use slow_start::withheld_permille;
 pub use spread::better_worker;
 pub use zone::{MAX_ZONES, Zones};
@@ -29,6 +31,10 @@ pub struct Slot {
     pub withheld_permille: u16,
     /// Lower is used first.
     pub priority: u32,
+    /// Requests a second that it can carry; 0 = unknown: its weight stands in.
+    pub capacity: u32,
+    /// Place of its region among those that [`Failover::divide`] was asked about; from [`MAX_REGIONS`] on it is not used.
+    pub region: u8,
     /// Place of its zone in [`Zones`]; 0 = none of them.
     pub zone: u8,
     /// It is available, and this node's own traffic has nothing against it.
@@ -45,7 +51,7 @@ pub struct Slot {
 
 impl Slot {
     /// Its weight as far as it gets it, in thousandths.
-    fn share(&self) -> u64 {
+    pub fn share(&self) -> u64 {
         u64::from(self.weight) * u64::from(1000 - self.withheld_permille.min(999))
     }
 }
@@ -64,6 +70,8 @@ pub struct Wish<'a> {
     /// Percent of its even share of requests that an endpoint may have under way, for [`Balance::ConsistentHash`];
     /// 0 = unbounded.
     pub hash_bound_percent: u32,
+    /// How requests are divided among regions; `None` = all slots are of one.
+    pub regions: Option<&'a Shares>,
     /// Where requests come in, if endpoints of the own zone are preferred.
     pub zones: Option<&'a Zones>,
     /// Places that were tried already, as a bit set; places past 63 cannot be excluded.
@@ -79,37 +87,41 @@ pub struct Pick {
     pub panic: bool,
 }
 
-/// Chooses an endpoint. The lowest priority takes what its usable capacity can carry, and what is beyond spills over to
-/// the next. If all of them together cannot carry everything, a priority of which less than the panic threshold is usable
-/// ignores health. Endpoints already tried are not taken; where the priority or zone whose turn it is has no other, any
-/// other is. `None` = there is none.
+/// Chooses an endpoint. Each region takes its share; in it the lowest priority takes what its usable capacity can carry,
+/// and what is beyond spills over to the next. If all of them together cannot carry everything, a priority of which less
+/// than the panic threshold is usable ignores health. Endpoints already tried are not taken; where the priority or zone
+/// whose turn it is has no other, any other is. `None` = there is none.
 pub fn pick(slots: &mut [Slot], wish: Wish<'_>) -> Option<Pick> {
-    // Equal keys stay in one priority and zone as long as these stand.
+    // Equal keys stay in one region, priority and zone as long as these stand.
     let source = if wish.balance == Balance::ConsistentHash { wish.hash } else { wish.entropy };
-    let (priority, panic) = tier(slots, wish.panic_threshold_percent, point(source, 0x9E37_79B9_7F4A_7C15))?;
+    let region = wish.regions.map_or(0, |shares| shares.at(point(source, 0x8CB9_2BA7_2F3D_8DD7)) as u8);
+    let turn = tier(slots, region, &wish, point(source, 0x9E37_79B9_7F4A_7C15));
+    let has_turn =
+        |slot: &Slot| turn.is_some_and(|turn| (slot.region, slot.priority) == (region, turn.priority));
+    let panic = turn.is_some_and(|turn| turn.panic);
     let untried = |place: usize| place >= u64::BITS as usize || wish.tried & (1 << place) == 0;
     let fits = |place: usize, slot: &Slot| {
         slot.weight > 0
             && !slot.full
+            && usize::from(slot.region) < MAX_REGIONS
             && untried(place)
-            && (slot.usable || (panic && slot.priority == priority))
+            && (slot.usable || (panic && has_turn(slot)))
     };
-    let in_tier = |place: usize, slot: &Slot| slot.priority == priority && fits(place, slot);
+    let in_tier = |place: usize, slot: &Slot| has_turn(slot) && fits(place, slot);
     let zone = wish
         .zones
-        .filter(|zones| zones.own > 0)
+        .filter(|zones| zones.own > 0 && region == 0)
         .and_then(|zones| zone_of(slots, zones, in_tier, point(source, 0xD1B5_4A32_D192_ED03)));
     let place = match zone {
         Some(zone) => choose(slots, wish, |place, slot| slot.zone == zone && in_tier(place, slot)),
         None => choose(slots, wish, in_tier),
     };
     let place = place.or_else(|| {
-        let next =
-            slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot)).map(|(_, s)| s.priority);
-        let next = next.min()?;
-        choose(slots, wish, |place, slot| slot.priority == next && fits(place, slot))
+        let others = slots.iter().enumerate().filter(|(place, slot)| fits(*place, slot));
+        let next = others.map(|(_, slot)| (slot.region, slot.priority)).min()?;
+        choose(slots, wish, |place, slot| (slot.region, slot.priority) == next && fits(place, slot))
     })?;
-    Some(Pick { place, panic: panic && slots[place].priority == priority })
+    Some(Pick { place, panic: panic && has_turn(&slots[place]) })
 }
 
 fn choose(slots: &mut [Slot], wish: Wish<'_>, eligible: impl Fn(usize, &Slot) -> bool) -> Option<usize> {
@@ -121,12 +133,20 @@ fn choose(slots: &mut [Slot], wish: Wish<'_>, eligible: impl Fn(usize, &Slot) ->
     }
 }
 
-/// The priority whose turn it is at `point`, and whether health is ignored there. `None` = nothing has a weight.
-fn tier(slots: &[Slot], panic_threshold_percent: u8, point: f64) -> Option<(u32, bool)> {
-    let weighed = || slots.iter().filter(|slot| slot.weight > 0);
+/// The priority whose turn it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    priority: u32,
+    /// Health is ignored there.
+    panic: bool,
+}
+
+/// The priority of `region` whose turn it is at `point`. `None` = nothing has a weight there.
+fn tier(slots: &[Slot], region: u8, wish: &Wish<'_>, point: f64) -> Option<Turn> {
+    let weighed = || slots.iter().filter(|slot| slot.weight > 0 && slot.region == region);
     let first = weighed().map(|slot| slot.priority).min()?;
     if weighed().all(|slot| slot.usable && slot.withheld_permille == 0 && slot.priority == first) {
-        return Some((first, false));
+        return Some(Turn { priority: first, panic: false });
     }
     let after = |priority: u32| weighed().map(|slot| slot.priority).filter(|&other| other > priority).min();
     let priorities = || std::iter::successors(Some(first), |&priority| after(priority));
@@ -144,8 +164,8 @@ fn tier(slots: &[Slot], panic_threshold_percent: u8, point: f64) -> Option<(u32,
     let priority = priorities().nth(place)?;
     let here = || weighed().filter(|slot| slot.priority == priority);
     let (usable, total) = (here().filter(|slot| slot.usable).count(), here().count());
-    let panic = tier::carried(tiers()) < 1.0 && is_panic(usable, total, panic_threshold_percent);
-    Some((priority, panic))
+    let too_little = tier::carried(tiers()) < 1.0 && wish.regions.is_none_or(|shares| shares.too_little);
+    Some(Turn { priority, panic: too_little && is_panic(usable, total, wish.panic_threshold_percent) })
 }
 
 /// The zone whose turn it is at `point`. Where no rates are known, requests are taken to come in at the zones in
@@ -178,6 +198,7 @@ mod tests {
             entropy: 0,
             panic_threshold_percent: 50,
             hash_bound_percent: 125,
+            regions: None,
             zones: None,
             tried: 0,
         }
@@ -364,6 +385,65 @@ mod tests {
         // The own zone has a third of what it needs.
         check("x...", &[1, 1, 2, 2], &[0.5, 0.5], &[0, 67, 17, 17]);
         check("xx..", &[1, 1, 2, 2], &[0.5, 0.5], &[0, 0, 50, 50]);
+    }
+
+    #[test]
+    fn regions_take_their_shares_whatever_the_balance() {
+        // Usable, region, and the percent that each gets; the own region is 0, and 255 is none that is used.
+        let check = |slots_of: &[(bool, u8)], expected: &[u64], panic: bool| {
+            for balance in ALL {
+                let slot = |(n, &(usable, region)): (usize, &(bool, u8))| Slot {
+                    id: n as u64 * 77 + 5,
+                    weight: 1,
+                    usable,
+                    region,
+                    ..Slot::default()
+                };
+                let mut slots: Vec<Slot> = slots_of.iter().enumerate().map(slot).collect();
+                let regions: [Region; 2] = std::array::from_fn(|place| {
+                    let count = |all: bool| {
+                        let here = slots.iter().filter(|slot| usize::from(slot.region) == place);
+                        here.filter(|slot| all || slot.usable).count() as f64
+                    };
+                    Region { capacity: count(true), usable: count(false), ..Region::default() }
+                });
+                let shares = Failover::default().divide(&regions, None, 0);
+                let mut counts = vec![0_u64; slots.len()];
+                for round in 0..10_000_u64 {
+                    let entropy = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    let wish = Wish { hash: entropy, entropy, regions: Some(&shares), ..wish(balance) };
+                    let picked = pick(&mut slots, wish).unwrap();
+                    assert_eq!(picked.panic, panic, "{balance:?} {slots_of:?}");
+                    counts[picked.place] += 1;
+                }
+                for (count, expected) in counts.iter().zip(expected) {
+                    assert!(count.abs_diff(expected * 100) < 400, "{balance:?} {slots_of:?}: {counts:?}");
+                }
+            }
+        };
+        check(&[(true, 0), (true, 0), (true, 1), (true, 255)], &[50, 50, 0, 0], false);
+        check(&[(true, 0), (false, 0), (true, 1), (true, 255)], &[70, 0, 30, 0], false);
+        check(&[(false, 0), (false, 0), (true, 1), (true, 255)], &[0, 0, 100, 0], false);
+        // Others carry the rest: one of four is no reason to ignore health.
+        check(&[(true, 0), (false, 0), (false, 0), (false, 0), (true, 1)], &[35, 0, 0, 0, 65], false);
+        check(&[(false, 0), (false, 0), (false, 1)], &[50, 50, 0], true);
+        check(&[(true, 1), (true, 255)], &[100, 0], false);
+    }
+
+    #[test]
+    fn a_second_try_may_leave_the_region() {
+        for balance in ALL {
+            let mut slots = slots("...");
+            slots[1].region = 1;
+            slots[2].region = 255;
+            let region = |usable| Region { capacity: 1.0, usable, ..Region::default() };
+            let shares = Failover::default().divide(&[region(1.0), region(1.0)], None, 0);
+            let mut place = |tried| {
+                let wish = Wish { regions: Some(&shares), tried, ..wish(balance) };
+                pick(&mut slots, wish).map(|picked| picked.place)
+            };
+            assert_eq!([place(0), place(0b1), place(0b11)], [Some(0), Some(1), None], "{balance:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// How much more than its even share an endpoint is trusted to carry while others of its tier are out (Envoy's
 /// overprovisioning factor, on capacity instead of the number of hosts).
-const OVERPROVISIONING: f64 = 1.4;
+pub(super) const OVERPROVISIONING: f64 = 1.4;
 
 /// The endpoints of one priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -187,6 +187,7 @@ mod tests {
             state: NodeState::Ready,
             alive: true,
             load: 0,
+            offered: Arc::default(),
             active_revision: 0,
             applied_index: 0,
             version: "".into(),

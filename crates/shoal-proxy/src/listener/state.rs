@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 
 use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
+use shoal_policy::age::is_over_age;
 use shoal_policy::gate::{Flood, FrameScan, Wire, WireScan};
 
 use crate::clock::Clock;
@@ -312,7 +313,7 @@ impl ConnectionState {
             IDLE if !self.resting.load(Relaxed) && self.may_rest() => self.wake(),
             _ => {}
         }
-        if for_ms(self.opened_ms) > ms(limits.max_connection_age) {
+        if is_over_age(self.opened_ms, now_ms, limits.max_connection_age) {
             self.give(Order::Retire);
         }
     }

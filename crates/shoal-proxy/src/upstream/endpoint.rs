@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use shoal_model::EndpointId;
@@ -119,6 +120,9 @@ impl Attempt {
     pub(super) fn begin(upstream: &Rc<Upstream>, place: usize, now_ms: u64) -> Option<Self> {
         let endpoint = upstream.endpoints.get(place)?.clone();
         let trial = endpoint.standing.begin_trial(now_ms);
+        if let Some(tries) = upstream.places.as_ref().and_then(|places| places.get(place)) {
+            tries.fetch_add(1, Relaxed);
+        }
         endpoint.in_flight.set(endpoint.in_flight.get() + 1);
         Some(Self { upstream: upstream.clone(), endpoint, place, trial })
     }

@@ -7,9 +7,12 @@ mod forward;
 mod h2_head;
 mod interim;
 mod introduction;
+mod offered;
 mod pinned;
+mod places;
 mod pool;
 mod queue;
+mod regions;
 mod replay;
 mod response;
 mod send;
@@ -25,6 +28,7 @@ mod zones;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -51,6 +55,7 @@ pub(crate) use wire::{Socket, Wire};
 
 use endpoint::Endpoint;
 use queue::Queue;
+use regions::Regions;
 use sticky::{Sticky, StickyKeys};
 
 use crate::metrics::Traffic;
@@ -86,6 +91,10 @@ pub(crate) struct Upstream {
     /// Requests that wait for a connection.
     pending: Cell<usize>,
     queue: Rc<Queue>,
+    /// How requests are divided among regions; `None` = its endpoints stand in none.
+    regions: Option<Regions>,
+    /// What counts the tries at each endpoint; `None` = all stand in one place.
+    places: Option<Box<[Arc<AtomicU64>]>>,
     /// Zones of its endpoints, if the own one is preferred; see [`zones::zones_of`].
     zones: Vec<Box<str>>,
     /// Where requests come in, and of which placement of the cluster that is true.
@@ -181,6 +190,7 @@ impl Upstreams {
             id: endpoint.id.0,
             weight: endpoint.weight,
             priority: endpoint.priority,
+            capacity: endpoint.capacity.unwrap_or(0),
             zone: endpoint.zone.as_deref().map_or(0, |zone| zones::place_of(&zones, zone)) as u8,
             usable: true,
             ..Slot::default()
@@ -197,6 +207,12 @@ impl Upstreams {
             queue: before.map_or_else(Rc::default, |before| before.queue.clone()),
             demand: Cell::new(None),
             security: Security::of(view, before),
+            regions: Regions::of(
+                view,
+                || self.standings.offers.of(&view.name),
+                before.and_then(|before| before.regions.as_ref()),
+            ),
+            places: self.standings.places.of(&view.name, &view.endpoints),
             written: view.clone(),
             found: Cell::new(None),
             view: view.clone(),
@@ -211,6 +227,7 @@ impl Upstreams {
                 endpoint.idle.review(now_ms, &upstream.view, upstream.max_idle(worker));
                 endpoint.shared.close_stale(now_ms, &upstream.view);
             }
+            upstream.review_regions(worker, now_ms);
             if upstream.view.passive.success_rate.is_some() {
                 let standings: Vec<_> =
                     upstream.endpoints.iter().map(|endpoint| &*endpoint.standing).collect();
@@ -236,8 +253,33 @@ impl Upstream {
     fn pick(&self, worker: &Worker, hash: u64, tried: u64) -> Option<Pick> {
         let now_ms = worker.clock.now_ms();
         let mut slots = self.slots.borrow_mut();
+        self.refresh(worker, &mut slots, now_ms);
+        let (regions, zones) = worker.with_cluster(|cluster| {
+            let regions = self.regions.as_ref().map(|regions| {
+                if tried == 0 {
+                    regions.count();
+                }
+                regions.divide(&mut slots, cluster, now_ms)
+            });
+            (regions, (!self.zones.is_empty()).then(|| self.demand(cluster)))
+        });
+        let wish = Wish {
+            balance: self.view.balance,
+            hash,
+            entropy: worker.entropy(),
+            panic_threshold_percent: self.view.panic_threshold_percent,
+            hash_bound_percent: self.view.hash_bound_percent,
+            regions: regions.as_ref(),
+            zones: zones.as_ref(),
+            tried,
+        };
+        pick(&mut slots, wish)
+    }
+
+    /// What is true of its endpoints now.
+    fn refresh(&self, worker: &Worker, slots: &mut [Slot], now_ms: u64) {
         let most = self.view.max_requests.map(|limit| self.share(worker, limit));
-        let zones = worker.with_cluster(|cluster| {
+        worker.with_cluster(|cluster| {
             for (slot, endpoint) in slots.iter_mut().zip(&self.endpoints) {
                 let usable = is_usable(endpoint, cluster, now_ms);
                 if let Some(window) = self.view.slow_start {
@@ -253,18 +295,18 @@ impl Upstream {
                     slot.latency_us = endpoint.latency.get().value_us(now_ms);
                 }
             }
-            (!self.zones.is_empty()).then(|| self.demand(cluster))
         });
-        let wish = Wish {
-            balance: self.view.balance,
-            hash,
-            entropy: worker.entropy(),
-            panic_threshold_percent: self.view.panic_threshold_percent,
-            hash_bound_percent: self.view.hash_bound_percent,
-            zones: zones.as_ref(),
-            tried,
-        };
-        pick(&mut slots, wish)
+    }
+
+    /// Regions are watched also while no requests come: how long one has been well decides what returns to it.
+    fn review_regions(&self, worker: &Worker, now_ms: u64) {
+        let Some(regions) = &self.regions else { return };
+        let mut slots = self.slots.borrow_mut();
+        self.refresh(worker, &mut slots, now_ms);
+        worker.with_cluster(|cluster| {
+            regions.look_around(&slots, cluster, now_ms);
+            regions.divide(&mut slots, cluster, now_ms);
+        });
     }
 
     /// Whether the endpoint at `place` may have one more request that wants no other.

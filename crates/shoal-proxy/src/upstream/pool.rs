@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use hyper::client::conn::http1::SendRequest;
 use shoal_model::view::UpstreamView;
+use shoal_policy::age::is_over_age;
 use tokio::task::AbortHandle;
 
 use super::endpoint::Occupied;
@@ -60,7 +61,7 @@ impl Link {
         !self.sender.is_closed()
             && view.proxy_protocol.is_none()
             && self.served < view.max_requests_per_connection
-            && u128::from(now_ms.saturating_sub(self.born_ms)) < view.max_connection_age.as_millis()
+            && !is_over_age(self.born_ms, now_ms, view.max_connection_age)
     }
 }
 

@@ -14,6 +14,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::view::UpstreamView;
+use shoal_policy::age::is_over_age;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
 use tokio::sync::Mutex;
@@ -123,7 +124,7 @@ impl SharedLink {
             && self.codec.borrow().is_some()
             && !self.sender.borrow().is_closed()
             && self.served.get() < view.max_requests_per_connection
-            && u128::from(now_ms.saturating_sub(self.born_ms)) < view.max_connection_age.as_millis()
+            && !is_over_age(self.born_ms, now_ms, view.max_connection_age)
     }
 
     /// Streams it has room for: what the site says, or the endpoint if that is less.

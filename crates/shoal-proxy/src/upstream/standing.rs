@@ -12,6 +12,8 @@ use shoal_policy::health::{
 };
 use tokio::sync::mpsc;
 
+use super::offered::Offers;
+use super::places::Places;
 use crate::check::HealthEvent;
 use crate::metrics;
 
@@ -21,6 +23,10 @@ pub(crate) struct Standings {
     /// When the endpoints of an upstream were compared last, ms.
     compared_ms: Mutex<FxHashMap<Arc<str>, u64>>,
     events: mpsc::Sender<HealthEvent>,
+    /// What comes in for upstreams of several regions.
+    pub(crate) offers: Offers,
+    /// Where tries went.
+    pub(crate) places: Places,
 }
 
 /// What traffic has shown of one endpoint. While all is well nothing is locked.
@@ -40,7 +46,13 @@ pub(super) struct Standing {
 
 impl Standings {
     pub(crate) fn new(events: mpsc::Sender<HealthEvent>) -> Self {
-        Self { by_id: Mutex::default(), compared_ms: Mutex::default(), events }
+        Self {
+            by_id: Mutex::default(),
+            compared_ms: Mutex::default(),
+            events,
+            offers: Offers::default(),
+            places: Places::default(),
+        }
     }
 
     pub(super) fn of(&self, id: EndpointId) -> Arc<Standing> {
@@ -109,6 +121,8 @@ impl Standings {
         drop(by_id);
         let mut compared_ms = self.compared_ms.lock().unwrap_or_else(PoisonError::into_inner);
         compared_ms.retain(|name, _| upstreams.iter().any(|upstream| upstream.name == *name));
+        drop(compared_ms);
+        self.places.render(out);
     }
 }
 
