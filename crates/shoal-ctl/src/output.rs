@@ -72,6 +72,12 @@ pub fn to_yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// Tells people something beside the answer, on stderr, where no script takes it for one.
+pub fn warn(text: &str) {
+    // Nobody may be there to read it.
+    _ = writeln!(io::stderr().lock(), "warning: {text}");
+}
+
 /// Writes to stdout; a reader that has gone (`shoal get | head`) is no error.
 pub fn write_stdout(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();

@@ -144,6 +144,7 @@ fn check(settings: &RunSettings) -> anyhow::Result<()> {
             "other nodes cannot reach {address}: give --cluster-addr the address and port of one interface"
         );
     }
+    check_cache_memory(settings.cache_memory_bytes, machine_memory())?;
     let names = [
         ("--name", settings.name.as_deref()),
         ("--region", Some(settings.region.as_str())),
@@ -153,6 +154,39 @@ fn check(settings: &RunSettings) -> anyhow::Result<()> {
         if let Some(name) = name {
             check_member_name(name).with_context(|| flag.to_owned())?;
         }
+    }
+    Ok(())
+}
+
+/// Bytes of memory this machine has; more than anybody asks for where that cannot be told.
+#[cfg(target_os = "linux")]
+fn machine_memory() -> u64 {
+    let told = rustix::system::sysinfo();
+    u64::from(told.mem_unit).saturating_mul(told.totalram)
+}
+
+/// Bytes of memory this machine has; more than anybody asks for where that cannot be told.
+#[cfg(not(target_os = "linux"))]
+fn machine_memory() -> u64 {
+    u64::MAX
+}
+
+/// Objects that do not fit into memory would end the process, and that long after its start.
+fn check_cache_memory(bytes: u64, total: u64) -> anyhow::Result<()> {
+    let mib = |bytes: u64| bytes >> 20;
+    if bytes >= total {
+        bail!(
+            "--cache-memory is {} MiB, and this machine has {} MiB of memory: give it less",
+            mib(bytes),
+            mib(total)
+        );
+    }
+    if bytes > total / 4 * 3 {
+        tracing::warn!(
+            cache_mib = mib(bytes),
+            machine_mib = mib(total),
+            "--cache-memory leaves little memory for anything else"
+        );
     }
     Ok(())
 }
@@ -180,6 +214,7 @@ fn bootstrap(settings: &RunSettings, name: &str, lock: File) -> anyhow::Result<B
     };
     write_pending(dir, BOOTSTRAP, &command)?;
     authority.issue_operator("admin")?.save(&dir.join(OPERATOR))?;
+    twins::remember(settings);
     identity.save(dir)?;
     tracing::info!(cluster = %identity.cluster_id, name, "bootstrapped a new cluster");
     Ok(Boot { lock, identity, bootstrap: Some(command), peers: Vec::new() })
@@ -214,7 +249,6 @@ fn read_pending<T: DeserializeOwned>(dir: &Path, file: &str) -> anyhow::Result<O
     }
 }
 
-    twins::remember(settings);
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -265,6 +299,17 @@ mod tests {
         let peers = vec![(NodeId(1), SocketAddr::from(([10, 0, 0, 1], 7400)))];
         write_pending(dir.path(), PEERS, &peers).unwrap();
         assert_eq!(boot(&settings).await.unwrap().peers, peers);
+    }
+
+    #[test]
+    fn a_cache_larger_than_the_machine_is_refused() {
+        let check = |bytes: u64, total: u64, expected: bool| {
+            assert_eq!(check_cache_memory(bytes, total).is_ok(), expected, "{bytes} of {total}");
+        };
+        check(256 << 20, 1 << 30, true);
+        check((1 << 30) - 1, 1 << 30, true);
+        check(1 << 30, 1 << 30, false);
+        check(u64::MAX, 1 << 30, false);
     }
 
     #[tokio::test]

@@ -8,6 +8,9 @@ use shoal_ctl::{Exit, Failure};
 use shoal_model::units::{ByteSize, Period};
 use shoal_node::RunSettings;
 
+/// Least memory for cached objects, bytes.
+const LEAST_CACHE_MEMORY: u64 = 1 << 20;
+
 /// Run a node
 ///
 /// On an empty directory without --join this makes a new cluster of one node; with --join the node enters a cluster.
@@ -34,13 +37,13 @@ pub struct RunArgs {
     #[arg(long, default_value = "default")]
     zone: String,
     /// Gossip (UDP) and peer RPC (TCP), mutual TLS; other nodes must reach it
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = socket_address)]
     cluster_addr: SocketAddr,
     /// Operator gRPC, mutual TLS
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401", value_parser = socket_address)]
     admin_addr: SocketAddr,
     /// Plain HTTP: /livez /readyz /metrics
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7402")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7402", value_parser = socket_address)]
     ops_addr: SocketAddr,
     /// Cluster addresses of nodes to join [default: none, a new cluster]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
@@ -60,8 +63,8 @@ pub struct RunArgs {
     /// Write one JSON line per request [default: none]
     #[arg(long)]
     access_log: bool,
-    /// Memory for cached objects
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = ByteSize::parse)]
+    /// Memory for cached objects, at least 1MiB
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = cache_memory)]
     cache_memory: ByteSize,
     /// How long a stopping node still accepts connections while /readyz already says no
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
@@ -109,6 +112,27 @@ impl RunArgs {
             program,
         }
     }
+}
+
+/// An address of this machine. Names are not resolved: other nodes are told what is written here, and would resolve it to
+/// something else, or not at all.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let port = text.rsplit_once(':').map_or("7400", |(_, port)| port);
+        let port = port.parse::<u16>().unwrap_or(7400);
+        format!("write it as IP:PORT, names are not resolved here; e.g. 127.0.0.1:{port}, 10.0.0.1:{port} or [fd00::1]:{port}")
+    })
+}
+
+/// Less than one object fits into less.
+fn cache_memory(text: &str) -> Result<ByteSize, String> {
+    let size = ByteSize::parse(text)?;
+    if size.0 < LEAST_CACHE_MEMORY {
+        return Err(
+            "a cache needs at least 1MiB; to cache nothing, leave `cache` out of the routes".to_owned()
+        );
+    }
+    Ok(size)
 }
 
 /// The file this process was started from, by its name: what stands there at the time of an upgrade is the new binary.

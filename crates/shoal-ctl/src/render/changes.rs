@@ -44,13 +44,17 @@ pub fn plan(response: &PlanResponse, style: Style) -> String {
     text
 }
 
-/// A new revision, and on which nodes it is.
-pub fn applied(response: &ApplyResponse) -> String {
+/// A new revision, and on which nodes it is. Where there is none, its `message` is lost.
+pub fn applied(response: &ApplyResponse, message: &str) -> String {
     let revision = response.revision;
+    let same = match message {
+        "" => "no changes",
+        _ => "no changes; there is no new revision, so the message is not kept",
+    };
     if response.unchanged && response.acks.is_empty() {
-        return format!("revision {revision}: no changes\n");
+        return format!("revision {revision}: {same}\n");
     }
-    let what = if response.unchanged { "no changes".to_owned() } else { counts(&response.changes) };
+    let what = if response.unchanged { same.to_owned() } else { counts(&response.changes) };
     let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
     format!("revision {revision}: {what}\n{where_to}")
 }
@@ -238,12 +242,14 @@ mod tests {
         };
         let expected =
             "revision 8: 4 changes: 1 added, 2 changed, 1 removed\napplied on 2/2 nodes in 84 ms\n";
-        assert_eq!(applied(&response), expected);
+        assert_eq!(applied(&response, "why"), expected);
         response.acks.push(ack("node3", AckState::Refused, "listener web: address in use\u{7}"));
         response.acks.push(ack("node4", AckState::Silent, "no answer within 30 s"));
-        check_golden("applied_in_part", &applied(&response));
+        check_golden("applied_in_part", &applied(&response, ""));
         let same = ApplyResponse { revision: 8, unchanged: true, ..ApplyResponse::default() };
-        assert_eq!(applied(&same), "revision 8: no changes\n");
+        assert_eq!(applied(&same, ""), "revision 8: no changes\n");
+        let told = "revision 8: no changes; there is no new revision, so the message is not kept\n";
+        assert_eq!(applied(&same, "why"), told);
     }
 
     #[test]

@@ -8,10 +8,11 @@ use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest};
 
 use super::Session;
 use super::author::{author, request_id};
+use super::validate::warnings;
 use crate::client::{Client, NodeArgs};
 use crate::failure::{Exit, Failure};
-use crate::render;
 use crate::site_files::SiteFiles;
+use crate::{output, render};
 
 /// What `shoal apply` takes.
 #[derive(Args, Clone, Debug)]
@@ -49,18 +50,29 @@ impl ApplyArgs {
             prune: self.prune,
             check_revision: self.check_revision,
             author: author(),
-            message: self.message,
+            message: self.message.clone(),
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
         };
         let response = session.client.apply(request).await?;
-        print_applied(&session, &response)
+        // What is not in the file may be in the cluster, unless there was nothing before.
+        if self.prune || response.revision == 1 {
+            for warning in warnings(&site) {
+                output::warn(&format!("the site is in force, but {warning}"));
+            }
+        }
+        print_applied(&session, &response, &self.message)
     }
 }
 
 /// Prints what `apply` and `rollback` answer; the exit says whether every node has it.
-pub(super) fn print_applied(session: &Session, response: &ApplyResponse) -> Result<Exit, Failure> {
-    session.print(response, render::applied)?;
+/// `message`: what was to be kept in the history with it.
+pub(super) fn print_applied(
+    session: &Session,
+    response: &ApplyResponse,
+    message: &str,
+) -> Result<Exit, Failure> {
+    session.print(response, |response| render::applied(response, message))?;
     let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);
     Ok(if everywhere { Exit::Done } else { Exit::Unacknowledged })
 }

@@ -46,12 +46,12 @@ impl RollbackArgs {
             to_revision,
             check_revision,
             author: author(),
-            message: self.message,
+            message: self.message.clone(),
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
         };
         let response = session.client.rollback(request).await?;
-        print_applied(&session, &response)
+        print_applied(&session, &response, &self.message)
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use shoal_model::site::ProblemKind;
+use shoal_model::Site;
+use shoal_model::site::{ProblemKind, Protocol};
 
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure, one_line};
@@ -44,6 +45,9 @@ struct Valid {
     /// Names of objects that must be in the cluster.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
+    /// What is allowed, and hardly meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<&'static str>,
 }
 
 impl ValidateArgs {
@@ -71,20 +75,36 @@ impl ValidateArgs {
             routes: site.routes.len(),
             upstreams: site.upstreams.len(),
             absent: absent.iter().map(ToString::to_string).collect(),
+            warnings: if self.partial { Vec::new() } else { warnings(&site) },
         };
         output::print(self.output.or(root.output).unwrap_or(Format::Table), &valid, Valid::text)?;
         Ok(Exit::Done)
     }
 }
 
+/// What is allowed in a whole site, and hardly meant.
+pub(super) fn warnings(site: &Site) -> Vec<&'static str> {
+    let mut listeners = site.listeners.values();
+    let needs_routes =
+        listeners.any(|listener| matches!(listener.protocol, Protocol::Http | Protocol::Https));
+    match () {
+        () if site.is_empty() => vec!["there is nothing in it"],
+        () if site.listeners.is_empty() => vec!["it has no listeners: nobody can ask for anything"],
+        () if site.routes.is_empty() && needs_routes => {
+            vec!["it has no routes: every request is answered with 404"]
+        }
+        () => Vec::new(),
+    }
+}
+
 impl Valid {
     fn text(&self) -> String {
-        let Self { file, listeners, certificates, routes, upstreams, absent } = self;
+        let Self { file, listeners, certificates, routes, upstreams, absent, warnings } = self;
         let mut text = format!(
             "{file} is valid: listeners {listeners}, certificates {certificates}, routes {routes}, upstreams {upstreams}\n"
         );
-        if listeners + certificates + routes + upstreams == 0 {
-            text.push_str("warning: there is nothing in it\n");
+        for warning in warnings {
+            text.push_str(&format!("warning: {warning}\n"));
         }
         for name in absent {
             text.push_str(&format!("only with what the cluster has: {}\n", one_line(name)));
