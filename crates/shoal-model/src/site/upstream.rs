@@ -161,7 +161,7 @@ pub struct EndpointFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Requests a second that it can carry, from all nodes together: what `failover` then reckons with. Either all endpoints
-    /// have one or none has; its `weight` is the same unless written.
+    /// have one or none has; its `weight` is the same unless written. Each address of a name has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     /// Lower is used first; default 0. Priorities of SRV records are added to it.
