@@ -9,7 +9,6 @@ mod changes;
 mod clients;
 mod origins;
 mod pace;
-mod process;
 mod tally;
 mod verdict;
 

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
-use cluster_tests::Cluster;
-
-use crate::process::{self, Weight};
+use cluster_tests::{Cluster, Weight};
 
 /// A shorter life shows no trend.
 const SHORTEST: Duration = Duration::from_secs(60);
@@ -34,7 +32,7 @@ impl Watch {
     /// Looks at every node.
     pub fn sample(&mut self, cluster: &Cluster, at: Duration) -> Result<()> {
         for (node, process) in cluster.nodes.iter().enumerate() {
-            let weights = process::on(&process.data_dir())?;
+            let weights = Weight::of_node(&process.data_dir())?;
             if weights.is_empty() {
                 self.lost.insert(format!("n{} ceased to run", node + 1));
             }

@@ -43,9 +43,10 @@ fn main() -> ExitCode {
 }
 
 /// `RUST_LOG` says what is logged; without it a node tells its story, and a verb only its errors. The consensus library
-/// speaks only of errors: it warns of every call to a node that is down.
+/// speaks only of errors: it warns of every call to a node that is down; so does that for HTTP/2, which warns of every
+/// downstream that floods.
 fn start_logging(command: &Command) {
-    let default = if matches!(command, Command::Run(_)) { "info,openraft=error" } else { "error" };
+    let default = if matches!(command, Command::Run(_)) { "info,openraft=error,h2=error" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(escape::stderr).init();
 }

@@ -1,4 +1,4 @@
-//! The processes of a node, as the kernel shows them.
+//! What the processes of a node take of the machine, as the kernel shows it.
 
 use std::fs;
 use std::path::Path;
@@ -8,29 +8,35 @@ use anyhow::Result;
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weight {
+    /// Its number.
     pub pid: u32,
     /// Clock ticks from boot to its start.
     pub started: u64,
+    /// Memory that is in use.
     pub rss_kib: u64,
+    /// Open descriptors.
     pub descriptors: u64,
+    /// Threads.
     pub threads: u64,
 }
 
-/// The processes that run on a data directory, oldest first: two while one takes the other's place.
-pub fn on(data_dir: &Path) -> Result<Vec<Weight>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
-        let mut words = command.split(|byte| *byte == 0).skip(1);
-        let is_run = words.next() == Some(b"run");
-        if is_run && words.any(|word| word == data_dir.as_os_str().as_encoded_bytes()) {
-            found.extend(weigh(pid));
+impl Weight {
+    /// The processes that run on a data directory, oldest first: two while one takes the other's place.
+    pub fn of_node(data_dir: &Path) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let mut words = command.split(|byte| *byte == 0).skip(1);
+            let is_run = words.next() == Some(b"run");
+            if is_run && words.any(|word| word == data_dir.as_os_str().as_encoded_bytes()) {
+                found.extend(weigh(pid));
+            }
         }
+        found.sort_by_key(|weight| weight.started);
+        Ok(found)
     }
-    found.sort_by_key(|weight| weight.started);
-    Ok(found)
 }
 
 /// `None` = it has just gone.

@@ -1,0 +1,57 @@
+//! Whatever hostile downstreams do, a node takes no more memory and descriptors than its limits say, gives them back, and
+//! goes on serving others.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cluster_tests::flood::{self, FLOODS};
+use cluster_tests::{Cluster, LoopbackBlock, SelfSigned};
+
+/// How long each flood lasts.
+const LASTS: Duration = Duration::from_secs(3);
+/// Nobody else waits longer, on the busiest of machines.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_are_bounded() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let origin = flood::origin().await?;
+    let certificate = SelfSigned::create(cluster.dir(), &["a"])?;
+    cluster.apply(0, &flood::site(&origin, &certificate.chain_file, &certificate.key_file)).await?;
+    cluster.serves("a", "/small").await?;
+    let hostile = LoopbackBlock::claim()?.ip(1);
+    let mut wrong = Vec::new();
+    for flood in &FLOODS {
+        let aftermath = flood::endure(&cluster.nodes[0], flood, hostile, LASTS).await?;
+        let (before, peak) = (aftermath.before, aftermath.peak);
+        let grown_kib = peak.rss_kib.saturating_sub(before.rss_kib);
+        let mut check = |holds: bool, what: String| {
+            if !holds {
+                wrong.push(format!("{}: {what}", flood.name));
+            }
+        };
+        let (memory, descriptors) = (flood.memory_bound_kib(), flood.descriptor_bound());
+        check(grown_kib <= memory, format!("{grown_kib} KiB more, {memory} at most"));
+        let opened = peak.descriptors - before.descriptors;
+        check(opened <= descriptors, format!("{opened} descriptors more, {descriptors} at most"));
+        let longest = aftermath.bystander.longest();
+        check(longest <= PATIENCE, format!("somebody else waited for {longest:?}"));
+    }
+    ensure!(wrong.is_empty(), "{wrong:#?}");
+    // Each limit that a flood runs into has counted it.
+    for limit in [
+        "tls_handshake_timeout",
+        "header_timeout",
+        "max_header_bytes",
+        "write_idle_timeout",
+        "keepalive_timeout",
+        "h2_max_idle_frames",
+        "h2_codec",
+    ] {
+        let count = cluster.metric(0, "shoal_limits_reached_total", &format!("limit=\"{limit}\"")).await?;
+        ensure!(count > 0.0, "nothing has reached {limit}");
+    }
+    let refused = cluster.metric(0, "shoal_connections_refused_total", "reason=\"address_full\"").await?;
+    ensure!(refused > 0.0, "no address was full");
+    Ok(())
+}
