@@ -14,8 +14,8 @@ use super::retry::validate_retry;
 use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
-    Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, ProblemKind,
-    Protocol, Route, Site, Upstream, UpstreamProtocol, step, validate_tcp,
+    Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
+    Route, Site, Upstream, UpstreamProtocol, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
