@@ -1,9 +1,13 @@
 //! The one place where failures become responses.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use shoal_policy::failure::{Failure, Side};
+use shoal_policy::forwarding::OwnName;
+use shoal_policy::gate::Rule;
 use shoal_policy::grpc;
 
 use crate::body::Payload;
@@ -32,6 +36,42 @@ pub(crate) fn response(failure: Failure, request_id: &HeaderValue) -> Response<P
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
+}
+
+/// The same as bytes of HTTP/1.1, for a downstream that no codec serves: `rule` was broken before there was a request. The
+/// connection ends after it. Answers how many of the bytes are its body, too.
+pub(crate) fn last_words(
+    failure: Failure,
+    rule: Option<Rule>,
+    request_id: HeaderValue,
+    own: &OwnName,
+) -> (Vec<u8>, usize) {
+    let mut response = response(failure, &request_id);
+    own.sign(response.headers_mut());
+    own.set_request_id(response.headers_mut(), request_id);
+    let mut text = match response.body() {
+        Payload::Text(text) => text.to_vec(),
+        Payload::Empty | Payload::Upstream(_) | Payload::Cache(_) => Vec::new(),
+    };
+    if let Some(advice) = rule.and_then(Rule::advice) {
+        text.extend_from_slice(advice.as_bytes());
+        text.push(b'\n');
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    if let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(DATE, now);
+    }
+    let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(&text);
+    (bytes, text.len())
 }
 
 /// The same for a gRPC call: a head that is trailers at once.

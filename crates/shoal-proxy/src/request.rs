@@ -21,6 +21,7 @@ use shoal_policy::shedding::MemoryLevel;
 use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
 use crate::exchange::{Exchange, Record};
 use crate::listener::{Connection, Order};
+use crate::metrics::Limit;
 use crate::pace::MinRate;
 use crate::upstream::{forward, set_session_cookie};
 use crate::worker::Worker;
@@ -330,7 +331,11 @@ fn finish(
     let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
     // Before HTTP/1.1 only the end of the connection can be that of a body whose length nobody knows.
     let ends_body = version < Version::HTTP_11 && response.body().size_hint().exact().is_none();
-    if connection.state.requests() >= limits.max_requests_per_connection
+    let is_last = connection.state.requests() >= limits.max_requests_per_connection;
+    if is_last {
+        connection.state.reached(Limit::MaxRequestsPerConnection);
+    }
+    if is_last
         || connection.state.order() != Order::GoOn
         || connection.listener.valve.memory() != MemoryLevel::Ample
         || upgrade_refused

@@ -1,10 +1,9 @@
-//! Counts what a downstream may send on HTTP/2 without asking for anything: cheap for it, and not for us.
+//! Reads the frames of a downstream on HTTP/2 before the codec does: whether it may send them, and how many of those that ask
+//! for nothing, which are cheap for it, and not for us.
 
-/// Frames that ask for nothing, in one [`WINDOW_MS`]: PING, SETTINGS, PRIORITY, empty DATA, unknown ones (CVE-2019-9511
-/// and those that followed).
-const MAX_IDLE_FRAMES: u32 = 1_000;
-/// Streams that the downstream resets in one [`WINDOW_MS`] (CVE-2023-44487).
-const MAX_RESETS: u32 = 200;
+use super::ErrorCode;
+use super::conduct::{Conduct, Head};
+
 /// Over which frames are counted.
 const WINDOW_MS: u64 = 10_000;
 
@@ -19,6 +18,8 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
+/// The bit of a stream's number that says nothing.
+const RESERVED: u32 = 1 << 31;
 /// On DATA; of SETTINGS and PING the same bit says that they answer ours.
 const END_STREAM_OR_ACK: u8 = 1;
 
@@ -31,7 +32,45 @@ pub enum Flood {
     Resets,
 }
 
-/// Reads the heads of frames as bytes arrive, in parts of any size.
+/// Why a connection goes on no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offence {
+    /// Too much of something.
+    Flood(Flood),
+    /// A frame that may not be sent, or not now.
+    Breach(ErrorCode),
+}
+
+impl Offence {
+    /// As the downstream is told it.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::Flood(_) => ErrorCode::EnhanceYourCalm,
+            Self::Breach(code) => code,
+        }
+    }
+}
+
+/// Where a connection goes on no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Bytes before the frame with which it stops, of those that were fed last.
+    pub good: usize,
+    /// What is wrong with that frame.
+    pub offence: Offence,
+}
+
+/// What is well in ten seconds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameLimits {
+    /// Frames that ask for nothing: PING, SETTINGS, PRIORITY, empty DATA, unknown ones (CVE-2019-9511 and those that
+    /// followed).
+    pub idle_frames: u32,
+    /// Streams that the downstream resets (CVE-2023-44487).
+    pub resets: u32,
+}
+
+/// Reads frames as bytes arrive, in parts of any size.
 #[derive(Debug)]
 pub struct FrameScan {
     /// Bytes until the next head: the preface, or a payload.
@@ -41,10 +80,13 @@ pub struct FrameScan {
     window_since_ms: u64,
     idle_frames: u32,
     resets: u32,
+    limits: FrameLimits,
+    conduct: Conduct,
 }
 
-impl Default for FrameScan {
-    fn default() -> Self {
+impl FrameScan {
+    /// From the first byte of a connection.
+    pub fn new(limits: FrameLimits) -> Self {
         Self {
             skip: PREFACE_BYTES,
             head: [0; HEAD_BYTES],
@@ -52,39 +94,77 @@ impl Default for FrameScan {
             window_since_ms: 0,
             idle_frames: 0,
             resets: 0,
+            limits,
+            conduct: Conduct::default(),
         }
     }
-}
 
-impl FrameScan {
-    /// More bytes of the connection. Err = enough is enough.
+    /// The codec has read all that it got.
+    pub fn was_read(&mut self) {
+        self.conduct.forget_blocks();
+    }
+
+    /// The codec has given up on what it got, and calls that `code`: what it is called by the RFC.
+    pub fn name_of(&self, code: u32) -> Option<ErrorCode> {
+        match ErrorCode::numbered(code)? {
+            ErrorCode::Protocol => Some(self.conduct.name_of_unreadable()),
+            code => Some(code),
+        }
+    }
+
+    /// Highest stream that the downstream has opened.
+    pub fn last_stream(&self) -> u32 {
+        self.conduct.last_stream()
+    }
+
+    /// More bytes of the connection. Err = it goes on no longer, and nothing more is to be fed.
     ///
     /// WINDOW_UPDATE is not counted: who takes fast downloads sends thousands. CONTINUATION is bounded by the codec.
-    pub fn feed(&mut self, mut bytes: &[u8], now_ms: u64) -> Result<(), Flood> {
+    pub fn feed(&mut self, bytes: &[u8], now_ms: u64) -> Result<(), Stopped> {
         if now_ms.saturating_sub(self.window_since_ms) >= WINDOW_MS {
             (self.window_since_ms, self.idle_frames, self.resets) = (now_ms, 0, 0);
         }
-        while !bytes.is_empty() {
-            let skipped = bytes.len().min(self.skip as usize);
-            self.skip -= skipped as u32;
-            bytes = &bytes[skipped..];
+        // Where the present frame begins.
+        let mut begin = 0;
+        let mut place = 0;
+        while place < bytes.len() {
+            if self.skip > 0 {
+                let skipped = (bytes.len() - place).min(self.skip as usize);
+                self.skip -= skipped as u32;
+                let payload = &bytes[place..place + skipped];
+                self.conduct
+                    .take(payload)
+                    .map_err(|code| Stopped { good: begin, offence: Offence::Breach(code) })?;
+                place += skipped;
+                continue;
+            }
             let have = usize::from(self.have);
-            let taken = bytes.len().min(HEAD_BYTES - have);
-            self.head[have..have + taken].copy_from_slice(&bytes[..taken]);
-            bytes = &bytes[taken..];
+            if have == 0 {
+                begin = place;
+            }
+            let taken = (bytes.len() - place).min(HEAD_BYTES - have);
+            self.head[have..have + taken].copy_from_slice(&bytes[place..place + taken]);
+            place += taken;
             self.have += taken as u8;
             if usize::from(self.have) == HEAD_BYTES {
                 self.have = 0;
-                self.count()?;
+                self.begin().map_err(|offence| Stopped { good: begin, offence })?;
             }
         }
         Ok(())
     }
 
-    /// The head is whole.
-    fn count(&mut self) -> Result<(), Flood> {
-        let [high, middle, low, kind, flags, ..] = self.head;
-        self.skip = u32::from_be_bytes([0, high, middle, low]);
+    /// The head of a frame is whole.
+    fn begin(&mut self) -> Result<(), Offence> {
+        let [high, middle, low, kind, flags, stream @ ..] = self.head;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        let stream = u32::from_be_bytes(stream) & !RESERVED;
+        self.skip = length;
+        self.count(kind, flags).map_err(Offence::Flood)?;
+        self.conduct.begin(Head { length, kind, flags, stream }).map_err(Offence::Breach)
+    }
+
+    fn count(&mut self, kind: u8, flags: u8) -> Result<(), Flood> {
         let is_marked = flags & END_STREAM_OR_ACK != 0;
         let is_idle = match kind {
             DATA => self.skip == 0 && !is_marked,
@@ -95,8 +175,8 @@ impl FrameScan {
         self.idle_frames += u32::from(is_idle);
         self.resets += u32::from(kind == RST_STREAM);
         match () {
-            () if self.idle_frames > MAX_IDLE_FRAMES => Err(Flood::IdleFrames),
-            () if self.resets > MAX_RESETS => Err(Flood::Resets),
+            () if self.idle_frames > self.limits.idle_frames => Err(Flood::IdleFrames),
+            () if self.resets > self.limits.resets => Err(Flood::Resets),
             () => Ok(()),
         }
     }
@@ -106,10 +186,26 @@ impl FrameScan {
 mod tests {
     use super::*;
 
+    const LIMITS: FrameLimits = FrameLimits { idle_frames: 1_000, resets: 200 };
+
+    /// A frame where one of its kind may be: on no stream, or on the first one.
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
-        let mut frame = vec![0, (length >> 8) as u8, length as u8, kind, flags, 0, 0, 0, 1];
+        let stream = u8::from(!matches!(kind, SETTINGS | PING));
+        let mut frame = vec![0, (length >> 8) as u8, length as u8, kind, flags, 0, 0, 0, stream];
         frame.resize(HEAD_BYTES + length, kind);
         frame
+    }
+
+    /// A connection on which a POST has begun, before the window that is counted.
+    fn opened() -> FrameScan {
+        let mut scan = FrameScan::new(LIMITS);
+        let begin = [
+            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+            &frame(SETTINGS, 0, 0),
+            b"\0\0\x01\x01\x04\0\0\0\x01\x83",
+        ];
+        assert_eq!(scan.feed(&begin.concat(), 0), Ok(()));
+        scan
     }
 
     #[test]
@@ -118,18 +214,18 @@ mod tests {
         let check = |kind: u8, flags: u8, length: usize, limit: Option<(usize, Flood)>| {
             let whole = frame(kind, flags, length);
             for part in [1, 7, 4096] {
-                let mut scan = FrameScan::default();
-                let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+                let mut scan = opened();
                 let count = limit.map_or(5_000, |(count, _)| count);
-                bytes.extend(whole.repeat(count));
-                let fed = bytes.chunks(part).try_for_each(|part| scan.feed(part, 5));
+                let bytes = whole.repeat(count);
+                let fed = bytes.chunks(part).try_for_each(|part| scan.feed(part, 10_005));
                 assert_eq!(fed, Ok(()), "{count} of kind {kind}");
                 if let Some((_, flood)) = limit {
-                    assert_eq!(scan.feed(&whole, 5), Err(flood), "one more of kind {kind}");
+                    let stopped = Stopped { good: 0, offence: Offence::Flood(flood) };
+                    assert_eq!(scan.feed(&whole, 10_005), Err(stopped), "one more of kind {kind}");
                 }
             }
         };
-        let idle = Some((MAX_IDLE_FRAMES as usize, Flood::IdleFrames));
+        let idle = Some((LIMITS.idle_frames as usize, Flood::IdleFrames));
         check(PING, 0, 8, idle);
         check(PING, END_STREAM_OR_ACK, 8, None);
         check(SETTINGS, 0, 6, idle);
@@ -137,19 +233,37 @@ mod tests {
         check(PRIORITY, 0, 5, idle);
         check(DATA, 0, 0, idle);
         check(DATA, 0, 300, None);
-        check(DATA, END_STREAM_OR_ACK, 0, None);
         check(8, 0, 4, None);
         check(0x77, 0, 3, idle);
-        check(RST_STREAM, 0, 4, Some((MAX_RESETS as usize, Flood::Resets)));
+        check(RST_STREAM, 0, 4, Some((LIMITS.resets as usize, Flood::Resets)));
     }
 
     #[test]
     fn time_forgives() {
-        let mut scan = FrameScan { skip: 0, ..FrameScan::default() };
-        let ping = frame(PING, 0, 8).repeat(MAX_IDLE_FRAMES as usize);
-        for now_ms in [1, 10_001, 20_001] {
+        let mut scan = opened();
+        let ping = frame(PING, 0, 8).repeat(LIMITS.idle_frames as usize);
+        for now_ms in [10_001, 20_001, 30_001] {
             assert_eq!(scan.feed(&ping, now_ms), Ok(()), "{now_ms}");
         }
-        assert_eq!(scan.feed(&ping, 20_002), Err(Flood::IdleFrames));
+        let flood = Offence::Flood(Flood::IdleFrames);
+        assert_eq!(scan.feed(&ping, 30_002), Err(Stopped { good: 0, offence: flood }));
+    }
+
+    #[test]
+    fn it_stops_before_the_frame_that_is_wrong() {
+        let (ping, wrong) = (frame(PING, 0, 8), frame(PING, 0, 7));
+        let bytes = [&ping[..], &ping, &wrong, &ping].concat();
+        let breach = Offence::Breach(ErrorCode::FrameSize);
+        // How many bytes come first, and how many of the others are good.
+        let check = |first: usize, good: usize| {
+            let mut scan = opened();
+            assert_eq!(scan.feed(&bytes[..first], 1), Ok(()), "{first}");
+            assert_eq!(scan.feed(&bytes[first..], 1), Err(Stopped { good, offence: breach }), "{first}");
+        };
+        check(0, 2 * ping.len());
+        check(5, 2 * ping.len() - 5);
+        check(ping.len() + 10, ping.len() - 10);
+        check(2 * ping.len(), 0);
+        check(2 * ping.len() + 3, 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Huffman's code of field strings (RFC 7541 §5.2, appendix B).
 //!
-//! Only read where the codec has failed already: it is made to be short, not fast.
+//! Only read where the codec has failed already: bit by bit, so that it is short.
 
 /// End of a string: never in one.
 const END: u16 = 256;
@@ -44,26 +44,41 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn symbol_of(code: u32, length: usize) -> Option<u16> {
-    let place = code.checked_sub(FIRST_CODES[length])?;
-    let mut of_length = (0..=END).filter(|symbol| usize::from(LENGTHS[usize::from(*symbol)]) == length);
-    of_length.nth(place as usize)
+    let place = code.checked_sub(CODES.first[length])? as usize;
+    let begin = CODES.begin[length];
+    CODES.symbols[begin..CODES.begin[length + 1]].get(place).copied()
 }
 
-/// The first code of each length.
-const FIRST_CODES: [u32; LONGEST + 1] = {
-    let mut counts = [0; LONGEST + 1];
-    let mut symbol = 0;
-    while symbol < SYMBOLS {
-        counts[LENGTHS[symbol] as usize] += 1;
-        symbol += 1;
-    }
-    let mut first = [0; LONGEST + 1];
-    let mut length = 1;
+/// The codes by their lengths.
+struct Codes {
+    /// The first code of each length.
+    first: [u32; LONGEST + 1],
+    /// All symbols, by length and then by number, and where those of each length begin.
+    symbols: [u16; SYMBOLS],
+    begin: [usize; LONGEST + 2],
+}
+
+static CODES: Codes = {
+    let mut codes = Codes { first: [0; LONGEST + 1], symbols: [0; SYMBOLS], begin: [0; LONGEST + 2] };
+    let (mut length, mut place) = (0, 0);
     while length <= LONGEST {
-        first[length] = (first[length - 1] + counts[length - 1]) << 1;
+        codes.begin[length] = place;
+        let mut symbol = 0;
+        while symbol < SYMBOLS {
+            if LENGTHS[symbol] as usize == length {
+                codes.symbols[place] = symbol as u16;
+                place += 1;
+            }
+            symbol += 1;
+        }
+        if length < LONGEST {
+            let count = (place - codes.begin[length]) as u32;
+            codes.first[length + 1] = (codes.first[length] + count) << 1;
+        }
         length += 1;
     }
-    first
+    codes.begin[LONGEST + 1] = place;
+    codes
 };
 
 #[cfg(test)]

@@ -4,9 +4,13 @@
 //! the route, the cache key and the endpoint all see the same request.
 
 mod authority;
+mod conduct;
+mod error_code;
 mod extended_connect;
+mod field_block;
 mod fields;
 mod frames;
+mod huffman;
 mod path;
 mod rule;
 mod wire;
@@ -19,8 +23,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 pub use authority::{canonical_authority, host_of};
+pub use error_code::ErrorCode;
 pub use fields::{Field, Present, survey};
-pub use frames::{Flood, FrameScan};
+pub use frames::{Flood, FrameLimits, FrameScan, Offence, Stopped};
 pub use path::canonical_path;
 pub use rule::{RULES, Rule};
 pub use wire::{Wire, WireScan};

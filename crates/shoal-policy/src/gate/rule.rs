@@ -47,10 +47,14 @@ pub enum Rule {
     Misdirected,
     /// The parser itself gave up.
     Unparsable,
+    /// Plain HTTP, where TLS is spoken.
+    PlainHttp,
+    /// TLS, where plain HTTP is spoken.
+    UnexpectedTls,
 }
 
 /// Every rule, at the place of its number.
-pub const RULES: [Rule; 21] = [
+pub const RULES: [Rule; 23] = [
     Rule::LineEnd,
     Rule::TransferEncoding,
     Rule::LengthAndTransferEncoding,
@@ -72,6 +76,8 @@ pub const RULES: [Rule; 21] = [
     Rule::Protocol,
     Rule::Misdirected,
     Rule::Unparsable,
+    Rule::PlainHttp,
+    Rule::UnexpectedTls,
 ];
 
 impl Rule {
@@ -104,6 +110,17 @@ impl Rule {
             Self::Protocol => "protocol",
             Self::Misdirected => "misdirected",
             Self::Unparsable => "unparsable",
+            Self::PlainHttp => "plain_http_on_tls_port",
+            Self::UnexpectedTls => "tls_on_plain_port",
+        }
+    }
+
+    /// What whoever broke it should do, where its name does not say that.
+    pub const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::PlainHttp => Some("plain HTTP was sent to a port that speaks TLS: ask for https://"),
+            Self::UnexpectedTls => Some("TLS was sent to a port that speaks plain HTTP: ask for http://"),
+            _ => None,
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 
 use super::BUFFER;
 use super::journey::Journey;
+use crate::metrics::Limit;
 use crate::worker::Worker;
 
 /// Relays. The end of one direction is passed on, and the other goes on.
@@ -41,6 +42,7 @@ pub(super) async fn relay(
         }
         while idle.poll_passed(cx).is_ready() {
             if moved() == last {
+                worker.metrics.reach(Limit::TunnelIdleTimeout);
                 return Poll::Ready(Err(Failure::DownstreamTimeout));
             }
             last = moved();

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::last_words;
+
 /// What is held back at most, bytes.
 const MAX_PENDING: usize = 64 << 10;
 /// Empty buffers that a worker keeps for its connections.
@@ -19,6 +21,12 @@ const MAX_SPARE: usize = 16;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Knows better than the codec why it gives up.
+pub(super) trait Witness {
+    /// The code to tell the downstream instead of `code`, which is no success.
+    fn code_of_end(&mut self, code: u32) -> u32;
 }
 
 /// A stream whose writes are held back until [`Coalesced::poll_written`]. Clones are the same stream.
@@ -96,6 +104,18 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// The codec is about to end the connection.
+    fn correct_last_words(&mut self)
+    where
+        T: Witness,
+    {
+        if let Some(code) = last_words::code_at_end(&mut self.pending[self.written..])
+            && *code != [0; 4]
+        {
+            *code = self.stream.code_of_end(u32::from_be_bytes(*code)).to_be_bytes();
+        }
+    }
+
     fn hold(&mut self, bytes: &[u8]) {
         if self.pending.capacity() == 0 {
             let spare = SPARE.with_borrow_mut(Vec::pop);
@@ -111,7 +131,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
+impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let (mut inner, fits) = ready!(self.poll_room(cx, buf.len()))?;
         if !fits {
@@ -151,6 +171,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesced<T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().correct_last_words();
         ready!(self.poll_written(cx))?;
         Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(cx)
     }
@@ -163,6 +184,28 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    impl Witness for tokio::io::DuplexStream {
+        fn code_of_end(&mut self, code: u32) -> u32 {
+            code + 8
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_are_corrected() {
+        let check = async |code: u32, expected: u32| {
+            let (near, mut far) = tokio::io::duplex(1 << 10);
+            let mut stream = Coalesced::new(near);
+            stream.write_all(b"a response").await.unwrap();
+            stream.write_all(&last_words::goaway(7, code)).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut read = Vec::new();
+            far.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, [&b"a response"[..], &last_words::goaway(7, expected)].concat());
+        };
+        check(1, 9).await;
+        check(0, 0).await;
+    }
 
     #[tokio::test]
     async fn what_is_written_arrives_whole_and_in_order() {

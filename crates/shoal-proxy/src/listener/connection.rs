@@ -1,6 +1,7 @@
 //! One downstream connection: TLS, version, codec, and its polite or impolite end.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -17,9 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::view::ListenerView;
 use shoal_model::{ConfigView, Revision};
-use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Caller;
-use shoal_policy::gate::Rule;
+use shoal_policy::gate::ErrorCode;
 use shoal_policy::tcp::proxy_header::Ends;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,18 +28,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::client::{self, Client, ClientOutcome};
-use super::coalesced::Coalesced;
+use super::coalesced::{Coalesced, Witness};
 use super::io::Watched;
+use super::last_words;
+use super::opening::{Opening, is_tls};
 use super::portions::Portions;
 use super::preface::{self, Version};
 use super::state::Order;
+use super::unheard::{Unheard, refuse};
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, TurnedAway, proxy_protocol};
 use crate::carriage;
 use crate::deadline::Deadline;
-use crate::exchange::{Exchange, Record};
 use crate::liveness;
-use crate::metrics::Traffic;
-use crate::pace::MinRate;
+use crate::metrics::{Limit, Traffic};
 use crate::request;
 use crate::shedding::Valve;
 use crate::worker::Worker;
@@ -60,10 +61,8 @@ const H2_MAX_PENDING_RESETS: usize = 20;
 const H2_MAX_LOCAL_RESETS: usize = 256;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Longest time for the last words to a downstream that floods us.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// GOAWAY with ENHANCE_YOUR_CALM; any stream may have been looked at (RFC 9113 §6.8, §7).
-const CALM_DOWN: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11];
+/// Longest time for the last words to a downstream that breaks the rules.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A listener as one worker has it.
 pub(crate) struct WorkerListener {
@@ -198,14 +197,29 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     match &settings.tls {
         None => serve_clear(connection(None, None), stream).await,
         Some(tls) => {
-            let handshake = TlsAcceptor::from(tls.config.clone()).accept(stream);
+            let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
             // Boxed, as what lasts longer than it would carry its room along.
-            let shaken = Box::pin(timeout(settings.view.limits.tls_handshake_timeout, handshake)).await;
-            let shaken = shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible());
+            let shaken = match Box::pin(shaken).await {
+                Ok(Ok(shaken)) => Ok(shaken),
+                Ok(Err((error, stream))) => match stream.into_plain() {
+                    Some(stream) => {
+                        let connection = connection(None, None);
+                        let _registered = worker.connections.register(&connection);
+                        let io = watched(&connection, stream, Bytes::new());
+                        return Box::pin(refuse(&connection, io, Unheard::PLAIN_HTTP)).await;
+                    }
+                    None => Err(error),
+                },
+                Err(_) => Err(io::ErrorKind::TimedOut.into()),
+            };
             let (stream, client) = match shaken.and_then(|stream| identified(&worker, view, stream)) {
                 Ok(identified) => identified,
                 Err(error) => {
                     worker.metrics.handshakes_failed.add(1);
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        worker.metrics.reach(Limit::TlsHandshakeTimeout);
+                    }
                     if let Some(outcome) = ClientOutcome::of_failure(&error) {
                         worker.metrics.ask_client(outcome);
                     }
@@ -224,13 +238,13 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
 }
 
 /// Boxed: the tasks of connections in clear text would have room for it, too.
-type SecureStream = Box<TlsStream<TcpStream>>;
+type SecureStream = Box<TlsStream<Opening<TcpStream>>>;
 
 /// The stream with who is at its other end, where that is asked.
 fn identified(
     worker: &Worker,
     view: &ListenerView,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Opening<TcpStream>>,
 ) -> io::Result<(SecureStream, Option<Box<Client>>)> {
     let stream = Box::new(stream);
     let Some(auth) = &view.client_auth else { return Ok((stream, None)) };
@@ -247,10 +261,16 @@ async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
         // Nothing was asked yet.
         () = poll_fn(|cx| connection.state.poll_finishing(cx)) => return,
     };
-    if let Ok(Ok((version, first))) = read
-        && !first.is_empty()
-    {
-        serve_version(connection, stream, first, version).await;
+    match read {
+        Ok(Ok((_, first))) if is_tls(&first) => {
+            let io = watched(&connection, stream, first);
+            Box::pin(refuse(&connection, io, Unheard::UNEXPECTED_TLS)).await;
+        }
+        Ok(Ok((version, first))) if !first.is_empty() => {
+            serve_version(connection, stream, first, version).await;
+        }
+        Ok(_) => {}
+        Err(_) => connection.worker.metrics.reach(Limit::HeaderTimeout),
     }
 }
 
@@ -258,34 +278,37 @@ async fn serve_version<T>(connection: Rc<Connection>, stream: T, first: Bytes, v
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &connection.settings.view.limits;
-    let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
-    let io = Box::new(Watched::new(stream, first, connection.state.clone(), min_rate));
+    let io = watched(&connection, stream, first);
     let ended = match version {
         Version::Http1 => serve_http1(&connection, io).await,
         Version::Http2 => Box::pin(serve_http2(&connection, Coalesced::new(io))).await,
     };
-    if let Some(flood) = connection.state.flood() {
-        connection.worker.metrics.cut_off(flood);
+    let reached = connection.state.limit().or_else(|| limit_of(ended.as_ref().err()?));
+    if let Some(limit) = reached {
+        connection.worker.metrics.reach(limit);
     }
-    if let Err(error) = ended
-        && error.is_parse()
-    {
-        connection.worker.metrics.refuse(Rule::Unparsable);
-        record_unparsable(&connection, &error);
+    let error = connection.state.error().or_else(|| error_of(ended.as_ref().err()?));
+    if let Some(code) = error {
+        connection.worker.metrics.end_h2(code);
     }
 }
 
-/// The codec has answered what it could not parse. It is a request all the same, for metrics and the access log.
-fn record_unparsable(connection: &Rc<Connection>, error: &hyper::Error) {
-    let failure = if error.is_parse_too_large() { Failure::HeadTooLarge } else { Rule::Unparsable.failure() };
-    let mut exchange = Exchange::begin(connection);
-    exchange.fail(failure);
-    exchange.status = failure.status();
-    exchange.complete = true;
-    if connection.logs_request() {
-        exchange.record = Some(Box::new(Record { logged: true, ..Record::default() }));
+fn watched<T>(connection: &Connection, stream: T, first: Bytes) -> Box<Watched<T>> {
+    Box::new(Watched::new(stream, first, connection.state.clone(), &connection.settings.view.limits))
+}
+
+/// The error with which the codec has ended a connection by itself.
+fn error_of(error: &hyper::Error) -> Option<ErrorCode> {
+    let cause = error.source()?.downcast_ref::<h2::Error>()?;
+    if cause.is_library() { ErrorCode::numbered(cause.reason()?.into()) } else { None }
+}
+
+/// The limit because of which the codec gave up: a head too large, or a flood that it counts itself.
+fn limit_of(error: &hyper::Error) -> Option<Limit> {
+    if error.is_parse_too_large() {
+        return Some(Limit::MaxHeaderBytes);
     }
+    (error_of(error) == Some(ErrorCode::EnhanceYourCalm)).then_some(Limit::H2Codec)
 }
 
 /// Serves with a codec as long as there is something to do: its buffers are most of what a connection costs.
@@ -333,7 +356,14 @@ where
     match drive(Pin::new(&mut codec), &connection.state, |codec| codec.graceful_shutdown(), nothing_held)
         .await
     {
-        Driven::Ended(ended) => Driven::Ended(ended),
+        Driven::Ended(ended) => {
+            if let Some(unheard) = Unheard::of(&ended, &connection.state)
+                && let Some(parts) = codec.into_parts()
+            {
+                Box::pin(refuse(connection, parts.io.into_inner(), unheard)).await;
+            }
+            Driven::Ended(ended)
+        }
         Driven::Resting(()) => match codec.into_parts() {
             Some(parts) => {
                 let mut io = parts.io.into_inner();
@@ -347,7 +377,7 @@ where
 
 async fn serve_http2<T>(connection: &Rc<Connection>, io: Coalesced<T>) -> hyper::Result<()>
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: AsyncRead + AsyncWrite + Witness + Unpin + 'static,
 {
     connection.state.set_h2();
     let limits = &connection.settings.view.limits;
@@ -374,8 +404,10 @@ where
             Driven::Resting(()) => Ok(()),
         }
     };
-    if connection.state.flood().is_some() {
-        io.add(&CALM_DOWN);
+    if ended.is_ok()
+        && let Some(code) = connection.state.error()
+    {
+        io.add(&last_words::goaway(connection.state.last_stream(), code.number()));
         // Whoever does not listen goes without.
         let mut io = io;
         _ = timeout(FAREWELL, io.shutdown()).await;
@@ -448,11 +480,11 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
             let deadlines = &connection.worker.deadlines;
             let mut portions = Portions::new(limits.min_rate, limits.write_idle_timeout);
             let mut stalled: Option<Deadline> = None;
-            poll_fn(|cx| {
+            let is_stalled = poll_fn(|cx| {
                 connection.offered.set(None);
                 connection.portion.set(portions.next(deadlines.now_ms()) as usize);
                 if stream.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
                 match connection.offered.get() {
                     // A part was there, and could not be followed by the next one: the window is closed.
@@ -463,9 +495,12 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
                     }
                     None => {}
                 }
-                stalled.as_ref().map_or(Poll::Pending, |stalled| stalled.poll_passed(cx))
+                stalled.as_ref().map_or(Poll::Pending, |stalled| stalled.poll_passed(cx).map(|()| true))
             })
             .await;
+            if is_stalled {
+                connection.worker.metrics.reach(Limit::WriteIdleTimeout);
+            }
         });
     }
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use shoal_policy::gate::{FrameScan, WireScan};
+use shoal_model::view::Limits;
+use shoal_policy::gate::{FrameLimits, FrameScan, WireScan};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::coalesced::Witness;
 use super::{ConnectionState, Order};
 use crate::joined::poll_write_joined;
+use crate::metrics::Limit;
 use crate::pace::{MinRate, Pace};
 
 /// A stream that tells its [`ConnectionState`] what moves, and that may begin with bytes read before.
@@ -27,6 +30,11 @@ pub(super) struct Watched<T> {
     end: End,
     pace: Pace,
     min_rate: MinRate,
+    /// Requests there were when all that was answered to them had been written. What the codec writes before there is
+    /// another one is an answer of its own, to something that it could not read.
+    settled: Option<u64>,
+    /// Such an answer was kept back: a better one follows, and the end after it.
+    kept_back: bool,
 }
 
 /// How far the end of the stream has come.
@@ -42,19 +50,35 @@ enum End {
 const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
-    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, min_rate: MinRate) -> Self {
+    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, limits: &Limits) -> Self {
         let (scan, pace) = (WireScan::default(), Pace::default());
+        let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
+        let frames = FrameLimits { idle_frames: limits.h2_max_idle_frames, resets: limits.h2_max_resets };
         Self {
             stream,
             first,
             scan,
-            frames: FrameScan::default(),
+            frames: FrameScan::new(frames),
             state,
             has_ended: false,
             end: End::Open,
             pace,
             min_rate,
+            settled: Some(0),
+            kept_back: false,
         }
+    }
+
+    /// Nothing is owed to the downstream, nor half written.
+    fn is_settled(&self) -> bool {
+        self.settled.is_some() && self.settled == self.state.answered()
+    }
+
+    /// The codec is gone, and whoever has this speaks instead; `false` = the downstream would not understand it now.
+    pub(super) fn takes_last_words(&mut self) -> bool {
+        let takes = self.end == End::Open && self.is_settled();
+        (self.settled, self.kept_back) = (None, false);
+        takes
     }
 
     /// Bytes that were read and belong here still.
@@ -78,7 +102,7 @@ impl<T> Watched<T> {
             Poll::Ready(Ok(bytes)) => {
                 let is_fast = self.pace.moved(*bytes as u64, self.state.now_ms(), self.min_rate);
                 if !is_fast && !self.state.is_tunnel() {
-                    self.state.give(Order::Abort);
+                    self.state.end(Limit::MinRate, Order::Abort);
                 }
                 self.state.wrote();
             }
@@ -116,6 +140,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         if this.has_ended {
             return this.poll_end();
         }
+        if this.state.is_h2() {
+            if this.state.error().is_some() {
+                // The connection's task has been told to end it.
+                return Poll::Pending;
+            }
+            // The codec asks for more when it has read everything.
+            this.frames.was_read();
+        }
         if this.first.is_empty() {
             std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
@@ -131,14 +163,32 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             this.has_ended = true;
             return this.poll_end();
         }
-        this.state.received(read, &mut this.scan, &mut this.frames);
+        let all = read.len();
+        let good = this.state.received(read, &mut this.scan, &mut this.frames);
+        if good < all {
+            buf.set_filled(before + good);
+            // Nothing at all would mean that the downstream has ended.
+            return if good == 0 { Poll::Pending } else { Poll::Ready(Ok(())) };
+        }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> Witness for Box<Watched<T>> {
+    fn code_of_end(&mut self, code: u32) -> u32 {
+        let Some(named) = self.frames.name_of(code) else { return code };
+        self.state.end_with_error(named);
+        named.number()
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_settled() {
+            this.kept_back = true;
+            return Poll::Ready(Ok(buf.len()));
+        }
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(&polled);
         polled
@@ -150,6 +200,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.is_settled() {
+            this.kept_back = true;
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let polled = poll_write_joined(Pin::new(&mut this.stream), cx, bufs);
         this.wrote(&polled);
         polled
@@ -160,11 +214,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        std::task::ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        // The codec flushes when it has written all.
+        this.settled = this.state.answered();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.kept_back {
+            return Poll::Ready(Ok(()));
+        }
         if this.end == End::Open {
             std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.end = if this.state.begins_to_linger() { End::Lingering } else { End::Closed };

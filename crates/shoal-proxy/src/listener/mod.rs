@@ -8,6 +8,8 @@ mod coalesced;
 mod connection;
 mod held;
 mod io;
+mod last_words;
+mod opening;
 mod portions;
 mod preface;
 mod proxy_protocol;
@@ -16,6 +18,7 @@ mod spread;
 mod state;
 mod tickets;
 mod tls;
+mod unheard;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

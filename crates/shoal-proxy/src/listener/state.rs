@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
 use shoal_policy::age::is_over_age;
-use shoal_policy::gate::{Flood, FrameScan, Wire, WireScan};
+use shoal_policy::gate::{ErrorCode, FrameScan, Offence, Wire, WireScan};
 
 use crate::clock::Clock;
+use crate::metrics::Limit;
 
 /// How long a connection that was asked to end may still say nothing, ms.
 const GRACE_MS: u64 = 5_000;
@@ -53,14 +54,17 @@ pub(crate) struct ConnectionState {
     /// The first head that is not clean, counted from 1 (0 = none), and what it showed, as bits.
     fault_head: AtomicU64,
     fault: AtomicU8,
-    /// What the downstream sent far too much of: 0 = nothing, else as [`Flood`].
-    flood: AtomicU8,
+    /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
+    error: AtomicU8,
+    last_stream: AtomicU32,
     /// The present request, or the last one, has a body that was not read to its end.
     unread: AtomicBool,
     /// It has no codec for the time being.
     resting: AtomicBool,
     order: AtomicU8,
     ordered_ms: AtomicU64,
+    /// The limit that led to the order, counted from 1; 0 = none did.
+    limit: AtomicU8,
     waker: AtomicWaker,
 }
 
@@ -79,11 +83,13 @@ impl ConnectionState {
             half_closed_ms: AtomicU64::new(0),
             fault_head: AtomicU64::new(0),
             fault: AtomicU8::new(0),
-            flood: AtomicU8::new(0),
+            error: AtomicU8::new(0),
+            last_stream: AtomicU32::new(0),
             unread: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             order: AtomicU8::new(Order::GoOn as u8),
             ordered_ms: AtomicU64::new(0),
+            limit: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         })
     }
@@ -101,15 +107,23 @@ impl ConnectionState {
         self.waker.register(waker);
     }
 
-    /// Bytes came in.
-    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan, frames: &mut FrameScan) {
+    /// Bytes came in; answers how many of them the codec may see.
+    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan, frames: &mut FrameScan) -> usize {
         if self.is_h2() {
-            if let Err(flood) = frames.feed(bytes, self.clock.now_ms()) {
-                self.flood.store(flood as u8 + 1, Relaxed);
-                self.give(Order::Abort);
+            let Err(stopped) = frames.feed(bytes, self.clock.now_ms()) else { return bytes.len() };
+            self.last_stream.store(frames.last_stream(), Relaxed);
+            self.end_with_error(stopped.offence.code());
+            match stopped.offence {
+                Offence::Flood(flood) => self.end(flood.into(), Order::Abort),
+                Offence::Breach(_) => self.give(Order::Abort),
             }
-            return;
+            return stopped.good;
         }
+        self.received_h1(bytes, scan);
+        bytes.len()
+    }
+
+    fn received_h1(&self, bytes: &[u8], scan: &mut WireScan) {
         let phase = self.phase.load(Relaxed);
         if phase == TUNNEL {
             return;
@@ -147,13 +161,20 @@ impl ConnectionState {
         }
     }
 
-    /// What the downstream sent so much of that it was cut off.
-    pub(super) fn flood(&self) -> Option<Flood> {
-        match self.flood.load(Relaxed) {
-            0 => None,
-            1 => Some(Flood::IdleFrames),
-            _ => Some(Flood::Resets),
-        }
+    /// The connection ends, or has ended, with this error of HTTP/2.
+    pub(super) fn end_with_error(&self, code: ErrorCode) {
+        self.error.store(code as u8 + 1, Relaxed);
+    }
+
+    /// The error of HTTP/2 that ends the connection.
+    pub(super) fn error(&self) -> Option<ErrorCode> {
+        let place = self.error.load(Relaxed).checked_sub(1)?;
+        ErrorCode::ALL.get(usize::from(place)).copied()
+    }
+
+    /// The highest stream that was looked at when a frame ended the connection.
+    pub(super) fn last_stream(&self) -> u32 {
+        self.last_stream.load(Relaxed)
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -222,7 +243,7 @@ impl ConnectionState {
     /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
     /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
     pub(super) fn begins_to_linger(&self) -> bool {
-        let lingers = if self.is_h2() { self.flood().is_some() } else { self.unread.load(Relaxed) };
+        let lingers = if self.is_h2() { self.error().is_some() } else { self.unread.load(Relaxed) };
         if lingers {
             self.enter(IDLE);
             self.give(Order::Finish);
@@ -280,6 +301,24 @@ impl ConnectionState {
         }
     }
 
+    /// Gives an order because of `limit`.
+    pub(super) fn end(&self, limit: Limit, order: Order) {
+        if order > self.order() {
+            self.reached(limit);
+            self.give(order);
+        }
+    }
+
+    /// The connection ends, or will soon, because of `limit`.
+    pub(crate) fn reached(&self, limit: Limit) {
+        self.limit.store(limit as u8 + 1, Relaxed);
+    }
+
+    /// The limit that has ended the connection.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        self.limit.load(Relaxed).checked_sub(1).and_then(Limit::numbered)
+    }
+
     /// Wakes the connection's task, which registers only once.
     fn wake(&self) {
         if let Some(waker) = self.waker.take() {
@@ -294,7 +333,7 @@ impl ConnectionState {
         let ms = |limit: std::time::Duration| limit.as_millis() as u64;
         let blocked_ms = self.blocked_ms.load(Relaxed);
         if blocked_ms != 0 && for_ms(blocked_ms) > ms(limits.write_idle_timeout) {
-            return self.give(Order::Abort);
+            return self.end(Limit::WriteIdleTimeout, Order::Abort);
         }
         let half_closed_ms = self.half_closed_ms.load(Relaxed);
         if half_closed_ms != 0 && blocked_ms == 0 && for_ms(half_closed_ms) > HALF_CLOSED_MS {
@@ -302,20 +341,29 @@ impl ConnectionState {
         }
         let in_phase_ms = for_ms(self.since_ms.load(Relaxed));
         match self.phase.load(Relaxed) {
-            HEAD if in_phase_ms > ms(limits.header_timeout) => return self.give(Order::Abort),
+            HEAD if in_phase_ms > ms(limits.header_timeout) => {
+                return self.end(Limit::HeaderTimeout, Order::Abort);
+            }
             IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.load(Relaxed)) > GRACE_MS => {
                 return self.give(Order::Abort);
             }
             IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => {
-                self.give(Order::Finish)
+                self.end(Limit::HeaderTimeout, Order::Finish)
             }
-            IDLE if in_phase_ms > ms(limits.keepalive_timeout) => self.give(Order::Finish),
+            IDLE if in_phase_ms > ms(limits.keepalive_timeout) => {
+                self.end(Limit::KeepaliveTimeout, Order::Finish);
+            }
             IDLE if !self.resting.load(Relaxed) && self.may_rest() => self.wake(),
             _ => {}
         }
         if is_over_age(self.opened_ms, now_ms, limits.max_connection_age) {
-            self.give(Order::Retire);
+            self.end(Limit::MaxConnectionAge, Order::Retire);
         }
+    }
+
+    /// How many requests there were, if all of them are answered; `None` = not all are, or it is not told by that.
+    pub(super) fn answered(&self) -> Option<u64> {
+        (!self.is_h2() && self.in_flight.load(Relaxed) == 0).then(|| self.requests())
     }
 
     fn enter(&self, phase: u8) {
@@ -326,62 +374,78 @@ impl ConnectionState {
 
 #[cfg(test)]
 mod tests {
+    use shoal_policy::gate::FrameLimits;
+
     use super::*;
 
     #[test]
     fn overstaying_is_noticed() {
         let limits = Limits::default();
         // What happens to a new connection, and the order it has after so many seconds of it.
-        let check = |what: &str, happen: &dyn Fn(&ConnectionState), seconds: u64, expected: Order| {
+        // And because of which limit.
+        let check = |what: &str,
+                     happen: &dyn Fn(&ConnectionState),
+                     seconds: u64,
+                     expected: Order,
+                     limit: Option<Limit>| {
             let state = ConnectionState::new(Arc::new(Clock::new()));
             happen(&state);
             state.review(seconds * 1000, &limits);
-            assert_eq!(state.order(), expected, "{what} for {seconds} s");
+            assert_eq!((state.order(), state.limit()), (expected, limit), "{what} for {seconds} s");
         };
         let scan = || WireScan::default();
-        check("nothing sent", &|_| {}, 9, Order::GoOn);
-        check("nothing sent", &|_| {}, 11, Order::Finish);
+        let frames = || FrameScan::new(FrameLimits { idle_frames: 1_000, resets: 200 });
+        check("nothing sent", &|_| {}, 9, Order::GoOn, None);
+        check("nothing sent", &|_| {}, 11, Order::Finish, Some(Limit::HeaderTimeout));
         check(
             "half a head",
-            &|state| state.received(b"GET", &mut scan(), &mut FrameScan::default()),
+            &|state| _ = state.received(b"GET", &mut scan(), &mut frames()),
             9,
             Order::GoOn,
+            None,
         );
         check(
             "half a head",
-            &|state| state.received(b"GET", &mut scan(), &mut FrameScan::default()),
+            &|state| _ = state.received(b"GET", &mut scan(), &mut frames()),
             11,
             Order::Abort,
+            Some(Limit::HeaderTimeout),
         );
-        check("a request", &|state| state.request_began(), 1000, Order::GoOn);
-        check("a request", &|state| state.request_began(), 3700, Order::Retire);
+        check("a request", &|state| state.request_began(), 1000, Order::GoOn, None);
+        check(
+            "a request",
+            &|state| state.request_began(),
+            3700,
+            Order::Retire,
+            Some(Limit::MaxConnectionAge),
+        );
         let served = |state: &ConnectionState| {
             state.request_began();
             state.request_ended();
         };
-        check("idle", &served, 70, Order::GoOn);
-        check("idle", &served, 80, Order::Finish);
-        check("blocked", &|state| state.write_blocked(true), 31, Order::Abort);
+        check("idle", &served, 70, Order::GoOn, None);
+        check("idle", &served, 80, Order::Finish, Some(Limit::KeepaliveTimeout));
+        check("blocked", &|state| state.write_blocked(true), 31, Order::Abort, Some(Limit::WriteIdleTimeout));
         let unblocked = |state: &ConnectionState| {
             state.request_began();
             state.write_blocked(true);
             state.write_blocked(false);
         };
-        check("blocked for a while", &unblocked, 31, Order::GoOn);
+        check("blocked for a while", &unblocked, 31, Order::GoOn, None);
         let finishing = |state: &ConnectionState| {
             served(state);
             state.give(Order::Finish);
         };
-        check("told to finish", &finishing, 4, Order::Finish);
-        check("told to finish", &finishing, 6, Order::Abort);
+        check("told to finish", &finishing, 4, Order::Finish, None);
+        check("told to finish", &finishing, 6, Order::Abort, None);
         let half = |state: &ConnectionState| {
             let mut scan = scan();
-            state.received(b"GET / HTTP/1.1\r\n\r\n", &mut scan, &mut FrameScan::default());
+            state.received(b"GET / HTTP/1.1\r\n\r\n", &mut scan, &mut frames());
             assert!(state.ends_half(&scan), "nobody has taken it up yet");
             state.request_began();
             assert!(state.ends_half(&scan), "it is under way");
         };
-        check("half closed", &half, 4, Order::GoOn);
-        check("half closed", &half, 6, Order::Abort);
+        check("half closed", &half, 4, Order::GoOn, None);
+        check("half closed", &half, 6, Order::Abort, None);
     }
 }

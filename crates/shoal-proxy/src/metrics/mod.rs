@@ -2,6 +2,7 @@
 
 mod cells;
 mod figures;
+mod limit;
 mod render;
 mod route_cells;
 mod series;
@@ -10,11 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shoal_policy::failure::Failure;
-use shoal_policy::gate::{Flood, Rule};
+use shoal_policy::gate::{ErrorCode, Rule};
 
 pub use figures::{TrafficFigures, TrafficSum};
 
 pub(crate) use cells::{Cell64, Sample, Traffic};
+pub(crate) use limit::Limit;
 pub(crate) use render::{escape, head, line, render};
 pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
@@ -44,10 +46,9 @@ pub(crate) struct WorkerMetrics {
     /// Connections that are idle now, and kept at the least cost.
     pub(crate) resting: Cell64,
     clients: [Cell64; ClientOutcome::ALL.len()],
-    /// HTTP/2 connections cut off for frames that ask for nothing.
-    idle_frame_floods: Cell64,
-    /// HTTP/2 connections cut off for streams that they reset.
-    reset_floods: Cell64,
+    limits: [Cell64; Limit::ALL.len()],
+    /// HTTP/2 connections that ended with an error.
+    h2_errors: [Cell64; ErrorCode::ALL.len()],
     /// TLS handshakes that failed or took too long.
     pub(crate) handshakes_failed: Cell64,
     /// Spans that were dropped because whoever sends them was behind.
@@ -113,12 +114,14 @@ impl WorkerMetrics {
         self.failures[place_of(failure)].add(1);
     }
 
-    /// An HTTP/2 connection was cut off because of what it sent.
-    pub(crate) fn cut_off(&self, flood: Flood) {
-        match flood {
-            Flood::IdleFrames => self.idle_frame_floods.add(1),
-            Flood::Resets => self.reset_floods.add(1),
-        }
+    /// A limit has ended something.
+    pub(crate) fn reach(&self, limit: Limit) {
+        self.limits[limit as usize].add(1);
+    }
+
+    /// An HTTP/2 connection was ended because of what its downstream sent.
+    pub(crate) fn end_h2(&self, code: ErrorCode) {
+        self.h2_errors[code as usize].add(1);
     }
 
     pub(crate) fn refuse(&self, rule: Rule) {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use shoal_policy::gate::RULES;
+use shoal_policy::gate::{ErrorCode, RULES};
 
-use super::WorkerMetrics;
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
+use super::{Limit, WorkerMetrics};
 use crate::listener::{ClientOutcome, TurnedAway};
 use crate::shedding::Cause;
 
@@ -20,25 +20,13 @@ type Cells = fn(&WorkerMetrics) -> &Series;
 /// A counter of a listener, route or upstream: how its name ends, what it is, where it is kept.
 type TrafficSum = (&'static str, &'static str, fn(&Traffic) -> u64);
 
-const SUMS: [(&str, &str, &str, Sum); 8] = [
+const SUMS: [(&str, &str, &str, Sum); 6] = [
     ("shoal_requests_in_flight", "gauge", "Requests under way.", |worker| worker.in_flight.read()),
     (
         "shoal_tls_handshakes_failed_total",
         "counter",
         "TLS handshakes that failed or took too long.",
         |worker| worker.handshakes_failed.read(),
-    ),
-    (
-        "shoal_h2_idle_frame_floods_total",
-        "counter",
-        "HTTP/2 connections cut off for frames that ask for nothing.",
-        |worker| worker.idle_frame_floods.read(),
-    ),
-    (
-        "shoal_h2_reset_floods_total",
-        "counter",
-        "HTTP/2 connections cut off for streams that they reset.",
-        |worker| worker.reset_floods.read(),
     ),
     (
         "shoal_connections_handed_over_total",
@@ -78,6 +66,26 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     for why in TurnedAway::ALL {
         let count = workers.iter().map(|worker| worker.turned_away[why as usize].read()).sum();
         line(out, "shoal_connections_refused_total", &format!("reason=\"{}\"", why.reason()), count);
+    }
+    head(
+        out,
+        "shoal_limits_reached_total",
+        "counter",
+        "Connections, streams and heads that a limit has ended.",
+    );
+    for limit in Limit::ALL {
+        let count = workers.iter().map(|worker| worker.limits[limit as usize].read()).sum();
+        line(out, "shoal_limits_reached_total", &format!("limit=\"{}\"", limit.name()), count);
+    }
+    head(
+        out,
+        "shoal_h2_connection_errors_total",
+        "counter",
+        "HTTP/2 connections ended with GOAWAY for what their downstream sent, by code.",
+    );
+    for code in ErrorCode::ALL {
+        let count = workers.iter().map(|worker| worker.h2_errors[code as usize].read()).sum();
+        line(out, "shoal_h2_connection_errors_total", &format!("code=\"{}\"", code.name()), count);
     }
     head(
         out,

@@ -84,11 +84,11 @@ pub(crate) async fn open(
     let limits = &connection.settings.view.limits;
     let tally = Rc::<TunnelTally>::default();
     exchange.tunnel = Some(tally.clone());
-    // A connection that becomes a tunnel still counts as one, of the worker and of the listener. A stream belongs to its
-    // connection.
+    // A connection that becomes a tunnel still counts as one, of the worker, of the listener and of its address. A stream
+    // belongs to its connection.
     let counted = (!upgrade.extended).then(|| {
         connection.state.set_tunnel();
-        (Place::take(&connection.listener), Connections::register_tunnel(worker))
+        (Place::take(&connection.listener), Connections::register_tunnel(worker), connection.clone())
     });
     let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout, tally);
     tokio::task::spawn_local(async move {

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::exchange::TunnelTally;
+use crate::metrics::Limit;
 use crate::worker::Worker;
 
 /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
@@ -36,6 +37,7 @@ pub(super) async fn relay(
         }
         while idle.poll_passed(cx).is_ready() {
             if moved() == last {
+                worker.metrics.reach(Limit::TunnelIdleTimeout);
                 return Poll::Ready(());
             }
             last = moved();

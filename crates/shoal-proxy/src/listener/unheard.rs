@@ -1,0 +1,99 @@
+//! What never became a request: a head that cannot be read, is too large or does not end, TLS where it is not spoken, plain
+//! HTTP where it is. It is refused like any other: with a body, an id, a line in the access log, and its metrics.
+
+use std::rc::Rc;
+
+use shoal_policy::failure::Failure;
+use shoal_policy::gate::Rule;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::connection::{Connection, FAREWELL};
+use super::io::Watched;
+use super::{ConnectionState, Order};
+use crate::exchange::{Exchange, Record};
+use crate::metrics::Limit;
+use crate::refusal;
+
+/// Why nothing was heard.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unheard {
+    /// It broke a rule before there was a head.
+    Broken(Rule),
+    /// The head is larger than it may be.
+    TooLarge,
+    /// The head takes too long.
+    Late,
+}
+
+impl Unheard {
+    /// Plain HTTP, where TLS is spoken. The answer is in plain text, too, so that it may be shown.
+    pub(super) const PLAIN_HTTP: Self = Self::Broken(Rule::PlainHttp);
+    /// TLS, where plain HTTP is spoken.
+    pub(super) const UNEXPECTED_TLS: Self = Self::Broken(Rule::UnexpectedTls);
+
+    /// Of an HTTP/1 connection that has `ended`; `None` = it ended otherwise.
+    pub(super) fn of(ended: &hyper::Result<()>, state: &ConnectionState) -> Option<Self> {
+        match ended {
+            Err(error) if error.is_parse_too_large() => Some(Self::TooLarge),
+            Err(error) if error.is_parse() => Some(Self::Broken(Rule::Unparsable)),
+            Err(_) => None,
+            Ok(()) => {
+                let is_late = state.order() == Order::Abort && state.limit() == Some(Limit::HeaderTimeout);
+                is_late.then_some(Self::Late)
+            }
+        }
+    }
+
+    fn failure(self) -> Failure {
+        match self {
+            Self::Broken(rule) => rule.failure(),
+            Self::TooLarge => Failure::HeadTooLarge,
+            Self::Late => Failure::DownstreamTimeout,
+        }
+    }
+
+    fn rule(self) -> Option<Rule> {
+        match self {
+            Self::Broken(rule) => Some(rule),
+            Self::TooLarge | Self::Late => None,
+        }
+    }
+}
+
+/// Refuses it, as a request of its own, and ends the connection.
+pub(super) async fn refuse<T>(connection: &Rc<Connection>, mut io: Box<Watched<T>>, unheard: Unheard)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    // Behind half an answer nobody would understand another one; the codec may have said its own there.
+    let speaks = io.takes_last_words();
+    let worker = &connection.worker;
+    let (failure, rule) = (unheard.failure(), unheard.rule());
+    if let Some(rule) = rule {
+        worker.metrics.refuse(rule);
+    }
+    let mut exchange = Exchange::begin(connection);
+    exchange.fail(failure);
+    exchange.status = failure.status();
+    exchange.complete = true;
+    let request_id = worker.next_request_id();
+    if connection.logs_request() {
+        let request_id = Some(request_id.clone());
+        exchange.record = Some(Box::new(Record { logged: true, request_id, ..Record::default() }));
+    }
+    if speaks {
+        let (bytes, body) = refusal::last_words(failure, rule, request_id, &worker.own);
+        let said = timeout(FAREWELL, async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        });
+        exchange.complete = matches!(said.await, Ok(Ok(())));
+        exchange.response_bytes = if exchange.complete { body as u64 } else { 0 };
+    }
+    drop(exchange);
+    // What was not read of it would reset the connection, and the answer with it.
+    connection.state.set_unread(true);
+    // Whoever does not listen goes without.
+    _ = timeout(FAREWELL, io.shutdown()).await;
+}
