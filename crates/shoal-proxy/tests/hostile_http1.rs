@@ -178,7 +178,68 @@ async fn slow_heads_are_cut_off_beside_quick_ones() {
     }
     assert_eq!(stage.ask("GET /quick HTTP/1.1\r\nHost: a\r\n\r\n").await.text(), "/quick");
     for downstream in &mut slow {
+        assert_eq!(downstream.answer().await.status, 408);
         assert!(downstream.is_closed().await);
     }
     support::wait_until("the end of all", || stage.proxy.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_refused_like_the_rest_wherever_it_stands() {
+    let (stage, origin) = echo("").await;
+    let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";
+    let table = [
+        ("GET /x HTTP/1.1\r\nX : y\r\n\r\n".to_owned(), 400, "downstream_bad_request: unparsable"),
+        (format!("GET /x HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(40_000)), 431, "downstream_head_too_large"),
+        (
+            format!("GET /x HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200)),
+            431,
+            "downstream_head_too_large",
+        ),
+    ];
+    for (bad, status, reason) in &table {
+        for before in 0..3 {
+            for at_once in [true, false] {
+                let mut downstream = stage.connect().await;
+                let all = format!("{}{bad}", good.repeat(before));
+                if at_once {
+                    downstream.send(all).await;
+                }
+                for _ in 0..before {
+                    if !at_once {
+                        downstream.send(good).await;
+                    }
+                    assert_eq!(downstream.answer().await.text(), "/good");
+                }
+                if !at_once {
+                    downstream.send(bad).await;
+                }
+                let answer = downstream.answer().await;
+                assert_eq!((answer.status, answer.complete), (*status, true), "after {before}");
+                assert!(answer.text().contains(&format!("{reason}\nrequest id ")), "{}", answer.text());
+                assert!(answer.field("via").is_some() && answer.field("date").is_some(), "{}", answer.head);
+                assert!(downstream.is_closed().await);
+            }
+        }
+    }
+    assert_eq!(origin.requests(), table.len() * 6);
+    assert_eq!(stage.metric("shoal_gate_refusals_total{rule=\"unparsable\"}"), 6);
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_head_too_large\"}"), 12);
+}
+
+#[tokio::test]
+async fn tls_on_a_plain_port_is_told_so() {
+    let (stage, _origin) = echo("").await;
+    let mut downstream = stage.connect().await;
+    downstream.send([22, 3, 1, 0, 5, 1, 0, 0, 1, 3]).await;
+    let answer = downstream.answer().await;
+    assert_eq!((answer.status, answer.field("connection")), (400, Some("close")));
+    assert!(answer.text().contains("TLS was sent to a port that speaks plain HTTP"), "{}", answer.text());
+    assert!(downstream.is_closed().await);
+    let line = &stage.log_of(1).await[0];
+    assert_eq!(
+        (line["rule"].as_str(), line["client_addr"].as_str()),
+        (Some("tls_on_plain_port"), Some("127.0.0.1"))
+    );
+    assert_eq!(stage.metric("shoal_gate_refusals_total{rule=\"tls_on_plain_port\"}"), 1);
 }

@@ -56,6 +56,9 @@ async fn smuggling_attempts() {
         downstream.send(&request).await;
         let answer = downstream.answer().await;
         assert_eq!(answer.status, status, "{shown:?}");
+        let id = answer.field("x-request-id").unwrap_or_else(|| panic!("no id after {shown:?}"));
+        assert!(answer.text().contains(&format!("\nrequest id {id}\n")), "{shown:?}: {:?}", answer.text());
+        assert_eq!(answer.field("connection"), Some("close"), "{shown:?}");
         assert!(downstream.is_closed().await, "still open after {shown:?}");
     }
     assert_eq!(origin.requests(), 0);
@@ -108,6 +111,10 @@ async fn whoever_says_nothing_is_sent_away() {
     let limits = "protocol: http, limits: { header_timeout: 300ms, keepalive_timeout: 300ms, body_idle_timeout: 300ms } }";
     let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
     let mut silent = stage.connect().await;
+    let mut half_a_head_later = stage.connect().await;
+    half_a_head_later.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(half_a_head_later.answer().await.status, 200);
+    half_a_head_later.send("GET / HT").await;
     let mut slow_head = stage.connect().await;
     slow_head.send("GET / HTTP/1.1\r\nHo").await;
     let mut idle = stage.connect().await;
@@ -115,11 +122,15 @@ async fn whoever_says_nothing_is_sent_away() {
     assert_eq!(idle.answer().await.status, 200);
     let mut slow_body = stage.connect().await;
     slow_body.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab").await;
-    assert_eq!(slow_body.answer().await.status, 408);
-    for mut connection in [silent, slow_head, idle, slow_body] {
+    for slow in [&mut slow_head, &mut half_a_head_later, &mut slow_body] {
+        let answer = slow.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+        assert!(answer.text().contains("downstream_timeout\nrequest id "), "{}", answer.text());
+    }
+    for mut connection in [silent, slow_head, half_a_head_later, idle, slow_body] {
         assert!(connection.is_closed().await);
     }
-    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_timeout\"}"), 1);
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_timeout\"}"), 3);
     silent = stage.connect().await;
     silent.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(silent.answer().await.status, 200);

@@ -279,3 +279,26 @@ async fn a_node_that_goes_says_so_on_http2() {
     assert_eq!(ask(&mut late, get("http://a/"), "").await.0, 200, "the first request is still served");
     tokio::time::timeout(support::PATIENCE, late_ends).await.expect("GOAWAY").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told_so() {
+    let certificate = Authority::new().certificate("c", &["a.example"]);
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::with_certificates(&https(origin.address, "c"), vec![certificate]);
+    let answer = stage.ask("GET /x HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    assert_eq!((answer.status, answer.field("connection")), (400, Some("close")));
+    assert!(answer.text().contains("plain HTTP was sent to a port that speaks TLS"), "{}", answer.text());
+    let line = &stage.log_of(1).await[0];
+    assert_eq!(line["reason"].as_str(), Some("downstream_bad_request"));
+    assert_eq!(
+        (line["rule"].as_str(), line["client_addr"].as_str()),
+        (Some("plain_http_on_tls_port"), Some("127.0.0.1"))
+    );
+    assert_eq!(stage.metric("shoal_gate_refusals_total{rule=\"plain_http_on_tls_port\"}"), 1);
+    assert_eq!((stage.metric("shoal_tls_handshakes_failed_total"), origin.requests()), (0, 0));
+    // What is neither gets an alert, as before.
+    let mut downstream = stage.connect().await;
+    downstream.send([0; 64]).await;
+    assert_eq!(downstream.read_to_end().await.first(), Some(&21));
+    assert_eq!(stage.metric("shoal_tls_handshakes_failed_total"), 1);
+}
