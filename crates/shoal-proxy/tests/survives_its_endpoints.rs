@@ -196,7 +196,8 @@ async fn no_answer_hides_behind_another() {
         ),
         (
             "in a field with a bare CR",
-            "HTTP/1.1 200 OK\r\nx: a\rcontent-length: 0\r\rHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            "HTTP/1.1 200 OK\r\nx: a\rcontent-length: 0\r\rHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+                .to_owned(),
             502,
             "upstream_protocol",
         ),
