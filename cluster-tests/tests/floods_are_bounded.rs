@@ -38,20 +38,10 @@ async fn floods_are_bounded() -> Result<()> {
         check(longest <= PATIENCE, format!("somebody else waited for {longest:?}"));
     }
     ensure!(wrong.is_empty(), "{wrong:#?}");
-    // Each limit that a flood runs into has counted it.
-    for limit in [
-        "tls_handshake_timeout",
-        "header_timeout",
-        "max_header_bytes",
-        "write_idle_timeout",
-        "keepalive_timeout",
-        "h2_max_idle_frames",
-        "h2_codec",
-    ] {
+    // Limits that floods run into have counted it.
+    for limit in ["tls_handshake_timeout", "header_timeout", "max_header_bytes"] {
         let count = cluster.metric(0, "shoal_limits_reached_total", &format!("limit=\"{limit}\"")).await?;
         ensure!(count > 0.0, "nothing has reached {limit}");
     }
-    let refused = cluster.metric(0, "shoal_connections_refused_total", "reason=\"address_full\"").await?;
-    ensure!(refused > 0.0, "no address was full");
     Ok(())
 }
