@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Downstream, Origin, Stage, ok, site, wait_until};
+use support::{Downstream, Origin, Stage, ok, serve_raw, site, wait_until};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
@@ -45,6 +45,34 @@ async fn an_address_has_so_many_connections_and_no_more() {
     assert_eq!(stage.metric("shoal_connections_refused_total{reason=\"address_full\"}"), 1);
     drop(first);
     wait_until("the place of the first", || stage.proxy.open_connections() == 1).await;
+    assert!(served(&stage, "").await.is_some());
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_the_place_of_its_connection() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    let endpoint = serve_raw(Default::default(), move |stream, _| async move {
+        let mut stream = Downstream::new(stream);
+        let head = stream.read_head().await.unwrap();
+        let asks_to_switch = support::field(&head, "upgrade").is_some();
+        stream.send(if asks_to_switch { switch.to_owned() } else { ok("served") }).await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let listener = "protocol: http, limits: { max_connections_per_address: 1, tunnel_idle_timeout: 1s } }";
+    let stage = Stage::start(&site(&[endpoint], "", "").replace("protocol: http }", listener));
+    let mut tunnel = stage.connect().await;
+    let asked = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    tunnel.send(asked).await;
+    assert!(tunnel.read_head().await.unwrap().starts_with("HTTP/1.1 101"));
+    assert!(served(&stage, "").await.is_none(), "the address has its one connection");
+    // It says nothing for too long.
+    assert!(tunnel.is_closed().await);
+    let idle = || stage.metric("shoal_limits_reached_total{limit=\"tunnel_idle_timeout\"}") == 1;
+    wait_until("the count of the tunnel", idle).await;
+    wait_until("its end", || stage.proxy.open_connections() == 0).await;
     assert!(served(&stage, "").await.is_some());
 }
 

@@ -143,6 +143,9 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     at_least("max_connections_per_address", limits.max_connections_per_address.map(|n| n as u64), 1);
     at_least("max_connection_rate", limits.max_connection_rate.map(u64::from), 1);
     at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
+    at_least("h2_max_resets", limits.h2_max_resets.map(u64::from), 1);
+    // A polite downstream sends some: its settings, and a PING now and then.
+    at_least("h2_max_idle_frames", limits.h2_max_idle_frames.map(u64::from), 16);
     if limits.tcp_keepalive.is_some_and(|period| period.0.as_secs() == 0) {
         let message = "must be at least 1s; leave it out for none";
         problems.push(Problem::at(format!("{path}.limits.tcp_keepalive"), message));
@@ -291,10 +294,10 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
         }
     }
     validate_tcp::validate_upstream(path, upstream, problems);
+    validate_regions(path, upstream, problems);
     if upstream.hash_balance_factor.is_some_and(|percent| (1..=100).contains(&percent)) {
         let message = "must be more than 100 (percent of an even share), or 0 for no bound";
         problems.push(Problem::at(format!("{path}.hash_balance_factor"), message));
-    validate_regions(path, upstream, problems);
     }
     if upstream.max_requests == Some(0) {
         problems.push(Problem::at(format!("{path}.max_requests"), "must be at least 1"));
