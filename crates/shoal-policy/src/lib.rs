@@ -12,6 +12,7 @@ pub mod forwarding;
 pub mod gate;
 pub mod grpc;
 pub mod health;
+pub mod http1;
 pub mod retry;
 pub mod shedding;
 pub mod tcp;

@@ -248,13 +248,15 @@ pub(crate) struct ResponseBody {
     keep_trailers: bool,
     /// Its length, if known beforehand: the codec does not ask for more than that.
     length: Option<u64>,
+    /// It has broken off; said at the next turn.
+    broken: Option<Failure>,
     exchange: Exchange,
 }
 
 impl ResponseBody {
     pub(crate) fn new(payload: Payload, keep_trailers: bool, exchange: Exchange) -> Self {
         let length = payload.size_hint().exact();
-        Self { payload, rest: Bytes::new(), keep_trailers, length, exchange }
+        Self { payload, rest: Bytes::new(), keep_trailers, length, broken: None, exchange }
     }
 }
 
@@ -280,6 +282,9 @@ impl Body for ResponseBody {
             this.exchange.connection.offered.set(Some(true));
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(Ok(this.hand_on(rest))));
+        }
+        if let Some(failure) = this.broken {
+            return Poll::Ready(Some(Err(Broken(failure))));
         }
         loop {
             let polled = match &mut this.payload {
@@ -312,7 +317,10 @@ impl Body for ResponseBody {
                         this.exchange.complete = true;
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
-                    return Poll::Ready(Some(Err(Broken(failure))));
+                    // The codec throws away what it has not sent yet: the head, and what came before.
+                    this.broken = Some(failure);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Ready(None) => {
                     this.exchange.complete = true;

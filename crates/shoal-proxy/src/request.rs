@@ -223,21 +223,9 @@ async fn from_origin(
     body: RequestBody,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
-    let mut head = head;
-    frame_body(&mut head, &body);
     let response = forward(worker, route, head, body, &mut exchange.trace).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
     Ok(response.map(Payload::Upstream))
-}
-
-/// A body of unknown length is sent in chunks. The codec would take a GET without either field for one without a body.
-fn frame_body(head: &mut Parts, body: &RequestBody) {
-    use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-    use http_body::Body;
-    let is_framed = head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
-    if body.has_bytes() && !is_framed && body.size_hint().exact().is_none() {
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 async fn from_cache(

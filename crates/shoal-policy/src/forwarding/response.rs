@@ -1,8 +1,8 @@
 //! The head of a response as the downstream shall see it.
 
-use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::request::drop_prefixed;
 use super::{OWN_PREFIX, OwnName, hops};
@@ -11,39 +11,84 @@ use crate::gate::{Field, Present, survey};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Checks an endpoint's response and takes off what ends at this hop. What could be framed in two ways, and a 101 that
-/// nobody asked for, is a protocol error: the connection it came on must not be used again.
-pub fn prepare_response(head: &mut Parts, keep_trailers: bool) -> Result<(), Failure> {
+/// How long the body of an HTTP/1.1 response is (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is none.
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// Up to the end of the connection.
+    UntilClose,
+}
+
+/// What the head of a response says of the connection it came on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Of the body, if it came over HTTP/1.1.
+    pub framing: Framing,
+    /// The endpoint keeps the connection open for another request (RFC 9112 §9.3).
+    pub persists: bool,
+}
+
+/// Checks an endpoint's response to a request of method `asked`, and takes off what ends at this hop. What could be framed
+/// in two ways, and a 101 that nobody asked for, is a protocol error: the connection it came on must not be used again.
+pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -> Result<Arrival, Failure> {
     if head.status.is_informational() || !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(Failure::UpstreamProtocol);
     }
     let present = survey(&head.headers);
     let headers = &mut head.headers;
+    let persists = persists(head.version, headers, present);
+    let mut framing = Framing::UntilClose;
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
         let chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !chunked || codings.next().is_some() || present.has(Field::ContentLength) {
+        let is_known = chunked && codings.next().is_none() && head.version == Version::HTTP_11;
+        if !is_known || present.has(Field::ContentLength) {
             return Err(Failure::UpstreamProtocol);
         }
+        framing = Framing::Chunked;
         headers.remove(TRANSFER_ENCODING);
     }
     if present.has(Field::ContentLength) {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         let first = lengths.next().cloned().ok_or(Failure::UpstreamProtocol)?;
-        let digits = first.as_bytes();
-        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        if !is_number || lengths.any(|length| *length != first) {
-            return Err(Failure::UpstreamProtocol);
-        }
+        let is_repeated = lengths.any(|length| *length != first);
+        framing =
+            Framing::Length(length_of(&first).filter(|_| !is_repeated).ok_or(Failure::UpstreamProtocol)?);
         if head.status == StatusCode::NO_CONTENT {
             headers.remove(CONTENT_LENGTH);
         } else {
             headers.insert(CONTENT_LENGTH, first);
         }
     }
+    if *asked == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        framing = Framing::Empty;
+    }
     hops::strip(headers, present, keep_trailers);
     drop_own(headers, present);
-    Ok(())
+    Ok(Arrival { framing, persists: persists && framing != Framing::UntilClose })
+}
+
+/// Digits and nothing else.
+fn length_of(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok()
+}
+
+fn persists(version: Version, headers: &HeaderMap, present: Present) -> bool {
+    let is_default = version == Version::HTTP_11;
+    if !present.has(Field::Connection) {
+        return is_default;
+    }
+    let says = |wanted: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
+    };
+    !says("close") && (is_default || says("keep-alive"))
 }
 
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.
@@ -87,7 +132,7 @@ mod tests {
                 response = response.header(name, value);
             }
             let (mut head, ()) = response.body(()).unwrap().into_parts();
-            let seen = prepare_response(&mut head, false).map(|()| {
+            let seen = prepare_response(&mut head, &Method::GET, false).map(|_| {
                 let line = |(name, value): (&HeaderName, &HeaderValue)| {
                     format!("{name}: {}", value.to_str().unwrap())
                 };
@@ -121,5 +166,52 @@ mod tests {
             "connection: x-y, close\nx-y: 1\nkeep-alive: 5\nupgrade: h2\ntrailer: a\nx: 1",
             Some("x: 1"),
         );
+    }
+
+    #[test]
+    fn bodies_are_framed_in_one_way() {
+        let check = |asked: &str, version: Version, status: u16, fields: &str, expected| {
+            let mut response = http::Response::builder().status(status).version(version);
+            for field in fields.lines() {
+                let (name, value) = field.split_once(": ").unwrap();
+                response = response.header(name, value);
+            }
+            let (mut head, ()) = response.body(()).unwrap().into_parts();
+            let seen = prepare_response(&mut head, &asked.parse().unwrap(), false).ok();
+            let seen = seen.map(|arrival| (arrival.framing, arrival.persists));
+            assert_eq!(seen, expected, "{asked} {version:?} {status} {fields:?}");
+        };
+        let (new, old) = (Version::HTTP_11, Version::HTTP_10);
+        check("GET", new, 200, "content-length: 3", Some((Framing::Length(3), true)));
+        check("GET", new, 200, "content-length: 0", Some((Framing::Length(0), true)));
+        check("GET", new, 200, "transfer-encoding: Chunked", Some((Framing::Chunked, true)));
+        check("GET", new, 200, "", Some((Framing::UntilClose, false)));
+        check(
+            "GET",
+            new,
+            200,
+            "content-length: 18446744073709551615",
+            Some((Framing::Length(u64::MAX), true)),
+        );
+        check("GET", new, 200, "content-length: 18446744073709551616", None);
+        check("GET", new, 200, "content-length: +3", None);
+        check("HEAD", new, 200, "content-length: 3", Some((Framing::Empty, true)));
+        check("HEAD", new, 200, "transfer-encoding: chunked", Some((Framing::Empty, true)));
+        check("GET", new, 204, "content-length: 3", Some((Framing::Empty, true)));
+        check("GET", new, 304, "content-length: 3", Some((Framing::Empty, true)));
+        let three = "content-length: 3";
+        let check_persists = |version, connection: &str, expected: bool| {
+            let fields = format!("{three}\n{connection}");
+            check("GET", version, 200, fields.trim_end(), Some((Framing::Length(3), expected)));
+        };
+        check_persists(new, "connection: close", false);
+        check_persists(new, "connection: x-a, Close", false);
+        check_persists(new, "connection: keep-alive\nconnection: close", false);
+        check_persists(new, "connection: x-a", true);
+        check_persists(old, "", false);
+        check_persists(old, "connection: Keep-Alive", true);
+        check_persists(old, "connection: keep-alive, close", false);
+        check("GET", old, 200, "transfer-encoding: chunked", None);
+        check("GET", old, 200, "", Some((Framing::UntilClose, false)));
     }
 }

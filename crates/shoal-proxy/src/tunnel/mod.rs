@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use shoal_model::view::RouteView;
@@ -20,7 +20,7 @@ use shoal_policy::gate::Upgrade;
 use handshake::{ACCEPT, KEY, accept_of, check_switch, new_key};
 use relay::relay;
 
-use crate::body::{Payload, RequestBody};
+use crate::body::Payload;
 use crate::connections::Connections;
 use crate::exchange::{Exchange, TunnelTally};
 use crate::listener::{Connection, Place};
@@ -67,9 +67,8 @@ pub(crate) async fn open(
     if let Some(key) = &key {
         head.headers.insert(KEY, key.clone());
     }
-    let request = Request::from_parts(head, RequestBody::Empty);
-    let Switch { mut response, held } =
-        match forward_upgrade(worker, route, request, &mut exchange.trace).await? {
+    let Switch { head: mut answer, side, held } =
+        match forward_upgrade(worker, route, head, &mut exchange.trace).await? {
             // To the caller of an extended CONNECT it would mean yes.
             Switched::No(ordinary) if upgrade.extended && ordinary.status().is_success() => {
                 return Err(Failure::UpstreamProtocol);
@@ -77,10 +76,9 @@ pub(crate) async fn open(
             Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
             Switched::Yes(switch) => switch,
         };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        check_switch(response.headers(), &upgrade.protocol, key.as_ref())?;
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(&answer.headers, &upgrade.protocol, key.as_ref())?;
     }
-    let upstream = hyper::upgrade::on(&mut response);
     let limits = &connection.settings.view.limits;
     let tally = Rc::<TunnelTally>::default();
     exchange.tunnel = Some(tally.clone());
@@ -90,14 +88,13 @@ pub(crate) async fn open(
         connection.state.set_tunnel();
         (Place::take(&connection.listener), Connections::register_tunnel(worker), connection.clone())
     });
-    let relayed = relay(worker.clone(), downstream.0, upstream, limits.tunnel_idle_timeout, tally);
+    let relayed = relay(worker.clone(), downstream.0, side, limits.tunnel_idle_timeout, tally);
     tokio::task::spawn_local(async move {
         relayed.await;
         // Until now the endpoint was busy with it.
         drop((counted, held));
     });
 
-    let (mut answer, _) = response.into_parts();
     strip_switch(&mut answer.headers);
     answer.extensions = http::Extensions::new();
     if upgrade.extended {

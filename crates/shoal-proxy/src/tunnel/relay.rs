@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use crate::exchange::TunnelTally;
 use crate::metrics::Limit;
+use crate::upstream::{UpstreamSide, Wire};
 use crate::worker::Worker;
 
 /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
@@ -20,13 +22,31 @@ use crate::worker::Worker;
 pub(super) async fn relay(
     worker: Rc<Worker>,
     downstream: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: UpstreamSide,
     idle_timeout: Duration,
     tally: Rc<TunnelTally>,
 ) {
-    let (Ok(downstream), Ok(upstream)) = tokio::join!(downstream, upstream) else { return };
+    let Ok(downstream) = downstream.await else { return };
+    match upstream {
+        UpstreamSide::Own(arrived, wire) => {
+            carry(&worker, downstream, Rewound { arrived, wire }, idle_timeout, &tally).await;
+        }
+        UpstreamSide::Shared(upstream) => {
+            let Ok(upstream) = upstream.await else { return };
+            carry(&worker, downstream, TokioIo::new(upstream), idle_timeout, &tally).await;
+        }
+    }
+}
+
+async fn carry(
+    worker: &Worker,
+    downstream: Upgraded,
+    upstream: impl AsyncRead + AsyncWrite + Unpin,
+    idle_timeout: Duration,
+    tally: &TunnelTally,
+) {
     let moved = || tally.received.get() + tally.sent.get();
-    let mut downstream = Half::new(downstream, Some(&tally));
+    let mut downstream = Half::new(TokioIo::new(downstream), Some(tally));
     let mut upstream = Half::new(upstream, None);
     let mut copying = pin!(copy_bidirectional(&mut downstream, &mut upstream));
     let idle = worker.deadlines.arm(idle_timeout);
@@ -48,16 +68,51 @@ pub(super) async fn relay(
     .await;
 }
 
+/// A connection some of whose bytes were read already.
+struct Rewound {
+    arrived: Bytes,
+    wire: Wire,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.arrived.is_empty() {
+            return Pin::new(&mut self.wire).poll_read(cx, buf);
+        }
+        let taken = self.arrived.len().min(buf.remaining());
+        buf.put_slice(&self.arrived.split_to(taken));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+}
+
 /// One side; the downstream's is counted.
-struct Half<'a> {
-    io: TokioIo<Upgraded>,
+struct Half<'a, T> {
+    io: T,
     tally: Option<&'a TunnelTally>,
     has_ended: bool,
 }
 
-impl<'a> Half<'a> {
-    fn new(upgraded: Upgraded, tally: Option<&'a TunnelTally>) -> Self {
-        Self { io: TokioIo::new(upgraded), tally, has_ended: false }
+impl<'a, T: AsyncWrite + Unpin> Half<'a, T> {
+    fn new(io: T, tally: Option<&'a TunnelTally>) -> Self {
+        Self { io, tally, has_ended: false }
     }
 
     /// A stream of HTTP/2 that was reset reads as one that has ended. Its writing half knows better, one turn later.
@@ -73,7 +128,7 @@ impl<'a> Half<'a> {
     }
 }
 
-impl AsyncRead for Half<'_> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Half<'_, T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -92,7 +147,7 @@ impl AsyncRead for Half<'_> {
     }
 }
 
-impl AsyncWrite for Half<'_> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Half<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         if let (Poll::Ready(Ok(written)), Some(tally)) = (&polled, self.tally) {

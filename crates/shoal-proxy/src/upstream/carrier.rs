@@ -1,31 +1,49 @@
 //! What carries one request: an HTTP/1.1 connection of its own, or a place on one of HTTP/2.
 
-use std::future::Future;
 use std::time::Duration;
 
-use futures_util::future::Either;
-use http::{Request, Response};
+use http::request::Parts as RequestHead;
+use http::response::Parts as ResponseHead;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
 
-use super::endpoint::Occupied;
-use super::h2_head::{to_extended_connect, to_h2, to_http1};
+use super::h2_head::{extended_connect, to_h2};
+use super::http1::ExchangeError;
 use super::pool::Link;
-use super::response::blame_upstream;
-use super::shared::{self, Stream};
+use super::shared::Stream;
 use crate::body::RequestBody;
 
 /// What carries one request.
 pub(super) enum Carrier {
-    Own(Link),
+    Own(Box<Link>),
     Shared(Stream),
+}
+
+/// The head of an answer. Its body follows on the carrier, or is a stream by itself.
+pub(super) struct Answered {
+    pub(super) head: ResponseHead,
+    pub(super) stream: Option<Incoming>,
+}
+
+/// Why there is no answer.
+pub(super) struct Unanswered {
+    pub(super) failure: Failure,
+    pub(super) progress: Progress,
+    /// The body, if nobody has read from it.
+    pub(super) body: Option<RequestBody>,
+}
+
+impl Unanswered {
+    fn lost(failure: Failure, progress: Progress) -> Self {
+        Self { failure, progress, body: None }
+    }
 }
 
 impl Carrier {
     /// Its connection has served other requests before.
-    pub(super) fn is_reused(&self) -> bool {
+    fn is_reused(&self) -> bool {
         match self {
             Self::Own(link) => link.served > 0,
             Self::Shared(stream) => stream.served() > 0,
@@ -36,32 +54,31 @@ impl Carrier {
         matches!(self, Self::Shared(_))
     }
 
-    /// Sends `request` at once; the answer waits for the response head.
-    pub(super) fn send(
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        head: &RequestHead,
+        mut body: RequestBody,
+    ) -> Result<Answered, Unanswered> {
+        let reused = self.is_reused();
         match self {
-            Self::Own(link) => {
-                link.begin();
-                Either::Left(link.sender.try_send_request(request))
-            }
-            Self::Shared(stream) => {
-                to_h2(&mut request, stream.is_secure());
-                Either::Right(stream.send(request))
-            }
+            Self::Own(link) => match link.exchange(head, &mut body).await {
+                Ok(answer) => Ok(Answered { head: with_reason(answer), stream: None }),
+                Err(error) => Err(judge(error, reused, body)),
+            },
+            Self::Shared(stream) => stream.exchange(to_h2(head, body, stream.is_secure()), reused).await,
         }
     }
 
     /// Sends the opening handshake of a tunnel.
-    pub(super) fn send_upgrade(
-        &mut self,
-        mut request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
-        if self.is_shared() {
-            to_extended_connect(&mut request);
+    pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Unanswered> {
+        match self {
+            Self::Own(_) => self.send(head, RequestBody::Empty).await,
+            Self::Shared(stream) => {
+                let request = extended_connect(head, stream.is_secure());
+                stream.exchange(request, stream.served() > 0).await
+            }
         }
-        self.send(request)
     }
 
     /// Its endpoint agrees to tunnels in general; that may be waited for.
@@ -72,44 +89,36 @@ impl Carrier {
         }
     }
 
-    /// The endpoint has switched: it is a tunnel from now on, until the answer is dropped.
-    pub(super) fn detach(self) -> (Option<Occupied>, Option<Stream>) {
-        match self {
-            Self::Own(mut link) => (link.detach(), None),
-            Self::Shared(stream) => (None, Some(stream)),
-        }
-    }
-
-    /// Makes a request that came back ready for another try.
-    pub(super) fn restore(&self, request: &mut Request<RequestBody>) {
-        if self.is_shared() {
-            self.retire();
-            to_http1(request);
-        }
-    }
-
-    /// Which failure an error before the response head is, and how far the request got.
-    pub(super) fn judge(&self, error: &hyper::Error, reused: bool) -> (Failure, Progress) {
-        match self {
-            Self::Own(_) => match blame_upstream(error) {
-                Failure::UpstreamReset if reused => (Failure::UpstreamReset, Progress::SentOnReused),
-                Failure::UpstreamReset => (Failure::UpstreamReset, Progress::SentOnFresh),
-                failure => (failure, Progress::Answered),
-            },
-            Self::Shared(_) => {
-                let (failure, progress) = shared::judge(error, reused);
-                if progress == Progress::NotStarted {
-                    self.retire();
-                }
-                (failure, progress)
-            }
-        }
-    }
-
     /// Its connection takes no more requests.
     pub(super) fn retire(&self) {
         if let Self::Shared(stream) = self {
             stream.retire();
         }
+    }
+}
+
+/// A reason phrase of its own goes on as it came.
+fn with_reason(answer: shoal_policy::http1::ResponseHead) -> ResponseHead {
+    let mut head = answer.parts;
+    if let Some(reason) = answer.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+        head.extensions.insert(reason);
+    }
+    head
+}
+
+/// Which failure it is that an HTTP/1.1 connection has no answer, and how far the request got.
+fn judge(error: ExchangeError, reused: bool, body: RequestBody) -> Unanswered {
+    match error {
+        // A fresh connection to which nothing can be sent is none.
+        ExchangeError::NotSent { body_untouched } => {
+            let progress = if reused { Progress::NotStarted } else { Progress::NotConnected };
+            let body = body_untouched.then_some(body);
+            Unanswered { failure: Failure::UpstreamReset, progress, body }
+        }
+        ExchangeError::Closed if reused => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnReused),
+        ExchangeError::Closed => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnFresh),
+        ExchangeError::CutShort => Unanswered::lost(Failure::UpstreamReset, Progress::Answered),
+        ExchangeError::Malformed => Unanswered::lost(Failure::UpstreamProtocol, Progress::Answered),
+        ExchangeError::RequestBroken => Unanswered::lost(Failure::DownstreamReset, Progress::Answered),
     }
 }

@@ -5,8 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::EndpointAddress;
 use shoal_policy::failure::Failure;
@@ -16,18 +14,14 @@ use tokio::time::timeout;
 
 use super::carrier::Carrier;
 use super::endpoint::{Endpoint, Occupied};
-use super::interim::{Awaited, EndpointStream};
+use super::http1::Connection;
 use super::introduction::Introduction;
 use super::pool::Link;
 use super::shared::SharedLink;
 use super::wire::{Socket, Wire};
 use super::{Security, Upstream};
-use crate::body::RequestBody;
 use crate::liveness;
 use crate::worker::Worker;
-
-/// Largest response head, bytes.
-const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
 /// Opens a TCP connection to `address`.
 pub(crate) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
@@ -121,13 +115,6 @@ fn refused() -> io::Error {
     io::ErrorKind::AddrNotAvailable.into()
 }
 
-/// Limits of the HTTP/1 codec towards endpoints.
-fn codec() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(MAX_RESPONSE_HEAD);
-    builder
-}
-
 /// What a connection is opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkKind {
@@ -136,37 +123,21 @@ pub(super) enum LinkKind {
     Upgradable,
 }
 
-/// A fresh HTTP/1.1 connection to `endpoint`; its task runs until it closes or the link is dropped.
+/// A fresh HTTP/1.1 connection to `endpoint`.
 pub(super) async fn open_link(
     worker: &Rc<Worker>,
     upstream: &Upstream,
     endpoint: &Endpoint,
     kind: LinkKind,
     introduction: Option<&Introduction>,
-) -> Result<Link, Failure> {
+) -> Result<Carrier, Failure> {
     let occupied = Occupied::take(upstream, endpoint, worker)?;
     let wire = open_wire(worker, upstream, endpoint, introduction, kind).await?;
-    speak_http1(worker, wire, kind, occupied).await
+    Ok(speak_http1(worker, wire, occupied))
 }
 
-async fn speak_http1(
-    worker: &Rc<Worker>,
-    wire: Wire,
-    kind: LinkKind,
-    occupied: Occupied,
-) -> Result<Link, Failure> {
-    let awaited = Awaited::default();
-    let stream = EndpointStream::new(wire, awaited.clone());
-    let shaken = codec().handshake::<_, RequestBody>(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
-    let task = tokio::task::spawn_local(async move {
-        // Whoever waits for the answer is told the error, too.
-        let _ = match kind {
-            LinkKind::Plain => connection.await,
-            LinkKind::Upgradable => connection.with_upgrades().await,
-        };
-    });
-    Ok(Link::new(sender, task.abort_handle(), worker.clock.now_ms(), awaited, occupied))
+fn speak_http1(worker: &Worker, wire: Wire, occupied: Occupied) -> Carrier {
+    Carrier::Own(Box::new(Link::new(Connection::new(wire), worker.clock.now_ms(), occupied)))
 }
 
 /// What carries a request to `endpoint` when no connection has room for it: a fresh one, in the version of HTTP that the
@@ -179,7 +150,7 @@ pub(super) async fn open_carrier(
 ) -> Result<Carrier, Failure> {
     let shared = &endpoint.shared;
     if !upstream.view.transport.may_share() || shared.declined.get() {
-        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await.map(Carrier::Own);
+        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await;
     }
     Box::pin(open_shared(worker, upstream, endpoint, introduction)).await
 }
@@ -193,8 +164,7 @@ pub(super) async fn open_tunnel(
     introduction: Option<&Introduction>,
 ) -> Result<Carrier, Failure> {
     if upstream.view.transport.may_switch() {
-        let link = open_link(worker, upstream, endpoint, LinkKind::Upgradable, introduction).await;
-        return link.map(Carrier::Own);
+        return open_link(worker, upstream, endpoint, LinkKind::Upgradable, introduction).await;
     }
     match endpoint.shared.take(worker.clock.now_ms(), &upstream.view) {
         Some(stream) => Ok(Carrier::Shared(stream)),
@@ -217,7 +187,7 @@ async fn open_shared(
     }
     if shared.declined.get() {
         drop(turn);
-        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await.map(Carrier::Own);
+        return open_link(worker, upstream, endpoint, LinkKind::Plain, introduction).await;
     }
     if shared.is_full() {
         upstream.traffic.overflows.add(1);
@@ -235,5 +205,5 @@ async fn open_shared(
         return Err(Failure::UpstreamConnectFailed);
     }
     shared.declined.set(true);
-    speak_http1(worker, wire, LinkKind::Plain, occupied).await.map(Carrier::Own)
+    Ok(speak_http1(worker, wire, occupied))
 }

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Response};
+use http_body::Body;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::grpc;
@@ -16,13 +17,12 @@ use tokio::time::sleep;
 
 use super::endpoint::Attempt;
 use super::introduction::Introduction;
-use super::replay::Copy;
+use super::replay::Replay;
 use super::send::{FailedTry, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, hash_of};
 use crate::body::RequestBody;
 use crate::exchange::Trace;
-use crate::recording::Recording;
 use crate::worker::Worker;
 
 /// Sends a request to the upstream of `route`, again where that can do no harm, and answers with the response as it may
@@ -30,7 +30,7 @@ use crate::worker::Worker;
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     route: &Arc<RouteView>,
-    head: Parts,
+    mut head: Parts,
     body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Response<UpstreamBody>, Failure> {
@@ -38,39 +38,38 @@ pub(crate) async fn forward(
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, &head);
     let mut visit = Visit::begin(&upstream, &head);
+    frame_body(&mut head, &body);
     let may_repeat = may_repeat(&head.method, &route.retry);
     // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.
     let refusable = upstream.view.transport.may_share();
-    let (copy, body) = match may_repeat || refusable {
-        true => copy(worker, route, &head, body),
-        false => (None, body),
-    };
+    let mut replay = Replay::of(route, body, may_repeat || refusable);
     let total = total_timeout(route, &head).map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let mut sending = Sending { worker, route, total, trace, introduction };
-    let mut request = Request::from_parts(head, body);
     let mut tried: u64 = 0;
     let mut picked = match visit.as_mut().and_then(|visit| visit.pick(&upstream, worker)) {
         Some(picked) => picked,
         None => upstream.place(worker, hash, sending.total.as_ref()).await?,
     };
     let mut source = Source::PoolFirst;
+    let mut last_failure = Failure::NoEndpoint;
     loop {
         upstream.traffic.panics.add(picked.panic.into());
         let now_ms = worker.clock.now_ms();
+        let body = replay.take().ok_or(last_failure)?;
         let attempt = Attempt::begin(&upstream, picked.place, now_ms).ok_or(Failure::NoEndpoint)?;
         sending.trace.tries += 1;
         sending.trace.endpoint = Some(attempt.endpoint.text.clone());
         if let Some(spans) = &mut sending.trace.spans {
-            spans.begin(worker.entropy(), request.headers_mut());
+            spans.begin(worker.entropy(), &mut head.headers);
         }
-        let tried_out = try_once(&mut sending, attempt, request, source).await;
+        let tried_out = try_once(&mut sending, attempt, &head, body, source).await;
         if let Some(spans) = &mut sending.trace.spans {
             let outcome = tried_out.as_ref().map(|response| response.status().as_u16());
             spans.end(sending.trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
         }
-        let replayable = may_repeat && copy.as_ref().is_some_and(Copy::is_whole);
+        let replayable = may_repeat && replay.is_whole();
         let tries = sending.trace.tries;
         let next = match &tried_out {
             Ok(response) => after_answer(response.status(), replayable, tries, &route.retry),
@@ -94,46 +93,41 @@ pub(crate) async fn forward(
             }
             return Ok(response);
         };
-        let (failure, given_back) = match tried_out {
+        last_failure = match tried_out {
             Ok(mut response) => {
                 sending.total = response.body_mut().take_total();
-                (Failure::UpstreamResponseTimeout, None)
+                Failure::UpstreamResponseTimeout
             }
-            Err(failed) => (failed.failure, failed.request),
+            Err(failed) => {
+                if let Some(body) = failed.body {
+                    replay.give_back(body);
+                }
+                failed.failure
+            }
         };
         (picked, source) = next;
         if source == Source::PoolFirst {
             let pause = sleep(backoff(tries, worker.entropy()));
-            unless_overdue(sending.total.as_ref(), pause).await.ok_or(failure)?;
+            unless_overdue(sending.total.as_ref(), pause).await.ok_or(last_failure)?;
         }
         upstream.traffic.retries.add(1);
-        request = match (given_back, &copy) {
-            (Some(request), _) => *request,
-            (None, Some(copy)) if copy.is_whole() => copy.request(),
-            (None, _) => return Err(failure),
-        };
     }
 }
 
-/// Keeps what may be sent twice; answers with the body as it is to be sent.
-fn copy<'a>(
-    worker: &'a Worker,
-    route: &RouteView,
-    head: &Parts,
-    body: RequestBody,
-) -> (Option<Copy<'a>>, RequestBody) {
+/// Says in the head how the body is framed. What has no length comes in chunks.
+fn frame_body(head: &mut Parts, body: &RequestBody) {
+    let headers = &mut head.headers;
     if !body.has_bytes() {
-        return (Some(worker.upstreams.replays.of(head, None)), body);
-    }
-    if route.retry.max_replay_bytes == 0 {
-        return (None, body);
-    }
-    match Recording::of(body, route.retry.max_replay_bytes) {
-        Ok(recording) => {
-            let body = recording.read();
-            (Some(worker.upstreams.replays.of(head, Some(recording))), body)
+        headers.remove(TRANSFER_ENCODING);
+        // RFC 9110 §8.6: where a body is usual, its absence is said.
+        if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
         }
-        Err(body) => (None, body),
+    } else if !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING) {
+        match body.size_hint().exact() {
+            Some(length) => headers.insert(CONTENT_LENGTH, length.into()),
+            None => headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+        };
     }
 }
 
@@ -141,16 +135,17 @@ fn copy<'a>(
 async fn try_once(
     sending: &mut Sending<'_>,
     attempt: Attempt,
-    request: Request<RequestBody>,
+    head: &Parts,
+    body: RequestBody,
     source: Source,
 ) -> Result<Response<UpstreamBody>, FailedTry> {
     let worker = sending.worker;
     let Some(timeout) = sending.route.retry.per_try_timeout else {
-        return sending.send(attempt, request, source).await;
+        return sending.send(attempt, head, body, source).await;
     };
     let deadline = worker.deadlines.arm(timeout);
     let (upstream, endpoint): (Rc<Upstream>, _) = (attempt.upstream.clone(), attempt.endpoint.clone());
-    let mut sent = Box::pin(sending.send(attempt, request, source));
+    let mut sent = Box::pin(sending.send(attempt, head, body, source));
     match unless_overdue(Some(&deadline), &mut sent).await {
         Some(sent) => sent,
         None => {
@@ -159,7 +154,7 @@ async fn try_once(
             Err(FailedTry {
                 failure: Failure::UpstreamResponseTimeout,
                 progress: Progress::TimedOut,
-                request: None,
+                body: None,
             })
         }
     }

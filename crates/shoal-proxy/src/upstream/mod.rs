@@ -5,7 +5,7 @@ mod connect;
 mod endpoint;
 mod forward;
 mod h2_head;
-mod interim;
+mod http1;
 mod introduction;
 mod offered;
 mod pinned;
@@ -50,7 +50,7 @@ pub use sticky::StickySeed;
 pub(crate) use sticky::set_session_cookie;
 pub(crate) use stream::open_stream;
 pub(crate) use tls::{ClientTls, system_roots};
-pub(crate) use upgrade::{Switch, Switched, forward_upgrade};
+pub(crate) use upgrade::{Switch, Switched, UpstreamSide, forward_upgrade};
 pub(crate) use wire::{Socket, Wire};
 
 use endpoint::Endpoint;
@@ -67,7 +67,6 @@ pub(crate) struct Upstreams {
     by_name: RefCell<FxHashMap<Arc<str>, Rc<Upstream>>>,
     standings: Arc<Standings>,
     names: Arc<Names>,
-    replays: replay::Copies,
     sticky_keys: Rc<StickyKeys>,
     /// How many workers share the limits of a node.
     workers: usize,
@@ -138,7 +137,6 @@ impl Upstreams {
             by_name: RefCell::default(),
             standings,
             names,
-            replays: replay::Copies::default(),
             sticky_keys: Rc::new(StickyKeys::of(sticky_seed)),
             workers,
         }

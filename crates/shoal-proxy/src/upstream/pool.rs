@@ -2,92 +2,65 @@
 
 use std::cell::{Cell, RefCell};
 
-use hyper::client::conn::http1::SendRequest;
+use http::request::Parts as RequestHead;
 use shoal_model::view::UpstreamView;
 use shoal_policy::age::is_over_age;
-use tokio::task::AbortHandle;
+use shoal_policy::http1::ResponseHead;
 
 use super::endpoint::Occupied;
-use super::interim::Awaited;
+use super::http1::{Connection, ExchangeError};
 use crate::body::RequestBody;
 
-/// A connection to an endpoint. Dropping it closes it, whatever it is doing: a connection whose answer came before its
-/// request was sent to the end would otherwise never end.
+/// A connection to an endpoint, and its history. Dropping it closes it, whatever it is doing.
 pub(super) struct Link {
-    pub(super) sender: SendRequest<RequestBody>,
-    /// `None` = its task looks after itself.
-    task: Option<AbortHandle>,
+    pub(super) connection: Connection,
     born_ms: u64,
     idle_since_ms: u64,
     /// Requests it has served.
     pub(super) served: u64,
-    awaited: Awaited,
-    occupied: Option<Occupied>,
+    pub(super) occupied: Occupied,
 }
 
 impl Link {
-    pub(super) fn new(
-        sender: SendRequest<RequestBody>,
-        task: AbortHandle,
-        now_ms: u64,
-        awaited: Awaited,
-        occupied: Occupied,
-    ) -> Self {
-        Self {
-            sender,
-            task: Some(task),
-            born_ms: now_ms,
-            idle_since_ms: now_ms,
-            served: 0,
-            awaited,
-            occupied: Some(occupied),
-        }
+    pub(super) fn new(connection: Connection, now_ms: u64, occupied: Occupied) -> Self {
+        Self { connection, born_ms: now_ms, idle_since_ms: now_ms, served: 0, occupied }
     }
 
-    /// A request is about to be sent.
-    pub(super) fn begin(&mut self) {
+    /// Sends a request, and waits for the head of the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        head: &RequestHead,
+        body: &mut RequestBody,
+    ) -> Result<ResponseHead, ExchangeError> {
         self.served += 1;
-        self.awaited.set();
-    }
-
-    /// Lets its task run on without it: the connection has become a tunnel. It is open until the answer is dropped.
-    pub(super) fn detach(&mut self) -> Option<Occupied> {
-        self.task = None;
-        self.occupied.take()
+        self.connection.exchange(head, body).await
     }
 
     /// It may serve one more. What was opened in the name of one caller serves no other.
     fn is_fit(&self, now_ms: u64, view: &UpstreamView) -> bool {
-        !self.sender.is_closed()
-            && view.proxy_protocol.is_none()
+        view.proxy_protocol.is_none()
             && self.served < view.max_requests_per_connection
             && !is_over_age(self.born_ms, now_ms, view.max_connection_age)
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+            && self.connection.is_quiet()
     }
 }
 
 /// The idle connections of one endpoint on one worker, in the order they came back.
 #[derive(Default)]
+#[expect(clippy::vec_box, reason = "a link stays where it is while it is lent")]
 pub(super) struct Idle {
-    links: RefCell<Vec<Link>>,
+    links: RefCell<Vec<Box<Link>>>,
     /// How many were not needed at any moment since the last review.
     spare: Cell<usize>,
 }
 
 impl Idle {
     /// The connection that came back last and may still be used.
-    pub(super) fn take(&self, now_ms: u64, view: &UpstreamView) -> Option<Link> {
+    pub(super) fn take(&self, now_ms: u64, view: &UpstreamView) -> Option<Box<Link>> {
         let mut links = self.links.borrow_mut();
         let mut taken = None;
         while let Some(link) = links.pop() {
-            if link.sender.is_ready() && link.is_fit(now_ms, view) {
+            if link.is_fit(now_ms, view) {
                 taken = Some(link);
                 break;
             }
@@ -96,9 +69,9 @@ impl Idle {
         taken
     }
 
-    /// Takes a connection back, unless it is spent.
-    pub(super) fn put(&self, mut link: Link, now_ms: u64, view: &UpstreamView) {
-        if link.is_fit(now_ms, view) {
+    /// Takes a connection back whose answer has ended, unless it is spent.
+    pub(super) fn put(&self, mut link: Box<Link>, now_ms: u64, view: &UpstreamView) {
+        if link.connection.settle() && link.is_fit(now_ms, view) {
             link.idle_since_ms = now_ms;
             self.links.borrow_mut().push(link);
         }

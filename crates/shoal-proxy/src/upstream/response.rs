@@ -7,21 +7,21 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::response::Parts as ResponseHead;
+use http::{Method, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use shoal_cache::UntilClose;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::{Framing, prepare_response};
 use shoal_policy::health::Outcome;
-use tokio::time::timeout;
 
-use super::carrier::Carrier;
+use super::carrier::{Answered, Carrier};
 use super::endpoint::Attempt;
+use super::http1::BodyError;
 use crate::body::BodyProgress;
 use crate::deadline::Deadline;
 use crate::worker::Worker;
-
-/// How long a connection may take to become ready again after its response has ended.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The connection of a response whose body is still coming.
 pub(super) struct Lease {
@@ -32,30 +32,43 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Checks the head of the answer to a request of method `asked`, and makes the connection ready for its body.
+    pub(super) fn take_in(
+        &mut self,
+        answered: Answered,
+        asked: &Method,
+        keep_trailers: bool,
+    ) -> Result<(ResponseHead, Option<Incoming>), Failure> {
+        let Answered { mut head, stream } = answered;
+        if stream.is_some() {
+            // Framed by the codec, whose errors tell a body that is cut short.
+            head.version = Version::HTTP_11;
+        }
+        let arrival = prepare_response(&mut head, asked, keep_trailers)?;
+        if let Carrier::Own(link) = &mut self.carrier {
+            link.connection.expect_body(arrival);
+            if arrival.framing == Framing::UntilClose {
+                head.extensions.insert(UntilClose);
+            }
+        }
+        Ok((head, stream))
+    }
+
     /// The response has ended: the connection goes back to the pool, if nothing is left over on it.
     fn end(self) {
-        let Self { worker, carrier, attempt, request_body } = self;
         // A place among others is free as soon as it is dropped.
-        let Carrier::Own(mut link) = carrier else { return };
-        if link.sender.is_closed() || request_body.is_some_and(|progress| !progress.done.get()) {
-            return;
+        if let Carrier::Own(link) = self.carrier {
+            let Attempt { endpoint, upstream, .. } = &self.attempt;
+            endpoint.idle.put(link, self.worker.clock.now_ms(), &upstream.view);
         }
-        let (endpoint, upstream) = (attempt.endpoint.clone(), attempt.upstream.clone());
-        if link.sender.is_ready() {
-            endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view);
-            return;
-        }
-        tokio::task::spawn_local(async move {
-            if let Ok(Ok(())) = timeout(SETTLE_TIMEOUT, link.sender.ready()).await {
-                endpoint.idle.put(link, worker.clock.now_ms(), &upstream.view);
-            }
-        });
     }
 }
 
 /// The body of an endpoint's response. If it is dropped before its end, the connection is closed.
 pub(crate) struct UpstreamBody {
-    incoming: Incoming,
+    /// Of HTTP/2; else the body is read off the connection itself.
+    stream: Option<Incoming>,
+    /// `None` = the body has ended, or is broken.
     lease: Option<Lease>,
     idle_timeout: Duration,
     /// Armed at the first wait.
@@ -66,12 +79,12 @@ pub(crate) struct UpstreamBody {
 
 impl UpstreamBody {
     pub(super) fn new(
-        incoming: Incoming,
+        stream: Option<Incoming>,
         lease: Lease,
         idle_timeout: Duration,
         total: Option<Deadline>,
     ) -> Self {
-        Self { incoming, lease: Some(lease), idle_timeout, idle: None, total }
+        Self { stream, lease: Some(lease), idle_timeout, idle: None, total }
     }
 
     /// Takes back what limits the whole exchange: this answer is not the one that goes on.
@@ -81,27 +94,21 @@ impl UpstreamBody {
 
     /// The next part. An error means that the body is cut short, whoever reads it.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match self.poll_carrier(cx) {
             Poll::Pending => self.poll_overdue(cx).map(|failure| Some(Err(self.break_off(failure)))),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(idle) = &self.idle {
                     idle.reset(self.idle_timeout);
                 }
-                if self.incoming.is_end_stream() {
+                if self.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
+            Poll::Ready(Some(Err(failure))) => {
                 let by_downstream =
                     self.lease.as_ref().and_then(|lease| lease.request_body.as_ref()?.failure.get());
-                Poll::Ready(Some(
-                    Err(self.break_off(by_downstream.unwrap_or_else(|| blame_upstream(&error)))),
-                ))
-            }
-            // The codec takes a stream that was cancelled for one that has ended.
-            Poll::Ready(None) if self.is_cut_short() => {
-                Poll::Ready(Some(Err(self.break_off(Failure::UpstreamReset))))
+                Poll::Ready(Some(Err(self.break_off(by_downstream.unwrap_or(failure)))))
             }
             Poll::Ready(None) => {
                 self.end();
@@ -110,10 +117,21 @@ impl UpstreamBody {
         }
     }
 
-    fn is_cut_short(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.carrier.is_shared())
-            && !self.incoming.is_end_stream()
-            && self.incoming.size_hint().exact() != Some(0)
+    fn poll_carrier(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match (&mut self.stream, self.lease.as_mut().map(|lease| &mut lease.carrier)) {
+            (Some(stream), _) => match Pin::new(&mut *stream).poll_frame(cx) {
+                // The codec takes a stream that was cancelled for one that has ended.
+                Poll::Ready(None) if !stream.is_end_stream() && stream.size_hint().exact() != Some(0) => {
+                    Poll::Ready(Some(Err(Failure::UpstreamReset)))
+                }
+                polled => polled.map_err(|error| blame_upstream(&error)),
+            },
+            (None, Some(Carrier::Own(link))) => link.connection.poll_body(cx).map_err(|error| match error {
+                BodyError::Malformed => Failure::UpstreamProtocol,
+                BodyError::Closed | BodyError::RequestBroken => Failure::UpstreamReset,
+            }),
+            (None, Some(Carrier::Shared(_)) | None) => Poll::Ready(None),
+        }
     }
 
     fn poll_overdue(&mut self, cx: &Context<'_>) -> Poll<Failure> {
@@ -148,17 +166,25 @@ impl UpstreamBody {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match (&self.stream, self.lease.as_ref().map(|lease| &lease.carrier)) {
+            (Some(stream), _) => stream.is_end_stream(),
+            (None, Some(Carrier::Own(link))) => link.connection.is_end(),
+            (None, Some(Carrier::Shared(_)) | None) => true,
+        }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match (&self.stream, self.lease.as_ref().map(|lease| &lease.carrier)) {
+            (Some(stream), _) => stream.size_hint(),
+            (None, Some(Carrier::Own(link))) => link.connection.size_hint(),
+            (None, Some(Carrier::Shared(_)) | None) => SizeHint::with_exact(0),
+        }
     }
 }
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.end();
         }
     }
@@ -181,14 +207,9 @@ pub(super) fn outcome_of_failure(failure: Failure) -> Outcome {
     }
 }
 
-/// Which fault of the endpoint an error of the codec is.
-pub(super) fn blame_upstream(error: &hyper::Error) -> Failure {
+/// Which fault of the endpoint an error of the codec of HTTP/2 is.
+fn blame_upstream(error: &hyper::Error) -> Failure {
     let by_codec =
         |error: &(dyn Error + 'static)| error.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_library);
-    let is_malformed = error.is_parse()
-        || error.source().is_some_and(by_codec)
-        || error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|error| {
-            matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
-        });
-    if is_malformed { Failure::UpstreamProtocol } else { Failure::UpstreamReset }
+    if error.source().is_some_and(by_codec) { Failure::UpstreamProtocol } else { Failure::UpstreamReset }
 }

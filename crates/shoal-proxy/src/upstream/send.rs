@@ -7,19 +7,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Request, Response, Version};
-use http_body::Body;
-use hyper::body::Incoming;
-use shoal_cache::UntilClose;
+use http::request::Parts as RequestHead;
+use http::{Method, Response};
 use shoal_model::site::Balance;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
-use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::Progress;
 
-use super::carrier::Carrier;
+use super::carrier::{Answered, Carrier};
 use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
@@ -33,17 +29,13 @@ use crate::worker::Worker;
 pub(super) struct FailedTry {
     pub(super) failure: Failure,
     pub(super) progress: Progress,
-    /// The request, if it came back whole.
-    pub(super) request: Option<Box<Request<RequestBody>>>,
+    /// The body of the request, if nobody has read from it.
+    pub(super) body: Option<RequestBody>,
 }
 
 impl FailedTry {
     fn lost(failure: Failure, progress: Progress) -> Self {
-        Self { failure, progress, request: None }
-    }
-
-    fn given_back(failure: Failure, progress: Progress, request: Request<RequestBody>) -> Self {
-        Self { failure, progress, request: Some(Box::new(request)) }
+        Self { failure, progress, body: None }
     }
 }
 
@@ -65,11 +57,12 @@ pub(super) struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Sends `request` to the endpoint of `attempt` and waits for the response head.
+    /// Sends the request to the endpoint of `attempt` and waits for the response head.
     pub(super) async fn send(
         &mut self,
         mut attempt: Attempt,
-        request: Request<RequestBody>,
+        head: &RequestHead,
+        body: RequestBody,
         source: Source,
     ) -> Result<Response<UpstreamBody>, FailedTry> {
         let worker = self.worker;
@@ -79,34 +72,32 @@ impl Sending<'_> {
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::LocalFailure, worker.clock.now_ms());
                 }
-                return Err(FailedTry::given_back(failure, Progress::NotConnected, request));
+                return Err(FailedTry { failure, progress: Progress::NotConnected, body: Some(body) });
             }
         };
-        let reused = carrier.is_reused();
         let shared_since = carrier.is_shared().then(Instant::now);
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
-        let request_body = request.body().progress();
-        let sent = pin!(carrier.send(request));
-        let outcome = within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await;
+        let request_body = body.progress();
+        let outcome = {
+            let sent = pin!(carrier.send(head, body));
+            within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await
+        };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
         let failed = match outcome {
-            Some(Ok(response)) => {
+            Some(Ok(answered)) => {
                 if let Some(began) = measured {
                     attempt.endpoint.record_latency(began.elapsed(), worker.clock.now_ms());
                 }
                 let lease = Lease { worker: worker.clone(), carrier, attempt, request_body };
-                return self.accept(response, lease);
+                return self.accept(answered, &head.method, lease);
             }
-            Some(Err(mut error)) => match (by_downstream, error.take_message()) {
-                (Some(failure), _) => FailedTry::lost(failure, Progress::Answered),
-                (None, Some(mut request)) => {
-                    carrier.restore(&mut request);
-                    FailedTry::given_back(Failure::UpstreamReset, Progress::NotStarted, request)
-                }
-                (None, None) => {
-                    let (failure, progress) = carrier.judge(error.error(), reused);
-                    FailedTry::lost(failure, progress)
-                }
+            Some(Err(unanswered)) => match by_downstream {
+                Some(failure) => FailedTry::lost(failure, Progress::Answered),
+                None => FailedTry {
+                    failure: unanswered.failure,
+                    progress: unanswered.progress,
+                    body: unanswered.body,
+                },
             },
             None => {
                 // A connection that is dead without anybody knowing must not keep its requests for ever.
@@ -150,27 +141,20 @@ impl Sending<'_> {
     /// Checks the response head. What is not plain HTTP ends with the connection.
     fn accept(
         &mut self,
-        response: Response<Incoming>,
+        answered: Answered,
+        asked: &Method,
         mut lease: Lease,
     ) -> Result<Response<UpstreamBody>, FailedTry> {
         let now_ms = lease.worker.clock.now_ms();
-        let (mut head, incoming) = response.into_parts();
-        if lease.carrier.is_shared() {
-            // Framed by the codec, whose errors tell a body that is cut short.
-            head.version = Version::HTTP_11;
-        }
-        let is_framed = lease.carrier.is_shared()
-            || head.headers.contains_key(CONTENT_LENGTH)
-            || head.headers.contains_key(TRANSFER_ENCODING);
-        if !is_framed && !incoming.is_end_stream() {
-            head.extensions.insert(UntilClose);
-        }
-        if let Err(failure) = prepare_response(&mut head, self.route.trailers) {
-            lease.attempt.report(Outcome::GatewayError, now_ms);
-            return Err(FailedTry::lost(failure, Progress::Answered));
-        }
+        let (head, stream) = match lease.take_in(answered, asked, self.route.trailers) {
+            Ok(taken) => taken,
+            Err(failure) => {
+                lease.attempt.report(Outcome::GatewayError, now_ms);
+                return Err(FailedTry::lost(failure, Progress::Answered));
+            }
+        };
         lease.attempt.report(outcome_of(head.status), now_ms);
-        let body = UpstreamBody::new(incoming, lease, self.route.idle_timeout, self.total.take());
+        let body = UpstreamBody::new(stream, lease, self.route.idle_timeout, self.total.take());
         Ok(Response::from_parts(head, body))
     }
 }

@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
+use http::Request;
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shoal_model::view::UpstreamView;
@@ -20,6 +18,7 @@ use shoal_policy::retry::Progress;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use super::carrier::{Answered, Unanswered};
 use super::endpoint::Occupied;
 use super::wire::Wire;
 use crate::body::RequestBody;
@@ -224,13 +223,31 @@ impl Stream {
         self.link.served.get()
     }
 
-    /// Sends a request whose head is that of HTTP/2.
-    pub(super) fn send(
+    /// Sends a request whose head is that of HTTP/2, and waits for the head of the answer.
+    pub(super) async fn exchange(
         &self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        reused: bool,
+    ) -> Result<Answered, Unanswered> {
         self.link.served.set(self.link.served.get() + 1);
-        self.link.sender.borrow_mut().try_send_request(request)
+        let sent = self.link.sender.borrow_mut().try_send_request(request);
+        let mut error = match sent.await {
+            Ok(response) => {
+                let (head, stream) = response.into_parts();
+                return Ok(Answered { head, stream: Some(stream) });
+            }
+            Err(error) => error,
+        };
+        if let Some(request) = error.take_message() {
+            self.retire();
+            let (failure, progress) = (Failure::UpstreamReset, Progress::NotStarted);
+            return Err(Unanswered { failure, progress, body: Some(request.into_body()) });
+        }
+        let (failure, progress) = judge(error.error(), reused);
+        if progress == Progress::NotStarted {
+            self.retire();
+        }
+        Err(Unanswered { failure, progress, body: None })
     }
 
     /// The endpoint allows that a stream becomes a tunnel (RFC 8441 §3); what it allows is waited for this long.
@@ -259,7 +276,7 @@ impl Drop for Stream {
 }
 
 /// What an error before the response head means, on a connection that had served others before or not.
-pub(super) fn judge(error: &hyper::Error, reused: bool) -> (Failure, Progress) {
+fn judge(error: &hyper::Error, reused: bool) -> (Failure, Progress) {
     let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     match cause {
         // RFC 9113 §6.8, §8.7: streams above the last one of a GOAWAY, and refused ones, were not looked at.

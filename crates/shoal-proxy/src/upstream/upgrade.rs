@@ -5,25 +5,29 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
+use http::request::Parts as RequestHead;
+use http::response::Parts as ResponseHead;
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
-use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 
-use super::carrier::Carrier;
+use super::carrier::{Answered, Carrier};
 use super::connect;
 use super::endpoint::{Attempt, Occupied, Pending};
 use super::introduction::Introduction;
+use super::pool::Link;
 use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
 use super::send::{unless_overdue, within};
 use super::shared::Stream;
 use super::sticky::{Visit, add_session_cookie};
+use super::wire::Wire;
 use super::{Upstream, hash_of};
-use crate::body::RequestBody;
 use crate::deadline::Deadline;
 use crate::exchange::Trace;
 use crate::worker::Worker;
@@ -38,8 +42,9 @@ pub(crate) enum Switched {
 
 /// An endpoint that switches.
 pub(crate) struct Switch {
-    /// Its 101, or the 200 of an extended CONNECT.
-    pub(crate) response: Response<Incoming>,
+    /// Of its 101, or of the 200 of an extended CONNECT.
+    pub(crate) head: ResponseHead,
+    pub(crate) side: UpstreamSide,
     /// The endpoint is busy with it until this is dropped.
     pub(crate) held: Held,
 }
@@ -49,6 +54,14 @@ pub(crate) struct Held {
     _attempt: Attempt,
     _occupied: Option<Occupied>,
     _stream: Option<Stream>,
+}
+
+/// The endpoint's side of a tunnel.
+pub(crate) enum UpstreamSide {
+    /// A whole connection, and what came on it after the head of the answer.
+    Own(Bytes, Wire),
+    /// A stream of HTTP/2.
+    Shared(OnUpgrade),
 }
 
 /// The endpoint has agreed, in the way of its version of HTTP.
@@ -61,59 +74,79 @@ fn has_switched(carrier: &Carrier, status: StatusCode) -> bool {
 pub(crate) async fn forward_upgrade(
     worker: &Rc<Worker>,
     route: &Arc<RouteView>,
-    request: Request<RequestBody>,
+    mut head: RequestHead,
     trace: &mut Trace,
 ) -> Result<Switched, Failure> {
+    head.headers.remove(TRANSFER_ENCODING);
     let upstream = worker.upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
-    let (head, body) = request.into_parts();
     let hash = hash_of(&upstream.view, &head);
     let mut visit = Visit::begin(&upstream, &head);
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
-    let request = Request::from_parts(head, body);
     let (mut attempt, mut carrier) =
         connect_any(worker, &upstream, hash, &mut visit, total.as_ref(), introduction.as_ref(), trace)
             .await?;
     let place = attempt.place;
     let cookie = |status| visit.as_ref()?.cookie(&upstream, place, status);
-    let sent = pin!(carrier.send_upgrade(request));
-    let answered = within(worker, route, None, total.as_ref(), sent).await;
+    let answered = {
+        let sent = pin!(carrier.send_upgrade(&head));
+        within(worker, route, None, total.as_ref(), sent).await
+    };
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
-        Some(Ok(mut response)) if has_switched(&carrier, response.status()) => {
+        Some(Ok(answered)) if has_switched(&carrier, answered.head.status) => {
+            let (mut head, side, occupied, stream) = switch(carrier, answered)?;
             attempt.report(Outcome::Success, now_ms);
-            if let Some(cookie) = cookie(response.status()) {
-                add_session_cookie(response.headers_mut(), cookie);
+            if let Some(cookie) = cookie(head.status) {
+                add_session_cookie(&mut head.headers, cookie);
             }
-            let (occupied, stream) = carrier.detach();
             let held = Held { _attempt: attempt, _occupied: occupied, _stream: stream };
-            return Ok(Switched::Yes(Switch { response, held }));
+            return Ok(Switched::Yes(Switch { head, side, held }));
         }
-        Some(Ok(response)) => {
-            let (mut head, incoming) = response.into_parts();
-            if carrier.is_shared() {
-                head.version = Version::HTTP_11;
-            }
-            match prepare_response(&mut head, route.trailers) {
-                Ok(()) => {
-                    attempt.report(outcome_of(head.status), now_ms);
+        Some(Ok(answered)) => {
+            let mut lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
+            match lease.take_in(answered, &head.method, route.trailers) {
+                Ok((mut head, stream)) => {
+                    lease.attempt.report(outcome_of(head.status), now_ms);
                     if let Some(cookie) = cookie(head.status) {
                         add_session_cookie(&mut head.headers, cookie);
                     }
-                    let lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
-                    let body = UpstreamBody::new(incoming, lease, route.idle_timeout, total);
+                    let body = UpstreamBody::new(stream, lease, route.idle_timeout, total);
                     return Ok(Switched::No(Response::from_parts(head, body)));
                 }
-                Err(failure) => failure,
+                Err(failure) => {
+                    lease.attempt.report(outcome_of_failure(failure), now_ms);
+                    return Err(failure);
+                }
             }
         }
-        Some(Err(error)) => carrier.judge(error.error(), false).0,
+        Some(Err(unanswered)) => unanswered.failure,
         None => Failure::UpstreamResponseTimeout,
     };
     attempt.report(outcome_of_failure(failure), now_ms);
     Err(failure)
+}
+
+/// Takes a carrier whose endpoint has switched apart.
+fn switch(
+    carrier: Carrier,
+    answered: Answered,
+) -> Result<(ResponseHead, UpstreamSide, Option<Occupied>, Option<Stream>), Failure> {
+    let Answered { mut head, stream } = answered;
+    match (carrier, stream) {
+        (Carrier::Own(link), _) => {
+            let Link { connection, occupied, .. } = *link;
+            let (arrived, wire) = connection.into_tunnel().ok_or(Failure::UpstreamProtocol)?;
+            Ok((head, UpstreamSide::Own(arrived, wire), Some(occupied), None))
+        }
+        (Carrier::Shared(place), Some(_)) => {
+            let tunnel = head.extensions.remove::<OnUpgrade>().ok_or(Failure::UpstreamProtocol)?;
+            Ok((head, UpstreamSide::Shared(tunnel), None, Some(place)))
+        }
+        (Carrier::Shared(_), None) => Err(Failure::UpstreamProtocol),
+    }
 }
 
 /// A way to the first endpoint that has one for tunnels.

@@ -1,0 +1,343 @@
+//! A connection to an endpoint: sends a request, reads the head of its answer, and then the body.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http::request::Parts as RequestHead;
+use http_body::{Frame, SizeHint};
+use shoal_policy::forwarding::{Arrival, Framing};
+use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, ResponseHead};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use super::outgoing::{Outgoing, SendError};
+use super::rest::{Outcome, Rest};
+use crate::body::RequestBody;
+use crate::upstream::wire::Wire;
+
+/// Bytes asked for at first, and at most.
+const FIRST_READ: usize = 8 << 10;
+const MAX_READ: usize = 256 << 10;
+/// Interim answers (1xx) to one request, and bytes of them all.
+const MAX_INTERIM: u32 = 10;
+const MAX_INTERIM_BYTES: usize = 64 << 10;
+
+/// A connection that speaks HTTP/1.1. Dropping it closes it, whatever it is doing.
+pub(in crate::upstream) struct Connection {
+    /// Shared with what sends the rest of a request.
+    wire: Rc<RefCell<Wire>>,
+    /// Has come, and is not made sense of yet.
+    arrived: BytesMut,
+    /// Bytes to ask for: as many as the last answer had.
+    window: usize,
+    heads: HeadReader,
+    outgoing: Outgoing,
+    sending: Sending,
+    incoming: Incoming,
+    /// The endpoint keeps it open.
+    persists: bool,
+}
+
+/// How far the request is out.
+enum Sending {
+    Whole,
+    /// Whoever waits for the head of the answer sends it.
+    UnderWay,
+    /// The endpoint takes no more.
+    Refused,
+    Rest(Rest),
+}
+
+/// What is to come of the answer.
+enum Incoming {
+    Head,
+    Length(u64),
+    Chunks(Chunked),
+    UntilClose,
+    Nothing,
+}
+
+/// Why there is no head of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum ExchangeError {
+    /// Not a byte of the request went out.
+    NotSent {
+        /// Nobody has read from its body.
+        body_untouched: bool,
+    },
+    /// The connection closed before an answer began.
+    Closed,
+    /// It closed within the head of the answer, or after an interim one.
+    CutShort,
+    /// What came is no HTTP/1.1.
+    Malformed,
+    /// The body of the request broke off.
+    RequestBroken,
+}
+
+/// Why the body of an answer is cut short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum BodyError {
+    /// The connection closed too early.
+    Closed,
+    /// What came is no HTTP/1.1.
+    Malformed,
+    /// The body of the request broke off.
+    RequestBroken,
+}
+
+impl From<Malformed> for ExchangeError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl Connection {
+    pub(in crate::upstream) fn new(wire: Wire) -> Self {
+        Self {
+            wire: Rc::new(RefCell::new(wire)),
+            arrived: BytesMut::new(),
+            window: FIRST_READ,
+            heads: HeadReader::default(),
+            outgoing: Outgoing::default(),
+            sending: Sending::Whole,
+            incoming: Incoming::Nothing,
+            persists: true,
+        }
+    }
+
+    /// Sends a request, whose head says how its body is framed, and waits for the head of the answer. Interim answers are
+    /// passed over, but for the one that switches protocols. What is then left of the request is sent by a task.
+    pub(in crate::upstream) async fn exchange(
+        &mut self,
+        head: &RequestHead,
+        body: &mut RequestBody,
+    ) -> Result<ResponseHead, ExchangeError> {
+        self.outgoing.begin(head, body);
+        self.sending = Sending::UnderWay;
+        self.incoming = Incoming::Head;
+        self.persists = false;
+        let mut interim = Interim::default();
+        let answer = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
+        if matches!(self.sending, Sending::UnderWay) {
+            let body = std::mem::replace(body, RequestBody::Empty);
+            self.sending =
+                Sending::Rest(Rest::send(std::mem::take(&mut self.outgoing), body, self.wire.clone()));
+        }
+        Ok(answer)
+    }
+
+    fn poll_exchange(
+        &mut self,
+        body: &mut RequestBody,
+        interim: &mut Interim,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, ExchangeError>> {
+        if matches!(self.sending, Sending::UnderWay) {
+            match self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx) {
+                Poll::Ready(Ok(())) => self.sending = Sending::Whole,
+                Poll::Ready(Err(SendError::Body)) => return Poll::Ready(Err(ExchangeError::RequestBroken)),
+                Poll::Ready(Err(SendError::Wire)) if !self.outgoing.has_begun() => {
+                    let body_untouched = !self.outgoing.has_taken();
+                    return Poll::Ready(Err(ExchangeError::NotSent { body_untouched }));
+                }
+                // It may have answered before it closed.
+                Poll::Ready(Err(SendError::Wire)) => self.sending = Sending::Refused,
+                Poll::Pending => {}
+            }
+        }
+        loop {
+            if !self.arrived.is_empty() {
+                let before = self.arrived.len();
+                if let Some(head) = self.heads.read(&mut self.arrived)? {
+                    let status = head.parts.status;
+                    if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                        return Poll::Ready(Ok(head));
+                    }
+                    interim.count(before - self.arrived.len())?;
+                    continue;
+                }
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(1..) => {}
+                Err(error) if is_malformed(&error) => return Poll::Ready(Err(ExchangeError::Malformed)),
+                Ok(0) | Err(_) if self.arrived.is_empty() && interim.count == 0 => {
+                    return Poll::Ready(Err(ExchangeError::Closed));
+                }
+                Ok(0) | Err(_) => return Poll::Ready(Err(ExchangeError::CutShort)),
+            }
+        }
+    }
+
+    /// The head of the answer says how its body arrives.
+    pub(in crate::upstream) fn expect_body(&mut self, arrival: Arrival) {
+        self.persists = arrival.persists;
+        self.incoming = match arrival.framing {
+            Framing::Empty | Framing::Length(0) => Incoming::Nothing,
+            Framing::Length(length) => Incoming::Length(length),
+            Framing::Chunked => Incoming::Chunks(Chunked::default()),
+            Framing::UntilClose => Incoming::UntilClose,
+        };
+        if let Framing::Length(length) = arrival.framing {
+            self.window = usize::try_from(length).unwrap_or(MAX_READ).clamp(FIRST_READ, MAX_READ);
+        }
+    }
+
+    /// Nothing more of the answer is to come.
+    pub(in crate::upstream) fn is_end(&self) -> bool {
+        matches!(self.incoming, Incoming::Nothing)
+    }
+
+    /// What is known of the rest of the body.
+    pub(in crate::upstream) fn size_hint(&self) -> SizeHint {
+        match self.incoming {
+            Incoming::Nothing => SizeHint::with_exact(0),
+            Incoming::Length(left) => SizeHint::with_exact(left),
+            Incoming::Head | Incoming::Chunks(_) | Incoming::UntilClose => SizeHint::new(),
+        }
+    }
+
+    /// The next part of the body.
+    pub(in crate::upstream) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            match self.take_part() {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if self.is_end() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            let Poll::Ready(filled) = self.poll_fill(cx) else { return self.poll_request(cx) };
+            match filled {
+                Ok(0) if matches!(self.incoming, Incoming::UntilClose) => {
+                    self.incoming = Incoming::Nothing;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(BodyError::Closed))),
+                Ok(_) => {}
+                Err(error) if is_malformed(&error) => {
+                    return Poll::Ready(Some(Err(BodyError::Malformed)));
+                }
+                Err(_) => return Poll::Ready(Some(Err(BodyError::Closed))),
+            }
+        }
+    }
+
+    /// Takes what has arrived of the body; `None` = nothing has, or nothing more is to come.
+    fn take_part(&mut self) -> Result<Option<Frame<Bytes>>, BodyError> {
+        let has_arrived = !self.arrived.is_empty();
+        match &mut self.incoming {
+            Incoming::Length(left) if has_arrived => {
+                let taken = (*left).min(self.arrived.len() as u64);
+                *left -= taken;
+                if *left == 0 {
+                    self.incoming = Incoming::Nothing;
+                }
+                Ok(Some(Frame::data(self.arrived.split_to(taken as usize).freeze())))
+            }
+            Incoming::Chunks(chunked) => {
+                let piece = chunked.next(&mut self.arrived).map_err(|_| BodyError::Malformed)?;
+                if chunked.is_end() {
+                    self.incoming = Incoming::Nothing;
+                }
+                Ok(match piece {
+                    Some(Piece::Data(data)) => Some(Frame::data(data)),
+                    Some(Piece::Trailers(trailers)) => Some(Frame::trailers(trailers)),
+                    Some(Piece::End) | None => None,
+                })
+            }
+            Incoming::UntilClose if has_arrived => Ok(Some(Frame::data(self.arrived.split().freeze()))),
+            Incoming::Head | Incoming::Length(_) | Incoming::UntilClose | Incoming::Nothing => Ok(None),
+        }
+    }
+
+    /// While nothing comes: has the request broken off?
+    fn poll_request(&self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Sending::Rest(rest) = &self.sending {
+            if rest.outcome() == Outcome::Broken {
+                return Poll::Ready(Some(Err(BodyError::RequestBroken)));
+            }
+            rest.watch(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Reads what is there. Without anything to read there is no need for a buffer.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut wire = self.wire.borrow_mut();
+        ready!(wire.poll_read_ready(cx))?;
+        let spare = self.arrived.capacity() - self.arrived.len();
+        if spare < self.window / 2 {
+            self.arrived.reserve(self.window);
+        }
+        let asked = self.arrived.capacity() - self.arrived.len();
+        let read = ready!(poll_read_buf(Pin::new(&mut *wire), cx, &mut self.arrived))?;
+        if read == asked {
+            self.window = (self.window * 4).min(MAX_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// The answer has ended: `true` = the connection is as good as before.
+    pub(in crate::upstream) fn settle(&mut self) -> bool {
+        let is_sent = match &self.sending {
+            Sending::Whole => true,
+            Sending::UnderWay | Sending::Refused => false,
+            Sending::Rest(rest) => rest.outcome() == Outcome::Sent,
+        };
+        let is_whole = is_sent && self.persists && self.is_end() && self.arrived.is_empty();
+        // One that waits needs no memory.
+        self.arrived = BytesMut::new();
+        self.sending = Sending::Whole;
+        is_whole
+    }
+
+    /// The endpoint has neither closed it nor said anything while nothing was asked.
+    pub(in crate::upstream) fn is_quiet(&self) -> bool {
+        match &mut *self.wire.borrow_mut() {
+            Wire::Clear(socket) => {
+                matches!(socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+            // Its records are not all for us to see: tickets come late.
+            Wire::Tls(stream) => {
+                let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
+                Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+        }
+    }
+
+    /// The bytes that follow a 101, those that have come already first; `None` = the request is not out.
+    pub(in crate::upstream) fn into_tunnel(self) -> Option<(Bytes, Wire)> {
+        let wire = Rc::into_inner(self.wire)?;
+        Some((self.arrived.freeze(), wire.into_inner()))
+    }
+}
+
+/// Interim answers so far.
+#[derive(Default)]
+struct Interim {
+    count: u32,
+    bytes: usize,
+}
+
+impl Interim {
+    fn count(&mut self, bytes: usize) -> Result<(), ExchangeError> {
+        self.count += 1;
+        self.bytes += bytes;
+        let is_few = self.count <= MAX_INTERIM && self.bytes <= MAX_INTERIM_BYTES;
+        if is_few { Ok(()) } else { Err(ExchangeError::Malformed) }
+    }
+}
+
+/// What came are no records of TLS, or none that fit.
+fn is_malformed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}

@@ -1,0 +1,10 @@
+//! HTTP/1.1 towards endpoints: one connection, one request at a time.
+//!
+//! Whoever waits for an answer reads it off the connection himself: no task stands in between. Only what is left of a
+//! request whose answer has already begun is sent by one.
+
+mod connection;
+mod outgoing;
+mod rest;
+
+pub(super) use connection::{BodyError, Connection, ExchangeError};
