@@ -5,9 +5,12 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
 use futures_util::future::{join_all, select_all};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use shoal_cluster::{ClusterView, EndpointState, NodeState, NodeView};
 use shoal_model::{EndpointId, NodeId, UpstreamId};
 use shoal_policy::health::Availability;
@@ -54,6 +57,151 @@ async fn equal_keys_meet_equal_endpoints() {
             met.insert(first);
         }
         assert_eq!(met.len() > 1, key != "address", "{key}: {met:?}");
+    }
+}
+
+/// Origins that say who they are when they have a permit.
+async fn held(count: usize) -> (Vec<SocketAddr>, Vec<Arc<AtomicUsize>>, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let (mut addresses, mut begun) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let (gate, requests) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
+        begun.push(requests.clone());
+        let address = support::serve_raw(Arc::default(), move |stream, _| {
+            let (gate, requests) = (gate.clone(), requests.clone());
+            async move {
+                let mut stream = support::Downstream::new(stream);
+                while stream.read_head().await.is_some() {
+                    requests.fetch_add(1, SeqCst);
+                    gate.acquire().await.unwrap().forget();
+                    stream.send(ok(&n.to_string())).await;
+                }
+            }
+        });
+        addresses.push(address.await);
+    }
+    (addresses, begun, gate)
+}
+
+#[tokio::test]
+async fn a_hot_key_spills_to_the_next_endpoint_and_comes_back() {
+    // Of eight requests under way at two endpoints, each may have 125 % of four.
+    for (factor, expected) in
+        [("", [5, 3]), (", hash_balance_factor: 200", [8, 0]), (", hash_balance_factor: 0", [8, 0])]
+    {
+        let (addresses, begun, gate) = held(2).await;
+        let stage = Stage::start(&site(&addresses, "", &format!(", balance: consistent_hash{factor}")));
+        // What is under way is counted by worker: one connection is served by one of them.
+        let stream = tokio::net::TcpStream::connect(stage.address("web")).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let get = || {
+            let request = http::Request::get("http://a/hot").body(Empty::<bytes::Bytes>::new()).unwrap();
+            let sent = sender.clone().send_request(request);
+            async move { sent.await.unwrap().into_body().collect().await.unwrap().to_bytes() }
+        };
+        let seen = || begun.iter().map(|requests| requests.load(SeqCst)).collect::<Vec<_>>();
+        let mut answers = Vec::new();
+        for n in 1..=8 {
+            answers.push(tokio::spawn(get()));
+            support::wait_until("a request at an endpoint", || seen().iter().sum::<usize>() == n).await;
+        }
+        let mut spread = seen();
+        let home = if spread[0] > spread[1] { 0 } else { 1 };
+        spread.sort_by(|a, b| b.cmp(a));
+        assert_eq!(spread, expected, "{factor}");
+        gate.add_permits(8);
+        for answer in answers {
+            answer.await.unwrap();
+        }
+        gate.add_permits(4);
+        for _ in 0..4 {
+            assert_eq!(get().await, home.to_string(), "{factor}: with nothing under way the key is at home");
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_is_ignored_where_too_little_is_left() {
+    let origins = numbered(4).await;
+    // How many are down, the threshold, how many get requests, whether health is ignored for them.
+    for (down, threshold, used, panics) in [
+        (0, "", 4, false),
+        (1, "", 3, false),
+        (2, "", 2, false),
+        (3, "", 4, true),
+        (4, "", 4, true),
+        (3, ", panic_threshold_percent: 0", 1, false),
+        (2, ", panic_threshold_percent: 75", 4, true),
+        // What is left carries everything.
+        (1, ", panic_threshold_percent: 100", 3, false),
+    ] {
+        let stage = Stage::start(&site(&addresses(&origins), "", threshold));
+        stage.cluster.store(cluster_of(vec![node(1, "", "", 0)], &addresses(&origins)[..down]));
+        let mut downstream = stage.connect().await;
+        let mut met = BTreeSet::new();
+        for _ in 0..12 {
+            downstream.send(GET).await;
+            met.insert(downstream.answer().await.text());
+        }
+        assert_eq!(met.len(), used, "{down} down{threshold}: {met:?}");
+        let ignored = stage.metric("shoal_upstream_panic_total{upstream=\"app\"}");
+        assert_eq!(ignored, if panics { 12 } else { 0 }, "{down} down{threshold}");
+    }
+    // Where health is never ignored, nothing is left at last.
+    let stage = Stage::start(&site(&addresses(&origins), "", ", panic_threshold_percent: 0"));
+    stage.cluster.store(cluster_of(vec![node(1, "", "", 0)], &addresses(&origins)));
+    let answer = stage.ask(GET).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains("no_endpoint"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn weights_are_shares() {
+    let origins = numbered(2).await;
+    // Where chance or a hash decides, a fifth is as far from a quarter as it gets in 400 requests.
+    for (balance, exact) in [("round_robin", true), ("consistent_hash", false)] {
+        let weighed = [(origins[0].address, "weight: 3"), (origins[1].address, "weight: 1")];
+        let stage = Stage::start(&spread_out(&weighed, &format!("balance: {balance}")));
+        let before = origins[1].requests();
+        let mut downstream = stage.connect().await;
+        for n in 0..400 {
+            downstream.send(format!("GET /{n} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!(downstream.answer().await.status, 200);
+        }
+        let lighter = origins[1].requests() - before;
+        let is_share = if exact { lighter == 100 } else { (60..140).contains(&lighter) };
+        assert!(is_share, "{balance}: {lighter} of 400");
+    }
+}
+
+#[tokio::test]
+async fn what_a_priority_or_a_zone_cannot_carry_goes_on() {
+    let origins = numbered(4).await;
+    let all = addresses(&origins);
+    let zones = ["zone: a", "zone: a", "zone: b", "zone: b"];
+    let priorities = ["priority: 0", "priority: 0", "priority: 1", "priority: 1"];
+    // Settings, and the percentages that may go to the others when half of the first ones are down: of a priority 1.4 times
+    // its usable half stays; of a zone that needs half of all, and has a third of what is left, two thirds.
+    for (places, more, share) in
+        [(priorities, "balance: round_robin", 22..=38), (zones, "prefer_own_zone: true", 25..=42)]
+    {
+        let endpoints: Vec<_> = all.iter().copied().zip(places).collect();
+        let stage = Stage::start(&spread_out(&endpoints, more));
+        let mut downstream = stage.connect().await;
+        for (down, share) in [(&all[..0], 0..=0), (&all[..1], share)] {
+            let nodes = vec![node(1, "", "a", 0), node(2, "", "b", 0)];
+            stage.cluster.store(cluster_of(nodes, down));
+            let mut elsewhere = 0;
+            for _ in 0..600 {
+                downstream.send(GET).await;
+                let at: usize = downstream.answer().await.text().parse().unwrap();
+                assert!(down.is_empty() || at != 0, "{more}: one that is down");
+                elsewhere += usize::from(at >= 2);
+            }
+            assert!(share.contains(&(elsewhere / 6)), "{more}: {elsewhere} of 600, not {share:?}");
+        }
     }
 }
 
@@ -250,6 +398,37 @@ async fn chosen_statuses_are_tried_elsewhere() {
     check(&both, ", retry: { on: [503], methods: [POST] }", post, &[200]).await;
     // Nobody else is there: the answer goes on as it came.
     check(&[bad.address], ", retry: { on: [503] }", GET, &[503]).await;
+}
+
+#[tokio::test]
+async fn retries_are_paid_from_a_budget() {
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        busy.push(
+            Origin::start(|_| "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy").await,
+        );
+    }
+    let rule = ", retry: { on: [503], attempts: 4 }";
+    let stage = Stage::start(&site(&addresses(&busy), rule, ", passive: { consecutive_errors: 0 }"));
+    // Workers save up by themselves: one connection is served by one of them.
+    let mut downstream = stage.connect().await;
+    let began = Instant::now();
+    const REQUESTS: usize = 200;
+    for _ in 0..REQUESTS {
+        downstream.send(GET).await;
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    let tries: usize = busy.iter().map(Origin::requests).sum();
+    let retries = tries - REQUESTS;
+    assert_eq!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}"), retries as u64);
+    // Each of them would have been tried three times more. Ten are there at first, a fifth of the requests is earned, and
+    // ten a second; the last one may not be whole yet.
+    let earned = 10 + REQUESTS / 5;
+    let most = earned + (10.0 * elapsed).ceil() as usize + 1;
+    assert!((earned - 1..=most).contains(&retries), "{retries} retries in {elapsed} s");
+    assert!(retries < 3 * REQUESTS, "the budget was never used up");
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use shoal_proxy::HealthEvent;
 use support::{Downstream, Origin, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
@@ -48,6 +49,71 @@ async fn an_endpoint_that_fails_is_ejected_and_told_of() {
     let endpoint = format!("shoal_endpoint_up{{upstream=\"app\",endpoint=\"{dead}\",source=\"local\"}}");
     assert_eq!(stage.metric(&endpoint), 0);
     assert_eq!(stage.metric("shoal_upstream_retries_total{upstream=\"app\"}"), 2);
+}
+
+#[tokio::test]
+async fn at_most_half_of_the_endpoints_are_ejected() {
+    let mut origins = vec![Origin::start(|_| ok("")).await];
+    for _ in 0..3 {
+        origins.push(Origin::start(|_| "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await);
+    }
+    let endpoints: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    // Percentage of endpoints that may be ejected, and how many of the three that are bad are.
+    for (percent, expected) in [("", 2), (", max_ejected_percent: 24", 0), (", max_ejected_percent: 100", 3)]
+    {
+        let passive = format!("consecutive_errors: 1, base_ejection: 1h, max_ejection: 1h{percent}");
+        let never = ", panic_threshold_percent: 0";
+        let stage = Stage::start(&site(&endpoints, "", &format!(", passive: {{ {passive} }}{never}")));
+        let mut downstream = stage.connect().await;
+        let mut ask = async || {
+            downstream.send(GET).await;
+            downstream.answer().await.status
+        };
+        for _ in 0..12 {
+            ask().await;
+        }
+        let is_up = |endpoint| {
+            let up =
+                format!("shoal_endpoint_up{{upstream=\"app\",endpoint=\"{endpoint}\",source=\"local\"}}");
+            stage.metric(&up) == 1
+        };
+        let ejected = endpoints.iter().filter(|endpoint| !is_up(**endpoint)).count();
+        assert_eq!(ejected, expected, "{percent}");
+        // Those that stayed go on in turn, the bad ones too.
+        let stayed = endpoints.len() - expected;
+        let mut bad = 0;
+        for _ in 0..12 {
+            bad += usize::from(ask().await == 503);
+        }
+        assert_eq!(bad, 12 * (3 - expected) / stayed, "{percent}");
+    }
+}
+
+#[tokio::test]
+async fn who_fails_its_trial_is_ejected_for_longer() {
+    let (seen, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let (times, count) = (seen.clone(), asked.clone());
+    let bad = Origin::start(move |_| {
+        times.lock().unwrap().push(Instant::now());
+        count.fetch_add(1, Ordering::SeqCst);
+        "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+    });
+    let (bad, good) = (bad.await, Origin::start(|_| ok("")).await);
+    let passive = ", passive: { consecutive_errors: 1, base_ejection: 300ms, max_ejection: 600ms }";
+    let stage = Stage::start(&site(&[bad.address, good.address], "", passive));
+    let mut downstream = stage.connect().await;
+    let deadline = Instant::now() + support::PATIENCE;
+    while asked.load(Ordering::SeqCst) < 4 {
+        assert!(Instant::now() < deadline, "no trial");
+        downstream.send(GET).await;
+        downstream.answer().await;
+    }
+    let seen = seen.lock().unwrap();
+    for (n, least_ms) in [300, 600, 600].into_iter().enumerate() {
+        let pause = seen[n + 1] - seen[n];
+        // The clock of the workers may be a tick behind.
+        assert!(pause >= Duration::from_millis(least_ms - 100), "{pause:?} after failure {n}");
+    }
 }
 
 #[tokio::test]
