@@ -9,7 +9,7 @@ use shoal_model::state::{Command, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::admin::NodeAck;
 
-use crate::admin::absence;
+use crate::acks::absence;
 use crate::node::Node;
 
 /// Between two looks at the membership.

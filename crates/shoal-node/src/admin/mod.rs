@@ -1,6 +1,5 @@
 //! The operator's API on this node: any node takes any verb.
 
-mod acks;
 mod cache;
 mod change;
 pub(crate) mod failure;
@@ -27,7 +26,6 @@ use shoal_proto::admin::{
 };
 use tonic::{Request, Response, Status};
 
-pub(crate) use acks::absence;
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::is_in_panic;

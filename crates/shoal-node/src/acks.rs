@@ -32,7 +32,7 @@ impl Node {
     }
 
     /// Members that nobody waits for: they are not alive, and catch up when they are back.
-    pub(super) fn absent_members(&self) -> Vec<AbsentNode> {
+    pub(crate) fn absent_members(&self) -> Vec<AbsentNode> {
         let view = self.gossip.view().load_full();
         let local = self.id();
         self.log.with_state(|state| {
