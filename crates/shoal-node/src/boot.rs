@@ -12,16 +12,11 @@ use shoal_cluster::join::{Applicant, Joined, Token, join};
 use shoal_model::NodeId;
 use shoal_model::state::{Command, MemberRecord, check_member_name};
 
+use crate::data_dir::{BOOTSTRAP, OPERATOR, PEERS};
 use crate::removed;
 use crate::settings::RunSettings;
 use crate::{admin, data_dir, twins};
 
-/// The first entry of a new cluster, until it is in the log.
-pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
-/// Whom to talk to first, until this node has the log of the cluster it joined.
-pub(crate) const PEERS: &str = "joined.json";
-/// The first operator of a new cluster.
-pub(crate) const OPERATOR: &str = "operator.json";
 /// Hex digits of an authority's hash that are shown: enough to tell two apart.
 const SHOWN_DIGITS: usize = 12;
 

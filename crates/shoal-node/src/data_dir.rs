@@ -9,9 +9,14 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use shoal_cluster::identity::Identity;
 
-use crate::boot::{BOOTSTRAP, OPERATOR, PEERS};
-use crate::twins::ADDRESS;
-
+/// The first entry of a new cluster, until it is in the log.
+pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
+/// Whom to talk to first, until this node has the log of the cluster it joined.
+pub(crate) const PEERS: &str = "joined.json";
+/// The first operator of a new cluster.
+pub(crate) const OPERATOR: &str = "operator.json";
+/// Where this node was reached last.
+pub(crate) const ADDRESS: &str = "address";
 /// Who has the directory, has locked this file.
 const LOCK: &str = "lock";
 /// What only a node has that has taken part in its cluster.

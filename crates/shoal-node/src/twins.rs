@@ -10,11 +10,9 @@ use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::Twin;
 use shoal_cluster::identity::{Identity, write_private};
 
+use crate::data_dir::ADDRESS;
 use crate::node::Node;
 use crate::settings::RunSettings;
-
-/// In the data directory: where this node was reached last.
-pub(crate) const ADDRESS: &str = "address";
 
 /// What to do about it.
 const ADVICE: &str = "its data directory was copied: stop the copy, and let that machine join with an empty \
