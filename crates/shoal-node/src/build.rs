@@ -189,7 +189,10 @@ pub async fn build(
     });
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
-    tasks.spawn_until_stop("notice of twins", twins::notice(node.clone()));
+    tasks.spawn_until_stop(
+        "notice of twins",
+        twins::notice(node.gossip.twin(), node.identity.clone(), node.stand_back.clone()),
+    );
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));

@@ -147,7 +147,7 @@ impl Node {
             applied_index: *self.log.applied().borrow(),
             refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
             log_broken: self.log.status().broken,
-            twin: twins::warning(self),
+            twin: twins::warning(&self.gossip, &self.identity),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,

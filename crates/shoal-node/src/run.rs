@@ -91,7 +91,7 @@ async fn live(
         End::Asked => Ok(()),
         End::Lost(what) => anyhow::bail!("{what} ended by itself; the log says why"),
         End::Removed => anyhow::bail!(ADVICE),
-        End::Twin => anyhow::bail!(twins::warning(&node)),
+        End::Twin => anyhow::bail!(twins::warning(&node.gossip, &node.identity)),
     }
 }
 

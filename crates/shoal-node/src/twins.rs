@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use shoal_cluster::channel::Peers;
-use shoal_cluster::gossip::Twin;
+use shoal_cluster::gossip::{Gossip, Twin};
 use shoal_cluster::identity::{Identity, write_private};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::data_dir::ADDRESS;
-use crate::node::Node;
 use crate::settings::RunSettings;
 
 /// What to do about it.
@@ -52,25 +53,28 @@ fn describe(identity: &Identity, address: SocketAddr) -> String {
 }
 
 /// What `status` says of it; empty = there is none.
-pub fn warning(node: &Node) -> String {
-    let twin = *node.gossip.twin().borrow();
-    twin.map_or_else(String::new, |twin| describe(&node.identity, twin.address))
+pub fn warning(gossip: &Gossip, identity: &Identity) -> String {
+    let twin = *gossip.twin().borrow();
+    twin.map_or_else(String::new, |twin| describe(identity, twin.address))
 }
 
-/// Says so whenever one appears, and cancels [`Node::stand_back`] when that one was first.
-pub async fn notice(node: Arc<Node>) {
-    let mut twins = node.gossip.twin();
+/// Says so whenever one appears, and cancels `stand_back` when that one was first.
+pub async fn notice(
+    mut twins: watch::Receiver<Option<Twin>>,
+    identity: Arc<Identity>,
+    stand_back: CancellationToken,
+) {
     while twins.changed().await.is_ok() {
         let twin = *twins.borrow_and_update();
         match twin {
             Some(Twin { address, was_first }) => {
-                tracing::error!(node = %node.id(), twin = %address, "{}", describe(&node.identity, address));
+                tracing::error!(node = %identity.node_id, twin = %address, "{}", describe(&identity, address));
                 if was_first {
-                    node.stand_back.cancel();
+                    stand_back.cancel();
                 }
             }
             None => {
-                tracing::info!(node = %node.id(), "the other process with this identity is not heard any more")
+                tracing::info!(node = %identity.node_id, "the other process with this identity is not heard any more")
             }
         }
     }
