@@ -14,13 +14,13 @@ use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
-use crate::body::CacheBody;
+use crate::body::{CacheBody, OriginBody};
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Probe, Sought, look, may_share, may_use};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
-use crate::seam::{Answer, Bypass, CacheRequest, Lookup, OriginBody};
+use crate::seam::{Answer, Bypass, CacheRequest, Lookup};
 use crate::task::{Asker, FillTask, TaskSeed};
 use crate::worker::{WorkerCache, ttl_seconds};
 

@@ -6,11 +6,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use shoal_policy::failure::Failure;
 
 use crate::fill::FillReader;
 use crate::object::Object;
-use crate::seam::OriginBody;
+
+/// The body of an origin's response.
+pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
 
 /// The body of an answer, wherever it comes from.
 pub struct CacheBody {

@@ -29,7 +29,7 @@ mod store;
 mod task;
 mod worker;
 
-pub use body::CacheBody;
+pub use body::{CacheBody, OriginBody};
 pub use change::PendingChange;
 pub use counters::Counters;
 pub use fetch_trace::{FetchNotes, FetchTrace};
@@ -38,7 +38,7 @@ pub use node::Cache;
 pub use peer::ClusterLink;
 pub use relay::{RelaySender, relay};
 pub use seam::{
-    Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, OriginBody,
-    PeerIo, PeerLink, UntilClose,
+    Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, PeerIo,
+    PeerLink, UntilClose,
 };
 pub use worker::{FillJob, WorkerCache};

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use shoal_policy::failure::Failure;
 use tokio::sync::mpsc;
 
-use crate::seam::OriginBody;
+use crate::body::OriginBody;
 
 /// Parts on their way to whoever reads them.
 const MAX_WAITING_PARTS: usize = 4;

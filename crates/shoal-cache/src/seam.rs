@@ -6,10 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
-use http_body_util::combinators::UnsyncBoxBody;
 use shoal_cluster::ClusterView;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_model::{ConfigView, NodeId};
@@ -17,7 +15,7 @@ use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::body::CacheBody;
+use crate::body::{CacheBody, OriginBody};
 use crate::fetch_trace::FetchTrace;
 use crate::lookup::Probe;
 
@@ -122,9 +120,6 @@ pub enum Answer {
 /// whether it is whole, so it is passed on and never stored.
 #[derive(Clone, Copy, Debug)]
 pub struct UntilClose;
-
-/// The body of an origin's response.
-pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
 
 /// What [`Fetch::fetch`] promises.
 pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginBody>, Failure>>>>;

@@ -10,11 +10,11 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::validation::remove_conditions;
 use tokio::sync::oneshot;
 
+use crate::body::OriginBody;
 use crate::fetch_trace::FetchTrace;
 use crate::fill::Fill;
 use crate::lookup::{Found, Probe};
 use crate::node::Cache;
-use crate::seam::OriginBody;
 
 /// One fill as work to do. Dropping it ends the fill, so no request waits for a fill that nobody works on.
 pub(crate) struct FillTask {

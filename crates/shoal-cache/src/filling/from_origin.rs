@@ -15,11 +15,12 @@ use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
 use super::{after, content_length, is_same_version};
+use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
 use crate::lookup::Found;
 use crate::object::UNCOPIED;
-use crate::seam::{OriginBody, UntilClose};
+use crate::seam::UntilClose;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 

@@ -14,11 +14,11 @@ use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::validation::is_strong;
 use shoal_policy::failure::Failure;
 
+use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
 use crate::object::{Object, compact};
-use crate::seam::OriginBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 

@@ -22,9 +22,10 @@ use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::failure::Failure;
 
 use super::wire::{self, AnswerKind, Meta};
+use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::relay::relay;
-use crate::seam::{OriginBody, PeerLink};
+use crate::seam::PeerLink;
 
 /// Unused connections kept per peer and worker.
 const MAX_IDLE: usize = 64;
