@@ -72,7 +72,7 @@ impl WorkerCache {
     async fn peek(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
         let fill = self.cache.new_fill(probe.key, &probe.text);
         if let Joined::New(reader) = self.cache.flights.begin_alone(fill) {
-            let mut task = seed(request, probe).task(&self.cache, reader.fill(), None);
+            let mut task = seed(request, probe).task(self.cache.flights.landing(reader.fill()), None);
             task.is_peek = true;
             self.start(task);
             if let Arrival::Head(head) = reader.arrival().await
@@ -144,7 +144,8 @@ impl WorkerCache {
             Joined::Full => Boarded::Full,
             Joined::New(reader) => {
                 let (own, receiver) = oneshot::channel();
-                let mut task = seed(request, probe).task(&self.cache, reader.fill(), Some(own));
+                let mut task =
+                    seed(request, probe).task(self.cache.flights.landing(reader.fill()), Some(own));
                 task.trace = request.trace.cloned();
                 if !is_alone && let Some(object) = self.look_again(request, probe) {
                     reader.fill().resolve(object.clone());
@@ -179,7 +180,7 @@ impl WorkerCache {
         let selecting = Selecting::of(&probe.vary, &request.head.headers);
         let begin = || self.cache.new_fill(probe.key, &probe.text);
         if let Joined::New(reader) = self.cache.board(probe.key, &probe.text, &selecting, begin) {
-            self.start(seed(request, probe).task(&self.cache, reader.fill(), None));
+            self.start(seed(request, probe).task(self.cache.flights.landing(reader.fill()), None));
         }
     }
 

@@ -11,8 +11,6 @@ use tokio::time::sleep;
 
 use crate::node::Cache;
 
-/// Given-up requests that the origin may still be working on, and that are kept in mind for that.
-pub(crate) const MAX_ABANDONED: usize = 1024;
 /// When what a given-up request may have changed is forgotten again, each time after the one before: nobody sees when the
 /// origin is done with it.
 const ECHOES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9)];

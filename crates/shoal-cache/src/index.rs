@@ -14,7 +14,14 @@ use crate::node::Cache;
 use crate::object::Object;
 
 /// Answers for what this node holds.
-pub(crate) struct CacheIndex(pub(crate) Arc<Cache>);
+struct CacheIndex(Arc<Cache>);
+
+impl Cache {
+    /// The gRPC half of the peer protocol.
+    pub fn service(self: &Arc<Self>) -> impl CacheService + use<> {
+        CacheIndex(self.clone())
+    }
+}
 
 #[tonic::async_trait]
 impl CacheService for CacheIndex {

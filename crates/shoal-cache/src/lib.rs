@@ -8,6 +8,7 @@ mod body;
 mod change;
 mod clock;
 mod counters;
+mod dispatch;
 mod fetch_trace;
 mod fill;
 mod filling;
@@ -32,6 +33,7 @@ mod worker;
 pub use body::{CacheBody, OriginBody};
 pub use change::PendingChange;
 pub use counters::Counters;
+pub use dispatch::FillJob;
 pub use fetch_trace::{FetchNotes, FetchTrace};
 pub use lookup::Probe;
 pub use node::Cache;
@@ -41,4 +43,4 @@ pub use seam::{
     Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, PeerIo,
     PeerLink, UntilClose,
 };
-pub use worker::{FillJob, WorkerCache};
+pub use worker::WorkerCache;

@@ -1,12 +1,9 @@
 //! The cache of one node: everything that its workers and its peers share.
 
-use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::TokioTimer;
-use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_model::view::CacheRuleView;
@@ -15,28 +12,21 @@ use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::Trust;
 use shoal_policy::cache::vary::Selecting;
-use shoal_policy::failure::Failure;
-use shoal_proto::cache::cache_service_server::CacheService;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::change::MAX_ABANDONED;
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
+use crate::dispatch::{Dispatch, FillJob};
 use crate::fill::{Fill, FillBudget, Flights, Joined};
 use crate::hot::HotBudget;
-use crate::index::CacheIndex;
 use crate::object::Object;
-use crate::peer::client::MAX_PEER_FIELDS;
 use crate::peer::replicas::Replicas;
-use crate::peer::server;
 use crate::placement::Placement;
 use crate::purges::Purges;
-use crate::reminders::Reminders;
-use crate::seam::{CacheSettings, Changed, Fetch, PeerIo};
+use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
+use crate::seam::{CacheSettings, Changed};
 use crate::store::Store;
-use crate::task::FillTask;
-use crate::worker::{FillJob, WorkerCache};
 
 /// A URL that proved uncacheable is not waited for again for this long.
 const UNCACHEABLE_MEMORY: Duration = Duration::from_secs(120);
@@ -46,8 +36,8 @@ const MAX_UNCACHEABLE: u64 = 100_000;
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 /// How many invalidated keys are remembered.
 const MAX_TOMBSTONES: u64 = 100_000;
-/// For a peer's word that it has forgotten an object.
-pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Given-up requests that the origin may still be working on, and that are kept in mind for that.
+const MAX_ABANDONED: usize = 1024;
 /// What the workers keep at hand of the memory for objects: this fraction.
 const HOT_SHARE: u64 = 32;
 /// What running fills may hold together beside the stored objects: this fraction of their memory.
@@ -60,7 +50,7 @@ pub struct Cache {
     pub(crate) settings: CacheSettings,
     pub(crate) store: Arc<Store>,
     pub(crate) purges: Purges,
-    pub(crate) flights: Flights,
+    pub(crate) flights: Arc<Flights>,
     fill_budget: Arc<FillBudget>,
     pub(crate) hot_budget: Arc<HotBudget>,
     pub(crate) placement: Placement,
@@ -75,8 +65,8 @@ pub struct Cache {
     /// Figures of the control runtime.
     pub(crate) cells: Arc<Cells>,
     worker_cells: Mutex<Vec<Arc<Cells>>>,
-    workers: Mutex<Vec<mpsc::Sender<FillJob>>>,
-    next_worker: AtomicUsize,
+    /// The workers that take on fills of peers.
+    pub(crate) dispatch: Dispatch,
     /// Places for given-up requests whose effect is not known.
     pub(crate) abandoned: Arc<Semaphore>,
     pub(crate) control: Handle,
@@ -90,7 +80,7 @@ impl Cache {
         let store = Arc::new(Store::new(settings.ram_bytes - hot_bytes));
         Arc::new(Self {
             purges: Purges::new(settings.key_seed),
-            flights: Flights::new(),
+            flights: Arc::new(Flights::new()),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
             hot_budget: Arc::new(HotBudget::new(hot_bytes)),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
@@ -108,24 +98,23 @@ impl Cache {
             forgotten_ms: AtomicU64::new(0),
             cells,
             worker_cells: Mutex::default(),
-            workers: Mutex::default(),
-            next_worker: AtomicUsize::new(0),
+            dispatch: Dispatch::default(),
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
             control: Handle::current(),
             settings,
         })
     }
 
-    /// The part of one worker thread; call it there.
-    pub fn worker(self: &Arc<Self>, fetch: Rc<dyn Fetch>) -> Rc<WorkerCache> {
+    /// The figures of one more worker.
+    pub(crate) fn new_cells(&self) -> Arc<Cells> {
         let cells = Arc::new(Cells::default());
         self.worker_cells.lock().unwrap_or_else(PoisonError::into_inner).push(cells.clone());
-        WorkerCache::new(self.clone(), fetch, cells)
+        cells
     }
 
     /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to [`WorkerCache::run_job`].
     pub fn register_worker(&self, jobs: mpsc::Sender<FillJob>) {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
+        self.dispatch.add_worker(jobs);
     }
 
     /// A purge was applied from the log.
@@ -153,27 +142,6 @@ impl Cache {
     /// Hits are served without asking now.
     pub fn has_lease(&self) -> bool {
         self.purges.has_lease(now_ms())
-    }
-
-    /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends.
-    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
-        let service = hyper::service::service_fn(move |request| {
-            let cache = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(server::answer_peer(&cache, peer, request).await) }
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .max_headers(MAX_PEER_FIELDS)
-            .serve_connection(hyper_util::rt::TokioIo::new(io), service);
-        if let Err(error) = connection.await {
-            tracing::debug!(%peer, %error, "a connection of a peer broke");
-        }
-    }
-
-    /// The gRPC half of the peer protocol.
-    pub fn service(self: &Arc<Self>) -> impl CacheService + use<> {
-        CacheIndex(self.clone())
     }
 
     /// Figures since the start.
@@ -354,20 +322,9 @@ impl Cache {
         }
     }
 
-    /// Hands a fill to some worker, in turn; when all of them are full it fails.
-    pub(crate) fn dispatch(&self, task: FillTask) {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = self.next_worker.fetch_add(1, Ordering::Relaxed);
-        let mut job = FillJob(task);
-        for turn in 0..workers.len() {
-            match workers[(start + turn) % workers.len()].try_send(job) {
-                Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back)) => {
-                    job = back
-                }
-            }
-        }
-        job.0.fill().fail(Failure::Overflow);
+    /// Bytes of body that may be stored where `rule` holds.
+    pub(crate) fn most_bytes(&self, rule: &CacheRuleView) -> u64 {
+        rule.max_object_bytes.min(self.settings.ram_bytes / 2)
     }
 }
 

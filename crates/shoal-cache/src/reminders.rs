@@ -15,9 +15,10 @@ use shoal_policy::cache::key::ObjectKey;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use crate::node::INVALIDATE_TIMEOUT;
 use crate::seam::{Changed, PeerLink};
 
+/// For a node's word that it has forgotten an object.
+pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that one node may still have to be told of; beyond that, it is everything.
 const MAX_PENDING: usize = 10_000;
 /// Keys that are told at once.

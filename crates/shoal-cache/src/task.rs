@@ -12,9 +12,8 @@ use tokio::sync::oneshot;
 
 use crate::body::OriginBody;
 use crate::fetch_trace::FetchTrace;
-use crate::fill::Fill;
+use crate::fill::{Fill, Landing};
 use crate::lookup::{Found, Probe};
-use crate::node::Cache;
 
 /// One fill as work to do. Dropping it ends the fill, so no request waits for a fill that nobody works on.
 pub(crate) struct FillTask {
@@ -44,19 +43,6 @@ pub(crate) enum Asker {
     Peer(NodeId),
 }
 
-/// Takes a fill out of the running ones, whatever happens.
-struct Landing {
-    cache: Arc<Cache>,
-    fill: Arc<Fill>,
-}
-
-impl Drop for Landing {
-    fn drop(&mut self) {
-        self.cache.flights.land(&self.fill);
-        self.fill.abandon();
-    }
-}
-
 /// What a task is made from.
 pub(crate) struct TaskSeed<'a> {
     pub(crate) head: &'a Parts,
@@ -69,8 +55,7 @@ pub(crate) struct TaskSeed<'a> {
 impl TaskSeed<'_> {
     pub(crate) fn task(
         &self,
-        cache: &Arc<Cache>,
-        fill: &Arc<Fill>,
+        landing: Landing,
         own: Option<oneshot::Sender<Response<OriginBody>>>,
     ) -> FillTask {
         let mut request = Request::new(());
@@ -80,7 +65,7 @@ impl TaskSeed<'_> {
         *request.headers_mut() = self.head.headers.clone();
         remove_conditions(request.headers_mut());
         FillTask {
-            landing: Landing { cache: cache.clone(), fill: fill.clone() },
+            landing,
             head: request.into_parts().0,
             route: self.route.clone(),
             rule: self.rule.clone(),
@@ -96,11 +81,6 @@ impl TaskSeed<'_> {
 
 impl FillTask {
     pub(crate) fn fill(&self) -> &Arc<Fill> {
-        &self.landing.fill
-    }
-
-    /// Bytes of body that may be stored.
-    pub(crate) fn most_bytes(&self) -> u64 {
-        self.rule.max_object_bytes.min(self.landing.cache.settings.ram_bytes / 2)
+        self.landing.fill()
     }
 }

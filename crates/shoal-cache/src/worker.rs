@@ -15,6 +15,7 @@ use crate::body::CacheBody;
 use crate::change::PendingChange;
 use crate::clock::now_ms;
 use crate::counters::Cells;
+use crate::dispatch::FillJob;
 use crate::hot::HotObjects;
 use crate::lookup::{Choice, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
@@ -22,10 +23,6 @@ use crate::object::Object;
 use crate::peer::client::PeerPool;
 use crate::respond::{Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
-use crate::task::FillTask;
-
-/// A fill that a peer asked for, on its way to a worker.
-pub struct FillJob(pub(crate) FillTask);
 
 /// The part of the cache that belongs to one worker thread: its origin, its peer connections, its hottest objects.
 pub struct WorkerCache {
@@ -40,8 +37,16 @@ pub struct WorkerCache {
     text: RefCell<Vec<u8>>,
 }
 
+impl Cache {
+    /// The part of one worker thread; call it there.
+    pub fn worker(self: &Arc<Self>, fetch: Rc<dyn Fetch>) -> Rc<WorkerCache> {
+        WorkerCache::new(self.clone(), fetch)
+    }
+}
+
 impl WorkerCache {
-    pub(crate) fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>, cells: Arc<Cells>) -> Rc<Self> {
+    fn new(cache: Arc<Cache>, fetch: Rc<dyn Fetch>) -> Rc<Self> {
+        let cells = cache.new_cells();
         let peers = PeerPool::new(cache.settings.peers.clone(), cache.settings.cluster.clone());
         let hot = RefCell::new(HotObjects::new(cache.hot_budget.clone()));
         Rc::new(Self { cache, fetch, cells, peers, running: Cell::new(0), hot, text: RefCell::default() })

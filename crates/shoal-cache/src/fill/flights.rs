@@ -34,6 +34,25 @@ pub(crate) enum Joined {
     Full,
 }
 
+/// Takes a fill out of the running ones, whatever happens.
+pub(crate) struct Landing {
+    flights: Arc<Flights>,
+    fill: Arc<Fill>,
+}
+
+impl Landing {
+    pub(crate) fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.land(&self.fill);
+        self.fill.abandon();
+    }
+}
+
 impl Flights {
     pub(crate) fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
@@ -72,8 +91,13 @@ impl Flights {
         Joined::New(reader)
     }
 
+    /// For whoever works on `fill`.
+    pub(crate) fn landing(self: &Arc<Self>, fill: &Arc<Fill>) -> Landing {
+        Landing { flights: self.clone(), fill: fill.clone() }
+    }
+
     /// A fill has ended, one way or another.
-    pub(crate) fn land(&self, fill: &Arc<Fill>) {
+    fn land(&self, fill: &Arc<Fill>) {
         let mut shard = self.shard(fill.key);
         if let Some(flights) = shard.get_mut(&fill.key) {
             flights.retain(|flight| !Arc::ptr_eq(&flight.fill, fill));

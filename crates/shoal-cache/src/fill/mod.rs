@@ -21,7 +21,7 @@ use shoal_policy::failure::Failure;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use budget::FillBudget;
-pub(crate) use flights::{Flights, Joined};
+pub(crate) use flights::{Flights, Joined, Landing};
 pub(crate) use head::{FillHead, FillSource};
 pub(crate) use reader::{Arrival, FillReader};
 

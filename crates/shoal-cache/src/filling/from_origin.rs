@@ -91,7 +91,11 @@ impl WorkerCache {
         let storage =
             judge_storage(&exchange(task, response.status(), response.headers(), request_ms, response_ms));
         let stored = match storage {
-            Storage::Store(stored) if length.is_none_or(|length| length <= task.most_bytes()) => stored,
+            Storage::Store(stored)
+                if length.is_none_or(|length| length <= self.cache.most_bytes(&task.rule)) =>
+            {
+                stored
+            }
             Storage::Store(_) => {
                 // Something that large does not take the detour over another node.
                 if task.asker != Asker::Downstream {
@@ -103,7 +107,8 @@ impl WorkerCache {
         };
         let is_owner = owners.includes(self.cache.settings.node);
         let head = self.origin_head(task, stored, &response, length, is_owner);
-        let head = task.fill().begin(head, task.most_bytes(), task.most_bytes());
+        let head =
+            task.fill().begin(head, self.cache.most_bytes(&task.rule), self.cache.most_bytes(&task.rule));
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
         }

@@ -152,8 +152,8 @@ impl WorkerCache {
         if object.is_hit {
             self.cells.peer_hits.count();
         }
-        let keep_bytes = if is_owner { task.most_bytes() } else { WINDOW_BYTES };
-        let head = fill.begin(head, keep_bytes, task.most_bytes());
+        let keep_bytes = if is_owner { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
+        let head = fill.begin(head, keep_bytes, self.cache.most_bytes(&task.rule));
         if self.stream_from_peer(task, &head, object, spare).await {
             self.finish(task, &head, self.cache.placement.id());
         }

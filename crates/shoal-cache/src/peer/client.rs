@@ -41,7 +41,7 @@ const ALLOWANCE: Duration = Duration::from_secs(1);
 const PEEK_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Fields a peer may send beside those of an object.
-pub(crate) const MAX_PEER_FIELDS: usize = 256;
+pub(super) const MAX_PEER_FIELDS: usize = 256;
 
 /// How nodes speak HTTP to each other.
 pub(super) fn http1() -> Builder {

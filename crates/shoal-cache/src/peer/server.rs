@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::key::ObjectKey;
@@ -16,7 +17,8 @@ use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
-use super::replicas;
+use super::client::MAX_PEER_FIELDS;
+use super::intake;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
@@ -25,6 +27,7 @@ use crate::lookup::{Choice, Probe, Signs, Sought, look, may_share, may_use, wish
 use crate::node::Cache;
 use crate::object::Object;
 use crate::respond::source;
+use crate::seam::PeerIo;
 use crate::task::{Asker, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
@@ -43,14 +46,28 @@ struct PeerRequest {
     is_peek: bool,
 }
 
+impl Cache {
+    /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends.
+    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
+        let service = hyper::service::service_fn(move |request| {
+            let cache = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(answer_peer(&cache, peer, request).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_headers(MAX_PEER_FIELDS)
+            .serve_connection(hyper_util::rt::TokioIo::new(io), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%peer, %error, "a connection of a peer broke");
+        }
+    }
+}
+
 /// Answers one request of `peer`.
-pub(crate) async fn answer_peer(
-    cache: &Arc<Cache>,
-    peer: NodeId,
-    request: Request<Incoming>,
-) -> Response<CacheBody> {
+async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming>) -> Response<CacheBody> {
     if request.method() == Method::PUT && request.uri().path() == wire::REPLICA_PATH {
-        return replicas::receive(cache, peer, request).await;
+        return intake::receive(cache, peer, request).await.unwrap_or_else(refuse);
     }
     let head = request.into_parts().0;
     if !head.headers.contains_key(&wire::HOP) {
@@ -123,12 +140,12 @@ impl PeerRequest {
                 Joined::Full => return failed(Failure::Overflow),
                 Joined::New(reader) => {
                     let (own, receiver) = oneshot::channel();
-                    let task = self.seed(probe).task(cache, reader.fill(), Some(own));
+                    let task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
                     if let Some(object) = self.look_again(cache, probe) {
                         reader.fill().resolve(object.clone());
                         return self.hit(cache, &object, now_ms());
                     }
-                    cache.dispatch(task);
+                    cache.dispatch.hand_on(task);
                     (reader, Some(receiver))
                 }
             };
@@ -195,7 +212,7 @@ impl PeerRequest {
     fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
         let selecting = Selecting::of(&probe.vary, &self.head.headers);
         if let Joined::New(reader) = self.board(cache, probe, &selecting) {
-            cache.dispatch(self.seed(probe).task(cache, reader.fill(), None));
+            cache.dispatch.hand_on(self.seed(probe).task(cache.flights.landing(reader.fill()), None));
         }
     }
 
@@ -300,7 +317,7 @@ fn failed(failure: Failure) -> Response<CacheBody> {
 }
 
 /// Not a request of a peer's cache.
-pub(super) fn refuse(status: StatusCode) -> Response<CacheBody> {
+fn refuse(status: StatusCode) -> Response<CacheBody> {
     let mut response = Response::new(CacheBody::empty());
     *response.status_mut() = status;
     response
