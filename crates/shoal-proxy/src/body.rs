@@ -279,7 +279,7 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         if !this.rest.is_empty() {
-            this.exchange.connection.offered.set(Some(true));
+            this.exchange.connection.offer(true);
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(Ok(this.hand_on(rest))));
         }
@@ -294,7 +294,7 @@ impl Body for ResponseBody {
                 Payload::Upstream(body) => body.poll(cx),
                 Payload::Cache(body) => Pin::new(body).poll_frame(cx),
             };
-            this.exchange.connection.offered.set(Some(polled.is_ready()));
+            this.exchange.connection.offer(polled.is_ready());
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     let frame = match frame.into_data() {

@@ -126,7 +126,7 @@ pub struct ListenerLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_idle_timeout: Option<Period>,
     /// Longest time without progress while a response is being written; default 30s. On HTTP/2 a stream makes progress when
-    /// it takes half of `min_rate`, or a full DATA frame.
+    /// it takes half of `min_rate`, or a full DATA frame; the first byte is enough when it has taken none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_idle_timeout: Option<Period>,
     /// Bytes a second that a downstream must at least send of a body, or take of a response, while it is waited for;
@@ -159,11 +159,13 @@ pub struct ListenerLimits {
     /// HTTP/2 streams open at once on a connection; default 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_streams: Option<u32>,
-    /// Streams that an HTTP/2 connection may reset in 10 s; default 200, else GOAWAY with ENHANCE_YOUR_CALM.
+    /// Streams that an HTTP/2 connection may reset in 10 s, or have refused or reset because of what it sends; default 200,
+    /// else GOAWAY with ENHANCE_YOUR_CALM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_resets: Option<u32>,
-    /// Frames that ask for nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown ones) that an HTTP/2 connection may send
-    /// in 10 s; default 1000, else GOAWAY with ENHANCE_YOUR_CALM.
+    /// Frames that ask for nothing (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones) that an HTTP/2
+    /// connection may send in 10 s, beside a few for each DATA frame that it gets; default 1000, else GOAWAY with
+    /// ENHANCE_YOUR_CALM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_idle_frames: Option<u32>,
     /// Longest silence in both directions of an upgraded connection, or of one that is carried as it is; default 10m.

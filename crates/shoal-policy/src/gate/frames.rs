@@ -3,6 +3,7 @@
 
 use super::ErrorCode;
 use super::conduct::{Conduct, Head};
+use super::sent::{Sent, SentFrames};
 
 /// Over which frames are counted.
 const WINDOW_MS: u64 = 10_000;
@@ -13,15 +14,28 @@ const PREFACE_BYTES: u32 = 24;
 const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 /// The bit of a stream's number that says nothing.
 const RESERVED: u32 = 1 << 31;
 /// On DATA; of SETTINGS and PING the same bit says that they answer ours.
 const END_STREAM_OR_ACK: u8 = 1;
+
+/// What a downstream may answer to a DATA frame: its windows, of the stream and of the connection, and a PING to measure
+/// how far away we are.
+const ANSWERS_TO_DATA: u32 = 3;
+/// Bytes of DATA in each of which it may open its windows once more, because it takes them one by one.
+const BYTES_AN_ANSWER: u32 = 2 << 10;
+/// A stream may begin with windows that are larger than agreed.
+const ANSWERS_TO_STREAM: u32 = 2;
+
+/// Why we reset streams, where it is not the downstream that makes us: NO_ERROR, INTERNAL_ERROR, CANCEL.
+const OWN_RESETS: [u32; 3] = [0, 2, 8];
 
 /// A downstream sends far too much of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +77,10 @@ pub struct Stopped {
 /// What is well in ten seconds of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameLimits {
-    /// Frames that ask for nothing: PING, SETTINGS, PRIORITY, empty DATA, unknown ones (CVE-2019-9511 and those that
-    /// followed).
+    /// Frames that ask for nothing: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones (CVE-2019-9511 and
+    /// those that followed); not those that answer DATA.
     pub idle_frames: u32,
-    /// Streams that the downstream resets (CVE-2023-44487).
+    /// Streams that the downstream resets (CVE-2023-44487), or makes us reset (CVE-2025-8671).
     pub resets: u32,
 }
 
@@ -80,8 +94,11 @@ pub struct FrameScan {
     window_since_ms: u64,
     idle_frames: u32,
     resets: u32,
+    /// WINDOW_UPDATE and PING that are still due for what was sent, or opened.
+    answers: u32,
     limits: FrameLimits,
     conduct: Conduct,
+    sent: SentFrames,
 }
 
 impl FrameScan {
@@ -94,8 +111,10 @@ impl FrameScan {
             window_since_ms: 0,
             idle_frames: 0,
             resets: 0,
+            answers: 0,
             limits,
             conduct: Conduct::default(),
+            sent: SentFrames::default(),
         }
     }
 
@@ -117,9 +136,22 @@ impl FrameScan {
         self.conduct.last_stream()
     }
 
+    /// Bytes that the downstream is sent. Who takes fast downloads opens windows thousands of times; who was sent nothing has
+    /// no reason to.
+    pub fn sent(&mut self, bytes: &[u8]) {
+        let Self { sent, answers, resets, .. } = self;
+        sent.feed(bytes, |frame| match frame {
+            Sent::Data(0) => {}
+            Sent::Data(length) => {
+                *answers = answers.saturating_add(ANSWERS_TO_DATA + length / BYTES_AN_ANSWER);
+            }
+            Sent::Reset(code) => *resets += u32::from(!OWN_RESETS.contains(&code)),
+        });
+    }
+
     /// More bytes of the connection. Err = it goes on no longer, and nothing more is to be fed.
     ///
-    /// WINDOW_UPDATE is not counted: who takes fast downloads sends thousands. CONTINUATION is bounded by the codec.
+    /// CONTINUATION is bounded by the codec.
     pub fn feed(&mut self, bytes: &[u8], now_ms: u64) -> Result<(), Stopped> {
         if now_ms.saturating_sub(self.window_since_ms) >= WINDOW_MS {
             (self.window_since_ms, self.idle_frames, self.resets) = (now_ms, 0, 0);
@@ -168,7 +200,13 @@ impl FrameScan {
         let is_marked = flags & END_STREAM_OR_ACK != 0;
         let is_idle = match kind {
             DATA => self.skip == 0 && !is_marked,
-            SETTINGS | PING => !is_marked,
+            HEADERS => {
+                self.answers = self.answers.saturating_add(ANSWERS_TO_STREAM);
+                false
+            }
+            SETTINGS => !is_marked,
+            PING => !is_marked && !self.is_answer(),
+            WINDOW_UPDATE => !self.is_answer(),
             PRIORITY => true,
             _ => kind > CONTINUATION,
         };
@@ -179,6 +217,13 @@ impl FrameScan {
             () if self.resets > self.limits.resets => Err(Flood::Resets),
             () => Ok(()),
         }
+    }
+
+    /// One more of those that may answer what was sent.
+    fn is_answer(&mut self) -> bool {
+        let is_due = self.answers > 0;
+        self.answers = self.answers.saturating_sub(1);
+        is_due
     }
 }
 
@@ -205,6 +250,8 @@ mod tests {
             b"\0\0\x01\x01\x04\0\0\0\x01\x83",
         ];
         assert_eq!(scan.feed(&begin.concat(), 0), Ok(()));
+        // What may come with its beginning has come.
+        scan.answers = 0;
         scan
     }
 
@@ -233,9 +280,56 @@ mod tests {
         check(PRIORITY, 0, 5, idle);
         check(DATA, 0, 0, idle);
         check(DATA, 0, 300, None);
-        check(8, 0, 4, None);
+        check(WINDOW_UPDATE, 0, 4, idle);
         check(0x77, 0, 3, idle);
         check(RST_STREAM, 0, 4, Some((LIMITS.resets as usize, Flood::Resets)));
+    }
+
+    #[test]
+    fn what_answers_is_not_counted() {
+        // How many windows and PINGs in a row are well after this was sent, beside those that are well anyway.
+        let check = |sent: &[u8], answers: usize| {
+            for kind in [WINDOW_UPDATE, PING] {
+                let answer = if kind == PING { frame(PING, 0, 8) } else { frame(kind, 0, 4) };
+                let mut scan = opened();
+                scan.sent(sent);
+                let well = answer.repeat(answers + LIMITS.idle_frames as usize);
+                assert_eq!(scan.feed(&well, 10_005), Ok(()), "{answers} of kind {kind}");
+                let stopped = Stopped { good: 0, offence: Offence::Flood(Flood::IdleFrames) };
+                assert_eq!(scan.feed(&answer, 10_005), Err(stopped), "one more of kind {kind}");
+            }
+        };
+        check(&[], 0);
+        check(&frame(DATA, 0, 0), 0);
+        check(&frame(HEADERS, 4, 100), 0);
+        check(&frame(DATA, 0, 20), 3);
+        check(&frame(DATA, 0, 20).repeat(5_000), 15_000);
+        check(&frame(DATA, 0, 16 << 10), 11);
+        let mut scan = opened();
+        let request = b"\0\0\x01\x01\x05\0\0\0\x03\x83";
+        scan.feed(request, 10_005).unwrap();
+        scan.feed(&frame(WINDOW_UPDATE, 0, 4).repeat(2), 10_005).unwrap();
+        assert_eq!(scan.idle_frames, 0, "a stream begins with its windows");
+    }
+
+    #[test]
+    fn streams_that_we_have_to_reset_are_counted() {
+        let check = |code: u8, counted: u32| {
+            let mut scan = opened();
+            let reset = [&frame(RST_STREAM, 0, 4)[..HEAD_BYTES], &[0, 0, 0, code]].concat();
+            scan.sent(&reset.repeat(5));
+            assert_eq!(scan.resets, counted, "{code}");
+        };
+        for code in OWN_RESETS {
+            check(code as u8, 0);
+        }
+        for code in [1, 3, 5, 7, 11] {
+            check(code, 5);
+        }
+        let mut scan = opened();
+        scan.resets = LIMITS.resets + 1;
+        let stopped = Stopped { good: 0, offence: Offence::Flood(Flood::Resets) };
+        assert_eq!(scan.feed(&frame(DATA, 0, 1), 0), Err(stopped), "it is told at its next frame");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod frames;
 mod huffman;
 mod path;
 mod rule;
+mod sent;
 mod wire;
 
 use std::borrow::Cow;

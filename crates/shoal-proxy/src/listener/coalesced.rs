@@ -23,8 +23,11 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Knows better than the codec why it gives up.
+/// Sees what goes out, and knows better than the codec why it gives up.
 pub(super) trait Witness {
+    /// The codec has written `bytes`.
+    fn sees(&mut self, bytes: &[u8]);
+
     /// The code to tell the downstream instead of `code`, which is no success.
     fn code_of_end(&mut self, code: u32) -> u32;
 }
@@ -136,9 +139,11 @@ impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
         let (mut inner, fits) = ready!(self.poll_room(cx, buf.len()))?;
         if !fits {
             let written = ready!(Pin::new(&mut inner.stream).poll_write(cx, buf))?;
+            inner.stream.sees(&buf[..written]);
             inner.is_whole = written == buf.len();
             return Poll::Ready(Ok(written));
         }
+        inner.stream.sees(buf);
         inner.hold(buf);
         inner.is_whole = true;
         Poll::Ready(Ok(buf.len()))
@@ -153,10 +158,19 @@ impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
         let (mut inner, fits) = ready!(self.poll_room(cx, bytes))?;
         if !fits {
             let written = ready!(Pin::new(&mut inner.stream).poll_write_vectored(cx, bufs))?;
+            let mut left = written;
+            for buf in bufs {
+                let of_this = left.min(buf.len());
+                inner.stream.sees(&buf[..of_this]);
+                left -= of_this;
+            }
             inner.is_whole = written == bytes;
             return Poll::Ready(Ok(written));
         }
-        bufs.iter().for_each(|buf| inner.hold(buf));
+        for buf in bufs {
+            inner.stream.sees(buf);
+            inner.hold(buf);
+        }
         inner.is_whole = true;
         Poll::Ready(Ok(bytes))
     }
@@ -186,6 +200,8 @@ mod tests {
     use super::*;
 
     impl Witness for tokio::io::DuplexStream {
+        fn sees(&mut self, _: &[u8]) {}
+
         fn code_of_end(&mut self, code: u32) -> u32 {
             code + 8
         }

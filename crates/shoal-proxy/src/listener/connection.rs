@@ -32,7 +32,7 @@ use super::coalesced::{Coalesced, Witness};
 use super::io::Watched;
 use super::last_words;
 use super::opening::{Opening, is_tls};
-use super::portions::Portions;
+use super::portions::{Offered, Portions};
 use super::preface::{self, Version};
 use super::state::Order;
 use super::unheard::{Unheard, refuse};
@@ -89,8 +89,8 @@ pub(crate) struct Connection {
     pub(crate) client: Option<Box<Client>>,
     /// Place of the listener in the ConfigView of that revision.
     place: Cell<Option<(Revision, usize)>>,
-    /// What the response body that was asked last had to say; `None` = none was asked since this was cleared.
-    pub(crate) offered: Cell<Option<bool>>,
+    /// What the response body had when it was asked; `None` = it was not since this was cleared.
+    offered: Cell<Option<Offered>>,
     /// Bytes of a response that are handed on at a time to the stream that is polled.
     pub(crate) portion: Cell<usize>,
 }
@@ -121,6 +121,12 @@ impl Connection {
 
 impl Connection {
     /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
+    /// The response body that is asked has a part, or has none now.
+    pub(crate) fn offer(&self, has_part: bool) {
+        let parts = self.offered.get().map_or(0, |offered| offered.parts);
+        self.offered.set(Some(Offered { parts: parts + u32::from(has_part), is_more: has_part }));
+    }
+
     /// none. `claimed`: the downstream says something about one.
     pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {
         if claimed && (self.settings.view.client_auth.is_some() || !self.caller.trusted) {
@@ -488,12 +494,14 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
                 }
                 match connection.offered.get() {
                     // A part was there, and could not be followed by the next one: the window is closed.
-                    Some(true) => stalled = Some(deadlines.arm(portions.wait(deadlines.now_ms()))),
-                    Some(false) => {
-                        stalled = None;
-                        portions.drained();
+                    Some(Offered { parts, is_more: true }) => {
+                        stalled = Some(deadlines.arm(portions.wait(parts, deadlines.now_ms())));
                     }
+                    Some(Offered { parts, is_more: false }) => {
+                        stalled = None;
                     None => {}
+                        portions.drained(parts, deadlines.now_ms());
+                    }
                 }
                 stalled.as_ref().map_or(Poll::Pending, |stalled| stalled.poll_passed(cx).map(|()| true))
             })

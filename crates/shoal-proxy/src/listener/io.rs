@@ -175,6 +175,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 }
 
 impl<T> Witness for Box<Watched<T>> {
+    fn sees(&mut self, bytes: &[u8]) {
+        self.frames.sent(bytes);
+    }
+
     fn code_of_end(&mut self, code: u32) -> u32 {
         let Some(named) = self.frames.name_of(code) else { return code };
         self.state.end_with_error(named);

@@ -113,11 +113,17 @@ impl ConnectionState {
             let Err(stopped) = frames.feed(bytes, self.clock.now_ms()) else { return bytes.len() };
             self.last_stream.store(frames.last_stream(), Relaxed);
             self.end_with_error(stopped.offence.code());
-            match stopped.offence {
-                Offence::Flood(flood) => self.end(flood.into(), Order::Abort),
-                Offence::Breach(_) => self.give(Order::Abort),
-            }
-            return stopped.good;
+            return match stopped.offence {
+                Offence::Flood(flood) => {
+                    self.end(flood.into(), Order::Abort);
+                    // The codec shall not work for a flood.
+                    0
+                }
+                Offence::Breach(_) => {
+                    self.give(Order::Abort);
+                    stopped.good
+                }
+            };
         }
         self.received_h1(bytes, scan);
         bytes.len()
