@@ -57,9 +57,14 @@ impl Caller {
         let host_text = quoted(host.to_str().unwrap_or_default());
         let element = format!("for={node};host={host_text};proto={}", self.scheme());
         let made = HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
-        *last = Some((host.clone(), made.clone()));
+        *last = Some((copied(host), made.clone()));
         made
     }
+}
+
+/// `value` in memory of its own: as it came it is a part of all that was read with it, and keeps that.
+fn copied(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// Who asked in the first place: from the right of `X-Forwarded-For`, the first address that is not a trusted proxy.
@@ -86,6 +91,8 @@ fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -106,6 +113,16 @@ mod tests {
         check("10.0.0.1", &["6.6.6.6", "1.1.1.1"], "1.1.1.1");
         check("10.0.0.1", &["nonsense, 10.0.0.3"], "10.0.0.3");
         check("::ffff:10.0.0.1", &["::ffff:1.1.1.1"], "1.1.1.1");
+    }
+
+    #[test]
+    fn nothing_of_a_request_is_kept() {
+        let caller = Caller::new("1.2.3.4".parse().unwrap(), false, &[]);
+        let read = Bytes::from(b"Host: a.example\r\n".to_vec());
+        let host = HeaderValue::from_maybe_shared(read.slice(6..15)).unwrap();
+        caller.forwarded(&host);
+        drop(host);
+        assert!(read.is_unique());
     }
 
     #[test]
