@@ -120,13 +120,13 @@ impl Connection {
 }
 
 impl Connection {
-    /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
     /// The response body that is asked has a part, or has none now.
     pub(crate) fn offer(&self, has_part: bool) {
         let parts = self.offered.get().map_or(0, |offered| offered.parts);
         self.offered.set(Some(Offered { parts: parts + u32::from(has_part), is_more: has_part }));
     }
 
+    /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
     /// none. `claimed`: the downstream says something about one.
     pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {
         if claimed && (self.settings.view.client_auth.is_some() || !self.caller.trusted) {
@@ -493,13 +493,13 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Streams {
                     return Poll::Ready(false);
                 }
                 match connection.offered.get() {
+                    None => {}
                     // A part was there, and could not be followed by the next one: the window is closed.
                     Some(Offered { parts, is_more: true }) => {
                         stalled = Some(deadlines.arm(portions.wait(parts, deadlines.now_ms())));
                     }
                     Some(Offered { parts, is_more: false }) => {
                         stalled = None;
-                    None => {}
                         portions.drained(parts, deadlines.now_ms());
                     }
                 }
