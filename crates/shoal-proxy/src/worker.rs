@@ -277,6 +277,7 @@ pub(crate) async fn run(
                 let now_ms = worker.clock.tick();
                 worker.deadlines.fire(now_ms);
                 worker.weigh(now_ms, &queue);
+                worker.upstreams.follow(&worker);
                 tick_count = tick_count.wrapping_add(1);
                 if tick_count.is_multiple_of(REVIEW_EVERY) {
                     worker.review(now_ms);

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shoal_proxy::{Owner, Ports};
@@ -10,7 +13,7 @@ use tokio::sync::Semaphore;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
-fn two_listeners(endpoint: std::net::SocketAddr, second: &str) -> String {
+fn two_listeners(endpoint: SocketAddr, second: &str) -> String {
     site(&[endpoint], "", "").replace("routes:", &format!("{second}routes:"))
 }
 
@@ -70,9 +73,67 @@ async fn routes_change_under_load() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_left_sees_its_connections_end() {
+    // What is left of `left`, which `kept` stands beside, or of the whole site.
+    let beside = |left: SocketAddr, kept: SocketAddr, fields: &str| {
+        site(&[kept], "", ", idle_timeout: 1h")
+            .replace("endpoints: [", &format!("endpoints: [{{ address: \"{left}\"{fields} }}, "))
+    };
+    type Change<'a> = &'a dyn Fn(SocketAddr, SocketAddr) -> String;
+    let changes: [(&str, Change<'_>); 5] = [
+        ("removed", &|_, kept| site(&[kept], "", ", idle_timeout: 1h")),
+        ("drained", &|left, kept| beside(left, kept, ", drain: true")),
+        ("without weight", &|left, kept| beside(left, kept, ", weight: 0")),
+        ("of another upstream", &|_, kept| {
+            site(&[kept], "", "").replace("app:", "new:").replace("upstream: app", "upstream: new")
+        }),
+        ("spoken to otherwise", &|left, kept| beside(left, kept, "").replace("1h", "1h, protocol: h2c")),
+    ];
+    for (what, change) in changes {
+        let (ended, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counted = ended.clone();
+        let left = support::serve_raw(opened.clone(), move |stream, _| {
+            let counted = counted.clone();
+            async move {
+                let mut stream = support::Downstream::new(stream);
+                while stream.read_head().await.is_some() {
+                    stream.send(ok("left")).await;
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        // Its turn comes next, and its answer stays under way: that holds what it began with.
+        let kept = Origin::start(|seen: Seen| match seen.path() {
+            "/half" => "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".to_owned(),
+            _ => ok("kept"),
+        })
+        .await;
+        let stage = Stage::start(&beside(left, kept.address, ""));
+        let mut under_way = Vec::new();
+        for _ in 0..4 {
+            let mut downstream = stage.connect().await;
+            loop {
+                downstream.send(GET).await;
+                if downstream.answer().await.text() == "left" {
+                    break;
+                }
+            }
+            downstream.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            downstream.read_until(b"half").await.unwrap();
+            under_way.push(downstream);
+        }
+        let before = opened.load(Ordering::SeqCst);
+        assert!(before > 0 && ended.load(Ordering::SeqCst) == 0, "{what}");
+        stage.proxy.apply(stage.compile(2, &change(left, kept.address))).unwrap();
+        wait_until(&format!("the end of what is {what}"), || ended.load(Ordering::SeqCst) == before).await;
+    }
+}
+
+#[tokio::test]
 async fn draining_finishes_what_is_under_way() {
     static GO: Semaphore = Semaphore::const_new(0);
-    let reached = std::sync::Arc::new(Semaphore::new(0));
+    let reached = Arc::new(Semaphore::new(0));
     let signal = reached.clone();
     let address = support::serve_raw(Default::default(), move |stream, _| {
         let signal = signal.clone();
@@ -174,7 +235,7 @@ async fn too_many_connections_are_turned_away() {
     assert_eq!(stage.ask(GET).await.status, 200);
 }
 
-async fn is_answered(address: std::net::SocketAddr) -> bool {
+async fn is_answered(address: SocketAddr) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return false };
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";

@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use support::dns::{Mood, NameServer};
 use support::{Seen, Stage, ok, wait_until};
@@ -184,6 +184,31 @@ async fn addresses_change_under_load_without_a_failed_request() {
     for downstream in downstreams {
         assert!(downstream.await.unwrap() > 0);
     }
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_more_sees_its_connections_end() {
+    let dns = NameServer::start().await;
+    let (ended, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = ended.clone();
+    let left = support::serve_raw(opened.clone(), move |stream, _| {
+        let counted = counted.clone();
+        async move {
+            let mut stream = support::Downstream::new(stream);
+            while stream.read_head().await.is_some() {
+                stream.send(ok("left")).await;
+            }
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    dns.set_addresses("app.test", 0, &["127.0.0.1"]);
+    let stage = Stage::start(&site(&format!("\"app.test:{}\"", left.port()), &dns, ""));
+    assert_eq!(places(&stage, 4).await, ["left"]);
+    let before = opened.load(Ordering::SeqCst);
+    // Nobody asks any more, and nobody needs to.
+    dns.set_addresses("app.test", 0, &["127.0.0.2"]);
+    wait_until("the end of its connections", || ended.load(Ordering::SeqCst) == before).await;
 }
 
 #[tokio::test]

@@ -100,6 +100,28 @@ async fn ask_together(stage: &Stage, count: usize, path: &str) {
 }
 
 #[tokio::test]
+async fn a_shared_connection_ends_when_its_endpoint_is_left() {
+    let (left, kept) = (Endpoint::new(1, 100), Endpoint::new(1, 100));
+    let (ended, watched) = (Arc::new(AtomicUsize::new(0)), left.clone());
+    let counted = ended.clone();
+    let address = serve_raw(left.connections.clone(), move |stream, _| {
+        let (endpoint, counted) = (watched.clone(), counted.clone());
+        async move {
+            endpoint.serve_h2(stream).await;
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let h2c = ", protocol: h2c, idle_timeout: 1h";
+    let stage = Stage::start(&site(&address.to_string(), h2c));
+    ask_together(&stage, 4, "/").await;
+    assert!(left.connections() > 0 && ended.load(Ordering::SeqCst) == 0);
+    stage.proxy.apply(stage.compile(2, &site(&kept.start().await.to_string(), h2c))).unwrap();
+    support::wait_until("the end of its connections", || ended.load(Ordering::SeqCst) == left.connections())
+        .await;
+}
+
+#[tokio::test]
 async fn h2c_requests_share_a_connection() {
     let endpoint = Endpoint::new(1, 100);
     let stage = Stage::start(&site(&endpoint.start().await.to_string(), ", protocol: h2c"));

@@ -134,7 +134,7 @@ async fn an_endpoint_that_fails_more_often_than_the_others_is_ejected() {
         &format!(", passive: {{ success_rate: {rate}, base_ejection: 1h, max_ejection: 1h }}"),
     ));
     let mut downstream = stage.connect().await;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let event = loop {
         assert!(began.elapsed() < support::PATIENCE, "nothing was ejected");
         downstream.send(GET).await;

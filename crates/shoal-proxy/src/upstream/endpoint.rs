@@ -53,6 +53,12 @@ impl Endpoint {
         }
     }
 
+    /// Says whether requests still come; else it keeps no connection that nobody uses.
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.idle.set_closed(closed);
+        self.shared.set_closed(closed);
+    }
+
     /// Takes in how long a response head took.
     pub(super) fn record_latency(&self, latency: Duration, now_ms: u64) {
         let mut average = self.latency.get();

@@ -34,6 +34,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::request::Parts;
 use rustc_hash::FxHashMap;
 use shoal_cluster::ClusterView;
+use shoal_model::Revision;
 use shoal_model::site::{Balance, HashKey};
 use shoal_model::view::UpstreamView;
 use shoal_policy::balance::{Pick, Slot, Wish, Zones, pick, withheld_permille};
@@ -68,6 +69,8 @@ pub(crate) struct Upstreams {
     standings: Arc<Standings>,
     names: Arc<Names>,
     sticky_keys: Rc<StickyKeys>,
+    /// The revision of the site and the [`Names::generation`] that were followed last.
+    followed: Cell<(Revision, u64)>,
     /// How many workers share the limits of a node.
     workers: usize,
 }
@@ -138,6 +141,7 @@ impl Upstreams {
             standings,
             names,
             sticky_keys: Rc::new(StickyKeys::of(sticky_seed)),
+            followed: Cell::default(),
             workers,
         }
     }
@@ -147,6 +151,13 @@ impl Upstreams {
     pub(crate) fn find(&self, worker: &Worker, written: &Arc<UpstreamView>) -> Rc<Upstream> {
         let mut by_name = self.by_name.borrow_mut();
         let known = by_name.get(&written.name);
+        let is_known = |known: &&Rc<Upstream>| Arc::ptr_eq(&known.written, written) && self.is_current(known);
+        if let Some(known) = known.filter(is_known) {
+            return known.clone();
+        }
+        // Who was routed by the site before this one goes where this one says.
+        let newest = worker.with_config(|config| config.upstream(&written.name).cloned());
+        let written = newest.as_ref().unwrap_or(written);
         let same = known.filter(|known| Arc::ptr_eq(&known.written, written));
         if let Some(known) = same.filter(|known| self.is_current(known)) {
             return known.clone();
@@ -162,6 +173,10 @@ impl Upstreams {
         upstream.found.set(has_names(written).then_some(generation));
         upstream.written = written.clone();
         let upstream = Rc::new(upstream);
+        if let Some(known) = known {
+            known.close_all_but(&upstream.endpoints);
+        }
+        upstream.close_drained();
         by_name.insert(written.name.clone(), upstream.clone());
         upstream
     }
@@ -218,9 +233,40 @@ impl Upstreams {
         }
     }
 
-    /// Closes what was unused for too long, and forgets upstreams the site has no more.
-    pub(crate) fn review(&self, worker: &Worker, now_ms: u64) {
+    /// Follows a change of the site, or of where names lead, though no request comes: what is gone or drained lets go of its
+    /// connections.
+    pub(crate) fn follow(&self, worker: &Worker) {
+        let now = (worker.with_config(|config| config.revision), self.names.generation());
+        if self.followed.replace(now) == now {
+            return;
+        }
+        self.forget_gone(worker);
+        let known: Vec<Rc<Upstream>> = self.by_name.borrow().values().cloned().collect();
+        for known in known {
+            let written = worker.with_config(|config| config.upstream(&known.written.name).cloned());
+            let Some(written) = written else { continue };
+            // Most changes concern few upstreams: the others are compiled when they are asked for.
+            if *written != *known.written || !self.is_current(&known) {
+                self.find(worker, &written);
+            }
+        }
+    }
+
+    /// Forgets upstreams that the site has no more.
+    fn forget_gone(&self, worker: &Worker) {
         self.by_name.borrow_mut().retain(|name, upstream| {
+            let stays = worker.with_config(|config| config.upstream(name).is_some());
+            if !stays {
+                upstream.close_all_but(&[]);
+            }
+            stays
+        });
+    }
+
+    /// Closes what was unused for too long.
+    pub(crate) fn review(&self, worker: &Worker, now_ms: u64) {
+        self.forget_gone(worker);
+        for upstream in self.by_name.borrow().values() {
             for endpoint in &upstream.endpoints {
                 endpoint.idle.review(now_ms, &upstream.view, upstream.max_idle(worker));
                 endpoint.shared.close_stale(now_ms, &upstream.view);
@@ -231,12 +277,25 @@ impl Upstreams {
                     upstream.endpoints.iter().map(|endpoint| &*endpoint.standing).collect();
                 self.standings.compare(&upstream.view, &standings, now_ms);
             }
-            worker.with_config(|config| config.upstream(name).is_some())
-        });
+        }
     }
 }
 
 impl Upstream {
+    /// Requests under way may hold it for long after it was replaced by one that has `endpoints`: others of its own keep no
+    /// connections.
+    fn close_all_but(&self, endpoints: &[Rc<Endpoint>]) {
+        let is_gone = |known: &&Rc<Endpoint>| !endpoints.iter().any(|kept| Rc::ptr_eq(kept, known));
+        self.endpoints.iter().filter(is_gone).for_each(|endpoint| endpoint.set_closed(true));
+    }
+
+    /// Endpoints that nothing is sent to keep no connections. Where sessions stick something is.
+    fn close_drained(&self) {
+        for (endpoint, view) in self.endpoints.iter().zip(&self.view.endpoints) {
+            endpoint.set_closed(view.weight == 0 && self.sticky.is_none());
+        }
+    }
+
     /// Idle connections one worker may keep per endpoint.
     fn max_idle(&self, worker: &Worker) -> usize {
         self.share(worker, self.view.max_idle_connections)

@@ -52,6 +52,8 @@ pub(super) struct Idle {
     links: RefCell<Vec<Box<Link>>>,
     /// How many were not needed at any moment since the last review.
     spare: Cell<usize>,
+    /// None is kept: the endpoint gets no more requests.
+    closed: Cell<bool>,
 }
 
 impl Idle {
@@ -71,9 +73,17 @@ impl Idle {
 
     /// Takes a connection back whose answer has ended, unless it is spent.
     pub(super) fn put(&self, mut link: Box<Link>, now_ms: u64, view: &UpstreamView) {
-        if link.connection.settle() && link.is_fit(now_ms, view) {
+        if link.connection.settle() && link.is_fit(now_ms, view) && !self.closed.get() {
             link.idle_since_ms = now_ms;
             self.links.borrow_mut().push(link);
+        }
+    }
+
+    /// Says whether connections are kept; else those that wait are closed now, and others as soon as they come back.
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.closed.set(closed);
+        if closed {
+            self.links.borrow_mut().clear();
         }
     }
 

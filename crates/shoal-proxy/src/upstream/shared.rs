@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub(super) opening: Mutex<()>,
     /// The endpoint was asked for HTTP/2, and speaks HTTP/1.1.
     pub(super) declined: Cell<bool>,
+    /// None is kept: the endpoint gets no more requests.
+    closed: Cell<bool>,
 }
 
 /// An HTTP/2 connection. It ends with its last stream once nobody holds it.
@@ -178,8 +180,18 @@ impl Shared {
 
     /// Takes in a new connection, with its first request.
     pub(super) fn add(&self, link: Rc<SharedLink>, now_ms: u64) -> Stream {
-        self.open.borrow_mut().push(link.clone());
+        if !self.closed.get() {
+            self.open.borrow_mut().push(link.clone());
+        }
         Stream::begin(link, now_ms)
+    }
+
+    /// Says whether connections are kept; else those that carry nothing are closed now, and others with their last stream.
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.closed.set(closed);
+        if closed {
+            self.open.borrow_mut().clear();
+        }
     }
 
     /// Lets go of one that carries nothing; `false` = there is none.
