@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use shoal_model::site::HeaderCase;
 use shoal_policy::failure::{Failure, Side};
 use shoal_policy::forwarding::OwnName;
 use shoal_policy::gate::Rule;
 use shoal_policy::grpc;
+use shoal_policy::http1::write_fields;
 
 use crate::body::Payload;
 
@@ -45,6 +47,7 @@ pub(crate) fn last_words(
     rule: Option<Rule>,
     request_id: HeaderValue,
     own: &OwnName,
+    case: HeaderCase,
 ) -> (Vec<u8>, usize) {
     let mut response = response(failure, &request_id);
     own.sign(response.headers_mut());
@@ -64,11 +67,7 @@ pub(crate) fn last_words(
         headers.insert(DATE, now);
     }
     let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
-    for (name, value) in response.headers() {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(part);
-        }
-    }
+    write_fields(&mut bytes, response.headers(), case);
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&text);
     (bytes, text.len())

@@ -184,3 +184,37 @@ async fn routes_are_found_and_missed() {
         }
     }
 }
+
+#[tokio::test]
+async fn names_of_fields_have_capitals_where_a_site_wants_them() {
+    let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |request: Seen| {
+        sender.send(request.head).unwrap();
+        "HTTP/1.1 200 OK\r\nx-ORIGINAL-case: a-b\r\ncontent-length: 0\r\n\r\n"
+    })
+    .await;
+    let capitals = |name: &str| {
+        let part = |part: &str| part[..1].to_uppercase() + &part[1..];
+        name.split('-').map(part).collect::<Vec<_>>().join("-")
+    };
+    let check = |what: &str, head: &str, title: bool| {
+        let names: Vec<&str> =
+            head.lines().skip(1).filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        assert!(names.len() > 1, "{what}: {head}");
+        for name in names {
+            let lower = name.to_lowercase();
+            assert_eq!(name, if title { capitals(&lower) } else { lower }, "{what}: {head}");
+        }
+    };
+    for (listener, upstream) in [(false, false), (true, false), (false, true), (true, true)] {
+        let setting = |title: bool| if title { ", header_case: title" } else { "" };
+        let site = site(&[origin.address], "", setting(upstream))
+            .replace("protocol: http", &format!("protocol: http{}", setting(listener)));
+        let stage = Stage::start(&site);
+        let request = "GET / HTTP/1.1\r\nHOST: a\r\naccept-LANGUAGE: en\r\n\r\n";
+        check("an answer", &stage.ask(request).await.head, listener);
+        check("a request", &seen.recv().await.unwrap(), upstream);
+        check("a refusal", &stage.ask("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await.head, listener);
+        check("what was never heard", &stage.ask("GET / HTTP/1.1\r\nHost a\r\n\r\n").await.head, listener);
+    }
+}

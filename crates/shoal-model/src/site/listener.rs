@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AccessLog, CipherSuite, ClientAuth, Overload, Tracing};
+use super::{AccessLog, CipherSuite, ClientAuth, HeaderCase, Overload, Tracing};
 use crate::units::{ByteSize, Period};
 
 /// A socket that downstreams connect to.
@@ -57,6 +57,9 @@ pub struct Listener {
     /// true. False: it stays where the kernel's hash put it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance_connections: Option<bool>,
+    /// How names of fields are spelled in answers over HTTP/1; default `lower`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_case: Option<HeaderCase>,
     /// Limits that differ from the defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<ListenerLimits>,
@@ -156,6 +159,9 @@ pub struct ListenerLimits {
     /// New connections a second on this listener of one node, with bursts of as many; default unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_rate: Option<u32>,
+    /// New connections a second from one address, or from one /64 of IPv6, with bursts of as many; default unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_rate_per_address: Option<u32>,
     /// HTTP/2 streams open at once on a connection; default 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_streams: Option<u32>,

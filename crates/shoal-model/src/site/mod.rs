@@ -6,6 +6,7 @@
 mod certificate;
 mod diff;
 mod files;
+mod header_case;
 mod listener;
 mod listener_tls;
 mod locate;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check_staples};
 pub use diff::{Action, Change, FieldChange, diff};
 pub use files::NamedFile;
+pub use header_case::HeaderCase;
 pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion};
 pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;

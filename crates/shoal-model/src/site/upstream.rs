@@ -8,6 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::header_case::HeaderCase;
 use super::passive::PassiveHealth;
 use super::resolver::Resolver;
 use super::sticky::Sticky;
@@ -70,6 +71,9 @@ pub struct Upstream {
     /// What is spoken to the endpoints; default `http1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<UpstreamProtocol>,
+    /// How names of fields are spelled in requests over HTTP/1, those of checks included; default `lower`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_case: Option<HeaderCase>,
     /// HTTP/2: requests under way at once on one connection before another is opened; default 100. An endpoint that
     /// allows fewer is obeyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

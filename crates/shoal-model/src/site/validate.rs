@@ -15,7 +15,7 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, step, validate_tcp,
+    Route, Site, Upstream, UpstreamProtocol, header_case, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
@@ -126,6 +126,7 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough => {}
     }
     validate_tcp::validate_listener(path, listener, site, problems);
+    header_case::validate_listener(path, listener, problems);
     validate_listener_tls(path, listener, problems);
     validate_observation(path, listener, problems);
     validate_overload(path, listener, problems);
@@ -142,6 +143,8 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     at_least("max_connections", limits.max_connections.map(|n| n as u64), 1);
     at_least("max_connections_per_address", limits.max_connections_per_address.map(|n| n as u64), 1);
     at_least("max_connection_rate", limits.max_connection_rate.map(u64::from), 1);
+    let rate_per_address = limits.max_connection_rate_per_address.map(u64::from);
+    at_least("max_connection_rate_per_address", rate_per_address, 1);
     at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
     at_least("h2_max_resets", limits.h2_max_resets.map(u64::from), 1);
     // A polite downstream sends some: its settings, and a PING now and then.
@@ -294,6 +297,7 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
         }
     }
     validate_tcp::validate_upstream(path, upstream, problems);
+    header_case::validate_upstream(path, upstream, problems);
     validate_regions(path, upstream, problems);
     if upstream.hash_balance_factor.is_some_and(|percent| (1..=100).contains(&percent)) {
         let message = "must be more than 100 (percent of an even share), or 0 for no bound";

@@ -30,8 +30,8 @@ pub use transport::{TransportView, UpstreamTlsView};
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, CipherSuite, HashKey, Problem, Problems, Protocol, ProxyVersion, PurgeUnverified,
-    Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
+    Balance, CacheRule, CipherSuite, HashKey, HeaderCase, Problem, Problems, Protocol, ProxyVersion,
+    PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -130,6 +130,7 @@ fn compile_listeners(
             tracing: listener.tracing.as_ref().map(TracingView::compile),
             overload: OverloadView::compile(listener.overload.as_ref()),
             balance_connections: listener.balance_connections.unwrap_or(true),
+            header_case: listener.header_case.unwrap_or_default(),
             names_callers: site.upstreams.values().any(|upstream| upstream.proxy_protocol.is_some()),
             proxy_protocol: listener.proxy_protocol.as_ref().map(ProxyProtocolView::compile),
             carriage: match listener.protocol {
@@ -173,6 +174,8 @@ pub struct ListenerView {
     pub overload: OverloadView,
     /// Connections are spread evenly over the workers.
     pub balance_connections: bool,
+    /// How names of fields are spelled over HTTP/1.
+    pub header_case: HeaderCase,
     /// Who may speak for others; `None` = callers are who they seem to be.
     pub proxy_protocol: Option<ProxyProtocolView>,
     /// Some upstream wants to be told who called.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::CertificateView;
-use crate::site::{Pin, Upstream, UpstreamProtocol, UpstreamTls};
+use crate::site::{HeaderCase, Pin, Upstream, UpstreamProtocol, UpstreamTls};
 
 /// How the endpoints of an upstream are spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct TransportView {
     pub protocol: UpstreamProtocol,
     /// `None` = clear text.
     pub tls: Option<UpstreamTlsView>,
+    /// How names of fields are spelled over HTTP/1.
+    pub header_case: HeaderCase,
     /// Requests under way at once on one HTTP/2 connection.
     pub max_streams: u32,
     /// From one HTTP/2 ping to the next while requests are under way; `None` = no pings.
@@ -24,6 +26,7 @@ impl TransportView {
         Self {
             protocol: upstream.protocol.unwrap_or_default(),
             tls: upstream.tls.as_ref().map(|tls| UpstreamTlsView::compile(tls, certificates)),
+            header_case: upstream.header_case.unwrap_or_default(),
             max_streams: upstream.max_streams_per_connection.unwrap_or(100),
             ping_interval: upstream.ping_interval.map(|period| period.0),
         }

@@ -5,7 +5,7 @@ mod request_head;
 mod response_head;
 
 pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
-pub use request_head::write_request_head;
+pub use request_head::{write_fields, write_request_head};
 pub use response_head::{HeadReader, ResponseHead};
 
 /// Why the bytes of an endpoint are no HTTP/1.1.

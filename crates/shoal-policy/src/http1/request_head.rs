@@ -1,22 +1,34 @@
 //! The head of a request as it goes over the wire.
 
+use http::HeaderMap;
 use http::request::Parts;
+use shoal_model::site::HeaderCase;
 
 /// Bytes that a field takes up on average: a guess that saves growing.
 const FIELD_BYTES: usize = 48;
 
-/// Appends the request line and the fields of `head` (RFC 9112 §3), the target in origin form.
-pub fn write_request_head(out: &mut Vec<u8>, head: &Parts) {
+/// Appends the request line and the fields of `head` (RFC 9112 §3), the target in origin form, the names of the fields
+/// spelled by `case`.
+pub fn write_request_head(out: &mut Vec<u8>, head: &Parts, case: HeaderCase) {
     out.reserve(FIELD_BYTES * (head.headers.len() + 2));
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in &head.headers {
-        write_field(out, name.as_str(), value.as_bytes());
-    }
+    write_fields(out, &head.headers, case);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the lines of `fields`, their names spelled by `case`.
+pub fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, case: HeaderCase) {
+    for (name, value) in fields {
+        let start = out.len();
+        write_field(out, name.as_str(), value.as_bytes());
+        if case == HeaderCase::Title {
+            write_capitals(&mut out[start..start + name.as_str().len()]);
+        }
+    }
 }
 
 /// Appends one field line. Neither part can have a line end in it: their types see to that.
@@ -25,6 +37,13 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes the first letter of each part of `name` large.
+fn write_capitals(name: &mut [u8]) {
+    for part in name.split_mut(|byte| *byte == b'-') {
+        part.iter_mut().take(1).for_each(u8::make_ascii_uppercase);
+    }
 }
 
 #[cfg(test)]
@@ -40,7 +59,7 @@ mod tests {
                 Request::builder().method(method).uri(target).header("host", "a").header("x", "1, 2");
             let (head, ()) = request.body(()).unwrap().into_parts();
             let mut out = Vec::new();
-            write_request_head(&mut out, &head);
+            write_request_head(&mut out, &head, HeaderCase::Lower);
             let text = format!("{expected} HTTP/1.1\r\nhost: a\r\nx: 1, 2\r\n\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), text);
         };
@@ -50,5 +69,22 @@ mod tests {
         check("GET", "http://b.example", "GET /");
         check("OPTIONS", "*", "OPTIONS *");
         check("PROPFIND", "/a", "PROPFIND /a");
+    }
+
+    #[test]
+    fn names_have_capitals_where_they_shall() {
+        let check = |name: &str, expected: &str| {
+            let (head, ()) = Request::builder().header(name, "a-b").body(()).unwrap().into_parts();
+            let mut out = Vec::new();
+            write_request_head(&mut out, &head, HeaderCase::Title);
+            let text = format!("GET / HTTP/1.1\r\n{expected}: a-b\r\n\r\n");
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        };
+        check("host", "Host");
+        check("content-type", "Content-Type");
+        check("www-authenticate", "Www-Authenticate");
+        check("x--a-", "X--A-");
+        check("-x", "-X");
+        check("2x-_y", "2x-_y");
     }
 }

@@ -7,7 +7,7 @@ use http::{Request, Version};
 use http_body_util::Empty;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use shoal_model::site::UpstreamProtocol;
+use shoal_model::site::{HeaderCase, UpstreamProtocol};
 use shoal_model::view::{EndpointAddress, EndpointView, HealthView, ProbeView};
 use shoal_policy::health::{Observation, Reason};
 use tokio::io::AsyncWriteExt;
@@ -42,8 +42,10 @@ pub(super) async fn probe(
                 let wire = secure(stream, endpoint, tls).await?;
                 let host = host.as_deref().unwrap_or(own_host(endpoint));
                 let is_h2 = health.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2();
-                let answered =
-                    if is_h2 { ask_h2(wire, path, host).await? } else { ask(wire, path, host).await? };
+                let answered = match is_h2 {
+                    true => ask_h2(wire, path, host).await?,
+                    false => ask(wire, path, host, health.transport.header_case).await?,
+                };
                 let good = if status.is_empty() {
                     (200..400).contains(&answered)
                 } else {
@@ -115,7 +117,7 @@ async fn secure(
 }
 
 /// The status of the answer to a GET.
-async fn ask(stream: Wire, path: &str, host: &str) -> Result<u16, Reason> {
+async fn ask(stream: Wire, path: &str, host: &str, case: HeaderCase) -> Result<u16, Reason> {
     let request = Request::get(path)
         .header("host", host)
         .header("user-agent", USER_AGENT)
@@ -123,7 +125,7 @@ async fn ask(stream: Wire, path: &str, host: &str) -> Result<u16, Reason> {
         .body(Empty::<Bytes>::new())
         .map_err(|_| Reason::Other)?;
     let mut codec = http1::Builder::new();
-    codec.max_header_size(MAX_HEAD);
+    codec.max_header_size(MAX_HEAD).title_case_headers(case == HeaderCase::Title);
     let (mut sender, connection) = codec.handshake(TokioIo::new(stream)).await.map_err(|_| Reason::Reset)?;
     let asked = async {
         let answer = sender.send_request(request).await;

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shoal_model::site::HeaderCase;
 use shoal_model::view::ListenerView;
 use shoal_model::{ConfigView, Revision};
 use shoal_policy::forwarding::Caller;
@@ -148,14 +149,11 @@ impl Connection {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, peer: SocketAddr) {
-    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
-    let _ = stream.set_nodelay(true);
     let settings = listener.shared.settings.load_full();
     let worker = listener.worker.clone();
     let place;
     let mut ends = None;
     let view = &settings.view;
-    liveness::set(&stream, &view.limits.liveness);
     if let Some(proxy_protocol) = &view.proxy_protocol {
         match Box::pin(proxy_protocol::receive(&mut stream, peer, proxy_protocol)).await {
             Ok(received) => ends = received,
@@ -166,6 +164,11 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
         }
     }
     let source = ends.map_or(peer, |ends| ends.source);
+    if let Some(rate) = view.limits.max_connection_rate_per_address
+        && !listener.shared.admission.by_address_lately.admits(source.ip(), worker.clock.now_ms(), rate)
+    {
+        return worker.metrics.turn_away(TurnedAway::AddressTooFast);
+    }
     match view.limits.max_connections_per_address {
         None => place = None,
         Some(limit) => match listener.shared.admission.take_place(source.ip(), limit) {
@@ -173,6 +176,9 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             None => return worker.metrics.turn_away(TurnedAway::AddressFull),
         },
     }
+    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    liveness::set(&stream, &view.limits.liveness);
     if view.names_callers && ends.is_none() {
         ends = stream.local_addr().ok().map(|destination| Ends { source, destination });
     }
@@ -354,6 +360,9 @@ where
     builder.max_buf_size(MAX_BUFFER).max_header_size(limits.max_header_bytes);
     if limits.max_header_count != PARSER_FIELDS {
         builder.max_headers(limits.max_header_count);
+    }
+    if connection.settings.view.header_case == HeaderCase::Title {
+        builder.title_case_headers(true);
     }
     let served = connection.clone();
     let service = service_fn(move |request| request::serve(served.clone(), request));

@@ -83,7 +83,8 @@ where
         exchange.record = Some(Box::new(Record { logged: true, request_id, ..Record::default() }));
     }
     if speaks {
-        let (bytes, body) = refusal::last_words(failure, rule, request_id, &worker.own);
+        let case = connection.settings.view.header_case;
+        let (bytes, body) = refusal::last_words(failure, rule, request_id, &worker.own, case);
         let said = timeout(FAREWELL, async {
             io.write_all(&bytes).await?;
             io.flush().await

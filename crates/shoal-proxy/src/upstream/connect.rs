@@ -133,11 +133,12 @@ pub(super) async fn open_link(
 ) -> Result<Carrier, Failure> {
     let occupied = Occupied::take(upstream, endpoint, worker)?;
     let wire = open_wire(worker, upstream, endpoint, introduction, kind).await?;
-    Ok(speak_http1(worker, wire, occupied))
+    Ok(speak_http1(worker, upstream, wire, occupied))
 }
 
-fn speak_http1(worker: &Worker, wire: Wire, occupied: Occupied) -> Carrier {
-    Carrier::Own(Box::new(Link::new(Connection::new(wire), worker.clock.now_ms(), occupied)))
+fn speak_http1(worker: &Worker, upstream: &Upstream, wire: Wire, occupied: Occupied) -> Carrier {
+    let connection = Connection::new(wire, upstream.view.transport.header_case);
+    Carrier::Own(Box::new(Link::new(connection, worker.clock.now_ms(), occupied)))
 }
 
 /// What carries a request to `endpoint` when no connection has room for it: a fresh one, in the version of HTTP that the
@@ -205,5 +206,5 @@ async fn open_shared(
         return Err(Failure::UpstreamConnectFailed);
     }
     shared.declined.set(true);
-    Ok(speak_http1(worker, wire, occupied))
+    Ok(speak_http1(worker, upstream, wire, occupied))
 }

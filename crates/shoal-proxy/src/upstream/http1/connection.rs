@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::request::Parts as RequestHead;
 use http_body::{Frame, SizeHint};
+use shoal_model::site::HeaderCase;
 use shoal_policy::forwarding::{Arrival, Framing};
 use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, ResponseHead};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -38,6 +39,7 @@ pub(in crate::upstream) struct Connection {
     window: usize,
     heads: HeadReader,
     outgoing: Outgoing,
+    header_case: HeaderCase,
     sending: Sending,
     incoming: Incoming,
     /// The endpoint keeps it open.
@@ -99,13 +101,14 @@ impl From<Malformed> for ExchangeError {
 }
 
 impl Connection {
-    pub(in crate::upstream) fn new(wire: Wire) -> Self {
+    pub(in crate::upstream) fn new(wire: Wire, header_case: HeaderCase) -> Self {
         Self {
             wire: Rc::new(RefCell::new(wire)),
             arrived: BytesMut::new(),
             window: FIRST_READ,
             heads: HeadReader::default(),
             outgoing: Outgoing::default(),
+            header_case,
             sending: Sending::Whole,
             incoming: Incoming::Nothing,
             persists: true,
@@ -119,7 +122,7 @@ impl Connection {
         head: &RequestHead,
         body: &mut RequestBody,
     ) -> Result<ResponseHead, ExchangeError> {
-        self.outgoing.begin(head, body);
+        self.outgoing.begin(head, self.header_case, body);
         self.sending = Sending::UnderWay;
         self.incoming = Incoming::Head;
         self.persists = false;

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http_body::Body;
+use shoal_model::site::HeaderCase;
 use shoal_policy::http1::{write_chunk_size, write_last_chunk, write_request_head};
 use tokio::io::AsyncWrite;
 
@@ -56,12 +57,12 @@ pub(super) enum SendError {
 
 impl Outgoing {
     /// Begins a request. Its head says how the body is framed.
-    pub(super) fn begin(&mut self, head: &Parts, body: &RequestBody) {
+    pub(super) fn begin(&mut self, head: &Parts, case: HeaderCase, body: &RequestBody) {
         if self.text.capacity() > MAX_KEPT {
             self.text = Vec::new();
         }
         self.text.clear();
-        write_request_head(&mut self.text, head);
+        write_request_head(&mut self.text, head, case);
         self.text_sent = 0;
         self.data = Bytes::new();
         self.tail = b"";
