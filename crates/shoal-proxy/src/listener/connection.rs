@@ -164,11 +164,6 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
         }
     }
     let source = ends.map_or(peer, |ends| ends.source);
-    if let Some(rate) = view.limits.max_connection_rate_per_address
-        && !listener.shared.admission.by_address_lately.admits(source.ip(), worker.clock.now_ms(), rate)
-    {
-        return worker.metrics.turn_away(TurnedAway::AddressTooFast);
-    }
     match view.limits.max_connections_per_address {
         None => place = None,
         Some(limit) => match listener.shared.admission.take_place(source.ip(), limit) {
