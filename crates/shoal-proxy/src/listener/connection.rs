@@ -149,11 +149,14 @@ impl Connection {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, peer: SocketAddr) {
+    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
+    let _ = stream.set_nodelay(true);
     let settings = listener.shared.settings.load_full();
     let worker = listener.worker.clone();
     let place;
     let mut ends = None;
     let view = &settings.view;
+    liveness::set(&stream, &view.limits.liveness);
     if let Some(proxy_protocol) = &view.proxy_protocol {
         match Box::pin(proxy_protocol::receive(&mut stream, peer, proxy_protocol)).await {
             Ok(received) => ends = received,
@@ -171,9 +174,6 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             None => return worker.metrics.turn_away(TurnedAway::AddressFull),
         },
     }
-    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
-    let _ = stream.set_nodelay(true);
-    liveness::set(&stream, &view.limits.liveness);
     if view.names_callers && ends.is_none() {
         ends = stream.local_addr().ok().map(|destination| Ends { source, destination });
     }
