@@ -269,11 +269,11 @@ impl Conduct {
     fn take_fields(&mut self, bytes: &[u8]) -> Result<(), ErrorCode> {
         let left = self.head.length - self.seen;
         let fields = bytes.len().saturating_sub(self.padding.saturating_sub(left) as usize);
-        if self.blocks.bytes.len() + fields <= MAX_KEPT {
-            self.blocks.bytes.extend_from_slice(&bytes[..fields]);
-        } else {
-            self.blocks.is_cut = true;
-        }
+        let blocks = &mut self.blocks;
+        // Nothing is kept behind a gap: the two sides of one are no block.
+        let room = if blocks.is_cut { 0 } else { MAX_KEPT - blocks.bytes.len() };
+        blocks.bytes.extend_from_slice(&bytes[..fields.min(room)]);
+        blocks.is_cut |= fields > room;
         if left == 0 { self.end_fragment() } else { Ok(()) }
     }
 
@@ -472,5 +472,15 @@ mod tests {
         assert_eq!(conduct.name_of_unreadable(), ErrorCode::Compression, "it may be in what was not kept");
         conduct.forget_blocks();
         assert!(conduct.blocks.bytes.capacity() <= MAX_SPARE);
+    }
+
+    #[test]
+    fn nothing_is_kept_behind_a_gap() {
+        // Of the last piece of 1000 bytes there is no room for the end of a value. What comes later would be taken for it,
+        // and in the middle of another value for a pseudo-field.
+        let (value, rest) = ([b'y'; 16_368], [[b'y'; 374].as_slice(), b"\x82yy"].concat());
+        let first = [b"\x00\x01x\x7f\xf1\x7e", &value[..], b"\x00\x01z\x7f\xfe\x01yyyy"].concat();
+        let trailers = (HEADERS, END_STREAM, 1, &first[..]);
+        check(&[OPEN, trailers, (CONTINUATION, END_HEADERS, 1, &rest)], Ok(()));
     }
 }
