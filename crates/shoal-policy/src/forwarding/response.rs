@@ -100,9 +100,9 @@ pub fn strip_switch(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
 }
 
-/// Between nodes our own fields mean something: an origin may not speak for one.
+/// Between nodes our own fields mean something: an origin may not speak for one, with an underscore neither.
 fn drop_own(headers: &mut HeaderMap, present: Present) {
-    if present.has(Field::Forbidden) {
+    if present.has_any(&[Field::Forbidden, Field::Underscored]) {
         drop_prefixed(headers, OWN_PREFIX);
     }
 }
@@ -155,6 +155,7 @@ mod tests {
         check(200, "content-length: ", None);
         check(204, "content-length: 0", Some(""));
         check(200, "shoal-peer: n1\nx: 1", Some("x: 1"));
+        check(200, "shoal-pe_er: n1\nx_y: 1", Some("x_y: 1"));
         check(304, "content-length: 9", Some("content-length: 9"));
         check(101, "", None);
         // What keeps an answer out of the cache is not for this hop alone.
