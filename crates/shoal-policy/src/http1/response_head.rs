@@ -48,10 +48,11 @@ impl HeadReader {
         // One that comes byte by byte is not parsed byte by byte.
         let may_end = self.searched == 0 || ends_within(arrived, self.searched);
         self.searched = arrived.len();
-        let head = if may_end { parse(arrived)? } else { None };
+        let room = MAX_HEAD_BYTES.saturating_sub(self.skipped);
+        let head = if may_end { parse(arrived, room)? } else { None };
         match head {
             Some(_) => *self = Self::default(),
-            None if self.skipped + arrived.len() >= MAX_HEAD_BYTES => return Err(Malformed::HeadTooLarge),
+            None if arrived.len() >= room => return Err(Malformed::HeadTooLarge),
             None => {}
         }
         Ok(head)
@@ -64,7 +65,8 @@ fn ends_within(arrived: &[u8], searched: usize) -> bool {
     new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
 }
 
-fn parse(arrived: &mut BytesMut) -> Result<Option<ResponseHead>, Malformed> {
+/// Takes off a head of at most `room` bytes.
+fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<ResponseHead>, Malformed> {
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut places = [(0_u32, 0_u32, 0_u32, 0_u32); MAX_FIELDS];
     let start = arrived.as_ptr() as usize;
@@ -75,7 +77,7 @@ fn parse(arrived: &mut BytesMut) -> Result<Option<ResponseHead>, Malformed> {
         &mut fields,
     );
     let length = match parsed {
-        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD_BYTES => length,
+        Ok(httparse::Status::Complete(length)) if length <= room => length,
         Ok(httparse::Status::Complete(_)) | Err(httparse::Error::TooManyHeaders) => {
             return Err(Malformed::HeadTooLarge);
         }
@@ -187,6 +189,20 @@ mod tests {
         check(MAX_FIELDS + 1, 1, false);
         check(1, MAX_HEAD_BYTES - 100, true);
         check(1, MAX_HEAD_BYTES + 1, false);
+    }
+
+    #[test]
+    fn what_is_before_a_head_counts_as_it_does() {
+        let check = |empty: usize, expected: bool| {
+            let head = "HTTP/1.1 200 OK\r\nA: b\r\n\r\n";
+            let text = "\n".repeat(empty) + head;
+            for piece in [10, 1000, text.len()] {
+                assert_eq!(read_in_pieces(&text, piece).is_ok(), expected, "{empty} by {piece}");
+            }
+        };
+        check(MAX_HEAD_BYTES - 25, true);
+        check(MAX_HEAD_BYTES - 24, false);
+        check(MAX_HEAD_BYTES + 1, false);
     }
 
     #[test]
