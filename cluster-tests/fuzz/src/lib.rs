@@ -22,6 +22,42 @@ pub fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
     (&bytes[..end], bytes.get(end + 1..).unwrap_or_default())
 }
 
+/// How many of `bytes` are a body in chunks; `None` = it is broken or not all there. RFC 9112 §7.1, read narrowly: no
+/// extensions but plain ones, and no spaces.
+pub fn chunks_length(bytes: &[u8]) -> Option<usize> {
+    let line = |from: usize| {
+        let rest = bytes.get(from..)?;
+        let length = rest.windows(2).position(|two| two == b"\r\n")?;
+        let line = &rest[..length];
+        (!line.contains(&b'\n') && !line.contains(&b'\r')).then_some((line, from + length + 2))
+    };
+    let mut at = 0;
+    loop {
+        let (size, after) = line(at)?;
+        let digits = size.split(|byte| *byte == b';').next()?;
+        if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        at = after;
+        if size == 0 {
+            break;
+        }
+        at = at.checked_add(size)?;
+        if bytes.get(at..at + 2)? != b"\r\n" {
+            return None;
+        }
+        at += 2;
+    }
+    loop {
+        let (trailer, after) = line(at)?;
+        at = after;
+        if trailer.is_empty() {
+            return Some(at);
+        }
+    }
+}
+
 /// A request that the gate let through: what must hold of it before and after it is prepared for an endpoint.
 pub mod admitted {
     use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};

@@ -61,8 +61,11 @@ fn check_date(fields: &HeaderMap) {
     let ours = read_date(fields, &DATE);
     let Some(text) = fields.get(DATE).and_then(|date| date.to_str().ok()) else { return };
     assert_eq!(ours, parse_date(text));
+    // The other reader does not look at what stands before the time in the form of RFC 850, the one of four words.
+    let is_spaced = text.split_ascii_whitespace().count() >= 4;
     if let Ok(theirs) = httpdate::parse_http_date(text)
         && let Ok(since) = theirs.duration_since(UNIX_EPOCH)
+        && is_spaced
     {
         assert_eq!(ours, Some(since.as_secs()), "{text:?}");
     }
@@ -128,7 +131,7 @@ fn check_response(fields: HeaderMap) {
     let mut response = Response::new(());
     *response.headers_mut() = fields;
     let (mut head, ()) = response.into_parts();
-    if prepare_response(&mut head, false).is_err() {
+    if prepare_response(&mut head, &Method::GET, false).is_err() {
         return;
     }
     assert!(head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1, "framed in one way");

@@ -104,6 +104,8 @@ mod tests {
             ("Wed, 29 Feb 2023 00:00:00 GMT", None),
             ("Sun, 06 Nov 1994 8:49:37 GMT", None),
             ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("Sunday, 06-Nov-94\"08:49:37 GMT", None),
+            ("Sunday, 06-Nov-9408:49:37 GMT", None),
             ("0", None),
             ("", None),
         ] {
