@@ -92,7 +92,7 @@ mod tests {
     use super::super::{Site, parse_site, validate};
 
     /// Every time that a site can hold, and whether `0s` is taken there.
-    const SETTINGS: [(&str, bool); 32] = [
+    const SETTINGS: [(&str, bool); 35] = [
         ("/listeners/l/proxy_protocol/timeout", false),
         ("/listeners/l/limits/tls_handshake_timeout", false),
         ("/listeners/l/limits/header_timeout", false),
@@ -125,6 +125,9 @@ mod tests {
         ("/upstreams/u/health/interval", false),
         ("/upstreams/u/health/timeout", false),
         ("/upstreams/u/sticky/ttl", false),
+        ("/upstreams/u/resolver/timeout", false),
+        ("/upstreams/u/resolver/min_ttl", false),
+        ("/upstreams/u/resolver/max_ttl", false),
     ];
 
     fn problems_with(pointer: &str, period: &str) -> Vec<String> {
@@ -137,7 +140,7 @@ mod tests {
             "routes": { "r": { "upstream": "u", "timeouts": {}, "retry": {}, "cache": {} } },
             "upstreams": { "u": {
                 "endpoints": ["h:1"], "passive": { "success_rate": {} }, "health": { "tcp": {} },
-                "sticky": { "name": "node" },
+                "sticky": { "name": "node" }, "resolver": {},
             } },
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();

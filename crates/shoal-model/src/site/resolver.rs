@@ -122,4 +122,14 @@ mod tests {
         check("max_ttl: 0s", Some(("max_ttl", "100ms")));
         check("min_ttl: 10s, max_ttl: 5s", Some(("min_ttl", "longer than")));
     }
+
+    #[test]
+    fn one_may_be_written_once_for_several() {
+        let text = "upstreams:\n\
+            \x20 a: { endpoints: [\"a.internal:80\"], resolver: &dns { servers: [\"10.0.0.53:53\"], max_ttl: 1m } }\n\
+            \x20 b: { endpoints: [\"b.internal:80\"], resolver: *dns }\n";
+        let site = read_site("site.yaml", text).unwrap();
+        assert!(site.upstreams["a"].resolver.is_some());
+        assert_eq!(site.upstreams["a"].resolver, site.upstreams["b"].resolver);
+    }
 }
