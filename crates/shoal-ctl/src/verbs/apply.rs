@@ -8,7 +8,7 @@ use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest};
 
 use super::Session;
 use super::author::{author, request_id};
-use super::validate::warnings;
+use super::validate::{warnings, warnings_of_parts};
 use crate::client::{Client, NodeArgs};
 use crate::failure::{Exit, Failure};
 use crate::site_files::SiteFiles;
@@ -56,10 +56,9 @@ impl ApplyArgs {
         };
         let response = session.client.apply(request).await?;
         // What is not in the file may be in the cluster, unless there was nothing before.
-        if self.prune || response.revision == 1 {
-            for warning in warnings(&site) {
-                output::warn(&format!("the site is in force, but {warning}"));
-            }
+        let is_whole = self.prune || response.revision == 1;
+        for warning in if is_whole { warnings(&site) } else { warnings_of_parts(&site) } {
+            output::warn(&format!("the site is in force, but {warning}"));
         }
         print_applied(&session, &response, &self.message)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 use shoal_model::Site;
-use shoal_model::site::{ProblemKind, Protocol};
+use shoal_model::site::{ProblemKind, Protocol, boundless_failover};
 
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure, one_line};
@@ -47,7 +47,7 @@ struct Valid {
     absent: Vec<String>,
     /// What is allowed, and hardly meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<&'static str>,
+    warnings: Vec<String>,
 }
 
 impl ValidateArgs {
@@ -75,7 +75,7 @@ impl ValidateArgs {
             routes: site.routes.len(),
             upstreams: site.upstreams.len(),
             absent: absent.iter().map(ToString::to_string).collect(),
-            warnings: if self.partial { Vec::new() } else { warnings(&site) },
+            warnings: if self.partial { warnings_of_parts(&site) } else { warnings(&site) },
         };
         output::print(self.output.or(root.output).unwrap_or(Format::Table), &valid, Valid::text)?;
         Ok(Exit::Done)
@@ -83,18 +83,30 @@ impl ValidateArgs {
 }
 
 /// What is allowed in a whole site, and hardly meant.
-pub(super) fn warnings(site: &Site) -> Vec<&'static str> {
+pub(super) fn warnings(site: &Site) -> Vec<String> {
     let mut listeners = site.listeners.values();
     let needs_routes =
         listeners.any(|listener| matches!(listener.protocol, Protocol::Http | Protocol::Https));
-    match () {
-        () if site.is_empty() => vec!["there is nothing in it"],
-        () if site.listeners.is_empty() => vec!["it has no listeners: nobody can ask for anything"],
+    let absent = match () {
+        () if site.is_empty() => Some("there is nothing in it"),
+        () if site.listeners.is_empty() => Some("it has no listeners: nobody can ask for anything"),
         () if site.routes.is_empty() && needs_routes => {
-            vec!["it has no routes: every request is answered with 404"]
+            Some("it has no routes: every request is answered with 404")
         }
-        () => Vec::new(),
-    }
+        () => None,
+    };
+    absent.into_iter().map(str::to_owned).chain(warnings_of_parts(site)).collect()
+}
+
+/// What is allowed in a site or a part of one, and hardly meant.
+pub(super) fn warnings_of_parts(site: &Site) -> Vec<String> {
+    let boundless = |name| {
+        format!(
+            "upstream {name:?} has `failover`, and endpoints without `capacity`: other regions are sent whatever the own one \
+             cannot carry, however little they have to spare"
+        )
+    };
+    boundless_failover(site).map(boundless).collect()
 }
 
 impl Valid {
@@ -110,5 +122,40 @@ impl Valid {
             text.push_str(&format!("only with what the cluster has: {}\n", one_line(name)));
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::site::parse_site;
+
+    use super::*;
+
+    #[test]
+    fn what_is_hardly_meant_is_noticed() {
+        let check = |site: &str, whole: &[&str], part: &[&str]| {
+            let parsed = parse_site("site.yaml", site).unwrap();
+            for (seen, expected) in [(warnings(&parsed), whole), (warnings_of_parts(&parsed), part)] {
+                assert_eq!(seen.len(), expected.len(), "{site}: {seen:?}");
+                assert!(
+                    seen.iter().zip(expected).all(|(seen, part)| seen.contains(part)),
+                    "{site}: {seen:?}"
+                );
+            }
+        };
+        let listener =
+            |protocol: &str| format!("listeners: {{ l: {{ address: \":1\", protocol: {protocol} }} }}");
+        let upstream =
+            |more: &str| format!("upstreams: {{ u: {{ endpoints: [{{ address: \"a:1\"{more} }} }}");
+        check("{}", &["nothing in it"], &[]);
+        check(&listener("http"), &["no routes"], &[]);
+        check(&listener("tcp, upstream: u"), &[], &[]);
+        let boundless = upstream(", region: us }], failover: [us]");
+        check(
+            &boundless,
+            &["no listeners", "upstream \"u\" has `failover`"],
+            &["upstream \"u\" has `failover`"],
+        );
+        check(&upstream(", region: us, capacity: 9 }], failover: [us]"), &["no listeners"], &[]);
     }
 }

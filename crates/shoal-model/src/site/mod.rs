@@ -56,6 +56,7 @@ pub(crate) use path_rule::compile_pattern;
 pub use pin::Pin;
 pub use problem::{Problem, ProblemKind, Problems, step};
 pub use read::{parse_site, read_site};
+pub use regions::{Failback, boundless_failover};
 pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};

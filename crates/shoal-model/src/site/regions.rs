@@ -1,11 +1,33 @@
 //! What an upstream says of regions must fit together.
 
-use super::{Problem, Upstream};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Problem, Site, Upstream};
 
 /// Most regions that an upstream may name: what a node tells apart besides its own.
 const MAX_REGIONS: usize = 7;
 /// Stands for every further region.
 const ANY: &str = "*";
+
+/// When what has left a region comes back to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Failback {
+    /// Once the region could have carried everything for 60 s: by 10 % of the requests in 10 s.
+    #[default]
+    Automatic,
+    /// Not before the site says `automatic`.
+    Manual,
+}
+
+/// Upstreams with `failover` whose endpoints have no `capacity`: nobody knows there how much another region can take.
+pub fn boundless_failover(site: &Site) -> impl Iterator<Item = &str> {
+    let is_boundless = |upstream: &Upstream| {
+        !upstream.failover.is_empty() && upstream.endpoints.iter().any(|endpoint| endpoint.capacity.is_none())
+    };
+    site.upstreams.iter().filter(move |(_, upstream)| is_boundless(upstream)).map(|(name, _)| name.as_str())
+}
 
 pub(super) fn validate_regions(path: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
     let endpoints = || upstream.endpoints.iter().enumerate();
@@ -24,6 +46,10 @@ pub(super) fn validate_regions(path: &str, upstream: &Upstream, problems: &mut V
     {
         let message = "needs a `capacity`, as others of this upstream have one";
         problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
+    }
+    if upstream.failback.is_some() && upstream.failover.is_empty() {
+        let message = "without `failover` nothing leaves the region, and nothing comes back";
+        problems.push(Problem::at(format!("{path}.failback"), message));
     }
     if upstream.failover.len() > MAX_REGIONS {
         let message = format!("at most {MAX_REGIONS} regions can stand in");
@@ -48,6 +74,7 @@ pub(super) fn validate_regions(path: &str, upstream: &Upstream, problems: &mut V
 
 #[cfg(test)]
 mod tests {
+    use super::boundless_failover;
     use crate::site::{parse_site, validate};
 
     #[test]
@@ -67,6 +94,8 @@ mod tests {
         check(&two(", region: eu", ", region: us", ", failover: [eu, us]"), "");
         check(&two(", region: eu", ", region: us", ", failover: [\"*\"]"), "");
         check(&two("", ", region: us", ", failover: [us]"), "");
+        check(&two("", ", region: us", ", failover: [us], failback: manual"), "");
+        check(&two("", ", region: us", ", failback: manual"), "nothing comes back");
         check(&two(", region: eu", ", region: us", ", failover: [asia]"), "no endpoint stands in");
         check(&two(", region: eu", ", region: us", ", failover: [us, us]"), "named twice");
         check(&two(", region: eu", ", region: us", ", failover: [\"*\", us]"), "goes last");
@@ -74,5 +103,17 @@ mod tests {
         check(&two(", capacity: 10", ", capacity: 20", ""), "");
         check(&two(", capacity: 10", "", ""), "needs a `capacity`");
         check(&two(", capacity: 0", ", capacity: 1", ""), "at least 1");
+    }
+
+    #[test]
+    fn failover_without_capacities_is_noticed() {
+        let check = |upstream: &str, expected: &[&str]| {
+            let text = format!("upstreams:\n  u: {{ {upstream} }}\n");
+            let site = parse_site("site.yaml", &text).unwrap();
+            assert_eq!(boundless_failover(&site).collect::<Vec<_>>(), expected, "{upstream}");
+        };
+        check("endpoints: [{ address: \"a:1\", region: us }]", &[]);
+        check("endpoints: [{ address: \"a:1\", region: us }], failover: [us]", &["u"]);
+        check("endpoints: [{ address: \"a:1\", region: us, capacity: 9 }], failover: [us]", &[]);
     }
 }

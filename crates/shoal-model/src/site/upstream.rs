@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::header_case::HeaderCase;
 use super::passive::PassiveHealth;
+use super::regions::Failback;
 use super::resolver::Resolver;
 use super::sticky::Sticky;
 use super::transport::{UpstreamProtocol, UpstreamTls};
@@ -39,6 +40,10 @@ pub struct Upstream {
     /// further ones, by their names. Needed where endpoints have a `region`, else those of other regions are never used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failover: Vec<String>,
+    /// When what went to regions of `failover` comes back; default `automatic`: once the own one could have carried it for
+    /// 60 s. `manual`: when the site says `automatic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback: Option<Failback>,
     /// Use endpoints of the node's own zone (`--zone`) as far as their capacity reaches; default false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prefer_own_zone: bool,

@@ -30,8 +30,9 @@ pub use transport::{TransportView, UpstreamTlsView};
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, CipherSuite, HashKey, HeaderCase, Problem, Problems, Protocol, ProxyVersion,
-    PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion, Upstream, validate,
+    Balance, CacheRule, CipherSuite, Failback, HashKey, HeaderCase, Problem, Problems, Protocol,
+    ProxyVersion, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion,
+    Upstream, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -303,6 +304,8 @@ pub struct UpstreamView {
     pub hash_bound_percent: u32,
     /// Regions that stand in for the own one, in order; `*` = all further ones.
     pub failover: Vec<Box<str>>,
+    /// When what went to them comes back.
+    pub failback: Failback,
     /// Endpoints of the node's own zone go first.
     pub prefer_own_zone: bool,
     /// How long an endpoint that came up takes to get its whole share.
@@ -361,6 +364,7 @@ impl UpstreamView {
             hash_key: upstream.hash_key.clone().unwrap_or_default(),
             hash_bound_percent: upstream.hash_balance_factor.unwrap_or(125),
             failover: upstream.failover.iter().map(|region| region.as_str().into()).collect(),
+            failback: upstream.failback.unwrap_or_default(),
             prefer_own_zone: upstream.prefer_own_zone,
             slow_start: upstream.slow_start.map(|period| period.0).filter(|window| !window.is_zero()),
             max_requests: upstream.max_requests,

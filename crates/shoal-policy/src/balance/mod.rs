@@ -189,6 +189,8 @@ fn point(source: u64, salt: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::site::Failback;
+
     use super::*;
 
     fn wish(balance: Balance) -> Wish<'static> {
@@ -407,7 +409,7 @@ mod tests {
                     };
                     Region { capacity: count(true), usable: count(false), ..Region::default() }
                 });
-                let shares = Failover::default().divide(&regions, None, 0);
+                let shares = Failover::default().divide(&regions, None, Failback::Automatic, 0);
                 let mut counts = vec![0_u64; slots.len()];
                 for round in 0..10_000_u64 {
                     let entropy = round.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -437,7 +439,8 @@ mod tests {
             slots[1].region = 1;
             slots[2].region = 255;
             let region = |usable| Region { capacity: 1.0, usable, ..Region::default() };
-            let shares = Failover::default().divide(&[region(1.0), region(1.0)], None, 0);
+            let shares =
+                Failover::default().divide(&[region(1.0), region(1.0)], None, Failback::Automatic, 0);
             let mut place = |tried| {
                 let wish = Wish { regions: Some(&shares), tried, ..wish(balance) };
                 pick(&mut slots, wish).map(|picked| picked.place)

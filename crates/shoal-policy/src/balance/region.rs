@@ -1,6 +1,8 @@
 //! Which region takes a request: the own one as far as it reaches, then others in the order that the site says, by what
 //! they have to spare.
 
+use shoal_model::site::Failback;
+
 use super::Slot;
 use super::tier::OVERPROVISIONING;
 
@@ -130,7 +132,13 @@ pub struct Failover {
 impl Failover {
     /// Divides the requests of now among `regions`, the own one first. `demand` is the rate at which they come in;
     /// `None` = capacities are no rates but weights: then others take whatever they are asked for, at once.
-    pub fn divide(&mut self, regions: &[Region], demand: Option<f64>, now_ms: u64) -> Shares {
+    pub fn divide(
+        &mut self,
+        regions: &[Region],
+        demand: Option<f64>,
+        failback: Failback,
+        now_ms: u64,
+    ) -> Shares {
         let regions = &regions[..regions.len().min(MAX_REGIONS)];
         let too_little = carried(regions) < 1.0;
         let room = |region: &Region, ceiling: f64| match demand {
@@ -143,7 +151,10 @@ impl Failover {
         };
         let own = regions.first().copied().unwrap_or_default();
         let stays = room(&Region { load: 0.0, due: 1.0, ..own }, 1.0).min(1.0);
-        self.move_towards(1.0 - wants(regions)[0].min(stays), 1.0 - stays, demand.is_some(), now_ms);
+        let target = 1.0 - wants(regions)[0].min(stays);
+        // Whatever has left by now stays away, unless it may come back.
+        let target = if failback == Failback::Manual { target.max(self.away) } else { target };
+        self.move_towards(target, 1.0 - stays, demand.is_some(), now_ms);
         self.watch(own.health() >= 1.0, now_ms);
 
         let mut of = spread(1.0 - self.away, regions);
@@ -241,7 +252,7 @@ mod tests {
         let half = Region { usable: 1500.0, ..EU };
         let mut check = |eu: Region, us_due: f64, at_ms: u64, expected: [u64; 3]| {
             let regions = [eu, Region { due: us_due, ..US }, AP];
-            let shares = failover.divide(&regions, Some(DEMAND), at_ms);
+            let shares = failover.divide(&regions, Some(DEMAND), Failback::Automatic, at_ms);
             assert_eq!(rates(shares, DEMAND), expected, "at {at_ms} ms");
             assert!(!shares.too_little);
         };
@@ -268,7 +279,7 @@ mod tests {
         let mut failover = Failover::default();
         let mut away = |usable: f64, at_ms: u64| {
             let regions = [Region { usable, ..EU }, Region { load: 0.0, due: 1.0, ..US }];
-            (failover.divide(&regions, Some(DEMAND), at_ms).of(1) * 100.0).round()
+            (failover.divide(&regions, Some(DEMAND), Failback::Automatic, at_ms).of(1) * 100.0).round()
         };
         assert_eq!(away(1500.0, 0), 30.0);
         assert_eq!(away(3000.0, 1_000), 30.0);
@@ -279,12 +290,32 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_by_hand_waits_for_it() {
+        use Failback::{Automatic, Manual};
+
+        let mut failover = Failover::default();
+        let mut away = |usable: f64, failback: Failback, at_ms: u64| {
+            let regions = [Region { usable, ..EU }, Region { load: 0.0, due: 1.0, ..US }];
+            (failover.divide(&regions, Some(DEMAND), failback, at_ms).of(1) * 100.0).round()
+        };
+        assert_eq!(away(3000.0, Manual, 0), 0.0);
+        assert_eq!(away(2000.0, Manual, 10_000), 7.0);
+        assert_eq!(away(3000.0, Manual, 20_000), 7.0);
+        assert_eq!(away(1500.0, Manual, 30_000), 30.0, "more may leave");
+        assert_eq!(away(3000.0, Manual, 40_000), 30.0);
+        assert_eq!(away(3000.0, Manual, 999_000), 30.0);
+        assert_eq!(away(3000.0, Automatic, 1_004_000), 25.0);
+        assert_eq!(away(3000.0, Manual, 1_100_000), 25.0, "as far as it came");
+    }
+
+    #[test]
     fn a_lost_region_leaves_as_far_as_others_have_room() {
         let check = |regions: [Region; 3], demand: Option<f64>, expected: [u64; 3]| {
             let mut failover = Failover::default();
-            failover.divide(&[EU, US, AP], demand, 0);
+            failover.divide(&[EU, US, AP], demand, Failback::Automatic, 0);
             let demand_then = demand.unwrap_or(1000.0);
-            assert_eq!(rates(failover.divide(&regions, demand, 1), demand_then), expected, "{regions:?}");
+            let shares = failover.divide(&regions, demand, Failback::Automatic, 1);
+            assert_eq!(rates(shares, demand_then), expected, "{regions:?}");
         };
         let gone = |region: Region| Region { usable: 0.0, panics: true, ..region };
         check([gone(EU), US, AP], Some(900.0), [0, 300, 600]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use shoal_cluster::ClusterView;
 use shoal_model::UpstreamId;
+use shoal_model::site::Failback;
 use shoal_model::view::UpstreamView;
 use shoal_policy::balance::{Failover, MAX_REGIONS, Region, Shares, Slot, measure, wants};
 
@@ -21,6 +22,7 @@ pub(super) struct Regions {
     /// Of each endpoint; `None` = the own region of whoever asks.
     of_endpoints: Vec<Option<Box<str>>>,
     failover: Vec<Box<str>>,
+    failback: Failback,
     panic_threshold_percent: u8,
     /// Capacities are requests a second, and not weights.
     rated: bool,
@@ -49,6 +51,7 @@ impl Regions {
             upstream: UpstreamId::of(&view.name),
             of_endpoints: endpoints.iter().map(|endpoint| endpoint.region.clone()).collect(),
             failover: view.failover.clone(),
+            failback: view.failback,
             panic_threshold_percent: view.panic_threshold_percent,
             rated: endpoints.iter().all(|endpoint| endpoint.capacity.is_some()),
             offered: offered(),
@@ -80,7 +83,8 @@ impl Regions {
             (region.load, region.due) = (other.load, other.due);
         }
         let mut course = self.course.get();
-        let shares = course.divide(&regions, self.rated.then(|| self.demand.get()), now_ms);
+        let demand = self.rated.then(|| self.demand.get());
+        let shares = course.divide(&regions, demand, self.failback, now_ms);
         self.course.set(course);
         shares
     }
