@@ -7,6 +7,7 @@ pub mod age;
 pub mod balance;
 pub mod cache;
 pub mod discovery;
+pub mod eviction;
 pub mod failure;
 pub mod forwarding;
 pub mod gate;

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use shoal_policy::eviction::{Candidate, evicted, share};
 
-use crate::listener::{Connection, ConnectionState, Listener, Order};
+use crate::listener::{Connection, ConnectionState, Listener, Order, counted_as};
+use crate::metrics::Limit;
 use crate::worker::Worker;
 
 /// The connections of a worker. Tunnels count as connections, too.
@@ -69,6 +71,32 @@ impl Connections {
             if connection.listener.shared.is_removed() {
                 connection.state.give(Order::Finish);
             }
+        }
+    }
+
+    /// Ends idle connections of whoever has the most when there is little room left for others: all workers have `open`
+    /// of `most`, on `listener` or on all of them.
+    pub(crate) fn make_room(&self, open: usize, most: usize, listener: Option<&Arc<Listener>>) {
+        if share(open, most, open) == 0 {
+            return;
+        }
+        let connections = self.open.borrow();
+        let is_of = |connection: &&Rc<Connection>| {
+            listener.is_none_or(|listener| Arc::ptr_eq(&connection.listener.shared, listener))
+        };
+        let candidates: Vec<_> = connections
+            .values()
+            .filter(is_of)
+            .map(|connection| Candidate {
+                address: counted_as(connection.caller.address),
+                idle_since_ms: connection.state.idle_since_ms(),
+                key: connection.state.clone(),
+            })
+            .collect();
+        drop(connections);
+        let count = share(open, most, candidates.len());
+        for state in evicted(candidates, count) {
+            state.end(Limit::Crowded, Order::Finish);
         }
     }
 

@@ -239,7 +239,20 @@ impl Worker {
     /// The slow pulse: everything that may have overstayed is looked at.
     fn review(&self, now_ms: u64) {
         self.connections.review(now_ms);
+        self.make_room();
         self.upstreams.review(self, now_ms);
+    }
+
+    /// Where most of the connections that there may be are there, idle ones end.
+    fn make_room(&self) {
+        if let Some((open, most)) = self.spread.room() {
+            self.connections.make_room(open, most, None);
+        }
+        let listeners: Vec<_> = self.listeners.borrow().iter().filter_map(Weak::upgrade).collect();
+        for listener in listeners {
+            let most = listener.shared.settings.load().view.limits.max_connections;
+            self.connections.make_room(listener.shared.open.read(), most, Some(&listener.shared));
+        }
     }
 }
 

@@ -400,6 +400,7 @@ async fn floods_end_the_connection() {
             [frame(HEADERS, END_HEADERS, 2 * n + 1, &post), grow].concat()
         })
         .collect();
+    let beyond: Vec<u8> = (0..5_000).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, &post)).collect();
     let begun = frame(HEADERS, END_STREAM, 1, &block(&GET));
     let open = frame(HEADERS, END_HEADERS, 1, &block(&[&[(":method", "POST")], &GET[1..]].concat()));
     let empty = frame(CONTINUATION, 0, 1, &[]).repeat(50_000);
@@ -413,6 +414,12 @@ async fn floods_end_the_connection() {
         ("SETTINGS", frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9]).repeat(5_000)),
         ("PING", frame(PING, 0, 0, &[7; 8]).repeat(5_000)),
         ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 7]).repeat(5_000)),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(5_000)),
+        (
+            "WINDOW_UPDATE of a stream",
+            [open.clone(), frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]).repeat(5_000)].concat(),
+        ),
+        ("streams beyond the limit", beyond),
         ("empty DATA", [open, frame(DATA, 0, 1, &[]).repeat(5_000)].concat()),
         ("unknown frames", frame(0x77, 0, 0, &[]).repeat(5_000)),
         ("streams broken on purpose", broken),
@@ -430,8 +437,73 @@ async fn floods_end_the_connection() {
     let limits = ["h2_max_idle_frames", "h2_max_resets", "h2_codec"];
     let counted = || limits.iter().map(|limit| ended_by(limit)).sum::<u64>() == floods as u64;
     support::wait_until("the count of the floods", counted).await;
+    // By whomever they were ended.
+    let calm =
+        || stage.metric("shoal_h2_connection_errors_total{code=\"ENHANCE_YOUR_CALM\"}") == floods as u64;
+    support::wait_until("the count of their code", calm).await;
     assert!(ended_by("h2_max_idle_frames") >= 4 && ended_by("h2_codec") >= 1);
     assert!(origin.requests() < 1_000, "{} of the taken back requests came through", origin.requests());
+}
+
+#[tokio::test]
+async fn how_much_is_a_flood_is_a_setting() {
+    let origin = Origin::start(|_| ok("hello")).await;
+    let limits = "protocol: http, limits: { h2_max_idle_frames: 20, h2_max_resets: 2 } }";
+    let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
+    let reset = |n: u32| {
+        let taken_back = frame(RST_STREAM, 0, 2 * n + 1, &[0, 0, 0, 8]);
+        [frame(HEADERS, WHOLE, 2 * n + 1, &block(&GET)), taken_back].concat()
+    };
+    let asks = frame(HEADERS, WHOLE, 101, &block(&GET));
+    // The settings of the greeting are one of them.
+    let pings = |count: usize| frame(PING, 0, 0, &[7; 8]).repeat(count);
+    let resets = |count: u32| (0..count).flat_map(reset).collect::<Vec<u8>>();
+    let check = async |what: &str, bytes: Vec<u8>, expected: Outcome| {
+        assert_eq!(send(&stage, &[bytes, asks.clone()].concat()).await, expected, "{what}");
+    };
+    check("19 PINGs", pings(19), Status(200)).await;
+    check("20 PINGs", pings(20), GoAway(ENHANCE_YOUR_CALM)).await;
+    check("2 resets", resets(2), Status(200)).await;
+    check("3 resets", resets(3), GoAway(ENHANCE_YOUR_CALM)).await;
+    let reached = |limit: &str| stage.metric(&format!("shoal_limits_reached_total{{limit=\"{limit}\"}}"));
+    let counted = || reached("h2_max_idle_frames") == 1 && reached("h2_max_resets") == 1;
+    support::wait_until("the count of both", counted).await;
+    let calm = || stage.metric("shoal_h2_connection_errors_total{code=\"ENHANCE_YOUR_CALM\"}") == 2;
+    support::wait_until("the count of the code", calm).await;
+}
+
+#[tokio::test]
+async fn who_opens_windows_for_what_it_gets_goes_on() {
+    // Some hundred times as many windows are opened as may be for nothing.
+    let origin = Origin::start(|_| ok(&"x".repeat(200))).await;
+    let limits = "protocol: http, limits: { h2_max_idle_frames: 16 } }";
+    let stage = Stage::start(&site(&[origin.address], "", "").replace("protocol: http }", limits));
+    let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+    for n in 0..100 {
+        let asks = frame(HEADERS, WHOLE, 2 * n + 1, &block(&GET));
+        stream.write_all(&asks).await.unwrap();
+        let answered = tokio::time::timeout(support::PATIENCE, data(&mut stream)).await.unwrap();
+        assert_eq!(answered, 200, "{n}");
+        // Both windows, as far as they were used, and how far away the other side is.
+        let step = 200u32.to_be_bytes();
+        let opens = [frame(WINDOW_UPDATE, 0, 0, &step), frame(WINDOW_UPDATE, 0, 2 * n + 1, &step)];
+        stream.write_all(&[opens.concat(), frame(PING, 0, 0, &[1; 8])].concat()).await.unwrap();
+    }
+}
+
+/// Bytes of the next DATA frame that has some.
+async fn data(read: &mut (impl AsyncReadExt + Unpin)) -> usize {
+    loop {
+        let mut head = [0; 9];
+        read.read_exact(&mut head).await.expect("the connection goes on");
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        read.read_exact(&mut payload).await.unwrap();
+        assert!(![RST_STREAM, GOAWAY].contains(&head[3]), "{head:?}");
+        if head[3] == DATA && !payload.is_empty() {
+            return payload.len();
+        }
+    }
 }
 
 /// How the connection ended on which `bytes` were sent.

@@ -95,6 +95,40 @@ async fn a_listener_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn those_of_one_address_come_no_faster_than_they_may() {
+    let listener =
+        "proxy_protocol: { trusted: [127.0.0.0/8] }, limits: { max_connection_rate_per_address: 3 }";
+    let stage = stage(listener).await;
+    let header = |caller: &str| format!("PROXY TCP4 {caller} 198.51.100.1 4711 80\r\n");
+    let mut admitted = 0;
+    while stage.metric("shoal_connections_refused_total{reason=\"address_too_fast\"}") < 5 {
+        admitted += u64::from(served(&stage, &header("203.0.113.1")).await.is_some());
+        assert!(admitted < 1000, "nobody is ever too fast");
+    }
+    assert!(admitted >= 3, "a burst of one second's worth is let in, and not {admitted}");
+    assert!(served(&stage, &header("203.0.113.2")).await.is_some(), "another address is another's affair");
+}
+
+#[tokio::test]
+async fn when_it_gets_crowded_the_greediest_lose_idle_connections() {
+    let listener = "proxy_protocol: { trusted: [127.0.0.0/8] }, limits: { max_connections: 50 }";
+    let stage = stage(listener).await;
+    let header = |caller: &str| format!("PROXY TCP4 {caller} 198.51.100.1 4711 80\r\n");
+    let mut modest = served(&stage, &header("203.0.113.2")).await.unwrap();
+    let mut greedy = Vec::new();
+    for _ in 0..49 {
+        greedy.push(served(&stage, &header("203.0.113.1")).await.unwrap());
+    }
+    // A fifth of the room is for others, whatever share of it each worker makes.
+    wait_until("room for others", || stage.proxy.open_connections() <= 40).await;
+    let counted = || stage.metric("shoal_limits_reached_total{limit=\"crowded\"}") >= 10;
+    wait_until("the count of those that had to go", counted).await;
+    assert!(served(&stage, &header("203.0.113.3")).await.is_some());
+    modest.send(REQUEST).await;
+    assert_eq!(modest.answer().await.text(), "served", "who has few keeps them");
+}
+
+#[tokio::test]
 async fn new_connections_come_no_faster_than_they_may() {
     let stage = stage("limits: { max_connection_rate: 3 }").await;
     let mut admitted = 0;

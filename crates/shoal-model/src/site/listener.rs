@@ -159,6 +159,9 @@ pub struct ListenerLimits {
     /// New connections a second on this listener of one node, with bursts of as many; default unlimited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_rate: Option<u32>,
+    /// New connections a second from one address, or from one /64 of IPv6, with bursts of as many; default unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_rate_per_address: Option<u32>,
     /// HTTP/2 streams open at once on a connection; default 128.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub h2_max_streams: Option<u32>,

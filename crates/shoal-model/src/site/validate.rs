@@ -143,6 +143,8 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
     at_least("max_connections", limits.max_connections.map(|n| n as u64), 1);
     at_least("max_connections_per_address", limits.max_connections_per_address.map(|n| n as u64), 1);
     at_least("max_connection_rate", limits.max_connection_rate.map(u64::from), 1);
+    let rate_per_address = limits.max_connection_rate_per_address.map(u64::from);
+    at_least("max_connection_rate_per_address", rate_per_address, 1);
     at_least("h2_max_streams", limits.h2_max_streams.map(u64::from), 1);
     at_least("h2_max_resets", limits.h2_max_resets.map(u64::from), 1);
     // A polite downstream sends some: its settings, and a PING now and then.

@@ -103,6 +103,11 @@ mod tests {
         check("protocol: http, proxy_protocol: { trusted: [] }", &["at least one network"]);
         check("protocol: http, limits: { max_connections_per_address: 0 }", &["at least 1"]);
         check("protocol: http, limits: { max_connection_rate: 0 }", &["at least 1"]);
+        check("protocol: http, limits: { max_connection_rate_per_address: 0 }", &["at least 1"]);
+        check("protocol: http, limits: { h2_max_resets: 1, h2_max_idle_frames: 16 }", &[]);
+        check("protocol: http, limits: { h2_max_resets: 0 }", &["at least 1"]);
+        check("protocol: http, limits: { h2_max_idle_frames: 15 }", &["at least 16"]);
+        check("protocol: http, limits: { h2_max_idle_frames: -1 }", &["h2_max_idle_frames"]);
         check("protocol: http, limits: { tcp_keepalive: 10ms }", &["at least 1s"]);
     }
 

@@ -41,6 +41,8 @@ pub struct Limits {
     pub max_connections_per_address: Option<usize>,
     /// New connections a second on this listener of one node; `None` = unlimited.
     pub max_connection_rate: Option<u32>,
+    /// New connections a second from one address; `None` = unlimited.
+    pub max_connection_rate_per_address: Option<u32>,
     /// HTTP/2 streams open at once on a connection.
     pub h2_max_streams: u32,
     /// Streams that an HTTP/2 connection may reset in 10 s.
@@ -81,6 +83,7 @@ impl Limits {
             max_connections: written.max_connections.unwrap_or(16_384),
             max_connections_per_address: written.max_connections_per_address,
             max_connection_rate: written.max_connection_rate,
+            max_connection_rate_per_address: written.max_connection_rate_per_address,
             h2_max_streams: written.h2_max_streams.unwrap_or(128),
             h2_max_resets: written.h2_max_resets.unwrap_or(200),
             h2_max_idle_frames: written.h2_max_idle_frames.unwrap_or(1_000),

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_policy::tcp::arrival;
 
+use super::arrivals::Arrivals;
+
 /// Why a connection was closed before it was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TurnedAway {
@@ -24,12 +26,20 @@ pub(crate) enum TurnedAway {
     ProxyHeader = 3,
     /// The node has as many, on all listeners, as it may.
     NodeFull = 4,
+    /// New connections of its address come too fast.
+    AddressTooFast = 5,
 }
 
 impl TurnedAway {
     /// One of each, in the order of their numbers.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::ListenerFull, Self::AddressFull, Self::TooFast, Self::ProxyHeader, Self::NodeFull];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::ListenerFull,
+        Self::AddressFull,
+        Self::TooFast,
+        Self::ProxyHeader,
+        Self::NodeFull,
+        Self::AddressTooFast,
+    ];
 
     /// As metrics name it.
     pub(crate) fn reason(self) -> &'static str {
@@ -39,6 +49,7 @@ impl TurnedAway {
             Self::TooFast => "too_fast",
             Self::ProxyHeader => "proxy_header",
             Self::NodeFull => "node_full",
+            Self::AddressTooFast => "address_too_fast",
         }
     }
 }
@@ -48,6 +59,8 @@ impl TurnedAway {
 pub(crate) struct Admission {
     /// State of the rate.
     arrivals: AtomicU64,
+    /// Those of each address. Only while there is a limit.
+    pub(super) by_address_lately: Arrivals,
     /// Open connections by address. Only those that came while there was a limit.
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -73,7 +86,7 @@ impl Admission {
 }
 
 /// Whoever has one IPv6 address has a whole /64 of them.
-fn counted_as(address: IpAddr) -> IpAddr {
+pub(crate) fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,

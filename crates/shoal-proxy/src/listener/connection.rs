@@ -149,14 +149,11 @@ impl Connection {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, peer: SocketAddr) {
-    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
-    let _ = stream.set_nodelay(true);
     let settings = listener.shared.settings.load_full();
     let worker = listener.worker.clone();
     let place;
     let mut ends = None;
     let view = &settings.view;
-    liveness::set(&stream, &view.limits.liveness);
     if let Some(proxy_protocol) = &view.proxy_protocol {
         match Box::pin(proxy_protocol::receive(&mut stream, peer, proxy_protocol)).await {
             Ok(received) => ends = received,
@@ -167,6 +164,11 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
         }
     }
     let source = ends.map_or(peer, |ends| ends.source);
+    if let Some(rate) = view.limits.max_connection_rate_per_address
+        && !listener.shared.admission.by_address_lately.admits(source.ip(), worker.clock.now_ms(), rate)
+    {
+        return worker.metrics.turn_away(TurnedAway::AddressTooFast);
+    }
     match view.limits.max_connections_per_address {
         None => place = None,
         Some(limit) => match listener.shared.admission.take_place(source.ip(), limit) {
@@ -174,6 +176,9 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             None => return worker.metrics.turn_away(TurnedAway::AddressFull),
         },
     }
+    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    liveness::set(&stream, &view.limits.liveness);
     if view.names_callers && ends.is_none() {
         ends = stream.local_addr().ok().map(|destination| Ends { source, destination });
     }

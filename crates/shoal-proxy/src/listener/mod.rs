@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission;
+mod arrivals;
 mod certificates;
 mod client;
 mod coalesced;
@@ -33,7 +34,7 @@ use shoal_policy::gate::Gate;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use accept::{Place, accept_loop, adopt};
-pub(crate) use admission::{AddressPlace, TurnedAway};
+pub(crate) use admission::{AddressPlace, TurnedAway, counted_as};
 pub(crate) use certificates::Certificates;
 pub(crate) use client::ClientOutcome;
 pub(crate) use connection::{Connection, WorkerListener};

@@ -56,8 +56,12 @@ impl Spread {
 
     /// More connections than there may be, the newest included.
     pub(super) fn is_overfull(&self) -> bool {
-        self.most
-            .is_some_and(|most| (0..self.workers.len()).map(|worker| self.open(worker)).sum::<usize>() > most)
+        self.room().is_some_and(|(open, most)| open > most)
+    }
+
+    /// Connections of all workers, and how many they may have; `None` = as many as their listeners.
+    pub(crate) fn room(&self) -> Option<(usize, usize)> {
+        self.most.map(|most| ((0..self.workers.len()).map(|worker| self.open(worker)).sum(), most))
     }
 
     /// Connections on their way to `worker`.

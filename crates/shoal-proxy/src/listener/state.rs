@@ -268,6 +268,12 @@ impl ConnectionState {
             && !self.unread.load(Relaxed)
     }
 
+    /// Since when nothing is asked and nothing owed; `None` = something is, or it is about to end.
+    pub(crate) fn idle_since_ms(&self) -> Option<u64> {
+        let is_idle = self.phase.load(Relaxed) == IDLE && self.order() < Order::Finish;
+        is_idle.then(|| self.since_ms.load(Relaxed))
+    }
+
     pub(super) fn set_resting(&self, resting: bool) {
         self.resting.store(resting, Relaxed);
     }
@@ -308,7 +314,7 @@ impl ConnectionState {
     }
 
     /// Gives an order because of `limit`.
-    pub(super) fn end(&self, limit: Limit, order: Order) {
+    pub(crate) fn end(&self, limit: Limit, order: Order) {
         if order > self.order() {
             self.reached(limit);
             self.give(order);

@@ -19,11 +19,13 @@ pub(crate) enum Limit {
     TunnelIdleTimeout = 10,
     /// No setting: floods that the codec of HTTP/2 counts itself.
     H2Codec = 11,
+    /// No setting: an idle connection of whoever has the most, when little room is left for others.
+    Crowded = 12,
 }
 
 impl Limit {
     /// One of each, in the order of their numbers.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::TlsHandshakeTimeout,
         Self::HeaderTimeout,
         Self::MaxHeaderBytes,
@@ -36,6 +38,7 @@ impl Limit {
         Self::H2MaxResets,
         Self::TunnelIdleTimeout,
         Self::H2Codec,
+        Self::Crowded,
     ];
 
     /// As the site and the metrics name it.
@@ -53,6 +56,7 @@ impl Limit {
             Self::H2MaxResets => "h2_max_resets",
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
             Self::H2Codec => "h2_codec",
+            Self::Crowded => "crowded",
         }
     }
 
@@ -79,7 +83,7 @@ mod tests {
     fn limits_have_their_own_number_and_are_called_as_in_the_site() {
         for (number, limit) in Limit::ALL.iter().enumerate() {
             assert_eq!(Limit::numbered(number as u8), Some(*limit));
-            if *limit == Limit::H2Codec {
+            if matches!(limit, Limit::H2Codec | Limit::Crowded) {
                 continue;
             }
             let value = match limit.name() {
