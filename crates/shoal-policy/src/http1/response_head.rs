@@ -32,7 +32,7 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the head off `arrived`; `None` = it is not whole yet. Values share the memory of `arrived`.
+    /// Takes the head off `arrived`; `None` = it is not whole yet. Values share memory of its size.
     ///
     /// # Errors
     /// The bytes are no head, or one above the limits.
@@ -94,7 +94,9 @@ fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<ResponseHead>, Ma
         let (name, value) = (field.name.as_bytes(), field.value);
         *place = (offset(name), name.len() as u32, offset(value), value.len() as u32);
     }
-    let head = arrived.split_to(length).freeze();
+    // Whoever keeps a field shall not keep all that was read with it.
+    let head = Bytes::copy_from_slice(&arrived[..length]);
+    arrived.advance(length);
     let mut headers = HeaderMap::with_capacity(count);
     for &(name_at, name_length, value_at, value_length) in &places[..count] {
         let part = |at: u32, length: u32| at as usize..(at + length) as usize;
@@ -203,6 +205,14 @@ mod tests {
         check(MAX_HEAD_BYTES - 25, true);
         check(MAX_HEAD_BYTES - 24, false);
         check(MAX_HEAD_BYTES + 1, false);
+    }
+
+    #[test]
+    fn a_head_keeps_nothing_but_itself() {
+        let mut arrived = BytesMut::from("HTTP/1.1 200 OK\r\nA: b\r\n\r\nrest");
+        let head = HeadReader::default().read(&mut arrived).unwrap().unwrap();
+        assert!(arrived.freeze().is_unique());
+        assert_eq!(head.parts.headers["a"], "b");
     }
 
     #[test]
