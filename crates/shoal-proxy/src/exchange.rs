@@ -1,22 +1,20 @@
-//! One request and its response, as metrics and the access log see them: counted when it ends, however it ends.
+//! One request and its response, as metrics and the access log see them.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{HeaderValue, Method, Version};
-use shoal_cache::FetchNotes;
 use shoal_model::view::{CollectorView, RouteView};
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Span;
 
-use crate::access_log::{self, LogLine};
 use crate::body::BodyProgress;
 use crate::listener::Connection;
-use crate::metrics::{Sample, Traffic};
-use crate::spans::{self, Tries};
+use crate::spans::Tries;
+use crate::trace::Trace;
 
 /// One request and its response. Dropping it ends it.
 pub(crate) struct Exchange {
@@ -42,34 +40,6 @@ pub(crate) struct Exchange {
     pub(crate) record: Option<Box<Record>>,
 }
 
-/// What forwarding did.
-#[derive(Default)]
-pub(crate) struct Trace {
-    /// Where the last try went.
-    pub(crate) endpoint: Option<Rc<str>>,
-    /// The cells of the upstream.
-    pub(crate) upstream: Option<Arc<Traffic>>,
-    pub(crate) tries: u32,
-    /// Time spent on connecting.
-    pub(crate) connect: Duration,
-    /// From the start of the exchange to the response head.
-    pub(crate) first_byte: Option<Duration>,
-    /// Every try, if the span of the request is sent.
-    pub(crate) spans: Option<Box<Tries>>,
-}
-
-impl Trace {
-    /// Takes over what a fill of the cache noted on behalf of this exchange. Its traffic is counted by the fetch.
-    pub(crate) fn adopt(&mut self, notes: FetchNotes, started: Instant) {
-        if notes.tries > 0 {
-            self.endpoint = notes.endpoint.map(Rc::from);
-            self.tries = notes.tries;
-            self.connect = notes.connect;
-            self.first_byte = notes.first_byte.map(|at| at.saturating_duration_since(started));
-        }
-    }
-}
-
 /// An exchange that has become a tunnel, and what went through it. Both the response that opens it and the tunnel hold it:
 /// the exchange ends when both are gone.
 #[derive(Default)]
@@ -82,7 +52,7 @@ pub(crate) struct TunnelTally {
 }
 
 impl TunnelTally {
-    fn take_over(&self, exchange: &mut Exchange) {
+    pub(crate) fn take_over(&self, exchange: &mut Exchange) {
         *self.exchange.borrow_mut() = Some(Exchange {
             connection: exchange.connection.clone(),
             started: exchange.started,
@@ -159,48 +129,16 @@ impl Exchange {
         self.failure.get_or_insert(failure);
     }
 
+    /// Whether `span` is to be sent to somebody, and to whom. From here on its tries are noted then.
+    pub(crate) fn follow(&mut self, span: Option<Span>) -> Option<Arc<CollectorView>> {
+        let tracing = self.connection.settings.view.tracing.as_ref()?;
+        let span = span.filter(Span::is_sampled)?;
+        let collector = tracing.collector.clone()?;
+        self.trace.spans = Some(Box::new(Tries::new(span, self.started)));
+        Some(collector)
+    }
+
     pub(crate) fn request_bytes(&self) -> u64 {
         self.request_body.as_ref().map_or(0, |progress| progress.bytes.get())
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if let Some(tunnel) = self.tunnel.take() {
-            return tunnel.take_over(self);
-        }
-        let connection = self.connection.clone();
-        if !self.complete {
-            self.fail(Failure::DownstreamReset);
-        }
-        let sample = Sample {
-            status: self.status,
-            https: connection.settings.gate.https,
-            duration: self.started.elapsed(),
-            request_bytes: self.request_bytes(),
-            response_bytes: self.response_bytes,
-        };
-        if let Some(upstream) = &self.trace.upstream {
-            upstream.record(&sample);
-        }
-        if let Some(route) = &self.route {
-            connection.worker.routes.record(route, &sample);
-        }
-        connection.worker.metrics.end_request(&connection.listener.traffic, &sample, self.failure);
-        let record = self.record.take();
-        if let Some(record) = record.as_ref().filter(|record| record.logged) {
-            let text = access_log::line(&connection, self, record, sample.duration);
-            let path = connection.settings.view.access_log.as_ref().and_then(|log| log.path.clone());
-            connection.worker.write_log(LogLine { text, path });
-        }
-        if let Some(span) =
-            record.and_then(|record| spans::finish(&connection, self, &record, sample.duration))
-        {
-            connection.worker.send_span(span);
-        }
-        if self.request_body.as_ref().is_some_and(|body| body.done.get()) {
-            connection.state.set_unread(false);
-        }
-        connection.state.request_ended();
     }
 }

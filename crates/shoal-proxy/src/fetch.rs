@@ -15,8 +15,8 @@ use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
 use crate::body::RequestBody;
-use crate::exchange::Trace;
 use crate::metrics::{Sample, Traffic};
+use crate::trace::Trace;
 use crate::upstream::{UpstreamBody, forward};
 use crate::worker::Worker;
 

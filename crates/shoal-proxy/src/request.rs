@@ -25,7 +25,7 @@ use crate::metrics::Limit;
 use crate::pace::MinRate;
 use crate::upstream::{forward, set_session_cookie};
 use crate::worker::Worker;
-use crate::{refusal, spans, tunnel};
+use crate::{refusal, tunnel};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -89,7 +89,7 @@ async fn answer(
     if let Some(tracing) = &connection.settings.view.tracing {
         let begins = tracing.sample.includes(worker.entropy());
         let span = enter_trace(&mut head.headers, begins, || worker.entropy());
-        if let Some(collector) = spans::follow(exchange, connection, span) {
+        if let Some(collector) = exchange.follow(span) {
             let host = || Some(admitted.authority.clone());
             let record = exchange.record.get_or_insert_with(|| Box::new(record(connection, host(), &head)));
             record.collector = Some(collector);

@@ -11,8 +11,8 @@ use shoal_model::site::Protocol;
 use shoal_model::view::{ListenerView, UpstreamView};
 use shoal_policy::failure::Failure;
 
-use crate::exchange::Trace;
 use crate::listener::WorkerListener;
+use crate::trace::Trace;
 
 /// One carried connection. Dropping it ends it.
 pub(super) struct Journey {

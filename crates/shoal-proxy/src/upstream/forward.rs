@@ -22,7 +22,7 @@ use super::send::{FailedTry, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, hash_of};
 use crate::body::RequestBody;
-use crate::exchange::Trace;
+use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// Sends a request to the upstream of `route`, again where that can do no harm, and answers with the response as it may

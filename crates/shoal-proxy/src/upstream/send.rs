@@ -22,7 +22,7 @@ use super::introduction::Introduction;
 use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
 use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
-use crate::exchange::Trace;
+use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// A try that failed before a response head came.

@@ -17,7 +17,7 @@ use super::connect;
 use super::endpoint::{Attempt, Occupied, Pending};
 use super::introduction::Introduction;
 use super::wire::Socket;
-use crate::exchange::Trace;
+use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// An open connection to an endpoint, which counts as one request in flight there until it is dropped.

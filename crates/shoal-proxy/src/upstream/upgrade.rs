@@ -29,7 +29,7 @@ use super::sticky::{Visit, add_session_cookie};
 use super::wire::Wire;
 use super::{Upstream, hash_of};
 use crate::deadline::Deadline;
-use crate::exchange::Trace;
+use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// What an endpoint says to the wish.

@@ -46,7 +46,7 @@ struct Line<'a> {
 }
 
 /// The line of a request that has ended. Every text is escaped as JSON demands.
-pub(crate) fn line(connection: &Connection, exchange: &Exchange, record: &Record, total: Duration) -> String {
+pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record, total: Duration) -> String {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let us = |duration: Duration| duration.as_micros() as u64;
     let line = Line {
