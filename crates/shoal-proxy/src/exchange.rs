@@ -11,7 +11,7 @@ use shoal_model::view::{CollectorView, RouteView};
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::Span;
 
-use crate::body::BodyProgress;
+use crate::downstream_body::BodyProgress;
 use crate::listener::Connection;
 use crate::spans::Tries;
 use crate::trace::Trace;

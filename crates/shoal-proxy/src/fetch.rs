@@ -14,8 +14,8 @@ use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
-use crate::body::RequestBody;
 use crate::metrics::{Sample, Traffic};
+use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::upstream::{UpstreamBody, forward};
 use crate::worker::Worker;

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 
-use crate::body::{BodyProgress, DownstreamBody, RequestBody};
+use crate::downstream_body::{BodyProgress, DownstreamBody};
 
 /// A body as far as it came from the downstream, and where the rest comes from.
 pub(crate) struct Recording {
@@ -35,21 +35,17 @@ pub(crate) struct RecordedBody {
 }
 
 impl Recording {
-    /// Records `body` up to `max_bytes`; `Err` gives it back: there is nothing to keep, or it is longer for sure.
-    pub(crate) fn of(body: RequestBody, max_bytes: usize) -> Result<Rc<Self>, RequestBody> {
-        let hint = body.size_hint();
-        match body {
-            RequestBody::Stream(source) if hint.lower() <= max_bytes as u64 => Ok(Rc::new(Self {
-                progress: source.progress().clone(),
-                source: RefCell::new(*source),
-                kept: RefCell::default(),
-                max_bytes,
-                lost: Cell::new(false),
-                ended: Cell::new(false),
-                length: hint.exact(),
-                turn: Cell::new(0),
-            })),
-            body => Err(body),
+    /// Records `source` up to `max_bytes`.
+    pub(crate) fn of(source: DownstreamBody, max_bytes: usize) -> Self {
+        Self {
+            progress: source.progress().clone(),
+            length: source.size_hint().exact(),
+            source: RefCell::new(source),
+            kept: RefCell::default(),
+            max_bytes,
+            lost: Cell::new(false),
+            ended: Cell::new(false),
+            turn: Cell::new(0),
         }
     }
 
@@ -59,13 +55,13 @@ impl Recording {
     }
 
     /// The body from its start; readings before this one come to nothing.
-    pub(crate) fn read(self: &Rc<Self>) -> RequestBody {
+    pub(crate) fn read(self: &Rc<Self>) -> RecordedBody {
         let turn = self.turn.get() + 1;
         self.turn.set(turn);
         self.progress.done.set(false);
         let kept = self.kept.borrow();
         let again = (!kept.is_empty()).then(|| Bytes::copy_from_slice(&kept));
-        RequestBody::Recorded(RecordedBody { recording: self.clone(), again, handed_on: 0, turn })
+        RecordedBody { recording: self.clone(), again, handed_on: 0, turn }
     }
 
     fn keep(&self, frame: &Frame<Bytes>) {

@@ -18,11 +18,13 @@ use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
 use shoal_policy::shedding::MemoryLevel;
 
-use crate::body::{BodyLimits, Broken, Payload, RequestBody, ResponseBody};
+use crate::body::{Payload, ResponseBody};
+use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
 use crate::listener::{Connection, Order};
 use crate::metrics::Limit;
 use crate::pace::MinRate;
+use crate::request_body::{Broken, RequestBody};
 use crate::upstream::{forward, set_session_cookie};
 use crate::worker::Worker;
 use crate::{refusal, tunnel};

@@ -13,7 +13,7 @@ use super::h2_head::{extended_connect, to_h2};
 use super::http1::ExchangeError;
 use super::pool::Link;
 use super::shared::Stream;
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 
 /// What carries one request.
 pub(super) enum Carrier {

@@ -21,7 +21,7 @@ use super::replay::Replay;
 use super::send::{FailedTry, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, hash_of};
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::worker::Worker;
 

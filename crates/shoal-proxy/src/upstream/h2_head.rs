@@ -6,7 +6,7 @@ use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::ext::Protocol;
 
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 
 /// RFC 9113 §8.3.1: `Host` becomes `:authority`; the body is framed by the codec.
 pub(super) fn to_h2(head: &RequestHead, body: RequestBody, secure: bool) -> Request<RequestBody> {

@@ -9,7 +9,7 @@ use shoal_policy::http1::ResponseHead;
 
 use super::endpoint::Occupied;
 use super::http1::{Connection, ExchangeError};
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 
 /// A connection to an endpoint, and its history. Dropping it closes it, whatever it is doing.
 pub(super) struct Link {

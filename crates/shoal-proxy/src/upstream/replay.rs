@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use shoal_model::view::RouteView;
 
-use crate::body::RequestBody;
 use crate::recording::Recording;
+use crate::request_body::RequestBody;
 
 /// A body, for one try after the other.
 pub(super) enum Replay {
@@ -26,7 +26,7 @@ impl Replay {
         if !again || route.retry.max_replay_bytes == 0 {
             return Self::Once(Some(body));
         }
-        match Recording::of(body, route.retry.max_replay_bytes) {
+        match body.record(route.retry.max_replay_bytes) {
             Ok(recording) => Self::Kept(recording),
             Err(body) => Self::Once(Some(body)),
         }
@@ -46,7 +46,7 @@ impl Replay {
         match self {
             Self::Empty => Some(RequestBody::Empty),
             Self::Once(body) => body.take(),
-            Self::Kept(recording) => recording.is_whole().then(|| recording.read()),
+            Self::Kept(recording) => recording.is_whole().then(|| RequestBody::Recorded(recording.read())),
         }
     }
 

@@ -19,8 +19,8 @@ use shoal_policy::health::Outcome;
 use super::carrier::{Answered, Carrier};
 use super::endpoint::Attempt;
 use super::http1::BodyError;
-use crate::body::BodyProgress;
 use crate::deadline::Deadline;
+use crate::downstream_body::BodyProgress;
 use crate::worker::Worker;
 
 /// The connection of a response whose body is still coming.

@@ -20,8 +20,9 @@ use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
 use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
-use crate::body::{BodyProgress, RequestBody};
 use crate::deadline::Deadline;
+use crate::downstream_body::BodyProgress;
+use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::worker::Worker;
 

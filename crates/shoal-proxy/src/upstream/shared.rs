@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::carrier::{Answered, Unanswered};
 use super::endpoint::Occupied;
 use super::wire::Wire;
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 
 /// HTTP/2 connections to one endpoint on one worker.
 const MAX_CONNECTIONS: usize = 64;

@@ -19,7 +19,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::outgoing::{Outgoing, SendError};
 use super::rest::{Outcome, Rest};
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
 
 /// Bytes asked for at first, and at most.

@@ -13,8 +13,8 @@ use shoal_model::site::HeaderCase;
 use shoal_policy::http1::{write_chunk_size, write_last_chunk, write_request_head};
 use tokio::io::AsyncWrite;
 
-use crate::body::RequestBody;
 use crate::joined::poll_write_joined;
+use crate::request_body::RequestBody;
 
 /// Memory for heads that a connection keeps, bytes.
 const MAX_KEPT: usize = 4 << 10;

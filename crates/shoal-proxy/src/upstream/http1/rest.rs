@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use tokio::task::AbortHandle;
 
 use super::outgoing::{Outgoing, SendError};
-use crate::body::RequestBody;
+use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
 
 /// The task that sends the rest; it ends when this is dropped.

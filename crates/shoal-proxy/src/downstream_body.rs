@@ -1,0 +1,121 @@
+//! What a downstream sends as the body of its request: counted, limited, and given up when it stalls.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use shoal_policy::failure::Failure;
+
+use crate::deadline::{Deadline, Deadlines};
+use crate::pace::{MinRate, Pace};
+use crate::trailers::admit_trailers;
+
+/// How far the body of a request has come: the side that sends the request looks at it.
+#[derive(Default)]
+pub(crate) struct BodyProgress {
+    /// Its end was handed on.
+    pub(crate) done: Cell<bool>,
+    /// Why it broke off.
+    pub(crate) failure: Cell<Option<Failure>>,
+    /// Bytes handed on.
+    pub(crate) bytes: Cell<u64>,
+    /// The downstream has the next part, and has not sent it yet.
+    pub(crate) awaited: Cell<bool>,
+}
+
+/// What the body of a request may cost.
+#[derive(Clone, Copy)]
+pub(crate) struct BodyLimits {
+    pub(crate) max_bytes: u64,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) min_rate: MinRate,
+    pub(crate) keep_trailers: bool,
+}
+
+/// What a downstream sends.
+pub(crate) struct DownstreamBody {
+    incoming: Incoming,
+    progress: Rc<BodyProgress>,
+    limits: BodyLimits,
+    deadlines: Rc<Deadlines>,
+    /// Armed at the first wait.
+    deadline: Option<Deadline>,
+    pace: Pace,
+}
+
+impl DownstreamBody {
+    pub(crate) fn new(incoming: Incoming, limits: BodyLimits, deadlines: &Rc<Deadlines>) -> Self {
+        Self {
+            incoming,
+            progress: Rc::default(),
+            limits,
+            deadlines: deadlines.clone(),
+            deadline: None,
+            pace: Pace::default(),
+        }
+    }
+
+    pub(crate) fn progress(&self) -> &Rc<BodyProgress> {
+        &self.progress
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+                self.pace.wait(self.deadlines.now_ms());
+                let (deadlines, timeout) = (&self.deadlines, self.limits.idle_timeout);
+                let deadline = self.deadline.get_or_insert_with(|| deadlines.arm(timeout));
+                return deadline.poll_passed(cx).map(|()| Some(Err(Failure::DownstreamTimeout)));
+            };
+            if let Some(deadline) = &self.deadline {
+                deadline.reset(self.limits.idle_timeout);
+            }
+            match frame {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(blame_downstream(&error)))),
+                Some(Ok(frame)) => match self.admit(frame) {
+                    Ok(None) => {}
+                    Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                    Err(failure) => return Poll::Ready(Some(Err(failure))),
+                },
+            }
+        }
+    }
+
+    fn admit(&mut self, frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, Failure> {
+        if let Some(data) = frame.data_ref() {
+            let bytes = self.progress.bytes.get() + data.len() as u64;
+            self.progress.bytes.set(bytes);
+            let is_fast = self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate);
+            // What has come whole has come in time.
+            if !is_fast && !self.incoming.is_end_stream() {
+                return Err(Failure::DownstreamTimeout);
+            }
+            return if bytes > self.limits.max_bytes { Err(Failure::BodyTooLarge) } else { Ok(Some(frame)) };
+        }
+        Ok(admit_trailers(frame, self.limits.keep_trailers))
+    }
+}
+
+fn blame_downstream(error: &hyper::Error) -> Failure {
+    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Failure::BadRequest("chunk"),
+        _ => Failure::DownstreamReset,
+    }
+}
