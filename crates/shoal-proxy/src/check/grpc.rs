@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use shoal_policy::grpc::is_grpc;
 use shoal_policy::health::Reason;
 
-use super::probe::{MAX_HEAD, USER_AGENT as US};
+use super::{MAX_HEAD, USER_AGENT as US};
 use crate::upstream::Wire;
 
 /// Largest body of an answer, bytes: its message has two.

@@ -21,6 +21,9 @@ use watch::watch;
 
 use crate::names::Names;
 
+const USER_AGENT: &str = "shoal-health";
+/// Largest head of an answer, bytes.
+const MAX_HEAD: usize = 16 << 10;
 /// How often the views are looked at for changes; comparing two pointers is all it costs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 

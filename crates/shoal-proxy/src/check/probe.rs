@@ -14,13 +14,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::grpc;
+use super::{MAX_HEAD, USER_AGENT, grpc};
 use crate::names::Names;
 use crate::upstream::{ClientTls, Introduction, Socket, Wire, dial};
-
-pub(super) const USER_AGENT: &str = "shoal-health";
-/// Largest head of an answer, bytes.
-pub(super) const MAX_HEAD: usize = 16 << 10;
 
 /// Checks `endpoint` once. `tls` holds `None` where there is none to be used, and is `None` where it cannot be.
 pub(super) async fn probe(

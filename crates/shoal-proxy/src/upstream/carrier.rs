@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use http::request::Parts as RequestHead;
 use http::response::Parts as ResponseHead;
-use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
 
+use super::answered::{Answered, Unanswered};
 use super::h2_head::{extended_connect, to_h2};
 use super::http1::ExchangeError;
 use super::pool::Link;
@@ -19,26 +19,6 @@ use crate::request_body::RequestBody;
 pub(super) enum Carrier {
     Own(Box<Link>),
     Shared(Stream),
-}
-
-/// The head of an answer. Its body follows on the carrier, or is a stream by itself.
-pub(super) struct Answered {
-    pub(super) head: ResponseHead,
-    pub(super) stream: Option<Incoming>,
-}
-
-/// Why there is no answer.
-pub(super) struct Unanswered {
-    pub(super) failure: Failure,
-    pub(super) progress: Progress,
-    /// The body, if nobody has read from it.
-    pub(super) body: Option<RequestBody>,
-}
-
-impl Unanswered {
-    fn lost(failure: Failure, progress: Progress) -> Self {
-        Self { failure, progress, body: None }
-    }
 }
 
 impl Carrier {

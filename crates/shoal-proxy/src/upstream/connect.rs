@@ -13,9 +13,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::carrier::Carrier;
-use super::endpoint::{Endpoint, Occupied};
+use super::endpoint::Endpoint;
 use super::http1::Connection;
 use super::introduction::Introduction;
+use super::occupied::Occupied;
 use super::pool::Link;
 use super::shared::SharedLink;
 use super::wire::{Socket, Wire};

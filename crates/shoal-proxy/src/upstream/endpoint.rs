@@ -13,6 +13,7 @@ use shoal_policy::failure::Failure;
 use shoal_policy::health::Outcome;
 
 use super::Upstream;
+use super::occupied::Occupied;
 use super::pool::Idle;
 use super::shared::Shared;
 use super::standing::Standing;
@@ -67,9 +68,6 @@ impl Endpoint {
     }
 }
 
-/// A connection's place among those of its endpoint, until dropped.
-pub(crate) struct Occupied(Rc<Cell<usize>>);
-
 impl Occupied {
     /// Takes a place, if this worker's share of them is not used up. What nobody uses makes room.
     pub(super) fn take(upstream: &Upstream, endpoint: &Endpoint, worker: &Worker) -> Result<Self, Failure> {
@@ -80,14 +78,7 @@ impl Occupied {
             upstream.traffic.overflows.add(1);
             return Err(Failure::Overflow);
         }
-        endpoint.connections.set(endpoint.connections.get() + 1);
-        Ok(Self(endpoint.connections.clone()))
-    }
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        Ok(Self::one_of(&endpoint.connections))
     }
 }
 

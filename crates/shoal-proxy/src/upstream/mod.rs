@@ -1,5 +1,6 @@
 //! The way to the endpoints: choosing one, borrowing or opening a connection, sending, and sending again.
 
+mod answered;
 mod carrier;
 mod connect;
 mod endpoint;
@@ -7,6 +8,7 @@ mod forward;
 mod h2_head;
 mod http1;
 mod introduction;
+mod occupied;
 mod offered;
 mod pinned;
 mod places;

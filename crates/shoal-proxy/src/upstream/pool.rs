@@ -7,8 +7,8 @@ use shoal_model::view::UpstreamView;
 use shoal_policy::age::is_over_age;
 use shoal_policy::http1::ResponseHead;
 
-use super::endpoint::Occupied;
 use super::http1::{Connection, ExchangeError};
+use super::occupied::Occupied;
 use crate::request_body::RequestBody;
 
 /// A connection to an endpoint, and its history. Dropping it closes it, whatever it is doing.

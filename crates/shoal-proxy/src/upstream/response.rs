@@ -16,7 +16,8 @@ use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{Framing, prepare_response};
 use shoal_policy::health::Outcome;
 
-use super::carrier::{Answered, Carrier};
+use super::answered::Answered;
+use super::carrier::Carrier;
 use super::endpoint::Attempt;
 use super::http1::BodyError;
 use crate::deadline::Deadline;

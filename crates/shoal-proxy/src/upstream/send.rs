@@ -15,7 +15,8 @@ use shoal_policy::failure::{Failure, Side};
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::Progress;
 
-use super::carrier::{Answered, Carrier};
+use super::answered::Answered;
+use super::carrier::Carrier;
 use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;

@@ -18,8 +18,8 @@ use shoal_policy::retry::Progress;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::carrier::{Answered, Unanswered};
-use super::endpoint::Occupied;
+use super::answered::{Answered, Unanswered};
+use super::occupied::Occupied;
 use super::wire::Wire;
 use crate::request_body::RequestBody;
 

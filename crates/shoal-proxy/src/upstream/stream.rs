@@ -14,8 +14,9 @@ use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::connect;
-use super::endpoint::{Attempt, Occupied, Pending};
+use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
+use super::occupied::Occupied;
 use super::wire::Socket;
 use crate::trace::Trace;
 use crate::worker::Worker;

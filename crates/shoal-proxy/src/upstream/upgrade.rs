@@ -17,10 +17,12 @@ use shoal_policy::health::Outcome;
 use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 
-use super::carrier::{Answered, Carrier};
+use super::answered::Answered;
+use super::carrier::Carrier;
 use super::connect;
-use super::endpoint::{Attempt, Occupied, Pending};
+use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
+use super::occupied::Occupied;
 use super::pool::Link;
 use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
 use super::send::{unless_overdue, within};
