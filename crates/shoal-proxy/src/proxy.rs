@@ -16,8 +16,8 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::access_log;
-use crate::check::HealthEvent;
 use crate::clock::Clock;
+use crate::health_event::HealthEvent;
 use crate::listener::{self, BindError, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};

@@ -19,6 +19,7 @@ use crate::access_log::LogLine;
 use crate::clock::{Clock, TICK};
 use crate::connections::Connections;
 use crate::deadline::Deadlines;
+use crate::entropy::{Entropy, random_seed};
 use crate::fetch::OriginFetch;
 use crate::listener::{Arrival, Listener, Spread, WorkerListener, accept_loop, adopt};
 use crate::metrics::{RouteCells, WorkerMetrics};
@@ -95,7 +96,7 @@ pub(crate) struct Worker {
     logs_all: bool,
     spans: mpsc::Sender<Box<RequestSpan>>,
     request_ids: RequestIds,
-    random: Cell<u64>,
+    entropy: Entropy,
 }
 
 impl Worker {
@@ -121,7 +122,7 @@ impl Worker {
             logs_all: seed.logs_all,
             spans: seed.spans,
             request_ids: RequestIds::new(random_seed()),
-            random: Cell::new(random_seed() | 1),
+            entropy: Entropy::new(random_seed()),
             node_name: seed.node_name,
             clock: seed.clock,
             routes: RouteCells::new(metrics.clone()),
@@ -139,14 +140,9 @@ impl Worker {
         read(self.cluster.borrow_mut().load())
     }
 
-    /// A number that is no secret (xorshift64*).
+    /// A number that is no secret.
     pub(crate) fn entropy(&self) -> u64 {
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+        self.entropy.next()
     }
 
     pub(crate) fn next_request_id(&self) -> HeaderValue {
@@ -340,13 +336,4 @@ impl CacheStatuses {
 struct Draining {
     until_ms: u64,
     answer: oneshot::Sender<usize>,
-}
-
-pub(crate) fn random_seed() -> u64 {
-    let mut bytes = [0; 8];
-    // Only ids and choices among equals hang on it.
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => u64::from_ne_bytes(bytes),
-        Err(_) => std::process::id().into(),
-    }
 }

@@ -12,13 +12,14 @@ use rustc_hash::FxHashMap;
 use shoal_cluster::{ClusterView, NodeView};
 use shoal_model::view::{EndpointView, HealthView};
 use shoal_model::{ConfigView, EndpointId};
-use shoal_policy::health::{CHECKERS_PER_ENDPOINT, Candidate, Verdict, assign};
+use shoal_policy::health::{CHECKERS_PER_ENDPOINT, Candidate, assign};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use watch::watch;
 
+use crate::health_event::HealthEvent;
 use crate::names::Names;
 
 const USER_AGENT: &str = "shoal-health";
@@ -26,33 +27,6 @@ const USER_AGENT: &str = "shoal-health";
 const MAX_HEAD: usize = 16 << 10;
 /// How often the views are looked at for changes; comparing two pointers is all it costs.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-
-/// What this node has found out about an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthEvent {
-    /// This node's checks have come to a new verdict.
-    Verdict {
-        /// On which.
-        endpoint: EndpointId,
-        /// What.
-        verdict: Verdict,
-    },
-    /// This node checks it no more, so it has no verdict on it.
-    Unassigned {
-        /// Which.
-        endpoint: EndpointId,
-    },
-    /// This node's own traffic failed there too often.
-    Ejected {
-        /// Which.
-        endpoint: EndpointId,
-    },
-    /// This node's own traffic goes there again.
-    Readmitted {
-        /// Which.
-        endpoint: EndpointId,
-    },
-}
 
 /// What a [`Checker`] is built from.
 pub struct CheckerSettings {

@@ -7,8 +7,8 @@ use shoal_policy::health::Checker;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::HealthEvent;
 use super::probe::probe;
+use crate::health_event::HealthEvent;
 use crate::names::Names;
 use crate::upstream::ClientTls;
 

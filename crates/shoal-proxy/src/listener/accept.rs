@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::spread::{Arrival, Seat, hand_over};
-use super::{TurnedAway, WorkerListener, connection, socket};
+use super::{WorkerListener, connection, socket};
+use crate::metrics::TurnedAway;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);

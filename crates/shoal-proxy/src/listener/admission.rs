@@ -13,47 +13,6 @@ use shoal_policy::tcp::arrival;
 
 use super::arrivals::Arrivals;
 
-/// Why a connection was closed before it was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TurnedAway {
-    /// The listener has as many as it may.
-    ListenerFull = 0,
-    /// Its address has as many as it may.
-    AddressFull = 1,
-    /// New connections come too fast.
-    TooFast = 2,
-    /// It does not say on whose behalf it comes, or may not.
-    ProxyHeader = 3,
-    /// The node has as many, on all listeners, as it may.
-    NodeFull = 4,
-    /// New connections of its address come too fast.
-    AddressTooFast = 5,
-}
-
-impl TurnedAway {
-    /// One of each, in the order of their numbers.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::ListenerFull,
-        Self::AddressFull,
-        Self::TooFast,
-        Self::ProxyHeader,
-        Self::NodeFull,
-        Self::AddressTooFast,
-    ];
-
-    /// As metrics name it.
-    pub(crate) fn reason(self) -> &'static str {
-        match self {
-            Self::ListenerFull => "listener_full",
-            Self::AddressFull => "address_full",
-            Self::TooFast => "too_fast",
-            Self::ProxyHeader => "proxy_header",
-            Self::NodeFull => "node_full",
-            Self::AddressTooFast => "address_too_fast",
-        }
-    }
-}
-
 /// What a listener remembers of those it let in.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
@@ -131,12 +90,5 @@ mod tests {
         drop(held);
         check("192.0.2.1", true);
         assert!(admission.by_address.lock().unwrap().is_empty(), "nothing is kept of those who left");
-    }
-
-    #[test]
-    fn reasons_have_their_own_number() {
-        for (number, reason) in TurnedAway::ALL.iter().enumerate() {
-            assert_eq!(*reason as usize, number);
-        }
     }
 }

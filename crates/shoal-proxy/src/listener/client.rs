@@ -11,6 +11,8 @@ use rustls::{CertificateError, ServerConnection};
 use shoal_cluster::ClientCertificate;
 use shoal_model::view::ClientAuthView;
 
+use crate::metrics::ClientOutcome;
+
 /// RFC 9440 §2.2.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 /// RFC 9440 §2.3.
@@ -24,37 +26,12 @@ pub(crate) struct Client {
     field: Option<HeaderValue>,
 }
 
-/// What came of asking a downstream for a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientOutcome {
-    Verified,
-    /// None was shown, and none is needed.
-    Absent,
-    /// None was shown: the handshake has failed.
-    Missing,
-    /// It is not believed, or expired while its session was not used.
-    Refused,
-}
-
-impl ClientOutcome {
-    pub(crate) const ALL: [Self; 4] = [Self::Verified, Self::Absent, Self::Missing, Self::Refused];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Verified => "verified",
-            Self::Absent => "absent",
-            Self::Missing => "missing",
-            Self::Refused => "refused",
-        }
-    }
-
-    /// Whether a handshake failed for the certificate of the downstream, and why.
-    pub(super) fn of_failure(error: &io::Error) -> Option<Self> {
-        match error.get_ref()?.downcast_ref()? {
-            rustls::Error::NoCertificatesPresented => Some(Self::Missing),
-            rustls::Error::InvalidCertificate(_) => Some(Self::Refused),
-            _ => None,
-        }
+/// Whether a handshake failed for the certificate of the downstream, and why.
+pub(super) fn refused(error: &io::Error) -> Option<ClientOutcome> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::NoCertificatesPresented => Some(ClientOutcome::Missing),
+        rustls::Error::InvalidCertificate(_) => Some(ClientOutcome::Refused),
+        _ => None,
     }
 }
 

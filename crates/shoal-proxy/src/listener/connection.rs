@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::client::{self, Client, ClientOutcome};
+use super::client::{self, Client};
 use super::coalesced::{Coalesced, Witness};
 use super::io::Watched;
 use super::last_words;
@@ -37,11 +37,11 @@ use super::portions::{Offered, Portions};
 use super::preface::{self, Version};
 use super::state::Order;
 use super::unheard::{Unheard, refuse};
-use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, TurnedAway, proxy_protocol};
+use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, proxy_protocol};
 use crate::carriage;
 use crate::deadline::Deadline;
 use crate::liveness;
-use crate::metrics::{Limit, Traffic};
+use crate::metrics::{ClientOutcome, Limit, Traffic, TurnedAway};
 use crate::request;
 use crate::shedding::Valve;
 use crate::worker::Worker;
@@ -232,7 +232,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
                     if error.kind() == io::ErrorKind::TimedOut {
                         worker.metrics.reach(Limit::TlsHandshakeTimeout);
                     }
-                    if let Some(outcome) = ClientOutcome::of_failure(&error) {
+                    if let Some(outcome) = client::refused(&error) {
                         worker.metrics.ask_client(outcome);
                     }
                     return;

@@ -34,9 +34,8 @@ use shoal_policy::gate::Gate;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use accept::{Place, accept_loop, adopt};
-pub(crate) use admission::{AddressPlace, TurnedAway, counted_as};
+pub(crate) use admission::{AddressPlace, counted_as};
 pub(crate) use certificates::Certificates;
-pub(crate) use client::ClientOutcome;
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use spread::{Arrival, Spread};
 pub(crate) use state::{ConnectionState, Order};

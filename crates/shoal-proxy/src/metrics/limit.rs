@@ -3,7 +3,7 @@
 use shoal_policy::gate::Flood;
 
 /// A limit that has ended a connection or a stream, or refused a head. Those that refuse connections are counted as
-/// [`crate::listener::TurnedAway`], those that a request answers for as its failure.
+/// [`super::TurnedAway`], those that a request answers for as its failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     TlsHandshakeTimeout = 0,

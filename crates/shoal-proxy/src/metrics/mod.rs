@@ -1,11 +1,14 @@
 //! Figures of the data plane: cells that one worker writes and a scrape reads.
 
 mod cells;
+mod client_outcome;
 mod figures;
 mod limit;
 mod render;
 mod route_cells;
 mod series;
+mod shed_cause;
+mod turned_away;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,13 +19,14 @@ use shoal_policy::gate::{ErrorCode, Rule};
 pub use figures::{TrafficFigures, TrafficSum};
 
 pub(crate) use cells::{Cell64, Sample, Traffic};
+pub(crate) use client_outcome::ClientOutcome;
 pub(crate) use limit::Limit;
 pub(crate) use render::{escape, head, line, render};
 pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
+pub(crate) use shed_cause::ShedCause;
+pub(crate) use turned_away::TurnedAway;
 
-use crate::listener::{ClientOutcome, TurnedAway};
-use crate::shedding::Cause;
 use series::Series;
 
 use cells::{FAILURES, GATE_RULES, place_of};
@@ -38,7 +42,7 @@ pub(crate) struct WorkerMetrics {
     failures: [Cell64; FAILURES],
     refusals: [Cell64; GATE_RULES],
     turned_away: [Cell64; TurnedAway::ALL.len()],
-    shed: [Cell64; Cause::ALL.len()],
+    shed: [Cell64; ShedCause::ALL.len()],
     /// How long its queue let things wait when it was looked at last.
     pub(crate) queue_delay_us: Cell64,
     /// Connections it gave to other workers as soon as it had accepted them.
@@ -105,7 +109,7 @@ impl WorkerMetrics {
     }
 
     /// A request was refused because there is too much to do.
-    pub(crate) fn shed(&self, cause: Cause) {
+    pub(crate) fn shed(&self, cause: ShedCause) {
         self.shed[cause as usize].add(1);
     }
 

@@ -8,9 +8,7 @@ use shoal_policy::gate::{ErrorCode, RULES};
 
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
-use super::{Limit, WorkerMetrics};
-use crate::listener::{ClientOutcome, TurnedAway};
-use crate::shedding::Cause;
+use super::{ClientOutcome, Limit, ShedCause, TurnedAway, WorkerMetrics};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -114,7 +112,7 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
 /// What the workers have to do, and what they refused because of that.
 fn render_load(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     head(out, "shoal_requests_shed_total", "counter", "Requests refused because of overload.");
-    for cause in Cause::ALL {
+    for cause in ShedCause::ALL {
         let count = workers.iter().map(|worker| worker.shed[cause as usize].read()).sum();
         line(out, "shoal_requests_shed_total", &format!("cause=\"{}\"", cause.name()), count);
     }

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::look_up::look_up;
 use super::{Names, Question};
-use crate::worker::random_seed;
+use crate::entropy::random_seed;
 
 /// Looks `question` up again and again: at once, and then whenever its answer is old.
 pub(super) async fn watch(question: Question, names: Arc<Names>) {

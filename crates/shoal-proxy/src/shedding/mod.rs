@@ -16,29 +16,8 @@ use shoal_policy::shedding::{MemoryLevel, Shedding, memory_level};
 pub(crate) use memory::Memory;
 pub(crate) use queue::QueueProbe;
 
+use crate::metrics::ShedCause;
 use crate::worker::Worker;
-
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The worker's queue is too long.
-    Queue = 0,
-    /// There is no memory left.
-    Memory = 1,
-}
-
-impl Cause {
-    /// One of each, in the order of their numbers.
-    pub(crate) const ALL: [Self; 2] = [Self::Queue, Self::Memory];
-
-    /// As metrics name it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Memory => "memory",
-        }
-    }
-}
 
 /// What one worker refuses of what comes to one listener.
 #[derive(Default)]
@@ -67,8 +46,8 @@ impl Valve {
             return Ok(());
         }
         let cause = match memory {
-            MemoryLevel::Full => Cause::Memory,
-            MemoryLevel::Ample | MemoryLevel::Short if shedding.refuses(worker.entropy()) => Cause::Queue,
+            MemoryLevel::Full => ShedCause::Memory,
+            MemoryLevel::Ample | MemoryLevel::Short if shedding.refuses(worker.entropy()) => ShedCause::Queue,
             MemoryLevel::Ample | MemoryLevel::Short => return Ok(()),
         };
         worker.metrics.shed(cause);

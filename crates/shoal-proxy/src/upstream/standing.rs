@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::offered::Offers;
 use super::places::Places;
-use crate::check::HealthEvent;
+use crate::health_event::HealthEvent;
 use crate::metrics;
 
 /// The standings of all endpoints that had traffic.
