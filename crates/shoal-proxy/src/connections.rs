@@ -9,7 +9,6 @@ use shoal_policy::eviction::{Candidate, evicted, share};
 
 use crate::listener::{Connection, ConnectionState, Listener, Order, counted_as};
 use crate::metrics::Limit;
-use crate::worker::Worker;
 
 /// The connections of a worker. Tunnels count as connections, too.
 #[derive(Default)]
@@ -23,20 +22,20 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Registers a connection until the answer is dropped.
-    pub(crate) fn register(&self, connection: &Rc<Connection>) -> impl Drop + use<> {
+    pub(crate) fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> impl Drop + use<> {
         let key = self.next.get();
         self.next.set(key + 1);
         self.open.borrow_mut().insert(key, connection.clone());
         if self.retiring.get() {
             connection.state.give(Order::Retire);
         }
-        Registered { worker: connection.worker.clone(), key }
+        Registered { connections: self.clone(), key }
     }
 
     /// Counts a tunnel until the answer is dropped.
-    pub(crate) fn register_tunnel(worker: &Rc<Worker>) -> impl Drop + use<> {
-        worker.connections.tunnels.set(worker.connections.tunnels.get() + 1);
-        Tunnel(worker.clone())
+    pub(crate) fn register_tunnel(self: &Rc<Self>) -> impl Drop + use<> {
+        self.tunnels.set(self.tunnels.get() + 1);
+        Tunnel(self.clone())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -106,21 +105,21 @@ impl Connections {
 }
 
 struct Registered {
-    worker: Rc<Worker>,
+    connections: Rc<Connections>,
     key: u64,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.worker.connections.open.borrow_mut().remove(&self.key);
+        self.connections.open.borrow_mut().remove(&self.key);
     }
 }
 
-struct Tunnel(Rc<Worker>);
+struct Tunnel(Rc<Connections>);
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        let tunnels = &self.0.connections.tunnels;
+        let tunnels = &self.0.tunnels;
         tunnels.set(tunnels.get() - 1);
     }
 }

@@ -1,6 +1,6 @@
 //! The origin as the cache sees it: the same forwarding that requests past the cache get.
 
-use std::rc::Weak;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,36 +11,34 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use shoal_cache::{Fetch, FetchFuture, FetchNotes, FetchTrace, OriginBody, relay};
 use shoal_model::view::RouteView;
-use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
 use crate::metrics::{Sample, Traffic};
 use crate::request_body::RequestBody;
 use crate::trace::Trace;
-use crate::upstream::{UpstreamBody, forward};
+use crate::upstream::{UpstreamBody, Upstreams, forward};
 use crate::worker::Worker;
 
 /// The origin, by way of one worker's upstreams.
 pub(crate) struct OriginFetch {
-    worker: Weak<Worker>,
+    worker: Rc<Worker>,
+    upstreams: Rc<Upstreams>,
     own: OwnName,
 }
 
 impl OriginFetch {
-    pub(crate) fn new(worker: Weak<Worker>, own: OwnName) -> Self {
-        Self { worker, own }
+    pub(crate) fn new(worker: Rc<Worker>, upstreams: Rc<Upstreams>, own: OwnName) -> Self {
+        Self { worker, upstreams, own }
     }
 }
 
 impl Fetch for OriginFetch {
     fn fetch(&self, route: Arc<RouteView>, head: Parts, asked: Option<FetchTrace>) -> FetchFuture {
-        let worker = self.worker.upgrade();
+        let (worker, upstreams) = (self.worker.clone(), self.upstreams.clone());
         Box::pin(async move {
-            // Without a worker the node is on its way out.
-            let worker = worker.ok_or(Failure::Draining)?;
             let mut trace = Trace::default();
             let started = Instant::now();
-            let fetched = forward(&worker, &route, head, RequestBody::Empty, &mut trace).await;
+            let fetched = forward(&worker, &upstreams, &route, head, RequestBody::Empty, &mut trace).await;
             let status = fetched
                 .as_ref()
                 .map_or_else(|failure| failure.status(), |response| response.status().as_u16());

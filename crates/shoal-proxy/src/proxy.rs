@@ -21,10 +21,12 @@ use crate::health_event::HealthEvent;
 use crate::listener::{self, BindError, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
+use crate::run::{Command, RunSeed, run};
 use crate::shedding::Memory;
+use crate::sources::SourcesSeed;
 use crate::spans::RequestSpan;
 use crate::upstream::{Standings, StickySeed, system_roots};
-use crate::worker::{self, Command, WorkerSeed};
+use crate::worker::WorkerSeed;
 
 /// How much longer than its deadline a drain may take: a worker looks up only now and then.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
@@ -101,22 +103,23 @@ impl Proxy {
         let discovery = Discovery::on(Handle::try_current().map_err(io::Error::other)?);
         let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let spread = Spread::over(&commands, settings.max_connections);
-        let seed = WorkerSeed {
-            spread: spread.clone(),
-            memory: Arc::new(Memory::new()),
+        let worker = WorkerSeed {
             node_name: settings.node_name,
             workers: count,
             clock,
             config: settings.config.clone(),
             cluster: settings.cluster.clone(),
-            cache: settings.cache,
-            standings: standings.clone(),
             names: discovery.names().clone(),
-            sticky_seed: settings.sticky_seed,
             access_log: access_log::start(out)?,
             logs_all,
             spans: settings.spans,
         };
+        let sources = SourcesSeed {
+            cache: settings.cache,
+            standings: standings.clone(),
+            sticky_seed: settings.sticky_seed,
+        };
+        let seed = RunSeed { worker, sources, spread: spread.clone(), memory: Arc::new(Memory::new()) };
         let names = metrics::Names::default();
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(WorkerMetrics::new(&names))).collect();
         for (number, (received, metrics)) in received.into_iter().zip(&metrics).enumerate() {
@@ -291,14 +294,14 @@ impl Proxy {
 
 fn start_worker(
     number: usize,
-    seed: WorkerSeed,
+    seed: RunSeed,
     metrics: Arc<WorkerMetrics>,
     commands: mpsc::UnboundedReceiver<Command>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let _fatal = AbortOnPanic;
-        LocalSet::new().block_on(&runtime, worker::run(number, seed, metrics, commands));
+        LocalSet::new().block_on(&runtime, run(number, seed, metrics, commands));
     })?;
     Ok(())
 }

@@ -26,7 +26,6 @@ use crate::metrics::Limit;
 use crate::pace::MinRate;
 use crate::request_body::{Broken, RequestBody};
 use crate::upstream::{forward, set_session_cookie};
-use crate::worker::Worker;
 use crate::{refusal, tunnel};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -106,7 +105,7 @@ async fn answer(
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !http_body::Body::is_end_stream(&incoming);
         let request = cache_request(connection, &route, rule, &admitted, &head, has_body);
-        if let Some(response) = worker.cache.ready(&request) {
+        if let Some(response) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
             return Ok(response.map(Payload::Cache));
         }
@@ -142,7 +141,7 @@ async fn answer(
         }
     }
     let mut answered = match &route.cache {
-        None => from_origin(worker, &route, head, body, exchange).await,
+        None => from_origin(connection, &route, head, body, exchange).await,
         Some(rule) => Box::pin(from_cache(connection, &route, rule, &admitted, head, body, exchange)).await,
     };
     if let (Some(_), Ok(response)) = (&route.upstream.sticky, &mut answered) {
@@ -219,13 +218,14 @@ fn take_body(
 }
 
 async fn from_origin(
-    worker: &Rc<Worker>,
+    connection: &Connection,
     route: &Arc<RouteView>,
     head: Parts,
     body: RequestBody,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
-    let response = forward(worker, route, head, body, &mut exchange.trace).await?;
+    let (worker, sources) = (&connection.worker, &connection.listener.sources);
+    let response = forward(worker, &sources.upstreams, route, head, body, &mut exchange.trace).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
     Ok(response.map(Payload::Upstream))
 }
@@ -239,20 +239,20 @@ async fn from_cache(
     body: RequestBody,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
-    let worker = &connection.worker;
+    let sources = &connection.listener.sources;
     let has_body = body.has_bytes();
     let request = cache_request(connection, route, rule, admitted, &head, has_body);
-    let lookup = worker.cache.hit(&request);
+    let lookup = sources.cache.hit(&request);
     if !matches!(lookup, Lookup::Fresh(_)) {
         // What is here costs least when it is simply given.
-        connection.listener.valve.pass(worker)?;
+        connection.listener.valve.pass(&connection.worker)?;
     }
     match lookup {
         Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
         Lookup::Bypass(Bypass::Method) => {
             // From now on, however this ends: what the origin may have changed is forgotten.
-            let change = worker.cache.expect_change(&request);
-            let mut response = match from_origin(worker, route, head, body, exchange).await {
+            let change = sources.cache.expect_change(&request);
+            let mut response = match from_origin(connection, route, head, body, exchange).await {
                 Ok(response) => response,
                 Err(failure) if is_unsent(failure, exchange.trace.tries) => {
                     change.spare();
@@ -264,18 +264,18 @@ async fn from_cache(
                 }
             };
             change.settle(response.status(), response.headers()).await;
-            response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.method.clone());
+            response.headers_mut().append(CACHE_STATUS, sources.cache_statuses.method.clone());
             Ok(response)
         }
         Lookup::Bypass(Bypass::Request) => {
-            let mut response = from_origin(worker, route, head, body, exchange).await?;
-            response.headers_mut().append(CACHE_STATUS, worker.cache_statuses.bypass.clone());
+            let mut response = from_origin(connection, route, head, body, exchange).await?;
+            response.headers_mut().append(CACHE_STATUS, sources.cache_statuses.bypass.clone());
             Ok(response)
         }
         lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
             let trace = exchange.record.is_some().then(FetchTrace::default);
             let request = CacheRequest { trace: trace.as_ref(), ..request };
-            let answer = Box::pin(worker.cache.answer(request, lookup)).await;
+            let answer = Box::pin(sources.cache.answer(request, lookup)).await;
             if let Some(trace) = trace {
                 exchange.trace.adopt(trace.notes(), exchange.started);
             }
@@ -283,7 +283,7 @@ async fn from_cache(
                 Answer::Response(response) => Ok(response.map(Payload::Cache)),
                 Answer::Failed(failure) => Err(failure),
                 Answer::Direct { cache_status } => {
-                    let mut response = from_origin(worker, route, head, body, exchange).await?;
+                    let mut response = from_origin(connection, route, head, body, exchange).await?;
                     response.headers_mut().append(CACHE_STATUS, cache_status);
                     Ok(response)
                 }

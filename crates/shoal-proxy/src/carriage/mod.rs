@@ -16,7 +16,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::connections::Connections;
 use crate::listener::{ListenerSettings, WorkerListener};
 use crate::upstream::{Introduction, open_stream};
 use journey::Journey;
@@ -32,9 +31,8 @@ pub(crate) async fn serve(
     mut stream: TcpStream,
     ends: Ends,
 ) {
-    let worker = listener.worker.clone();
     // It is left alone until the node goes, and waited for then.
-    let _registered = Connections::register_tunnel(&worker);
+    let _registered = listener.lobby.connections.register_tunnel();
     let mut journey = Journey::begin(listener, settings.view.clone(), ends.source.ip());
     journey.failure = carry(carriage, &mut stream, ends, &mut journey).await.err();
 }
@@ -61,8 +59,15 @@ async fn carry(
     };
     journey.upstream = Some(upstream.clone());
     let introduction = Introduction::of(upstream.proxy_protocol, Some(&ends));
-    let mut opened =
-        open_stream(&worker, upstream, ends.source.ip(), introduction.as_ref(), &mut journey.trace).await?;
+    let mut opened = open_stream(
+        &worker,
+        &journey.listener.sources.upstreams,
+        upstream,
+        ends.source.ip(),
+        introduction.as_ref(),
+        &mut journey.trace,
+    )
+    .await?;
     let greeted = timeout(upstream.connect_timeout, opened.stream.write_all(&first)).await;
     greeted.map_err(|_| Failure::UpstreamReset)?.map_err(|_| Failure::UpstreamReset)?;
     journey.received.set(first.len() as u64);

@@ -36,7 +36,7 @@ pub(crate) async fn accept_loop(listener: Rc<WorkerListener>, socket: TcpListene
         }
     }
     if listener.shared.is_removed() {
-        listener.worker.connections.finish(&listener.shared);
+        listener.lobby.connections.finish(&listener.shared);
     }
     if !listener.shared.is_handed_over() {
         accept_begun(&listener, &socket).await;
@@ -86,18 +86,17 @@ fn take_on(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
 
 /// The same, unless another worker has clearly fewer connections.
 fn take_on_or_hand_over(listener: &Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr) {
-    let worker = &listener.worker;
-    worker.count_arrival();
+    let lobby = &listener.lobby;
+    lobby.count_arrival();
     let Some(place) = let_in(listener) else { return };
-    let may_move =
-        listener.shared.settings.load().view.balance_connections && !worker.has_short_connections();
+    let may_move = listener.shared.settings.load().view.balance_connections && !lobby.has_short_connections();
     let stays = match may_move {
-        true => hand_over(&worker.spread, worker.number, &listener.shared, stream, peer),
+        true => hand_over(&lobby.spread, lobby.number, &listener.shared, stream, peer),
         false => Some(stream),
     };
     match stays {
         Some(stream) => serve(listener.clone(), stream, peer, place),
-        None => worker.metrics.handed_over.add(1),
+        None => listener.worker.metrics.handed_over.add(1),
     }
 }
 
@@ -136,7 +135,7 @@ fn admit(listener: &WorkerListener, open: usize) -> Result<(), TurnedAway> {
     if open > limits.max_connections {
         return Err(TurnedAway::ListenerFull);
     }
-    if listener.worker.spread.is_overfull() {
+    if listener.lobby.spread.is_overfull() {
         return Err(TurnedAway::NodeFull);
     }
     match limits.max_connection_rate {
@@ -156,7 +155,7 @@ pub(crate) struct Place {
 impl Place {
     /// Takes one more; answers how many are taken now.
     pub(crate) fn take(listener: &Rc<WorkerListener>) -> (Self, usize) {
-        let seat = Seat::take(&listener.worker.spread, listener.worker.number);
+        let seat = Seat::take(&listener.lobby.spread, listener.lobby.number);
         (Self { listener: listener.clone(), _seat: seat }, listener.shared.open.enter())
     }
 }

@@ -37,13 +37,14 @@ use super::portions::{Offered, Portions};
 use super::preface::{self, Version};
 use super::state::Order;
 use super::unheard::{Unheard, refuse};
-use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, proxy_protocol};
+use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby, proxy_protocol};
 use crate::carriage;
 use crate::deadline::Deadline;
 use crate::liveness;
 use crate::metrics::{ClientOutcome, Limit, Traffic, TurnedAway};
 use crate::request;
 use crate::shedding::Valve;
+use crate::sources::Sources;
 use crate::worker::Worker;
 
 /// Read and write buffer of an HTTP/1 connection, bytes; it grows to this only under load.
@@ -69,6 +70,8 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) struct WorkerListener {
     pub(crate) shared: Arc<Listener>,
     pub(crate) worker: Rc<Worker>,
+    pub(crate) sources: Rc<Sources>,
+    pub(crate) lobby: Rc<Lobby>,
     pub(crate) traffic: Arc<Traffic>,
     /// What is refused of its requests.
     pub(crate) valve: Valve,
@@ -217,7 +220,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
                 Ok(Err((error, stream))) => match stream.into_plain() {
                     Some(stream) => {
                         let connection = connection(None, None);
-                        let _registered = worker.connections.register(&connection);
+                        let _registered = connection.listener.lobby.connections.register(&connection);
                         let io = watched(&connection, stream, Bytes::new());
                         return Box::pin(refuse(&connection, io, Unheard::PLAIN_HTTP)).await;
                     }
@@ -243,7 +246,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
                 if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
             let certificate = tls.certificates.find(session.server_name());
             let connection = connection(Some(certificate), client);
-            let _registered = worker.connections.register(&connection);
+            let _registered = connection.listener.lobby.connections.register(&connection);
             serve_version(connection, stream, Bytes::new(), version).await;
         }
     }
@@ -266,7 +269,7 @@ fn identified(
 }
 
 async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
-    let _registered = connection.worker.connections.register(&connection);
+    let _registered = connection.listener.lobby.connections.register(&connection);
     let wait = connection.settings.view.limits.header_timeout;
     let read = tokio::select! {
         read = timeout(wait, preface::read(&mut stream)) => read,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 
 use super::Listener;
 use crate::metrics;
-use crate::worker::Command;
+use crate::run::Command;
 
 /// A connection that was accepted elsewhere. Until it is served it counts among those on their way.
 pub(crate) struct Arrival {

@@ -21,7 +21,6 @@ use handshake::{ACCEPT, KEY, accept_of, check_switch, new_key};
 use relay::relay;
 
 use crate::body::Payload;
-use crate::connections::Connections;
 use crate::exchange::{Exchange, TunnelTally};
 use crate::listener::{Connection, Place};
 use crate::upstream::{Switch, Switched, forward_upgrade};
@@ -67,15 +66,22 @@ pub(crate) async fn open(
     if let Some(key) = &key {
         head.headers.insert(KEY, key.clone());
     }
-    let Switch { head: mut answer, side, held } =
-        match forward_upgrade(worker, route, head, &mut exchange.trace).await? {
-            // To the caller of an extended CONNECT it would mean yes.
-            Switched::No(ordinary) if upgrade.extended && ordinary.status().is_success() => {
-                return Err(Failure::UpstreamProtocol);
-            }
-            Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
-            Switched::Yes(switch) => switch,
-        };
+    let Switch { head: mut answer, side, held } = match forward_upgrade(
+        worker,
+        &connection.listener.sources.upstreams,
+        route,
+        head,
+        &mut exchange.trace,
+    )
+    .await?
+    {
+        // To the caller of an extended CONNECT it would mean yes.
+        Switched::No(ordinary) if upgrade.extended && ordinary.status().is_success() => {
+            return Err(Failure::UpstreamProtocol);
+        }
+        Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
+        Switched::Yes(switch) => switch,
+    };
     if answer.status == StatusCode::SWITCHING_PROTOCOLS {
         check_switch(&answer.headers, &upgrade.protocol, key.as_ref())?;
     }
@@ -86,7 +92,11 @@ pub(crate) async fn open(
     // belongs to its connection.
     let counted = (!upgrade.extended).then(|| {
         connection.state.set_tunnel();
-        (Place::take(&connection.listener), Connections::register_tunnel(worker), connection.clone())
+        (
+            Place::take(&connection.listener),
+            connection.listener.lobby.connections.register_tunnel(),
+            connection.clone(),
+        )
     });
     let relayed = relay(worker.clone(), downstream.0, side, limits.tunnel_idle_timeout, tally);
     tokio::task::spawn_local(async move {

@@ -76,7 +76,7 @@ async fn reach(
     let address = match &endpoint.address {
         EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
-            let found = worker.upstreams.names.address_of(name, &upstream.view.resolver).await;
+            let found = worker.names.address_of(name, &upstream.view.resolver).await;
             found
                 .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
                 .map_err(|()| refused())?

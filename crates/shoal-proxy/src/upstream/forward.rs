@@ -20,7 +20,7 @@ use super::introduction::Introduction;
 use super::replay::Replay;
 use super::send::{FailedTry, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
-use super::{Upstream, UpstreamBody, hash_of};
+use super::{Upstream, UpstreamBody, Upstreams, hash_of};
 use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -29,12 +29,13 @@ use crate::worker::Worker;
 /// go on: its head checked, its hop-by-hop fields gone.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
+    upstreams: &Upstreams,
     route: &Arc<RouteView>,
     mut head: Parts,
     body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Response<UpstreamBody>, Failure> {
-    let upstream = worker.upstreams.find(worker, &route.upstream);
+    let upstream = upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, &head);
     let mut visit = Visit::begin(&upstream, &head);

@@ -73,8 +73,6 @@ pub(crate) struct Upstreams {
     sticky_keys: Rc<StickyKeys>,
     /// The revision of the site and the [`Names::generation`] that were followed last.
     followed: Cell<(Revision, u64)>,
-    /// How many workers share the limits of a node.
-    workers: usize,
 }
 
 /// One upstream as one worker sees it.
@@ -132,19 +130,13 @@ impl Security {
 }
 
 impl Upstreams {
-    pub(crate) fn new(
-        workers: usize,
-        standings: Arc<Standings>,
-        names: Arc<Names>,
-        sticky_seed: &StickySeed,
-    ) -> Self {
+    pub(crate) fn new(standings: Arc<Standings>, names: Arc<Names>, sticky_seed: &StickySeed) -> Self {
         Self {
             by_name: RefCell::default(),
             standings,
             names,
             sticky_keys: Rc::new(StickyKeys::of(sticky_seed)),
             followed: Cell::default(),
-            workers,
         }
     }
 
@@ -305,7 +297,7 @@ impl Upstream {
 
     /// What one worker may use of a limit of the node.
     fn share(&self, worker: &Worker, limit: usize) -> usize {
-        (limit / worker.upstreams.workers.max(1)).max(1)
+        (limit / worker.workers.max(1)).max(1)
     }
 
     /// Chooses an endpoint that is not in `tried`.

@@ -13,6 +13,7 @@ use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Upstreams;
 use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
@@ -32,12 +33,13 @@ pub(crate) struct OpenStream {
 /// every failure may be tried again elsewhere.
 pub(crate) async fn open_stream(
     worker: &Rc<Worker>,
+    upstreams: &Upstreams,
     view: &Arc<UpstreamView>,
     caller: IpAddr,
     introduction: Option<&Introduction>,
     trace: &mut Trace,
 ) -> Result<OpenStream, Failure> {
-    let upstream = worker.upstreams.find(worker, view);
+    let upstream = upstreams.find(worker, view);
     upstream.budget.borrow_mut().earn();
     trace.upstream = Some(upstream.traffic.clone());
     // Whatever requests are hashed by: of a connection nothing else is known.

@@ -29,7 +29,7 @@ use super::send::{unless_overdue, within};
 use super::shared::Stream;
 use super::sticky::{Visit, add_session_cookie};
 use super::wire::Wire;
-use super::{Upstream, hash_of};
+use super::{Upstream, Upstreams, hash_of};
 use crate::deadline::Deadline;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -75,12 +75,13 @@ fn has_switched(carrier: &Carrier, status: StatusCode) -> bool {
 /// Sends `request`, which asks for an upgrade, to the upstream of `route`.
 pub(crate) async fn forward_upgrade(
     worker: &Rc<Worker>,
+    upstreams: &Upstreams,
     route: &Arc<RouteView>,
     mut head: RequestHead,
     trace: &mut Trace,
 ) -> Result<Switched, Failure> {
     head.headers.remove(TRANSFER_ENCODING);
-    let upstream = worker.upstreams.find(worker, &route.upstream);
+    let upstream = upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
