@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::spread::{Arrival, Seat, hand_over};
-use super::{WorkerListener, connection, socket};
+use super::{WorkerListener, serve, socket};
 use crate::metrics::TurnedAway;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory.
@@ -123,7 +123,7 @@ fn let_in(listener: &Rc<WorkerListener>) -> Option<Place> {
 
 fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr, place: Place) {
     tokio::task::spawn_local(async move {
-        connection::serve(listener, stream, peer).await;
+        serve::serve(listener, stream, peer).await;
         drop(place);
     });
 }

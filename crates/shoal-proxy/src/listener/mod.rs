@@ -15,6 +15,7 @@ mod opening;
 mod portions;
 mod preface;
 mod proxy_protocol;
+mod serve;
 mod socket;
 mod spread;
 mod state;

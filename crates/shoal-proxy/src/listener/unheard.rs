@@ -2,18 +2,22 @@
 //! HTTP where it is. It is refused like any other: with a body, an id, a line in the access log, and its metrics.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use shoal_policy::failure::Failure;
 use shoal_policy::gate::Rule;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::connection::{Connection, FAREWELL};
+use super::connection::Connection;
 use super::io::Watched;
 use super::{ConnectionState, Order};
 use crate::exchange::{Exchange, Record};
 use crate::metrics::Limit;
 use crate::refusal;
+
+/// Longest time for the last words to a downstream that breaks the rules.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why nothing was heard.
 #[derive(Clone, Copy, Debug)]
