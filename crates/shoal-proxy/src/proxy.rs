@@ -18,10 +18,10 @@ use tokio::time::timeout;
 use crate::access_log;
 use crate::clock::Clock;
 use crate::health_event::HealthEvent;
-use crate::listener::{self, BindError, Listeners, Owner, Ports, Spread, TicketSeed};
+use crate::listener::{self, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
-use crate::run::{Command, RunSeed, run};
+use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
 use crate::sources::SourcesSeed;
 use crate::spans::RequestSpan;
@@ -102,7 +102,7 @@ impl Proxy {
         let standings = Arc::new(Standings::new(settings.health_events));
         let discovery = Discovery::on(Handle::try_current().map_err(io::Error::other)?);
         let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
-        let spread = Spread::over(&commands, settings.max_connections);
+        let spread = Spread::over(count, settings.max_connections);
         let worker = WorkerSeed {
             node_name: settings.node_name,
             workers: count,
@@ -119,7 +119,13 @@ impl Proxy {
             standings: standings.clone(),
             sticky_seed: settings.sticky_seed,
         };
-        let seed = RunSeed { worker, sources, spread: spread.clone(), memory: Arc::new(Memory::new()) };
+        let seed = RunSeed {
+            worker,
+            sources,
+            spread: spread.clone(),
+            neighbours: commands.iter().map(mpsc::UnboundedSender::downgrade).collect(),
+            memory: Arc::new(Memory::new()),
+        };
         let names = metrics::Names::default();
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(WorkerMetrics::new(&names))).collect();
         for (number, (received, metrics)) in received.into_iter().zip(&metrics).enumerate() {

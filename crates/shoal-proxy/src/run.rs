@@ -4,14 +4,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
 use shoal_cache::FillJob;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::TICK;
-use crate::listener::{Arrival, Listener, Lobby, Spread, WorkerListener, accept_loop, adopt};
+use crate::listener::{Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt};
 use crate::metrics::WorkerMetrics;
 use crate::shedding::{Memory, QueueProbe, Valve};
 use crate::sources::{Sources, SourcesSeed};
@@ -24,24 +23,13 @@ const FAREWELL_MS: u64 = 300;
 /// Fills that may wait for this worker.
 const MAX_WAITING_FILLS: usize = 1024;
 
-/// What a worker is told to do.
-pub(crate) enum Command {
-    /// Accept on this socket.
-    Open(Arc<Listener>, std::net::TcpListener),
-    /// Serve this connection, which another worker has accepted.
-    Adopt(Arrival),
-    /// Every answer is the last one of its connection.
-    Retire,
-    /// Let what is open end politely, at most for so long; then answer with what is left.
-    Drain(Duration, oneshot::Sender<usize>),
-}
-
 /// What a run starts from.
 #[derive(Clone)]
 pub(crate) struct RunSeed {
     pub(crate) worker: WorkerSeed,
     pub(crate) sources: SourcesSeed,
     pub(crate) spread: Arc<Spread>,
+    pub(crate) neighbours: Neighbours,
     pub(crate) memory: Arc<Memory>,
 }
 
@@ -62,7 +50,7 @@ impl Run {
         let worker = Worker::new(seed.worker, metrics);
         Rc::new(Self {
             sources: Sources::new(&worker, seed.sources),
-            lobby: Lobby::new(number, seed.spread),
+            lobby: Lobby::new(number, seed.spread, seed.neighbours),
             accepting: Cell::new(0),
             listeners: RefCell::default(),
             memory: seed.memory,

@@ -9,7 +9,8 @@ use shoal_policy::shedding::MemoryLevel;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::spread::{Arrival, Seat, hand_over};
+use super::command::Arrival;
+use super::spread::Seat;
 use super::{WorkerListener, serve, socket};
 use crate::metrics::TurnedAway;
 
@@ -91,7 +92,7 @@ fn take_on_or_hand_over(listener: &Rc<WorkerListener>, stream: TcpStream, peer: 
     let Some(place) = let_in(listener) else { return };
     let may_move = listener.shared.settings.load().view.balance_connections && !lobby.has_short_connections();
     let stays = match may_move {
-        true => hand_over(&lobby.spread, lobby.number, &listener.shared, stream, peer),
+        true => lobby.hand_over(&listener.shared, stream, peer),
         false => Some(stream),
     };
     match stays {

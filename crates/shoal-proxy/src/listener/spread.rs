@@ -5,25 +5,12 @@
 //! up to 2.35 times). So a connection moves once, right after it was accepted and before a byte of it was read, and then
 //! lives where it is.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use shoal_policy::balance::better_worker;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedSender, WeakUnboundedSender};
 
-use super::Listener;
 use crate::metrics;
-use crate::run::Command;
-
-/// A connection that was accepted elsewhere. Until it is served it counts among those on their way.
-pub(crate) struct Arrival {
-    pub(crate) listener: Arc<Listener>,
-    pub(crate) stream: std::net::TcpStream,
-    pub(crate) peer: SocketAddr,
-    pub(crate) seat: Seat,
-}
 
 /// How many connections each worker has.
 pub(crate) struct Spread {
@@ -32,21 +19,20 @@ pub(crate) struct Spread {
     most: Option<usize>,
 }
 
+#[derive(Default)]
 struct Seats {
     open: AtomicUsize,
     coming: AtomicUsize,
-    /// Weak: a worker ends when nobody else commands it any more.
-    commands: WeakUnboundedSender<Command>,
 }
 
 impl Spread {
-    pub(crate) fn over(workers: &[UnboundedSender<Command>], most: Option<usize>) -> Arc<Self> {
-        let seats = |commands: &UnboundedSender<Command>| Seats {
-            open: AtomicUsize::new(0),
-            coming: AtomicUsize::new(0),
-            commands: commands.downgrade(),
-        };
-        Arc::new(Self { workers: workers.iter().map(seats).collect(), most })
+    pub(crate) fn over(workers: usize, most: Option<usize>) -> Arc<Self> {
+        Arc::new(Self { workers: (0..workers).map(|_| Seats::default()).collect(), most })
+    }
+
+    /// A worker that has clearly fewer than `here`.
+    pub(super) fn better_than(&self, here: usize) -> Option<usize> {
+        better_worker(here, (0..self.workers.len()).map(|worker| self.open(worker)))
     }
 
     /// Connections of `worker`, those on their way to it included.
@@ -92,6 +78,11 @@ impl Seat {
         Self::of(spread, worker, false)
     }
 
+    /// Of a connection on its way to `worker`.
+    pub(super) fn reserve(spread: &Arc<Spread>, worker: usize) -> Self {
+        Self::of(spread, worker, true)
+    }
+
     fn of(spread: &Arc<Spread>, worker: usize, is_coming: bool) -> Self {
         let seat = Self { spread: spread.clone(), worker, is_coming };
         // In one order with the word to close: either whoever hands over sees that, or the worker that ends sees this.
@@ -108,37 +99,5 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.count().fetch_sub(1, SeqCst);
-    }
-}
-
-/// Hands `stream`, which worker `here` has accepted and counts, to a worker that has clearly fewer. `Some` = it stays.
-pub(super) fn hand_over(
-    spread: &Arc<Spread>,
-    here: usize,
-    listener: &Arc<Listener>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<TcpStream> {
-    let open = (0..spread.workers.len()).map(|worker| spread.open(worker));
-    let Some(there) = better_worker(here, open) else { return Some(stream) };
-    let Some(commands) = spread.workers[there].commands.upgrade() else { return Some(stream) };
-    let seat = Seat::of(spread, there, true);
-    if listener.closing.is_cancelled() {
-        return Some(stream);
-    }
-    let stream = match stream.into_std() {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::debug!(%peer, %error, "a new connection was lost on its way to another worker");
-            return None;
-        }
-    };
-    let arrival = Arrival { listener: listener.clone(), stream, peer, seat };
-    match commands.send(Command::Adopt(arrival)) {
-        Ok(()) => None,
-        Err(unsent) => match unsent.0 {
-            Command::Adopt(arrival) => TcpStream::from_std(arrival.stream).ok(),
-            Command::Open(..) | Command::Retire | Command::Drain(..) => None,
-        },
     }
 }
