@@ -98,8 +98,9 @@ pub mod admitted {
         let (own, request_id) = (OwnName::new("fuzz"), HeaderValue::from_static("id"));
         let fields =
             RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers: false };
-        if prepare_request(&mut head, admitted, fields).is_err() {
-            return;
+        let Ok(own) = prepare_request(&mut head, admitted, fields) else { return };
+        if let Some(own) = own {
+            own.add_to(&mut head.headers);
         }
         assert_eq!(head.version, Version::HTTP_11);
         let headers = &head.headers;

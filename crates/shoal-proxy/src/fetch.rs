@@ -38,7 +38,8 @@ impl Fetch for OriginFetch {
         Box::pin(async move {
             let mut trace = Trace::default();
             let started = Instant::now();
-            let fetched = forward(&worker, &upstreams, &route, head, RequestBody::Empty, &mut trace).await;
+            let fetched =
+                forward(&worker, &upstreams, &route, head, None, RequestBody::Empty, &mut trace).await;
             let status = fetched
                 .as_ref()
                 .map_or_else(|failure| failure.status(), |response| response.status().as_u16());

@@ -12,7 +12,7 @@ use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
-    RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
+    OwnFields, RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
 };
 use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
@@ -120,7 +120,13 @@ async fn answer(
         request_id,
         keep_trailers: route.trailers || exchange.grpc,
     };
-    prepare_request(&mut head, &admitted, fields)?;
+    let mut own = prepare_request(&mut head, &admitted, fields)?;
+    if route.cache.is_some() || admitted.upgrade.is_some() {
+        // What an answer may vary by has to be in its place, and a tunnel is opened with the head alone.
+        if let Some(own) = own.take() {
+            own.add_to(&mut head.headers);
+        }
+    }
     // Once more: `Connection` may have named the field.
     connection.vouch_for_client(&mut head.headers, false);
 
@@ -141,7 +147,7 @@ async fn answer(
         }
     }
     let mut answered = match &route.cache {
-        None => from_origin(connection, &route, head, body, exchange).await,
+        None => from_origin(connection, &route, head, own, body, exchange).await,
         Some(rule) => Box::pin(from_cache(connection, &route, rule, &admitted, head, body, exchange)).await,
     };
     if let (Some(_), Ok(response)) = (&route.upstream.sticky, &mut answered) {
@@ -221,11 +227,12 @@ async fn from_origin(
     connection: &Connection,
     route: &Arc<RouteView>,
     head: Parts,
+    own: Option<Rc<OwnFields>>,
     body: RequestBody,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let (worker, sources) = (&connection.worker, &connection.listener.sources);
-    let response = forward(worker, &sources.upstreams, route, head, body, &mut exchange.trace).await?;
+    let response = forward(worker, &sources.upstreams, route, head, own, body, &mut exchange.trace).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
     Ok(response.map(Payload::Upstream))
 }
@@ -252,7 +259,7 @@ async fn from_cache(
         Lookup::Bypass(Bypass::Method) => {
             // From now on, however this ends: what the origin may have changed is forgotten.
             let change = sources.cache.expect_change(&request);
-            let mut response = match from_origin(connection, route, head, body, exchange).await {
+            let mut response = match from_origin(connection, route, head, None, body, exchange).await {
                 Ok(response) => response,
                 Err(failure) if is_unsent(failure, exchange.trace.tries) => {
                     change.spare();
@@ -268,7 +275,7 @@ async fn from_cache(
             Ok(response)
         }
         Lookup::Bypass(Bypass::Request) => {
-            let mut response = from_origin(connection, route, head, body, exchange).await?;
+            let mut response = from_origin(connection, route, head, None, body, exchange).await?;
             response.headers_mut().append(CACHE_STATUS, sources.cache_statuses.bypass.clone());
             Ok(response)
         }
@@ -283,7 +290,7 @@ async fn from_cache(
                 Answer::Response(response) => Ok(response.map(Payload::Cache)),
                 Answer::Failed(failure) => Err(failure),
                 Answer::Direct { cache_status } => {
-                    let mut response = from_origin(connection, route, head, body, exchange).await?;
+                    let mut response = from_origin(connection, route, head, None, body, exchange).await?;
                     response.headers_mut().append(CACHE_STATUS, cache_status);
                     Ok(response)
                 }

@@ -2,9 +2,13 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+
+use super::own_fields::OwnFields;
+use super::request::OwnName;
 
 /// The other end of a downstream connection, with the texts that every request of it needs.
 #[derive(Debug)]
@@ -16,8 +20,8 @@ pub struct Caller {
     /// Its forwarding fields are believed.
     pub trusted: bool,
     text: HeaderValue,
-    /// The last `Host` and the `Forwarded` made of it: nearly always the same on one connection.
-    forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// What was last made for this connection: the host is nearly always the same.
+    own: RefCell<Option<Rc<OwnFields>>>,
 }
 
 impl Caller {
@@ -25,13 +29,7 @@ impl Caller {
     pub fn new(address: IpAddr, https: bool, trusted_proxies: &[IpNet]) -> Self {
         let address = address.to_canonical();
         let text = HeaderValue::try_from(address.to_string()).expect("an address is plain ASCII");
-        Self {
-            address,
-            https,
-            trusted: is_trusted(address, trusted_proxies),
-            text,
-            forwarded: RefCell::default(),
-        }
+        Self { address, https, trusted: is_trusted(address, trusted_proxies), text, own: RefCell::default() }
     }
 
     /// Its address as a field value.
@@ -45,10 +43,6 @@ impl Caller {
 
     /// The `Forwarded` element for a request to `host` (RFC 7239 §4).
     pub(super) fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let mut last = self.forwarded.borrow_mut();
-        if let Some((_, made)) = last.as_ref().filter(|(of, _)| of == host) {
-            return made.clone();
-        }
         let quoted = |text: &str| if text.contains(':') { format!("\"{text}\"") } else { text.to_owned() };
         let node = match self.address {
             IpAddr::V4(address) => address.to_string(),
@@ -56,9 +50,20 @@ impl Caller {
         };
         let host_text = quoted(host.to_str().unwrap_or_default());
         let element = format!("for={node};host={host_text};proto={}", self.scheme());
-        let made = HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"));
-        *last = Some((copied(host), made.clone()));
-        made
+        HeaderValue::try_from(element).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+    }
+
+    /// What this node adds to a request to `host` that has none of it.
+    pub(super) fn own_fields(&self, host: &HeaderValue, via: &HeaderValue, own: &OwnName) -> Rc<OwnFields> {
+        let mut last = self.own.borrow_mut();
+        match last.as_ref() {
+            Some(made) if made.is_for(host, via) => made.clone(),
+            Some(_) | None => {
+                let made = Rc::new(OwnFields::new(self, copied(host), via, own));
+                *last = Some(made.clone());
+                made
+            }
+        }
     }
 }
 

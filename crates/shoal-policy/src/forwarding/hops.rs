@@ -101,17 +101,18 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 }
 
 fn strip_named(headers: &mut HeaderMap) {
-    let is_common = |token: &str| {
-        ["close", "keep-alive", "upgrade", "te"].iter().any(|common| common.eq_ignore_ascii_case(token))
+    let is_common = |token: &[u8]| {
+        ["close", "keep-alive", "upgrade", "te"]
+            .iter()
+            .any(|common| common.as_bytes().eq_ignore_ascii_case(token))
     };
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty() && !is_common(token))
-        .filter_map(|token| token.parse().ok())
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !is_end_to_end(name))
         .collect();
     for name in named {

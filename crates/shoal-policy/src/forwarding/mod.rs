@@ -2,6 +2,7 @@
 
 mod caller;
 mod hops;
+mod own_fields;
 mod request;
 mod response;
 mod trace_context;
@@ -10,6 +11,7 @@ mod trace_context;
 const OWN_PREFIX: &str = "shoal-";
 
 pub use caller::{Caller, client_address};
+pub use own_fields::OwnFields;
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
 pub use response::{Arrival, Framing, prepare_response, strip_switch};
 pub use trace_context::{Span, enter_trace};

@@ -1,19 +1,21 @@
 //! The head of a request as the endpoint shall see it.
 
+use std::rc::Rc;
+
 use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::{Caller, OWN_PREFIX, hops};
+use super::{Caller, OWN_PREFIX, OwnFields, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// Fields that some endpoints let override what was routed and cached.
 const FORBIDDEN: [HeaderName; 5] = [
     HeaderName::from_static("x-original-url"),
@@ -57,6 +59,10 @@ impl OwnName {
         Self { cdn_loop: value(&name), name: name.into(), via }
     }
 
+    pub(super) fn cdn_loop(&self) -> &HeaderValue {
+        &self.cdn_loop
+    }
+
     /// The `Via` element for a message received in `version`.
     pub fn via(&self, version: Version) -> &HeaderValue {
         match version {
@@ -90,20 +96,19 @@ pub fn believed_request_id<'a>(
     if believed { headers.get(X_REQUEST_ID).filter(|id| is_request_id(id)) } else { None }
 }
 
-/// Makes `head` what the endpoint shall see: hop-by-hop fields off, forwarding fields of ours on, HTTP/1.1. Errs if the
-/// request has been here before.
+/// Makes `head` what the endpoint shall see: hop-by-hop fields off, forwarding fields of ours on, HTTP/1.1. Where it had
+/// none of those, they are handed back instead, to be added or written behind it. Errs if the request has been here before.
 pub fn prepare_request(
     head: &mut Parts,
     admitted: &Admitted,
     fields: RequestFields<'_>,
-) -> Result<(), Failure> {
+) -> Result<Option<Rc<OwnFields>>, Failure> {
     let present = admitted.present;
     let headers = &mut head.headers;
     if present.has_any(&[Field::Via, Field::CdnLoop]) && count_passes(headers, &fields.own.name) >= MAX_PASSES
     {
         return Err(Failure::Loop);
     }
-    headers.reserve(WRITTEN_FIELDS);
     hops::strip(headers, present, fields.keep_trailers);
     if present.has(Field::Expect) {
         headers.remove(EXPECT);
@@ -117,12 +122,18 @@ pub fn prepare_request(
     if present.has(Field::CookieCrumbs) {
         join_cookies(headers);
     }
-    write_forwarding(headers, admitted, fields.caller);
-    append(headers, VIA, fields.own.via(head.version), present.has(Field::Via));
-    append(headers, CDN_LOOP, &fields.own.cdn_loop, present.has(Field::CdnLoop));
+    let via = fields.own.via(head.version);
     head.version = Version::HTTP_11;
+    if !present.has_any(&[Field::Forwarded, Field::Via, Field::CdnLoop]) {
+        headers.insert(X_REQUEST_ID, fields.request_id.clone());
+        return Ok(Some(fields.caller.own_fields(&admitted.authority, via, fields.own)));
+    }
+    headers.reserve(WRITTEN_FIELDS);
+    write_forwarding(headers, admitted, fields.caller);
+    append(headers, VIA, via, present.has(Field::Via));
+    append(headers, CDN_LOOP, &fields.own.cdn_loop, present.has(Field::CdnLoop));
     headers.insert(X_REQUEST_ID, fields.request_id.clone());
-    Ok(())
+    Ok(None)
 }
 
 fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Caller) {
@@ -219,6 +230,7 @@ fn is_request_id(id: &HeaderValue) -> bool {
 mod tests {
     use super::*;
     use crate::gate::{Gate, Wire};
+    use shoal_model::site::HeaderCase;
 
     /// The fields of the request after all that happens to it, sorted, one a line.
     fn prepared(fields: &str, caller: &str, keep_trailers: bool) -> Result<String, Failure> {
@@ -240,7 +252,16 @@ mod tests {
         let believed = believed_request_id(&head.headers, &admitted, &caller).cloned();
         let request_id = believed.unwrap_or(HeaderValue::from_static("id7"));
         let fields = RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers };
-        prepare_request(&mut head, &admitted, fields)?;
+        if let Some(own) = prepare_request(&mut head, &admitted, fields)? {
+            let before = head.headers.len();
+            own.add_to(&mut head.headers);
+            let added = head.headers.iter().skip(before);
+            let lines = added.map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()));
+            assert_eq!(
+                std::str::from_utf8(own.text(HeaderCase::Lower)),
+                Ok(lines.collect::<String>().as_str())
+            );
+        }
         let mut lines: Vec<_> =
             head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort_unstable();

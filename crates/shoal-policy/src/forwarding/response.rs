@@ -84,11 +84,14 @@ fn persists(version: Version, headers: &HeaderMap, present: Present) -> bool {
     if !present.has(Field::Connection) {
         return is_default;
     }
-    let says = |wanted: &str| {
-        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
-    };
-    !says("close") && (is_default || says("keep-alive"))
+    let (mut closes, mut keeps) = (false, false);
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            closes |= token.eq_ignore_ascii_case(b"close");
+            keeps |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+    !closes && (is_default || keeps)
 }
 
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.

@@ -68,6 +68,8 @@ pub struct Gate {
 pub struct Admitted {
     /// `Host`, lower case, the scheme's default port left out.
     pub authority: HeaderValue,
+    /// Bytes of it before the port.
+    host_len: usize,
     /// Which fields it has that somebody has to see to.
     pub present: Present,
     /// The connection shall become something else.
@@ -79,7 +81,7 @@ pub struct Admitted {
 impl Admitted {
     /// The host without the port: what routes are found by.
     pub fn host(&self) -> &str {
-        host_of(&self.authority)
+        self.authority.to_str().ok().and_then(|text| text.get(..self.host_len)).unwrap_or_default()
     }
 }
 
@@ -112,6 +114,10 @@ impl Gate {
         }
         check_framing(head, present, wire, has_body)?;
         let authority = self.settle_authority(head, present)?;
+        // `Host` counts, too, where only the target had it.
+        if head.headers.len() > self.max_field_count {
+            return Err(Rule::FieldCount);
+        }
         self.settle_target(head)?;
         let dropped_fields =
             if present.has(Field::Underscored) { drop_underscored(&mut head.headers)? } else { 0 };
@@ -122,7 +128,8 @@ impl Gate {
             return Err(Rule::Expectation);
         }
         let upgrade = if present.has(Field::Upgrade) { read_upgrade(head, has_body)? } else { None };
-        Ok(Admitted { authority, present, upgrade, dropped_fields })
+        let host_len = host_of(&authority).len();
+        Ok(Admitted { authority, host_len, present, upgrade, dropped_fields })
     }
 
     /// The same for an extended CONNECT (RFC 8441), which asks for `protocol`: what passes is a GET, as on HTTP/1.1.
@@ -372,6 +379,8 @@ mod tests {
         check("GET /%zz 1.1\nhost: a", Some(Rule::Path));
         check(&format!("GET /{} 1.1\nhost: a", "x".repeat(64)), Some(Rule::UriTooLong));
         check(&format!("GET / 2\nhost: a{}", "\ncookie: x".repeat(8)), Some(Rule::FieldCount));
+        check(&format!("GET http://a/ 2{}", "\ncookie: x".repeat(8)), Some(Rule::FieldCount));
+        check(&format!("GET http://a/ 2{}", "\ncookie: x".repeat(7)), None);
         check("GET / 1.1\nhost: a\ntransfer_encoding: chunked", Some(Rule::UnderscoredField));
         check("GET / 1.1\nhost: a\nx_forwarded-for: chunked", Some(Rule::UnderscoredField));
         check("GET / 1.1\nhost: a\nx_y: 1", None);

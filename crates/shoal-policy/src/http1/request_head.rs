@@ -1,27 +1,32 @@
 //! The head of a request as it goes over the wire.
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 use shoal_model::site::HeaderCase;
 
 /// Bytes that a field takes up on average: a guess that saves growing.
 const FIELD_BYTES: usize = 48;
 
 /// Appends the request line and the fields of `head` (RFC 9112 §3), the target in origin form, the names of the fields
-/// spelled by `case`.
-pub fn write_request_head(out: &mut Vec<u8>, head: &Parts, case: HeaderCase) {
-    out.reserve(FIELD_BYTES * (head.headers.len() + 2));
+/// spelled by `case`, and `more` field lines.
+pub fn write_request_head(out: &mut Vec<u8>, head: &Parts, more: &[u8], case: HeaderCase) {
+    out.reserve(FIELD_BYTES * (head.headers.len() + 2) + more.len());
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(out, &head.headers, case);
+    out.extend_from_slice(more);
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the lines of `fields`, their names spelled by `case`.
-pub fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, case: HeaderCase) {
+pub fn write_fields<'a>(
+    out: &mut Vec<u8>,
+    fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    case: HeaderCase,
+) {
     for (name, value) in fields {
         let start = out.len();
         write_field(out, name.as_str(), value.as_bytes());
@@ -59,8 +64,8 @@ mod tests {
                 Request::builder().method(method).uri(target).header("host", "a").header("x", "1, 2");
             let (head, ()) = request.body(()).unwrap().into_parts();
             let mut out = Vec::new();
-            write_request_head(&mut out, &head, HeaderCase::Lower);
-            let text = format!("{expected} HTTP/1.1\r\nhost: a\r\nx: 1, 2\r\n\r\n");
+            write_request_head(&mut out, &head, b"y: 2\r\n", HeaderCase::Lower);
+            let text = format!("{expected} HTTP/1.1\r\nhost: a\r\nx: 1, 2\r\ny: 2\r\n\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), text);
         };
         check("GET", "/", "GET /");
@@ -76,7 +81,7 @@ mod tests {
         let check = |name: &str, expected: &str| {
             let (head, ()) = Request::builder().header(name, "a-b").body(()).unwrap().into_parts();
             let mut out = Vec::new();
-            write_request_head(&mut out, &head, HeaderCase::Title);
+            write_request_head(&mut out, &head, b"", HeaderCase::Title);
             let text = format!("GET / HTTP/1.1\r\n{expected}: a-b\r\n\r\n");
             assert_eq!(String::from_utf8(out).unwrap(), text);
         };

@@ -10,6 +10,8 @@ use super::Malformed;
 
 /// Largest head of a response, bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Fields that are going to be added: room for them is made at once.
+const ADDED_FIELDS: usize = 4;
 /// Most fields of a head.
 const MAX_FIELDS: usize = 128;
 
@@ -97,7 +99,7 @@ fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<ResponseHead>, Ma
     // Whoever keeps a field shall not keep all that was read with it.
     let head = Bytes::copy_from_slice(&arrived[..length]);
     arrived.advance(length);
-    let mut headers = HeaderMap::with_capacity(count);
+    let mut headers = HeaderMap::with_capacity(count + ADDED_FIELDS);
     for &(name_at, name_length, value_at, value_length) in &places[..count] {
         let part = |at: u32, length: u32| at as usize..(at + length) as usize;
         let name = HeaderName::from_bytes(&head[part(name_at, name_length)]);

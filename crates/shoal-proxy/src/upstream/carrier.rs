@@ -6,6 +6,7 @@ use http::request::Parts as RequestHead;
 use http::response::Parts as ResponseHead;
 use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::OwnFields;
 use shoal_policy::retry::Progress;
 
 use super::answered::{Answered, Unanswered};
@@ -34,26 +35,27 @@ impl Carrier {
         matches!(self, Self::Shared(_))
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Sends a request, with fields of this node, and waits for the head of the answer.
     pub(super) async fn send(
         &mut self,
         head: &RequestHead,
+        own: Option<&OwnFields>,
         mut body: RequestBody,
     ) -> Result<Answered, Unanswered> {
         let reused = self.is_reused();
         match self {
-            Self::Own(link) => match link.exchange(head, &mut body).await {
+            Self::Own(link) => match link.exchange(head, own, &mut body).await {
                 Ok(answer) => Ok(Answered { head: with_reason(answer), stream: None }),
                 Err(error) => Err(judge(error, reused, body)),
             },
-            Self::Shared(stream) => stream.exchange(to_h2(head, body, stream.is_secure()), reused).await,
+            Self::Shared(stream) => stream.exchange(to_h2(head, own, body, stream.is_secure()), reused).await,
         }
     }
 
     /// Sends the opening handshake of a tunnel.
     pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Unanswered> {
         match self {
-            Self::Own(_) => self.send(head, RequestBody::Empty).await,
+            Self::Own(_) => self.send(head, None, RequestBody::Empty).await,
             Self::Shared(stream) => {
                 let request = extended_connect(head, stream.is_secure());
                 stream.exchange(request, stream.served() > 0).await

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Response};
 use http_body::Body;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
+use shoal_policy::forwarding::OwnFields;
 use shoal_policy::grpc;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::{Next, Progress, after_answer, after_failure, backoff, may_repeat};
@@ -25,13 +26,14 @@ use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::worker::Worker;
 
-/// Sends a request to the upstream of `route`, again where that can do no harm, and answers with the response as it may
+/// Sends a request, with fields of this node, to the upstream of `route`, again where that can do no harm, and answers with the response as it may
 /// go on: its head checked, its hop-by-hop fields gone.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     upstreams: &Upstreams,
     route: &Arc<RouteView>,
     mut head: Parts,
+    own: Option<Rc<OwnFields>>,
     body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Response<UpstreamBody>, Failure> {
@@ -47,7 +49,7 @@ pub(crate) async fn forward(
     let total = total_timeout(route, &head).map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
-    let mut sending = Sending { worker, route, total, trace, introduction };
+    let mut sending = Sending { worker, route, total, trace, introduction, own };
     let mut tried: u64 = 0;
     let mut picked = match visit.as_mut().and_then(|visit| visit.pick(&upstream, worker)) {
         Some(picked) => picked,

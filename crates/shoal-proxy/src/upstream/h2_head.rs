@@ -5,11 +5,17 @@ use http::request::Parts as RequestHead;
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::ext::Protocol;
+use shoal_policy::forwarding::OwnFields;
 
 use crate::request_body::RequestBody;
 
 /// RFC 9113 §8.3.1: `Host` becomes `:authority`; the body is framed by the codec.
-pub(super) fn to_h2(head: &RequestHead, body: RequestBody, secure: bool) -> Request<RequestBody> {
+pub(super) fn to_h2(
+    head: &RequestHead,
+    own: Option<&OwnFields>,
+    body: RequestBody,
+    secure: bool,
+) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     let authority = head.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
@@ -31,12 +37,15 @@ pub(super) fn to_h2(head: &RequestHead, body: RequestBody, secure: bool) -> Requ
             headers.append(name.clone(), value.clone());
         }
     }
+    if let Some(own) = own {
+        own.add_to(headers);
+    }
     request
 }
 
 /// The opening handshake of WebSocket becomes an extended CONNECT (RFC 8441 §5), which has no key.
 pub(super) fn extended_connect(head: &RequestHead, secure: bool) -> Request<RequestBody> {
-    let mut request = to_h2(head, RequestBody::Empty, secure);
+    let mut request = to_h2(head, None, RequestBody::Empty, secure);
     *request.method_mut() = Method::CONNECT;
     let headers = request.headers_mut();
     headers.remove(CONNECTION);
@@ -60,7 +69,7 @@ mod tests {
             let request = Request::builder().uri(target).header("host", host).header("x", "1");
             let request = request.header("transfer-encoding", "chunked");
             let (head, ()) = request.body(()).unwrap().into_parts();
-            let sent = to_h2(&head, RequestBody::Empty, secure);
+            let sent = to_h2(&head, None, RequestBody::Empty, secure);
             assert_eq!(sent.uri().to_string(), expected);
             assert_eq!(sent.version(), Version::HTTP_2);
             assert_eq!(sent.headers().keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["x"]);

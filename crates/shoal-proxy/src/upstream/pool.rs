@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use http::request::Parts as RequestHead;
 use shoal_model::view::UpstreamView;
 use shoal_policy::age::is_over_age;
+use shoal_policy::forwarding::OwnFields;
 use shoal_policy::http1::ResponseHead;
 
 use super::http1::{Connection, ExchangeError};
@@ -26,14 +27,15 @@ impl Link {
         Self { connection, born_ms: now_ms, idle_since_ms: now_ms, served: 0, occupied }
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Sends a request, with fields of this node, and waits for the head of the answer.
     pub(super) async fn exchange(
         &mut self,
         head: &RequestHead,
+        own: Option<&OwnFields>,
         body: &mut RequestBody,
     ) -> Result<ResponseHead, ExchangeError> {
         self.served += 1;
-        self.connection.exchange(head, body).await
+        self.connection.exchange(head, own, body).await
     }
 
     /// It may serve one more. What was opened in the name of one caller serves no other.

@@ -12,6 +12,7 @@ use http::{Method, Response};
 use shoal_model::site::Balance;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
+use shoal_policy::forwarding::OwnFields;
 use shoal_policy::health::Outcome;
 use shoal_policy::retry::Progress;
 
@@ -56,6 +57,8 @@ pub(super) struct Sending<'a> {
     pub(super) total: Option<Deadline>,
     pub(super) trace: &'a mut Trace,
     pub(super) introduction: Option<Introduction>,
+    /// Fields of this node that the head does not have.
+    pub(super) own: Option<Rc<OwnFields>>,
 }
 
 impl Sending<'_> {
@@ -81,7 +84,7 @@ impl Sending<'_> {
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = body.progress();
         let outcome = {
-            let sent = pin!(carrier.send(head, body));
+            let sent = pin!(carrier.send(head, self.own.as_deref(), body));
             within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await
         };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());

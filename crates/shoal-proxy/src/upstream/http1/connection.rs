@@ -12,7 +12,7 @@ use http::StatusCode;
 use http::request::Parts as RequestHead;
 use http_body::{Frame, SizeHint};
 use shoal_model::site::HeaderCase;
-use shoal_policy::forwarding::{Arrival, Framing};
+use shoal_policy::forwarding::{Arrival, Framing, OwnFields};
 use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, ResponseHead};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
@@ -115,14 +115,16 @@ impl Connection {
         }
     }
 
-    /// Sends a request, whose head says how its body is framed, and waits for the head of the answer. Interim answers are
+    /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the answer. Interim answers are
     /// passed over, but for the one that switches protocols. What is then left of the request is sent by a task.
     pub(in crate::upstream) async fn exchange(
         &mut self,
         head: &RequestHead,
+        own: Option<&OwnFields>,
         body: &mut RequestBody,
     ) -> Result<ResponseHead, ExchangeError> {
-        self.outgoing.begin(head, self.header_case, body);
+        let own = own.map_or(&[][..], |own| own.text(self.header_case));
+        self.outgoing.begin(head, own, self.header_case, body);
         self.sending = Sending::UnderWay;
         self.incoming = Incoming::Head;
         self.persists = false;

@@ -56,13 +56,13 @@ pub(super) enum SendError {
 }
 
 impl Outgoing {
-    /// Begins a request. Its head says how the body is framed.
-    pub(super) fn begin(&mut self, head: &Parts, case: HeaderCase, body: &RequestBody) {
+    /// Begins a request. Its head says how the body is framed; `more` are field lines that go with it.
+    pub(super) fn begin(&mut self, head: &Parts, more: &[u8], case: HeaderCase, body: &RequestBody) {
         if self.text.capacity() > MAX_KEPT {
             self.text = Vec::new();
         }
         self.text.clear();
-        write_request_head(&mut self.text, head, case);
+        write_request_head(&mut self.text, head, more, case);
         self.text_sent = 0;
         self.data = Bytes::new();
         self.tail = b"";
