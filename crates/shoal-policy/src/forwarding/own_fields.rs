@@ -52,6 +52,11 @@ impl OwnFields {
         }
     }
 
+    /// The value of one of them; `name` is in lower case.
+    pub fn get(&self, name: &str) -> Option<&HeaderValue> {
+        self.fields.iter().find(|(own, _)| own.as_str() == name).map(|(_, value)| value)
+    }
+
     /// Adds them to `headers`, which have none of them.
     pub fn add_to(&self, headers: &mut HeaderMap) {
         headers.reserve(self.fields.len());

@@ -41,7 +41,7 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
     }
     let present = survey(&head.headers);
     let headers = &mut head.headers;
-    let persists = persists(head.version, headers, present);
+    let mut persists = persists(head.version, headers, present);
     let mut framing = Framing::UntilClose;
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -66,6 +66,9 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
         }
     }
     if *asked == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // RFC 9112 §6.1, §6.3: a 204 announces no body. One that does may send it all the same.
+        let is_announced = !matches!(framing, Framing::UntilClose | Framing::Length(0));
+        persists &= head.status != StatusCode::NO_CONTENT || !is_announced;
         framing = Framing::Empty;
     }
     hops::strip(headers, present, keep_trailers);
@@ -201,7 +204,10 @@ mod tests {
         check("GET", new, 200, "content-length: +3", None);
         check("HEAD", new, 200, "content-length: 3", Some((Framing::Empty, true)));
         check("HEAD", new, 200, "transfer-encoding: chunked", Some((Framing::Empty, true)));
-        check("GET", new, 204, "content-length: 3", Some((Framing::Empty, true)));
+        check("GET", new, 204, "content-length: 3", Some((Framing::Empty, false)));
+        check("GET", new, 204, "transfer-encoding: chunked", Some((Framing::Empty, false)));
+        check("GET", new, 204, "content-length: 0", Some((Framing::Empty, true)));
+        check("HEAD", new, 204, "", Some((Framing::Empty, true)));
         check("GET", new, 304, "content-length: 3", Some((Framing::Empty, true)));
         let three = "content-length: 3";
         let check_persists = |version, connection: &str, expected: bool| {

@@ -39,8 +39,8 @@ pub(crate) async fn forward(
 ) -> Result<Response<UpstreamBody>, Failure> {
     let upstream = upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
-    let hash = hash_of(&upstream.view, &head);
-    let mut visit = Visit::begin(&upstream, &head);
+    let hash = hash_of(&upstream.view, &head, own.as_deref());
+    let mut visit = Visit::begin(&upstream, &head, own.as_deref());
     frame_body(&mut head, &body);
     let may_repeat = may_repeat(&head.method, &route.retry);
     // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.

@@ -40,6 +40,7 @@ use shoal_model::Revision;
 use shoal_model::site::{Balance, HashKey};
 use shoal_model::view::UpstreamView;
 use shoal_policy::balance::{Pick, Slot, Wish, Zones, pick, withheld_permille};
+use shoal_policy::forwarding::OwnFields;
 use shoal_policy::health::{Availability, Outcome};
 use shoal_policy::retry::RetryBudget;
 use xxhash_rust::xxh3::xxh3_64;
@@ -417,12 +418,15 @@ fn is_usable(endpoint: &Endpoint, cluster: &ClusterView, now_ms: u64) -> bool {
     available && endpoint.standing.admits(now_ms)
 }
 
-/// What `consistent_hash` goes by; 0 where nothing is hashed.
-pub(crate) fn hash_of(view: &UpstreamView, head: &Parts) -> u64 {
+/// What `consistent_hash` goes by, of a request with fields of this node behind its head; 0 where nothing is hashed.
+pub(crate) fn hash_of(view: &UpstreamView, head: &Parts, own: Option<&OwnFields>) -> u64 {
     if view.balance != Balance::ConsistentHash {
         return 0;
     }
-    let field = |name: &str| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let field = |name: &str| {
+        let value = head.headers.get(name).or_else(|| own?.get(name));
+        value.map_or(&b""[..], HeaderValue::as_bytes)
+    };
     match &view.hash_key {
         HashKey::Path => xxh3_64(head.uri.path().as_bytes()),
         HashKey::Address => xxh3_64(field("x-real-ip")),

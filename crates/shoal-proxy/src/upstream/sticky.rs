@@ -16,6 +16,7 @@ use http::{Response, StatusCode};
 use shoal_model::EndpointId;
 use shoal_model::view::{StickyView, UpstreamView};
 use shoal_policy::balance::Pick;
+use shoal_policy::forwarding::OwnFields;
 
 use super::{Readiness, Upstream, cookie};
 use crate::worker::Worker;
@@ -153,10 +154,11 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// `None` = the upstream has no sessions.
-    pub(super) fn begin(upstream: &Upstream, head: &Parts) -> Option<Self> {
+    /// Of a request with fields of this node behind its head; `None` = the upstream has no sessions.
+    pub(super) fn begin(upstream: &Upstream, head: &Parts, own: Option<&OwnFields>) -> Option<Self> {
         let sticky = upstream.sticky.as_ref()?;
-        let https = head.headers.get(X_FORWARDED_PROTO).is_some_and(|scheme| scheme == "https");
+        let scheme = head.headers.get(X_FORWARDED_PROTO).or_else(|| own?.get(X_FORWARDED_PROTO.as_str()));
+        let https = scheme.is_some_and(|scheme| scheme == "https");
         Some(Self { session: sticky.read(&head.headers, unix_now()), away: false, https })
     }
 

@@ -85,8 +85,8 @@ pub(crate) async fn forward_upgrade(
     upstream.budget.borrow_mut().earn();
     let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
-    let hash = hash_of(&upstream.view, &head);
-    let mut visit = Visit::begin(&upstream, &head);
+    let hash = hash_of(&upstream.view, &head, None);
+    let mut visit = Visit::begin(&upstream, &head, None);
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let (mut attempt, mut carrier) =
         connect_any(worker, &upstream, hash, &mut visit, total.as_ref(), introduction.as_ref(), trace)

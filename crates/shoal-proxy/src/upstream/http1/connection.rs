@@ -1,9 +1,9 @@
 //! A connection to an endpoint: sends a request, reads the head of its answer, and then the body.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -15,6 +15,7 @@ use shoal_model::site::HeaderCase;
 use shoal_policy::forwarding::{Arrival, Framing, OwnFields};
 use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, ResponseHead};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 use super::outgoing::{Outgoing, SendError};
@@ -148,7 +149,8 @@ impl Connection {
             match self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx) {
                 Poll::Ready(Ok(())) => self.sending = Sending::Whole,
                 Poll::Ready(Err(SendError::Body)) => return Poll::Ready(Err(ExchangeError::RequestBroken)),
-                Poll::Ready(Err(SendError::Wire)) if !self.outgoing.has_begun() => {
+                // Within TLS some may have gone out before the error came.
+                Poll::Ready(Err(SendError::Wire)) if self.is_clear() && !self.outgoing.has_begun() => {
                     let body_untouched = !self.outgoing.has_taken();
                     return Poll::Ready(Err(ExchangeError::NotSent { body_untouched }));
                 }
@@ -301,6 +303,11 @@ impl Connection {
         let is_whole = is_sent && self.persists && self.is_end() && self.arrived.is_empty();
         // One that waits needs no memory.
         self.arrived = BytesMut::new();
+        self.outgoing.shrink();
+        if !self.is_clear() {
+            // Nobody can tell when reading is worth a buffer: it waits with one.
+            self.window = FIRST_READ;
+        }
         self.sending = Sending::Whole;
         is_whole
     }
@@ -313,10 +320,17 @@ impl Connection {
             }
             // Its records are not all for us to see: tickets come late.
             Wire::Tls(stream) => {
-                let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
-                Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+                let mut byte = [0];
+                let mut bytes = ReadBuf::new(&mut byte);
+                // Whatever else this turn has read: pending must mean that nothing is there.
+                let read = unconstrained(poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut bytes)));
+                pin!(read).poll(&mut Context::from_waker(Waker::noop())).is_pending()
             }
         }
+    }
+
+    fn is_clear(&self) -> bool {
+        matches!(&*self.wire.borrow(), Wire::Clear(_))
     }
 
     /// The bytes that follow a 101, those that have come already first; `None` = the request is not out.

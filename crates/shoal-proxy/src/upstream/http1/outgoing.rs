@@ -58,9 +58,6 @@ pub(super) enum SendError {
 impl Outgoing {
     /// Begins a request. Its head says how the body is framed; `more` are field lines that go with it.
     pub(super) fn begin(&mut self, head: &Parts, more: &[u8], case: HeaderCase, body: &RequestBody) {
-        if self.text.capacity() > MAX_KEPT {
-            self.text = Vec::new();
-        }
         self.text.clear();
         write_request_head(&mut self.text, head, more, case);
         self.text_sent = 0;
@@ -73,6 +70,13 @@ impl Outgoing {
             _ if head.headers.contains_key(TRANSFER_ENCODING) => Left::Chunks,
             _ => Left::Length(length_of(&head.headers)),
         };
+    }
+
+    /// Gives back what an unusually long head took.
+    pub(super) fn shrink(&mut self) {
+        if self.text.capacity() > MAX_KEPT {
+            self.text = Vec::new();
+        }
     }
 
     /// Some of the request is out.
