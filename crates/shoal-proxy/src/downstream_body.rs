@@ -37,6 +37,19 @@ pub(crate) struct BodyLimits {
     pub(crate) idle_timeout: Duration,
     pub(crate) min_rate: MinRate,
     pub(crate) keep_trailers: bool,
+    /// It comes in chunks of HTTP/1, which cost as much when they are empty as when they are full.
+    pub(crate) is_chunked: bool,
+}
+
+/// Chunks that a body may have in any case, one more for each so many bytes of it, and one for so many
+/// milliseconds that it takes.
+const FREE_CHUNKS: u64 = 1024;
+const BYTES_PER_CHUNK: u64 = 16;
+const MS_PER_CHUNK: u64 = 10;
+
+/// Whether so many chunks are worth their work: one of few bytes takes as long as one of many.
+fn is_worth_it(chunks: u64, bytes: u64, lasted_ms: u64) -> bool {
+    chunks <= FREE_CHUNKS + bytes / BYTES_PER_CHUNK + lasted_ms / MS_PER_CHUNK
 }
 
 /// What a downstream sends.
@@ -48,6 +61,8 @@ pub(crate) struct DownstreamBody {
     /// Armed at the first wait.
     deadline: Option<Deadline>,
     pace: Pace,
+    chunks: u64,
+    began_ms: u64,
 }
 
 impl DownstreamBody {
@@ -59,6 +74,8 @@ impl DownstreamBody {
             deadlines: deadlines.clone(),
             deadline: None,
             pace: Pace::default(),
+            chunks: 0,
+            began_ms: deadlines.now_ms(),
         }
     }
 
@@ -102,6 +119,11 @@ impl DownstreamBody {
             let bytes = self.progress.bytes.get() + data.len() as u64;
             self.progress.bytes.set(bytes);
             let is_fast = self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate);
+            self.chunks += 1;
+            let lasted_ms = self.deadlines.now_ms().saturating_sub(self.began_ms);
+            if self.limits.is_chunked && !is_worth_it(self.chunks, bytes, lasted_ms) {
+                return Err(Failure::BadRequest("chunk"));
+            }
             // What has come whole has come in time.
             if !is_fast && !self.incoming.is_end_stream() {
                 return Err(Failure::DownstreamTimeout);
@@ -117,5 +139,23 @@ fn blame_downstream(error: &hyper::Error) -> Failure {
     match kind {
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Failure::BadRequest("chunk"),
         _ => Failure::DownstreamReset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_without_content_are_few() {
+        let check = |chunks, bytes, lasted_ms, expected| {
+            assert_eq!(is_worth_it(chunks, bytes, lasted_ms), expected, "{chunks} {bytes} {lasted_ms}");
+        };
+        check(1024, 1024, 0, true);
+        check(2000, 2000, 0, false);
+        check(2000, 16_000, 0, true);
+        check(2000, 2000, 10_000, true);
+        check(1_000_000, 4_096_000_000, 1, true);
+        check(1_000_000, 1_000_000, 60_000, false);
     }
 }

@@ -219,6 +219,7 @@ fn take_body(
             window: limits.min_rate_window,
         },
         keep_trailers,
+        is_chunked: !connection.state.is_h2() && incoming.size_hint().exact().is_none(),
     };
     Ok(RequestBody::new(incoming, limits, &connection.worker.deadlines))
 }
