@@ -112,7 +112,7 @@ impl Cache {
         cells
     }
 
-    /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to [`WorkerCache::run_job`].
+    /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to `WorkerCache::run_job`.
     pub fn register_worker(&self, jobs: mpsc::Sender<FillJob>) {
         self.dispatch.add_worker(jobs);
     }
