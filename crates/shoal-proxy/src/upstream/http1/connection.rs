@@ -116,8 +116,9 @@ impl Connection {
         }
     }
 
-    /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the answer. Interim answers are
-    /// passed over, but for the one that switches protocols. What is then left of the request is sent by a task.
+    /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the
+    /// answer. Interim answers are passed over, but for the one that switches protocols. What is then left of the request
+    /// is sent by a task.
     pub(in crate::upstream) async fn exchange(
         &mut self,
         head: &RequestHead,
