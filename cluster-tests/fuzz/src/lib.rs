@@ -64,7 +64,8 @@ pub mod admitted {
     use http::request::Parts;
     use http::{HeaderValue, Version};
     use shoal_policy::forwarding::{Caller, OwnName, RequestFields, prepare_request};
-    use shoal_policy::gate::{Admitted, Gate, Wire, canonical_authority, canonical_path};
+    use shoal_policy::gate::{Admitted, Gate, canonical_authority, canonical_path};
+    use shoal_policy::http1::Wire;
 
     /// The gate of a listener.
     pub fn gate(https: bool) -> Gate {

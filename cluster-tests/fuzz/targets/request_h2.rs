@@ -5,7 +5,7 @@ use http::uri::Builder;
 use http::{Request, Version};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::{admitted, fields, split_line};
-use shoal_policy::gate::Wire;
+use shoal_policy::http1::Wire;
 
 fuzz_target!(|bytes: &[u8]| {
     let (line, rest) = split_line(bytes);

@@ -65,6 +65,11 @@ impl ResponseBody {
 }
 
 impl ResponseBody {
+    /// Its length, if it is known beforehand.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
     /// The frame with the next of `data`: no more than the downstream is given at a time.
     fn hand_on(&mut self, mut data: Bytes) -> Frame<Bytes> {
         let portion = self.exchange.connection.portion.get();

@@ -1,19 +1,16 @@
 //! What a downstream sends as the body of its request: counted, limited, and given up when it stalls.
 
 use std::cell::Cell;
-use std::error::Error;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 
 use crate::deadline::{Deadline, Deadlines};
+use crate::incoming::Incoming;
 use crate::pace::{MinRate, Pace};
 use crate::trailers::admit_trailers;
 
@@ -93,7 +90,7 @@ impl DownstreamBody {
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
-            let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            let Poll::Ready(frame) = self.incoming.poll_frame(cx) else {
                 self.pace.wait(self.deadlines.now_ms());
                 let (deadlines, timeout) = (&self.deadlines, self.limits.idle_timeout);
                 let deadline = self.deadline.get_or_insert_with(|| deadlines.arm(timeout));
@@ -104,7 +101,7 @@ impl DownstreamBody {
             }
             match frame {
                 None => return Poll::Ready(None),
-                Some(Err(error)) => return Poll::Ready(Some(Err(blame_downstream(&error)))),
+                Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
                 Some(Ok(frame)) => match self.admit(frame) {
                     Ok(None) => {}
                     Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
@@ -131,14 +128,6 @@ impl DownstreamBody {
             return if bytes > self.limits.max_bytes { Err(Failure::BodyTooLarge) } else { Ok(Some(frame)) };
         }
         Ok(admit_trailers(frame, self.limits.keep_trailers))
-    }
-}
-
-fn blame_downstream(error: &hyper::Error) -> Failure {
-    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match kind {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Failure::BadRequest("chunk"),
-        _ => Failure::DownstreamReset,
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Request, Response, Version};
-use hyper::body::Incoming;
 use shoal_cache::{Answer, Bypass, CacheRequest, FetchTrace, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
@@ -16,11 +15,13 @@ use shoal_policy::forwarding::{
 };
 use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
+use shoal_policy::http1::Wire;
 use shoal_policy::shedding::MemoryLevel;
 
 use crate::body::{Payload, ResponseBody};
 use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
+use crate::incoming::Incoming;
 use crate::listener::{Connection, Order};
 use crate::metrics::Limit;
 use crate::pace::MinRate;
@@ -74,8 +75,7 @@ async fn answer(
 ) -> Result<Response<Payload>, Failure> {
     let worker = &connection.worker;
     let (mut head, incoming) = request.into_parts();
-    connection.state.set_unread(!http_body::Body::is_end_stream(&incoming));
-    let upgradable = tunnel::take_upgradable(&mut head);
+    let upgradable = tunnel::take_upgradable(&mut head, connection);
     exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
     let admitted = pass_gate(connection, &mut head, &incoming, exchange)?;
     let route = find_route(connection, &admitted, &head)?;
@@ -103,7 +103,7 @@ async fn answer(
     // What a cached answer varies by must be true already.
     connection.vouch_for_client(&mut head.headers, admitted.present.has(Field::ClientCert));
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
-        let has_body = !http_body::Body::is_end_stream(&incoming);
+        let has_body = !incoming.is_end_stream();
         let request = cache_request(connection, &route, rule, &admitted, &head, has_body);
         if let Some(response) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
@@ -163,11 +163,11 @@ fn pass_gate(
     incoming: &Incoming,
     exchange: &mut Exchange,
 ) -> Result<Admitted, Failure> {
-    use http_body::Body;
     let gate = &connection.settings.gate;
+    let wire = head.extensions.remove::<Wire>().unwrap_or_default();
     let admitted = match tunnel::take_protocol(head) {
-        None => gate.admit(head, connection.state.wire(), !incoming.is_end_stream()),
-        Some(protocol) => gate.admit_extended(head, connection.state.wire(), protocol.as_str()),
+        None => gate.admit(head, wire, !incoming.is_end_stream()),
+        Some(protocol) => gate.admit_extended(head, wire, protocol.as_str()),
     };
     let admitted = admitted.and_then(|admitted| {
         if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
@@ -200,7 +200,6 @@ fn take_body(
     incoming: Incoming,
     grpc: bool,
 ) -> Result<RequestBody, Failure> {
-    use http_body::Body;
     let keep_trailers = route.trailers || grpc;
     let limits = &connection.settings.view.limits;
     if incoming.size_hint().lower() > limits.max_body_bytes {
@@ -345,9 +344,6 @@ fn finish(
     if let Some(record) = &mut exchange.record {
         record.cache_status = response.headers().get(CACHE_STATUS).cloned();
     }
-    // To an older downstream the codec promises to go on, unless the answer is as old.
-    let is_last_of_old = version < Version::HTTP_11 && connection.state.order() != Order::GoOn;
-    *response.version_mut() = if is_last_of_old { version } else { Version::HTTP_11 };
     let keep_trailers = exchange.grpc || exchange.route.as_ref().is_some_and(|route| route.trailers);
     response.map(|payload| ResponseBody::new(payload, keep_trailers, exchange))
 }

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use shoal_policy::failure::Failure;
 
 use crate::deadline::Deadlines;
 use crate::downstream_body::{BodyLimits, BodyProgress, DownstreamBody};
+use crate::incoming::Incoming;
 use crate::recording::{RecordedBody, Recording};
 
 /// A message that cannot be brought to its end.

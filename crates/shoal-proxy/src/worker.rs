@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::access_log::LogLine;
 use crate::clock::Clock;
+use crate::date::HttpDate;
 use crate::deadline::Deadlines;
 use crate::entropy::{Entropy, random_seed};
 use crate::metrics::{RouteCells, WorkerMetrics};
@@ -46,6 +47,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) routes: RouteCells,
     pub(crate) own: OwnName,
+    pub(crate) date: HttpDate,
     /// Where the names of endpoints lead.
     pub(crate) names: Arc<Names>,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
@@ -63,6 +65,7 @@ impl Worker {
             workers: seed.workers,
             deadlines: Deadlines::new(seed.clock.clone()),
             own: OwnName::new(&seed.node_name),
+            date: HttpDate::default(),
             names: seed.names,
             config: RefCell::new(Cached::new(seed.config)),
             cluster: RefCell::new(Cached::new(seed.cluster)),

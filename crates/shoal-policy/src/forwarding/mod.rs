@@ -13,5 +13,5 @@ const OWN_PREFIX: &str = "shoal-";
 pub use caller::{Caller, client_address};
 pub use own_fields::OwnFields;
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
-pub use response::{Arrival, Framing, prepare_response, strip_switch};
+pub use response::{Arrival, prepare_response, strip_switch};
 pub use trace_context::{Span, enter_trace};

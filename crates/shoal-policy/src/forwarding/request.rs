@@ -229,7 +229,8 @@ fn is_request_id(id: &HeaderValue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::{Gate, Wire};
+    use crate::gate::Gate;
+    use crate::http1::Wire;
     use shoal_model::site::HeaderCase;
 
     /// The fields of the request after all that happens to it, sorted, one a line.

@@ -1,6 +1,6 @@
 //! The head of a response as the downstream shall see it.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
@@ -8,21 +8,9 @@ use super::request::drop_prefixed;
 use super::{OWN_PREFIX, OwnName, hops};
 use crate::failure::Failure;
 use crate::gate::{Field, Present, survey};
+use crate::http1::{Framing, persists, plain_number};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// How long the body of an HTTP/1.1 response is (RFC 9112 §6.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none.
-    Empty,
-    /// So many bytes.
-    Length(u64),
-    /// In chunks.
-    Chunked,
-    /// Up to the end of the connection.
-    UntilClose,
-}
 
 /// What the head of a response says of the connection it came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +29,7 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
     }
     let present = survey(&head.headers);
     let headers = &mut head.headers;
-    let mut persists = persists(head.version, headers, present);
+    let mut persists = persists(head.version, headers);
     let mut framing = Framing::UntilClose;
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -58,7 +46,7 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
         let first = lengths.next().cloned().ok_or(Failure::UpstreamProtocol)?;
         let is_repeated = lengths.any(|length| *length != first);
         framing =
-            Framing::Length(length_of(&first).filter(|_| !is_repeated).ok_or(Failure::UpstreamProtocol)?);
+            Framing::Length(plain_number(&first).filter(|_| !is_repeated).ok_or(Failure::UpstreamProtocol)?);
         if head.status == StatusCode::NO_CONTENT {
             headers.remove(CONTENT_LENGTH);
         } else {
@@ -74,27 +62,6 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
     hops::strip(headers, present, keep_trailers);
     drop_own(headers, present);
     Ok(Arrival { framing, persists: persists && framing != Framing::UntilClose })
-}
-
-/// Digits and nothing else.
-fn length_of(value: &HeaderValue) -> Option<u64> {
-    let text = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    text.parse().ok()
-}
-
-fn persists(version: Version, headers: &HeaderMap, present: Present) -> bool {
-    let is_default = version == Version::HTTP_11;
-    if !present.has(Field::Connection) {
-        return is_default;
-    }
-    let (mut closes, mut keeps) = (false, false);
-    for value in headers.get_all(CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            closes |= token.eq_ignore_ascii_case(b"close");
-            keeps |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-    !closes && (is_default || keeps)
 }
 
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.

@@ -25,8 +25,9 @@ pub(super) fn read(head: &mut Parts, protocol: &str) -> Result<Upgrade, Rule> {
 mod tests {
     use http::{HeaderValue, Version};
 
-    use super::super::{Gate, Wire};
+    use super::super::Gate;
     use super::*;
+    use crate::http1::Wire;
 
     #[test]
     fn only_websockets_pass() {

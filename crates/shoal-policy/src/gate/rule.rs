@@ -1,6 +1,7 @@
 //! The rules of the gate, each with its name and the failure it leads to.
 
 use crate::failure::Failure;
+use crate::http1::Ambiguous;
 
 /// A rule that a request broke. Every rule has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +80,16 @@ pub const RULES: [Rule; 23] = [
     Rule::PlainHttp,
     Rule::UnexpectedTls,
 ];
+
+impl From<Ambiguous> for Rule {
+    fn from(ambiguous: Ambiguous) -> Self {
+        match ambiguous {
+            Ambiguous::Coding => Self::TransferEncoding,
+            Ambiguous::CodingAndLength => Self::LengthAndTransferEncoding,
+            Ambiguous::Length => Self::ContentLength,
+        }
+    }
+}
 
 impl Rule {
     /// Its place in [`RULES`].

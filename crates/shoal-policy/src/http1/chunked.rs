@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Malformed;
+use super::ends::has_bare_line_feed;
 use super::request_head::write_field;
 
 /// Longest line that tells the size of a chunk, bytes.
@@ -138,6 +139,11 @@ fn is_extension(bytes: &[u8]) -> bool {
 fn take_trailers(arrived: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(arrived, &mut fields) {
+        Ok(httparse::Status::Complete((length, fields)))
+            if has_bare_line_feed(&arrived[..length], fields.len() + 1) =>
+        {
+            Err(Malformed::Chunk)
+        }
         Ok(httparse::Status::Complete((length, fields))) if length <= MAX_TRAILER_BYTES => {
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {

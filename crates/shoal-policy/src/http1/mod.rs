@@ -1,12 +1,23 @@
-//! HTTP/1.1 towards endpoints (RFC 9112), as far as it is bytes in a buffer: heads written and read, chunks taken apart.
+//! HTTP/1.1 (RFC 9112), as far as it is bytes in a buffer: heads read and written, on both sides, bodies framed, chunks
+//! taken apart.
 
 mod chunked;
+mod ends;
+mod framing;
+mod persistence;
 mod request_head;
+mod request_reader;
 mod response_head;
+mod response_writer;
 
 pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
+pub(crate) use framing::plain_number;
+pub use framing::{Ambiguous, Framing, request_framing};
+pub use persistence::persists;
 pub use request_head::{write_fields, write_request_head};
+pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};
 pub use response_head::{HeadReader, ResponseHead};
+pub use response_writer::{Asked, Departure, write_response_head};
 
 /// Why the bytes of an endpoint are no HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use shoal_model::site::HeaderCase;
 
 /// Bytes that a field takes up on average: a guess that saves growing.
-const FIELD_BYTES: usize = 48;
+pub(super) const FIELD_BYTES: usize = 48;
 
 /// Appends the request line and the fields of `head` (RFC 9112 §3), the target in origin form, the names of the fields
 /// spelled by `case`, and `more` field lines.
@@ -30,9 +30,7 @@ pub fn write_fields<'a>(
     for (name, value) in fields {
         let start = out.len();
         write_field(out, name.as_str(), value.as_bytes());
-        if case == HeaderCase::Title {
-            write_capitals(&mut out[start..start + name.as_str().len()]);
-        }
+        spell(&mut out[start..start + name.as_str().len()], case);
     }
 }
 
@@ -44,10 +42,12 @@ pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the first letter of each part of `name` large.
-fn write_capitals(name: &mut [u8]) {
-    for part in name.split_mut(|byte| *byte == b'-') {
-        part.iter_mut().take(1).for_each(u8::make_ascii_uppercase);
+/// Spells `name`, which is in lower case, by `case`: with capitals, the first letter of each part is large.
+pub(super) fn spell(name: &mut [u8], case: HeaderCase) {
+    if case == HeaderCase::Title {
+        for part in name.split_mut(|byte| *byte == b'-') {
+            part.iter_mut().take(1).for_each(u8::make_ascii_uppercase);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::Malformed;
+use super::ends::ends_within;
 
 /// Largest head of a response, bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -59,12 +60,6 @@ impl HeadReader {
         }
         Ok(head)
     }
-}
-
-/// Whether the bytes from `searched` on bring an empty line to its end.
-fn ends_within(arrived: &[u8], searched: usize) -> bool {
-    let new = arrived.get(searched.saturating_sub(2)..).unwrap_or_default();
-    new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n")
 }
 
 /// Takes off a head of at most `room` bytes.

@@ -43,9 +43,6 @@ impl Drop for Exchange {
         {
             connection.worker.send_span(span);
         }
-        if self.request_body.as_ref().is_some_and(|body| body.done.get()) {
-            connection.state.set_unread(false);
-        }
         connection.state.request_ended();
     }
 }

@@ -9,8 +9,10 @@ use shoal_model::view::ListenerView;
 use shoal_model::{ConfigView, Revision};
 use shoal_policy::forwarding::Caller;
 use shoal_policy::tcp::proxy_header::Ends;
+use tokio::sync::oneshot;
 
 use super::client::{self, Client};
+use super::http1::Channel;
 use super::portions::Offered;
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby};
 use crate::metrics::Traffic;
@@ -38,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) caller: Caller,
     /// Only known where some upstream wants to be told.
     pub(crate) ends: Option<Ends>,
+    /// Who waits for the connection to become a tunnel.
+    pub(crate) tunnel: Cell<Option<oneshot::Sender<Channel>>>,
     pub(super) _place: Option<AddressPlace>,
     /// Place of the certificate that was shown.
     pub(super) certificate: Option<usize>,

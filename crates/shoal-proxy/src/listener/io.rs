@@ -1,6 +1,5 @@
 //! The byte stream of a downstream connection, watched.
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -9,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use shoal_model::view::Limits;
-use shoal_policy::gate::{FrameLimits, FrameScan, WireScan};
+use shoal_policy::gate::{FrameLimits, FrameScan};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::coalesced::Witness;
@@ -18,23 +17,15 @@ use crate::joined::poll_write_joined;
 use crate::metrics::Limit;
 use crate::pace::{MinRate, Pace};
 
-/// A stream that tells its [`ConnectionState`] what moves, and that may begin with bytes read before.
+/// A stream that tells its [`ConnectionState`] what moves, and that may begin, with HTTP/2, with bytes read before.
 pub(super) struct Watched<T> {
     stream: T,
     first: Bytes,
-    scan: WireScan,
     frames: FrameScan,
     state: Arc<ConnectionState>,
-    /// The downstream has ended its side.
-    has_ended: bool,
     end: End,
     pace: Pace,
     min_rate: MinRate,
-    /// Requests there were when all that was answered to them had been written. What the codec writes before there is
-    /// another one is an answer of its own, to something that it could not read.
-    settled: Option<u64>,
-    /// Such an answer was kept back: a better one follows, and the end after it.
-    kept_back: bool,
 }
 
 /// How far the end of the stream has come.
@@ -51,47 +42,10 @@ const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
     pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, limits: &Limits) -> Self {
-        let (scan, pace) = (WireScan::default(), Pace::default());
+        let pace = Pace::default();
         let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
         let frames = FrameLimits { idle_frames: limits.h2_max_idle_frames, resets: limits.h2_max_resets };
-        Self {
-            stream,
-            first,
-            scan,
-            frames: FrameScan::new(frames),
-            state,
-            has_ended: false,
-            end: End::Open,
-            pace,
-            min_rate,
-            settled: Some(0),
-            kept_back: false,
-        }
-    }
-
-    /// Nothing is owed to the downstream, nor half written.
-    fn is_settled(&self) -> bool {
-        self.settled.is_some() && self.settled == self.state.answered()
-    }
-
-    /// The codec is gone, and whoever has this speaks instead; `false` = the downstream would not understand it now.
-    pub(super) fn takes_last_words(&mut self) -> bool {
-        let takes = self.end == End::Open && self.is_settled();
-        (self.settled, self.kept_back) = (None, false);
-        takes
-    }
-
-    /// Bytes that were read and belong here still.
-    pub(super) fn put_back(&mut self, bytes: Bytes) {
-        debug_assert!(self.first.is_empty(), "the codec reads all of it before anything else");
-        // Empty ones would keep the buffer that they are cut from.
-        self.first = if bytes.is_empty() { Bytes::new() } else { bytes };
-    }
-
-    /// The codec would drop what is under way if it knew of the end: it learns of it when everything is answered. The
-    /// connection's state wakes its task then.
-    fn poll_end(&self) -> Poll<io::Result<()>> {
-        if self.state.ends_half(&self.scan) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        Self { stream, first, frames: FrameScan::new(frames), state, end: End::Open, pace, min_rate }
     }
 
     /// Whoever takes a response slower than it may is not waited for.
@@ -111,43 +65,19 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Watched<T> {
-    /// Waits, without a codec, until the downstream asks something; `false` = it has ended, or shall end.
-    pub(super) async fn wait_for_bytes(&mut self) -> bool {
-        poll_fn(|cx| {
-            if self.state.poll_finishing(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            if !self.first.is_empty() {
-                return Poll::Ready(true);
-            }
-            let mut scratch = [MaybeUninit::uninit(); SCRATCH];
-            let mut scratch = ReadBuf::uninit(&mut scratch);
-            let read = std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch));
-            let has_bytes = read.is_ok() && !scratch.filled().is_empty();
-            self.has_ended = !has_bytes;
-            self.first = Bytes::copy_from_slice(scratch.filled());
-            Poll::Ready(has_bytes)
-        })
-        .await
-    }
-}
-
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if this.has_ended {
-            return this.poll_end();
+        if !this.state.is_h2() {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        if this.state.is_h2() {
-            if this.state.error().is_some() {
-                // The connection's task has been told to end it.
-                return Poll::Pending;
-            }
-            // The codec asks for more when it has read everything.
-            this.frames.was_read();
+        if this.state.error().is_some() {
+            // The connection's task has been told to end it.
+            return Poll::Pending;
         }
+        // The codec asks for more when it has read everything.
+        this.frames.was_read();
         if this.first.is_empty() {
             std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
@@ -159,12 +89,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             }
         }
         let read = &buf.filled()[before..];
-        if read.is_empty() && buf.remaining() > 0 {
-            this.has_ended = true;
-            return this.poll_end();
-        }
         let all = read.len();
-        let good = this.state.received(read, &mut this.scan, &mut this.frames);
+        let good = this.state.received(read, &mut this.frames);
         if good < all {
             buf.set_filled(before + good);
             // Nothing at all would mean that the downstream has ended.
@@ -189,10 +115,6 @@ impl<T> Witness for Box<Watched<T>> {
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_settled() {
-            this.kept_back = true;
-            return Poll::Ready(Ok(buf.len()));
-        }
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(&polled);
         polled
@@ -204,10 +126,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_settled() {
-            this.kept_back = true;
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
         let polled = poll_write_joined(Pin::new(&mut this.stream), cx, bufs);
         this.wrote(&polled);
         polled
@@ -218,18 +136,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        std::task::ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
-        // The codec flushes when it has written all.
-        this.settled = this.state.answered();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.kept_back {
-            return Poll::Ready(Ok(()));
-        }
         if this.end == End::Open {
             std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.end = if this.state.begins_to_linger() { End::Lingering } else { End::Closed };

@@ -1,9 +1,13 @@
 //! HTTP/1 or HTTP/2 on a clear-text connection: told by its first bytes (RFC 9113 §3.4).
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::BytesMut;
+use tokio::io::AsyncRead;
+
+use super::reading::poll_read_some;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -14,30 +18,38 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Reads until it is clear what is spoken; answers that and the bytes read, which belong to the connection still.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Version, Bytes)> {
-    let mut first = BytesMut::with_capacity(1024);
+/// Reads into `first` until it is clear what is spoken. The bytes belong to the connection still.
+pub(super) fn poll_version(
+    mut stream: Pin<&mut impl AsyncRead>,
+    first: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Version>> {
     loop {
-        let count = stream.read_buf(&mut first).await?;
+        let count = ready!(poll_read_some(stream.as_mut(), cx, first))?;
         let compared = first.len().min(PREFACE.len());
         if first[..compared] != PREFACE[..compared] || count == 0 {
-            return Ok((Version::Http1, first.freeze()));
+            return Poll::Ready(Ok(Version::Http1));
         }
         if compared == PREFACE.len() {
-            return Ok((Version::Http2, first.freeze()));
+            return Poll::Ready(Ok(Version::Http2));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[tokio::test]
     async fn tells_by_the_first_bytes() {
         let check = async |pieces: &[&[u8]], expected: Version| {
             let mut stream = tokio_test_stream(pieces);
-            let (version, first) = read(&mut stream).await.unwrap();
+            let mut first = BytesMut::new();
+            let version = poll_fn(|cx| poll_version(Pin::new(&mut stream), &mut first, cx)).await.unwrap();
             assert_eq!(version, expected, "{pieces:?}");
             assert!(pieces.concat().starts_with(&first));
         };

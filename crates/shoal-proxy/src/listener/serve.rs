@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::server::conn::{http1, http2};
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shoal_model::site::HeaderCase;
 use shoal_model::view::ListenerView;
 use shoal_policy::forwarding::Caller;
 use shoal_policy::gate::ErrorCode;
@@ -28,25 +28,23 @@ use tokio_rustls::server::TlsStream;
 use super::client::{self, Client};
 use super::coalesced::{Coalesced, Witness};
 use super::connection::{Connection, WorkerListener};
+use super::http1;
 use super::io::Watched;
 use super::last_words;
 use super::opening::{Opening, is_tls};
 use super::portions::{Offered, Portions};
 use super::preface::{self, Version};
 use super::state::Order;
+use super::stream::{SecureStream, Stream};
 use super::unheard::{FAREWELL, Unheard, refuse};
 use super::{ConnectionState, proxy_protocol};
 use crate::carriage;
 use crate::deadline::Deadline;
+use crate::incoming::Incoming;
 use crate::liveness;
 use crate::metrics::{ClientOutcome, Limit, TurnedAway};
 use crate::request;
 use crate::worker::Worker;
-
-/// Read and write buffer of an HTTP/1 connection, bytes; it grows to this only under load.
-const MAX_BUFFER: usize = 256 << 10;
-/// Fields the HTTP/1 parser has room for without allocating.
-const PARSER_FIELDS: usize = 100;
 
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 1 << 20;
@@ -114,6 +112,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             _place: place,
             certificate,
             client,
+            tunnel: Cell::new(None),
             place: Cell::new(None),
             offered: Cell::new(None),
             portion: Cell::new(usize::MAX),
@@ -131,8 +130,8 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
                     Some(stream) => {
                         let connection = connection(None, None);
                         let _registered = connection.listener.lobby.connections.register(&connection);
-                        let io = watched(&connection, stream, Bytes::new());
-                        return Box::pin(refuse(&connection, io, Unheard::PLAIN_HTTP)).await;
+                        let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
+                        return Box::pin(refuse(&connection, stream, Unheard::PLAIN_HTTP)).await;
                     }
                     None => Err(error),
                 },
@@ -157,13 +156,10 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             let certificate = tls.certificates.find(session.server_name());
             let connection = connection(Some(certificate), client);
             let _registered = connection.listener.lobby.connections.register(&connection);
-            serve_version(connection, stream, Bytes::new(), version).await;
+            serve_version(connection, Stream::Tls(stream), BytesMut::new(), version).await;
         }
     }
 }
-
-/// Boxed: the tasks of connections in clear text would have room for it, too.
-type SecureStream = Box<TlsStream<Opening<TcpStream>>>;
 
 /// The stream with who is at its other end, where that is asked.
 fn identified(
@@ -180,45 +176,54 @@ fn identified(
 
 async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
     let _registered = connection.listener.lobby.connections.register(&connection);
-    let wait = connection.settings.view.limits.header_timeout;
-    let read = tokio::select! {
-        read = timeout(wait, preface::read(&mut stream)) => read,
+    let mut first = BytesMut::new();
+    let told = poll_fn(|cx| {
         // Nothing was asked yet.
-        () = poll_fn(|cx| connection.state.poll_finishing(cx)) => return,
-    };
-    match read {
-        Ok(Ok((_, first))) if is_tls(&first) => {
-            let io = watched(&connection, stream, first);
-            Box::pin(refuse(&connection, io, Unheard::UNEXPECTED_TLS)).await;
+        if connection.state.poll_finishing(cx).is_ready() {
+            return Poll::Ready(None);
         }
-        Ok(Ok((version, first))) if !first.is_empty() => {
-            serve_version(connection, stream, first, version).await;
+        preface::poll_version(Pin::new(&mut stream), &mut first, cx).map(Some)
+    });
+    match told.await {
+        Some(Ok(_)) if is_tls(&first) => {
+            let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
+            Box::pin(refuse(&connection, stream, Unheard::UNEXPECTED_TLS)).await;
         }
-        Ok(_) => {}
-        Err(_) => connection.worker.metrics.reach(Limit::HeaderTimeout),
+        Some(Ok(version)) if !first.is_empty() => {
+            serve_version(connection, Stream::Clear(stream), first, version).await;
+        }
+        Some(_) => {}
+        None => reach(&connection, None),
     }
 }
 
-async fn serve_version<T>(connection: Rc<Connection>, stream: T, first: Bytes, version: Version)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let io = watched(&connection, stream, first);
-    let ended = match version {
-        Version::Http1 => serve_http1(&connection, io).await,
-        Version::Http2 => Box::pin(serve_http2(&connection, Coalesced::new(io))).await,
-    };
-    let reached = connection.state.limit().or_else(|| limit_of(ended.as_ref().err()?));
-    if let Some(limit) = reached {
+async fn serve_version(connection: Rc<Connection>, stream: Stream, first: BytesMut, version: Version) {
+    match version {
+        Version::Http1 => {
+            let stream = watched(&connection, stream, Bytes::new());
+            http1::serve(&connection, stream, first).await;
+            reach(&connection, None);
+        }
+        Version::Http2 => {
+            let stream = Coalesced::new(watched(&connection, stream, first.freeze()));
+            let ended = Box::pin(serve_http2(&connection, stream)).await;
+            reach(&connection, ended.as_ref().err().and_then(limit_of));
+            let error = connection.state.error().or_else(|| error_of(ended.as_ref().err()?));
+            if let Some(code) = error {
+                connection.worker.metrics.end_h2(code);
+            }
+        }
+    }
+}
+
+/// Counts the limit that has ended the connection: the one that its state knows of, or the codec's.
+fn reach(connection: &Connection, of_codec: Option<Limit>) {
+    if let Some(limit) = connection.state.limit().or(of_codec) {
         connection.worker.metrics.reach(limit);
     }
-    let error = connection.state.error().or_else(|| error_of(ended.as_ref().err()?));
-    if let Some(code) = error {
-        connection.worker.metrics.end_h2(code);
-    }
 }
 
-fn watched<T>(connection: &Connection, stream: T, first: Bytes) -> Box<Watched<T>> {
+fn watched(connection: &Connection, stream: Stream, first: Bytes) -> Box<Watched<Stream>> {
     Box::new(Watched::new(stream, first, connection.state.clone(), &connection.settings.view.limits))
 }
 
@@ -228,79 +233,9 @@ fn error_of(error: &hyper::Error) -> Option<ErrorCode> {
     if cause.is_library() { ErrorCode::numbered(cause.reason()?.into()) } else { None }
 }
 
-/// The limit because of which the codec gave up: a head too large, or a flood that it counts itself.
+/// The limit because of which the codec gave up: a flood that it counts itself.
 fn limit_of(error: &hyper::Error) -> Option<Limit> {
-    if error.is_parse_too_large() {
-        return Some(Limit::MaxHeaderBytes);
-    }
     (error_of(error) == Some(ErrorCode::EnhanceYourCalm)).then_some(Limit::H2Codec)
-}
-
-/// Serves with a codec as long as there is something to do: its buffers are most of what a connection costs.
-async fn serve_http1<T>(connection: &Rc<Connection>, mut io: Box<Watched<T>>) -> hyper::Result<()>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let resting = &connection.worker.metrics.resting;
-    loop {
-        match Box::pin(serve_http1_awake(connection, io)).await {
-            Driven::Ended(ended) => return ended,
-            Driven::Resting(rested) => io = rested,
-        }
-        connection.state.set_resting(true);
-        resting.add(1);
-        let goes_on = io.wait_for_bytes().await;
-        resting.subtract(1);
-        connection.state.set_resting(false);
-        if !goes_on {
-            if connection.state.order() < Order::Abort {
-                // Whoever does not listen goes without.
-                _ = timeout(FAREWELL, io.shutdown()).await;
-            }
-            return Ok(());
-        }
-    }
-}
-
-async fn serve_http1_awake<T>(connection: &Rc<Connection>, io: Box<Watched<T>>) -> Driven<Box<Watched<T>>>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = &connection.settings.view.limits;
-    let mut builder = http1::Builder::new();
-    // The connection's own state has the clocks: the codec's timer would be set up anew for every request.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder.max_buf_size(MAX_BUFFER).max_header_size(limits.max_header_bytes);
-    if limits.max_header_count != PARSER_FIELDS {
-        builder.max_headers(limits.max_header_count);
-    }
-    if connection.settings.view.header_case == HeaderCase::Title {
-        builder.title_case_headers(true);
-    }
-    let served = connection.clone();
-    let service = service_fn(move |request| request::serve(served.clone(), request));
-    let mut codec = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let nothing_held = |_: &mut Context<'_>| Poll::Ready(Ok(()));
-    match drive(Pin::new(&mut codec), &connection.state, |codec| codec.graceful_shutdown(), nothing_held)
-        .await
-    {
-        Driven::Ended(ended) => {
-            if let Some(unheard) = Unheard::of(&ended, &connection.state)
-                && let Some(parts) = codec.into_parts()
-            {
-                Box::pin(refuse(connection, parts.io.into_inner(), unheard)).await;
-            }
-            Driven::Ended(ended)
-        }
-        Driven::Resting(()) => match codec.into_parts() {
-            Some(parts) => {
-                let mut io = parts.io.into_inner();
-                io.put_back(parts.read_buf);
-                Driven::Resting(io)
-            }
-            None => Driven::Ended(Ok(())),
-        },
-    }
 }
 
 async fn serve_http2<T>(connection: &Rc<Connection>, io: Coalesced<T>) -> hyper::Result<()>
@@ -323,14 +258,12 @@ where
         .keep_alive_interval(H2_PING_INTERVAL)
         .keep_alive_timeout(H2_PING_TIMEOUT);
     let served = connection.clone();
-    let service = service_fn(move |request| request::serve(served.clone(), request));
+    let service =
+        service_fn(move |request: Request<_>| request::serve(served.clone(), request.map(Incoming::Stream)));
     let ended = {
         let codec = pin!(builder.serve_connection(TokioIo::new(io.clone()), service));
         let written = |cx: &mut Context<'_>| io.poll_written(cx);
-        match drive(codec, &connection.state, |codec| codec.graceful_shutdown(), written).await {
-            Driven::Ended(ended) => ended,
-            Driven::Resting(()) => Ok(()),
-        }
+        drive(codec, &connection.state, |codec| codec.graceful_shutdown(), written).await
     };
     if ended.is_ok()
         && let Some(code) = connection.state.error()
@@ -343,13 +276,6 @@ where
     ended
 }
 
-/// What running a codec comes to.
-enum Driven<T> {
-    Ended(hyper::Result<()>),
-    /// Nothing is under way, and has not been for a while.
-    Resting(T),
-}
-
 /// Runs the codec and obeys the orders that the connection is given. Whenever the codec waits, what it has put off is
 /// `written`; when that fails, the connection is over.
 async fn drive<C>(
@@ -357,7 +283,7 @@ async fn drive<C>(
     state: &ConnectionState,
     finish: impl Fn(Pin<&mut C>),
     written: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
-) -> Driven<()>
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -372,19 +298,19 @@ where
             if let Poll::Ready(ended) = codec.as_mut().poll(cx) {
                 // The last words, if they can be said at once.
                 _ = written(cx);
-                return Poll::Ready(Driven::Ended(ended));
+                return Poll::Ready(ended);
             }
             if let Poll::Ready(Err(_)) = written(cx) {
-                return Poll::Ready(Driven::Ended(Ok(())));
+                return Poll::Ready(Ok(()));
             }
             let shall_finish = match state.order() {
                 Order::GoOn => false,
                 Order::Retire => state.may_say_goodbye(),
                 Order::Finish => true,
-                Order::Abort => return Poll::Ready(Driven::Ended(Ok(()))),
+                Order::Abort => return Poll::Ready(Ok(())),
             };
             if !shall_finish || finishing {
-                return if state.may_rest() { Poll::Ready(Driven::Resting(())) } else { Poll::Pending };
+                return Poll::Pending;
             }
             finishing = true;
             finish(codec.as_mut());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
 use shoal_policy::age::is_over_age;
-use shoal_policy::gate::{ErrorCode, FrameScan, Offence, Wire, WireScan};
+use shoal_policy::gate::{ErrorCode, FrameScan, Offence};
 
 use crate::clock::Clock;
 use crate::metrics::Limit;
@@ -51,15 +51,12 @@ pub(crate) struct ConnectionState {
     blocked_ms: AtomicU64,
     /// Since when the downstream has ended its side and was written nothing; 0 = it has not ended it.
     half_closed_ms: AtomicU64,
-    /// The first head that is not clean, counted from 1 (0 = none), and what it showed, as bits.
-    fault_head: AtomicU64,
-    fault: AtomicU8,
     /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
     error: AtomicU8,
     last_stream: AtomicU32,
-    /// The present request, or the last one, has a body that was not read to its end.
+    /// Some of what the downstream sends is not read.
     unread: AtomicBool,
-    /// It has no codec for the time being.
+    /// Nobody works on it for the time being.
     resting: AtomicBool,
     order: AtomicU8,
     ordered_ms: AtomicU64,
@@ -81,8 +78,6 @@ impl ConnectionState {
             requests: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
             half_closed_ms: AtomicU64::new(0),
-            fault_head: AtomicU64::new(0),
-            fault: AtomicU8::new(0),
             error: AtomicU8::new(0),
             last_stream: AtomicU32::new(0),
             unread: AtomicBool::new(false),
@@ -107,64 +102,34 @@ impl ConnectionState {
         self.waker.register(waker);
     }
 
-    /// Bytes came in; answers how many of them the codec may see.
-    pub(super) fn received(&self, bytes: &[u8], scan: &mut WireScan, frames: &mut FrameScan) -> usize {
-        if self.is_h2() {
-            let Err(stopped) = frames.feed(bytes, self.clock.now_ms()) else { return bytes.len() };
-            self.last_stream.store(frames.last_stream(), Relaxed);
-            self.end_with_error(stopped.offence.code());
-            return match stopped.offence {
-                Offence::Flood(flood) => {
-                    self.end(flood.into(), Order::Abort);
-                    // The codec shall not work for a flood.
-                    0
-                }
-                Offence::Breach(_) => {
-                    self.give(Order::Abort);
-                    stopped.good
-                }
-            };
+    /// Bytes of HTTP/2 came in; answers how many of them the codec may see.
+    pub(super) fn received(&self, bytes: &[u8], frames: &mut FrameScan) -> usize {
+        let Err(stopped) = frames.feed(bytes, self.clock.now_ms()) else { return bytes.len() };
+        self.last_stream.store(frames.last_stream(), Relaxed);
+        self.end_with_error(stopped.offence.code());
+        match stopped.offence {
+            Offence::Flood(flood) => {
+                self.end(flood.into(), Order::Abort);
+                // The codec shall not work for a flood.
+                0
+            }
+            Offence::Breach(_) => {
+                self.give(Order::Abort);
+                stopped.good
+            }
         }
-        self.received_h1(bytes, scan);
-        bytes.len()
     }
 
-    fn received_h1(&self, bytes: &[u8], scan: &mut WireScan) {
-        let phase = self.phase.load(Relaxed);
-        if phase == TUNNEL {
-            return;
-        }
-        if phase == IDLE {
+    /// Some of a head of HTTP/1 is there.
+    pub(super) fn head_began(&self) {
+        if self.is_idle() {
             self.enter(HEAD);
         }
-        scan.feed(bytes);
-        if let Some((head, wire)) = scan.fault() {
-            self.fault_head.store(head, Relaxed);
-            let flags = [
-                wire.bare_line_feed,
-                wire.length_and_transfer_encoding,
-                wire.repeated_length,
-                wire.unclear_begin,
-                wire.fragment,
-            ];
-            let bits = flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
-            self.fault.store(bits, Relaxed);
-        }
     }
 
-    /// What the raw head of the present request showed; nothing on HTTP/2.
-    pub(crate) fn wire(&self) -> Wire {
-        if self.fault_head.load(Relaxed) != self.requests() {
-            return Wire::default();
-        }
-        let has = |place: u8| self.fault.load(Relaxed) & 1 << place != 0;
-        Wire {
-            bare_line_feed: has(0),
-            length_and_transfer_encoding: has(1),
-            repeated_length: has(2),
-            unclear_begin: has(3),
-            fragment: has(4),
-        }
+    /// Nothing is asked, and nothing owed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase.load(Relaxed) == IDLE
     }
 
     /// The connection ends, or has ended, with this error of HTTP/2.
@@ -204,23 +169,16 @@ impl ConnectionState {
         }
     }
 
-    /// The downstream has ended its side: whether an answer is still owed to it, so that the codec shall not know yet.
-    /// [`HALF_CLOSED_MS`] without a byte of it are taken to mean that nobody is there any more.
-    pub(super) fn ends_half(&self, scan: &WireScan) -> bool {
-        let answered = self.requests() - u64::from(self.in_flight.load(Relaxed));
-        let is_owed = scan.whole_requests().is_some_and(|whole| whole > answered);
-        let owes = !self.is_h2() && !self.is_tunnel() && (is_owed || self.blocked_ms.load(Relaxed) != 0);
-        if owes && self.half_closed_ms.load(Relaxed) == 0 {
-            self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
-        }
-        owes
+    /// The downstream has ended its side while an answer is owed to it. [`HALF_CLOSED_MS`] without a byte of that are
+    /// taken to mean that nobody is there any more.
+    pub(super) fn half_closed(&self) {
+        self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
     }
 
     /// Bytes went out to a downstream that may have ended its side.
     pub(super) fn wrote(&self) {
         if self.half_closed_ms.load(Relaxed) != 0 {
-            self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
-            self.wake();
+            self.half_closed();
         }
     }
 
@@ -236,12 +194,9 @@ impl ConnectionState {
         if left == 0 {
             self.enter(IDLE);
         }
-        if self.half_closed_ms.load(Relaxed) != 0 {
-            self.wake();
-        }
     }
 
-    /// Says whether a body was left unread by the request.
+    /// Says whether some of what the downstream sends is not read: the connection is to end.
     pub(crate) fn set_unread(&self, unread: bool) {
         self.unread.store(unread, Relaxed);
     }
@@ -257,7 +212,7 @@ impl ConnectionState {
         lingers
     }
 
-    /// Nothing has come and nothing is owed for so long that it does without a codec until something comes.
+    /// Nothing has come and nothing is owed for so long that it does without what working takes until something comes.
     pub(super) fn may_rest(&self) -> bool {
         self.phase.load(Relaxed) == IDLE
             && self.clock.now_ms().saturating_sub(self.since_ms.load(Relaxed)) >= REST_AFTER_MS
@@ -373,11 +328,6 @@ impl ConnectionState {
         }
     }
 
-    /// How many requests there were, if all of them are answered; `None` = not all are, or it is not told by that.
-    pub(super) fn answered(&self) -> Option<u64> {
-        (!self.is_h2() && self.in_flight.load(Relaxed) == 0).then(|| self.requests())
-    }
-
     fn enter(&self, phase: u8) {
         self.phase.store(phase, Relaxed);
         self.since_ms.store(self.clock.now_ms(), Relaxed);
@@ -386,8 +336,6 @@ impl ConnectionState {
 
 #[cfg(test)]
 mod tests {
-    use shoal_policy::gate::FrameLimits;
-
     use super::*;
 
     #[test]
@@ -405,24 +353,10 @@ mod tests {
             state.review(seconds * 1000, &limits);
             assert_eq!((state.order(), state.limit()), (expected, limit), "{what} for {seconds} s");
         };
-        let scan = || WireScan::default();
-        let frames = || FrameScan::new(FrameLimits { idle_frames: 1_000, resets: 200 });
         check("nothing sent", &|_| {}, 9, Order::GoOn, None);
         check("nothing sent", &|_| {}, 11, Order::Finish, Some(Limit::HeaderTimeout));
-        check(
-            "half a head",
-            &|state| _ = state.received(b"GET", &mut scan(), &mut frames()),
-            9,
-            Order::GoOn,
-            None,
-        );
-        check(
-            "half a head",
-            &|state| _ = state.received(b"GET", &mut scan(), &mut frames()),
-            11,
-            Order::Abort,
-            Some(Limit::HeaderTimeout),
-        );
+        check("half a head", &|state| state.head_began(), 9, Order::GoOn, None);
+        check("half a head", &|state| state.head_began(), 11, Order::Abort, Some(Limit::HeaderTimeout));
         check("a request", &|state| state.request_began(), 1000, Order::GoOn, None);
         check(
             "a request",
@@ -451,11 +385,8 @@ mod tests {
         check("told to finish", &finishing, 4, Order::Finish, None);
         check("told to finish", &finishing, 6, Order::Abort, None);
         let half = |state: &ConnectionState| {
-            let mut scan = scan();
-            state.received(b"GET / HTTP/1.1\r\n\r\n", &mut scan, &mut frames());
-            assert!(state.ends_half(&scan), "nobody has taken it up yet");
             state.request_began();
-            assert!(state.ends_half(&scan), "it is under way");
+            state.half_closed();
         };
         check("half closed", &half, 4, Order::GoOn, None);
         check("half closed", &half, 6, Order::Abort, None);

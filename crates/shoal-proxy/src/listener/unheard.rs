@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use shoal_policy::failure::Failure;
 use shoal_policy::gate::Rule;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use shoal_policy::http1::Unreadable;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::io::Watched;
-use super::{ConnectionState, Order};
 use crate::exchange::{Exchange, Record};
-use crate::metrics::Limit;
 use crate::refusal;
 
 /// Longest time for the last words to a downstream that breaks the rules.
@@ -30,24 +28,22 @@ pub(super) enum Unheard {
     Late,
 }
 
+impl From<Unreadable> for Unheard {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::LineEnd => Self::Broken(Rule::LineEnd),
+            Unreadable::Malformed => Self::Broken(Rule::Unparsable),
+            Unreadable::TargetTooLong => Self::Broken(Rule::UriTooLong),
+            Unreadable::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
 impl Unheard {
     /// Plain HTTP, where TLS is spoken. The answer is in plain text, too, so that it may be shown.
     pub(super) const PLAIN_HTTP: Self = Self::Broken(Rule::PlainHttp);
     /// TLS, where plain HTTP is spoken.
     pub(super) const UNEXPECTED_TLS: Self = Self::Broken(Rule::UnexpectedTls);
-
-    /// Of an HTTP/1 connection that has `ended`; `None` = it ended otherwise.
-    pub(super) fn of(ended: &hyper::Result<()>, state: &ConnectionState) -> Option<Self> {
-        match ended {
-            Err(error) if error.is_parse_too_large() => Some(Self::TooLarge),
-            Err(error) if error.is_parse() => Some(Self::Broken(Rule::Unparsable)),
-            Err(_) => None,
-            Ok(()) => {
-                let is_late = state.order() == Order::Abort && state.limit() == Some(Limit::HeaderTimeout);
-                is_late.then_some(Self::Late)
-            }
-        }
-    }
 
     fn failure(self) -> Failure {
         match self {
@@ -66,12 +62,11 @@ impl Unheard {
 }
 
 /// Refuses it, as a request of its own, and ends the connection.
-pub(super) async fn refuse<T>(connection: &Rc<Connection>, mut io: Box<Watched<T>>, unheard: Unheard)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    // Behind half an answer nobody would understand another one; the codec may have said its own there.
-    let speaks = io.takes_last_words();
+pub(super) async fn refuse(
+    connection: &Rc<Connection>,
+    mut stream: impl AsyncWrite + Unpin,
+    unheard: Unheard,
+) {
     let worker = &connection.worker;
     let (failure, rule) = (unheard.failure(), unheard.rule());
     if let Some(rule) = rule {
@@ -86,19 +81,17 @@ where
         let request_id = Some(request_id.clone());
         exchange.record = Some(Box::new(Record { logged: true, request_id, ..Record::default() }));
     }
-    if speaks {
-        let case = connection.settings.view.header_case;
-        let (bytes, body) = refusal::last_words(failure, rule, request_id, &worker.own, case);
-        let said = timeout(FAREWELL, async {
-            io.write_all(&bytes).await?;
-            io.flush().await
-        });
-        exchange.complete = matches!(said.await, Ok(Ok(())));
-        exchange.response_bytes = if exchange.complete { body as u64 } else { 0 };
-    }
+    let case = connection.settings.view.header_case;
+    let (bytes, body) = refusal::last_words(failure, rule, request_id, &worker.own, case);
+    let said = timeout(FAREWELL, async {
+        stream.write_all(&bytes).await?;
+        stream.flush().await
+    });
+    exchange.complete = matches!(said.await, Ok(Ok(())));
+    exchange.response_bytes = if exchange.complete { body as u64 } else { 0 };
     drop(exchange);
     // What was not read of it would reset the connection, and the answer with it.
     connection.state.set_unread(true);
     // Whoever does not listen goes without.
-    _ = timeout(FAREWELL, io.shutdown()).await;
+    _ = timeout(FAREWELL, stream.shutdown()).await;
 }

@@ -16,9 +16,10 @@ use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::strip_switch;
 use shoal_policy::gate::Upgrade;
+use tokio::sync::oneshot;
 
 use handshake::{ACCEPT, KEY, accept_of, check_switch, new_key};
-use relay::relay;
+use relay::{DownstreamSide, relay};
 
 use crate::body::Payload;
 use crate::exchange::{Exchange, TunnelTally};
@@ -26,11 +27,19 @@ use crate::listener::{Connection, Place};
 use crate::upstream::{Switch, Switched, forward_upgrade};
 
 /// The downstream half of what may become a tunnel.
-pub(crate) struct Upgradable(OnUpgrade);
+pub(crate) enum Upgradable {
+    /// The connection, once the answer is out.
+    Connection,
+    /// A stream of HTTP/2.
+    Stream(OnUpgrade),
+}
 
 /// Takes the downstream half out of the request, so that it does not travel on.
-pub(crate) fn take_upgradable(head: &mut Parts) -> Option<Upgradable> {
-    head.extensions.remove::<OnUpgrade>().map(Upgradable)
+pub(crate) fn take_upgradable(head: &mut Parts, connection: &Connection) -> Option<Upgradable> {
+    match connection.state.is_h2() {
+        true => head.extensions.remove::<OnUpgrade>().map(Upgradable::Stream),
+        false => Some(Upgradable::Connection),
+    }
 }
 
 /// What an extended CONNECT (RFC 8441) asks for.
@@ -98,7 +107,15 @@ pub(crate) async fn open(
             connection.clone(),
         )
     });
-    let relayed = relay(worker.clone(), downstream.0, side, limits.tunnel_idle_timeout, tally);
+    let downstream = match downstream {
+        Upgradable::Stream(stream) => DownstreamSide::Stream(stream),
+        Upgradable::Connection => {
+            let (give, taken) = oneshot::channel();
+            connection.tunnel.set(Some(give));
+            DownstreamSide::Connection(taken)
+        }
+    };
+    let relayed = relay(worker.clone(), downstream, side, limits.tunnel_idle_timeout, tally);
     tokio::task::spawn_local(async move {
         relayed.await;
         // Until now the endpoint was busy with it.

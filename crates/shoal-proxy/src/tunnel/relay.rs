@@ -8,45 +8,73 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::sync::oneshot;
 
 use crate::exchange::TunnelTally;
+use crate::listener::Channel;
 use crate::metrics::Limit;
 use crate::upstream::{UpstreamSide, Wire};
 use crate::worker::Worker;
+
+/// The downstream's side of a tunnel, which it is once the answer is out.
+pub(super) enum DownstreamSide {
+    /// A whole connection.
+    Connection(oneshot::Receiver<Channel>),
+    /// A stream of HTTP/2.
+    Stream(OnUpgrade),
+}
 
 /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
 /// direction is passed on, and the other goes on. What one side does not take is not read from the other.
 pub(super) async fn relay(
     worker: Rc<Worker>,
-    downstream: OnUpgrade,
+    downstream: DownstreamSide,
     upstream: UpstreamSide,
     idle_timeout: Duration,
     tally: Rc<TunnelTally>,
 ) {
-    let Ok(downstream) = downstream.await else { return };
+    match downstream {
+        DownstreamSide::Connection(taken) => {
+            let Ok(channel) = taken.await else { return };
+            relay_to(&worker, channel, upstream, idle_timeout, &tally).await;
+        }
+        DownstreamSide::Stream(stream) => {
+            let Ok(stream) = stream.await else { return };
+            relay_to(&worker, TokioIo::new(stream), upstream, idle_timeout, &tally).await;
+        }
+    }
+}
+
+async fn relay_to(
+    worker: &Worker,
+    downstream: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: UpstreamSide,
+    idle_timeout: Duration,
+    tally: &TunnelTally,
+) {
     match upstream {
         UpstreamSide::Own(arrived, wire) => {
-            carry(&worker, downstream, Rewound { arrived, wire }, idle_timeout, &tally).await;
+            carry(worker, downstream, Rewound { arrived, wire }, idle_timeout, tally).await;
         }
         UpstreamSide::Shared(upstream) => {
             let Ok(upstream) = upstream.await else { return };
-            carry(&worker, downstream, TokioIo::new(upstream), idle_timeout, &tally).await;
+            carry(worker, downstream, TokioIo::new(upstream), idle_timeout, tally).await;
         }
     }
 }
 
 async fn carry(
     worker: &Worker,
-    downstream: Upgraded,
+    downstream: impl AsyncRead + AsyncWrite + Unpin,
     upstream: impl AsyncRead + AsyncWrite + Unpin,
     idle_timeout: Duration,
     tally: &TunnelTally,
 ) {
     let moved = || tally.received.get() + tally.sent.get();
-    let mut downstream = Half::new(TokioIo::new(downstream), Some(tally));
+    let mut downstream = Half::new(downstream, Some(tally));
     let mut upstream = Half::new(upstream, None);
     let mut copying = pin!(copy_bidirectional(&mut downstream, &mut upstream));
     let idle = worker.deadlines.arm(idle_timeout);

@@ -13,8 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use shoal_cache::UntilClose;
 use shoal_policy::failure::Failure;
-use shoal_policy::forwarding::{Framing, prepare_response};
+use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
+use shoal_policy::http1::Framing;
 
 use super::answered::Answered;
 use super::carrier::Carrier;

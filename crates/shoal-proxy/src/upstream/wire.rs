@@ -1,12 +1,12 @@
 //! The byte stream to an endpoint: TCP or a Unix socket, in clear text or within TLS.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::io;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+
+use crate::carried::carry_bytes;
 
 /// A socket.
 #[derive(Debug)]
@@ -52,61 +52,6 @@ impl Wire {
     pub(crate) fn has_agreed_on_h2(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
-}
-
-/// Hands a call on to whatever carries the bytes.
-macro_rules! carried {
-    ($carrier:expr, $($variant:path)|+, $stream:ident => $call:expr) => {
-        match $carrier.get_mut() {
-            $($variant($stream) => $call,)+
-        }
-    };
-}
-
-macro_rules! carry_bytes {
-    ($name:ident, $($variant:path)|+) => {
-        impl AsyncRead for $name {
-            fn poll_read(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                carried!(self, $($variant)|+, stream => Pin::new(stream).poll_read(cx, buf))
-            }
-        }
-
-        impl AsyncWrite for $name {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                carried!(self, $($variant)|+, stream => Pin::new(stream).poll_write(cx, buf))
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                carried!(self, $($variant)|+, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                match self {
-                    $($variant(stream) => stream.is_write_vectored(),)+
-                }
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                carried!(self, $($variant)|+, stream => Pin::new(stream).poll_flush(cx))
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                carried!(self, $($variant)|+, stream => Pin::new(stream).poll_shutdown(cx))
-            }
-        }
-    };
 }
 
 carry_bytes!(Socket, Socket::Tcp | Socket::Unix);

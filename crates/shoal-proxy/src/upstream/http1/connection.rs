@@ -8,18 +8,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http::request::Parts as RequestHead;
+use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use shoal_model::site::HeaderCase;
-use shoal_policy::forwarding::{Arrival, Framing, OwnFields};
-use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, ResponseHead};
+use shoal_policy::forwarding::{Arrival, OwnFields};
+use shoal_policy::http1::{
+    Chunked, Framing, HeadReader, Malformed, Piece, ResponseHead, request_framing, write_request_head,
+};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
 use tokio_util::io::poll_read_buf;
 
-use super::outgoing::{Outgoing, SendError};
 use super::rest::{Outcome, Rest};
+use crate::outgoing::{Outgoing, SendError};
 use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
 
@@ -126,7 +128,11 @@ impl Connection {
         body: &mut RequestBody,
     ) -> Result<ResponseHead, ExchangeError> {
         let own = own.map_or(&[][..], |own| own.text(self.header_case));
-        self.outgoing.begin(head, own, self.header_case, body);
+        let case = self.header_case;
+        self.outgoing.begin(|text| {
+            write_request_head(text, head, own, case);
+            framing_of(head, body)
+        });
         self.sending = Sending::UnderWay;
         self.incoming = Incoming::Head;
         self.persists = false;
@@ -360,4 +366,12 @@ impl Interim {
 /// What came are no records of TLS, or none that fit.
 fn is_malformed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+/// What the head says of `body`; the gate, or whoever framed it, has seen to it that it says something.
+fn framing_of(head: &RequestHead, body: &RequestBody) -> Framing {
+    match body {
+        RequestBody::Empty => Framing::Empty,
+        _ => request_framing(Version::HTTP_11, &head.headers).unwrap_or(Framing::Empty),
+    }
 }

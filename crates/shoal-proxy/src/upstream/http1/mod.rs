@@ -4,7 +4,6 @@
 //! request whose answer has already begun is sent by one.
 
 mod connection;
-mod outgoing;
 mod rest;
 
 pub(super) use connection::{BodyError, Connection, ExchangeError};

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 
 use tokio::task::AbortHandle;
 
-use super::outgoing::{Outgoing, SendError};
+use crate::outgoing::{Outgoing, SendError};
 use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
 

@@ -1,4 +1,4 @@
-//! A request on its way to an endpoint: the head, then the body as it comes from the downstream.
+//! A message of HTTP/1.1 on its way out: the head, then the body as it comes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,24 +6,20 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::request::Parts;
 use http_body::Body;
-use shoal_model::site::HeaderCase;
-use shoal_policy::http1::{write_chunk_size, write_last_chunk, write_request_head};
+use shoal_policy::http1::{Framing, write_chunk_size, write_last_chunk};
 use tokio::io::AsyncWrite;
 
 use crate::joined::poll_write_joined;
-use crate::request_body::RequestBody;
 
 /// Memory for heads that a connection keeps, bytes.
 const MAX_KEPT: usize = 4 << 10;
 const CHUNK_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
-/// What is still to be sent of a request.
+/// What is still to be sent of a message.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     /// Goes first: the head, or the line before a chunk.
     text: Vec<u8>,
     /// How much of it is out.
@@ -32,7 +28,7 @@ pub(super) struct Outgoing {
     /// Goes last: the end of a chunk.
     tail: &'static [u8],
     left: Left,
-    /// Some of the request is out.
+    /// Some of the message is out.
     has_begun: bool,
     /// Some of the body was taken.
     has_taken: bool,
@@ -45,55 +41,57 @@ enum Left {
     Nothing,
     Length(u64),
     Chunks,
+    /// Whatever comes; the connection ends after it.
+    Unknown,
 }
 
-/// Why a request cannot be sent to its end.
-pub(super) enum SendError {
-    /// The endpoint takes no more.
+/// Why a message cannot be sent to its end.
+pub(crate) enum SendError {
+    /// The other side takes no more.
     Wire,
     /// Its body breaks off, or is not as long as its head says.
     Body,
 }
 
 impl Outgoing {
-    /// Begins a request. Its head says how the body is framed; `more` are field lines that go with it.
-    pub(super) fn begin(&mut self, head: &Parts, more: &[u8], case: HeaderCase, body: &RequestBody) {
+    /// Begins a message: `write_head` writes its head, and says how the body is framed.
+    pub(crate) fn begin(&mut self, write_head: impl FnOnce(&mut Vec<u8>) -> Framing) {
         self.text.clear();
-        write_request_head(&mut self.text, head, more, case);
+        self.left = match write_head(&mut self.text) {
+            Framing::Empty => Left::Nothing,
+            Framing::Length(length) => Left::Length(length),
+            Framing::Chunked => Left::Chunks,
+            Framing::UntilClose => Left::Unknown,
+        };
         self.text_sent = 0;
         self.data = Bytes::new();
         self.tail = b"";
         self.has_begun = false;
         self.has_taken = false;
-        self.left = match body {
-            RequestBody::Empty => Left::Nothing,
-            _ if head.headers.contains_key(TRANSFER_ENCODING) => Left::Chunks,
-            _ => Left::Length(length_of(&head.headers)),
-        };
     }
 
     /// Gives back what an unusually long head took.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.text.capacity() > MAX_KEPT {
             self.text = Vec::new();
         }
     }
 
-    /// Some of the request is out.
-    pub(super) fn has_begun(&self) -> bool {
+    /// Some of the message is out.
+    pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
     /// Some of the body was taken.
-    pub(super) fn has_taken(&self) -> bool {
+    pub(crate) fn has_taken(&self) -> bool {
         self.has_taken
     }
 
-    /// Sends what can be sent; ready when the whole request is out.
-    pub(super) fn poll(
+    /// Sends what can be sent; ready when the whole message is out.
+    pub(crate) fn poll(
         &mut self,
         wire: &mut (impl AsyncWrite + Unpin),
-        body: &mut RequestBody,
+        body: &mut (impl Body<Data = Bytes> + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SendError>> {
         loop {
@@ -117,7 +115,11 @@ impl Outgoing {
     }
 
     /// Takes the next part of the body.
-    fn poll_next(&mut self, body: &mut RequestBody, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+    fn poll_next(
+        &mut self,
+        body: &mut (impl Body<Data = Bytes> + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError>> {
         let next = ready!(Pin::new(&mut *body).poll_frame(cx));
         self.has_taken = true;
         let frame = match next {
@@ -132,6 +134,12 @@ impl Outgoing {
                 let left = left.checked_sub(data.len() as u64).ok_or(SendError::Body)?;
                 self.data = data;
                 self.left = Left::Length(left);
+                if is_last {
+                    return Poll::Ready(self.end(&HeaderMap::new()));
+                }
+            }
+            (Ok(data), Left::Unknown) => {
+                self.data = data;
                 if is_last {
                     return Poll::Ready(self.end(&HeaderMap::new()));
                 }
@@ -158,7 +166,7 @@ impl Outgoing {
         match std::mem::take(&mut self.left) {
             Left::Length(1..) => return Err(SendError::Body),
             Left::Chunks => write_last_chunk(&mut self.text, trailers),
-            Left::Length(0) | Left::Nothing => {}
+            Left::Length(0) | Left::Unknown | Left::Nothing => {}
         }
         Ok(())
     }
@@ -195,10 +203,4 @@ impl Outgoing {
         self.data.advance(of_data);
         self.tail = &self.tail[written - of_text - of_data..];
     }
-}
-
-/// What `Content-Length` says; the gate, or whoever framed the body, has seen to it that it says something.
-fn length_of(fields: &HeaderMap) -> u64 {
-    let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    length.unwrap_or(0)
 }

@@ -1,0 +1,349 @@
+//! The bytes of a connection, shared by its task, by whoever reads the body of the present request, and by the tunnel that
+//! it may become.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use shoal_policy::failure::Failure;
+use shoal_policy::http1::{Chunked, Framing, HeadLimits, Piece, RequestHead, RequestReader, Unreadable};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+use crate::incoming::{BodySource, Incoming};
+use crate::listener::io::Watched;
+use crate::listener::reading::poll_read_some;
+use crate::listener::stream::Stream;
+use crate::listener::{ConnectionState, Order};
+
+/// Bytes of a body that are asked for at first, and at most.
+const FIRST_READ: usize = 8 << 10;
+const MAX_READ: usize = 256 << 10;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A handle to the bytes of a connection.
+#[derive(Clone)]
+pub(crate) struct Channel(Rc<RefCell<Inner>>);
+
+/// What a connection has said, and how to answer it.
+struct Inner {
+    stream: Box<Watched<Stream>>,
+    state: Arc<ConnectionState>,
+    /// Has come, and is not made sense of yet.
+    arrived: BytesMut,
+    /// The downstream has ended its side.
+    has_ended: bool,
+    /// Which request is the present one, counted from 1.
+    request: u64,
+    body: Body,
+    /// Bytes of the body to ask for.
+    window: usize,
+    /// The downstream waits for a 100 (Continue).
+    waits: bool,
+    /// What of an interim answer is still to be written.
+    interim: &'static [u8],
+}
+
+/// What is to come of the body of the present request.
+enum Body {
+    Nothing,
+    Length(u64),
+    Chunks(Chunked),
+}
+
+/// What reading a head comes to.
+pub(super) enum Heard {
+    Head(Box<RequestHead>),
+    /// It cannot be read.
+    Unreadable(Unreadable),
+    /// Nothing is asked, and has not been for a while.
+    Resting,
+    /// Nothing more is to come.
+    Closing,
+    /// The connection is broken.
+    Gone,
+}
+
+impl Channel {
+    /// `arrived` was read from `stream` before.
+    pub(super) fn new(stream: Box<Watched<Stream>>, state: Arc<ConnectionState>, arrived: BytesMut) -> Self {
+        Self(Rc::new(RefCell::new(Inner {
+            stream,
+            state,
+            arrived,
+            has_ended: false,
+            request: 0,
+            body: Body::Nothing,
+            window: FIRST_READ,
+            waits: false,
+            interim: b"",
+        })))
+    }
+
+    /// Waits for the next head.
+    pub(super) fn poll_head(
+        &self,
+        reader: &mut RequestReader,
+        limits: HeadLimits,
+        cx: &mut Context<'_>,
+    ) -> Poll<Heard> {
+        self.0.borrow_mut().poll_head(reader, limits, cx)
+    }
+
+    /// Waits, without anybody to read a head, until there is something to read or to do.
+    pub(super) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.0.borrow_mut();
+        if inner.state.order() >= Order::Finish || !inner.arrived.is_empty() {
+            return Poll::Ready(());
+        }
+        // Whatever became of it is still so when the next head is waited for.
+        inner.poll_read_some(cx).map(|_| ())
+    }
+
+    /// The body of the request whose head was read last.
+    pub(super) fn begin_body(&self, framing: Framing, waits: bool) -> Incoming {
+        let mut inner = self.0.borrow_mut();
+        inner.request += 1;
+        inner.body = match framing {
+            Framing::Length(length @ 1..) => {
+                inner.window = usize::try_from(length).unwrap_or(MAX_READ).clamp(FIRST_READ, MAX_READ);
+                Body::Length(length)
+            }
+            Framing::Chunked => {
+                inner.window = FIRST_READ;
+                Body::Chunks(Chunked::default())
+            }
+            Framing::Empty | Framing::Length(0) | Framing::UntilClose => return Incoming::Empty,
+        };
+        inner.waits = waits;
+        Incoming::Connection(self.0.clone(), inner.request)
+    }
+
+    /// The answer begins: from now on nobody is told to go on.
+    pub(super) fn begin_answer(&self) {
+        self.0.borrow_mut().waits = false;
+    }
+
+    /// While the request is answered: ready when nobody is there any more to read it.
+    pub(super) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.borrow_mut().poll_gone(cx)
+    }
+
+    /// The answer is out. `false` = the connection cannot go on: some of the request is still to come.
+    pub(super) fn end_body(&self) -> bool {
+        let mut inner = self.0.borrow_mut();
+        while !matches!(inner.body, Body::Nothing) {
+            match inner.take_part() {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let has_come = matches!(inner.body, Body::Nothing);
+        if has_come && inner.arrived.is_empty() {
+            // One that waits needs no memory.
+            inner.arrived = BytesMut::new();
+        }
+        has_come
+    }
+
+    /// Something was read that nobody has made sense of.
+    pub(super) fn has_more(&self) -> bool {
+        !self.0.borrow().arrived.is_empty()
+    }
+}
+
+impl Inner {
+    fn poll_head(
+        &mut self,
+        reader: &mut RequestReader,
+        limits: HeadLimits,
+        cx: &mut Context<'_>,
+    ) -> Poll<Heard> {
+        loop {
+            if !self.arrived.is_empty() {
+                self.state.head_began();
+                match reader.read(&mut self.arrived, limits) {
+                    Ok(Some(head)) => return Poll::Ready(Heard::Head(Box::new(head))),
+                    Ok(None) => {}
+                    Err(unreadable) => return Poll::Ready(Heard::Unreadable(unreadable)),
+                }
+            }
+            if self.has_ended || (self.state.order() >= Order::Finish && self.state.is_idle()) {
+                return Poll::Ready(Heard::Closing);
+            }
+            match self.poll_read_some(cx) {
+                Poll::Ready(Ok(0)) => self.has_ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Heard::Gone),
+                Poll::Pending if self.state.may_rest() => return Poll::Ready(Heard::Resting),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_read_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        poll_read_some(Pin::new(&mut *self.stream), cx, &mut self.arrived)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // While its body comes, whoever reads that learns of it. More than one request ahead is not read.
+        if self.has_ended || !self.arrived.is_empty() || !matches!(self.body, Body::Nothing) {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_read_some(cx)) {
+            Ok(0) => {
+                // It may still want the answer.
+                self.has_ended = true;
+                self.state.half_closed();
+                Poll::Pending
+            }
+            Ok(_) => Poll::Pending,
+            Err(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.waits && self.arrived.is_empty() {
+            self.waits = false;
+            self.interim = CONTINUE;
+        }
+        loop {
+            match self.take_part() {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if matches!(self.body, Body::Nothing) => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(failure) => return Poll::Ready(Some(Err(failure))),
+            }
+            if let Poll::Ready(Err(_)) = self.poll_interim(cx) {
+                return Poll::Ready(Some(Err(Failure::DownstreamReset)));
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Some(Err(Failure::DownstreamReset)));
+                }
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Some(Err(Failure::DownstreamReset))),
+            }
+        }
+    }
+
+    /// Takes what has arrived of the body; `None` = nothing has, or nothing more is to come.
+    fn take_part(&mut self) -> Result<Option<Frame<Bytes>>, Failure> {
+        match &mut self.body {
+            Body::Length(_) if self.arrived.is_empty() => Ok(None),
+            Body::Length(left) => {
+                let taken = (*left).min(self.arrived.len() as u64);
+                *left -= taken;
+                if *left == 0 {
+                    self.body = Body::Nothing;
+                }
+                Ok(Some(Frame::data(self.arrived.split_to(taken as usize).freeze())))
+            }
+            Body::Chunks(chunked) => {
+                let piece = chunked.next(&mut self.arrived).map_err(|_| Failure::BadRequest("chunk"))?;
+                if chunked.is_end() {
+                    self.body = Body::Nothing;
+                }
+                Ok(match piece {
+                    Some(Piece::Data(data)) => Some(Frame::data(data)),
+                    Some(Piece::Trailers(trailers)) => Some(Frame::trailers(trailers)),
+                    Some(Piece::End) | None => None,
+                })
+            }
+            Body::Nothing => Ok(None),
+        }
+    }
+
+    /// Reads some of the body.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.arrived.capacity() - self.arrived.len() < self.window / 2 {
+            self.arrived.reserve(self.window);
+        }
+        let asked = self.arrived.capacity() - self.arrived.len();
+        let read = ready!(poll_read_buf(Pin::new(&mut *self.stream), cx, &mut self.arrived))?;
+        if read == asked {
+            self.window = (self.window * 4).min(MAX_READ);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim = &self.interim[written..];
+            if self.interim.is_empty() {
+                return Pin::new(&mut *self.stream).poll_flush(cx);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl BodySource for RefCell<Inner> {
+    fn poll_frame(&self, request: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let mut inner = self.borrow_mut();
+        if inner.request == request { inner.poll_body(cx) } else { Poll::Ready(None) }
+    }
+
+    fn left(&self, request: u64) -> SizeHint {
+        let inner = self.borrow();
+        match &inner.body {
+            _ if inner.request != request => SizeHint::with_exact(0),
+            Body::Nothing => SizeHint::with_exact(0),
+            Body::Length(left) => SizeHint::with_exact(*left),
+            Body::Chunks(_) => SizeHint::new(),
+        }
+    }
+}
+
+/// As a tunnel reads it: what has arrived comes first.
+impl AsyncRead for Channel {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        if inner.arrived.is_empty() {
+            return Pin::new(&mut *inner.stream).poll_read(cx, buf);
+        }
+        let taken = inner.arrived.len().min(buf.remaining());
+        buf.put_slice(&inner.arrived.split_to(taken));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_interim(cx))?;
+        Pin::new(&mut *inner.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_interim(cx))?;
+        Pin::new(&mut *inner.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,186 @@
+//! Serving a connection that speaks HTTP/1.1: request after request, until one of both sides has enough.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::BytesMut;
+use http::{Request, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
+use shoal_policy::http1::{Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_response_head};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+
+use super::channel::{Channel, Heard};
+use crate::body::ResponseBody;
+use crate::listener::connection::Connection;
+use crate::listener::io::Watched;
+use crate::listener::stream::Stream;
+use crate::listener::unheard::{Unheard, refuse};
+use crate::listener::{ConnectionState, Order};
+use crate::metrics::Limit;
+use crate::outgoing::Outgoing;
+use crate::request;
+
+/// How the work on a connection ends.
+enum Ended {
+    /// Nothing is asked for the time being: what working takes is given back.
+    Resting,
+    /// There is nothing more to say.
+    Closing,
+    /// Nobody is there.
+    Gone,
+    /// What came is no request.
+    Unheard(Unheard),
+    /// It becomes a tunnel.
+    Tunnel(oneshot::Sender<Channel>),
+}
+
+/// Serves `stream`, of which `first` was read before, to its end.
+pub(in crate::listener) async fn serve(
+    connection: &Rc<Connection>,
+    stream: Box<Watched<Stream>>,
+    first: BytesMut,
+) {
+    let state = &connection.state;
+    let channel = Channel::new(stream, state.clone(), first);
+    let served = pin!(serve_channel(connection, channel.clone()));
+    if unless_aborted(state, served).await.is_none() && state.limit() == Some(Limit::HeaderTimeout) {
+        Box::pin(refuse(connection, channel, Unheard::Late)).await;
+    }
+}
+
+async fn serve_channel(connection: &Rc<Connection>, mut channel: Channel) {
+    let resting = &connection.worker.metrics.resting;
+    loop {
+        match Box::pin(work(connection, &channel)).await {
+            Ended::Resting => {
+                connection.state.set_resting(true);
+                resting.add(1);
+                poll_fn(|cx| channel.poll_news(cx)).await;
+                resting.subtract(1);
+                connection.state.set_resting(false);
+            }
+            Ended::Closing => {
+                // Whoever does not listen goes without: it is aborted soon.
+                _ = channel.shutdown().await;
+                return;
+            }
+            Ended::Gone => return,
+            Ended::Unheard(unheard) => return Box::pin(refuse(connection, channel, unheard)).await,
+            Ended::Tunnel(tunnel) => {
+                _ = tunnel.send(channel);
+                return;
+            }
+        }
+    }
+}
+
+/// Answers what is asked.
+async fn work(connection: &Rc<Connection>, channel: &Channel) -> Ended {
+    let limits = &connection.settings.view.limits;
+    let limits = HeadLimits { max_bytes: limits.max_header_bytes, max_fields: limits.max_header_count };
+    let (mut reader, mut outgoing) = (RequestReader::default(), Outgoing::default());
+    loop {
+        let head = match poll_fn(|cx| channel.poll_head(&mut reader, limits, cx)).await {
+            Heard::Head(head) => head,
+            Heard::Resting => return Ended::Resting,
+            Heard::Closing => return Ended::Closing,
+            Heard::Gone => return Ended::Gone,
+            Heard::Unreadable(unreadable) => {
+                if unreadable == Unreadable::TooLarge {
+                    connection.state.reached(Limit::MaxHeaderBytes);
+                }
+                return Ended::Unheard(unreadable.into());
+            }
+        };
+        let (request, asked) = take_up(*head, channel);
+        let response = {
+            let mut serving = pin!(request::serve(connection.clone(), request));
+            poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(response.ok()),
+                Poll::Pending => channel.poll_gone(cx).map(|()| None),
+            })
+            .await
+        };
+        let Some(response) = response else { return Ended::Gone };
+        match answer(connection, channel, &mut outgoing, response, asked).await {
+            After::GoOn => outgoing.shrink(),
+            After::End(ended) => return ended,
+        }
+    }
+}
+
+fn take_up(head: RequestHead, channel: &Channel) -> (Request<crate::incoming::Incoming>, Asked) {
+    let RequestHead { mut parts, wire, framing, persists, expects_continue } = head;
+    if !wire.is_clean() {
+        parts.extensions.insert(wire);
+    }
+    let asked = Asked::new(&parts.method, parts.version, persists);
+    (Request::from_parts(parts, channel.begin_body(framing, expects_continue)), asked)
+}
+
+/// What follows an answer.
+enum After {
+    GoOn,
+    End(Ended),
+}
+
+async fn answer(
+    connection: &Rc<Connection>,
+    channel: &Channel,
+    outgoing: &mut Outgoing,
+    response: Response<ResponseBody>,
+    asked: Asked,
+) -> After {
+    channel.begin_answer();
+    let (head, mut body) = response.into_parts();
+    let mut persists = false;
+    outgoing.begin(|text| {
+        let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
+        let (length, case) = (body.length(), connection.settings.view.header_case);
+        let date = || connection.worker.date.now();
+        let departure = write_response_head(text, &head, reason, length, asked, case, date);
+        persists = departure.persists;
+        departure.framing
+    });
+    let mut writer = channel.clone();
+    let is_out = poll_fn(|cx| match outgoing.poll(&mut writer, &mut body, cx) {
+        Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+        Poll::Pending => channel.poll_gone(cx).map(|()| false),
+    });
+    if !is_out.await {
+        return After::End(Ended::Gone);
+    }
+    // The exchange ends with it.
+    drop(body);
+    if head.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(tunnel) = connection.tunnel.take()
+    {
+        return After::End(Ended::Tunnel(tunnel));
+    }
+    let has_come = channel.end_body();
+    if has_come && persists && connection.state.order() < Order::Finish {
+        return After::GoOn;
+    }
+    connection.state.set_unread(!has_come || channel.has_more());
+    After::End(Ended::Closing)
+}
+
+/// Runs `work` to its end; `None` = the connection was told to end at once.
+async fn unless_aborted<F: Future>(state: &ConnectionState, mut work: Pin<&mut F>) -> Option<F::Output> {
+    let mut is_registered = false;
+    poll_fn(|cx| {
+        // A task has one waker for life.
+        if !std::mem::replace(&mut is_registered, true) {
+            state.register(cx.waker());
+        }
+        match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if state.order() == Order::Abort => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
