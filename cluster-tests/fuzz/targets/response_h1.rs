@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::chunks_length;
 use shoal_policy::forwarding::{Framing, prepare_response, strip_switch};
-use shoal_policy::http1::{Chunked, HeadReader, Malformed, Piece, write_chunk_size, write_last_chunk};
+use shoal_policy::http1::{Chunked, HeadReader, KnownHead, Malformed, Piece, write_chunk_size, write_last_chunk};
 
 /// Stands for many of the byte before it: short inputs reach the limits.
 const MANY: u8 = 0xff;
@@ -79,6 +79,7 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, asked: &'a Method) -> Re
         came: Vec::new(),
         arrived: BytesMut::new(),
         heads: HeadReader::default(),
+        known_head: KnownHead::default(),
         incoming: Incoming::Head,
         persists: true,
         reading: Reading::default(),
@@ -107,6 +108,7 @@ struct Connection<'a> {
     came: Vec<u8>,
     arrived: BytesMut,
     heads: HeadReader,
+    known_head: KnownHead,
     incoming: Incoming,
     persists: bool,
     reading: Reading,
@@ -135,7 +137,7 @@ impl Connection<'_> {
     /// Whether there was one.
     fn take_head(&mut self) -> Result<bool, Malformed> {
         let begin = self.came.len() - self.arrived.len();
-        let Some(head) = self.heads.read(&mut self.arrived)? else { return Ok(false) };
+        let Some(head) = self.heads.read(&mut self.arrived, &mut self.known_head)? else { return Ok(false) };
         let raw = &self.came[begin..self.came.len() - self.arrived.len()];
         let (mut parts, reason) = (head.parts, head.reason);
         check_framing_fields(raw, &parts.headers);

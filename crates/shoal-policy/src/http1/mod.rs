@@ -4,6 +4,7 @@
 mod chunked;
 mod ends;
 mod framing;
+mod known_head;
 mod persistence;
 mod request_head;
 mod request_reader;
@@ -13,6 +14,7 @@ mod response_writer;
 pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
 pub(crate) use framing::plain_number;
 pub use framing::{Ambiguous, Framing, request_framing};
+pub use known_head::KnownHead;
 pub use persistence::persists;
 pub use request_head::{write_fields, write_request_head};
 pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};

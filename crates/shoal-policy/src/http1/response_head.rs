@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
-use super::Malformed;
 use super::ends::ends_within;
+use super::{KnownHead, Malformed};
 
 /// Largest head of a response, bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -35,11 +35,22 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the head off `arrived`; `None` = it is not whole yet. Values share memory of its size.
+    /// Takes the head off `arrived`; `None` = it is not whole yet. Values share memory of its size. What this endpoint has
+    /// said before is read at less cost.
     ///
     /// # Errors
     /// The bytes are no head, or one above the limits.
-    pub fn read(&mut self, arrived: &mut BytesMut) -> Result<Option<ResponseHead>, Malformed> {
+    pub fn read(
+        &mut self,
+        arrived: &mut BytesMut,
+        known: &mut KnownHead,
+    ) -> Result<Option<ResponseHead>, Malformed> {
+        if self.searched == 0
+            && self.skipped == 0
+            && let Some(head) = known.take(arrived)
+        {
+            return Ok(Some(head));
+        }
         let empty = arrived.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if empty > 0 {
             arrived.advance(empty);
@@ -52,21 +63,21 @@ impl HeadReader {
         let may_end = self.searched == 0 || ends_within(arrived, self.searched);
         self.searched = arrived.len();
         let room = MAX_HEAD_BYTES.saturating_sub(self.skipped);
-        let head = if may_end { parse(arrived, room)? } else { None };
-        match head {
-            Some(_) => *self = Self::default(),
-            None if arrived.len() >= room => return Err(Malformed::HeadTooLarge),
-            None => {}
+        match if may_end { parse(arrived, room)? } else { None } {
+            Some((text, head)) => {
+                *self = Self::default();
+                known.meet(&text, &head);
+                Ok(Some(head))
+            }
+            None if arrived.len() >= room => Err(Malformed::HeadTooLarge),
+            None => Ok(None),
         }
-        Ok(head)
     }
 }
 
 /// Takes off a head of at most `room` bytes.
-fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<ResponseHead>, Malformed> {
+fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<(Bytes, ResponseHead)>, Malformed> {
     let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
-    let mut places = [(0_u32, 0_u32, 0_u32, 0_u32); MAX_FIELDS];
-    let start = arrived.as_ptr() as usize;
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
@@ -85,27 +96,20 @@ fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<ResponseHead>, Ma
     let version = if response.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let reason = response.reason.filter(|reason| Some(*reason) != status.canonical_reason());
     let reason = reason.map(|reason| Bytes::copy_from_slice(reason.as_bytes()));
-    let count = response.headers.len();
-    for (place, field) in places.iter_mut().zip(response.headers.iter()) {
-        let offset = |part: &[u8]| (part.as_ptr() as usize - start) as u32;
-        let (name, value) = (field.name.as_bytes(), field.value);
-        *place = (offset(name), name.len() as u32, offset(value), value.len() as u32);
-    }
     // Whoever keeps a field shall not keep all that was read with it.
-    let head = Bytes::copy_from_slice(&arrived[..length]);
-    arrived.advance(length);
-    let mut headers = HeaderMap::with_capacity(count + ADDED_FIELDS);
-    for &(name_at, name_length, value_at, value_length) in &places[..count] {
-        let part = |at: u32, length: u32| at as usize..(at + length) as usize;
-        let name = HeaderName::from_bytes(&head[part(name_at, name_length)]);
-        let value = HeaderValue::from_maybe_shared(head.slice(part(value_at, value_length)));
+    let text = Bytes::copy_from_slice(&arrived[..length]);
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + ADDED_FIELDS);
+    let start = arrived.as_ptr() as usize;
+    for field in response.headers.iter() {
+        let at = field.value.as_ptr() as usize - start;
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let value = HeaderValue::from_maybe_shared(text.slice(at..at + field.value.len()));
         headers.append(name.map_err(|_| Malformed::Head)?, value.map_err(|_| Malformed::Head)?);
     }
+    arrived.advance(length);
     let mut parts = Response::new(()).into_parts().0;
-    parts.status = status;
-    parts.version = version;
-    parts.headers = headers;
-    Ok(Some(ResponseHead { parts, reason }))
+    (parts.status, parts.version, parts.headers) = (status, version, headers);
+    Ok(Some((text, ResponseHead { parts, reason })))
 }
 
 #[cfg(test)]
@@ -118,7 +122,7 @@ mod tests {
         let mut pieces = text.as_bytes().chunks(piece);
         while let Some(bytes) = pieces.next() {
             arrived.extend_from_slice(bytes);
-            if let Some(head) = reader.read(&mut arrived)? {
+            if let Some(head) = reader.read(&mut arrived, &mut KnownHead::default())? {
                 let mut line = format!("{:?} {}", head.parts.version, head.parts.status.as_u16());
                 if let Some(reason) = head.reason {
                     line += &format!(" ({})", reason.escape_ascii());
@@ -207,7 +211,7 @@ mod tests {
     #[test]
     fn a_head_keeps_nothing_but_itself() {
         let mut arrived = BytesMut::from("HTTP/1.1 200 OK\r\nA: b\r\n\r\nrest");
-        let head = HeadReader::default().read(&mut arrived).unwrap().unwrap();
+        let head = HeadReader::default().read(&mut arrived, &mut KnownHead::default()).unwrap().unwrap();
         assert!(arrived.freeze().is_unique());
         assert_eq!(head.parts.headers["a"], "b");
     }
@@ -218,7 +222,7 @@ mod tests {
         let mut ended = None;
         for _ in 0..=MAX_HEAD_BYTES {
             arrived.extend_from_slice(b"\n");
-            if let Err(malformed) = reader.read(&mut arrived) {
+            if let Err(malformed) = reader.read(&mut arrived, &mut KnownHead::default()) {
                 ended = Some(malformed);
                 break;
             }

@@ -134,11 +134,18 @@ pub(super) async fn open_link(
 ) -> Result<Carrier, Failure> {
     let occupied = Occupied::take(upstream, endpoint, worker)?;
     let wire = open_wire(worker, upstream, endpoint, introduction, kind).await?;
-    Ok(speak_http1(worker, upstream, wire, occupied))
+    Ok(speak_http1(worker, upstream, endpoint, wire, occupied))
 }
 
-fn speak_http1(worker: &Worker, upstream: &Upstream, wire: Wire, occupied: Occupied) -> Carrier {
-    let connection = Connection::new(wire, upstream.view.transport.header_case);
+fn speak_http1(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    wire: Wire,
+    occupied: Occupied,
+) -> Carrier {
+    let header_case = upstream.view.transport.header_case;
+    let connection = Connection::new(wire, header_case, endpoint.known_head.clone());
     Carrier::Own(Box::new(Link::new(connection, worker.clock.now_ms(), occupied)))
 }
 
@@ -207,5 +214,5 @@ async fn open_shared(
         return Err(Failure::UpstreamConnectFailed);
     }
     shared.declined.set(true);
-    Ok(speak_http1(worker, upstream, wire, occupied))
+    Ok(speak_http1(worker, upstream, endpoint, wire, occupied))
 }

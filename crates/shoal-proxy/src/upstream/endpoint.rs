@@ -1,6 +1,6 @@
 //! One endpoint as one worker sees it, and one try of a request there.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,6 +11,7 @@ use shoal_model::view::{EndpointAddress, EndpointView};
 use shoal_policy::balance::Ewma;
 use shoal_policy::failure::Failure;
 use shoal_policy::health::Outcome;
+use shoal_policy::http1::KnownHead;
 
 use super::Upstream;
 use super::occupied::Occupied;
@@ -31,6 +32,8 @@ pub(super) struct Endpoint {
     pub(super) in_flight: Cell<u32>,
     /// Open connections, tunnels included.
     pub(super) connections: Rc<Cell<usize>>,
+    /// What it has answered with before, over HTTP/1.1.
+    pub(super) known_head: Rc<RefCell<KnownHead>>,
     pub(super) latency: Cell<Ewma>,
     /// Since when it can be used, ms; 0 = it always could.
     pub(super) up_since_ms: Cell<u64>,
@@ -48,6 +51,7 @@ impl Endpoint {
             shared: Shared::default(),
             in_flight: Cell::new(0),
             connections: Rc::default(),
+            known_head: Rc::default(),
             latency: Cell::default(),
             up_since_ms: Cell::new(0),
             standing,
@@ -58,6 +62,13 @@ impl Endpoint {
     pub(super) fn set_closed(&self, closed: bool) {
         self.idle.set_closed(closed);
         self.shared.set_closed(closed);
+    }
+
+    /// Without a connection it needs no memory.
+    pub(super) fn forget_if_unused(&self) {
+        if self.connections.get() == 0 {
+            self.known_head.borrow_mut().forget();
+        }
     }
 
     /// Takes in how long a response head took.

@@ -265,6 +265,7 @@ impl Upstreams {
             for endpoint in &upstream.endpoints {
                 endpoint.idle.review(now_ms, &upstream.view, upstream.max_idle(worker));
                 endpoint.shared.close_stale(now_ms, &upstream.view);
+                endpoint.forget_if_unused();
             }
             upstream.review_regions(worker, now_ms);
             if upstream.view.passive.success_rate.is_some() {

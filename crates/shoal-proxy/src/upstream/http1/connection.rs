@@ -14,7 +14,8 @@ use http_body::{Frame, SizeHint};
 use shoal_model::site::HeaderCase;
 use shoal_policy::forwarding::{Arrival, OwnFields};
 use shoal_policy::http1::{
-    Chunked, Framing, HeadReader, Malformed, Piece, ResponseHead, request_framing, write_request_head,
+    Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, request_framing,
+    write_request_head,
 };
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
@@ -41,6 +42,8 @@ pub(in crate::upstream) struct Connection {
     /// Bytes to ask for: as many as the last answer had.
     window: usize,
     heads: HeadReader,
+    /// Shared with the other connections to this endpoint.
+    known_head: Rc<RefCell<KnownHead>>,
     outgoing: Outgoing,
     header_case: HeaderCase,
     sending: Sending,
@@ -104,12 +107,18 @@ impl From<Malformed> for ExchangeError {
 }
 
 impl Connection {
-    pub(in crate::upstream) fn new(wire: Wire, header_case: HeaderCase) -> Self {
+    /// One that is open, to an endpoint that has answered with `known_head` before.
+    pub(in crate::upstream) fn new(
+        wire: Wire,
+        header_case: HeaderCase,
+        known_head: Rc<RefCell<KnownHead>>,
+    ) -> Self {
         Self {
             wire: Rc::new(RefCell::new(wire)),
             arrived: BytesMut::new(),
             window: FIRST_READ,
             heads: HeadReader::default(),
+            known_head,
             outgoing: Outgoing::default(),
             header_case,
             sending: Sending::Whole,
@@ -169,7 +178,7 @@ impl Connection {
         loop {
             if !self.arrived.is_empty() {
                 let before = self.arrived.len();
-                if let Some(head) = self.heads.read(&mut self.arrived)? {
+                if let Some(head) = self.heads.read(&mut self.arrived, &mut self.known_head.borrow_mut())? {
                     let status = head.parts.status;
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                         return Poll::Ready(Ok(head));
