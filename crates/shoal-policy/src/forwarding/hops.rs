@@ -1,7 +1,9 @@
 //! Fields that end at this hop (RFC 9110 §7.6.1).
 
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, UPGRADE};
+use http::header::{
+    CONNECTION, Entry, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, UPGRADE,
+};
 
 use crate::gate::{Field, Present};
 
@@ -68,12 +70,19 @@ const END_TO_END: [&str; 52] = [
 const END_TO_END_PREFIXES: [&str; 7] =
     ["accept-", "access-control-", "content-", "if-", "sec-", "x-content-", "x-forwarded-"];
 
-/// Takes off `Connection`, every field it may name and does name, and the fields that are hop-by-hop by definition. `Transfer-Encoding`
-/// stays: it belongs to the framing, which the codec writes anew.
-pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bool) {
-    if present.has(Field::Connection) {
-        strip_named(headers);
-    }
+/// What `Connection` says of the connection itself (RFC 9112 §9.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Persistence {
+    /// It ends.
+    pub(super) closes: bool,
+    /// It goes on, though it is an old one.
+    pub(super) keeps: bool,
+}
+
+/// Takes off `Connection`, every field it may name and does name, and the fields that are hop-by-hop by definition.
+/// `Transfer-Encoding` stays: it belongs to the framing, which the codec writes anew.
+pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bool) -> Persistence {
+    let said = if present.has(Field::Connection) { strip_named(headers) } else { Persistence::default() };
     if present.has(Field::Hop) {
         for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION] {
             headers.remove(name);
@@ -92,6 +101,7 @@ pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bo
     if present.has(Field::Upgrade) {
         headers.remove(UPGRADE);
     }
+    said
 }
 
 /// `name` is in lower case, as every parsed name is.
@@ -100,25 +110,26 @@ fn is_end_to_end(name: &HeaderName) -> bool {
     END_TO_END.contains(&name) || END_TO_END_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn strip_named(headers: &mut HeaderMap) {
-    let is_common = |token: &[u8]| {
-        ["close", "keep-alive", "upgrade", "te"]
-            .iter()
-            .any(|common| common.as_bytes().eq_ignore_ascii_case(token))
-    };
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty() && !is_common(token))
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| !is_end_to_end(name))
-        .collect();
+fn strip_named(headers: &mut HeaderMap) -> Persistence {
+    let mut said = Persistence::default();
+    let mut named: Vec<HeaderName> = Vec::new();
+    let Entry::Occupied(connection) = headers.entry(CONNECTION) else { return said };
+    let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    for token in tokens.map(<[u8]>::trim_ascii) {
+        let is = |common: &[u8]| common.eq_ignore_ascii_case(token);
+        if is(b"keep-alive") {
+            said.keeps = true;
+        } else if is(b"close") {
+            said.closes = true;
+        } else if !is(b"upgrade") && !is(b"te") {
+            named.extend(HeaderName::from_bytes(token).ok().filter(|name| !is_end_to_end(name)));
+        }
+    }
+    connection.remove();
     for name in named {
         headers.remove(name);
     }
-    headers.remove(CONNECTION);
+    said
 }
 
 #[cfg(test)]

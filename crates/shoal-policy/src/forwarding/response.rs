@@ -1,14 +1,15 @@
 //! The head of a response as the downstream shall see it.
 
-use http::header::{CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, Entry, HeaderName, TRANSFER_ENCODING, VIA};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
+use super::hops::{self, Persistence};
 use super::request::drop_prefixed;
-use super::{OWN_PREFIX, OwnName, hops};
+use super::{OWN_PREFIX, OwnName};
 use crate::failure::Failure;
 use crate::gate::{Field, Present, survey};
-use crate::http1::{Framing, persists, plain_number};
+use crate::http1::{Framing, plain_number};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -29,7 +30,7 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
     }
     let present = survey(&head.headers);
     let headers = &mut head.headers;
-    let mut persists = persists(head.version, headers);
+    let mut persists = persists(head.version, hops::strip(headers, present, keep_trailers));
     let mut framing = Framing::UntilClose;
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -42,16 +43,7 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
         headers.remove(TRANSFER_ENCODING);
     }
     if present.has(Field::ContentLength) {
-        let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-        let first = lengths.next().cloned().ok_or(Failure::UpstreamProtocol)?;
-        let is_repeated = lengths.any(|length| *length != first);
-        framing =
-            Framing::Length(plain_number(&first).filter(|_| !is_repeated).ok_or(Failure::UpstreamProtocol)?);
-        if head.status == StatusCode::NO_CONTENT {
-            headers.remove(CONTENT_LENGTH);
-        } else {
-            headers.insert(CONTENT_LENGTH, first);
-        }
+        framing = Framing::Length(take_length(headers, head.status)?);
     }
     if *asked == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         // RFC 9112 §6.1, §6.3: a 204 announces no body. One that does may send it all the same.
@@ -59,9 +51,33 @@ pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -
         persists &= head.status != StatusCode::NO_CONTENT || !is_announced;
         framing = Framing::Empty;
     }
-    hops::strip(headers, present, keep_trailers);
     drop_own(headers, present);
     Ok(Arrival { framing, persists: persists && framing != Framing::UntilClose })
+}
+
+/// What `Content-Length` says, which is then said once. A 204 does not say it (RFC 9110 §8.6).
+fn take_length(headers: &mut HeaderMap, status: StatusCode) -> Result<u64, Failure> {
+    let Entry::Occupied(mut field) = headers.entry(CONTENT_LENGTH) else {
+        return Err(Failure::UpstreamProtocol);
+    };
+    let first = field.get();
+    let length = plain_number(first).ok_or(Failure::UpstreamProtocol)?;
+    let mut others = field.iter().skip(1).peekable();
+    let is_repeated = others.peek().is_some();
+    if others.any(|other| other != first) {
+        return Err(Failure::UpstreamProtocol);
+    }
+    if status == StatusCode::NO_CONTENT {
+        field.remove();
+    } else if is_repeated {
+        let first = first.clone();
+        field.insert(first);
+    }
+    Ok(length)
+}
+
+fn persists(version: Version, said: Persistence) -> bool {
+    !said.closes && (version == Version::HTTP_11 || said.keeps)
 }
 
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.

@@ -54,9 +54,12 @@ pub fn request_framing(version: Version, headers: &HeaderMap) -> Result<Framing,
 
 /// Digits and nothing else.
 pub(crate) fn plain_number(value: &HeaderValue) -> Option<u64> {
+    let add = |number: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    };
     let digits = value.as_bytes();
-    let is_plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    is_plain.then(|| value.to_str().ok()?.parse().ok()).flatten()
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 #[cfg(test)]
