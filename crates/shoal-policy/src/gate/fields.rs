@@ -67,34 +67,83 @@ pub fn survey(headers: &HeaderMap) -> Present {
     let mut present = Present { bits: 0, count: headers.len() };
     let mut seen_host = false;
     let mut seen_cookie = false;
-    for name in headers.iter().map(|(name, _)| name.as_str()) {
-        let field = match name {
-            "host" if !std::mem::replace(&mut seen_host, true) => continue,
-            "host" => Field::RepeatedHost,
-            "cookie" if !std::mem::replace(&mut seen_cookie, true) => continue,
-            "cookie" => Field::CookieCrumbs,
-            "content-length" => Field::ContentLength,
-            "transfer-encoding" => Field::TransferEncoding,
-            "connection" => Field::Connection,
-            "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" => Field::Hop,
-            "te" => Field::Te,
-            "trailer" => Field::Trailer,
-            "upgrade" => Field::Upgrade,
-            "expect" => Field::Expect,
-            "forwarded" | "x-real-ip" => Field::Forwarded,
-            "x-forwarded" | "x-host" | "x-original-host" | "x-http-host-override" => Field::Forwarded,
-            "via" => Field::Via,
-            "cdn-loop" => Field::CdnLoop,
-            "x-request-id" => Field::RequestId,
-            "client-cert" | "client-cert-chain" => Field::ClientCert,
-            "x-original-url" | "x-rewrite-url" => Field::Forbidden,
-            "x-http-method-override" | "x-http-method" | "x-method-override" => Field::Forbidden,
-            _ if name.as_bytes().contains(&b'_') => Field::Underscored,
-            _ if name.starts_with("x-forwarded-") => Field::Forwarded,
-            _ if name.starts_with("shoal-") => Field::Forbidden,
-            _ => continue,
+    for (name, _) in headers {
+        let field = match name.as_str().as_bytes() {
+            b"host" if !std::mem::replace(&mut seen_host, true) => continue,
+            b"host" => Field::RepeatedHost,
+            b"cookie" if !std::mem::replace(&mut seen_cookie, true) => continue,
+            b"cookie" => Field::CookieCrumbs,
+            name => match kind_of(name) {
+                Some(field) => field,
+                None => continue,
+            },
         };
         present.bits |= 1 << field as u8;
     }
     present
+}
+
+/// What a field of this name is, wherever it stands. As bytes: they are told apart one by one, and few are looked at.
+fn kind_of(name: &[u8]) -> Option<Field> {
+    let field = match name {
+        // What nearly every message has.
+        b"accept" | b"accept-encoding" | b"accept-language" | b"accept-ranges" | b"age" => return None,
+        b"authorization" | b"cache-control" | b"content-encoding" | b"content-type" | b"date" => return None,
+        b"etag" | b"last-modified" | b"location" | b"origin" | b"referer" | b"server" => return None,
+        b"set-cookie" | b"user-agent" | b"vary" => return None,
+        b"content-length" => Field::ContentLength,
+        b"transfer-encoding" => Field::TransferEncoding,
+        b"connection" => Field::Connection,
+        b"keep-alive" | b"proxy-connection" | b"proxy-authenticate" | b"proxy-authorization" => Field::Hop,
+        b"te" => Field::Te,
+        b"trailer" => Field::Trailer,
+        b"upgrade" => Field::Upgrade,
+        b"expect" => Field::Expect,
+        b"forwarded" | b"x-real-ip" => Field::Forwarded,
+        b"x-forwarded" | b"x-host" | b"x-original-host" | b"x-http-host-override" => Field::Forwarded,
+        b"via" => Field::Via,
+        b"cdn-loop" => Field::CdnLoop,
+        b"x-request-id" => Field::RequestId,
+        b"client-cert" | b"client-cert-chain" => Field::ClientCert,
+        b"x-original-url" | b"x-rewrite-url" => Field::Forbidden,
+        b"x-http-method-override" | b"x-http-method" | b"x-method-override" => Field::Forbidden,
+        _ if name.contains(&b'_') => Field::Underscored,
+        [b'x', b'-', b'f', b'o', b'r', b'w', b'a', b'r', b'd', b'e', b'd', b'-', ..] => Field::Forwarded,
+        [b's', b'h', b'o', b'a', b'l', b'-', ..] => Field::Forbidden,
+        _ => return None,
+    };
+    Some(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn fields_are_known_by_their_names() {
+        let check = |names: &str, expected: &[Field]| {
+            let mut headers = HeaderMap::new();
+            for name in names.split(' ') {
+                headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("1"));
+            }
+            let seen = survey(&headers);
+            let bits = expected.iter().fold(0, |bits, field| bits | 1 << *field as u8);
+            assert_eq!((seen.bits, seen.count), (bits, headers.len()), "{names}");
+        };
+        check("Host accept x-mine cookie via_x", &[Field::Underscored]);
+        check("host Host", &[Field::RepeatedHost]);
+        check("cookie Cookie", &[Field::CookieCrumbs]);
+        check("content-length te trailer", &[Field::ContentLength, Field::Te, Field::Trailer]);
+        check("x-forwarded", &[Field::Forwarded]);
+        check("x-forwarded-", &[Field::Forwarded]);
+        check("x-forwarded-port", &[Field::Forwarded]);
+        check("x-forwardedx x-forward shoal shoalx-y", &[]);
+        check("shoal-", &[Field::Forbidden]);
+        check("shoal-peer", &[Field::Forbidden]);
+        check("shoal-pe_er x-forwarded_for", &[Field::Underscored]);
+        check("date_ content-typ content-types", &[Field::Underscored]);
+        check("connection keep-alive upgrade", &[Field::Connection, Field::Hop, Field::Upgrade]);
+    }
 }
