@@ -170,7 +170,7 @@ fn pass_gate(
         Some(protocol) => gate.admit_extended(head, wire, protocol.as_str()),
     };
     let admitted = admitted.and_then(|admitted| {
-        if connection.is_misdirected(admitted.host()) { Err(Rule::Misdirected) } else { Ok(admitted) }
+        if connection.is_misdirected(&admitted) { Err(Rule::Misdirected) } else { Ok(admitted) }
     });
     if connection.logs_request() {
         let host =

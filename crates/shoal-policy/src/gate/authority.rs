@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use http::HeaderValue;
-
 /// Longest host name, bytes (RFC 1035 §2.3.4).
 const MAX_HOST_BYTES: usize = 255;
 
@@ -11,6 +9,9 @@ const MAX_HOST_BYTES: usize = 255;
 /// routed, cached and forwarded. `None` = it is no `host` or `host:port`. User info, spaces, empty hosts, empty labels,
 /// escapes and bad ports are refused.
 pub fn canonical_authority(text: &[u8], https: bool) -> Option<Cow<'_, [u8]>> {
+    if is_canonical(text, https) {
+        return Some(Cow::Borrowed(text));
+    }
     let (host, port) = split(text)?;
     let is_default = port == Some(if https { b"443" } else { b"80" });
     let port = port.filter(|_| !is_default);
@@ -33,10 +34,36 @@ pub fn canonical_authority(text: &[u8], https: bool) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Borrowed(kept))
 }
 
+/// Whether it is a name or an IPv4 address as it should be, as nearly always. `false` says nothing.
+fn is_canonical(text: &[u8], https: bool) -> bool {
+    let default: &[u8] = if https { b":443" } else { b":80" };
+    let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+    let (host, port) = text.split_at(end);
+    let is_host = !host.is_empty()
+        && host.len() <= MAX_HOST_BYTES
+        && host.iter().all(|byte| IS_PLAIN[usize::from(*byte)])
+        && !host.starts_with(b".")
+        && !host.ends_with(b".")
+        && !host.windows(2).any(|pair| pair == b"..");
+    is_host && (port.is_empty() || (port != default && is_port(&port[1..])))
+}
+
+/// What a host is written with that is no address in brackets, in lower case.
+const IS_PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < plain.len() {
+        plain[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    plain
+};
+
 /// A number from 1 to 65535, written in the one way that a number should be.
 fn is_port(port: &[u8]) -> bool {
-    let number = std::str::from_utf8(port).ok().and_then(|port| port.parse::<u16>().ok());
-    port.first().is_some_and(|first| (b'1'..=b'9').contains(first)) && number.is_some()
+    let is_number =
+        matches!(port, [b'1'..=b'9', ..]) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    is_number && port.iter().fold(0, |number, digit| 10 * number + u32::from(digit - b'0')) <= u16::MAX.into()
 }
 
 /// Host and port. The host is a name, an IPv4 address, or an IPv6 address in brackets.
@@ -62,12 +89,11 @@ fn split(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     }
 }
 
-/// The host of a canonical authority, without the port.
-pub fn host_of(authority: &HeaderValue) -> &str {
-    let text = authority.to_str().unwrap_or_default();
-    match text.rfind(':') {
-        Some(colon) if !text.ends_with(']') => &text[..colon],
-        _ => text,
+/// Bytes of a canonical authority before the port.
+pub(super) fn host_len(authority: &[u8]) -> usize {
+    match authority.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if !authority.ends_with(b"]") => colon,
+        _ => authority.len(),
     }
 }
 
@@ -84,6 +110,10 @@ mod tests {
         check("shop.example.com", false, Some("shop.example.com"));
         check("Shop.Example.com:80", false, Some("shop.example.com"));
         check("shop:80", true, Some("shop:80"));
+        check("10.0.0.1:8080", false, Some("10.0.0.1:8080"));
+        check("a_b-c.org:65535", false, Some("a_b-c.org:65535"));
+        check(&"a".repeat(255), false, Some(&"a".repeat(255)));
+        check(&format!("{}:81", "a".repeat(255)), false, Some(&format!("{}:81", "a".repeat(255))));
         check("a.org.", false, Some("a.org"));
         check("A.org.:80", false, Some("a.org"));
         check("A.org.:8080", false, Some("a.org:8080"));
@@ -115,16 +145,20 @@ mod tests {
             "a.org..:80",
             "a:080",
             "a:+80",
+            "a:100000",
+            "a:4294967297",
+            "a.:x",
         ] {
             check(bad, false, None);
         }
         check(&"a".repeat(256), false, None);
+        check(&format!("{}:81", "a".repeat(256)), false, None);
     }
 
     #[test]
     fn hosts() {
-        let check = |text: &'static str, expected: &str| {
-            assert_eq!(host_of(&HeaderValue::from_static(text)), expected);
+        let check = |text: &str, expected: &str| {
+            assert_eq!(&text[..host_len(text.as_bytes())], expected);
         };
         check("a.example", "a.example");
         check("a.example:81", "a.example");

@@ -22,7 +22,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-pub use authority::{canonical_authority, host_of};
+pub use authority::canonical_authority;
 pub use error_code::ErrorCode;
 pub use fields::{Field, Present, survey};
 pub use frames::{Flood, FrameLimits, FrameScan, Offence, Stopped};
@@ -125,7 +125,7 @@ impl Gate {
             return Err(Rule::Expectation);
         }
         let upgrade = if present.has(Field::Upgrade) { read_upgrade(head, has_body)? } else { None };
-        let host_len = host_of(&authority).len();
+        let host_len = authority::host_len(authority.as_bytes());
         Ok(Admitted { authority, host_len, present, upgrade, dropped_fields })
     }
 
@@ -142,7 +142,8 @@ impl Gate {
         if present.has(Field::RepeatedHost) {
             return Err(Rule::HostRepeated);
         }
-        let written = match (head.headers.get(HOST), named) {
+        let host = head.headers.get(HOST);
+        let written = match (host, named) {
             (Some(host), Some(named)) if !self.is_same(host.as_bytes(), named.as_bytes()) => {
                 return Err(Rule::HostMismatch);
             }
@@ -154,12 +155,15 @@ impl Gate {
             (None, _) => return Err(Rule::HostMissing),
         };
         let canonical = match canonical_authority(written.as_bytes(), self.https).ok_or(Rule::HostInvalid)? {
-            Cow::Borrowed(bytes) if bytes.len() == written.len() => written,
+            Cow::Borrowed(bytes) if bytes.len() == written.len() => {
+                if host.is_some() {
+                    return Ok(written);
+                }
+                written
+            }
             changed => HeaderValue::from_bytes(&changed).map_err(|_| Rule::HostInvalid)?,
         };
-        if head.headers.get(HOST) != Some(&canonical) {
-            head.headers.insert(HOST, canonical.clone());
-        }
+        head.headers.insert(HOST, canonical.clone());
         Ok(canonical)
     }
 

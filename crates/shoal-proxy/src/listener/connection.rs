@@ -8,6 +8,7 @@ use http::HeaderMap;
 use shoal_model::view::ListenerView;
 use shoal_model::{ConfigView, Revision};
 use shoal_policy::forwarding::Caller;
+use shoal_policy::gate::Admitted;
 use shoal_policy::tcp::proxy_header::Ends;
 use tokio::sync::oneshot;
 
@@ -72,10 +73,10 @@ impl Connection {
         place
     }
 
-    /// A request for `host` would be answered with another certificate, so it does not belong here (RFC 9110 §7.4).
-    pub(crate) fn is_misdirected(&self, host: &str) -> bool {
+    /// A request for this host would be answered with another certificate, so it does not belong here (RFC 9110 §7.4).
+    pub(crate) fn is_misdirected(&self, admitted: &Admitted) -> bool {
         let (Some(tls), Some(shown)) = (&self.settings.tls, self.certificate) else { return false };
-        self.state.is_h2() && tls.certificates.find(Some(host)) != shown
+        self.state.is_h2() && tls.certificates.find(Some(admitted.host())) != shown
     }
 }
 
