@@ -33,13 +33,13 @@ impl OriginFetch {
 }
 
 impl Fetch for OriginFetch {
-    fn fetch(&self, route: Arc<RouteView>, head: Parts, asked: Option<FetchTrace>) -> FetchFuture {
+    fn fetch(&self, route: Arc<RouteView>, mut head: Parts, asked: Option<FetchTrace>) -> FetchFuture {
         let (worker, upstreams) = (self.worker.clone(), self.upstreams.clone());
         Box::pin(async move {
             let mut trace = Trace::default();
             let started = Instant::now();
             let fetched =
-                forward(&worker, &upstreams, &route, head, None, RequestBody::Empty, &mut trace).await;
+                forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, &mut trace).await;
             let status = fetched
                 .as_ref()
                 .map_or_else(|failure| failure.status(), |response| response.status().as_u16());

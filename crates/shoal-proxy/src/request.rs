@@ -38,9 +38,11 @@ pub(crate) async fn serve(
 ) -> Result<Response<ResponseBody>, Broken> {
     let worker = connection.worker.clone();
     let version = request.version();
+    // A head is large: it stays here, and others are told where.
+    let (mut head, incoming) = request.into_parts();
     let mut exchange = Exchange::begin(&connection);
     let mut request_id = worker.next_request_id();
-    let answered = answer(&connection, request, &mut request_id, &mut exchange).await;
+    let answered = answer(&connection, &mut head, incoming, &mut request_id, &mut exchange).await;
     let response = match answered {
         Ok(response) => response,
         Err(Failure::DownstreamReset) => {
@@ -69,16 +71,16 @@ pub(crate) async fn serve(
 /// Gate, route, upgrade, cache, origin.
 async fn answer(
     connection: &Rc<Connection>,
-    request: Request<Incoming>,
+    head: &mut Parts,
+    incoming: Incoming,
     request_id: &mut HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let worker = &connection.worker;
-    let (mut head, incoming) = request.into_parts();
-    let upgradable = tunnel::take_upgradable(&mut head, connection);
+    let upgradable = tunnel::take_upgradable(head, connection);
     exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
-    let admitted = pass_gate(connection, &mut head, &incoming, exchange)?;
-    let route = find_route(connection, &admitted, &head)?;
+    let admitted = pass_gate(connection, head, &incoming, exchange)?;
+    let route = find_route(connection, &admitted, head)?;
     exchange.route = Some(route.clone());
 
     if let Some(believed) = believed_request_id(&head.headers, &admitted, &connection.caller) {
@@ -92,7 +94,7 @@ async fn answer(
         let span = enter_trace(&mut head.headers, begins, || worker.entropy());
         if let Some(collector) = exchange.follow(span) {
             let host = || Some(admitted.authority.clone());
-            let record = exchange.record.get_or_insert_with(|| Box::new(record(connection, host(), &head)));
+            let record = exchange.record.get_or_insert_with(|| Box::new(record(connection, host(), head)));
             record.collector = Some(collector);
             record.request_id = Some(request_id.clone());
         }
@@ -104,7 +106,7 @@ async fn answer(
     connection.vouch_for_client(&mut head.headers, admitted.present.has(Field::ClientCert));
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !incoming.is_end_stream();
-        let request = cache_request(connection, &route, rule, &admitted, &head, has_body);
+        let request = cache_request(connection, &route, rule, &admitted, head, has_body);
         if let Some(response) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
             return Ok(response.map(Payload::Cache));
@@ -120,7 +122,7 @@ async fn answer(
         request_id,
         keep_trailers: route.trailers || exchange.grpc,
     };
-    let mut own = prepare_request(&mut head, &admitted, fields)?;
+    let mut own = prepare_request(head, &admitted, fields)?;
     if route.cache.is_some() || admitted.upgrade.is_some() {
         // What an answer may vary by has to be in its place, and a tunnel is opened with the head alone.
         if let Some(own) = own.take() {
@@ -226,7 +228,7 @@ fn take_body(
 async fn from_origin(
     connection: &Connection,
     route: &Arc<RouteView>,
-    head: Parts,
+    head: &mut Parts,
     own: Option<Rc<OwnFields>>,
     body: RequestBody,
     exchange: &mut Exchange,
@@ -242,13 +244,13 @@ async fn from_cache(
     route: &Arc<RouteView>,
     rule: &CacheRuleView,
     admitted: &Admitted,
-    head: Parts,
+    head: &mut Parts,
     body: RequestBody,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let sources = &connection.listener.sources;
     let has_body = body.has_bytes();
-    let request = cache_request(connection, route, rule, admitted, &head, has_body);
+    let request = cache_request(connection, route, rule, admitted, head, has_body);
     let lookup = sources.cache.hit(&request);
     if !matches!(lookup, Lookup::Fresh(_)) {
         // What is here costs least when it is simply given.

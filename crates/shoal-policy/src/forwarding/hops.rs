@@ -116,7 +116,7 @@ fn strip_named(headers: &mut HeaderMap) -> Persistence {
     let Entry::Occupied(connection) = headers.entry(CONNECTION) else { return said };
     let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     for token in tokens.map(<[u8]>::trim_ascii) {
-        let is = |common: &[u8]| common.eq_ignore_ascii_case(token);
+        let is = |common: &[u8]| token == common || common.eq_ignore_ascii_case(token);
         if is(b"keep-alive") {
             said.keeps = true;
         } else if is(b"close") {

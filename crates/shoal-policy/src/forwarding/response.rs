@@ -22,13 +22,17 @@ pub struct Arrival {
     pub persists: bool,
 }
 
-/// Checks an endpoint's response to a request of method `asked`, and takes off what ends at this hop. What could be framed
+/// Checks an endpoint's response to a request of method `asked`, whose fields are those `present`, and takes off what ends at this hop. What could be framed
 /// in two ways, and a 101 that nobody asked for, is a protocol error: the connection it came on must not be used again.
-pub fn prepare_response(head: &mut Parts, asked: &Method, keep_trailers: bool) -> Result<Arrival, Failure> {
+pub fn prepare_response(
+    head: &mut Parts,
+    present: Present,
+    asked: &Method,
+    keep_trailers: bool,
+) -> Result<Arrival, Failure> {
     if head.status.is_informational() || !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(Failure::UpstreamProtocol);
     }
-    let present = survey(&head.headers);
     let headers = &mut head.headers;
     let mut persists = persists(head.version, hops::strip(headers, present, keep_trailers));
     let mut framing = Framing::UntilClose;
@@ -121,7 +125,8 @@ mod tests {
                 response = response.header(name, value);
             }
             let (mut head, ()) = response.body(()).unwrap().into_parts();
-            let seen = prepare_response(&mut head, &Method::GET, false).map(|_| {
+            let present = survey(&head.headers);
+            let seen = prepare_response(&mut head, present, &Method::GET, false).map(|_| {
                 let line = |(name, value): (&HeaderName, &HeaderValue)| {
                     format!("{name}: {}", value.to_str().unwrap())
                 };
@@ -167,7 +172,8 @@ mod tests {
                 response = response.header(name, value);
             }
             let (mut head, ()) = response.body(()).unwrap().into_parts();
-            let seen = prepare_response(&mut head, &asked.parse().unwrap(), false).ok();
+            let present = survey(&head.headers);
+            let seen = prepare_response(&mut head, present, &asked.parse().unwrap(), false).ok();
             let seen = seen.map(|arrival| (arrival.framing, arrival.persists));
             assert_eq!(seen, expected, "{asked} {version:?} {status} {fields:?}");
         };

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 use super::ResponseHead;
+use crate::gate::Present;
 
 /// Largest head that is kept, bytes, and most fields of one.
 const MAX_BYTES: usize = 2 << 10;
@@ -29,6 +30,7 @@ struct Kept {
     version: Version,
     reason: Option<Bytes>,
     fields: HeaderMap,
+    present: Present,
 }
 
 /// Where a value begins and ends.
@@ -60,26 +62,26 @@ impl KnownHead {
             self.differed = self.differed.saturating_add(1);
             (kept.fields_of(arrived, &alike)?, alike.length)
         };
-        let reason = kept.reason.clone();
         let mut parts = Response::new(()).into_parts().0;
         (parts.status, parts.version, parts.headers) = (kept.status, kept.version, fields);
+        let head = ResponseHead { parts, reason: kept.reason.clone(), present: kept.present };
         if self.differed >= PATIENCE {
-            self.keep(Bytes::copy_from_slice(&arrived[..length]), &parts, reason.as_ref());
+            self.keep(Bytes::copy_from_slice(&arrived[..length]), &head);
         }
         arrived.advance(length);
-        Some(ResponseHead { parts, reason })
+        Some(head)
     }
 
     /// Takes note of a head that was not known.
     pub(super) fn meet(&mut self, text: &Bytes, head: &ResponseHead) {
         self.differed = self.differed.saturating_add(1);
         if self.kept.is_none() || self.differed >= PATIENCE {
-            self.keep(text.clone(), &head.parts, head.reason.as_ref());
+            self.keep(text.clone(), head);
         }
     }
 
-    fn keep(&mut self, text: Bytes, parts: &http::response::Parts, reason: Option<&Bytes>) {
-        let fields = &parts.headers;
+    fn keep(&mut self, text: Bytes, head: &ResponseHead) {
+        let (parts, fields) = (&head.parts, &head.parts.headers);
         // A field with two values would stand in another order than its lines.
         let is_plain = fields.len() == fields.keys_len() && fields.len() <= MAX_FIELDS;
         if !is_plain || text.len() > MAX_BYTES || parts.status.is_informational() {
@@ -92,8 +94,9 @@ impl KnownHead {
             values,
             status: parts.status,
             version: parts.version,
-            reason: reason.cloned(),
+            reason: head.reason.clone(),
             fields: fields.clone(),
+            present: head.present,
         }));
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::ends::ends_within;
 use super::{KnownHead, Malformed};
+use crate::gate::{Present, survey};
 
 /// Largest head of a response, bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -23,6 +24,8 @@ pub struct ResponseHead {
     pub parts: Parts,
     /// The reason phrase, where it is not the usual one of the status.
     pub reason: Option<Bytes>,
+    /// Which fields it has that somebody has to see to.
+    pub present: Present,
 }
 
 /// Reads heads, one after another.
@@ -108,8 +111,9 @@ fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<(Bytes, ResponseH
     }
     arrived.advance(length);
     let mut parts = Response::new(()).into_parts().0;
+    let present = survey(&headers);
     (parts.status, parts.version, parts.headers) = (status, version, headers);
-    Ok(Some((text, ResponseHead { parts, reason })))
+    Ok(Some((text, ResponseHead { parts, reason, present })))
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(crate) fn is_possible(route: &RouteView, upgrade: &Upgrade) -> bool {
 pub(crate) async fn open(
     connection: &Rc<Connection>,
     route: &Arc<RouteView>,
-    mut head: Parts,
+    head: &mut Parts,
     upgrade: &Upgrade,
     downstream: Upgradable,
     exchange: &mut Exchange,

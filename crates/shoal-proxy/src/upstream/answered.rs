@@ -1,16 +1,27 @@
 //! What comes of a request that was sent over a connection.
 
-use http::response::Parts as ResponseHead;
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use shoal_policy::failure::Failure;
 use shoal_policy::retry::Progress;
 
 use crate::request_body::RequestBody;
 
-/// The head of an answer. Its body follows on the carrier, or is a stream by itself.
-pub(super) struct Answered {
-    pub(super) head: ResponseHead,
-    pub(super) stream: Option<Incoming>,
+/// The head of an answer has come.
+pub(super) enum Answered {
+    /// It lies on the connection of the request, and its body follows there. A head is large: it goes through no hands.
+    OnLink(StatusCode),
+    /// Its body is a stream by itself.
+    Streamed(Box<Response<Incoming>>),
+}
+
+impl Answered {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::OnLink(status) => *status,
+            Self::Streamed(response) => response.status(),
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -22,7 +33,7 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
-    pub(super) fn lost(failure: Failure, progress: Progress) -> Self {
-        Self { failure, progress, body: None }
+    pub(super) fn lost(failure: Failure, progress: Progress) -> Box<Self> {
+        Box::new(Self { failure, progress, body: None })
     }
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use http::request::Parts as RequestHead;
 use http::response::Parts as ResponseHead;
+use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnFields;
+use shoal_policy::gate::{Present, survey};
 use shoal_policy::retry::Progress;
 
 use super::answered::{Answered, Unanswered};
@@ -41,19 +43,42 @@ impl Carrier {
         head: &RequestHead,
         own: Option<&OwnFields>,
         mut body: RequestBody,
-    ) -> Result<Answered, Unanswered> {
+    ) -> Result<Answered, Box<Unanswered>> {
         let reused = self.is_reused();
         match self {
             Self::Own(link) => match link.exchange(head, own, &mut body).await {
-                Ok(answer) => Ok(Answered { head: with_reason(answer), stream: None }),
+                Ok(status) => Ok(Answered::OnLink(status)),
                 Err(error) => Err(judge(error, reused, body)),
             },
             Self::Shared(stream) => stream.exchange(to_h2(head, own, body, stream.is_secure()), reused).await,
         }
     }
 
+    /// The head of the answer, which fields it has, and its body if that is a stream by itself. `None` = it was taken before.
+    pub(super) fn take_head(
+        &mut self,
+        answered: Answered,
+    ) -> Option<(ResponseHead, Present, Option<Incoming>)> {
+        match (answered, self) {
+            (Answered::Streamed(response), _) => {
+                let (head, stream) = response.into_parts();
+                let present = survey(&head.headers);
+                Some((head, present, Some(stream)))
+            }
+            (Answered::OnLink(_), Self::Own(link)) => {
+                let mut answer = link.connection.take_answer()?;
+                // A reason phrase of its own goes on as it came.
+                if let Some(reason) = answer.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+                    answer.parts.extensions.insert(reason);
+                }
+                Some((answer.parts, answer.present, None))
+            }
+            (Answered::OnLink(_), Self::Shared(_)) => None,
+        }
+    }
+
     /// Sends the opening handshake of a tunnel.
-    pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Unanswered> {
+    pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Box<Unanswered>> {
         match self {
             Self::Own(_) => self.send(head, None, RequestBody::Empty).await,
             Self::Shared(stream) => {
@@ -79,23 +104,14 @@ impl Carrier {
     }
 }
 
-/// A reason phrase of its own goes on as it came.
-fn with_reason(answer: shoal_policy::http1::ResponseHead) -> ResponseHead {
-    let mut head = answer.parts;
-    if let Some(reason) = answer.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
-        head.extensions.insert(reason);
-    }
-    head
-}
-
 /// Which failure it is that an HTTP/1.1 connection has no answer, and how far the request got.
-fn judge(error: ExchangeError, reused: bool, body: RequestBody) -> Unanswered {
+fn judge(error: ExchangeError, reused: bool, body: RequestBody) -> Box<Unanswered> {
     match error {
         // A fresh connection to which nothing can be sent is none.
         ExchangeError::NotSent { body_untouched } => {
             let progress = if reused { Progress::NotStarted } else { Progress::NotConnected };
             let body = body_untouched.then_some(body);
-            Unanswered { failure: Failure::UpstreamReset, progress, body }
+            Box::new(Unanswered { failure: Failure::UpstreamReset, progress, body })
         }
         ExchangeError::Closed if reused => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnReused),
         ExchangeError::Closed => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnFresh),

@@ -32,21 +32,21 @@ pub(crate) async fn forward(
     worker: &Rc<Worker>,
     upstreams: &Upstreams,
     route: &Arc<RouteView>,
-    mut head: Parts,
+    head: &mut Parts,
     own: Option<Rc<OwnFields>>,
     body: RequestBody,
     trace: &mut Trace,
 ) -> Result<Response<UpstreamBody>, Failure> {
     let upstream = upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
-    let hash = hash_of(&upstream.view, &head, own.as_deref());
-    let mut visit = Visit::begin(&upstream, &head, own.as_deref());
-    frame_body(&mut head, &body);
+    let hash = hash_of(&upstream.view, head, own.as_deref());
+    let mut visit = Visit::begin(&upstream, head, own.as_deref());
+    frame_body(head, &body);
     let may_repeat = may_repeat(&head.method, &route.retry);
     // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.
     let refusable = upstream.view.transport.may_share();
     let mut replay = Replay::of(route, body, may_repeat || refusable);
-    let total = total_timeout(route, &head).map(|timeout| worker.deadlines.arm(timeout));
+    let total = total_timeout(route, head).map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let mut sending = Sending { worker, route, total, trace, introduction, own };
@@ -67,7 +67,10 @@ pub(crate) async fn forward(
         if let Some(spans) = &mut sending.trace.spans {
             spans.begin(worker.entropy(), &mut head.headers);
         }
-        let tried_out = try_once(&mut sending, attempt, &head, body, source).await;
+        let tried_out = match route.retry.per_try_timeout {
+            None => sending.send(attempt, head, body, source).await,
+            Some(timeout) => try_within(timeout, &mut sending, attempt, head, body, source).await,
+        };
         if let Some(spans) = &mut sending.trace.spans {
             let outcome = tried_out.as_ref().map(|response| response.status().as_u16());
             spans.end(sending.trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
@@ -135,7 +138,8 @@ fn frame_body(head: &mut Parts, body: &RequestBody) {
 }
 
 /// One try, within the time that a try may take.
-async fn try_once(
+async fn try_within(
+    timeout: Duration,
     sending: &mut Sending<'_>,
     attempt: Attempt,
     head: &Parts,
@@ -143,9 +147,6 @@ async fn try_once(
     source: Source,
 ) -> Result<Response<UpstreamBody>, FailedTry> {
     let worker = sending.worker;
-    let Some(timeout) = sending.route.retry.per_try_timeout else {
-        return sending.send(attempt, head, body, source).await;
-    };
     let deadline = worker.deadlines.arm(timeout);
     let (upstream, endpoint): (Rc<Upstream>, _) = (attempt.upstream.clone(), attempt.endpoint.clone());
     let mut sent = Box::pin(sending.send(attempt, head, body, source));

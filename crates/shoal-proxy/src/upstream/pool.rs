@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 
+use http::StatusCode;
 use http::request::Parts as RequestHead;
 use shoal_model::view::UpstreamView;
 use shoal_policy::age::is_over_age;
 use shoal_policy::forwarding::OwnFields;
-use shoal_policy::http1::ResponseHead;
 
 use super::http1::{Connection, ExchangeError};
 use super::occupied::Occupied;
@@ -28,14 +28,14 @@ impl Link {
     }
 
     /// Sends a request, with fields of this node, and waits for the head of the answer.
-    pub(super) async fn exchange(
+    pub(super) fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
-    ) -> Result<ResponseHead, ExchangeError> {
+    ) -> impl Future<Output = Result<StatusCode, ExchangeError>> {
         self.served += 1;
-        self.connection.exchange(head, own, body).await
+        self.connection.exchange(head, own, body)
     }
 
     /// It may serve one more. What was opened in the name of one caller serves no other.

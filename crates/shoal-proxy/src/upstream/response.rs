@@ -41,12 +41,13 @@ impl Lease {
         asked: &Method,
         keep_trailers: bool,
     ) -> Result<(ResponseHead, Option<Incoming>), Failure> {
-        let Answered { mut head, stream } = answered;
+        let (mut head, present, stream) =
+            self.carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
         if stream.is_some() {
             // Framed by the codec, whose errors tell a body that is cut short.
             head.version = Version::HTTP_11;
         }
-        let arrival = prepare_response(&mut head, asked, keep_trailers)?;
+        let arrival = prepare_response(&mut head, present, asked, keep_trailers)?;
         if let Carrier::Own(link) = &mut self.carrier {
             link.connection.expect_body(arrival);
             if arrival.framing == Framing::UntilClose {

@@ -240,26 +240,23 @@ impl Stream {
         &self,
         request: Request<RequestBody>,
         reused: bool,
-    ) -> Result<Answered, Unanswered> {
+    ) -> Result<Answered, Box<Unanswered>> {
         self.link.served.set(self.link.served.get() + 1);
         let sent = self.link.sender.borrow_mut().try_send_request(request);
         let mut error = match sent.await {
-            Ok(response) => {
-                let (head, stream) = response.into_parts();
-                return Ok(Answered { head, stream: Some(stream) });
-            }
+            Ok(response) => return Ok(Answered::Streamed(Box::new(response))),
             Err(error) => error,
         };
         if let Some(request) = error.take_message() {
             self.retire();
             let (failure, progress) = (Failure::UpstreamReset, Progress::NotStarted);
-            return Err(Unanswered { failure, progress, body: Some(request.into_body()) });
+            return Err(Box::new(Unanswered { failure, progress, body: Some(request.into_body()) }));
         }
         let (failure, progress) = judge(error.error(), reused);
         if progress == Progress::NotStarted {
             self.retire();
         }
-        Err(Unanswered { failure, progress, body: None })
+        Err(Unanswered::lost(failure, progress))
     }
 
     /// The endpoint allows that a stream becomes a tunnel (RFC 8441 §3); what it allows is waited for this long.

@@ -77,7 +77,7 @@ pub(crate) async fn forward_upgrade(
     worker: &Rc<Worker>,
     upstreams: &Upstreams,
     route: &Arc<RouteView>,
-    mut head: RequestHead,
+    head: &mut RequestHead,
     trace: &mut Trace,
 ) -> Result<Switched, Failure> {
     head.headers.remove(TRANSFER_ENCODING);
@@ -85,8 +85,8 @@ pub(crate) async fn forward_upgrade(
     upstream.budget.borrow_mut().earn();
     let total = route.total_timeout.map(|timeout| worker.deadlines.arm(timeout));
     trace.upstream = Some(upstream.traffic.clone());
-    let hash = hash_of(&upstream.view, &head, None);
-    let mut visit = Visit::begin(&upstream, &head, None);
+    let hash = hash_of(&upstream.view, head, None);
+    let mut visit = Visit::begin(&upstream, head, None);
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let (mut attempt, mut carrier) =
         connect_any(worker, &upstream, hash, &mut visit, total.as_ref(), introduction.as_ref(), trace)
@@ -94,12 +94,12 @@ pub(crate) async fn forward_upgrade(
     let place = attempt.place;
     let cookie = |status| visit.as_ref()?.cookie(&upstream, place, status);
     let answered = {
-        let sent = pin!(carrier.send_upgrade(&head));
+        let sent = pin!(carrier.send_upgrade(head));
         within(worker, route, None, total.as_ref(), sent).await
     };
     let now_ms = worker.clock.now_ms();
     let failure = match answered {
-        Some(Ok(answered)) if has_switched(&carrier, answered.head.status) => {
+        Some(Ok(answered)) if has_switched(&carrier, answered.status()) => {
             let (mut head, side, occupied, stream) = switch(carrier, answered)?;
             attempt.report(Outcome::Success, now_ms);
             if let Some(cookie) = cookie(head.status) {
@@ -134,10 +134,10 @@ pub(crate) async fn forward_upgrade(
 
 /// Takes a carrier whose endpoint has switched apart.
 fn switch(
-    carrier: Carrier,
+    mut carrier: Carrier,
     answered: Answered,
 ) -> Result<(ResponseHead, UpstreamSide, Option<Occupied>, Option<Stream>), Failure> {
-    let Answered { mut head, stream } = answered;
+    let (mut head, _, stream) = carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
     match (carrier, stream) {
         (Carrier::Own(link), _) => {
             let Link { connection, occupied, .. } = *link;

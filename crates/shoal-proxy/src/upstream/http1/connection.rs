@@ -48,6 +48,8 @@ pub(in crate::upstream) struct Connection {
     header_case: HeaderCase,
     sending: Sending,
     incoming: Incoming,
+    /// The head that has come, until somebody takes it.
+    answer: Option<ResponseHead>,
     /// The endpoint keeps it open.
     persists: bool,
 }
@@ -123,19 +125,20 @@ impl Connection {
             header_case,
             sending: Sending::Whole,
             incoming: Incoming::Nothing,
+            answer: None,
             persists: true,
         }
     }
 
     /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the
-    /// answer. Interim answers are passed over, but for the one that switches protocols. What is then left of the request
+    /// answer, which is then here to be taken. Interim answers are passed over, but for the one that switches protocols. What is then left of the request
     /// is sent by a task.
     pub(in crate::upstream) async fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
-    ) -> Result<ResponseHead, ExchangeError> {
+    ) -> Result<StatusCode, ExchangeError> {
         let own = own.map_or(&[][..], |own| own.text(self.header_case));
         let case = self.header_case;
         self.outgoing.begin(|text| {
@@ -144,15 +147,16 @@ impl Connection {
         });
         self.sending = Sending::UnderWay;
         self.incoming = Incoming::Head;
+        self.answer = None;
         self.persists = false;
         let mut interim = Interim::default();
-        let answer = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
+        let status = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
         if matches!(self.sending, Sending::UnderWay) {
             let body = std::mem::replace(body, RequestBody::Empty);
             self.sending =
                 Sending::Rest(Rest::send(std::mem::take(&mut self.outgoing), body, self.wire.clone()));
         }
-        Ok(answer)
+        Ok(status)
     }
 
     fn poll_exchange(
@@ -160,7 +164,7 @@ impl Connection {
         body: &mut RequestBody,
         interim: &mut Interim,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<ResponseHead, ExchangeError>> {
+    ) -> Poll<Result<StatusCode, ExchangeError>> {
         if matches!(self.sending, Sending::UnderWay) {
             match self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx) {
                 Poll::Ready(Ok(())) => self.sending = Sending::Whole,
@@ -181,7 +185,8 @@ impl Connection {
                 if let Some(head) = self.heads.read(&mut self.arrived, &mut self.known_head.borrow_mut())? {
                     let status = head.parts.status;
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                        return Poll::Ready(Ok(head));
+                        self.answer = Some(head);
+                        return Poll::Ready(Ok(status));
                     }
                     interim.count(before - self.arrived.len())?;
                     continue;
@@ -196,6 +201,11 @@ impl Connection {
                 Ok(0) | Err(_) => return Poll::Ready(Err(ExchangeError::CutShort)),
             }
         }
+    }
+
+    /// The head of the answer to the last request; `None` = it has none, or it was taken before.
+    pub(in crate::upstream) fn take_answer(&mut self) -> Option<ResponseHead> {
+        self.answer.take()
     }
 
     /// The head of the answer says how its body arrives.
