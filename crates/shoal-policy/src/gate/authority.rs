@@ -36,16 +36,20 @@ pub fn canonical_authority(text: &[u8], https: bool) -> Option<Cow<'_, [u8]>> {
 
 /// Whether it is a name or an IPv4 address as it should be, as nearly always. `false` says nothing.
 fn is_canonical(text: &[u8], https: bool) -> bool {
-    let default: &[u8] = if https { b":443" } else { b":80" };
-    let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
-    let (host, port) = text.split_at(end);
-    let is_host = !host.is_empty()
-        && host.len() <= MAX_HOST_BYTES
-        && host.iter().all(|byte| IS_PLAIN[usize::from(*byte)])
-        && !host.starts_with(b".")
-        && !host.ends_with(b".")
-        && !host.windows(2).any(|pair| pair == b"..");
-    is_host && (port.is_empty() || (port != default && is_port(&port[1..])))
+    let default: &[u8] = if https { b"443" } else { b"80" };
+    let (mut end, mut before) = (0, b'.');
+    for &byte in text {
+        if !IS_PLAIN[usize::from(byte)] || (byte == b'.' && before == b'.') {
+            break;
+        }
+        (end, before) = (end + 1, byte);
+    }
+    let is_port = match &text[end..] {
+        [] => true,
+        [b':', port @ ..] => port != default && is_port(port),
+        _ => false,
+    };
+    before != b'.' && end <= MAX_HOST_BYTES && is_port
 }
 
 /// What a host is written with that is no address in brackets, in lower case.

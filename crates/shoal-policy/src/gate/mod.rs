@@ -81,7 +81,11 @@ pub struct Admitted {
 impl Admitted {
     /// The host without the port: what routes are found by.
     pub fn host(&self) -> &str {
-        self.authority.to_str().ok().and_then(|text| text.get(..self.host_len)).unwrap_or_default()
+        self.authority
+            .as_bytes()
+            .get(..self.host_len)
+            .and_then(|host| std::str::from_utf8(host).ok())
+            .unwrap_or_default()
     }
 }
 
