@@ -19,6 +19,7 @@ use shoal_policy::cache::validation::merged_fields;
 use shoal_policy::cache::vary::{MAX_VARY_FIELDS, Selecting, Vary};
 use shoal_policy::forwarding::{Caller, client_address, enter_trace, prepare_response};
 use shoal_policy::grpc;
+use shoal_policy::http1::ResponseHead;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -130,10 +131,11 @@ fn check_trace(mut fields: HeaderMap) {
 fn check_response(fields: HeaderMap) {
     let mut response = Response::new(());
     *response.headers_mut() = fields;
-    let (mut head, ()) = response.into_parts();
+    let mut head = ResponseHead::from(response.into_parts().0);
     if prepare_response(&mut head, &Method::GET, false).is_err() {
         return;
     }
+    let head = head.parts;
     assert!(head.headers.get_all(CONTENT_LENGTH).iter().count() <= 1, "framed in one way");
     let length = head.headers.get(CONTENT_LENGTH);
     assert!(

@@ -8,8 +8,11 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::chunks_length;
-use shoal_policy::forwarding::{Framing, prepare_response, strip_switch};
-use shoal_policy::http1::{Chunked, HeadReader, KnownHead, Malformed, Piece, write_chunk_size, write_last_chunk};
+use shoal_policy::forwarding::{prepare_response, strip_switch};
+use shoal_policy::http1::{
+    Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, write_chunk_size,
+    write_last_chunk,
+};
 
 /// Stands for many of the byte before it: short inputs reach the limits.
 const MANY: u8 = 0xff;
@@ -137,28 +140,29 @@ impl Connection<'_> {
     /// Whether there was one.
     fn take_head(&mut self) -> Result<bool, Malformed> {
         let begin = self.came.len() - self.arrived.len();
-        let Some(head) = self.heads.read(&mut self.arrived, &mut self.known_head)? else { return Ok(false) };
+        let Some(mut head) = self.heads.read(&mut self.arrived, &mut self.known_head)? else {
+            return Ok(false);
+        };
         let raw = &self.came[begin..self.came.len() - self.arrived.len()];
-        let (mut parts, reason) = (head.parts, head.reason);
-        check_framing_fields(raw, &parts.headers);
-        let status = parts.status;
+        check_framing_fields(raw, &head.parts.headers);
+        let status = head.parts.status;
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
         let mut framing = Framing::Empty;
         if is_switch {
-            strip_switch(&mut parts.headers);
-            assert!(!parts.headers.contains_key(CONTENT_LENGTH));
+            strip_switch(&mut head.parts.headers);
+            assert!(!head.parts.headers.contains_key(CONTENT_LENGTH));
             self.persists = false;
         } else if !status.is_informational() {
-            let expected = expected_framing(&parts, self.asked);
-            let prepared = prepare_response(&mut parts, self.asked, false);
+            let expected = expected_framing(&head.parts, self.asked);
+            let prepared = prepare_response(&mut head, self.asked, false);
             assert_eq!(prepared.map(|arrival| arrival.framing).ok(), expected);
             let arrival = prepared.map_err(|_| Malformed::Head)?;
-            check_prepared(parts.clone(), arrival.framing, self.asked);
+            check_prepared(head.parts.clone(), arrival.framing, self.asked);
             assert!(!arrival.persists || arrival.framing != Framing::UntilClose);
             (framing, self.persists) = (arrival.framing, arrival.persists);
         }
         if is_switch || !status.is_informational() {
-            assert!(parts.headers.keys().all(|name| !ends_here(name)), "{:?}", parts.headers);
+            assert!(head.parts.headers.keys().all(|name| !ends_here(name)), "{:?}", head.parts.headers);
         }
         self.incoming = match framing {
             Framing::Empty => Incoming::Length(0),
@@ -167,7 +171,7 @@ impl Connection<'_> {
             Framing::UntilClose => Incoming::UntilClose,
         };
         let (data, trailers, is_whole) = (Vec::new(), HeaderMap::new(), false);
-        let fields = parts.headers;
+        let (fields, reason) = (head.parts.headers, head.reason);
         self.reading.answers.push(Answer { status, reason, fields, framing, data, trailers, is_whole });
         Ok(true)
     }
@@ -244,7 +248,7 @@ fn expected_framing(head: &Parts, asked: &Method) -> Option<Framing> {
 }
 
 /// What the downstream is told of the length is what is read, and nothing is left to do.
-fn check_prepared(mut head: Parts, framing: Framing, asked: &Method) {
+fn check_prepared(head: Parts, framing: Framing, asked: &Method) {
     let lengths: Vec<_> = head.headers.get_all(CONTENT_LENGTH).iter().map(|length| length.to_str()).collect();
     match (framing, &lengths[..]) {
         (Framing::Empty, [] | [Ok(_)]) | (Framing::Chunked | Framing::UntilClose, []) => {}
@@ -252,8 +256,9 @@ fn check_prepared(mut head: Parts, framing: Framing, asked: &Method) {
         _ => panic!("{framing:?}, but {lengths:?}"),
     }
     let fields = head.headers.clone();
+    let mut head = ResponseHead::from(head);
     prepare_response(&mut head, asked, false).expect("what passed, passes");
-    assert_eq!(head.headers, fields);
+    assert_eq!(head.parts.headers, fields);
 }
 
 fn ends_here(name: &HeaderName) -> bool {

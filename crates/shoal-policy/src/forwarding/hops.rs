@@ -6,6 +6,7 @@ use http::header::{
 };
 
 use crate::gate::{Field, Present};
+use crate::http1::Persistence;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -70,15 +71,6 @@ const END_TO_END: [&str; 52] = [
 const END_TO_END_PREFIXES: [&str; 7] =
     ["accept-", "access-control-", "content-", "if-", "sec-", "x-content-", "x-forwarded-"];
 
-/// What `Connection` says of the connection itself (RFC 9112 §9.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Persistence {
-    /// It ends.
-    pub(super) closes: bool,
-    /// It goes on, though it is an old one.
-    pub(super) keeps: bool,
-}
-
 /// Takes off `Connection`, every field it may name and does name, and the fields that are hop-by-hop by definition.
 /// `Transfer-Encoding` stays: it belongs to the framing, which the codec writes anew.
 pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bool) -> Persistence {
@@ -116,12 +108,8 @@ fn strip_named(headers: &mut HeaderMap) -> Persistence {
     let Entry::Occupied(connection) = headers.entry(CONNECTION) else { return said };
     let tokens = connection.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     for token in tokens.map(<[u8]>::trim_ascii) {
-        let is = |common: &[u8]| token == common || common.eq_ignore_ascii_case(token);
-        if is(b"keep-alive") {
-            said.keeps = true;
-        } else if is(b"close") {
-            said.closes = true;
-        } else if !is(b"upgrade") && !is(b"te") {
+        let is = |common: &[u8]| common.eq_ignore_ascii_case(token);
+        if !said.add(token) && !is(b"upgrade") && !is(b"te") {
             named.extend(HeaderName::from_bytes(token).ok().filter(|name| !is_end_to_end(name)));
         }
     }

@@ -1,15 +1,13 @@
 //! The head of a response as the downstream shall see it.
 
 use http::header::{CONTENT_LENGTH, Entry, HeaderName, TRANSFER_ENCODING, VIA};
-use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
-use super::hops::{self, Persistence};
 use super::request::drop_prefixed;
-use super::{OWN_PREFIX, OwnName};
+use super::{OWN_PREFIX, OwnName, hops};
 use crate::failure::Failure;
 use crate::gate::{Field, Present, survey};
-use crate::http1::{Framing, plain_number};
+use crate::http1::{Framing, ResponseHead, plain_number};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -22,19 +20,19 @@ pub struct Arrival {
     pub persists: bool,
 }
 
-/// Checks an endpoint's response to a request of method `asked`, whose fields are those `present`, and takes off what ends at this hop. What could be framed
+/// Checks an endpoint's response to a request of method `asked`, and takes off what ends at this hop. What could be framed
 /// in two ways, and a 101 that nobody asked for, is a protocol error: the connection it came on must not be used again.
 pub fn prepare_response(
-    head: &mut Parts,
-    present: Present,
+    head: &mut ResponseHead,
     asked: &Method,
     keep_trailers: bool,
 ) -> Result<Arrival, Failure> {
+    let (present, said, head) = (head.present, head.said, &mut head.parts);
     if head.status.is_informational() || !matches!(head.version, Version::HTTP_10 | Version::HTTP_11) {
         return Err(Failure::UpstreamProtocol);
     }
     let headers = &mut head.headers;
-    let mut persists = persists(head.version, hops::strip(headers, present, keep_trailers));
+    let mut persists = said.and(hops::strip(headers, present, keep_trailers)).lasts(head.version);
     let mut framing = Framing::UntilClose;
     if present.has(Field::TransferEncoding) {
         let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -80,10 +78,6 @@ fn take_length(headers: &mut HeaderMap, status: StatusCode) -> Result<u64, Failu
     Ok(length)
 }
 
-fn persists(version: Version, said: Persistence) -> bool {
-    !said.closes && (version == Version::HTTP_11 || said.keeps)
-}
-
 /// Takes off a 101 what ends at this hop, and what would frame a body: there is none.
 pub fn strip_switch(headers: &mut HeaderMap) {
     let present = survey(headers);
@@ -124,13 +118,12 @@ mod tests {
                 let (name, value) = field.split_once(": ").unwrap();
                 response = response.header(name, value);
             }
-            let (mut head, ()) = response.body(()).unwrap().into_parts();
-            let present = survey(&head.headers);
-            let seen = prepare_response(&mut head, present, &Method::GET, false).map(|_| {
+            let mut head = ResponseHead::from(response.body(()).unwrap().into_parts().0);
+            let seen = prepare_response(&mut head, &Method::GET, false).map(|_| {
                 let line = |(name, value): (&HeaderName, &HeaderValue)| {
                     format!("{name}: {}", value.to_str().unwrap())
                 };
-                head.headers.iter().map(line).collect::<Vec<_>>().join("\n")
+                head.parts.headers.iter().map(line).collect::<Vec<_>>().join("\n")
             });
             assert_eq!(
                 seen,
@@ -171,9 +164,8 @@ mod tests {
                 let (name, value) = field.split_once(": ").unwrap();
                 response = response.header(name, value);
             }
-            let (mut head, ()) = response.body(()).unwrap().into_parts();
-            let present = survey(&head.headers);
-            let seen = prepare_response(&mut head, present, &asked.parse().unwrap(), false).ok();
+            let mut head = ResponseHead::from(response.body(()).unwrap().into_parts().0);
+            let seen = prepare_response(&mut head, &asked.parse().unwrap(), false).ok();
             let seen = seen.map(|arrival| (arrival.framing, arrival.persists));
             assert_eq!(seen, expected, "{asked} {version:?} {status} {fields:?}");
         };

@@ -1,10 +1,11 @@
 //! A head that an endpoint has answered with before: most that follow say the same again, but for a value or two.
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
-use super::ResponseHead;
-use crate::gate::Present;
+use super::{Persistence, ResponseHead};
+use crate::gate::{Present, survey};
 
 /// Largest head that is kept, bytes, and most fields of one.
 const MAX_BYTES: usize = 2 << 10;
@@ -29,8 +30,10 @@ struct Kept {
     status: StatusCode,
     version: Version,
     reason: Option<Bytes>,
+    /// Without a `Connection` that is understood: it is taken off in any case.
     fields: HeaderMap,
     present: Present,
+    said: Persistence,
 }
 
 /// Where a value begins and ends.
@@ -60,14 +63,15 @@ impl KnownHead {
         } else {
             let alike = kept.compare(arrived)?;
             self.differed = self.differed.saturating_add(1);
+            if self.differed >= PATIENCE {
+                return None;
+            }
             (kept.fields_of(arrived, &alike)?, alike.length)
         };
         let mut parts = Response::new(()).into_parts().0;
         (parts.status, parts.version, parts.headers) = (kept.status, kept.version, fields);
-        let head = ResponseHead { parts, reason: kept.reason.clone(), present: kept.present };
-        if self.differed >= PATIENCE {
-            self.keep(Bytes::copy_from_slice(&arrived[..length]), &head);
-        }
+        let head =
+            ResponseHead { parts, reason: kept.reason.clone(), present: kept.present, said: kept.said };
         arrived.advance(length);
         Some(head)
     }
@@ -87,16 +91,27 @@ impl KnownHead {
         if !is_plain || text.len() > MAX_BYTES || parts.status.is_informational() {
             return;
         }
-        let Some(values) = places_of(&text).filter(|values| values.len() == fields.len()) else { return };
+        let Some(places) = places_of(&text).filter(|places| places.len() == fields.len()) else { return };
+        let (mut kept, mut values, mut said) = (HeaderMap::new(), Vec::new(), Persistence::default());
+        for ((name, value), place) in fields.iter().zip(places) {
+            match persistence(name, value) {
+                Some(persistence) => said = persistence,
+                None => {
+                    kept.append(name.clone(), value.clone());
+                    values.push(place);
+                }
+            }
+        }
         self.differed = 0;
         self.kept = Some(Box::new(Kept {
             text,
-            values,
+            values: values.into(),
             status: parts.status,
             version: parts.version,
             reason: head.reason.clone(),
-            fields: fields.clone(),
-            present: head.present,
+            present: survey(&kept),
+            fields: kept,
+            said,
         }));
     }
 }
@@ -139,8 +154,14 @@ impl Kept {
     }
 }
 
+/// What a `Connection` says that says nothing else.
+fn persistence(name: &HeaderName, value: &HeaderValue) -> Option<Persistence> {
+    let mut said = Persistence::default();
+    (*name == CONNECTION && said.add(value.as_bytes())).then_some(said)
+}
+
 /// Where the values of a whole head are.
-fn places_of(head: &[u8]) -> Option<Box<[Place]>> {
+fn places_of(head: &[u8]) -> Option<Vec<Place>> {
     let mut places = Vec::new();
     let mut at = line_end(head)? + 1;
     while !matches!(head[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
@@ -151,7 +172,7 @@ fn places_of(head: &[u8]) -> Option<Box<[Place]>> {
         places.push((u16::try_from(start).ok()?, u16::try_from(end).ok()?));
         at = end + line_end(&head[end..])? + 1;
     }
-    Some(places.into())
+    Some(places)
 }
 
 /// Where the value is in what follows the name of a field and its colon (RFC 9112 §5): the blanks around it are none of it.
@@ -170,8 +191,11 @@ fn line_end(text: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::super::{HeadReader, Malformed};
     use super::*;
+    use crate::forwarding::prepare_response;
 
     const FIRST: &str = "HTTP/1.1 200 OK\r\nServer: a\r\nDate:  Mon \r\nContent-Length: 10\r\nX:\r\n\r\n";
 
@@ -222,6 +246,24 @@ mod tests {
         check(&FIRST[..FIRST.len() - 1], false);
         check(&FIRST[..20], false);
         check("", false);
+    }
+
+    #[test]
+    fn what_the_connection_was_told_is_told_again() {
+        for said in ["keep-alive", "Close", "close, x", "x, Keep-Alive", "upgrade", ""] {
+            for version in ["HTTP/1.1", "HTTP/1.0"] {
+                let text =
+                    format!("{version} 200 OK\r\nX: y\r\nConnection: {said}\r\nContent-Length: 3\r\n\r\n");
+                let mut known = KnownHead::default();
+                let mut read = || {
+                    let arrived = &mut BytesMut::from(text.as_str());
+                    let mut head = HeadReader::default().read(arrived, &mut known).unwrap().unwrap();
+                    (prepare_response(&mut head, &Method::GET, false), head.parts.headers)
+                };
+                assert_eq!(read(), read(), "{text:?}");
+                assert!(known.take(&mut BytesMut::from(text.as_str())).is_some());
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
 pub(crate) use framing::plain_number;
 pub use framing::{Ambiguous, Framing, request_framing};
 pub use known_head::KnownHead;
-pub use persistence::persists;
+pub use persistence::{Persistence, persists};
 pub use request_head::{write_fields, write_request_head};
 pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};
 pub use response_head::{HeadReader, ResponseHead};

@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::ends::ends_within;
-use super::{KnownHead, Malformed};
+use super::{KnownHead, Malformed, Persistence};
 use crate::gate::{Present, survey};
 
 /// Largest head of a response, bytes.
@@ -26,6 +26,15 @@ pub struct ResponseHead {
     pub reason: Option<Bytes>,
     /// Which fields it has that somebody has to see to.
     pub present: Present,
+    /// What a `Connection` said that is not among the fields any more.
+    pub said: Persistence,
+}
+
+impl From<Parts> for ResponseHead {
+    fn from(parts: Parts) -> Self {
+        let present = survey(&parts.headers);
+        Self { parts, reason: None, present, said: Persistence::default() }
+    }
 }
 
 /// Reads heads, one after another.
@@ -111,9 +120,8 @@ fn parse(arrived: &mut BytesMut, room: usize) -> Result<Option<(Bytes, ResponseH
     }
     arrived.advance(length);
     let mut parts = Response::new(()).into_parts().0;
-    let present = survey(&headers);
     (parts.status, parts.version, parts.headers) = (status, version, headers);
-    Ok(Some((text, ResponseHead { parts, reason, present })))
+    Ok(Some((text, ResponseHead { reason, ..ResponseHead::from(parts) })))
 }
 
 #[cfg(test)]

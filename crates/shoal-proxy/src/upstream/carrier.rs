@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use http::request::Parts as RequestHead;
-use http::response::Parts as ResponseHead;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnFields;
-use shoal_policy::gate::{Present, survey};
+use shoal_policy::http1::ResponseHead;
 use shoal_policy::retry::Progress;
 
 use super::answered::{Answered, Unanswered};
@@ -54,24 +53,22 @@ impl Carrier {
         }
     }
 
-    /// The head of the answer, which fields it has, and its body if that is a stream by itself. `None` = it was taken before.
-    pub(super) fn take_head(
-        &mut self,
-        answered: Answered,
-    ) -> Option<(ResponseHead, Present, Option<Incoming>)> {
+    /// The head of the answer, and its body if that is a stream by itself. `None` = it was taken before.
+    pub(super) fn take_head(&mut self, answered: Answered) -> Option<(ResponseHead, Option<Incoming>)> {
         match (answered, self) {
             (Answered::Streamed(response), _) => {
                 let (head, stream) = response.into_parts();
-                let present = survey(&head.headers);
-                Some((head, present, Some(stream)))
+                Some((head.into(), Some(stream)))
             }
             (Answered::OnLink(_), Self::Own(link)) => {
-                let mut answer = link.connection.take_answer()?;
+                let mut head = link.connection.take_answer()?;
                 // A reason phrase of its own goes on as it came.
-                if let Some(reason) = answer.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
-                    answer.parts.extensions.insert(reason);
+                if let Some(reason) =
+                    head.reason.take().and_then(|reason| ReasonPhrase::try_from(reason).ok())
+                {
+                    head.parts.extensions.insert(reason);
                 }
-                Some((answer.parts, answer.present, None))
+                Some((head, None))
             }
             (Answered::OnLink(_), Self::Shared(_)) => None,
         }

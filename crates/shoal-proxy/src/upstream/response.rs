@@ -41,20 +41,19 @@ impl Lease {
         asked: &Method,
         keep_trailers: bool,
     ) -> Result<(ResponseHead, Option<Incoming>), Failure> {
-        let (mut head, present, stream) =
-            self.carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
+        let (mut head, stream) = self.carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
         if stream.is_some() {
             // Framed by the codec, whose errors tell a body that is cut short.
-            head.version = Version::HTTP_11;
+            head.parts.version = Version::HTTP_11;
         }
-        let arrival = prepare_response(&mut head, present, asked, keep_trailers)?;
+        let arrival = prepare_response(&mut head, asked, keep_trailers)?;
         if let Carrier::Own(link) = &mut self.carrier {
             link.connection.expect_body(arrival);
             if arrival.framing == Framing::UntilClose {
-                head.extensions.insert(UntilClose);
+                head.parts.extensions.insert(UntilClose);
             }
         }
-        Ok((head, stream))
+        Ok((head.parts, stream))
     }
 
     /// The response has ended: the connection goes back to the pool, if nothing is left over on it.

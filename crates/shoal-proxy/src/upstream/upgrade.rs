@@ -137,7 +137,8 @@ fn switch(
     mut carrier: Carrier,
     answered: Answered,
 ) -> Result<(ResponseHead, UpstreamSide, Option<Occupied>, Option<Stream>), Failure> {
-    let (mut head, _, stream) = carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
+    let (head, stream) = carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
+    let mut head = head.parts;
     match (carrier, stream) {
         (Carrier::Own(link), _) => {
             let Link { connection, occupied, .. } = *link;
