@@ -318,12 +318,17 @@ fn finish(
     connection: &Rc<Connection>,
     version: Version,
     mut response: Response<Payload>,
-    request_id: HeaderValue,
+    mut request_id: HeaderValue,
     mut exchange: Exchange,
 ) -> Response<ResponseBody> {
     let own = &connection.worker.own;
     if !exchange.signed {
         own.sign(response.headers_mut());
+    }
+    if connection.state.is_h2() {
+        // It is never the same: in the table that both ends keep it would only drive out the fields that are. Once it is
+        // there for its name.
+        request_id.set_sensitive(connection.has_named_request_id.replace(true));
     }
     own.set_request_id(response.headers_mut(), request_id);
     let limits = &connection.settings.view.limits;

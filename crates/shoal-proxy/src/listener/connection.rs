@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     pub(super) offered: Cell<Option<Offered>>,
     /// Bytes of a response that are handed on at a time to the stream that is polled.
     pub(crate) portion: Cell<usize>,
+    /// A response on HTTP/2 has had the id of its request.
+    pub(crate) has_named_request_id: Cell<bool>,
 }
 
 impl Connection {

@@ -116,6 +116,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             place: Cell::new(None),
             offered: Cell::new(None),
             portion: Cell::new(usize::MAX),
+            has_named_request_id: Cell::new(false),
         })
     };
     match &settings.tls {
