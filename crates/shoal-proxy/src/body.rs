@@ -65,6 +65,11 @@ impl ResponseBody {
 }
 
 impl ResponseBody {
+    /// Its route lets trailers pass.
+    pub(crate) fn keeps_trailers(&self) -> bool {
+        self.keep_trailers
+    }
+
     /// Its length, if it is known beforehand.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
@@ -88,7 +93,6 @@ impl Body for ResponseBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         if !this.rest.is_empty() {
-            this.exchange.connection.offer(true);
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(Ok(this.hand_on(rest))));
         }
@@ -103,7 +107,6 @@ impl Body for ResponseBody {
                 Payload::Upstream(body) => body.poll(cx),
                 Payload::Cache(body) => Pin::new(body).poll_frame(cx),
             };
-            this.exchange.connection.offer(polled.is_ready());
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     let frame = match frame.into_data() {

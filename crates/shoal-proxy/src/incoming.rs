@@ -1,14 +1,18 @@
 //! The body of a request as it comes in, over either version of HTTP.
 
-use std::error::Error;
-use std::io;
-use std::pin::Pin;
+use std::mem::replace;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
+use tokio::sync::oneshot;
+
+use crate::tunnel::StreamHalf;
 
 /// Whoever reads the body of a request off its connection. A connection has one request after another: `request` says
 /// which of them is meant.
@@ -26,39 +30,84 @@ pub(crate) enum Incoming {
     /// Of that request on a connection of its own.
     Connection(Rc<dyn BodySource>, u64),
     /// Of a stream of HTTP/2.
-    Stream(hyper::body::Incoming),
+    Stream(StreamBody),
+    /// No body, but a stream that may become a tunnel: then it comes here.
+    Tunnel(oneshot::Receiver<StreamHalf>),
 }
 
 impl Incoming {
+    /// Takes what may become a tunnel, if it is a stream.
+    pub(crate) fn take_tunnel(&mut self) -> Option<oneshot::Receiver<StreamHalf>> {
+        match replace(self, Self::Empty) {
+            Self::Tunnel(stream) => Some(stream),
+            body => {
+                *self = body;
+                None
+            }
+        }
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Connection(source, request) => source.left(*request).exact() == Some(0),
-            Self::Stream(stream) => stream.is_end_stream(),
+            Self::Stream(body) => body.stream.is_end_stream(),
         }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Connection(source, request) => source.left(*request),
-            Self::Stream(stream) => stream.size_hint(),
+            Self::Stream(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Connection(source, request) => source.poll_frame(*request, cx),
-            Self::Stream(stream) => Pin::new(stream).poll_frame(cx).map_err(|error| blame_downstream(&error)),
+            Self::Stream(body) => body.poll(cx),
         }
     }
 }
 
-fn blame_downstream(error: &hyper::Error) -> Failure {
-    let kind = error.source().and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    match kind {
-        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Failure::BadRequest("chunk"),
-        _ => Failure::DownstreamReset,
+/// The body of a request on a stream of HTTP/2.
+pub(crate) struct StreamBody {
+    stream: RecvStream,
+    /// Bytes that are still to come, if the head says so. The codec holds the downstream to it.
+    left: Option<u64>,
+    has_data_ended: bool,
+}
+
+impl StreamBody {
+    /// Behind a head with these fields.
+    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
+        let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        Self { stream, left: length, has_data_ended: false }
     }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if !self.has_data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // A stream that is gone has no window to open.
+                    _ = self.stream.flow_control().release_capacity(data.len());
+                    self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(broken_off(&error)),
+                None => self.has_data_ended = true,
+            }
+        }
+        Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
+            Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+            Err(error) => broken_off(&error),
+        })
+    }
+}
+
+/// Whoever has reset a stream without an error needs no more of it (RFC 9113 §8.1).
+fn broken_off(error: &h2::Error) -> Option<Result<Frame<Bytes>, Failure>> {
+    if error.reason() == Some(Reason::NO_ERROR) { None } else { Some(Err(Failure::DownstreamReset)) }
 }

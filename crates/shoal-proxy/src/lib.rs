@@ -32,6 +32,7 @@ mod refusal;
 mod request;
 mod request_body;
 mod request_id;
+mod room;
 mod run;
 mod shedding;
 mod sources;

@@ -72,12 +72,12 @@ pub(crate) async fn serve(
 async fn answer(
     connection: &Rc<Connection>,
     head: &mut Parts,
-    incoming: Incoming,
+    mut incoming: Incoming,
     request_id: &mut HeaderValue,
     exchange: &mut Exchange,
 ) -> Result<Response<Payload>, Failure> {
     let worker = &connection.worker;
-    let upgradable = tunnel::take_upgradable(head, connection);
+    let upgradable = tunnel::take_upgradable(&mut incoming, connection);
     exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
     let admitted = pass_gate(connection, head, &incoming, exchange)?;
     let route = find_route(connection, &admitted, head)?;

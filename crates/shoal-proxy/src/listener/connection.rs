@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 
 use super::client::{self, Client};
 use super::http1::Channel;
-use super::portions::Offered;
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby};
 use crate::metrics::Traffic;
 use crate::shedding::Valve;
@@ -50,8 +49,6 @@ pub(crate) struct Connection {
     pub(crate) client: Option<Box<Client>>,
     /// Place of the listener in the ConfigView of that revision.
     pub(super) place: Cell<Option<(Revision, usize)>>,
-    /// What the response body had when it was asked; `None` = it was not since this was cleared.
-    pub(super) offered: Cell<Option<Offered>>,
     /// Bytes of a response that are handed on at a time to the stream that is polled.
     pub(crate) portion: Cell<usize>,
     /// A response on HTTP/2 has had the id of its request.
@@ -83,12 +80,6 @@ impl Connection {
 }
 
 impl Connection {
-    /// The response body that is asked has a part, or has none now.
-    pub(crate) fn offer(&self, has_part: bool) {
-        let parts = self.offered.get().map_or(0, |offered| offered.parts);
-        self.offered.set(Some(Offered { parts: parts + u32::from(has_part), is_more: has_part }));
-    }
-
     /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
     /// none. `claimed`: the downstream says something about one.
     pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {

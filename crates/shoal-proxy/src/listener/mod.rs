@@ -10,6 +10,7 @@ mod command;
 mod connection;
 mod held;
 mod http1;
+mod http2;
 mod io;
 mod last_words;
 mod lobby;

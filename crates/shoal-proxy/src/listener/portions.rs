@@ -15,15 +15,6 @@ const NO_RATE: u64 = 2 << 10;
 /// A portion that took more than this part of the timeout is followed by small ones.
 const SLOW: u64 = 8;
 
-/// What a response body had for its stream in one turn.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Offered {
-    /// Portions.
-    pub(super) parts: u32,
-    /// The last time it was asked it had one.
-    pub(super) is_more: bool,
-}
-
 /// The portions of one stream. Times are milliseconds of the worker's clock.
 #[derive(Debug)]
 pub(super) struct Portions {

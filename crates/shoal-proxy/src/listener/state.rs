@@ -49,6 +49,8 @@ pub(crate) struct ConnectionState {
     requests: AtomicU64,
     /// When writing stopped to make progress; 0 = it does.
     blocked_ms: AtomicU64,
+    /// When bytes came last, on HTTP/2.
+    heard_ms: AtomicU64,
     /// Since when the downstream has ended its side and was written nothing; 0 = it has not ended it.
     half_closed_ms: AtomicU64,
     /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
@@ -77,6 +79,7 @@ impl ConnectionState {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(now_ms),
             half_closed_ms: AtomicU64::new(0),
             error: AtomicU8::new(0),
             last_stream: AtomicU32::new(0),
@@ -104,7 +107,9 @@ impl ConnectionState {
 
     /// Bytes of HTTP/2 came in; answers how many of them the codec may see.
     pub(super) fn received(&self, bytes: &[u8], frames: &mut FrameScan) -> usize {
-        let Err(stopped) = frames.feed(bytes, self.clock.now_ms()) else { return bytes.len() };
+        let now_ms = self.clock.now_ms();
+        self.heard_ms.store(now_ms, Relaxed);
+        let Err(stopped) = frames.feed(bytes, now_ms) else { return bytes.len() };
         self.last_stream.store(frames.last_stream(), Relaxed);
         self.end_with_error(stopped.offence.code());
         match stopped.offence {
@@ -146,6 +151,11 @@ impl ConnectionState {
     /// The highest stream that was looked at when a frame ended the connection.
     pub(super) fn last_stream(&self) -> u32 {
         self.last_stream.load(Relaxed)
+    }
+
+    /// How long nothing has come on HTTP/2, ms.
+    pub(super) fn quiet_ms(&self) -> u64 {
+        self.now_ms().saturating_sub(self.heard_ms.load(Relaxed))
     }
 
     pub(super) fn now_ms(&self) -> u64 {

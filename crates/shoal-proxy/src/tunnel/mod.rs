@@ -3,15 +3,15 @@
 
 mod handshake;
 mod relay;
+mod stream_half;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
+use h2::ext::Protocol;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::strip_switch;
@@ -21,8 +21,11 @@ use tokio::sync::oneshot;
 use handshake::{ACCEPT, KEY, accept_of, check_switch, new_key};
 use relay::{DownstreamSide, relay};
 
+pub(crate) use stream_half::StreamHalf;
+
 use crate::body::Payload;
 use crate::exchange::{Exchange, TunnelTally};
+use crate::incoming::Incoming;
 use crate::listener::{Connection, Place};
 use crate::upstream::{Switch, Switched, forward_upgrade};
 
@@ -31,13 +34,13 @@ pub(crate) enum Upgradable {
     /// The connection, once the answer is out.
     Connection,
     /// A stream of HTTP/2.
-    Stream(OnUpgrade),
+    Stream(oneshot::Receiver<StreamHalf>),
 }
 
 /// Takes the downstream half out of the request, so that it does not travel on.
-pub(crate) fn take_upgradable(head: &mut Parts, connection: &Connection) -> Option<Upgradable> {
+pub(crate) fn take_upgradable(incoming: &mut Incoming, connection: &Connection) -> Option<Upgradable> {
     match connection.state.is_h2() {
-        true => head.extensions.remove::<OnUpgrade>().map(Upgradable::Stream),
+        true => incoming.take_tunnel().map(Upgradable::Stream),
         false => Some(Upgradable::Connection),
     }
 }

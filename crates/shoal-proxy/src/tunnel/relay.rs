@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 use tokio::sync::oneshot;
 
+use super::StreamHalf;
 use crate::exchange::TunnelTally;
 use crate::listener::Channel;
 use crate::metrics::Limit;
@@ -24,7 +24,7 @@ pub(super) enum DownstreamSide {
     /// A whole connection.
     Connection(oneshot::Receiver<Channel>),
     /// A stream of HTTP/2.
-    Stream(OnUpgrade),
+    Stream(oneshot::Receiver<StreamHalf>),
 }
 
 /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves for too long. The end of one
@@ -43,7 +43,7 @@ pub(super) async fn relay(
         }
         DownstreamSide::Stream(stream) => {
             let Ok(stream) = stream.await else { return };
-            relay_to(&worker, TokioIo::new(stream), upstream, idle_timeout, &tally).await;
+            relay_to(&worker, stream, upstream, idle_timeout, &tally).await;
         }
     }
 }
