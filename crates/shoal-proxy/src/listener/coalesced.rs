@@ -42,6 +42,8 @@ struct Inner<T> {
     written: usize,
     /// All that the codec wanted to write was taken: it ends with a frame.
     is_whole: bool,
+    /// There was nothing to read in this turn of the connection's task.
+    is_dry: bool,
 }
 
 impl<T> Clone for Coalesced<T> {
@@ -52,7 +54,19 @@ impl<T> Clone for Coalesced<T> {
 
 impl<T: AsyncWrite + Unpin> Coalesced<T> {
     pub(super) fn new(stream: T) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, pending: Vec::new(), written: 0, is_whole: true })))
+        Self(Rc::new(RefCell::new(Inner {
+            stream,
+            pending: Vec::new(),
+            written: 0,
+            is_whole: true,
+            is_dry: false,
+        })))
+    }
+
+    /// A turn of the connection's task begins. The codec looks for bytes once for every request that it has; within a turn
+    /// it finds none where there were none before.
+    pub(super) fn begin_turn(&self) {
+        self.0.borrow_mut().is_dry = false;
     }
 
     /// Writes what is held back; ready when nothing is.
@@ -130,7 +144,13 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.borrow_mut().stream).poll_read(cx, buf)
+        let mut inner = self.0.borrow_mut();
+        if inner.is_dry {
+            return Poll::Pending;
+        }
+        let polled = Pin::new(&mut inner.stream).poll_read(cx, buf);
+        inner.is_dry = polled.is_pending();
+        polled
     }
 }
 
@@ -266,6 +286,18 @@ mod tests {
         poll_fn(|cx| stream.poll_written(cx)).await.unwrap();
         reading = poll_once(far.read(&mut read));
         assert!(matches!(reading, Poll::Ready(Ok(4))));
+    }
+
+    #[tokio::test]
+    async fn what_comes_within_a_turn_is_read_in_the_next_one() {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let mut stream = Coalesced::new(near);
+        let mut read = [0; 4];
+        assert!(poll_once(stream.read(&mut read)).is_pending());
+        far.write_all(b"late").await.unwrap();
+        assert!(poll_once(stream.read(&mut read)).is_pending());
+        stream.begin_turn();
+        assert!(matches!(poll_once(stream.read(&mut read)), Poll::Ready(Ok(4))));
     }
 
     fn poll_once<F: Future>(future: F) -> Poll<F::Output> {

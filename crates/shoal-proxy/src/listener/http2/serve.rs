@@ -78,6 +78,7 @@ where
         if !std::mem::replace(&mut registered, true) {
             state.register(cx.waker());
         }
+        io.begin_turn();
         loop {
             if let Poll::Ready(ended) = codec.poll(cx, connection) {
                 // The last words, if they can be said at once.
