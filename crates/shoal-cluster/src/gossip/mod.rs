@@ -4,6 +4,7 @@ mod fold;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod guard;
+mod hear;
 mod keys;
 mod replay;
 mod run;

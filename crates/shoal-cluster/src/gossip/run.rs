@@ -14,10 +14,11 @@ use tokio::net::UdpSocket;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::fold::{Folded, Folder, Report, Row};
+use super::hear::{Heard, SpokenFor, say_and_hear};
 use super::seal::Party;
 use super::transport::{GossipCounters, SealedTransport, unix_ms};
-use super::twin::{OtherSelf, TwinWatch};
-use super::{GossipSettings, HealthState, Shared, keys};
+use super::twin::TwinWatch;
+use super::{GossipSettings, HealthState, Shared};
 
 /// The dead are forgotten after this long; their earlier generations count against the size of messages for half of it.
 const GRACE_PERIOD: Duration = Duration::from_secs(15 * 60);
@@ -95,7 +96,8 @@ impl Runner {
         // It must rise with every start, even when the clock was set back while we ran.
         self.generation = (unix_ms() * 1_000_000).max(self.generation + 1);
         let transport = self.transport();
-        let handle = match spawn_chitchat(self.chitchat_config(), Vec::new(), &transport).await {
+        let config = chitchat_config(&self.settings, self.generation, self.advertise);
+        let handle = match spawn_chitchat(config, Vec::new(), &transport).await {
             Ok(handle) => handle,
             Err(error) => return error.to_string(),
         };
@@ -131,7 +133,9 @@ impl Runner {
                         self.folder.stalled(now);
                     }
                     last_round = now;
-                    self.round(&handle).await;
+                    if let Err(SpokenFor) = self.round(&handle).await {
+                        return "another node spoke for this one".to_owned();
+                    }
                     if self.has_new_members() {
                         self.call_silent_members(&handle);
                     }
@@ -146,54 +150,19 @@ impl Runner {
         SealedTransport {
             socket: self.socket.clone(),
             secret: self.settings.secret.clone(),
-            ring: self.ring(),
+            ring: ring(&self.settings),
             local: Party { id: self.settings.node_id.0, address: self.advertise },
             generation: self.generation,
             counters: self.shared.counters.clone(),
         }
     }
 
-    fn ring(&self) -> String {
-        format!("{}/{}", self.settings.cluster_id, self.settings.cluster_epoch)
-    }
-
-    fn chitchat_config(&self) -> ChitchatConfig {
-        let timing = self.settings.timing;
-        let detector = FailureDetectorConfig::new(
-            timing.phi_threshold,
-            SAMPLES,
-            MAX_SAMPLE,
-            timing.initial_interval,
-            GRACE_PERIOD,
-        );
-        let id = self.settings.node_id.to_string();
-        ChitchatConfig {
-            chitchat_id: ChitchatId::new(id, self.generation, self.advertise),
-            cluster_id: self.ring(),
-            gossip_interval: timing.interval,
-            listen_addr: self.settings.listen,
-            seed_nodes: self.settings.seeds.iter().map(SocketAddr::to_string).collect(),
-            failure_detector_config: detector,
-            marked_for_deletion_grace_period: GRACE_PERIOD,
-            catchup_callback: None,
-            extra_liveness_predicate: None,
-        }
-    }
-
     /// Says what is new of this node, hears what is new of others, and publishes what follows.
-    async fn round(&mut self, handle: &ChitchatHandle) {
+    async fn round(&mut self, handle: &ChitchatHandle) -> Result<(), SpokenFor> {
         let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let local = self.settings.node_id;
-        let (mut reports, mut selves) = (Vec::new(), Vec::new());
-        handle
-            .with_chitchat(|chitchat| {
-                for (key, value) in &own {
-                    chitchat.self_node_state().set(key, value);
-                }
-                reports = read_reports(chitchat, local);
-                selves = read_other_selves(chitchat, local);
-            })
-            .await;
+        let heard = handle.with_chitchat(|chitchat| say_and_hear(chitchat, &own, local)).await?;
+        let Heard { reports, selves } = heard;
         let interval = self.settings.timing.interval;
         let twin = self.twins.look(self.generation, &selves, interval, Instant::now());
         self.shared.twin.send_if_modified(|known| std::mem::replace(known, twin) != twin);
@@ -205,6 +174,7 @@ impl Runner {
             self.call_silent_members(handle);
         }
         self.publish(folded);
+        Ok(())
     }
 
     /// The first view, before anything is sent.
@@ -283,7 +253,39 @@ impl Runner {
     }
 }
 
-fn ended(handle: &ChitchatHandle) -> impl Future<Output = String> + use<> {
+fn ring(settings: &GossipSettings) -> String {
+    format!("{}/{}", settings.cluster_id, settings.cluster_epoch)
+}
+
+/// The gossip library's part of a generation that is reached at `advertise`.
+pub(super) fn chitchat_config(
+    settings: &GossipSettings,
+    generation: u64,
+    advertise: SocketAddr,
+) -> ChitchatConfig {
+    let timing = settings.timing;
+    let detector = FailureDetectorConfig::new(
+        timing.phi_threshold,
+        SAMPLES,
+        MAX_SAMPLE,
+        timing.initial_interval,
+        GRACE_PERIOD,
+    );
+    ChitchatConfig {
+        chitchat_id: ChitchatId::new(settings.node_id.to_string(), generation, advertise),
+        cluster_id: ring(settings),
+        gossip_interval: timing.interval,
+        listen_addr: settings.listen,
+        seed_nodes: settings.seeds.iter().map(SocketAddr::to_string).collect(),
+        failure_detector_config: detector,
+        marked_for_deletion_grace_period: GRACE_PERIOD,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    }
+}
+
+/// How the gossip ends by itself.
+pub(super) fn ended(handle: &ChitchatHandle) -> impl Future<Output = String> + use<> {
     let terminated = handle.termination_watcher();
     async move {
         match terminated.await {
@@ -291,42 +293,4 @@ fn ended(handle: &ChitchatHandle) -> impl Future<Output = String> + use<> {
             Err(error) => error.to_string(),
         }
     }
-}
-
-/// Every generation of every node but earlier ones of this node, as far as something is known of it.
-fn read_reports(chitchat: &Chitchat, local: NodeId) -> Vec<Report> {
-    let live: BTreeSet<_> = chitchat.live_nodes().collect();
-    let read = |(chitchat_id, state): (&ChitchatId, &chitchat::NodeState)| {
-        let id = node_id(&chitchat_id.node_id)?;
-        let of_earlier_self = id == local && chitchat_id != chitchat.self_chitchat_id();
-        if of_earlier_self || !state.contains_key(keys::NAME) {
-            return None;
-        }
-        let value = |key: &str| state.get(key);
-        Some(Report::read(&Row {
-            id,
-            generation: chitchat_id.generation_id,
-            address: chitchat_id.gossip_advertise_addr,
-            heard: live.contains(chitchat_id),
-            value: &value,
-        }))
-    };
-    chitchat.node_states().iter().filter_map(read).collect()
-}
-
-/// The generations of this node that [`read_reports`] leaves out.
-fn read_other_selves(chitchat: &Chitchat, local: NodeId) -> Vec<OtherSelf> {
-    let own = chitchat.self_chitchat_id();
-    let others = chitchat.node_states().iter().filter(|(id, _)| *id != own);
-    let others = others.filter(|(id, _)| node_id(&id.node_id) == Some(local));
-    let read = |(id, state): (&ChitchatId, &chitchat::NodeState)| OtherSelf {
-        generation: id.generation_id,
-        address: id.gossip_advertise_addr,
-        heartbeat: state.heartbeat().into(),
-    };
-    others.map(read).collect()
-}
-
-fn node_id(text: &str) -> Option<NodeId> {
-    text.starts_with('n').then(|| text.parse().ok()).flatten()
 }

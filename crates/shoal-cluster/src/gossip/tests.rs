@@ -294,9 +294,12 @@ fn poison(cluster_id: &str) -> Vec<u8> {
     syn(cluster_id, 1600)
 }
 
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_le_bytes(), text.as_bytes()].concat()
+}
+
 /// A SYN that tells of `count` nodes.
 fn syn(cluster_id: &str, count: u16) -> Vec<u8> {
-    let text = |text: &str| [&(text.len() as u16).to_le_bytes(), text.as_bytes()].concat();
     let mut syn = [&45_139_u16.to_le_bytes()[..], &[0, 0], &count.to_le_bytes()].concat();
     for id in 0..count {
         syn.extend(text(&format!("n{}", 1000 + id)));
@@ -323,4 +326,35 @@ async fn the_gossip_survives_its_own_end() {
         wait_until("it works as before", || serving(node) == [1, 2]).await;
     }
     assert_eq!(one.counters().restarts.load(Ordering::Relaxed), 1);
+}
+
+/// An ACK that gives the last of all versions to what node 1 says of itself.
+fn last_version(generation: u64, port: u16) -> Vec<u8> {
+    let address = [&[4, 127, 0, 0, 1][..], &port.to_le_bytes()].concat();
+    let node = [&[0][..], &text("n1"), &generation.to_le_bytes(), &address, &[0; 16]].concat();
+    let delta = [&node[..], &[2], &u64::MAX.to_le_bytes()].concat();
+    let block = [&[2][..], &(delta.len() as u16).to_le_bytes(), &delta, &[0]].concat();
+    [&45_139_u16.to_le_bytes()[..], &[0, 2], &block].concat()
+}
+
+#[tokio::test]
+async fn nobody_silences_a_node_by_speaking_for_it() {
+    let spy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let cluster = Cluster::new();
+    let one = cluster.start(1, &[spy.local_addr().unwrap()]).await;
+    // Its generation stands before what is sealed.
+    let mut heard = [0; 65_536];
+    spy.recv_from(&mut heard).await.unwrap();
+    let generation = u64::from_be_bytes(*heard[10..].first_chunk().unwrap());
+    let message = last_version(generation, one.local_addr().port());
+    for datagram in rogue(cluster, &message, &spy, one.local_addr()) {
+        spy.send_to(&datagram, one.local_addr()).await.unwrap();
+    }
+    wait_until("it was started again", || one.counters().restarts.load(Ordering::Relaxed) == 1).await;
+    one.set_active_revision(7);
+    let two = cluster.start(2, &[one.local_addr()]).await;
+    for node in [&one, &two] {
+        let says_so = || node.view().load().node(NodeId(1)).is_some_and(|node| node.active_revision == 7);
+        wait_until("it still speaks for itself", says_so).await;
+    }
 }
