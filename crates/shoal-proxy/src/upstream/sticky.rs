@@ -133,8 +133,9 @@ impl Sticky {
 
     /// A cookie with this expiry is replaced though it is good.
     fn is_due(&self, expiry: u64, now: u64) -> bool {
-        let ttl = self.view.ttl.map(|ttl| ttl.as_secs());
-        ttl.map_or(expiry != NEVER, |ttl| !(ttl / 2..=ttl).contains(&(expiry - now)))
+        let Some(ttl) = self.view.ttl.map(|ttl| ttl.as_secs()) else { return expiry != NEVER };
+        // It may have run out since it was read.
+        expiry.checked_sub(now).is_none_or(|left| !(ttl / 2..=ttl).contains(&left))
     }
 }
 
@@ -313,5 +314,13 @@ mod tests {
         check(", ttl: 100s", NEVER, true);
         check("", NEVER, false);
         check("", 100, true);
+    }
+
+    #[test]
+    fn cookies_that_run_out_while_the_endpoint_answers_are_replaced() {
+        for ttl in ["1s", "2s", "100s"] {
+            let here = sticky(1, "app", ABC, &format!(", ttl: {ttl}"));
+            assert!(here.is_due(1000, 1001), "{ttl}");
+        }
     }
 }
