@@ -51,3 +51,5 @@ pub use names::{NameFailure, Names};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings};
 pub use spans::{RequestSpan, TrySpan};
 pub use upstream::StickySeed;
+#[cfg(feature = "fuzzing")]
+pub use upstream::fuzzing;

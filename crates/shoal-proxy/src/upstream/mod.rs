@@ -51,6 +51,8 @@ pub(crate) use introduction::Introduction;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;
 pub use sticky::StickySeed;
+#[cfg(feature = "fuzzing")]
+pub use sticky::fuzzing;
 pub(crate) use sticky::set_session_cookie;
 pub(crate) use stream::open_stream;
 pub(crate) use tls::{ClientTls, system_roots};

@@ -1,5 +1,8 @@
 //! Session persistence: a cookie that leads a downstream back to the endpoint it came from, on every node of the cluster.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
