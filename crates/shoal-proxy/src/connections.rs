@@ -99,7 +99,7 @@ impl Connections {
         }
     }
 
-    fn states(&self) -> Vec<Arc<ConnectionState>> {
+    fn states(&self) -> Vec<Rc<ConnectionState>> {
         self.open.borrow().values().map(|connection| connection.state.clone()).collect()
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     pub(crate) listener: Rc<WorkerListener>,
     pub(crate) settings: Arc<ListenerSettings>,
-    pub(crate) state: Arc<ConnectionState>,
+    pub(crate) state: Rc<ConnectionState>,
     pub(crate) caller: Caller,
     /// Only known where some upstream wants to be told.
     pub(crate) ends: Option<Ends>,

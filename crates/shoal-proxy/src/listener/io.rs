@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -22,7 +22,7 @@ pub(super) struct Watched<T> {
     stream: T,
     first: Bytes,
     frames: FrameScan,
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     end: End,
     pace: Pace,
     min_rate: MinRate,
@@ -41,7 +41,7 @@ enum End {
 const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
-    pub(super) fn new(stream: T, first: Bytes, state: Arc<ConnectionState>, limits: &Limits) -> Self {
+    pub(super) fn new(stream: T, first: Bytes, state: Rc<ConnectionState>, limits: &Limits) -> Self {
         let pace = Pace::default();
         let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
         let frames = FrameLimits { idle_frames: limits.h2_max_idle_frames, resets: limits.h2_max_resets };

@@ -25,7 +25,7 @@ use super::opening::{Opening, is_tls};
 use super::preface::{self, Version};
 use super::stream::{SecureStream, Stream};
 use super::unheard::{Unheard, refuse};
-use super::{ConnectionState, proxy_protocol};
+use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
 use crate::liveness;
@@ -94,45 +94,53 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     };
     match &settings.tls {
         None => serve_clear(connection(None, None), stream).await,
-        Some(tls) => {
-            let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
-            // Boxed, as what lasts longer than it would carry its room along.
-            let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible());
-            let shaken = match Box::pin(shaken).await {
-                Ok(Ok(shaken)) => Ok(shaken),
-                Ok(Err((error, stream))) => match stream.into_plain() {
-                    Some(stream) => {
-                        let connection = connection(None, None);
-                        let _registered = connection.listener.lobby.connections.register(&connection);
-                        let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
-                        return Box::pin(refuse(&connection, stream, Unheard::PLAIN_HTTP)).await;
-                    }
-                    None => Err(error),
-                },
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            };
-            let (stream, client) = match shaken.and_then(|stream| identified(&worker, view, stream)) {
-                Ok(identified) => identified,
-                Err(error) => {
-                    worker.metrics.handshakes_failed.add(1);
-                    if error.kind() == io::ErrorKind::TimedOut {
-                        worker.metrics.reach(Limit::TlsHandshakeTimeout);
-                    }
-                    if let Some(outcome) = client::refused(&error) {
-                        worker.metrics.ask_client(outcome);
-                    }
-                    return;
-                }
-            };
-            let (_, session) = stream.get_ref();
-            let version =
-                if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
-            let certificate = tls.certificates.find(session.server_name());
-            let connection = connection(Some(certificate), client);
-            let _registered = connection.listener.lobby.connections.register(&connection);
-            serve_version(connection, Stream::Tls(stream), BytesMut::new(), version).await;
-        }
+        // Boxed: the tasks of connections in clear text would have room for it, too.
+        Some(tls) => Box::pin(serve_secure(&worker, &settings, tls, stream, connection)).await,
     }
+}
+
+async fn serve_secure(
+    worker: &Worker,
+    settings: &ListenerSettings,
+    tls: &Tls,
+    stream: TcpStream,
+    connection: impl FnOnce(Option<usize>, Option<Box<Client>>) -> Rc<Connection>,
+) {
+    let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
+    // Boxed, as what lasts longer than it would carry its room along.
+    let shaken = Box::pin(timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible()));
+    let shaken = match shaken.await {
+        Ok(Ok(shaken)) => Ok(shaken),
+        Ok(Err((error, stream))) => match stream.into_plain() {
+            Some(stream) => {
+                let connection = connection(None, None);
+                let _registered = connection.listener.lobby.connections.register(&connection);
+                let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
+                return Box::pin(refuse(&connection, stream, Unheard::PLAIN_HTTP)).await;
+            }
+            None => Err(error),
+        },
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    let (stream, client) = match shaken.and_then(|stream| identified(worker, &settings.view, stream)) {
+        Ok(identified) => identified,
+        Err(error) => {
+            worker.metrics.handshakes_failed.add(1);
+            if error.kind() == io::ErrorKind::TimedOut {
+                worker.metrics.reach(Limit::TlsHandshakeTimeout);
+            }
+            if let Some(outcome) = client::refused(&error) {
+                worker.metrics.ask_client(outcome);
+            }
+            return;
+        }
+    };
+    let (_, session) = stream.get_ref();
+    let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+    let certificate = tls.certificates.find(session.server_name());
+    let connection = connection(Some(certificate), client);
+    let _registered = connection.listener.lobby.connections.register(&connection);
+    serve_version(connection, Stream::Tls(stream), BytesMut::new(), version).await;
 }
 
 /// The stream with who is at its other end, where that is asked.

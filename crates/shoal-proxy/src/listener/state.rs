@@ -1,11 +1,10 @@
 //! What a downstream connection is doing, and whether it has been doing it for too long.
-//!
-//! Kept in atomics, because the codec wants its IO to be `Send`; only the connection's own worker touches them.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 
-use futures_util::task::AtomicWaker;
 use shoal_model::view::Limits;
 use shoal_policy::age::is_over_age;
 use shoal_policy::gate::{ErrorCode, FrameScan, Offence};
@@ -41,76 +40,79 @@ pub(crate) enum Order {
 /// One downstream connection.
 pub(crate) struct ConnectionState {
     clock: Arc<Clock>,
-    is_h2: AtomicBool,
-    phase: AtomicU8,
-    since_ms: AtomicU64,
+    is_h2: Cell<bool>,
+    phase: Cell<u8>,
+    since_ms: Cell<u64>,
     opened_ms: u64,
-    in_flight: AtomicU32,
-    requests: AtomicU64,
+    in_flight: Cell<u32>,
+    requests: Cell<u64>,
     /// When writing stopped to make progress; 0 = it does.
-    blocked_ms: AtomicU64,
+    blocked_ms: Cell<u64>,
     /// When bytes came last, on HTTP/2.
-    heard_ms: AtomicU64,
+    heard_ms: Cell<u64>,
     /// Since when the downstream has ended its side and was written nothing; 0 = it has not ended it.
-    half_closed_ms: AtomicU64,
+    half_closed_ms: Cell<u64>,
     /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
-    error: AtomicU8,
-    last_stream: AtomicU32,
+    error: Cell<u8>,
+    last_stream: Cell<u32>,
     /// Some of what the downstream sends is not read.
-    unread: AtomicBool,
+    unread: Cell<bool>,
     /// Nobody works on it for the time being.
-    resting: AtomicBool,
-    order: AtomicU8,
-    ordered_ms: AtomicU64,
+    resting: Cell<bool>,
+    order: Cell<u8>,
+    ordered_ms: Cell<u64>,
     /// The limit that led to the order, counted from 1; 0 = none did.
-    limit: AtomicU8,
-    waker: AtomicWaker,
+    limit: Cell<u8>,
+    waker: RefCell<Option<Waker>>,
 }
 
 impl ConnectionState {
-    pub(crate) fn new(clock: Arc<Clock>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<Clock>) -> Rc<Self> {
         let now_ms = clock.now_ms();
-        Arc::new(Self {
+        Rc::new(Self {
             clock,
-            is_h2: AtomicBool::new(false),
-            phase: AtomicU8::new(IDLE),
-            since_ms: AtomicU64::new(now_ms),
+            is_h2: Cell::new(false),
+            phase: Cell::new(IDLE),
+            since_ms: Cell::new(now_ms),
             opened_ms: now_ms,
-            in_flight: AtomicU32::new(0),
-            requests: AtomicU64::new(0),
-            blocked_ms: AtomicU64::new(0),
-            heard_ms: AtomicU64::new(now_ms),
-            half_closed_ms: AtomicU64::new(0),
-            error: AtomicU8::new(0),
-            last_stream: AtomicU32::new(0),
-            unread: AtomicBool::new(false),
-            resting: AtomicBool::new(false),
-            order: AtomicU8::new(Order::GoOn as u8),
-            ordered_ms: AtomicU64::new(0),
-            limit: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
+            in_flight: Cell::new(0),
+            requests: Cell::new(0),
+            blocked_ms: Cell::new(0),
+            heard_ms: Cell::new(now_ms),
+            half_closed_ms: Cell::new(0),
+            error: Cell::new(0),
+            last_stream: Cell::new(0),
+            unread: Cell::new(false),
+            resting: Cell::new(false),
+            order: Cell::new(Order::GoOn as u8),
+            ordered_ms: Cell::new(0),
+            limit: Cell::new(0),
+            waker: RefCell::default(),
         })
     }
 
     pub(crate) fn set_h2(&self) {
-        self.is_h2.store(true, Relaxed);
+        self.is_h2.set(true);
     }
 
     pub(crate) fn is_h2(&self) -> bool {
-        self.is_h2.load(Relaxed)
+        self.is_h2.get()
     }
 
     /// Wakes the connection's task when there is an order.
-    pub(super) fn register(&self, waker: &std::task::Waker) {
-        self.waker.register(waker);
+    pub(super) fn register(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
     }
 
     /// Bytes of HTTP/2 came in; answers how many of them the codec may see.
     pub(super) fn received(&self, bytes: &[u8], frames: &mut FrameScan) -> usize {
         let now_ms = self.clock.now_ms();
-        self.heard_ms.store(now_ms, Relaxed);
+        self.heard_ms.set(now_ms);
         let Err(stopped) = frames.feed(bytes, now_ms) else { return bytes.len() };
-        self.last_stream.store(frames.last_stream(), Relaxed);
+        self.last_stream.set(frames.last_stream());
         self.end_with_error(stopped.offence.code());
         match stopped.offence {
             Offence::Flood(flood) => {
@@ -134,28 +136,28 @@ impl ConnectionState {
 
     /// Nothing is asked, and nothing owed.
     pub(super) fn is_idle(&self) -> bool {
-        self.phase.load(Relaxed) == IDLE
+        self.phase.get() == IDLE
     }
 
     /// The connection ends, or has ended, with this error of HTTP/2.
     pub(super) fn end_with_error(&self, code: ErrorCode) {
-        self.error.store(code as u8 + 1, Relaxed);
+        self.error.set(code as u8 + 1);
     }
 
     /// The error of HTTP/2 that ends the connection.
     pub(super) fn error(&self) -> Option<ErrorCode> {
-        let place = self.error.load(Relaxed).checked_sub(1)?;
+        let place = self.error.get().checked_sub(1)?;
         ErrorCode::ALL.get(usize::from(place)).copied()
     }
 
     /// The highest stream that was looked at when a frame ended the connection.
     pub(super) fn last_stream(&self) -> u32 {
-        self.last_stream.load(Relaxed)
+        self.last_stream.get()
     }
 
     /// How long nothing has come on HTTP/2, ms.
     pub(super) fn quiet_ms(&self) -> u64 {
-        self.now_ms().saturating_sub(self.heard_ms.load(Relaxed))
+        self.now_ms().saturating_sub(self.heard_ms.get())
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -163,7 +165,7 @@ impl ConnectionState {
     }
 
     pub(super) fn is_tunnel(&self) -> bool {
-        self.phase.load(Relaxed) == TUNNEL
+        self.phase.get() == TUNNEL
     }
 
     /// What comes from now on is not HTTP.
@@ -172,9 +174,9 @@ impl ConnectionState {
     }
 
     pub(super) fn write_blocked(&self, blocked: bool) {
-        match (blocked, self.blocked_ms.load(Relaxed)) {
-            (true, 0) => self.blocked_ms.store(self.clock.now_ms(), Relaxed),
-            (false, since) if since != 0 => self.blocked_ms.store(0, Relaxed),
+        match (blocked, self.blocked_ms.get()) {
+            (true, 0) => self.blocked_ms.set(self.clock.now_ms()),
+            (false, since) if since != 0 => self.blocked_ms.set(0),
             _ => {}
         }
     }
@@ -182,25 +184,25 @@ impl ConnectionState {
     /// The downstream has ended its side while an answer is owed to it. [`HALF_CLOSED_MS`] without a byte of that are
     /// taken to mean that nobody is there any more.
     pub(super) fn half_closed(&self) {
-        self.half_closed_ms.store(self.clock.now_ms(), Relaxed);
+        self.half_closed_ms.set(self.clock.now_ms());
     }
 
     /// Bytes went out to a downstream that may have ended its side.
     pub(super) fn wrote(&self) {
-        if self.half_closed_ms.load(Relaxed) != 0 {
+        if self.half_closed_ms.get() != 0 {
             self.half_closed();
         }
     }
 
     pub(crate) fn request_began(&self) {
-        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
-        self.in_flight.store(self.in_flight.load(Relaxed) + 1, Relaxed);
+        self.requests.set(self.requests.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
         self.enter(BUSY);
     }
 
     pub(crate) fn request_ended(&self) {
-        let left = self.in_flight.load(Relaxed).saturating_sub(1);
-        self.in_flight.store(left, Relaxed);
+        let left = self.in_flight.get().saturating_sub(1);
+        self.in_flight.set(left);
         if left == 0 {
             self.enter(IDLE);
         }
@@ -208,13 +210,13 @@ impl ConnectionState {
 
     /// Says whether some of what the downstream sends is not read: the connection is to end.
     pub(crate) fn set_unread(&self, unread: bool) {
-        self.unread.store(unread, Relaxed);
+        self.unread.set(unread);
     }
 
     /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
     /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
     pub(super) fn begins_to_linger(&self) -> bool {
-        let lingers = if self.is_h2() { self.error().is_some() } else { self.unread.load(Relaxed) };
+        let lingers = if self.is_h2() { self.error().is_some() } else { self.unread.get() };
         if lingers {
             self.enter(IDLE);
             self.give(Order::Finish);
@@ -224,32 +226,32 @@ impl ConnectionState {
 
     /// Nothing has come and nothing is owed for so long that it does without what working takes until something comes.
     pub(super) fn may_rest(&self) -> bool {
-        self.phase.load(Relaxed) == IDLE
-            && self.clock.now_ms().saturating_sub(self.since_ms.load(Relaxed)) >= REST_AFTER_MS
+        self.phase.get() == IDLE
+            && self.clock.now_ms().saturating_sub(self.since_ms.get()) >= REST_AFTER_MS
             && !self.is_h2()
             && self.order() < Order::Finish
-            && self.blocked_ms.load(Relaxed) == 0
-            && self.half_closed_ms.load(Relaxed) == 0
-            && !self.unread.load(Relaxed)
+            && self.blocked_ms.get() == 0
+            && self.half_closed_ms.get() == 0
+            && !self.unread.get()
     }
 
     /// Since when nothing is asked and nothing owed; `None` = something is, or it is about to end.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
-        let is_idle = self.phase.load(Relaxed) == IDLE && self.order() < Order::Finish;
-        is_idle.then(|| self.since_ms.load(Relaxed))
+        let is_idle = self.phase.get() == IDLE && self.order() < Order::Finish;
+        is_idle.then(|| self.since_ms.get())
     }
 
     pub(super) fn set_resting(&self, resting: bool) {
-        self.resting.store(resting, Relaxed);
+        self.resting.set(resting);
     }
 
     /// Requests so far, the present one included.
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
+        self.requests.get()
     }
 
     pub(crate) fn order(&self) -> Order {
-        match self.order.load(Relaxed) {
+        match self.order.get() {
             0 => Order::GoOn,
             1 => Order::Retire,
             2 => Order::Finish,
@@ -260,20 +262,20 @@ impl ConnectionState {
     /// HTTP/2 can say at any time that no more shall come (GOAWAY). It is not said before the first answer, or a downstream
     /// that connects anew would never get one.
     pub(super) fn may_say_goodbye(&self) -> bool {
-        self.is_h2() && self.requests() > self.in_flight.load(Relaxed).into()
+        self.is_h2() && self.requests() > self.in_flight.get().into()
     }
 
     /// Ready when nothing more shall be taken. Wakes the one task that waits for orders.
-    pub(super) fn poll_finishing(&self, cx: &std::task::Context<'_>) -> std::task::Poll<()> {
-        self.waker.register(cx.waker());
-        if self.order() >= Order::Finish { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    pub(super) fn poll_finishing(&self, cx: &Context<'_>) -> Poll<()> {
+        self.register(cx.waker());
+        if self.order() >= Order::Finish { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Gives an order; a milder one than it has already is ignored.
     pub(crate) fn give(&self, order: Order) {
         if order > self.order() {
-            self.order.store(order as u8, Relaxed);
-            self.ordered_ms.store(self.clock.now_ms(), Relaxed);
+            self.order.set(order as u8);
+            self.ordered_ms.set(self.clock.now_ms());
             self.wake();
         }
     }
@@ -288,19 +290,18 @@ impl ConnectionState {
 
     /// The connection ends, or will soon, because of `limit`.
     pub(crate) fn reached(&self, limit: Limit) {
-        self.limit.store(limit as u8 + 1, Relaxed);
+        self.limit.set(limit as u8 + 1);
     }
 
     /// The limit that has ended the connection.
     pub(super) fn limit(&self) -> Option<Limit> {
-        self.limit.load(Relaxed).checked_sub(1).and_then(Limit::numbered)
+        self.limit.get().checked_sub(1).and_then(Limit::numbered)
     }
 
     /// Wakes the connection's task, which registers only once.
     fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
+        if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
-            self.waker.register(&waker);
         }
     }
 
@@ -308,20 +309,20 @@ impl ConnectionState {
     pub(crate) fn review(&self, now_ms: u64, limits: &Limits) {
         let for_ms = |since_ms: u64| now_ms.saturating_sub(since_ms);
         let ms = |limit: std::time::Duration| limit.as_millis() as u64;
-        let blocked_ms = self.blocked_ms.load(Relaxed);
+        let blocked_ms = self.blocked_ms.get();
         if blocked_ms != 0 && for_ms(blocked_ms) > ms(limits.write_idle_timeout) {
             return self.end(Limit::WriteIdleTimeout, Order::Abort);
         }
-        let half_closed_ms = self.half_closed_ms.load(Relaxed);
+        let half_closed_ms = self.half_closed_ms.get();
         if half_closed_ms != 0 && blocked_ms == 0 && for_ms(half_closed_ms) > HALF_CLOSED_MS {
             return self.give(Order::Abort);
         }
-        let in_phase_ms = for_ms(self.since_ms.load(Relaxed));
-        match self.phase.load(Relaxed) {
+        let in_phase_ms = for_ms(self.since_ms.get());
+        match self.phase.get() {
             HEAD if in_phase_ms > ms(limits.header_timeout) => {
                 return self.end(Limit::HeaderTimeout, Order::Abort);
             }
-            IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.load(Relaxed)) > GRACE_MS => {
+            IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.get()) > GRACE_MS => {
                 return self.give(Order::Abort);
             }
             IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => {
@@ -330,7 +331,7 @@ impl ConnectionState {
             IDLE if in_phase_ms > ms(limits.keepalive_timeout) => {
                 self.end(Limit::KeepaliveTimeout, Order::Finish);
             }
-            IDLE if !self.resting.load(Relaxed) && self.may_rest() => self.wake(),
+            IDLE if !self.resting.get() && self.may_rest() => self.wake(),
             _ => {}
         }
         if is_over_age(self.opened_ms, now_ms, limits.max_connection_age) {
@@ -339,8 +340,8 @@ impl ConnectionState {
     }
 
     fn enter(&self, phase: u8) {
-        self.phase.store(phase, Relaxed);
-        self.since_ms.store(self.clock.now_ms(), Relaxed);
+        self.phase.set(phase);
+        self.since_ms.set(self.clock.now_ms());
     }
 }
 

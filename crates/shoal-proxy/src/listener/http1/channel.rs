@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -33,7 +32,7 @@ pub(crate) struct Channel(Rc<RefCell<Inner>>);
 /// What a connection has said, and how to answer it.
 struct Inner {
     stream: Box<Watched<Stream>>,
-    state: Arc<ConnectionState>,
+    state: Rc<ConnectionState>,
     /// Has come, and is not made sense of yet.
     arrived: BytesMut,
     /// The downstream has ended its side.
@@ -71,7 +70,7 @@ pub(super) enum Heard {
 
 impl Channel {
     /// `arrived` was read from `stream` before.
-    pub(super) fn new(stream: Box<Watched<Stream>>, state: Arc<ConnectionState>, arrived: BytesMut) -> Self {
+    pub(super) fn new(stream: Box<Watched<Stream>>, state: Rc<ConnectionState>, arrived: BytesMut) -> Self {
         Self(Rc::new(RefCell::new(Inner {
             stream,
             state,
