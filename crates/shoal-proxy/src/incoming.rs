@@ -1,11 +1,11 @@
 //! The body of a request as it comes in, over either version of HTTP.
 
 use std::mem::replace;
-use std::rc::Rc;
+use std::rc::Weak;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Frame, SizeHint};
@@ -17,10 +17,10 @@ use crate::tunnel::StreamHalf;
 /// Whoever reads the body of a request off its connection. A connection has one request after another: `request` says
 /// which of them is meant.
 pub(crate) trait BodySource {
-    /// The next part of the body.
+    /// The next part of the body; an error if it is that of a request which is over.
     fn poll_frame(&self, request: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>>;
 
-    /// What is known of the rest; exactly nothing once all has been handed on.
+    /// What is known of the rest; exactly nothing once all has been handed on, and nothing at all of a request that is over.
     fn left(&self, request: u64) -> SizeHint;
 }
 
@@ -28,7 +28,7 @@ pub(crate) trait BodySource {
 pub(crate) enum Incoming {
     Empty,
     /// Of that request on a connection of its own.
-    Connection(Rc<dyn BodySource>, u64),
+    Connection(OfConnection),
     /// Of a stream of HTTP/2.
     Stream(StreamBody),
     /// No body, but a stream that may become a tunnel: then it comes here.
@@ -50,7 +50,7 @@ impl Incoming {
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty | Self::Tunnel(_) => true,
-            Self::Connection(source, request) => source.left(*request).exact() == Some(0),
+            Self::Connection(body) => body.is_end(),
             Self::Stream(body) => body.stream.is_end_stream(),
         }
     }
@@ -58,7 +58,7 @@ impl Incoming {
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
-            Self::Connection(source, request) => source.left(*request),
+            Self::Connection(body) => body.left(),
             Self::Stream(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
@@ -66,9 +66,51 @@ impl Incoming {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         match self {
             Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
-            Self::Connection(source, request) => source.poll_frame(*request, cx),
+            Self::Connection(body) => body.poll(cx),
             Self::Stream(body) => body.poll(cx),
         }
+    }
+}
+
+/// The body of a request on a connection of its own. It does not keep the connection: whoever sends it on may outlive that,
+/// and the request.
+pub(crate) struct OfConnection {
+    source: Weak<dyn BodySource>,
+    request: u64,
+    has_ended: bool,
+}
+
+impl OfConnection {
+    pub(crate) fn new(source: Weak<dyn BodySource>, request: u64) -> Self {
+        Self { source, request, has_ended: false }
+    }
+
+    fn is_end(&self) -> bool {
+        self.has_ended || self.left().exact() == Some(0)
+    }
+
+    fn left(&self) -> SizeHint {
+        match self.source.upgrade() {
+            _ if self.has_ended => SizeHint::with_exact(0),
+            Some(source) => source.left(self.request),
+            None => SizeHint::default(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        let Some(source) = self.source.upgrade() else {
+            return Poll::Ready(Some(Err(Failure::DownstreamReset)));
+        };
+        let polled = source.poll_frame(self.request, cx);
+        self.has_ended = match &polled {
+            Poll::Ready(Some(Ok(_))) => source.left(self.request).exact() == Some(0),
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        polled
     }
 }
 
@@ -96,18 +138,14 @@ impl StreamBody {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(broken_off(&error)),
+                Some(Err(_)) => return Poll::Ready(Some(Err(Failure::DownstreamReset))),
                 None => self.has_data_ended = true,
             }
         }
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Err(error) => broken_off(&error),
+            // Also if it was reset without an error: only its end is the end of a request.
+            Err(_) => Some(Err(Failure::DownstreamReset)),
         })
     }
-}
-
-/// Whoever has reset a stream without an error needs no more of it (RFC 9113 §8.1).
-fn broken_off(error: &h2::Error) -> Option<Result<Frame<Bytes>, Failure>> {
-    if error.reason() == Some(Reason::NO_ERROR) { None } else { Some(Err(Failure::DownstreamReset)) }
 }

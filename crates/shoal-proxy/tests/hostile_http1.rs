@@ -185,6 +185,18 @@ async fn slow_heads_are_cut_off_beside_quick_ones() {
 }
 
 #[tokio::test]
+async fn an_empty_line_after_a_body_is_no_head() {
+    let (stage, _origin) = echo(", limits: { header_timeout: 300ms }").await;
+    let mut downstream = stage.connect().await;
+    downstream.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx\r\n").await;
+    assert_eq!(downstream.answer().await.text(), "/a");
+    let more = tokio::time::timeout(std::time::Duration::from_secs(1), downstream.read_until(b"\n")).await;
+    assert!(more.is_err(), "nothing was asked, and nothing is answered: {more:?}");
+    downstream.send("GET /b HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(downstream.answer().await.text(), "/b");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_refused_like_the_rest_wherever_it_stands() {
     let (stage, origin) = echo("").await;
     let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n";

@@ -123,6 +123,42 @@ async fn tunnels_count_among_the_connections() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_nobody_takes_up_leaves_nothing_behind() {
+    let (asked, mut is_asked) = tokio::sync::mpsc::unbounded_channel();
+    let go = Arc::new(tokio::sync::Semaphore::new(0));
+    let may_answer = go.clone();
+    let endpoint = serve_raw(Default::default(), move |stream, _| {
+        let (asked, may_answer) = (asked.clone(), may_answer.clone());
+        async move {
+            let mut stream = Downstream::new(stream);
+            stream.read_head().await.unwrap();
+            asked.send(()).unwrap();
+            _ = may_answer.acquire().await.unwrap();
+            let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+            stream
+                .send(format!(
+                    "HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n{accept}\r\n\r\n"
+                ))
+                .await;
+            assert!(stream.is_closed().await);
+        }
+    })
+    .await;
+    let stage = Stage::start(&site(&[endpoint], "", ""));
+    let mut downstream = stage.connect().await;
+    // More than it asks: nobody reads on to see whether it is still there.
+    downstream.send(format!("{ASK}XX")).await;
+    is_asked.recv().await.unwrap();
+    socket2::SockRef::from(&downstream.stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(downstream);
+    go.add_permits(1);
+    support::wait_until("the end of all", || {
+        stage.proxy.open_connections() == 0 && stage.metric("shoal_requests_in_flight") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_endpoint_is_busy_with_its_tunnels() {
     let counts: [Arc<AtomicUsize>; 2] = Default::default();
     let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

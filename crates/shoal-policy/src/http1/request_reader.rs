@@ -34,7 +34,7 @@ pub struct RequestHead {
     pub parts: Parts,
     /// What only the raw bytes show.
     pub wire: Wire,
-    /// Of the body. Where it is in doubt there is none: the gate refuses, and the connection does not persist.
+    /// Of the body. Where it is in doubt it is until the end of the connection: the gate refuses the request.
     pub framing: Framing,
     /// The downstream may ask again on this connection (RFC 9112 §9.3).
     pub persists: bool,
@@ -216,7 +216,7 @@ impl Read {
         parts.headers = self.headers;
         RequestHead {
             persists: persists && framing.is_some() && wire.is_clean(),
-            framing: framing.unwrap_or(Framing::Empty),
+            framing: framing.unwrap_or(Framing::UntilClose),
             parts,
             wire,
             expects_continue,
@@ -309,14 +309,14 @@ mod tests {
         check("1.0", "Content-Length: 12\r\nExpect: 100-Continue", "Length(12) 1.0 ends");
         check("1.1", "Transfer-Encoding: Chunked", "Chunked");
         // The gate refuses these.
-        check("1.0", "Transfer-Encoding: chunked", "Empty 1.0 ends");
-        check("1.1", "Transfer-Encoding: gzip, chunked", "Empty ends");
-        check("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 1", "Empty ends");
-        check("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Empty ends");
-        check("1.1", "Content-Length: 1\r\nContent-Length: 1", "Empty ends");
-        check("1.1", "Content-Length: 1, 1", "Empty ends");
-        check("1.1", "Content-Length: +1", "Empty ends");
-        check("1.1", "Content-Length: 99999999999999999999", "Empty ends");
+        check("1.0", "Transfer-Encoding: chunked", "UntilClose 1.0 ends");
+        check("1.1", "Transfer-Encoding: gzip, chunked", "UntilClose ends");
+        check("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 1", "UntilClose ends");
+        check("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "UntilClose ends");
+        check("1.1", "Content-Length: 1\r\nContent-Length: 1", "UntilClose ends");
+        check("1.1", "Content-Length: 1, 1", "UntilClose ends");
+        check("1.1", "Content-Length: +1", "UntilClose ends");
+        check("1.1", "Content-Length: 99999999999999999999", "UntilClose ends");
     }
 
     #[test]

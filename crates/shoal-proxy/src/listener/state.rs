@@ -220,6 +220,8 @@ impl ConnectionState {
         if lingers {
             self.enter(IDLE);
             self.give(Order::Finish);
+            // It may have been told so long ago.
+            self.ordered_ms.set(self.clock.now_ms());
         }
         lingers
     }
@@ -296,6 +298,15 @@ impl ConnectionState {
     /// The limit that has ended the connection.
     pub(super) fn limit(&self) -> Option<Limit> {
         self.limit.get().checked_sub(1).and_then(Limit::numbered)
+    }
+
+    /// Wakes the connection's task, if it is another than that of `waker`.
+    pub(super) fn wake_from(&self, waker: &Waker) {
+        if let Some(known) = &*self.waker.borrow()
+            && !known.will_wake(waker)
+        {
+            known.wake_by_ref();
+        }
     }
 
     /// Wakes the connection's task, which registers only once.

@@ -14,7 +14,7 @@ use shoal_policy::http1::{Chunked, Framing, HeadLimits, Piece, RequestHead, Requ
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-use crate::incoming::{BodySource, Incoming};
+use crate::incoming::{BodySource, Incoming, OfConnection};
 use crate::listener::io::Watched;
 use crate::listener::reading::poll_read_some;
 use crate::listener::stream::Stream;
@@ -37,7 +37,7 @@ struct Inner {
     arrived: BytesMut,
     /// The downstream has ended its side.
     has_ended: bool,
-    /// Which request is the present one, counted from 1.
+    /// Tells the present request from those that are over.
     request: u64,
     body: Body,
     /// Bytes of the body to ask for.
@@ -53,6 +53,8 @@ enum Body {
     Nothing,
     Length(u64),
     Chunks(Chunked),
+    /// Nobody can tell: the request is refused, and whatever comes thrown away.
+    Doubtful,
 }
 
 /// What reading a head comes to.
@@ -117,10 +119,15 @@ impl Channel {
                 inner.window = FIRST_READ;
                 Body::Chunks(Chunked::default())
             }
-            Framing::Empty | Framing::Length(0) | Framing::UntilClose => return Incoming::Empty,
+            Framing::UntilClose => {
+                inner.body = Body::Doubtful;
+                return Incoming::Empty;
+            }
+            Framing::Empty | Framing::Length(0) => return Incoming::Empty,
         };
         inner.waits = waits;
-        Incoming::Connection(self.0.clone(), inner.request)
+        let source: Rc<dyn BodySource> = self.0.clone();
+        Incoming::Connection(OfConnection::new(Rc::downgrade(&source), inner.request))
     }
 
     /// The answer begins: from now on nobody is told to go on.
@@ -136,6 +143,8 @@ impl Channel {
     /// The answer is out. `false` = the connection cannot go on: some of the request is still to come.
     pub(super) fn end_body(&self) -> bool {
         let mut inner = self.0.borrow_mut();
+        // Whoever still reads it for somebody is told that it breaks off.
+        inner.request += 1;
         while !matches!(inner.body, Body::Nothing) {
             match inner.take_part() {
                 Ok(Some(_)) => {}
@@ -165,10 +174,11 @@ impl Inner {
     ) -> Poll<Heard> {
         loop {
             if !self.arrived.is_empty() {
-                self.state.head_began();
                 match reader.read(&mut self.arrived, limits) {
                     Ok(Some(head)) => return Poll::Ready(Heard::Head(Box::new(head))),
-                    Ok(None) => {}
+                    // An empty line after a body is nothing (RFC 9112 §2.2).
+                    Ok(None) if self.arrived.is_empty() && self.state.requests() > 0 => {}
+                    Ok(None) => self.state.head_began(),
                     Err(unreadable) => return Poll::Ready(Heard::Unreadable(unreadable)),
                 }
             }
@@ -255,7 +265,7 @@ impl Inner {
                     Some(Piece::End) | None => None,
                 })
             }
-            Body::Nothing => Ok(None),
+            Body::Nothing | Body::Doubtful => Ok(None),
         }
     }
 
@@ -290,16 +300,24 @@ impl Inner {
 impl BodySource for RefCell<Inner> {
     fn poll_frame(&self, request: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let mut inner = self.borrow_mut();
-        if inner.request == request { inner.poll_body(cx) } else { Poll::Ready(None) }
+        if inner.request != request {
+            return Poll::Ready(Some(Err(Failure::DownstreamReset)));
+        }
+        let polled = inner.poll_body(cx);
+        if matches!(inner.body, Body::Nothing) {
+            // From here on the connection's task looks whether the downstream is still there.
+            inner.state.wake_from(cx.waker());
+        }
+        polled
     }
 
     fn left(&self, request: u64) -> SizeHint {
         let inner = self.borrow();
         match &inner.body {
-            _ if inner.request != request => SizeHint::with_exact(0),
+            _ if inner.request != request => SizeHint::new(),
             Body::Nothing => SizeHint::with_exact(0),
             Body::Length(left) => SizeHint::with_exact(*left),
-            Body::Chunks(_) => SizeHint::new(),
+            Body::Chunks(_) | Body::Doubtful => SizeHint::new(),
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
 use shoal_policy::http1::{Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_response_head};
 use tokio::io::AsyncWriteExt;
@@ -22,6 +23,7 @@ use crate::listener::{ConnectionState, Order};
 use crate::metrics::Limit;
 use crate::outgoing::Outgoing;
 use crate::request;
+use crate::request_body::Broken;
 
 /// How the work on a connection ends.
 enum Ended {
@@ -45,8 +47,13 @@ pub(in crate::listener) async fn serve(
 ) {
     let state = &connection.state;
     let channel = Channel::new(stream, state.clone(), first);
-    let served = pin!(serve_channel(connection, channel.clone()));
-    if unless_aborted(state, served).await.is_none() && state.limit() == Some(Limit::HeaderTimeout) {
+    let is_aborted = {
+        let served = pin!(serve_channel(connection, channel.clone()));
+        unless_aborted(state, served).await.is_none()
+    };
+    // Whoever waits for a tunnel holds the connection.
+    drop(connection.tunnel.take());
+    if is_aborted && state.limit() == Some(Limit::HeaderTimeout) {
         Box::pin(refuse(connection, channel, Unheard::Late)).await;
     }
 }
@@ -135,7 +142,7 @@ async fn answer(
     asked: Asked,
 ) -> After {
     channel.begin_answer();
-    let (head, mut body) = response.into_parts();
+    let (head, body) = response.into_parts();
     let mut persists = false;
     outgoing.begin(|text| {
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
@@ -145,6 +152,7 @@ async fn answer(
         persists = departure.persists;
         departure.framing
     });
+    let mut body = Ending::of(body);
     let mut writer = channel.clone();
     let is_out = poll_fn(|cx| match outgoing.poll(&mut writer, &mut body, cx) {
         Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
@@ -153,7 +161,6 @@ async fn answer(
     if !is_out.await {
         return After::End(Ended::Gone);
     }
-    // The exchange ends with it.
     drop(body);
     if head.status == StatusCode::SWITCHING_PROTOCOLS
         && let Some(tunnel) = connection.tunnel.take()
@@ -166,6 +173,37 @@ async fn answer(
     }
     connection.state.set_unread(!has_come || channel.has_more());
     After::End(Ended::Closing)
+}
+
+/// A body that is gone, and the exchange with it, as soon as all of it has been taken: whoever has got the whole answer
+/// finds it counted.
+struct Ending(Option<ResponseBody>);
+
+impl Ending {
+    fn of(body: ResponseBody) -> Self {
+        Self(Some(body).filter(|body| !body.is_end_stream()))
+    }
+}
+
+impl Body for Ending {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && body.is_end_stream()) {
+            self.0 = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Runs `work` to its end; `None` = the connection was told to end at once.

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -30,6 +31,10 @@ const SEND_BUFFER: usize = 64 << 10;
 const MAX_PENDING_RESETS: usize = 20;
 /// Streams that we reset for what the downstream did wrong (CVE-2025-8671).
 const MAX_LOCAL_RESETS: usize = 256;
+/// Streams that ended before their requests did, as those whose uploads are refused: what still comes of them is passed
+/// over, and for how long.
+const MAX_REMEMBERED_RESETS: usize = 1024;
+const RESETS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
 
 /// Serves the connection to its end.
 pub(in crate::listener) async fn serve<T>(
@@ -115,7 +120,9 @@ fn builder(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
+        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESETS)
+        .reset_stream_duration(RESETS_REMEMBERED_FOR);
     builder
 }
 
