@@ -166,7 +166,9 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Result<StatusCode, ExchangeError>> {
         if matches!(self.sending, Sending::UnderWay) {
-            match self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx) {
+            // In a statement of its own: what follows looks at the wire, too.
+            let sent = self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx);
+            match sent {
                 Poll::Ready(Ok(())) => self.sending = Sending::Whole,
                 Poll::Ready(Err(SendError::Body)) => return Poll::Ready(Err(ExchangeError::RequestBroken)),
                 // Within TLS some may have gone out before the error came.
