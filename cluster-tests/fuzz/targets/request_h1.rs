@@ -1,5 +1,5 @@
-//! Bytes of an HTTP/1 connection: read in whatever pieces they come, they are the same messages, and what the gate lets
-//! through means one thing only.
+//! Bytes of an HTTP/1 connection: read in whatever pieces they come, by whoever has read others before, they are the same
+//! messages, and what the gate lets through means one thing only.
 #![no_main]
 
 use bytes::BytesMut;
@@ -12,7 +12,16 @@ const LIMITS: HeadLimits = HeadLimits { max_bytes: 4096, max_fields: 100 };
 fuzz_target!(|bytes: &[u8]| {
     pieces_do_not_matter(bytes);
     let mut arrived = BytesMut::from(bytes);
-    while let Ok(Some(mut head)) = RequestReader::default().read(&mut arrived, LIMITS) {
+    let mut experienced = RequestReader::default();
+    loop {
+        let same = arrived.clone();
+        let Ok(Some(mut head)) = RequestReader::default().read(&mut arrived, LIMITS) else { return };
+        for _ in 0..2 {
+            let mut same = same.clone();
+            let again = experienced.read(&mut same, LIMITS);
+            assert_eq!(again.map(|head| head.map(|head| text(&head))), Ok(Some(text(&head))));
+            assert_eq!(same, arrived);
+        }
         let has_body = !matches!(head.framing, Framing::Empty | Framing::Length(0));
         let gate = admitted::gate(false);
         let Ok(passed) = gate.admit(&mut head.parts, head.wire, has_body) else { return };

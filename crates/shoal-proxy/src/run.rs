@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::TICK;
-use crate::listener::{Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt};
+use crate::listener::{
+    Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, make_prompt,
+};
 use crate::metrics::WorkerMetrics;
 use crate::shedding::{Memory, QueueProbe, Valve};
 use crate::sources::{Sources, SourcesSeed};
@@ -59,6 +61,7 @@ impl Run {
     }
 
     fn open(self: &Rc<Self>, shared: Arc<Listener>, socket: std::net::TcpListener) {
+        make_prompt(&socket);
         let socket = match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {

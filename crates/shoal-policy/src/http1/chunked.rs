@@ -139,9 +139,7 @@ fn is_extension(bytes: &[u8]) -> bool {
 fn take_trailers(arrived: &mut BytesMut) -> Result<Option<HeaderMap>, Malformed> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(arrived, &mut fields) {
-        Ok(httparse::Status::Complete((length, fields)))
-            if has_bare_line_feed(&arrived[..length], fields.len() + 1) =>
-        {
+        Ok(httparse::Status::Complete((length, _))) if has_bare_line_feed(&arrived[..length]) => {
             Err(Malformed::Chunk)
         }
         Ok(httparse::Status::Complete((length, fields))) if length <= MAX_TRAILER_BYTES => {

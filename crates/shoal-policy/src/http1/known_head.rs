@@ -2,14 +2,12 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONNECTION;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 
+use super::known_lines::{KnownLines, line_end};
 use super::{Persistence, ResponseHead};
 use crate::gate::{Present, survey};
 
-/// Largest head that is kept, bytes, and most fields of one.
-const MAX_BYTES: usize = 2 << 10;
-const MAX_FIELDS: usize = 32;
 /// Of so many heads that differ from the one that is kept, one takes its place.
 const PATIENCE: u8 = 16;
 
@@ -21,31 +19,16 @@ pub struct KnownHead {
     differed: u8,
 }
 
-/// A head in both shapes.
+/// A head, the status line of which is a part of the text of its lines.
 #[derive(Debug)]
 struct Kept {
-    text: Bytes,
-    /// Where the values are in it, in the order of `fields`.
-    values: Box<[Place]>,
+    /// Without a `Connection` that is understood: it is taken off in any case.
+    lines: KnownLines,
     status: StatusCode,
     version: Version,
     reason: Option<Bytes>,
-    /// Without a `Connection` that is understood: it is taken off in any case.
-    fields: HeaderMap,
     present: Present,
     said: Persistence,
-}
-
-/// Where a value begins and ends.
-type Place = (u16, u16);
-
-/// A head that has the lines of the one that is kept.
-struct Likeness {
-    /// Of the whole head.
-    length: usize,
-    /// Which values are others, and where all are.
-    changed: u32,
-    values: [Place; MAX_FIELDS],
 }
 
 impl KnownHead {
@@ -54,25 +37,22 @@ impl KnownHead {
         *self = Self::default();
     }
 
-    /// Takes a head off `arrived`, if it is the one that is kept, other values apart. Only they have to be looked at: of all
-    /// else these very bytes were found to be good. `None` says nothing of what has arrived.
+    /// Takes a head off `arrived`, if it is the one that is kept, other values apart. `None` says nothing of what has
+    /// arrived.
     pub(super) fn take(&mut self, arrived: &mut BytesMut) -> Option<ResponseHead> {
         let kept = self.kept.as_deref()?;
-        let (fields, length) = if arrived.starts_with(&kept.text) {
-            (kept.fields.clone(), kept.text.len())
-        } else {
-            let alike = kept.compare(arrived)?;
+        let seen = kept.lines.recognise(arrived)?;
+        if seen.changed != 0 {
             self.differed = self.differed.saturating_add(1);
             if self.differed >= PATIENCE {
                 return None;
             }
-            (kept.fields_of(arrived, &alike)?, alike.length)
-        };
+        }
         let mut parts = Response::new(()).into_parts().0;
-        (parts.status, parts.version, parts.headers) = (kept.status, kept.version, fields);
+        (parts.status, parts.version, parts.headers) = (kept.status, kept.version, seen.fields);
         let head =
             ResponseHead { parts, reason: kept.reason.clone(), present: kept.present, said: kept.said };
-        arrived.advance(length);
+        arrived.advance(seen.length);
         Some(head)
     }
 
@@ -85,72 +65,29 @@ impl KnownHead {
     }
 
     fn keep(&mut self, text: Bytes, head: &ResponseHead) {
-        let (parts, fields) = (&head.parts, &head.parts.headers);
-        // A field with two values would stand in another order than its lines.
-        let is_plain = fields.len() == fields.keys_len() && fields.len() <= MAX_FIELDS;
-        if !is_plain || text.len() > MAX_BYTES || parts.status.is_informational() {
+        let parts = &head.parts;
+        if parts.status.is_informational() {
             return;
         }
-        let Some(places) = places_of(&text).filter(|places| places.len() == fields.len()) else { return };
-        let (mut kept, mut values, mut said) = (HeaderMap::new(), Vec::new(), Persistence::default());
-        for ((name, value), place) in fields.iter().zip(places) {
-            match persistence(name, value) {
-                Some(persistence) => said = persistence,
-                None => {
-                    kept.append(name.clone(), value.clone());
-                    values.push(place);
-                }
+        let mut said = Persistence::default();
+        let is_kept = |name: &HeaderName, value: &HeaderValue| match persistence(name, value) {
+            Some(persistence) => {
+                said = persistence;
+                false
             }
-        }
+            None => true,
+        };
+        let Some(start) = line_end(&text) else { return };
+        let Some(lines) = KnownLines::new(text, start + 1, &parts.headers, is_kept) else { return };
         self.differed = 0;
         self.kept = Some(Box::new(Kept {
-            text,
-            values: values.into(),
             status: parts.status,
             version: parts.version,
             reason: head.reason.clone(),
-            present: survey(&kept),
-            fields: kept,
+            present: survey(&lines.fields),
+            lines,
             said,
         }));
-    }
-}
-
-impl Kept {
-    /// Whether `arrived` begins with a head whose status line, names and line ends are those of this one.
-    fn compare(&self, arrived: &[u8]) -> Option<Likeness> {
-        let mut alike = Likeness { length: 0, changed: 0, values: [(0, 0); MAX_FIELDS] };
-        let (mut at, mut kept_at) = (0, 0);
-        for (number, (place, seen)) in self.values.iter().zip(&mut alike.values).enumerate() {
-            let (start, end) = (usize::from(place.0), usize::from(place.1));
-            let between = &self.text[kept_at..start];
-            let rest = arrived[at..].strip_prefix(between)?;
-            at += between.len();
-            kept_at = end;
-            let is_same =
-                rest.starts_with(&self.text[start..end]) && rest.get(end - start) == self.text.get(end);
-            let value = if is_same { 0..end - start } else { value_in(rest)? };
-            alike.changed |= u32::from(!is_same) << number;
-            *seen = (u16::try_from(at + value.start).ok()?, u16::try_from(at + value.end).ok()?);
-            at += value.end;
-        }
-        let end = &self.text[kept_at..];
-        alike.length = at + end.len();
-        arrived[at..].starts_with(end).then_some(alike)
-    }
-
-    /// The fields of a head like this one; `None` = they have values that none may have.
-    fn fields_of(&self, arrived: &[u8], alike: &Likeness) -> Option<HeaderMap> {
-        let mut fields = self.fields.clone();
-        // Whoever keeps a field shall not keep all that was read with it.
-        let text = Bytes::copy_from_slice(&arrived[..alike.length]);
-        for (number, (value, place)) in fields.values_mut().zip(alike.values).enumerate() {
-            if alike.changed & 1 << number != 0 {
-                let new = text.slice(usize::from(place.0)..usize::from(place.1));
-                *value = HeaderValue::from_maybe_shared(new).ok()?;
-            }
-        }
-        Some(fields)
     }
 }
 
@@ -160,39 +97,11 @@ fn persistence(name: &HeaderName, value: &HeaderValue) -> Option<Persistence> {
     (*name == CONNECTION && said.add(value.as_bytes())).then_some(said)
 }
 
-/// Where the values of a whole head are.
-fn places_of(head: &[u8]) -> Option<Vec<Place>> {
-    let mut places = Vec::new();
-    let mut at = line_end(head)? + 1;
-    while !matches!(head[at..], [b'\n', ..] | [b'\r', b'\n', ..]) {
-        let line = &head[at..];
-        let colon = line.iter().position(|byte| *byte == b':')? + 1;
-        let value = value_in(&line[colon..])?;
-        let (start, end) = (at + colon + value.start, at + colon + value.end);
-        places.push((u16::try_from(start).ok()?, u16::try_from(end).ok()?));
-        at = end + line_end(&head[end..])? + 1;
-    }
-    Some(places)
-}
-
-/// Where the value is in what follows the name of a field and its colon (RFC 9112 §5): the blanks around it are none of it.
-fn value_in(rest: &[u8]) -> Option<std::ops::Range<usize>> {
-    let line = &rest[..line_end(rest)?];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let end = line.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
-    let start = line[..end].iter().position(|byte| !is_blank(byte)).unwrap_or(0);
-    Some(start..end)
-}
-
-fn line_end(text: &[u8]) -> Option<usize> {
-    text.iter().position(|byte| *byte == b'\n')
-}
-
 #[cfg(test)]
 mod tests {
     use http::Method;
 
+    use super::super::known_lines::MAX_BYTES;
     use super::super::{HeadReader, Malformed};
     use super::*;
     use crate::forwarding::prepare_response;
@@ -271,7 +180,7 @@ mod tests {
         let mut known = KnownHead::default();
         let mut read = |text: &str| {
             HeadReader::default().read(&mut BytesMut::from(text), &mut known).unwrap().unwrap();
-            known.kept.as_ref().map(|kept| String::from_utf8_lossy(&kept.text).into_owned())
+            known.kept.as_ref().map(|kept| String::from_utf8_lossy(&kept.lines.text).into_owned())
         };
         let head = |field: &str| format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n");
         for unfit in ["Set-Cookie: a\r\nSet-Cookie: b".into(), format!("A: {}", "b".repeat(MAX_BYTES))] {

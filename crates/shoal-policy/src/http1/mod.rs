@@ -4,7 +4,9 @@
 mod chunked;
 mod ends;
 mod framing;
+mod known_fields;
 mod known_head;
+mod known_lines;
 mod persistence;
 mod request_head;
 mod request_reader;

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use super::ends::{ends_within, has_bare_line_feed};
 use super::framing::{Framing, request_framing};
+use super::known_fields::KnownFields;
+use super::known_lines::line_end;
 use super::persistence::persists;
 
 /// Fields that are going to be added: room for them is made at once.
@@ -16,7 +18,9 @@ const ADDED_FIELDS: usize = 4;
 /// Fields that are parsed without allocating.
 const USUAL_FIELDS: usize = 100;
 /// Longest method, bytes. Those that are registered have up to 17.
-const MAX_METHOD_BYTES: usize = 64;
+pub(super) const MAX_METHOD_BYTES: usize = 64;
+/// Longest target, bytes: its type holds no longer one.
+pub(super) const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -78,10 +82,11 @@ pub struct RequestReader {
     searched: usize,
     /// Bytes of empty lines before the head: they are passed over (RFC 9112 §2.2).
     skipped: usize,
+    pub(super) known: KnownFields,
 }
 
 impl RequestReader {
-    /// Takes the head off `arrived`; `None` = it is not whole yet.
+    /// Takes the head off `arrived`; `None` = it is not whole yet. What was asked with before is read at less cost.
     ///
     /// # Errors
     /// The bytes are no head, or one above the limits.
@@ -98,13 +103,27 @@ impl RequestReader {
         if arrived.is_empty() {
             return Ok(None);
         }
-        let head = if may_end { parse(arrived, room, limits.max_fields)? } else { None };
+        let head = if may_end { self.take(arrived, room, limits.max_fields)? } else { None };
         match head {
-            Some(_) => *self = Self::default(),
+            Some(_) => (self.searched, self.skipped) = (0, 0),
             None if arrived.len() >= room => return Err(Unreadable::TooLarge),
             None => {}
         }
         Ok(head)
+    }
+
+    fn take(
+        &mut self,
+        arrived: &mut BytesMut,
+        room: usize,
+        max_fields: usize,
+    ) -> Result<Option<RequestHead>, Unreadable> {
+        if let Some(head) = self.known.take(arrived, room) {
+            return Ok(Some(head));
+        }
+        let Some((lines, head)) = parse(arrived, room, max_fields)? else { return Ok(None) };
+        self.known.meet(lines, &head);
+        Ok(Some(head))
     }
 
     fn skip_empty_lines(&mut self, arrived: &mut BytesMut) -> Result<(), Unreadable> {
@@ -120,8 +139,12 @@ impl RequestReader {
     }
 }
 
-/// Takes off a head of at most `room` bytes.
-fn parse(arrived: &mut BytesMut, room: usize, max_fields: usize) -> Result<Option<RequestHead>, Unreadable> {
+/// Takes off a head of at most `room` bytes; answers with the lines of its fields, too.
+fn parse(
+    arrived: &mut BytesMut,
+    room: usize,
+    max_fields: usize,
+) -> Result<Option<(Bytes, RequestHead)>, Unreadable> {
     let mut usual = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; USUAL_FIELDS];
     let mut many = Vec::new();
     let fields = match usual.get_mut(..max_fields) {
@@ -160,18 +183,17 @@ fn parse(arrived: &mut BytesMut, room: usize, max_fields: usize) -> Result<Optio
     for field in request.headers.iter() {
         read.add(HeaderName::from_bytes(field.name.as_bytes()), head.slice(place(field.value)))?;
     }
-    let wire = Wire {
-        bare_line_feed: has_bare_line_feed(&head, request.headers.len() + 2),
-        fragment: head[target.clone()].contains(&b'#'),
-    };
+    let wire =
+        Wire { bare_line_feed: has_bare_line_feed(&head), fragment: head[target.clone()].contains(&b'#') };
     arrived.advance(length);
-    if target.len() > usize::from(u16::MAX) - 1 {
+    if target.len() > MAX_TARGET_BYTES {
         return Err(Unreadable::TargetTooLong);
     }
     let mut parts = Request::new(()).into_parts().0;
     parts.uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unreadable::Malformed)?;
     (parts.method, parts.version) = (method, version);
-    Ok(Some(read.finish(parts, wire)))
+    let lines = line_end(&head).map_or_else(Bytes::new, |end| head.slice(end + 1..));
+    Ok(Some((lines, read.finish(parts, wire))))
 }
 
 /// The fields so far, and which of those that matter here are among them.

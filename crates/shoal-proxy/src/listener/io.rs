@@ -48,6 +48,10 @@ impl<T> Watched<T> {
         Self { stream, first, frames: FrameScan::new(frames), state, end: End::Open, pace, min_rate }
     }
 
+    pub(super) fn stream(&self) -> &T {
+        &self.stream
+    }
+
     /// Whoever takes a response slower than it may is not waited for.
     fn wrote(&mut self, polled: &Poll<io::Result<usize>>) {
         self.state.write_blocked(polled.is_pending());

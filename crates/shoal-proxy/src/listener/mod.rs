@@ -47,6 +47,7 @@ pub(crate) use command::Command;
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use http1::Channel;
 pub(crate) use lobby::{Lobby, Neighbours};
+pub(crate) use socket::make_prompt;
 pub(crate) use spread::Spread;
 pub(crate) use state::{ConnectionState, Order};
 pub use tickets::TicketSeed;

@@ -61,8 +61,6 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             None => return worker.metrics.turn_away(TurnedAway::AddressFull),
         },
     }
-    // Streamed frames would wait for up to 40 ms otherwise. A socket that refuses is about to fail anyway.
-    let _ = stream.set_nodelay(true);
     liveness::set(&stream, &view.limits.liveness);
     if view.names_callers && ends.is_none() {
         ends = stream.local_addr().ok().map(|destination| Ends { source, destination });

@@ -213,6 +213,11 @@ impl ConnectionState {
         self.unread.set(unread);
     }
 
+    /// Something of it was not read, or still may come.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread.get()
+    }
+
     /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
     /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
     pub(super) fn begins_to_linger(&self) -> bool {

@@ -15,4 +15,11 @@ pub(super) enum Stream {
     Tls(SecureStream),
 }
 
+impl Stream {
+    /// There is nothing to be said before it is closed.
+    pub(super) fn ends_without_words(&self) -> bool {
+        matches!(self, Self::Clear(_))
+    }
+}
+
 carry_bytes!(Stream, Stream::Clear | Stream::Tls);

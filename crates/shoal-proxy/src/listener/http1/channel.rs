@@ -159,6 +159,12 @@ impl Channel {
         has_come
     }
 
+    /// Nothing is left to be said or heard: closing the socket is enough of an end.
+    pub(super) fn may_just_close(&self) -> bool {
+        let inner = self.0.borrow();
+        inner.stream.stream().ends_without_words() && !inner.state.is_unread()
+    }
+
     /// Something was read that nobody has made sense of.
     pub(super) fn has_more(&self) -> bool {
         !self.0.borrow().arrived.is_empty()

@@ -70,8 +70,10 @@ async fn serve_channel(connection: &Rc<Connection>, mut channel: Channel) {
                 connection.state.set_resting(false);
             }
             Ended::Closing => {
-                // Whoever does not listen goes without: it is aborted soon.
-                _ = channel.shutdown().await;
+                if !channel.may_just_close() {
+                    // Whoever does not listen goes without: it is aborted soon.
+                    _ = channel.shutdown().await;
+                }
                 return;
             }
             Ended::Gone => return,
