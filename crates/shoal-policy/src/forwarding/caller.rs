@@ -14,6 +14,9 @@ use super::request::OwnName;
 /// Bytes of a `Forwarded` element beside the host: a guess that saves growing.
 const FORWARDED_BYTES: usize = 80;
 
+/// Bytes of the longest IPv4 address.
+const MAX_IPV4_BYTES: usize = 15;
+
 /// The other end of a downstream connection, with the texts that every request of it needs.
 #[derive(Debug)]
 pub struct Caller {
@@ -32,8 +35,8 @@ impl Caller {
     /// The caller at `address`; IPv4 addresses in IPv6 clothes are undressed.
     pub fn new(address: IpAddr, https: bool, trusted_proxies: &[IpNet]) -> Self {
         let address = address.to_canonical();
-        let text = HeaderValue::try_from(address.to_string()).expect("an address is plain ASCII");
-        Self { address, https, trusted: is_trusted(address, trusted_proxies), text, own: RefCell::default() }
+        let trusted = is_trusted(address, trusted_proxies);
+        Self { address, https, trusted, text: text_of(address), own: RefCell::default() }
     }
 
     /// Its address as a field value.
@@ -45,10 +48,17 @@ impl Caller {
         if self.https { "https" } else { "http" }
     }
 
-    /// The `Forwarded` element for a request to `host` (RFC 7239 §4).
+    /// The `Forwarded` element for a request to `host`.
     pub(super) fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let host = host.as_bytes();
         let mut element = Vec::with_capacity(FORWARDED_BYTES + host.len());
+        self.write_forwarded(&mut element, host);
+        HeaderValue::from_maybe_shared(Bytes::from(element))
+            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+    }
+
+    /// Appends the `Forwarded` element for a request to `host` (RFC 7239 §4).
+    pub(super) fn write_forwarded(&self, element: &mut Vec<u8>, host: &HeaderValue) {
+        let host = host.as_bytes();
         let mut add = |text: &[u8], before: &[u8], after: &[u8]| {
             element.extend_from_slice(before);
             element.extend_from_slice(text);
@@ -61,8 +71,11 @@ impl Caller {
         let quote: &[u8] = if host.contains(&b':') { b"\"" } else { b"" };
         add(host, quote, quote);
         add(self.scheme().as_bytes(), b";proto=", b"");
-        HeaderValue::from_maybe_shared(Bytes::from(element))
-            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+    }
+
+    /// Lets go of what is only of use while requests come.
+    pub fn rest(&self) {
+        self.own.take();
     }
 
     /// What this node adds to a request to `host` that has none of it.
@@ -71,7 +84,7 @@ impl Caller {
         match last.as_ref() {
             Some(made) if made.is_for(host, via) => made.clone(),
             Some(_) | None => {
-                let made = Rc::new(OwnFields::new(self, copied(host), via, own));
+                let made = Rc::new(OwnFields::new(self, host, via, own));
                 *last = Some(made.clone());
                 made
             }
@@ -79,9 +92,21 @@ impl Caller {
     }
 }
 
-/// `value` in memory of its own: as it came it is a part of all that was read with it, and keeps that.
-fn copied(value: &HeaderValue) -> HeaderValue {
-    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+/// `address` as a field value.
+fn text_of(address: IpAddr) -> HeaderValue {
+    let text = match address {
+        // Every connection has one: the usual ones are written without the formatter.
+        IpAddr::V4(address) => {
+            let mut text = Vec::with_capacity(MAX_IPV4_BYTES);
+            for (number, octet) in address.octets().into_iter().enumerate() {
+                text.extend_from_slice(if number == 0 { b"" } else { b"." });
+                text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+            }
+            text
+        }
+        IpAddr::V6(address) => address.to_string().into_bytes(),
+    };
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an address is plain ASCII")
 }
 
 /// Who asked in the first place: from the right of `X-Forwarded-For`, the first address that is not a trusted proxy.
@@ -131,11 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_written_as_usual() {
+        for text in ["0.0.0.0", "1.20.255.99", "::1", "2001:db8::ff"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(text_of(address), text);
+        }
+    }
+
+    #[test]
     fn nothing_of_a_request_is_kept() {
         let caller = Caller::new("1.2.3.4".parse().unwrap(), false, &[]);
         let read = Bytes::from(b"Host: a.example\r\n".to_vec());
         let host = HeaderValue::from_maybe_shared(read.slice(6..15)).unwrap();
-        caller.forwarded(&host);
+        let (own, via) = (OwnName::new("n1"), HeaderValue::from_static("1.1 x"));
+        let _kept = caller.own_fields(&host, &via, &own);
         drop(host);
         assert!(read.is_unique());
     }

@@ -29,7 +29,7 @@ pub use frames::{Flood, FrameLimits, FrameScan, Offence, Stopped};
 pub use path::canonical_path;
 pub use rule::{RULES, Rule};
 
-use crate::http1::{Wire, request_framing};
+use crate::http1::{Persistence, Wire, request_framing};
 
 /// Fields that `Connection` may not name: taking one off would change what the request means.
 const PROTECTED: [&str; 13] = [
@@ -236,10 +236,14 @@ fn drop_underscored(headers: &mut HeaderMap) -> Result<usize, Rule> {
 
 fn check_connection(headers: &HeaderMap) -> Result<(), Rule> {
     for value in headers.get_all(CONNECTION) {
+        if Persistence::default().add(value.as_bytes()) {
+            // It is about nothing else, as nearly always.
+            continue;
+        }
         let text = value.to_str().map_err(|_| Rule::ConnectionNames)?;
-        let names_protected =
-            |token: &str| PROTECTED.iter().any(|protected| protected.eq_ignore_ascii_case(token.trim()));
-        if text.split(',').any(names_protected) {
+        let is_protected =
+            |token: &str| PROTECTED.iter().any(|protected| protected.eq_ignore_ascii_case(token));
+        if text.split(',').map(str::trim).any(is_protected) {
             return Err(Rule::ConnectionNames);
         }
     }

@@ -21,7 +21,8 @@ use crate::pace::{MinRate, Pace};
 pub(super) struct Watched<T> {
     stream: T,
     first: Bytes,
-    frames: FrameScan,
+    /// Of HTTP/2; on the heap, as connections on HTTP/1 would have room for it, too.
+    frames: Option<Box<FrameScan>>,
     state: Rc<ConnectionState>,
     end: End,
     pace: Pace,
@@ -41,11 +42,17 @@ enum End {
 const SCRATCH: usize = 8 << 10;
 
 impl<T> Watched<T> {
-    pub(super) fn new(stream: T, first: Bytes, state: Rc<ConnectionState>, limits: &Limits) -> Self {
+    /// As HTTP/1 has it.
+    pub(super) fn new(stream: T, state: Rc<ConnectionState>, limits: &Limits) -> Self {
         let pace = Pace::default();
         let min_rate = MinRate { bytes_per_second: limits.min_rate, window: limits.min_rate_window };
-        let frames = FrameLimits { idle_frames: limits.h2_max_idle_frames, resets: limits.h2_max_resets };
-        Self { stream, first, frames: FrameScan::new(frames), state, end: End::Open, pace, min_rate }
+        Self { stream, first: Bytes::new(), frames: None, state, end: End::Open, pace, min_rate }
+    }
+
+    /// As HTTP/2 has it, which begins with bytes that were read before.
+    pub(super) fn of_frames(self, first: Bytes, limits: &Limits) -> Self {
+        let limits = FrameLimits { idle_frames: limits.h2_max_idle_frames, resets: limits.h2_max_resets };
+        Self { first, frames: Some(Box::new(FrameScan::new(limits))), ..self }
     }
 
     pub(super) fn stream(&self) -> &T {
@@ -73,15 +80,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if !this.state.is_h2() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
-        }
+        let Some(frames) = &mut this.frames else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
         if this.state.error().is_some() {
             // The connection's task has been told to end it.
             return Poll::Pending;
         }
         // The codec asks for more when it has read everything.
-        this.frames.was_read();
+        frames.was_read();
         if this.first.is_empty() {
             std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
@@ -94,7 +99,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         }
         let read = &buf.filled()[before..];
         let all = read.len();
-        let good = this.state.received(read, &mut this.frames);
+        let good = this.state.received(read, frames);
         if good < all {
             buf.set_filled(before + good);
             // Nothing at all would mean that the downstream has ended.
@@ -106,11 +111,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T> Witness for Box<Watched<T>> {
     fn sees(&mut self, bytes: &[u8]) {
-        self.frames.sent(bytes);
+        if let Some(frames) = &mut self.frames {
+            frames.sent(bytes);
+        }
     }
 
     fn code_of_end(&mut self, code: u32) -> u32 {
-        let Some(named) = self.frames.name_of(code) else { return code };
+        let named = self.frames.as_ref().and_then(|frames| frames.name_of(code));
+        let Some(named) = named else { return code };
         self.state.end_with_error(named);
         named.number()
     }

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use shoal_model::view::ListenerView;
 use shoal_policy::forwarding::Caller;
 use shoal_policy::tcp::proxy_header::Ends;
@@ -113,7 +113,7 @@ async fn serve_secure(
             Some(stream) => {
                 let connection = connection(None, None);
                 let _registered = connection.listener.lobby.connections.register(&connection);
-                let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
+                let stream = Box::new(watched(&connection, Stream::Clear(stream)));
                 return Box::pin(refuse(&connection, stream, Unheard::PLAIN_HTTP)).await;
             }
             None => Err(error),
@@ -166,7 +166,7 @@ async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
     });
     match told.await {
         Some(Ok(_)) if is_tls(&first) => {
-            let stream = watched(&connection, Stream::Clear(stream), Bytes::new());
+            let stream = Box::new(watched(&connection, Stream::Clear(stream)));
             Box::pin(refuse(&connection, stream, Unheard::UNEXPECTED_TLS)).await;
         }
         Some(Ok(version)) if !first.is_empty() => {
@@ -180,12 +180,14 @@ async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
 async fn serve_version(connection: Rc<Connection>, stream: Stream, first: BytesMut, version: Version) {
     match version {
         Version::Http1 => {
-            let stream = watched(&connection, stream, Bytes::new());
+            let stream = Box::new(watched(&connection, stream));
             http1::serve(&connection, stream, first).await;
             reach(&connection, None);
         }
         Version::Http2 => {
-            let stream = Coalesced::new(watched(&connection, stream, first.freeze()));
+            let stream = watched(&connection, stream);
+            let stream = stream.of_frames(first.freeze(), &connection.settings.view.limits);
+            let stream = Coalesced::new(Box::new(stream));
             let ended = Box::pin(http2::serve(&connection, stream)).await;
             reach(&connection, ended.as_ref().err().and_then(http2::limit_of));
             let error = connection.state.error().or_else(|| http2::error_of(ended.as_ref().err()?));
@@ -203,6 +205,6 @@ fn reach(connection: &Connection, of_codec: Option<Limit>) {
     }
 }
 
-fn watched(connection: &Connection, stream: Stream, first: Bytes) -> Box<Watched<Stream>> {
-    Box::new(Watched::new(stream, first, connection.state.clone(), &connection.settings.view.limits))
+fn watched(connection: &Connection, stream: Stream) -> Watched<Stream> {
+    Watched::new(stream, connection.state.clone(), &connection.settings.view.limits)
 }

@@ -64,6 +64,7 @@ async fn serve_channel(connection: &Rc<Connection>, mut channel: Channel) {
         match Box::pin(work(connection, &channel)).await {
             Ended::Resting => {
                 connection.state.set_resting(true);
+                connection.caller.rest();
                 resting.add(1);
                 poll_fn(|cx| channel.poll_news(cx)).await;
                 resting.subtract(1);
