@@ -2,10 +2,11 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use shoal_model::site::HeaderCase;
 
 use super::Malformed;
 use super::ends::has_bare_line_feed;
-use super::request_head::write_field;
+use super::request_head::write_fields;
 
 /// Longest line that tells the size of a chunk, bytes.
 const MAX_SIZE_LINE: usize = 4 << 10;
@@ -171,9 +172,7 @@ pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
 /// Appends the end of a body, with its trailers.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers {
-        write_field(out, name.as_str(), value.as_bytes());
-    }
+    write_fields(out, trailers, HeaderCase::Lower);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -28,26 +28,29 @@ pub fn write_fields<'a>(
     case: HeaderCase,
 ) {
     for (name, value) in fields {
-        let start = out.len();
-        write_field(out, name.as_str(), value.as_bytes());
-        spell(&mut out[start..start + name.as_str().len()], case);
+        write_field(out, name.as_str(), value.as_bytes(), case);
     }
 }
 
-/// Appends one field line. Neither part can have a line end in it: their types see to that.
-pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Appends one field line, its name, which is in lower case, spelled by `case`. Neither part can have a line end in it: their
+/// types see to that.
+pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8], case: HeaderCase) {
+    // Once for all parts: what follows does not grow it.
+    out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
+    if case == HeaderCase::Title {
+        let start = out.len() - name.len();
+        capitalize(&mut out[start..]);
+    }
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Spells `name`, which is in lower case, by `case`: with capitals, the first letter of each part is large.
-pub(super) fn spell(name: &mut [u8], case: HeaderCase) {
-    if case == HeaderCase::Title {
-        for part in name.split_mut(|byte| *byte == b'-') {
-            part.iter_mut().take(1).for_each(u8::make_ascii_uppercase);
-        }
+/// Makes the first letter of each part of a name large.
+fn capitalize(name: &mut [u8]) {
+    for part in name.split_mut(|byte| *byte == b'-') {
+        part.iter_mut().take(1).for_each(u8::make_ascii_uppercase);
     }
 }
 

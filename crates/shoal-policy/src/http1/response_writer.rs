@@ -6,7 +6,7 @@ use http::{Method, StatusCode, Version};
 use shoal_model::site::HeaderCase;
 
 use super::framing::Framing;
-use super::request_head::{FIELD_BYTES, spell, write_field, write_fields};
+use super::request_head::{FIELD_BYTES, write_field, write_fields};
 
 /// What was asked, as far as it matters to how the answer goes out.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +57,7 @@ pub fn write_response_head(
     out.extend_from_slice(b"\r\n");
     write_fields(out, headers, case);
     let framing = framing(head, length, asked);
-    let mut own = |name: &str, value: &[u8]| {
-        let start = out.len();
-        write_field(out, name, value);
-        spell(&mut out[start..start + name.len()], case);
-    };
+    let mut own = |name: &str, value: &[u8]| write_field(out, name, value, case);
     match framing {
         Framing::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
             own(CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
