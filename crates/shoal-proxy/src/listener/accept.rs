@@ -123,10 +123,11 @@ fn let_in(listener: &Rc<WorkerListener>) -> Option<Place> {
 }
 
 fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr, place: Place) {
-    tokio::task::spawn_local(async move {
+    // The runtime moves a task about several times before it runs, and once after: better a small one.
+    tokio::task::spawn_local(Box::pin(async move {
         serve::serve(listener, stream, peer).await;
         drop(place);
-    });
+    }));
 }
 
 /// Decides whether one more may come in, when `open` are there with it.
