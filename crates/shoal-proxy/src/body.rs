@@ -44,9 +44,12 @@ impl Payload {
     }
 }
 
-/// The body of a response; the exchange ends when it is dropped.
+/// The body of a response; the exchange ends when it is dropped, if not before.
 pub(crate) struct ResponseBody {
-    payload: Payload,
+    /// Nothing, as long as there is no answer.
+    pub(crate) payload: Payload,
+    /// There is an answer.
+    has_begun: bool,
     /// What is left of a frame that is more than a portion.
     rest: Bytes,
     keep_trailers: bool,
@@ -54,17 +57,43 @@ pub(crate) struct ResponseBody {
     length: Option<u64>,
     /// It has broken off; said at the next turn.
     broken: Option<Failure>,
-    exchange: Exchange,
+    pub(crate) exchange: Exchange,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(payload: Payload, keep_trailers: bool, exchange: Exchange) -> Self {
-        let length = payload.size_hint().exact();
-        Self { payload, rest: Bytes::new(), keep_trailers, length, broken: None, exchange }
+    /// Of an answer that is still to be made.
+    pub(crate) fn of(exchange: Exchange) -> Self {
+        Self {
+            payload: Payload::Empty,
+            has_begun: false,
+            rest: Bytes::new(),
+            keep_trailers: false,
+            length: None,
+            broken: None,
+            exchange,
+        }
     }
-}
 
-impl ResponseBody {
+    /// The answer is made: from now on its payload goes out.
+    pub(crate) fn begin(&mut self, keep_trailers: bool) {
+        self.has_begun = true;
+        self.keep_trailers = keep_trailers;
+        self.length = self.payload.size_hint().exact();
+    }
+
+    /// Nothing more is taken: the exchange ends.
+    pub(crate) fn end(&mut self) {
+        self.settle();
+        self.payload = Payload::Empty;
+        self.exchange.end();
+    }
+
+    /// Says whether the response went out to its end.
+    fn settle(&mut self) {
+        let is_whole = self.is_end_stream() || self.length == Some(self.exchange.response_bytes);
+        self.exchange.complete |= self.has_begun && is_whole;
+    }
+
     /// Its route lets trailers pass.
     pub(crate) fn keeps_trailers(&self) -> bool {
         self.keep_trailers
@@ -155,6 +184,6 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.exchange.complete |= self.is_end_stream() || self.length == Some(self.exchange.response_bytes);
+        self.settle();
     }
 }

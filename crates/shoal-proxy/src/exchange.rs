@@ -16,7 +16,7 @@ use crate::listener::Connection;
 use crate::spans::Tries;
 use crate::trace::Trace;
 
-/// One request and its response. Dropping it ends it.
+/// One request and its response. Dropping it ends it, if nobody did before.
 pub(crate) struct Exchange {
     pub(crate) connection: Rc<Connection>,
     pub(crate) started: Instant,
@@ -38,6 +38,8 @@ pub(crate) struct Exchange {
     pub(crate) trace: Trace,
     /// Only kept when it is logged, or its span is sent.
     pub(crate) record: Option<Box<Record>>,
+    /// It is counted already.
+    pub(crate) ended: bool,
 }
 
 /// An exchange that has become a tunnel, and what went through it. Both the response that opens it and the tunnel hold it:
@@ -68,6 +70,7 @@ impl TunnelTally {
             grpc: false,
             trace: std::mem::take(&mut exchange.trace),
             record: exchange.record.take(),
+            ended: false,
         });
     }
 }
@@ -121,6 +124,7 @@ impl Exchange {
             grpc: false,
             trace: Trace::default(),
             record: None,
+            ended: false,
         }
     }
 

@@ -6,17 +6,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
 use shoal_cache::{Fetch, FetchFuture, FetchNotes, FetchTrace, OriginBody, relay};
 use shoal_model::view::RouteView;
+use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
 use crate::metrics::{Sample, Traffic};
 use crate::request_body::RequestBody;
 use crate::trace::Trace;
-use crate::upstream::{UpstreamBody, Upstreams, forward};
+use crate::upstream::{Reply, UpstreamBody, Upstreams, forward};
 use crate::worker::Worker;
 
 /// The origin, by way of one worker's upstreams.
@@ -38,16 +39,16 @@ impl Fetch for OriginFetch {
         Box::pin(async move {
             let mut trace = Trace::default();
             let started = Instant::now();
+            let (mut answer, mut body) = (Response::new(()).into_parts().0, UpstreamBody::default());
+            let reply = Reply { head: &mut answer, body: &mut body, trace: &mut trace };
             let fetched =
-                forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, &mut trace).await;
-            let status = fetched
-                .as_ref()
-                .map_or_else(|failure| failure.status(), |response| response.status().as_u16());
+                forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, reply).await;
+            let status = fetched.map_or_else(Failure::status, |()| answer.status.as_u16());
             if let Some(asked) = asked {
                 asked.note(notes(&trace, fetched.is_ok()));
             }
             let tally = Tally { started, upstream: trace.upstream, status, response_bytes: 0 };
-            fetched.map(|response| response.map(|body| detach(body, tally)))
+            fetched.map(|()| Response::from_parts(answer, detach(body, tally)))
         })
     }
 

@@ -4,6 +4,7 @@
 //! last byte by one worker. It reads two things from outside: the ConfigView and the ClusterView.
 
 mod access_log;
+mod answer;
 mod body;
 mod carriage;
 mod carried;

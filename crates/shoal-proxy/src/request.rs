@@ -1,12 +1,14 @@
 //! A request, from the gate to its response: the whole story.
 
+use std::convert::identity;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
-use http::{Request, Response, Version};
-use shoal_cache::{Answer, Bypass, CacheRequest, FetchTrace, Lookup};
+use http::response::Parts as ResponseHead;
+use http::{StatusCode, Version};
+use shoal_cache::{Bypass, CacheRequest, FetchTrace, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::failure::Failure;
@@ -18,7 +20,8 @@ use shoal_policy::grpc;
 use shoal_policy::http1::Wire;
 use shoal_policy::shedding::MemoryLevel;
 
-use crate::body::{Payload, ResponseBody};
+use crate::answer::Answer;
+use crate::body::Payload;
 use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
 use crate::incoming::Incoming;
@@ -26,56 +29,53 @@ use crate::listener::{Connection, Order};
 use crate::metrics::Limit;
 use crate::pace::MinRate;
 use crate::request_body::{Broken, RequestBody};
-use crate::upstream::{forward, set_session_cookie};
+use crate::upstream::{Reply, UpstreamBody, forward, set_session_cookie};
 use crate::{refusal, tunnel};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Serves one request. An error closes the connection without an answer: there is nobody to read it.
+/// Serves one request: makes the answer to it. An error closes the connection without one: there is nobody to read it.
 pub(crate) async fn serve(
-    connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Broken> {
-    let worker = connection.worker.clone();
-    let version = request.version();
-    // A head is large: it stays here, and others are told where.
-    let (mut head, incoming) = request.into_parts();
-    let mut exchange = Exchange::begin(&connection);
-    let mut request_id = worker.next_request_id();
-    let answered = answer(&connection, &mut head, incoming, &mut request_id, &mut exchange).await;
-    let response = match answered {
-        Ok(response) => response,
-        Err(Failure::DownstreamReset) => {
-            exchange.status = Failure::DownstreamReset.status();
-            exchange.fail(Failure::DownstreamReset);
-            return Err(Broken(Failure::DownstreamReset));
+    connection: &Rc<Connection>,
+    head: &mut Parts,
+    incoming: Incoming,
+    answer: &mut Answer,
+) -> Result<(), Broken> {
+    let version = head.version;
+    let mut request_id = connection.worker.next_request_id();
+    let made = make(connection, head, incoming, &mut request_id, answer).await;
+    if let Err(failure) = made {
+        let exchange = &mut answer.body.exchange;
+        exchange.fail(failure);
+        if failure == Failure::DownstreamReset {
+            exchange.status = failure.status();
+            return Err(Broken(failure));
         }
-        Err(failure) => {
-            exchange.fail(failure);
-            if let Some(record) = &mut exchange.record {
-                record.request_id.get_or_insert_with(|| request_id.clone());
-            }
-            let mut response = match exchange.grpc {
-                true => refusal::grpc_response(failure),
-                false => refusal::response(failure, &request_id),
-            };
-            if refusal::closes_connection(failure, connection.state.is_h2()) {
-                close_after(&connection, &mut response);
-            }
-            response
+        if let Some(record) = &mut exchange.record {
+            record.request_id.get_or_insert_with(|| request_id.clone());
         }
-    };
-    Ok(finish(&connection, version, response, request_id, exchange))
+        let refused = match exchange.grpc {
+            true => refusal::grpc_response(failure),
+            false => refusal::response(failure, &request_id),
+        };
+        answer.put(refused, identity);
+        if refusal::closes_connection(failure, connection.state.is_h2()) {
+            close_after(connection, &mut answer.head);
+        }
+    }
+    finish(connection, version, request_id, answer);
+    Ok(())
 }
 
 /// Gate, route, upgrade, cache, origin.
-async fn answer(
+async fn make(
     connection: &Rc<Connection>,
     head: &mut Parts,
     mut incoming: Incoming,
     request_id: &mut HeaderValue,
-    exchange: &mut Exchange,
-) -> Result<Response<Payload>, Failure> {
+    answer: &mut Answer,
+) -> Result<(), Failure> {
+    let exchange = &mut answer.body.exchange;
     let worker = &connection.worker;
     let upgradable = tunnel::take_upgradable(&mut incoming, connection);
     exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
@@ -109,7 +109,8 @@ async fn answer(
         let request = cache_request(connection, &route, rule, &admitted, head, has_body);
         if let Some(response) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
-            return Ok(response.map(Payload::Cache));
+            answer.put(response, Payload::Cache);
+            return Ok(());
         }
     }
     if route.cache.is_none() || admitted.upgrade.is_some() {
@@ -137,25 +138,26 @@ async fn answer(
     {
         head.extensions.insert(ends);
     }
+    let exchange = &mut answer.body.exchange;
     let body = take_body(connection, &route, incoming, exchange.grpc)?;
     exchange.request_body = body.progress();
 
     if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable) {
         if tunnel::is_possible(&route, upgrade) {
-            return Box::pin(tunnel::open(connection, &route, head, upgrade, upgradable, exchange)).await;
+            return Box::pin(tunnel::open(connection, &route, head, upgrade, upgradable, answer)).await;
         }
         if upgrade.extended {
             return Err(Failure::UnknownProtocol);
         }
     }
-    let mut answered = match &route.cache {
-        None => from_origin(connection, &route, head, own, body, exchange).await,
-        Some(rule) => Box::pin(from_cache(connection, &route, rule, &admitted, head, body, exchange)).await,
-    };
-    if let (Some(_), Ok(response)) = (&route.upstream.sticky, &mut answered) {
-        set_session_cookie(response);
+    match &route.cache {
+        None => from_origin(connection, &route, head, own, body, answer).await?,
+        Some(rule) => Box::pin(from_cache(connection, &route, rule, &admitted, head, body, answer)).await?,
     }
-    answered
+    if route.upstream.sticky.is_some() {
+        set_session_cookie(&mut answer.head);
+    }
+    Ok(())
 }
 
 /// Lets the request through, in canonical form, or counts the rule it breaks. The access log learns of both.
@@ -167,13 +169,13 @@ fn pass_gate(
 ) -> Result<Admitted, Failure> {
     let gate = &connection.settings.gate;
     let wire = head.extensions.remove::<Wire>().unwrap_or_default();
-    let admitted = match tunnel::take_protocol(head) {
+    let mut admitted = match tunnel::take_protocol(head) {
         None => gate.admit(head, wire, !incoming.is_end_stream()),
         Some(protocol) => gate.admit_extended(head, wire, protocol.as_str()),
     };
-    let admitted = admitted.and_then(|admitted| {
-        if connection.is_misdirected(&admitted) { Err(Rule::Misdirected) } else { Ok(admitted) }
-    });
+    if admitted.as_ref().is_ok_and(|admitted| connection.is_misdirected(admitted)) {
+        admitted = Err(Rule::Misdirected);
+    }
     if connection.logs_request() {
         let host =
             admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
@@ -231,12 +233,16 @@ async fn from_origin(
     head: &mut Parts,
     own: Option<Rc<OwnFields>>,
     body: RequestBody,
-    exchange: &mut Exchange,
-) -> Result<Response<Payload>, Failure> {
+    answer: &mut Answer,
+) -> Result<(), Failure> {
     let (worker, sources) = (&connection.worker, &connection.listener.sources);
-    let response = forward(worker, &sources.upstreams, route, head, own, body, &mut exchange.trace).await?;
+    let exchange = &mut answer.body.exchange;
+    let mut answered = UpstreamBody::default();
+    let reply = Reply { head: &mut answer.head, body: &mut answered, trace: &mut exchange.trace };
+    forward(worker, &sources.upstreams, route, head, own, body, reply).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
-    Ok(response.map(Payload::Upstream))
+    answer.body.payload = Payload::Upstream(answered);
+    Ok(())
 }
 
 async fn from_cache(
@@ -246,8 +252,8 @@ async fn from_cache(
     admitted: &Admitted,
     head: &mut Parts,
     body: RequestBody,
-    exchange: &mut Exchange,
-) -> Result<Response<Payload>, Failure> {
+    answer: &mut Answer,
+) -> Result<(), Failure> {
     let sources = &connection.listener.sources;
     let has_body = body.has_bytes();
     let request = cache_request(connection, route, rule, admitted, head, has_body);
@@ -257,13 +263,13 @@ async fn from_cache(
         connection.listener.valve.pass(&connection.worker)?;
     }
     match lookup {
-        Lookup::Fresh(response) => Ok(response.map(Payload::Cache)),
+        Lookup::Fresh(response) => answer.put(response, Payload::Cache),
         Lookup::Bypass(Bypass::Method) => {
             // From now on, however this ends: what the origin may have changed is forgotten.
             let change = sources.cache.expect_change(&request);
-            let mut response = match from_origin(connection, route, head, None, body, exchange).await {
-                Ok(response) => response,
-                Err(failure) if is_unsent(failure, exchange.trace.tries) => {
+            match from_origin(connection, route, head, None, body, answer).await {
+                Ok(()) => {}
+                Err(failure) if is_unsent(failure, answer.body.exchange.trace.tries) => {
                     change.spare();
                     return Err(failure);
                 }
@@ -271,34 +277,33 @@ async fn from_cache(
                     change.assume().await;
                     return Err(failure);
                 }
-            };
-            change.settle(response.status(), response.headers()).await;
-            response.headers_mut().append(CACHE_STATUS, sources.cache_statuses.method.clone());
-            Ok(response)
+            }
+            change.settle(answer.head.status, &answer.head.headers).await;
+            answer.head.headers.append(CACHE_STATUS, sources.cache_statuses.method.clone());
         }
         Lookup::Bypass(Bypass::Request) => {
-            let mut response = from_origin(connection, route, head, None, body, exchange).await?;
-            response.headers_mut().append(CACHE_STATUS, sources.cache_statuses.bypass.clone());
-            Ok(response)
+            from_origin(connection, route, head, None, body, answer).await?;
+            answer.head.headers.append(CACHE_STATUS, sources.cache_statuses.bypass.clone());
         }
         lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
+            let exchange = &mut answer.body.exchange;
             let trace = exchange.record.is_some().then(FetchTrace::default);
             let request = CacheRequest { trace: trace.as_ref(), ..request };
-            let answer = Box::pin(sources.cache.answer(request, lookup)).await;
+            let answered = Box::pin(sources.cache.answer(request, lookup)).await;
             if let Some(trace) = trace {
                 exchange.trace.adopt(trace.notes(), exchange.started);
             }
-            match answer {
-                Answer::Response(response) => Ok(response.map(Payload::Cache)),
-                Answer::Failed(failure) => Err(failure),
-                Answer::Direct { cache_status } => {
-                    let mut response = from_origin(connection, route, head, None, body, exchange).await?;
-                    response.headers_mut().append(CACHE_STATUS, cache_status);
-                    Ok(response)
+            match answered {
+                shoal_cache::Answer::Response(response) => answer.put(response, Payload::Cache),
+                shoal_cache::Answer::Failed(failure) => return Err(failure),
+                shoal_cache::Answer::Direct { cache_status } => {
+                    from_origin(connection, route, head, None, body, answer).await?;
+                    answer.head.headers.append(CACHE_STATUS, cache_status);
                 }
             }
         }
     }
+    Ok(())
 }
 
 fn cache_request<'a>(
@@ -314,27 +319,22 @@ fn cache_request<'a>(
 }
 
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
-fn finish(
-    connection: &Rc<Connection>,
-    version: Version,
-    mut response: Response<Payload>,
-    mut request_id: HeaderValue,
-    mut exchange: Exchange,
-) -> Response<ResponseBody> {
+fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderValue, answer: &mut Answer) {
+    let Answer { head, body } = answer;
     let own = &connection.worker.own;
-    if !exchange.signed {
-        own.sign(response.headers_mut());
+    if !body.exchange.signed {
+        own.sign(&mut head.headers);
     }
     if connection.state.is_h2() {
         // It is never the same: in the table that both ends keep it would only drive out the fields that are. Once it is
         // there for its name.
         request_id.set_sensitive(connection.has_named_request_id.replace(true));
     }
-    own.set_request_id(response.headers_mut(), request_id);
+    own.set_request_id(&mut head.headers, request_id);
     let limits = &connection.settings.view.limits;
-    let upgrade_refused = exchange.asked_upgrade && exchange.tunnel.is_none();
+    let upgrade_refused = body.exchange.asked_upgrade && body.exchange.tunnel.is_none();
     // Before HTTP/1.1 only the end of the connection can be that of a body whose length nobody knows.
-    let ends_body = version < Version::HTTP_11 && response.body().size_hint().exact().is_none();
+    let ends_body = version < Version::HTTP_11 && body.payload.size_hint().exact().is_none();
     let is_last = connection.state.requests() >= limits.max_requests_per_connection;
     if is_last {
         connection.state.reached(Limit::MaxRequestsPerConnection);
@@ -345,21 +345,22 @@ fn finish(
         || upgrade_refused
         || ends_body
     {
-        close_after(connection, &mut response);
+        close_after(connection, head);
     }
-    exchange.status = response.status().as_u16();
+    let exchange = &mut body.exchange;
+    exchange.status = head.status.as_u16();
     if let Some(record) = &mut exchange.record {
-        record.cache_status = response.headers().get(CACHE_STATUS).cloned();
+        record.cache_status = head.headers.get(CACHE_STATUS).cloned();
     }
     let keep_trailers = exchange.grpc || exchange.route.as_ref().is_some_and(|route| route.trailers);
-    response.map(|payload| ResponseBody::new(payload, keep_trailers, exchange))
+    body.begin(keep_trailers);
 }
 
 /// The connection ends after this response: said by a field on HTTP/1, by GOAWAY on HTTP/2.
-fn close_after(connection: &Connection, response: &mut Response<Payload>) {
-    let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+fn close_after(connection: &Connection, head: &mut ResponseHead) {
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if !connection.state.is_h2() && !upgraded {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     connection.state.give(Order::Finish);
 }

@@ -57,11 +57,11 @@ impl HeadReader {
         arrived: &mut BytesMut,
         known: &mut KnownHead,
     ) -> Result<Option<ResponseHead>, Malformed> {
-        if self.searched == 0
-            && self.skipped == 0
-            && let Some(head) = known.take(arrived)
-        {
-            return Ok(Some(head));
+        if self.searched == 0 && self.skipped == 0 {
+            let head = known.take(arrived);
+            if head.is_some() {
+                return Ok(head);
+            }
         }
         let empty = arrived.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if empty > 0 {

@@ -9,8 +9,12 @@ use crate::access_log::LogLine;
 use crate::exchange::Exchange;
 use crate::metrics::Sample;
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
+impl Exchange {
+    /// Ends it, once.
+    pub(crate) fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         if let Some(tunnel) = self.tunnel.take() {
             return tunnel.take_over(self);
         }
@@ -44,5 +48,11 @@ impl Drop for Exchange {
             connection.worker.send_span(span);
         }
         connection.state.request_ended();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use h2::ext::Protocol;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::strip_switch;
@@ -23,8 +23,9 @@ use relay::{DownstreamSide, relay};
 
 pub(crate) use stream_half::StreamHalf;
 
+use crate::answer::Answer;
 use crate::body::Payload;
-use crate::exchange::{Exchange, TunnelTally};
+use crate::exchange::TunnelTally;
 use crate::incoming::Incoming;
 use crate::listener::{Connection, Place};
 use crate::upstream::{Switch, Switched, forward_upgrade};
@@ -64,8 +65,8 @@ pub(crate) async fn open(
     head: &mut Parts,
     upgrade: &Upgrade,
     downstream: Upgradable,
-    exchange: &mut Exchange,
-) -> Result<Response<Payload>, Failure> {
+    answer: &mut Answer,
+) -> Result<(), Failure> {
     let worker = &connection.worker;
     let protocol = HeaderValue::from_str(&upgrade.protocol).map_err(|_| Failure::BadRequest("upgrade"))?;
     // Each hop agrees by a key of its own, if it is one of HTTP/1.1.
@@ -78,7 +79,8 @@ pub(crate) async fn open(
     if let Some(key) = &key {
         head.headers.insert(KEY, key.clone());
     }
-    let Switch { head: mut answer, side, held } = match forward_upgrade(
+    let exchange = &mut answer.body.exchange;
+    let Switch { head: mut agreed, side, held } = match forward_upgrade(
         worker,
         &connection.listener.sources.upstreams,
         route,
@@ -91,11 +93,14 @@ pub(crate) async fn open(
         Switched::No(ordinary) if upgrade.extended && ordinary.status().is_success() => {
             return Err(Failure::UpstreamProtocol);
         }
-        Switched::No(ordinary) => return Ok(ordinary.map(Payload::Upstream)),
+        Switched::No(ordinary) => {
+            answer.put(ordinary, Payload::Upstream);
+            return Ok(());
+        }
         Switched::Yes(switch) => switch,
     };
-    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        check_switch(&answer.headers, &upgrade.protocol, key.as_ref())?;
+    if agreed.status == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(&agreed.headers, &upgrade.protocol, key.as_ref())?;
     }
     let limits = &connection.settings.view.limits;
     let tally = Rc::<TunnelTally>::default();
@@ -125,18 +130,19 @@ pub(crate) async fn open(
         drop((counted, held));
     });
 
-    strip_switch(&mut answer.headers);
-    answer.extensions = http::Extensions::new();
+    strip_switch(&mut agreed.headers);
+    agreed.extensions = http::Extensions::new();
     if upgrade.extended {
-        answer.status = StatusCode::OK;
-        answer.headers.remove(ACCEPT);
+        agreed.status = StatusCode::OK;
+        agreed.headers.remove(ACCEPT);
     } else {
-        answer.status = StatusCode::SWITCHING_PROTOCOLS;
-        answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        answer.headers.insert(UPGRADE, protocol);
+        agreed.status = StatusCode::SWITCHING_PROTOCOLS;
+        agreed.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        agreed.headers.insert(UPGRADE, protocol);
         if let Some(key) = &key {
-            answer.headers.insert(ACCEPT, accept_of(key));
+            agreed.headers.insert(ACCEPT, accept_of(key));
         }
     }
-    Ok(Response::from_parts(answer, Payload::Empty))
+    answer.head = agreed;
+    Ok(())
 }

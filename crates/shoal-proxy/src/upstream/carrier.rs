@@ -3,11 +3,8 @@
 use std::time::Duration;
 
 use http::request::Parts as RequestHead;
-use hyper::body::Incoming;
-use hyper::ext::ReasonPhrase;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnFields;
-use shoal_policy::http1::ResponseHead;
 use shoal_policy::retry::Progress;
 
 use super::answered::{Answered, Unanswered};
@@ -50,27 +47,6 @@ impl Carrier {
                 Err(error) => Err(judge(error, reused, body)),
             },
             Self::Shared(stream) => stream.exchange(to_h2(head, own, body, stream.is_secure()), reused).await,
-        }
-    }
-
-    /// The head of the answer, and its body if that is a stream by itself. `None` = it was taken before.
-    pub(super) fn take_head(&mut self, answered: Answered) -> Option<(ResponseHead, Option<Incoming>)> {
-        match (answered, self) {
-            (Answered::Streamed(response), _) => {
-                let (head, stream) = response.into_parts();
-                Some((head.into(), Some(stream)))
-            }
-            (Answered::OnLink(_), Self::Own(link)) => {
-                let mut head = link.connection.take_answer()?;
-                // A reason phrase of its own goes on as it came.
-                if let Some(reason) =
-                    head.reason.take().and_then(|reason| ReasonPhrase::try_from(reason).ok())
-                {
-                    head.parts.extensions.insert(reason);
-                }
-                Some((head, None))
-            }
-            (Answered::OnLink(_), Self::Shared(_)) => None,
         }
     }
 

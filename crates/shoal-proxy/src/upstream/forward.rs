@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method};
 use http_body::Body;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
@@ -19,15 +19,15 @@ use tokio::time::sleep;
 use super::endpoint::Attempt;
 use super::introduction::Introduction;
 use super::replay::Replay;
+use super::reply::Reply;
 use super::send::{FailedTry, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, Upstreams, hash_of};
 use crate::request_body::RequestBody;
-use crate::trace::Trace;
 use crate::worker::Worker;
 
-/// Sends a request, with fields of this node, to the upstream of `route`, again where that can do no harm, and answers with the response as it may
-/// go on: its head checked, its hop-by-hop fields gone.
+/// Sends a request, with fields of this node, to the upstream of `route`, again where that can do no harm. The reply is the
+/// response as it may go on: its head checked, its hop-by-hop fields gone.
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     upstreams: &Upstreams,
@@ -35,8 +35,8 @@ pub(crate) async fn forward(
     head: &mut Parts,
     own: Option<Rc<OwnFields>>,
     body: RequestBody,
-    trace: &mut Trace,
-) -> Result<Response<UpstreamBody>, Failure> {
+    reply: Reply<'_>,
+) -> Result<(), Failure> {
     let upstream = upstreams.find(worker, &route.upstream);
     upstream.budget.borrow_mut().earn();
     let hash = hash_of(&upstream.view, head, own.as_deref());
@@ -47,9 +47,9 @@ pub(crate) async fn forward(
     let refusable = upstream.view.transport.may_share();
     let mut replay = Replay::of(route, body, may_repeat || refusable);
     let total = total_timeout(route, head).map(|timeout| worker.deadlines.arm(timeout));
-    trace.upstream = Some(upstream.traffic.clone());
+    reply.trace.upstream = Some(upstream.traffic.clone());
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
-    let mut sending = Sending { worker, route, total, trace, introduction, own };
+    let mut sending = Sending { worker, route, total, reply, introduction, own };
     let mut tried: u64 = 0;
     let mut picked = match visit.as_mut().and_then(|visit| visit.pick(&upstream, worker)) {
         Some(picked) => picked,
@@ -62,23 +62,25 @@ pub(crate) async fn forward(
         let now_ms = worker.clock.now_ms();
         let body = replay.take().ok_or(last_failure)?;
         let attempt = Attempt::begin(&upstream, picked.place, now_ms).ok_or(Failure::NoEndpoint)?;
-        sending.trace.tries += 1;
-        sending.trace.endpoint = Some(attempt.endpoint.text.clone());
-        if let Some(spans) = &mut sending.trace.spans {
+        let trace = &mut *sending.reply.trace;
+        trace.tries += 1;
+        trace.endpoint = Some(attempt.endpoint.text.clone());
+        if let Some(spans) = &mut trace.spans {
             spans.begin(worker.entropy(), &mut head.headers);
         }
         let tried_out = match route.retry.per_try_timeout {
             None => sending.send(attempt, head, body, source).await,
             Some(timeout) => try_within(timeout, &mut sending, attempt, head, body, source).await,
         };
-        if let Some(spans) = &mut sending.trace.spans {
-            let outcome = tried_out.as_ref().map(|response| response.status().as_u16());
-            spans.end(sending.trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
+        let Reply { head: answer, trace, .. } = &mut sending.reply;
+        if let Some(spans) = &mut trace.spans {
+            let outcome = tried_out.as_ref().map(|()| answer.status.as_u16());
+            spans.end(trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
         }
         let replayable = may_repeat && replay.is_whole();
-        let tries = sending.trace.tries;
+        let tries = trace.tries;
         let next = match &tried_out {
-            Ok(response) => after_answer(response.status(), replayable, tries, &route.retry),
+            Ok(()) => after_answer(answer.status, replayable, tries, &route.retry),
             Err(failed) => after_failure(failed.progress, replayable, tries, &route.retry),
         };
         let next = match next {
@@ -91,17 +93,18 @@ pub(crate) async fn forward(
         };
         let next = next.filter(|_| upstream.budget.borrow_mut().spend(now_ms));
         let Some(next) = next else {
-            let mut response = tried_out.map_err(|failed| failed.failure)?;
+            tried_out.map_err(|failed| failed.failure)?;
             if let Some(visit) = &visit
-                && let Some(cookie) = visit.cookie(&upstream, picked.place, response.status())
+                && let Some(cookie) = visit.cookie(&upstream, picked.place, answer.status)
             {
-                response.extensions_mut().insert(SessionCookie(cookie));
+                answer.extensions.insert(SessionCookie(cookie));
             }
-            return Ok(response);
+            return Ok(());
         };
         last_failure = match tried_out {
-            Ok(mut response) => {
-                sending.total = response.body_mut().take_total();
+            Ok(()) => {
+                sending.total = sending.reply.body.take_total();
+                *sending.reply.body = UpstreamBody::default();
                 Failure::UpstreamResponseTimeout
             }
             Err(failed) => {
@@ -145,7 +148,7 @@ async fn try_within(
     head: &Parts,
     body: RequestBody,
     source: Source,
-) -> Result<Response<UpstreamBody>, FailedTry> {
+) -> Result<(), FailedTry> {
     let worker = sending.worker;
     let deadline = worker.deadlines.arm(timeout);
     let (upstream, endpoint): (Rc<Upstream>, _) = (attempt.upstream.clone(), attempt.endpoint.clone());

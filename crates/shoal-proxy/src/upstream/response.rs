@@ -15,7 +15,7 @@ use shoal_cache::UntilClose;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::prepare_response;
 use shoal_policy::health::Outcome;
-use shoal_policy::http1::Framing;
+use shoal_policy::http1::{Framing, ResponseHead as ReadHead};
 
 use super::answered::Answered;
 use super::carrier::Carrier;
@@ -34,26 +34,37 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Checks the head of the answer to a request of method `asked`, and makes the connection ready for its body.
+    /// Checks the head of the answer to a request of method `asked`, moves it to `head`, and makes the connection ready for
+    /// its body. Answers with the body, if that is a stream by itself.
     pub(super) fn take_in(
         &mut self,
         answered: Answered,
         asked: &Method,
         keep_trailers: bool,
-    ) -> Result<(ResponseHead, Option<Incoming>), Failure> {
-        let (mut head, stream) = self.carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
-        if stream.is_some() {
-            // Framed by the codec, whose errors tell a body that is cut short.
-            head.parts.version = Version::HTTP_11;
-        }
-        let arrival = prepare_response(&mut head, asked, keep_trailers)?;
-        if let Carrier::Own(link) = &mut self.carrier {
-            link.connection.expect_body(arrival);
-            if arrival.framing == Framing::UntilClose {
-                head.parts.extensions.insert(UntilClose);
+        head: &mut ResponseHead,
+    ) -> Result<Option<Incoming>, Failure> {
+        match (answered, &mut self.carrier) {
+            (Answered::OnLink(_), Carrier::Own(link)) => {
+                let answer = link.connection.answer().ok_or(Failure::UpstreamProtocol)?;
+                let arrival = prepare_response(answer, asked, keep_trailers)?;
+                link.connection.take_answer(head).ok_or(Failure::UpstreamProtocol)?;
+                link.connection.expect_body(arrival);
+                if arrival.framing == Framing::UntilClose {
+                    head.extensions.insert(UntilClose);
+                }
+                Ok(None)
+            }
+            (Answered::OnLink(_), Carrier::Shared(_)) => Err(Failure::UpstreamProtocol),
+            (Answered::Streamed(response), _) => {
+                let (mut parts, stream) = response.into_parts();
+                // Framed by the codec, whose errors tell a body that is cut short.
+                parts.version = Version::HTTP_11;
+                let mut answer = ReadHead::from(parts);
+                prepare_response(&mut answer, asked, keep_trailers)?;
+                *head = answer.parts;
+                Ok(Some(stream))
             }
         }
-        Ok((head.parts, stream))
     }
 
     /// The response has ended: the connection goes back to the pool, if nothing is left over on it.
@@ -66,11 +77,12 @@ impl Lease {
     }
 }
 
-/// The body of an endpoint's response. If it is dropped before its end, the connection is closed.
+/// The body of an endpoint's response; at first there is none. If it is dropped before its end, the connection is closed.
+#[derive(Default)]
 pub(crate) struct UpstreamBody {
     /// Of HTTP/2; else the body is read off the connection itself.
     stream: Option<Incoming>,
-    /// `None` = the body has ended, or is broken.
+    /// `None` = the body has not begun, has ended, or is broken.
     lease: Option<Lease>,
     idle_timeout: Duration,
     /// Armed at the first wait.
@@ -80,13 +92,18 @@ pub(crate) struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(
+    /// The head of the response has come.
+    pub(super) fn begin(
+        &mut self,
         stream: Option<Incoming>,
         lease: Lease,
         idle_timeout: Duration,
         total: Option<Deadline>,
-    ) -> Self {
-        Self { stream, lease: Some(lease), idle_timeout, idle: None, total }
+    ) {
+        self.stream = stream;
+        self.lease = Some(lease);
+        self.idle_timeout = idle_timeout;
+        self.total = total;
     }
 
     /// Takes back what limits the whole exchange: this answer is not the one that goes on.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use http::Method;
 use http::request::Parts as RequestHead;
-use http::{Method, Response};
 use shoal_model::site::Balance;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
@@ -21,11 +21,11 @@ use super::carrier::Carrier;
 use super::connect;
 use super::endpoint::{Attempt, Pending};
 use super::introduction::Introduction;
-use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
+use super::reply::Reply;
+use super::response::{Lease, outcome_of, outcome_of_failure};
 use crate::deadline::Deadline;
 use crate::downstream_body::BodyProgress;
 use crate::request_body::RequestBody;
-use crate::trace::Trace;
 use crate::worker::Worker;
 
 /// A try that failed before a response head came.
@@ -55,7 +55,7 @@ pub(super) struct Sending<'a> {
     pub(super) route: &'a Arc<RouteView>,
     /// Of the whole exchange; it goes on with the response body.
     pub(super) total: Option<Deadline>,
-    pub(super) trace: &'a mut Trace,
+    pub(super) reply: Reply<'a>,
     pub(super) introduction: Option<Introduction>,
     /// Fields of this node that the head does not have.
     pub(super) own: Option<Rc<OwnFields>>,
@@ -69,7 +69,7 @@ impl Sending<'_> {
         head: &RequestHead,
         body: RequestBody,
         source: Source,
-    ) -> Result<Response<UpstreamBody>, FailedTry> {
+    ) -> Result<(), FailedTry> {
         let worker = self.worker;
         let mut carrier = match self.borrow_carrier(&attempt, source).await {
             Ok(carrier) => carrier,
@@ -139,28 +139,24 @@ impl Sending<'_> {
         let opening = connect::open_carrier(self.worker, upstream, endpoint, self.introduction.as_ref());
         // Boxed: every request would have room for it, and is moved about with it.
         let opened = unless_overdue(self.total.as_ref(), Box::pin(opening)).await;
-        self.trace.connect += began.elapsed();
+        self.reply.trace.connect += began.elapsed();
         opened.unwrap_or(Err(Failure::UpstreamConnectTimeout))
     }
 
-    /// Checks the response head. What is not plain HTTP ends with the connection.
-    fn accept(
-        &mut self,
-        answered: Answered,
-        asked: &Method,
-        mut lease: Lease,
-    ) -> Result<Response<UpstreamBody>, FailedTry> {
+    /// Checks the response head, and puts it where it belongs. What is not plain HTTP ends with the connection.
+    fn accept(&mut self, answered: Answered, asked: &Method, mut lease: Lease) -> Result<(), FailedTry> {
         let now_ms = lease.worker.clock.now_ms();
-        let (head, stream) = match lease.take_in(answered, asked, self.route.trailers) {
-            Ok(taken) => taken,
+        let Reply { head, body, .. } = &mut self.reply;
+        let stream = match lease.take_in(answered, asked, self.route.trailers, head) {
+            Ok(stream) => stream,
             Err(failure) => {
                 lease.attempt.report(Outcome::GatewayError, now_ms);
                 return Err(FailedTry::lost(failure, Progress::Answered));
             }
         };
         lease.attempt.report(outcome_of(head.status), now_ms);
-        let body = UpstreamBody::new(stream, lease, self.route.idle_timeout, self.total.take());
-        Ok(Response::from_parts(head, body))
+        body.begin(stream, lease, self.route.idle_timeout, self.total.take());
+        Ok(())
     }
 }
 

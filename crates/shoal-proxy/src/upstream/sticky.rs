@@ -13,9 +13,10 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::response::Parts as ResponseHead;
 use shoal_model::EndpointId;
 use shoal_model::view::{StickyView, UpstreamView};
 use shoal_policy::balance::Pick;
@@ -204,9 +205,9 @@ pub(super) struct SessionCookie(pub(super) HeaderValue);
 
 /// Sets the cookie of a session in a response that goes to one downstream and nobody else. Caches that come after us are
 /// told not to keep it.
-pub(crate) fn set_session_cookie<B>(response: &mut Response<B>) {
-    if let Some(SessionCookie(cookie)) = response.extensions_mut().remove::<SessionCookie>() {
-        add_session_cookie(response.headers_mut(), cookie);
+pub(crate) fn set_session_cookie(head: &mut ResponseHead) {
+    if let Some(SessionCookie(cookie)) = head.extensions.remove::<SessionCookie>() {
+        add_session_cookie(&mut head.headers, cookie);
     }
 }
 

@@ -98,9 +98,10 @@ pub(crate) async fn forward_upgrade(
         within(worker, route, None, total.as_ref(), sent).await
     };
     let now_ms = worker.clock.now_ms();
+    let (mut reply, ()) = Response::new(()).into_parts();
     let failure = match answered {
         Some(Ok(answered)) if has_switched(&carrier, answered.status()) => {
-            let (mut head, side, occupied, stream) = switch(carrier, answered)?;
+            let (mut head, side, occupied, stream) = switch(carrier, answered, reply)?;
             attempt.report(Outcome::Success, now_ms);
             if let Some(cookie) = cookie(head.status) {
                 add_session_cookie(&mut head.headers, cookie);
@@ -110,14 +111,15 @@ pub(crate) async fn forward_upgrade(
         }
         Some(Ok(answered)) => {
             let mut lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
-            match lease.take_in(answered, &head.method, route.trailers) {
-                Ok((mut head, stream)) => {
-                    lease.attempt.report(outcome_of(head.status), now_ms);
-                    if let Some(cookie) = cookie(head.status) {
-                        add_session_cookie(&mut head.headers, cookie);
+            match lease.take_in(answered, &head.method, route.trailers, &mut reply) {
+                Ok(stream) => {
+                    lease.attempt.report(outcome_of(reply.status), now_ms);
+                    if let Some(cookie) = cookie(reply.status) {
+                        add_session_cookie(&mut reply.headers, cookie);
                     }
-                    let body = UpstreamBody::new(stream, lease, route.idle_timeout, total);
-                    return Ok(Switched::No(Response::from_parts(head, body)));
+                    let mut body = UpstreamBody::default();
+                    body.begin(stream, lease, route.idle_timeout, total);
+                    return Ok(Switched::No(Response::from_parts(reply, body)));
                 }
                 Err(failure) => {
                     lease.attempt.report(outcome_of_failure(failure), now_ms);
@@ -134,22 +136,23 @@ pub(crate) async fn forward_upgrade(
 
 /// Takes a carrier whose endpoint has switched apart.
 fn switch(
-    mut carrier: Carrier,
+    carrier: Carrier,
     answered: Answered,
+    mut head: ResponseHead,
 ) -> Result<(ResponseHead, UpstreamSide, Option<Occupied>, Option<Stream>), Failure> {
-    let (head, stream) = carrier.take_head(answered).ok_or(Failure::UpstreamProtocol)?;
-    let mut head = head.parts;
-    match (carrier, stream) {
+    match (carrier, answered) {
         (Carrier::Own(link), _) => {
-            let Link { connection, occupied, .. } = *link;
+            let Link { mut connection, occupied, .. } = *link;
+            connection.take_answer(&mut head).ok_or(Failure::UpstreamProtocol)?;
             let (arrived, wire) = connection.into_tunnel().ok_or(Failure::UpstreamProtocol)?;
             Ok((head, UpstreamSide::Own(arrived, wire), Some(occupied), None))
         }
-        (Carrier::Shared(place), Some(_)) => {
+        (Carrier::Shared(place), Answered::Streamed(response)) => {
+            (head, _) = response.into_parts();
             let tunnel = head.extensions.remove::<OnUpgrade>().ok_or(Failure::UpstreamProtocol)?;
             Ok((head, UpstreamSide::Shared(tunnel), None, Some(place)))
         }
-        (Carrier::Shared(_), None) => Err(Failure::UpstreamProtocol),
+        (Carrier::Shared(_), Answered::OnLink(_)) => Err(Failure::UpstreamProtocol),
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode};
+use http::StatusCode;
 use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
 use shoal_policy::http1::{Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_response_head};
@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
 use super::channel::{Channel, Heard};
+use crate::answer::Answer;
 use crate::body::ResponseBody;
 use crate::listener::connection::Connection;
 use crate::listener::io::Watched;
@@ -105,30 +106,35 @@ async fn work(connection: &Rc<Connection>, channel: &Channel) -> Ended {
                 return Ended::Unheard(unreadable.into());
             }
         };
-        let (request, asked) = take_up(*head, channel);
-        let response = {
-            let mut serving = pin!(request::serve(connection.clone(), request));
-            poll_fn(|cx| match serving.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(response.ok()),
-                Poll::Pending => channel.poll_gone(cx).map(|()| None),
-            })
-            .await
-        };
-        let Some(response) = response else { return Ended::Gone };
-        match answer(connection, channel, &mut outgoing, response, asked).await {
+        let mut answer = Answer::begin(connection);
+        let asked = Asked::new(&head.parts.method, head.parts.version, head.persists);
+        if !serve_one(connection, channel, head, &mut answer).await {
+            return Ended::Gone;
+        }
+        match send(connection, channel, &mut outgoing, &mut answer, asked).await {
             After::GoOn => outgoing.shrink(),
             After::End(ended) => return ended,
         }
     }
 }
 
-fn take_up(head: RequestHead, channel: &Channel) -> (Request<crate::incoming::Incoming>, Asked) {
-    let RequestHead { mut parts, wire, framing, persists, expects_continue } = head;
-    if !wire.is_clean() {
-        parts.extensions.insert(wire);
+/// Has one request answered; `false` = nobody is there to read it.
+async fn serve_one(
+    connection: &Rc<Connection>,
+    channel: &Channel,
+    mut head: Box<RequestHead>,
+    answer: &mut Answer,
+) -> bool {
+    if !head.wire.is_clean() {
+        head.parts.extensions.insert(head.wire);
     }
-    let asked = Asked::new(&parts.method, parts.version, persists);
-    (Request::from_parts(parts, channel.begin_body(framing, expects_continue)), asked)
+    let body = channel.begin_body(head.framing, head.expects_continue);
+    let mut serving = pin!(request::serve(connection, &mut head.parts, body, answer));
+    poll_fn(|cx| match serving.as_mut().poll(cx) {
+        Poll::Ready(served) => Poll::Ready(served.is_ok()),
+        Poll::Pending => channel.poll_gone(cx).map(|()| false),
+    })
+    .await
 }
 
 /// What follows an answer.
@@ -137,21 +143,21 @@ enum After {
     End(Ended),
 }
 
-async fn answer(
+async fn send(
     connection: &Rc<Connection>,
     channel: &Channel,
     outgoing: &mut Outgoing,
-    response: Response<ResponseBody>,
+    answer: &mut Answer,
     asked: Asked,
 ) -> After {
     channel.begin_answer();
-    let (head, body) = response.into_parts();
+    let Answer { head, body } = answer;
     let mut persists = false;
     outgoing.begin(|text| {
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
         let (length, case) = (body.length(), connection.settings.view.header_case);
         let date = || connection.worker.date.now();
-        let departure = write_response_head(text, &head, reason, length, asked, case, date);
+        let departure = write_response_head(text, head, reason, length, asked, case, date);
         persists = departure.persists;
         departure.framing
     });
@@ -164,7 +170,7 @@ async fn answer(
     if !is_out.await {
         return After::End(Ended::Gone);
     }
-    drop(body);
+    body.0.end();
     if head.status == StatusCode::SWITCHING_PROTOCOLS
         && let Some(tunnel) = connection.tunnel.take()
     {
@@ -178,17 +184,19 @@ async fn answer(
     After::End(Ended::Closing)
 }
 
-/// A body that is gone, and the exchange with it, as soon as all of it has been taken: whoever has got the whole answer
-/// finds it counted.
-struct Ending(Option<ResponseBody>);
+/// A body whose exchange ends as soon as all of it has been taken: whoever has got the whole answer finds it counted.
+struct Ending<'a>(&'a mut ResponseBody);
 
-impl Ending {
-    fn of(body: ResponseBody) -> Self {
-        Self(Some(body).filter(|body| !body.is_end_stream()))
+impl<'a> Ending<'a> {
+    fn of(body: &'a mut ResponseBody) -> Self {
+        if body.is_end_stream() {
+            body.end();
+        }
+        Self(body)
     }
 }
 
-impl Body for Ending {
+impl Body for Ending<'_> {
     type Data = Bytes;
     type Error = Broken;
 
@@ -196,16 +204,15 @@ impl Body for Ending {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && body.is_end_stream()) {
-            self.0 = None;
+        let polled = Pin::new(&mut *self.0).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.0.is_end_stream()) {
+            self.0.end();
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.0.is_end_stream()
     }
 }
 

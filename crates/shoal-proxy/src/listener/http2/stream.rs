@@ -9,57 +9,80 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, TE};
-use http::{HeaderValue, Method, Request, Response, response};
+use http::{HeaderValue, Method, Request, Response, request, response};
 use http_body::{Body, Frame};
 use tokio::sync::oneshot;
 
+use crate::answer::Answer;
 use crate::body::ResponseBody;
 use crate::deadline::Deadline;
 use crate::incoming::{Incoming, StreamBody};
 use crate::listener::Connection;
 use crate::listener::portions::Portions;
 use crate::metrics::Limit;
+use crate::room;
 use crate::tunnel::StreamHalf;
-use crate::{request, room};
 
 /// Serves a request on a task of its own, which stays on its worker.
-pub(super) fn begin(connection: &Rc<Connection>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let (request, tunnel) = with_body(request);
-    // The runtime moves a task about several times before it runs, and once after: better a small one.
-    tokio::task::spawn_local(Box::pin(serve(connection.clone(), request, tunnel, respond)));
-}
-
-async fn serve(
-    connection: Rc<Connection>,
-    request: Request<Incoming>,
-    tunnel: Option<Tunnel>,
+pub(super) fn begin(
+    connection: &Rc<Connection>,
+    request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let mut answering = pin!(request::serve(connection.clone(), request));
-    let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+    let connection = connection.clone();
+    let (mut head, stream) = request.into_parts();
+    let (body, tunnel) = body_of(&head, stream);
+    // The runtime moves a task about several times before it runs, and once after: better a small one.
+    tokio::task::spawn_local(Box::pin(async move {
+        let mut answer = Answer::begin(&connection);
+        if serve(&connection, &mut head, body, &mut respond, &mut answer).await {
+            drop(head);
+            send(&connection, &mut respond, tunnel, answer.head, &mut answer.body).await;
+        }
+    }));
+}
+
+/// Has the request answered; `false` = nobody is to be told.
+async fn serve(
+    connection: &Rc<Connection>,
+    head: &mut request::Parts,
+    body: Incoming,
+    respond: &mut SendResponse<Bytes>,
+    answer: &mut Answer,
+) -> bool {
+    let mut answering = pin!(crate::request::serve(connection, head, body, answer));
+    poll_fn(|cx| match answering.as_mut().poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(true),
         Poll::Ready(Err(_)) => {
             respond.send_reset(Reason::INTERNAL_ERROR);
-            Poll::Ready(None)
+            Poll::Ready(false)
         }
         // Whoever takes a request back is not answered.
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    });
-    let Some(response) = answered.await else { return };
-    let (mut head, body) = response.into_parts();
-    complete(&mut head, &body, &connection);
+        Poll::Pending => respond.poll_reset(cx).map(|_| false),
+    })
+    .await
+}
+
+async fn send(
+    connection: &Connection,
+    respond: &mut SendResponse<Bytes>,
+    tunnel: Option<Tunnel>,
+    mut head: response::Parts,
+    body: &mut ResponseBody,
+) {
+    complete(&mut head, body, connection);
     if let Some(tunnel) = tunnel
         && head.status.is_success()
     {
-        if let Some(sending) = send_head(&mut respond, head, false) {
+        if let Some(sending) = send_head(respond, head, false) {
             tunnel.open(sending);
         }
         return;
     }
     let is_end = body.is_end_stream();
-    let Some(sending) = send_head(&mut respond, head, is_end) else { return };
+    let Some(sending) = send_head(respond, head, is_end) else { return };
     if !is_end {
-        let mut outgoing = Outgoing::new(&connection, sending, body);
+        let mut outgoing = Outgoing::new(connection, sending, body);
         poll_fn(|cx| outgoing.poll(cx)).await;
     }
 }
@@ -77,17 +100,16 @@ impl Tunnel {
     }
 }
 
-fn with_body(request: Request<RecvStream>) -> (Request<Incoming>, Option<Tunnel>) {
-    let (head, stream) = request.into_parts();
+fn body_of(head: &request::Parts, stream: RecvStream) -> (Incoming, Option<Tunnel>) {
     if head.method == Method::CONNECT {
         let (taker, taken) = oneshot::channel();
-        return (Request::from_parts(head, Incoming::Tunnel(taken)), Some(Tunnel { stream, taker }));
+        return (Incoming::Tunnel(taken), Some(Tunnel { stream, taker }));
     }
     let body = match stream.is_end_stream() {
         true => Incoming::Empty,
         false => Incoming::Stream(StreamBody::new(stream, &head.headers)),
     };
-    (Request::from_parts(head, body), None)
+    (body, None)
 }
 
 /// What every response has on HTTP/2.
@@ -129,7 +151,7 @@ fn send_head(
 struct Outgoing<'a> {
     connection: &'a Connection,
     sending: SendStream<Bytes>,
-    body: ResponseBody,
+    body: &'a mut ResponseBody,
     /// What there is no room for yet.
     part: Option<Bytes>,
     portions: Portions,
@@ -137,7 +159,7 @@ struct Outgoing<'a> {
 }
 
 impl<'a> Outgoing<'a> {
-    fn new(connection: &'a Connection, sending: SendStream<Bytes>, body: ResponseBody) -> Self {
+    fn new(connection: &'a Connection, sending: SendStream<Bytes>, body: &'a mut ResponseBody) -> Self {
         let limits = &connection.settings.view.limits;
         let portions = Portions::new(limits.min_rate, limits.write_idle_timeout);
         Self { connection, sending, body, part: None, portions, stalled: None }
@@ -168,7 +190,8 @@ impl<'a> Outgoing<'a> {
             {
                 return Poll::Ready(());
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|polled| polled.map(Frame::into_data)) {
+            let polled = ready!(Pin::new(&mut *self.body).poll_frame(cx));
+            match polled.map(|polled| polled.map(Frame::into_data)) {
                 None => {
                     // Whoever is gone misses nothing.
                     _ = self.sending.send_data(Bytes::new(), true);

@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts as RequestHead;
+use http::response::Parts;
 use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
 use shoal_model::site::HeaderCase;
 use shoal_policy::forwarding::{Arrival, OwnFields};
 use shoal_policy::http1::{
@@ -184,12 +186,13 @@ impl Connection {
         loop {
             if !self.arrived.is_empty() {
                 let before = self.arrived.len();
-                if let Some(head) = self.heads.read(&mut self.arrived, &mut self.known_head.borrow_mut())? {
+                self.answer = self.heads.read(&mut self.arrived, &mut self.known_head.borrow_mut())?;
+                if let Some(head) = &self.answer {
                     let status = head.parts.status;
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                        self.answer = Some(head);
                         return Poll::Ready(Ok(status));
                     }
+                    self.answer = None;
                     interim.count(before - self.arrived.len())?;
                     continue;
                 }
@@ -206,8 +209,20 @@ impl Connection {
     }
 
     /// The head of the answer to the last request; `None` = it has none, or it was taken before.
-    pub(in crate::upstream) fn take_answer(&mut self) -> Option<ResponseHead> {
-        self.answer.take()
+    pub(in crate::upstream) fn answer(&mut self) -> Option<&mut ResponseHead> {
+        self.answer.as_mut()
+    }
+
+    /// Moves it to `head`, if there is one.
+    pub(in crate::upstream) fn take_answer(&mut self, head: &mut Parts) -> Option<()> {
+        let answer = self.answer.as_mut()?;
+        // A reason phrase of its own goes on as it came.
+        if let Some(reason) = answer.reason.take().and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
+            answer.parts.extensions.insert(reason);
+        }
+        std::mem::swap(head, &mut answer.parts);
+        self.answer = None;
+        Some(())
     }
 
     /// The head of the answer says how its body arrives.

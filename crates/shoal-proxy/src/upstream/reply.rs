@@ -1,0 +1,13 @@
+//! The answer of an endpoint, in the making.
+
+use http::response::Parts as ResponseHead;
+
+use super::response::UpstreamBody;
+use crate::trace::Trace;
+
+/// Where the answer of an endpoint is put, and what is noted of how it was got. It is large: it goes through no hands.
+pub(crate) struct Reply<'a> {
+    pub(crate) head: &'a mut ResponseHead,
+    pub(crate) body: &'a mut UpstreamBody,
+    pub(crate) trace: &'a mut Trace,
+}
