@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{Origin, Seen, Stage, ok, site};
+use support::{Downstream, Origin, Seen, Stage, nowhere, ok, site};
+use tokio::net::UnixListener;
 
 #[tokio::test]
 async fn connections_are_kept_on_both_sides() {
@@ -217,4 +218,29 @@ async fn names_of_fields_have_capitals_where_a_site_wants_them() {
         check("a refusal", &stage.ask("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await.head, listener);
         check("what was never heard", &stage.ask("GET / HTTP/1.1\r\nHost a\r\n\r\n").await.head, listener);
     }
+}
+
+#[tokio::test]
+async fn unix_sockets_are_endpoints_like_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut stream = Downstream::new(stream);
+                while let Some(head) = stream.read_head().await {
+                    stream.send(ok(head.lines().next().unwrap())).await;
+                }
+            });
+        }
+    });
+    let anywhere = nowhere().await;
+    let at = |path: &str| site(&[anywhere], "", "").replace(&anywhere.to_string(), &format!("unix:{path}"));
+    let stage = Stage::start(&at(path.to_str().unwrap()));
+    let answer = stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "GET /x HTTP/1.1"));
+    drop(directory);
+    let gone = Stage::start(&at("/nonexistent/app.sock"));
+    assert_eq!(gone.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 502);
 }

@@ -5,33 +5,21 @@ mod support;
 
 use std::time::Duration;
 
+use support::frames::{
+    DATA, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, WHOLE, WINDOW_UPDATE, frame, setting,
+};
 use support::{Origin, Seen, Stage, ok, site, wait_until};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const WINDOW_UPDATE: u8 = 8;
-const INITIAL_WINDOW_SIZE: u8 = 4;
-const END_STREAM: u8 = 1;
-const END_STREAM_AND_HEADERS: u8 = 5;
+const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// What is asked for.
 const LENGTH: usize = 64 << 10;
 /// GET, http and / of the static table; `:authority: a`.
 const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x01, 1, b'a'];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
 
 fn open(stream: u32, step: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &step.to_be_bytes())
@@ -41,9 +29,8 @@ fn open(stream: u32, step: u32) -> Vec<u8> {
 async fn greet(stage: &Stage, window: u32, asked: &[u8]) -> (OwnedReadHalf, OwnedWriteHalf) {
     let stream = TcpStream::connect(stage.address("web")).await.unwrap();
     let (read, mut write) = stream.into_split();
-    let window = [&[0, INITIAL_WINDOW_SIZE][..], &window.to_be_bytes()].concat();
-    let settings = frame(SETTINGS, 0, 0, &window);
-    write.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], asked].concat()).await.unwrap();
+    let settings = frame(SETTINGS, 0, 0, &setting(INITIAL_WINDOW_SIZE, window));
+    write.write_all(&[PREFACE, &settings, asked].concat()).await.unwrap();
     (read, write)
 }
 
@@ -59,8 +46,7 @@ async fn next(read: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, u32, usize
 /// Asks for a body on HTTP/2, with a window of 16 KiB that is opened by `step` bytes ten times a second; answers how much
 /// came and whether it was all.
 async fn download(stage: &Stage, step: u32) -> (usize, bool) {
-    let (mut read, mut write) =
-        greet(stage, 16 << 10, &frame(HEADERS, END_STREAM_AND_HEADERS, 1, &GET)).await;
+    let (mut read, mut write) = greet(stage, 16 << 10, &frame(HEADERS, WHOLE, 1, &GET)).await;
     let opening = tokio::spawn(async move {
         while write.write_all(&[open(0, step), open(1, step)].concat()).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -104,7 +90,7 @@ async fn a_stream_lives_as_long_as_it_is_read() {
 /// stream after the other with windows that are opened; answers how much of the first came, and how many of the others were
 /// whole before it was reset.
 async fn stall(stage: &Stage, window: u32, beside: bool) -> (usize, usize) {
-    let ask = |stream| frame(HEADERS, END_STREAM_AND_HEADERS, stream, &GET);
+    let ask = |stream| frame(HEADERS, WHOLE, stream, &GET);
     // The window of the connection is never what is missing.
     let begin = [open(0, 1 << 30), ask(1)].concat();
     let (mut read, mut write) = greet(stage, window, &begin).await;
@@ -157,8 +143,7 @@ async fn a_stream_that_takes_nothing_is_reset() {
 #[tokio::test]
 async fn streams_that_take_nothing_give_their_endpoint_back() {
     let (stage, origin) = stage("write_idle_timeout: 1s").await;
-    let asked: Vec<u8> =
-        (0..100).flat_map(|n| frame(HEADERS, END_STREAM_AND_HEADERS, 2 * n + 1, &GET)).collect();
+    let asked: Vec<u8> = (0..100).flat_map(|n| frame(HEADERS, WHOLE, 2 * n + 1, &GET)).collect();
     let (mut read, _write) = greet(&stage, 0, &asked).await;
     let mut reset = 0;
     while reset < 100 {

@@ -1,10 +1,10 @@
 //! RFC 7541: how fields are compressed, and what cannot be read. The strings in Huffman's code are of its appendix C.
 
-use crate::frames::{
-    COMPRESSION_ERROR, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, WHOLE, block, frame, get,
-};
 use crate::play::Expected::{Connection, Status};
 use crate::play::{Case, case};
+use crate::support::frames::{
+    COMPRESSION_ERROR, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, WHOLE, block, frame, get,
+};
 
 /// `custom-key`.
 const NAME: [u8; 9] = [0x88, 0x25, 0xa8, 0x49, 0xe9, 0x5b, 0xa9, 0x7d, 0x7f];

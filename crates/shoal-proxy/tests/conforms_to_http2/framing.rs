@@ -1,12 +1,12 @@
 //! RFC 9113 §3 to §4, §5.3 to §5.5: prefaces, frames, sizes, blocks, extensions.
 
-use crate::frames::{
+use crate::play::Expected::{Connection, Hangup, Pong, Settings, Status, Stream};
+use crate::play::{Case, Step, case, ping};
+use crate::support::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_SIZE_ERROR, GET, GOAWAY, HEADERS, PING, POST,
     PREFACE, PRIORITY, PROTOCOL_ERROR, SETTINGS, UNKNOWN, WHOLE, WITH_PRIORITY, block, frame, get, greeting,
     open, setting,
 };
-use crate::play::Expected::{Connection, Hangup, Pong, Settings, Status, Stream};
-use crate::play::{Case, Step, case, ping};
 
 fn raw(rule: &'static str, what: &'static str, bytes: Vec<u8>, expected: crate::play::Expected) -> Case {
     Case { rule, what, steps: vec![Step::Send(bytes)], expected, greets: false }

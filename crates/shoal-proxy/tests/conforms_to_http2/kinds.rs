@@ -1,12 +1,12 @@
 //! RFC 9113 §6 and §7: the kinds of frames, and the codes of errors.
 
-use crate::frames::{
+use crate::play::Expected::{Connection, Data, End, Pong, Status, Stream};
+use crate::play::{Awaited, Case, Step, case, ping, steps};
+use crate::support::frames::{
     ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GET,
     GOAWAY, HEADERS, NO_ERROR, PADDED, PING, PRIORITY, PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS,
     WHOLE, WINDOW_UPDATE, WITH_PRIORITY, block, frame, get, open, setting,
 };
-use crate::play::Expected::{Connection, Data, End, Pong, Status, Stream};
-use crate::play::{Awaited, Case, Step, case, ping, steps};
 
 const REFUSED: crate::play::Expected = Connection(&[PROTOCOL_ERROR]);
 const WRONG_SIZE: crate::play::Expected = Connection(&[FRAME_SIZE_ERROR]);

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 mod fields;
-mod frames;
 mod framing;
 mod kinds;
 mod messages;
@@ -15,8 +14,8 @@ mod support;
 
 use std::sync::Arc;
 
-use frames::{DATA, FRAME_SIZE_ERROR, HEADERS, PING, WHOLE, frame, get};
 use play::{Case, Expected, Manner, case, play};
+use support::frames::{self, DATA, FRAME_SIZE_ERROR, HEADERS, PING, WHOLE, frame, get};
 use support::{Origin, Stage, ok, site, wait_until};
 
 /// Plays every case; answers how many there are.

@@ -1,10 +1,10 @@
 //! RFC 9113 §8: requests, their fields, and how long their bodies are.
 
-use crate::frames::{
-    DATA, END_HEADERS, END_STREAM, GET, HEADERS, POST, PROTOCOL_ERROR, WHOLE, block, frame, length, open,
-};
 use crate::play::Expected::{Status, Stream};
 use crate::play::{Case, Expected, case};
+use crate::support::frames::{
+    DATA, END_HEADERS, END_STREAM, GET, HEADERS, POST, PROTOCOL_ERROR, WHOLE, block, frame, length, open,
+};
 
 const MALFORMED: Expected = Stream(1, PROTOCOL_ERROR);
 const FINE: Expected = Status(1, 200);

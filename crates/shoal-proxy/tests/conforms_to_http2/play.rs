@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use crate::frames::{
+use crate::support::PATIENCE;
+use crate::support::frames::{
     ACK, DATA, END_STREAM, GOAWAY, HEADERS, NO_ERROR, PING, RST_STREAM, SETTINGS, frame, get, greeting,
     status,
 };
-use crate::support::PATIENCE;
 
 /// A rule, and what is done about it.
 pub struct Case {

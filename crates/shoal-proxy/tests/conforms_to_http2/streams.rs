@@ -1,12 +1,12 @@
 //! RFC 9113 §5.1: what may be sent on a stream that is idle, half closed or closed.
 
-use crate::frames::{
+use crate::play::Expected::{Connection, Data, Pong, Refused, Status, Stream};
+use crate::play::{Awaited, Case, Expected, Step, case, ping, steps};
+use crate::support::frames::{
     CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, HEADERS, NO_ERROR, POST, PRIORITY,
     PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, SETTINGS, STREAM_CLOSED, WHOLE, WINDOW_UPDATE, block, frame,
     get, open, setting,
 };
-use crate::play::Expected::{Connection, Data, Pong, Refused, Status, Stream};
-use crate::play::{Awaited, Case, Expected, Step, case, ping, steps};
 
 pub fn cases() -> Vec<Case> {
     [idle(), half_closed(), reset(), closed(), identifiers()].into_iter().flatten().collect()

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 pub mod dns;
+pub mod frames;
+pub mod h2_endpoint;
+pub mod numbered;
+pub mod outcome;
 
 use std::future::Future;
 use std::io;
@@ -262,7 +266,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Downstream<T> {
         }
     }
 
-    async fn read_exactly(&mut self, count: usize) -> (Vec<u8>, bool) {
+    /// So many bytes, or those that come before the end; `false` = it came too early.
+    pub async fn read_exactly(&mut self, count: usize) -> (Vec<u8>, bool) {
         while self.buffer.len() < count {
             if !self.fill().await {
                 return (std::mem::take(&mut self.buffer), false);

@@ -1,0 +1,207 @@
+//! TLS towards endpoints: who they are, who they are told that we are, what is agreed on in the handshake, and what is kept of
+//! it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use support::h2_endpoint::Endpoint;
+use support::{Downstream, Stage, serve_raw, site};
+use tokio_rustls::TlsAcceptor;
+
+/// Somebody who vouches for endpoints and for those who call them.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let (pem, der) = (certificate.pem(), certificate.der().clone());
+        Self { issuer: Issuer::new(params, key), pem, der }
+    }
+
+    fn certificate(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// An endpoint called `app.internal` that offers `protocols`; `ask` = it wants to see a certificate of this authority.
+    async fn endpoint(&self, protocols: &[&str], ask: bool) -> SecureEndpoint {
+        let (chain, key) = self.certificate("app.internal");
+        let builder = if ask {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.der.clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+            ServerConfig::builder().with_client_cert_verifier(verifier)
+        } else {
+            ServerConfig::builder().with_no_client_auth()
+        };
+        let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let certificate = chain[0].clone();
+        let mut config = builder.with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let handshakes: Handshakes = Arc::default();
+        let seen = handshakes.clone();
+        let address = serve_raw(Arc::default(), move |stream, _| {
+            let (acceptor, seen) = (acceptor.clone(), seen.clone());
+            async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let (_, session) = stream.get_ref();
+                let kind = session.handshake_kind().unwrap();
+                seen.lock().unwrap().push((session.server_name().map(str::to_owned), kind));
+                if session.alpn_protocol() == Some(b"h2") {
+                    return Endpoint::new(1, 100).serve_h2(stream).await;
+                }
+                let mut stream = Downstream::new(stream);
+                while stream.read_head().await.is_some() {
+                    stream.send(support::ok("HTTP/1.1")).await;
+                }
+            }
+        })
+        .await;
+        SecureEndpoint { address, certificate, handshakes }
+    }
+}
+
+type Handshakes = Arc<Mutex<Vec<(Option<String>, HandshakeKind)>>>;
+
+struct SecureEndpoint {
+    address: SocketAddr,
+    certificate: CertificateDer<'static>,
+    handshakes: Handshakes,
+}
+
+/// The setting `tls` with these authorities.
+fn tls(authority: &Authority, more: &str) -> String {
+    format!(", tls: {{ ca_pem: {:?}{more} }}", authority.pem)
+}
+
+#[tokio::test]
+async fn endpoints_are_verified() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let endpoint = authority.endpoint(&[], false).await;
+    let check = async |upstream: String, status: u16| {
+        let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
+        let answer = stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(answer.status, status, "{upstream}");
+    };
+    check(tls(&authority, ", server_name: app.internal"), 200).await;
+    check(tls(&other, ", server_name: app.internal"), 502).await;
+    check(tls(&authority, ", server_name: other.internal"), 502).await;
+    check(tls(&authority, ""), 502).await;
+    check(", tls: { server_name: app.internal }".to_owned(), 502).await;
+    check(", tls: { verify: false }".to_owned(), 200).await;
+    check(String::new(), 502).await;
+    let names: Vec<_> = endpoint.handshakes.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(names[0].as_deref(), Some("app.internal"), "SNI");
+}
+
+#[tokio::test]
+async fn endpoints_see_the_client_certificate() {
+    let authority = Authority::new();
+    let endpoint = authority.endpoint(&["h2"], true).await;
+    let (chain, key) = authority.certificate("proxy.internal");
+    let check = async |more: &str, status: u16| {
+        let upstream = format!("{}, protocol: h2", tls(&authority, more));
+        let certificates = vec![("me".to_owned(), chain.clone(), key.clone())];
+        let stage = Stage::with_certificates(&site(&[endpoint.address], "", &upstream), certificates);
+        let answer = stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(answer.status, status, "{more}");
+    };
+    check(", server_name: app.internal, client_certificate: me", 200).await;
+    check(", server_name: app.internal", 502).await;
+}
+
+#[tokio::test]
+async fn the_version_is_settled_in_the_handshake() {
+    let authority = Authority::new();
+    let check = async |offered: &[&str], protocol: &str, expected: Result<&str, u16>| {
+        let endpoint = authority.endpoint(offered, false).await;
+        let upstream = format!("{}, protocol: {protocol}", tls(&authority, ", server_name: app.internal"));
+        let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
+        let mut downstream = stage.connect().await;
+        for _ in 0..3 {
+            downstream.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let answer = downstream.answer().await;
+            match expected {
+                Ok(start) => assert!(answer.text().starts_with(start), "{offered:?} {protocol}: {answer:?}"),
+                Err(status) => assert_eq!(answer.status, status, "{offered:?} {protocol}"),
+            }
+        }
+        if expected.is_ok() {
+            assert_eq!(endpoint.handshakes.lock().unwrap().len(), 1, "{offered:?} {protocol}: kept open");
+        }
+    };
+    check(&["h2", "http/1.1"], "auto", Ok("HTTP/2.0 GET https://a/x")).await;
+    check(&["http/1.1"], "auto", Ok("HTTP/1.1")).await;
+    check(&[], "auto", Ok("HTTP/1.1")).await;
+    check(&["h2", "http/1.1"], "http1", Ok("HTTP/1.1")).await;
+    check(&["h2", "http/1.1"], "h2", Ok("HTTP/2.0 GET https://a/x")).await;
+    check(&["http/1.1"], "h2", Err(502)).await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed() {
+    let authority = Authority::new();
+    let endpoint = authority.endpoint(&[], false).await;
+    let upstream =
+        format!("{}, max_requests_per_connection: 1", tls(&authority, ", server_name: app.internal"));
+    let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
+    let mut downstream = stage.connect().await;
+    for _ in 0..2 {
+        downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(downstream.answer().await.status, 200);
+    }
+    let kinds: Vec<_> = endpoint.handshakes.lock().unwrap().iter().map(|(_, kind)| *kind).collect();
+    assert_eq!(kinds[0], HandshakeKind::Full);
+    assert_eq!(kinds[1], HandshakeKind::Resumed);
+}
+
+#[tokio::test]
+async fn only_endpoints_with_a_known_key_are_spoken_to() {
+    let authority = Authority::new();
+    let endpoint = authority.endpoint(&[], false).await;
+    let pin = |certificate: &[u8]| {
+        let key = shoal_cluster::identity::public_key_sha256(certificate).unwrap();
+        shoal_model::site::Pin(key).to_string()
+    };
+    let known = pin(&endpoint.certificate);
+    let other = pin(&CertificateDer::from_pem_slice(authority.certificate("b").0.as_bytes()).unwrap());
+    let check = async |more: String, status: u16| {
+        let upstream =
+            format!(", tls: {{ server_name: app.internal{more} }}, max_requests_per_connection: 1");
+        let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
+        let mut downstream = stage.connect().await;
+        for _ in 0..2 {
+            downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(downstream.answer().await.status, status, "{more}");
+        }
+    };
+    let verified = format!(", ca_pem: {:?}", authority.pem);
+    check(format!("{verified}, pins: [{known:?}]"), 200).await;
+    assert_eq!(endpoint.handshakes.lock().unwrap().last().unwrap().1, HandshakeKind::Resumed);
+    check(format!("{verified}, pins: [\"sha256//{other}\", {known:?}]"), 200).await;
+    check(format!("{verified}, pins: [{other:?}]"), 502).await;
+    check(format!(", verify: false, pins: [{known:?}]"), 200).await;
+    check(format!(", verify: false, pins: [{other:?}]"), 502).await;
+    let stranger = format!(", ca_pem: {:?}", Authority::new().pem);
+    check(format!("{stranger}, pins: [{known:?}]"), 502).await;
+}
