@@ -274,6 +274,42 @@ async fn a_small_block_that_becomes_a_large_head_is_refused() {
 }
 
 #[tokio::test]
+async fn heads_that_are_too_large_are_refused_and_counted() {
+    let (stage, origin) = stage().await;
+    let large = "x".repeat(8_000);
+    let fields: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| (*name, large.as_str())).collect();
+    // In as many frames as it takes.
+    let too_large = |stream: u32, flags: u8, method: &[(&str, &str)]| {
+        let block = block(&[method, &fields].concat());
+        let (first, rest) = block.split_at(16_000);
+        let begun = frame(HEADERS, flags, stream, first);
+        let more: Vec<_> = rest.chunks(16_000).map(|part| frame(CONTINUATION, 0, stream, part)).collect();
+        [begun, more.concat(), frame(CONTINUATION, END_HEADERS, stream, &[])].concat()
+    };
+    for (flags, fields, is_reset) in [(END_STREAM, GET, false), (0, POST, true)] {
+        let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();
+        let mut next = async |bytes: Vec<u8>| {
+            stream.write_all(&bytes).await.unwrap();
+            tokio::time::timeout(support::PATIENCE, outcome(&mut stream)).await.unwrap()
+        };
+        assert_eq!(next([greeting(), get(1)].concat()).await, Status(200));
+        assert_eq!(next(too_large(3, flags, &fields)).await, Status(431));
+        if is_reset {
+            // What would follow is not wanted.
+            assert_eq!(next(Vec::new()).await, Reset(PROTOCOL_ERROR));
+        }
+        assert_eq!(next(get(5)).await, Status(200));
+    }
+    let count = || stage.metric("shoal_limits_reached_total{limit=\"max_header_bytes\"}");
+    assert_eq!(count(), 2);
+    // How many fields there may be is another limit.
+    let many: Vec<_> = std::iter::repeat_n(("cookie", "x"), 101).collect();
+    assert_eq!(send(&stage, &get_with(&many)).await, Status(431));
+    assert_eq!((count(), origin.requests()), (2, 4));
+    assert_eq!(stage.metric("shoal_failures_total{reason=\"downstream_head_too_large\"}"), 1);
+}
+
+#[tokio::test]
 async fn what_the_gate_refuses_ends_one_stream() {
     let (stage, origin) = stage().await;
     let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();

@@ -138,15 +138,22 @@ impl FrameScan {
 
     /// Bytes that the downstream is sent. Who takes fast downloads opens windows thousands of times; who was sent nothing has
     /// no reason to.
-    pub fn sent(&mut self, bytes: &[u8]) {
+    ///
+    /// Streams up to `taken_up` have been handed on by the codec. It answers by itself where a head is too large, and nobody
+    /// sees that request: answers how many such answers are among the bytes. One that had to wait until a later stream was
+    /// taken up goes unnoticed.
+    pub fn sent(&mut self, bytes: &[u8], taken_up: u32) -> u32 {
         let Self { sent, answers, resets, .. } = self;
+        let mut refused = 0;
         sent.feed(bytes, |frame| match frame {
+            Sent::Head(stream) => refused += u32::from(stream > taken_up),
             Sent::Data(0) => {}
             Sent::Data(length) => {
                 *answers = answers.saturating_add(ANSWERS_TO_DATA + length / BYTES_AN_ANSWER);
             }
             Sent::Reset(code) => *resets += u32::from(!OWN_RESETS.contains(&code)),
         });
+        refused
     }
 
     /// More bytes of the connection. Err = it goes on no longer, and nothing more is to be fed.
@@ -292,7 +299,7 @@ mod tests {
             for kind in [WINDOW_UPDATE, PING] {
                 let answer = if kind == PING { frame(PING, 0, 8) } else { frame(kind, 0, 4) };
                 let mut scan = opened();
-                scan.sent(sent);
+                scan.sent(sent, 1);
                 let well = answer.repeat(answers + LIMITS.idle_frames as usize);
                 assert_eq!(scan.feed(&well, 10_005), Ok(()), "{answers} of kind {kind}");
                 let stopped = Stopped { good: 0, offence: Offence::Flood(Flood::IdleFrames) };
@@ -317,7 +324,7 @@ mod tests {
         let check = |code: u8, counted: u32| {
             let mut scan = opened();
             let reset = [&frame(RST_STREAM, 0, 4)[..HEAD_BYTES], &[0, 0, 0, code]].concat();
-            scan.sent(&reset.repeat(5));
+            scan.sent(&reset.repeat(5), 1);
             assert_eq!(scan.resets, counted, "{code}");
         };
         for code in OWN_RESETS {
@@ -330,6 +337,18 @@ mod tests {
         scan.resets = LIMITS.resets + 1;
         let stopped = Stopped { good: 0, offence: Offence::Flood(Flood::Resets) };
         assert_eq!(scan.feed(&frame(DATA, 0, 1), 0), Err(stopped), "it is told at its next frame");
+    }
+
+    #[test]
+    fn heads_that_only_the_codec_has_seen_are_counted() {
+        let heads = frame(HEADERS, 5, 3).repeat(4);
+        for (taken_up, refused) in [(0, 4), (1, 0), (3, 0)] {
+            for part in [1, 10, 100] {
+                let mut scan = opened();
+                let seen: u32 = heads.chunks(part).map(|part| scan.sent(part, taken_up)).sum();
+                assert_eq!(seen, refused, "{taken_up} by {part}");
+            }
+        }
     }
 
     #[test]

@@ -5,11 +5,14 @@ const HEAD_BYTES: usize = 9;
 const RESET_BYTES: usize = 13;
 
 const DATA: u8 = 0;
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 
 /// A frame that says something of the downstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
+    /// HEADERS of this stream.
+    Head(u32),
     /// DATA with so many bytes.
     Data(u32),
     /// RST_STREAM with this code.
@@ -51,11 +54,12 @@ impl SentFrames {
 
     fn end_head(&mut self, see: &mut impl FnMut(Sent)) {
         self.have = 0;
-        let [high, middle, low, kind, _, _, _, _, _, code @ ..] = self.head;
+        let [high, middle, low, kind, _, stream @ .., a, b, c, d] = self.head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         match kind {
+            HEADERS => see(Sent::Head(u32::from_be_bytes(stream))),
             DATA => see(Sent::Data(length)),
-            RST_STREAM => return see(Sent::Reset(u32::from_be_bytes(code))),
+            RST_STREAM => return see(Sent::Reset(u32::from_be_bytes([a, b, c, d]))),
             _ => {}
         }
         self.skip = length;
@@ -81,10 +85,10 @@ mod tests {
             }
         };
         let (headers, settings) = ((1, &[0x88][..]), (4, &[][..]));
-        check(&[settings, settings, headers], &[]);
-        check(&[headers, (DATA, b"hello"), headers], &[Sent::Data(5)]);
+        check(&[settings, settings, headers], &[Sent::Head(1)]);
+        check(&[headers, (DATA, b"hello"), headers], &[Sent::Head(1), Sent::Data(5), Sent::Head(1)]);
         check(&[(DATA, &[]), (DATA, &[3; 200])], &[Sent::Data(0), Sent::Data(200)]);
         let resets = [(RST_STREAM, &[0, 0, 0, 7][..]), (RST_STREAM, &[1, 2, 3, 4]), headers];
-        check(&resets, &[Sent::Reset(7), Sent::Reset(0x0102_0304)]);
+        check(&resets, &[Sent::Reset(7), Sent::Reset(0x0102_0304), Sent::Head(1)]);
     }
 }

@@ -112,7 +112,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 impl<T> Witness for Box<Watched<T>> {
     fn sees(&mut self, bytes: &[u8]) {
         if let Some(frames) = &mut self.frames {
-            frames.sent(bytes);
+            let refused = frames.sent(bytes, self.state.taken_up());
+            self.state.refused_heads(refused);
         }
     }
 

@@ -55,6 +55,9 @@ pub(crate) struct ConnectionState {
     /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
     error: Cell<u8>,
     last_stream: Cell<u32>,
+    /// The highest stream that was taken up, and how many heads the codec has refused that nobody took up.
+    taken_up: Cell<u32>,
+    refused: Cell<u32>,
     /// Some of what the downstream sends is not read.
     unread: Cell<bool>,
     /// Nobody works on it for the time being.
@@ -82,6 +85,8 @@ impl ConnectionState {
             half_closed_ms: Cell::new(0),
             error: Cell::new(0),
             last_stream: Cell::new(0),
+            taken_up: Cell::new(0),
+            refused: Cell::new(0),
             unread: Cell::new(false),
             resting: Cell::new(false),
             order: Cell::new(Order::GoOn as u8),
@@ -153,6 +158,28 @@ impl ConnectionState {
     /// The highest stream that was looked at when a frame ended the connection.
     pub(super) fn last_stream(&self) -> u32 {
         self.last_stream.get()
+    }
+
+    /// A stream of HTTP/2 is taken up; they are in their order.
+    pub(super) fn take_up(&self, stream: u32) {
+        self.taken_up.set(stream);
+    }
+
+    /// The highest stream of HTTP/2 that was taken up.
+    pub(super) fn taken_up(&self) -> u32 {
+        self.taken_up.get()
+    }
+
+    /// The codec has refused so many heads more by itself.
+    pub(super) fn refused_heads(&self, count: u32) {
+        if count > 0 {
+            self.refused.set(self.refused.get().saturating_add(count));
+        }
+    }
+
+    /// How many heads the codec has refused since this was asked last.
+    pub(super) fn take_refused_heads(&self) -> u32 {
+        self.refused.take()
     }
 
     /// How long nothing has come on HTTP/2, ms.

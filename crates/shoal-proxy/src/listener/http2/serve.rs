@@ -85,7 +85,11 @@ where
         }
         io.begin_turn();
         loop {
-            if let Poll::Ready(ended) = codec.poll(cx, connection) {
+            let polled = codec.poll(cx, connection);
+            for _ in 0..state.take_refused_heads() {
+                connection.worker.metrics.reach(Limit::MaxHeaderBytes);
+            }
+            if let Poll::Ready(ended) = polled {
                 // The last words, if they can be said at once.
                 _ = io.poll_written(cx);
                 return Poll::Ready(ended);
@@ -191,6 +195,7 @@ where
         }
         while let Some(accepted) = ready!(self.codec.poll_accept(cx)) {
             let (request, respond) = accepted?;
+            connection.state.take_up(respond.stream_id().as_u32());
             stream::begin(connection, request, respond);
         }
         Poll::Ready(Ok(()))
