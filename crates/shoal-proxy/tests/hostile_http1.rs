@@ -60,6 +60,11 @@ async fn bad_chunks_are_the_end_of_the_connection() {
         format!("0x0\r\n\r\n{hidden}"),
         format!("fffffffffffffffff\r\n{hidden}"),
         format!("0;{}\r\n\r\n{hidden}", "x".repeat(70_000)),
+        // Much beside little: extensions in all, chunks of a byte, trailers by their bytes and by their number.
+        format!("{}0\r\n\r\n{hidden}", format!("1;{}\r\na\r\n", "x".repeat(4_000)).repeat(5)),
+        format!("{}0\r\n\r\n{hidden}", "1\r\na\r\n".repeat(20_000)),
+        format!("0\r\nX: {}\r\n\r\n{hidden}", "x".repeat(17_000)),
+        format!("0\r\n{}\r\n{hidden}", "X: y\r\n".repeat(65)),
     ] {
         let mut downstream = stage.connect().await;
         let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
