@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
@@ -40,6 +40,8 @@ struct Inner {
     /// Tells the present request from those that are over.
     request: u64,
     body: Body,
+    /// Whoever waits for more of the body, perhaps in a task of its own: that is told when nothing more is to come.
+    reader: Option<Waker>,
     /// Bytes of the body to ask for.
     window: usize,
     /// The downstream waits for a 100 (Continue).
@@ -80,6 +82,7 @@ impl Channel {
             has_ended: false,
             request: 0,
             body: Body::Nothing,
+            reader: None,
             window: FIRST_READ,
             waits: false,
             interim: b"",
@@ -145,6 +148,9 @@ impl Channel {
         let mut inner = self.0.borrow_mut();
         // Whoever still reads it for somebody is told that it breaks off.
         inner.request += 1;
+        if !matches!(inner.body, Body::Nothing) {
+            inner.wake_reader();
+        }
         while !matches!(inner.body, Body::Nothing) {
             match inner.take_part() {
                 Ok(Some(_)) => {}
@@ -288,6 +294,12 @@ impl Inner {
         Poll::Ready(Ok(read))
     }
 
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
             let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, self.interim))?;
@@ -303,6 +315,12 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.wake_reader();
+    }
+}
+
 impl BodySource for RefCell<Inner> {
     fn poll_frame(&self, request: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let mut inner = self.borrow_mut();
@@ -310,6 +328,9 @@ impl BodySource for RefCell<Inner> {
             return Poll::Ready(Some(Err(Failure::DownstreamReset)));
         }
         let polled = inner.poll_body(cx);
+        if polled.is_pending() && !inner.reader.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            inner.reader = Some(cx.waker().clone());
+        }
         if matches!(inner.body, Body::Nothing) {
             // From here on the connection's task looks whether the downstream is still there.
             inner.state.wake_from(cx.waker());
