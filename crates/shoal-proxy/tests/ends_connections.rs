@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use support::frames::{ACK, PING, WINDOW_UPDATE, frame, get, greeting};
+use support::outcome::next;
 use support::{Downstream, Origin, Seen, Stage, ok, serve_raw, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -190,4 +193,25 @@ async fn connections_to_endpoints_are_used_so_often_and_so_long() {
         support::wait_until("the end of the connection", || closed.load(Ordering::SeqCst) == 1).await;
         assert_eq!(stage.ask(GET).await.status, 200, "{setting}");
     }
+}
+
+#[tokio::test]
+async fn who_still_reads_an_answer_of_http2_may_say_so() {
+    let origin = Origin::start(|_| ok("hello")).await;
+    let site = site(&[origin.address], "", "")
+        .replace("protocol: http }", "protocol: http, limits: { max_requests_per_connection: 1 } }");
+    let stage = Stage::start(&site);
+    let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    stream.write_all(&[greeting(), get(1)].concat()).await.unwrap();
+    while let Some((kind, payload)) = next(&mut stream).await {
+        if kind == PING {
+            stream.write_all(&frame(PING, ACK, 0, &payload)).await.unwrap();
+        }
+    }
+    // The node has ended its side. A closed socket would answer the first with a reset, of which the second learns.
+    for _ in 0..2 {
+        stream.write_all(&frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])).await.unwrap();
+    }
+    drop(stream);
+    support::wait_until("the end of the connection", || stage.proxy.open_connections() == 0).await;
 }

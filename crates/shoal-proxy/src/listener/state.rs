@@ -246,9 +246,10 @@ impl ConnectionState {
     }
 
     /// Closing with bytes unread would reset the connection, and the answer might be lost: what still comes is to be
-    /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that.
+    /// read first. Like any connection that is to end, it may take [`GRACE_MS`] for that. On HTTP/2 something always may
+    /// come: whoever reads a body says so.
     pub(super) fn begins_to_linger(&self) -> bool {
-        let lingers = if self.is_h2() { self.error().is_some() } else { self.unread.get() };
+        let lingers = self.is_h2() || self.unread.get();
         if lingers {
             self.enter(IDLE);
             self.give(Order::Finish);
