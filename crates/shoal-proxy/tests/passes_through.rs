@@ -77,7 +77,7 @@ async fn bodies_stream_both_ways() {
             write.write_all(request.as_bytes()).await.unwrap();
             write
         });
-        let mut downstream = support::Downstream::new(tokio::io::join(read, tokio::io::sink()));
+        let mut downstream = Downstream::new(tokio::io::join(read, tokio::io::sink()));
         let answer = downstream.answer().await;
         assert_eq!((answer.status, answer.body.len(), answer.complete), (200, body.len(), true));
         assert!(answer.body == body.as_bytes());
