@@ -1,4 +1,4 @@
-//! `floods [SECONDS]`: one node under each flood of the table in turn, and how somebody else fares beside it.
+//! `floods [SECONDS] [NAME]`: one node under each flood of the table in turn, or one, and how somebody else fares beside it.
 //!
 //! The binary is `SHOAL_BIN`, else that of this profile. Prints for each flood the memory and descriptors of the process
 //! before and at the most, and the bystander's p50 and p99 before (quiet) and during; the exit code is 1 if a bound was
@@ -35,6 +35,10 @@ async fn floods() -> Result<bool> {
     let seconds = std::env::args().nth(1).map_or(Ok(4), |text| text.parse::<u64>()).context("seconds")?;
     ensure!((1..=MAX_SECONDS).contains(&seconds), "1 to {MAX_SECONDS} seconds");
     let lasts = Duration::from_secs(seconds);
+    let name = std::env::args().nth(2);
+    let chosen: Vec<&Flood> =
+        FLOODS.iter().filter(|flood| name.as_ref().is_none_or(|name| flood.name == name)).collect();
+    ensure!(!chosen.is_empty(), "no flood has this name");
     let cluster = Cluster::start(1).await?;
     let origin = flood::origin().await?;
     let certificate = SelfSigned::create(cluster.dir(), &["a"])?;
@@ -44,7 +48,7 @@ async fn floods() -> Result<bool> {
     let node = &cluster.nodes[0];
     say("flood | connections, ended | RSS MiB, peak | fds, peak | p50, p99 ms quiet | during | verdict");
     let mut well = true;
-    for flood in &FLOODS {
+    for flood in chosen {
         let quiet = Bystander::start(node.at(Ports::HTTP), "/small");
         tokio::time::sleep(lasts).await;
         let quiet = quiet.finish().await?;

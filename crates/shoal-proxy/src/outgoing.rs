@@ -14,6 +14,10 @@ use crate::joined::poll_write_joined;
 
 /// Memory for heads that a connection keeps, bytes.
 const MAX_KEPT: usize = 4 << 10;
+/// After so many bytes others have their turn.
+const TURN_BYTES: usize = 1 << 20;
+/// What a part of a body costs at least, as bytes.
+const PART_BYTES: usize = 8 << 10;
 const CHUNK_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
@@ -94,17 +98,25 @@ impl Outgoing {
         body: &mut (impl Body<Data = Bytes> + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), SendError>> {
+        let mut taken = 0;
         loop {
             // A head waits for the first part of the body, if that is there.
             if self.text_sent > 0 || !self.data.is_empty() || !self.tail.is_empty() {
                 ready!(self.poll_write(wire, cx)).map_err(|_| SendError::Wire)?;
+            }
+            if taken > TURN_BYTES {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if matches!(self.left, Left::Nothing) {
                 ready!(self.poll_write(wire, cx)).map_err(|_| SendError::Wire)?;
                 return Pin::new(wire).poll_flush(cx).map_err(|_| SendError::Wire);
             }
             match self.poll_next(body, cx) {
-                Poll::Ready(next) => next?,
+                Poll::Ready(next) => {
+                    next?;
+                    taken += self.data.len().max(PART_BYTES);
+                }
                 Poll::Pending => {
                     ready!(self.poll_write(wire, cx)).map_err(|_| SendError::Wire)?;
                     let _ = Pin::new(wire).poll_flush(cx).map_err(|_| SendError::Wire)?;

@@ -16,6 +16,10 @@ const MAX_EXTENSION_BYTES: usize = 16 << 10;
 const MAX_TRAILER_BYTES: usize = 16 << 10;
 /// Most trailers.
 const MAX_TRAILERS: usize = 64;
+/// Chunks of fewer bytes are joined with those that follow: whoever passes them on pays for each piece. Bytes.
+const SMALL: usize = 512;
+/// Bytes of small chunks that are joined at most.
+const MAX_JOINED: usize = 8 << 10;
 /// The end of a body without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -72,6 +76,8 @@ impl Chunked {
                     let data = arrived.split_to(taken as usize).freeze();
                     self.stage = if taken == left { Stage::DataEnd } else { Stage::Data(left - taken) };
                     self.look_ahead(arrived);
+                    let is_alone = data.len() >= SMALL || self.stage != Stage::Size || arrived.is_empty();
+                    let data = if is_alone { data } else { self.join(data, arrived)? };
                     return Ok(Some(Piece::Data(data)));
                 }
                 Stage::DataEnd => match arrived.as_ref() {
@@ -92,6 +98,24 @@ impl Chunked {
                 Stage::End => return Ok(Some(Piece::End)),
             }
         }
+    }
+
+    /// The small chunks that follow `first` and have come whole, in one piece with it.
+    fn join(&mut self, first: Bytes, arrived: &mut BytesMut) -> Result<Bytes, Malformed> {
+        let mut joined = Vec::from(first);
+        while self.stage == Stage::Size && joined.len() < MAX_JOINED {
+            let Some(size) = self.take_size(arrived)? else { break };
+            self.stage = if size == 0 { Stage::Trailers } else { Stage::Data(size) };
+            if size >= SMALL as u64 || (arrived.len() as u64) < size {
+                break;
+            }
+            if size > 0 {
+                joined.extend_from_slice(&arrived.split_to(size as usize));
+                self.stage = Stage::DataEnd;
+                self.look_ahead(arrived);
+            }
+        }
+        Ok(joined.into())
     }
 
     /// Sees the end of the body with its last chunk, if it is there: nobody has to ask again.
@@ -258,6 +282,26 @@ mod tests {
         check(format!("0\r\nX: {}\r\n\r\n", "x".repeat(16_000)), None);
         check(format!("0\r\nX: {}\r\n\r\n", "x".repeat(17_000)), Some(Malformed::ChunkOverhead));
         check(format!("0\r\n{}\r\n", "x: y\r\n".repeat(65)), Some(Malformed::ChunkOverhead));
+    }
+
+    #[test]
+    fn small_chunks_come_together() {
+        let check = |text: String, expected: &[usize]| {
+            let (mut chunked, mut arrived) = (Chunked::default(), BytesMut::from(text.as_str()));
+            let pieces = std::iter::from_fn(|| match chunked.next(&mut arrived).unwrap() {
+                Some(Piece::Data(data)) => Some(data.len()),
+                Some(Piece::Trailers(_) | Piece::End) | None => None,
+            });
+            assert_eq!(pieces.collect::<Vec<_>>(), expected, "{text:.40}");
+        };
+        let tiny = |count: usize| "1\r\na\r\n".repeat(count);
+        let large = format!("{SMALL:x}\r\n{}\r\n", "b".repeat(SMALL));
+        check(tiny(100) + "0\r\n\r\n", &[100]);
+        check(tiny(100) + "0\r\nX: y\r\n\r\n", &[100]);
+        check(tiny(100), &[100]);
+        check(tiny(3) + "5\r\nhel", &[3, 3]);
+        check(tiny(2) + &large + &tiny(2), &[2, SMALL, 2]);
+        check(tiny(2 * MAX_JOINED), &[MAX_JOINED, MAX_JOINED]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::last_words;
 
 /// What is held back at most, bytes.
 const MAX_PENDING: usize = 64 << 10;
+/// What is read in one turn at most, bytes: others have theirs then.
+const MAX_TURN: usize = 64 << 10;
 /// Empty buffers that a worker keeps for its connections.
 const MAX_SPARE: usize = 16;
 
@@ -44,6 +46,8 @@ struct Inner<T> {
     is_whole: bool,
     /// There was nothing to read in this turn of the connection's task.
     is_dry: bool,
+    /// Bytes read in this turn.
+    read: usize,
 }
 
 impl<T> Clone for Coalesced<T> {
@@ -60,13 +64,15 @@ impl<T: AsyncWrite + Unpin> Coalesced<T> {
             written: 0,
             is_whole: true,
             is_dry: false,
+            read: 0,
         })))
     }
 
     /// A turn of the connection's task begins. The codec looks for bytes once for every request that it has; within a turn
     /// it finds none where there were none before.
     pub(super) fn begin_turn(&self) {
-        self.0.borrow_mut().is_dry = false;
+        let mut inner = self.0.borrow_mut();
+        (inner.is_dry, inner.read) = (false, 0);
     }
 
     /// Writes what is held back; ready when nothing is.
@@ -148,8 +154,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
         if inner.is_dry {
             return Poll::Pending;
         }
+        if inner.read >= MAX_TURN {
+            inner.is_dry = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
         let polled = Pin::new(&mut inner.stream).poll_read(cx, buf);
         inner.is_dry = polled.is_pending();
+        inner.read += buf.filled().len() - before;
         polled
     }
 }
@@ -224,6 +237,28 @@ mod tests {
 
         fn code_of_end(&mut self, code: u32) -> u32 {
             code + 8
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_reads_for_ever() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let mut coalesced = Coalesced::new(near);
+        far.write_all(&vec![0; 3 * MAX_TURN]).await.unwrap();
+        for _ in 0..3 {
+            coalesced.begin_turn();
+            let (mut read, mut buf) = (0, vec![0; MAX_TURN / 4]);
+            let turn = poll_fn(|cx| {
+                loop {
+                    let mut buf = ReadBuf::new(&mut buf);
+                    if Pin::new(&mut coalesced).poll_read(cx, &mut buf).is_pending() {
+                        return Poll::Ready(());
+                    }
+                    read += buf.filled().len();
+                }
+            });
+            turn.await;
+            assert_eq!(read, MAX_TURN);
         }
     }
 

@@ -42,7 +42,8 @@ pub(super) fn begin(
     }));
 }
 
-/// Has the request answered; `false` = nobody is to be told.
+/// Has the request answered; `false` = nobody is to be told. One that was taken back, or broken, before its turn came is as
+/// if it had never been: it opens no connection to an endpoint.
 async fn serve(
     connection: &Rc<Connection>,
     head: &mut request::Parts,
@@ -50,6 +51,9 @@ async fn serve(
     respond: &mut SendResponse<Bytes>,
     answer: &mut Answer,
 ) -> bool {
+    if poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await {
+        return false;
+    }
     let mut answering = pin!(crate::request::serve(connection, head, body, answer));
     poll_fn(|cx| match answering.as_mut().poll(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(true),
