@@ -9,7 +9,7 @@ use shoal_cluster::{inspect_authorities, inspect_certificate, inspect_client_aut
 use shoal_model::Site;
 use shoal_model::site::{
     Absent, MAX_SITE_BYTES, Problem, ProblemKind, Problems, check_authorities, check_certificates,
-    check_client_auth, check_staples, locate, merge, parse_site, step, validate,
+    check_client_auth, check_staples, locate, merge, parse_site, step, validate, validate_next,
 };
 
 /// Largest file that a site names, in bytes.
@@ -84,7 +84,7 @@ impl SiteFiles {
 
     /// Checks the meaning of the site laid over `active`: it may refer to what the cluster already has.
     pub fn check_over(&self, active: &Site) -> Result<(), Problems> {
-        self.settle(validate(&merge(active, self.site.clone(), Absent::Keep)))
+        self.settle(validate_next(&merge(active, self.site.clone(), Absent::Keep), active))
     }
 
     /// The site with certificate and key files read in; every pair is checked.

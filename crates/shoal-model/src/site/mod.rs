@@ -7,6 +7,7 @@ mod certificate;
 mod diff;
 mod files;
 mod header_case;
+mod idle;
 mod listener;
 mod listener_tls;
 mod locate;
@@ -42,6 +43,7 @@ pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check
 pub use diff::{Action, Change, FieldChange, diff};
 pub use files::NamedFile;
 pub use header_case::HeaderCase;
+pub use idle::validate_next;
 pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion};
 pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;

@@ -140,7 +140,7 @@ mod tests {
             "routes": { "r": { "upstream": "u", "timeouts": {}, "retry": {}, "cache": {} } },
             "upstreams": { "u": {
                 "endpoints": ["h:1"], "passive": { "success_rate": {} }, "health": { "tcp": {} },
-                "sticky": { "name": "node" }, "resolver": {},
+                "sticky": { "name": "node" }, "resolver": {}, "protocol": "h2c", "max_requests": 9,
             } },
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();

@@ -178,9 +178,9 @@ mod tests {
             Some(("upstreams.app.tls.client_certificate", "no certificate \"me\"")),
         );
         check(
-            "max_streams_per_connection: 0",
+            "protocol: h2c, max_streams_per_connection: 0",
             Some(("upstreams.app.max_streams_per_connection", "at least 1")),
         );
-        check("ping_interval: 10ms", Some(("upstreams.app.ping_interval", "at least 1s")));
+        check("protocol: h2c, ping_interval: 10ms", Some(("upstreams.app.ping_interval", "at least 1s")));
     }
 }

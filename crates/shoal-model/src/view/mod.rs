@@ -30,7 +30,7 @@ pub use transport::{TransportView, UpstreamTlsView};
 
 use crate::id::{EndpointId, Revision};
 use crate::site::{
-    Balance, CacheRule, CipherSuite, Failback, HashKey, HeaderCase, Problem, Problems, Protocol,
+    Balance, CacheRule, CipherSuite, Failback, HashKey, HeaderCase, Problem, ProblemKind, Problems, Protocol,
     ProxyVersion, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion,
     Upstream, validate,
 };
@@ -54,7 +54,9 @@ pub struct ConfigView {
 impl ConfigView {
     /// Compiles `site`, whose private keys are in clear text.
     pub fn compile(revision: Revision, site: &Site) -> Result<Self, Problems> {
-        let problems = validate(site);
+        let mut problems = validate(site);
+        // What an earlier version took is no reason to serve nothing.
+        problems.retain(|problem| problem.kind != ProblemKind::Idle);
         if !problems.is_empty() {
             return Err(Problems(problems));
         }

@@ -5,7 +5,7 @@ use shoal_cluster::identity::{
 };
 use shoal_model::site::{
     Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, check_client_auth,
-    check_staples, merge, step, validate,
+    check_staples, merge, step, validate_next,
 };
 use shoal_model::{ConfigView, Revision, Site};
 
@@ -24,7 +24,7 @@ pub fn next_site(
         let why = "the result would be an empty site, and every request would be refused";
         return Err(Problems(vec![Problem::at("", why)]));
     }
-    let mut problems = validate(&merged);
+    let mut problems = validate_next(&merged, active);
     for (name, certificate) in &merged.certificates {
         if matches!(certificate.key_form(), KeyForm::File | KeyForm::Fingerprint) {
             let why = "the key was not sent, and the cluster has no key with that fingerprint";
