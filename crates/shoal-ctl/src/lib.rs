@@ -10,7 +10,7 @@ pub mod render;
 pub mod site_files;
 mod verbs;
 
-pub use client::{Client, NodeArgs};
+pub use client::{Client, NodeArgs, some_time};
 pub use failure::{Exit, Failure};
 pub use site_files::{SiteFiles, load_site};
 pub use verbs::Verb;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
-        Command::Upgrade(args) => args.run(),
+        Command::Upgrade(args) => args.run(cli.node.timeout),
         Command::Version { .. } => print_version(format),
         Command::Completion { shell } => complete(shell),
         Command::Operator(verb) => operate(verb, cli.node),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use shoal_ctl::{Exit, Failure};
-use shoal_node::{Outcome, ask_for_upgrade};
+use shoal_model::units::Period;
+use shoal_node::{AskError, Outcome, ask_for_upgrade};
 
 /// Replace the running process of a node by a new one, without a refused or broken connection
 ///
@@ -25,14 +26,20 @@ pub struct UpgradeArgs {
     /// The new binary [default: the file that the node was started from]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Longest wait for the answer; the upgrade itself goes on [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = shoal_ctl::some_time)]
+    timeout: Option<Period>,
 }
 
 impl UpgradeArgs {
-    /// Asks, and waits until the new process serves.
-    pub fn run(self) -> Result<Exit, Failure> {
+    /// Asks, and waits until the new process serves. `timeout`: where this verb has none of its own.
+    pub fn run(self, timeout: Option<Period>) -> Result<Exit, Failure> {
         let what = format!("upgrade {}", self.data_dir.display());
-        let outcome =
-            ask_for_upgrade(&self.data_dir, self.binary).map_err(|error| Failure::local(&what, error))?;
+        let timeout = self.timeout.or(timeout).map(|timeout| timeout.0);
+        let outcome = ask_for_upgrade(&self.data_dir, self.binary, timeout).map_err(|error| {
+            let exit = if matches!(error, AskError::Late(_)) { Exit::Remote } else { Exit::Local };
+            Failure { exit, ..Failure::local(&what, error) }
+        })?;
         let failed = |why| Failure { exit: Exit::Remote, ..Failure::local(&what, why) };
         match outcome {
             Outcome::Upgraded(pid) => {

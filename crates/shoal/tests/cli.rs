@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 27] = [
+const VERBS: [&str; 28] = [
     "",
     "run",
     "dev",
@@ -34,6 +34,7 @@ const VERBS: [&str; 27] = [
     "config schema",
     "completion",
     "version",
+    "upgrade",
 ];
 
 const GOOD_SITE: &str = "\
@@ -254,4 +255,25 @@ fn a_closed_pipe_is_quiet() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_upgrade_is_waited_for_as_long_as_somebody_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let upgrade = |front: &[&str], back: &[&str]| {
+        let mut command = shoal();
+        command.args(front).args(["upgrade", "--data-dir", path]).args(back).output().unwrap()
+    };
+    let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let nobody = upgrade(&[], &["--timeout", "1s"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(told(&nobody).contains("no node runs on this directory"), "{}", told(&nobody));
+    // Somebody is there, and never answers.
+    let _door = std::os::unix::net::UnixListener::bind(dir.path().join("upgrade.sock")).unwrap();
+    for (front, back) in [(&[][..], &["--timeout", "100ms"][..]), (&["--timeout", "100ms"], &[])] {
+        let late = upgrade(front, back);
+        assert_eq!(late.status.code(), Some(2), "{}", told(&late));
+        assert!(told(&late).contains("no answer within 100ms; the upgrade goes on"), "{}", told(&late));
+    }
 }

@@ -26,7 +26,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::failure::{Exit, Failure};
 use connector::Connector;
-pub use node_args::NodeArgs;
+pub use node_args::{NodeArgs, some_time};
 pub use tls::IdentityFiles;
 
 /// Longest wait for a connection, TLS handshake included.

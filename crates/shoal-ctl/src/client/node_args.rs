@@ -132,7 +132,11 @@ fn is_address(text: &str) -> bool {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse().is_ok_and(|port: u16| port > 0))
 }
 
-fn some_time(text: &str) -> Result<Period, String> {
+/// Reads how long somebody waits.
+///
+/// # Errors
+/// What is wrong, in one line.
+pub fn some_time(text: &str) -> Result<Period, String> {
     let period = Period::parse(text)?;
     if period.0.is_zero() { Err("nothing could answer in no time".to_owned()) } else { Ok(period) }
 }

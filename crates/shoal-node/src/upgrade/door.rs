@@ -88,20 +88,32 @@ pub enum AskError {
         /// Why.
         source: io::Error,
     },
+    /// It takes longer than somebody wants to wait.
+    #[error("no answer within {0:?}; the upgrade goes on, and the node's log says how it ends")]
+    Late(Duration),
     /// The node went away.
     #[error("the node gave no answer: {0}")]
     Silent(String),
 }
 
-/// Asks the node of `data_dir` to hand over to `program`, and waits until it has.
-pub fn ask(data_dir: &Path, program: Option<PathBuf>) -> Result<Outcome, AskError> {
+/// Asks the node of `data_dir` to hand over to `program`, and waits until it has, for ever or for no longer than `patience`.
+pub fn ask(
+    data_dir: &Path,
+    program: Option<PathBuf>,
+    patience: Option<Duration>,
+) -> Result<Outcome, AskError> {
     let path = data_dir.join(NAME);
     let mut stream = UnixStream::connect(&path).map_err(|source| AskError::Nobody { path, source })?;
     let silent = |error: &dyn std::fmt::Display| AskError::Silent(error.to_string());
     let mut text = serde_json::to_vec(&Question { program }).map_err(|error| silent(&error))?;
     text.push(b'\n');
     stream.write_all(&text).map_err(|error| silent(&error))?;
+    stream.set_read_timeout(patience).map_err(|error| silent(&error))?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(|error| silent(&error))?;
+    // The answer comes in one piece, so that this is the whole wait.
+    BufReader::new(stream).read_line(&mut answer).map_err(|error| match (error.kind(), patience) {
+        (io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut, Some(patience)) => AskError::Late(patience),
+        _ => silent(&error),
+    })?;
     serde_json::from_str(&answer).map_err(|error| silent(&error))
 }
