@@ -25,7 +25,7 @@ use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
 use crate::sources::SourcesSeed;
 use crate::spans::RequestSpan;
-use crate::upstream::{Standings, StickySeed, system_roots};
+use crate::upstream::{Standings, StickySeed, SystemRoots};
 use crate::worker::WorkerSeed;
 
 /// How much longer than its deadline a drain may take: a worker looks up only now and then.
@@ -154,7 +154,7 @@ impl Proxy {
         let plan = listener::plan(&listeners, &config, self.listen_ip, self.workers.len(), self.ticket_seed)?;
         if config.upstreams.iter().any(|upstream| upstream.transport.wants_system_roots()) {
             // Reading them takes a while: no worker shall wait for it.
-            system_roots();
+            SystemRoots::current();
         }
         self.config.store(config.clone());
         self.discovery.follow(&config);

@@ -44,41 +44,51 @@ impl Authority {
     /// An endpoint called `app.internal` that offers `protocols`; `ask` = it wants to see a certificate of this authority.
     async fn endpoint(&self, protocols: &[&str], ask: bool) -> SecureEndpoint {
         let (chain, key) = self.certificate("app.internal");
-        let builder = if ask {
-            let mut roots = RootCertStore::empty();
-            roots.add(self.der.clone()).unwrap();
-            let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
-            ServerConfig::builder().with_client_cert_verifier(verifier)
-        } else {
-            ServerConfig::builder().with_no_client_auth()
-        };
-        let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-        let certificate = chain[0].clone();
-        let mut config = builder.with_single_cert(chain, key).unwrap();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let handshakes: Handshakes = Arc::default();
-        let seen = handshakes.clone();
-        let address = serve_raw(Arc::default(), move |stream, _| {
-            let (acceptor, seen) = (acceptor.clone(), seen.clone());
-            async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let (_, session) = stream.get_ref();
-                let kind = session.handshake_kind().unwrap();
-                seen.lock().unwrap().push((session.server_name().map(str::to_owned), kind));
-                if session.alpn_protocol() == Some(b"h2") {
-                    return Endpoint::new(1, 100).serve_h2(stream).await;
-                }
-                let mut stream = Downstream::new(stream);
-                while stream.read_head().await.is_some() {
-                    stream.send(support::ok("HTTP/1.1")).await;
-                }
-            }
-        })
-        .await;
-        SecureEndpoint { address, certificate, handshakes }
+        secure_endpoint(&chain, &key, protocols, ask.then_some(&self.der)).await
     }
+}
+
+/// An endpoint with a certificate and its key that offers `protocols`, and wants to see a certificate of `asked`.
+async fn secure_endpoint(
+    chain: &str,
+    key: &str,
+    protocols: &[&str],
+    asked: Option<&CertificateDer<'static>>,
+) -> SecureEndpoint {
+    let builder = if let Some(asked) = asked {
+        let mut roots = RootCertStore::empty();
+        roots.add(asked.clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        ServerConfig::builder().with_client_cert_verifier(verifier)
+    } else {
+        ServerConfig::builder().with_no_client_auth()
+    };
+    let chain = vec![CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let certificate = chain[0].clone();
+    let mut config = builder.with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let handshakes: Handshakes = Arc::default();
+    let seen = handshakes.clone();
+    let address = serve_raw(Arc::default(), move |stream, _| {
+        let (acceptor, seen) = (acceptor.clone(), seen.clone());
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let (_, session) = stream.get_ref();
+            let kind = session.handshake_kind().unwrap();
+            seen.lock().unwrap().push((session.server_name().map(str::to_owned), kind));
+            if session.alpn_protocol() == Some(b"h2") {
+                return Endpoint::new(1, 100).serve_h2(stream).await;
+            }
+            let mut stream = Downstream::new(stream);
+            while stream.read_head().await.is_some() {
+                stream.send(support::ok("HTTP/1.1")).await;
+            }
+        }
+    })
+    .await;
+    SecureEndpoint { address, certificate, handshakes }
 }
 
 type Handshakes = Arc<Mutex<Vec<(Option<String>, HandshakeKind)>>>;
@@ -156,6 +166,29 @@ async fn the_version_is_settled_in_the_handshake() {
     check(&["h2", "http/1.1"], "http1", Ok("HTTP/1.1")).await;
     check(&["h2", "http/1.1"], "h2", Ok("HTTP/2.0 GET https://a/x")).await;
     check(&["http/1.1"], "h2", Err(502)).await;
+}
+
+#[tokio::test]
+async fn a_certificate_among_the_authorities_is_an_endpoint_by_itself() {
+    let authority = Authority::new();
+    let check = async |name: &str, expires: i32, more: &str, expected: Result<(), &str>| {
+        // As `openssl req -x509` makes them: an authority, and signed by itself.
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(expires, 1, 1);
+        let certificate = params.self_signed(&key).unwrap();
+        let endpoint = secure_endpoint(&certificate.pem(), &key.serialize_pem(), &[], None).await;
+        let known = if more.is_empty() { certificate.pem() } else { more.to_owned() };
+        let upstream = format!(", tls: {{ ca_pem: {known:?}, server_name: app.internal }}");
+        let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
+        let answer = stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(answer.status, if expected.is_ok() { 200 } else { 502 }, "{name} {expires}");
+    };
+    check("app.internal", 2099, "", Ok(())).await;
+    check("other.internal", 2099, "", Err("tls: wrong name")).await;
+    check("app.internal", 2020, "", Err("tls: certificate out of date")).await;
+    check("app.internal", 2099, &authority.pem, Err("tls: certificate not trusted")).await;
 }
 
 #[tokio::test]

@@ -61,8 +61,14 @@ pub fn inspect_authorities(pem: &str) -> Result<(), String> {
 
 /// Unix seconds at which a certificate expires.
 pub fn not_after(certificate_der: &[u8]) -> Option<i64> {
+    validity(certificate_der).map(|(_, not_after)| not_after)
+}
+
+/// Unix seconds from and to which a certificate is good; `None` = it is none.
+pub fn validity(certificate_der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
-    Some(certificate.validity().not_after.timestamp())
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 /// SHA-256 of the public key of a certificate (SubjectPublicKeyInfo); `None` = it is none.

@@ -10,7 +10,6 @@ mod http1;
 mod introduction;
 mod occupied;
 mod offered;
-mod pinned;
 mod places;
 mod pool;
 mod queue;
@@ -23,8 +22,10 @@ mod shared;
 mod standing;
 mod sticky;
 mod stream;
+mod system_roots;
 mod tls;
 mod upgrade;
+mod verifier;
 mod wire;
 mod zones;
 
@@ -57,7 +58,8 @@ pub use sticky::StickySeed;
 pub use sticky::fuzzing;
 pub(crate) use sticky::set_session_cookie;
 pub(crate) use stream::open_stream;
-pub(crate) use tls::{ClientTls, system_roots};
+pub(crate) use system_roots::SystemRoots;
+pub(crate) use tls::ClientTls;
 pub(crate) use upgrade::{Switch, Switched, UpstreamSide, forward_upgrade};
 pub(crate) use wire::{Socket, Wire};
 

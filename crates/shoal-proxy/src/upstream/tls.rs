@@ -1,21 +1,17 @@
 //! The client side of TLS: whom to believe, what to show, which version of HTTP to ask for.
 
-use std::fmt;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::{CertificateView, EndpointAddress, TransportView, UpstreamTlsView, host_of_service};
 use tokio_rustls::TlsConnector;
 
-use super::pinned::Pinned;
+use super::verifier::Verifier;
 use super::wire::{Socket, Wire};
 
 /// Why an upstream's TLS settings cannot be used.
@@ -85,29 +81,9 @@ impl ClientTls {
 
 fn settings(view: &UpstreamTlsView) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let roots = match (view.verify, &view.ca_pem) {
-        (false, _) => None,
-        (true, Some(pem)) => Some(Arc::new(authorities(pem)?)),
-        (true, None) => Some(system_roots().clone()),
-    };
-    let builder = match (roots, view.pins.as_slice()) {
-        (Some(roots), []) => builder.with_root_certificates(roots),
-        (None, []) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(BelieveAnybody(provider)))
-        }
-        (roots, pins) => {
-            let inner: Arc<dyn ServerCertVerifier> = match roots {
-                None => Arc::new(BelieveAnybody(provider)),
-                Some(roots) => WebPkiServerVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|error| TlsError::Authorities(error.to_string()))?,
-            };
-            let verifier = Pinned { inner, pins: pins.to_vec() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
-    };
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let verifier = Verifier::build(view).map_err(TlsError::Authorities)?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     match &view.client_certificate {
         None => Ok(builder.with_no_client_auth()),
         Some(certificate) => {
@@ -117,85 +93,10 @@ fn settings(view: &UpstreamTlsView) -> Result<ClientConfig, TlsError> {
     }
 }
 
-fn authorities(pem: &str) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for authority in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let authority = authority.map_err(|error| TlsError::Authorities(error.to_string()))?;
-        roots.add(authority).map_err(|error| TlsError::Authorities(error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-/// The authorities this machine believes, read once. Those that cannot be read are left out.
-pub(crate) fn system_roots() -> &'static Arc<RootCertStore> {
-    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "cannot read some of the system's certificate authorities");
-        }
-        let (_, ignored) = roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            tracing::warn!(
-                ignored,
-                "the system has no certificate authorities: upstreams need `tls.ca_file`"
-            );
-        }
-        Arc::new(roots)
-    })
-}
-
 fn client_pair(
     certificate: &CertificateView,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes());
     Ok((chain.map_err(|error| error.to_string())?, key.map_err(|error| error.to_string())?))
-}
-
-/// `verify: false`: any certificate will do, if only its key is there.
-struct BelieveAnybody(Arc<CryptoProvider>);
-
-impl fmt::Debug for BelieveAnybody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BelieveAnybody")
-    }
-}
-
-impl ServerCertVerifier for BelieveAnybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
