@@ -197,7 +197,8 @@ impl NodeProcess {
         Ok(OpenOptions::new().create(true).append(true).open(self.dir.join("stdout"))?)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().ok_or_else(|| anyhow!("{} does not run", self.name))?;
         Ok(kill_process(Pid::from_child(child), signal)?)
     }

@@ -31,6 +31,8 @@ mod report;
 mod run;
 mod sealed_site;
 mod settings;
+mod signals;
+mod state_dump;
 mod twins;
 mod upgrade;
 mod vital;

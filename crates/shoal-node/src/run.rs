@@ -9,7 +9,8 @@ use anyhow::Context;
 use shoal_cluster::NodeState;
 use shoal_model::state::Command;
 use shoal_proxy::Ports;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::activated::{self, SocketKind};
 use crate::build::{self, Built};
@@ -17,6 +18,7 @@ use crate::catch_up::{Patience, catch_up};
 use crate::node::Node;
 use crate::removed::ADVICE;
 use crate::settings::RunSettings;
+use crate::signals::{Questions, Signals};
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
 use crate::{admin, boot, descriptors, notify, ops, peer, twins};
@@ -52,6 +54,7 @@ async fn live(
     activated: Vec<(SocketKind, OwnedFd)>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    let questions = Questions::new()?;
     let mut upgrades = signal(SignalKind::user_defined2())?;
     let (tasks, mut lost) = VitalTasks::new();
     let starting = Box::pin(start(settings, successor.as_ref(), activated, &tasks));
@@ -63,6 +66,7 @@ async fn live(
         })?,
         () = signals.stop_asked() => return Ok(()),
     };
+    let _answers = AbortOnDropHandle::new(tokio::spawn(questions.answer(node.clone())));
     let door = Door::on(&node.sockets.door)?;
     let end = loop {
         let asked = tokio::select! {
@@ -82,7 +86,7 @@ async fn live(
     tracing::info!(why = ?end, "stopping: draining first");
     tokio::select! {
         () = drain(&node) => {}
-        () = signals.force_asked() => tracing::warn!("stopping at once"),
+        () = signals.stop_asked() => tracing::warn!("stopping at once"),
     }
     tasks.end(CLOSE_TIMEOUT).await;
     node.log.shutdown().await;
@@ -237,28 +241,5 @@ async fn drain(node: &Arc<Node>) {
     if !node.stand_back.is_cancelled() {
         node.log.hand_over().await;
         node.gossip.leave().await;
-    }
-}
-
-/// TERM or INT asks to stop; the second one asks to stop at once.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn stop_asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    async fn force_asked(&mut self) {
-        self.stop_asked().await;
     }
 }

@@ -49,7 +49,7 @@ pub use health_event::HealthEvent;
 pub use listener::{BindError, Owner, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use names::{NameFailure, Names};
-pub use proxy::{Proxy, ProxyFigures, ProxySettings};
+pub use proxy::{Proxy, ProxyFigures, ProxySettings, Reread};
 pub use spans::{RequestSpan, TrySpan};
 pub use upstream::StickySeed;
 #[cfg(feature = "fuzzing")]

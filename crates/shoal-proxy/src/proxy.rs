@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use crate::access_log;
+use crate::access_log::AccessLog;
 use crate::clock::Clock;
 use crate::health_event::HealthEvent;
 use crate::listener::{self, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
@@ -69,6 +70,7 @@ pub struct Proxy {
     standings: Arc<Standings>,
     discovery: Discovery,
     cluster: Arc<ArcSwap<ClusterView>>,
+    access_log: AccessLog,
     workers: Vec<WorkerHandle>,
     spread: Arc<Spread>,
     metrics: Vec<Arc<WorkerMetrics>>,
@@ -78,6 +80,17 @@ pub struct Proxy {
 
 struct WorkerHandle {
     commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What was read anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reread {
+    /// Files of access logs that were opened.
+    pub access_logs: usize,
+    /// Names of endpoints that are looked up.
+    pub names: usize,
+    /// Authorities of the system; `None` = nothing has needed them.
+    pub authorities: Option<usize>,
 }
 
 /// A few figures for status pages.
@@ -100,6 +113,7 @@ impl Proxy {
         let logs_all = settings.access_log.is_some();
         let out = settings.access_log.unwrap_or_else(|| Box::new(io::stderr()));
         let standings = Arc::new(Standings::new(settings.health_events));
+        let access_log = AccessLog::start(out)?;
         let discovery = Discovery::on(Handle::try_current().map_err(io::Error::other)?);
         let (commands, received): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         let spread = Spread::over(count, settings.max_connections);
@@ -110,7 +124,7 @@ impl Proxy {
             config: settings.config.clone(),
             cluster: settings.cluster.clone(),
             names: discovery.names().clone(),
-            access_log: access_log::start(out)?,
+            access_log: access_log.clone(),
             logs_all,
             spans: settings.spans,
         };
@@ -139,6 +153,7 @@ impl Proxy {
             standings,
             discovery,
             cluster: settings.cluster,
+            access_log,
             workers,
             spread,
             metrics,
@@ -158,6 +173,7 @@ impl Proxy {
         }
         self.config.store(config.clone());
         self.discovery.follow(&config);
+        self.access_log.follow(&config);
         for (listener, settings) in plan.keep {
             listener.settings.store(Arc::new(settings));
         }
@@ -214,11 +230,17 @@ impl Proxy {
 
     /// Every open listener: its name and the address it is bound to.
     pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
-        self.listeners()
-            .open
-            .iter()
-            .map(|listener| (listener.settings.load().view.name.clone(), listener.bound))
-            .collect()
+        self.connections_by_listener().into_iter().map(|(name, bound, _)| (name, bound)).collect()
+    }
+
+    /// Every open listener, the address it is bound to, and its connections.
+    pub fn connections_by_listener(&self) -> Vec<(Arc<str>, SocketAddr, usize)> {
+        let listeners = self.listeners();
+        let open = listeners.open.iter();
+        open.map(|listener| {
+            (listener.settings.load().view.name.clone(), listener.bound, listener.open.read())
+        })
+        .collect()
     }
 
     /// Goes on serving and accepting, but tells every downstream with the next answer (HTTP/2: at once) to go elsewhere.
@@ -253,6 +275,21 @@ impl Proxy {
         timeout(within + DRAIN_SLACK, all).await.unwrap_or_else(|_| self.open_connections())
     }
 
+    /// Reads anew what this node itself reads from files: logs are opened by their names again, names of endpoints looked
+    /// up (by what the system's files say now), and the system's authorities read. Waits for the disk.
+    pub fn reread(&self) -> Reread {
+        Reread {
+            access_logs: self.access_log.reopen(),
+            names: self.discovery.look_up_again(&self.config.load()),
+            authorities: SystemRoots::reread(),
+        }
+    }
+
+    /// Access logs that cannot be written to, and why.
+    pub fn broken_access_logs(&self) -> Vec<(Arc<Path>, String)> {
+        self.access_log.broken()
+    }
+
     /// Where the names of endpoints lead.
     pub fn names(&self) -> &Arc<Names> {
         self.discovery.names()
@@ -285,6 +322,7 @@ impl Proxy {
     /// Appends all figures as Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         metrics::render(&self.metrics, out);
+        self.access_log.render(out);
         let help = "Connections of a listener that are open.";
         metrics::head(out, "shoal_listener_open_connections", "gauge", help);
         for listener in self.listeners().open.iter() {

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use arc_swap::{ArcSwap, cache::Cache as Cached};
 use http::HeaderValue;
@@ -12,7 +11,7 @@ use shoal_model::ConfigView;
 use shoal_policy::forwarding::OwnName;
 use tokio::sync::mpsc;
 
-use crate::access_log::LogLine;
+use crate::access_log::{AccessLog, LogLine};
 use crate::clock::Clock;
 use crate::date::HttpDate;
 use crate::deadline::Deadlines;
@@ -31,7 +30,7 @@ pub(crate) struct WorkerSeed {
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) cluster: Arc<ArcSwap<ClusterView>>,
     pub(crate) names: Arc<Names>,
-    pub(crate) access_log: SyncSender<LogLine>,
+    pub(crate) access_log: AccessLog,
     /// Also where the site does not ask for it.
     pub(crate) logs_all: bool,
     pub(crate) spans: mpsc::Sender<Box<RequestSpan>>,
@@ -52,7 +51,7 @@ pub(crate) struct Worker {
     pub(crate) names: Arc<Names>,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
-    access_log: SyncSender<LogLine>,
+    access_log: AccessLog,
     logs_all: bool,
     spans: mpsc::Sender<Box<RequestSpan>>,
     request_ids: RequestIds,
@@ -111,9 +110,7 @@ impl Worker {
     }
 
     pub(crate) fn write_log(&self, line: LogLine) {
-        if self.access_log.try_send(line).is_err() {
-            self.metrics.log_lines_dropped.add(1);
-        }
+        self.access_log.write(line);
     }
 
     pub(crate) fn send_span(&self, span: Box<RequestSpan>) {

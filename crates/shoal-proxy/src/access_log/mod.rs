@@ -1,5 +1,7 @@
 //! The access log: a line a request, as JSON or by a template, written by a thread of its own.
 
+mod file;
+mod handle;
 mod writer;
 
-pub(crate) use writer::{LogLine, start};
+pub(crate) use handle::{AccessLog, LogLine};

@@ -1,123 +1,138 @@
 //! The thread that writes access logs: to the node's own output, and to the files that listeners name.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::mpsc::Receiver;
 use std::thread;
-use std::time::{Duration, Instant};
 
-/// Lines that may wait for the writer; more are dropped and counted.
-const MAX_WAITING: usize = 8192;
+use super::file::{Failed, LogFile};
+use super::handle::{LogLine, MAX_WAITING, Message, Shared};
+
 /// Files open at once; when there would be more, all are closed and opened again as they are written to.
 const MAX_FILES: usize = 64;
-/// How often it is asked whether a file is still the one of that name.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// A line, and where it goes.
-pub(crate) struct LogLine {
-    pub(crate) text: String,
-    /// `None` = the node's own output.
-    pub(crate) path: Option<Arc<Path>>,
-}
 
 /// Starts the writer: it ends when the last sender is gone.
-pub(crate) fn start(out: Box<dyn Write + Send>) -> io::Result<SyncSender<LogLine>> {
-    let (lines, waiting): (SyncSender<LogLine>, Receiver<LogLine>) = sync_channel(MAX_WAITING);
-    let mut writer = Writer { out, files: BTreeMap::new() };
+pub(super) fn start(
+    out: Box<dyn Write + Send>,
+    waiting: Receiver<Message>,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
+    let mut writer =
+        Writer { out, out_broken: false, files: BTreeMap::new(), broken: BTreeMap::new(), shared };
     thread::Builder::new().name("access-log".into()).spawn(move || {
-        while let Ok(line) = waiting.recv() {
-            writer.write(&line);
-            for line in waiting.try_iter().take(MAX_WAITING) {
-                writer.write(&line);
+        while let Ok(message) = waiting.recv() {
+            writer.take(&message);
+            for message in waiting.try_iter().take(MAX_WAITING) {
+                writer.take(&message);
             }
             writer.flush();
+            if writer.shared.changed.swap(false, Acquire) {
+                writer.look();
+            }
         }
     })?;
-    Ok(lines)
+    Ok(())
 }
 
 struct Writer {
     out: Box<dyn Write + Send>,
+    /// Said once, until it works again.
+    out_broken: bool,
     files: BTreeMap<Arc<Path>, LogFile>,
+    /// Files that could not be written to, and why: said once, until it works again.
+    broken: BTreeMap<Arc<Path>, String>,
+    shared: Arc<Shared>,
 }
 
 impl Writer {
-    fn write(&mut self, line: &LogLine) {
-        let Some(path) = &line.path else {
-            if let Err(error) = writeln!(self.out, "{}", line.text) {
-                tracing::warn!(%error, "could not write to the access log");
+    fn take(&mut self, message: &Message) {
+        match message {
+            Message::Line(LogLine { text, path: Some(path) }) => self.add(path, text),
+            Message::Line(LogLine { text, path: None }) => {
+                let written = writeln!(self.out, "{text}");
+                self.report_out(written, 1);
             }
-            return;
-        };
-        if !self.files.contains_key(path) && self.files.len() >= MAX_FILES {
-            self.flush();
-            self.files.clear();
-        }
-        self.files.entry(path.clone()).or_default().write(path, &line.text);
-    }
-
-    fn flush(&mut self) {
-        if let Err(error) = self.out.flush() {
-            tracing::warn!(%error, "could not write to the access log");
-        }
-        for (path, file) in &mut self.files {
-            file.flush(path);
+            Message::Look => {}
         }
     }
-}
 
-/// A file that lines are appended to, and that somebody may rename at any time.
-#[derive(Default)]
-struct LogFile {
-    open: Option<BufWriter<File>>,
-    looked: Option<Instant>,
-    /// The last line could not be written: said once, until it works again.
-    broken: bool,
-}
-
-impl LogFile {
-    fn write(&mut self, path: &Path, text: &str) {
-        let written = self.current(path).and_then(|file| writeln!(file, "{text}"));
-        self.report(path, written);
-    }
-
-    fn flush(&mut self, path: &Path) {
-        if let Some(file) = &mut self.open {
-            let flushed = file.flush();
+    fn add(&mut self, path: &Arc<Path>, text: &str) {
+        self.make_room(path);
+        let file = self.files.entry(path.clone()).or_default();
+        if file.add(text) {
+            let flushed = file.flush(path);
             self.report(path, flushed);
         }
     }
 
-    /// The file of that name; opened, or opened anew, now and then at most.
-    fn current(&mut self, path: &Path) -> io::Result<&mut BufWriter<File>> {
-        let is_time = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
-        if is_time {
-            self.looked = Some(Instant::now());
-            if self.open.as_ref().is_none_or(|file| !is_file_of(file.get_ref(), path)) {
-                // What was buffered goes to the file it was written for.
-                self.open = None;
-                self.open = Some(BufWriter::new(OpenOptions::new().append(true).create(true).open(path)?));
+    fn make_room(&mut self, path: &Arc<Path>) {
+        if !self.files.contains_key(path) && self.files.len() >= MAX_FILES {
+            self.flush();
+            self.files.clear();
+        }
+    }
+
+    /// Opens what the site names and is not open yet, or everything where that was asked for, and lets go of the rest.
+    fn look(&mut self) {
+        let reopen = self.shared.reopen.swap(false, Relaxed);
+        let wanted = self.shared.wanted().clone();
+        self.files.retain(|path, _| wanted.contains(path));
+        if self.broken.keys().any(|path| !wanted.contains(path)) {
+            self.broken.retain(|path, _| wanted.contains(path));
+            self.publish();
+        }
+        for path in &wanted {
+            self.make_room(path);
+            let file = self.files.entry(path.clone()).or_default();
+            if reopen || !file.is_open() {
+                let opened = file.reopen(path);
+                self.report(path, opened);
             }
         }
-        self.open.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn report(&mut self, path: &Path, written: io::Result<()>) {
-        if let Err(error) = &written
-            && !self.broken
-        {
-            tracing::warn!(path = ?path, %error, "could not write to an access log");
+    fn flush(&mut self) {
+        let flushed = self.out.flush();
+        self.report_out(flushed, 0);
+        let mut files = std::mem::take(&mut self.files);
+        for (path, file) in files.iter_mut().filter(|(_, file)| file.has_lines()) {
+            self.report(path, file.flush(path));
         }
-        self.broken = written.is_err();
+        self.files = files;
     }
-}
 
-fn is_file_of(file: &File, path: &Path) -> bool {
-    let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let (Ok(open), Ok(named)) = (file.metadata(), std::fs::metadata(path)) else { return false };
-    id(open) == id(named)
+    fn report_out(&mut self, written: io::Result<()>, lines: u64) {
+        if let Err(error) = &written {
+            self.shared.lost.fetch_add(lines, Relaxed);
+            if !self.out_broken {
+                tracing::warn!(%error, "could not write to the access log");
+            }
+        }
+        self.out_broken = written.is_err();
+    }
+
+    fn report(&mut self, path: &Arc<Path>, written: Result<(), Failed>) {
+        match written {
+            Ok(()) if self.broken.remove(path).is_some() => {
+                tracing::info!(?path, "an access log can be written to again");
+            }
+            Ok(()) => return,
+            Err(Failed { error, lost }) => {
+                self.shared.lost.fetch_add(lost, Relaxed);
+                if self.broken.contains_key(path) {
+                    return;
+                }
+                tracing::warn!(?path, %error, "cannot write to an access log: its lines are lost, and counted");
+                self.broken.insert(path.clone(), error.to_string());
+            }
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        self.shared.broken().clone_from(&self.broken);
+    }
 }

@@ -57,8 +57,6 @@ pub(crate) struct WorkerMetrics {
     pub(crate) handshakes_failed: Cell64,
     /// Spans that were dropped because whoever sends them was behind.
     pub(crate) spans_dropped: Cell64,
-    /// Lines of the access log that were dropped because the writer was behind.
-    pub(crate) log_lines_dropped: Cell64,
 }
 
 impl WorkerMetrics {

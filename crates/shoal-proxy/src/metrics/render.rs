@@ -18,7 +18,7 @@ type Cells = fn(&WorkerMetrics) -> &Series;
 /// A counter of a listener, route or upstream: how its name ends, what it is, where it is kept.
 type TrafficSum = (&'static str, &'static str, fn(&Traffic) -> u64);
 
-const SUMS: [(&str, &str, &str, Sum); 6] = [
+const SUMS: [(&str, &str, &str, Sum); 5] = [
     ("shoal_requests_in_flight", "gauge", "Requests under way.", |worker| worker.in_flight.read()),
     (
         "shoal_tls_handshakes_failed_total",
@@ -38,12 +38,6 @@ const SUMS: [(&str, &str, &str, Sum); 6] = [
     ("shoal_trace_spans_dropped_total", "counter", "Spans that nobody sent in time.", |worker| {
         worker.spans_dropped.read()
     }),
-    (
-        "shoal_access_log_dropped_total",
-        "counter",
-        "Lines of the access log dropped because their writer was behind.",
-        |worker| worker.log_lines_dropped.read(),
-    ),
 ];
 
 /// Appends the figures of `workers`, summed up, to `out`.

@@ -306,6 +306,13 @@ impl Discovery {
         &self.names
     }
 
+    /// Looks up the names of `config` at once, though their answers are not old, and answers how many there are.
+    pub(crate) fn look_up_again(&self, config: &ConfigView) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.follow(config);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Looks up the names of `config` from now on, and no others. What was known before stays known.
     pub(crate) fn follow(&self, config: &ConfigView) {
         let questions = config.upstreams.iter().flat_map(|upstream| {

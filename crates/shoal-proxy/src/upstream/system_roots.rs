@@ -13,12 +13,23 @@ static ROOTS: OnceLock<ArcSwap<SystemRoots>> = OnceLock::new();
 pub(crate) struct SystemRoots {
     /// `None` = there are none.
     verifier: Option<Arc<WebPkiServerVerifier>>,
+    count: usize,
 }
 
 impl SystemRoots {
     /// As they were read last; the first one who asks waits for that.
     pub(crate) fn current() -> Arc<Self> {
         ROOTS.get_or_init(|| ArcSwap::from_pointee(Self::read())).load_full()
+    }
+
+    /// Reads them again, for every handshake from now on, and answers how many there are; `None` = nobody has asked for
+    /// them yet.
+    pub(crate) fn reread() -> Option<usize> {
+        let roots = ROOTS.get()?;
+        let read = Self::read();
+        let count = read.count;
+        roots.store(Arc::new(read));
+        Some(count)
     }
 
     /// What verifies by them.
@@ -33,7 +44,7 @@ impl SystemRoots {
         for error in &found.errors {
             tracing::warn!(%error, "cannot read some of the system's certificate authorities");
         }
-        let (_, ignored) = roots.add_parsable_certificates(found.certs);
+        let (count, ignored) = roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
             tracing::warn!(
                 ignored,
@@ -42,6 +53,6 @@ impl SystemRoots {
         }
         let builder =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
-        Self { verifier: builder.build().ok() }
+        Self { verifier: builder.build().ok(), count }
     }
 }
