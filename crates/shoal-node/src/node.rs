@@ -33,6 +33,9 @@ use crate::upgrade::NodeSockets;
 /// For a peer's report.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Problems that are told.
+const MAX_PROBLEMS: usize = 8;
+
 /// One process.
 pub struct Node {
     pub(crate) settings: RunSettings,
@@ -137,6 +140,15 @@ impl Node {
         })
     }
 
+    /// What somebody has to mend on this machine, a line each.
+    pub fn problems(&self) -> Vec<String> {
+        let broken = self.proxy.broken_access_logs().into_iter();
+        let told = broken.take(MAX_PROBLEMS).map(|(path, why)| {
+            format!("the access log {} cannot be written, its lines are lost: {why}", path.display())
+        });
+        told.collect()
+    }
+
     /// This node about itself.
     pub fn report(&self) -> NodeReport {
         let activation = self.activation.borrow().clone();
@@ -148,6 +160,7 @@ impl Node {
             refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
             log_broken: self.log.status().broken,
             twin: twins::warning(&self.gossip, &self.identity),
+            problems: self.problems(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,

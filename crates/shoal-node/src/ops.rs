@@ -86,6 +86,7 @@ impl Node {
             max_staleness,
             refused: activation.refused.map(|(revision, why)| format!("{revision}: {why}")),
             log_broken: Some(log.broken).filter(|why| !why.is_empty()),
+            problems: self.problems(),
         }
     }
 

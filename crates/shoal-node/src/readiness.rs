@@ -30,6 +30,8 @@ pub struct Facts {
     pub refused: Option<String>,
     /// Why the log takes no part in decisions. Not part of readiness: what was served last is served on.
     pub log_broken: Option<String>,
+    /// What somebody has to mend on this machine. Not part of readiness.
+    pub problems: Vec<String>,
 }
 
 /// The answer of `/readyz`.
@@ -70,6 +72,9 @@ pub fn judge(facts: &Facts, verbose: bool) -> Answer {
         if let Some(broken) = &facts.log_broken {
             _ = writeln!(text, "[!] log: {broken}");
         }
+        for problem in &facts.problems {
+            _ = writeln!(text, "[!] {problem}");
+        }
         if let Some(refused) = &facts.refused {
             _ = writeln!(text, "[!] revision refused: {refused}");
         }
@@ -101,6 +106,7 @@ mod tests {
             max_staleness: None,
             refused: None,
             log_broken: None,
+            problems: Vec::new(),
         }
     }
 
@@ -130,6 +136,9 @@ mod tests {
         }
         let broken = Facts { log_broken: Some("bad page".to_owned()), ..facts() };
         assert!(judge(&broken, true).text.contains("[!] log: bad page\n"));
+        let unwritable = judge(&Facts { problems: vec!["the access log".to_owned()], ..facts() }, true);
+        assert_eq!(unwritable.status, 200);
+        assert!(unwritable.text.contains("[!] the access log\n"), "{}", unwritable.text);
         assert!(judge(&Facts { quorum: false, ..facts() }, true).text.contains("[!] quorum: none"));
     }
 }

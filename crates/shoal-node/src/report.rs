@@ -21,6 +21,9 @@ pub struct NodeReport {
     /// Which other process has its identity; empty = none.
     #[serde(default)]
     pub twin: String,
+    /// Files that it cannot write to, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// Its version.
     pub version: String,
     /// Since its start.

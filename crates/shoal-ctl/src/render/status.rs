@@ -156,6 +156,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         if !node.twin.is_empty() {
             let _ = writeln!(text, "warning: {}", one_line(&node.twin));
         }
+        for problem in &node.problems {
+            let _ = writeln!(text, "warning: {name}: {}", one_line(problem));
+        }
         if !node.log_broken.is_empty() {
             let why = one_line(&node.log_broken);
             let _ = writeln!(text, "warning: {name} serves, but takes no part in decisions: {why}");
@@ -302,6 +305,7 @@ mod tests {
         response.nodes[1].active_revision = 6;
         response.nodes[1].refused = "listener web: address in use".into();
         response.nodes[0].version = "0.2.0".into();
+        response.nodes[0].problems = vec!["the access log /a cannot be written".into()];
         response.nodes[0].certificate_not_after_unix = NOW as i64 + 5 * 86_400;
         response.nodes[2] =
             NodeStatus { node_id: 3, node: "node3".into(), state: "dead".into(), ..NodeStatus::default() };

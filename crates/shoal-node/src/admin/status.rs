@@ -91,6 +91,7 @@ fn node_status(
         refused: figures.refused,
         log_broken: figures.log_broken,
         twin: figures.twin,
+        problems: figures.problems,
         version: report.map_or_else(
             || seen.map_or_else(String::new, |seen| seen.version.to_string()),
             |r| r.version.clone(),
