@@ -71,6 +71,19 @@ impl OpenSsl {
         .map(drop)
     }
 
+    /// The same of X.509 version 1, as `openssl x509 -req` makes them when nobody names extensions.
+    pub fn old_certificate(&self, name: &str, by: &str) -> Result<()> {
+        let file = |extension: &str| format!("{name}.{extension}");
+        let (key, request, chain, subject) = (file("key"), file("csr"), file("pem"), format!("/CN={name}"));
+        self.must(&[&["req", "-keyout", &key, "-out", &request, "-subj", &subject][..], &KEY].concat())?;
+        let (ca, ca_key) = (format!("{by}.pem"), format!("{by}.key"));
+        let signed = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-set_serial", "99"];
+        self.must(&[&signed[..], &["-days", "10", "-out", &chain]].concat())?;
+        let text = self.must(&["x509", "-in", &chain, "-noout", "-text"])?.stdout;
+        ensure!(String::from_utf8_lossy(&text).contains("Version: 1 "), "{chain} is not of version 1");
+        Ok(())
+    }
+
     /// `staple.der`: the authority `by` says that the certificate `name` is good.
     pub fn staple(&self, name: &str, by: &str, serial: &str) -> Result<()> {
         std::fs::write(

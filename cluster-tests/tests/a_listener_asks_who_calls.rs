@@ -38,6 +38,7 @@ async fn certificates_versions_ciphers_and_staples() -> Result<()> {
     openssl.certificate(NAME, "servers", "10")?;
     openssl.certificate("good", "clients", "11")?;
     openssl.certificate("bad", "strangers", "12")?;
+    openssl.old_certificate("old", "clients")?;
     openssl.staple(NAME, "servers", "0A")?;
     let origin = Origin::of_patterns(100, "no-store").await?;
     let file = |name: &str| cluster.dir().join(name);
@@ -65,6 +66,12 @@ async fn certificates_versions_ciphers_and_staples() -> Result<()> {
         let labels = format!("result=\"{result}\"");
         let counted = cluster.metric(0, "shoal_tls_client_certificates_total", &labels).await?;
         ensure!(counted >= 1.0, "{result}: {counted}");
+    }
+    ensure!(ask(&curl, cluster.dir(), node, Some("old"))? == "000", "version 1 is refused");
+    for reason in ["untrusted", "version"] {
+        let labels = format!("reason=\"{reason}\"");
+        let counted = cluster.metric(0, "shoal_tls_client_certificates_refused_total", &labels).await?;
+        ensure!(counted == 1.0, "{reason}: {counted}");
     }
     let address = node.to_string();
     let common = ["s_client", "-connect", &address, "-servername", NAME, "-CAfile", "servers.pem"];

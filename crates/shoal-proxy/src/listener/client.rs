@@ -11,7 +11,7 @@ use rustls::{CertificateError, ServerConnection};
 use shoal_cluster::ClientCertificate;
 use shoal_model::view::ClientAuthView;
 
-use crate::metrics::ClientOutcome;
+use crate::metrics::{ClientOutcome, ClientRefusal};
 
 /// RFC 9440 §2.2.
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -26,11 +26,13 @@ pub(crate) struct Client {
     field: Option<HeaderValue>,
 }
 
-/// Whether a handshake failed for the certificate of the downstream, and why.
-pub(super) fn refused(error: &io::Error) -> Option<ClientOutcome> {
+/// Whether a handshake failed for the certificate of the downstream, and why it was refused if there was one.
+pub(super) fn refused(error: &io::Error) -> Option<(ClientOutcome, Option<ClientRefusal>)> {
     match error.get_ref()?.downcast_ref()? {
-        rustls::Error::NoCertificatesPresented => Some(ClientOutcome::Missing),
-        rustls::Error::InvalidCertificate(_) => Some(ClientOutcome::Refused),
+        rustls::Error::NoCertificatesPresented => Some((ClientOutcome::Missing, None)),
+        rustls::Error::InvalidCertificate(error) => {
+            Some((ClientOutcome::Refused, Some(ClientRefusal::of(error))))
+        }
         _ => None,
     }
 }

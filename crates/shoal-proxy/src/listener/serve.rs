@@ -29,7 +29,7 @@ use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
 use crate::liveness;
-use crate::metrics::{ClientOutcome, Limit, TurnedAway};
+use crate::metrics::{ClientOutcome, ClientRefusal, Limit, TurnedAway};
 use crate::worker::Worker;
 
 /// Serves one accepted connection to its end.
@@ -93,7 +93,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     match &settings.tls {
         None => serve_clear(connection(None, None), stream).await,
         // Boxed: the tasks of connections in clear text would have room for it, too.
-        Some(tls) => Box::pin(serve_secure(&worker, &settings, tls, stream, connection)).await,
+        Some(tls) => Box::pin(serve_secure(&worker, &settings, tls, stream, source, connection)).await,
     }
 }
 
@@ -102,6 +102,7 @@ async fn serve_secure(
     settings: &ListenerSettings,
     tls: &Tls,
     stream: TcpStream,
+    peer: SocketAddr,
     connection: impl FnOnce(Option<usize>, Option<Box<Client>>) -> Rc<Connection>,
 ) {
     let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
@@ -127,9 +128,21 @@ async fn serve_secure(
             if error.kind() == io::ErrorKind::TimedOut {
                 worker.metrics.reach(Limit::TlsHandshakeTimeout);
             }
-            if let Some(outcome) = client::refused(&error) {
+            let mut reason = None;
+            if let Some((outcome, refusal)) = client::refused(&error) {
                 worker.metrics.ask_client(outcome);
+                if let Some(refusal) = refusal {
+                    worker.metrics.refuse_client(refusal);
+                }
+                reason = Some(refusal.map_or(outcome.name(), ClientRefusal::name));
             }
+            tracing::debug!(
+                listener = %settings.view.name,
+                %peer,
+                client_certificate = reason,
+                error = %error.to_string().escape_debug(),
+                "a TLS handshake failed"
+            );
             return;
         }
     };

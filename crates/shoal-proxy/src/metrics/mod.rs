@@ -2,6 +2,7 @@
 
 mod cells;
 mod client_outcome;
+mod client_refusal;
 mod figures;
 mod limit;
 mod render;
@@ -20,6 +21,7 @@ pub use figures::{TrafficFigures, TrafficSum};
 
 pub(crate) use cells::{Cell64, Sample, Traffic};
 pub(crate) use client_outcome::ClientOutcome;
+pub(crate) use client_refusal::ClientRefusal;
 pub(crate) use limit::Limit;
 pub(crate) use render::{escape, head, line, render};
 pub(crate) use route_cells::RouteCells;
@@ -50,6 +52,7 @@ pub(crate) struct WorkerMetrics {
     /// Connections that are idle now, and kept at the least cost.
     pub(crate) resting: Cell64,
     clients: [Cell64; ClientOutcome::ALL.len()],
+    client_refusals: [Cell64; ClientRefusal::ALL.len()],
     limits: [Cell64; Limit::ALL.len()],
     /// HTTP/2 connections that ended with an error.
     h2_errors: [Cell64; ErrorCode::ALL.len()],
@@ -104,6 +107,11 @@ impl WorkerMetrics {
     /// A downstream was asked for its certificate.
     pub(crate) fn ask_client(&self, outcome: ClientOutcome) {
         self.clients[outcome as usize].add(1);
+    }
+
+    /// The certificate of a downstream was refused.
+    pub(crate) fn refuse_client(&self, why: ClientRefusal) {
+        self.client_refusals[why as usize].add(1);
     }
 
     /// A request was refused because there is too much to do.

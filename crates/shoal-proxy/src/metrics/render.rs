@@ -8,7 +8,7 @@ use shoal_policy::gate::{ErrorCode, RULES};
 
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
-use super::{ClientOutcome, Limit, ShedCause, TurnedAway, WorkerMetrics};
+use super::{ClientOutcome, ClientRefusal, Limit, ShedCause, TurnedAway, WorkerMetrics};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -90,6 +90,7 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
         let label = format!("result=\"{}\"", outcome.name());
         line(out, "shoal_tls_client_certificates_total", &label, count);
     }
+    render_client_refusals(workers, out);
     render_load(workers, out);
     head(out, "shoal_failures_total", "counter", "Requests and connections that failed, by reason.");
     for (place, failure) in ALL_FAILURES.iter().enumerate() {
@@ -100,6 +101,15 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     for (place, rule) in RULES.iter().enumerate() {
         let count = workers.iter().map(|worker| worker.refusals[place].read()).sum();
         line(out, "shoal_gate_refusals_total", &format!("rule=\"{}\"", rule.name()), count);
+    }
+}
+
+fn render_client_refusals(workers: &[Arc<WorkerMetrics>], out: &mut String) {
+    let name = "shoal_tls_client_certificates_refused_total";
+    head(out, name, "counter", "Certificates of downstreams that were refused, by reason.");
+    for refusal in ClientRefusal::ALL {
+        let count = workers.iter().map(|worker| worker.client_refusals[refusal as usize].read()).sum();
+        line(out, name, &format!("reason=\"{}\"", refusal.name()), count);
     }
 }
 
