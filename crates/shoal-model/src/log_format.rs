@@ -32,12 +32,14 @@ pub enum LogField {
     ParentId,
     ClientCertSubject,
     ClientCertSha256,
+    Protocol,
+    ServerName,
 }
 
 use LogField as F;
 
 /// Every field by name.
-const FIELDS: [(&str, LogField); 28] = [
+const FIELDS: [(&str, LogField); 30] = [
     ("time_ms", F::TimeMs),
     ("node", F::Node),
     ("listener", F::Listener),
@@ -66,7 +68,55 @@ const FIELDS: [(&str, LogField); 28] = [
     ("parent_id", F::ParentId),
     ("client_cert_subject", F::ClientCertSubject),
     ("client_cert_sha256", F::ClientCertSha256),
+    ("protocol", F::Protocol),
+    ("server_name", F::ServerName),
 ];
+
+/// What a line can be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogSubject {
+    /// A request.
+    Request,
+    /// A connection that is carried as it is.
+    Connection,
+}
+
+impl LogField {
+    /// Lines about `subject` can have it.
+    fn tells_of(self, subject: LogSubject) -> bool {
+        match self {
+            F::TimeMs
+            | F::Node
+            | F::Listener
+            | F::Upstream
+            | F::Endpoint
+            | F::Tries
+            | F::ClientAddr
+            | F::Reason
+            | F::RequestBytes
+            | F::ResponseBytes
+            | F::ConnectUs
+            | F::TotalUs => true,
+            F::Protocol | F::ServerName => subject == LogSubject::Connection,
+            F::Route
+            | F::Method
+            | F::Host
+            | F::Target
+            | F::Version
+            | F::Status
+            | F::Rule
+            | F::FirstByteUs
+            | F::Cache
+            | F::UserAgent
+            | F::RequestId
+            | F::TraceId
+            | F::SpanId
+            | F::ParentId
+            | F::ClientCertSubject
+            | F::ClientCertSha256 => subject == LogSubject::Request,
+        }
+    }
+}
 
 /// How a line is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +137,8 @@ pub enum LogPart {
     Field(LogField),
 }
 
-/// Reads `json` or a template; `$$` is a dollar sign.
-pub(crate) fn parse_format(text: &str) -> Result<LogFormat, String> {
+/// Reads `json` or a template for lines about `subject`; `$$` is a dollar sign.
+pub(crate) fn parse_format(text: &str, subject: LogSubject) -> Result<LogFormat, String> {
     if text == "json" {
         return Ok(LogFormat::Json);
     }
@@ -111,7 +161,7 @@ pub(crate) fn parse_format(text: &str) -> Result<LogFormat, String> {
         if !literal.is_empty() {
             parts.push(LogPart::Text(std::mem::take(&mut literal).into()));
         }
-        parts.push(LogPart::Field(field(name)?));
+        parts.push(LogPart::Field(field(name, subject)?));
         rest = after;
     }
     literal.push_str(rest);
@@ -124,11 +174,16 @@ pub(crate) fn parse_format(text: &str) -> Result<LogFormat, String> {
     Ok(LogFormat::Template(parts.into()))
 }
 
-fn field(name: &str) -> Result<LogField, String> {
-    let found = FIELDS.iter().find(|(known, _)| *known == name);
+fn field(name: &str, subject: LogSubject) -> Result<LogField, String> {
+    let fields = FIELDS.iter().filter(|(_, field)| field.tells_of(subject));
+    let found = fields.clone().find(|(known, _)| *known == name);
     found.map(|(_, field)| *field).ok_or_else(|| {
-        let names: Vec<_> = FIELDS.iter().map(|(name, _)| *name).collect();
-        format!("there is no field {name:?}; there are {}", names.join(", "))
+        let names: Vec<_> = fields.map(|(name, _)| *name).collect();
+        let of = match subject {
+            LogSubject::Request => "a request",
+            LogSubject::Connection => "a connection",
+        };
+        format!("the line of {of} has no field {name:?}; it has {}", names.join(", "))
     })
 }
 
@@ -138,11 +193,15 @@ mod tests {
 
     #[test]
     fn templates_are_text_and_fields() {
-        let check = |text: &str, expected: Result<LogFormat, &str>| match (parse_format(text), expected) {
+        let check_of = |subject, text: &str, expected: Result<LogFormat, &str>| match (
+            parse_format(text, subject),
+            expected,
+        ) {
             (Ok(format), Ok(expected)) => assert_eq!(format, expected, "{text}"),
             (Err(message), Err(part)) => assert!(message.contains(part), "{text}: {message}"),
             (found, expected) => panic!("{text}: {found:?}, not {expected:?}"),
         };
+        let check = |text: &str, expected| check_of(LogSubject::Request, text, expected);
         let text = |text: &str| LogPart::Text(text.into());
         let template = |parts: Vec<LogPart>| Ok(LogFormat::Template(parts.into()));
         check("json", Ok(LogFormat::Json));
@@ -163,5 +222,10 @@ mod tests {
         check("${nothing}", Err("client_addr"));
         check("${status", Err("never closed"));
         check("${status}\n", Err("control"));
+        check("${server_name}", Err("the line of a request has no field \"server_name\""));
+        let connection = |text: &str, expected| check_of(LogSubject::Connection, text, expected);
+        connection("${server_name}", template(vec![LogPart::Field(F::ServerName)]));
+        connection("${reason}", template(vec![LogPart::Field(F::Reason)]));
+        connection("${status}", Err("the line of a connection has no field \"status\""));
     }
 }

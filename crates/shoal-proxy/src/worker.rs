@@ -104,11 +104,6 @@ impl Worker {
         self.logs_all
     }
 
-    /// Writes to the node's own output.
-    pub(crate) fn access_log(&self, text: String) {
-        self.write_log(LogLine { text, path: None });
-    }
-
     pub(crate) fn write_log(&self, line: LogLine) {
         self.access_log.write(line);
     }

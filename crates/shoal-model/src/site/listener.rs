@@ -44,7 +44,7 @@ pub struct Listener {
     /// below. Exact names win, then the longest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sni: BTreeMap<String, String>,
-    /// A log of its requests with settings of its own; default: what `--access-log` says.
+    /// A log of its requests, or carried connections, with settings of its own; default: what `--access-log` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
     /// Takes part in W3C traces; default off: `traceparent` and `tracestate` are passed on as they are.

@@ -48,6 +48,7 @@ pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion
 pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;
 pub use merge::{Absent, merge};
+pub(crate) use observe::log_subject;
 pub use observe::{AccessLog, Tracing};
 pub use otlp::Otlp;
 pub(crate) use otlp::parse_endpoint;

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::otlp::check_otlp;
 use super::{Listener, Otlp, Problem, Protocol};
-use crate::log_format::parse_format;
+use crate::log_format::{LogSubject, parse_format};
 
-/// Where and how the requests of a listener are logged.
+/// Where and how the requests of a listener are logged, or the connections of one that carries them as they are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
@@ -19,7 +19,7 @@ pub struct AccessLog {
     /// Absolute path of the file on each node; it is opened anew when it was renamed. Default: the node's standard error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Share of requests that are logged, 0 to 1; default 1.
+    /// Share of requests or connections that are logged, 0 to 1; default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample: Option<f64>,
 }
@@ -42,13 +42,9 @@ pub(super) fn validate_observation(path: &str, listener: &Listener, problems: &m
     let mut refuse = |field: &str, message: String| {
         problems.push(Problem::at(format!("{path}.{field}"), message));
     };
-    let speaks_http = matches!(listener.protocol, Protocol::Http | Protocol::Https);
-    let not_http = "only listeners that speak HTTP have requests to write down";
+    let subject = log_subject(listener.protocol);
     if let Some(log) = &listener.access_log {
-        if !speaks_http {
-            refuse("access_log", not_http.to_owned());
-        }
-        if let Some(Err(message)) = log.format.as_deref().map(parse_format) {
+        if let Some(Err(message)) = log.format.as_deref().map(|format| parse_format(format, subject)) {
             refuse("access_log.format", message);
         }
         if log.path.as_ref().is_some_and(|path| !path.starts_with('/') || path.ends_with('/')) {
@@ -59,8 +55,8 @@ pub(super) fn validate_observation(path: &str, listener: &Listener, problems: &m
         }
     }
     if let Some(tracing) = &listener.tracing {
-        if !speaks_http {
-            refuse("tracing", not_http.to_owned());
+        if subject != LogSubject::Request {
+            refuse("tracing", "only listeners that speak HTTP have requests to trace".to_owned());
         }
         if tracing.sample.is_some_and(is_no_share) {
             refuse("tracing.sample", "must be a share from 0 to 1".to_owned());
@@ -68,6 +64,14 @@ pub(super) fn validate_observation(path: &str, listener: &Listener, problems: &m
         for (field, message) in tracing.otlp.iter().flat_map(check_otlp) {
             refuse(&format!("tracing.otlp.{field}"), message);
         }
+    }
+}
+
+/// What the lines of a listener are about.
+pub(crate) fn log_subject(protocol: Protocol) -> LogSubject {
+    match protocol {
+        Protocol::Http | Protocol::Https => LogSubject::Request,
+        Protocol::Tcp | Protocol::TlsPassthrough => LogSubject::Connection,
     }
 }
 
@@ -81,8 +85,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_logged_is_refused_where_it_is_written() {
-        let check = |setting: &str, expected: Option<(&str, &str)>| {
-            let text = format!("listeners:\n  web: {{ address: \":80\", protocol: http, {setting} }}\n");
+        let check_on = |protocol: &str, setting: &str, expected: Option<(&str, &str)>| {
+            let text = format!(
+                "listeners:\n  web: {{ address: \":80\", protocol: {protocol}, {setting} }}\n\
+                 upstreams:\n  u: {{ endpoints: [\"h:1\"] }}\n"
+            );
             let problem = read_site("site.yaml", &text).err().map(|mut problems| problems.0.swap_remove(0));
             assert!(problem.iter().all(|problem| problem.place.is_some()), "{problem:?}");
             let found = problem.map(|problem| (problem.path, problem.message));
@@ -95,6 +102,15 @@ mod tests {
                 (found, expected) => panic!("{setting}: {found:?}, not {expected:?}"),
             }
         };
+        let check = |setting: &str, expected| check_on("http", setting, expected);
+        let carried = |setting: &str, expected| {
+            check_on("tcp", &format!("upstream: u, {setting}"), expected);
+            check_on("tls_passthrough", &format!("sni: {{ a: u }}, {setting}"), expected);
+        };
+        carried("access_log: { path: /var/log/a.log, sample: 0.5 }", None);
+        carried("access_log: { format: \"${client_addr} ${server_name} ${reason}\" }", None);
+        carried("access_log: { format: \"${target}\" }", Some(("access_log.format", "a connection")));
+        carried("tracing: {}", Some(("tracing", "requests")));
         check("access_log: {}", None);
         check("access_log: { format: json, path: /var/log/a.log, sample: 0.5 }", None);
         check("access_log: { format: \"${status} $${x} ${target}\" }", None);

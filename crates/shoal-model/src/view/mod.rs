@@ -32,7 +32,7 @@ use crate::id::{EndpointId, Revision};
 use crate::site::{
     Balance, CacheRule, CipherSuite, Failback, HashKey, HeaderCase, Problem, ProblemKind, Problems, Protocol,
     ProxyVersion, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie, Site, TlsVersion,
-    Upstream, validate,
+    Upstream, log_subject, validate,
 };
 use crate::units::{ByteSize, Period};
 
@@ -129,7 +129,10 @@ fn compile_listeners(
             ciphers: listener.ciphers.clone(),
             client_auth,
             trusted_proxies: listener.trusted_proxies.clone(),
-            access_log: listener.access_log.as_ref().map(AccessLogView::compile),
+            access_log: listener
+                .access_log
+                .as_ref()
+                .map(|log| AccessLogView::compile(log, log_subject(listener.protocol))),
             tracing: listener.tracing.as_ref().map(TracingView::compile),
             overload: OverloadView::compile(listener.overload.as_ref()),
             balance_connections: listener.balance_connections.unwrap_or(true),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log_format::{LogFormat, parse_format};
+use crate::log_format::{LogFormat, LogSubject, parse_format};
 use crate::site::{AccessLog, Otlp, Tracing, parse_endpoint};
 use crate::units::Period;
 
@@ -36,8 +36,8 @@ pub struct AccessLogView {
 }
 
 impl AccessLogView {
-    pub(super) fn compile(log: &AccessLog) -> Self {
-        let format = log.format.as_deref().map(parse_format);
+    pub(super) fn compile(log: &AccessLog, subject: LogSubject) -> Self {
+        let format = log.format.as_deref().map(|format| parse_format(format, subject));
         Self {
             format: format.transpose().expect("validated").unwrap_or_default(),
             path: log.path.as_ref().map(|path| Path::new(path).into()),

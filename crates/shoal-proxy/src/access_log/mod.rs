@@ -2,6 +2,8 @@
 
 mod file;
 mod handle;
+mod template;
 mod writer;
 
 pub(crate) use handle::{AccessLog, LogLine};
+pub(crate) use template::{Value, fill};

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use shoal_model::log_format::{LogField, LogFormat};
 use shoal_model::site::Protocol;
 use shoal_model::view::{ListenerView, UpstreamView};
 use shoal_policy::failure::Failure;
 
+use crate::access_log::{LogLine, Value, fill};
 use crate::listener::WorkerListener;
 use crate::trace::Trace;
 
@@ -67,7 +69,10 @@ impl Journey {
             connect_us: us(self.trace.connect),
             total_us: us(self.started.elapsed()),
         };
-        serde_json::to_string(&line).unwrap_or_default()
+        match self.view.access_log.as_ref().map(|log| &log.format) {
+            None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),
+            Some(LogFormat::Template(parts)) => fill(parts, |field| line.value(field)),
+        }
     }
 }
 
@@ -82,8 +87,14 @@ impl Drop for Journey {
         if let Some(failure) = self.failure {
             worker.metrics.fail(failure);
         }
-        if worker.logs_access() {
-            worker.access_log(self.line());
+        let log = self.view.access_log.as_ref();
+        let is_logged = match log {
+            None => worker.logs_access(),
+            Some(log) => log.sample.includes(worker.entropy()),
+        };
+        if is_logged {
+            let path = log.and_then(|log| log.path.clone());
+            worker.write_log(LogLine { text: self.line(), path });
         }
     }
 }
@@ -105,4 +116,27 @@ struct Line<'a> {
     response_bytes: u64,
     connect_us: u64,
     total_us: u64,
+}
+
+impl Line<'_> {
+    fn value(&self, field: LogField) -> Value<'_> {
+        match field {
+            LogField::TimeMs => self.time_ms.into(),
+            LogField::Node => self.node.into(),
+            LogField::Listener => self.listener.into(),
+            LogField::Protocol => self.protocol.into(),
+            LogField::Upstream => self.upstream.into(),
+            LogField::Endpoint => self.endpoint.into(),
+            LogField::Tries => u64::from(self.tries).into(),
+            LogField::ClientAddr => self.client_addr.as_str().into(),
+            LogField::ServerName => self.server_name.into(),
+            LogField::Reason => self.reason.into(),
+            LogField::RequestBytes => self.request_bytes.into(),
+            LogField::ResponseBytes => self.response_bytes.into(),
+            LogField::ConnectUs => self.connect_us.into(),
+            LogField::TotalUs => self.total_us.into(),
+            // Of requests; templates for connections do not have them.
+            _ => Value::Text(None),
+        }
+    }
 }

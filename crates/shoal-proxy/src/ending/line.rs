@@ -1,13 +1,13 @@
 //! What the access log says of a request.
 
-use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderValue, Method, Version};
 use serde::Serialize;
-use shoal_model::log_format::{LogField, LogFormat, LogPart};
+use shoal_model::log_format::{LogField, LogFormat};
 use shoal_policy::failure::Failure;
 
+use crate::access_log::{Value, fill};
 use crate::exchange::{Exchange, Record};
 use crate::listener::Connection;
 
@@ -84,92 +84,43 @@ pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record
     };
     match connection.settings.view.access_log.as_ref().map(|log| &log.format) {
         None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),
-        Some(LogFormat::Template(parts)) => line.by_template(parts),
+        Some(LogFormat::Template(parts)) => fill(parts, |field| line.value(field)),
     }
 }
 
 impl Line<'_> {
-    fn by_template(&self, parts: &[LogPart]) -> String {
-        let mut out = String::new();
-        for part in parts {
-            match part {
-                LogPart::Text(text) => out.push_str(text),
-                LogPart::Field(field) => self.write_field(*field, &mut out),
-            }
-        }
-        out
-    }
-
-    fn write_field(&self, field: LogField, out: &mut String) {
-        let written = match field {
-            LogField::TimeMs => write!(out, "{}", self.time_ms),
-            LogField::Tries => write!(out, "{}", self.tries),
-            LogField::Status => write!(out, "{}", self.status),
-            LogField::RequestBytes => write!(out, "{}", self.request_bytes),
-            LogField::ResponseBytes => write!(out, "{}", self.response_bytes),
-            LogField::ConnectUs => write!(out, "{}", self.connect_us),
-            LogField::TotalUs => write!(out, "{}", self.total_us),
-            LogField::FirstByteUs => match self.first_byte_us {
-                Some(us) => write!(out, "{us}"),
-                None => write!(out, "-"),
-            },
-            _ => {
-                write_text(self.text(field), out);
-                Ok(())
-            }
-        };
-        // A string takes everything.
-        debug_assert!(written.is_ok());
-    }
-
-    fn text(&self, field: LogField) -> Option<&str> {
+    fn value(&self, field: LogField) -> Value<'_> {
         match field {
-            LogField::Node => Some(self.node),
-            LogField::Listener => Some(self.listener),
-            LogField::Route => self.route,
-            LogField::Upstream => self.upstream,
-            LogField::Endpoint => self.endpoint,
-            LogField::ClientAddr => Some(&self.client_addr),
-            LogField::Method => self.method,
-            LogField::Host => self.host.as_deref(),
-            LogField::Target => Some(self.target),
-            LogField::Version => Some(self.version),
-            LogField::Reason => Some(self.reason),
-            LogField::Rule => self.rule,
-            LogField::Cache => self.cache.as_deref(),
-            LogField::UserAgent => self.user_agent.as_deref(),
-            LogField::RequestId => self.request_id.as_deref(),
-            LogField::TraceId => self.trace_id.as_deref(),
-            LogField::SpanId => self.span_id.as_deref(),
-            LogField::ParentId => self.parent_id.as_deref(),
-            LogField::ClientCertSubject => self.client_cert_subject,
-            LogField::ClientCertSha256 => self.client_cert_sha256,
-            LogField::TimeMs
-            | LogField::Tries
-            | LogField::Status
-            | LogField::RequestBytes
-            | LogField::ResponseBytes
-            | LogField::ConnectUs
-            | LogField::FirstByteUs
-            | LogField::TotalUs => None,
-        }
-    }
-}
-
-/// A value that cannot break its line, nor a quoted field of it.
-fn write_text(value: Option<&str>, out: &mut String) {
-    let Some(value) = value.filter(|value| !value.is_empty()) else { return out.push('-') };
-    let mut utf8 = [0; 4];
-    for c in value.chars() {
-        if !c.is_control() && !matches!(c, '"' | '\\') {
-            out.push(c);
-            continue;
-        }
-        for byte in c.encode_utf8(&mut utf8).bytes() {
-            out.push_str("\\x");
-            for digit in [byte >> 4, byte & 15] {
-                out.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
-            }
+            LogField::TimeMs => self.time_ms.into(),
+            LogField::Tries => u64::from(self.tries).into(),
+            LogField::Status => u64::from(self.status).into(),
+            LogField::RequestBytes => self.request_bytes.into(),
+            LogField::ResponseBytes => self.response_bytes.into(),
+            LogField::ConnectUs => self.connect_us.into(),
+            LogField::TotalUs => self.total_us.into(),
+            LogField::FirstByteUs => self.first_byte_us.map_or(Value::Text(None), Value::Number),
+            LogField::Node => self.node.into(),
+            LogField::Listener => self.listener.into(),
+            LogField::Route => self.route.into(),
+            LogField::Upstream => self.upstream.into(),
+            LogField::Endpoint => self.endpoint.into(),
+            LogField::ClientAddr => self.client_addr.as_str().into(),
+            LogField::Method => self.method.into(),
+            LogField::Host => self.host.as_deref().into(),
+            LogField::Target => self.target.into(),
+            LogField::Version => self.version.into(),
+            LogField::Reason => self.reason.into(),
+            LogField::Rule => self.rule.into(),
+            LogField::Cache => self.cache.as_deref().into(),
+            LogField::UserAgent => self.user_agent.as_deref().into(),
+            LogField::RequestId => self.request_id.as_deref().into(),
+            LogField::TraceId => self.trace_id.as_deref().into(),
+            LogField::SpanId => self.span_id.as_deref().into(),
+            LogField::ParentId => self.parent_id.as_deref().into(),
+            LogField::ClientCertSubject => self.client_cert_subject.into(),
+            LogField::ClientCertSha256 => self.client_cert_sha256.into(),
+            // Of connections; templates for requests do not have them.
+            LogField::Protocol | LogField::ServerName => Value::Text(None),
         }
     }
 }
@@ -179,23 +130,5 @@ fn version_text(version: Version) -> &'static str {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_cannot_break_their_line() {
-        let check = |value: Option<&str>, expected: &str| {
-            let mut out = String::new();
-            write_text(value, &mut out);
-            assert_eq!(out, expected);
-        };
-        check(None, "-");
-        check(Some(""), "-");
-        check(Some("/plain?a=é"), "/plain?a=é");
-        check(Some("a\n\"b\\\u{85}"), "a\\x0A\\x22b\\x5C\\xC2\\x85");
     }
 }
