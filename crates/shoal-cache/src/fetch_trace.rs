@@ -14,6 +14,8 @@ pub struct FetchNotes {
     pub endpoint: Option<Box<str>>,
     /// Tries; 0 = the origin was not asked.
     pub tries: u32,
+    /// Why the last connection that was opened did not come about.
+    pub detail: Option<&'static str>,
     /// Time spent on connecting.
     pub connect: Duration,
     /// When the response head came.

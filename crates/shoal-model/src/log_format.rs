@@ -19,6 +19,7 @@ pub enum LogField {
     Status,
     Reason,
     Rule,
+    Detail,
     RequestBytes,
     ResponseBytes,
     ConnectUs,
@@ -39,7 +40,7 @@ pub enum LogField {
 use LogField as F;
 
 /// Every field by name.
-const FIELDS: [(&str, LogField); 30] = [
+const FIELDS: [(&str, LogField); 31] = [
     ("time_ms", F::TimeMs),
     ("node", F::Node),
     ("listener", F::Listener),
@@ -55,6 +56,7 @@ const FIELDS: [(&str, LogField); 30] = [
     ("status", F::Status),
     ("reason", F::Reason),
     ("rule", F::Rule),
+    ("detail", F::Detail),
     ("request_bytes", F::RequestBytes),
     ("response_bytes", F::ResponseBytes),
     ("connect_us", F::ConnectUs),
@@ -93,6 +95,7 @@ impl LogField {
             | F::Tries
             | F::ClientAddr
             | F::Reason
+            | F::Detail
             | F::RequestBytes
             | F::ResponseBytes
             | F::ConnectUs

@@ -64,6 +64,7 @@ fn notes(trace: &Trace, answered: bool) -> FetchNotes {
     FetchNotes {
         endpoint: trace.endpoint.as_deref().map(Into::into),
         tries: trace.tries,
+        detail: trace.detail,
         connect: trace.connect,
         first_byte: answered.then(Instant::now),
     }

@@ -17,6 +17,8 @@ pub(crate) struct Trace {
     /// The cells of the upstream.
     pub(crate) upstream: Option<Arc<Traffic>>,
     pub(crate) tries: u32,
+    /// Why the last connection that was opened did not come about.
+    pub(crate) detail: Option<&'static str>,
     /// Time spent on connecting.
     pub(crate) connect: Duration,
     /// From the start of the exchange to the response head.
@@ -31,6 +33,7 @@ impl Trace {
         if notes.tries > 0 {
             self.endpoint = notes.endpoint.map(Rc::from);
             self.tries = notes.tries;
+            self.detail = notes.detail;
             self.connect = notes.connect;
             self.first_byte = notes.first_byte.map(|at| at.saturating_duration_since(started));
         }

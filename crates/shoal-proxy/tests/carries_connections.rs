@@ -91,7 +91,7 @@ async fn another_endpoint_is_tried_and_a_lost_cause_is_closed() {
 async fn a_line_is_written_where_and_how_the_listener_says() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tcp.log");
-    let format = "${listener} ${protocol} ${server_name} ${upstream} ${reason} ${response_bytes}";
+    let format = "${listener} ${protocol} ${server_name} ${upstream} ${reason} ${detail} ${response_bytes}";
     let log = format!(", access_log: {{ path: {path:?}, format: \"{format}\" }}");
     let stage = Stage::start(&tcp(&[echo("hello").await], &log, ""));
     let mut downstream = stage.connect().await;
@@ -100,12 +100,12 @@ async fn a_line_is_written_where_and_how_the_listener_says() {
     downstream.read_to_end().await;
     let read = || std::fs::read_to_string(&path).unwrap_or_default();
     support::wait_until("the line", || !read().is_empty()).await;
-    assert_eq!(read(), "web tcp - app ok 9\n");
+    assert_eq!(read(), "web tcp - app ok - 9\n");
     assert!(stage.log().is_empty(), "and nowhere else");
 
     let lost = Stage::start(&tcp(&[nowhere().await], ", access_log: { format: json }", ""));
     assert!(lost.connect().await.is_closed().await);
-    assert_eq!(lost.log_of(1).await[0]["reason"], "upstream_connect_failed");
+    assert_eq!(lost.log_of(1).await[0]["detail"], "connection refused");
     let silent = Stage::start(&tcp(&[nowhere().await], ", access_log: { sample: 0 }", ""));
     assert!(silent.connect().await.is_closed().await);
     support::wait_until("the end", || silent.metric("shoal_listener_carried_connections_total") == 1).await;

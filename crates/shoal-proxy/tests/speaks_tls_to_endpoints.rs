@@ -12,8 +12,11 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{HandshakeKind, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use shoal_policy::health::Verdict;
+use shoal_proxy::HealthEvent;
 use support::h2_endpoint::Endpoint;
 use support::{Downstream, Stage, serve_raw, site};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 
 /// Somebody who vouches for endpoints and for those who call them.
@@ -108,18 +111,22 @@ fn tls(authority: &Authority, more: &str) -> String {
 async fn endpoints_are_verified() {
     let (authority, other) = (Authority::new(), Authority::new());
     let endpoint = authority.endpoint(&[], false).await;
-    let check = async |upstream: String, status: u16| {
+    let check = async |upstream: String, expected: Result<(), Option<&str>>| {
         let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
         let answer = stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(answer.status, status, "{upstream}");
+        assert_eq!(answer.status, if expected.is_ok() { 200 } else { 502 }, "{upstream}");
+        let line = &stage.log_of(1).await[0];
+        assert_eq!(line["detail"].as_str(), expected.err().flatten(), "{upstream}: {line}");
     };
-    check(tls(&authority, ", server_name: app.internal"), 200).await;
-    check(tls(&other, ", server_name: app.internal"), 502).await;
-    check(tls(&authority, ", server_name: other.internal"), 502).await;
-    check(tls(&authority, ""), 502).await;
-    check(", tls: { server_name: app.internal }".to_owned(), 502).await;
-    check(", tls: { verify: false }".to_owned(), 200).await;
-    check(String::new(), 502).await;
+    let (untrusted, wrong_name) = (Err(Some("tls: certificate not trusted")), Err(Some("tls: wrong name")));
+    check(tls(&authority, ", server_name: app.internal"), Ok(())).await;
+    check(tls(&other, ", server_name: app.internal"), untrusted).await;
+    check(tls(&authority, ", server_name: other.internal"), wrong_name).await;
+    check(tls(&authority, ""), wrong_name).await;
+    check(", tls: { server_name: app.internal }".to_owned(), untrusted).await;
+    check(", tls: { verify: false }".to_owned(), Ok(())).await;
+    // It was reached: what comes then is no TLS.
+    check(String::new(), Err(None)).await;
     let names: Vec<_> = endpoint.handshakes.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
     assert_eq!(names[0].as_deref(), Some("app.internal"), "SNI");
 }
@@ -169,6 +176,41 @@ async fn the_version_is_settled_in_the_handshake() {
 }
 
 #[tokio::test]
+async fn checks_say_what_is_wrong_with_tls() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let endpoint = authority.endpoint(&["http/1.1"], false).await;
+    let clear = serve_raw(Arc::default(), |mut stream, _| async move {
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        // It stays until the other side has seen that.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let unknown = shoal_model::site::Pin([7; 32]);
+    let check = async |address: SocketAddr, upstream: String, expected: &str| {
+        let health = ", health: { http: { path: / }, interval: 50ms, fall: 1 }";
+        let stage = Stage::start(&site(&[address], "", &format!("{upstream}{health}")));
+        let (sender, mut verdicts) = tokio::sync::mpsc::channel(8);
+        let _checker = shoal_proxy::Checker::start(shoal_proxy::CheckerSettings {
+            config: stage.config.clone(),
+            cluster: stage.cluster.clone(),
+            names: stage.proxy.names().clone(),
+            events: sender,
+        });
+        let event = tokio::time::timeout(support::PATIENCE, verdicts.recv()).await.expect("a verdict");
+        let Some(HealthEvent::Verdict { verdict: Verdict::Down(reason), .. }) = event else {
+            panic!("{upstream}: {event:?}")
+        };
+        assert_eq!(reason.name(), expected, "{upstream}");
+    };
+    let (address, named) = (endpoint.address, ", server_name: app.internal");
+    check(address, tls(&other, named), "tls: certificate not trusted").await;
+    check(address, tls(&authority, ", server_name: b.internal"), "tls: wrong name").await;
+    check(address, tls(&authority, &format!("{named}, pins: [\"{unknown}\"]")), "tls: wrong pin").await;
+    check(address, format!("{}, protocol: h2", tls(&authority, named)), "tls: http/2 not offered").await;
+    check(clear, tls(&authority, named), "tls: handshake failed").await;
+}
+
+#[tokio::test]
 async fn a_certificate_among_the_authorities_is_an_endpoint_by_itself() {
     let authority = Authority::new();
     let check = async |name: &str, expires: i32, more: &str, expected: Result<(), &str>| {
@@ -184,6 +226,7 @@ async fn a_certificate_among_the_authorities_is_an_endpoint_by_itself() {
         let stage = Stage::start(&site(&[endpoint.address], "", &upstream));
         let answer = stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(answer.status, if expected.is_ok() { 200 } else { 502 }, "{name} {expires}");
+        assert_eq!(stage.log_of(1).await[0]["detail"].as_str(), expected.err(), "{name} {expires}");
     };
     check("app.internal", 2099, "", Ok(())).await;
     check("other.internal", 2099, "", Err("tls: wrong name")).await;

@@ -99,11 +99,23 @@ pub enum Reason {
     Status,
     /// Gateway errors in a row, seen by traffic.
     GatewayErrors,
+    /// Nobody who is believed vouches for its certificate.
+    TlsNotTrusted,
+    /// Its certificate is not for the name that is asked for.
+    TlsWrongName,
+    /// Its certificate has none of the keys that are pinned.
+    TlsWrongPin,
+    /// Its certificate has expired, or is not valid yet.
+    TlsExpired,
+    /// It speaks TLS, and HTTP/2 was not agreed upon.
+    TlsNoHttp2,
+    /// The TLS handshake failed in another way.
+    TlsHandshake,
 }
 
 impl Reason {
     /// Every reason, at the place of its code.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 16] = [
         Self::Other,
         Self::ConnectRefused,
         Self::ConnectTimeout,
@@ -114,6 +126,12 @@ impl Reason {
         Self::Protocol,
         Self::Status,
         Self::GatewayErrors,
+        Self::TlsNotTrusted,
+        Self::TlsWrongName,
+        Self::TlsWrongPin,
+        Self::TlsExpired,
+        Self::TlsNoHttp2,
+        Self::TlsHandshake,
     ];
 
     fn code(self) -> u8 {
@@ -137,7 +155,26 @@ impl Reason {
             Self::Protocol => "not http",
             Self::Status => "unexpected status",
             Self::GatewayErrors => "gateway errors",
+            Self::TlsNotTrusted => "tls: certificate not trusted",
+            Self::TlsWrongName => "tls: wrong name",
+            Self::TlsWrongPin => "tls: wrong pin",
+            Self::TlsExpired => "tls: certificate out of date",
+            Self::TlsNoHttp2 => "tls: http/2 not offered",
+            Self::TlsHandshake => "tls: handshake failed",
         }
+    }
+
+    /// It answered, and TLS with it did not come about.
+    pub const fn is_of_tls(self) -> bool {
+        matches!(
+            self,
+            Self::TlsNotTrusted
+                | Self::TlsWrongName
+                | Self::TlsWrongPin
+                | Self::TlsExpired
+                | Self::TlsNoHttp2
+                | Self::TlsHandshake
+        )
     }
 }
 

@@ -64,6 +64,10 @@ impl Journey {
             client_addr: self.caller.to_string(),
             server_name: self.server_name.as_deref(),
             reason: self.failure.map_or("ok", Failure::reason),
+            detail: match self.failure {
+                Some(Failure::UpstreamConnectFailed) => self.trace.detail,
+                _ => None,
+            },
             request_bytes: self.received.get(),
             response_bytes: self.sent.get(),
             connect_us: us(self.trace.connect),
@@ -112,6 +116,8 @@ struct Line<'a> {
     client_addr: String,
     server_name: Option<&'a str>,
     reason: &'static str,
+    /// Why no connection to the endpoint came about.
+    detail: Option<&'static str>,
     request_bytes: u64,
     response_bytes: u64,
     connect_us: u64,
@@ -131,6 +137,7 @@ impl Line<'_> {
             LogField::ClientAddr => self.client_addr.as_str().into(),
             LogField::ServerName => self.server_name.into(),
             LogField::Reason => self.reason.into(),
+            LogField::Detail => self.detail.into(),
             LogField::RequestBytes => self.request_bytes.into(),
             LogField::ResponseBytes => self.response_bytes.into(),
             LogField::ConnectUs => self.connect_us.into(),

@@ -70,6 +70,8 @@ impl Drop for Checker {
 /// What is checked, and how: a check is only restarted when this changes.
 #[derive(Clone, PartialEq)]
 struct Duty {
+    /// The one that it is checked for; it may be an endpoint of others, too.
+    upstream: Arc<str>,
     endpoint: EndpointView,
     health: HealthView,
 }
@@ -113,8 +115,7 @@ async fn supervise(settings: CheckerSettings) {
         }
         duties.retain(|id, duty| running.get(id).is_none_or(|running| running.duty != *duty));
         for (id, duty) in duties {
-            let (endpoint, health) = (duty.endpoint.clone(), duty.health.clone());
-            let task = tokio::spawn(watch(endpoint, health, names.clone(), settings.events.clone()));
+            let task = tokio::spawn(watch(duty.clone(), names.clone(), settings.events.clone()));
             running.insert(id, Running { duty, task });
         }
     }
@@ -139,7 +140,8 @@ fn duties(config: &ConfigView, names: &Names, cluster: &ClusterView) -> FxHashMa
         for endpoint in &upstream.endpoints {
             let checkers = assign(endpoint.id, &candidates, CHECKERS_PER_ENDPOINT);
             if alone || checkers.contains(&cluster.local) {
-                duties.insert(endpoint.id, Duty { endpoint: endpoint.clone(), health: health.clone() });
+                let (upstream, health) = (upstream.name.clone(), health.clone());
+                duties.insert(endpoint.id, Duty { upstream, endpoint: endpoint.clone(), health });
             }
         }
     }

@@ -1,7 +1,5 @@
 //! One check of one endpoint: connect, and perhaps ask.
 
-use std::io;
-
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::Empty;
@@ -16,18 +14,25 @@ use tokio::time::timeout;
 
 use super::{MAX_HEAD, USER_AGENT, grpc};
 use crate::names::Names;
-use crate::upstream::{ClientTls, Introduction, Socket, Wire, dial};
+use crate::upstream::{ClientTls, Introduction, NotReached, Socket, Wire, dial};
 
-/// Checks `endpoint` once. `tls` holds `None` where there is none to be used, and is `None` where it cannot be.
-pub(super) async fn probe(
-    endpoint: &EndpointView,
-    health: &HealthView,
-    tls: Option<&Option<ClientTls>>,
-    names: &Names,
-) -> Observation {
+/// What is checked, and by what.
+pub(super) struct Probed<'a> {
+    pub(super) endpoint: &'a EndpointView,
+    pub(super) health: &'a HealthView,
+    /// Holds `None` where there is none to be used, and is `None` where it cannot be.
+    pub(super) tls: Option<&'a Option<ClientTls>>,
+    pub(super) names: &'a Names,
+    /// Is told why TLS did not come about.
+    pub(super) complain: &'a (dyn Fn(&NotReached) + Sync),
+}
+
+/// Checks an endpoint once.
+pub(super) async fn probe(probed: Probed<'_>) -> Observation {
+    let Probed { endpoint, health, names, .. } = probed;
     let mut connected = false;
     let observed = async {
-        let mut stream = connect(endpoint, health, names).await?;
+        let mut stream = connect(endpoint, health, names).await.map_err(|why| why.reason)?;
         connected = true;
         if let Some(introduction) = Introduction::of(health.proxy_protocol, None) {
             stream.write_all(introduction.bytes()).await.map_err(|_| Reason::Reset)?;
@@ -35,7 +40,7 @@ pub(super) async fn probe(
         match &health.probe {
             ProbeView::Tcp => Ok(()),
             ProbeView::Http { path, host, status } => {
-                let wire = secure(stream, endpoint, tls).await?;
+                let wire = secure(stream, &probed).await?;
                 let host = host.as_deref().unwrap_or(own_host(endpoint));
                 let is_h2 = health.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2();
                 let answered = match is_h2 {
@@ -50,7 +55,7 @@ pub(super) async fn probe(
                 if good { Ok(()) } else { Err(Reason::Status) }
             }
             ProbeView::Grpc { service, host } => {
-                let wire = secure(stream, endpoint, tls).await?;
+                let wire = secure(stream, &probed).await?;
                 // Where the version is settled in the handshake, it may be the wrong one.
                 if health.transport.tls.is_some() && !wire.has_agreed_on_h2() {
                     return Err(Reason::Protocol);
@@ -77,37 +82,27 @@ fn own_host(endpoint: &EndpointView) -> &str {
     }
 }
 
-async fn connect(endpoint: &EndpointView, health: &HealthView, names: &Names) -> Result<Socket, Reason> {
-    let connected = match &endpoint.address {
-        EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => {
-            dial(*address).await.map(Socket::Tcp)
-        }
+async fn connect(endpoint: &EndpointView, health: &HealthView, names: &Names) -> Result<Socket, NotReached> {
+    let address = match &endpoint.address {
+        EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
-            let address = names.address_of(name, &health.resolver).await;
-            dial(address.map_err(|_| Reason::NameNotResolved)?).await.map(Socket::Tcp)
+            names.address_of(name, &health.resolver).await.map_err(NotReached::unnamed)?
         }
-        EndpointAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
+        EndpointAddress::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
     };
-    connected.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Reason::ConnectRefused,
-        io::ErrorKind::TimedOut => Reason::ConnectTimeout,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Reason::Unreachable,
-        io::ErrorKind::ConnectionReset => Reason::Reset,
-        _ => Reason::Other,
-    })
+    Ok(Socket::Tcp(dial(address).await?))
 }
 
-async fn secure(
-    socket: Socket,
-    endpoint: &EndpointView,
-    tls: Option<&Option<ClientTls>>,
-) -> Result<Wire, Reason> {
-    match tls {
+async fn secure(socket: Socket, probed: &Probed<'_>) -> Result<Wire, Reason> {
+    match probed.tls {
         None => Err(Reason::Other),
         Some(None) => Ok(Wire::Clear(socket)),
         Some(Some(tls)) => {
-            let shaken = tls.shake_hands(socket, &endpoint.address, false).await;
-            shaken.map_err(|_| Reason::Protocol)
+            let shaken = tls.shake_hands(socket, &probed.endpoint.address, false).await;
+            shaken.map_err(|why| {
+                (probed.complain)(&why);
+                why.reason
+            })
         }
     }
 }

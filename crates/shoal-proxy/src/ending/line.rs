@@ -30,6 +30,8 @@ struct Line<'a> {
     reason: &'static str,
     /// The rule of the gate that a refused request broke.
     rule: Option<&'static str>,
+    /// Why no connection to the endpoint came about.
+    detail: Option<&'static str>,
     request_bytes: u64,
     response_bytes: u64,
     connect_us: u64,
@@ -65,6 +67,10 @@ pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record
         status: exchange.status,
         rule: match exchange.failure {
             Some(Failure::BadRequest(rule)) => Some(rule),
+            _ => None,
+        },
+        detail: match exchange.failure {
+            Some(Failure::UpstreamConnectFailed) => exchange.trace.detail,
             _ => None,
         },
         reason: exchange.failure.map_or("ok", Failure::reason),
@@ -111,6 +117,7 @@ impl Line<'_> {
             LogField::Version => self.version.into(),
             LogField::Reason => self.reason.into(),
             LogField::Rule => self.rule.into(),
+            LogField::Detail => self.detail.into(),
             LogField::Cache => self.cache.as_deref().into(),
             LogField::UserAgent => self.user_agent.as_deref().into(),
             LogField::RequestId => self.request_id.as_deref().into(),

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::EndpointAddress;
 use shoal_policy::failure::Failure;
+use shoal_policy::health::Reason;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -16,6 +17,7 @@ use super::carrier::Carrier;
 use super::endpoint::Endpoint;
 use super::http1::Connection;
 use super::introduction::Introduction;
+use super::not_reached::NotReached;
 use super::occupied::Occupied;
 use super::pool::Link;
 use super::shared::SharedLink;
@@ -42,7 +44,7 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     introduction: Option<&Introduction>,
 ) -> Result<Socket, Failure> {
-    in_time(upstream, endpoint, reach(worker, upstream, endpoint, introduction)).await
+    in_time(worker, upstream, endpoint, reach(worker, upstream, endpoint, introduction)).await
 }
 
 /// The same for HTTP: within TLS where the upstream has it.
@@ -61,10 +63,10 @@ async fn open_wire(
             Security::Tls(tls) => {
                 Box::pin(tls.shake_hands(socket, &endpoint.address, kind == LinkKind::Upgradable)).await
             }
-            Security::Unusable => Err(io::ErrorKind::InvalidInput.into()),
+            Security::Unusable => Err(NotReached::from(io::Error::from(io::ErrorKind::InvalidInput))),
         }
     };
-    in_time(upstream, endpoint, opening).await
+    in_time(worker, upstream, endpoint, opening).await
 }
 
 async fn reach(
@@ -72,14 +74,12 @@ async fn reach(
     upstream: &Upstream,
     endpoint: &Endpoint,
     introduction: Option<&Introduction>,
-) -> io::Result<Socket> {
+) -> Result<Socket, NotReached> {
     let address = match &endpoint.address {
         EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
             let found = worker.names.address_of(name, &upstream.view.resolver).await;
-            found
-                .map_err(|error| tracing::debug!(%error, "cannot resolve an endpoint"))
-                .map_err(|()| refused())?
+            found.map_err(NotReached::unnamed)?
         }
         EndpointAddress::Unix(path) => {
             let mut stream = UnixStream::connect(path).await?;
@@ -98,22 +98,41 @@ async fn reach(
 }
 
 async fn in_time<T>(
+    worker: &Worker,
     upstream: &Upstream,
     endpoint: &Endpoint,
-    connecting: impl Future<Output = io::Result<T>>,
+    connecting: impl Future<Output = Result<T, NotReached>>,
 ) -> Result<T, Failure> {
     match timeout(upstream.view.connect_timeout, connecting).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(endpoint = %endpoint.text, %error, "cannot connect");
+        Ok(Ok(stream)) => {
+            endpoint.fault.set(None);
+            Ok(stream)
+        }
+        Ok(Err(why)) => {
+            note(worker, upstream, endpoint, why.reason, &|| why.told());
             Err(Failure::UpstreamConnectFailed)
         }
         Err(_) => Err(Failure::UpstreamConnectTimeout),
     }
 }
 
-fn refused() -> io::Error {
-    io::ErrorKind::AddrNotAvailable.into()
+/// Remembers why `endpoint` was not reached, and says it: what is wrong with its TLS is wrong until somebody mends it.
+fn note(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    reason: Reason,
+    told: &dyn Fn() -> String,
+) {
+    endpoint.fault.set(Some(reason));
+    let standing = &endpoint.standing;
+    let (upstream, endpoint, reason_name) = (&upstream.view.name, &endpoint.text, reason.name());
+    if reason.is_of_tls() && standing.complaints.are_due(reason, worker.clock.now_ms()) {
+        let error = told();
+        tracing::warn!(%upstream, %endpoint, reason = reason_name, error, "no TLS with an endpoint");
+    } else {
+        tracing::debug!(%upstream, %endpoint, reason = reason_name, error = told(), "cannot connect");
+    }
 }
 
 /// What a connection is opened for.
@@ -210,7 +229,7 @@ async fn open_shared(
         return Ok(Carrier::Shared(shared.add(link, now_ms)));
     }
     if view.transport.protocol == UpstreamProtocol::H2 {
-        tracing::debug!(endpoint = %endpoint.text, "it does not speak HTTP/2");
+        note(worker, upstream, endpoint, Reason::TlsNoHttp2, &|| "it speaks TLS, but not HTTP/2".to_owned());
         return Err(Failure::UpstreamConnectFailed);
     }
     shared.declined.set(true);

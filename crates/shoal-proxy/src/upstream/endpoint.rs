@@ -10,7 +10,7 @@ use shoal_model::EndpointId;
 use shoal_model::view::{EndpointAddress, EndpointView};
 use shoal_policy::balance::Ewma;
 use shoal_policy::failure::Failure;
-use shoal_policy::health::Outcome;
+use shoal_policy::health::{Outcome, Reason};
 use shoal_policy::http1::KnownHead;
 
 use super::Upstream;
@@ -37,6 +37,8 @@ pub(super) struct Endpoint {
     pub(super) latency: Cell<Ewma>,
     /// Since when it can be used, ms; 0 = it always could.
     pub(super) up_since_ms: Cell<u64>,
+    /// Why the last connection that did not come about did not.
+    pub(super) fault: Cell<Option<Reason>>,
     /// Shared by all workers of the node.
     pub(super) standing: Arc<Standing>,
 }
@@ -54,6 +56,7 @@ impl Endpoint {
             known_head: Rc::default(),
             latency: Cell::default(),
             up_since_ms: Cell::new(0),
+            fault: Cell::new(None),
             standing,
         }
     }

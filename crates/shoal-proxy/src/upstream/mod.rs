@@ -2,12 +2,14 @@
 
 mod answered;
 mod carrier;
+mod complaints;
 mod connect;
 mod endpoint;
 mod forward;
 mod h2_head;
 mod http1;
 mod introduction;
+mod not_reached;
 mod occupied;
 mod offered;
 mod places;
@@ -47,9 +49,11 @@ use shoal_policy::health::{Availability, Outcome};
 use shoal_policy::retry::RetryBudget;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(crate) use complaints::Complaints;
 pub(crate) use connect::dial;
 pub(crate) use forward::forward;
 pub(crate) use introduction::Introduction;
+pub(crate) use not_reached::NotReached;
 pub(crate) use reply::Reply;
 pub(crate) use response::UpstreamBody;
 pub(crate) use standing::Standings;

@@ -13,7 +13,7 @@ use shoal_model::site::Balance;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
 use shoal_policy::forwarding::OwnFields;
-use shoal_policy::health::Outcome;
+use shoal_policy::health::{Outcome, Reason};
 use shoal_policy::retry::Progress;
 
 use super::answered::Answered;
@@ -77,6 +77,7 @@ impl Sending<'_> {
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::LocalFailure, worker.clock.now_ms());
                 }
+                self.reply.trace.detail = attempt.endpoint.fault.get().map(Reason::name);
                 return Err(FailedTry { failure, progress: Progress::NotConnected, body: Some(body) });
             }
         };

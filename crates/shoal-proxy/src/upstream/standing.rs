@@ -12,6 +12,7 @@ use shoal_policy::health::{
 };
 use tokio::sync::mpsc;
 
+use super::complaints::Complaints;
 use super::offered::Offers;
 use super::places::Places;
 use crate::health_event::HealthEvent;
@@ -41,6 +42,8 @@ pub(super) struct Standing {
     requests: AtomicU32,
     successes: AtomicU32,
     ejection: Mutex<Ejection>,
+    /// What was said of it lately.
+    pub(super) complaints: Complaints,
     events: mpsc::Sender<HealthEvent>,
 }
 
@@ -66,6 +69,7 @@ impl Standings {
                 requests: AtomicU32::new(0),
                 successes: AtomicU32::new(0),
                 ejection: Mutex::default(),
+                complaints: Complaints::default(),
                 events: self.events.clone(),
             })
         };

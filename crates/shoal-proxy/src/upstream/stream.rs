@@ -8,7 +8,7 @@ use std::time::Instant;
 use shoal_model::site::Balance;
 use shoal_model::view::UpstreamView;
 use shoal_policy::failure::{Failure, Side};
-use shoal_policy::health::Outcome;
+use shoal_policy::health::{Outcome, Reason};
 use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_64;
@@ -80,6 +80,7 @@ pub(crate) async fn open_stream(
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::LocalFailure, now_ms);
                 }
+                trace.detail = attempt.endpoint.fault.get().map(Reason::name);
                 last_failure = failure;
                 tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);
             }

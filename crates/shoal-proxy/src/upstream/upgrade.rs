@@ -13,7 +13,7 @@ use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use shoal_model::view::RouteView;
 use shoal_policy::failure::{Failure, Side};
-use shoal_policy::health::Outcome;
+use shoal_policy::health::{Outcome, Reason};
 use shoal_policy::retry::{MAX_TRIES, backoff};
 use tokio::time::sleep;
 
@@ -204,6 +204,7 @@ async fn connect_any(
                 if failure.side() == Side::Upstream {
                     attempt.report(Outcome::LocalFailure, worker.clock.now_ms());
                 }
+                trace.detail = attempt.endpoint.fault.get().map(Reason::name);
                 last_failure = failure;
                 tried |= 1_u64.checked_shl(picked.place as u32).unwrap_or(0);
             }
