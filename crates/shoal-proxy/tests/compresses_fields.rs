@@ -119,9 +119,8 @@ async fn request_ids_stay_out_of_the_table() {
         stream.write_all(&get(2 * n + 1)).await.unwrap();
         let block = loop {
             let frame = tokio::time::timeout(PATIENCE, next(&mut stream)).await.unwrap();
-            match frame.expect("the connection goes on") {
-                (HEADERS, block) => break block,
-                _ => {}
+            if let (HEADERS, block) = frame.expect("the connection goes on") {
+                break block;
             }
         };
         let mut fields = table.read(&block);
