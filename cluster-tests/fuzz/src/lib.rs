@@ -98,7 +98,7 @@ pub mod admitted {
         let caller = Caller::new(address, gate.https, &proxies);
         let (own, request_id) = (OwnName::new("fuzz"), HeaderValue::from_static("id"));
         let fields =
-            RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers: false };
+            RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers: false, keep_expect: false };
         let Ok(own) = prepare_request(&mut head, admitted, fields) else { return };
         if let Some(own) = own {
             own.add_to(&mut head.headers);

@@ -17,6 +17,8 @@ use crate::trailers::admit_trailers;
 /// How far the body of a request has come: the side that sends the request looks at it.
 #[derive(Default)]
 pub(crate) struct BodyProgress {
+    /// The downstream waits for a 100 (Continue): reading from the body makes the node say it.
+    pub(crate) expects_continue: bool,
     /// Its end was handed on.
     pub(crate) done: Cell<bool>,
     /// Why it broke off.
@@ -36,6 +38,8 @@ pub(crate) struct BodyLimits {
     pub(crate) keep_trailers: bool,
     /// It comes in chunks of HTTP/1, which cost as much when they are empty as when they are full.
     pub(crate) is_chunked: bool,
+    /// It comes when the downstream has been told to go on.
+    pub(crate) expects_continue: bool,
 }
 
 /// Chunks that a body may have in any case, one more for each so many bytes of it, and one for so many
@@ -66,7 +70,10 @@ impl DownstreamBody {
     pub(crate) fn new(incoming: Incoming, limits: BodyLimits, deadlines: &Rc<Deadlines>) -> Self {
         Self {
             incoming,
-            progress: Rc::default(),
+            progress: Rc::new(BodyProgress {
+                expects_continue: limits.expects_continue,
+                ..BodyProgress::default()
+            }),
             limits,
             deadlines: deadlines.clone(),
             deadline: None,

@@ -1,7 +1,7 @@
 //! The body of a request as it comes in, over either version of HTTP.
 
 use std::mem::replace;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
+use crate::go_on::GoOn;
 use crate::tunnel::StreamHalf;
 
 /// Whoever reads the body of a request off its connection. A connection has one request after another: `request` says
@@ -120,18 +121,26 @@ pub(crate) struct StreamBody {
     /// Bytes that are still to come, if the head says so. The codec holds the downstream to it.
     left: Option<u64>,
     has_data_ended: bool,
+    /// The downstream waits to be told to send it.
+    go_on: Option<Rc<GoOn>>,
 }
 
 impl StreamBody {
-    /// Behind a head with these fields.
-    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap) -> Self {
+    /// Behind a head with these fields. `go_on` is asked for when somebody wants it.
+    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap, go_on: Option<Rc<GoOn>>) -> Self {
         let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left: length, has_data_ended: false }
+        Self { stream, left: length, has_data_ended: false, go_on }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if !self.has_data_ended {
-            match ready!(self.stream.poll_data(cx)) {
+            let Poll::Ready(polled) = self.stream.poll_data(cx) else {
+                if let Some(go_on) = self.go_on.take() {
+                    go_on.ask();
+                }
+                return Poll::Pending;
+            };
+            match polled {
                 Some(Ok(data)) => {
                     // A stream that is gone has no window to open.
                     _ = self.stream.flow_control().release_capacity(data.len());

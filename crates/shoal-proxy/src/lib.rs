@@ -18,6 +18,7 @@ mod ending;
 mod entropy;
 mod exchange;
 mod fetch;
+mod go_on;
 mod health_event;
 mod incoming;
 mod joined;

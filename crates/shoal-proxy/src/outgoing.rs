@@ -91,6 +91,16 @@ impl Outgoing {
         self.has_taken
     }
 
+    /// Sends the head alone: nobody may look at the body yet. Ready when it is out.
+    pub(crate) fn poll_head(
+        &mut self,
+        wire: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError>> {
+        ready!(self.poll_write(wire, cx)).map_err(|_| SendError::Wire)?;
+        Pin::new(wire).poll_flush(cx).map_err(|_| SendError::Wire)
+    }
+
     /// Sends what can be sent; ready when the whole message is out.
     pub(crate) fn poll(
         &mut self,

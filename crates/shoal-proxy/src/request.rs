@@ -117,11 +117,15 @@ async fn make(
         connection.listener.valve.pass(worker)?;
     }
 
+    // One of HTTP/1.0 would not know what a 100 is (RFC 9110 §10.1.1).
+    let expects_continue =
+        admitted.present.has(Field::Expect) && head.version != Version::HTTP_10 && !incoming.is_end_stream();
     let fields = RequestFields {
         caller: &connection.caller,
         own: &worker.own,
         request_id,
         keep_trailers: route.trailers || exchange.grpc,
+        keep_expect: expects_continue && !route.expect_timeout.is_zero(),
     };
     let mut own = prepare_request(head, &admitted, fields)?;
     if route.cache.is_some() || admitted.upgrade.is_some() {
@@ -139,7 +143,7 @@ async fn make(
         head.extensions.insert(ends);
     }
     let exchange = &mut answer.body.exchange;
-    let body = take_body(connection, &route, incoming, exchange.grpc)?;
+    let body = take_body(connection, &route, incoming, exchange.grpc, expects_continue)?;
     exchange.request_body = body.progress();
 
     if let (Some(upgrade), Some(upgradable)) = (&admitted.upgrade, upgradable) {
@@ -203,6 +207,7 @@ fn take_body(
     route: &RouteView,
     incoming: Incoming,
     grpc: bool,
+    expects_continue: bool,
 ) -> Result<RequestBody, Failure> {
     let keep_trailers = route.trailers || grpc;
     let limits = &connection.settings.view.limits;
@@ -223,6 +228,7 @@ fn take_body(
         },
         keep_trailers,
         is_chunked: !connection.state.is_h2() && incoming.size_hint().exact().is_none(),
+        expects_continue,
     };
     Ok(RequestBody::new(incoming, limits, &connection.worker.deadlines))
 }

@@ -38,6 +38,15 @@ impl RequestBody {
         !matches!(self, Self::Empty)
     }
 
+    /// The downstream sends it when it is told to go on.
+    pub(crate) fn expects_continue(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Stream(body) => body.progress().expects_continue,
+            Self::Recorded(body) => body.progress().expects_continue,
+        }
+    }
+
     /// `None` = there is no body.
     pub(crate) fn progress(&self) -> Option<Rc<BodyProgress>> {
         match self {
@@ -47,10 +56,13 @@ impl RequestBody {
         }
     }
 
-    /// Records it up to `max_bytes`; `Err` gives it back: there is nothing to keep, or it is longer for sure.
+    /// Records it up to `max_bytes`; `Err` gives it back: there is nothing to keep, or it is longer for sure. One that is only
+    /// sent when it is asked for is recorded in any case: until then it may be promised to anybody.
     pub(crate) fn record(self, max_bytes: usize) -> Result<Rc<Recording>, Self> {
         match self {
-            Self::Stream(source) if source.size_hint().lower() <= max_bytes as u64 => {
+            Self::Stream(source)
+                if source.size_hint().lower() <= max_bytes as u64 || source.progress().expects_continue =>
+            {
                 Ok(Rc::new(Recording::of(*source, max_bytes)))
             }
             body => Err(body),

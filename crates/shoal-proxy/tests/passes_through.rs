@@ -137,21 +137,6 @@ async fn answers_without_a_body_have_none() {
 }
 
 #[tokio::test]
-async fn continue_is_said_when_the_body_is_wanted() {
-    let origin = Origin::start(|seen: Seen| {
-        assert_eq!(seen.field("expect"), None);
-        ok(&String::from_utf8(seen.body).unwrap())
-    })
-    .await;
-    let stage = Stage::start(&site(&[origin.address], "", ""));
-    let mut downstream = stage.connect().await;
-    downstream.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
-    assert_eq!(downstream.answer().await.status, 100);
-    downstream.send("ok").await;
-    assert_eq!(downstream.answer().await.text(), "ok");
-}
-
-#[tokio::test]
 async fn old_downstreams_are_served() {
     let origin = Origin::start(|seen: Seen| {
         let host = seen.field("host").unwrap().to_owned();

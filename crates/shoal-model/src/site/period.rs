@@ -1,8 +1,8 @@
 //! Times of nothing: `0s` is refused wherever it would let everything fail at once, and the complaint says what to write
 //! instead.
 //!
-//! It is taken where it means something: `queue_timeout` (nobody waits), `max_stale_on_disconnect` (nothing stale),
-//! `slow_start` and `max_queue_delay` (off). Settings with a least time of their own are checked with their nouns.
+//! It is taken where it means something: `queue_timeout` and `expect_continue` (nobody waits), `max_stale_on_disconnect`
+//! (nothing stale), `slow_start` and `max_queue_delay` (off). Settings with a least time of their own are checked with their nouns.
 
 use super::{Listener, Problem, Route, Site, Upstream, step};
 use crate::units::Period;
@@ -92,7 +92,7 @@ mod tests {
     use super::super::{Site, parse_site, validate};
 
     /// Every time that a site can hold, and whether `0s` is taken there.
-    const SETTINGS: [(&str, bool); 35] = [
+    const SETTINGS: [(&str, bool); 36] = [
         ("/listeners/l/proxy_protocol/timeout", false),
         ("/listeners/l/limits/tls_handshake_timeout", false),
         ("/listeners/l/limits/header_timeout", false),
@@ -107,6 +107,7 @@ mod tests {
         ("/listeners/l/tracing/otlp/timeout", false),
         ("/listeners/l/overload/max_queue_delay", true),
         ("/routes/r/timeouts/first_byte", false),
+        ("/routes/r/timeouts/expect_continue", true),
         ("/routes/r/timeouts/idle", false),
         ("/routes/r/timeouts/total", false),
         ("/routes/r/retry/per_try_timeout", false),

@@ -55,6 +55,10 @@ pub struct RouteTimeouts {
     /// From the request sent to the response head; default 30s, else 504.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte: Option<Period>,
+    /// How long the body of a request with `Expect: 100-continue` waits for the endpoint to ask for it; default 1s, `0s` = the
+    /// endpoint is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_continue: Option<Period>,
     /// Between two parts of the response body; default 60s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Period>,

@@ -229,6 +229,8 @@ pub struct RouteView {
     pub trailers: bool,
     /// From the request sent to the response head.
     pub first_byte_timeout: Duration,
+    /// How long a body waits for the endpoint to say 100 (Continue); zero = the endpoint is not asked.
+    pub expect_timeout: Duration,
     /// Between two parts of the response body.
     pub idle_timeout: Duration,
     /// For the whole exchange.
@@ -254,6 +256,7 @@ impl RouteView {
             upgrades,
             trailers: route.trailers,
             first_byte_timeout: timeouts.first_byte.unwrap_or(Period::seconds(30)).0,
+            expect_timeout: timeouts.expect_continue.unwrap_or(Period::seconds(1)).0,
             idle_timeout: timeouts.idle.unwrap_or(Period::seconds(60)).0,
             total_timeout: timeouts.total.map(|period| period.0),
             retry: RetryView::compile(route.retry.as_ref()),

@@ -84,6 +84,8 @@ pub struct RequestFields<'a> {
     pub request_id: &'a HeaderValue,
     /// Trailers are passed on.
     pub keep_trailers: bool,
+    /// The endpoint is asked whether it wants the body.
+    pub keep_expect: bool,
 }
 
 /// The id that a trusted caller gave to the request.
@@ -110,7 +112,7 @@ pub fn prepare_request(
         return Err(Failure::Loop);
     }
     hops::strip(headers, present, fields.keep_trailers);
-    if present.has(Field::Expect) {
+    if present.has(Field::Expect) && !fields.keep_expect {
         headers.remove(EXPECT);
     }
     if present.has(Field::TransferEncoding) {
@@ -233,8 +235,8 @@ mod tests {
     use crate::http1::Wire;
     use shoal_model::site::HeaderCase;
 
-    /// The fields of the request after all that happens to it, sorted, one a line.
-    fn prepared(fields: &str, caller: &str, keep_trailers: bool) -> Result<String, Failure> {
+    /// The fields of the request after all that happens to it, sorted, one a line. `keeps`: trailers and expectations pass.
+    fn prepared(fields: &str, caller: &str, keeps: bool) -> Result<String, Failure> {
         let mut request = http::Request::builder().method("POST").uri("/x").header("host", "a.example");
         for field in fields.lines() {
             let (name, value) = field.split_once(": ").unwrap();
@@ -252,7 +254,13 @@ mod tests {
         let own = OwnName::new("n 1");
         let believed = believed_request_id(&head.headers, &admitted, &caller).cloned();
         let request_id = believed.unwrap_or(HeaderValue::from_static("id7"));
-        let fields = RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers };
+        let fields = RequestFields {
+            caller: &caller,
+            own: &own,
+            request_id: &request_id,
+            keep_trailers: keeps,
+            keep_expect: keeps,
+        };
         if let Some(own) = prepare_request(&mut head, &admitted, fields)? {
             let before = head.headers.len();
             own.add_to(&mut head.headers);
@@ -328,6 +336,14 @@ mod tests {
         let seen = prepared("te: trailers\ntrailer: x-sum", "1.2.3.4", true).unwrap();
         assert!(seen.contains("te: trailers\ntrailer: x-sum"), "{seen}");
         assert!(!prepared("te: gzip", "1.2.3.4", true).unwrap().contains("te: gzip"));
+    }
+
+    #[test]
+    fn expectations_pass_where_the_endpoint_is_asked() {
+        for (keeps, expected) in [(true, true), (false, false)] {
+            let seen = prepared("expect: 100-continue", "1.2.3.4", keeps).unwrap();
+            assert_eq!(seen.contains("expect: 100-continue"), expected, "{seen}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::header::EXPECT;
 use http::request::Parts as RequestHead;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnFields;
@@ -12,6 +13,7 @@ use super::h2_head::{extended_connect, to_h2};
 use super::http1::ExchangeError;
 use super::pool::Link;
 use super::shared::Stream;
+use crate::deadline::Deadline;
 use crate::request_body::RequestBody;
 
 /// What carries one request.
@@ -33,27 +35,35 @@ impl Carrier {
         matches!(self, Self::Shared(_))
     }
 
-    /// Sends a request, with fields of this node, and waits for the head of the answer.
+    /// Sends a request, with fields of this node, and waits for the head of the answer. `wait`: how long the body may wait for
+    /// the endpoint to ask for it. The codec of HTTP/2 does not show what comes before an answer, so there it does not wait.
     pub(super) async fn send(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         mut body: RequestBody,
+        wait: Option<Deadline>,
     ) -> Result<Answered, Box<Unanswered>> {
         let reused = self.is_reused();
         match self {
-            Self::Own(link) => match link.exchange(head, own, &mut body).await {
+            Self::Own(link) => match link.exchange(head, own, &mut body, wait).await {
                 Ok(status) => Ok(Answered::OnLink(status)),
                 Err(error) => Err(judge(error, reused, body)),
             },
-            Self::Shared(stream) => stream.exchange(to_h2(head, own, body, stream.is_secure()), reused).await,
+            Self::Shared(stream) => {
+                let mut request = to_h2(head, own, body, stream.is_secure());
+                if wait.is_some() {
+                    request.headers_mut().remove(EXPECT);
+                }
+                stream.exchange(request, reused).await
+            }
         }
     }
 
     /// Sends the opening handshake of a tunnel.
     pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Box<Unanswered>> {
         match self {
-            Self::Own(_) => self.send(head, None, RequestBody::Empty).await,
+            Self::Own(_) => self.send(head, None, RequestBody::Empty, None).await,
             Self::Shared(stream) => {
                 let request = extended_connect(head, stream.is_secure());
                 stream.exchange(request, stream.served() > 0).await

@@ -10,6 +10,7 @@ use shoal_policy::forwarding::OwnFields;
 
 use super::http1::{Connection, ExchangeError};
 use super::occupied::Occupied;
+use crate::deadline::Deadline;
 use crate::request_body::RequestBody;
 
 /// A connection to an endpoint, and its history. Dropping it closes it, whatever it is doing.
@@ -27,15 +28,16 @@ impl Link {
         Self { connection, born_ms: now_ms, idle_since_ms: now_ms, served: 0, occupied }
     }
 
-    /// Sends a request, with fields of this node, and waits for the head of the answer.
+    /// Sends a request, with fields of this node, and waits for the head of the answer. `wait`: see [`Connection::exchange`].
     pub(super) fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
+        wait: Option<Deadline>,
     ) -> impl Future<Output = Result<StatusCode, ExchangeError>> {
         self.served += 1;
-        self.connection.exchange(head, own, body)
+        self.connection.exchange(head, own, body, wait)
     }
 
     /// It may serve one more. What was opened in the name of one caller serves no other.

@@ -23,10 +23,11 @@ impl Replay {
         if !body.has_bytes() {
             return Self::Empty;
         }
-        if !again || route.retry.max_replay_bytes == 0 {
+        let max_bytes = route.retry.max_replay_bytes;
+        if !again || (max_bytes == 0 && !body.expects_continue()) {
             return Self::Once(Some(body));
         }
-        match body.record(route.retry.max_replay_bytes) {
+        match body.record(max_bytes) {
             Ok(recording) => Self::Kept(recording),
             Err(body) => Self::Once(Some(body)),
         }

@@ -85,7 +85,8 @@ impl Sending<'_> {
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = body.progress();
         let outcome = {
-            let sent = pin!(carrier.send(head, self.own.as_deref(), body));
+            let wait = request_body.as_deref().and_then(|body| self.hold_back(body));
+            let sent = pin!(carrier.send(head, self.own.as_deref(), body, wait));
             within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await
         };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
@@ -119,6 +120,16 @@ impl Sending<'_> {
             attempt.report(outcome_of_failure(failed.failure), worker.clock.now_ms());
         }
         Err(failed)
+    }
+
+    /// How long a body waits for the endpoint to ask for it, if its downstream waits, too. Until then it is no fault of
+    /// the endpoint's that nothing comes.
+    fn hold_back(&self, body: &BodyProgress) -> Option<Deadline> {
+        if !body.expects_continue || self.route.expect_timeout.is_zero() {
+            return None;
+        }
+        body.awaited.set(true);
+        Some(self.worker.deadlines.arm(self.route.expect_timeout))
     }
 
     async fn borrow_carrier(&mut self, attempt: &Attempt, source: Source) -> Result<Carrier, Failure> {

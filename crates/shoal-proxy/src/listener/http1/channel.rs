@@ -133,9 +133,11 @@ impl Channel {
         Incoming::Connection(OfConnection::new(Rc::downgrade(&source), inner.request))
     }
 
-    /// The answer begins: from now on nobody is told to go on.
-    pub(super) fn begin_answer(&self) {
-        self.0.borrow_mut().waits = false;
+    /// The answer begins: from now on nobody is told to go on. `true` = somebody still waits for that, and need not send the
+    /// body any more.
+    pub(super) fn begin_answer(&self) -> bool {
+        let mut inner = self.0.borrow_mut();
+        std::mem::take(&mut inner.waits) && inner.arrived.is_empty()
     }
 
     /// While the request is answered: ready when nobody is there any more to read it.

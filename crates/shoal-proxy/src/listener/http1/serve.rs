@@ -148,9 +148,10 @@ async fn send(
     channel: &Channel,
     outgoing: &mut Outgoing,
     answer: &mut Answer,
-    asked: Asked,
+    mut asked: Asked,
 ) -> After {
-    channel.begin_answer();
+    // Who has not sent the body learns that it will not be read (RFC 9110 §10.1.1).
+    asked.persists &= !channel.begin_answer();
     let Answer { head, body } = answer;
     let mut persists = false;
     outgoing.begin(|text| {

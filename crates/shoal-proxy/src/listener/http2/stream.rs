@@ -8,14 +8,15 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, DATE, TE};
-use http::{HeaderValue, Method, Request, Response, request, response};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, TE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame};
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
 use crate::body::ResponseBody;
 use crate::deadline::Deadline;
+use crate::go_on::GoOn;
 use crate::incoming::{Incoming, StreamBody};
 use crate::listener::Connection;
 use crate::listener::portions::Portions;
@@ -31,11 +32,12 @@ pub(super) fn begin(
 ) {
     let connection = connection.clone();
     let (mut head, stream) = request.into_parts();
-    let (body, tunnel) = body_of(&head, stream);
+    let go_on = waits(&head, &stream).then(Rc::<GoOn>::default);
+    let (body, tunnel) = body_of(&head, stream, go_on.clone());
     // The runtime moves a task about several times before it runs, and once after: better a small one.
     tokio::task::spawn_local(Box::pin(async move {
         let mut answer = Answer::begin(&connection);
-        if serve(&connection, &mut head, body, &mut respond, &mut answer).await {
+        if serve(&connection, &mut head, body, go_on.as_deref(), &mut respond, &mut answer).await {
             drop(head);
             send(&connection, &mut respond, tunnel, answer.head, &mut answer.body).await;
         }
@@ -48,6 +50,7 @@ async fn serve(
     connection: &Rc<Connection>,
     head: &mut request::Parts,
     body: Incoming,
+    go_on: Option<&GoOn>,
     respond: &mut SendResponse<Bytes>,
     answer: &mut Answer,
 ) -> bool {
@@ -61,8 +64,13 @@ async fn serve(
             respond.send_reset(Reason::INTERNAL_ERROR);
             Poll::Ready(false)
         }
-        // Whoever takes a request back is not answered.
-        Poll::Pending => respond.poll_reset(cx).map(|_| false),
+        Poll::Pending => {
+            if go_on.is_some_and(|go_on| go_on.poll_asked(cx).is_ready()) {
+                say_go_on(respond);
+            }
+            // Whoever takes a request back is not answered.
+            respond.poll_reset(cx).map(|_| false)
+        }
     })
     .await
 }
@@ -104,14 +112,26 @@ impl Tunnel {
     }
 }
 
-fn body_of(head: &request::Parts, stream: RecvStream) -> (Incoming, Option<Tunnel>) {
+/// The downstream sends the body when it is told to go on.
+fn waits(head: &request::Parts, stream: &RecvStream) -> bool {
+    !stream.is_end_stream() && head.headers.contains_key(EXPECT)
+}
+
+fn say_go_on(respond: &mut SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::CONTINUE;
+    // Whoever is gone need not be told.
+    _ = respond.send_informational(response);
+}
+
+fn body_of(head: &request::Parts, stream: RecvStream, go_on: Option<Rc<GoOn>>) -> (Incoming, Option<Tunnel>) {
     if head.method == Method::CONNECT {
         let (taker, taken) = oneshot::channel();
         return (Incoming::Tunnel(taken), Some(Tunnel { stream, taker }));
     }
     let body = match stream.is_end_stream() {
         true => Incoming::Empty,
-        false => Incoming::Stream(StreamBody::new(stream, &head.headers)),
+        false => Incoming::Stream(StreamBody::new(stream, &head.headers, go_on)),
     };
     (body, None)
 }

@@ -23,7 +23,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::unconstrained;
 use tokio_util::io::poll_read_buf;
 
+use super::interim::Interim;
 use super::rest::{Outcome, Rest};
+use crate::deadline::Deadline;
 use crate::outgoing::{Outgoing, SendError};
 use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
@@ -31,9 +33,6 @@ use crate::upstream::wire::Wire;
 /// Bytes asked for at first, and at most.
 const FIRST_READ: usize = 8 << 10;
 const MAX_READ: usize = 256 << 10;
-/// Interim answers (1xx) to one request, and bytes of them all.
-const MAX_INTERIM: u32 = 10;
-const MAX_INTERIM_BYTES: usize = 64 << 10;
 
 /// A connection that speaks HTTP/1.1. Dropping it closes it, whatever it is doing.
 pub(in crate::upstream) struct Connection {
@@ -61,7 +60,7 @@ enum Sending {
     Whole,
     /// Whoever waits for the head of the answer sends it.
     UnderWay,
-    /// The endpoint takes no more.
+    /// The endpoint takes no more, or has answered before it asked for the body.
     Refused,
     Rest(Rest),
 }
@@ -133,13 +132,15 @@ impl Connection {
     }
 
     /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the
-    /// answer, which is then here to be taken. Interim answers are passed over, but for the one that switches protocols. What is then left of the request
-    /// is sent by a task.
+    /// answer, which is then here to be taken. Interim answers are passed over, but for the one that switches protocols. Nobody
+    /// looks at the body before the endpoint says 100 (Continue), or `wait` is over. What is left of the request when it is
+    /// answered is sent by a task, unless it is a body that still waits: that is not sent.
     pub(in crate::upstream) async fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
+        wait: Option<Deadline>,
     ) -> Result<StatusCode, ExchangeError> {
         let own = own.map_or(&[][..], |own| own.text(self.header_case));
         let case = self.header_case;
@@ -151,9 +152,13 @@ impl Connection {
         self.incoming = Incoming::Head;
         self.answer = None;
         self.persists = false;
-        let mut interim = Interim::default();
+        let mut interim = Interim::new(wait);
         let status = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
         if matches!(self.sending, Sending::UnderWay) {
+            if interim.holds_body() {
+                self.sending = Sending::Refused;
+                return Ok(status);
+            }
             let body = std::mem::replace(body, RequestBody::Empty);
             self.sending =
                 Sending::Rest(Rest::send(std::mem::take(&mut self.outgoing), body, self.wire.clone()));
@@ -167,22 +172,7 @@ impl Connection {
         interim: &mut Interim,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StatusCode, ExchangeError>> {
-        if matches!(self.sending, Sending::UnderWay) {
-            // In a statement of its own: what follows looks at the wire, too.
-            let sent = self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx);
-            match sent {
-                Poll::Ready(Ok(())) => self.sending = Sending::Whole,
-                Poll::Ready(Err(SendError::Body)) => return Poll::Ready(Err(ExchangeError::RequestBroken)),
-                // Within TLS some may have gone out before the error came.
-                Poll::Ready(Err(SendError::Wire)) if self.is_clear() && !self.outgoing.has_begun() => {
-                    let body_untouched = !self.outgoing.has_taken();
-                    return Poll::Ready(Err(ExchangeError::NotSent { body_untouched }));
-                }
-                // It may have answered before it closed.
-                Poll::Ready(Err(SendError::Wire)) => self.sending = Sending::Refused,
-                Poll::Pending => {}
-            }
-        }
+        self.send(body, interim, cx)?;
         loop {
             if !self.arrived.is_empty() {
                 let before = self.arrived.len();
@@ -193,19 +183,54 @@ impl Connection {
                         return Poll::Ready(Ok(status));
                     }
                     self.answer = None;
-                    interim.count(before - self.arrived.len())?;
+                    if interim.take_in(status, before - self.arrived.len())? {
+                        self.send(body, interim, cx)?;
+                    }
                     continue;
                 }
             }
             match ready!(self.poll_fill(cx)) {
                 Ok(1..) => {}
                 Err(error) if is_malformed(&error) => return Poll::Ready(Err(ExchangeError::Malformed)),
-                Ok(0) | Err(_) if self.arrived.is_empty() && interim.count == 0 => {
+                Ok(0) | Err(_) if self.arrived.is_empty() && interim.is_none() => {
                     return Poll::Ready(Err(ExchangeError::Closed));
                 }
                 Ok(0) | Err(_) => return Poll::Ready(Err(ExchangeError::CutShort)),
             }
         }
+    }
+
+    /// Sends what can be sent of the request, and may be.
+    fn send(
+        &mut self,
+        body: &mut RequestBody,
+        interim: &mut Interim,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ExchangeError> {
+        if !matches!(self.sending, Sending::UnderWay) {
+            return Ok(());
+        }
+        // In a statement of its own: what follows looks at the wire, too.
+        let sent = match interim.poll_hold(cx) {
+            Poll::Ready(()) => self.outgoing.poll(&mut *self.wire.borrow_mut(), body, cx),
+            Poll::Pending => match self.outgoing.poll_head(&mut *self.wire.borrow_mut(), cx) {
+                // There is more to come.
+                Poll::Ready(Ok(())) => Poll::Pending,
+                polled => polled,
+            },
+        };
+        match sent {
+            Poll::Ready(Ok(())) => self.sending = Sending::Whole,
+            Poll::Ready(Err(SendError::Body)) => return Err(ExchangeError::RequestBroken),
+            // Within TLS some may have gone out before the error came.
+            Poll::Ready(Err(SendError::Wire)) if self.is_clear() && !self.outgoing.has_begun() => {
+                return Err(ExchangeError::NotSent { body_untouched: !self.outgoing.has_taken() });
+            }
+            // It may have answered before it closed.
+            Poll::Ready(Err(SendError::Wire)) => self.sending = Sending::Refused,
+            Poll::Pending => {}
+        }
+        Ok(())
     }
 
     /// The head of the answer to the last request; `None` = it has none, or it was taken before.
@@ -380,22 +405,6 @@ impl Connection {
     pub(in crate::upstream) fn into_tunnel(self) -> Option<(Bytes, Wire)> {
         let wire = Rc::into_inner(self.wire)?;
         Some((self.arrived.freeze(), wire.into_inner()))
-    }
-}
-
-/// Interim answers so far.
-#[derive(Default)]
-struct Interim {
-    count: u32,
-    bytes: usize,
-}
-
-impl Interim {
-    fn count(&mut self, bytes: usize) -> Result<(), ExchangeError> {
-        self.count += 1;
-        self.bytes += bytes;
-        let is_few = self.count <= MAX_INTERIM && self.bytes <= MAX_INTERIM_BYTES;
-        if is_few { Ok(()) } else { Err(ExchangeError::Malformed) }
     }
 }
 

@@ -4,6 +4,7 @@
 //! request whose answer has already begun is sent by one.
 
 mod connection;
+mod interim;
 mod rest;
 
 pub(super) use connection::{BodyError, Connection, ExchangeError};

@@ -1,0 +1,57 @@
+//! What an endpoint says before its answer (1xx), and the body that waits for it (RFC 9110 §10.1.1).
+
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+
+use super::connection::ExchangeError;
+use crate::deadline::Deadline;
+
+/// Interim answers to one request, and bytes of them all.
+const MAX_COUNT: u32 = 10;
+const MAX_BYTES: usize = 64 << 10;
+
+/// Interim answers so far.
+pub(super) struct Interim {
+    count: u32,
+    bytes: usize,
+    /// How long the body is held back unless the endpoint asks for it; `None` = it is not.
+    wait: Option<Deadline>,
+}
+
+impl Interim {
+    pub(super) fn new(wait: Option<Deadline>) -> Self {
+        Self { count: 0, bytes: 0, wait }
+    }
+
+    /// There has been none.
+    pub(super) fn is_none(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Takes in one of so many bytes; `true` = the body need not wait any longer.
+    pub(super) fn take_in(&mut self, status: StatusCode, bytes: usize) -> Result<bool, ExchangeError> {
+        self.count += 1;
+        self.bytes += bytes;
+        if self.count > MAX_COUNT || self.bytes > MAX_BYTES {
+            return Err(ExchangeError::Malformed);
+        }
+        Ok(status == StatusCode::CONTINUE && self.wait.take().is_some())
+    }
+
+    /// The body is held back.
+    pub(super) fn holds_body(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// Ready when the body may be sent.
+    pub(super) fn poll_hold(&mut self, cx: &Context<'_>) -> Poll<()> {
+        match &self.wait {
+            Some(wait) if wait.poll_passed(cx).is_pending() => Poll::Pending,
+            Some(_) | None => {
+                self.wait = None;
+                Poll::Ready(())
+            }
+        }
+    }
+}
