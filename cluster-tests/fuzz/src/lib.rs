@@ -63,7 +63,7 @@ pub mod admitted {
     use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
     use http::request::Parts;
     use http::{HeaderValue, Version};
-    use shoal_policy::forwarding::{Caller, OwnName, RequestFields, prepare_request};
+    use shoal_policy::forwarding::{Caller, Client, OwnName, RequestFields, prepare_request};
     use shoal_policy::gate::{Admitted, Gate, canonical_authority, canonical_path};
     use shoal_policy::http1::Wire;
 
@@ -97,8 +97,9 @@ pub mod admitted {
         let proxies = if trusted { vec!["192.0.2.0/24".parse().expect("a network")] } else { vec![] };
         let caller = Caller::new(address, gate.https, &proxies);
         let (own, request_id) = (OwnName::new("fuzz"), HeaderValue::from_static("id"));
-        let fields =
-            RequestFields { caller: &caller, own: &own, request_id: &request_id, keep_trailers: false, keep_expect: false };
+        let client = Client::of(&head.headers, &caller, &proxies);
+        let (request_id, keep_trailers, keep_expect) = (&request_id, false, false);
+        let fields = RequestFields { caller: &caller, client, own: &own, request_id, keep_trailers, keep_expect };
         let Ok(own) = prepare_request(&mut head, admitted, fields) else { return };
         if let Some(own) = own {
             own.add_to(&mut head.headers);

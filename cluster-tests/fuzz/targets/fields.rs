@@ -17,7 +17,7 @@ use shoal_policy::cache::tags::{MAX_TAGS, read_tags};
 use shoal_policy::cache::targeted::read_targeted;
 use shoal_policy::cache::validation::merged_fields;
 use shoal_policy::cache::vary::{MAX_VARY_FIELDS, Selecting, Vary};
-use shoal_policy::forwarding::{Caller, client_address, enter_trace, prepare_response};
+use shoal_policy::forwarding::{Caller, Client, enter_trace, prepare_response};
 use shoal_policy::grpc;
 use shoal_policy::http1::ResponseHead;
 
@@ -33,8 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     check_response(fields.clone());
     let proxies = ["192.0.2.0/24".parse().expect("a network")];
     let stranger = Caller::new([198, 51, 100, 1].into(), false, &proxies);
-    assert_eq!(client_address(&fields, &stranger, &proxies), stranger.address, "a stranger's word");
-    client_address(&fields, &Caller::new([192, 0, 2, 1].into(), false, &proxies), &proxies);
+    assert_eq!(Client::of(&fields, &stranger, &proxies).address, stranger.address, "a stranger's word");
+    Client::of(&fields, &Caller::new([192, 0, 2, 1].into(), false, &proxies), &proxies);
 });
 
 fn check_numbers(fields: &HeaderMap) {

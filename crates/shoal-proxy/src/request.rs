@@ -13,7 +13,7 @@ use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
-    OwnFields, RequestFields, believed_request_id, client_address, enter_trace, prepare_request,
+    Client, OwnFields, RequestFields, believed_request_id, enter_trace, prepare_request,
 };
 use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
@@ -79,7 +79,8 @@ async fn make(
     let worker = &connection.worker;
     let upgradable = tunnel::take_upgradable(&mut incoming, connection);
     exchange.grpc = grpc::is_call(head.version, &head.method, &head.headers);
-    let admitted = pass_gate(connection, head, &incoming, exchange)?;
+    let client = Client::of(&head.headers, &connection.caller, &connection.settings.view.trusted_proxies);
+    let admitted = pass_gate(connection, head, &incoming, client, exchange)?;
     let route = find_route(connection, &admitted, head)?;
     exchange.route = Some(route.clone());
 
@@ -94,7 +95,7 @@ async fn make(
         let span = enter_trace(&mut head.headers, begins, || worker.entropy());
         if let Some(collector) = exchange.follow(span) {
             let host = || Some(admitted.authority.clone());
-            let record = exchange.record.get_or_insert_with(|| Box::new(record(connection, host(), head)));
+            let record = exchange.record.get_or_insert_with(|| Box::new(record(client, host(), head)));
             record.collector = Some(collector);
             record.request_id = Some(request_id.clone());
         }
@@ -122,6 +123,7 @@ async fn make(
         admitted.present.has(Field::Expect) && head.version != Version::HTTP_10 && !incoming.is_end_stream();
     let fields = RequestFields {
         caller: &connection.caller,
+        client,
         own: &worker.own,
         request_id,
         keep_trailers: route.trailers || exchange.grpc,
@@ -169,6 +171,7 @@ fn pass_gate(
     connection: &Connection,
     head: &mut Parts,
     incoming: &Incoming,
+    client: Client,
     exchange: &mut Exchange,
 ) -> Result<Admitted, Failure> {
     let gate = &connection.settings.gate;
@@ -183,7 +186,7 @@ fn pass_gate(
     if connection.logs_request() {
         let host =
             admitted.as_ref().map_or_else(|_| head.headers.get(HOST), |admitted| Some(&admitted.authority));
-        let record = record(connection, host.cloned(), head);
+        let record = record(client, host.cloned(), head);
         exchange.record = Some(Box::new(Record { logged: true, ..record }));
     }
     let upgrade = admitted.as_ref().ok().and_then(|admitted| admitted.upgrade.as_ref());
@@ -371,8 +374,7 @@ fn close_after(connection: &Connection, head: &mut ResponseHead) {
     connection.state.give(Order::Finish);
 }
 
-fn record(connection: &Connection, host: Option<HeaderValue>, head: &Parts) -> Record {
-    let trusted = &connection.settings.view.trusted_proxies;
+fn record(client: Client, host: Option<HeaderValue>, head: &Parts) -> Record {
     Record {
         logged: false,
         collector: None,
@@ -380,7 +382,7 @@ fn record(connection: &Connection, host: Option<HeaderValue>, head: &Parts) -> R
         version: head.version,
         target: head.uri.to_string(),
         host,
-        client_addr: Some(client_address(&head.headers, &connection.caller, trusted)),
+        client_addr: Some(client.address),
         request_id: None,
         cache_status: None,
         user_agent: head.headers.get(USER_AGENT).cloned(),

@@ -1,6 +1,7 @@
 //! Hop-by-hop and forwarding fields, on the way in and out. Everything is changed in place.
 
 mod caller;
+mod client;
 mod hops;
 mod own_fields;
 mod request;
@@ -10,7 +11,8 @@ mod trace_context;
 /// Names of our own between nodes: nobody outside may use them.
 const OWN_PREFIX: &str = "shoal-";
 
-pub use caller::{Caller, client_address};
+pub use caller::Caller;
+pub use client::Client;
 pub use own_fields::OwnFields;
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
 pub use response::{Arrival, prepare_response, strip_switch};

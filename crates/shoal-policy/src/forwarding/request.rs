@@ -6,7 +6,7 @@ use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 
-use super::{Caller, OWN_PREFIX, OwnFields, hops};
+use super::{Caller, Client, OWN_PREFIX, OwnFields, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
 
@@ -78,6 +78,8 @@ impl OwnName {
 pub struct RequestFields<'a> {
     /// Who called.
     pub caller: &'a Caller,
+    /// In whose name.
+    pub client: Client,
     /// Who we are.
     pub own: &'a OwnName,
     /// The id of the request: [`believed_request_id`], or one of ours.
@@ -131,14 +133,14 @@ pub fn prepare_request(
         return Ok(Some(fields.caller.own_fields(&admitted.authority, via, fields.own)));
     }
     headers.reserve(WRITTEN_FIELDS);
-    write_forwarding(headers, admitted, fields.caller);
+    write_forwarding(headers, admitted, fields.caller, fields.client);
     append(headers, VIA, via, present.has(Field::Via));
     append(headers, CDN_LOOP, &fields.own.cdn_loop, present.has(Field::CdnLoop));
     headers.insert(X_REQUEST_ID, fields.request_id.clone());
     Ok(None)
 }
 
-fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Caller) {
+fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Caller, client: Client) {
     let host = &admitted.authority;
     let present = admitted.present.has(Field::Forwarded);
     if present && !caller.trusted {
@@ -148,12 +150,7 @@ fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Calle
         }
     }
     if present && caller.trusted {
-        append(headers, X_FORWARDED_FOR, caller.text(), true);
-        append(headers, FORWARDED, &caller.forwarded(host), true);
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(caller.scheme()));
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-        headers.entry(X_REAL_IP).or_insert_with(|| caller.text().clone());
-        return;
+        return client.introduce(headers, caller, host);
     }
     headers.insert(X_FORWARDED_FOR, caller.text().clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(caller.scheme()));
@@ -163,7 +160,7 @@ fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Calle
 }
 
 /// Adds `value` to the end of a list, in one line.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue, present: bool) {
+pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue, present: bool) {
     let joined = if present { join(headers, &name, Some(value), b", ") } else { None };
     headers.insert(name, joined.unwrap_or_else(|| value.clone()));
 }
@@ -250,12 +247,14 @@ mod tests {
             default_authority: HeaderValue::from_static("x"),
         };
         let admitted = gate.admit(&mut head, Wire::default(), false).unwrap();
-        let caller = Caller::new(caller.parse().unwrap(), false, &["10.0.0.0/8".parse().unwrap()]);
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let caller = Caller::new(caller.parse().unwrap(), false, &trusted);
         let own = OwnName::new("n 1");
         let believed = believed_request_id(&head.headers, &admitted, &caller).cloned();
         let request_id = believed.unwrap_or(HeaderValue::from_static("id7"));
         let fields = RequestFields {
             caller: &caller,
+            client: Client::of(&head.headers, &caller, &trusted),
             own: &own,
             request_id: &request_id,
             keep_trailers: keeps,
@@ -309,9 +308,9 @@ mod tests {
             "10.1.1.1",
             false,
         );
-        let expected = "cdn-loop: shoal-n1\nforwarded: for=6.6.6.6, for=10.1.1.1;host=a.example;proto=http\n\
+        let expected = "cdn-loop: shoal-n1\nforwarded: for=6.6.6.6, for=10.1.1.1;host=a.example\n\
             host: a.example\nvia: 1.1 shoal-n1\nx-forwarded-for: 6.6.6.6, 10.1.1.1\nx-forwarded-host: a.example\n\
-            x-forwarded-proto: https\nx-real-ip: 10.1.1.1\nx-request-id: theirs-1";
+            x-forwarded-proto: https\nx-real-ip: 6.6.6.6\nx-request-id: theirs-1";
         assert_eq!(seen.unwrap(), expected);
     }
 
