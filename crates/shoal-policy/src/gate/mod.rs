@@ -209,6 +209,12 @@ impl Gate {
     }
 }
 
+/// A value begins or ends with a space or tab: on HTTP/2 such a message is malformed (RFC 9113 §8.2.1).
+pub fn has_padded_value(headers: &HeaderMap) -> bool {
+    let is_padding = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    headers.values().any(|value| is_padding(value.as_bytes().first()) || is_padding(value.as_bytes().last()))
+}
+
 /// The length of the body is beyond doubt (RFC 9112 §6.3).
 fn check_framing(head: &Parts, present: Present, has_body: bool) -> Result<(), Rule> {
     if present.has(Field::TransferEncoding) || present.has(Field::ContentLength) {
@@ -384,6 +390,16 @@ mod tests {
         check("POST / 1.1\nhost: a\nexpect: 100-Continue", None);
         check("POST / 1.1\nhost: a\nexpect: wonders", Some(Rule::Expectation));
         check("GET / 1.1\nhost: a\nconnection: upgrade\nupgrade: websocket", Some(Rule::Upgrade));
+    }
+
+    #[test]
+    fn padding_is_part_of_no_value() {
+        for (value, expected) in
+            [("a", false), ("", false), ("a b\tc", false), (" a", true), ("a\t", true), ("\t", true)]
+        {
+            let fields = [(HOST, HeaderValue::from_static("a")), (EXPECT, HeaderValue::from_static(value))];
+            assert_eq!(has_padded_value(&fields.into_iter().collect()), expected, "{value:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, EXPECT, TE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame};
+use shoal_policy::gate::has_padded_value;
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
@@ -30,6 +31,10 @@ pub(super) fn begin(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
+    // The codec lets them pass.
+    if has_padded_value(request.headers()) {
+        return respond.send_reset(Reason::PROTOCOL_ERROR);
+    }
     let connection = connection.clone();
     let (mut head, stream) = request.into_parts();
     let go_on = waits(&head, &stream).then(Rc::<GoOn>::default);
