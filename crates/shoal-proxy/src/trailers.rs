@@ -6,7 +6,7 @@ use http_body::Frame;
 
 /// Fields that may never come as trailers: they would change what was routed, framed, trusted or understood already, for
 /// those who make one list of both (RFC 9110 §6.5.1).
-const NOT_TRAILERS: [&str; 26] = [
+const NOT_TRAILERS: [&str; 28] = [
     "age",
     "authorization",
     "cache-control",
@@ -22,8 +22,10 @@ const NOT_TRAILERS: [&str; 26] = [
     "expect",
     "forwarded",
     "host",
+    "http2-settings",
     "keep-alive",
     "max-forwards",
+    "proxy",
     "proxy-authorization",
     "proxy-connection",
     "set-cookie",

@@ -32,7 +32,7 @@ async fn fields_of_this_hop_stay_here() {
     .await;
     let stage = Stage::start(&site(&[origin.address], "", ""));
     let answer = stage
-        .ask("GET /a/../b?q=1 HTTP/1.1\r\nHost: Shop.Example\r\nConnection: x-mine\r\nX-Mine: 1\r\nX-Kept: 1\r\nX-Forwarded-For: 6.6.6.6\r\nTE: trailers\r\n\r\n")
+        .ask("GET /a/../b?q=1 HTTP/1.1\r\nHost: Shop.Example\r\nConnection: x-mine\r\nX-Mine: 1\r\nX-Kept: 1\r\nX-Forwarded-For: 6.6.6.6\r\nTE: trailers\r\nHTTP2-Settings: AAMAAABk\r\nProxy: http://evil\r\n\r\n")
         .await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.field("x-end"), Some("1"));
@@ -47,6 +47,8 @@ async fn fields_of_this_hop_stay_here() {
     assert_eq!(forwarded("x-kept"), Some("1"));
     assert_eq!(forwarded("x-mine"), None);
     assert_eq!(forwarded("te"), None);
+    assert_eq!(forwarded("http2-settings"), None, "without an upgrade, too");
+    assert_eq!(forwarded("proxy"), None, "programs run as CGI would believe it");
     assert_eq!(forwarded("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(forwarded("x-forwarded-proto"), Some("http"));
     assert_eq!(forwarded("x-request-id"), answer.field("x-request-id"));

@@ -9,6 +9,8 @@ use crate::gate::{Field, Present};
 use crate::http1::Persistence;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// It belongs to an upgrade to `h2c`, which is never granted (RFC 7540 §3.2.1).
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields that are meant for everybody behind this hop, and so never for it alone: `Connection` may not name them (RFC 9110
@@ -76,7 +78,9 @@ const END_TO_END_PREFIXES: [&str; 7] =
 pub(super) fn strip(headers: &mut HeaderMap, present: Present, keep_trailers: bool) -> Persistence {
     let said = if present.has(Field::Connection) { strip_named(headers) } else { Persistence::default() };
     if present.has(Field::Hop) {
-        for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION] {
+        for name in
+            [&KEEP_ALIVE, &PROXY_CONNECTION, &PROXY_AUTHENTICATE, &PROXY_AUTHORIZATION, &HTTP2_SETTINGS]
+        {
             headers.remove(name);
         }
     }

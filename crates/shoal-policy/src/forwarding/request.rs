@@ -16,8 +16,10 @@ pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwa
 pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-/// Fields that some endpoints let override what was routed and cached.
-const FORBIDDEN: [HeaderName; 5] = [
+/// Fields that some endpoints let override what was routed and cached. Programs that are run as CGI find `Proxy` where they
+/// look for the proxy of what they ask for themselves (CVE-2016-5385).
+const FORBIDDEN: [HeaderName; 6] = [
+    HeaderName::from_static("proxy"),
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-http-method-override"),
@@ -298,6 +300,7 @@ mod tests {
         check(
             "connection: close, X-Mine\nx-mine: 1\nkeep-alive: 1\nproxy-authorization: x\nproxy-connection: x",
         );
+        check("http2-settings: AAMAAABkAAQAoAAAAAIAAAAA\nproxy: http://evil:8080");
         check("te: trailers\ntrailer: x\nupgrade: h2c\nconnection: upgrade, te\nexpect: 100-continue");
     }
 

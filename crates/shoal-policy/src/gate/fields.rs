@@ -14,7 +14,7 @@ pub enum Field {
     TransferEncoding,
     /// `Connection`.
     Connection,
-    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`.
+    /// `Keep-Alive`, `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `HTTP2-Settings`.
     Hop,
     /// `TE`.
     Te,
@@ -26,7 +26,8 @@ pub enum Field {
     Expect,
     /// `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, and what else says who called or for which host, as `X-Host` does.
     Forwarded,
-    /// What would override the target or the method, as `X-Original-URL` does, and `shoal-*`: never believed from outside.
+    /// What would override the target or the method, as `X-Original-URL` does, or the way out of programs that are run as CGI
+    /// (`Proxy`), and `shoal-*`: never believed from outside.
     Forbidden,
     /// A name with an underscore.
     Underscored,
@@ -95,6 +96,7 @@ fn kind_of(name: &[u8]) -> Option<Field> {
         b"transfer-encoding" => Field::TransferEncoding,
         b"connection" => Field::Connection,
         b"keep-alive" | b"proxy-connection" | b"proxy-authenticate" | b"proxy-authorization" => Field::Hop,
+        b"http2-settings" => Field::Hop,
         b"te" => Field::Te,
         b"trailer" => Field::Trailer,
         b"upgrade" => Field::Upgrade,
@@ -105,7 +107,7 @@ fn kind_of(name: &[u8]) -> Option<Field> {
         b"cdn-loop" => Field::CdnLoop,
         b"x-request-id" => Field::RequestId,
         b"client-cert" | b"client-cert-chain" => Field::ClientCert,
-        b"x-original-url" | b"x-rewrite-url" => Field::Forbidden,
+        b"x-original-url" | b"x-rewrite-url" | b"proxy" => Field::Forbidden,
         b"x-http-method-override" | b"x-http-method" | b"x-method-override" => Field::Forbidden,
         _ if name.contains(&b'_') => Field::Underscored,
         [b'x', b'-', b'f', b'o', b'r', b'w', b'a', b'r', b'd', b'e', b'd', b'-', ..] => Field::Forwarded,
@@ -144,6 +146,7 @@ mod tests {
         check("shoal-peer", &[Field::Forbidden]);
         check("shoal-pe_er x-forwarded_for", &[Field::Underscored]);
         check("date_ content-typ content-types", &[Field::Underscored]);
+        check("http2-settings proxy", &[Field::Hop, Field::Forbidden]);
         check("connection keep-alive upgrade", &[Field::Connection, Field::Hop, Field::Upgrade]);
     }
 }
