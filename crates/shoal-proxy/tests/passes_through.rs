@@ -55,6 +55,21 @@ async fn fields_of_this_hop_stay_here() {
 }
 
 #[tokio::test]
+async fn queries_may_have_what_others_let_pass_in_them() {
+    let origin = Origin::start(|seen: Seen| ok(seen.path())).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    for (query, expected) in [
+        (&b"{\"a\":[1]}"[..], "/?{%22a%22:[1]}"),
+        (b"<a>|^`\\{}", "/?%3Ca%3E|^`\\{}"),
+        ("caf\u{e9}".as_bytes(), "/?caf\u{e9}"),
+    ] {
+        downstream.send([b"GET /?", query, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).await;
+        assert_eq!(downstream.answer().await.text(), expected);
+    }
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways() {
     let origin = Origin::start(|seen: Seen| {
         let body = String::from_utf8(seen.body).unwrap();

@@ -40,6 +40,8 @@ async fn smuggling_attempts() {
         (format!("GET / HTTP/1.1\r\n{HOST}X: y\r\n folded\r\n\r\n"), 400),
         (format!("GET / HTTP/1.1\r\n{HOST}X: a\0b\r\n\r\n"), 400),
         (format!("GET /a\\b HTTP/1.1\r\n{HOST}\r\n"), 400),
+        (format!("GET /<a> HTTP/1.1\r\n{HOST}\r\n"), 400),
+        (format!("GET /`a` HTTP/1.1\r\n{HOST}\r\n"), 400),
         (format!("GET /%00 HTTP/1.1\r\n{HOST}\r\n"), 400),
         (format!("GET /%zz HTTP/1.1\r\n{HOST}\r\n"), 400),
         (format!("GET / HTTP/1.1\r\n{HOST}Connection: host\r\n\r\n"), 400),
@@ -64,6 +66,8 @@ async fn smuggling_attempts() {
     assert_eq!(origin.requests(), 0);
     assert!(stage.metric("shoal_gate_refusals_total{rule=\"length_and_transfer_encoding\"}") >= 2);
     assert!(stage.metric("shoal_gate_refusals_total{rule=\"unparsable\"}") >= 1);
+    // CONNECT, an asterisk, and two with characters that no path may have.
+    assert_eq!(stage.metric("shoal_gate_refusals_total{rule=\"target\"}"), 4);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ pub enum Rule {
     HostMismatch,
     /// The target names another scheme than the listener's.
     SchemeMismatch,
-    /// CONNECT, `*`, or a target without a path.
+    /// CONNECT, `*`, a target without a path, or with characters that none may have.
     Target,
     /// The path holds a backslash, a NUL, a control character or a broken escape.
     Path,

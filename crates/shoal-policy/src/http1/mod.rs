@@ -7,6 +7,7 @@ mod framing;
 mod known_fields;
 mod known_head;
 mod known_lines;
+mod odd_target;
 mod persistence;
 mod request_head;
 mod request_reader;

@@ -11,6 +11,7 @@ use super::ends::{ends_within, has_bare_line_feed};
 use super::framing::{Framing, request_framing};
 use super::known_fields::KnownFields;
 use super::known_lines::line_end;
+use super::odd_target::read_escaped;
 use super::persistence::persists;
 
 /// Fields that are going to be added: room for them is made at once.
@@ -69,6 +70,8 @@ pub enum Unreadable {
     LineEnd,
     /// The parser gives up.
     Malformed,
+    /// The target is none.
+    Target,
     /// The target is longer than any may be.
     TargetTooLong,
     /// It is larger than it may be.
@@ -190,7 +193,10 @@ fn parse(
         return Err(Unreadable::TargetTooLong);
     }
     let mut parts = Request::new(()).into_parts().0;
-    parts.uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unreadable::Malformed)?;
+    parts.uri = match Uri::from_maybe_shared(head.slice(target.clone())) {
+        Ok(uri) => uri,
+        Err(_) => read_escaped(&head[target])?,
+    };
     (parts.method, parts.version) = (method, version);
     let lines = line_end(&head).map_or_else(Bytes::new, |end| head.slice(end + 1..));
     Ok(Some((lines, read.finish(parts, wire))))
@@ -295,6 +301,7 @@ mod tests {
         check("\r\n\r\nGET / HTTP/1.1\r\nA: b \r\n\r\n", "GET / Empty a=b", "");
         check("GET http://b/a?c HTTP/1.1\r\n\r\n", "GET http://b/a?c Empty", "");
         check("OPTIONS * HTTP/1.1\r\n\r\n", "OPTIONS * Empty", "");
+        check("GET /a?\"b\" HTTP/1.1\r\n\r\n", "GET /a?%22b%22 Empty", "");
         check("GET /a#b HTTP/1.1\r\n\r\n", "GET /a Empty ends fragment", "");
         check("GET / HTTP/1.1\nA: b\r\n\r\n", "GET / Empty ends bare a=b", "");
         check("GET / HTTP/1.1\r\nA: b\n\r\n", "GET / Empty ends bare a=b", "");
@@ -354,7 +361,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Unreadable::Malformed),
             ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Unreadable::Malformed),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Unreadable::Malformed),
-            ("GET http:// HTTP/1.1\r\n\r\n", Unreadable::Malformed),
+            ("GET http:// HTTP/1.1\r\n\r\n", Unreadable::Target),
+            ("GET /<a> HTTP/1.1\r\n\r\n", Unreadable::Target),
             ("\nGET / HTTP/1.1\r\n\r\n", Unreadable::LineEnd),
             ("\rGET / HTTP/1.1\r\n\r\n", Unreadable::LineEnd),
             ("GET / HTTP/1.1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\nA: 1\r\n\r\n", Unreadable::TooLarge),

@@ -33,6 +33,7 @@ impl From<Unreadable> for Unheard {
         match unreadable {
             Unreadable::LineEnd => Self::Broken(Rule::LineEnd),
             Unreadable::Malformed => Self::Broken(Rule::Unparsable),
+            Unreadable::Target => Self::Broken(Rule::Target),
             Unreadable::TargetTooLong => Self::Broken(Rule::UriTooLong),
             Unreadable::TooLarge => Self::TooLarge,
         }
