@@ -8,7 +8,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::chunks_length;
-use shoal_policy::forwarding::{prepare_response, strip_switch};
+use shoal_policy::forwarding::{prepare_response, strip_interim};
 use shoal_policy::http1::{
     Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, write_chunk_size,
     write_last_chunk,
@@ -149,7 +149,7 @@ impl Connection<'_> {
         let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
         let mut framing = Framing::Empty;
         if is_switch {
-            strip_switch(&mut head.parts.headers);
+            strip_interim(&mut head.parts.headers);
             assert!(!head.parts.headers.contains_key(CONTENT_LENGTH));
             self.persists = false;
         } else if !status.is_informational() {

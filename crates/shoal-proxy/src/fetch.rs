@@ -40,7 +40,7 @@ impl Fetch for OriginFetch {
             let mut trace = Trace::default();
             let started = Instant::now();
             let (mut answer, mut body) = (Response::new(()).into_parts().0, UpstreamBody::default());
-            let reply = Reply { head: &mut answer, body: &mut body, trace: &mut trace };
+            let reply = Reply { head: &mut answer, body: &mut body, trace: &mut trace, hints: None };
             let fetched =
                 forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, reply).await;
             let status = fetched.map_or_else(Failure::status, |()| answer.status.as_u16());

@@ -20,6 +20,7 @@ mod exchange;
 mod fetch;
 mod go_on;
 mod health_event;
+mod hints;
 mod incoming;
 mod joined;
 mod listener;

@@ -247,7 +247,8 @@ async fn from_origin(
     let (worker, sources) = (&connection.worker, &connection.listener.sources);
     let exchange = &mut answer.body.exchange;
     let mut answered = UpstreamBody::default();
-    let reply = Reply { head: &mut answer.head, body: &mut answered, trace: &mut exchange.trace };
+    let (trace, hints) = (&mut exchange.trace, Some(&connection.hints));
+    let reply = Reply { head: &mut answer.head, body: &mut answered, trace, hints };
     forward(worker, &sources.upstreams, route, head, own, body, reply).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
     answer.body.payload = Payload::Upstream(answered);

@@ -270,17 +270,64 @@ async fn on_http2_to_the_endpoint_the_node_says_it() {
 }
 
 #[tokio::test]
-async fn what_an_endpoint_says_in_between_ends_here() {
-    let interim =
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
-    let origin = origin(interim).await;
+async fn early_hints_go_on() {
+    let fields = "Link: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 3\r\nShoal-Peer: 1\r\n";
+    let hints = format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n");
+    let (address, mut asked) = by_hand().await;
+    let stage = Stage::start(&site(&[address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (_, mut endpoint) = asked.recv().await.unwrap();
+    // Before anything else is there, and with the answer.
+    for (said, then) in [(&hints, ""), (&hints, &ok("done")[..])] {
+        endpoint.send(format!("{CONTINUE}HTTP/1.1 102 Processing\r\n\r\n{said}{then}")).await;
+        let head = downstream.read_head().await.unwrap();
+        assert_eq!(head, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload");
+    }
+    assert_eq!(downstream.answer().await.text(), "done");
+
+    let mut old = stage.connect().await;
+    old.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
+    let mut endpoint = tokio::select! {
+        asked = asked.recv() => asked.unwrap().1,
+        _ = endpoint.read_head() => endpoint,
+    };
+    endpoint.send(format!("{hints}{}", ok("done"))).await;
+    assert_eq!(old.answer().await.text(), "done", "HTTP/1.0 knows none");
+}
+
+#[tokio::test]
+async fn early_hints_go_on_to_their_stream() {
+    let (address, mut asked) = by_hand().await;
+    let stage = Stage::start(&site(&[address], PATIENT, ""));
+    let mut waiting = Waiting::begin(&stage).await;
+    let (head, mut endpoint) = asked.recv().await.unwrap();
+    endpoint.send(format!("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\n")).await;
+    assert_eq!(waiting.interim().await, Some(103));
+    endpoint.send(CONTINUE).await;
+    assert_eq!(waiting.interim().await, Some(100));
+    waiting.body.send_data(Bytes::from_static(b"body"), true).unwrap();
+    assert_eq!(endpoint.read_body(&head).await.0, b"body");
+    endpoint.send(ok("done")).await;
+    assert_eq!(waiting.answer().await, (200, "done".to_owned()));
+}
+
+#[tokio::test]
+async fn so_many_early_hints_go_on_and_none_that_are_large() {
+    let hints = |length: usize| format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(length));
+    let origin = Origin::start(move |seen: Seen| match seen.path() {
+        "/many" => hints(1).repeat(10) + &ok("many"),
+        _ => hints(9000) + &ok("large"),
+    })
+    .await;
     let stage = Stage::start(&site(&[origin.address], "", ""));
     let mut downstream = stage.connect().await;
-    for _ in 0..2 {
-        downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let answer = downstream.answer().await;
-        assert_eq!(answer.status, 200, "the first answer is the last");
-        assert_eq!(answer.field("link"), None);
+    for (path, count) in [("many", 8), ("large", 0)] {
+        downstream.send(format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        for _ in 0..count {
+            assert_eq!(downstream.answer().await.status, 103);
+        }
+        assert_eq!(downstream.answer().await.text(), path);
     }
     assert_eq!(origin.connections(), 1, "its connection goes on");
 }

@@ -15,5 +15,5 @@ pub use caller::Caller;
 pub use client::Client;
 pub use own_fields::OwnFields;
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
-pub use response::{Arrival, prepare_response, strip_switch};
+pub use response::{Arrival, prepare_response, strip_interim};
 pub use trace_context::{Span, enter_trace};

@@ -78,8 +78,8 @@ fn take_length(headers: &mut HeaderMap, status: StatusCode) -> Result<u64, Failu
     Ok(length)
 }
 
-/// Takes off a 101 what ends at this hop, and what would frame a body: there is none.
-pub fn strip_switch(headers: &mut HeaderMap) {
+/// Takes off an interim answer (1xx) what ends at this hop, and what would frame a body: there is none.
+pub fn strip_interim(headers: &mut HeaderMap) {
     let present = survey(headers);
     hops::strip(headers, present, false);
     drop_own(headers, present);

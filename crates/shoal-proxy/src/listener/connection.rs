@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::client::{self, Client};
 use super::http1::Channel;
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby};
+use crate::hints::Hints;
 use crate::metrics::Traffic;
 use crate::shedding::Valve;
 use crate::sources::Sources;
@@ -53,6 +54,8 @@ pub(crate) struct Connection {
     pub(crate) portion: Cell<usize>,
     /// A response on HTTP/2 has had the id of its request.
     pub(crate) has_named_request_id: Cell<bool>,
+    /// What is to be told of the request that is worked on in this turn.
+    pub(crate) hints: Hints,
 }
 
 impl Connection {

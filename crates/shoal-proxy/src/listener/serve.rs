@@ -28,6 +28,7 @@ use super::unheard::{Unheard, refuse};
 use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
+use crate::hints::Hints;
 use crate::liveness;
 use crate::metrics::{ClientOutcome, ClientRefusal, Limit, TurnedAway};
 use crate::worker::Worker;
@@ -88,6 +89,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             place: Cell::new(None),
             portion: Cell::new(usize::MAX),
             has_named_request_id: Cell::new(false),
+            hints: Hints::default(),
         })
     };
     match &settings.tls {

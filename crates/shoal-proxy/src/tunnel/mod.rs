@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
-use shoal_policy::forwarding::strip_switch;
+use shoal_policy::forwarding::strip_interim;
 use shoal_policy::gate::Upgrade;
 use tokio::sync::oneshot;
 
@@ -130,7 +130,7 @@ pub(crate) async fn open(
         drop((counted, held));
     });
 
-    strip_switch(&mut agreed.headers);
+    strip_interim(&mut agreed.headers);
     agreed.extensions = http::Extensions::new();
     if upgrade.extended {
         agreed.status = StatusCode::OK;

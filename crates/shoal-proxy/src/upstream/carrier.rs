@@ -10,10 +10,9 @@ use shoal_policy::retry::Progress;
 
 use super::answered::{Answered, Unanswered};
 use super::h2_head::{extended_connect, to_h2};
-use super::http1::ExchangeError;
+use super::http1::{ExchangeError, Interim};
 use super::pool::Link;
 use super::shared::Stream;
-use crate::deadline::Deadline;
 use crate::request_body::RequestBody;
 
 /// What carries one request.
@@ -35,24 +34,24 @@ impl Carrier {
         matches!(self, Self::Shared(_))
     }
 
-    /// Sends a request, with fields of this node, and waits for the head of the answer. `wait`: how long the body may wait for
-    /// the endpoint to ask for it. The codec of HTTP/2 does not show what comes before an answer, so there it does not wait.
+    /// Sends a request, with fields of this node, and waits for the head of the answer. `interim` takes in what comes
+    /// before that. The codec of HTTP/2 shows none of it: there a body does not wait.
     pub(super) async fn send(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         mut body: RequestBody,
-        wait: Option<Deadline>,
+        interim: Interim<'_>,
     ) -> Result<Answered, Box<Unanswered>> {
         let reused = self.is_reused();
         match self {
-            Self::Own(link) => match link.exchange(head, own, &mut body, wait).await {
+            Self::Own(link) => match link.exchange(head, own, &mut body, interim).await {
                 Ok(status) => Ok(Answered::OnLink(status)),
                 Err(error) => Err(judge(error, reused, body)),
             },
             Self::Shared(stream) => {
                 let mut request = to_h2(head, own, body, stream.is_secure());
-                if wait.is_some() {
+                if interim.holds_body() {
                     request.headers_mut().remove(EXPECT);
                 }
                 stream.exchange(request, reused).await
@@ -63,7 +62,7 @@ impl Carrier {
     /// Sends the opening handshake of a tunnel.
     pub(super) async fn send_upgrade(&mut self, head: &RequestHead) -> Result<Answered, Box<Unanswered>> {
         match self {
-            Self::Own(_) => self.send(head, None, RequestBody::Empty, None).await,
+            Self::Own(_) => self.send(head, None, RequestBody::Empty, Interim::new(None, None)).await,
             Self::Shared(stream) => {
                 let request = extended_connect(head, stream.is_secure());
                 stream.exchange(request, stream.served() > 0).await

@@ -8,9 +8,8 @@ use shoal_model::view::UpstreamView;
 use shoal_policy::age::is_over_age;
 use shoal_policy::forwarding::OwnFields;
 
-use super::http1::{Connection, ExchangeError};
+use super::http1::{Connection, ExchangeError, Interim};
 use super::occupied::Occupied;
-use crate::deadline::Deadline;
 use crate::request_body::RequestBody;
 
 /// A connection to an endpoint, and its history. Dropping it closes it, whatever it is doing.
@@ -28,16 +27,16 @@ impl Link {
         Self { connection, born_ms: now_ms, idle_since_ms: now_ms, served: 0, occupied }
     }
 
-    /// Sends a request, with fields of this node, and waits for the head of the answer. `wait`: see [`Connection::exchange`].
+    /// Sends a request, with fields of this node, and waits for the head of the answer. `interim`: see [`Connection::exchange`].
     pub(super) fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
-        wait: Option<Deadline>,
+        interim: Interim<'_>,
     ) -> impl Future<Output = Result<StatusCode, ExchangeError>> {
         self.served += 1;
-        self.connection.exchange(head, own, body, wait)
+        self.connection.exchange(head, own, body, interim)
     }
 
     /// It may serve one more. What was opened in the name of one caller serves no other.

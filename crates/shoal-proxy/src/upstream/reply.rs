@@ -3,6 +3,7 @@
 use http::response::Parts as ResponseHead;
 
 use super::response::UpstreamBody;
+use crate::hints::Hints;
 use crate::trace::Trace;
 
 /// Where the answer of an endpoint is put, and what is noted of how it was got. It is large: it goes through no hands.
@@ -10,4 +11,6 @@ pub(crate) struct Reply<'a> {
     pub(crate) head: &'a mut ResponseHead,
     pub(crate) body: &'a mut UpstreamBody,
     pub(crate) trace: &'a mut Trace,
+    /// Where early hints go; `None` = nobody wants them.
+    pub(crate) hints: Option<&'a Hints>,
 }

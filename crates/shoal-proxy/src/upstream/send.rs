@@ -20,6 +20,7 @@ use super::answered::Answered;
 use super::carrier::Carrier;
 use super::connect;
 use super::endpoint::{Attempt, Pending};
+use super::http1::Interim;
 use super::introduction::Introduction;
 use super::reply::Reply;
 use super::response::{Lease, outcome_of, outcome_of_failure};
@@ -86,7 +87,8 @@ impl Sending<'_> {
         let request_body = body.progress();
         let outcome = {
             let wait = request_body.as_deref().and_then(|body| self.hold_back(body));
-            let sent = pin!(carrier.send(head, self.own.as_deref(), body, wait));
+            let interim = Interim::new(wait, self.reply.hints);
+            let sent = pin!(carrier.send(head, self.own.as_deref(), body, interim));
             within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await
         };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 use shoal_policy::http1::{Chunked, Framing, HeadLimits, Piece, RequestHead, RequestReader, Unreadable};
@@ -46,8 +46,8 @@ struct Inner {
     window: usize,
     /// The downstream waits for a 100 (Continue).
     waits: bool,
-    /// What of an interim answer is still to be written.
-    interim: &'static [u8],
+    /// What of interim answers is still to be written.
+    interim: BytesMut,
 }
 
 /// What is to come of the body of the present request.
@@ -85,7 +85,7 @@ impl Channel {
             reader: None,
             window: FIRST_READ,
             waits: false,
-            interim: b"",
+            interim: BytesMut::new(),
         })))
     }
 
@@ -138,6 +138,19 @@ impl Channel {
     pub(super) fn begin_answer(&self) -> bool {
         let mut inner = self.0.borrow_mut();
         std::mem::take(&mut inner.waits) && inner.arrived.is_empty()
+    }
+
+    /// Says `text` before the answer.
+    pub(super) fn say_before(&self, text: &[u8]) {
+        self.0.borrow_mut().interim.extend_from_slice(text);
+    }
+
+    /// Writes what is to be said before the answer; ready when that cannot be done.
+    pub(super) fn poll_unsaid(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.0.borrow_mut().poll_interim(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        }
     }
 
     /// While the request is answered: ready when nobody is there any more to read it.
@@ -233,7 +246,7 @@ impl Inner {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if self.waits && self.arrived.is_empty() {
             self.waits = false;
-            self.interim = CONTINUE;
+            self.interim.extend_from_slice(CONTINUE);
         }
         loop {
             match self.take_part() {
@@ -304,12 +317,13 @@ impl Inner {
 
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
-            let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, self.interim))?;
+            let written = ready!(Pin::new(&mut *self.stream).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.interim = &self.interim[written..];
+            self.interim.advance(written);
             if self.interim.is_empty() {
+                self.interim = BytesMut::new();
                 return Pin::new(&mut *self.stream).poll_flush(cx);
             }
         }

@@ -6,10 +6,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
-use shoal_policy::http1::{Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_response_head};
+use shoal_model::site::HeaderCase;
+use shoal_policy::http1::{
+    Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_fields, write_response_head,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -129,12 +132,30 @@ async fn serve_one(
         head.parts.extensions.insert(head.wire);
     }
     let body = channel.begin_body(head.framing, head.expects_continue);
+    let version = head.parts.version;
     let mut serving = pin!(request::serve(connection, &mut head.parts, body, answer));
-    poll_fn(|cx| match serving.as_mut().poll(cx) {
-        Poll::Ready(served) => Poll::Ready(served.is_ok()),
-        Poll::Pending => channel.poll_gone(cx).map(|()| false),
+    poll_fn(|cx| {
+        let polled = serving.as_mut().poll(cx);
+        for fields in connection.hints.take() {
+            // Before HTTP/1.1 nobody knows what that is.
+            if version == Version::HTTP_11 {
+                channel.say_before(&early_hints(&fields, connection.settings.view.header_case));
+            }
+        }
+        match polled {
+            Poll::Ready(served) => Poll::Ready(served.is_ok()),
+            Poll::Pending if channel.poll_unsaid(cx).is_ready() => Poll::Ready(false),
+            Poll::Pending => channel.poll_gone(cx).map(|()| false),
+        }
     })
     .await
+}
+
+fn early_hints(fields: &HeaderMap, case: HeaderCase) -> Vec<u8> {
+    let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+    write_fields(&mut text, fields, case);
+    text.extend_from_slice(b"\r\n");
+    text
 }
 
 /// What follows an answer.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE, EXPECT, TE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request, response};
 use http_body::{Body, Frame};
 use shoal_policy::gate::has_padded_value;
 use tokio::sync::oneshot;
@@ -63,18 +63,24 @@ async fn serve(
         return false;
     }
     let mut answering = pin!(crate::request::serve(connection, head, body, answer));
-    poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(true),
-        Poll::Ready(Err(_)) => {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            Poll::Ready(false)
+    poll_fn(|cx| {
+        let polled = answering.as_mut().poll(cx);
+        for fields in connection.hints.take() {
+            say_before(respond, StatusCode::EARLY_HINTS, fields);
         }
-        Poll::Pending => {
-            if go_on.is_some_and(|go_on| go_on.poll_asked(cx).is_ready()) {
-                say_go_on(respond);
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(true),
+            Poll::Ready(Err(_)) => {
+                respond.send_reset(Reason::INTERNAL_ERROR);
+                Poll::Ready(false)
             }
-            // Whoever takes a request back is not answered.
-            respond.poll_reset(cx).map(|_| false)
+            Poll::Pending => {
+                if go_on.is_some_and(|go_on| go_on.poll_asked(cx).is_ready()) {
+                    say_before(respond, StatusCode::CONTINUE, HeaderMap::new());
+                }
+                // Whoever takes a request back is not answered.
+                respond.poll_reset(cx).map(|_| false)
+            }
         }
     })
     .await
@@ -122,9 +128,9 @@ fn waits(head: &request::Parts, stream: &RecvStream) -> bool {
     !stream.is_end_stream() && head.headers.contains_key(EXPECT)
 }
 
-fn say_go_on(respond: &mut SendResponse<Bytes>) {
+fn say_before(respond: &mut SendResponse<Bytes>, status: StatusCode, fields: HeaderMap) {
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::CONTINUE;
+    (*response.status_mut(), *response.headers_mut()) = (status, fields);
     // Whoever is gone need not be told.
     _ = respond.send_informational(response);
 }

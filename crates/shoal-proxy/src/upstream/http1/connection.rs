@@ -25,7 +25,6 @@ use tokio_util::io::poll_read_buf;
 
 use super::interim::Interim;
 use super::rest::{Outcome, Rest};
-use crate::deadline::Deadline;
 use crate::outgoing::{Outgoing, SendError};
 use crate::request_body::RequestBody;
 use crate::upstream::wire::Wire;
@@ -133,14 +132,14 @@ impl Connection {
 
     /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the
     /// answer, which is then here to be taken. Interim answers are passed over, but for the one that switches protocols. Nobody
-    /// looks at the body before the endpoint says 100 (Continue), or `wait` is over. What is left of the request when it is
-    /// answered is sent by a task, unless it is a body that still waits: that is not sent.
+    /// looks at the body before the endpoint says 100 (Continue), or `interim` is tired of waiting for that. What is left of
+    /// the request when it is answered is sent by a task, unless it is a body that still waits: that is not sent.
     pub(in crate::upstream) async fn exchange(
         &mut self,
         head: &RequestHead,
         own: Option<&OwnFields>,
         body: &mut RequestBody,
-        wait: Option<Deadline>,
+        mut interim: Interim<'_>,
     ) -> Result<StatusCode, ExchangeError> {
         let own = own.map_or(&[][..], |own| own.text(self.header_case));
         let case = self.header_case;
@@ -152,7 +151,6 @@ impl Connection {
         self.incoming = Incoming::Head;
         self.answer = None;
         self.persists = false;
-        let mut interim = Interim::new(wait);
         let status = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
         if matches!(self.sending, Sending::UnderWay) {
             if interim.holds_body() {
@@ -169,7 +167,7 @@ impl Connection {
     fn poll_exchange(
         &mut self,
         body: &mut RequestBody,
-        interim: &mut Interim,
+        interim: &mut Interim<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<StatusCode, ExchangeError>> {
         self.send(body, interim, cx)?;
@@ -182,8 +180,9 @@ impl Connection {
                     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                         return Poll::Ready(Ok(status));
                     }
-                    self.answer = None;
-                    if interim.take_in(status, before - self.arrived.len())? {
+                }
+                if let Some(head) = self.answer.take() {
+                    if interim.take_in(head, before - self.arrived.len())? {
                         self.send(body, interim, cx)?;
                     }
                     continue;
@@ -204,7 +203,7 @@ impl Connection {
     fn send(
         &mut self,
         body: &mut RequestBody,
-        interim: &mut Interim,
+        interim: &mut Interim<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), ExchangeError> {
         if !matches!(self.sending, Sending::UnderWay) {

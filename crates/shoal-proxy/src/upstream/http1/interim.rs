@@ -3,25 +3,33 @@
 use std::task::{Context, Poll};
 
 use http::StatusCode;
+use shoal_policy::forwarding::strip_interim;
+use shoal_policy::http1::ResponseHead;
 
 use super::connection::ExchangeError;
 use crate::deadline::Deadline;
+use crate::hints::Hints;
 
 /// Interim answers to one request, and bytes of them all.
 const MAX_COUNT: u32 = 10;
 const MAX_BYTES: usize = 64 << 10;
+/// Early hints that go on, and bytes of one.
+const MAX_HINTS: u32 = 8;
+const MAX_HINT_BYTES: usize = 8 << 10;
 
-/// Interim answers so far.
-pub(super) struct Interim {
+/// Interim answers so far, and what they lead to.
+pub(in crate::upstream) struct Interim<'a> {
     count: u32,
     bytes: usize,
     /// How long the body is held back unless the endpoint asks for it; `None` = it is not.
     wait: Option<Deadline>,
+    /// Where early hints go; `None` = nobody wants them.
+    hints: Option<&'a Hints>,
 }
 
-impl Interim {
-    pub(super) fn new(wait: Option<Deadline>) -> Self {
-        Self { count: 0, bytes: 0, wait }
+impl<'a> Interim<'a> {
+    pub(in crate::upstream) fn new(wait: Option<Deadline>, hints: Option<&'a Hints>) -> Self {
+        Self { count: 0, bytes: 0, wait, hints }
     }
 
     /// There has been none.
@@ -30,17 +38,26 @@ impl Interim {
     }
 
     /// Takes in one of so many bytes; `true` = the body need not wait any longer.
-    pub(super) fn take_in(&mut self, status: StatusCode, bytes: usize) -> Result<bool, ExchangeError> {
+    pub(super) fn take_in(&mut self, head: ResponseHead, bytes: usize) -> Result<bool, ExchangeError> {
         self.count += 1;
         self.bytes += bytes;
         if self.count > MAX_COUNT || self.bytes > MAX_BYTES {
             return Err(ExchangeError::Malformed);
         }
-        Ok(status == StatusCode::CONTINUE && self.wait.take().is_some())
+        if head.parts.status == StatusCode::EARLY_HINTS
+            && self.count <= MAX_HINTS
+            && bytes <= MAX_HINT_BYTES
+            && let Some(hints) = self.hints
+        {
+            let mut fields = head.parts.headers;
+            strip_interim(&mut fields);
+            hints.add(fields);
+        }
+        Ok(head.parts.status == StatusCode::CONTINUE && self.wait.take().is_some())
     }
 
     /// The body is held back.
-    pub(super) fn holds_body(&self) -> bool {
+    pub(in crate::upstream) fn holds_body(&self) -> bool {
         self.wait.is_some()
     }
 

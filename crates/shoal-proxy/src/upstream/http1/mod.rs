@@ -8,3 +8,4 @@ mod interim;
 mod rest;
 
 pub(super) use connection::{BodyError, Connection, ExchangeError};
+pub(super) use interim::Interim;
