@@ -302,7 +302,7 @@ async fn early_hints_go_on_to_their_stream() {
     let stage = Stage::start(&site(&[address], PATIENT, ""));
     let mut waiting = Waiting::begin(&stage).await;
     let (head, mut endpoint) = asked.recv().await.unwrap();
-    endpoint.send(format!("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\n")).await;
+    endpoint.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\n").await;
     assert_eq!(waiting.interim().await, Some(103));
     endpoint.send(CONTINUE).await;
     assert_eq!(waiting.interim().await, Some(100));
