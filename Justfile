@@ -33,8 +33,8 @@ soak minutes="60" binary="target/release/shoal":
     cargo build --release --workspace --bin shoal --bin soak && SHOAL_BIN={{binary}} target/release/soak {{minutes}}
 
 # One node under each flood in turn, and how somebody else fares beside it; exit code 1 = badly.
-floods seconds="4" binary="target/release/shoal":
-    cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}}
+floods seconds="4" binary="target/release/shoal" name="":
+    cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}} {{ if name == "" { "" } else { quote(name) } }}
 
 # Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request.
 bench *scenarios:
