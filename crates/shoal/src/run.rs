@@ -61,7 +61,7 @@ pub struct RunArgs {
     /// Host of listeners that the site writes as ":PORT"
     #[arg(long, value_name = "IP", default_value = "0.0.0.0")]
     listen_ip: IpAddr,
-    /// Write one JSON line per request [default: none]
+    /// Write a JSON line per request, or connection carried, to stderr where a listener has no log of its own [default: none]
     #[arg(long)]
     access_log: bool,
     /// Memory for cached objects, at least 1MiB
