@@ -62,7 +62,6 @@ pub(crate) struct DownstreamBody {
     /// Armed at the first wait.
     deadline: Option<Deadline>,
     pace: Pace,
-    chunks: u64,
     began_ms: u64,
 }
 
@@ -78,7 +77,6 @@ impl DownstreamBody {
             deadlines: deadlines.clone(),
             deadline: None,
             pace: Pace::default(),
-            chunks: 0,
             began_ms: deadlines.now_ms(),
         }
     }
@@ -123,9 +121,8 @@ impl DownstreamBody {
             let bytes = self.progress.bytes.get() + data.len() as u64;
             self.progress.bytes.set(bytes);
             let is_fast = self.pace.moved(data.len() as u64, self.deadlines.now_ms(), self.limits.min_rate);
-            self.chunks += 1;
             let lasted_ms = self.deadlines.now_ms().saturating_sub(self.began_ms);
-            if self.limits.is_chunked && !is_worth_it(self.chunks, bytes, lasted_ms) {
+            if self.limits.is_chunked && !is_worth_it(self.incoming.chunks(), bytes, lasted_ms) {
                 return Err(Failure::BadRequest("chunk"));
             }
             // What has come whole has come in time.

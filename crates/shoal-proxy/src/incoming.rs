@@ -23,6 +23,9 @@ pub(crate) trait BodySource {
 
     /// What is known of the rest; exactly nothing once all has been handed on, and nothing at all of a request that is over.
     fn left(&self, request: u64) -> SizeHint;
+
+    /// Of how many chunks it has been made so far.
+    fn chunks(&self) -> u64;
 }
 
 /// The body of a request.
@@ -61,6 +64,14 @@ impl Incoming {
             Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Connection(body) => body.left(),
             Self::Stream(body) => body.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+
+    /// Of how many chunks it has been made so far; those that came together are one part of it.
+    pub(crate) fn chunks(&self) -> u64 {
+        match self {
+            Self::Connection(body) => body.source.upgrade().map_or(0, |source| source.chunks()),
+            Self::Empty | Self::Tunnel(_) | Self::Stream(_) => 0,
         }
     }
 

@@ -113,13 +113,18 @@ async fn an_answer_at_once_is_the_only_one() {
 async fn endpoints_that_say_nothing_get_the_body_in_the_end() {
     let origin = origin("").await;
     // As long as the body waits, nobody is late.
-    for timeouts in ["expect_continue: 50ms", "expect_continue: 300ms, first_byte: 100ms"] {
+    for timeouts in ["expect_continue: 50ms", "expect_continue: 2s, first_byte: 1s"] {
+        let before = origin.connections();
         let stage = Stage::start(&site(&[origin.address], &format!(", timeouts: {{ {timeouts} }}"), ""));
         let mut downstream = stage.connect().await;
         downstream.send(WAITING).await;
         assert_eq!(downstream.answer().await.status, 100, "{timeouts}");
         downstream.send("body").await;
         assert_eq!(downstream.answer().await.text(), "body, expecting 100-continue", "{timeouts}");
+        // Others take a body that they have not asked for for the next request: nobody follows on that connection.
+        downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(downstream.answer().await.status, 200, "{timeouts}");
+        assert_eq!(origin.connections(), before + 2, "{timeouts}");
     }
 }
 

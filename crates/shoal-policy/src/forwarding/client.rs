@@ -22,14 +22,15 @@ pub struct Client {
 impl Client {
     /// The client of a request with these fields, counted from the right: the first that is not a trusted proxy, by
     /// `X-Forwarded-For`, by `Forwarded` if there is none, or by `X-Real-IP` alone. Its scheme is what `X-Forwarded-Proto`, or
-    /// else `Forwarded`, says at its place.
+    /// else the same `Forwarded`, says at its place.
     pub fn of(headers: &HeaderMap, caller: &Caller, trusted_proxies: &[IpNet]) -> Self {
         if !caller.trusted {
             return Self { address: caller.address, https: caller.https };
         }
         let is_proxy = |address| is_trusted(address, trusted_proxies);
         let mut walk = Walk { address: caller.address, hops: 0 };
-        if headers.contains_key(&X_FORWARDED_FOR) {
+        let has_list = headers.contains_key(&X_FORWARDED_FOR);
+        if has_list {
             walk.follow(from_the_right(headers, &X_FORWARDED_FOR).map(node), is_proxy);
         } else if headers.contains_key(FORWARDED) {
             walk.follow(
@@ -41,6 +42,8 @@ impl Client {
         }
         let https = match headers.contains_key(&X_FORWARDED_PROTO) {
             true => walk.at_its_place(from_the_right(headers, &X_FORWARDED_PROTO)).and_then(is_https),
+            // Whoever wrote the one family need not know of the other: what it says then is a stranger's.
+            false if has_list => None,
             false => walk
                 .at_its_place(from_the_right(headers, &FORWARDED))
                 .and_then(|element| is_https(parameter(element, "proto")?)),
@@ -223,7 +226,7 @@ mod tests {
         check("x-forwarded-proto: http\nforwarded: proto=https", false);
         check("x-forwarded-proto: gopher", false);
         check("forwarded: proto=https", true);
-        check("forwarded: for=1.1.1.1;proto=https\nx-forwarded-for: 1.1.1.1", true);
+        check("forwarded: for=1.1.1.1;proto=https\nx-forwarded-for: 1.1.1.1", false);
         // A list has one for every hop; what a stranger claims stands further to the left.
         check("x-forwarded-proto: https, http\nx-forwarded-for: 6.6.6.6, 1.1.1.1", false);
         check("x-forwarded-proto: http, https, http\nx-forwarded-for: 6.6.6.6, 1.1.1.1, 10.0.0.2", true);

@@ -28,6 +28,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 pub struct Chunked {
     stage: Stage,
     extension_bytes: usize,
+    count: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl Chunked {
     /// Nothing more belongs to the body.
     pub fn is_end(&self) -> bool {
         self.stage == Stage::End
+    }
+
+    /// Chunks that have begun so far, the last one included.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
     /// Takes the next piece off `arrived`; `None` = more bytes are needed.
@@ -149,6 +155,7 @@ impl Chunked {
             return Err(Malformed::ChunkOverhead);
         }
         arrived.advance(end + 1);
+        self.count += 1;
         Ok(Some(size))
     }
 }

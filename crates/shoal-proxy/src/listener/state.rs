@@ -272,7 +272,7 @@ impl ConnectionState {
 
     /// Since when nothing is asked and nothing owed; `None` = something is, or it is about to end.
     pub(crate) fn idle_since_ms(&self) -> Option<u64> {
-        let is_idle = self.phase.get() == IDLE && self.order() < Order::Finish;
+        let is_idle = self.phase.get() == IDLE && self.order() < Order::Finish && self.blocked_ms.get() == 0;
         is_idle.then(|| self.since_ms.get())
     }
 
@@ -366,7 +366,11 @@ impl ConnectionState {
             HEAD if in_phase_ms > ms(limits.header_timeout) => {
                 return self.end(Limit::HeaderTimeout, Order::Abort);
             }
-            IDLE if self.order() == Order::Finish && for_ms(self.ordered_ms.get()) > GRACE_MS => {
+            // What is written already may still be on its way out.
+            IDLE if blocked_ms != 0 => {}
+            IDLE if self.order() == Order::Finish
+                && for_ms(self.ordered_ms.get().max(self.since_ms.get())) > GRACE_MS =>
+            {
                 return self.give(Order::Abort);
             }
             IDLE if self.requests() == 0 && in_phase_ms > ms(limits.header_timeout) => {
@@ -439,6 +443,13 @@ mod tests {
         };
         check("told to finish", &finishing, 4, Order::Finish, None);
         check("told to finish", &finishing, 6, Order::Abort, None);
+        let on_its_way = |state: &ConnectionState| {
+            finishing(state);
+            state.write_blocked(true);
+        };
+        check("told to finish, with an answer on its way", &on_its_way, 29, Order::Finish, None);
+        let limit = Some(Limit::WriteIdleTimeout);
+        check("told to finish, with an answer on its way", &on_its_way, 31, Order::Abort, limit);
         let half = |state: &ConnectionState| {
             state.request_began();
             state.half_closed();

@@ -22,11 +22,16 @@ impl SystemRoots {
         ROOTS.get_or_init(|| ArcSwap::from_pointee(Self::read())).load_full()
     }
 
-    /// Reads them again, for every handshake from now on, and answers how many there are; `None` = nobody has asked for
+    /// Reads them again, for every full handshake from now on, and answers how many there are; those that were there stay
+    /// where there are none now. `None` = nobody has asked for
     /// them yet.
     pub(crate) fn reread() -> Option<usize> {
         let roots = ROOTS.get()?;
         let read = Self::read();
+        if read.verifier.is_none() {
+            // Perhaps they are just being replaced.
+            return Some(roots.load().count);
+        }
         let count = read.count;
         roots.store(Arc::new(read));
         Some(count)

@@ -111,7 +111,9 @@ fn names() -> Vec<Case> {
         case("8.2.1", "NUL in a value", literal(b"x", b"a\0b"), MALFORMED),
         case("8.2.1", "CR in a value", literal(b"x", b"a\rb"), MALFORMED),
         case("8.2.1", "LF in a value", literal(b"x", b"a\nb"), MALFORMED),
-        case("8.2.1", "a value of bytes", literal(b"x", b"\xc3\xa4\t"), FINE),
+        case("8.2.1", "a value of bytes", literal(b"x", b"\xc3\xa4\tx"), FINE),
+        case("8.2.1", "a tab at the end of a value", literal(b"x", b"a\t"), MALFORMED),
+        case("8.2.1", "a space before a value", literal(b"x", b" a"), MALFORMED),
     ]
 }
 

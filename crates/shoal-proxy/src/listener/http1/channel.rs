@@ -40,12 +40,16 @@ struct Inner {
     /// Tells the present request from those that are over.
     request: u64,
     body: Body,
+    /// Of how many chunks that has been made.
+    chunks: u64,
     /// Whoever waits for more of the body, perhaps in a task of its own: that is told when nothing more is to come.
     reader: Option<Waker>,
     /// Bytes of the body to ask for.
     window: usize,
     /// The downstream waits for a 100 (Continue).
     waits: bool,
+    /// The answer has begun.
+    is_answering: bool,
     /// What of interim answers is still to be written.
     interim: BytesMut,
 }
@@ -82,9 +86,11 @@ impl Channel {
             has_ended: false,
             request: 0,
             body: Body::Nothing,
+            chunks: 0,
             reader: None,
             window: FIRST_READ,
             waits: false,
+            is_answering: false,
             interim: BytesMut::new(),
         })))
     }
@@ -119,7 +125,7 @@ impl Channel {
                 Body::Length(length)
             }
             Framing::Chunked => {
-                inner.window = FIRST_READ;
+                (inner.window, inner.chunks) = (FIRST_READ, 0);
                 Body::Chunks(Chunked::default())
             }
             Framing::UntilClose => {
@@ -128,7 +134,7 @@ impl Channel {
             }
             Framing::Empty | Framing::Length(0) => return Incoming::Empty,
         };
-        inner.waits = waits;
+        (inner.waits, inner.is_answering) = (waits, false);
         let source: Rc<dyn BodySource> = self.0.clone();
         Incoming::Connection(OfConnection::new(Rc::downgrade(&source), inner.request))
     }
@@ -137,7 +143,8 @@ impl Channel {
     /// body any more.
     pub(super) fn begin_answer(&self) -> bool {
         let mut inner = self.0.borrow_mut();
-        std::mem::take(&mut inner.waits) && inner.arrived.is_empty()
+        inner.is_answering = true;
+        std::mem::take(&mut inner.waits) && inner.arrived.is_empty() && !matches!(inner.body, Body::Nothing)
     }
 
     /// Says `text` before the answer.
@@ -255,7 +262,10 @@ impl Inner {
                 Ok(None) => {}
                 Err(failure) => return Poll::Ready(Some(Err(failure))),
             }
-            if let Poll::Ready(Err(_)) = self.poll_interim(cx) {
+            // From then on it goes before the answer: a socket wakes one writer.
+            if !self.is_answering
+                && let Poll::Ready(Err(_)) = self.poll_interim(cx)
+            {
                 return Poll::Ready(Some(Err(Failure::DownstreamReset)));
             }
             match ready!(self.poll_fill(cx)) {
@@ -283,6 +293,7 @@ impl Inner {
             }
             Body::Chunks(chunked) => {
                 let piece = chunked.next(&mut self.arrived).map_err(|_| Failure::BadRequest("chunk"))?;
+                self.chunks = chunked.count();
                 if chunked.is_end() {
                     self.body = Body::Nothing;
                 }
@@ -347,11 +358,15 @@ impl BodySource for RefCell<Inner> {
         if polled.is_pending() && !inner.reader.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             inner.reader = Some(cx.waker().clone());
         }
-        if matches!(inner.body, Body::Nothing) {
+        if matches!(inner.body, Body::Nothing) || matches!(polled, Poll::Ready(Some(Err(_)))) {
             // From here on the connection's task looks whether the downstream is still there.
             inner.state.wake_from(cx.waker());
         }
         polled
+    }
+
+    fn chunks(&self) -> u64 {
+        self.borrow().chunks
     }
 
     fn left(&self, request: u64) -> SizeHint {

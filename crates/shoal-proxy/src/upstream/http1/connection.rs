@@ -52,6 +52,8 @@ pub(in crate::upstream) struct Connection {
     answer: Option<ResponseHead>,
     /// The endpoint keeps it open.
     persists: bool,
+    /// The endpoint may take the body of the request for another one.
+    is_in_doubt: bool,
 }
 
 /// How far the request is out.
@@ -127,6 +129,7 @@ impl Connection {
             incoming: Incoming::Nothing,
             answer: None,
             persists: true,
+            is_in_doubt: false,
         }
     }
 
@@ -152,6 +155,7 @@ impl Connection {
         self.answer = None;
         self.persists = false;
         let status = poll_fn(|cx| self.poll_exchange(body, &mut interim, cx)).await?;
+        self.is_in_doubt = interim.is_unasked();
         if matches!(self.sending, Sending::UnderWay) {
             if interim.holds_body() {
                 self.sending = Sending::Refused;
@@ -367,7 +371,8 @@ impl Connection {
             Sending::UnderWay | Sending::Refused => false,
             Sending::Rest(rest) => rest.outcome() == Outcome::Sent,
         };
-        let is_whole = is_sent && self.persists && self.is_end() && self.arrived.is_empty();
+        let is_whole =
+            is_sent && self.persists && !self.is_in_doubt && self.is_end() && self.arrived.is_empty();
         // One that waits needs no memory.
         self.arrived = BytesMut::new();
         self.outgoing.shrink();

@@ -23,13 +23,15 @@ pub(in crate::upstream) struct Interim<'a> {
     bytes: usize,
     /// How long the body is held back unless the endpoint asks for it; `None` = it is not.
     wait: Option<Deadline>,
+    /// The endpoint was to ask for the body, and has not.
+    is_unasked: bool,
     /// Where early hints go; `None` = nobody wants them.
     hints: Option<&'a Hints>,
 }
 
 impl<'a> Interim<'a> {
     pub(in crate::upstream) fn new(wait: Option<Deadline>, hints: Option<&'a Hints>) -> Self {
-        Self { count: 0, bytes: 0, wait, hints }
+        Self { count: 0, bytes: 0, is_unasked: wait.is_some(), wait, hints }
     }
 
     /// There has been none.
@@ -53,7 +55,16 @@ impl<'a> Interim<'a> {
             strip_interim(&mut fields);
             hints.add(fields);
         }
-        Ok(head.parts.status == StatusCode::CONTINUE && self.wait.take().is_some())
+        if head.parts.status != StatusCode::CONTINUE {
+            return Ok(false);
+        }
+        self.is_unasked = false;
+        Ok(self.wait.take().is_some())
+    }
+
+    /// The endpoint was to ask for the body, and has not: if that was sent all the same, it may take it for a request.
+    pub(in crate::upstream) fn is_unasked(&self) -> bool {
+        self.is_unasked
     }
 
     /// The body is held back.
