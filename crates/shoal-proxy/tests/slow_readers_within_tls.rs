@@ -6,12 +6,12 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use support::{Downstream, PATIENCE, Stage, serve_raw, site, wait_until};
+use support::{Downstream, Stage, serve_raw, site, wait_until};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, mpsc};
@@ -86,12 +86,9 @@ async fn fill<T: AsyncRead + AsyncWrite + Unpin>(
     loop {
         sizes.send(PART).unwrap();
         sent += PART;
-        let began = Instant::now();
-        while held(ports.0, ports.1) < sent {
-            if began.elapsed() > Duration::from_secs(2) {
-                return downstream;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        let taken = wait_until("the kernel to take it", || held(ports.0, ports.1) >= sent);
+        if tokio::time::timeout(Duration::from_secs(2), taken).await.is_err() {
+            return downstream;
         }
     }
 }
@@ -137,10 +134,9 @@ async fn what_tls_holds_back_counts_as_waiting() {
     let stream = TlsConnector::from(client).connect(name, stream).await.unwrap();
     let _held = fill(stream, ports, &sizes).await;
     // Little more comes, which TLS takes at once.
-    let began = Instant::now();
-    while stage.metric("shoal_limits_reached_total{limit=\"min_rate\"}") == 0 {
-        assert!(began.elapsed() < PATIENCE, "it is waited for");
+    let ended = || {
         _ = sizes.send(1);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        stage.metric("shoal_limits_reached_total{limit=\"min_rate\"}") == 1
+    };
+    wait_until("the end of the connection", ended).await;
 }
