@@ -235,6 +235,25 @@ async fn a_certificate_among_the_authorities_is_an_endpoint_by_itself() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_no_authority_vouches_for_nobody_else() {
+    let vouched = async |is_ca: IsCa| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["other.internal".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let certificate = params.self_signed(&key).unwrap();
+        let (pem, der) = (certificate.pem(), certificate.der().clone());
+        let signer = Authority { issuer: Issuer::new(params, key), pem, der };
+        let endpoint = signer.endpoint(&[], false).await;
+        let stage =
+            Stage::start(&site(&[endpoint.address], "", &tls(&signer, ", server_name: app.internal")));
+        stage.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status
+    };
+    assert_eq!(vouched(IsCa::Ca(BasicConstraints::Unconstrained)).await, 200);
+    assert_eq!(vouched(IsCa::ExplicitNoCa).await, 502);
+    assert_eq!(vouched(IsCa::NoCa).await, 502, "it says nothing of it");
+}
+
+#[tokio::test]
 async fn sessions_are_resumed() {
     let authority = Authority::new();
     let endpoint = authority.endpoint(&[], false).await;

@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::site::CertificateFacts;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// Most certificates in one chain.
 const MAX_CHAIN: usize = 10;
@@ -69,6 +69,16 @@ pub fn validity(certificate_der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
     let validity = certificate.validity();
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// Whether a certificate may vouch for others: it says so (RFC 5280 §4.2.1.9), or is of a time when none did.
+pub fn is_authority(certificate_der: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate_der) else { return false };
+    match certificate.basic_constraints() {
+        Ok(Some(constraints)) => constraints.value.ca,
+        Ok(None) => certificate.version() != X509Version::V3,
+        Err(_) => false,
+    }
 }
 
 /// SHA-256 of the public key of a certificate (SubjectPublicKeyInfo); `None` = it is none.

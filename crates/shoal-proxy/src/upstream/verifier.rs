@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use shoal_cluster::identity::{public_key_sha256, validity};
+use shoal_cluster::identity::{is_authority, public_key_sha256, validity};
 use shoal_model::site::Pin;
 use shoal_model::view::UpstreamTlsView;
 
@@ -30,8 +30,8 @@ enum Belief {
     Anybody,
     /// Whom the system's authorities vouch for, as they are when it matters.
     System,
-    /// Whom these authorities vouch for, and these certificates themselves.
-    Written { authorities: Arc<WebPkiServerVerifier>, known: Vec<CertificateDer<'static>> },
+    /// Whom those of these certificates vouch for that are authorities, and these certificates themselves.
+    Written { authorities: Option<Arc<WebPkiServerVerifier>>, known: Vec<CertificateDer<'static>> },
 }
 
 impl Verifier {
@@ -55,12 +55,14 @@ impl Belief {
         let known = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
         let known = known.map_err(|error| error.to_string())?;
         let mut roots = RootCertStore::empty();
-        for authority in &known {
+        for authority in known.iter().filter(|certificate| is_authority(certificate)) {
             roots.add(authority.clone()).map_err(|error| error.to_string())?;
         }
-        let builder =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
-        let authorities = builder.build().map_err(|error| error.to_string())?;
+        let build = |roots| {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build()
+        };
+        let roots = (!roots.is_empty()).then_some(roots);
+        let authorities = roots.map(build).transpose().map_err(|error| error.to_string())?;
         Ok(Self::Written { authorities, known })
     }
 
@@ -72,18 +74,16 @@ impl Belief {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let by = |authorities: &WebPkiServerVerifier| {
+        let by = |authorities: &Arc<WebPkiServerVerifier>| {
             authorities.verify_server_cert(leaf, intermediates, name, ocsp, now)
         };
+        let unknown = || Err(CertificateError::UnknownIssuer.into());
         match self {
             Self::Anybody => Ok(ServerCertVerified::assertion()),
-            Self::System => match SystemRoots::current().verifier() {
-                Some(authorities) => by(authorities),
-                None => Err(CertificateError::UnknownIssuer.into()),
-            },
+            Self::System => SystemRoots::current().verifier().map_or_else(unknown, by),
             // Who signs for himself is an authority, and as such would not be taken for an endpoint.
             Self::Written { known, .. } if known.contains(leaf) => verify_known(leaf, name, now),
-            Self::Written { authorities, .. } => by(authorities),
+            Self::Written { authorities, .. } => authorities.as_ref().map_or_else(unknown, by),
         }
     }
 }
