@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use http::request::Parts as RequestHead;
@@ -124,13 +124,11 @@ impl Sending<'_> {
         Err(failed)
     }
 
-    /// How long a body waits for the endpoint to ask for it, if its downstream waits, too. Until then it is no fault of
-    /// the endpoint's that nothing comes.
+    /// How long a body waits for the endpoint to ask for it, if its downstream waits, too.
     fn hold_back(&self, body: &BodyProgress) -> Option<Deadline> {
         if !body.expects_continue || self.route.expect_timeout.is_zero() {
             return None;
         }
-        body.awaited.set(true);
         Some(self.worker.deadlines.arm(self.route.expect_timeout))
     }
 
@@ -203,7 +201,12 @@ pub(super) async fn within<T>(
         if let Poll::Ready(output) = sent.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        let deadline = first_byte.get_or_insert_with(|| worker.deadlines.arm(route.first_byte_timeout));
+        let deadline = first_byte.get_or_insert_with(|| {
+            // While the body is held back it is no fault of the endpoint's that nothing comes.
+            let is_held = request_body.is_some_and(|body| body.expects_continue);
+            let held = if is_held { route.expect_timeout } else { Duration::ZERO };
+            worker.deadlines.arm(route.first_byte_timeout.saturating_add(held))
+        });
         while deadline.poll_passed(cx).is_ready() {
             let bytes = request_body.map_or(0, |body| body.bytes.get());
             if bytes == moved && !request_body.is_some_and(|body| body.awaited.get()) {
