@@ -5,12 +5,12 @@ use std::task::{Context, Poll, Waker};
 
 /// Shared by who reads the body and who answers the request: the latter says it when the former wants it.
 #[derive(Default)]
-pub(crate) struct GoOn {
+pub(crate) struct AwaitedContinue {
     is_asked: Cell<bool>,
     answerer: RefCell<Option<Waker>>,
 }
 
-impl GoOn {
+impl AwaitedContinue {
     /// The body is wanted.
     pub(crate) fn ask(&self) {
         self.is_asked.set(true);

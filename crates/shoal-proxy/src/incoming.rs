@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
-use crate::go_on::GoOn;
+use crate::awaited_continue::AwaitedContinue;
 use crate::tunnel::StreamHalf;
 
 /// Whoever reads the body of a request off its connection. A connection has one request after another: `request` says
@@ -133,21 +133,21 @@ pub(crate) struct StreamBody {
     left: Option<u64>,
     has_data_ended: bool,
     /// The downstream waits to be told to send it.
-    go_on: Option<Rc<GoOn>>,
+    awaited: Option<Rc<AwaitedContinue>>,
 }
 
 impl StreamBody {
-    /// Behind a head with these fields. `go_on` is asked for when somebody wants it.
-    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap, go_on: Option<Rc<GoOn>>) -> Self {
+    /// Behind a head with these fields. `awaited` is asked for when somebody wants it.
+    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap, awaited: Option<Rc<AwaitedContinue>>) -> Self {
         let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left: length, has_data_ended: false, go_on }
+        Self { stream, left: length, has_data_ended: false, awaited }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if !self.has_data_ended {
             let Poll::Ready(polled) = self.stream.poll_data(cx) else {
-                if let Some(go_on) = self.go_on.take() {
-                    go_on.ask();
+                if let Some(awaited) = self.awaited.take() {
+                    awaited.ask();
                 }
                 return Poll::Pending;
             };

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod answer;
+mod awaited_continue;
 mod body;
 mod carriage;
 mod carried;
@@ -18,7 +19,6 @@ mod ending;
 mod entropy;
 mod exchange;
 mod fetch;
-mod go_on;
 mod health_event;
 mod hints;
 mod incoming;

@@ -67,7 +67,7 @@ pub(crate) fn last_words(
         headers.insert(DATE, now);
     }
     let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
-    write_fields(&mut bytes, response.headers(), case);
+    write_fields(&mut bytes, response.headers(), case.into());
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(&text);
     (bytes, text.len())

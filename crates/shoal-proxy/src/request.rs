@@ -43,7 +43,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Broken> {
     let version = head.version;
     let mut request_id = connection.worker.next_request_id();
-    let made = make(connection, head, incoming, &mut request_id, answer).await;
+    let made = make_answer(connection, head, incoming, &mut request_id, answer).await;
     if let Err(failure) = made {
         let exchange = &mut answer.body.exchange;
         exchange.fail(failure);
@@ -68,7 +68,7 @@ pub(crate) async fn serve(
 }
 
 /// Gate, route, upgrade, cache, origin.
-async fn make(
+async fn make_answer(
     connection: &Rc<Connection>,
     head: &mut Parts,
     mut incoming: Incoming,
@@ -124,6 +124,7 @@ async fn make(
     let fields = RequestFields {
         caller: &connection.caller,
         client,
+        proxies: &connection.settings.view.trusted_proxies,
         own: &worker.own,
         request_id,
         keep_trailers: route.trailers || exchange.grpc,

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::TICK;
 use crate::listener::{
-    Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, make_prompt,
+    Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, set_nodelay,
 };
 use crate::metrics::WorkerMetrics;
 use crate::shedding::{Memory, QueueProbe, Valve};
@@ -61,7 +61,7 @@ impl Run {
     }
 
     fn open(self: &Rc<Self>, shared: Arc<Listener>, socket: std::net::TcpListener) {
-        make_prompt(&socket);
+        set_nodelay(&socket);
         let socket = match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {

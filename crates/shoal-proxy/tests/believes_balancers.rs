@@ -56,9 +56,10 @@ async fn the_address_in_the_header_becomes_the_callers() {
     assert_eq!(stage.metric(REFUSED), 0);
 }
 
-fn behind_proxies(endpoints: &[SocketAddr], upstream: &str) -> String {
-    let listener = "protocol: http, trusted_proxies: [127.0.0.0/8, 10.0.0.0/8] }";
-    site(endpoints, "", upstream).replace("protocol: http }", listener)
+fn behind_proxies(endpoints: &[SocketAddr], upstream: &str, header: &str) -> String {
+    let listener = "protocol: http, trusted_proxies: [127.0.0.0/8, 10.0.0.0/8]";
+    let listener = format!("{listener}, client_ip_header: {header} }}");
+    site(endpoints, "", upstream).replace("protocol: http }", &listener)
 }
 
 #[tokio::test]
@@ -68,24 +69,32 @@ async fn a_client_is_one_and_the_same_to_everybody() {
         ok(&told.map(|name| seen.field(name).unwrap_or_default().to_owned()).join("|"))
     })
     .await;
-    let stage = Stage::start(&behind_proxies(&[origin.address], ""));
     let table = [
         (
+            "X-Forwarded-For",
             "X-Forwarded-For: 6.6.6.6, 1.2.3.4, 10.0.0.7\r\nX-Forwarded-Proto: https\r\n",
             "1.2.3.4|6.6.6.6, 1.2.3.4, 10.0.0.7, 127.0.0.1|https|for=1.2.3.4;host=a;proto=https, for=127.0.0.1",
             "1.2.3.4",
         ),
         (
-            "Forwarded: for=1.2.3.4;proto=https\r\n",
+            "Forwarded",
+            "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=1.2.3.4;proto=https\r\n",
             "1.2.3.4|1.2.3.4, 127.0.0.1|https|for=1.2.3.4;proto=https, for=127.0.0.1;host=a",
             "1.2.3.4",
         ),
-        ("", "127.0.0.1|127.0.0.1|http|for=127.0.0.1;host=a;proto=http", "127.0.0.1"),
+        (
+            "CF-Connecting-IP",
+            "X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nCF-Connecting-IP: 1.2.3.4\r\n",
+            "1.2.3.4|1.2.3.4, 127.0.0.1|http|for=1.2.3.4;host=a;proto=http, for=127.0.0.1",
+            "1.2.3.4",
+        ),
+        ("X-Real-IP", "", "127.0.0.1|127.0.0.1|http|for=127.0.0.1;host=a;proto=http", "127.0.0.1"),
     ];
-    for (number, (fields, expected, address)) in table.into_iter().enumerate() {
+    for (header, fields, expected, address) in table {
+        let stage = Stage::start(&behind_proxies(&[origin.address], "", header));
         let answer = stage.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
         assert_eq!(answer.text(), expected, "{fields}");
-        assert_eq!(stage.log_of(number + 1).await[number]["client_addr"], address, "{fields}");
+        assert_eq!(stage.log_of(1).await[0]["client_addr"], address, "{fields}");
     }
 }
 
@@ -93,10 +102,11 @@ async fn a_client_is_one_and_the_same_to_everybody() {
 async fn clients_of_one_balancer_are_spread_by_their_addresses() {
     let origins = [Origin::start(|_| ok("0")).await, Origin::start(|_| ok("1")).await];
     let hash = ", balance: consistent_hash, hash_key: address, hash_balance_factor: 0";
-    let stage = Stage::start(&behind_proxies(&origins.each_ref().map(|origin| origin.address), hash));
-    let mut downstream = stage.connect().await;
+    let endpoints = origins.each_ref().map(|origin| origin.address);
     let mut seen = Vec::new();
-    for field in ["X-Forwarded-For: ", "Forwarded: for="] {
+    for (header, field) in [("X-Forwarded-For", "X-Forwarded-For: "), ("Forwarded", "Forwarded: for=")] {
+        let stage = Stage::start(&behind_proxies(&endpoints, hash, header));
+        let mut downstream = stage.connect().await;
         for client in 0..16 {
             downstream.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}1.2.3.{client}\r\n\r\n")).await;
             seen.push(downstream.answer().await.text());

@@ -223,6 +223,44 @@ async fn names_of_fields_have_capitals_where_a_site_wants_them() {
 }
 
 #[tokio::test]
+async fn names_keep_the_case_they_came_in_where_asked() {
+    let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::start(move |request: Seen| {
+        sender.send(request.head).unwrap();
+        "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nX-ABc: d\r\nSet-cookie: a\r\nset-COOKIE: b\r\ncontent-LENGTH: 0\r\n\r\n"
+    })
+    .await;
+    let names = |head: &str| -> Vec<String> {
+        let names = head.lines().skip(1).filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
+        names.collect()
+    };
+    let setting = |keeps: bool| if keeps { ", header_case: preserve" } else { "" };
+    for (listener, upstream) in [(true, false), (false, true)] {
+        let site = site(&[origin.address], "", setting(upstream))
+            .replace("protocol: http", &format!("protocol: http{}", setting(listener)));
+        let stage = Stage::start(&site);
+        let mut downstream = stage.connect().await;
+        // Again and again: heads like those before are read in another way.
+        for number in 0..5 {
+            let request =
+                format!("GET /{number} HTTP/1.1\r\nHOST: a\r\nSOAPAction: {number}\r\nx-MiXed: y\r\n\r\n");
+            downstream.send(request).await;
+            let answer = names(&downstream.answer().await.head);
+            let request = names(&seen.recv().await.unwrap());
+            let kept = |names: &[String], name: &str| names.iter().any(|known| known == name);
+            for name in ["ETag", "X-ABc", "Set-cookie", "content-LENGTH", "Date"] {
+                let name = if listener { name.to_owned() } else { name.to_lowercase() };
+                assert!(kept(&answer, &name), "{name} in {answer:?}");
+            }
+            for name in ["HOST", "SOAPAction", "x-MiXed", "Via", "X-Request-Id"] {
+                let name = if upstream { name.to_owned() } else { name.to_lowercase() };
+                assert!(kept(&request, &name), "{name} in {request:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn unix_sockets_are_endpoints_like_others() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("app.sock");

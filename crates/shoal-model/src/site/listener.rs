@@ -29,10 +29,14 @@ pub struct Listener {
     /// Downstreams show certificates; default off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
-    /// Callers whose `Forwarded` and `X-Forwarded-*` fields are believed; default none.
+    /// Callers whose `client_ip_header` and `X-Forwarded-*` fields are believed; default none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// The one field in which `trusted_proxies` name their caller; default `X-Forwarded-For`. `Forwarded` is read as RFC 7239
+    /// has it, any other (`X-Real-IP`, `CF-Connecting-IP`) as one address or a list of them, the nearest last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ip_header: Option<String>,
     /// The PROXY protocol (version 1 or 2) is spoken before anything else; default off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,

@@ -6,9 +6,9 @@ use super::{Balance, Problem, ProblemKind, Route, Site, Upstream, UpstreamProtoc
 /// what others have written, or what an earlier version took.
 pub fn validate_next(next: &Site, active: &Site) -> Vec<Problem> {
     let mut problems = validate(next);
-    if problems.iter().any(|problem| problem.kind == ProblemKind::Idle) {
+    if problems.iter().any(|problem| problem.kind == ProblemKind::NoEffect) {
         let known = validate(active);
-        problems.retain(|problem| problem.kind != ProblemKind::Idle || !known.contains(problem));
+        problems.retain(|problem| problem.kind != ProblemKind::NoEffect || !known.contains(problem));
     }
     problems
 }
@@ -27,8 +27,8 @@ pub(super) fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut 
         ("max_streams_per_connection", upstream.max_streams_per_connection.is_some() && !speaks_h2, in_h2),
         ("queue_timeout", upstream.queue_timeout.is_some() && upstream.max_requests.is_none(), queued),
     ];
-    for (field, _, why) in written.into_iter().filter(|(_, is_idle, _)| *is_idle) {
-        problems.push(idle(format!("{path}.{field}"), why));
+    for (field, _, why) in written.into_iter().filter(|(_, has_none, _)| *has_none) {
+        problems.push(no_effect(format!("{path}.{field}"), why));
     }
 }
 
@@ -40,12 +40,12 @@ pub(super) fn validate_route(path: &str, route: &Route, problems: &mut Vec<Probl
         && per_try.0 > total.0
     {
         let why = "it is longer than `timeouts.total`, which ends the whole exchange before";
-        problems.push(idle(format!("{path}.retry.per_try_timeout"), why));
+        problems.push(no_effect(format!("{path}.retry.per_try_timeout"), why));
     }
 }
 
-fn idle(path: String, why: &str) -> Problem {
-    Problem::at(path, format!("it has no effect: {why}")).of_kind(ProblemKind::Idle)
+fn no_effect(path: String, why: &str) -> Problem {
+    Problem::at(path, format!("it has no effect: {why}")).of_kind(ProblemKind::NoEffect)
 }
 
 #[cfg(test)]
@@ -60,10 +60,10 @@ mod tests {
             let site = format!("upstreams:\n  u: {{ endpoints: [\"h:1\"]{upstream} }}\n");
             parse_site("site.yaml", &site).unwrap()
         };
-        let (idle, good) = (text(", hash_key: path"), text(""));
+        let (vain, good) = (text(", hash_key: path"), text(""));
         let more = text(", hash_key: path, queue_timeout: 1s");
         for (next, active, expected) in
-            [(&idle, &good, 1), (&idle, &idle, 0), (&more, &idle, 1), (&good, &idle, 0)]
+            [(&vain, &good, 1), (&vain, &vain, 0), (&more, &vain, 1), (&good, &vain, 0)]
         {
             let problems = validate_next(next, active);
             assert_eq!(problems.len(), expected, "{problems:?}");

@@ -21,7 +21,7 @@ pub enum ProblemKind {
     /// It can be read and makes no sense.
     Meaning,
     /// It makes sense and changes nothing. A site that is in force is served all the same.
-    Idle,
+    NoEffect,
     /// It names an object that is not written; the cluster may have it.
     Absent,
     /// It cannot be read on from here: there may be more problems behind it.

@@ -15,7 +15,7 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, header_case, idle, step, validate_tcp,
+    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, step, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
@@ -210,7 +210,7 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
             problems.push(Problem::at(format!("{path}.{field}"), message));
         }
     }
-    idle::validate_route(path, route, problems);
+    no_effect::validate_route(path, route, problems);
     if let Some(retry) = &route.retry {
         validate_retry(&format!("{path}.retry"), retry, problems);
     }
@@ -298,7 +298,7 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
         }
     }
     validate_tcp::validate_upstream(path, upstream, problems);
-    idle::validate_upstream(path, upstream, problems);
+    no_effect::validate_upstream(path, upstream, problems);
     header_case::validate_upstream(path, upstream, problems);
     validate_regions(path, upstream, problems);
     if upstream.hash_balance_factor.is_some_and(|percent| (1..=100).contains(&percent)) {

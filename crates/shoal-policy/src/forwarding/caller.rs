@@ -6,13 +6,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::HeaderValue;
-use ipnet::IpNet;
+use shoal_model::view::TrustedProxiesView;
 
 use super::own_fields::OwnFields;
 use super::request::OwnName;
-
-/// Bytes of a `Forwarded` element beside the host: a guess that saves growing.
-const FORWARDED_BYTES: usize = 80;
 
 /// Bytes of the longest IPv4 address.
 const MAX_IPV4_BYTES: usize = 15;
@@ -33,9 +30,9 @@ pub struct Caller {
 
 impl Caller {
     /// The caller at `address`; IPv4 addresses in IPv6 clothes are undressed.
-    pub fn new(address: IpAddr, https: bool, trusted_proxies: &[IpNet]) -> Self {
+    pub fn new(address: IpAddr, https: bool, proxies: &TrustedProxiesView) -> Self {
         let address = address.to_canonical();
-        let trusted = is_trusted(address, trusted_proxies);
+        let trusted = proxies.include(address);
         Self { address, https, trusted, text: text_of(address), own: RefCell::default() }
     }
 
@@ -44,33 +41,9 @@ impl Caller {
         &self.text
     }
 
+    /// Its scheme.
     pub(super) fn scheme(&self) -> &'static str {
         if self.https { "https" } else { "http" }
-    }
-
-    /// The `Forwarded` element for a request to `host`.
-    pub(super) fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let mut element = Vec::with_capacity(FORWARDED_BYTES + host.len());
-        self.write_forwarded(&mut element, host);
-        HeaderValue::from_maybe_shared(Bytes::from(element))
-            .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
-    }
-
-    /// Appends the `Forwarded` element for a request to `host` (RFC 7239 §4).
-    pub(super) fn write_forwarded(&self, element: &mut Vec<u8>, host: &HeaderValue) {
-        let host = host.as_bytes();
-        let mut add = |text: &[u8], before: &[u8], after: &[u8]| {
-            element.extend_from_slice(before);
-            element.extend_from_slice(text);
-            element.extend_from_slice(after);
-        };
-        match self.address {
-            IpAddr::V4(_) => add(self.text.as_bytes(), b"for=", b";host="),
-            IpAddr::V6(_) => add(self.text.as_bytes(), b"for=\"[", b"]\";host="),
-        }
-        let quote: &[u8] = if host.contains(&b':') { b"\"" } else { b"" };
-        add(host, quote, quote);
-        add(self.scheme().as_bytes(), b";proto=", b"");
     }
 
     /// Lets go of what is only of use while requests come.
@@ -109,11 +82,6 @@ pub(super) fn text_of(address: IpAddr) -> HeaderValue {
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("an address is plain ASCII")
 }
 
-/// Whether what comes from there is believed.
-pub(super) fn is_trusted(address: IpAddr, trusted_proxies: &[IpNet]) -> bool {
-    trusted_proxies.iter().any(|network| network.contains(&address))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,24 +96,12 @@ mod tests {
 
     #[test]
     fn nothing_of_a_request_is_kept() {
-        let caller = Caller::new("1.2.3.4".parse().unwrap(), false, &[]);
+        let caller = Caller::new("1.2.3.4".parse().unwrap(), false, &TrustedProxiesView::default());
         let read = Bytes::from(b"Host: a.example\r\n".to_vec());
         let host = HeaderValue::from_maybe_shared(read.slice(6..15)).unwrap();
         let (own, via) = (OwnName::new("n1"), HeaderValue::from_static("1.1 x"));
         let _kept = caller.own_fields(&host, &via, &own);
         drop(host);
         assert!(read.is_unique());
-    }
-
-    #[test]
-    fn forwarded_elements() {
-        let check = |caller: &str, host: &'static str, expected: &str| {
-            let caller = Caller::new(caller.parse().unwrap(), true, &[]);
-            let host = HeaderValue::from_static(host);
-            assert_eq!(caller.forwarded(&host), expected);
-            assert_eq!(caller.forwarded(&host), expected);
-        };
-        check("1.2.3.4", "a.example", "for=1.2.3.4;host=a.example;proto=https");
-        check("2001:db8::1", "a:81", "for=\"[2001:db8::1]\";host=\"a:81\";proto=https");
     }
 }

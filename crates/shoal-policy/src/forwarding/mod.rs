@@ -2,6 +2,7 @@
 
 mod caller;
 mod client;
+mod forwarded;
 mod hops;
 mod own_fields;
 mod request;

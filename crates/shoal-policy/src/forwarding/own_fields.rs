@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_model::site::HeaderCase;
 
 use super::Caller;
+use super::forwarded::Element;
 use super::request::{CDN_LOOP, OwnName, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
-use crate::http1::write_fields;
+use crate::http1::{Spelling, write_fields};
 
 /// Fields to be added to a request.
 #[derive(Debug)]
@@ -48,12 +49,13 @@ impl OwnFields {
             (name, start..end)
         };
         let address = caller.text().as_bytes();
+        let forwarded = Element { address: caller.address, host: Some(host), scheme: Some(caller.scheme()) };
         let places = [
             add(X_FORWARDED_FOR, &|text| text.extend_from_slice(address)),
             add(X_FORWARDED_PROTO, &|text| text.extend_from_slice(caller.scheme().as_bytes())),
             add(X_FORWARDED_HOST, &|text| text.extend_from_slice(host.as_bytes())),
             add(X_REAL_IP, &|text| text.extend_from_slice(address)),
-            add(FORWARDED, &|text| caller.write_forwarded(text, host)),
+            add(FORWARDED, &|text| forwarded.write(text)),
             add(VIA, &|text| text.extend_from_slice(via.as_bytes())),
             add(CDN_LOOP, &|text| text.extend_from_slice(own.cdn_loop().as_bytes())),
         ];
@@ -69,9 +71,13 @@ impl OwnFields {
     pub fn text(&self, case: HeaderCase) -> &[u8] {
         match case {
             HeaderCase::Lower => &self.text,
-            HeaderCase::Title => self.title.get_or_init(|| {
+            HeaderCase::Title | HeaderCase::Preserve => self.title.get_or_init(|| {
                 let mut text = Vec::with_capacity(self.text.len());
-                write_fields(&mut text, self.fields().iter().map(|(name, value)| (name, value)), case);
+                write_fields(
+                    &mut text,
+                    self.fields().iter().map(|(name, value)| (name, value)),
+                    Spelling::Title,
+                );
                 text.into()
             }),
         }

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
+use shoal_model::view::{ClientIpHeader, TrustedProxiesView};
 
+use super::forwarded::{self, Element};
 use super::{Caller, Client, OWN_PREFIX, OwnFields, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
@@ -82,6 +84,8 @@ pub struct RequestFields<'a> {
     pub caller: &'a Caller,
     /// In whose name.
     pub client: Client,
+    /// Whose word for that is taken.
+    pub proxies: &'a TrustedProxiesView,
     /// Who we are.
     pub own: &'a OwnName,
     /// The id of the request: [`believed_request_id`], or one of ours.
@@ -128,37 +132,41 @@ pub fn prepare_request(
     if present.has(Field::CookieCrumbs) {
         join_cookies(headers);
     }
+    if let (ClientIpHeader::Other(name), false) = (&fields.proxies.client_ip_header, fields.caller.trusted) {
+        headers.remove(name);
+    }
     let via = fields.own.via(head.version);
     head.version = Version::HTTP_11;
-    if !present.has_any(&[Field::Forwarded, Field::Via, Field::CdnLoop]) {
+    let speaks_for_itself = fields.client.address == fields.caller.address;
+    if speaks_for_itself && !present.has_any(&[Field::Forwarded, Field::Via, Field::CdnLoop]) {
         headers.insert(X_REQUEST_ID, fields.request_id.clone());
         return Ok(Some(fields.caller.own_fields(&admitted.authority, via, fields.own)));
     }
     headers.reserve(WRITTEN_FIELDS);
-    write_forwarding(headers, admitted, fields.caller, fields.client);
+    write_forwarding(headers, admitted, fields);
     append(headers, VIA, via, present.has(Field::Via));
     append(headers, CDN_LOOP, &fields.own.cdn_loop, present.has(Field::CdnLoop));
     headers.insert(X_REQUEST_ID, fields.request_id.clone());
     Ok(None)
 }
 
-fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, caller: &Caller, client: Client) {
-    let host = &admitted.authority;
-    let present = admitted.present.has(Field::Forwarded);
-    if present && !caller.trusted {
+fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, fields: RequestFields<'_>) {
+    let (caller, host) = (fields.caller, &admitted.authority);
+    if caller.trusted {
+        return fields.client.introduce(headers, caller, host, &fields.proxies.client_ip_header);
+    }
+    if admitted.present.has(Field::Forwarded) {
         drop_prefixed(headers, FORWARDED_PREFIX);
         for name in &OTHER_FORWARDED {
             headers.remove(name);
         }
     }
-    if present && caller.trusted {
-        return client.introduce(headers, caller, host);
-    }
     headers.insert(X_FORWARDED_FOR, caller.text().clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(caller.scheme()));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_REAL_IP, caller.text().clone());
-    headers.insert(FORWARDED, caller.forwarded(host));
+    let element = Element { address: caller.address, host: Some(host), scheme: Some(caller.scheme()) };
+    headers.insert(FORWARDED, forwarded::value_of(&[element]));
 }
 
 /// Adds `value` to the end of a list, in one line.
@@ -236,6 +244,15 @@ mod tests {
 
     /// The fields of the request after all that happens to it, sorted, one a line. `keeps`: trailers and expectations pass.
     fn prepared(fields: &str, caller: &str, keeps: bool) -> Result<String, Failure> {
+        prepared_by(ClientIpHeader::default(), fields, caller, keeps)
+    }
+
+    fn prepared_by(
+        header: ClientIpHeader,
+        fields: &str,
+        caller: &str,
+        keeps: bool,
+    ) -> Result<String, Failure> {
         let mut request = http::Request::builder().method("POST").uri("/x").header("host", "a.example");
         for field in fields.lines() {
             let (name, value) = field.split_once(": ").unwrap();
@@ -249,14 +266,16 @@ mod tests {
             default_authority: HeaderValue::from_static("x"),
         };
         let admitted = gate.admit(&mut head, Wire::default(), false).unwrap();
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let caller = Caller::new(caller.parse().unwrap(), false, &trusted);
+        let networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxies = TrustedProxiesView { networks, client_ip_header: header };
+        let caller = Caller::new(caller.parse().unwrap(), false, &proxies);
         let own = OwnName::new("n 1");
         let believed = believed_request_id(&head.headers, &admitted, &caller).cloned();
         let request_id = believed.unwrap_or(HeaderValue::from_static("id7"));
         let fields = RequestFields {
             caller: &caller,
-            client: Client::of(&head.headers, &caller, &trusted),
+            client: Client::of(&head.headers, &caller, &proxies),
+            proxies: &proxies,
             own: &own,
             request_id: &request_id,
             keep_trailers: keeps,
@@ -311,10 +330,20 @@ mod tests {
             "10.1.1.1",
             false,
         );
-        let expected = "cdn-loop: shoal-n1\nforwarded: for=6.6.6.6, for=10.1.1.1;host=a.example\n\
+        let expected = "cdn-loop: shoal-n1\nforwarded: for=6.6.6.6;host=a.example;proto=https, for=10.1.1.1\n\
             host: a.example\nvia: 1.1 shoal-n1\nx-forwarded-for: 6.6.6.6, 10.1.1.1\nx-forwarded-host: a.example\n\
             x-forwarded-proto: https\nx-real-ip: 6.6.6.6\nx-request-id: theirs-1";
         assert_eq!(seen.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_field_of_their_own_is_theirs_alone() {
+        let header = || ClientIpHeader::Other(HeaderName::from_static("true-client-ip"));
+        let seen = prepared_by(header(), "true-client-ip: 6.6.6.6", "10.1.1.1", false).unwrap();
+        for said in ["x-real-ip: 6.6.6.6", "x-forwarded-for: 6.6.6.6, 10.1.1.1", "true-client-ip: 6.6.6.6"] {
+            assert!(seen.contains(said), "{said} in {seen}");
+        }
+        assert_eq!(prepared_by(header(), "true-client-ip: 6.6.6.6", "1.2.3.4", false).unwrap(), OURS);
     }
 
     #[test]

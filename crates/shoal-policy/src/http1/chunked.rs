@@ -2,11 +2,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use shoal_model::site::HeaderCase;
 
-use super::Malformed;
 use super::ends::has_bare_line_feed;
 use super::request_head::write_fields;
+use super::{Malformed, Spelling};
 
 /// Longest line that tells the size of a chunk, bytes.
 const MAX_SIZE_LINE: usize = 4 << 10;
@@ -203,7 +202,7 @@ pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
 /// Appends the end of a body, with its trailers.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    write_fields(out, trailers, HeaderCase::Lower);
+    write_fields(out, trailers, Spelling::Lower);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -6,23 +6,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT};
 use http::{Method, Request, Uri, Version};
 
+use super::keeper::Keeper;
 use super::known_lines::KnownLines;
 use super::request_reader::{MAX_METHOD_BYTES, MAX_TARGET_BYTES};
 use super::{Framing, RequestHead, Wire};
 
-/// Of so many heads whose fields are not those that are kept, one gives its own.
-const PATIENCE: u8 = 16;
 /// Many connections ask but once: the fields of the first head are not kept.
 const FIRST_KEPT: u8 = 2;
 const END_OF_LINE: &[u8] = b" HTTP/1.1\r\n";
 
 /// The fields that are kept of a connection, if there are any.
 #[derive(Debug, Default)]
-pub(super) struct KnownFields {
-    kept: Option<Box<Kept>>,
-    /// Heads since then with others.
-    differed: u8,
-}
+pub(super) struct KnownFields(Keeper<Kept>);
 
 /// The fields of a request of HTTP/1.1 that has no body.
 #[derive(Debug)]
@@ -36,19 +31,13 @@ struct Kept {
 impl KnownFields {
     /// Takes a head of at most `room` bytes off `arrived`, if it has the fields that are kept, other values apart, behind a
     /// plain request line. `None` says nothing of what has arrived.
-    pub(super) fn take(&mut self, arrived: &mut BytesMut, room: usize) -> Option<RequestHead> {
-        let kept = self.kept.as_deref()?;
+    pub(super) fn take(&self, arrived: &mut BytesMut, room: usize) -> Option<RequestHead> {
+        let kept = self.0.kept()?;
         let line = RequestLine::read(arrived)?;
         let seen = kept.lines.recognise(&arrived[line.end..])?;
         let length = line.end + seen.length;
-        if seen.changed & kept.settled != 0 || length > room {
+        if seen.changed & kept.settled != 0 || length > room || seen.changed != 0 && self.0.differs() {
             return None;
-        }
-        if seen.changed != 0 {
-            self.differed = self.differed.saturating_add(1);
-            if self.differed >= PATIENCE {
-                return None;
-            }
         }
         let mut parts = Request::new(()).into_parts().0;
         parts.uri = Uri::from_maybe_shared(Bytes::copy_from_slice(&arrived[line.target])).ok()?;
@@ -63,18 +52,18 @@ impl KnownFields {
         })
     }
 
+    /// The lines that are kept.
+    pub(super) fn lines(&self) -> Bytes {
+        self.0.kept().map_or_else(Bytes::new, |kept| kept.lines.text.clone())
+    }
+
     /// Takes note of a head that was not known; `lines` are those of its fields.
     pub(super) fn meet(&mut self, lines: Bytes, head: &RequestHead) {
-        self.differed = self.differed.saturating_add(1);
-        let is_due = match self.kept {
-            None => self.differed >= FIRST_KEPT,
-            Some(_) => self.differed >= PATIENCE,
-        };
         let is_plain = head.framing == Framing::Empty
             && head.parts.version == Version::HTTP_11
             && head.wire.is_clean()
             && !head.expects_continue;
-        if !is_due || !is_plain {
+        if !self.0.wants(FIRST_KEPT) || !is_plain {
             return;
         }
         let Some(lines) = KnownLines::new(lines, 0, &head.parts.headers, |_, _| true) else { return };
@@ -82,8 +71,7 @@ impl KnownFields {
         for (number, name) in lines.fields.keys().enumerate() {
             settled |= u32::from(*name == CONNECTION || *name == EXPECT) << number;
         }
-        self.differed = 0;
-        self.kept = Some(Box::new(Kept { lines, settled, persists: head.persists }));
+        self.0.keep(Kept { lines, settled, persists: head.persists });
     }
 }
 
@@ -127,6 +115,7 @@ const IS_PLAIN: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keeper::PATIENCE;
     use super::super::known_lines::MAX_BYTES;
     use super::super::{HeadLimits, RequestReader, Unreadable};
     use super::*;
@@ -220,7 +209,7 @@ mod tests {
         let mut reader = RequestReader::default();
         let mut read = |text: &str| {
             reader.read(&mut BytesMut::from(text), LIMITS).unwrap().unwrap();
-            reader.known.kept.as_ref().map(|kept| String::from_utf8_lossy(&kept.lines.text).into_owned())
+            reader.known.0.kept().map(|kept| String::from_utf8_lossy(&kept.lines.text).into_owned())
         };
         let head = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}");
         let (one, same, other) = ("A: b\r\n\r\n", "A: c\r\n\r\n", "B: b\r\n\r\n");

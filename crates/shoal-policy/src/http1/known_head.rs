@@ -4,20 +4,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 
+use super::keeper::Keeper;
 use super::known_lines::{KnownLines, line_end};
 use super::{Persistence, ResponseHead};
 use crate::gate::{Present, survey};
 
-/// Of so many heads that differ from the one that is kept, one takes its place.
-const PATIENCE: u8 = 16;
-
 /// The head that is kept of an endpoint, if there is one.
 #[derive(Debug, Default)]
-pub struct KnownHead {
-    kept: Option<Box<Kept>>,
-    /// Heads since then that were not the same.
-    differed: u8,
-}
+pub struct KnownHead(Keeper<Kept>);
 
 /// A head, the status line of which is a part of the text of its lines.
 #[derive(Debug)]
@@ -39,14 +33,11 @@ impl KnownHead {
 
     /// Takes a head off `arrived`, if it is the one that is kept, other values apart. `None` says nothing of what has
     /// arrived.
-    pub(super) fn take(&mut self, arrived: &mut BytesMut) -> Option<ResponseHead> {
-        let kept = self.kept.as_deref()?;
+    pub(super) fn take(&self, arrived: &mut BytesMut) -> Option<ResponseHead> {
+        let kept = self.0.kept()?;
         let seen = kept.lines.recognise(arrived)?;
-        if seen.changed != 0 {
-            self.differed = self.differed.saturating_add(1);
-            if self.differed >= PATIENCE {
-                return None;
-            }
+        if seen.changed != 0 && self.0.differs() {
+            return None;
         }
         let mut parts = Response::new(()).into_parts().0;
         (parts.status, parts.version, parts.headers) = (kept.status, kept.version, seen.fields);
@@ -56,10 +47,14 @@ impl KnownHead {
         Some(head)
     }
 
+    /// The lines that are kept, the status line being one of them.
+    pub(super) fn lines(&self) -> Bytes {
+        self.0.kept().map_or_else(Bytes::new, |kept| kept.lines.text.clone())
+    }
+
     /// Takes note of a head that was not known.
     pub(super) fn meet(&mut self, text: &Bytes, head: &ResponseHead) {
-        self.differed = self.differed.saturating_add(1);
-        if self.kept.is_none() || self.differed >= PATIENCE {
+        if self.0.wants(1) {
             self.keep(text.clone(), head);
         }
     }
@@ -79,15 +74,14 @@ impl KnownHead {
         };
         let Some(start) = line_end(&text) else { return };
         let Some(lines) = KnownLines::new(text, start + 1, &parts.headers, is_kept) else { return };
-        self.differed = 0;
-        self.kept = Some(Box::new(Kept {
+        self.0.keep(Kept {
             status: parts.status,
             version: parts.version,
             reason: head.reason.clone(),
             present: survey(&lines.fields),
             lines,
             said,
-        }));
+        });
     }
 }
 
@@ -101,6 +95,7 @@ fn persistence(name: &HeaderName, value: &HeaderValue) -> Option<Persistence> {
 mod tests {
     use http::Method;
 
+    use super::super::keeper::PATIENCE;
     use super::super::known_lines::MAX_BYTES;
     use super::super::{HeadReader, Malformed};
     use super::*;
@@ -180,7 +175,7 @@ mod tests {
         let mut known = KnownHead::default();
         let mut read = |text: &str| {
             HeadReader::default().read(&mut BytesMut::from(text), &mut known).unwrap().unwrap();
-            known.kept.as_ref().map(|kept| String::from_utf8_lossy(&kept.lines.text).into_owned())
+            known.0.kept().map(|kept| String::from_utf8_lossy(&kept.lines.text).into_owned())
         };
         let head = |field: &str| format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n");
         for unfit in ["Set-Cookie: a\r\nSet-Cookie: b".into(), format!("A: {}", "b".repeat(MAX_BYTES))] {
@@ -197,6 +192,6 @@ mod tests {
             kept = new;
         }
         known.forget();
-        assert!(known.kept.is_none());
+        assert!(known.0.kept().is_none());
     }
 }

@@ -4,6 +4,7 @@
 mod chunked;
 mod ends;
 mod framing;
+mod keeper;
 mod known_fields;
 mod known_head;
 mod known_lines;
@@ -13,6 +14,7 @@ mod request_head;
 mod request_reader;
 mod response_head;
 mod response_writer;
+mod spelling;
 
 pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
 pub(crate) use framing::plain_number;
@@ -23,6 +25,7 @@ pub use request_head::{write_fields, write_request_head};
 pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};
 pub use response_head::{HeadReader, ResponseHead};
 pub use response_writer::{Asked, Departure, write_response_head};
+pub use spelling::{Spelling, WrittenNames};
 
 /// Why the bytes of an endpoint are no HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

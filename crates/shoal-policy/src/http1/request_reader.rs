@@ -13,6 +13,7 @@ use super::known_fields::KnownFields;
 use super::known_lines::line_end;
 use super::odd_target::read_escaped;
 use super::persistence::persists;
+use super::spelling::WrittenNames;
 
 /// Fields that are going to be added: room for them is made at once.
 const ADDED_FIELDS: usize = 4;
@@ -81,6 +82,8 @@ pub enum Unreadable {
 /// Reads heads, one after another.
 #[derive(Debug, Default)]
 pub struct RequestReader {
+    /// How names were spelled goes with the heads.
+    keeps_names: bool,
     /// Bytes that were looked at, and do not make up a head.
     searched: usize,
     /// Bytes of empty lines before the head: they are passed over (RFC 9112 §2.2).
@@ -89,6 +92,13 @@ pub struct RequestReader {
 }
 
 impl RequestReader {
+    /// `keeps_names`: [`WrittenNames`] go with the heads.
+    ///
+    /// [`WrittenNames`]: super::WrittenNames
+    pub fn new(keeps_names: bool) -> Self {
+        Self { keeps_names, ..Self::default() }
+    }
+
     /// Takes the head off `arrived`; `None` = it is not whole yet. What was asked with before is read at less cost.
     ///
     /// # Errors
@@ -121,10 +131,16 @@ impl RequestReader {
         room: usize,
         max_fields: usize,
     ) -> Result<Option<RequestHead>, Unreadable> {
-        if let Some(head) = self.known.take(arrived, room) {
+        if let Some(mut head) = self.known.take(arrived, room) {
+            if self.keeps_names {
+                head.parts.extensions.insert(WrittenNames::of(self.known.lines()));
+            }
             return Ok(Some(head));
         }
-        let Some((lines, head)) = parse(arrived, room, max_fields)? else { return Ok(None) };
+        let Some((lines, mut head)) = parse(arrived, room, max_fields)? else { return Ok(None) };
+        if self.keeps_names {
+            head.parts.extensions.insert(WrittenNames::of(lines.clone()));
+        }
         self.known.meet(lines, &head);
         Ok(Some(head))
     }

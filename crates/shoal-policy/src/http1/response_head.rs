@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::ends::ends_within;
-use super::{KnownHead, Malformed, Persistence};
+use super::{KnownHead, Malformed, Persistence, WrittenNames};
 use crate::gate::{Present, survey};
 
 /// Largest head of a response, bytes.
@@ -40,6 +40,8 @@ impl From<Parts> for ResponseHead {
 /// Reads heads, one after another.
 #[derive(Debug, Default)]
 pub struct HeadReader {
+    /// How names were spelled goes with the heads.
+    keeps_names: bool,
     /// Bytes that were looked at, and do not make up a head.
     searched: usize,
     /// Bytes of empty lines before the head: they are passed over (RFC 9112 §2.2 does so with requests).
@@ -47,6 +49,13 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
+    /// `keeps_names`: [`WrittenNames`] go with the heads.
+    ///
+    /// [`WrittenNames`]: super::WrittenNames
+    pub fn new(keeps_names: bool) -> Self {
+        Self { keeps_names, ..Self::default() }
+    }
+
     /// Takes the head off `arrived`; `None` = it is not whole yet. Values share memory of its size. What this endpoint has
     /// said before is read at less cost.
     ///
@@ -58,9 +67,11 @@ impl HeadReader {
         known: &mut KnownHead,
     ) -> Result<Option<ResponseHead>, Malformed> {
         if self.searched == 0 && self.skipped == 0 {
-            let head = known.take(arrived);
-            if head.is_some() {
-                return Ok(head);
+            if let Some(mut head) = known.take(arrived) {
+                if self.keeps_names {
+                    head.parts.extensions.insert(WrittenNames::of(known.lines()));
+                }
+                return Ok(Some(head));
             }
         }
         let empty = arrived.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -76,8 +87,11 @@ impl HeadReader {
         self.searched = arrived.len();
         let room = MAX_HEAD_BYTES.saturating_sub(self.skipped);
         match if may_end { parse(arrived, room)? } else { None } {
-            Some((text, head)) => {
-                *self = Self::default();
+            Some((text, mut head)) => {
+                *self = Self::new(self.keeps_names);
+                if self.keeps_names {
+                    head.parts.extensions.insert(WrittenNames::of(text.clone()));
+                }
                 known.meet(&text, &head);
                 Ok(Some(head))
             }

@@ -3,8 +3,8 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
-use shoal_model::site::HeaderCase;
 
+use super::Spelling;
 use super::framing::Framing;
 use super::request_head::{FIELD_BYTES, write_field, write_fields};
 
@@ -44,7 +44,7 @@ pub fn write_response_head(
     reason: Option<&[u8]>,
     length: Option<u64>,
     asked: Asked,
-    case: HeaderCase,
+    spelling: Spelling<'_>,
     date: impl FnOnce() -> [u8; 29],
 ) -> Departure {
     let headers = &head.headers;
@@ -55,9 +55,9 @@ pub fn write_response_head(
     let usual = || head.status.canonical_reason().unwrap_or_default().as_bytes();
     out.extend_from_slice(reason.unwrap_or_else(usual));
     out.extend_from_slice(b"\r\n");
-    write_fields(out, headers, case);
+    write_fields(out, headers, spelling);
     let framing = framing(head, length, asked);
-    let mut own = |name: &str, value: &[u8]| write_field(out, name, value, case);
+    let mut own = |name: &str, value: &[u8]| write_field(out, name, value, spelling);
     match framing {
         Framing::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
             own(CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
@@ -119,8 +119,7 @@ mod tests {
             };
             let mut out = Vec::new();
             let date = || *b"Sun, 06 Nov 1994 08:49:37 GMT";
-            let departure =
-                write_response_head(&mut out, &head, None, length, asked, HeaderCase::Lower, date);
+            let departure = write_response_head(&mut out, &head, None, length, asked, Spelling::Lower, date);
             let text = String::from_utf8(out).unwrap().replace("\r\n", "|");
             let text = text.replace("date: Sun, 06 Nov 1994 08:49:37 GMT", "D");
             let text = format!("{text} {:?} {}", departure.framing, departure.persists);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{MAX_HEAD, USER_AGENT, grpc};
 use crate::names::Names;
-use crate::upstream::{ClientTls, Introduction, NotReached, Socket, Wire, dial};
+use crate::upstream::{ClientTls, ConnectError, Introduction, Socket, Wire, dial};
 
 /// What is checked, and by what.
 pub(super) struct Probed<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Probed<'a> {
     pub(super) tls: Option<&'a Option<ClientTls>>,
     pub(super) names: &'a Names,
     /// Is told why TLS did not come about.
-    pub(super) complain: &'a (dyn Fn(&NotReached) + Sync),
+    pub(super) complain: &'a (dyn Fn(&ConnectError) + Sync),
 }
 
 /// Checks an endpoint once.
@@ -82,11 +82,15 @@ fn own_host(endpoint: &EndpointView) -> &str {
     }
 }
 
-async fn connect(endpoint: &EndpointView, health: &HealthView, names: &Names) -> Result<Socket, NotReached> {
+async fn connect(
+    endpoint: &EndpointView,
+    health: &HealthView,
+    names: &Names,
+) -> Result<Socket, ConnectError> {
     let address = match &endpoint.address {
         EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
-            names.address_of(name, &health.resolver).await.map_err(NotReached::unnamed)?
+            names.address_of(name, &health.resolver).await.map_err(ConnectError::unnamed)?
         }
         EndpointAddress::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
     };
@@ -116,7 +120,7 @@ async fn ask(stream: Wire, path: &str, host: &str, case: HeaderCase) -> Result<u
         .body(Empty::<Bytes>::new())
         .map_err(|_| Reason::Other)?;
     let mut codec = http1::Builder::new();
-    codec.max_header_size(MAX_HEAD).title_case_headers(case == HeaderCase::Title);
+    codec.max_header_size(MAX_HEAD).title_case_headers(case != HeaderCase::Lower);
     let (mut sender, connection) = codec.handshake(TokioIo::new(stream)).await.map_err(|_| Reason::Reset)?;
     let asked = async {
         let answer = sender.send_request(request).await;

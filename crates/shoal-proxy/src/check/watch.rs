@@ -11,7 +11,7 @@ use super::Duty;
 use super::probe::{Probed, probe};
 use crate::health_event::HealthEvent;
 use crate::names::Names;
-use crate::upstream::{ClientTls, Complaints, NotReached};
+use crate::upstream::{ClientTls, Complaints, ConnectError};
 
 /// Checks the endpoint of `duty` again and again, the first time at once, and tells every new verdict.
 pub(super) async fn watch(duty: Duty, names: Arc<Names>, events: mpsc::Sender<HealthEvent>) {
@@ -21,7 +21,7 @@ pub(super) async fn watch(duty: Duty, names: Arc<Names>, events: mpsc::Sender<He
     // What cannot be used is told where requests go; here it is a check that fails.
     let tls = ClientTls::build(&health.transport).ok();
     let (complaints, began) = (Complaints::default(), Instant::now());
-    let complain = |why: &NotReached| {
+    let complain = |why: &ConnectError| {
         if complaints.are_due(why.reason, began.elapsed().as_millis() as u64) {
             let (endpoint, reason, error) = (&endpoint.text, why.reason.name(), why.told());
             tracing::warn!(%upstream, %endpoint, reason, error, "no TLS with an endpoint, to check it");

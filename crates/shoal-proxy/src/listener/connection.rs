@@ -12,8 +12,8 @@ use shoal_policy::gate::Admitted;
 use shoal_policy::tcp::proxy_header::Ends;
 use tokio::sync::oneshot;
 
-use super::client::{self, Client};
 use super::http1::Channel;
+use super::verified_client::{self, VerifiedClient};
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby};
 use crate::hints::Hints;
 use crate::metrics::Traffic;
@@ -47,7 +47,7 @@ pub(crate) struct Connection {
     /// Place of the certificate that was shown.
     pub(super) certificate: Option<usize>,
     /// Who the downstream has proved to be.
-    pub(crate) client: Option<Box<Client>>,
+    pub(crate) client: Option<Box<VerifiedClient>>,
     /// Place of the listener in the ConfigView of that revision.
     pub(super) place: Cell<Option<(Revision, usize)>>,
     /// Bytes of a response that are handed on at a time to the stream that is polled.
@@ -87,7 +87,7 @@ impl Connection {
     /// none. `claimed`: the downstream says something about one.
     pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {
         if claimed && (self.settings.view.client_auth.is_some() || !self.caller.trusted) {
-            client::forget(headers);
+            verified_client::forget(headers);
         }
         if let Some(client) = &self.client {
             client.introduce(headers);

@@ -81,7 +81,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let Some(frames) = &mut this.frames else { return Pin::new(&mut this.stream).poll_read(cx, buf) };
-        if this.state.error().is_some() {
+        if this.state.h2().error().is_some() {
             // The connection's task has been told to end it.
             return Poll::Pending;
         }
@@ -112,15 +112,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 impl<T> Witness for Box<Watched<T>> {
     fn sees(&mut self, bytes: &[u8]) {
         if let Some(frames) = &mut self.frames {
-            let refused = frames.sent(bytes, self.state.taken_up());
-            self.state.refused_heads(refused);
+            let refused = frames.sent(bytes, self.state.h2().taken_up.get());
+            self.state.h2().refused_heads(refused);
         }
     }
 
     fn code_of_end(&mut self, code: u32) -> u32 {
         let named = self.frames.as_ref().and_then(|frames| frames.name_of(code));
         let Some(named) = named else { return code };
-        self.state.end_with_error(named);
+        self.state.h2().end_with_error(named);
         named.number()
     }
 }

@@ -17,7 +17,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::client::{self, Client};
 use super::coalesced::Coalesced;
 use super::connection::{Connection, WorkerListener};
 use super::io::Watched;
@@ -25,6 +24,7 @@ use super::opening::{Opening, is_tls};
 use super::preface::{self, Version};
 use super::stream::{SecureStream, Stream};
 use super::unheard::{Unheard, refuse};
+use super::verified_client::{self, VerifiedClient};
 use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
@@ -105,7 +105,7 @@ async fn serve_secure(
     tls: &Tls,
     stream: TcpStream,
     peer: SocketAddr,
-    connection: impl FnOnce(Option<usize>, Option<Box<Client>>) -> Rc<Connection>,
+    connection: impl FnOnce(Option<usize>, Option<Box<VerifiedClient>>) -> Rc<Connection>,
 ) {
     let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
     // Boxed, as what lasts longer than it would carry its room along.
@@ -131,7 +131,7 @@ async fn serve_secure(
                 worker.metrics.reach(Limit::TlsHandshakeTimeout);
             }
             let mut reason = None;
-            if let Some((outcome, refusal)) = client::refused(&error) {
+            if let Some((outcome, refusal)) = verified_client::refused(&error) {
                 worker.metrics.ask_client(outcome);
                 if let Some(refusal) = refusal {
                     worker.metrics.refuse_client(refusal);
@@ -161,10 +161,10 @@ fn identified(
     worker: &Worker,
     view: &ListenerView,
     stream: TlsStream<Opening<TcpStream>>,
-) -> io::Result<(SecureStream, Option<Box<Client>>)> {
+) -> io::Result<(SecureStream, Option<Box<VerifiedClient>>)> {
     let stream = Box::new(stream);
     let Some(auth) = &view.client_auth else { return Ok((stream, None)) };
-    let client = client::identify(stream.get_ref().1, auth)?;
+    let client = verified_client::identify(stream.get_ref().1, auth)?;
     worker.metrics.ask_client(if client.is_some() { ClientOutcome::Verified } else { ClientOutcome::Absent });
     Ok((stream, client))
 }
@@ -205,7 +205,7 @@ async fn serve_version(connection: Rc<Connection>, stream: Stream, first: BytesM
             let stream = Coalesced::new(Box::new(stream));
             let ended = Box::pin(http2::serve(&connection, stream)).await;
             reach(&connection, ended.as_ref().err().and_then(http2::limit_of));
-            let error = connection.state.error().or_else(|| http2::error_of(ended.as_ref().err()?));
+            let error = connection.state.h2().error().or_else(|| http2::error_of(ended.as_ref().err()?));
             if let Some(code) = error {
                 connection.worker.metrics.end_h2(code);
             }

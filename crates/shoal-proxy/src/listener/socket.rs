@@ -27,7 +27,7 @@ pub(super) fn bind(address: SocketAddr, count: usize, ours: bool) -> io::Result<
 
 /// What is accepted on `socket` sends at once whatever it is given, as it inherits this: streamed frames would wait for up to
 /// 40 ms otherwise.
-pub(crate) fn make_prompt(socket: &TcpListener) {
+pub(crate) fn set_nodelay(socket: &TcpListener) {
     // One that refuses only makes things slow.
     if let Err(error) = SockRef::from(socket).set_tcp_nodelay(true) {
         tracing::warn!(%error, "cannot turn off Nagle's algorithm");
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn who_is_accepted_is_answered_at_once() {
         let socket = bind("127.0.0.1:0".parse().unwrap(), 1, false).unwrap().remove(0);
-        make_prompt(&socket);
+        set_nodelay(&socket);
         socket.set_nonblocking(false).unwrap();
         let _caller = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         assert!(socket.accept().unwrap().0.nodelay().unwrap());

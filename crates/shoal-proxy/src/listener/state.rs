@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 
 use shoal_model::view::Limits;
 use shoal_policy::age::is_over_age;
-use shoal_policy::gate::{ErrorCode, FrameScan, Offence};
+use shoal_policy::gate::{FrameScan, Offence};
 
+use super::h2_state::H2State;
 use crate::clock::Clock;
 use crate::metrics::Limit;
 
@@ -41,6 +42,7 @@ pub(crate) enum Order {
 pub(crate) struct ConnectionState {
     clock: Arc<Clock>,
     is_h2: Cell<bool>,
+    h2: H2State,
     phase: Cell<u8>,
     since_ms: Cell<u64>,
     opened_ms: u64,
@@ -48,16 +50,8 @@ pub(crate) struct ConnectionState {
     requests: Cell<u64>,
     /// When writing stopped to make progress; 0 = it does.
     blocked_ms: Cell<u64>,
-    /// When bytes came last, on HTTP/2.
-    heard_ms: Cell<u64>,
     /// Since when the downstream has ended its side and was written nothing; 0 = it has not ended it.
     half_closed_ms: Cell<u64>,
-    /// The error of HTTP/2 that the connection ends with, counted from 1 (0 = none), and the highest stream of it.
-    error: Cell<u8>,
-    last_stream: Cell<u32>,
-    /// The highest stream that was taken up, and how many heads the codec has refused that nobody took up.
-    taken_up: Cell<u32>,
-    refused: Cell<u32>,
     /// Some of what the downstream sends is not read.
     unread: Cell<bool>,
     /// Nobody works on it for the time being.
@@ -75,18 +69,14 @@ impl ConnectionState {
         Rc::new(Self {
             clock,
             is_h2: Cell::new(false),
+            h2: H2State::new(now_ms),
             phase: Cell::new(IDLE),
             since_ms: Cell::new(now_ms),
             opened_ms: now_ms,
             in_flight: Cell::new(0),
             requests: Cell::new(0),
             blocked_ms: Cell::new(0),
-            heard_ms: Cell::new(now_ms),
             half_closed_ms: Cell::new(0),
-            error: Cell::new(0),
-            last_stream: Cell::new(0),
-            taken_up: Cell::new(0),
-            refused: Cell::new(0),
             unread: Cell::new(false),
             resting: Cell::new(false),
             order: Cell::new(Order::GoOn as u8),
@@ -104,6 +94,11 @@ impl ConnectionState {
         self.is_h2.get()
     }
 
+    /// What is known of it on HTTP/2.
+    pub(super) fn h2(&self) -> &H2State {
+        &self.h2
+    }
+
     /// Wakes the connection's task when there is an order.
     pub(super) fn register(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();
@@ -115,10 +110,10 @@ impl ConnectionState {
     /// Bytes of HTTP/2 came in; answers how many of them the codec may see.
     pub(super) fn received(&self, bytes: &[u8], frames: &mut FrameScan) -> usize {
         let now_ms = self.clock.now_ms();
-        self.heard_ms.set(now_ms);
+        self.h2.heard_ms.set(now_ms);
         let Err(stopped) = frames.feed(bytes, now_ms) else { return bytes.len() };
-        self.last_stream.set(frames.last_stream());
-        self.end_with_error(stopped.offence.code());
+        self.h2.last_stream.set(frames.last_stream());
+        self.h2.end_with_error(stopped.offence.code());
         match stopped.offence {
             Offence::Flood(flood) => {
                 self.end(flood.into(), Order::Abort);
@@ -144,47 +139,9 @@ impl ConnectionState {
         self.phase.get() == IDLE
     }
 
-    /// The connection ends, or has ended, with this error of HTTP/2.
-    pub(super) fn end_with_error(&self, code: ErrorCode) {
-        self.error.set(code as u8 + 1);
-    }
-
-    /// The error of HTTP/2 that ends the connection.
-    pub(super) fn error(&self) -> Option<ErrorCode> {
-        let place = self.error.get().checked_sub(1)?;
-        ErrorCode::ALL.get(usize::from(place)).copied()
-    }
-
-    /// The highest stream that was looked at when a frame ended the connection.
-    pub(super) fn last_stream(&self) -> u32 {
-        self.last_stream.get()
-    }
-
-    /// A stream of HTTP/2 is taken up; they are in their order.
-    pub(super) fn take_up(&self, stream: u32) {
-        self.taken_up.set(stream);
-    }
-
-    /// The highest stream of HTTP/2 that was taken up.
-    pub(super) fn taken_up(&self) -> u32 {
-        self.taken_up.get()
-    }
-
-    /// The codec has refused so many heads more by itself.
-    pub(super) fn refused_heads(&self, count: u32) {
-        if count > 0 {
-            self.refused.set(self.refused.get().saturating_add(count));
-        }
-    }
-
-    /// How many heads the codec has refused since this was asked last.
-    pub(super) fn take_refused_heads(&self) -> u32 {
-        self.refused.take()
-    }
-
     /// How long nothing has come on HTTP/2, ms.
     pub(super) fn quiet_ms(&self) -> u64 {
-        self.now_ms().saturating_sub(self.heard_ms.get())
+        self.now_ms().saturating_sub(self.h2.heard_ms.get())
     }
 
     pub(super) fn now_ms(&self) -> u64 {

@@ -20,7 +20,7 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 
 /// The certificate that a downstream has shown, and that was verified.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct VerifiedClient {
     pub(crate) certificate: ClientCertificate,
     /// As endpoints are told; `None` = they are not.
     field: Option<HeaderValue>,
@@ -39,7 +39,10 @@ pub(super) fn refused(error: &io::Error) -> Option<(ClientOutcome, Option<Client
 
 /// Who is at the other end of `session`, whether it is new or was resumed. Errs when the certificate is not good any more:
 /// resuming verifies nothing.
-pub(super) fn identify(session: &ServerConnection, auth: &ClientAuthView) -> io::Result<Option<Box<Client>>> {
+pub(super) fn identify(
+    session: &ServerConnection,
+    auth: &ClientAuthView,
+) -> io::Result<Option<Box<VerifiedClient>>> {
     let expired = || io::Error::other(rustls::Error::InvalidCertificate(CertificateError::Expired));
     let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return Ok(None) };
     let certificate = ClientCertificate::read(leaf).ok_or_else(expired)?;
@@ -49,7 +52,7 @@ pub(super) fn identify(session: &ServerConnection, auth: &ClientAuthView) -> io:
     }
     let field = || HeaderValue::try_from(format!(":{}:", STANDARD.encode(leaf))).ok();
     let field = if auth.forward { field() } else { None };
-    Ok(Some(Box::new(Client { certificate, field })))
+    Ok(Some(Box::new(VerifiedClient { certificate, field })))
 }
 
 /// Takes off what the downstream says of its certificate.
@@ -58,7 +61,7 @@ pub(super) fn forget(headers: &mut HeaderMap) {
     headers.remove(CLIENT_CERT_CHAIN);
 }
 
-impl Client {
+impl VerifiedClient {
     /// Tells the endpoint, where that is wanted.
     pub(crate) fn introduce(&self, headers: &mut HeaderMap) {
         if let Some(field) = &self.field {

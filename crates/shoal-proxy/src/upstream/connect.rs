@@ -14,10 +14,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::carrier::Carrier;
+use super::connect_error::ConnectError;
 use super::endpoint::Endpoint;
 use super::http1::Connection;
 use super::introduction::Introduction;
-use super::not_reached::NotReached;
 use super::occupied::Occupied;
 use super::pool::Link;
 use super::shared::SharedLink;
@@ -63,7 +63,7 @@ async fn open_wire(
             Security::Tls(tls) => {
                 Box::pin(tls.shake_hands(socket, &endpoint.address, kind == LinkKind::Upgradable)).await
             }
-            Security::Unusable => Err(NotReached::from(io::Error::from(io::ErrorKind::InvalidInput))),
+            Security::Unusable => Err(ConnectError::from(io::Error::from(io::ErrorKind::InvalidInput))),
         }
     };
     in_time(worker, upstream, endpoint, opening).await
@@ -74,12 +74,12 @@ async fn reach(
     upstream: &Upstream,
     endpoint: &Endpoint,
     introduction: Option<&Introduction>,
-) -> Result<Socket, NotReached> {
+) -> Result<Socket, ConnectError> {
     let address = match &endpoint.address {
         EndpointAddress::Socket(address) | EndpointAddress::Found { address, .. } => *address,
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
             let found = worker.names.address_of(name, &upstream.view.resolver).await;
-            found.map_err(NotReached::unnamed)?
+            found.map_err(ConnectError::unnamed)?
         }
         EndpointAddress::Unix(path) => {
             let mut stream = UnixStream::connect(path).await?;
@@ -101,7 +101,7 @@ async fn in_time<T>(
     worker: &Worker,
     upstream: &Upstream,
     endpoint: &Endpoint,
-    connecting: impl Future<Output = Result<T, NotReached>>,
+    connecting: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, Failure> {
     match timeout(upstream.view.connect_timeout, connecting).await {
         Ok(Ok(stream)) => {
@@ -163,8 +163,7 @@ fn speak_http1(
     wire: Wire,
     occupied: Occupied,
 ) -> Carrier {
-    let header_case = upstream.view.transport.header_case;
-    let connection = Connection::new(wire, header_case, endpoint.known_head.clone());
+    let connection = Connection::new(wire, &upstream.view, endpoint.known_head.clone());
     Carrier::Own(Box::new(Link::new(connection, worker.clock.now_ms(), occupied)))
 }
 

@@ -10,18 +10,18 @@ const MAX_TOLD: usize = 300;
 
 /// A connection did not come about.
 #[derive(Debug)]
-pub(crate) struct NotReached {
+pub(crate) struct ConnectError {
     pub(crate) reason: Reason,
     error: io::Error,
 }
 
-impl From<io::Error> for NotReached {
+impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         Self { reason: reason_of(error.kind()), error }
     }
 }
 
-impl NotReached {
+impl ConnectError {
     /// Its name leads nowhere.
     pub(crate) fn unnamed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { reason: Reason::NameNotResolved, error: io::Error::other(error) }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn what_went_wrong_in_a_handshake_has_a_name() {
         let check = |error: Error, expected: &str| {
-            assert_eq!(NotReached::in_handshake(io::Error::other(error)).reason.name(), expected);
+            assert_eq!(ConnectError::in_handshake(io::Error::other(error)).reason.name(), expected);
         };
         check(CertificateError::UnknownIssuer.into(), "tls: certificate not trusted");
         check(CertificateError::BadSignature.into(), "tls: certificate not trusted");
@@ -88,13 +88,13 @@ mod tests {
         check(CertificateError::NotValidYet.into(), "tls: certificate out of date");
         check(Error::AlertReceived(AlertDescription::HandshakeFailure), "tls: handshake failed");
         check(Error::AlertReceived(AlertDescription::NoApplicationProtocol), "tls: http/2 not offered");
-        let eof = NotReached::in_handshake(io::ErrorKind::UnexpectedEof.into());
+        let eof = ConnectError::in_handshake(io::ErrorKind::UnexpectedEof.into());
         assert_eq!(eof.reason.name(), "tls: handshake failed");
     }
 
     #[test]
     fn what_an_endpoint_sent_cannot_break_the_line() {
-        let told = |text: &str| NotReached::from(io::Error::other(text.to_owned())).told();
+        let told = |text: &str| ConnectError::from(io::Error::other(text.to_owned())).told();
         assert_eq!(told("a\nb\u{1b}[1m"), "a\\nb\\u{1b}[1m");
         assert_eq!(told(&"x".repeat(MAX_TOLD)), "x".repeat(MAX_TOLD));
         assert_eq!(told(&"x".repeat(9000)), "x".repeat(MAX_TOLD) + "…");

@@ -11,7 +11,7 @@ use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::{CertificateView, EndpointAddress, TransportView, UpstreamTlsView, host_of_service};
 use tokio_rustls::TlsConnector;
 
-use super::not_reached::NotReached;
+use super::connect_error::ConnectError;
 use super::verifier::Verifier;
 use super::wire::{Socket, Wire};
 
@@ -58,11 +58,11 @@ impl ClientTls {
         socket: Socket,
         address: &EndpointAddress,
         for_tunnel: bool,
-    ) -> Result<Wire, NotReached> {
+    ) -> Result<Wire, ConnectError> {
         let name = self.name_of(address).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let config = if for_tunnel { &self.tunnels } else { &self.requests };
         let shaken = TlsConnector::from(config.clone()).connect(name, socket).await;
-        Ok(Wire::Tls(Box::new(shaken.map_err(NotReached::in_handshake)?)))
+        Ok(Wire::Tls(Box::new(shaken.map_err(ConnectError::in_handshake)?)))
     }
 
     fn name_of(&self, address: &EndpointAddress) -> Option<ServerName<'static>> {

@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
 use shoal_model::site::HeaderCase;
 use shoal_policy::http1::{
-    Asked, HeadLimits, RequestHead, RequestReader, Unreadable, write_fields, write_response_head,
+    Asked, HeadLimits, RequestHead, RequestReader, Spelling, Unreadable, write_fields, write_response_head,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
@@ -95,7 +95,8 @@ async fn serve_channel(connection: &Rc<Connection>, mut channel: Channel) {
 async fn work(connection: &Rc<Connection>, channel: &Channel) -> Ended {
     let limits = &connection.settings.view.limits;
     let limits = HeadLimits { max_bytes: limits.max_header_bytes, max_fields: limits.max_header_count };
-    let (mut reader, mut outgoing) = (RequestReader::default(), Outgoing::default());
+    let (mut reader, mut outgoing) =
+        (RequestReader::new(connection.settings.view.keeps_names), Outgoing::default());
     loop {
         let head = match poll_fn(|cx| channel.poll_head(&mut reader, limits, cx)).await {
             Heard::Head(head) => head,
@@ -153,7 +154,7 @@ async fn serve_one(
 
 fn early_hints(fields: &HeaderMap, case: HeaderCase) -> Vec<u8> {
     let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
-    write_fields(&mut text, fields, case);
+    write_fields(&mut text, fields, case.into());
     text.extend_from_slice(b"\r\n");
     text
 }
@@ -177,9 +178,10 @@ async fn send(
     let mut persists = false;
     outgoing.begin(|text| {
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
-        let (length, case) = (body.length(), connection.settings.view.header_case);
+        let spelling = Spelling::of(connection.settings.view.header_case, &head.extensions);
+        let length = body.length();
         let date = || connection.worker.date.now();
-        let departure = write_response_head(text, head, reason, length, asked, case, date);
+        let departure = write_response_head(text, head, reason, length, asked, spelling, date);
         persists = departure.persists;
         departure.framing
     });

@@ -47,9 +47,9 @@ where
     connection.state.set_h2();
     let ended = run(connection, &io).await;
     if ended.is_ok()
-        && let Some(code) = connection.state.error()
+        && let Some(code) = connection.state.h2().error()
     {
-        io.add(&last_words::goaway(connection.state.last_stream(), code.number()));
+        io.add(&last_words::goaway(connection.state.h2().last_stream.get(), code.number()));
         // Whoever does not listen goes without.
         let mut io = io;
         _ = timeout(FAREWELL, io.shutdown()).await;
@@ -86,7 +86,7 @@ where
         io.begin_turn();
         loop {
             let polled = codec.poll(cx, connection);
-            for _ in 0..state.take_refused_heads() {
+            for _ in 0..state.h2().take_refused_heads() {
                 connection.worker.metrics.reach(Limit::MaxHeaderBytes);
             }
             if let Poll::Ready(ended) = polled {
@@ -195,7 +195,7 @@ where
         }
         while let Some(accepted) = ready!(self.codec.poll_accept(cx)) {
             let (request, respond) = accepted?;
-            connection.state.take_up(respond.stream_id().as_u32());
+            connection.state.h2().taken_up.set(respond.stream_id().as_u32());
             stream::begin(connection, request, respond);
         }
         Poll::Ready(Ok(()))

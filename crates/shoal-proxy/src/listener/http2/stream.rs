@@ -15,9 +15,9 @@ use shoal_policy::gate::has_padded_value;
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
+use crate::awaited_continue::AwaitedContinue;
 use crate::body::ResponseBody;
 use crate::deadline::Deadline;
-use crate::go_on::GoOn;
 use crate::incoming::{Incoming, StreamBody};
 use crate::listener::Connection;
 use crate::listener::portions::Portions;
@@ -37,12 +37,12 @@ pub(super) fn begin(
     }
     let connection = connection.clone();
     let (mut head, stream) = request.into_parts();
-    let go_on = waits(&head, &stream).then(Rc::<GoOn>::default);
-    let (body, tunnel) = body_of(&head, stream, go_on.clone());
+    let awaited = waits(&head, &stream).then(Rc::<AwaitedContinue>::default);
+    let (body, tunnel) = body_of(&head, stream, awaited.clone());
     // The runtime moves a task about several times before it runs, and once after: better a small one.
     tokio::task::spawn_local(Box::pin(async move {
         let mut answer = Answer::begin(&connection);
-        if serve(&connection, &mut head, body, go_on.as_deref(), &mut respond, &mut answer).await {
+        if serve(&connection, &mut head, body, awaited.as_deref(), &mut respond, &mut answer).await {
             drop(head);
             send(&connection, &mut respond, tunnel, answer.head, &mut answer.body).await;
         }
@@ -55,7 +55,7 @@ async fn serve(
     connection: &Rc<Connection>,
     head: &mut request::Parts,
     body: Incoming,
-    go_on: Option<&GoOn>,
+    awaited: Option<&AwaitedContinue>,
     respond: &mut SendResponse<Bytes>,
     answer: &mut Answer,
 ) -> bool {
@@ -75,7 +75,7 @@ async fn serve(
                 Poll::Ready(false)
             }
             Poll::Pending => {
-                if go_on.is_some_and(|go_on| go_on.poll_asked(cx).is_ready()) {
+                if awaited.is_some_and(|awaited| awaited.poll_asked(cx).is_ready()) {
                     say_before(respond, StatusCode::CONTINUE, HeaderMap::new());
                 }
                 // Whoever takes a request back is not answered.
@@ -135,14 +135,18 @@ fn say_before(respond: &mut SendResponse<Bytes>, status: StatusCode, fields: Hea
     _ = respond.send_informational(response);
 }
 
-fn body_of(head: &request::Parts, stream: RecvStream, go_on: Option<Rc<GoOn>>) -> (Incoming, Option<Tunnel>) {
+fn body_of(
+    head: &request::Parts,
+    stream: RecvStream,
+    awaited: Option<Rc<AwaitedContinue>>,
+) -> (Incoming, Option<Tunnel>) {
     if head.method == Method::CONNECT {
         let (taker, taken) = oneshot::channel();
         return (Incoming::Tunnel(taken), Some(Tunnel { stream, taker }));
     }
     let body = match stream.is_end_stream() {
         true => Incoming::Empty,
-        false => Incoming::Stream(StreamBody::new(stream, &head.headers, go_on)),
+        false => Incoming::Stream(StreamBody::new(stream, &head.headers, awaited)),
     };
     (body, None)
 }

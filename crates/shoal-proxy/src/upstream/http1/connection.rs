@@ -14,9 +14,10 @@ use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use shoal_model::site::HeaderCase;
+use shoal_model::view::UpstreamView;
 use shoal_policy::forwarding::{Arrival, OwnFields};
 use shoal_policy::http1::{
-    Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, request_framing,
+    Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, Spelling, request_framing,
     write_request_head,
 };
 use tokio::io::{AsyncRead, ReadBuf};
@@ -114,17 +115,17 @@ impl Connection {
     /// One that is open, to an endpoint that has answered with `known_head` before.
     pub(in crate::upstream) fn new(
         wire: Wire,
-        header_case: HeaderCase,
+        view: &UpstreamView,
         known_head: Rc<RefCell<KnownHead>>,
     ) -> Self {
         Self {
             wire: Rc::new(RefCell::new(wire)),
             arrived: BytesMut::new(),
             window: FIRST_READ,
-            heads: HeadReader::default(),
+            heads: HeadReader::new(view.keeps_names),
             known_head,
             outgoing: Outgoing::default(),
-            header_case,
+            header_case: view.transport.header_case,
             sending: Sending::Whole,
             incoming: Incoming::Nothing,
             answer: None,
@@ -145,9 +146,9 @@ impl Connection {
         mut interim: Interim<'_>,
     ) -> Result<StatusCode, ExchangeError> {
         let own = own.map_or(&[][..], |own| own.text(self.header_case));
-        let case = self.header_case;
+        let spelling = Spelling::of(self.header_case, &head.extensions);
         self.outgoing.begin(|text| {
-            write_request_head(text, head, own, case);
+            write_request_head(text, head, own, spelling);
             framing_of(head, body)
         });
         self.sending = Sending::UnderWay;

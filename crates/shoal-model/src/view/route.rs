@@ -1,0 +1,91 @@
+//! A compiled route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{RetryView, UpstreamView};
+use crate::site::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie};
+use crate::units::{ByteSize, Period};
+
+/// A compiled route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteView {
+    /// Its name in the site.
+    pub name: Arc<str>,
+    /// Its place among the routes, in the order of their names.
+    pub index: usize,
+    /// Where its requests go.
+    pub upstream: Arc<UpstreamView>,
+    /// How its responses are cached; `None` = not at all.
+    pub cache: Option<CacheRuleView>,
+    /// Protocols a connection may be upgraded to, lower case.
+    pub upgrades: Vec<Box<str>>,
+    /// Trailers are passed on.
+    pub trailers: bool,
+    /// From the request sent to the response head.
+    pub first_byte_timeout: Duration,
+    /// How long a body waits for the endpoint to say 100 (Continue); zero = the endpoint is not asked.
+    pub expect_timeout: Duration,
+    /// Between two parts of the response body.
+    pub idle_timeout: Duration,
+    /// For the whole exchange.
+    pub total_timeout: Option<Duration>,
+    /// When a request is sent again.
+    pub retry: RetryView,
+}
+
+impl RouteView {
+    pub(super) fn compile(name: &str, index: usize, route: &Route, upstream: Arc<UpstreamView>) -> Self {
+        let timeouts = route.timeouts.clone().unwrap_or_default();
+        let upgrades = match &route.upgrades {
+            None => vec!["websocket".into()],
+            Some(protocols) => {
+                protocols.iter().map(|protocol| protocol.to_ascii_lowercase().into()).collect()
+            }
+        };
+        Self {
+            name: name.into(),
+            index,
+            upstream,
+            cache: route.cache.as_ref().map(CacheRuleView::compile),
+            upgrades,
+            trailers: route.trailers,
+            first_byte_timeout: timeouts.first_byte.unwrap_or(Period::seconds(30)).0,
+            expect_timeout: timeouts.expect_continue.unwrap_or(Period::seconds(1)).0,
+            idle_timeout: timeouts.idle.unwrap_or(Period::seconds(60)).0,
+            total_timeout: timeouts.total.map(|period| period.0),
+            retry: RetryView::compile(route.retry.as_ref()),
+        }
+    }
+}
+
+/// A compiled cache rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheRuleView {
+    /// Largest body that is stored, bytes.
+    pub max_object_bytes: u64,
+    /// When the second copy is made.
+    pub replicate: Replicate,
+    /// Whether responses with `Set-Cookie` may be stored.
+    pub set_cookie: SetCookie,
+    /// Whether `Cache-Control` of requests is obeyed.
+    pub request_directives: RequestDirectives,
+    /// How long past its expiry an object may be served while the origin cannot be reached.
+    pub max_stale_on_disconnect: Duration,
+    /// What happens to hits while this node cannot know of purges.
+    pub purge_unverified: PurgeUnverified,
+}
+
+impl CacheRuleView {
+    /// `rule` with the defaults filled in.
+    pub fn compile(rule: &CacheRule) -> Self {
+        Self {
+            max_object_bytes: rule.max_object_size.unwrap_or(ByteSize::mib(64)).0,
+            replicate: rule.replicate.unwrap_or_default(),
+            set_cookie: rule.set_cookie.unwrap_or_default(),
+            request_directives: rule.request_directives.unwrap_or_default(),
+            max_stale_on_disconnect: rule.max_stale_on_disconnect.unwrap_or(Period::seconds(60)).0,
+            purge_unverified: rule.purge_unverified.unwrap_or_default(),
+        }
+    }
+}
