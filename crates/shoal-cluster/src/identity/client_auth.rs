@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::authorities::Authorities;
 use super::sha256_hex;
 
 /// Names of one certificate that are kept.
@@ -34,14 +34,7 @@ pub fn client_verifier(
     crl_pem: Option<&str>,
     without: WithoutCertificate,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
-    for (place, authority) in CertificateDer::pem_slice_iter(ca_pem.as_bytes()).enumerate() {
-        let authority = authority.map_err(|error| format!("the authorities are not PEM: {error}"))?;
-        roots.add(authority).map_err(|error| format!("authority {} cannot be used: {error}", place + 1))?;
-    }
-    if roots.is_empty() {
-        return Err("there is no certificate among the authorities".to_owned());
-    }
+    let roots = Authorities::read_roots(ca_pem)?;
     let lists = crl_pem.map(|pem| CertificateRevocationListDer::pem_slice_iter(pem.as_bytes()).collect());
     let lists: Vec<_> =
         lists.unwrap_or_else(|| Ok(Vec::new())).map_err(|error: rustls_pki_types::pem::Error| {

@@ -1,14 +1,16 @@
 //! A look into the certificates of a site before they are used.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustls::InconsistentKeys;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use shoal_model::site::CertificateFacts;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::authorities::Authorities;
 
 /// Most certificates in one chain.
 const MAX_CHAIN: usize = 10;
@@ -46,17 +48,12 @@ pub fn inspect_certificate(chain_pem: &str, key_pem: &str) -> Result<Certificate
     }
 }
 
-/// Whether `pem` is a list of authorities that can vouch for others.
+/// Whether `pem` is a list of authorities, and perhaps of certificates that are believed by themselves.
 ///
 /// # Errors
 /// What is wrong, in one line.
 pub fn inspect_authorities(pem: &str) -> Result<(), String> {
-    let mut roots = RootCertStore::empty();
-    for (place, authority) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
-        let authority = authority.map_err(|error| format!("the authorities are not PEM: {error}"))?;
-        roots.add(authority).map_err(|error| format!("authority {} cannot be used: {error}", place + 1))?;
-    }
-    if roots.is_empty() { Err("there is no certificate among the authorities".to_owned()) } else { Ok(()) }
+    Authorities::read(pem).map(|_| ())
 }
 
 /// Unix seconds at which a certificate expires.
@@ -69,16 +66,6 @@ pub fn validity(certificate_der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
     let validity = certificate.validity();
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
-}
-
-/// Whether a certificate may vouch for others: it says so (RFC 5280 §4.2.1.9), or is of a time when none did.
-pub fn is_authority(certificate_der: &[u8]) -> bool {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate_der) else { return false };
-    match certificate.basic_constraints() {
-        Ok(Some(constraints)) => constraints.value.ca,
-        Ok(None) => certificate.version() != X509Version::V3,
-        Err(_) => false,
-    }
 }
 
 /// SHA-256 of the public key of a certificate (SubjectPublicKeyInfo); `None` = it is none.

@@ -1,5 +1,6 @@
 //! Who this node is: the cluster's authority, the node's certificate, the cluster's secret.
 
+mod authorities;
 mod authority;
 mod client_auth;
 mod files;
@@ -14,12 +15,11 @@ use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_model::{ClusterId, NodeId};
 
+pub use authorities::Authorities;
 pub use authority::{Authority, LEAF_VALIDITY};
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::write_private;
-pub use inspect::{
-    inspect_authorities, inspect_certificate, is_authority, not_after, public_key_sha256, validity,
-};
+pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, validity};
 pub use operator::Operator;
 pub(crate) use secret::hex;
 pub use secret::{ClusterSecret, Purpose, sha256_hex};

@@ -31,8 +31,8 @@ pub enum UpstreamProtocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
-    /// PEM file with the authorities that are believed, and perhaps with the certificates of endpoints themselves; absent =
-    /// those of the node's system.
+    /// PEM file with the authorities that are believed, and perhaps with the certificates of endpoints themselves, which are
+    /// believed for these endpoints alone unless they are authorities (`CA:TRUE`); absent = those of the node's system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The authorities themselves, instead of a file.

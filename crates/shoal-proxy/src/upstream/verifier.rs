@@ -8,10 +8,9 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use shoal_cluster::identity::{is_authority, public_key_sha256, validity};
+use shoal_cluster::identity::{Authorities, public_key_sha256, validity};
 use shoal_model::site::Pin;
 use shoal_model::view::UpstreamTlsView;
 
@@ -52,12 +51,7 @@ impl Verifier {
 
 impl Belief {
     fn written(pem: &str) -> Result<Self, String> {
-        let known = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        let known = known.map_err(|error| error.to_string())?;
-        let mut roots = RootCertStore::empty();
-        for authority in known.iter().filter(|certificate| is_authority(certificate)) {
-            roots.add(authority.clone()).map_err(|error| error.to_string())?;
-        }
+        let Authorities { roots, certificates: known } = Authorities::read(pem)?;
         let build = |roots| {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build()
         };
@@ -81,7 +75,7 @@ impl Belief {
         match self {
             Self::Anybody => Ok(ServerCertVerified::assertion()),
             Self::System => SystemRoots::current().verifier().map_or_else(unknown, by),
-            // Who signs for himself is an authority, and as such would not be taken for an endpoint.
+            // One that vouches for itself may be an authority, and would as such not be taken for an endpoint.
             Self::Written { known, .. } if known.contains(leaf) => verify_known(leaf, name, now),
             Self::Written { authorities, .. } => authorities.as_ref().map_or_else(unknown, by),
         }
