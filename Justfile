@@ -32,9 +32,10 @@ fuzz target="all" seconds="60":
 soak minutes="60" binary="target/release/shoal":
     cargo build --release --workspace --bin shoal --bin soak && SHOAL_BIN={{binary}} target/release/soak {{minutes}}
 
-# One node under each flood in turn, and how somebody else fares beside it; exit code 1 = badly.
-floods seconds="4" binary="target/release/shoal" name="":
-    cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}} {{ if name == "" { "" } else { quote(name) } }}
+# One node under each flood in turn, and how somebody else fares beside it; exit code 1 = badly. `rate`: of new connections
+# a second that an address may have.
+floods seconds="4" binary="target/release/shoal" name="all" rate="":
+    cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}} {{quote(name)}} {{rate}}
 
 # Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request.
 bench *scenarios:

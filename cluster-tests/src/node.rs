@@ -100,7 +100,7 @@ impl NodeProcess {
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(self.stdout_file()?).stderr(log);
         if std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", "info,openraft=warn");
+            command.env("RUST_LOG", "info,openraft=warn,h2=error");
         }
         let child = command.spawn().with_context(|| format!("start {}", self.name))?;
         self.group = Some(Pid::from_child(&child));

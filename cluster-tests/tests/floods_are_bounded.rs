@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::flood::{self, FLOODS};
+use cluster_tests::flood::{self, Backdrop, FLOODS, Places};
 use cluster_tests::{Cluster, LoopbackBlock, SelfSigned};
 
 /// How long each flood lasts.
@@ -17,12 +17,19 @@ async fn floods_are_bounded() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let origin = flood::origin().await?;
     let certificate = SelfSigned::create(cluster.dir(), &["a"])?;
-    cluster.apply(0, &flood::site(&origin, &certificate.chain_file, &certificate.key_file)).await?;
+    let backdrop = Backdrop {
+        origin: &origin,
+        bystander_origin: &origin,
+        certificate: &certificate,
+        rate_per_address: None,
+    };
+    let site = flood::site(&backdrop);
+    cluster.apply(0, &site).await?;
     cluster.serves("a", "/small").await?;
     let hostile = LoopbackBlock::claim()?.ip(1);
     let mut wrong = Vec::new();
     for flood in &FLOODS {
-        let aftermath = flood::endure(&cluster.nodes[0], flood, hostile, LASTS).await?;
+        let aftermath = flood::endure(&cluster.nodes[0], flood, hostile, LASTS, &Places::here()).await?;
         let (before, peak) = (aftermath.before, aftermath.peak);
         let grown_kib = peak.rss_kib.saturating_sub(before.rss_kib);
         let mut check = |holds: bool, what: String| {

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use http::Request;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::client::{Connection, Speak, empty};
 
+/// Whom it asks.
+pub(super) const HOST: &str = "bystander.example";
 /// Between two requests.
 const PACE: Duration = Duration::from_millis(10);
 /// After so many requests it comes anew.
@@ -28,9 +31,9 @@ pub struct Latencies(Vec<Duration>);
 
 impl Bystander {
     /// Asks `address` for `path`, again and again; the first answer that is not 200 ends it.
-    pub fn start(address: SocketAddr, path: &'static str) -> Self {
+    pub fn start(place: &Handle, address: SocketAddr, path: &'static str) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(ask(address, path, stopping.clone()));
+        let task = place.spawn(ask(address, path, stopping.clone()));
         Self { stopping, task }
     }
 
@@ -69,7 +72,7 @@ async fn ask(address: SocketAddr, path: &str, stopping: Arc<AtomicBool>) -> Resu
                 pace.tick().await;
                 began = Instant::now();
             }
-            let request = Request::get(path).header("host", "bystander.example").body(empty())?;
+            let request = Request::get(path).header("host", HOST).body(empty())?;
             let answer = connection.send(request).await.context("the bystander's request")?;
             let text = String::from_utf8_lossy(&answer.body);
             ensure!(answer.status == 200, "the bystander got {} {text:.200}", answer.status);

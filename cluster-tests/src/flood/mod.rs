@@ -2,10 +2,10 @@
 
 mod bystander;
 mod frames;
+mod places;
 mod script;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 
 pub use bystander::{Bystander, Latencies};
+pub use places::{Apart, Places};
 pub use script::{FLOODS, Flood};
 
+use crate::certificate::SelfSigned;
 use crate::node::{NodeProcess, Ports};
 use crate::origin::{Origin, Reply, pattern};
 use crate::site::SiteFile;
@@ -72,9 +74,21 @@ pub async fn origin() -> Result<Origin> {
     .await
 }
 
+/// What a flood meets.
+pub struct Backdrop<'a> {
+    /// Behind everything that is asked for by a flood.
+    pub origin: &'a Origin,
+    /// Behind what the bystander asks for: how busy the other one is says nothing of the node.
+    pub bystander_origin: &'a Origin,
+    /// Of the listener with TLS.
+    pub certificate: &'a SelfSigned,
+    /// The listeners' `max_connection_rate_per_address`.
+    pub rate_per_address: Option<u32>,
+}
+
 /// A site whose limits leave a flood little time; whatever is not named is as by default.
-pub fn site(origin: &Origin, chain_file: &Path, key_file: &Path) -> SiteFile {
-    let limits = json!({
+pub fn site(backdrop: &Backdrop<'_>) -> SiteFile {
+    let mut limits = json!({
         "max_connections_per_address": MAX_PER_ADDRESS,
         "tls_handshake_timeout": "1s",
         "header_timeout": "1s",
@@ -83,6 +97,9 @@ pub fn site(origin: &Origin, chain_file: &Path, key_file: &Path) -> SiteFile {
         "min_rate_window": "1s",
         "keepalive_timeout": "1s",
     });
+    if let Some(rate) = backdrop.rate_per_address {
+        limits["max_connection_rate_per_address"] = rate.into();
+    }
     let listener = |port: u16, more: serde_json::Value| {
         let mut listener = json!({ "address": format!(":{port}"), "limits": limits });
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -91,9 +108,11 @@ pub fn site(origin: &Origin, chain_file: &Path, key_file: &Path) -> SiteFile {
         listener
     };
     SiteFile::new()
-        .upstream("app", json!({ "endpoints": [origin.endpoint()], "idle_timeout": "1s" }))
+        .upstream("app", json!({ "endpoints": [backdrop.origin.endpoint()], "idle_timeout": "1s" }))
+        .upstream("bystander", json!({ "endpoints": [backdrop.bystander_origin.endpoint()] }))
         .route("app", json!({ "path_prefix": "/", "upstream": "app" }))
-        .secure("tls", chain_file, key_file)
+        .route("bystander", json!({ "hosts": [bystander::HOST], "upstream": "bystander" }))
+        .secure("tls", &backdrop.certificate.chain_file, &backdrop.certificate.key_file)
         .set("listeners", "web", listener(Ports::HTTP, json!({ "protocol": "http" })))
         .set(
             "listeners",
@@ -108,15 +127,16 @@ pub async fn endure(
     flood: &'static Flood,
     from: IpAddr,
     lasts: Duration,
+    places: &Places,
 ) -> Result<Aftermath> {
     let weigh = || Weight::of_node(&node.data_dir())?.pop().context("the node does not run");
     let before = weigh()?;
-    let bystander = Bystander::start(node.at(Ports::HTTP), "/small");
+    let bystander = Bystander::start(&places.near, node.at(Ports::HTTP), "/small");
     let end = Instant::now() + lasts;
     let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
     let mut callers = JoinSet::new();
     for _ in 0..flood.connections {
-        callers.spawn(call(flood, from, node.at(flood.port), end, counts.clone()));
+        callers.spawn_on(call(flood, from, node.at(flood.port), end, counts.clone()), &places.far);
     }
     let mut peak = before;
     let mut looks = interval(LOOK);
