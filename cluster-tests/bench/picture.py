@@ -2,6 +2,8 @@
 
 from html import escape
 
+import ratios
+
 COLOURS = {"shoal": "#0b7285", "nginx": "#adb5bd", "haproxy": "#868e96", "varnish": "#ced4da", "caddy": "#dee2e6"}
 LABEL, SCALE, BAR, GAP, HEAD = 110, 220, 13, 14, 56
 # Longer bars are cut off and say so by their figure.
@@ -11,14 +13,15 @@ LONGEST = 2.5
 def draw(results, versions, rounds):
     lines, y = [], HEAD
     for scenario, rows in results.items():
-        peers = [row["figure"] for name, row in rows.items() if name != "shoal"]
-        best = min(peers, default=rows.get("shoal", {}).get("figure", 1))
         lines.append(text(LABEL - 8, y + BAR * len(rows) / 2 + 4, scenario, "end", 13))
         for name, row in rows.items():
-            ratio = row["figure"] / best if best > 0 else 1
+            ratio = ratios.beside_best(rows, name)
+            ratio = 1 if ratio is None else ratio
             width = min(ratio, LONGEST) * SCALE
             colour = COLOURS.get(name, "#e9ecef")
             lines.append(f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{colour}"/>')
+            if ratio > LONGEST:
+                lines.append(text(LABEL + width - 10, y + BAR - 4, "»", "start", 12))
             label = f"{name} {row['figure']:.1f} {row['unit']} ({ratio:.2f})"
             lines.append(text(LABEL + width + 6, y + BAR - 4, label, "start", 10))
             y += BAR

@@ -2,6 +2,10 @@
 
 import os
 
+import ratios
+
+# Shoal with nothing but the route that is asked: no peer.
+ALONE = "shoal alone"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -13,7 +17,8 @@ def table(results, versions, rounds, seconds, machine, picture=""):
         cells = [cell(rows.get(name)) for name in names]
         lines.append(f"| `{label}` | {unit} | " + " | ".join(cells) + f" | {ratio(rows)} |")
     said = " · ".join(versions.values())
-    lines += ["", f"Medians of {rounds} rounds of {seconds} s (lowest–highest), less is better. {machine}. {said}."]
+    how = f"Medians of {rounds} rounds of {seconds} s (lowest–highest), less is better; ratios are medians of those of each round."
+    lines += ["", f"{how} {machine}. {said}."]
     return "\n".join(lines + (["", f"![The same as a picture]({picture})"] if picture else [])) + "\n"
 
 
@@ -25,8 +30,10 @@ def cell(row):
 
 
 def ratio(rows):
-    others = [row["figure"] for name, row in rows.items() if name != "shoal"]
-    return f"{rows['shoal']['figure'] / min(others):.2f}" if others and "shoal" in rows else "–"
+    if ALONE in rows:
+        return f"– (without them {rows[ALONE]['figure']:.1f})"
+    beside = ratios.beside_best(rows, "shoal") if "shoal" in rows else None
+    return "–" if beside is None else f"{beside:.2f}"
 
 
 def put(text, file, begin=BEGIN, end=END):
