@@ -53,7 +53,7 @@ pub fn judge(facts: &Facts, verbose: bool) -> Answer {
     };
     let conditions = [
         ("listeners", facts.listeners_bound, listeners),
-        ("accepting", !facts.draining, "not draining".to_owned()),
+        ("accepting", !facts.draining, if facts.draining { "draining" } else { "not draining" }.to_owned()),
         ("gossip", joined, format!("{} of {} members heard", facts.members.0, facts.members.1)),
         ("staleness", fresh, format!("{} s", facts.staleness.as_secs())),
     ];

@@ -65,8 +65,8 @@ async fn reread(node: &Node) {
             access_logs = read.access_logs,
             names = read.names,
             authorities = read.authorities,
-            "SIGHUP: opened the access logs anew, looks names up, has read the system's authorities; \
-             what else a site names is read by `shoal apply`"
+            "SIGHUP: opened the access logs anew, looks names up, has read the system's authorities where \
+             upstreams go by them; what else a site names is read by `shoal apply`"
         ),
         Err(error) => tracing::error!(%error, "SIGHUP: could not read files again"),
     }

@@ -142,7 +142,7 @@ impl Body for ResponseBody {
                         Ok(data) => return Poll::Ready(Some(Ok(this.hand_on(data)))),
                         Err(frame) => frame,
                     };
-                    if let Some(trailers) = admit_trailers(frame, this.keep_trailers) {
+                    if let Some(trailers) = admit_trailers(frame, this.keep_trailers, None) {
                         // Nothing comes after them, and the codec does not ask.
                         this.exchange.complete = true;
                         return Poll::Ready(Some(Ok(trailers)));

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Frame, SizeHint};
 use shoal_policy::failure::Failure;
 
@@ -30,12 +31,14 @@ pub(crate) struct BodyProgress {
 }
 
 /// What the body of a request may cost.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct BodyLimits {
     pub(crate) max_bytes: u64,
     pub(crate) idle_timeout: Duration,
     pub(crate) min_rate: MinRate,
     pub(crate) keep_trailers: bool,
+    /// A field that says who called, and so is no trailer.
+    pub(crate) reserved_header: Option<HeaderName>,
     /// It comes in chunks of HTTP/1, which cost as much when they are empty as when they are full.
     pub(crate) is_chunked: bool,
     /// It comes when the downstream has been told to go on.
@@ -131,7 +134,7 @@ impl DownstreamBody {
             }
             return if bytes > self.limits.max_bytes { Err(Failure::BodyTooLarge) } else { Ok(Some(frame)) };
         }
-        Ok(admit_trailers(frame, self.limits.keep_trailers))
+        Ok(admit_trailers(frame, self.limits.keep_trailers, self.limits.reserved_header.as_ref()))
     }
 }
 

@@ -133,21 +133,25 @@ pub(crate) struct StreamBody {
     left: Option<u64>,
     has_data_ended: bool,
     /// The downstream waits to be told to send it.
-    awaited: Option<Rc<AwaitedContinue>>,
+    awaited_continue: Option<Rc<AwaitedContinue>>,
 }
 
 impl StreamBody {
-    /// Behind a head with these fields. `awaited` is asked for when somebody wants it.
-    pub(crate) fn new(stream: RecvStream, fields: &HeaderMap, awaited: Option<Rc<AwaitedContinue>>) -> Self {
+    /// Behind a head with these fields. `awaited_continue` is told when somebody wants what is behind it.
+    pub(crate) fn new(
+        stream: RecvStream,
+        fields: &HeaderMap,
+        awaited_continue: Option<Rc<AwaitedContinue>>,
+    ) -> Self {
         let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, left: length, has_data_ended: false, awaited }
+        Self { stream, left: length, has_data_ended: false, awaited_continue }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if !self.has_data_ended {
             let Poll::Ready(polled) = self.stream.poll_data(cx) else {
-                if let Some(awaited) = self.awaited.take() {
-                    awaited.ask();
+                if let Some(awaited_continue) = self.awaited_continue.take() {
+                    awaited_continue.ask();
                 }
                 return Poll::Pending;
             };

@@ -83,28 +83,9 @@ async fn make_answer(
     let admitted = pass_gate(connection, head, &incoming, client, exchange)?;
     let route = find_route(connection, &admitted, head)?;
     exchange.route = Some(route.clone());
-
-    if let Some(believed) = believed_request_id(&head.headers, &admitted, &connection.caller) {
-        *request_id = believed.clone();
-    }
-    if let Some(record) = &mut exchange.record {
-        record.request_id = Some(request_id.clone());
-    }
-    if let Some(tracing) = &connection.settings.view.tracing {
-        let begins = tracing.sample.includes(worker.entropy());
-        let span = enter_trace(&mut head.headers, begins, || worker.entropy());
-        if let Some(collector) = exchange.follow(span) {
-            let host = || Some(admitted.authority.clone());
-            let record = exchange.record.get_or_insert_with(|| Box::new(record(client, host(), head)));
-            record.collector = Some(collector);
-            record.request_id = Some(request_id.clone());
-        }
-        if let Some(record) = &mut exchange.record {
-            record.span = span;
-        }
-    }
+    name_and_trace(connection, head, &admitted, client, request_id, exchange);
     // What a cached answer varies by must be true already.
-    connection.vouch_for_client(&mut head.headers, admitted.present.has(Field::ClientCert));
+    connection.vouch_for_downstream(&mut head.headers, admitted.present.has(Field::ClientCert));
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !incoming.is_end_stream();
         let request = cache_request(connection, &route, rule, &admitted, head, has_body);
@@ -138,7 +119,7 @@ async fn make_answer(
         }
     }
     // Once more: `Connection` may have named the field.
-    connection.vouch_for_client(&mut head.headers, false);
+    connection.vouch_for_downstream(&mut head.headers, false);
 
     if route.upstream.proxy_protocol.is_some()
         && let Some(ends) = connection.ends
@@ -198,6 +179,37 @@ fn pass_gate(
     })
 }
 
+/// Settles what the request is called, in its log line and in traces: where it is to be followed, its span begins here.
+fn name_and_trace(
+    connection: &Connection,
+    head: &mut Parts,
+    admitted: &Admitted,
+    client: Client,
+    request_id: &mut HeaderValue,
+    exchange: &mut Exchange,
+) {
+    let worker = &connection.worker;
+    if let Some(believed) = believed_request_id(&head.headers, admitted, &connection.caller) {
+        *request_id = believed.clone();
+    }
+    if let Some(record) = &mut exchange.record {
+        record.request_id = Some(request_id.clone());
+    }
+    if let Some(tracing) = &connection.settings.view.tracing {
+        let begins = tracing.sample.includes(worker.entropy());
+        let span = enter_trace(&mut head.headers, begins, || worker.entropy());
+        if let Some(collector) = exchange.follow(span) {
+            let host = || Some(admitted.authority.clone());
+            let record = exchange.record.get_or_insert_with(|| Box::new(record(client, host(), head)));
+            record.collector = Some(collector);
+            record.request_id = Some(request_id.clone());
+        }
+        if let Some(record) = &mut exchange.record {
+            record.span = span;
+        }
+    }
+}
+
 fn find_route(connection: &Connection, admitted: &Admitted, head: &Parts) -> Result<Arc<RouteView>, Failure> {
     connection.worker.with_config(|config| {
         let listener = connection.listener_place(config);
@@ -231,6 +243,7 @@ fn take_body(
             window: limits.min_rate_window,
         },
         keep_trailers,
+        reserved_header: connection.settings.view.trusted_proxies.reserved_header.clone(),
         is_chunked: !connection.state.is_h2() && incoming.size_hint().exact().is_none(),
         expects_continue,
     };

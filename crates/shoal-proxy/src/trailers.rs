@@ -42,10 +42,16 @@ const NOT_TRAILER_PREFIXES: [&str; 5] =
 /// What some endpoints believe as they believe the others.
 const NOT_TRAILERS_EITHER: [&str; 4] = ["x-host", "x-method-override", "x-real-ip", "x-request-id"];
 
-/// Trailers pass only where the route says so, and never with fields that mean something before the body.
-pub(crate) fn admit_trailers(frame: Frame<Bytes>, keep: bool) -> Option<Frame<Bytes>> {
+/// Trailers pass only where the route says so, and never with fields that mean something before the body: `reserved` is
+/// another one of those.
+pub(crate) fn admit_trailers(
+    frame: Frame<Bytes>,
+    keep: bool,
+    reserved: Option<&HeaderName>,
+) -> Option<Frame<Bytes>> {
     let mut trailers: HeaderMap = frame.into_trailers().ok().filter(|_| keep)?;
-    let refused: Vec<HeaderName> = trailers.keys().filter(|name| !is_trailer(name)).cloned().collect();
+    let refused: Vec<HeaderName> =
+        trailers.keys().filter(|name| !is_trailer(name) || Some(*name) == reserved).cloned().collect();
     for name in refused {
         trailers.remove(name);
     }
@@ -67,15 +73,25 @@ mod tests {
 
     #[test]
     fn what_means_something_before_the_body_is_no_trailer() {
+        let reserved = HeaderName::from_static("true-client-ip");
         let check = |name: &str, expected: bool| {
             let fields = [(name.parse().unwrap(), "1".parse().unwrap())];
-            let admitted = admit_trailers(Frame::trailers(fields.into_iter().collect()), true).unwrap();
+            let admitted =
+                admit_trailers(Frame::trailers(fields.into_iter().collect()), true, Some(&reserved)).unwrap();
             assert_eq!(admitted.trailers_ref().unwrap().contains_key(name), expected, "{name}");
         };
         for name in ["grpc-status", "grpc-message", "x-checksum", "digest", "server-timing", "etag"] {
             check(name, true);
         }
-        for name in ["host", "X-Real-IP", "x-forwarded-for", "x-forwarded", "shoal-peer", "content_length"] {
+        for name in [
+            "true-client-ip",
+            "host",
+            "X-Real-IP",
+            "x-forwarded-for",
+            "x-forwarded",
+            "shoal-peer",
+            "content_length",
+        ] {
             check(name, false);
         }
         for name in ["client-cert", "x-http-method-override", "connection", "content-type", "set-cookie"] {

@@ -42,6 +42,27 @@ async fn listeners_open_stay_and_close() {
 }
 
 #[tokio::test]
+async fn names_are_spelled_as_they_came_from_the_next_answer_on() {
+    let origin = Origin::start(|_| "HTTP/1.1 200 OK\r\nX-aBC: d\r\nContent-Length: 0\r\n\r\n").await;
+    let with = |case: &str| {
+        let listener = format!("protocol: http, header_case: {case}");
+        site(&[origin.address], "", "").replace("protocol: http", &listener)
+    };
+    let stage = Stage::start(&with("lower"));
+    for (revision, case, expected) in
+        [(2, "lower", "\r\nx-abc: d"), (3, "preserve", "\r\nX-aBC: d"), (4, "title", "\r\nX-Abc: d")]
+    {
+        stage.proxy.apply(stage.compile(revision, &with(case))).unwrap();
+        // On every worker, over connections that have been there before.
+        for _ in 0..8 {
+            let answer = stage.ask(GET).await;
+            assert!(answer.head.contains(expected), "{case}: {}", answer.head);
+        }
+    }
+    assert!(origin.connections() <= 2, "one a worker: {}", origin.connections());
+}
+
+#[tokio::test]
 async fn a_port_of_somebody_else_is_an_error_and_changes_nothing() {
     let origin = Origin::start(|_| ok("")).await;
     let stage = Stage::start(&site(&[origin.address], "", ""));

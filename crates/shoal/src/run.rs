@@ -21,7 +21,8 @@ Example:
   shoal run --data-dir /var/lib/shoal --apply site.yaml
   shoal run --data-dir /var/lib/shoal --cluster-addr 10.0.0.2:7400 --join 10.0.0.1:7400 --token shj1.…
 
-Writes nothing to stdout; the log goes to stderr, as RUST_LOG says [default: info].
+Writes nothing to stdout; the log goes to stderr, as RUST_LOG says [default: info, and of the
+libraries for consensus and HTTP/2 only errors].
 Signals: TERM and INT drain and stop, a second one stops at once; HUP opens access logs anew, looks names up and reads the
 system's authorities; USR2 hands over to a new process (`shoal upgrade`); QUIT tells the state on the log.")]
 pub struct RunArgs {

@@ -89,7 +89,11 @@ fn compare_values(path: String, old: Option<Value>, new: Option<Value>, fields: 
         return;
     }
     let maps = [&old, &new].into_iter().flatten().all(Value::is_object);
-    if !maps {
+    let is_empty =
+        |value: &Option<Value>| value.as_ref().is_some_and(|value| *value == serde_json::json!({}));
+    // An empty section is more than none: it switches something on, with everything as by default.
+    let is_switched = (old.is_none() && is_empty(&new)) || (is_empty(&old) && new.is_none());
+    if !maps || is_switched {
         let text = |value: Option<Value>| value.map(|value| value.to_string());
         fields.push(FieldChange { path, old: text(old), new: text(new) });
         return;
@@ -110,7 +114,7 @@ fn compare_values(path: String, old: Option<Value>, new: Option<Value>, fields: 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Endpoint, Upstream};
+    use super::super::{Endpoint, Upstream, parse_site};
     use super::*;
 
     fn upstream(address: &str) -> Upstream {
@@ -132,5 +136,26 @@ mod tests {
         assert_eq!(changes[1].fields[0].path, "endpoints");
         assert_eq!(changes[1].fields[0].old.as_deref(), Some("[\"1.1.1.1:1\"]"));
         assert!(diff(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn sections_that_are_empty_are_seen() {
+        let route = |more: &str| {
+            let text = format!(
+                "routes: {{ r: {{ upstream: u{more} }} }}\nupstreams: {{ u: {{ endpoints: [\"h:1\"] }} }}\n"
+            );
+            parse_site("site.yaml", &text).unwrap()
+        };
+        for section in ["cache", "retry", "timeouts"] {
+            let (without, with) = (route(""), route(&format!(", {section}: {{}}")));
+            let field = |old: &Site, new: &Site| diff(old, new)[0].fields[0].clone();
+            let added = field(&without, &with);
+            assert_eq!((added.path.as_str(), added.old, added.new.as_deref()), (section, None, Some("{}")));
+            let removed = field(&with, &without);
+            assert_eq!(
+                (removed.path.as_str(), removed.old.as_deref(), removed.new),
+                (section, Some("{}"), None)
+            );
+        }
     }
 }

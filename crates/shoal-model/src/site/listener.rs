@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::network::networks;
 use super::{AccessLog, CipherSuite, ClientAuth, HeaderCase, Overload, Tracing};
 use crate::units::{ByteSize, Period};
 
@@ -29,8 +30,8 @@ pub struct Listener {
     /// Downstreams show certificates; default off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
-    /// Callers whose `client_ip_header` and `X-Forwarded-*` fields are believed; default none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Networks of callers that are believed about who called them, in `client_ip_header`, and by which scheme; default none.
+    #[serde(default, deserialize_with = "networks", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// The one field in which `trusted_proxies` name their caller; default `X-Forwarded-For`. `Forwarded` is read as RFC 7239
@@ -89,6 +90,7 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
     /// Networks of the balancers in front; connections from anywhere else are closed.
+    #[serde(deserialize_with = "networks")]
     #[schemars(with = "Vec<String>")]
     pub trusted: Vec<IpNet>,
     /// Time for the header to arrive; default 3s.

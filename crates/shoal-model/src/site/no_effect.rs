@@ -24,6 +24,11 @@ pub(super) fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut 
         ("hash_key", upstream.hash_key.is_some() && !hashes, by_hash),
         ("hash_balance_factor", upstream.hash_balance_factor.is_some() && !hashes, by_hash),
         ("ping_interval", upstream.ping_interval.is_some() && !speaks_h2, in_h2),
+        (
+            "ping_timeout",
+            upstream.ping_timeout.is_some() && upstream.ping_interval.is_none(),
+            "nobody is asked without `ping_interval`",
+        ),
         ("max_streams_per_connection", upstream.max_streams_per_connection.is_some() && !speaks_h2, in_h2),
         ("queue_timeout", upstream.queue_timeout.is_some() && upstream.max_requests.is_none(), queued),
     ];
@@ -44,7 +49,8 @@ pub(super) fn validate_route(path: &str, route: &Route, problems: &mut Vec<Probl
     }
 }
 
-fn no_effect(path: String, why: &str) -> Problem {
+/// A setting that changes nothing, and why.
+pub(super) fn no_effect(path: String, why: &str) -> Problem {
     Problem::at(path, format!("it has no effect: {why}")).of_kind(ProblemKind::NoEffect)
 }
 
@@ -93,6 +99,8 @@ mod tests {
         let both = ["upstreams.u.ping_interval", "upstreams.u.max_streams_per_connection"];
         check(h2, "", &both);
         check(&format!("{h2}, protocol: http1"), "", &both);
+        check(", ping_timeout: 1s, ping_interval: 5m, protocol: h2c", "", &[]);
+        check(", ping_timeout: 1s, protocol: h2c", "", &["upstreams.u.ping_timeout"]);
         check(", queue_timeout: 1s, max_requests: 5", "", &[]);
         check(", queue_timeout: 1s", "", &["upstreams.u.queue_timeout"]);
         let retry = |per_try: &str, total: &str| {

@@ -74,6 +74,7 @@ fn of_upstream(upstream: &Upstream) -> Vec<Setting> {
         ("connect_timeout", upstream.connect_timeout, OR_LONG),
         ("idle_timeout", upstream.idle_timeout, OR_ONE_REQUEST),
         ("max_connection_age", upstream.max_connection_age, OR_ONE_REQUEST),
+        ("ping_timeout", upstream.ping_timeout, OR_LONG),
         ("tcp_user_timeout", upstream.tcp_user_timeout, OR_KERNEL),
     ];
     if let Some(passive) = &upstream.passive {
@@ -92,7 +93,7 @@ mod tests {
     use super::super::{Site, parse_site, validate};
 
     /// Every time that a site can hold, and whether `0s` is taken there.
-    const SETTINGS: [(&str, bool); 36] = [
+    const SETTINGS: [(&str, bool); 37] = [
         ("/listeners/l/proxy_protocol/timeout", false),
         ("/listeners/l/limits/tls_handshake_timeout", false),
         ("/listeners/l/limits/header_timeout", false),
@@ -115,6 +116,7 @@ mod tests {
         ("/upstreams/u/slow_start", true),
         ("/upstreams/u/queue_timeout", true),
         ("/upstreams/u/ping_interval", false),
+        ("/upstreams/u/ping_timeout", false),
         ("/upstreams/u/connect_timeout", false),
         ("/upstreams/u/idle_timeout", false),
         ("/upstreams/u/max_connection_age", false),
@@ -142,6 +144,7 @@ mod tests {
             "upstreams": { "u": {
                 "endpoints": ["h:1"], "passive": { "success_rate": {} }, "health": { "tcp": {} },
                 "sticky": { "name": "node" }, "resolver": {}, "protocol": "h2c", "max_requests": 9,
+                "ping_interval": "5m",
             } },
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();

@@ -87,6 +87,9 @@ pub struct Upstream {
     /// Some servers forbid frequent pings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ping_interval: Option<Period>,
+    /// HTTP/2: how long a ping may go unanswered before the connection is given up; default 20s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_timeout: Option<Period>,
     /// Time to connect, TLS included; default 3s, else 504.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Period>,

@@ -15,7 +15,7 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, step, validate_tcp,
+    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, step, trusted_proxies, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
@@ -126,6 +126,7 @@ fn validate_listener(path: &str, listener: &Listener, site: &Site, problems: &mu
         Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough => {}
     }
     validate_tcp::validate_listener(path, listener, site, problems);
+    trusted_proxies::validate_listener(path, listener, problems);
     header_case::validate_listener(path, listener, problems);
     validate_listener_tls(path, listener, problems);
     validate_observation(path, listener, problems);

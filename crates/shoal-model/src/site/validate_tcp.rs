@@ -2,9 +2,6 @@
 
 use std::net::IpAddr;
 
-use http::HeaderName;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-
 use super::naming::{check_host, check_reference};
 use super::{Listener, Problem, Protocol, Site, Upstream};
 
@@ -34,17 +31,6 @@ pub(super) fn validate_listener(path: &str, listener: &Listener, site: &Site, pr
         }
         if !listener.trusted_proxies.is_empty() {
             refuse(".trusted_proxies", "there are no forwarding fields; did you mean `proxy_protocol`?");
-        }
-    }
-    if let Some(name) = &listener.client_ip_header {
-        let needed = [CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
-        if HeaderName::from_bytes(name.as_bytes()).map_or(true, |name| needed.contains(&name)) {
-            refuse(
-                ".client_ip_header",
-                &format!("{name:?} is not the name of a field that could name a caller"),
-            );
-        } else if listener.trusted_proxies.is_empty() {
-            refuse(".client_ip_header", "nobody is believed without `trusted_proxies`");
         }
     }
     if listener.proxy_protocol.as_ref().is_some_and(|proxy| proxy.trusted.is_empty()) {
@@ -109,11 +95,6 @@ mod tests {
         check("protocol: tcp, upstream: a, sni: { x: a }", &["reads server names"]);
         check("protocol: tcp, upstream: a, min_tls: \"1.3\"", &["not ended here"]);
         check("protocol: tcp, upstream: a, trusted_proxies: [10.0.0.0/8]", &["`proxy_protocol`"]);
-        let trusting = "protocol: http, trusted_proxies: [10.0.0.0/8], client_ip_header";
-        check(&format!("{trusting}: CF-Connecting-IP"), &[]);
-        check(&format!("{trusting}: \"a b\""), &["\"a b\" is not the name"]);
-        check(&format!("{trusting}: Host"), &["\"Host\" is not the name"]);
-        check("protocol: http, client_ip_header: Forwarded", &["without `trusted_proxies`"]);
         check("protocol: tls_passthrough, upstream: a", &["needs `sni`"]);
         check("protocol: tls_passthrough, sni: { x: b }", &["there is no upstream \"b\""]);
         check("protocol: tls_passthrough, sni: { \"x.*\": a }", &["a wildcard stands first"]);

@@ -44,7 +44,7 @@ pub struct ListenerView {
     /// Who may speak for others; `None` = callers are who they seem to be.
     pub proxy_protocol: Option<ProxyProtocolView>,
     /// Some upstream wants names of fields spelled as they came.
-    pub keeps_names: bool,
+    pub requests_keep_names: bool,
     /// Some upstream wants to be told who called.
     pub names_callers: bool,
     /// Where connections go that are carried as they are; `None` = they speak HTTP.
@@ -83,7 +83,7 @@ pub(super) fn compile_all(
             overload: OverloadView::compile(listener.overload.as_ref()),
             balance_connections: listener.balance_connections.unwrap_or(true),
             header_case: listener.header_case.unwrap_or_default(),
-            keeps_names: site
+            requests_keep_names: site
                 .upstreams
                 .values()
                 .any(|upstream| upstream.header_case == Some(HeaderCase::Preserve)),

@@ -36,7 +36,7 @@ pub use routes::RouteTable;
 pub use sticky::StickyView;
 pub use tcp::{CarriageView, Liveness, ProxyProtocolView};
 pub use transport::{TransportView, UpstreamTlsView};
-pub use trusted_proxies::{ClientIpHeader, TrustedProxiesView};
+pub use trusted_proxies::TrustedProxiesView;
 pub use upstream::{EndpointView, UpstreamView};
 
 use crate::id::Revision;
@@ -67,10 +67,10 @@ impl ConfigView {
             return Err(Problems(problems));
         }
         let certificates = certificate::compile_all(site)?;
-        let keeps_names =
+        let answers_keep_names =
             site.listeners.values().any(|listener| listener.header_case == Some(HeaderCase::Preserve));
         let compile_upstream = |(name, upstream): (&String, &Upstream)| {
-            Arc::new(UpstreamView::compile(name, upstream, &certificates, keeps_names))
+            Arc::new(UpstreamView::compile(name, upstream, &certificates, answers_keep_names))
         };
         let upstreams: Vec<_> = site.upstreams.iter().map(compile_upstream).collect();
         let listener_index = |name: &String| site.listeners.keys().position(|listener| listener == name);

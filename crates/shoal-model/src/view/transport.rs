@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::CertificateView;
 use crate::site::{HeaderCase, Pin, Upstream, UpstreamProtocol, UpstreamTls};
+use crate::units::Period;
 
 /// How the endpoints of an upstream are spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct TransportView {
     pub max_streams: u32,
     /// From one HTTP/2 ping to the next while requests are under way; `None` = no pings.
     pub ping_interval: Option<Duration>,
+    /// How long a ping may go unanswered.
+    pub ping_timeout: Duration,
 }
 
 impl TransportView {
@@ -29,6 +32,7 @@ impl TransportView {
             header_case: upstream.header_case.unwrap_or_default(),
             max_streams: upstream.max_streams_per_connection.unwrap_or(100),
             ping_interval: upstream.ping_interval.map(|period| period.0),
+            ping_timeout: upstream.ping_timeout.unwrap_or(Period::seconds(20)).0,
         }
     }
 

@@ -8,36 +8,31 @@ use ipnet::IpNet;
 
 use crate::site::Listener;
 
-/// Proxies whose forwarding fields are believed, and which of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Proxies that are believed, and in what.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxiesView {
     /// Where they are; empty = nobody is believed.
     pub networks: Vec<IpNet>,
-    /// The field in which they name their caller.
-    pub client_ip_header: ClientIpHeader,
-}
-
-/// A field that names callers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ClientIpHeader {
-    /// `X-Forwarded-For`: a list, whoever is nearest stands last.
-    #[default]
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239), the same with names and schemes.
-    Forwarded,
-    /// `X-Real-IP`: one address.
-    XRealIp,
-    /// Another one, an address or a list of them.
-    Other(HeaderName),
+    /// The field in which they name their caller: `Forwarded` (RFC 7239), or an address or a list of them, the nearest last.
+    pub client_ip_header: HeaderName,
+    /// The same, if it is none of those that this node writes: whoever is not believed may not send it.
+    pub reserved_header: Option<HeaderName>,
 }
 
 impl TrustedProxiesView {
+    /// Those in `networks`, who write `client_ip_header`.
+    pub fn new(networks: Vec<IpNet>, client_ip_header: HeaderName) -> Self {
+        let is_written = [FORWARDED, X_FORWARDED_FOR, X_REAL_IP].contains(&client_ip_header);
+        let reserved_header = (!is_written).then(|| client_ip_header.clone());
+        Self { networks, client_ip_header, reserved_header }
+    }
+
     pub(super) fn compile(listener: &Listener) -> Self {
         let header = listener.client_ip_header.as_deref().and_then(|name| name.parse().ok());
-        Self {
-            networks: listener.trusted_proxies.clone(),
-            client_ip_header: header.map_or_else(ClientIpHeader::default, ClientIpHeader::of),
-        }
+        Self::new(listener.trusted_proxies.clone(), header.unwrap_or(X_FORWARDED_FOR))
     }
 
     /// Whether what comes from `address` is believed.
@@ -46,13 +41,9 @@ impl TrustedProxiesView {
     }
 }
 
-impl ClientIpHeader {
-    fn of(name: HeaderName) -> Self {
-        match name.as_str() {
-            "x-forwarded-for" => Self::XForwardedFor,
-            "x-real-ip" => Self::XRealIp,
-            _ if name == FORWARDED => Self::Forwarded,
-            _ => Self::Other(name),
-        }
+/// Nobody is believed.
+impl Default for TrustedProxiesView {
+    fn default() -> Self {
+        Self::new(Vec::new(), X_FORWARDED_FOR)
     }
 }

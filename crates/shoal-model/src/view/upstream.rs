@@ -49,7 +49,7 @@ pub struct UpstreamView {
     /// How endpoints are spoken to.
     pub transport: TransportView,
     /// Some listener wants names of fields spelled as they came.
-    pub keeps_names: bool,
+    pub answers_keep_names: bool,
     /// For TCP connect and the TLS handshake.
     pub connect_timeout: Duration,
     /// For unused pooled connections.
@@ -75,7 +75,7 @@ impl UpstreamView {
         name: &str,
         upstream: &Upstream,
         certificates: &[Arc<CertificateView>],
-        keeps_names: bool,
+        answers_keep_names: bool,
     ) -> Self {
         let endpoint = |endpoint: &Endpoint| EndpointView {
             id: EndpointId::of(name, &endpoint.address),
@@ -105,7 +105,7 @@ impl UpstreamView {
             passive: PassiveView::compile(upstream.passive.as_ref()),
             panic_threshold_percent: upstream.panic_threshold_percent.unwrap_or(50),
             transport: TransportView::compile(upstream, certificates),
-            keeps_names,
+            answers_keep_names,
             connect_timeout: upstream.connect_timeout.unwrap_or(Period::seconds(3)).0,
             idle_timeout: upstream.idle_timeout.unwrap_or(Period::seconds(60)).0,
             max_idle_connections: upstream.max_idle_connections.unwrap_or(256),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use shoal_model::view::TrustedProxiesView;
 
+use super::forwarded::Element;
 use super::own_fields::OwnFields;
 use super::request::OwnName;
 
@@ -41,9 +42,13 @@ impl Caller {
         &self.text
     }
 
-    /// Its scheme.
     pub(super) fn scheme(&self) -> &'static str {
         if self.https { "https" } else { "http" }
+    }
+
+    /// Its request to `host`, as `Forwarded` tells of it.
+    pub(super) fn element<'a>(&self, host: &'a HeaderValue) -> Element<'a> {
+        Element { address: self.address, host: Some(host), scheme: Some(self.scheme()) }
     }
 
     /// Lets go of what is only of use while requests come.

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use shoal_model::view::{ClientIpHeader, TrustedProxiesView};
+use shoal_model::view::TrustedProxiesView;
 
 use super::Caller;
 use super::caller::text_of;
-use super::forwarded::{Element, from_the_right, node, parameter, value_of};
+use super::forwarded::{Element, from_the_right, is_balanced, node, parameter, value_of};
 use super::request::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP, append};
 
 /// Whoever asked in the first place: the caller, or whom trusted proxies name.
@@ -29,13 +29,13 @@ impl Client {
         }
         let mut walk = Walk { address: caller.address, hops: 0 };
         let is_proxy = |address| proxies.include(address);
-        let name = name_of(&proxies.client_ip_header);
-        let said = if name == FORWARDED {
-            let addresses = from_the_right(headers, &name).map(|element| node(parameter(element, "for")?));
+        let name = &proxies.client_ip_header;
+        let said = if *name == FORWARDED {
+            let addresses = from_the_right(headers, name).map(|element| node(parameter(element, "for")?));
             walk.follow(addresses, is_proxy);
-            walk.at_its_place(from_the_right(headers, &name)).and_then(|element| parameter(element, "proto"))
+            walk.at_its_place(from_the_right(headers, name)).and_then(|element| parameter(element, "proto"))
         } else {
-            walk.follow(from_the_right(headers, &name).map(node), is_proxy);
+            walk.follow(from_the_right(headers, name).map(node), is_proxy);
             walk.at_its_place(from_the_right(headers, &X_FORWARDED_PROTO))
         };
         Self { address: walk.address, https: said.and_then(is_https).unwrap_or(caller.https) }
@@ -53,45 +53,36 @@ impl Client {
         headers: &mut HeaderMap,
         caller: &Caller,
         host: &HeaderValue,
-        believed: &ClientIpHeader,
+        believed: &HeaderName,
     ) {
         let is_named = self.address != caller.address;
         let own_address = text_of(self.address);
         let host = (!headers.contains_key(&X_FORWARDED_HOST)).then_some(host);
-        let written = |name: &HeaderName| name_of(believed) == *name && headers.contains_key(name);
-        let (has_list, has_elements) = (written(&X_FORWARDED_FOR), written(&FORWARDED));
+        let is_written = |name: &HeaderName| believed == name && headers.contains_key(name);
+        let (has_list, has_elements) = (is_written(&X_FORWARDED_FOR), is_written(&FORWARDED));
+        // Else what is added would stand within a string that a stranger has opened, for those who read from the left.
+        let is_sound = |value: &HeaderValue| is_balanced(value.as_bytes());
+        let has_elements = has_elements && headers.get_all(FORWARDED).iter().all(is_sound);
         if is_named && !has_list {
             headers.insert(X_FORWARDED_FOR, own_address.clone());
         }
         append(headers, X_FORWARDED_FOR, caller.text(), has_list || is_named);
-        let (first, last) =
-            (self.element(host), Element { address: caller.address, host: None, scheme: None });
-        if has_elements {
-            // What the hop to this node was is left out where another scheme is the client's: some read the last one.
-            let scheme = (caller.https == self.https).then_some(self.scheme());
-            append(headers, FORWARDED, &value_of(&[Element { host, scheme, ..last }]), true);
-        } else {
-            let elements = [first, last];
-            headers.insert(FORWARDED, value_of(&elements[..1 + usize::from(is_named)]));
+        let first = Element { address: self.address, host, scheme: Some(self.scheme()) };
+        let last = Element { address: caller.address, host: None, scheme: None };
+        match (has_elements, is_named) {
+            (true, _) => {
+                // What the hop to this node was is left out where another scheme is the client's: some read the last one.
+                let scheme = (caller.https == self.https).then_some(self.scheme());
+                append(headers, FORWARDED, &value_of(&[Element { host, scheme, ..last }]), true);
+            }
+            (false, true) => _ = headers.insert(FORWARDED, value_of(&[first, last])),
+            (false, false) => _ = headers.insert(FORWARDED, value_of(&[first])),
         }
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme()));
         if let Some(host) = host {
             headers.insert(X_FORWARDED_HOST, host.clone());
         }
         headers.insert(X_REAL_IP, own_address);
-    }
-
-    fn element<'a>(self, host: Option<&'a HeaderValue>) -> Element<'a> {
-        Element { address: self.address, host, scheme: Some(self.scheme()) }
-    }
-}
-
-fn name_of(header: &ClientIpHeader) -> HeaderName {
-    match header {
-        ClientIpHeader::XForwardedFor => X_FORWARDED_FOR,
-        ClientIpHeader::Forwarded => FORWARDED,
-        ClientIpHeader::XRealIp => X_REAL_IP,
-        ClientIpHeader::Other(name) => name.clone(),
     }
 }
 
@@ -140,12 +131,12 @@ mod tests {
         headers
     }
 
-    fn proxies(client_ip_header: ClientIpHeader) -> TrustedProxiesView {
-        TrustedProxiesView { networks: vec!["10.0.0.0/8".parse().unwrap()], client_ip_header }
+    fn proxies(client_ip_header: &str) -> TrustedProxiesView {
+        TrustedProxiesView::new(vec!["10.0.0.0/8".parse().unwrap()], client_ip_header.parse().unwrap())
     }
 
-    fn read(header: &ClientIpHeader, from: &str, fields: &str) -> String {
-        let proxies = proxies(header.clone());
+    fn read(header: &str, from: &str, fields: &str) -> String {
+        let proxies = proxies(header);
         let caller = Caller::new(from.parse().unwrap(), false, &proxies);
         let client = Client::of(&headers(fields), &caller, &proxies);
         format!("{} {}", client.scheme(), client.address)
@@ -153,9 +144,8 @@ mod tests {
 
     #[test]
     fn the_client_is_whom_trusted_proxies_name() {
-        let list = ClientIpHeader::XForwardedFor;
         let check = |from: &str, fields: &str, expected: &str| {
-            assert_eq!(read(&list, from, fields), expected, "{from} {fields}");
+            assert_eq!(read("x-forwarded-for", from, fields), expected, "{from} {fields}");
         };
         // Others are not believed.
         check("192.0.2.9", "x-forwarded-for: 1.1.1.1\nx-forwarded-proto: https", "http 192.0.2.9");
@@ -166,6 +156,8 @@ mod tests {
         check("10.0.0.1", "x-forwarded-for: nonsense, 10.0.0.3", "http 10.0.0.3");
         check("10.0.0.1", "x-forwarded-for: 6.6.6.6, ", "http 10.0.0.1");
         check("10.0.0.1", "x-forwarded-for: 6.6.6.6\nx-forwarded-for: \u{e9}", "http 10.0.0.1");
+        check("10.0.0.1", "x-forwarded-for: \u{e9}, 1.1.1.1", "http 1.1.1.1");
+        check("10.0.0.1", "x-forwarded-for: 6.6.6.6, \u{e9}, 10.0.0.2", "http 10.0.0.2");
         check("::ffff:10.0.0.1", "x-forwarded-for: ::ffff:1.1.1.1", "http 1.1.1.1");
         check("10.0.0.1", "x-forwarded-for: 1.1.1.1:4711", "http 1.1.1.1");
         check("10.0.0.1", "x-forwarded-for: [2001:db8::1]:4711", "http 2001:db8::1");
@@ -176,34 +168,38 @@ mod tests {
 
     #[test]
     fn they_may_name_it_in_another_field() {
-        use ClientIpHeader::{Forwarded, Other, XRealIp};
-        let check = |header: &ClientIpHeader, fields: &str, expected: &str| {
+        let check = |header: &str, fields: &str, expected: &str| {
             assert_eq!(read(header, "10.0.0.1", fields), expected, "{fields}");
         };
-        check(&Forwarded, "forwarded: for=1.1.1.1;proto=https", "https 1.1.1.1");
-        check(&Forwarded, "forwarded: for=6.6.6.6, For=\"1.1.1.1:80\" ; Proto=HTTPS", "https 1.1.1.1");
-        check(&Forwarded, "forwarded: for=\"[2001:db8::1]\";host=\"a,b;c\"", "http 2001:db8::1");
-        check(&Forwarded, "forwarded: for=_hidden;proto=https", "https 10.0.0.1");
-        check(&Forwarded, "forwarded: for=unknown, for=10.0.0.2", "http 10.0.0.2");
-        check(&Forwarded, "forwarded: for=1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
-        check(&Forwarded, "forwarded: for=1.1.1.1\nx-forwarded-proto: https", "http 1.1.1.1");
+        check("forwarded", "forwarded: for=1.1.1.1;proto=https", "https 1.1.1.1");
+        check("forwarded", "forwarded: for=6.6.6.6, For=\"1.1.1.1:80\" ; Proto=HTTPS", "https 1.1.1.1");
+        check("forwarded", "forwarded: for=\"[2001:db8::1]\";host=\"a,b;c\"", "http 2001:db8::1");
+        check("forwarded", "forwarded: for=_hidden;proto=https", "https 10.0.0.1");
+        check("forwarded", "forwarded: for=unknown, for=10.0.0.2", "http 10.0.0.2");
+        check("forwarded", "forwarded: for=1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
+        check("forwarded", "forwarded: for=1.1.1.1\nx-forwarded-proto: https", "http 1.1.1.1");
         // A quote that a stranger opens is not closed by what comes behind it.
-        check(&Forwarded, "forwarded: for=\", for=1.1.1.1;proto=http", "http 1.1.1.1");
-        check(&XRealIp, "x-real-ip: 1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
-        check(&XRealIp, "x-real-ip: 1.1.1.1\nx-forwarded-proto: http, https", "https 1.1.1.1");
-        let other = Other(HeaderName::from_static("true-client-ip"));
-        check(&other, "true-client-ip: 1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
-        check(&other, "true-client-ip: 6.6.6.6\ntrue-client-ip: 1.1.1.1", "http 1.1.1.1");
-        check(&other, "x-forwarded-for: 6.6.6.6", "http 10.0.0.1");
+        check("forwarded", "forwarded: for=\", for=1.1.1.1;proto=http", "http 1.1.1.1");
+        check("forwarded", "forwarded: for=6.6.6.6;x=\"\u{e9}\", for=1.1.1.1", "http 1.1.1.1");
+        // What is escaped does not end a string.
+        let quoted = r#"forwarded: for=1.1.1.1;host="a\", for=6.6.6.6;x=\"";proto=https"#;
+        check("forwarded", quoted, "https 1.1.1.1");
+        check("forwarded", r#"forwarded: x="a\";for=6.6.6.6;y=\"";for=1.1.1.1"#, "http 1.1.1.1");
+        check("forwarded", r#"forwarded: for=6.6.6.6, for=1.1.1.1;host="a\\""#, "http 1.1.1.1");
+        check("x-real-ip", "x-real-ip: 1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
+        check("x-real-ip", "x-real-ip: 1.1.1.1\nx-forwarded-proto: http, https", "https 1.1.1.1");
+        check("true-client-ip", "true-client-ip: 1.1.1.1\nx-forwarded-for: 6.6.6.6", "http 1.1.1.1");
+        check("true-client-ip", "true-client-ip: 6.6.6.6\ntrue-client-ip: 1.1.1.1", "http 1.1.1.1");
+        check("true-client-ip", "x-forwarded-for: 6.6.6.6", "http 10.0.0.1");
     }
 
     #[test]
     fn the_scheme_is_that_of_the_client() {
-        let check = |header: ClientIpHeader, fields: &str, expected: &str| {
-            let read = read(&header, "10.0.0.1", fields);
+        let check = |header: &str, fields: &str, expected: &str| {
+            let read = read(header, "10.0.0.1", fields);
             assert_eq!(read.split(' ').next(), Some(expected), "{fields}");
         };
-        let by_list = |fields: &str, expected: &str| check(ClientIpHeader::XForwardedFor, fields, expected);
+        let by_list = |fields: &str, expected: &str| check("x-forwarded-for", fields, expected);
         by_list("x-forwarded-proto: https", "https");
         by_list("x-forwarded-proto: HTTPS", "https");
         by_list("x-forwarded-proto: wss", "https");
@@ -213,7 +209,7 @@ mod tests {
         by_list("x-forwarded-proto: https, http\nx-forwarded-for: 6.6.6.6, 1.1.1.1", "http");
         by_list("x-forwarded-proto: http, https, http\nx-forwarded-for: 6.6.6.6, 1.1.1.1, 10.0.0.2", "https");
         by_list("x-forwarded-proto: https\nx-forwarded-for: 1.1.1.1, 10.0.0.2", "https");
-        let by_element = |fields: &str, expected: &str| check(ClientIpHeader::Forwarded, fields, expected);
+        let by_element = |fields: &str, expected: &str| check("forwarded", fields, expected);
         by_element("forwarded: proto=https", "https");
         by_element("forwarded: for=1.1.1.1;proto=https, for=10.0.0.2;proto=http", "https");
         by_element("forwarded: for=6.6.6.6;proto=https, for=1.1.1.1;proto=http", "http");
@@ -221,7 +217,7 @@ mod tests {
 
     #[test]
     fn all_fields_say_the_same() {
-        let check = |header: ClientIpHeader, fields: &str, expected: [&str; 4]| {
+        let check = |header: &str, fields: &str, expected: [&str; 4]| {
             let before = proxies(header);
             let mut headers = headers(fields);
             let caller = Caller::new("10.0.0.1".parse().unwrap(), false, &before);
@@ -235,40 +231,49 @@ mod tests {
             let seen = ["x-forwarded-for", "x-forwarded-proto", "x-real-ip", "forwarded"]
                 .map(|name| headers[name].to_str().unwrap());
             assert_eq!(seen, expected, "{fields}");
-            for next in [ClientIpHeader::XForwardedFor, ClientIpHeader::Forwarded, ClientIpHeader::XRealIp] {
-                let read = Client::of(&headers, &caller, &proxies(next.clone()));
-                assert_eq!(read.address, client.address, "{next:?} of the next one: {headers:?}");
+            for next in ["x-forwarded-for", "forwarded", "x-real-ip"] {
+                let read = Client::of(&headers, &caller, &proxies(next));
+                assert_eq!(read.address, client.address, "{next} of the next one: {headers:?}");
             }
         };
         let alone = ["10.0.0.1", "http", "10.0.0.1", "for=10.0.0.1;host=\"a:81\";proto=http"];
         let named = |scheme: &str| format!("for=1.1.1.1;host=\"a:81\";proto={scheme}, for=10.0.0.1");
-        let list = || ClientIpHeader::XForwardedFor;
-        check(list(), "x-real-ip: 6.6.6.6\nforwarded: for=6.6.6.6", alone);
+        check("x-forwarded-for", "x-real-ip: 6.6.6.6\nforwarded: for=6.6.6.6", alone);
         check(
-            list(),
+            "x-forwarded-for",
             "x-forwarded-proto: https",
             ["10.0.0.1", "https", "10.0.0.1", "for=10.0.0.1;host=\"a:81\";proto=https"],
         );
         check(
-            list(),
+            "x-forwarded-for",
             "x-forwarded-for: 1.1.1.1\nx-forwarded-proto: https\nx-real-ip: 6.6.6.6\nforwarded: for=6.6.6.6",
             ["1.1.1.1, 10.0.0.1", "https", "1.1.1.1", &named("https")],
         );
         check(
-            list(),
+            "x-forwarded-for",
             "x-forwarded-for: 1.1.1.1\nx-forwarded-host: b",
             ["1.1.1.1, 10.0.0.1", "http", "1.1.1.1", "for=1.1.1.1;proto=http, for=10.0.0.1"],
         );
-        check(list(), "x-forwarded-for: nonsense", ["nonsense, 10.0.0.1", alone[1], alone[2], alone[3]]);
-        check(ClientIpHeader::Forwarded, "x-forwarded-for: 6.6.6.6", alone);
+        check(
+            "x-forwarded-for",
+            "x-forwarded-for: nonsense",
+            ["nonsense, 10.0.0.1", alone[1], alone[2], alone[3]],
+        );
+        check("forwarded", "x-forwarded-for: 6.6.6.6", alone);
+        // The endpoint may read from the left.
+        check(
+            "forwarded",
+            "forwarded: for=6.6.6.6;x=\", for=1.1.1.1",
+            ["1.1.1.1, 10.0.0.1", "http", "1.1.1.1", &named("http")],
+        );
         let own = "for=10.0.0.1;host=\"a:81\"";
         check(
-            ClientIpHeader::Forwarded,
+            "forwarded",
             "forwarded: for=1.1.1.1;proto=https\nx-forwarded-for: 6.6.6.6",
             ["1.1.1.1, 10.0.0.1", "https", "1.1.1.1", &format!("for=1.1.1.1;proto=https, {own}")],
         );
         check(
-            ClientIpHeader::Forwarded,
+            "forwarded",
             "forwarded: for=\"[2001:db8::1]\";proto=http",
             [
                 "2001:db8::1, 10.0.0.1",
@@ -278,11 +283,14 @@ mod tests {
             ],
         );
         check(
-            ClientIpHeader::XRealIp,
+            "x-real-ip",
             "x-real-ip: 1.1.1.1\nx-forwarded-for: 6.6.6.6",
             ["1.1.1.1, 10.0.0.1", "http", "1.1.1.1", &named("http")],
         );
-        let other = ClientIpHeader::Other(HeaderName::from_static("true-client-ip"));
-        check(other, "true-client-ip: 1.1.1.1", ["1.1.1.1, 10.0.0.1", "http", "1.1.1.1", &named("http")]);
+        check(
+            "true-client-ip",
+            "true-client-ip: 1.1.1.1",
+            ["1.1.1.1, 10.0.0.1", "http", "1.1.1.1", &named("http")],
+        );
     }
 }

@@ -50,28 +50,61 @@ pub(super) fn value_of(elements: &[Element<'_>]) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
-/// The elements of a list, the last one first. What is no text is an element that says nothing.
+/// The elements of a list, the last one first. One that is no text says nothing.
 pub(super) fn from_the_right<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> impl Iterator<Item = &'a str> + use<'a> {
-    let lines = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
-    lines.rev().flat_map(|line| line.rsplit(outside_quotes(',')))
+    let lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    lines.rev().flat_map(elements_from_the_right).map(|element| str::from_utf8(element).unwrap_or_default())
 }
 
-/// Finds `separator`, unless it stands in a quoted string.
-fn outside_quotes(separator: char) -> impl FnMut(char) -> bool {
-    let mut is_quoted = false;
-    move |c| {
-        is_quoted ^= c == '"';
-        c == separator && !is_quoted
-    }
+/// The elements of one line, the last one first. Whoever wrote on the left of it can open a quoted string there, but none that
+/// reaches to what was written behind.
+fn elements_from_the_right(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(line);
+    std::iter::from_fn(move || {
+        let line = rest?;
+        let mut is_quoted = false;
+        let comma = (0..line.len()).rev().find(|&at| {
+            is_quoted ^= line[at] == b'"' && !is_escaped(line, at);
+            line[at] == b',' && !is_quoted
+        });
+        rest = comma.map(|comma| &line[..comma]);
+        Some(comma.map_or(line, |comma| &line[comma + 1..]))
+    })
 }
 
-/// The value of a parameter of an element (RFC 7239 §4), without quotes.
+/// What stands at `at` is the second half of a quoted pair (RFC 9110 §5.6.4).
+fn is_escaped(line: &[u8], at: usize) -> bool {
+    line[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
+}
+
+/// Whoever reads from the left finds the same quoted strings: each that is opened is closed.
+pub(super) fn is_balanced(line: &[u8]) -> bool {
+    let quotes = (0..line.len()).filter(|&at| line[at] == b'"' && !is_escaped(line, at)).count();
+    quotes % 2 == 0
+}
+
+/// The value of a parameter of an element (RFC 7239 §4), without quotes. What is escaped in it stays so: no address and no
+/// scheme needs that.
 pub(super) fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = element.split(outside_quotes(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim_matches('"'))
+    let (bytes, mut is_quoted, mut start) = (element.as_bytes(), false, 0);
+    for at in 0..=bytes.len() {
+        if at < bytes.len() {
+            is_quoted ^= bytes[at] == b'"' && !is_escaped(bytes, at);
+            if bytes[at] != b';' || is_quoted {
+                continue;
+            }
+        }
+        if let Some((key, value)) = element[start..at].trim().split_once('=')
+            && key.eq_ignore_ascii_case(name)
+        {
+            return Some(value.trim_matches('"'));
+        }
+        start = at + 1;
+    }
+    None
 }
 
 /// The address of a node, with or without a port (RFC 7239 §6).

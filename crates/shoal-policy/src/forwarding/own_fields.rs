@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_model::site::HeaderCase;
 
 use super::Caller;
-use super::forwarded::Element;
 use super::request::{CDN_LOOP, OwnName, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::http1::{Spelling, write_fields};
 
@@ -49,7 +48,7 @@ impl OwnFields {
             (name, start..end)
         };
         let address = caller.text().as_bytes();
-        let forwarded = Element { address: caller.address, host: Some(host), scheme: Some(caller.scheme()) };
+        let forwarded = caller.element(host);
         let places = [
             add(X_FORWARDED_FOR, &|text| text.extend_from_slice(address)),
             add(X_FORWARDED_PROTO, &|text| text.extend_from_slice(caller.scheme().as_bytes())),

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use http::header::{COOKIE, EXPECT, FORWARDED, HeaderName, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
-use shoal_model::view::{ClientIpHeader, TrustedProxiesView};
+use shoal_model::view::TrustedProxiesView;
 
-use super::forwarded::{self, Element};
+use super::caller::text_of;
+use super::forwarded::value_of;
 use super::{Caller, Client, OWN_PREFIX, OwnFields, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
@@ -34,6 +35,12 @@ const OTHER_FORWARDED: [HeaderName; 4] = [
     HeaderName::from_static("x-host"),
     HeaderName::from_static("x-original-host"),
     HeaderName::from_static("x-http-host-override"),
+];
+/// Fields that say what this node says in others, and that proxies may have passed as a stranger wrote them.
+const OVERRULED: [HeaderName; 3] = [
+    HeaderName::from_static("x-forwarded"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-forwarded-scheme"),
 ];
 /// `X-Forwarded-Port` and the like: not ours to vouch for.
 const FORWARDED_PREFIX: &str = "x-forwarded-";
@@ -132,12 +139,16 @@ pub fn prepare_request(
     if present.has(Field::CookieCrumbs) {
         join_cookies(headers);
     }
-    if let (ClientIpHeader::Other(name), false) = (&fields.proxies.client_ip_header, fields.caller.trusted) {
-        headers.remove(name);
+    let speaks_for_itself = fields.client.address == fields.caller.address;
+    if let Some(name) = &fields.proxies.reserved_header {
+        // It says what the others do.
+        match speaks_for_itself {
+            true => _ = headers.remove(name),
+            false => _ = headers.insert(name, text_of(fields.client.address)),
+        }
     }
     let via = fields.own.via(head.version);
     head.version = Version::HTTP_11;
-    let speaks_for_itself = fields.client.address == fields.caller.address;
     if speaks_for_itself && !present.has_any(&[Field::Forwarded, Field::Via, Field::CdnLoop]) {
         headers.insert(X_REQUEST_ID, fields.request_id.clone());
         return Ok(Some(fields.caller.own_fields(&admitted.authority, via, fields.own)));
@@ -153,6 +164,7 @@ pub fn prepare_request(
 fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, fields: RequestFields<'_>) {
     let (caller, host) = (fields.caller, &admitted.authority);
     if caller.trusted {
+        OVERRULED.iter().for_each(|name| _ = headers.remove(name));
         return fields.client.introduce(headers, caller, host, &fields.proxies.client_ip_header);
     }
     if admitted.present.has(Field::Forwarded) {
@@ -165,8 +177,7 @@ fn write_forwarding(headers: &mut HeaderMap, admitted: &Admitted, fields: Reques
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(caller.scheme()));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_REAL_IP, caller.text().clone());
-    let element = Element { address: caller.address, host: Some(host), scheme: Some(caller.scheme()) };
-    headers.insert(FORWARDED, forwarded::value_of(&[element]));
+    headers.insert(FORWARDED, value_of(&[caller.element(host)]));
 }
 
 /// Adds `value` to the end of a list, in one line.
@@ -218,11 +229,15 @@ pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefix: &str) {
 /// How often this node stands in `Via` (its second word) or `CDN-Loop` (its first), whichever says more.
 fn count_passes(headers: &HeaderMap, own: &str) -> usize {
     let count = |name: HeaderName, word: usize| {
-        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-        let elements = values.flat_map(|value| value.split(','));
-        let names = elements
-            .filter_map(|element| element.split([' ', ';', '\t']).filter(|w| !w.is_empty()).nth(word));
-        names.filter(|name| name.eq_ignore_ascii_case(own)).count()
+        // As bytes: what a stranger has written into the line must not hide what we have.
+        let elements =
+            headers.get_all(name).into_iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+        let words = |element: &'_ [u8]| {
+            let mut words =
+                element.split(|b| matches!(b, b' ' | b';' | b'\t')).filter(|word| !word.is_empty());
+            words.nth(word).is_some_and(|name| name.eq_ignore_ascii_case(own.as_bytes()))
+        };
+        elements.filter(|element| words(element)).count()
     };
     count(VIA, 1).max(count(CDN_LOOP, 0))
 }
@@ -244,15 +259,10 @@ mod tests {
 
     /// The fields of the request after all that happens to it, sorted, one a line. `keeps`: trailers and expectations pass.
     fn prepared(fields: &str, caller: &str, keeps: bool) -> Result<String, Failure> {
-        prepared_by(ClientIpHeader::default(), fields, caller, keeps)
+        prepared_by("x-forwarded-for", fields, caller, keeps)
     }
 
-    fn prepared_by(
-        header: ClientIpHeader,
-        fields: &str,
-        caller: &str,
-        keeps: bool,
-    ) -> Result<String, Failure> {
+    fn prepared_by(header: &str, fields: &str, caller: &str, keeps: bool) -> Result<String, Failure> {
         let mut request = http::Request::builder().method("POST").uri("/x").header("host", "a.example");
         for field in fields.lines() {
             let (name, value) = field.split_once(": ").unwrap();
@@ -267,7 +277,7 @@ mod tests {
         };
         let admitted = gate.admit(&mut head, Wire::default(), false).unwrap();
         let networks = vec!["10.0.0.0/8".parse().unwrap()];
-        let proxies = TrustedProxiesView { networks, client_ip_header: header };
+        let proxies = TrustedProxiesView::new(networks, header.parse().unwrap());
         let caller = Caller::new(caller.parse().unwrap(), false, &proxies);
         let own = OwnName::new("n 1");
         let believed = believed_request_id(&head.headers, &admitted, &caller).cloned();
@@ -338,18 +348,24 @@ mod tests {
 
     #[test]
     fn a_field_of_their_own_is_theirs_alone() {
-        let header = || ClientIpHeader::Other(HeaderName::from_static("true-client-ip"));
-        let seen = prepared_by(header(), "true-client-ip: 6.6.6.6", "10.1.1.1", false).unwrap();
+        let header = "true-client-ip";
+        let seen = prepared_by(header, "true-client-ip: 6.6.6.6", "10.1.1.1", false).unwrap();
         for said in ["x-real-ip: 6.6.6.6", "x-forwarded-for: 6.6.6.6, 10.1.1.1", "true-client-ip: 6.6.6.6"] {
             assert!(seen.contains(said), "{said} in {seen}");
         }
-        assert_eq!(prepared_by(header(), "true-client-ip: 6.6.6.6", "1.2.3.4", false).unwrap(), OURS);
+        let named = "true-client-ip: 6.6.6.6\ntrue-client-ip: 1.1.1.1\nconnection: true-client-ip";
+        let seen = prepared_by(header, named, "10.1.1.1", false).unwrap();
+        assert!(seen.contains("true-client-ip: 1.1.1.1") && !seen.contains("6.6.6.6"), "{seen}");
+        let nobody = prepared_by(header, "true-client-ip: nonsense", "10.1.1.1", false).unwrap();
+        assert!(!nobody.contains("true-client-ip"), "{nobody}");
+        assert_eq!(prepared_by(header, "true-client-ip: 6.6.6.6", "1.2.3.4", false).unwrap(), OURS);
     }
 
     #[test]
     fn trusted_callers_may_name_hosts_but_override_nothing() {
         let seen = prepared(
-            "x-host: b\nx-original-host: b\nx-forwarded-port: 1\nx-http-method: DELETE\nx-original-url: /admin",
+            "x-host: b\nx-original-host: b\nx-forwarded-port: 1\nx-http-method: DELETE\nx-original-url: /admin\n\
+             x-forwarded: for=6.6.6.6\nx-forwarded-ssl: on\nx-forwarded-scheme: https",
             "10.1.1.1",
             false,
         );
@@ -357,7 +373,7 @@ mod tests {
         for passed in ["x-host: b", "x-original-host: b", "x-forwarded-port: 1"] {
             assert!(seen.contains(passed), "{passed} in {seen}");
         }
-        for dropped in ["x-http-method", "x-original-url"] {
+        for dropped in ["x-http-method", "x-original-url", "x-forwarded:", "x-forwarded-ssl", "-scheme"] {
             assert!(!seen.contains(dropped), "{dropped} in {seen}");
         }
     }
@@ -392,6 +408,7 @@ mod tests {
         check("via: 1.1 shoal-n2, 2.0 edge", false);
         check("via: 1.1 edge, 1.1 shoal-n1 (comment)", true);
         check("cdn-loop: other; v=1, shoal-n1", true);
+        check("via: \u{e9}, 1.1 shoal-n1\ncdn-loop: \u{e9}", true);
         check("cdn-loop: shoal-n12", false);
     }
 }

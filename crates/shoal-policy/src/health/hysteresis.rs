@@ -47,7 +47,7 @@ impl Checker {
         self.verdict
     }
 
-    /// Takes in one observation; answers the new verdict if this one changed it.
+    /// Takes in one observation; answers the new verdict if this one changed it, or the reason for it.
     pub fn observe(&mut self, observation: Observation) -> Option<Verdict> {
         let seen = match observation {
             Observation::Healthy => Verdict::Up,
@@ -57,6 +57,8 @@ impl Checker {
             (None, _) => 1,
             (Some(Verdict::Up), Verdict::Down(_)) => self.fall,
             (Some(Verdict::Down(_)), Verdict::Up) => self.rise,
+            // Down for another reason: whoever looks for the cause is to find the present one.
+            (Some(Verdict::Down(known)), Verdict::Down(reason)) if known != reason => self.fall,
             (Some(Verdict::Up), Verdict::Up) | (Some(Verdict::Down(_)), Verdict::Down(_)) => {
                 self.contradictions = 0;
                 return None;

@@ -19,16 +19,16 @@ impl<T> Keeper<T> {
         self.kept.as_deref()
     }
 
-    /// Another head was read; answers whether it is time that one of them takes its place.
-    pub fn differs(&self) -> bool {
+    /// Counts a head that is not the same; answers whether it is time that one of those takes its place.
+    pub fn note_difference(&self) -> bool {
         self.differed.set(self.differed.get().saturating_add(1));
         self.differed.get() >= PATIENCE
     }
 
-    /// A head was read that was not known; answers whether it is to be kept. Of those before anything is kept it is the
+    /// Counts a head that was not known; answers whether it is to be kept. Of those before anything is kept it is the
     /// one that is number `first`.
     pub fn wants(&self, first: u8) -> bool {
-        self.differs() || self.kept.is_none() && self.differed.get() >= first
+        self.note_difference() || self.kept.is_none() && self.differed.get() >= first
     }
 
     /// From now on it is this.

@@ -30,31 +30,30 @@ struct Kept {
 
 impl KnownFields {
     /// Takes a head of at most `room` bytes off `arrived`, if it has the fields that are kept, other values apart, behind a
-    /// plain request line. `None` says nothing of what has arrived.
-    pub(super) fn take(&self, arrived: &mut BytesMut, room: usize) -> Option<RequestHead> {
+    /// plain request line. Answers with the lines that are kept, too; `None` says nothing of what has arrived.
+    pub(super) fn take(&self, arrived: &mut BytesMut, room: usize) -> Option<(RequestHead, &KnownLines)> {
         let kept = self.0.kept()?;
         let line = RequestLine::read(arrived)?;
         let seen = kept.lines.recognise(&arrived[line.end..])?;
         let length = line.end + seen.length;
-        if seen.changed & kept.settled != 0 || length > room || seen.changed != 0 && self.0.differs() {
+        if seen.changed & kept.settled != 0 || length > room {
+            return None;
+        }
+        if seen.changed != 0 && self.0.note_difference() {
             return None;
         }
         let mut parts = Request::new(()).into_parts().0;
         parts.uri = Uri::from_maybe_shared(Bytes::copy_from_slice(&arrived[line.target])).ok()?;
         (parts.method, parts.headers) = (line.method, seen.fields);
         arrived.advance(length);
-        Some(RequestHead {
+        let head = RequestHead {
             parts,
             wire: Wire::default(),
             framing: Framing::Empty,
             persists: kept.persists,
             expects_continue: false,
-        })
-    }
-
-    /// The lines that are kept.
-    pub(super) fn lines(&self) -> Bytes {
-        self.0.kept().map_or_else(Bytes::new, |kept| kept.lines.text.clone())
+        };
+        Some((head, &kept.lines))
     }
 
     /// Takes note of a head that was not known; `lines` are those of its fields.

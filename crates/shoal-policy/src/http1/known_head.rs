@@ -31,12 +31,12 @@ impl KnownHead {
         *self = Self::default();
     }
 
-    /// Takes a head off `arrived`, if it is the one that is kept, other values apart. `None` says nothing of what has
-    /// arrived.
-    pub(super) fn take(&self, arrived: &mut BytesMut) -> Option<ResponseHead> {
+    /// Takes a head off `arrived`, if it is the one that is kept, other values apart. Answers with
+    /// the lines that are kept, too; `None` says nothing of what has arrived.
+    pub(super) fn take(&self, arrived: &mut BytesMut) -> Option<(ResponseHead, &KnownLines)> {
         let kept = self.0.kept()?;
         let seen = kept.lines.recognise(arrived)?;
-        if seen.changed != 0 && self.0.differs() {
+        if seen.changed != 0 && self.0.note_difference() {
             return None;
         }
         let mut parts = Response::new(()).into_parts().0;
@@ -44,12 +44,7 @@ impl KnownHead {
         let head =
             ResponseHead { parts, reason: kept.reason.clone(), present: kept.present, said: kept.said };
         arrived.advance(seen.length);
-        Some(head)
-    }
-
-    /// The lines that are kept, the status line being one of them.
-    pub(super) fn lines(&self) -> Bytes {
-        self.0.kept().map_or_else(Bytes::new, |kept| kept.lines.text.clone())
+        Some((head, &kept.lines))
     }
 
     /// Takes note of a head that was not known.

@@ -25,7 +25,7 @@ pub use request_head::{write_fields, write_request_head};
 pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};
 pub use response_head::{HeadReader, ResponseHead};
 pub use response_writer::{Asked, Departure, write_response_head};
-pub use spelling::{Spelling, WrittenNames};
+pub use spelling::{Spelling, WrittenLines};
 
 /// Why the bytes of an endpoint are no HTTP/1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

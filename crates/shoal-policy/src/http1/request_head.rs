@@ -4,6 +4,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 
 use super::Spelling;
+use super::spelling::Speller;
 
 /// Bytes that a field takes up on average: a guess that saves growing.
 pub(super) const FIELD_BYTES: usize = 48;
@@ -30,12 +31,12 @@ pub fn write_fields<'a>(
     fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     spelling: Spelling<'_>,
 ) {
-    let mut at = 0;
+    let mut speller = Speller::new(spelling);
     for (name, value) in fields {
         let (name, value) = (name.as_str(), value.as_bytes());
         // Once for all parts: what follows does not grow it.
         out.reserve(name.len() + value.len() + FIELD_MARKS);
-        spelling.write(out, name, &mut at);
+        speller.write(out, name);
         write_value(out, value);
     }
 }
@@ -43,7 +44,7 @@ pub fn write_fields<'a>(
 /// Appends one field line, its name, which is in lower case, spelled by `spelling`.
 pub(super) fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8], spelling: Spelling<'_>) {
     out.reserve(name.len() + value.len() + FIELD_MARKS);
-    spelling.write(out, name, &mut 0);
+    Speller::new(spelling).write(out, name);
     write_value(out, value);
 }
 

@@ -13,7 +13,7 @@ use super::known_fields::KnownFields;
 use super::known_lines::line_end;
 use super::odd_target::read_escaped;
 use super::persistence::persists;
-use super::spelling::WrittenNames;
+use super::spelling::WrittenLines;
 
 /// Fields that are going to be added: room for them is made at once.
 const ADDED_FIELDS: usize = 4;
@@ -82,8 +82,8 @@ pub enum Unreadable {
 /// Reads heads, one after another.
 #[derive(Debug, Default)]
 pub struct RequestReader {
-    /// How names were spelled goes with the heads.
-    keeps_names: bool,
+    /// [`WrittenLines`] go with the heads.
+    keeps_lines: bool,
     /// Bytes that were looked at, and do not make up a head.
     searched: usize,
     /// Bytes of empty lines before the head: they are passed over (RFC 9112 §2.2).
@@ -92,11 +92,9 @@ pub struct RequestReader {
 }
 
 impl RequestReader {
-    /// `keeps_names`: [`WrittenNames`] go with the heads.
-    ///
-    /// [`WrittenNames`]: super::WrittenNames
-    pub fn new(keeps_names: bool) -> Self {
-        Self { keeps_names, ..Self::default() }
+    /// `keeps_lines`: [`WrittenLines`] go with the heads.
+    pub fn new(keeps_lines: bool) -> Self {
+        Self { keeps_lines, ..Self::default() }
     }
 
     /// Takes the head off `arrived`; `None` = it is not whole yet. What was asked with before is read at less cost.
@@ -131,15 +129,15 @@ impl RequestReader {
         room: usize,
         max_fields: usize,
     ) -> Result<Option<RequestHead>, Unreadable> {
-        if let Some(mut head) = self.known.take(arrived, room) {
-            if self.keeps_names {
-                head.parts.extensions.insert(WrittenNames::of(self.known.lines()));
+        if let Some((mut head, kept)) = self.known.take(arrived, room) {
+            if self.keeps_lines {
+                WrittenLines::attach(&kept.text, &mut head.parts.extensions);
             }
             return Ok(Some(head));
         }
         let Some((lines, mut head)) = parse(arrived, room, max_fields)? else { return Ok(None) };
-        if self.keeps_names {
-            head.parts.extensions.insert(WrittenNames::of(lines.clone()));
+        if self.keeps_lines {
+            WrittenLines::attach(&lines, &mut head.parts.extensions);
         }
         self.known.meet(lines, &head);
         Ok(Some(head))

@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use super::ends::ends_within;
-use super::{KnownHead, Malformed, Persistence, WrittenNames};
+use super::{KnownHead, Malformed, Persistence, WrittenLines};
 use crate::gate::{Present, survey};
 
 /// Largest head of a response, bytes.
@@ -40,8 +40,8 @@ impl From<Parts> for ResponseHead {
 /// Reads heads, one after another.
 #[derive(Debug, Default)]
 pub struct HeadReader {
-    /// How names were spelled goes with the heads.
-    keeps_names: bool,
+    /// [`WrittenLines`] go with the heads.
+    keeps_lines: bool,
     /// Bytes that were looked at, and do not make up a head.
     searched: usize,
     /// Bytes of empty lines before the head: they are passed over (RFC 9112 §2.2 does so with requests).
@@ -49,11 +49,9 @@ pub struct HeadReader {
 }
 
 impl HeadReader {
-    /// `keeps_names`: [`WrittenNames`] go with the heads.
-    ///
-    /// [`WrittenNames`]: super::WrittenNames
-    pub fn new(keeps_names: bool) -> Self {
-        Self { keeps_names, ..Self::default() }
+    /// From now on [`WrittenLines`] go with the heads, or not.
+    pub fn keep_lines(&mut self, keeps_lines: bool) {
+        self.keeps_lines = keeps_lines;
     }
 
     /// Takes the head off `arrived`; `None` = it is not whole yet. Values share memory of its size. What this endpoint has
@@ -67,9 +65,9 @@ impl HeadReader {
         known: &mut KnownHead,
     ) -> Result<Option<ResponseHead>, Malformed> {
         if self.searched == 0 && self.skipped == 0 {
-            if let Some(mut head) = known.take(arrived) {
-                if self.keeps_names {
-                    head.parts.extensions.insert(WrittenNames::of(known.lines()));
+            if let Some((mut head, kept)) = known.take(arrived) {
+                if self.keeps_lines {
+                    WrittenLines::attach(&kept.text, &mut head.parts.extensions);
                 }
                 return Ok(Some(head));
             }
@@ -88,9 +86,9 @@ impl HeadReader {
         let room = MAX_HEAD_BYTES.saturating_sub(self.skipped);
         match if may_end { parse(arrived, room)? } else { None } {
             Some((text, mut head)) => {
-                *self = Self::new(self.keeps_names);
-                if self.keeps_names {
-                    head.parts.extensions.insert(WrittenNames::of(text.clone()));
+                (self.searched, self.skipped) = (0, 0);
+                if self.keeps_lines {
+                    WrittenLines::attach(&text, &mut head.parts.extensions);
                 }
                 known.meet(&text, &head);
                 Ok(Some(head))

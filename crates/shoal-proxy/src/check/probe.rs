@@ -43,6 +43,10 @@ pub(super) async fn probe(probed: Probed<'_>) -> Observation {
                 let wire = secure(stream, &probed).await?;
                 let host = host.as_deref().unwrap_or(own_host(endpoint));
                 let is_h2 = health.transport.protocol == UpstreamProtocol::H2c || wire.has_agreed_on_h2();
+                // Requests would not be sent there, either.
+                if health.transport.protocol == UpstreamProtocol::H2 && !is_h2 {
+                    return Err(Reason::TlsNoHttp2);
+                }
                 let answered = match is_h2 {
                     true => ask_h2(wire, path, host).await?,
                     false => ask(wire, path, host, health.transport.header_case).await?,

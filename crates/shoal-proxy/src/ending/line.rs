@@ -85,8 +85,14 @@ pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record
         trace_id: record.span.map(|span| format!("{:032x}", span.trace_id)),
         span_id: record.span.map(|span| format!("{:016x}", span.span_id)),
         parent_id: record.span.and_then(|span| span.parent_id).map(|id| format!("{id:016x}")),
-        client_cert_subject: connection.client.as_ref().map(|client| &*client.certificate.subject),
-        client_cert_sha256: connection.client.as_ref().map(|client| &*client.certificate.sha256),
+        client_cert_subject: connection
+            .downstream_certificate
+            .as_ref()
+            .map(|shown| &*shown.certificate.subject),
+        client_cert_sha256: connection
+            .downstream_certificate
+            .as_ref()
+            .map(|shown| &*shown.certificate.sha256),
     };
     match connection.settings.view.access_log.as_ref().map(|log| &log.format) {
         None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),

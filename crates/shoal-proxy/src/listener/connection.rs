@@ -12,8 +12,8 @@ use shoal_policy::gate::Admitted;
 use shoal_policy::tcp::proxy_header::Ends;
 use tokio::sync::oneshot;
 
+use super::downstream_certificate::{self, DownstreamCertificate};
 use super::http1::Channel;
-use super::verified_client::{self, VerifiedClient};
 use super::{AddressPlace, ConnectionState, Listener, ListenerSettings, Lobby};
 use crate::hints::Hints;
 use crate::metrics::Traffic;
@@ -46,8 +46,8 @@ pub(crate) struct Connection {
     pub(super) _place: Option<AddressPlace>,
     /// Place of the certificate that was shown.
     pub(super) certificate: Option<usize>,
-    /// Who the downstream has proved to be.
-    pub(crate) client: Option<Box<VerifiedClient>>,
+    /// What the downstream has proved to be.
+    pub(crate) downstream_certificate: Option<Box<DownstreamCertificate>>,
     /// Place of the listener in the ConfigView of that revision.
     pub(super) place: Cell<Option<(Revision, usize)>>,
     /// Bytes of a response that are handed on at a time to the stream that is polled.
@@ -85,12 +85,12 @@ impl Connection {
 impl Connection {
     /// Sees to it that nobody is believed about a certificate but this node, or a trusted caller where this node asks for
     /// none. `claimed`: the downstream says something about one.
-    pub(crate) fn vouch_for_client(&self, headers: &mut HeaderMap, claimed: bool) {
+    pub(crate) fn vouch_for_downstream(&self, headers: &mut HeaderMap, claimed: bool) {
         if claimed && (self.settings.view.client_auth.is_some() || !self.caller.trusted) {
-            verified_client::forget(headers);
+            downstream_certificate::forget(headers);
         }
-        if let Some(client) = &self.client {
-            client.introduce(headers);
+        if let Some(shown) = &self.downstream_certificate {
+            shown.introduce(headers);
         }
     }
 

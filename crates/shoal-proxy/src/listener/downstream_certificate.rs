@@ -20,7 +20,7 @@ const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain
 
 /// The certificate that a downstream has shown, and that was verified.
 #[derive(Debug)]
-pub(crate) struct VerifiedClient {
+pub(crate) struct DownstreamCertificate {
     pub(crate) certificate: ClientCertificate,
     /// As endpoints are told; `None` = they are not.
     field: Option<HeaderValue>,
@@ -42,7 +42,7 @@ pub(super) fn refused(error: &io::Error) -> Option<(ClientOutcome, Option<Client
 pub(super) fn identify(
     session: &ServerConnection,
     auth: &ClientAuthView,
-) -> io::Result<Option<Box<VerifiedClient>>> {
+) -> io::Result<Option<Box<DownstreamCertificate>>> {
     let expired = || io::Error::other(rustls::Error::InvalidCertificate(CertificateError::Expired));
     let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else { return Ok(None) };
     let certificate = ClientCertificate::read(leaf).ok_or_else(expired)?;
@@ -52,7 +52,7 @@ pub(super) fn identify(
     }
     let field = || HeaderValue::try_from(format!(":{}:", STANDARD.encode(leaf))).ok();
     let field = if auth.forward { field() } else { None };
-    Ok(Some(Box::new(VerifiedClient { certificate, field })))
+    Ok(Some(Box::new(DownstreamCertificate { certificate, field })))
 }
 
 /// Takes off what the downstream says of its certificate.
@@ -61,7 +61,7 @@ pub(super) fn forget(headers: &mut HeaderMap) {
     headers.remove(CLIENT_CERT_CHAIN);
 }
 
-impl VerifiedClient {
+impl DownstreamCertificate {
     /// Tells the endpoint, where that is wanted.
     pub(crate) fn introduce(&self, headers: &mut HeaderMap) {
         if let Some(field) = &self.field {

@@ -7,6 +7,7 @@ mod certificates;
 mod coalesced;
 mod command;
 mod connection;
+mod downstream_certificate;
 mod h2_state;
 mod held;
 mod http1;
@@ -27,7 +28,6 @@ mod stream;
 mod tickets;
 mod tls;
 mod unheard;
-mod verified_client;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -19,12 +19,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::coalesced::Coalesced;
 use super::connection::{Connection, WorkerListener};
+use super::downstream_certificate::{self, DownstreamCertificate};
 use super::io::Watched;
 use super::opening::{Opening, is_tls};
 use super::preface::{self, Version};
 use super::stream::{SecureStream, Stream};
 use super::unheard::{Unheard, refuse};
-use super::verified_client::{self, VerifiedClient};
 use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
@@ -72,7 +72,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     }
     let state = ConnectionState::new(worker.clock.clone());
     let caller = Caller::new(source.ip(), settings.gate.https, &settings.view.trusted_proxies);
-    let connection = |certificate, client| {
+    let connection = |certificate, downstream_certificate| {
         let (settings, state) = (settings.clone(), state.clone());
         let (worker, listener) = (worker.clone(), listener.clone());
         Rc::new(Connection {
@@ -84,7 +84,7 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
             ends,
             _place: place,
             certificate,
-            client,
+            downstream_certificate,
             tunnel: Cell::new(None),
             place: Cell::new(None),
             portion: Cell::new(usize::MAX),
@@ -94,22 +94,43 @@ pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, p
     };
     match &settings.tls {
         None => serve_clear(connection(None, None), stream).await,
-        // Boxed: the tasks of connections in clear text would have room for it, too.
-        Some(tls) => Box::pin(serve_secure(&worker, &settings, tls, stream, source, connection)).await,
+        Some(tls) => {
+            let arrived = Arrived { worker: &worker, settings: &settings, tls, peer: source };
+            // Boxed: the tasks of connections would have room for it as long as they last.
+            let secured = Box::pin(shake_hands(arrived, stream, connection)).await;
+            if let Some(Secured { connection, stream, version }) = secured {
+                let _registered = connection.listener.lobby.connections.register(&connection);
+                serve_version(connection, stream, BytesMut::new(), version).await;
+            }
+        }
     }
 }
 
-async fn serve_secure(
-    worker: &Worker,
-    settings: &ListenerSettings,
-    tls: &Tls,
-    stream: TcpStream,
+/// A connection that shall be encrypted.
+struct Arrived<'a> {
+    worker: &'a Worker,
+    settings: &'a ListenerSettings,
+    tls: &'a Tls,
     peer: SocketAddr,
-    connection: impl FnOnce(Option<usize>, Option<Box<VerifiedClient>>) -> Rc<Connection>,
-) {
+}
+
+/// What comes of a handshake.
+struct Secured {
+    connection: Rc<Connection>,
+    stream: Stream,
+    version: Version,
+}
+
+/// Shakes hands with whoever is there. `None` = it came to nothing: that is counted and logged, and plain HTTP was told that
+/// it is none here.
+async fn shake_hands(
+    arrived: Arrived<'_>,
+    stream: TcpStream,
+    connection: impl FnOnce(Option<usize>, Option<Box<DownstreamCertificate>>) -> Rc<Connection>,
+) -> Option<Secured> {
+    let Arrived { worker, settings, tls, peer } = arrived;
     let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
-    // Boxed, as what lasts longer than it would carry its room along.
-    let shaken = Box::pin(timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible()));
+    let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible());
     let shaken = match shaken.await {
         Ok(Ok(shaken)) => Ok(shaken),
         Ok(Err((error, stream))) => match stream.into_plain() {
@@ -117,13 +138,14 @@ async fn serve_secure(
                 let connection = connection(None, None);
                 let _registered = connection.listener.lobby.connections.register(&connection);
                 let stream = Box::new(watched(&connection, Stream::Clear(stream)));
-                return Box::pin(refuse(&connection, stream, Unheard::PLAIN_HTTP)).await;
+                refuse(&connection, stream, Unheard::PLAIN_HTTP).await;
+                return None;
             }
             None => Err(error),
         },
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    let (stream, client) = match shaken.and_then(|stream| identified(worker, &settings.view, stream)) {
+    let (stream, shown) = match shaken.and_then(|stream| identified(worker, &settings.view, stream)) {
         Ok(identified) => identified,
         Err(error) => {
             worker.metrics.handshakes_failed.add(1);
@@ -131,7 +153,7 @@ async fn serve_secure(
                 worker.metrics.reach(Limit::TlsHandshakeTimeout);
             }
             let mut reason = None;
-            if let Some((outcome, refusal)) = verified_client::refused(&error) {
+            if let Some((outcome, refusal)) = downstream_certificate::refused(&error) {
                 worker.metrics.ask_client(outcome);
                 if let Some(refusal) = refusal {
                     worker.metrics.refuse_client(refusal);
@@ -145,15 +167,14 @@ async fn serve_secure(
                 error = %error.to_string().escape_debug(),
                 "a TLS handshake failed"
             );
-            return;
+            return None;
         }
     };
     let (_, session) = stream.get_ref();
     let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
     let certificate = tls.certificates.find(session.server_name());
-    let connection = connection(Some(certificate), client);
-    let _registered = connection.listener.lobby.connections.register(&connection);
-    serve_version(connection, Stream::Tls(stream), BytesMut::new(), version).await;
+    let connection = connection(Some(certificate), shown);
+    Some(Secured { connection, stream: Stream::Tls(stream), version })
 }
 
 /// The stream with who is at its other end, where that is asked.
@@ -161,12 +182,12 @@ fn identified(
     worker: &Worker,
     view: &ListenerView,
     stream: TlsStream<Opening<TcpStream>>,
-) -> io::Result<(SecureStream, Option<Box<VerifiedClient>>)> {
+) -> io::Result<(SecureStream, Option<Box<DownstreamCertificate>>)> {
     let stream = Box::new(stream);
     let Some(auth) = &view.client_auth else { return Ok((stream, None)) };
-    let client = verified_client::identify(stream.get_ref().1, auth)?;
-    worker.metrics.ask_client(if client.is_some() { ClientOutcome::Verified } else { ClientOutcome::Absent });
-    Ok((stream, client))
+    let shown = downstream_certificate::identify(stream.get_ref().1, auth)?;
+    worker.metrics.ask_client(if shown.is_some() { ClientOutcome::Verified } else { ClientOutcome::Absent });
+    Ok((stream, shown))
 }
 
 async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {

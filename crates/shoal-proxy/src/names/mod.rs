@@ -255,6 +255,9 @@ pub(crate) fn has_names(upstream: &UpstreamView) -> bool {
 fn tell(question: &Question, before: &Finding, settled: &Settled) {
     let (name, kept) = (question.name(), settled.records.len());
     match (&settled.trouble, before.failures > 0) {
+        (Some(why), false) if kept == 0 => {
+            tracing::warn!(name, why, "a name cannot be looked up, and leads nowhere");
+        }
         (Some(why), false) => {
             tracing::warn!(
                 name,

@@ -78,6 +78,13 @@ impl Carrier {
         }
     }
 
+    /// The answer keeps how its names are spelled, or not. Over HTTP/2 there is nothing to keep.
+    pub(super) fn keep_names(&mut self, keeps: bool) {
+        if let Self::Own(link) = self {
+            link.connection.keep_names(keeps);
+        }
+    }
+
     /// Its connection takes no more requests.
     pub(super) fn retire(&self) {
         if let Self::Shared(stream) = self {

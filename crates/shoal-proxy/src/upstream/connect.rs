@@ -163,7 +163,7 @@ fn speak_http1(
     wire: Wire,
     occupied: Occupied,
 ) -> Carrier {
-    let connection = Connection::new(wire, &upstream.view, endpoint.known_head.clone());
+    let connection = Connection::new(wire, upstream.view.transport.header_case, endpoint.known_head.clone());
     Carrier::Own(Box::new(Link::new(connection, worker.clock.now_ms(), occupied)))
 }
 

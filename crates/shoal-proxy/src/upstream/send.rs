@@ -86,10 +86,19 @@ impl Sending<'_> {
         let measured = (attempt.upstream.view.balance == Balance::P2cEwma).then(Instant::now);
         let request_body = body.progress();
         let outcome = {
-            let wait = request_body.as_deref().and_then(|body| self.hold_back(body));
+            let held = self.held_back_for(request_body.as_deref());
+            let wait = (!held.is_zero()).then(|| worker.deadlines.arm(held));
+            let wanted = Wanted {
+                worker,
+                route: self.route,
+                // Over HTTP/2 nothing is held back.
+                held: if carrier.is_shared() { Duration::ZERO } else { held },
+                request_body: request_body.as_deref(),
+                total: self.total.as_ref(),
+            };
+            carrier.keep_names(attempt.upstream.view.answers_keep_names);
             let interim = Interim::new(wait, self.reply.hints);
-            let sent = pin!(carrier.send(head, self.own.as_deref(), body, interim));
-            within(worker, self.route, request_body.as_deref(), self.total.as_ref(), sent).await
+            wanted.within(pin!(carrier.send(head, self.own.as_deref(), body, interim))).await
         };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
         let failed = match outcome {
@@ -124,12 +133,13 @@ impl Sending<'_> {
         Err(failed)
     }
 
-    /// How long a body waits for the endpoint to ask for it, if its downstream waits, too.
-    fn hold_back(&self, body: &BodyProgress) -> Option<Deadline> {
-        if !body.expects_continue || self.route.expect_timeout.is_zero() {
-            return None;
+    /// How long the body waits for the endpoint to ask for it, if its downstream waits, too.
+    fn held_back_for(&self, body: Option<&BodyProgress>) -> Duration {
+        if body.is_some_and(|body| body.expects_continue) {
+            self.route.expect_timeout
+        } else {
+            Duration::ZERO
         }
-        Some(self.worker.deadlines.arm(self.route.expect_timeout))
     }
 
     async fn borrow_carrier(&mut self, attempt: &Attempt, source: Source) -> Result<Carrier, Failure> {
@@ -186,39 +196,43 @@ pub(super) async fn unless_overdue<T>(
     .await
 }
 
-/// Waits for the response head; `None` = it took too long. While the request body still moves the clock starts anew, and
-/// while the downstream is waited for it is the body's own timeout that counts.
-pub(super) async fn within<T>(
-    worker: &Worker,
-    route: &RouteView,
-    request_body: Option<&BodyProgress>,
-    total: Option<&Deadline>,
-    mut sent: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    let mut first_byte: Option<Deadline> = None;
-    let mut moved = 0;
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = sent.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        let deadline = first_byte.get_or_insert_with(|| {
-            // While the body is held back it is no fault of the endpoint's that nothing comes.
-            let is_held = request_body.is_some_and(|body| body.expects_continue);
-            let held = if is_held { route.expect_timeout } else { Duration::ZERO };
-            worker.deadlines.arm(route.first_byte_timeout.saturating_add(held))
-        });
-        while deadline.poll_passed(cx).is_ready() {
-            let bytes = request_body.map_or(0, |body| body.bytes.get());
-            if bytes == moved && !request_body.is_some_and(|body| body.awaited.get()) {
-                return Poll::Ready(None);
+/// A response head that is waited for, and how long.
+pub(super) struct Wanted<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) route: &'a RouteView,
+    /// How long the body is held back at most: meanwhile it is no fault of the endpoint's that nothing comes.
+    pub(super) held: Duration,
+    pub(super) request_body: Option<&'a BodyProgress>,
+    /// For the whole exchange.
+    pub(super) total: Option<&'a Deadline>,
+}
+
+impl Wanted<'_> {
+    /// What `sent` comes to; `None` = it took too long. While the request body still moves the clock starts anew, and while
+    /// the downstream is waited for it is the body's own timeout that counts.
+    pub(super) async fn within<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let Self { worker, route, held, request_body, total } = self;
+        let mut first_byte: Option<Deadline> = None;
+        let mut moved = 0;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = sent.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
             }
-            moved = bytes;
-            deadline.reset(route.first_byte_timeout);
-        }
-        match total.map(|total| total.poll_passed(cx)) {
-            Some(Poll::Ready(())) => Poll::Ready(None),
-            Some(Poll::Pending) | None => Poll::Pending,
-        }
-    })
-    .await
+            let limit = || worker.deadlines.arm(route.first_byte_timeout.saturating_add(*held));
+            let deadline = first_byte.get_or_insert_with(limit);
+            while deadline.poll_passed(cx).is_ready() {
+                let bytes = request_body.map_or(0, |body| body.bytes.get());
+                if bytes == moved && !request_body.is_some_and(|body| body.awaited.get()) {
+                    return Poll::Ready(None);
+                }
+                moved = bytes;
+                deadline.reset(route.first_byte_timeout);
+            }
+            match total.map(|total| total.poll_passed(cx)) {
+                Some(Poll::Ready(())) => Poll::Ready(None),
+                Some(Poll::Pending) | None => Poll::Pending,
+            }
+        })
+        .await
+    }
 }

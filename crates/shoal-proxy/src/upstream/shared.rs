@@ -38,8 +38,6 @@ const MAX_RESPONSE_HEAD: u32 = 64 << 10;
 const UNSETTLED: usize = usize::MAX - 1;
 /// How long the settings of an endpoint are left alone before they are looked at again.
 const SETTINGS_PAUSE: Duration = Duration::from_millis(2);
-/// How long an endpoint may take to answer a ping.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The tasks of a connection stay on its worker.
 #[derive(Clone, Copy)]
@@ -101,7 +99,7 @@ impl SharedLink {
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(MAX_RESPONSE_HEAD)
             .keep_alive_interval(transport.ping_interval)
-            .keep_alive_timeout(PING_TIMEOUT);
+            .keep_alive_timeout(transport.ping_timeout);
         let shaken = builder.handshake(TokioIo::new(wire)).await;
         let (sender, codec) = shaken.map_err(|_| Failure::UpstreamConnectFailed)?;
         let codec = Rc::new(RefCell::new(Some(codec)));

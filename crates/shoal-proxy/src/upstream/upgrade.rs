@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
@@ -25,7 +25,7 @@ use super::introduction::Introduction;
 use super::occupied::Occupied;
 use super::pool::Link;
 use super::response::{Lease, UpstreamBody, outcome_of, outcome_of_failure};
-use super::send::{unless_overdue, within};
+use super::send::{Wanted, unless_overdue};
 use super::shared::Stream;
 use super::sticky::{Visit, add_session_cookie};
 use super::wire::Wire;
@@ -93,9 +93,11 @@ pub(crate) async fn forward_upgrade(
             .await?;
     let place = attempt.place;
     let cookie = |status| visit.as_ref()?.cookie(&upstream, place, status);
+    carrier.keep_names(upstream.view.answers_keep_names);
     let answered = {
-        let sent = pin!(carrier.send_upgrade(head));
-        within(worker, route, None, total.as_ref(), sent).await
+        let wanted =
+            Wanted { worker, route, held: Duration::ZERO, request_body: None, total: total.as_ref() };
+        wanted.within(pin!(carrier.send_upgrade(head))).await
     };
     let now_ms = worker.clock.now_ms();
     let (mut reply, ()) = Response::new(()).into_parts();

@@ -38,15 +38,24 @@ fn to_try(home: &Home, layout: &Layout, nodes: &Nodes<'_>) -> String {
     let socket = quote(&home.socket(last).display().to_string());
     let chain = quote(&home.dir().join(CHAIN_FILE).display().to_string());
     let pid = nodes.pid(1).unwrap_or_default();
-    let lines = [
+    let mut lines = vec![
         (format!("curl -i {}/", url(1)), "twice: see Cache-Status"),
         // The address is part of what an object is called; with one name for all nodes they share it.
-        (format!("curl -i -H 'Host: demo' {}/", url(1)), "fetched from an origin, kept on two nodes"),
-        (format!("curl -i -H 'Host: demo' {}/", url(last)), "another node, the same object: a hit"),
+        (
+            format!("curl -i -H 'Host: demo' {}/", url(1)),
+            if last > 1 { "fetched from an origin, kept on two nodes" } else { "fetched from an origin" },
+        ),
         (format!("curl {}/time", url(1)), "not cached: the origins take turns"),
         (format!("curl --cacert {chain} https://{}:{}/", node_ip(last), layout.https), "HTTP/2 over TLS"),
-        (format!("kill -9 {pid}"), "node1 is gone; the others serve on"),
     ];
+    if last > 1 {
+        let elsewhere = format!("curl -i -H 'Host: demo' {}/", url(last));
+        lines.insert(2, (elsewhere, "another node, the same object: a hit"));
+    }
+    // Fewer could not agree on anything any more.
+    if last > 2 {
+        lines.push((format!("kill -9 {pid}"), "node1 is gone; the others serve on"));
+    }
     for (command, why) in lines {
         _ = writeln!(text, "  {command:<52} # {why}");
     }

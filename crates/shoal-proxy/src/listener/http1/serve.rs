@@ -96,7 +96,7 @@ async fn work(connection: &Rc<Connection>, channel: &Channel) -> Ended {
     let limits = &connection.settings.view.limits;
     let limits = HeadLimits { max_bytes: limits.max_header_bytes, max_fields: limits.max_header_count };
     let (mut reader, mut outgoing) =
-        (RequestReader::new(connection.settings.view.keeps_names), Outgoing::default());
+        (RequestReader::new(connection.settings.view.requests_keep_names), Outgoing::default());
     loop {
         let head = match poll_fn(|cx| channel.poll_head(&mut reader, limits, cx)).await {
             Heard::Head(head) => head,

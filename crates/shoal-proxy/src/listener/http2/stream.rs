@@ -37,12 +37,12 @@ pub(super) fn begin(
     }
     let connection = connection.clone();
     let (mut head, stream) = request.into_parts();
-    let awaited = waits(&head, &stream).then(Rc::<AwaitedContinue>::default);
-    let (body, tunnel) = body_of(&head, stream, awaited.clone());
+    let awaited_continue = waits(&head, &stream).then(Rc::<AwaitedContinue>::default);
+    let (body, tunnel) = body_of(&head, stream, awaited_continue.clone());
     // The runtime moves a task about several times before it runs, and once after: better a small one.
     tokio::task::spawn_local(Box::pin(async move {
         let mut answer = Answer::begin(&connection);
-        if serve(&connection, &mut head, body, awaited.as_deref(), &mut respond, &mut answer).await {
+        if serve(&connection, &mut head, body, awaited_continue.as_deref(), &mut respond, &mut answer).await {
             drop(head);
             send(&connection, &mut respond, tunnel, answer.head, &mut answer.body).await;
         }
@@ -55,7 +55,7 @@ async fn serve(
     connection: &Rc<Connection>,
     head: &mut request::Parts,
     body: Incoming,
-    awaited: Option<&AwaitedContinue>,
+    awaited_continue: Option<&AwaitedContinue>,
     respond: &mut SendResponse<Bytes>,
     answer: &mut Answer,
 ) -> bool {
@@ -75,7 +75,8 @@ async fn serve(
                 Poll::Ready(false)
             }
             Poll::Pending => {
-                if awaited.is_some_and(|awaited| awaited.poll_asked(cx).is_ready()) {
+                if awaited_continue.is_some_and(|awaited_continue| awaited_continue.poll_asked(cx).is_ready())
+                {
                     say_before(respond, StatusCode::CONTINUE, HeaderMap::new());
                 }
                 // Whoever takes a request back is not answered.
@@ -138,7 +139,7 @@ fn say_before(respond: &mut SendResponse<Bytes>, status: StatusCode, fields: Hea
 fn body_of(
     head: &request::Parts,
     stream: RecvStream,
-    awaited: Option<Rc<AwaitedContinue>>,
+    awaited_continue: Option<Rc<AwaitedContinue>>,
 ) -> (Incoming, Option<Tunnel>) {
     if head.method == Method::CONNECT {
         let (taker, taken) = oneshot::channel();
@@ -146,7 +147,7 @@ fn body_of(
     }
     let body = match stream.is_end_stream() {
         true => Incoming::Empty,
-        false => Incoming::Stream(StreamBody::new(stream, &head.headers, awaited)),
+        false => Incoming::Stream(StreamBody::new(stream, &head.headers, awaited_continue)),
     };
     (body, None)
 }

@@ -14,7 +14,6 @@ use http::{StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use shoal_model::site::HeaderCase;
-use shoal_model::view::UpstreamView;
 use shoal_policy::forwarding::{Arrival, OwnFields};
 use shoal_policy::http1::{
     Chunked, Framing, HeadReader, KnownHead, Malformed, Piece, ResponseHead, Spelling, request_framing,
@@ -115,23 +114,28 @@ impl Connection {
     /// One that is open, to an endpoint that has answered with `known_head` before.
     pub(in crate::upstream) fn new(
         wire: Wire,
-        view: &UpstreamView,
+        header_case: HeaderCase,
         known_head: Rc<RefCell<KnownHead>>,
     ) -> Self {
         Self {
             wire: Rc::new(RefCell::new(wire)),
             arrived: BytesMut::new(),
             window: FIRST_READ,
-            heads: HeadReader::new(view.keeps_names),
+            heads: HeadReader::default(),
             known_head,
             outgoing: Outgoing::default(),
-            header_case: view.transport.header_case,
+            header_case,
             sending: Sending::Whole,
             incoming: Incoming::Nothing,
             answer: None,
             persists: true,
             is_in_doubt: false,
         }
+    }
+
+    /// The answers from now on keep how their names are spelled, or not.
+    pub(in crate::upstream) fn keep_names(&mut self, keeps: bool) {
+        self.heads.keep_lines(keeps);
     }
 
     /// Sends a request, whose head says how its body is framed, with fields of this node, and waits for the head of the
