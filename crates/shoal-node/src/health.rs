@@ -28,7 +28,14 @@ struct Findings {
 impl Findings {
     fn note(&mut self, event: HealthEvent, now: u32) {
         match event {
-            HealthEvent::Verdict { endpoint, verdict } => _ = self.verdicts.insert(endpoint, (verdict, now)),
+            HealthEvent::Verdict { endpoint, verdict } => {
+                // Down for another reason is down since it was first.
+                let since = match (self.verdicts.get(&endpoint), verdict) {
+                    (Some((Verdict::Down(_), since)), Verdict::Down(_)) => *since,
+                    _ => now,
+                };
+                self.verdicts.insert(endpoint, (verdict, since));
+            }
             HealthEvent::Unassigned { endpoint } => _ = self.verdicts.remove(&endpoint),
             HealthEvent::Ejected { endpoint } => _ = self.ejected.insert(endpoint, now),
             HealthEvent::Readmitted { endpoint } => _ = self.ejected.remove(&endpoint),
@@ -90,14 +97,33 @@ pub async fn publish(
             _ = repeat.tick() => {}
         }
         let now = (now_ms() / 1000) as u32;
+        let (view, config) = (gossip.view().load_full(), config.load_full());
         for event in batch.drain(..) {
+            tell(event, || names.upstreams(&config));
             findings.note(event, now);
         }
-        let (view, config) = (gossip.view().load_full(), config.load_full());
         findings.keep_known(|| names.upstreams(&config));
         let decided = Checker::assigned(&config, &names, &view)
             .all(|endpoint| findings.verdicts.contains_key(&endpoint));
         gossip.publish_facts(findings.facts(), decided.then_some(view.placement_id));
+    }
+}
+
+/// What this node's own traffic has shown. Verdicts are told when all nodes have agreed on them.
+fn tell(event: HealthEvent, upstreams: impl FnOnce() -> Vec<Arc<UpstreamView>>) {
+    let (HealthEvent::Ejected { endpoint: id } | HealthEvent::Readmitted { endpoint: id }) = event else {
+        return;
+    };
+    for upstream in upstreams() {
+        for endpoint in upstream.endpoints.iter().filter(|endpoint| endpoint.id == id) {
+            let (upstream, endpoint) = (&upstream.name, &endpoint.text);
+            match event {
+                HealthEvent::Ejected { .. } => {
+                    tracing::warn!(%upstream, %endpoint, "an endpoint is ejected here: too many requests failed there");
+                }
+                _ => tracing::info!(%upstream, %endpoint, "an ejected endpoint is used again here"),
+            }
+        }
     }
 }
 

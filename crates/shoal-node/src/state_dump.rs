@@ -5,6 +5,7 @@ use shoal_cluster::{ClusterView, NodeView};
 use shoal_model::view::EndpointView;
 use shoal_policy::health::Availability;
 
+use crate::admin::is_ejected_here;
 use crate::node::Node;
 use crate::process_figures::ProcessFigures;
 
@@ -87,10 +88,11 @@ impl Node {
         let config = self.config.load_full();
         let upstreams = self.proxy.names().upstreams(&config);
         tell_each("upstream", &upstreams, |upstream| {
-            let is_down = |endpoint: &&EndpointView| view.availability(endpoint.id) == Availability::Down;
-            let (endpoints, down) =
-                (upstream.endpoints.len(), upstream.endpoints.iter().filter(is_down).count());
-            tracing::info!(name = %upstream.name, endpoints, down, "state: upstream");
+            let count =
+                |is: &dyn Fn(&EndpointView) -> bool| upstream.endpoints.iter().filter(|one| is(one)).count();
+            let down = count(&|endpoint| view.availability(endpoint.id) == Availability::Down);
+            let ejected = count(&|endpoint| is_ejected_here(self, endpoint.id));
+            tracing::info!(name = %upstream.name, endpoints = upstream.endpoints.len(), down, ejected, "state: upstream");
         });
         let mut facts = Vec::new();
         for upstream in &upstreams {

@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn who_may_vouch_for_others_says_so() {
         let ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = pem(ca.clone(), &[KeyUsagePurpose::KeyCertSign]);
-        assert_eq!(Authorities::read_roots(&pem(ca.clone(), &[])).unwrap().len(), 1);
+        let authority = pem(ca, &[KeyUsagePurpose::KeyCertSign]);
+        assert_eq!(Authorities::read_roots(&pem(ca, &[])).unwrap().len(), 1);
         let others =
             [(IsCa::NoCa, &[][..]), (IsCa::ExplicitNoCa, &[]), (ca, &[KeyUsagePurpose::DigitalSignature])];
         for (is_ca, usages) in others {

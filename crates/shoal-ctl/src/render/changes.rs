@@ -56,7 +56,20 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
     }
     let what = if response.unchanged { same.to_owned() } else { counts(&response.changes) };
     let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
-    format!("revision {revision}: {what}\n{where_to}")
+    format!("revision {revision}: {what}\n{where_to}{}", way_out(response))
+}
+
+/// What to do where a node has refused the revision; nothing where none has.
+fn way_out(response: &ApplyResponse) -> String {
+    if !response.acks.iter().any(|ack| ack.state() == AckState::Refused) {
+        return String::new();
+    }
+    let before = response.revision.saturating_sub(1);
+    let back =
+        if before == 0 { String::new() } else { format!(", or: shoal rollback --to-revision {before}") };
+    format!(
+        "the cluster has agreed on it, but who has refused it serves what was before; mend the file and apply it again{back}\n"
+    )
 }
 
 /// `applied on 3/3 nodes in 84 ms`, who is away, and a line for each live node that is not among them.

@@ -54,6 +54,7 @@ fn endpoint_cells(endpoint: &EndpointHealth) -> [String; 3] {
     let panic = if endpoint.panic { " (panic: used anyway)" } else { "" };
     let is_told = |opinion: &HealthOpinion| opinion.says != "checking";
     let is = match endpoint.availability.as_str() {
+        "ejected" => "ejected here",
         "up" | "unknown" if !endpoint.checked && endpoint.opinions.is_empty() => "unchecked",
         "up" | "unknown" if endpoint.checked && !endpoint.opinions.iter().any(is_told) => "checking",
         availability => availability,

@@ -16,7 +16,7 @@ Example:
   shoal health shop
 
 IS what the nodes together make of it: up, down, unknown, `checking` until the first check has ended, `unchecked` without
-`health` in its upstream. SAYS is one node's word. SINCE is `-` while nothing has ever been wrong there.")]
+`health` in its upstream. SAYS is one node's word. SINCE is `-` while nothing is wrong there.")]
 pub struct HealthArgs {
     /// One upstream [default: all]
     #[arg(value_name = "UPSTREAM", default_value = "", hide_default_value = true)]

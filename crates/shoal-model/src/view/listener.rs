@@ -15,13 +15,13 @@ use crate::site::{
 pub struct ListenerView {
     /// Its name in the site.
     pub name: Arc<str>,
-    /// Its place in [`ConfigView::listeners`].
+    /// Its place in [`super::ConfigView::listeners`].
     pub index: usize,
     /// Where it binds.
     pub address: ListenAddress,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Places in [`ConfigView::certificates`]; the first is the default.
+    /// Places in [`super::ConfigView::certificates`]; the first is the default.
     pub certificates: Vec<usize>,
     /// Oldest TLS version.
     pub min_tls: TlsVersion,

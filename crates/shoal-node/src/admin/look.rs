@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_cluster::ClusterView;
 use shoal_cluster::health::{Opinion, Says};
 use shoal_model::view::{EndpointView, UpstreamView};
-use shoal_model::{Revision, Site};
+use shoal_model::{EndpointId, Revision, Site};
 use shoal_policy::health::{Availability, FactState, is_panic};
 use shoal_proto::admin::{
     EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
@@ -75,7 +75,11 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
         upstream.endpoints.iter().map(move |endpoint| EndpointHealth {
             upstream: upstream.name.to_string(),
             endpoint: endpoint.text.to_string(),
-            availability: view.availability(endpoint.id).name().to_owned(),
+            availability: match is_ejected_here(node, endpoint.id) {
+                true => FactState::Ejected.name(),
+                false => view.availability(endpoint.id).name(),
+            }
+            .to_owned(),
             panic,
             opinions: node
                 .gossip
@@ -105,6 +109,13 @@ pub fn name_failures(node: &Node, is_wanted: impl Fn(&shoal_proxy::NameFailure) 
         kept: failure.kept as u32,
     };
     failures.into_iter().filter(is_wanted).map(message).collect()
+}
+
+/// This node sends nothing there, for what its own requests have shown.
+pub fn is_ejected_here(node: &Node, endpoint: EndpointId) -> bool {
+    let is_own =
+        |opinion: &Opinion| opinion.node == node.id() && opinion.says == Says::Fact(FactState::Ejected);
+    node.gossip.opinions(endpoint).iter().any(is_own)
 }
 
 /// So little of it is available that health is ignored.

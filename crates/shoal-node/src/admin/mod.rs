@@ -28,7 +28,7 @@ use tonic::{Request, Response, Status};
 
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
-pub use look::is_in_panic;
+pub use look::{is_ejected_here, is_in_panic};
 
 use crate::node::Node;
 

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use shoal_cluster::health::Says;
 use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::LogStatus;
 use shoal_model::NodeId;
 use shoal_model::state::MemberRecord;
-use shoal_policy::health::{Availability, FactState};
+use shoal_policy::health::Availability;
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
-use super::look::{is_in_panic, name_failures};
+use super::look::{is_ejected_here, is_in_panic, name_failures};
 use crate::node::Node;
 use crate::report::NodeReport;
 
@@ -121,11 +120,7 @@ fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
     let found = node.proxy.names().upstreams(&config);
     let upstreams = found.iter().map(|upstream| {
         let usable = upstream.endpoints.iter().filter(|endpoint| {
-            let ejected_here =
-                node.gossip.opinions(endpoint.id).iter().any(|opinion| {
-                    opinion.node == node.id() && opinion.says == Says::Fact(FactState::Ejected)
-                });
-            view.availability(endpoint.id) != Availability::Down && !ejected_here
+            view.availability(endpoint.id) != Availability::Down && !is_ejected_here(node, endpoint.id)
         });
         UpstreamStatus {
             name: upstream.name.to_string(),

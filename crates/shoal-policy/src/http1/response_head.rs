@@ -64,13 +64,14 @@ impl HeadReader {
         arrived: &mut BytesMut,
         known: &mut KnownHead,
     ) -> Result<Option<ResponseHead>, Malformed> {
-        if self.searched == 0 && self.skipped == 0 {
-            if let Some((mut head, kept)) = known.take(arrived) {
-                if self.keeps_lines {
-                    WrittenLines::attach(&kept.text, &mut head.parts.extensions);
-                }
-                return Ok(Some(head));
+        if self.searched == 0
+            && self.skipped == 0
+            && let Some((mut head, kept)) = known.take(arrived)
+        {
+            if self.keeps_lines {
+                WrittenLines::attach(&kept.text, &mut head.parts.extensions);
             }
+            return Ok(Some(head));
         }
         let empty = arrived.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         if empty > 0 {
