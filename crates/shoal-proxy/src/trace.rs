@@ -17,7 +17,7 @@ pub(crate) struct Trace {
     /// The cells of the upstream.
     pub(crate) upstream: Option<Arc<Traffic>>,
     pub(crate) tries: u32,
-    /// Why the last connection that was opened did not come about.
+    /// Why the last connection that was opened did not come about, or which time has run out.
     pub(crate) detail: Option<&'static str>,
     /// Time spent on connecting.
     pub(crate) connect: Duration,

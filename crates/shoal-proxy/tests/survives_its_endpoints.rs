@@ -208,9 +208,17 @@ async fn slow_endpoints_are_a_504() {
     assert!(never.text().contains("upstream_response_timeout"));
     let half = stage.ask("GET /half HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((half.status, half.text().as_str(), half.complete), (200, "half", false));
+    assert_eq!(stage.log_of(2).await[1]["detail"], serde_json::Value::Null, "an answer has begun");
 
-    let total = Stage::start(&site(&[origin.address], ", timeouts: { total: 200ms }", ""));
-    assert_eq!(total.ask("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 504);
+    for (times, ran_out) in [
+        ("timeouts: { first_byte: 200ms }", "first_byte"),
+        ("timeouts: { total: 200ms }", "total"),
+        ("retry: { per_try_timeout: 200ms, attempts: 1 }", "per_try_timeout"),
+    ] {
+        let stage = Stage::start(&site(&[origin.address], &format!(", {times}"), ""));
+        assert_eq!(stage.ask("GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 504);
+        assert_eq!(stage.log_of(1).await[0]["detail"], ran_out, "{times}");
+    }
 }
 
 #[tokio::test]

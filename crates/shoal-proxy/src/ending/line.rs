@@ -70,7 +70,7 @@ pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record
             _ => None,
         },
         detail: match exchange.failure {
-            Some(Failure::UpstreamConnectFailed) => exchange.trace.detail,
+            Some(Failure::UpstreamConnectFailed | Failure::UpstreamResponseTimeout) => exchange.trace.detail,
             _ => None,
         },
         reason: exchange.failure.map_or("ok", Failure::reason),

@@ -20,7 +20,7 @@ use super::endpoint::Attempt;
 use super::introduction::Introduction;
 use super::replay::Replay;
 use super::reply::Reply;
-use super::send::{FailedTry, Sending, Source, unless_overdue};
+use super::send::{FailedTry, Overdue, Sending, Source, unless_overdue};
 use super::sticky::{SessionCookie, Visit};
 use super::{Upstream, UpstreamBody, Upstreams, hash_of};
 use crate::request_body::RequestBody;
@@ -64,6 +64,7 @@ pub(crate) async fn forward(
         let attempt = Attempt::begin(&upstream, picked.place, now_ms).ok_or(Failure::NoEndpoint)?;
         let trace = &mut *sending.reply.trace;
         trace.tries += 1;
+        trace.detail = None;
         trace.endpoint = Some(attempt.endpoint.text.clone());
         if let Some(spans) = &mut trace.spans {
             spans.begin(worker.entropy(), &mut head.headers);
@@ -156,6 +157,8 @@ async fn try_within(
     match unless_overdue(Some(&deadline), &mut sent).await {
         Some(sent) => sent,
         None => {
+            drop(sent);
+            sending.reply.trace.detail = Some(Overdue::PerTry.name());
             // While the try still counts: if it was a trial, it has failed.
             upstream.report(&endpoint, Outcome::LocalFailure, worker.clock.now_ms());
             Err(FailedTry {

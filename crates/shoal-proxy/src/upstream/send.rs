@@ -102,14 +102,14 @@ impl Sending<'_> {
         };
         let by_downstream = request_body.as_ref().and_then(|body| body.failure.get());
         let failed = match outcome {
-            Some(Ok(answered)) => {
+            Ok(Ok(answered)) => {
                 if let Some(began) = measured {
                     attempt.endpoint.record_latency(began.elapsed(), worker.clock.now_ms());
                 }
                 let lease = Lease { worker: worker.clone(), carrier, attempt, request_body };
                 return self.accept(answered, &head.method, lease);
             }
-            Some(Err(unanswered)) => match by_downstream {
+            Ok(Err(unanswered)) => match by_downstream {
                 Some(failure) => FailedTry::lost(failure, Progress::Answered),
                 None => FailedTry {
                     failure: unanswered.failure,
@@ -117,7 +117,8 @@ impl Sending<'_> {
                     body: unanswered.body,
                 },
             },
-            None => {
+            Err(overdue) => {
+                self.reply.trace.detail = Some(overdue.name());
                 // A connection that is dead without anybody knowing must not keep its requests for ever.
                 if shared_since.is_some_and(|since| since.elapsed() >= self.route.first_byte_timeout) {
                     carrier.retire();
@@ -208,31 +209,50 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// What `sent` comes to; `None` = it took too long. While the request body still moves the clock starts anew, and while
+    /// What `sent` comes to, unless it takes too long. While the request body still moves the clock starts anew, and while
     /// the downstream is waited for it is the body's own timeout that counts.
-    pub(super) async fn within<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub(super) async fn within<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Result<T, Overdue> {
         let Self { worker, route, held, request_body, total } = self;
         let mut first_byte: Option<Deadline> = None;
         let mut moved = 0;
         poll_fn(|cx| {
             if let Poll::Ready(output) = sent.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
+                return Poll::Ready(Ok(output));
             }
             let limit = || worker.deadlines.arm(route.first_byte_timeout.saturating_add(*held));
             let deadline = first_byte.get_or_insert_with(limit);
             while deadline.poll_passed(cx).is_ready() {
                 let bytes = request_body.map_or(0, |body| body.bytes.get());
                 if bytes == moved && !request_body.is_some_and(|body| body.awaited.get()) {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Err(Overdue::FirstByte));
                 }
                 moved = bytes;
                 deadline.reset(route.first_byte_timeout);
             }
             match total.map(|total| total.poll_passed(cx)) {
-                Some(Poll::Ready(())) => Poll::Ready(None),
+                Some(Poll::Ready(())) => Poll::Ready(Err(Overdue::Total)),
                 Some(Poll::Pending) | None => Poll::Pending,
             }
         })
         .await
+    }
+}
+
+/// Which time of a route has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overdue {
+    FirstByte,
+    Total,
+    PerTry,
+}
+
+impl Overdue {
+    /// As the site names it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::FirstByte => "first_byte",
+            Self::Total => "total",
+            Self::PerTry => "per_try_timeout",
+        }
     }
 }

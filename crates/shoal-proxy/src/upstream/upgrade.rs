@@ -102,7 +102,7 @@ pub(crate) async fn forward_upgrade(
     let now_ms = worker.clock.now_ms();
     let (mut reply, ()) = Response::new(()).into_parts();
     let failure = match answered {
-        Some(Ok(answered)) if has_switched(&carrier, answered.status()) => {
+        Ok(Ok(answered)) if has_switched(&carrier, answered.status()) => {
             let (mut head, side, occupied, stream) = switch(carrier, answered, reply)?;
             attempt.report(Outcome::Success, now_ms);
             if let Some(cookie) = cookie(head.status) {
@@ -111,7 +111,7 @@ pub(crate) async fn forward_upgrade(
             let held = Held { _attempt: attempt, _occupied: occupied, _stream: stream };
             return Ok(Switched::Yes(Switch { head, side, held }));
         }
-        Some(Ok(answered)) => {
+        Ok(Ok(answered)) => {
             let mut lease = Lease { worker: worker.clone(), carrier, attempt, request_body: None };
             match lease.take_in(answered, &head.method, route.trailers, &mut reply) {
                 Ok(stream) => {
@@ -129,8 +129,11 @@ pub(crate) async fn forward_upgrade(
                 }
             }
         }
-        Some(Err(unanswered)) => unanswered.failure,
-        None => Failure::UpstreamResponseTimeout,
+        Ok(Err(unanswered)) => unanswered.failure,
+        Err(overdue) => {
+            trace.detail = Some(overdue.name());
+            Failure::UpstreamResponseTimeout
+        }
     };
     attempt.report(outcome_of_failure(failure), now_ms);
     Err(failure)
