@@ -63,6 +63,7 @@ pub mod admitted {
     use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
     use http::request::Parts;
     use http::{HeaderValue, Version};
+    use shoal_model::view::TrustedProxiesView;
     use shoal_policy::forwarding::{Caller, Client, OwnName, RequestFields, prepare_request};
     use shoal_policy::gate::{Admitted, Gate, canonical_authority, canonical_path};
     use shoal_policy::http1::Wire;
@@ -88,18 +89,28 @@ pub mod admitted {
         assert_eq!((&readmitted.authority, &readmitted.upgrade), (&admitted.authority, &admitted.upgrade));
         assert_eq!((&again.uri, &again.headers), (&head.uri, &head.headers), "nothing is left to do");
         for trusted in [false, true] {
-            check_prepared(gate, head.clone(), admitted, trusted);
+            for header in CLIENT_IP_HEADERS {
+                check_prepared(gate, head.clone(), admitted, &proxies(trusted, header));
+            }
         }
     }
 
-    fn check_prepared(gate: &Gate, mut head: Parts, admitted: &Admitted, trusted: bool) {
+    /// Fields that may name a client: each in a way of its own.
+    const CLIENT_IP_HEADERS: [&str; 4] = ["x-forwarded-for", "forwarded", "x-real-ip", "true-client-ip"];
+
+    fn proxies(trusted: bool, header: &str) -> TrustedProxiesView {
+        let networks = if trusted { vec!["192.0.2.0/24".parse().expect("a network")] } else { vec![] };
+        TrustedProxiesView::new(networks, header.parse().expect("a name"))
+    }
+
+    fn check_prepared(gate: &Gate, mut head: Parts, admitted: &Admitted, proxies: &TrustedProxiesView) {
         let address = "192.0.2.7".parse().expect("an address");
-        let proxies = if trusted { vec!["192.0.2.0/24".parse().expect("a network")] } else { vec![] };
-        let caller = Caller::new(address, gate.https, &proxies);
+        let caller = Caller::new(address, gate.https, proxies);
         let (own, request_id) = (OwnName::new("fuzz"), HeaderValue::from_static("id"));
-        let client = Client::of(&head.headers, &caller, &proxies);
+        let client = Client::of(&head.headers, &caller, proxies);
         let (request_id, keep_trailers, keep_expect) = (&request_id, false, false);
-        let fields = RequestFields { caller: &caller, client, own: &own, request_id, keep_trailers, keep_expect };
+        let (caller, own) = (&caller, &own);
+        let fields = RequestFields { caller, client, proxies, own, request_id, keep_trailers, keep_expect };
         let Ok(own) = prepare_request(&mut head, admitted, fields) else { return };
         if let Some(own) = own {
             own.add_to(&mut head.headers);
@@ -122,6 +133,15 @@ pub mod admitted {
         assert!(codings.iter().all(|coding| *coding == "chunked"));
         let chain: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         assert!(chain.len() == 1 && chain[0].as_bytes().ends_with(b"192.0.2.7"), "{chain:?}");
-        assert!(trusted || chain[0] == "192.0.2.7", "a stranger's word");
+        assert!(caller.trusted || chain[0] == "192.0.2.7", "a stranger's word");
+        let is_named = client.address != caller.address;
+        if let Some(name) = &proxies.reserved_header {
+            assert_eq!(headers.contains_key(name), is_named, "it names whom the others name");
+        }
+        for header in CLIENT_IP_HEADERS.iter().take(3) {
+            let next = self::proxies(caller.trusted, header);
+            let read = Client::of(headers, caller, &next);
+            assert_eq!(read.address, client.address, "{header} says the same: {headers:?}");
+        }
     }
 }

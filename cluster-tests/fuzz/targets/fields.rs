@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, DATE, RANGE, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::fields;
+use shoal_model::view::TrustedProxiesView;
 use shoal_policy::cache::date::{parse_date, read_date};
 use shoal_policy::cache::directives::{Directives, MAX_SECONDS, Wishes};
 use shoal_policy::cache::fields::{is_hop_by_hop, stored_fields};
@@ -31,10 +32,13 @@ fuzz_target!(|bytes: &[u8]| {
     check_storage(&fields);
     check_trace(fields.clone());
     check_response(fields.clone());
-    let proxies = ["192.0.2.0/24".parse().expect("a network")];
-    let stranger = Caller::new([198, 51, 100, 1].into(), false, &proxies);
-    assert_eq!(Client::of(&fields, &stranger, &proxies).address, stranger.address, "a stranger's word");
-    Client::of(&fields, &Caller::new([192, 0, 2, 1].into(), false, &proxies), &proxies);
+    let networks = vec!["192.0.2.0/24".parse().expect("a network")];
+    for header in ["x-forwarded-for", "forwarded"] {
+        let proxies = TrustedProxiesView::new(networks.clone(), header.parse().expect("a name"));
+        let stranger = Caller::new([198, 51, 100, 1].into(), false, &proxies);
+        assert_eq!(Client::of(&fields, &stranger, &proxies).address, stranger.address, "a stranger's word");
+        Client::of(&fields, &Caller::new([192, 0, 2, 1].into(), false, &proxies), &proxies);
+    }
 });
 
 fn check_numbers(fields: &HeaderMap) {
