@@ -82,7 +82,7 @@ impl Chunked {
                     self.stage = if taken == left { Stage::DataEnd } else { Stage::Data(left - taken) };
                     self.look_ahead(arrived);
                     let is_alone = data.len() >= SMALL || self.stage != Stage::Size || arrived.is_empty();
-                    let data = if is_alone { data } else { self.join(data, arrived)? };
+                    let data = if is_alone { data } else { self.join(data, arrived) };
                     return Ok(Some(Piece::Data(data)));
                 }
                 Stage::DataEnd => match arrived.as_ref() {
@@ -105,11 +105,12 @@ impl Chunked {
         }
     }
 
-    /// The small chunks that follow `first` and have come whole, in one piece with it.
-    fn join(&mut self, first: Bytes, arrived: &mut BytesMut) -> Result<Bytes, Malformed> {
+    /// The small chunks that follow `first` and have come whole, in one piece with it. What is malformed behind them is found
+    /// when it is asked for: they are good.
+    fn join(&mut self, first: Bytes, arrived: &mut BytesMut) -> Bytes {
         let mut joined = Vec::from(first);
         while self.stage == Stage::Size && joined.len() < MAX_JOINED {
-            let Some(size) = self.take_size(arrived)? else { break };
+            let Ok(Some(size)) = self.take_size(arrived) else { break };
             self.stage = if size == 0 { Stage::Trailers } else { Stage::Data(size) };
             if size >= SMALL as u64 || (arrived.len() as u64) < size {
                 break;
@@ -120,7 +121,7 @@ impl Chunked {
                 self.look_ahead(arrived);
             }
         }
-        Ok(joined.into())
+        joined.into()
     }
 
     /// Sees the end of the body with its last chunk, if it is there: nobody has to ask again.
@@ -234,6 +235,20 @@ mod tests {
                 Some(bytes) => arrived.extend_from_slice(bytes),
                 None => return Ok(None),
             }
+        }
+    }
+
+    #[test]
+    fn what_came_before_something_malformed_is_good() {
+        for malformed in ["x", "1;\u{1}\r\n", "\r\n"] {
+            let mut arrived = BytesMut::from(format!("1\r\na\r\n2\r\nbc\r\n{malformed}\r\n").as_str());
+            let mut chunked = Chunked::default();
+            let first = chunked.next(&mut arrived);
+            assert!(
+                matches!(&first, Ok(Some(Piece::Data(data))) if data == "abc"),
+                "{malformed:?}: {first:?}"
+            );
+            assert_eq!(chunked.next(&mut arrived).err(), Some(Malformed::Chunk), "{malformed:?}");
         }
     }
 
