@@ -157,10 +157,10 @@ async fn try_within(
     match unless_overdue(Some(&deadline), &mut sent).await {
         Some(sent) => sent,
         None => {
-            drop(sent);
-            sending.reply.trace.detail = Some(Overdue::PerTry.name());
             // While the try still counts: if it was a trial, it has failed.
             upstream.report(&endpoint, Outcome::LocalFailure, worker.clock.now_ms());
+            drop(sent);
+            sending.reply.trace.detail = Some(Overdue::PerTry.name());
             Err(FailedTry {
                 failure: Failure::UpstreamResponseTimeout,
                 progress: Progress::TimedOut,
