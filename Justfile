@@ -1,8 +1,12 @@
 # One line a recipe; .ci/run does the same without just.
 
 # Format, lints, documentation, the walls between rooms.
-check: && purity
+check: && fuzz-check purity
     cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# What fuzzing compiles: a workspace of its own, which no other recipe looks at.
+fuzz-check:
+    cargo clippy --manifest-path cluster-tests/fuzz/Cargo.toml --target-dir target --locked -- -D warnings
 
 # The pure rooms stay pure, and there is one crypto provider.
 purity:

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shoal_proxy::HealthEvent;
-use support::{Downstream, Origin, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
+use support::{Downstream, Origin, Reply, Seen, Stage, and_close, nowhere, ok, serve_raw, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -91,16 +91,28 @@ async fn at_most_half_of_the_endpoints_are_ejected() {
 
 #[tokio::test]
 async fn who_fails_its_trial_is_ejected_for_longer() {
+    let busy = || Reply::from("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+    trials_of(busy, "").await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_its_trial_in_time_is_ejected_for_longer() {
+    let silent = || Reply { bytes: Vec::new(), close: false };
+    trials_of(silent, ", retry: { per_try_timeout: 50ms }").await;
+}
+
+/// One of two endpoints fails always, by `failure`: how long it is left alone doubles with each trial, up to the most.
+async fn trials_of(failure: fn() -> Reply, rule: &str) {
     let (seen, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
     let (times, count) = (seen.clone(), asked.clone());
     let bad = Origin::start(move |_| {
         times.lock().unwrap().push(Instant::now());
         count.fetch_add(1, Ordering::SeqCst);
-        "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+        failure()
     });
     let (bad, good) = (bad.await, Origin::start(|_| ok("")).await);
     let passive = ", passive: { consecutive_errors: 1, base_ejection: 300ms, max_ejection: 600ms }";
-    let stage = Stage::start(&site(&[bad.address, good.address], "", passive));
+    let stage = Stage::start(&site(&[bad.address, good.address], rule, passive));
     let mut downstream = stage.connect().await;
     let deadline = Instant::now() + support::PATIENCE;
     while asked.load(Ordering::SeqCst) < 4 {
