@@ -41,7 +41,8 @@ soak minutes="60" binary="target/release/shoal":
 floods seconds="4" binary="target/release/shoal" name="all" rate="":
     cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}} {{quote(name)}} {{rate}}
 
-# Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request.
+# Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request. `bench cache ROW…`: what the
+# cache costs and how long it takes, on one node and on three, beside nginx, haproxy and varnish (cluster-tests/README.md).
 bench *scenarios:
     cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}
 

@@ -13,7 +13,7 @@ import time
 import urllib.parse
 
 TICKS = os.sysconf("SC_CLK_TCK")
-PROXY_CPU, LOAD_CPU = "0", "1"
+PROXY_CPU, LOAD_CPU, ANY_CPU = "0", "1", "0,1"
 
 PORTS = range(20000, 32000)
 
@@ -27,8 +27,8 @@ def free_port():
     raise OSError(f"no port between {PORTS[0]} and {PORTS[-1]} is free")
 
 
-def listening(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.3):
+def listening(port, host="127.0.0.1"):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 0.3):
         return True
     return False
 
@@ -43,27 +43,34 @@ def wait_for(what, deadline_s, look):
 
 @contextlib.contextmanager
 def running(name, argv, cpu, port, place):
-    """A process group pinned to `cpu`, from the moment it listens to the moment its port is free again."""
-    with open(place / "output", "wb") as output:
+    """The pid of a process group pinned to `cpu`, from when it listens to when its port is free again."""
+    try:
+        with started(argv, cpu, place) as child:
+            wait_for(f"{name} listens", 20, lambda: child.poll() is not None or listening(port))
+            if child.poll() is not None:
+                raise RuntimeError(f"{name} ended with {child.returncode}: {(place / 'output').read_text()[-2000:]}")
+            yield child.pid
+    finally:
+        wait_for(f"{name}'s port is free", 10, lambda: not listening(port))
+
+
+@contextlib.contextmanager
+def started(argv, cpu, place):
+    """A process and everything it starts, on `cpu`; what it says goes to the file `output`."""
+    with open(place / "output", "ab") as output:
         child = subprocess.Popen(
             ["taskset", "-c", cpu, *argv], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        wait_for(f"{name} listens", 20, lambda: child.poll() is not None or listening(port))
-        if child.poll() is not None:
-            raise RuntimeError(f"{name} ended with {child.returncode}: {(place / 'output').read_text()[-2000:]}")
-        yield child.pid
+        yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(4)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        wait_for(f"{name}'s port is free", 10, lambda: not listening(port))
 
 
 def family(pid):

@@ -20,6 +20,12 @@ class Front:
     key: str = ""
     # Hosts with five routes each beside the one that is asked: of Shoal only.
     hosts: int = 0
+    # nginx lets one request fill at a time, and the others look every 500 ms whether it has.
+    lock: bool = True
+    # What the cache may take of memory.
+    room_mib: int = 256
+    # And of disk, as Shoal's flag says it; empty = what is usual.
+    disk: str = ""
 
     @property
     def tls(self):
@@ -47,7 +53,10 @@ def nginx_config(place, server, http=""):
 
 def origin(place, port, root):
     return nginx_config(
-        place, f"listen 127.0.0.1:{port} backlog=4096; root {root}; add_header Cache-Control 'public, max-age=3600';"
+        place,
+        f"listen 127.0.0.1:{port} backlog=4096; root {root}; add_header Cache-Control 'public, max-age=3600';"
+        # As many objects of 1 KiB as anybody asks for.
+        " location /many/ { try_files /1k =404; } location = /requests { stub_status; }",
     )
 
 
@@ -59,8 +68,10 @@ def nginx(place, origin, front):
         http += f" ssl_certificate {front.chain}; ssl_certificate_key {front.key};"
     location = 'proxy_pass http://o; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;'
     if front.cached:
-        http += f" proxy_cache_path {place}/objects keys_zone=objects:32m max_size=512m;"
-        location += " proxy_cache objects; proxy_cache_lock on;"
+        zone, files = max(32, front.room_mib // 16), 2 * front.room_mib
+        http += f" proxy_cache_path {place}/objects levels=1:2 keys_zone=objects:{zone}m max_size={files}m;"
+        location += " proxy_cache objects; proxy_cache_use_stale updating; proxy_cache_background_update on;"
+        location += " proxy_cache_lock on;" if front.lock else ""
     return nginx_config(place, f"{listen}; location / {{ {location} }}", http)
 
 
@@ -72,7 +83,7 @@ def haproxy(place, origin, front):
         bind += f" ssl crt {both} alpn h2,http/1.1"
     cache, use = "", ""
     if front.cached:
-        cache = "cache objects\n  total-max-size 256\n  max-object-size 2000000\n  max-age 3600\n"
+        cache = f"cache objects\n  total-max-size {front.room_mib}\n  max-object-size 2000000\n  max-age 3600\n"
         use = "  http-request cache-use objects\n  http-response cache-store objects\n"
     config = place / "haproxy.cfg"
     config.write_text(
@@ -93,7 +104,7 @@ def varnish(place, origin, front):
         program += "sub vcl_recv { return (pass); }\n"
     config = place / "site.vcl"
     config.write_text(program)
-    argv = ["varnishd", "-F", "-n", str(place / "work"), "-f", str(config), "-s", "malloc,256m"]
+    argv = ["varnishd", "-F", "-n", str(place / "work"), "-f", str(config), "-s", f"malloc,{front.room_mib}m"]
     return argv + ["-a", f"127.0.0.1:{front.port}", "-p", "thread_pools=1", "-p", "thread_pool_min=100", "-p", "timeout_idle=600"]
 
 
@@ -128,9 +139,17 @@ def shoal(place, origin, front, free_port):
         f'upstreams: {{ origin: {{ endpoints: ["{origin}"] }} }}\n'
     )
     argv = [shoal_binary(), "run", "--data-dir", str(place / "data"), "--workers", "1", "--apply", str(site)]
+    argv += ["--cache-memory", f"{front.room_mib}MiB", "--drain-delay", "0s"]
+    argv += ["--cache-disk", front.disk] if front.disk and has_disk() else []
     for flag in ("--cluster-addr", "--admin-addr", "--ops-addr"):
         argv += [flag, f"127.0.0.1:{free_port()}"]
     return argv
+
+
+def has_disk():
+    """This Shoal keeps objects on disk, too."""
+    run = subprocess.run([shoal_binary(), "run", "--help"], capture_output=True, text=True)
+    return "--cache-disk " in run.stdout
 
 
 def shoal_binary():
