@@ -3,16 +3,18 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{CONTENT_LENGTH, DATE, RANGE, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, RANGE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use shoal_fuzz::fields;
 use shoal_model::view::TrustedProxiesView;
+use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::date::{parse_date, read_date};
 use shoal_policy::cache::directives::{Directives, MAX_SECONDS, Wishes};
 use shoal_policy::cache::fields::{is_hop_by_hop, stored_fields};
-use shoal_policy::cache::range::{Extract, asks_for_everything, judge_range};
+use shoal_policy::cache::range::{Extract, MAX_RANGES, asks_for_everything, judge_part, judge_range};
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
+use shoal_policy::cache::span::{Segment, Span, plan};
 use shoal_policy::cache::storage::{Exchange, Storage, judge_storage};
 use shoal_policy::cache::tags::{MAX_TAGS, read_tags};
 use shoal_policy::cache::targeted::read_targeted;
@@ -29,6 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     check_numbers(&fields);
     check_date(&fields);
     check_range(&fields, bytes.len() as u64);
+    check_content_range(&fields);
     check_storage(&fields);
     check_trace(fields.clone());
     check_response(fields.clone());
@@ -84,13 +87,52 @@ fn check_range(fields: &HeaderMap, length: u64) {
     for length in [0, 1, length, u64::MAX] {
         match judge_range(fields, StatusCode::OK, fields, length) {
             Extract::Whole => {}
-            Extract::Part { first, last } => {
-                assert!(first <= last && last < length);
-                assert!(!asks_for_everything(fields) || (first == 0 && last == length - 1));
+            Extract::Part(span) => {
+                assert!(span.first <= span.last && span.last < length);
+                assert!(!asks_for_everything(fields) || Some(span) == Span::all(length));
+                let held = judge_part(fields, fields, Some(length), &[span]);
+                assert_eq!(held, Some(Extract::Part(span)), "what is asked for is enough");
+                check_plan(span, length);
+            }
+            Extract::Parts(spans) => {
+                assert!((2..=MAX_RANGES).contains(&spans.len()));
+                assert!(spans.iter().all(|span| span.first <= span.last && span.last < length));
+                let others = |n: usize| spans[n + 1..].iter();
+                assert!((0..spans.len()).all(|n| others(n).all(|other| !other.touches(spans[n]))));
             }
             Extract::Unsatisfiable => assert!(fields.contains_key(RANGE)),
         }
         assert_eq!(judge_range(fields, StatusCode::NOT_FOUND, fields, length), Extract::Whole);
+    }
+}
+
+/// What is held and what is fetched are what is wanted, in order.
+fn check_plan(wanted: Span, length: u64) {
+    let held = [Span { first: wanted.last / 2, last: wanted.last }, Span { first: length / 3, last: length / 2 }];
+    for held in held.iter().filter(|held| held.first <= held.last) {
+        let mut next = wanted.first;
+        for segment in plan(&[*held], wanted) {
+            let span = match segment {
+                Segment::Held(span) => {
+                    assert!(held.contains(span));
+                    span
+                }
+                Segment::Missing(span) => span,
+            };
+            assert_eq!(span.first, next);
+            next = span.last + 1;
+        }
+        assert_eq!(next, wanted.last + 1);
+    }
+}
+
+fn check_content_range(fields: &HeaderMap) {
+    if let Some(range) = ContentRange::read(fields) {
+        assert!(range.span.first <= range.span.last);
+        assert!(range.length.is_none_or(|length| range.span.last < length));
+        let written = HeaderValue::try_from(range.to_string()).unwrap();
+        let again = HeaderMap::from_iter([(CONTENT_RANGE, written)]);
+        assert_eq!(ContentRange::read(&again), Some(range));
     }
 }
 

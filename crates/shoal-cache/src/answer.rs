@@ -7,7 +7,7 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
-use shoal_policy::cache::range::asks_for_everything;
+use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::cache::vary::Selecting;
@@ -17,8 +17,9 @@ use tokio::sync::oneshot;
 use crate::body::{CacheBody, OriginBody};
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
-use crate::lookup::{Choice, Probe, Sought, look, may_share, may_use};
+use crate::lookup::{Choice, Found, Probe, Sought, look, may_share, may_use};
 use crate::object::Object;
+use crate::portion::Portion;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup};
 use crate::task::{Asker, FillTask, TaskSeed};
@@ -37,26 +38,25 @@ impl WorkerCache {
             Lookup::Stale(probe) | Lookup::Miss(probe) => probe,
         };
         match &probe.found {
-            Some(found) => match found.reuse {
+            Some(found @ Found { extract: Some(extract), .. }) => match found.reuse {
                 Reuse::Stale { revalidate } => {
                     if revalidate {
                         self.revalidate(&request, &probe);
                     }
                     self.cells.stale.count();
-                    return Answer::Response(self.respond_stored(&request, &found.object));
+                    return Answer::Response(self.respond_stored(&request, &found.object, extract));
                 }
                 Reuse::Unverified if request.rule.purge_unverified == PurgeUnverified::Fail => {
                     return Answer::Failed(Failure::Unverified);
                 }
                 Reuse::Fresh | Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             },
-            None => {
-                let is_whole =
-                    request.head.method == Method::GET && asks_for_everything(&request.head.headers);
+            Some(Found { extract: None, .. }) | None => {
+                let fills = request.head.method == Method::GET && probe.portion != Portion::Several;
                 if self.cache.is_uncacheable(&probe.text) && !probe.wishes.only_if_cached {
                     return self.direct(probe.why);
                 }
-                if !is_whole || probe.wishes.no_store || probe.wishes.only_if_cached {
+                if !fills || probe.wishes.no_store || probe.wishes.only_if_cached {
                     return self.peek(&request, &probe).await;
                 }
             }
@@ -114,7 +114,11 @@ impl WorkerCache {
                     return self.direct(probe.why);
                 }
                 Arrival::Object(object) if object.selecting.matches(&request.head.headers) => {
-                    return Answer::Response(self.respond_validated(request, probe, &object, own.is_none()));
+                    let Some(extract) = object.extract(&request.head.method, &request.head.headers) else {
+                        return self.direct(probe.why);
+                    };
+                    let response = self.respond_validated(request, probe, &object, &extract, own.is_none());
+                    return Answer::Response(response);
                 }
                 Arrival::Object(object) => names = object.selecting.names(),
                 Arrival::Head(_) | Arrival::Released => {
@@ -137,7 +141,7 @@ impl WorkerCache {
         let joined = if is_alone {
             self.cache.flights.begin_alone(begin())
         } else {
-            self.cache.board(probe.key, &probe.text, selecting, begin)
+            self.cache.board(probe.key, probe.errand(selecting), begin)
         };
         match joined {
             Joined::Running(reader) => Boarded::Running(reader),
@@ -147,9 +151,9 @@ impl WorkerCache {
                 let mut task =
                     seed(request, probe).task(self.cache.flights.landing(reader.fill()), Some(own));
                 task.trace = request.trace.cloned();
-                if !is_alone && let Some(object) = self.look_again(request, probe) {
+                if !is_alone && let Some((object, extract)) = self.look_again(request, probe) {
                     reader.fill().resolve(object.clone());
-                    return Boarded::Stored(self.respond_stored(request, &object));
+                    return Boarded::Stored(self.respond_stored(request, &object, &extract));
                 }
                 self.start(task);
                 Boarded::New(reader, receiver)
@@ -158,11 +162,12 @@ impl WorkerCache {
     }
 
     /// A fill may have ended between the lookup and now.
-    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<Arc<Object>> {
+    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<(Arc<Object>, Extract)> {
         let variants = self.cache.store.find(probe.key)?;
         let now_ms = now_ms();
         let sought = Sought {
             text: probe.text.as_bytes(),
+            method: &request.head.method,
             fields: &request.head.headers,
             signs: probe.signs,
             wishes: &probe.wishes,
@@ -170,7 +175,7 @@ impl WorkerCache {
             now_ms,
         };
         match look(Some(&variants), &sought, &self.cache.purges) {
-            Choice::Found(found) if found.reuse == Reuse::Fresh => Some(found.object),
+            Choice::Found(found) if found.reuse == Reuse::Fresh => Some((found.object, found.extract?)),
             Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
     }
@@ -179,7 +184,7 @@ impl WorkerCache {
     fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
         let selecting = Selecting::of(&probe.vary, &request.head.headers);
         let begin = || self.cache.new_fill(probe.key, &probe.text);
-        if let Joined::New(reader) = self.cache.board(probe.key, &probe.text, &selecting, begin) {
+        if let Joined::New(reader) = self.cache.board(probe.key, probe.errand(&selecting), begin) {
             self.start(seed(request, probe).task(self.cache.flights.landing(reader.fill()), None));
         }
     }
@@ -211,7 +216,7 @@ impl WorkerCache {
             CacheStatus::forwarded(name, probe.why)
         };
         if !peer_hit {
-            status.forwarded_status = Some(head.status.as_u16());
+            status.forwarded_status = Some(head.answered.as_u16());
             status.stored = head.is_stored;
         }
         if let FillSource::Peer { .. } = head.source {
@@ -224,11 +229,16 @@ impl WorkerCache {
         Answer::Response(from_fill(head, reader, is_creator, asked(request), &status, now_ms))
     }
 
-    fn respond_stored(&self, request: &CacheRequest<'_>, object: &Object) -> Response<CacheBody> {
+    fn respond_stored(
+        &self,
+        request: &CacheRequest<'_>,
+        object: &Object,
+        extract: &Extract,
+    ) -> Response<CacheBody> {
         let now_ms = now_ms();
         let detail = source(self.cache.trust(request.rule, now_ms));
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
-        from_object(object, asked(request), &status, now_ms)
+        from_object(object, extract, asked(request), &status, now_ms)
     }
 
     /// The origin was asked about the object, and it may be used.
@@ -237,6 +247,7 @@ impl WorkerCache {
         request: &CacheRequest<'_>,
         probe: &Probe,
         object: &Object,
+        extract: &Extract,
         collapsed: bool,
     ) -> Response<CacheBody> {
         let now_ms = now_ms();
@@ -247,7 +258,7 @@ impl WorkerCache {
         {
             status.forwarded_status = Some(304);
         }
-        from_object(object, asked(request), &status, now_ms)
+        from_object(object, extract, asked(request), &status, now_ms)
     }
 
     /// The origin's response, for this request alone.

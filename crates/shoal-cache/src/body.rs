@@ -1,5 +1,6 @@
 //! The body of an answer, wherever it comes from.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -7,10 +8,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use shoal_policy::cache::span::Span;
 use shoal_policy::failure::Failure;
 
 use crate::fill::FillReader;
 use crate::object::Object;
+use crate::stored_body::{Slice, StoredBody};
 
 /// The body of an origin's response.
 pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
@@ -31,6 +34,11 @@ enum Source {
         /// Bytes of the next piece that are not wanted.
         skip: usize,
     },
+    /// Pieces of different origin, one behind the other.
+    Joined {
+        pieces: VecDeque<Bytes>,
+        left: u64,
+    },
     Fill {
         reader: FillReader,
         /// Bytes to come that are not wanted.
@@ -39,6 +47,8 @@ enum Source {
         left: Option<u64>,
     },
     Origin(OriginBody),
+    /// What was asked for is not there: better an end that everybody sees than bytes of something else.
+    Broken,
 }
 
 impl CacheBody {
@@ -52,27 +62,39 @@ impl CacheBody {
         Self { source: Source::Origin(body) }
     }
 
+    /// All that is stored of an object that is whole.
     pub(crate) fn stored(object: &Object) -> Self {
-        let source = match &*object.body {
-            [] => Source::Empty,
-            [piece] => Source::Piece(piece.clone()),
-            _ => Source::Pieces { pieces: object.body.clone(), next: 0, left: object.body_bytes, skip: 0 },
+        let source = match &object.body {
+            StoredBody::Whole(pieces) => match &**pieces {
+                [] => Source::Empty,
+                [piece] => Source::Piece(piece.clone()),
+                _ => Source::Pieces { pieces: pieces.clone(), next: 0, left: object.body_bytes, skip: 0 },
+            },
+            StoredBody::Spans(_) => Source::Broken,
         };
         Self { source }
     }
 
-    /// The bytes from `first` on, `length` of them; both lie inside the object.
-    pub(crate) fn part(object: &Object, first: u64, length: u64) -> Self {
-        let mut skip = first;
+    /// The bytes of `span`, which the object holds.
+    pub(crate) fn part(object: &Object, span: Span) -> Self {
+        let Some(Slice { pieces, mut skip }) = object.body.slice(span) else {
+            return Self { source: Source::Broken };
+        };
         let mut next = 0;
-        while let Some(piece) = object.body.get(next)
+        while let Some(piece) = pieces.get(next)
             && skip >= piece.len() as u64
         {
             skip -= piece.len() as u64;
             next += 1;
         }
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        Self { source: Source::Pieces { pieces: object.body.clone(), next, left: length, skip } }
+        Self { source: Source::Pieces { pieces, next, left: span.bytes(), skip } }
+    }
+
+    /// These pieces, one behind the other.
+    pub(crate) fn joined(pieces: VecDeque<Bytes>) -> Self {
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { source: Source::Joined { pieces, left } }
     }
 
     pub(crate) const fn filling(reader: FillReader, length: Option<u64>) -> Self {
@@ -109,6 +131,12 @@ impl Body for CacheBody {
                 *left -= wanted as u64;
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
+            Source::Joined { pieces, left } => {
+                let piece = pieces.pop_front();
+                *left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+            Source::Broken => Poll::Ready(Some(Err(Failure::Internal))),
             Source::Fill { reader, skip, left } => poll_fill(reader, skip, left, context),
             Source::Origin(body) => Pin::new(body).poll_frame(context),
         }
@@ -117,8 +145,8 @@ impl Body for CacheBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
-            Source::Piece(_) => false,
-            Source::Pieces { left, .. } => *left == 0,
+            Source::Piece(_) | Source::Broken => false,
+            Source::Pieces { left, .. } | Source::Joined { left, .. } => *left == 0,
             Source::Fill { left: Some(0), .. } => true,
             Source::Fill { reader, .. } => reader.is_at_end(),
             Source::Origin(body) => body.is_end_stream(),
@@ -129,7 +157,8 @@ impl Body for CacheBody {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Piece(piece) => SizeHint::with_exact(piece.len() as u64),
-            Source::Pieces { left, .. } => SizeHint::with_exact(*left),
+            Source::Pieces { left, .. } | Source::Joined { left, .. } => SizeHint::with_exact(*left),
+            Source::Broken => SizeHint::default(),
             Source::Fill { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Origin(body) => body.size_hint(),
         }

@@ -193,7 +193,8 @@ mod tests {
     use shoal_policy::cache::vary::Selecting;
 
     use super::*;
-    use crate::object::{UNCOPIED, compact};
+    use crate::object::UNCOPIED;
+    use crate::stored_body::StoredBody;
 
     fn variants(key: u128, field: &str, body_bytes: usize) -> Arc<Variants> {
         let object = Object {
@@ -204,7 +205,7 @@ mod tests {
             fields: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_str(field).unwrap())]),
             terms: Terms::default(),
             tags: Box::default(),
-            body: compact(&[Bytes::from(vec![0; body_bytes])]),
+            body: StoredBody::whole(&[Bytes::from(vec![0; body_bytes])]),
             body_bytes: 0,
             fill_seq: 0,
             checked_seq: AtomicU64::new(0),

@@ -21,12 +21,14 @@ mod node;
 mod object;
 mod peer;
 mod placement;
+mod portion;
 mod purges;
 mod relay;
 mod reminders;
 mod respond;
 mod seam;
 mod store;
+mod stored_body;
 mod task;
 mod worker;
 

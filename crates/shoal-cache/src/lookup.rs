@@ -11,12 +11,15 @@ use shoal_model::site::RequestDirectives;
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::status::Forwarded;
 use shoal_policy::cache::trust::Trust;
+use shoal_policy::cache::vary::Selecting;
 
-use crate::fill::FillHead;
+use crate::fill::{Errand, FillHead};
 use crate::object::{Object, Variants};
+use crate::portion::Portion;
 use crate::purges::Purges;
 
 /// What a lookup found, on its way to being answered.
@@ -27,6 +30,8 @@ pub struct Probe {
     pub(crate) signs: Signs,
     /// The object that fits, which may not be used just like that.
     pub(crate) found: Option<Found>,
+    /// What of it the request is about.
+    pub(crate) portion: Portion,
     pub(crate) why: Forwarded,
     /// Fields by which known variants of the URL are chosen.
     pub(crate) vary: Vec<HeaderName>,
@@ -38,6 +43,15 @@ pub(crate) struct Found {
     pub(crate) object: Arc<Object>,
     pub(crate) purge: Freshened,
     pub(crate) reuse: Reuse,
+    /// What the request gets of it; `None` = it asks for more than is here.
+    pub(crate) extract: Option<Extract>,
+}
+
+impl Found {
+    /// It has all that the request asks for.
+    pub(crate) const fn suffices(&self) -> bool {
+        self.extract.is_some()
+    }
 }
 
 /// What a request asks of the cache, read in one pass over its fields.
@@ -119,6 +133,8 @@ pub(crate) fn choose(
 pub(crate) struct Sought<'a> {
     /// The text of the key.
     pub(crate) text: &'a [u8],
+    /// The method of the request.
+    pub(crate) method: &'a Method,
     /// The fields of the request.
     pub(crate) fields: &'a HeaderMap,
     pub(crate) signs: Signs,
@@ -130,11 +146,13 @@ pub(crate) struct Sought<'a> {
 /// Chooses and judges.
 pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Purges) -> Choice {
     let Some(variants) = variants else { return Choice::Nothing };
-    let Sought { text, fields: request, signs, wishes, trust, now_ms } = *sought;
+    let Sought { text, method, fields: request, signs, wishes, trust, now_ms } = *sought;
     match choose(variants, text, request, signs, purges) {
         Some((object, purge)) => {
             let reuse = trust.limit(judge_reuse(&object.terms, purge, wishes, now_ms));
-            Choice::Found(Found { object, purge, reuse })
+            let is_whole = !signs.has_range && object.body.is_whole();
+            let extract = if is_whole { Some(Extract::Whole) } else { object.extract(method, request) };
+            Choice::Found(Found { object, purge, reuse, extract })
         }
         None => match variants.objects.iter().rfind(|object| object.text.as_bytes() == text) {
             Some(other) if !other.selecting.matches(request) => {
@@ -146,13 +164,21 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
 }
 
 impl Probe {
-    pub(crate) fn new(key: ObjectKey, text: &[u8], signs: Signs, wishes: Wishes, choice: Choice) -> Self {
+    /// `sought` was looked for under `key`, and `choice` came of it.
+    pub(crate) fn new(key: ObjectKey, sought: &Sought<'_>, choice: Choice) -> Self {
+        let Sought { text, method, fields, signs, wishes, .. } = *sought;
+        let asked = if signs.has_range { Portion::of(method, fields) } else { Portion::Whole };
+        // What is whole is validated as a whole, whatever is cut out of it.
+        let is_whole = matches!(&choice, Choice::Found(found) if found.object.body.is_whole());
+        let portion = if is_whole { Portion::Whole } else { asked };
         let (found, why, vary) = match choice {
             Choice::Found(found) => {
-                let why = if found.reuse == Reuse::ValidateOnRequest {
-                    Forwarded::Request
-                } else {
-                    Forwarded::Stale
+                let why = match found.reuse {
+                    Reuse::ValidateOnRequest => Forwarded::Request,
+                    _ if !found.suffices() => Forwarded::Partial,
+                    Reuse::Fresh | Reuse::Stale { .. } | Reuse::Validate | Reuse::Unverified => {
+                        Forwarded::Stale
+                    }
                 };
                 let vary = found.object.selecting.names();
                 (Some(found), why, vary)
@@ -162,7 +188,12 @@ impl Probe {
         };
         // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
         let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
-        Self { key, text, wishes, signs, found, why, vary }
+        Self { key, text, wishes: *wishes, signs, found, portion, why, vary }
+    }
+
+    /// What a fill for this request is for.
+    pub(crate) fn errand<'a>(&'a self, selecting: &'a Selecting) -> Errand<'a> {
+        Errand { text: &self.text, selecting, portion: &self.portion }
     }
 
     /// Whoever insists on asking the origin asks for himself: another request's answer will not do. Neither will it where

@@ -11,18 +11,18 @@ use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, key_of_url, pref
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::Trust;
-use shoal_policy::cache::vary::Selecting;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
 use crate::dispatch::{Dispatch, FillJob};
-use crate::fill::{Fill, FillBudget, Flights, Joined};
+use crate::fill::{Errand, Fill, FillBudget, Flights, Joined};
 use crate::hot::HotBudget;
 use crate::object::Object;
 use crate::peer::replicas::Replicas;
 use crate::placement::Placement;
+use crate::portion::Portion;
 use crate::purges::Purges;
 use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
 use crate::seam::{CacheSettings, Changed};
@@ -212,27 +212,35 @@ impl Cache {
         Fill::new(key, text, self.purges.applied(), &self.fill_budget)
     }
 
-    /// A place in the running fill for `selecting`, if no purge came after it began; else in a new one.
-    pub(crate) fn board(
-        &self,
-        key: ObjectKey,
-        text: &str,
-        selecting: &Selecting,
-        begin: impl FnOnce() -> Fill,
-    ) -> Joined {
+    /// A place in the running fill for `errand`, if no purge came after it began; else in a new one. A part may come with
+    /// the whole.
+    pub(crate) fn board(&self, key: ObjectKey, errand: Errand<'_>, begin: impl FnOnce() -> Fill) -> Joined {
         let may_join = |fill: &Fill| {
-            *fill.text == *text
+            *fill.text == *errand.text
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
         };
-        self.flights.join(key, text, selecting, may_join, begin)
+        if let Portion::Part { range, .. } = errand.portion {
+            let whole = Errand { portion: &Portion::Whole, ..errand };
+            let may_wait = |fill: &Fill| may_join(fill) && fill.is_about_to_bring(*range);
+            if let Some(reader) = self.flights.join_running(key, whole, may_wait) {
+                return Joined::Running(reader);
+            }
+        }
+        self.flights.join(key, errand, may_join, begin)
     }
 
-    /// Stores what a fill brought in, unless the resource changed meanwhile.
+    /// Stores what a fill brought in, unless the resource changed meanwhile. A part joins what is known of its version.
     pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
         if fill.is_spoilt() {
             return;
         }
-        self.store.insert(object.clone());
+        let object = if object.body.is_whole() {
+            self.store.insert(object.clone());
+            object
+        } else {
+            let most_bytes = self.settings.ram_bytes / 2;
+            self.store.add_part(object, most_bytes, |known| self.purges.check(known).is_some())
+        };
         // An invalidation between the two lines above has not seen it.
         if fill.is_spoilt() {
             self.store.remove(&object);
@@ -244,7 +252,11 @@ impl Cache {
     /// Sees to it that the other owner has a copy, if this node is an owner and the object is worth it.
     pub(crate) fn ensure_copy(&self, object: &Arc<Object>) {
         let placement_id = self.placement.id();
-        if object.copied_under.load(Ordering::Relaxed) == placement_id || !is_worth_a_copy(object) {
+        // A copy is taken for the whole.
+        if object.copied_under.load(Ordering::Relaxed) == placement_id
+            || !object.body.is_whole()
+            || !is_worth_a_copy(object)
+        {
             return;
         }
         let owners = self.placement.owners(object.key);

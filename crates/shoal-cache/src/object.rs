@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::range::{Extract, judge_part, judge_range};
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::validation::merged_fields;
 use shoal_policy::cache::vary::Selecting;
+
+use crate::stored_body::StoredBody;
 
 /// Variants of one URL on one route that are kept; the one unused for longest goes first.
 pub(crate) const MAX_VARIANTS: usize = 32;
-/// Bodies are stored in pieces of at most this many bytes.
-const CHUNK_BYTES: usize = 256 * 1024;
 /// What an object costs beside its body and fields, roughly, bytes.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -34,7 +35,8 @@ pub(crate) struct Object {
     pub(crate) terms: Terms,
     /// Scopes of its tags, sorted.
     pub(crate) tags: Box<[u64]>,
-    pub(crate) body: Arc<[Bytes]>,
+    pub(crate) body: StoredBody,
+    /// Bytes of it that are here.
     pub(crate) body_bytes: u64,
     /// The log index the filler had applied when it asked the origin.
     pub(crate) fill_seq: u64,
@@ -53,11 +55,33 @@ pub(crate) struct Object {
 impl Object {
     /// Makes fields and body agree.
     pub(crate) fn seal(mut self) -> Arc<Self> {
-        self.body_bytes = self.body.iter().map(|chunk| chunk.len() as u64).sum();
-        if self.status != StatusCode::NO_CONTENT {
-            self.fields.insert(CONTENT_LENGTH, HeaderValue::from(self.body_bytes));
+        self.body_bytes = self.body.held_bytes();
+        let length = match &self.body {
+            StoredBody::Whole(_) => Some(self.body_bytes),
+            StoredBody::Spans(spans) => spans.length(),
+        };
+        self.fields.remove(CONTENT_LENGTH);
+        if let Some(length) = length
+            && self.status != StatusCode::NO_CONTENT
+        {
+            self.fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         Arc::new(self)
+    }
+
+    /// What a request gets of it. `None` = it asks for more than is here.
+    pub(crate) fn extract(&self, method: &Method, request: &HeaderMap) -> Option<Extract> {
+        match &self.body {
+            // A range is for GET alone (RFC 9110 §14.2).
+            StoredBody::Whole(_) if method == Method::GET => {
+                Some(judge_range(request, self.status, &self.fields, self.body_bytes))
+            }
+            StoredBody::Whole(_) => Some(Extract::Whole),
+            StoredBody::Spans(spans) if method == Method::GET => {
+                judge_part(request, &self.fields, spans.length(), &spans.held())
+            }
+            StoredBody::Spans(_) => None,
+        }
     }
 
     /// It answers the same requests as `other`.
@@ -82,9 +106,27 @@ impl Object {
         self.body_bytes + fields_bytes(&self.fields) + rest as u64
     }
 
+    /// The object with what `part`, a newer response of the same version, has of it besides (RFC 9111 §3.4).
+    pub(crate) fn completed(&self, part: &Self) -> Arc<Self> {
+        let fields = merged_fields(&self.fields, &part.fields);
+        let tags = if part.tags.is_empty() { self.tags.clone() } else { part.tags.clone() };
+        self.again(self.body.joined(&part.body), fields, part.terms, tags, part.fill_seq)
+    }
+
     /// The object again with other fields and terms: what a 304 makes of it.
     pub(crate) fn refreshed(
         &self,
+        fields: HeaderMap,
+        terms: Terms,
+        tags: Box<[u64]>,
+        fill_seq: u64,
+    ) -> Arc<Self> {
+        self.again(self.body.clone(), fields, terms, tags, fill_seq)
+    }
+
+    fn again(
+        &self,
+        body: StoredBody,
         fields: HeaderMap,
         terms: Terms,
         tags: Box<[u64]>,
@@ -98,7 +140,7 @@ impl Object {
             fields,
             terms,
             tags,
-            body: self.body.clone(),
+            body,
             body_bytes: 0,
             fill_seq,
             checked_seq: AtomicU64::new(fill_seq),
@@ -115,31 +157,6 @@ impl Object {
 /// What fields cost, roughly, bytes.
 pub(crate) fn fields_bytes(fields: &HeaderMap) -> u64 {
     fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
-}
-
-/// Pieces as they came from a connection, in as few exactly sized ones as may be: a received piece keeps the whole
-/// read buffer it is a part of alive.
-pub(crate) fn compact(received: &[Bytes]) -> Arc<[Bytes]> {
-    let mut left: usize = received.iter().map(Bytes::len).sum();
-    let mut chunks = Vec::with_capacity(left.div_ceil(CHUNK_BYTES));
-    let mut current = BytesMut::with_capacity(left.min(CHUNK_BYTES));
-    for piece in received {
-        let mut piece = &piece[..];
-        while !piece.is_empty() {
-            let (now, later) = piece.split_at(piece.len().min(CHUNK_BYTES - current.len()));
-            current.extend_from_slice(now);
-            left -= now.len();
-            piece = later;
-            if current.len() == CHUNK_BYTES {
-                let next = BytesMut::with_capacity(left.min(CHUNK_BYTES));
-                chunks.push(std::mem::replace(&mut current, next).freeze());
-            }
-        }
-    }
-    if !current.is_empty() {
-        chunks.push(current.freeze());
-    }
-    chunks.into()
 }
 
 /// The objects of one key. Immutable but for the mark that there is a newer state of things.

@@ -1,10 +1,17 @@
 //! Turning objects and running fills into responses for one request.
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, HeaderName};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
-use shoal_policy::cache::range::{Extract, judge_range};
+use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::multipart::Multipart;
+use shoal_policy::cache::range::{ByteRange, Extract, judge_range, read_ranges};
+use shoal_policy::cache::span::Span;
 use shoal_policy::cache::status::{CacheStatus, Detail};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::trust::Trust;
@@ -12,6 +19,7 @@ use shoal_policy::cache::trust::Trust;
 use crate::body::CacheBody;
 use crate::fill::{FillHead, FillReader, FillSource};
 use crate::object::Object;
+use crate::stored_body::StoredBody;
 
 /// RFC 9211.
 pub(crate) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -44,9 +52,10 @@ pub(crate) fn answer_fields(
     fields
 }
 
-/// Answers from an object: whole, in part, or with a 304.
+/// Answers with what the request gets of an object, or with a 304.
 pub(crate) fn from_object(
     object: &Object,
+    extract: &Extract,
     asked: Asked<'_>,
     status: &CacheStatus<'_>,
     now_ms: u64,
@@ -59,13 +68,17 @@ pub(crate) fn from_object(
     if asked.method == Method::HEAD {
         return response(object.status, fields, CacheBody::empty());
     }
-    let length = object.body_bytes;
-    match judge_range(asked.fields, object.status, &object.fields, length) {
+    let length = match &object.body {
+        StoredBody::Whole(_) => Some(object.body_bytes),
+        StoredBody::Spans(spans) => spans.length(),
+    };
+    match extract {
         Extract::Whole => response(object.status, fields, CacheBody::stored(object)),
-        Extract::Part { first, last } => {
-            partial(fields, first, last, length, CacheBody::part(object, first, last - first + 1))
+        Extract::Part(span) => {
+            partial(fields, ContentRange { span: *span, length }, CacheBody::part(object, *span))
         }
-        Extract::Unsatisfiable => unsatisfiable(fields, length),
+        Extract::Parts(spans) => several(fields, object, spans, length),
+        Extract::Unsatisfiable => unsatisfiable(fields, object.body_bytes),
     }
 }
 
@@ -104,40 +117,85 @@ pub(crate) fn from_fill(
     if asked.method == Method::HEAD {
         return response(head.status, fields, CacheBody::empty());
     }
+    if let Some(carried) = head.part {
+        let span = wanted(asked.fields, carried);
+        let skip = span.first - carried.span.first;
+        let body = CacheBody::filling_part(reader, skip, span.bytes());
+        return partial(fields, ContentRange { span, ..carried }, body);
+    }
     let Some(length) = head.length else {
         return response(head.status, fields, CacheBody::filling(reader, None));
     };
     match judge_range(asked.fields, head.status, &head.fields, length) {
-        Extract::Whole => response(head.status, fields, CacheBody::filling(reader, Some(length))),
-        Extract::Part { first, last } => {
-            partial(fields, first, last, length, CacheBody::filling_part(reader, first, last - first + 1))
+        // Several ranges may lie in any order, and the body comes in its own.
+        Extract::Whole | Extract::Parts(_) => {
+            response(head.status, fields, CacheBody::filling(reader, Some(length)))
+        }
+        Extract::Part(span) => {
+            let body = CacheBody::filling_part(reader, span.first, span.bytes());
+            partial(fields, ContentRange { span, length: Some(length) }, body)
         }
         Extract::Unsatisfiable => unsatisfiable(fields, length),
     }
+}
+
+/// What of a part on its way in a request asked for. The origin may have sent another one than that: then it is what it is.
+fn wanted(asked: &HeaderMap, carried: ContentRange) -> Span {
+    let wanted = match (read_ranges(asked).as_deref(), carried.length) {
+        (Some([range]), Some(length)) => range.within(length),
+        (Some([ByteRange::Between(span)]), None) => Some(*span),
+        (Some(_) | None, _) => None,
+    };
+    wanted.and_then(|span| span.common(carried.span)).unwrap_or(carried.span)
 }
 
 /// The origin was asked for the whole; where that is also the range that was asked for, the response says so.
 pub(crate) fn restore_range(response: &mut Response<CacheBody>, asked: &HeaderMap) {
     let Some(length) = response.body().size_hint().exact() else { return };
     let extract = judge_range(asked, response.status(), response.headers(), length);
-    if let Extract::Part { first: 0, last } = extract
-        && last + 1 == length
+    if let Extract::Part(span) = extract
+        && Some(span) == Span::all(length)
     {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        insert_text(response.headers_mut(), CONTENT_RANGE, format!("bytes 0-{last}/{length}"));
+        let range = ContentRange { span, length: Some(length) };
+        insert_text(response.headers_mut(), CONTENT_RANGE, range.to_string());
     }
 }
 
-fn partial(
-    mut fields: HeaderMap,
-    first: u64,
-    last: u64,
-    length: u64,
-    body: CacheBody,
-) -> Response<CacheBody> {
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(last - first + 1));
-    insert_text(&mut fields, CONTENT_RANGE, format!("bytes {first}-{last}/{length}"));
+fn partial(mut fields: HeaderMap, range: ContentRange, body: CacheBody) -> Response<CacheBody> {
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(range.span.bytes()));
+    insert_text(&mut fields, CONTENT_RANGE, range.to_string());
     response(StatusCode::PARTIAL_CONTENT, fields, body)
+}
+
+/// Several ranges of an object, which holds them.
+fn several(
+    mut fields: HeaderMap,
+    object: &Object,
+    spans: &[Span],
+    length: Option<u64>,
+) -> Response<CacheBody> {
+    let multipart = Multipart::new(boundary_entropy(), fields.remove(CONTENT_TYPE));
+    let mut pieces = VecDeque::new();
+    for (n, span) in spans.iter().enumerate() {
+        let range = ContentRange { span: *span, length };
+        pieces.push_back(Bytes::from(multipart.opening(range, n == 0)));
+        if let Some(slice) = object.body.slice(*span) {
+            pieces.extend(slice.pieces(span.bytes()));
+        }
+    }
+    pieces.push_back(Bytes::from(multipart.closing()));
+    let body = CacheBody::joined(pieces);
+    fields.insert(CONTENT_TYPE, multipart.content_type());
+    if let Some(bytes) = body.size_hint().exact() {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    }
+    response(StatusCode::PARTIAL_CONTENT, fields, body)
+}
+
+/// Whoever makes the content must not know the boundary.
+fn boundary_entropy() -> [u64; 2] {
+    std::array::from_fn(|n| RandomState::new().hash_one(n))
 }
 
 fn unsatisfiable(mut fields: HeaderMap, length: u64) -> Response<CacheBody> {

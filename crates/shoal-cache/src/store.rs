@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use moka::notification::RemovalCause;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::validation::is_same_version;
 
 use crate::object::{Object, Variants};
 
@@ -46,6 +47,33 @@ impl Store {
     /// Puts `object` in, beside its variants.
     pub(crate) fn insert(&self, object: Arc<Object>) {
         self.replace(object.key, |variants| Some(variants.with(object)));
+    }
+
+    /// Puts `part` in: as one object with what is known of its version, as long as that `is_valid` and both have no more than
+    /// `most_bytes`; else in the place of it. Returns what is stored now.
+    pub(crate) fn add_part(
+        &self,
+        part: Arc<Object>,
+        most_bytes: u64,
+        is_valid: impl Fn(&Object) -> bool,
+    ) -> Arc<Object> {
+        let mut stored = part.clone();
+        self.replace(part.key, |variants| {
+            let known = variants.objects.iter().find(|known| known.has_place_of(&part));
+            let known = known.filter(|known| is_same_version(&known.fields, &part.fields) && is_valid(known));
+            if let Some(known) = known {
+                if known.body.is_whole() {
+                    stored = known.clone();
+                    return None;
+                }
+                let completed = known.completed(&part);
+                if completed.body_bytes <= most_bytes {
+                    stored = completed;
+                }
+            }
+            Some(variants.with(stored.clone()))
+        });
+        stored
     }
 
     /// Puts `object` in, if `may_replace` says so of what it takes the place of; says whether it did.

@@ -14,17 +14,21 @@ use crate::body::OriginBody;
 use crate::fetch_trace::FetchTrace;
 use crate::fill::{Fill, Landing};
 use crate::lookup::{Found, Probe};
+use crate::portion::Portion;
 
 /// One fill as work to do. Dropping it ends the fill, so no request waits for a fill that nobody works on.
 pub(crate) struct FillTask {
     landing: Landing,
-    /// The request that began the fill, as it would be sent to the origin, without conditions.
+    /// The request that began the fill, as it would be sent to the origin, without conditions; with its range, if the fill is
+    /// for that part.
     pub(crate) head: Parts,
     pub(crate) route: Arc<RouteView>,
     pub(crate) rule: CacheRuleView,
     pub(crate) wishes: Wishes,
-    /// The object to validate.
+    /// The object to validate, or to complete.
     pub(crate) found: Option<Found>,
+    /// What the fill is for.
+    pub(crate) portion: Portion,
     pub(crate) asker: Asker,
     /// Only what the owners have: the origin is not asked.
     pub(crate) is_peek: bool,
@@ -64,6 +68,7 @@ impl TaskSeed<'_> {
         *request.version_mut() = self.head.version;
         *request.headers_mut() = self.head.headers.clone();
         remove_conditions(request.headers_mut());
+        self.probe.portion.write(&self.head.headers, request.headers_mut());
         FillTask {
             landing,
             head: request.into_parts().0,
@@ -71,6 +76,7 @@ impl TaskSeed<'_> {
             rule: self.rule.clone(),
             wishes: self.probe.wishes,
             found: self.probe.found.clone(),
+            portion: self.probe.portion.clone(),
             asker: self.asker,
             is_peek: false,
             own,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, Method, Response};
 use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
+use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::trust::Trust;
@@ -17,7 +18,7 @@ use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::dispatch::FillJob;
 use crate::hot::HotObjects;
-use crate::lookup::{Choice, Probe, Signs, Sought, is_cacheable_method, look, wishes};
+use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::peer::client::PeerPool;
@@ -91,18 +92,17 @@ impl WorkerCache {
             .or_else(|| self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)));
         let wishes = wishes(request.rule, signs, &head.headers);
         let trust = self.cache.trust(request.rule, now_ms);
-        let sought = Sought { text: &text, fields: &head.headers, signs, wishes: &wishes, trust, now_ms };
+        let (method, fields) = (&head.method, &head.headers);
+        let sought = Sought { text: &text, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_deref(), &sought, &self.cache.purges);
         match choice {
-            Choice::Found(found) if found.reuse == Reuse::Fresh => {
+            Choice::Found(Found { object, reuse: Reuse::Fresh, extract: Some(extract), .. }) => {
                 let may_prepare = is_plain && trust == Trust::Verified;
-                Lookup::Fresh(self.serve(request, &found.object, trust, may_prepare, now_ms))
+                Lookup::Fresh(self.serve(request, &object, &extract, trust, may_prepare, now_ms))
             }
-            choice @ Choice::Found(_) => {
-                Lookup::Stale(Box::new(Probe::new(key, &text, signs, wishes, choice)))
-            }
+            choice @ Choice::Found(_) => Lookup::Stale(Box::new(Probe::new(key, &sought, choice))),
             choice @ (Choice::OtherVariants(_) | Choice::Nothing) => {
-                Lookup::Miss(Box::new(Probe::new(key, &text, signs, wishes, choice)))
+                Lookup::Miss(Box::new(Probe::new(key, &sought, choice)))
             }
         }
     }
@@ -144,6 +144,7 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         object: &Arc<Object>,
+        extract: &Extract,
         trust: Trust,
         may_prepare: bool,
         now_ms: u64,
@@ -159,7 +160,7 @@ impl WorkerCache {
             self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));
         }
         let asked = Asked { method: &request.head.method, fields: &request.head.headers };
-        from_object(object, asked, &status, now_ms)
+        from_object(object, extract, asked, &status, now_ms)
     }
 }
 

@@ -8,6 +8,7 @@ use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::vary::Selecting;
 
 use super::{Fill, FillReader};
+use crate::portion::Portion;
 
 /// Locks the running fills are spread over.
 const SHARDS: usize = 64;
@@ -17,9 +18,24 @@ pub(crate) struct Flights {
     shards: [Mutex<FxHashMap<ObjectKey, Vec<Flight>>>; SHARDS],
 }
 
+/// What a fill is for, beside its key.
+#[derive(Clone, Copy, Hash)]
+pub(crate) struct Errand<'a> {
+    /// The text of the key.
+    pub(crate) text: &'a str,
+    pub(crate) selecting: &'a Selecting,
+    pub(crate) portion: &'a Portion,
+}
+
+impl Errand<'_> {
+    fn place(&self) -> u64 {
+        FxBuildHasher.hash_one(self)
+    }
+}
+
 /// A fill, and what it is for.
 struct Flight {
-    /// Of the text of its key and its selecting fields; `None` = nobody may join it (any more).
+    /// Of its errand; `None` = nobody may join it (any more).
     place: Option<u64>,
     fill: Arc<Fill>,
 }
@@ -58,16 +74,15 @@ impl Flights {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// A place in the running fill for `text` and `selecting`, if `may_join` it; else in the new one that `begin` makes.
+    /// A place in the running fill for `errand`, if `may_join` it; else in the new one that `begin` makes.
     pub(crate) fn join(
         &self,
         key: ObjectKey,
-        text: &str,
-        selecting: &Selecting,
+        errand: Errand<'_>,
         may_join: impl FnOnce(&Fill) -> bool,
         begin: impl FnOnce() -> Fill,
     ) -> Joined {
-        let place = Some(FxBuildHasher.hash_one((text, selecting)));
+        let place = Some(errand.place());
         let mut shard = self.shard(key);
         let flights = shard.entry(key).or_default();
         if let Some(flight) = flights.iter_mut().find(|flight| flight.place == place) {
@@ -81,6 +96,19 @@ impl Flights {
         let Some(reader) = fill.reader() else { return Joined::Full };
         flights.push(Flight { place, fill });
         Joined::New(reader)
+    }
+
+    /// A place in the running fill for `errand`, if there is one and `may_join` it.
+    pub(crate) fn join_running(
+        &self,
+        key: ObjectKey,
+        errand: Errand<'_>,
+        may_join: impl FnOnce(&Fill) -> bool,
+    ) -> Option<FillReader> {
+        let place = Some(errand.place());
+        let shard = self.shard(key);
+        let flight = shard.get(&key)?.iter().find(|flight| flight.place == place)?;
+        (flight.fill.is_joinable() && may_join(&flight.fill)).then(|| flight.fill.reader()).flatten()
     }
 
     /// A place in a fill that is for one request alone.

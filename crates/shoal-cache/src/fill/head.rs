@@ -1,6 +1,8 @@
 //! The head of a response on its way in, and where it comes from.
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::span::Span;
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::vary::Selecting;
 
@@ -15,8 +17,12 @@ pub(crate) struct FillHead {
     pub(crate) tags: Box<[u64]>,
     pub(crate) fill_seq: u64,
     pub(crate) checked_seq: u64,
-    /// Body bytes, if known.
+    /// Bytes to come, if known.
     pub(crate) length: Option<u64>,
+    /// They are this part of the body of a 200; `None` = they are all of it.
+    pub(crate) part: Option<ContentRange>,
+    /// What the origin answered, which is not `status` where it was asked for what is missing.
+    pub(crate) answered: StatusCode,
     /// Requests that joined may have it, too.
     pub(crate) is_shareable: bool,
     pub(crate) is_stored: bool,
@@ -33,4 +39,22 @@ pub(crate) enum FillSource {
         /// It had the object.
         is_hit: bool,
     },
+}
+
+impl FillHead {
+    /// Bytes of the whole body, if known.
+    pub(crate) const fn whole_length(&self) -> Option<u64> {
+        match self.part {
+            Some(part) => part.length,
+            None => self.length,
+        }
+    }
+
+    /// The part that begins where this does and has come so far. `None` = nothing has, or nobody knows how long the whole is.
+    pub(crate) fn received(&self, bytes: u64) -> Option<ContentRange> {
+        let first = self.part.map_or(0, |part| part.span.first);
+        let length = self.whole_length()?;
+        let span = Span::of(first, bytes)?;
+        (span.last < length).then_some(ContentRange { span, length: Some(length) })
+    }
 }

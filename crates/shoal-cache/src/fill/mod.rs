@@ -14,14 +14,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::StatusCode;
 use rustc_hash::FxHashMap;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::range::ByteRange;
 use shoal_policy::failure::Failure;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use budget::FillBudget;
-pub(crate) use flights::{Flights, Joined, Landing};
+pub(crate) use flights::{Errand, Flights, Joined, Landing};
 pub(crate) use head::{FillHead, FillSource};
 pub(crate) use reader::{Arrival, FillReader};
 
@@ -235,6 +237,16 @@ impl Fill {
     /// Bytes of body that have come.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.lock().received_bytes
+    }
+
+    /// The whole is on its way, and `range` of it is here or comes before long.
+    pub(crate) fn is_about_to_bring(&self, range: ByteRange) -> bool {
+        let shared = self.lock();
+        let Head::Arrived(head) = &shared.head else { return false };
+        let wanted = head.length.and_then(|length| range.within(length));
+        head.part.is_none()
+            && head.status == StatusCode::OK
+            && wanted.is_some_and(|span| span.first <= shared.received_bytes.saturating_add(WINDOW_BYTES))
     }
 
     /// A late request can still have everything from the first byte.

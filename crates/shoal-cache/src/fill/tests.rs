@@ -47,6 +47,8 @@ fn head() -> FillHead {
         fill_seq: 0,
         checked_seq: 0,
         length: None,
+        part: None,
+        answered: StatusCode::OK,
         is_shareable: true,
         is_stored: false,
         source: FillSource::Origin,

@@ -1,70 +1,90 @@
 //! The origin's half of a fill: what is asked, and what becomes of the answer.
 
-use http::header::{DATE, HeaderName};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
+use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Trouble;
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::tags::read_tags;
-use shoal_policy::cache::validation::{add_conditions, confirms, has_validator, merged_fields};
+use shoal_policy::cache::validation::{confirms, merged_fields, strong_validator};
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
-use super::{after, content_length, is_same_version};
+use super::question::Question;
+use super::{after, content_length, is_same_version, object};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
 use crate::lookup::Found;
 use crate::object::UNCOPIED;
 use crate::seam::UntilClose;
+use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 
 /// What is stored on a node that does not own it lives at most this long, milliseconds.
 const ORPHAN_MS: u64 = 60_000;
 /// Tags are for us, not for downstream.
-static TAG_FIELDS: [HeaderName; 3] = [
+pub(super) static TAG_FIELDS: [HeaderName; 3] = [
     HeaderName::from_static("surrogate-key"),
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("xkey"),
 ];
 
 impl WorkerCache {
-    /// Asks the origin: about the object, if there is one to validate, else for the whole.
+    /// Asks the origin: about what is stored, for what that lacks, or for what downstream asked for.
     pub(super) async fn fill_from_origin(&self, task: &mut FillTask, owners: Owners) {
-        let mut validated = task.found.clone().filter(|found| has_validator(&found.object.fields));
         loop {
-            let mut head = task.head.clone();
             task.fill().ask(self.cache.purges.applied());
-            // What was purged since the lookup must not come back by a 304.
-            validated = validated.filter(|found| self.cache.purges.check(&found.object).is_some());
-            if let Some(found) = &validated {
-                add_conditions(&mut head.headers, &found.object.fields);
-            }
+            // What was purged since the lookup must not come back by a 304 or as a part of something new.
+            let is_valid = |found: &Found| self.cache.purges.check(&found.object).is_some();
+            let question =
+                if task.found.as_ref().is_some_and(is_valid) { Question::of(task) } else { Question::Plain };
+            let mut head = task.head.clone();
+            question.write(&mut head.headers);
             self.cells.origin_fetches.count();
             let request_ms = now_ms();
             let response = match self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await {
                 Ok(response) => response,
                 Err(failure) => return self.fail_or_serve_stale(task, failure),
             };
-            if response.status() == StatusCode::NOT_MODIFIED
-                && let Some(found) = validated.take()
-            {
-                if confirms(&found.object.fields, response.headers()) {
-                    return self.refresh(task, &found, response, request_ms);
+            let status = response.status();
+            let response = match question {
+                Question::Validation(found) if status == StatusCode::NOT_MODIFIED => {
+                    if confirms(&found.object.fields, response.headers()) {
+                        return self.refresh(task, &found, response, request_ms);
+                    }
+                    // A 304 about something that is not stored: ask without conditions.
+                    task.found = None;
+                    continue;
                 }
-                // A 304 about something that is not stored: ask for the whole, without conditions.
-                continue;
-            }
+                Question::Completion(completion) => {
+                    let found = completion.found.object.clone();
+                    match self.complete(task, completion, response, request_ms).await {
+                        Ok(()) => return,
+                        Err(response) if !speaks_of_part(status) => response,
+                        Err(_) => {
+                            // What is here and what comes do not belong together.
+                            self.cache.store.remove(&found);
+                            task.found = None;
+                            continue;
+                        }
+                    }
+                }
+                Question::Validation(_) | Question::Plain => response,
+            };
             return self.take_from_origin(task, owners, response, request_ms).await;
         }
     }
 
-    /// A whole response: stored while it streams, or handed to the request that began the fill.
+    /// An answer to what downstream asked for: stored while it streams, or handed to the request that began the fill.
     async fn take_from_origin(
         &self,
         task: &mut FillTask,
@@ -77,7 +97,8 @@ impl WorkerCache {
                 self.cells.stale.count();
                 return task.fill().resolve(found.object.clone());
             }
-            if !response.status().is_server_error() {
+            // A part may belong to what is here: that shows when it is stored.
+            if !response.status().is_server_error() && response.status() != StatusCode::PARTIAL_CONTENT {
                 self.cache.store.remove(&found.object);
             }
         }
@@ -87,15 +108,18 @@ impl WorkerCache {
             // What is cut short must not become an object, and here nobody could tell.
             return self.hand_over(task, response, true);
         }
-        let length = response.body().size_hint().exact().or_else(|| content_length(response.headers()));
-        let storage =
-            judge_storage(&exchange(task, response.status(), response.headers(), request_ms, response_ms));
+        let storage = judge(task, response.status(), response.headers(), request_ms, response_ms);
+        let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let part = is_partial.then(|| ContentRange::read(response.headers())).flatten();
+        let length = match part {
+            Some(part) => Some(part.span.bytes()),
+            None => response.body().size_hint().exact().or_else(|| content_length(response.headers())),
+        };
+        // A part of what is too large to be stored is not stored, either.
+        let whole_length = part.map_or(length, |part| part.length.or(length));
+        let most_bytes = self.cache.most_bytes(&task.rule);
         let stored = match storage {
-            Storage::Store(stored)
-                if length.is_none_or(|length| length <= self.cache.most_bytes(&task.rule)) =>
-            {
-                stored
-            }
+            Storage::Store(stored) if whole_length.is_none_or(|length| length <= most_bytes) => stored,
             Storage::Store(_) => {
                 // Something that large does not take the detour over another node.
                 if task.asker != Asker::Downstream {
@@ -106,9 +130,8 @@ impl WorkerCache {
             Storage::Refuse(refusal) => return self.hand_over(task, response, is_lasting(refusal)),
         };
         let is_owner = owners.includes(self.cache.settings.node);
-        let head = self.origin_head(task, stored, &response, length, is_owner);
-        let head =
-            task.fill().begin(head, self.cache.most_bytes(&task.rule), self.cache.most_bytes(&task.rule));
+        let head = self.origin_head(task, stored, &response, length, part, is_owner);
+        let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
         }
@@ -120,27 +143,32 @@ impl WorkerCache {
         stored: Stored,
         response: &Response<OriginBody>,
         length: Option<u64>,
+        part: Option<ContentRange>,
         is_owner: bool,
     ) -> FillHead {
         let fill = task.fill();
         let Stored { mut terms, vary, without } = stored;
         if !is_owner {
-            terms.lifetime_ms = terms.lifetime_ms.min(terms.initial_age_ms + ORPHAN_MS);
-            terms.stale_while_revalidate_ms = 0;
+            limit_orphan(&mut terms);
         }
         let has_own = without.iter().any(|name| response.headers().contains_key(name));
-        let without = [&without[..], &TAG_FIELDS].concat();
+        // A part is an incomplete 200 (RFC 9111 §3.3): what it says of itself is not for the whole.
+        let of_part = if part.is_some() { &[CONTENT_RANGE, CONTENT_LENGTH][..] } else { &[] };
+        let own_without = [&TAG_FIELDS, of_part].concat();
+        let without = [&without[..], &own_without].concat();
         let fields = stored_fields(response.headers(), &without);
         FillHead {
-            status: response.status(),
+            status: if part.is_some() { StatusCode::OK } else { response.status() },
             fields,
-            own_fields: has_own.then(|| stored_fields(response.headers(), &TAG_FIELDS)),
+            own_fields: has_own.then(|| stored_fields(response.headers(), &own_without)),
             terms,
             selecting: Selecting::of(&vary, &task.head.headers),
             tags: read_tags(self.cache.settings.key_seed, &fill.text, response.headers()),
             fill_seq: fill.fill_seq(),
             checked_seq: fill.fill_seq(),
             length,
+            part,
+            answered: response.status(),
             is_shareable: terms.is_fresh(terms.response_ms),
             is_stored: true,
             source: FillSource::Origin,
@@ -156,23 +184,44 @@ impl WorkerCache {
         mut skip: u64,
     ) -> bool {
         let fill = task.fill();
-        while let Some(frame) = body.frame().await {
-            match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(piece)) => {
+        while let Some(piece) = next_piece(&mut body).await {
+            match piece {
+                Ok(piece) => {
                     let piece = after(piece, &mut skip);
                     if !piece.is_empty() && !fill.push(piece).await {
                         return false;
                     }
                 }
-                // Trailers are dropped: they must not become fields of the object.
-                Ok(Err(_)) => {}
                 Err(failure) => {
-                    fill.fail(failure);
+                    self.break_off(task, head, failure);
                     return false;
                 }
             }
         }
         self.check_length(task, head)
+    }
+
+    /// The body broke off. What has come is kept as a part, if the rest can be asked for under a strong validator and it is
+    /// known how much that is (RFC 9111 §3.3).
+    pub(super) fn break_off(&self, task: &FillTask, head: &FillHead, failure: Failure) {
+        let fill = task.fill();
+        let is_kept = head.is_stored
+            && matches!(head.source, FillSource::Origin)
+            && strong_validator(&head.fields).is_some();
+        if is_kept
+            && let Some(part) = head.received(fill.received_bytes())
+            && let Some(pieces) = fill.pieces()
+        {
+            self.cache.keep(object(task, head, StoredBody::part(part, &pieces), UNCOPIED), fill);
+        }
+        fill.fail(failure);
+    }
+
+    /// What is stored on a node that does not own it does not live long.
+    pub(super) fn limit_orphan(&self, key: ObjectKey, terms: &mut Terms) {
+        if !self.cache.placement.owners(key).includes(self.cache.settings.node) {
+            limit_orphan(terms);
+        }
     }
 
     /// Goes on behind the first `skip` bytes, if the origin still has the same version.
@@ -200,7 +249,7 @@ impl WorkerCache {
         let mut not_modified = response.into_parts().0.headers;
         add_date(&mut not_modified, response_ms);
         let fields = merged_fields(&object.fields, &not_modified);
-        let storage = judge_storage(&exchange(task, object.status, &fields, request_ms, response_ms));
+        let storage = judge(task, object.status, &fields, request_ms, response_ms);
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
         let tags = if named.is_empty() { object.tags.clone() } else { named };
         match storage {
@@ -222,14 +271,15 @@ impl WorkerCache {
     }
 }
 
-fn exchange<'a>(
-    task: &'a FillTask,
+/// Judges a response to the request of a fill.
+pub(super) fn judge(
+    task: &FillTask,
     status: StatusCode,
-    response: &'a HeaderMap,
+    response: &HeaderMap,
     request_ms: u64,
     response_ms: u64,
-) -> Exchange<'a> {
-    Exchange {
+) -> Storage {
+    judge_storage(&Exchange {
         method: &task.head.method,
         request: &task.head.headers,
         wishes: Wishes { no_store: task.wishes.no_store, ..Wishes::default() },
@@ -238,7 +288,34 @@ fn exchange<'a>(
         request_ms,
         response_ms,
         set_cookie: task.rule.set_cookie,
+    })
+}
+
+/// The next part of a body, trailers left out: they must not become fields of the object.
+pub(super) async fn next_piece(body: &mut OriginBody) -> Option<Result<Bytes, Failure>> {
+    loop {
+        match body.frame().await?.map(Frame::into_data) {
+            Ok(Ok(piece)) => return Some(Ok(piece)),
+            Ok(Err(_)) => {}
+            Err(failure) => return Some(Err(failure)),
+        }
     }
+}
+
+/// The answer makes sense only where a part, or something under a condition, was asked for.
+const fn speaks_of_part(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::PARTIAL_CONTENT
+            | StatusCode::NOT_MODIFIED
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::PRECONDITION_FAILED
+    )
+}
+
+fn limit_orphan(terms: &mut Terms) {
+    terms.lifetime_ms = terms.lifetime_ms.min(terms.initial_age_ms + ORPHAN_MS);
+    terms.stale_while_revalidate_ms = 0;
 }
 
 /// The next response will be no more cacheable than this one.
@@ -251,12 +328,12 @@ const fn is_lasting(refusal: Refusal) -> bool {
         | Refusal::SetCookie
         | Refusal::NoLifetime => true,
         // These are about the request.
-        Refusal::Method | Refusal::RequestNoStore | Refusal::Authorization => false,
+        Refusal::Method | Refusal::Part | Refusal::RequestNoStore | Refusal::Authorization => false,
     }
 }
 
 /// `Date` is added where the origin sent none (RFC 9110 §6.6.1).
-fn add_date(fields: &mut HeaderMap, now_ms: u64) {
+pub(super) fn add_date(fields: &mut HeaderMap, now_ms: u64) {
     if !fields.contains_key(DATE) {
         let now = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now_ms);
         if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {

@@ -3,7 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use shoal_model::NodeId;
+use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::purge::Subject;
@@ -133,10 +136,22 @@ impl WorkerCache {
         }
         let Vary::Fields(names) = Vary::read(object.response.headers()) else { return Step::Next };
         let is_owner = self.cache.placement.owners(fill.key).includes(self.cache.settings.node);
-        let fields = stored_fields(object.response.headers(), &[]);
+        let answered = object.response.status();
+        let mut fields = stored_fields(object.response.headers(), &[]);
+        let mut length = content_length(&fields);
+        let mut part = None;
+        if answered == StatusCode::PARTIAL_CONTENT {
+            let Some(range) = ContentRange::read(&fields) else { return Step::Next };
+            length = Some(range.span.bytes());
+            part = Some(range);
+            fields.remove(CONTENT_RANGE);
+            fields.remove(CONTENT_LENGTH);
+        }
         let head = FillHead {
-            status: object.response.status(),
-            length: content_length(&fields),
+            status: if part.is_some() { StatusCode::OK } else { answered },
+            length,
+            part,
+            answered,
             fields,
             own_fields: None,
             terms: meta.terms,
@@ -145,8 +160,8 @@ impl WorkerCache {
             fill_seq,
             checked_seq,
             is_shareable: !meta.terms.always_validate,
-            // The peer may not have heard of an invalidation that this node has.
-            is_stored: is_owner && !self.cache.changed_since(fill.key, object.received_ms),
+            // The peer keeps the parts. And it may not have heard of an invalidation that this node has.
+            is_stored: is_owner && part.is_none() && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
         };
         if object.is_hit {

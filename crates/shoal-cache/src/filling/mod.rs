@@ -1,7 +1,9 @@
 //! Working on a fill: ask the owners, or the origin, and pass on what comes.
 
+mod completing;
 mod from_origin;
 mod from_owners;
+mod question;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +11,8 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, ETAG};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
+use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::validation::is_strong;
 use shoal_policy::failure::Failure;
@@ -18,7 +21,8 @@ use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
-use crate::object::{Object, compact};
+use crate::object::Object;
+use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 
@@ -52,7 +56,7 @@ impl WorkerCache {
     fn check_length(&self, task: &FillTask, head: &FillHead) -> bool {
         let is_whole = head.length.is_none_or(|length| length == task.fill().received_bytes());
         if !is_whole {
-            task.fill().fail(Failure::UpstreamProtocol);
+            self.break_off(task, head, Failure::UpstreamProtocol);
         }
         is_whole
     }
@@ -62,7 +66,11 @@ impl WorkerCache {
         let fill = task.fill();
         match fill.pieces() {
             Some(pieces) if head.is_stored => {
-                self.cache.keep(object(task, head, &pieces, copied_under), fill)
+                let body = match head.part {
+                    Some(part) => StoredBody::part(part, &pieces),
+                    None => StoredBody::whole(&pieces),
+                };
+                self.cache.keep(object(task, head, body, copied_under), fill)
             }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
@@ -97,7 +105,9 @@ impl WorkerCache {
         if bridges && allows_hits {
             self.cells.stale.count();
             task.fill().resolve(found.object.clone());
-        } else if failure.is_disconnect() && (bridges || found.reuse == Reuse::Unverified) {
+        } else if failure.is_disconnect()
+            && (bridges || (found.suffices() && found.reuse == Reuse::Unverified))
+        {
             // Only that it may have been purged is in the way.
             task.fill().fail(Failure::Unverified);
         } else {
@@ -113,14 +123,12 @@ impl WorkerCache {
     fn bridges(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
         let most = task.rule.max_stale_on_disconnect;
         // It may have been purged while the origin was asked.
-        self.cache
-            .purges
-            .check(&found.object)
-            .is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))
+        let purge = self.cache.purges.check(&found.object).filter(|_| found.suffices());
+        purge.is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))
     }
 }
 
-fn object(task: &FillTask, head: &FillHead, pieces: &[Bytes], copied_under: u64) -> Arc<Object> {
+fn object(task: &FillTask, head: &FillHead, body: StoredBody, copied_under: u64) -> Arc<Object> {
     let fill = task.fill();
     Object {
         key: fill.key,
@@ -130,7 +138,7 @@ fn object(task: &FillTask, head: &FillHead, pieces: &[Bytes], copied_under: u64)
         fields: head.fields.clone(),
         terms: head.terms,
         tags: head.tags.clone(),
-        body: compact(pieces),
+        body,
         body_bytes: 0,
         fill_seq: head.fill_seq,
         checked_seq: AtomicU64::new(head.checked_seq),
@@ -157,8 +165,11 @@ fn after(mut piece: Bytes, skip: &mut u64) -> Bytes {
 /// The other response has the same bytes, and says so by a strong tag.
 fn is_same_version<B>(head: &FillHead, other: &Response<B>) -> bool {
     let (Some(etag), Some(found)) = (head.fields.get(ETAG), other.headers().get(ETAG)) else { return false };
+    let is_partial = other.status() == StatusCode::PARTIAL_CONTENT;
+    let part = is_partial.then(|| ContentRange::read(other.headers())).flatten();
     is_strong(etag)
         && etag == found
-        && head.status == other.status()
-        && head.length == content_length(other.headers())
+        && part == head.part
+        && (is_partial || head.status == other.status())
+        && head.length == part.map_or_else(|| content_length(other.headers()), |part| Some(part.span.bytes()))
 }

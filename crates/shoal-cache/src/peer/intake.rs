@@ -19,7 +19,8 @@ use super::wire::{self, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::node::Cache;
-use crate::object::{Object, compact};
+use crate::object::Object;
+use crate::stored_body::StoredBody;
 
 /// For how long a copy may have been on its way, in milliseconds.
 const TRANSIT_MS: u64 = SEND_TIMEOUT.as_millis() as u64;
@@ -125,6 +126,10 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         Subject { key, text, tags: &meta.tags, fill_seq: meta.fill_seq, checked_seq: meta.checked_seq };
     cache.purges.check_subject(&subject)?;
     let status = StatusCode::from_bytes(wire::read_text(fields, &wire::STATUS)?.as_bytes()).ok()?;
+    // Copies are whole: no node sends anything else, and what is a part must not become a whole.
+    if status == StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
     let selecting = wire::read_selecting(fields)?;
     let mut kept = stored_fields(fields, &[]);
     wire::remove_own_fields(&mut kept);
@@ -136,7 +141,7 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         fields: kept,
         terms: meta.terms,
         tags: meta.tags,
-        body: compact(&[body]),
+        body: StoredBody::whole(&[body]),
         body_bytes: 0,
         fill_seq: meta.fill_seq,
         checked_seq: AtomicU64::new(meta.checked_seq),

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::vary::Selecting;
@@ -28,6 +31,7 @@ use crate::node::Cache;
 use crate::object::Object;
 use crate::respond::source;
 use crate::seam::PeerIo;
+use crate::stored_body::StoredBody;
 use crate::task::{Asker, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
@@ -104,19 +108,21 @@ impl PeerRequest {
         let variants = cache.store.find(key);
         let text = self.text.as_bytes();
         let trust = cache.trust(&self.rule, now_ms);
-        let sought = Sought { text, fields, signs, wishes: &wishes, trust, now_ms };
+        let method = &self.head.method;
+        let sought = Sought { text, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_deref(), &sought, &cache.purges);
-        let probe = Probe::new(key, text, signs, wishes, choice);
+        let probe = Probe::new(key, &sought, choice);
         if let Some(found) = &probe.found
             && found.purge == Freshened::Untouched
+            && let Some(extract) = &found.extract
         {
             match found.reuse {
-                Reuse::Fresh => return self.hit(cache, &found.object, now_ms),
+                Reuse::Fresh => return self.hit(cache, &found.object, extract, now_ms),
                 Reuse::Stale { revalidate } => {
                     if revalidate && !self.is_peek {
                         self.revalidate(cache, &probe);
                     }
-                    return self.hit(cache, &found.object, now_ms);
+                    return self.hit(cache, &found.object, extract, now_ms);
                 }
                 // Here it is no hit yet, whatever the route says of hits: the origin decides.
                 Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
@@ -141,9 +147,9 @@ impl PeerRequest {
                 Joined::New(reader) => {
                     let (own, receiver) = oneshot::channel();
                     let task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
-                    if let Some(object) = self.look_again(cache, probe) {
+                    if let Some((object, extract)) = self.look_again(cache, probe) {
                         reader.fill().resolve(object.clone());
-                        return self.hit(cache, &object, now_ms());
+                        return self.hit(cache, &object, &extract, now_ms());
                     }
                     cache.dispatch.hand_on(task);
                     (reader, Some(receiver))
@@ -165,7 +171,10 @@ impl PeerRequest {
                     return bare(AnswerKind::Alone);
                 }
                 Arrival::Object(object) if object.selecting.matches(&self.head.headers) => {
-                    return validated(cache, probe, &object);
+                    return match object.extract(&self.head.method, &self.head.headers) {
+                        Some(extract) => validated(cache, probe, &object, &extract),
+                        None => bare(AnswerKind::Alone),
+                    };
                 }
                 Arrival::Object(object) => names = object.selecting.names(),
                 Arrival::Head(_) | Arrival::Released => {
@@ -186,15 +195,16 @@ impl PeerRequest {
         if probe.insists_on_origin() {
             return cache.flights.begin_alone(begin());
         }
-        cache.board(probe.key, &probe.text, selecting, begin)
+        cache.board(probe.key, probe.errand(selecting), begin)
     }
 
     /// A fill may have ended between the lookup and now: workers do that while this runs.
-    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<Arc<Object>> {
+    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<(Arc<Object>, Extract)> {
         let variants = cache.store.find(probe.key)?;
         let now_ms = now_ms();
         let sought = Sought {
             text: probe.text.as_bytes(),
+            method: &self.head.method,
             fields: &self.head.headers,
             signs: probe.signs,
             wishes: &probe.wishes,
@@ -203,7 +213,7 @@ impl PeerRequest {
         };
         match look(Some(&variants), &sought, &cache.purges) {
             Choice::Found(found) if found.reuse == Reuse::Fresh && found.purge == Freshened::Untouched => {
-                Some(found.object)
+                Some((found.object, found.extract?))
             }
             Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
@@ -216,14 +226,20 @@ impl PeerRequest {
         }
     }
 
-    fn hit(&self, cache: &Arc<Cache>, object: &Arc<Object>, now_ms: u64) -> Response<CacheBody> {
+    fn hit(
+        &self,
+        cache: &Arc<Cache>,
+        object: &Arc<Object>,
+        extract: &Extract,
+        now_ms: u64,
+    ) -> Response<CacheBody> {
         object.hits.fetch_add(1, Ordering::Relaxed);
         object.used_ms.store(now_ms, Ordering::Relaxed);
         cache.ensure_copy(object);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
         let detail = source(cache.trust(&self.rule, now_ms));
         let status = CacheStatus::hit(&cache.settings.name, left, detail);
-        stored(AnswerKind::Hit, object, &status, now_ms)
+        stored(AnswerKind::Hit, object, extract, &status, now_ms)
     }
 
     const fn seed<'a>(&'a self, probe: &'a Probe) -> TaskSeed<'a> {
@@ -242,15 +258,47 @@ fn alone(cache: &Cache, probe: &Probe) -> AnswerKind {
     if cache.is_uncacheable(&probe.text) { AnswerKind::Direct } else { AnswerKind::Alone }
 }
 
-fn stored(kind: AnswerKind, object: &Object, status: &CacheStatus<'_>, now_ms: u64) -> Response<CacheBody> {
+/// What is asked for of an object: a single part is marked as such, else it is the whole.
+fn stored(
+    kind: AnswerKind,
+    object: &Object,
+    extract: &Extract,
+    status: &CacheStatus<'_>,
+    now_ms: u64,
+) -> Response<CacheBody> {
     let mut fields = object.fields.clone();
     Meta::of(object.terms, &object.tags, object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
-    respond(kind, object.status, fields, status, CacheBody::stored(object))
+    match (extract, &object.body) {
+        (Extract::Part(span), body) => {
+            let length = match body {
+                StoredBody::Whole(_) => Some(object.body_bytes),
+                StoredBody::Spans(spans) => spans.length(),
+            };
+            let response = respond(kind, object.status, fields, status, CacheBody::part(object, *span));
+            as_part(response, ContentRange { span: *span, length })
+        }
+        (Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable, StoredBody::Whole(_)) => {
+            respond(kind, object.status, fields, status, CacheBody::stored(object))
+        }
+        // Nodes ask each other for no more than one part.
+        (Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable, StoredBody::Spans(_)) => {
+            bare(AnswerKind::Miss)
+        }
+    }
 }
 
-fn validated(cache: &Cache, probe: &Probe, object: &Object) -> Response<CacheBody> {
+/// Marks a response whose body is only a part.
+fn as_part(mut response: Response<CacheBody>, range: ContentRange) -> Response<CacheBody> {
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(range.span.bytes()));
+    wire::insert(fields, &CONTENT_RANGE, range.to_string());
+    response
+}
+
+fn validated(cache: &Cache, probe: &Probe, object: &Object, extract: &Extract) -> Response<CacheBody> {
     let status = CacheStatus::forwarded(&cache.settings.name, probe.why);
-    stored(AnswerKind::Filling, object, &status, now_ms())
+    stored(AnswerKind::Filling, object, extract, &status, now_ms())
 }
 
 fn filling(
@@ -269,12 +317,17 @@ fn filling(
     };
     meta.write(&mut fields, now_ms());
     let status = CacheStatus {
-        forwarded_status: Some(head.status.as_u16()),
+        forwarded_status: Some(head.answered.as_u16()),
         stored: head.is_stored,
         collapsed,
         ..CacheStatus::forwarded(&cache.settings.name, probe.why)
     };
-    respond(AnswerKind::Filling, head.status, fields, &status, CacheBody::filling(reader, head.length))
+    let body = CacheBody::filling(reader, head.length);
+    let response = respond(AnswerKind::Filling, head.status, fields, &status, body);
+    match head.part {
+        Some(part) => as_part(response, part),
+        None => response,
+    }
 }
 
 fn own_answer(cache: &Cache, probe: &Probe, mut response: Response<CacheBody>) -> Response<CacheBody> {

@@ -1,11 +1,15 @@
 //! Stories of one node and of three, in one process.
 
 #[cfg(test)]
+mod edition;
+#[cfg(test)]
 mod got;
 #[cfg(test)]
 mod one_node;
 #[cfg(test)]
 mod origin;
+#[cfg(test)]
+mod parts;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

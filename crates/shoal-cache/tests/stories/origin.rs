@@ -16,12 +16,16 @@ use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use tokio::sync::Semaphore;
 
+use crate::edition::Edition;
+
 /// The origin: answers from a script, and can be held back.
 pub struct Origin {
     pub requests: RefCell<Vec<Parts>>,
     script: RefCell<VecDeque<Reply>>,
     /// What it answers once the script is over.
     always: RefCell<Option<Reply>>,
+    /// What it has instead, and gives out by ranges.
+    edition: RefCell<Option<Edition>>,
     gate: Arc<Semaphore>,
     is_gated: Cell<bool>,
 }
@@ -92,6 +96,7 @@ impl Origin {
             requests: RefCell::default(),
             script: RefCell::default(),
             always: RefCell::default(),
+            edition: RefCell::default(),
             gate: Arc::new(Semaphore::new(0)),
             is_gated: Cell::new(false),
         }
@@ -103,6 +108,20 @@ impl Origin {
 
     pub fn say_always(&self, reply: Reply) {
         *self.always.borrow_mut() = Some(reply);
+    }
+
+    /// Once the script is over, it answers out of `edition`.
+    pub fn publish(&self, edition: Edition) {
+        *self.edition.borrow_mut() = Some(edition);
+    }
+
+    /// The `Range` and `If-Range` of every request from the `n`th on; `-` where there is none.
+    pub fn ranges_from(&self, n: usize) -> Vec<(String, String)> {
+        let requests = self.requests.borrow();
+        let field = |head: &Parts, name: &str| {
+            head.headers.get(name).map_or("-", |value| value.to_str().unwrap()).to_owned()
+        };
+        requests[n..].iter().map(|head| (field(head, "range"), field(head, "if-range"))).collect()
     }
 
     /// Its standing answer with one more field.
@@ -130,11 +149,13 @@ pub struct Fetcher(pub Rc<Origin>);
 impl Fetch for Fetcher {
     fn fetch(&self, _: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture {
         let origin = self.0.clone();
+        let from_edition = origin.edition.borrow().as_ref().map(|edition| edition.answer(&head));
         origin.requests.borrow_mut().push(head);
         if let Some(trace) = trace {
             trace.note(FetchNotes { tries: 1, ..FetchNotes::default() });
         }
         let next = origin.script.borrow_mut().pop_front();
+        let next = next.or(from_edition);
         let reply = next.or_else(|| origin.always.borrow().clone()).expect("the origin has nothing to say");
         Box::pin(async move {
             if origin.is_gated.get() {

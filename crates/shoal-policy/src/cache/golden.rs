@@ -7,15 +7,18 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use shoal_model::site::SetCookie;
 
 use super::condition::is_not_modified;
+use super::content_range::ContentRange;
 use super::directives::Wishes;
 use super::fields::stored_fields;
+use super::range::{Extract, judge_part, judge_range};
 use super::reuse::{Freshened, Reuse, Trouble, judge_reuse, may_serve_on_error};
 use super::storage::{Exchange, Storage, Stored, judge_storage};
+use super::validation::strong_validator;
 use super::vary::Selecting;
 use crate::failure::Failure;
 
@@ -92,6 +95,9 @@ impl Scenario {
                 if terms.initial_age_ms > 0 {
                     write!(self.outcome, ", age {}", terms.initial_age_ms / 1000).unwrap();
                 }
+                if let Some(part) = self.part() {
+                    write!(self.outcome, ", {part}").unwrap();
+                }
                 for name in &stored.without {
                     write!(self.outcome, ", without {name}").unwrap();
                 }
@@ -106,6 +112,32 @@ impl Scenario {
             }
         };
         self.stored = Some(stored);
+    }
+
+    /// What of its body the response carries.
+    fn part(&self) -> Option<ContentRange> {
+        (self.status == StatusCode::PARTIAL_CONTENT).then(|| ContentRange::read(&self.response)).flatten()
+    }
+
+    /// What a request gets of the bytes that are here.
+    fn extract(&self, next: &HeaderMap) -> String {
+        let length = self.response.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let extract = match (self.part(), length) {
+            (Some(part), _) => judge_part(next, &self.response, part.length, &[part.span]),
+            (None, Some(length)) => Some(judge_range(next, self.status, &self.response, length)),
+            (None, None) => return String::new(),
+        };
+        match extract {
+            Some(Extract::Whole) => ", the whole".to_owned(),
+            Some(Extract::Part(span)) => format!(", bytes {}-{}", span.first, span.last),
+            Some(Extract::Parts(spans)) => {
+                let spans = spans.iter().map(|span| format!(" {}-{}", span.first, span.last));
+                format!(", bytes{}", spans.collect::<String>())
+            }
+            Some(Extract::Unsatisfiable) => ", no such bytes".to_owned(),
+            None if strong_validator(&self.response).is_some() => ", once it is completed".to_owned(),
+            None => ", but it stands alone".to_owned(),
+        }
     }
 
     fn judge_reuse(&mut self, after_ms: u64) {
@@ -129,6 +161,7 @@ impl Scenario {
         } else if is_not_modified(&next, self.status, &self.response, terms.date) {
             outcome.push_str(", not modified");
         }
+        outcome.push_str(&self.extract(&next));
         let rescue =
             |trouble| may_serve_on_error(terms, self.purge, trouble, Duration::from_secs(60), now_ms);
         for (trouble, name) in [
@@ -178,6 +211,7 @@ fn scenarios_come_out_as_written() {
         ("staleness", include_str!("../../testdata/cache/staleness.txt")),
         ("choosing", include_str!("../../testdata/cache/choosing.txt")),
         ("targeted", include_str!("../../testdata/cache/targeted.txt")),
+        ("partial", include_str!("../../testdata/cache/partial.txt")),
     ];
     for (name, written) in files {
         let played = play(written);

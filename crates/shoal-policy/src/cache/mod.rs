@@ -2,19 +2,22 @@
 //!
 //! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and
 //! [`trust`]), [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
-//! [`range`] fit the answer to the request.
+//! [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
 
 pub mod condition;
+pub mod content_range;
 pub mod date;
 pub mod directives;
 pub mod fields;
 pub mod freshness;
 pub mod invalidation;
 pub mod key;
+pub mod multipart;
 pub mod placement;
 pub mod purge;
 pub mod range;
 pub mod reuse;
+pub mod span;
 pub mod status;
 pub mod storage;
 pub mod tags;

@@ -1,9 +1,10 @@
 //! May this response be stored, and on what terms may it be used again (RFC 9111 §3)?
 
-use http::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, SET_COOKIE};
+use http::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RANGE, SET_COOKIE};
 use http::{Method, StatusCode};
 use shoal_model::site::SetCookie;
 
+use super::content_range::ContentRange;
 use super::date::read_date;
 use super::directives::{Directives, Extent, Wishes};
 use super::freshness::{Lifetime, initial_age_ms, is_heuristically_cacheable, lifetime};
@@ -101,8 +102,10 @@ const fn signed(ms: u64) -> i64 {
 pub enum Refusal {
     /// Only answers to GET are.
     Method,
-    /// 1xx, 206, 304, or a status that `must-understand` is about and we do not know.
+    /// 1xx, 304, a 416 to a request for a range, or a status that `must-understand` is about and we do not know.
     Status,
+    /// A 206 that does not say what single part it carries, or that nobody asked for.
+    Part,
     /// The request says `no-store`.
     RequestNoStore,
     /// The response says `no-store`.
@@ -132,9 +135,10 @@ fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
         return Err(Refusal::Method);
     }
     let status = exchange.status;
-    if status.is_informational() || matches!(status.as_u16(), 206 | 304) {
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Err(Refusal::Status);
     }
+    check_range(exchange)?;
     if exchange.wishes.no_store {
         return Err(Refusal::RequestNoStore);
     }
@@ -164,6 +168,18 @@ fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
     };
     check_use(exchange, &directives, lifetime, &terms)?;
     Ok(Stored { terms, vary, without })
+}
+
+/// A 206 is an incomplete 200 (RFC 9111 §3.3), as long as it is clear what is missing. A 416 speaks of the range only.
+fn check_range(exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let asks_for_range = exchange.request.contains_key(RANGE);
+    match exchange.status {
+        StatusCode::PARTIAL_CONTENT if !asks_for_range || ContentRange::read(exchange.response).is_none() => {
+            Err(Refusal::Part)
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE if asks_for_range => Err(Refusal::Status),
+        _ => Ok(()),
+    }
 }
 
 /// `no-store`, `private`, `must-understand`, `Authorization`.
@@ -215,11 +231,11 @@ fn answers_authorized(directives: &Directives) -> bool {
     directives.public || directives.must_revalidate || directives.s_maxage.is_some()
 }
 
-/// Statuses whose caching we know: those of RFC 9110 §15 without the partial and conditional ones.
+/// Statuses whose caching we know: those of RFC 9110 §15 without the conditional ones.
 const fn is_understood(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
-        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511
+        200..=206 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 428 | 429 | 431 | 451 | 500..=505 | 511
     )
 }
 

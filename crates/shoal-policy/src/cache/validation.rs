@@ -1,11 +1,13 @@
 //! Asking the origin whether an object is still good (RFC 9111 §4.3).
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 
+use super::date::read_date;
 use super::fields::is_hop_by_hop;
+use super::span::Span;
 
 /// Fields of downstream that the cache answers for itself and does not send with a fill.
 static CONDITIONS: [HeaderName; 6] =
@@ -34,6 +36,54 @@ pub fn add_conditions(request: &mut HeaderMap, stored: &HeaderMap) {
     }
 }
 
+/// Makes a request ask for the bytes of `span` if the representation is still the one that `validator` (see
+/// [`strong_validator`]) names, and else for all of it (RFC 9111 §3.4). `is_rest`: nothing comes behind them.
+pub fn add_range(request: &mut HeaderMap, validator: &HeaderValue, span: Span, is_rest: bool) {
+    remove_conditions(request);
+    let Span { first, last } = span;
+    let range = if is_rest { format!("bytes={first}-") } else { format!("bytes={first}-{last}") };
+    // Digits fit into every field.
+    if let Ok(range) = HeaderValue::try_from(range) {
+        request.insert(RANGE, range);
+        request.insert(IF_RANGE, validator.clone());
+    }
+}
+
+/// What says for sure that two responses have the same bytes: a strong tag; without any tag, a date of change that is old
+/// enough (RFC 9110 §8.8.1).
+pub fn strong_validator(fields: &HeaderMap) -> Option<&HeaderValue> {
+    match fields.get(ETAG) {
+        Some(etag) => is_strong(etag).then_some(etag),
+        None => fields.get(LAST_MODIFIED).filter(|_| is_old_enough(fields)),
+    }
+}
+
+/// Both have the same strong validator: what they carry are bytes of one representation.
+pub fn is_same_version(one: &HeaderMap, other: &HeaderMap) -> bool {
+    let same_kind = one.contains_key(ETAG) == other.contains_key(ETAG);
+    same_kind && strong_validator(one).is_some_and(|validator| strong_validator(other) == Some(validator))
+}
+
+/// A 206 that came upon [`add_range`] is of the representation that was asked about. A tag it has to repeat; a date it may
+/// leave out (RFC 9110 §15.3.7).
+pub fn continues(stored: &HeaderMap, partial: &HeaderMap) -> bool {
+    match (stored.get(ETAG), partial.get(ETAG)) {
+        (Some(known), Some(etag)) => is_strong(known) && known == etag,
+        (None, None) => {
+            partial.get(LAST_MODIFIED).is_none_or(|changed| stored.get(LAST_MODIFIED) == Some(changed))
+        }
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// The date of change is a strong validator: it was a second old at least when the response was made (RFC 9110 §8.8.2.2).
+pub(super) fn is_old_enough(stored: &HeaderMap) -> bool {
+    match (read_date(stored, &LAST_MODIFIED), read_date(stored, &DATE)) {
+        (Some(changed), Some(date)) => changed < date,
+        (Some(_) | None, _) => false,
+    }
+}
+
 /// A 304 speaks of `stored` (RFC 9111 §4.3.4): its validators, if it has any, are those of the object.
 pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     if let Some(etag) = not_modified.get(ETAG) {
@@ -46,15 +96,15 @@ pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     }
 }
 
-/// The object's fields after a 304: every field received replaces the stored one, those not received stay.
-pub fn merged_fields(stored: &HeaderMap, not_modified: &HeaderMap) -> HeaderMap {
+/// The object's fields after a 304, or a 206 that is a part of it: every field received replaces the stored one, those not received stay.
+pub fn merged_fields(stored: &HeaderMap, received: &HeaderMap) -> HeaderMap {
     let mut merged = stored.clone();
-    for name in not_modified.keys() {
+    for name in received.keys() {
         if is_hop_by_hop(name) || [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_ENCODING].contains(name) {
             continue;
         }
         merged.remove(name);
-        for value in not_modified.get_all(name) {
+        for value in received.get_all(name) {
             merged.append(name.clone(), value.clone());
         }
     }
@@ -75,4 +125,54 @@ pub(super) fn weak_match(a: &HeaderValue, b: &HeaderValue) -> bool {
 pub(super) fn opaque(etag: &[u8]) -> &[u8] {
     let etag = etag.trim_ascii();
     etag.strip_prefix(b"W/").unwrap_or(etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SATURDAY: &str = "Sat, 05 Nov 1994 08:49:37 GMT";
+    const SUNDAY: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn fields(lines: &[(HeaderName, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn only_a_strong_validator_makes_two_parts_one() {
+        let check =
+            |one: &[(HeaderName, &'static str)], other: &[(HeaderName, &'static str)], same, goes_on| {
+                let (one, other) = (fields(one), fields(other));
+                assert_eq!(is_same_version(&one, &other), same, "{one:?} {other:?}");
+                assert_eq!(continues(&one, &other), goes_on, "{one:?} {other:?}");
+            };
+        check(&[(ETAG, "\"1\"")], &[(ETAG, "\"1\"")], true, true);
+        check(&[(ETAG, "\"1\"")], &[(ETAG, "\"2\"")], false, false);
+        check(&[(ETAG, "W/\"1\"")], &[(ETAG, "W/\"1\"")], false, false);
+        check(&[(ETAG, "\"1\"")], &[], false, false);
+        check(&[], &[], false, true);
+        let old = [(LAST_MODIFIED, SATURDAY), (DATE, SUNDAY)];
+        check(&old, &old, true, true);
+        check(&old, &[(DATE, SUNDAY)], false, true);
+        check(&old, &[(LAST_MODIFIED, SUNDAY), (DATE, SUNDAY)], false, false);
+        check(&[(LAST_MODIFIED, SUNDAY), (DATE, SUNDAY)], &old, false, false);
+        let young = [(LAST_MODIFIED, SUNDAY), (DATE, SUNDAY)];
+        check(&young, &young, false, true);
+        let tagged = [(ETAG, "\"1\""), (LAST_MODIFIED, SATURDAY), (DATE, SUNDAY)];
+        check(&old, &tagged, false, false);
+        check(&tagged, &old, false, false);
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_under_the_validator() {
+        let check = |span, is_rest, expected: &str| {
+            let mut request = fields(&[(IF_NONE_MATCH, "\"0\""), (RANGE, "bytes=7-8")]);
+            add_range(&mut request, &HeaderValue::from_static("\"1\""), span, is_rest);
+            assert_eq!(request[RANGE], expected);
+            assert_eq!(request[IF_RANGE], "\"1\"");
+            assert_eq!(request.len(), 2);
+        };
+        check(Span { first: 3, last: 9 }, false, "bytes=3-9");
+        check(Span { first: 3, last: 9 }, true, "bytes=3-");
+    }
 }

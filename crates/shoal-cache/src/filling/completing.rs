@@ -1,0 +1,179 @@
+//! Completing an object: what is here and what the origin still has, under one validator (RFC 9111 §3.4).
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::{Response, StatusCode};
+use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::span::{Segment, Span};
+use shoal_policy::cache::storage::{Storage, Stored};
+use shoal_policy::cache::tags::read_tags;
+use shoal_policy::cache::validation::{continues, merged_fields};
+use shoal_policy::failure::Failure;
+
+use super::from_origin::{TAG_FIELDS, add_date, judge};
+use super::question::Completion;
+use crate::body::OriginBody;
+use crate::clock::now_ms;
+use crate::fill::{FillHead, FillSource};
+use crate::object::UNCOPIED;
+use crate::portion::Portion;
+use crate::seam::UntilClose;
+use crate::task::FillTask;
+use crate::worker::WorkerCache;
+
+impl Completion {
+    /// The response carries `span` of the object's own version, and nothing else.
+    fn accepts(&self, span: Span, response: &Response<OriginBody>) -> bool {
+        let range = ContentRange::read(response.headers());
+        response.status() == StatusCode::PARTIAL_CONTENT
+            && range.is_some_and(|range| {
+                range.span == span && range.length.is_none_or(|length| length == self.length)
+            })
+            && continues(&self.found.object.fields, response.headers())
+            && response.extensions().get::<UntilClose>().is_none()
+    }
+}
+
+impl WorkerCache {
+    /// Takes the answer to a question for what is missing. Gives it back where it cannot be put together with what is here.
+    pub(super) async fn complete(
+        &self,
+        task: &FillTask,
+        completion: Completion,
+        response: Response<OriginBody>,
+        request_ms: u64,
+    ) -> Result<(), Response<OriginBody>> {
+        if !completion.accepts(completion.missing, &response) {
+            return Err(response);
+        }
+        let Some(head) = self.completed_head(task, &completion, &response, request_ms) else {
+            return Err(response);
+        };
+        let most_bytes = self.cache.most_bytes(&task.rule);
+        let head = task.fill().begin(head, most_bytes, most_bytes);
+        match self.assemble(task, &completion, response.into_body()).await {
+            Ok(true) => self.finish(task, &head, UNCOPIED),
+            Ok(false) => {}
+            Err(failure) => self.break_off(task, &head, failure),
+        }
+        Ok(())
+    }
+
+    /// The head under which the object goes on. `None` = its new fields do not allow that.
+    fn completed_head(
+        &self,
+        task: &FillTask,
+        completion: &Completion,
+        response: &Response<OriginBody>,
+        request_ms: u64,
+    ) -> Option<FillHead> {
+        let (fill, object) = (task.fill(), &completion.found.object);
+        let response_ms = now_ms();
+        let mut received = response.headers().clone();
+        add_date(&mut received, response_ms);
+        let fields = merged_fields(&object.fields, &received);
+        let Storage::Store(Stored { mut terms, without, .. }) =
+            judge(task, object.status, &fields, request_ms, response_ms)
+        else {
+            return None;
+        };
+        self.limit_orphan(fill.key, &mut terms);
+        let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
+        let without = [&without[..], &TAG_FIELDS, &[CONTENT_RANGE, CONTENT_LENGTH]].concat();
+        let range = ContentRange { span: completion.wanted, length: Some(completion.length) };
+        let is_part = task.portion != Portion::Whole;
+        let mut fields = stored_fields(&fields, &without);
+        if !is_part {
+            fields.insert(CONTENT_LENGTH, completion.length.into());
+        }
+        Some(FillHead {
+            status: object.status,
+            fields,
+            own_fields: None,
+            terms,
+            selecting: object.selecting.clone(),
+            tags: if named.is_empty() { object.tags.clone() } else { named },
+            fill_seq: fill.fill_seq(),
+            checked_seq: fill.fill_seq(),
+            length: Some(completion.wanted.bytes()),
+            part: is_part.then_some(range),
+            answered: response.status(),
+            is_shareable: terms.is_fresh(terms.response_ms),
+            is_stored: true,
+            source: FillSource::Origin,
+        })
+    }
+
+    /// Passes on what is here and what comes, in order. `false` = nobody wants it.
+    async fn assemble(
+        &self,
+        task: &FillTask,
+        completion: &Completion,
+        first: OriginBody,
+    ) -> Result<bool, Failure> {
+        if let Some(span) = completion.held
+            && !self.push_held(task, completion, span).await?
+        {
+            return Ok(false);
+        }
+        if !self.push_missing(task, completion.missing, first).await? {
+            return Ok(false);
+        }
+        for segment in &completion.rest {
+            let goes_on = match segment {
+                Segment::Held(span) => self.push_held(task, completion, *span).await?,
+                Segment::Missing(span) => {
+                    let body = self.fetch_missing(task, completion, *span).await?;
+                    self.push_missing(task, *span, body).await?
+                }
+            };
+            if !goes_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn push_held(&self, task: &FillTask, completion: &Completion, span: Span) -> Result<bool, Failure> {
+        let slice = completion.found.object.body.slice(span).ok_or(Failure::Internal)?;
+        for piece in slice.pieces(span.bytes()) {
+            if !task.fill().push(piece).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Passes on a body that has to be as long as `span`.
+    async fn push_missing(&self, task: &FillTask, span: Span, mut body: OriginBody) -> Result<bool, Failure> {
+        let mut left = span.bytes();
+        while let Some(piece) = super::from_origin::next_piece(&mut body).await {
+            let piece = piece?;
+            left = left.checked_sub(piece.len() as u64).ok_or(Failure::UpstreamProtocol)?;
+            if !piece.is_empty() && !task.fill().push(piece).await {
+                return Ok(false);
+            }
+        }
+        if left == 0 { Ok(true) } else { Err(Failure::UpstreamProtocol) }
+    }
+
+    /// The next missing stretch. What has begun is never gone on with by bytes of another version.
+    async fn fetch_missing(
+        &self,
+        task: &FillTask,
+        completion: &Completion,
+        span: Span,
+    ) -> Result<OriginBody, Failure> {
+        let mut head = task.head.clone();
+        completion.write(span, &mut head.headers);
+        self.cells.origin_fetches.count();
+        let response = self.fetch.fetch(task.route.clone(), head, None).await?;
+        if !completion.accepts(span, &response) {
+            if !response.status().is_server_error() {
+                self.cache.store.remove(&completion.found.object);
+            }
+            return Err(Failure::UpstreamReset);
+        }
+        Ok(response.into_body())
+    }
+}
