@@ -60,15 +60,15 @@ class Parted:
     beside: object = None
 
     @contextlib.contextmanager
-    def watched(self, node, label):
+    def watched(self, node):
         """A list that is filled when this ends: when the node was asked for an object that it had, and gave it."""
         answers = []
         if not self.beside:
             yield answers
             return
-        targets = [origin.target(f"{label}/{n}", cache="max-age=3600") for n in range(OBJECTS)]
+        targets = [origin.target(f"watched/{n}", cache="max-age=3600") for n in range(OBJECTS)]
         argv = self.beside(node) + origin.script("watch", *map(str, node.http), *targets)
-        room = node.place / f"watch-{label}"
+        room = node.place / "watch"
         room.mkdir()
         with measure.started(argv, measure.ANY_CPU, room):
             measure.wait_for(f"{node.name} has an object", 20, lambda: (room / "output").stat().st_size)

@@ -3,7 +3,6 @@
 import contextlib
 import time
 
-import measure
 from cache import client, cluster, cut
 from cache.admin import APPLIED, HOST, URL, Admin
 from cache.row import THREE, Goal, Line, Row, Taken
@@ -13,8 +12,6 @@ PURGES = 200
 LEASE_S, BEYOND_S = 2, 0.5
 # So long it is looked at what the node that is cut off answers.
 AFTERWARDS_S = 4
-# For a node that was cut off to be counted on again.
-HEAL_S = 60
 
 
 def take_all(turn):
@@ -34,25 +31,23 @@ def take_all(turn):
 
 
 def take_cut(turn):
-    """A node is cut off and everything is purged at once: first a follower, then the leader."""
-    with cut.started(turn.stage, turn.label) as cluster_now:
-        figures, wrong = {}, 0
-        for role in ("voter", "leader"):
-            nodes = cluster_now.nodes
+    """A node is cut off and everything is purged at once: a follower, and of another cluster the leader. None of them has
+    been cut off before: who was lately is given more time."""
+    figures, wrong, how = {}, 0, ""
+    for role in ("voter", "leader"):
+        with cut.started(turn.stage, f"{turn.label}-{role}") as parted:
+            nodes, how = parted.nodes, parted.how
             victim = next(node for node in nodes if role_of(node, nodes[0]) == role)
             asked = next(node for node in nodes if node is not victim)
-            with Admin(asked.socket) as admin, cluster_now.watched(victim, f"{turn.label}-{role}") as answers:
-                with cluster_now.apart(victim):
-                    seconds, states, absent = admin.purge(HOST, client.HOST)
-                    acknowledged_at = time.monotonic()
-                    time.sleep(AFTERWARDS_S)
-            wrong += len(states) + absent != len(nodes) or states.count(APPLIED) < len(nodes) - 1
-            figures[role] = seconds
-            if cluster_now.beside:
-                figures[f"{role}-old"] = max([0, *(asked_at - acknowledged_at for asked_at in answers)])
-            for node in nodes:
-                measure.wait_for("the cluster is whole again", HEAL_S, lambda: cluster.counts_on_all(node, len(nodes)))
-    return Taken(figures, wrong, f"cut off by {cluster_now.how}")
+            with Admin(asked.socket) as admin, parted.watched(victim) as answers, parted.apart(victim):
+                seconds, states, absent = admin.purge(HOST, client.HOST)
+                acknowledged_at = time.monotonic()
+                time.sleep(AFTERWARDS_S)
+        wrong += len(states) + absent != len(nodes) or states.count(APPLIED) < len(nodes) - 1
+        figures[role] = seconds
+        if parted.beside:
+            figures[f"{role}-old"] = max([0, *(asked_at - acknowledged_at for asked_at in answers)])
+    return Taken(figures, wrong, f"cut off by {how}")
 
 
 def role_of(node, asked):
