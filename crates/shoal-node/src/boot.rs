@@ -269,6 +269,7 @@ mod tests {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::ZERO,
             program: None,
+            trim_memory: || {},
         }
     }
 

@@ -301,6 +301,7 @@ fn build_proxy(
         ticket_seed: TicketSeed(identity.secret.derive(Purpose::SessionTickets, b"")),
         sticky_seed: StickySeed(identity.secret.derive(Purpose::SessionCookies, b"")),
         access_log,
+        trim_memory: settings.trim_memory,
     });
     proxy.context("cannot start the worker threads")
 }

@@ -41,4 +41,6 @@ pub struct RunSettings {
     pub drain_timeout: Duration,
     /// The file that an upgrade starts, with this process's own arguments; `None` = this node cannot be upgraded.
     pub program: Option<PathBuf>,
+    /// Gives memory that is free in the calling thread back to the system: the allocator is the program's choice.
+    pub trim_memory: fn(),
 }

@@ -60,6 +60,8 @@ pub struct ProxySettings {
     /// Where access log lines go that no file is named for. `None` = to stderr, and then only listeners with an access log
     /// of their own have any.
     pub access_log: Option<Box<dyn io::Write + Send>>,
+    /// Gives memory that is free back to the system; every worker calls it now and then, for its own thread.
+    pub trim_memory: fn(),
 }
 
 /// The data plane of a node.
@@ -139,6 +141,7 @@ impl Proxy {
             spread: spread.clone(),
             neighbours: commands.iter().map(mpsc::UnboundedSender::downgrade).collect(),
             memory: Arc::new(Memory::new()),
+            trim_memory: settings.trim_memory,
         };
         let names = metrics::Names::default();
         let metrics: Vec<_> = (0..count).map(|_| Arc::new(WorkerMetrics::new(&names))).collect();

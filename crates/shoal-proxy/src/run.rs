@@ -20,6 +20,9 @@ use crate::worker::{Worker, WorkerSeed};
 
 /// Ticks between two looks at all connections and pools.
 const REVIEW_EVERY: u32 = 5;
+/// Ticks between two times that free memory is given back. What a burst has needed would stay with a thread that is idle
+/// afterwards: allocators look for it only when they are asked for more.
+const TRIM_EVERY: u32 = 10;
 /// How long connections that nobody uses may take to close when a drain is over, ms.
 const FAREWELL_MS: u64 = 300;
 /// Fills that may wait for this worker.
@@ -33,6 +36,7 @@ pub(crate) struct RunSeed {
     pub(crate) spread: Arc<Spread>,
     pub(crate) neighbours: Neighbours,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) trim_memory: fn(),
 }
 
 /// A worker at work.
@@ -146,6 +150,7 @@ pub(crate) async fn run(
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let cache = seed.sources.cache.clone();
+    let trim_memory = seed.trim_memory;
     let run = Run::new(number, seed, metrics);
     let worker = run.worker.clone();
     let queue = QueueProbe::start();
@@ -177,6 +182,9 @@ pub(crate) async fn run(
                 tick_count = tick_count.wrapping_add(1);
                 if tick_count.is_multiple_of(REVIEW_EVERY) {
                     run.review(now_ms);
+                }
+                if tick_count.is_multiple_of(TRIM_EVERY) {
+                    trim_memory();
                 }
                 if let Some(at) = &draining {
                     if now_ms >= at.until_ms {

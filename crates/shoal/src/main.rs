@@ -1,5 +1,6 @@
 //! The shoal binary: run a node, run a demo cluster, or operate one.
 
+mod allocator;
 mod cli;
 mod dev;
 mod escape;
@@ -17,10 +18,6 @@ use shoal_ctl::{Exit, Failure, NodeArgs, Verb};
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
-
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // The only failure is that a provider is installed already, and this is the first line of the process.

@@ -112,6 +112,7 @@ impl RunArgs {
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
             program,
+            trim_memory: crate::allocator::trim,
         }
     }
 }

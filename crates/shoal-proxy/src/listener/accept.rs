@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::command::Arrival;
+use super::serve::Accepted;
 use super::spread::Seat;
 use super::{WorkerListener, serve, socket};
 use crate::metrics::TurnedAway;
@@ -123,11 +124,10 @@ fn let_in(listener: &Rc<WorkerListener>) -> Option<Place> {
 }
 
 fn serve(listener: Rc<WorkerListener>, stream: TcpStream, peer: SocketAddr, place: Place) {
-    // The runtime moves a task about several times before it runs, and once after: better a small one.
-    tokio::task::spawn_local(Box::pin(async move {
-        serve::serve(listener, stream, peer).await;
-        drop(place);
-    }));
+    // The runtime moves a task about several times before it runs, and once after: a pointer is a small one.
+    if let Some(serving) = serve::serve(Accepted { listener, stream, peer, place }) {
+        tokio::task::spawn_local(serving);
+    }
 }
 
 /// Decides whether one more may come in, when `open` are there with it.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::accept::Place;
 use super::coalesced::Coalesced;
 use super::connection::{Connection, WorkerListener};
 use super::downstream_certificate::{self, DownstreamCertificate};
@@ -25,7 +27,7 @@ use super::opening::{Opening, is_tls};
 use super::preface::{self, Version};
 use super::stream::{SecureStream, Stream};
 use super::unheard::{Unheard, refuse};
-use super::{ConnectionState, ListenerSettings, Tls, proxy_protocol};
+use super::{ConnectionState, ListenerSettings, proxy_protocol};
 use super::{http1, http2};
 use crate::carriage;
 use crate::hints::Hints;
@@ -33,85 +35,108 @@ use crate::liveness;
 use crate::metrics::{ClientOutcome, ClientRefusal, Limit, TurnedAway};
 use crate::worker::Worker;
 
-/// Serves one accepted connection to its end.
-pub(super) async fn serve(listener: Rc<WorkerListener>, mut stream: TcpStream, peer: SocketAddr) {
-    let settings = listener.shared.settings.load_full();
-    let worker = listener.worker.clone();
-    let place;
-    let mut ends = None;
-    let view = &settings.view;
-    if let Some(proxy_protocol) = &view.proxy_protocol {
-        match Box::pin(proxy_protocol::receive(&mut stream, peer, proxy_protocol)).await {
-            Ok(received) => ends = received,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "no PROXY header");
-                return worker.metrics.turn_away(TurnedAway::ProxyHeader);
-            }
-        }
+/// Serves one connection to its end. One task's memory holds it for as long as the connection lasts: each kind of
+/// connection has one that is as large as it needs.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A connection that was accepted.
+pub(super) struct Accepted {
+    pub(super) listener: Rc<WorkerListener>,
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// Held for as long as the connection lasts.
+    pub(super) place: Place,
+}
+
+/// How `accepted` is served; `None` = it is turned away.
+pub(super) fn serve(mut accepted: Accepted) -> Option<Serving> {
+    let settings = accepted.listener.shared.settings.load_full();
+    if settings.view.proxy_protocol.is_none() {
+        return welcome(accepted, settings, None);
     }
+    Some(Box::pin(async move {
+        if let Ok(ends) = introduced(&mut accepted, &settings.view).await
+            && let Some(serving) = welcome(accepted, settings, ends)
+        {
+            serving.await;
+        }
+    }))
+}
+
+/// Waits for the PROXY header.
+async fn introduced(accepted: &mut Accepted, view: &ListenerView) -> Result<Option<Ends>, ()> {
+    let Some(proxy_protocol) = &view.proxy_protocol else { return Ok(None) };
+    let peer = accepted.peer;
+    proxy_protocol::receive(&mut accepted.stream, peer, proxy_protocol).await.map_err(|error| {
+        tracing::debug!(%peer, %error, "no PROXY header");
+        accepted.listener.worker.metrics.turn_away(TurnedAway::ProxyHeader);
+    })
+}
+
+/// `ends` = what a PROXY header has said.
+fn welcome(accepted: Accepted, settings: Arc<ListenerSettings>, ends: Option<Ends>) -> Option<Serving> {
+    let Accepted { listener, stream, peer, place } = accepted;
+    let view = &settings.view;
+    let worker = &listener.worker;
+    let admission = &listener.shared.admission;
     let source = ends.map_or(peer, |ends| ends.source);
     if let Some(rate) = view.limits.max_connection_rate_per_address
-        && !listener.shared.admission.by_address_lately.admits(source.ip(), worker.clock.now_ms(), rate)
+        && !admission.by_address_lately.admits(source.ip(), worker.clock.now_ms(), rate)
     {
-        return worker.metrics.turn_away(TurnedAway::AddressTooFast);
+        worker.metrics.turn_away(TurnedAway::AddressTooFast);
+        return None;
     }
-    match view.limits.max_connections_per_address {
-        None => place = None,
-        Some(limit) => match listener.shared.admission.take_place(source.ip(), limit) {
-            Some(taken) => place = Some(taken),
-            None => return worker.metrics.turn_away(TurnedAway::AddressFull),
-        },
+    let mut address_place = None;
+    if let Some(limit) = view.limits.max_connections_per_address {
+        address_place = admission.take_place(source.ip(), limit);
+        if address_place.is_none() {
+            worker.metrics.turn_away(TurnedAway::AddressFull);
+            return None;
+        }
     }
     liveness::set(&stream, &view.limits.liveness);
-    if view.names_callers && ends.is_none() {
-        ends = stream.local_addr().ok().map(|destination| Ends { source, destination });
-    }
-    if let Some(carriage) = &view.carriage {
+    if view.carriage.is_some() {
         let ends = ends.unwrap_or(Ends { source, destination: listener.shared.bound });
-        return Box::pin(carriage::serve(listener, settings.clone(), carriage, stream, ends)).await;
+        return Some(Box::pin(async move {
+            if let Some(carriage) = &settings.view.carriage {
+                carriage::serve(listener, settings.clone(), carriage, stream, ends).await;
+            }
+            drop((place, address_place));
+        }));
     }
-    let state = ConnectionState::new(worker.clock.clone());
-    let caller = Caller::new(source.ip(), settings.gate.https, &settings.view.trusted_proxies);
-    let connection = |certificate, downstream_certificate| {
-        let (settings, state) = (settings.clone(), state.clone());
-        let (worker, listener) = (worker.clone(), listener.clone());
-        Rc::new(Connection {
-            worker,
-            listener,
-            settings,
-            state,
-            caller,
-            ends,
-            _place: place,
-            certificate,
-            downstream_certificate,
-            tunnel: Cell::new(None),
-            place: Cell::new(None),
-            portion: Cell::new(usize::MAX),
-            has_named_request_id: Cell::new(false),
-            hints: Hints::default(),
-        })
+    let named = || stream.local_addr().ok().map(|destination| Ends { source, destination });
+    let ends = ends.or_else(|| if view.names_callers { named() } else { None });
+    let connection = Connection {
+        worker: worker.clone(),
+        state: ConnectionState::new(worker.clock.clone()),
+        caller: Caller::new(source.ip(), settings.gate.https, &view.trusted_proxies),
+        ends,
+        _place: address_place,
+        certificate: None,
+        downstream_certificate: None,
+        tunnel: Cell::new(None),
+        place: Cell::new(None),
+        portion: Cell::new(usize::MAX),
+        has_named_request_id: Cell::new(false),
+        hints: Hints::default(),
+        listener,
+        settings,
     };
-    match &settings.tls {
-        None => serve_clear(connection(None, None), stream).await,
-        Some(tls) => {
-            let arrived = Arrived { worker: &worker, settings: &settings, tls, peer: source };
-            // Boxed: the tasks of connections would have room for it as long as they last.
-            let secured = Box::pin(shake_hands(arrived, stream, connection)).await;
+    Some(match connection.settings.tls {
+        None => Box::pin(async move {
+            serve_clear(Rc::new(connection), stream).await;
+            drop(place);
+        }),
+        Some(_) => Box::pin(async move {
+            // Boxed: the task would have room for it as long as it lasts.
+            let secured = Box::pin(shake_hands(connection, stream, source)).await;
             if let Some(Secured { connection, stream, version }) = secured {
                 let _registered = connection.listener.lobby.connections.register(&connection);
                 serve_version(connection, stream, BytesMut::new(), version).await;
             }
-        }
-    }
-}
-
-/// A connection that shall be encrypted.
-struct Arrived<'a> {
-    worker: &'a Worker,
-    settings: &'a ListenerSettings,
-    tls: &'a Tls,
-    peer: SocketAddr,
+            drop(place);
+        }),
+    })
 }
 
 /// What comes of a handshake.
@@ -123,19 +148,16 @@ struct Secured {
 
 /// Shakes hands with whoever is there. `None` = it came to nothing: that is counted and logged, and plain HTTP was told that
 /// it is none here.
-async fn shake_hands(
-    arrived: Arrived<'_>,
-    stream: TcpStream,
-    connection: impl FnOnce(Option<usize>, Option<Box<DownstreamCertificate>>) -> Rc<Connection>,
-) -> Option<Secured> {
-    let Arrived { worker, settings, tls, peer } = arrived;
+async fn shake_hands(mut connection: Connection, stream: TcpStream, peer: SocketAddr) -> Option<Secured> {
+    let settings = connection.settings.clone();
+    let tls = settings.tls.as_ref()?;
     let handshake = TlsAcceptor::from(tls.config.clone()).accept(Opening::new(stream));
     let shaken = timeout(settings.view.limits.tls_handshake_timeout, handshake.into_fallible());
     let shaken = match shaken.await {
         Ok(Ok(shaken)) => Ok(shaken),
         Ok(Err((error, stream))) => match stream.into_plain() {
             Some(stream) => {
-                let connection = connection(None, None);
+                let connection = Rc::new(connection);
                 let _registered = connection.listener.lobby.connections.register(&connection);
                 let stream = Box::new(watched(&connection, Stream::Clear(stream)));
                 refuse(&connection, stream, Unheard::PLAIN_HTTP).await;
@@ -145,36 +167,38 @@ async fn shake_hands(
         },
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
-    let (stream, shown) = match shaken.and_then(|stream| identified(worker, &settings.view, stream)) {
-        Ok(identified) => identified,
-        Err(error) => {
-            worker.metrics.handshakes_failed.add(1);
-            if error.kind() == io::ErrorKind::TimedOut {
-                worker.metrics.reach(Limit::TlsHandshakeTimeout);
-            }
-            let mut reason = None;
-            if let Some((outcome, refusal)) = downstream_certificate::refused(&error) {
-                worker.metrics.ask_client(outcome);
-                if let Some(refusal) = refusal {
-                    worker.metrics.refuse_client(refusal);
+    let metrics = &connection.worker.metrics;
+    let (stream, shown) =
+        match shaken.and_then(|stream| identified(&connection.worker, &settings.view, stream)) {
+            Ok(identified) => identified,
+            Err(error) => {
+                metrics.handshakes_failed.add(1);
+                if error.kind() == io::ErrorKind::TimedOut {
+                    metrics.reach(Limit::TlsHandshakeTimeout);
                 }
-                reason = Some(refusal.map_or(outcome.name(), ClientRefusal::name));
+                let mut reason = None;
+                if let Some((outcome, refusal)) = downstream_certificate::refused(&error) {
+                    metrics.ask_client(outcome);
+                    if let Some(refusal) = refusal {
+                        metrics.refuse_client(refusal);
+                    }
+                    reason = Some(refusal.map_or(outcome.name(), ClientRefusal::name));
+                }
+                tracing::debug!(
+                    listener = %settings.view.name,
+                    %peer,
+                    client_certificate = reason,
+                    error = %error.to_string().escape_debug(),
+                    "a TLS handshake failed"
+                );
+                return None;
             }
-            tracing::debug!(
-                listener = %settings.view.name,
-                %peer,
-                client_certificate = reason,
-                error = %error.to_string().escape_debug(),
-                "a TLS handshake failed"
-            );
-            return None;
-        }
-    };
+        };
     let (_, session) = stream.get_ref();
     let version = if session.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
-    let certificate = tls.certificates.find(session.server_name());
-    let connection = connection(Some(certificate), shown);
-    Some(Secured { connection, stream: Stream::Tls(stream), version })
+    connection.certificate = Some(tls.certificates.find(session.server_name()));
+    connection.downstream_certificate = shown;
+    Some(Secured { connection: Rc::new(connection), stream: Stream::Tls(stream), version })
 }
 
 /// The stream with who is at its other end, where that is asked.

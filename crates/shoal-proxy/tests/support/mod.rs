@@ -115,6 +115,7 @@ impl Stage {
             ticket_seed: TicketSeed([7; 32]),
             sticky_seed,
             access_log: Some(Box::new(log.clone())),
+            trim_memory: || {},
         });
         let proxy = Arc::new(proxy.unwrap());
         let stage = Self { proxy, events, spans, cluster, config, cache, log, certificates };

@@ -119,6 +119,10 @@ async fn work(connection: &Rc<Connection>, channel: &Channel) -> Ended {
             After::GoOn => outgoing.shrink(),
             After::End(ended) => return ended,
         }
+        // Whoever sends requests without waiting for answers waits for his turn instead: others have theirs.
+        if channel.has_more() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
