@@ -47,14 +47,17 @@ def ask_for(url, first, count, patience_s=900):
 
 
 def missing(url, origin, first, count):
-    """The share of these objects that the origin is asked for again."""
+    """(the share of these objects that the origin is asked for again, how many of those looked at are not the right ones)"""
+    with urllib.request.urlopen(f"http://{origin}/1k", timeout=10) as answer:
+        content = answer.read()
     host, port = url.removeprefix("http://").split(":")
     asked_before = requests(origin)
     with client.Connection((host, int(port))) as connection:
         sample = random.sample(range(first, first + count), min(SAMPLE, count))
-        wrong = sum(connection.ask(path(n)).status != 200 for n in sample)
+        answers = (connection.ask(path(n)) for n in sample)
+        wrong = sum(answer.status != 200 or answer.body != content for answer in answers)
     # What asks for the figure is counted as well.
-    return (requests(origin) - asked_before - 1 + wrong) / len(sample)
+    return (requests(origin) - asked_before - 1) / len(sample), wrong
 
 
 def requests(origin):

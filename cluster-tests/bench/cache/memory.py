@@ -39,9 +39,9 @@ def weigh(turn, front, first):
         before = measure.memory_mib(pid)
         wrong += load.ask_for(front.url, first, turn.objects)
         grown = measure.memory_mib(pid) - before
-        missing = load.missing(front.url, turn.stage.origin, first, turn.objects)
+        missing, not_right = load.missing(front.url, turn.stage.origin, first, turn.objects)
     note = f"{missing:.1%} of the objects were not kept" if missing > 0.005 else ""
-    return grown * (1 << 20) / turn.objects, wrong, note
+    return grown * (1 << 20) / turn.objects, wrong + not_right, note
 
 
 ROWS = {

@@ -35,14 +35,16 @@ def take(turn):
         figures = {}
         with measure.started(argv, measure.PROXY_CPU, place) as process:
             figures["stopped"] = serving(process, front, load.path(0))
-            figures["stopped-kept"] = kept(turn, front, turn.objects)
+            missing, not_right = load.missing(front.url, turn.stage.origin, 0, turn.objects)
+            figures["stopped-kept"] = 100 * (1 - missing)
             more = turn.objects // LAST
-            wrong += load.ask_for(front.url, turn.objects, more)
+            wrong += not_right + load.ask_for(front.url, turn.objects, more)
             os.killpg(process.pid, signal.SIGKILL)
         with measure.started(argv, measure.PROXY_CPU, place) as process:
             figures["killed"] = serving(process, front, load.path(0))
-            figures["killed-kept"] = kept(turn, front, turn.objects + more)
-    return Taken(figures, wrong)
+            missing, not_right = load.missing(front.url, turn.stage.origin, 0, turn.objects + more)
+            figures["killed-kept"] = 100 * (1 - missing)
+    return Taken(figures, wrong + not_right)
 
 
 def serving(process, front, path, wants_hit=True):
@@ -63,10 +65,6 @@ def serving(process, front, path, wants_hit=True):
 def is_hit(answer):
     """Shoal says it; of nginx it is seen by `kept`."""
     return "; hit" in answer.fields.get("cache-status", "; hit")
-
-
-def kept(turn, front, count):
-    return 100 * (1 - load.missing(front.url, turn.stage.origin, 0, count))
 
 
 ROWS = {
