@@ -18,6 +18,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::LoopbackBlock;
@@ -77,6 +78,15 @@ pub enum Payload {
         promised: usize,
         /// What is sent.
         sent: Bytes,
+    },
+    /// All of it, with a length; what is behind `first` waits for the story.
+    Paused {
+        /// What is sent at once.
+        first: Bytes,
+        /// What is sent when the gate lets it through.
+        rest: Bytes,
+        /// One permit for each reply.
+        gate: Arc<Semaphore>,
     },
     /// No answer at all, ever.
     Hang,
@@ -291,6 +301,15 @@ async fn respond(reply: Reply) -> Result<Response<BoxBody<Bytes, anyhow::Error>>
                 Err(anyhow::anyhow!("the story cuts it here"))
             };
             let frames = stream::once(async { Ok(Frame::data(sent)) }).chain(stream::once(cut));
+            BodyExt::boxed(StreamBody::new(frames))
+        }
+        Payload::Paused { first, rest, gate } => {
+            response = response.header("content-length", first.len() + rest.len());
+            let second = async move {
+                gate.acquire_owned().await?.forget();
+                Ok(Frame::data(rest))
+            };
+            let frames = stream::once(async { Ok(Frame::data(first)) }).chain(stream::once(second));
             BodyExt::boxed(StreamBody::new(frames))
         }
         Payload::Hang => std::future::pending().await,

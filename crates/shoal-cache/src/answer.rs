@@ -141,7 +141,7 @@ impl WorkerCache {
         let joined = if is_alone {
             self.cache.flights.begin_alone(begin())
         } else {
-            self.cache.board(probe.key, probe.errand(selecting), begin)
+            self.cache.board(request.rule, probe.key, probe.errand(selecting), begin)
         };
         match joined {
             Joined::Running(reader) => Boarded::Running(reader),
@@ -184,7 +184,8 @@ impl WorkerCache {
     fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
         let selecting = Selecting::of(&probe.vary, &request.head.headers);
         let begin = || self.cache.new_fill(probe.key, &probe.text);
-        if let Joined::New(reader) = self.cache.board(probe.key, probe.errand(&selecting), begin) {
+        let errand = probe.errand(&selecting);
+        if let Joined::New(reader) = self.cache.board(request.rule, probe.key, errand, begin) {
             self.start(seed(request, probe).task(self.cache.flights.landing(reader.fill()), None));
         }
     }
@@ -254,8 +255,8 @@ impl WorkerCache {
         let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
         status.ttl = Some(ttl_seconds(object, now_ms));
         status.collapsed = collapsed;
-        if probe.found.as_ref().is_some_and(|found| found.object.terms.response_ms < object.terms.response_ms)
-        {
+        // What came of a 304 is another object than before, even within a millisecond.
+        if probe.found.as_ref().is_some_and(|found| !std::ptr::eq(&*found.object, object)) {
             status.forwarded_status = Some(304);
         }
         from_object(object, extract, asked(request), &status, now_ms)

@@ -21,7 +21,8 @@ const SWEEP: usize = 8;
 /// The store hears of every so many hits, so that it knows what is in use.
 const REPORT_EVERY: u32 = 64;
 
-/// What the places of all workers may keep together.
+/// A part of the node's memory for objects: what the places of all workers may keep together, or what is kept of objects
+/// that other nodes own.
 pub(crate) struct HotBudget {
     held_bytes: AtomicU64,
     most_bytes: u64,
@@ -44,7 +45,7 @@ struct Slot {
 }
 
 /// A part of the budget, given back when it is dropped.
-struct Share {
+pub(crate) struct Share {
     budget: Arc<HotBudget>,
     bytes: u64,
 }
@@ -55,7 +56,7 @@ impl HotBudget {
     }
 
     /// `None` = that is too much.
-    fn take(self: &Arc<Self>, bytes: u64) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, bytes: u64) -> Option<Share> {
         // A share that is too much is given back at once.
         let share = Share { budget: self.clone(), bytes };
         let held_bytes = self.held_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -212,6 +213,8 @@ mod tests {
             replicate: Replicate::Never,
             hits: AtomicU64::new(0),
             used_ms: AtomicU64::new(0),
+            heat: AtomicU64::new(0),
+            promoted: None,
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
         };

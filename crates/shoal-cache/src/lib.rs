@@ -14,14 +14,17 @@ mod fill;
 mod filling;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod handover;
 mod hot;
 mod index;
 mod lookup;
 mod node;
 mod object;
+mod orphans;
 mod peer;
 mod placement;
 mod portion;
+mod promotion;
 mod purges;
 mod relay;
 mod reminders;

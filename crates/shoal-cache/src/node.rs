@@ -10,19 +10,21 @@ use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, key_of_url, prefix_scope, tag_scope};
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
-use shoal_policy::cache::trust::Trust;
+use shoal_policy::cache::trust::{Trust, may_join};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
 use crate::dispatch::{Dispatch, FillJob};
-use crate::fill::{Errand, Fill, FillBudget, Flights, Joined};
+use crate::fill::{Errand, Fill, FillBudget, FillLimits, Flights, Joined};
 use crate::hot::HotBudget;
 use crate::object::Object;
-use crate::peer::replicas::Replicas;
+use crate::orphans::{Orphans, look_after};
+use crate::peer::replicas::{Parcel, Replicas};
 use crate::placement::Placement;
 use crate::portion::Portion;
+use crate::promotion::Promotions;
 use crate::purges::Purges;
 use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
 use crate::seam::{CacheSettings, Changed};
@@ -40,6 +42,8 @@ const MAX_TOMBSTONES: u64 = 100_000;
 const MAX_ABANDONED: usize = 1024;
 /// What the workers keep at hand of the memory for objects: this fraction.
 const HOT_SHARE: u64 = 32;
+/// What copies of objects that other nodes own may take of the memory for objects: this fraction.
+const PROMOTED_SHARE: u64 = 5;
 /// What running fills may hold together beside the stored objects: this fraction of their memory.
 const FILL_SHARE: u64 = 2;
 /// Larger objects are copied on their second hit, bytes.
@@ -52,10 +56,15 @@ pub struct Cache {
     pub(crate) purges: Purges,
     pub(crate) flights: Arc<Flights>,
     fill_budget: Arc<FillBudget>,
+    pub(crate) fill_limits: FillLimits,
     pub(crate) hot_budget: Arc<HotBudget>,
+    pub(crate) promotions: Promotions,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
     reminders: Reminders,
+    pub(crate) orphans: Orphans,
+    /// Requests of peers that are being answered.
+    pub(crate) peers_under_way: watch::Sender<usize>,
     /// Hashes of the texts of keys whose responses are not stored: nobody waits for those.
     uncacheable: moka::sync::Cache<ObjectKey, ()>,
     /// When keys were invalidated, Unix milliseconds.
@@ -78,13 +87,17 @@ impl Cache {
         let cells = Arc::new(Cells::default());
         let hot_bytes = settings.ram_bytes / HOT_SHARE;
         let store = Arc::new(Store::new(settings.ram_bytes - hot_bytes));
-        Arc::new(Self {
+        let cache = Arc::new(Self {
             purges: Purges::new(settings.key_seed),
             flights: Arc::new(Flights::new()),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
+            fill_limits: FillLimits::default(),
             hot_budget: Arc::new(HotBudget::new(hot_bytes)),
+            promotions: Promotions::new(settings.ram_bytes / PROMOTED_SHARE),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
             replicas: Replicas::start(settings.peers.clone(), store.clone(), cells.clone()),
+            orphans: Orphans::default(),
+            peers_under_way: watch::Sender::new(0),
             reminders: Reminders::new(settings.peers.clone(), settings.cluster.clone()),
             store,
             uncacheable: moka::sync::Cache::builder()
@@ -102,7 +115,9 @@ impl Cache {
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
             control: Handle::current(),
             settings,
-        })
+        });
+        tokio::spawn(look_after(Arc::downgrade(&cache)));
+        cache
     }
 
     /// The figures of one more worker.
@@ -212,11 +227,21 @@ impl Cache {
         Fill::new(key, text, self.purges.applied(), &self.fill_budget)
     }
 
-    /// A place in the running fill for `errand`, if no purge came after it began; else in a new one. A part may come with
-    /// the whole.
-    pub(crate) fn board(&self, key: ObjectKey, errand: Errand<'_>, begin: impl FnOnce() -> Fill) -> Joined {
+    /// A place in the running fill for `errand`, if no purge came after it began, nor can have come; else in a new one. A
+    /// part may come with the whole.
+    pub(crate) fn board(
+        &self,
+        rule: &CacheRuleView,
+        key: ObjectKey,
+        errand: Errand<'_>,
+        begin: impl FnOnce() -> Fill,
+    ) -> Joined {
+        let now_ms = now_ms();
+        // The lease first: what is applied by then is at least what it promises.
+        let trust = self.trust(rule, now_ms);
         let may_join = |fill: &Fill| {
             *fill.text == *errand.text
+                && may_join(trust, fill.begun(), now_ms)
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
         };
         if let Portion::Part { range, .. } = errand.portion {
@@ -262,7 +287,7 @@ impl Cache {
         let owners = self.placement.owners(object.key);
         if owners.includes(self.settings.node)
             && let Some(other) = owners.other_than(self.settings.node)
-            && self.replicas.offer(object.clone(), other)
+            && self.replicas.offer(Parcel { object: object.clone(), terms: None, peer: other })
         {
             object.copied_under.store(placement_id, Ordering::Relaxed);
         }

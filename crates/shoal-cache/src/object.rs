@@ -14,6 +14,7 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::validation::merged_fields;
 use shoal_policy::cache::vary::Selecting;
 
+use crate::hot::Share;
 use crate::stored_body::StoredBody;
 
 /// Variants of one URL on one route that are kept; the one unused for longest goes first.
@@ -46,6 +47,10 @@ pub(crate) struct Object {
     pub(crate) hits: AtomicU64,
     /// When it was last used, Unix milliseconds, roughly.
     pub(crate) used_ms: AtomicU64,
+    /// How much peers ask for it: [`shoal_policy::cache::heat::Heat`].
+    pub(crate) heat: AtomicU64,
+    /// It is not owned here, but in so much use that a copy is kept: its part of the memory for such copies.
+    pub(crate) promoted: Option<Share>,
     /// The node that put it here as a copy.
     pub(crate) copied_from: Option<NodeId>,
     /// The placement under which its second copy is known to be where it belongs, or [`UNCOPIED`].
@@ -147,6 +152,8 @@ impl Object {
             replicate: self.replicate,
             hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
             used_ms: AtomicU64::new(terms.response_ms),
+            heat: AtomicU64::new(self.heat.load(Ordering::Relaxed)),
+            promoted: None,
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
         }

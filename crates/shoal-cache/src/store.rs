@@ -127,6 +127,11 @@ impl Store {
         known.supersede();
     }
 
+    /// Everything that is stored now.
+    pub(crate) fn all(&self) -> Vec<Arc<Object>> {
+        self.objects.iter().flat_map(|(_, variants)| variants.objects.clone()).collect()
+    }
+
     /// Keys, bytes and evictions so far.
     pub(crate) fn figures(&self) -> StoreFigures {
         self.objects.run_pending_tasks();

@@ -7,6 +7,7 @@ use http::{Method, Request, Response};
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::validation::remove_conditions;
 use tokio::sync::oneshot;
 
@@ -15,6 +16,7 @@ use crate::fetch_trace::FetchTrace;
 use crate::fill::{Fill, Landing};
 use crate::lookup::{Found, Probe};
 use crate::portion::Portion;
+use crate::promotion::Promotion;
 
 /// One fill as work to do. Dropping it ends the fill, so no request waits for a fill that nobody works on.
 pub(crate) struct FillTask {
@@ -32,6 +34,8 @@ pub(crate) struct FillTask {
     pub(crate) asker: Asker,
     /// Only what the owners have: the origin is not asked.
     pub(crate) is_peek: bool,
+    /// What comes in is kept although this node does not own it.
+    pub(crate) promotion: Option<Promotion>,
     /// Takes the response if it is for the first request alone.
     pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
     /// The first request wants to know what the origin was asked.
@@ -43,8 +47,26 @@ pub(crate) struct FillTask {
 pub(crate) enum Asker {
     /// A request that came in here.
     Downstream,
-    /// Another node: it is not to be sent to yet another one.
-    Peer(NodeId),
+    /// Another node, whose request has come this far.
+    Peer(NodeId, Hop),
+}
+
+impl Asker {
+    /// How far the request has come.
+    pub(crate) const fn hop(self) -> Hop {
+        match self {
+            Self::Downstream => Hop::Ingress,
+            Self::Peer(_, hop) => hop,
+        }
+    }
+
+    /// The node that asked.
+    pub(crate) const fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Downstream => None,
+            Self::Peer(node, _) => Some(node),
+        }
+    }
 }
 
 /// What a task is made from.
@@ -79,6 +101,7 @@ impl TaskSeed<'_> {
             portion: self.probe.portion.clone(),
             asker: self.asker,
             is_peek: false,
+            promotion: None,
             own,
             trace: None,
         }

@@ -17,6 +17,8 @@ pub struct ClusterView {
     pub nodes: Vec<NodeView>,
     /// Hash of the ids that may own objects: equal views place objects equally.
     pub placement_id: u64,
+    /// Hash of the same ids, and of when each of these processes began: whoever began anew has forgotten what it had.
+    pub holders_id: u64,
     /// Endpoints whose availability is not plainly "up": merged from facts of all checkers.
     pub endpoints: FxHashMap<EndpointId, EndpointState>,
 }

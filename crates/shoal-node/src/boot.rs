@@ -267,6 +267,7 @@ mod tests {
             access_log: false,
             cache_memory_bytes: 0,
             drain_delay: Duration::ZERO,
+            handover_bytes_per_second: 0,
             drain_timeout: Duration::ZERO,
             program: None,
             trim_memory: || {},

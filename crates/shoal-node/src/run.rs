@@ -236,10 +236,24 @@ async fn drain(node: &Arc<Node>) {
     }
     node.gossip.set_state(NodeState::Draining);
     node.proxy.retire();
-    tokio::time::sleep(node.settings.drain_delay).await;
-    node.proxy.drain(node.settings.drain_timeout, Ports::Closed).await;
+    let serving = async {
+        tokio::time::sleep(node.settings.drain_delay).await;
+        node.proxy.drain(node.settings.drain_timeout, Ports::Closed).await;
+    };
+    tokio::join!(serving, hand_over_cache(node));
+    // Peers that read from this node get the rest: without it they would have to begin again.
+    let _ = tokio::time::timeout(node.settings.drain_timeout, node.cache.peers_answered()).await;
     if !node.stand_back.is_cancelled() {
         node.log.hand_over().await;
         node.gossip.leave().await;
+    }
+}
+
+/// Nodes that own what is cached here from now on get it, as far as there is time.
+async fn hand_over_cache(node: &Arc<Node>) {
+    let (settings, budget) = (&node.settings, node.settings.handover_bytes_per_second);
+    if budget > 0 && !node.stand_back.is_cancelled() {
+        let patience = settings.drain_delay + settings.drain_timeout;
+        let _ = tokio::time::timeout(patience, node.cache.hand_over(budget)).await;
     }
 }

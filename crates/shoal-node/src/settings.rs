@@ -39,6 +39,8 @@ pub struct RunSettings {
     pub drain_delay: Duration,
     /// How long requests under way may take after that.
     pub drain_timeout: Duration,
+    /// What it meanwhile gives of its cache to those that own it from then on; 0 = nothing.
+    pub handover_bytes_per_second: u64,
     /// The file that an upgrade starts, with this process's own arguments; `None` = this node cannot be upgraded.
     pub program: Option<PathBuf>,
     /// Gives memory that is free in the calling thread back to the system: the allocator is the program's choice.

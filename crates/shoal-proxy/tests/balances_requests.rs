@@ -247,7 +247,7 @@ fn cluster_of(nodes: Vec<NodeView>, down: &[SocketAddr]) -> Arc<ClusterView> {
         (EndpointId::of("app", &address.to_string()), state)
     });
     let endpoints = endpoints.collect();
-    Arc::new(ClusterView { local: NodeId(1), nodes, placement_id: 1, endpoints })
+    Arc::new(ClusterView { local: NodeId(1), nodes, placement_id: 1, endpoints, ..ClusterView::default() })
 }
 
 #[tokio::test]

@@ -74,6 +74,9 @@ pub struct RunArgs {
     /// How long requests under way may take after that
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = Period::parse)]
     drain_timeout: Period,
+    /// What a stopping node gives of its cache to the nodes that own it from then on, a second; 0 = nothing
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ByteSize::parse)]
+    handover_rate: ByteSize,
     /// Stop when this process, which must be the parent, ends
     #[arg(long, value_name = "PID", hide = true)]
     parent: Option<i32>,
@@ -111,6 +114,7 @@ impl RunArgs {
             cache_memory_bytes: self.cache_memory.0,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
+            handover_bytes_per_second: self.handover_rate.0,
             program,
             trim_memory: crate::allocator::trim,
         }

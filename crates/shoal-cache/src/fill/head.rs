@@ -13,6 +13,8 @@ pub(crate) struct FillHead {
     /// For the request that began the fill: the fields that are not for others too.
     pub(crate) own_fields: Option<HeaderMap>,
     pub(crate) terms: Terms,
+    /// It is stored for want of an owner, who could use it on these terms.
+    pub(crate) orphan_of: Option<Terms>,
     pub(crate) selecting: Selecting,
     pub(crate) tags: Box<[u64]>,
     pub(crate) fill_seq: u64,

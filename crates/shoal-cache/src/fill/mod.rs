@@ -3,6 +3,7 @@
 mod budget;
 mod flights;
 mod head;
+mod limits;
 mod reader;
 mod shared;
 #[cfg(test)]
@@ -19,12 +20,14 @@ use rustc_hash::FxHashMap;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::ByteRange;
+use shoal_policy::cache::trust::Begun;
 use shoal_policy::failure::Failure;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use budget::FillBudget;
 pub(crate) use flights::{Errand, Flights, Joined, Landing};
 pub(crate) use head::{FillHead, FillSource};
+pub(crate) use limits::FillLimits;
 pub(crate) use reader::{Arrival, FillReader};
 
 use shared::{End, Head, LAGGARD_PATIENCE, Place, Shared};
@@ -36,12 +39,19 @@ pub(crate) const MAX_READERS: usize = 10_000;
 /// What is buffered of a body that is not stored and has one reader, bytes: then the origin waits for it.
 pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// Nobody was asked yet.
+const NOT_YET: u64 = 0;
+/// Another node was asked.
+const ELSEWHERE: u64 = u64::MAX;
+
 /// One response on its way in.
 pub(crate) struct Fill {
     pub(crate) key: ObjectKey,
     pub(crate) text: Box<str>,
     /// The log index applied when the origin was asked.
     fill_seq: AtomicU64,
+    /// When the origin was asked, Unix milliseconds, or one of [`NOT_YET`] and [`ELSEWHERE`].
+    asked_ms: AtomicU64,
     /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
     spoilt: AtomicBool,
     budget: Arc<FillBudget>,
@@ -54,6 +64,7 @@ impl Fill {
             key,
             text: text.into(),
             fill_seq: AtomicU64::new(applied),
+            asked_ms: AtomicU64::new(NOT_YET),
             spoilt: AtomicBool::new(false),
             budget: budget.clone(),
             shared: Mutex::new(Shared {
@@ -83,8 +94,23 @@ impl Fill {
     }
 
     /// The origin is about to be asked, with the log applied up to `applied`.
-    pub(crate) fn ask(&self, applied: u64) {
+    pub(crate) fn ask(&self, applied: u64, now_ms: u64) {
         self.fill_seq.store(applied, Ordering::Release);
+        self.asked_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// Another node is about to be asked.
+    pub(crate) fn ask_elsewhere(&self) {
+        self.asked_ms.store(ELSEWHERE, Ordering::Release);
+    }
+
+    /// How far it has come.
+    pub(crate) fn begun(&self) -> Begun {
+        match self.asked_ms.load(Ordering::Acquire) {
+            NOT_YET => Begun::NotYet,
+            ELSEWHERE => Begun::Elsewhere,
+            asked_ms => Begun::At(asked_ms),
+        }
     }
 
     pub(crate) fn spoil(&self) {

@@ -41,6 +41,7 @@ fn head() -> FillHead {
         status: StatusCode::OK,
         fields: HeaderMap::new(),
         own_fields: None,
+        orphan_of: None,
         terms: Terms::default(),
         selecting: Selecting::of(&[], &HeaderMap::new()),
         tags: Box::default(),

@@ -38,7 +38,7 @@ impl WorkerCache {
     /// Takes the answer to a question for what is missing. Gives it back where it cannot be put together with what is here.
     pub(super) async fn complete(
         &self,
-        task: &FillTask,
+        task: &mut FillTask,
         completion: Completion,
         response: Response<OriginBody>,
         request_ms: u64,
@@ -72,12 +72,12 @@ impl WorkerCache {
         let mut received = response.headers().clone();
         add_date(&mut received, response_ms);
         let fields = merged_fields(&object.fields, &received);
-        let Storage::Store(Stored { mut terms, without, .. }) =
+        let Storage::Store(Stored { terms: owned, without, .. }) =
             judge(task, object.status, &fields, request_ms, response_ms)
         else {
             return None;
         };
-        self.limit_orphan(fill.key, &mut terms);
+        let terms = self.limit(owned, self.cache.placement.owners(fill.key));
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
         let without = [&without[..], &TAG_FIELDS, &[CONTENT_RANGE, CONTENT_LENGTH]].concat();
         let range = ContentRange { span: completion.wanted, length: Some(completion.length) };
@@ -91,6 +91,7 @@ impl WorkerCache {
             fields,
             own_fields: None,
             terms,
+            orphan_of: (terms != owned).then_some(owned),
             selecting: object.selecting.clone(),
             tags: if named.is_empty() { object.tags.clone() } else { named },
             fill_seq: fill.fill_seq(),

@@ -8,7 +8,6 @@ use http_body_util::BodyExt;
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::fields::stored_fields;
-use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Trouble;
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
@@ -18,19 +17,18 @@ use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
 use super::question::Question;
-use super::{after, content_length, is_same_version, object};
+use super::{after, broken, content_length, object};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
 use crate::lookup::Found;
 use crate::object::UNCOPIED;
+use crate::orphans::ORPHAN_MS;
 use crate::seam::UntilClose;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
 
-/// What is stored on a node that does not own it lives at most this long, milliseconds.
-const ORPHAN_MS: u64 = 60_000;
 /// Tags are for us, not for downstream.
 pub(super) static TAG_FIELDS: [HeaderName; 3] = [
     HeaderName::from_static("surrogate-key"),
@@ -41,8 +39,13 @@ pub(super) static TAG_FIELDS: [HeaderName; 3] = [
 impl WorkerCache {
     /// Asks the origin: about what is stored, for what that lacks, or for what downstream asked for.
     pub(super) async fn fill_from_origin(&self, task: &mut FillTask, owners: Owners) {
+        // Held until the body is there; who asks for himself alone takes his body with him.
+        let _under_way = match self.cache.fill_limits.begin(&task.route.upstream).await {
+            Ok(under_way) => under_way,
+            Err(failure) => return self.decline(task, failure),
+        };
         loop {
-            task.fill().ask(self.cache.purges.applied());
+            task.fill().ask(self.cache.purges.applied(), now_ms());
             // What was purged since the lookup must not come back by a 304 or as a part of something new.
             let is_valid = |found: &Found| self.cache.purges.check(&found.object).is_some();
             let question =
@@ -59,7 +62,7 @@ impl WorkerCache {
             let response = match question {
                 Question::Validation(found) if status == StatusCode::NOT_MODIFIED => {
                     if confirms(&found.object.fields, response.headers()) {
-                        return self.refresh(task, &found, response, request_ms);
+                        return self.refresh(task, &found, owners, response, request_ms);
                     }
                     // A 304 about something that is not stored: ask without conditions.
                     task.found = None;
@@ -81,6 +84,17 @@ impl WorkerCache {
                 Question::Validation(_) | Question::Plain => response,
             };
             return self.take_from_origin(task, owners, response, request_ms).await;
+        }
+    }
+
+    /// The origin is not asked: it has enough to do.
+    fn decline(&self, task: &FillTask, failure: Failure) {
+        match &task.found {
+            Some(found) if self.may_serve(task, found, Trouble::Status(StatusCode::SERVICE_UNAVAILABLE)) => {
+                self.cells.stale.count();
+                task.fill().resolve(found.object.clone());
+            }
+            Some(_) | None => task.fill().fail(failure),
         }
     }
 
@@ -129,8 +143,7 @@ impl WorkerCache {
             }
             Storage::Refuse(refusal) => return self.hand_over(task, response, is_lasting(refusal)),
         };
-        let is_owner = owners.includes(self.cache.settings.node);
-        let head = self.origin_head(task, stored, &response, length, part, is_owner);
+        let head = self.origin_head(task, stored, &response, length, part, owners);
         let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
@@ -144,13 +157,11 @@ impl WorkerCache {
         response: &Response<OriginBody>,
         length: Option<u64>,
         part: Option<ContentRange>,
-        is_owner: bool,
+        owners: Owners,
     ) -> FillHead {
         let fill = task.fill();
-        let Stored { mut terms, vary, without } = stored;
-        if !is_owner {
-            limit_orphan(&mut terms);
-        }
+        let Stored { terms: owned, vary, without } = stored;
+        let terms = self.limit(owned, owners);
         let has_own = without.iter().any(|name| response.headers().contains_key(name));
         // A part is an incomplete 200 (RFC 9111 §3.3): what it says of itself is not for the whole.
         let of_part = if part.is_some() { &[CONTENT_RANGE, CONTENT_LENGTH][..] } else { &[] };
@@ -162,6 +173,7 @@ impl WorkerCache {
             fields,
             own_fields: has_own.then(|| stored_fields(response.headers(), &own_without)),
             terms,
+            orphan_of: (terms != owned).then_some(owned),
             selecting: Selecting::of(&vary, &task.head.headers),
             tags: read_tags(self.cache.settings.key_seed, &fill.text, response.headers()),
             fill_seq: fill.fill_seq(),
@@ -173,6 +185,15 @@ impl WorkerCache {
             is_stored: true,
             source: FillSource::Origin,
         }
+    }
+
+    /// What is stored on a node that does not own it is an orphan, and does not live for long.
+    pub(super) fn limit(&self, terms: Terms, owners: Owners) -> Terms {
+        if owners.includes(self.cache.settings.node) {
+            return terms;
+        }
+        let lifetime_ms = terms.lifetime_ms.min(terms.initial_age_ms.saturating_add(ORPHAN_MS));
+        Terms { lifetime_ms, stale_while_revalidate_ms: 0, ..terms }
     }
 
     /// Reads the body to its end, without its first `skip` bytes.
@@ -212,37 +233,37 @@ impl WorkerCache {
             && let Some(part) = head.received(fill.received_bytes())
             && let Some(pieces) = fill.pieces()
         {
-            self.cache.keep(object(task, head, StoredBody::part(part, &pieces), UNCOPIED), fill);
+            self.cache.keep(object(task, head, StoredBody::part(part, &pieces), UNCOPIED, None), fill);
         }
         fill.fail(failure);
     }
 
-    /// What is stored on a node that does not own it does not live long.
-    pub(super) fn limit_orphan(&self, key: ObjectKey, terms: &mut Terms) {
-        if !self.cache.placement.owners(key).includes(self.cache.settings.node) {
-            limit_orphan(terms);
-        }
-    }
-
-    /// Goes on behind the first `skip` bytes, if the origin still has the same version.
-    pub(super) async fn continue_from_origin(&self, task: &FillTask, head: &FillHead, skip: u64) -> bool {
-        self.cells.origin_fetches.count();
-        match self.fetch.fetch(task.route.clone(), task.head.clone(), None).await {
-            Ok(response)
-                if is_same_version(head, &response)
-                    && response.extensions().get::<UntilClose>().is_none() =>
+    /// Goes on where a body broke off, if the origin still has the same version.
+    pub(super) async fn continue_from_origin(&self, task: &FillTask, head: &FillHead) -> bool {
+        let broken = broken(task, head);
+        let mut request = task.head.clone();
+        if broken.ask(&mut request.headers) {
+            self.cells.origin_fetches.count();
+            if let Ok(response) = self.fetch.fetch(task.route.clone(), request, None).await
+                && response.extensions().get::<UntilClose>().is_none()
+                && let Some(skip) = broken.continued_by(response.status(), response.headers())
             {
-                self.stream_from_origin(task, head, response.into_body(), skip).await
-            }
-            Ok(_) | Err(_) => {
-                task.fill().fail(Failure::UpstreamReset);
-                false
+                return self.stream_from_origin(task, head, response.into_body(), skip).await;
             }
         }
+        task.fill().fail(Failure::UpstreamReset);
+        false
     }
 
     /// A 304: the object lives on under the terms of now.
-    fn refresh(&self, task: &FillTask, found: &Found, response: Response<OriginBody>, request_ms: u64) {
+    fn refresh(
+        &self,
+        task: &FillTask,
+        found: &Found,
+        owners: Owners,
+        response: Response<OriginBody>,
+        request_ms: u64,
+    ) {
         let response_ms = now_ms();
         let object = &found.object;
         let fill = task.fill();
@@ -256,6 +277,7 @@ impl WorkerCache {
             Storage::Store(Stored { terms, without, .. }) => {
                 // What a 304 says to one request is not for the next one, either.
                 let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
+                let terms = self.limit(terms, owners);
                 let refreshed = object.refreshed(fields, terms, tags, fill.fill_seq());
                 self.cache.keep(refreshed.clone(), fill);
                 fill.resolve(refreshed);
@@ -312,12 +334,6 @@ const fn speaks_of_part(status: StatusCode) -> bool {
             | StatusCode::PRECONDITION_FAILED
     )
 }
-
-fn limit_orphan(terms: &mut Terms) {
-    terms.lifetime_ms = terms.lifetime_ms.min(terms.initial_age_ms + ORPHAN_MS);
-    terms.stale_while_revalidate_ms = 0;
-}
-
 /// The next response will be no more cacheable than this one.
 const fn is_lasting(refusal: Refusal) -> bool {
     match refusal {

@@ -1,61 +1,70 @@
 //! The owners' half of a fill: objects that another node holds, or fetches for us.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::request::Parts;
 use shoal_model::NodeId;
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
-use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::sources::{Asked, Hop, Role};
 use shoal_policy::cache::vary::{Selecting, Vary};
 use shoal_policy::failure::{Failure, Side};
 use tokio::time::timeout;
 
-use super::{Step, after, content_length, is_same_version};
+use super::{Step, after, broken, content_length};
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
-use crate::peer::client::{Hop, PeerAnswer, PeerObject, PeerQuestion};
-use crate::task::{Asker, FillTask};
+use crate::object::{UNCOPIED, fields_bytes};
+use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
+use crate::task::FillTask;
 use crate::worker::WorkerCache;
-
-/// When the primary has not answered by then, the second owner is asked for what it has.
-const HEDGE_AFTER: Duration = Duration::from_millis(25);
 
 impl WorkerCache {
     /// Asks the primary, then the second owner in its place.
-    pub(super) async fn fill_from_owners(&self, task: &mut FillTask, owners: Owners) -> Step {
-        let local = self.cache.settings.node;
-        let second = owners.secondary.filter(|second| *second != local);
-        if let Some(primary) = owners.primary {
-            let (source, answer) = match second {
-                Some(second) if !task.is_peek => self.ask_hedged(task, primary, second).await,
-                Some(_) | None => (primary, self.ask_peer(task, primary, Hop::Fill).await),
-            };
-            let spare = second.filter(|second| *second != source);
-            if self.take_answer(task, answer, spare).await == Step::Done {
-                return Step::Done;
-            }
+    pub(super) async fn fill_from_owners(&self, task: &mut FillTask, asked: Asked) -> Step {
+        let Asked { primary, second, hop } = asked;
+        let (source, answer) = match second {
+            Some(second) if !task.is_peek => self.ask_either(task, primary, second, hop).await,
+            Some(_) | None => (primary, self.ask_peer(task, primary, Role::Primary, hop).await),
+        };
+        let spare = second.filter(|second| *second != source);
+        if self.take_answer(task, source, answer, spare).await == Step::Done {
+            return Step::Done;
         }
         match second {
-            Some(second) => self.fill_from_peer(task, second, Hop::FillForPrimary).await,
+            Some(second) => self.fill_from_peer(task, second, Role::Deputy, hop).await,
             None => Step::Next,
         }
     }
 
-    /// Asks the primary; while it is slow, the second owner may give what it has. It does not fill: one fetch is enough.
-    async fn ask_hedged(&self, task: &FillTask, primary: NodeId, second: NodeId) -> (NodeId, PeerAnswer) {
-        let mut asking = pin!(self.ask_peer(task, primary, Hop::Fill));
-        if let Ok(answer) = timeout(HEDGE_AFTER, &mut asking).await {
+    /// Asks the primary; while that has too much to do, or takes longer than it mostly does, the second owner may give
+    /// what it has. It does not fill: one fetch is enough.
+    async fn ask_either(
+        &self,
+        task: &FillTask,
+        primary: NodeId,
+        second: NodeId,
+        hop: Hop,
+    ) -> (NodeId, PeerAnswer) {
+        let has_object = |answer: &PeerAnswer| matches!(answer, PeerAnswer::Object(_));
+        if self.peers.is_above_bound(primary) {
+            let answer = self.ask_peer(task, second, Role::Holder, hop).await;
+            if has_object(&answer) {
+                return (second, answer);
+            }
+        }
+        let mut asking = pin!(self.ask_peer(task, primary, Role::Primary, hop));
+        if let Ok(answer) = timeout(self.peers.patience(primary), &mut asking).await {
             return (primary, answer);
         }
         tokio::select! {
             answer = &mut asking => return (primary, answer),
-            answer = self.ask_peer(task, second, Hop::Peek) => {
-                if let PeerAnswer::Object(_) = answer {
+            answer = self.ask_peer(task, second, Role::Holder, hop) => {
+                if has_object(&answer) {
                     return (second, answer);
                 }
             }
@@ -63,25 +72,28 @@ impl WorkerCache {
         (primary, asking.await)
     }
 
-    /// While owners are changing, what this node lacks may lie with the other one.
-    pub(super) async fn peek_at_other_owner(&self, task: &mut FillTask, owners: Owners) -> Step {
-        let other = owners.other_than(self.cache.settings.node);
-        let Some(other) = other.filter(|other| task.asker != Asker::Peer(*other)) else { return Step::Next };
-        if task.found.is_some() || !self.cache.placement.is_settling(now_ms()) {
-            return Step::Next;
-        }
-        self.fill_from_peer(task, other, Hop::Peek).await
-    }
-
-    async fn fill_from_peer(&self, task: &mut FillTask, peer: NodeId, hop: Hop) -> Step {
-        let answer = self.ask_peer(task, peer, hop).await;
-        self.take_answer(task, answer, None).await
+    /// Asks one peer, and takes what it has.
+    pub(super) async fn fill_from_peer(
+        &self,
+        task: &mut FillTask,
+        peer: NodeId,
+        role: Role,
+        hop: Hop,
+    ) -> Step {
+        let answer = self.ask_peer(task, peer, role, hop).await;
+        self.take_answer(task, peer, answer, None).await
     }
 
     /// `spare` goes on where the peer breaks off.
-    async fn take_answer(&self, task: &mut FillTask, answer: PeerAnswer, spare: Option<NodeId>) -> Step {
+    async fn take_answer(
+        &self,
+        task: &mut FillTask,
+        source: NodeId,
+        answer: PeerAnswer,
+        spare: Option<NodeId>,
+    ) -> Step {
         match answer {
-            PeerAnswer::Object(object) => self.take_from_peer(task, *object, spare).await,
+            PeerAnswer::Object(object) => self.take_from_peer(task, source, *object, spare).await,
             PeerAnswer::Own(response) => {
                 self.hand_over(task, response, true);
                 Step::Done
@@ -111,14 +123,27 @@ impl WorkerCache {
         }
     }
 
-    async fn ask_peer(&self, task: &FillTask, peer: NodeId, hop: Hop) -> PeerAnswer {
-        let hop = if task.is_peek { Hop::Peek } else { hop };
+    async fn ask_peer(&self, task: &FillTask, peer: NodeId, role: Role, hop: Hop) -> PeerAnswer {
+        self.ask_peer_for(task, &task.head, peer, role, hop).await
+    }
+
+    async fn ask_peer_for(
+        &self,
+        task: &FillTask,
+        head: &Parts,
+        peer: NodeId,
+        role: Role,
+        hop: Hop,
+    ) -> PeerAnswer {
+        let role = if task.is_peek { Role::Holder } else { role };
+        task.fill().ask_elsewhere();
         let question = PeerQuestion {
-            head: &task.head,
+            head,
             text: &task.fill().text,
             route: &task.route.name,
             min_seq: self.cache.purges.newest(),
             placement_id: self.cache.placement.id(),
+            role,
             hop,
             first_byte_timeout: task.route.first_byte_timeout,
             idle_timeout: task.route.idle_timeout,
@@ -126,8 +151,14 @@ impl WorkerCache {
         self.peers.ask(peer, &question).await
     }
 
-    async fn take_from_peer(&self, task: &FillTask, object: PeerObject, spare: Option<NodeId>) -> Step {
-        let fill = task.fill();
+    async fn take_from_peer(
+        &self,
+        task: &mut FillTask,
+        source: NodeId,
+        object: PeerObject,
+        spare: Option<NodeId>,
+    ) -> Step {
+        let fill = task.fill().clone();
         let meta = &object.meta;
         let (fill_seq, checked_seq) = (meta.fill_seq, meta.checked_seq);
         let subject = Subject { key: fill.key, text: &fill.text, tags: &meta.tags, fill_seq, checked_seq };
@@ -135,7 +166,8 @@ impl WorkerCache {
             return Step::Next;
         }
         let Vary::Fields(names) = Vary::read(object.response.headers()) else { return Step::Next };
-        let is_owner = self.cache.placement.owners(fill.key).includes(self.cache.settings.node);
+        let owners = self.cache.placement.owners(fill.key);
+        let is_owner = owners.includes(self.cache.settings.node);
         let answered = object.response.status();
         let mut fields = stored_fields(object.response.headers(), &[]);
         let mut length = content_length(&fields);
@@ -147,6 +179,11 @@ impl WorkerCache {
             fields.remove(CONTENT_RANGE);
             fields.remove(CONTENT_LENGTH);
         }
+        if !is_owner && object.is_hit && part.is_none() {
+            let bytes = length.unwrap_or(0).saturating_add(fields_bytes(&fields));
+            task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
+        }
+        let is_kept = is_owner || task.promotion.is_some();
         let head = FillHead {
             status: if part.is_some() { StatusCode::OK } else { answered },
             length,
@@ -155,28 +192,31 @@ impl WorkerCache {
             fields,
             own_fields: None,
             terms: meta.terms,
+            orphan_of: None,
             selecting: Selecting::of(&names, &task.head.headers),
             tags: meta.tags.clone(),
             fill_seq,
             checked_seq,
             is_shareable: !meta.terms.always_validate,
             // The peer keeps the parts. And it may not have heard of an invalidation that this node has.
-            is_stored: is_owner && part.is_none() && !self.cache.changed_since(fill.key, object.received_ms),
+            is_stored: is_kept && part.is_none() && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
         };
         if object.is_hit {
             self.cells.peer_hits.count();
         }
-        let keep_bytes = if is_owner { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
+        let keep_bytes = if is_kept { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
         let head = fill.begin(head, keep_bytes, self.cache.most_bytes(&task.rule));
         if self.stream_from_peer(task, &head, object, spare).await {
-            self.finish(task, &head, self.cache.placement.id());
+            // What a former owner or another region has given is not where its second copy belongs.
+            let is_copied = is_owner && owners.includes(source);
+            self.finish(task, &head, if is_copied { self.cache.placement.id() } else { UNCOPIED });
         }
         Step::Done
     }
 
-    /// Reads the body to its end. If the peer breaks off, another owner goes on where it stopped, provided that a strong
-    /// tag says that its bytes are the same; two versions are never spliced.
+    /// Reads the body to its end. If the peer breaks off, another owner goes on where it stopped, else the origin, provided
+    /// that a strong tag says that the bytes are the same; two versions are never spliced.
     async fn stream_from_peer(
         &self,
         task: &FillTask,
@@ -200,27 +240,38 @@ impl WorkerCache {
                 }
                 Some(Err(_)) => {
                     self.cells.peer_errors.count();
-                    skip = fill.received_bytes();
+                    if head.length == Some(fill.received_bytes()) {
+                        return true;
+                    }
                     match self.continuation(task, head, spare.take()).await {
-                        Some(next) => object = *next,
-                        None => return self.continue_from_origin(task, head, skip).await,
+                        Some((next, before)) => (object, skip) = (*next, before),
+                        None => return self.continue_from_origin(task, head).await,
                     }
                 }
             }
         }
     }
 
-    /// The same version of the object from another owner.
+    /// The rest of the same version, from another owner that has it, and how many bytes come before it. Nobody fills for
+    /// that: the origin can be asked for the rest alone.
     async fn continuation(
         &self,
         task: &FillTask,
         head: &FillHead,
         next: Option<NodeId>,
-    ) -> Option<Box<PeerObject>> {
-        match self.ask_peer(task, next?, Hop::FillForPrimary).await {
-            PeerAnswer::Object(other) if is_same_version(head, &other.response) => Some(other),
-            PeerAnswer::Object(_)
-            | PeerAnswer::Own(_)
+    ) -> Option<(Box<PeerObject>, u64)> {
+        let next = next?;
+        let broken = broken(task, head);
+        let mut request = task.head.clone();
+        if !broken.ask(&mut request.headers) {
+            return None;
+        }
+        match self.ask_peer_for(task, &request, next, Role::Holder, Hop::Last).await {
+            PeerAnswer::Object(other) => {
+                let before = broken.continued_by(other.response.status(), other.response.headers())?;
+                Some((other, before))
+            }
+            PeerAnswer::Own(_)
             | PeerAnswer::Direct
             | PeerAnswer::Alone
             | PeerAnswer::Miss

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, ETAG};
-use http::{HeaderMap, Response, StatusCode};
-use shoal_policy::cache::content_range::ContentRange;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response};
+use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::resume::Broken;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
-use shoal_policy::cache::validation::is_strong;
+use shoal_policy::cache::sources::{Hop, MAX_PEEKS, Role, Situation, plan};
 use shoal_policy::failure::Failure;
 
 use crate::body::OriginBody;
@@ -22,6 +23,7 @@ use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
 use crate::object::Object;
+use crate::promotion::Promotion;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
@@ -35,20 +37,47 @@ enum Step {
 }
 
 impl WorkerCache {
-    /// Works on a fill until it has ended.
+    /// Works on a fill until it has ended: asks whom the plan says, one after the other.
     pub(crate) async fn fill(self: Rc<Self>, mut task: FillTask) {
-        let local = self.cache.settings.node;
         let owners = self.cache.placement.owners(task.fill().key);
-        let step = match task.asker {
-            Asker::Downstream if owners.primary != Some(local) => {
-                self.fill_from_owners(&mut task, owners).await
+        let plan = plan(&self.situation(&task, owners));
+        if let Some(asked) = plan.owners
+            && self.fill_from_owners(&mut task, asked).await == Step::Done
+        {
+            return;
+        }
+        for peer in plan.peeks.into_iter().flatten() {
+            if self.fill_from_peer(&mut task, peer, Role::Holder, Hop::Last).await == Step::Done {
+                return;
             }
-            Asker::Downstream | Asker::Peer(_) => self.peek_at_other_owner(&mut task, owners).await,
+        }
+        if let Some(asked) = plan.shield
+            && self.fill_from_owners(&mut task, asked).await == Step::Done
+        {
+            return;
+        }
+        match plan.origin {
+            true => self.fill_from_origin(&mut task, owners).await,
+            false => task.fill().release(),
+        }
+    }
+
+    fn situation(&self, task: &FillTask, owners: Owners) -> Situation {
+        let (local, key, placement) = (self.cache.settings.node, task.fill().key, &self.cache.placement);
+        let former = match owners.includes(local) {
+            true => placement.former_owners(key, now_ms()),
+            false => [None; MAX_PEEKS],
         };
-        match step {
-            Step::Done => {}
-            Step::Next if task.is_peek => task.fill().release(),
-            Step::Next => self.fill_from_origin(&mut task, owners).await,
+        let shield = task.route.upstream.shield.as_deref();
+        Situation {
+            local,
+            hop: task.asker.hop(),
+            asker: task.asker.node(),
+            owners,
+            former,
+            shield: shield.and_then(|region| placement.owners_in(region, key)),
+            is_peek: task.is_peek,
+            is_known: task.found.is_some(),
         }
     }
 
@@ -62,7 +91,8 @@ impl WorkerCache {
     }
 
     /// The body is whole: store it first, so that no request falls between the fill and the store.
-    fn finish(&self, task: &FillTask, head: &FillHead, copied_under: u64) {
+    fn finish(&self, task: &mut FillTask, head: &FillHead, copied_under: u64) {
+        let promotion = task.promotion.take();
         let fill = task.fill();
         match fill.pieces() {
             Some(pieces) if head.is_stored => {
@@ -70,7 +100,9 @@ impl WorkerCache {
                     Some(part) => StoredBody::part(part, &pieces),
                     None => StoredBody::whole(&pieces),
                 };
-                self.cache.keep(object(task, head, body, copied_under), fill)
+                let object = object(task, head, body, copied_under, promotion);
+                self.cache.keep(object.clone(), fill);
+                head.orphan_of.into_iter().for_each(|terms| self.cache.orphans.add(&object, terms));
             }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
@@ -128,7 +160,13 @@ impl WorkerCache {
     }
 }
 
-fn object(task: &FillTask, head: &FillHead, body: StoredBody, copied_under: u64) -> Arc<Object> {
+fn object(
+    task: &FillTask,
+    head: &FillHead,
+    body: StoredBody,
+    copied_under: u64,
+    promotion: Option<Promotion>,
+) -> Arc<Object> {
     let fill = task.fill();
     Object {
         key: fill.key,
@@ -136,7 +174,7 @@ fn object(task: &FillTask, head: &FillHead, body: StoredBody, copied_under: u64)
         selecting: head.selecting.clone(),
         status: head.status,
         fields: head.fields.clone(),
-        terms: head.terms,
+        terms: promotion.as_ref().map_or(head.terms, |promotion| promotion.limit(head.terms)),
         tags: head.tags.clone(),
         body,
         body_bytes: 0,
@@ -145,6 +183,8 @@ fn object(task: &FillTask, head: &FillHead, body: StoredBody, copied_under: u64)
         replicate: task.rule.replicate,
         hits: AtomicU64::new(0),
         used_ms: AtomicU64::new(head.terms.response_ms),
+        heat: AtomicU64::new(0),
+        promoted: promotion.map(|promotion| promotion.share),
         copied_from: None,
         copied_under: AtomicU64::new(copied_under),
     }
@@ -162,14 +202,8 @@ fn after(mut piece: Bytes, skip: &mut u64) -> Bytes {
     piece.split_off(skipped)
 }
 
-/// The other response has the same bytes, and says so by a strong tag.
-fn is_same_version<B>(head: &FillHead, other: &Response<B>) -> bool {
-    let (Some(etag), Some(found)) = (head.fields.get(ETAG), other.headers().get(ETAG)) else { return false };
-    let is_partial = other.status() == StatusCode::PARTIAL_CONTENT;
-    let part = is_partial.then(|| ContentRange::read(other.headers())).flatten();
-    is_strong(etag)
-        && etag == found
-        && part == head.part
-        && (is_partial || head.status == other.status())
-        && head.length == part.map_or_else(|| content_length(other.headers()), |part| Some(part.span.bytes()))
+/// A body that broke off here.
+fn broken<'a>(task: &FillTask, head: &'a FillHead) -> Broken<'a> {
+    let received = task.fill().received_bytes();
+    Broken { status: head.status, fields: &head.fields, part: head.part, length: head.length, received }
 }

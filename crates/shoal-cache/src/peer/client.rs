@@ -19,6 +19,8 @@ use rustc_hash::FxHashMap;
 use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
 use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::patience::{AnswerTimes, LEAST_PATIENCE, is_above_bound};
+use shoal_policy::cache::sources::{Hop, Role};
 use shoal_policy::failure::Failure;
 
 use super::wire::{self, AnswerKind, Meta};
@@ -63,6 +65,23 @@ pub(crate) struct PeerPool {
 struct PeerState {
     idle: Vec<Sender>,
     paused_until: Option<Instant>,
+    times: AnswerTimes,
+    /// Requests under way.
+    visits: usize,
+}
+
+/// A request under way to a peer, until its answer was read.
+struct Visit {
+    pool: Rc<PeerPool>,
+    peer: NodeId,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(state) = self.pool.peers.borrow_mut().get_mut(&self.peer) {
+            state.visits = state.visits.saturating_sub(1);
+        }
+    }
 }
 
 /// What is asked of a peer.
@@ -72,22 +91,12 @@ pub(crate) struct PeerQuestion<'a> {
     pub(crate) route: &'a str,
     pub(crate) min_seq: u64,
     pub(crate) placement_id: u64,
+    pub(crate) role: Role,
     pub(crate) hop: Hop,
     /// For the origin to answer, on the way through the peer.
     pub(crate) first_byte_timeout: Duration,
     /// For the next part of a body, likewise.
     pub(crate) idle_timeout: Duration,
-}
-
-/// In what role the peer is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// It is the primary: it fills.
-    Fill,
-    /// It is the second owner, and the primary is down: it fills.
-    FillForPrimary,
-    /// Only what it has.
-    Peek,
 }
 
 /// What a peer says.
@@ -112,6 +121,8 @@ pub(crate) struct PeerObject {
     pub(crate) response: Response<Incoming>,
     pub(crate) meta: Meta,
     pub(crate) is_hit: bool,
+    /// Keep it for so long, says the peer, milliseconds.
+    pub(crate) hot_ms: Option<u64>,
     pub(crate) member: Option<HeaderValue>,
     /// When the peer had it, at the earliest, Unix milliseconds of this node: its own word, less the time it took.
     pub(crate) received_ms: u64,
@@ -125,6 +136,7 @@ struct Lease {
     sender: Sender,
     /// For the next part of a body.
     patience: Duration,
+    _visit: Visit,
 }
 
 /// Why a peer is not waited for any longer.
@@ -167,7 +179,7 @@ impl Lease {
     }
 
     fn give_back(self) {
-        let Self { pool, peer, sender, .. } = self;
+        let Self { pool, peer, sender, _visit, .. } = self;
         if sender.is_closed() {
             return;
         }
@@ -193,6 +205,23 @@ impl PeerPool {
         }
         let Some(sender) = self.connect(peer).await else { return PeerAnswer::Unreachable };
         self.ask_over(sender, peer, question).await.unwrap_or(PeerAnswer::Unreachable)
+    }
+
+    /// How long `peer` is waited for alone: longer than nearly all of its answers took.
+    pub(crate) fn patience(&self, peer: NodeId) -> Duration {
+        self.peers.borrow().get(&peer).map_or(LEAST_PATIENCE, |state| state.times.patience())
+    }
+
+    /// `peer`, which is not the only one, has more to do for this worker than others.
+    pub(crate) fn is_above_bound(&self, peer: NodeId) -> bool {
+        let peers = self.peers.borrow();
+        let under_way = peers.get(&peer).map_or(0, |state| state.visits);
+        is_above_bound(under_way, peers.values().map(|state| state.visits).sum(), peers.len().max(2))
+    }
+
+    fn visit(self: &Rc<Self>, peer: NodeId) -> Visit {
+        self.peers.borrow_mut().entry(peer).or_default().visits += 1;
+        Visit { pool: self.clone(), peer }
     }
 
     /// Waits for `peer`, but not for a dead one, and not for ever.
@@ -260,22 +289,27 @@ impl PeerPool {
         peer: NodeId,
         question: &PeerQuestion<'_>,
     ) -> Option<PeerAnswer> {
-        let patience = match question.hop {
-            Hop::Peek => PEEK_PATIENCE,
-            Hop::Fill | Hop::FillForPrimary => question.first_byte_timeout + ALLOWANCE,
+        let patience = match question.role {
+            Role::Holder => PEEK_PATIENCE,
+            Role::Primary | Role::Deputy => question.first_byte_timeout + ALLOWANCE,
         };
-        let asked_ms = now_ms();
+        let (asked, asked_ms) = (Instant::now(), now_ms());
+        let visit = self.visit(peer);
         let sending = sender.send_request(question.request());
         let response = match self.while_alive(peer, patience, sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(_)) => return None,
             // It is there, and it is asking the origin: that time is up.
-            Err(Silence::Slow) if question.hop != Hop::Peek => {
+            Err(Silence::Slow) if question.role != Role::Holder => {
                 return Some(PeerAnswer::Failed(Failure::UpstreamResponseTimeout));
             }
             Err(Silence::Slow | Silence::Dead) => return Some(PeerAnswer::Unreachable),
         };
-        let lease = Lease { pool: self.clone(), peer, sender, patience: question.idle_timeout + ALLOWANCE };
+        if AnswerKind::read(response.headers()).is_some_and(AnswerKind::is_of_its_own) {
+            self.peers.borrow_mut().entry(peer).or_default().times.observe(asked.elapsed());
+        }
+        let patience = question.idle_timeout + ALLOWANCE;
+        let lease = Lease { pool: self.clone(), peer, sender, patience, _visit: visit };
         Some(lease.interpret(response, asked_ms).await)
     }
 }
@@ -291,12 +325,14 @@ impl Lease {
                 };
                 let received_ms = meta.terms.response_ms.saturating_sub(now_ms.saturating_sub(asked_ms));
                 let member = response.headers().get(&wire::MEMBER).cloned();
+                let hot_ms = wire::read_number(response.headers(), &wire::HOT);
                 wire::remove_own_fields(response.headers_mut());
                 let is_hit = kind == AnswerKind::Hit;
                 PeerAnswer::Object(Box::new(PeerObject {
                     response,
                     meta,
                     is_hit,
+                    hot_ms,
                     member,
                     received_ms,
                     connection: self,
@@ -373,17 +409,15 @@ impl PeerQuestion<'_> {
     }
 
     fn write(&self, fields: &mut HeaderMap) {
-        fields.insert(wire::HOP.clone(), HeaderValue::from_static("1"));
+        fields.insert(wire::HOP.clone(), HeaderValue::from(self.hop.number()));
         wire::insert(fields, &wire::URL, self.text.to_owned());
         wire::insert(fields, &wire::ROUTE, self.route.to_owned());
         fields.insert(wire::MIN_SEQ.clone(), HeaderValue::from(self.min_seq));
         fields.insert(wire::VIEW.clone(), HeaderValue::from(self.placement_id));
-        match self.hop {
-            Hop::Fill => {}
-            Hop::FillForPrimary => {
-                _ = fields.insert(wire::PRIMARY_DOWN.clone(), HeaderValue::from_static("1"))
-            }
-            Hop::Peek => _ = fields.insert(wire::PEEK.clone(), HeaderValue::from_static("1")),
+        match self.role {
+            Role::Primary => {}
+            Role::Deputy => _ = fields.insert(wire::PRIMARY_DOWN.clone(), HeaderValue::from_static("1")),
+            Role::Holder => _ = fields.insert(wire::PEEK.clone(), HeaderValue::from_static("1")),
         }
     }
 }

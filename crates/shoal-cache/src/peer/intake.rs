@@ -148,6 +148,8 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         replicate: Replicate::Auto,
         hits: AtomicU64::new(0),
         used_ms: AtomicU64::new(now_ms),
+        heat: AtomicU64::new(0),
+        promoted: None,
         copied_from: Some(peer),
         copied_under: AtomicU64::new(cache.placement.id()),
     };

@@ -5,6 +5,7 @@ mod intake;
 mod link;
 pub(crate) mod replicas;
 mod server;
+mod under_way;
 pub(crate) mod wire;
 
 pub use link::ClusterLink;

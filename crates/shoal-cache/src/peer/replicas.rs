@@ -11,6 +11,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustc_hash::FxHashMap;
 use shoal_model::NodeId;
+use shoal_policy::cache::storage::Terms;
 use tokio::sync::mpsc;
 
 use super::client::http1;
@@ -36,7 +37,16 @@ type Sender = SendRequest<CacheBody>;
 
 /// Objects on their way to the other owner.
 pub(crate) struct Replicas {
-    lanes: [mpsc::Sender<(Arc<Object>, NodeId)>; LANES],
+    lanes: [mpsc::Sender<Parcel>; LANES],
+    courier: Arc<Courier>,
+}
+
+/// A copy and where it goes.
+pub(crate) struct Parcel {
+    pub(crate) object: Arc<Object>,
+    /// On which terms the other node may keep it; `None` = on its own.
+    pub(crate) terms: Option<Terms>,
+    pub(crate) peer: NodeId,
 }
 
 /// What every sending task shares.
@@ -52,31 +62,38 @@ impl Replicas {
     pub(crate) fn start(link: Arc<dyn PeerLink>, store: Arc<Store>, cells: Arc<Cells>) -> Self {
         let courier = Arc::new(Courier { store, link, cells, idle: Mutex::default() });
         let lane = |_| {
-            let (lane, mut waiting) = mpsc::channel::<(Arc<Object>, NodeId)>(MAX_WAITING);
+            let (lane, mut waiting) = mpsc::channel::<Parcel>(MAX_WAITING);
             let courier = courier.clone();
             tokio::spawn(async move {
-                while let Some((object, peer)) = waiting.recv().await {
-                    courier.deliver(&object, peer).await;
+                while let Some(parcel) = waiting.recv().await {
+                    courier.deliver(&parcel).await;
                 }
             });
             lane
         };
-        Self { lanes: std::array::from_fn(lane) }
+        Self { lanes: std::array::from_fn(lane), courier: courier.clone() }
     }
 
     /// Queues a copy; false = its lane is full.
-    pub(crate) fn offer(&self, object: Arc<Object>, peer: NodeId) -> bool {
-        self.lanes[object.key.0 as usize % LANES].try_send((object, peer)).is_ok()
+    pub(crate) fn offer(&self, parcel: Parcel) -> bool {
+        self.lanes[parcel.object.key.0 as usize % LANES].try_send(parcel).is_ok()
+    }
+
+    /// Sends a copy past the queue.
+    pub(crate) fn deliver(&self, parcel: Parcel) -> impl Future<Output = ()> + Send + use<> {
+        let courier = self.courier.clone();
+        async move { courier.deliver(&parcel).await }
     }
 }
 
 impl Courier {
-    async fn deliver(&self, object: &Arc<Object>, peer: NodeId) {
+    async fn deliver(&self, parcel: &Parcel) {
+        let Parcel { object, peer, .. } = parcel;
         // What was forgotten or replaced while it waited is not worth a copy any more.
         if !self.store.holds(object) {
             return;
         }
-        match tokio::time::timeout(SEND_TIMEOUT, self.send(object, peer)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.send(parcel)).await {
             Ok(Ok(())) => self.cells.replicas_sent.count(),
             outcome => {
                 tracing::debug!(%peer, ?outcome, key = %object.key, "a copy was not delivered");
@@ -86,26 +103,28 @@ impl Courier {
         }
     }
 
-    async fn send(&self, object: &Object, peer: NodeId) -> Result<(), hyper::Error> {
-        while let Some(sender) = self.take_idle(peer) {
-            if self.send_over(sender, object, peer).await.is_ok() {
+    async fn send(&self, parcel: &Parcel) -> Result<(), hyper::Error> {
+        let Parcel { object, peer, .. } = parcel;
+        while let Some(sender) = self.take_idle(*peer) {
+            if self.send_over(sender, parcel).await.is_ok() {
                 return Ok(());
             }
         }
-        let Ok(io) = self.link.connect(peer).await else {
+        let Ok(io) = self.link.connect(*peer).await else {
             object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             return Ok(());
         };
         let (sender, connection) = http1().handshake(TokioIo::new(io)).await?;
         tokio::spawn(connection);
-        self.send_over(sender, object, peer).await
+        self.send_over(sender, parcel).await
     }
 
-    async fn send_over(&self, mut sender: Sender, object: &Object, peer: NodeId) -> Result<(), hyper::Error> {
-        let mut refusal = put(&mut sender, replica_request(object)).await?;
+    async fn send_over(&self, mut sender: Sender, parcel: &Parcel) -> Result<(), hyper::Error> {
+        let Parcel { object, peer, .. } = parcel;
+        let mut refusal = put(&mut sender, replica_request(parcel)).await?;
         if let Some(received_ms) = refusal.as_ref().and_then(|refusal| received_by_clock_of(refusal, object))
         {
-            let mut request = replica_request(object);
+            let mut request = replica_request(parcel);
             wire::insert(request.headers_mut(), &wire::RECEIVED, received_ms.to_string());
             refusal = put(&mut sender, request).await?;
         }
@@ -114,7 +133,7 @@ impl Courier {
         }
         if !sender.is_closed() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let idle = idle.entry(peer).or_default();
+            let idle = idle.entry(*peer).or_default();
             if idle.len() < MAX_IDLE {
                 idle.push(sender);
             }
@@ -145,7 +164,8 @@ fn received_by_clock_of(refusal: &Parts, object: &Object) -> Option<u64> {
     Some(wire::read_number(&refusal.headers, &wire::CLOCK)?.saturating_sub(resident_ms))
 }
 
-fn replica_request(object: &Object) -> Request<CacheBody> {
+fn replica_request(parcel: &Parcel) -> Request<CacheBody> {
+    let object = &parcel.object;
     let mut request = Request::new(CacheBody::stored(object));
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = http::Uri::from_static(wire::REPLICA_PATH);
@@ -154,6 +174,7 @@ fn replica_request(object: &Object) -> Request<CacheBody> {
     wire::insert(fields, &wire::URL, object.text.to_string());
     wire::insert(fields, &wire::STATUS, object.status.as_str().to_owned());
     wire::write_selecting(&object.selecting, fields);
-    Meta::of(object.terms, &object.tags, object.fill_seq, &object.checked_seq).write(fields, now_ms());
+    let terms = parcel.terms.unwrap_or(object.terms);
+    Meta::of(terms, &object.tags, object.fill_seq, &object.checked_seq).write(fields, now_ms());
     request
 }

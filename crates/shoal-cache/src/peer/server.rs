@@ -12,9 +12,11 @@ use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::heat::{HOT_FOR_MS, Heat};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
+use shoal_policy::cache::sources::{Hop, Role, may_fill};
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
@@ -22,10 +24,11 @@ use tokio::sync::oneshot;
 
 use super::client::MAX_PEER_FIELDS;
 use super::intake;
+use super::under_way::UnderWay;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
-use crate::fill::{Arrival, FillHead, FillReader, Joined};
+use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Probe, Signs, Sought, look, may_share, may_use, wishes};
 use crate::node::Cache;
 use crate::object::Object;
@@ -46,8 +49,10 @@ struct PeerRequest {
     text: Box<str>,
     route: Arc<RouteView>,
     rule: CacheRuleView,
-    /// It only wants what is here.
-    is_peek: bool,
+    /// In what role this node is asked.
+    role: Role,
+    /// How far the request has come.
+    hop: Hop,
 }
 
 impl Cache {
@@ -55,7 +60,11 @@ impl Cache {
     pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
         let service = hyper::service::service_fn(move |request| {
             let cache = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(answer_peer(&cache, peer, request).await) }
+            async move {
+                let under_way = UnderWay::new(&cache);
+                let answer = answer_peer(&cache, peer, request).await;
+                Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.body(body)))
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -74,14 +83,14 @@ async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming
         return intake::receive(cache, peer, request).await.unwrap_or_else(refuse);
     }
     let head = request.into_parts().0;
-    if !head.headers.contains_key(&wire::HOP) {
+    let Some(hop) = wire::read_number(&head.headers, &wire::HOP) else {
         return refuse(StatusCode::BAD_REQUEST);
-    }
+    };
     let min_seq = wire::read_number(&head.headers, &wire::MIN_SEQ).unwrap_or(0);
     if !cache.purges.reached(min_seq, BEHIND_WAIT).await {
         return bare(AnswerKind::Behind);
     }
-    match PeerRequest::read(cache, peer, head) {
+    match PeerRequest::read(cache, peer, Hop::read(hop), head) {
         Some(request) => request.answer(cache).await,
         None => bare(AnswerKind::Miss),
     }
@@ -89,14 +98,19 @@ async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming
 
 impl PeerRequest {
     /// `None` = the route is not known here (yet), or is not cached.
-    fn read(cache: &Cache, peer: NodeId, mut head: Parts) -> Option<Self> {
+    fn read(cache: &Cache, peer: NodeId, hop: Hop, mut head: Parts) -> Option<Self> {
         let text = wire::read_text(&head.headers, &wire::URL)?.into();
         let config = cache.settings.config.load();
         let route = config.routes.by_name(wire::read_text(&head.headers, &wire::ROUTE)?)?.clone();
         let rule = route.cache.clone()?;
-        let is_peek = head.headers.contains_key(&wire::PEEK);
+        let has = |name| head.headers.contains_key(name);
+        let role = match (has(&wire::PEEK), has(&wire::PRIMARY_DOWN)) {
+            (true, _) => Role::Holder,
+            (false, true) => Role::Deputy,
+            (false, false) => Role::Primary,
+        };
         wire::remove_own_fields(&mut head.headers);
-        Some(Self { head, peer, text, route, rule, is_peek })
+        Some(Self { head, peer, text, route, rule, role, hop })
     }
 
     async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
@@ -112,6 +126,7 @@ impl PeerRequest {
         let sought = Sought { text, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_deref(), &sought, &cache.purges);
         let probe = Probe::new(key, &sought, choice);
+        let may_fill = may_fill(self.role, cache.placement.owners(key), cache.settings.node);
         if let Some(found) = &probe.found
             && found.purge == Freshened::Untouched
             && let Some(extract) = &found.extract
@@ -119,7 +134,7 @@ impl PeerRequest {
             match found.reuse {
                 Reuse::Fresh => return self.hit(cache, &found.object, extract, now_ms),
                 Reuse::Stale { revalidate } => {
-                    if revalidate && !self.is_peek {
+                    if revalidate && may_fill {
                         self.revalidate(cache, &probe);
                     }
                     return self.hit(cache, &found.object, extract, now_ms);
@@ -128,7 +143,7 @@ impl PeerRequest {
                 Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             }
         }
-        if self.is_peek {
+        if !may_fill {
             return bare(AnswerKind::Miss);
         }
         if probe.found.is_none() && cache.is_uncacheable(&self.text) {
@@ -195,7 +210,7 @@ impl PeerRequest {
         if probe.insists_on_origin() {
             return cache.flights.begin_alone(begin());
         }
-        cache.board(probe.key, probe.errand(selecting), begin)
+        cache.board(&self.rule, probe.key, probe.errand(selecting), begin)
     }
 
     /// A fill may have ended between the lookup and now: workers do that while this runs.
@@ -234,12 +249,19 @@ impl PeerRequest {
         now_ms: u64,
     ) -> Response<CacheBody> {
         object.hits.fetch_add(1, Ordering::Relaxed);
+        // Two that count at once may lose one: an object becomes hot a request later then.
+        let heat = Heat(object.heat.load(Ordering::Relaxed)).touched(now_ms);
+        object.heat.store(heat.0, Ordering::Relaxed);
         object.used_ms.store(now_ms, Ordering::Relaxed);
         cache.ensure_copy(object);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
         let detail = source(cache.trust(&self.rule, now_ms));
         let status = CacheStatus::hit(&cache.settings.name, left, detail);
-        stored(AnswerKind::Hit, object, extract, &status, now_ms)
+        let mut response = stored(AnswerKind::Hit, object, extract, &status, now_ms);
+        if heat.is_hot() {
+            response.headers_mut().insert(wire::HOT.clone(), HeaderValue::from(HOT_FOR_MS));
+        }
+        response
     }
 
     const fn seed<'a>(&'a self, probe: &'a Probe) -> TaskSeed<'a> {
@@ -248,7 +270,7 @@ impl PeerRequest {
             route: &self.route,
             rule: &self.rule,
             probe,
-            asker: Asker::Peer(self.peer),
+            asker: Asker::Peer(self.peer, self.hop),
         }
     }
 }
@@ -323,7 +345,14 @@ fn filling(
         ..CacheStatus::forwarded(&cache.settings.name, probe.why)
     };
     let body = CacheBody::filling(reader, head.length);
-    let response = respond(AnswerKind::Filling, head.status, fields, &status, body);
+    let mut response = respond(AnswerKind::Filling, head.status, fields, &status, body);
+    // The nodes that it came through before this one.
+    if let FillSource::Peer { member: Some(member), .. } = &head.source {
+        let members = [member.as_bytes(), status.value().as_bytes()].join(&b", "[..]);
+        if let Ok(members) = HeaderValue::from_bytes(&members) {
+            response.headers_mut().insert(wire::MEMBER.clone(), members);
+        }
+    }
     match head.part {
         Some(part) => as_part(response, part),
         None => response,

@@ -9,7 +9,7 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
-/// Marks a request of a peer: whoever takes it asks no other node.
+/// Marks a request of a peer, and says how far it has come: who may still be asked.
 pub(crate) static HOP: HeaderName = HeaderName::from_static("shoal-hop");
 /// The text of the object's key.
 pub(crate) static URL: HeaderName = HeaderName::from_static("shoal-url");
@@ -35,6 +35,8 @@ pub(crate) static STATUS: HeaderName = HeaderName::from_static("shoal-status");
 pub(crate) static SELECT: HeaderName = HeaderName::from_static("shoal-select");
 /// The peer's own `Cache-Status` member.
 pub(crate) static MEMBER: HeaderName = HeaderName::from_static("shoal-member");
+/// The object is in much use: keep it for so long, milliseconds.
+pub(crate) static HOT: HeaderName = HeaderName::from_static("shoal-hot");
 /// Why there is no answer.
 pub(crate) static FAILURE: HeaderName = HeaderName::from_static("shoal-failure");
 
@@ -99,6 +101,14 @@ impl AnswerKind {
     pub(crate) fn read(fields: &HeaderMap) -> Option<Self> {
         let text = fields.get(&ANSWER)?.as_bytes();
         Self::ALL.iter().find(|(_, name)| name.as_bytes() == text).map(|(kind, _)| *kind)
+    }
+
+    /// The peer answered from what it has, without asking anybody.
+    pub(crate) const fn is_of_its_own(self) -> bool {
+        match self {
+            Self::Hit | Self::Direct | Self::Miss => true,
+            Self::Filling | Self::Own | Self::Alone | Self::Behind | Self::Failed => false,
+        }
     }
 
     pub(crate) fn value(self) -> HeaderValue {

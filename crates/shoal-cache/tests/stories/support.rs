@@ -28,9 +28,13 @@ routes:
   office: { listeners: [inside], upstream: v, cache: { max_object_size: 8MiB } }
   kiosk: { listeners: [inside], path: /kiosk, upstream: v, cache: { purge_unverified: serve } }
   vault: { listeners: [inside], path: /vault, upstream: v, cache: { purge_unverified: fail } }
+  mill: { listeners: [inside], path_prefix: /mill, upstream: w, cache: {} }
+  gate: { listeners: [inside], path_prefix: /gate, upstream: x, cache: {} }
 upstreams:
-  u: { endpoints: ["127.0.0.1:9"] }
+  u: { endpoints: ["127.0.0.1:9"], shield: far }
   v: { endpoints: ["127.0.0.1:10"] }
+  w: { endpoints: ["127.0.0.1:11"], max_fills: 2, fill_queue_timeout: 60s }
+  x: { endpoints: ["127.0.0.1:12"], max_fills: 1, fill_queue_timeout: 0s }
 "#;
 
 /// The nodes, and the wires between them.
@@ -38,7 +42,8 @@ pub struct Town {
     pub nodes: Vec<Node>,
     pub origin: Rc<Origin>,
     pub wires: Arc<Wires>,
-    cluster: Arc<ArcSwap<ClusterView>>,
+    /// What each node knows of the others.
+    views: Vec<Arc<ArcSwap<ClusterView>>>,
     config: Arc<ArcSwap<ConfigView>>,
     route: Arc<RouteView>,
     office: Arc<RouteView>,
@@ -50,43 +55,61 @@ pub struct Node {
     pub worker: Rc<WorkerCache>,
 }
 
+impl Node {
+    fn start(
+        id: NodeId,
+        view: &Arc<ArcSwap<ClusterView>>,
+        config: &Arc<ArcSwap<ConfigView>>,
+        wires: &Arc<Wires>,
+        origin: &Rc<Origin>,
+    ) -> Self {
+        let cache = Cache::new(CacheSettings {
+            node: id,
+            name: format!("n{}", id.0).into(),
+            ram_bytes: 64 << 20,
+            key_seed: 42,
+            cluster: view.clone(),
+            config: config.clone(),
+            peers: Arc::new(Link(wires.clone(), id)),
+        });
+        cache.set_lease(u64::MAX);
+        let worker = cache.worker(Rc::new(Fetcher(origin.clone())));
+        let (jobs, mut queue) = mpsc::channel::<FillJob>(64);
+        cache.register_worker(jobs);
+        let runner = worker.clone();
+        tokio::task::spawn_local(async move {
+            while let Some(job) = queue.recv().await {
+                runner.run_job(job);
+            }
+        });
+        wires.caches.lock().unwrap().insert(id, cache.clone());
+        Self { id, cache, worker }
+    }
+}
+
 impl Town {
     pub fn new(size: u64) -> Self {
-        let ids: Vec<NodeId> = (1..=size).map(NodeId).collect();
-        let cluster = Arc::new(ArcSwap::from_pointee(view(&ids)));
+        Self::of(&(1..=size).map(|_| ("", "")).collect::<Vec<_>>())
+    }
+
+    /// Nodes in these regions and zones.
+    pub fn of(places: &[(&str, &str)]) -> Self {
+        let ids: Vec<NodeId> = (1..=places.len() as u64).map(NodeId).collect();
+        let members = ids.iter().zip(places).map(|(id, (region, zone))| member(*id, region, zone));
+        let members: Vec<NodeView> = members.collect();
+        let views: Vec<_> =
+            ids.iter().map(|_| Arc::new(ArcSwap::from_pointee(view(members.clone())))).collect();
         let site = read_site("site.yaml", SITE).unwrap();
         let config = Arc::new(ArcSwap::from_pointee(ConfigView::compile(Revision(1), &site).unwrap()));
         let route = config.load().routes.by_name("shop").unwrap().clone();
         let office = config.load().routes.by_name("office").unwrap().clone();
         let wires = Arc::new(Wires::default());
         let origin = Rc::new(Origin::new());
-        let nodes = ids
-            .iter()
-            .map(|id| {
-                let cache = Cache::new(CacheSettings {
-                    node: *id,
-                    name: format!("n{}", id.0).into(),
-                    ram_bytes: 64 << 20,
-                    key_seed: 42,
-                    cluster: cluster.clone(),
-                    config: config.clone(),
-                    peers: Arc::new(Link(wires.clone(), *id)),
-                });
-                cache.set_lease(u64::MAX);
-                let worker = cache.worker(Rc::new(Fetcher(origin.clone())));
-                let (jobs, mut queue) = mpsc::channel::<FillJob>(64);
-                cache.register_worker(jobs);
-                let runner = worker.clone();
-                tokio::task::spawn_local(async move {
-                    while let Some(job) = queue.recv().await {
-                        runner.run_job(job);
-                    }
-                });
-                wires.caches.lock().unwrap().insert(*id, cache.clone());
-                Node { id: *id, cache, worker }
-            })
-            .collect();
-        Self { nodes, origin, wires, cluster, config, route, office }
+        let start = |(id, view): (&NodeId, &Arc<ArcSwap<ClusterView>>)| {
+            Node::start(*id, view, &config, &wires, &origin)
+        };
+        let nodes = ids.iter().zip(&views).map(start).collect();
+        Self { nodes, origin, wires, views, config, route, office }
     }
 
     /// From now on, requests come in on the other listener.
@@ -118,11 +141,30 @@ impl Town {
             connection.abort();
         }
         if seen {
-            let down = self.wires.down.lock().unwrap();
-            let alive: Vec<NodeId> =
-                self.nodes.iter().map(|node| node.id).filter(|id| !down.contains(id)).collect();
-            self.cluster.store(Arc::new(view(&alive)));
+            self.change(node, |member| member.alive = false);
         }
+    }
+
+    /// The node is another process from now on, with nothing in it. The others have not missed it.
+    pub fn start_anew(&mut self, node: usize) {
+        let id = self.nodes[node].id;
+        for connection in self.wires.served.lock().unwrap().remove(&id).unwrap_or_default() {
+            connection.abort();
+        }
+        self.nodes[node] = Node::start(id, &self.views[node], &self.config, &self.wires, &self.origin);
+        self.change(id, |member| member.active_revision += 1);
+    }
+
+    /// What everybody knows of a node is something else now.
+    pub fn change(&self, node: NodeId, change: impl Fn(&mut NodeView)) {
+        (0..self.nodes.len()).for_each(|seen_by| self.change_for(seen_by, node, &change));
+    }
+
+    /// What one node knows of another one is something else now.
+    pub fn change_for(&self, seen_by: usize, node: NodeId, change: impl Fn(&mut NodeView)) {
+        let mut nodes = self.views[seen_by].load().nodes.clone();
+        nodes.iter_mut().filter(|member| member.id == node).for_each(change);
+        self.views[seen_by].store(Arc::new(view(nodes)));
     }
 
     /// The node is there, but answers nobody any more.
@@ -262,14 +304,14 @@ fn head(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn view(ids: &[NodeId]) -> ClusterView {
-    let node = |id: &NodeId| NodeView {
-        id: *id,
+fn member(id: NodeId, region: &str, zone: &str) -> NodeView {
+    NodeView {
+        id,
         name: format!("n{}", id.0).into(),
         cluster_addr: "127.0.0.1:1".parse().unwrap(),
         admin_addr: String::new(),
-        region: "".into(),
-        zone: "".into(),
+        region: region.into(),
+        zone: zone.into(),
         state: NodeState::Ready,
         alive: true,
         load: 0,
@@ -277,12 +319,14 @@ fn view(ids: &[NodeId]) -> ClusterView {
         active_revision: 1,
         applied_index: 0,
         version: "".into(),
-    };
-    ClusterView {
-        nodes: ids.iter().map(node).collect(),
-        placement_id: ids.iter().fold(1, |sum, id| sum * 31 + id.0),
-        ..ClusterView::default()
     }
+}
+
+fn view(nodes: Vec<NodeView>) -> ClusterView {
+    let serving = nodes.iter().filter(|node| node.is_serving());
+    // Who began anew says so by the revision it serves, here.
+    let holders_id = serving.fold(1, |sum, node| sum * 31 + node.id.0 + 1000 * node.active_revision);
+    ClusterView { nodes, placement_id: holders_id, holders_id, ..ClusterView::default() }
 }
 
 /// Runs a story on one thread, as a worker does.

@@ -182,29 +182,47 @@ fn the_origins_failure_is_told_once() {
 
 #[test]
 fn an_owner_that_dies_in_mid_body_is_replaced_only_by_the_same_bytes() {
-    for (etags, expected) in
-        [(["\"1\"", "\"1\""], Some("aaabbb")), (["\"1\"", "\"2\""], None), (["W/\"1\"", "W/\"1\""], None)]
-    {
+    let whole = |etag| {
+        reply("max-age=60", "").with("content-length", "6").with("etag", etag).dripping(vec!["aaa", "bbb"])
+    };
+    let rest =
+        |etag, range| reply("max-age=60", "bbb").status(206).with("etag", etag).with("content-range", range);
+    let tag = "\"1\"";
+    for (first, then, expected) in [
+        (whole(tag), Some(rest(tag, "bytes 3-5/6")), Some("aaabbb")),
+        (whole(tag), Some(whole(tag)), Some("aaabbb")),
+        (whole(tag), Some(whole("\"2\"")), None),
+        (whole(tag), Some(rest("\"2\"", "bytes 3-5/6")), None),
+        (whole(tag), Some(rest(tag, "bytes 2-4/6")), None),
+        (whole(tag), Some(Reply::failed(Failure::UpstreamConnectFailed)), None),
+        (whole("W/\"1\""), None, None),
+    ] {
         play(async || {
             let town = Town::new(3);
             let [primary, _, stranger] = town.roles("/x");
-            let version = |etag| {
-                let head = reply("max-age=60", "").with("content-length", "6").with("etag", etag);
-                head.dripping(vec!["aaa", "bbb"])
-            };
-            town.origin.say(version(etags[0]));
-            town.origin.say_always(version(etags[1]));
+            town.origin.say(first);
             let Answer::Response(response) = town.answer(stranger, Method::GET, "/x", &[]).await else {
                 panic!()
             };
             let mut body = response.into_body();
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "aaa");
+            let asks_again = then.is_some();
+            then.into_iter().for_each(|then| town.origin.say(then));
             town.kill(town.nodes[primary].id, true);
-            town.settle(|town| town.origin.fetches() > 1).await;
-            town.origin.let_go(10);
-            let rest = body.collect().await.ok().map(|rest| rest.to_bytes());
-            let whole = rest.map(|rest| format!("aaa{}", std::str::from_utf8(&rest).unwrap()));
-            assert_eq!(whole.as_deref(), expected, "{etags:?}");
+            let reading = async {
+                town.settle(|town| !asks_again || town.origin.fetches() == 2).await;
+                town.origin.let_go(10);
+            };
+            let (rest, ()) = join(body.collect(), reading).await;
+            let whole =
+                rest.ok().map(|rest| format!("aaa{}", std::str::from_utf8(&rest.to_bytes()).unwrap()));
+            assert_eq!(whole.as_deref(), expected);
+            assert_eq!(town.origin.fetches(), if asks_again { 2 } else { 1 });
+            if asks_again {
+                let asked = &town.origin.requests.borrow()[1].headers;
+                assert_eq!(asked["range"], "bytes=3-", "the rest alone");
+                assert_eq!(asked["if-range"], tag);
+            }
         });
     }
 }

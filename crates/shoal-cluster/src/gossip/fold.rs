@@ -117,7 +117,7 @@ impl Folder {
         let mut reports = self.newest(reports, members);
         let mass_death = self.judge(&mut reports, now);
         let nodes: Vec<_> = reports.values().map(|report| report.view.clone()).collect();
-        let placement_id = placement_id(&nodes);
+        let (placement_id, holders_id) = (placement_id(&nodes), holders_id(&reports));
         let authors = self.authors(reports, now);
         let settled = self.settle(placement_id, &authors, now);
         let round = Round {
@@ -128,7 +128,13 @@ impl Folder {
             now_unix,
         };
         self.endpoints = round.merge(&self.endpoints);
-        let view = ClusterView { local: self.local, nodes, placement_id, endpoints: self.endpoints.clone() };
+        let view = ClusterView {
+            local: self.local,
+            nodes,
+            placement_id,
+            holders_id,
+            endpoints: self.endpoints.clone(),
+        };
         Folded { view, authors, mass_death }
     }
 
@@ -201,6 +207,16 @@ fn placement_id(nodes: &[NodeView]) -> u64 {
     let mut hash = Xxh3::new();
     for node in nodes.iter().filter(|node| node.is_serving()) {
         hash.update(&node.id.0.to_be_bytes());
+    }
+    hash.digest()
+}
+
+/// Changes as well when one of them is another process than before.
+fn holders_id(reports: &BTreeMap<NodeId, Report>) -> u64 {
+    let mut hash = Xxh3::new();
+    for report in reports.values().filter(|report| report.view.is_serving()) {
+        hash.update(&report.view.id.0.to_be_bytes());
+        hash.update(&report.generation.to_be_bytes());
     }
     hash.digest()
 }
@@ -305,6 +321,23 @@ mod tests {
         assert_eq!(alone, place(&[Said { ..one }, two(true, &[("state", "draining")])]));
         assert_eq!(alone, place(&[Said { ..one }, two(true, &[])]));
         assert_eq!(both, place(&[two(true, READY), Said { ..one }]));
+    }
+
+    #[test]
+    fn who_began_anew_is_another_holder_of_objects() {
+        let holders = |generation| {
+            let said = [1, 2].map(|id| Said {
+                id,
+                generation: if id == 2 { generation } else { 1 },
+                heard: true,
+                keys: READY,
+            });
+            let view = Folder::new(LOCAL, INTERVAL).fold(reports(&said), None, Instant::now(), 0).view;
+            (view.placement_id, view.holders_id)
+        };
+        assert_eq!(holders(5), holders(5));
+        assert_eq!(holders(5).0, holders(6).0, "it owns and checks the same");
+        assert_ne!(holders(5).1, holders(6).1);
     }
 
     #[test]

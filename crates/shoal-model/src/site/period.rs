@@ -1,7 +1,7 @@
 //! Times of nothing: `0s` is refused wherever it would let everything fail at once, and the complaint says what to write
 //! instead.
 //!
-//! It is taken where it means something: `queue_timeout` and `expect_continue` (nobody waits), `max_stale_on_disconnect`
+//! It is taken where it means something: `queue_timeout`, `fill_queue_timeout` and `expect_continue` (nobody waits), `max_stale_on_disconnect`
 //! (nothing stale), `slow_start` and `max_queue_delay` (off). Settings with a least time of their own are checked with their nouns.
 
 use super::{Listener, Problem, Route, Site, Upstream, step};
@@ -93,7 +93,7 @@ mod tests {
     use super::super::{Site, parse_site, validate};
 
     /// Every time that a site can hold, and whether `0s` is taken there.
-    const SETTINGS: [(&str, bool); 37] = [
+    const SETTINGS: [(&str, bool); 38] = [
         ("/listeners/l/proxy_protocol/timeout", false),
         ("/listeners/l/limits/tls_handshake_timeout", false),
         ("/listeners/l/limits/header_timeout", false),
@@ -115,6 +115,7 @@ mod tests {
         ("/routes/r/cache/max_stale_on_disconnect", true),
         ("/upstreams/u/slow_start", true),
         ("/upstreams/u/queue_timeout", true),
+        ("/upstreams/u/fill_queue_timeout", true),
         ("/upstreams/u/ping_interval", false),
         ("/upstreams/u/ping_timeout", false),
         ("/upstreams/u/connect_timeout", false),

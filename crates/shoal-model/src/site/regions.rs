@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, Site, Upstream};
+use super::no_effect::no_effect;
+use super::{Problem, Site, Upstream, step};
 
 /// Most regions that an upstream may name: what a node tells apart besides its own.
 const MAX_REGIONS: usize = 7;
@@ -47,6 +48,7 @@ pub(super) fn validate_regions(path: &str, upstream: &Upstream, problems: &mut V
         let message = "needs a `capacity`, as others of this upstream have one";
         problems.push(Problem::at(format!("{path}.endpoints[{n}]"), message));
     }
+    validate_shield(path, upstream, problems);
     if upstream.failback.is_some() && upstream.failover.is_empty() {
         let message = "without `failover` nothing leaves the region, and nothing comes back";
         problems.push(Problem::at(format!("{path}.failback"), message));
@@ -69,6 +71,35 @@ pub(super) fn validate_regions(path: &str, upstream: &Upstream, problems: &mut V
             format!("no endpoint stands in region {region:?}")
         };
         problems.push(Problem::at(format!("{path}.failover[{n}]"), message));
+    }
+}
+
+/// Nodes of the shield region ask the endpoints for everybody: they need some that they may use.
+fn validate_shield(path: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
+    let Some(shield) = upstream.shield.as_deref() else { return };
+    let path = format!("{path}.shield");
+    if shield.is_empty() || shield == ANY {
+        problems.push(Problem::at(path, "must be the name of one region"));
+        return;
+    }
+    let is_used = |region: &str| {
+        region == shield || upstream.failover.iter().any(|other| other == region || other == ANY)
+    };
+    let may_use = upstream.endpoints.iter().any(|endpoint| endpoint.region.as_deref().is_none_or(is_used));
+    if !may_use {
+        let message =
+            format!("no endpoint stands in region {shield:?}, and no region of `failover` stands in for it");
+        problems.push(Problem::at(path, message));
+    }
+}
+
+/// Upstreams with a `shield` that no route with a cache leads to: nobody asks there on behalf of others.
+pub(super) fn validate_shields(site: &Site, problems: &mut Vec<Problem>) {
+    for (name, _) in site.upstreams.iter().filter(|(_, upstream)| upstream.shield.is_some()) {
+        if !site.routes.values().any(|route| route.upstream == *name && route.cache.is_some()) {
+            let path = format!("upstreams.{}.shield", step(name));
+            problems.push(no_effect(path, "no route with a `cache` leads to this upstream"));
+        }
     }
 }
 
@@ -102,7 +133,35 @@ mod tests {
         check(&two(", region: \"\"", "", ""), "the name of one region");
         check(&two(", capacity: 10", ", capacity: 20", ""), "");
         check(&two(", capacity: 10", "", ""), "needs a `capacity`");
+        check(
+            &two(", region: eu", ", region: us", ", shield: asia"),
+            "no endpoint stands in region \"asia\"",
+        );
+        check(&two(", region: eu", ", region: us", ", shield: \"*\""), "the name of one region");
+        check(&two(", region: eu", ", region: us", ", shield: eu"), "no route with a `cache`");
         check(&two(", capacity: 0", ", capacity: 1", ""), "at least 1");
+    }
+
+    #[test]
+    fn a_shield_has_endpoints_and_something_to_do() {
+        let check = |upstream: &str, expected: &str| {
+            let text = format!(
+                "upstreams:\n  u: {{ {upstream} }}\nroutes: {{ r: {{ upstream: u, cache: {{}} }} }}\n"
+            );
+            let problems = validate(&parse_site("site.yaml", &text).unwrap());
+            let found = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            assert_eq!(expected.is_empty(), found.is_empty(), "{upstream}: {found}");
+            assert!(found.contains(expected), "{upstream}: {found}");
+        };
+        check("endpoints: [\"a:1\"], shield: eu", "");
+        check("endpoints: [{ address: \"a:1\", region: eu }], shield: eu", "");
+        check(
+            "endpoints: [{ address: \"a:1\", region: us }], shield: eu",
+            "no endpoint stands in region \"eu\"",
+        );
+        check("endpoints: [{ address: \"a:1\", region: us }], failover: [us], shield: eu", "");
+        check("endpoints: [\"a:1\"], shield: \"\"", "the name of one region");
+        check("endpoints: [\"a:1\"], max_fills: 0", "at least 1");
     }
 
     #[test]

@@ -58,6 +58,18 @@ pub struct Upstream {
     /// `max_pending_requests` wait; with `0s` nobody does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Period>,
+    /// Region (`--region`) whose nodes ask the endpoints on behalf of the caches of all other regions; default none: each
+    /// region asks for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<String>,
+    /// Requests of the cache under way at once per node, from the question to the end of what is stored; more of them wait
+    /// for `fill_queue_timeout`. Default 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fills: Option<usize>,
+    /// How long the cache waits while `max_fills` are under way; default 5s, else what is stale, or 503. With `0s` it does
+    /// not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fill_queue_timeout: Option<Period>,
     /// Keeps a downstream at the endpoint it came to first, by a cookie; absent = off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Sticky>,

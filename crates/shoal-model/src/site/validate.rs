@@ -8,7 +8,7 @@ use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
 use super::period::validate_periods;
-use super::regions::validate_regions;
+use super::regions::{validate_regions, validate_shields};
 use super::resolver::validate_resolver;
 use super::retry::validate_retry;
 use super::sticky::validate_sticky;
@@ -54,6 +54,7 @@ pub fn validate(site: &Site) -> Vec<Problem> {
     }
     validate_matches(site, &mut problems);
     validate_periods(site, &mut problems);
+    validate_shields(site, &mut problems);
     for (name, upstream) in &site.upstreams {
         let path = format!("upstreams.{}", step(name));
         validate_upstream(&path, upstream, &mut problems);
@@ -308,6 +309,9 @@ fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem
     }
     if upstream.max_requests == Some(0) {
         problems.push(Problem::at(format!("{path}.max_requests"), "must be at least 1"));
+    }
+    if upstream.max_fills == Some(0) {
+        problems.push(Problem::at(format!("{path}.max_fills"), "must be at least 1"));
     }
     if let Some(HashKey::Header(name) | HashKey::Cookie(name) | HashKey::Query(name)) = &upstream.hash_key
         && (name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,&:".contains(&b)))

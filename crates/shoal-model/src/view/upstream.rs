@@ -38,6 +38,12 @@ pub struct UpstreamView {
     pub max_requests: Option<usize>,
     /// How long a request waits while all endpoints have that many.
     pub queue_timeout: Duration,
+    /// The region that asks the endpoints on behalf of the caches of all others.
+    pub shield: Option<Box<str>>,
+    /// Requests of the cache under way at once per node.
+    pub max_fills: usize,
+    /// How long one waits while that many are.
+    pub fill_queue_timeout: Duration,
     /// How sessions stick to endpoints; `None` = they do not.
     pub sticky: Option<StickyView>,
     /// Active checks; `None` = none.
@@ -100,6 +106,9 @@ impl UpstreamView {
             slow_start: upstream.slow_start.map(|period| period.0).filter(|window| !window.is_zero()),
             max_requests: upstream.max_requests,
             queue_timeout: upstream.queue_timeout.unwrap_or(Period::seconds(1)).0,
+            shield: upstream.shield.as_deref().map(Into::into),
+            max_fills: upstream.max_fills.unwrap_or(1024),
+            fill_queue_timeout: upstream.fill_queue_timeout.unwrap_or(Period::seconds(5)).0,
             sticky: upstream.sticky.as_ref().map(StickyView::compile),
             health: upstream.health.as_ref().map(|check| HealthView::compile(check, upstream, certificates)),
             passive: PassiveView::compile(upstream.passive.as_ref()),

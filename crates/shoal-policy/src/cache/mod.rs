@@ -1,8 +1,9 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
 //! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and
-//! [`trust`]), [`placement`] says who owns it, [`storage`] judges a response, [`validation`] asks again, [`condition`] and
-//! [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
+//! [`trust`]), [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges
+//! a response, [`resume`] goes on where one broke off, [`heat`] says who keeps a copy, [`validation`] asks again,
+//! [`condition`] and [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
 
 pub mod condition;
 pub mod content_range;
@@ -10,13 +11,17 @@ pub mod date;
 pub mod directives;
 pub mod fields;
 pub mod freshness;
+pub mod heat;
 pub mod invalidation;
 pub mod key;
 pub mod multipart;
+pub mod patience;
 pub mod placement;
 pub mod purge;
 pub mod range;
+pub mod resume;
 pub mod reuse;
+pub mod sources;
 pub mod span;
 pub mod status;
 pub mod storage;

@@ -53,6 +53,31 @@ impl Owners {
     }
 }
 
+/// Nodes that owned `key` a while ago when `local` did not, in the order of `past`: what `local` owns now and does not
+/// have may lie there. `past`: for each time, who could own objects then.
+pub fn former_owners<'a, const MOST: usize, Candidates>(
+    key: ObjectKey,
+    local: NodeId,
+    past: impl Iterator<Item = Candidates>,
+    is_there: impl Fn(NodeId) -> bool,
+) -> [Option<NodeId>; MOST]
+where
+    Candidates: Iterator<Item = Candidate<'a>> + Clone,
+{
+    let mut former = [None; MOST];
+    for owners in past.map(|candidates| Owners::of(key, candidates)).filter(|owners| !owners.includes(local))
+    {
+        for owner in [owners.primary, owners.secondary].into_iter().flatten().filter(|owner| is_there(*owner))
+        {
+            let free = former.iter().position(|known| known.is_none_or(|known| known == owner));
+            if let Some(place) = free {
+                former[place] = Some(owner);
+            }
+        }
+    }
+    former
+}
+
 /// −w ⁄ ln(u) for a uniform u in (0, 1): the share of the wins is the share of the weights.
 fn score(key: ObjectKey, candidate: Candidate<'_>) -> f64 {
     let hash = xxh3_64_with_seed(&key.to_bytes(), candidate.id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -97,5 +122,36 @@ mod tests {
         let alone = Owners::of(ObjectKey(1), nodes(&[(9, "z", 1)]));
         assert_eq!(alone, Owners { primary: Some(NodeId(9)), secondary: None });
         assert_eq!(Owners::of(ObjectKey(1), nodes(&[])), Owners::default());
+    }
+
+    #[test]
+    fn former_owners_are_those_of_when_this_node_was_none() {
+        let three = [(1, "", 1), (2, "", 1), (3, "", 1)];
+        for n in 0..200u128 {
+            let key = ObjectKey(n << 64 | n);
+            let set = |ids: &[u64]| {
+                let ids = ids.to_vec();
+                three
+                    .into_iter()
+                    .filter(move |(id, _, _)| ids.contains(id))
+                    .map(|(id, zone, weight)| Candidate { id: NodeId(id), zone, weight })
+            };
+            let now = Owners::of(key, set(&[1, 2, 3]));
+            let before = Owners::of(key, set(&[2, 3]));
+            let former = |past: Vec<Vec<u64>>, dead: u64| -> [Option<NodeId>; 2] {
+                let past = past.into_iter().map(|ids| set(&ids).collect::<Vec<_>>().into_iter());
+                former_owners(key, NodeId(1), past, |id| id != NodeId(dead))
+            };
+            assert_eq!(former(vec![vec![2, 3]], 0), [before.primary, before.secondary]);
+            assert_eq!(former(vec![vec![2, 3], vec![2, 3], vec![2]], 0), [before.primary, before.secondary]);
+            let alive = [2, 3].map(NodeId).into_iter().find(|id| before.primary != Some(*id));
+            assert_eq!(former(vec![vec![2, 3]], before.primary.unwrap().0), [alive, None]);
+            let all = former(vec![vec![1, 2, 3]], 0);
+            match now.includes(NodeId(1)) {
+                true => assert_eq!(all, [None, None]),
+                false => assert_eq!(all, [now.primary, now.secondary]),
+            }
+            assert_eq!(former(vec![], 0), [None, None]);
+        }
     }
 }

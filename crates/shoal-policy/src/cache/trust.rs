@@ -46,6 +46,33 @@ impl Trust {
     }
 }
 
+/// No lease is shorter, milliseconds: a purge is not said to be acknowledged before a node that has not heard of it has
+/// been silent for that long.
+pub const SHORTEST_LEASE_MS: u64 = 2_000;
+
+/// How far a running fill has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Nobody was asked yet.
+    NotYet,
+    /// Another node was asked, and may have begun before.
+    Elsewhere,
+    /// The origin was asked, Unix milliseconds.
+    At(u64),
+}
+
+/// A request that comes now may have what a running fill brings, as far as purges are concerned that this node has not
+/// heard of. With `trust` there is none that was acknowledged. Without it, one that was acknowledged by now was committed
+/// more than a lease ago: what the origin was asked for since is of after it.
+pub const fn may_join(trust: Trust, begun: Begun, now_ms: u64) -> bool {
+    match begun {
+        _ if trust.allows_hits() => true,
+        Begun::NotYet => true,
+        Begun::Elsewhere => false,
+        Begun::At(asked_ms) => asked_ms <= now_ms && now_ms - asked_ms < SHORTEST_LEASE_MS,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +97,21 @@ mod tests {
             check(false, PurgeUnverified::Revalidate, reuse, Reuse::Unverified);
             check(false, PurgeUnverified::Fail, reuse, Reuse::Unverified);
         }
+    }
+
+    #[test]
+    fn without_a_lease_only_what_began_a_moment_ago_is_shared() {
+        let check =
+            |trust, begun, expected| assert_eq!(may_join(trust, begun, 10_000), expected, "{begun:?}");
+        for begun in [Begun::NotYet, Begun::Elsewhere, Begun::At(0), Begun::At(9_999), Begun::At(11_000)] {
+            check(Trust::Verified, begun, true);
+            check(Trust::Unverified, begun, true);
+        }
+        check(Trust::Doubted, Begun::NotYet, true);
+        check(Trust::Doubted, Begun::Elsewhere, false);
+        check(Trust::Doubted, Begun::At(10_000), true);
+        check(Trust::Doubted, Begun::At(8_001), true);
+        check(Trust::Doubted, Begun::At(8_000), false);
+        check(Trust::Doubted, Begun::At(10_001), false);
     }
 }
