@@ -20,6 +20,10 @@ test:
 cluster-test story="*":
     cargo test -p cluster-tests --locked --test '{{story}}'
 
+# The promises of the cluster's cache in ten thousand orders of events; with a seed, the story of that one.
+sim seed="":
+    SHOAL_SIM_SEED={{seed}} cargo test -p shoal-cache --locked --test simulation -- --nocapture
+
 # What a tool can put right by itself.
 fix:
     cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
