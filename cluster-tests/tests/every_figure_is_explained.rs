@@ -26,6 +26,12 @@ async fn every_figure_is_explained() -> Result<()> {
     for name in [
         "shoal_build_info",
         "shoal_cache_budget_bytes",
+        "shoal_cache_origin_fetch_seconds",
+        "shoal_cache_peer_fetch_seconds",
+        "shoal_cache_purges_refused_total",
+        "shoal_purge_requests_total",
+        "shoal_route_cache_hits_total",
+        "shoal_route_cache_hit_bytes_total",
         "shoal_upstream_requests_total",
         "shoal_route_request_duration_seconds",
         "process_cpu_seconds_total",

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::fetch_times::{FetchTimeCells, FetchTimes};
+
 /// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and `purge_seq` are of now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
@@ -20,6 +22,8 @@ pub struct Counters {
     pub replicas_received: u64,
     pub evictions: u64,
     pub purge_seq: u64,
+    pub origin_times: FetchTimes,
+    pub peer_times: FetchTimes,
 }
 
 /// Figures of one writer at a time per cell: each worker has its own, the control runtime shares one.
@@ -34,6 +38,10 @@ pub(crate) struct Cells {
     pub(crate) origin_fetches: Cell,
     pub(crate) replicas_sent: Cell,
     pub(crate) replicas_received: Cell,
+    /// Heads of origins.
+    pub(crate) origin_times: FetchTimeCells,
+    /// Heads of peers, whatever they said.
+    pub(crate) peer_times: FetchTimeCells,
 }
 
 impl Cells {
@@ -47,6 +55,8 @@ impl Cells {
         sum.origin_fetches += self.origin_fetches.read();
         sum.replicas_sent += self.replicas_sent.read();
         sum.replicas_received += self.replicas_received.read();
+        self.origin_times.add_to(&mut sum.origin_times);
+        self.peer_times.add_to(&mut sum.peer_times);
     }
 }
 
@@ -64,7 +74,11 @@ impl Cell {
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

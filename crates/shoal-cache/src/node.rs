@@ -7,7 +7,9 @@ use std::time::Duration;
 use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_model::view::CacheRuleView;
-use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, key_of_url, prefix_scope, tag_scope};
+use shoal_policy::cache::key::{
+    KeyParts, ObjectKey, group_scope, host_scope, key_of_url, prefix_scope, tag_scope,
+};
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::{Trust, may_join};
@@ -206,6 +208,11 @@ impl Cache {
     /// The scope of a tag.
     pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
+    }
+
+    /// The scope of a group of an origin (`https://host:port`, its scheme's default port left out; RFC 9875).
+    pub fn purge_scope_group(&self, origin: &str, group: &str) -> PurgeScope {
+        PurgeScope::Tag(group_scope(self.settings.key_seed, origin, group))
     }
 
     /// How far stored objects may be trusted now, on a route with this rule.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, Method, Response};
+use shoal_model::state::PurgeScope;
 use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
@@ -113,6 +114,13 @@ impl WorkerCache {
         write_key(&mut text, request.https, request.host, path_and_query(request));
         let target = String::from_utf8_lossy(&text).into_owned();
         PendingChange::new(&self.cache, &request.head.method, target)
+    }
+
+    /// What a purge of the URL of `request` means: its objects on every route.
+    pub fn purge_scope(&self, request: &CacheRequest<'_>) -> PurgeScope {
+        let mut text = Vec::new();
+        write_key(&mut text, request.https, request.host, path_and_query(request));
+        PurgeScope::Url(ObjectKey::of(self.cache.settings.key_seed, &text).0)
     }
 
     /// Starts a fill that a peer asked for. Returns at once; the fill runs as a local task of this worker.

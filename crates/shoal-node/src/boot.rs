@@ -266,6 +266,7 @@ mod tests {
             listen_ip: [127, 0, 0, 1].into(),
             access_log: false,
             cache_memory_bytes: 0,
+            purge_rate: 100,
             drain_delay: Duration::ZERO,
             handover_bytes_per_second: 0,
             drain_timeout: Duration::ZERO,

@@ -18,6 +18,7 @@ use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed,
+    UrlPurge,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -34,10 +35,13 @@ use crate::health;
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
 use crate::news;
-use crate::node::Node;
+use crate::node::{Node, now_ms};
 use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
+use crate::purge_door;
 use crate::purge_figures::PurgeFigures;
+use crate::purge_history::PurgeHistory;
+use crate::purging::PurgeRate;
 use crate::removed;
 use crate::settings::RunSettings;
 use crate::twins;
@@ -124,7 +128,8 @@ pub async fn build(
     let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
     let (spans, spans_waiting) = mpsc::channel(otlp::MAX_WAITING);
-    let reports = Reports { health_events: events.clone(), spans };
+    let (purges, purges_waiting) = mpsc::channel(purge_door::MAX_WAITING);
+    let reports = Reports { health_events: events.clone(), spans, purges };
     let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, reports)?);
     let (status, activation) = watch::channel(Activation::default());
     let activator = Activator {
@@ -139,7 +144,14 @@ pub async fn build(
     let (newest, newest_seen) = watch::channel(Revision(0));
     let is_new = boot.bootstrap.is_some() || !boot.peers.is_empty();
     let past = if is_new { Past::MayBeNew } else { Past::Kept };
-    let effects = Effects { peers: peers.clone(), gossip: gossip.clone(), cache: cache.clone(), newest };
+    let purge_history = Arc::<PurgeHistory>::default();
+    let effects = Effects {
+        peers: peers.clone(),
+        gossip: gossip.clone(),
+        cache: cache.clone(),
+        purge_history: purge_history.clone(),
+        newest,
+    };
     let opening = Box::pin(build_log(&settings, &identity, past, effects));
     let (log, mut has_resumed) = open_or_resume(opening, &activator, inherited.still_served).await?;
     let log = Arc::new(log);
@@ -176,6 +188,8 @@ pub async fn build(
         removed: CancellationToken::new(),
         stand_back: CancellationToken::new(),
         purge_figures: PurgeFigures::default(),
+        purge_history,
+        purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
         writers: Mutex::new(()),
         lock: boot.lock,
@@ -187,6 +201,7 @@ pub async fn build(
         // The workers end before the node does.
         std::future::pending().await
     });
+    tasks.spawn_until_stop("purges of requests", purge_door::serve(node.clone(), purges_waiting));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(
@@ -275,6 +290,7 @@ fn build_cache(
 struct Reports {
     health_events: mpsc::Sender<HealthEvent>,
     spans: mpsc::Sender<Box<RequestSpan>>,
+    purges: mpsc::Sender<UrlPurge>,
 }
 
 fn build_proxy(
@@ -298,6 +314,7 @@ fn build_proxy(
         cache: cache.clone(),
         health_events: reports.health_events,
         spans: reports.spans,
+        purges: reports.purges,
         ticket_seed: TicketSeed(identity.secret.derive(Purpose::SessionTickets, b"")),
         sticky_seed: StickySeed(identity.secret.derive(Purpose::SessionCookies, b"")),
         access_log,
@@ -340,6 +357,7 @@ struct Effects {
     peers: Peers,
     gossip: Arc<Gossip>,
     cache: Arc<Cache>,
+    purge_history: Arc<PurgeHistory>,
     newest: watch::Sender<Revision>,
 }
 
@@ -353,6 +371,7 @@ impl Effects {
             Applied::Purge { seq, scopes, kind } => {
                 self.cache.record_purge(*seq, scopes, *kind);
                 self.cache.set_applied(*seq);
+                self.purge_history.note(*seq, scopes.len(), *kind, now_ms());
             }
             Applied::Members { nodes, .. } => self.meet(nodes),
             Applied::Snapshot { state, index } => {

@@ -15,25 +15,28 @@ use crate::node::{Node, now_ms};
 const RENEW_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two tries while nobody answers.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A lease outlives so many elections: the death of a leader is no reason to ask the origins about everything.
-const ELECTIONS: u32 = 3;
+/// How long a lease is good from the moment it was asked for. Equal on every node, since whoever waits for a purge has to
+/// know when the leases of others have run out. It outlives an election of the slowest timings of a region and the next
+/// one's beginning: the death of a leader is seldom a reason to ask the origins about everything.
+const LENGTH: Duration = Duration::from_millis(3600);
+/// When every lease has run out that was good at the beginning: clocks may differ in their pace by 1 %.
+pub const LAPSE: Duration = Duration::from_millis(3640);
 
 /// Keeps the lease of `node`, for as long as it is polled.
 pub async fn keep(node: std::sync::Arc<Node>) {
-    let length = node.log.timings().election_max * ELECTIONS;
     let mut held_since: Option<Instant> = None;
     loop {
         let (asked, asked_ms) = (Instant::now(), now_ms());
-        if is_up_to_date(&node.log, length).await {
+        if is_up_to_date(&node.log).await {
             if held_since.is_none() {
                 tracing::info!("every purge is known here: hits are served");
             }
             held_since = Some(asked);
-            node.cache.set_lease(asked_ms + u64::try_from(length.as_millis()).unwrap_or(u64::MAX / 2));
+            node.cache.set_lease(asked_ms + LENGTH.as_millis() as u64);
             tokio::time::sleep(RENEW_INTERVAL).await;
             continue;
         }
-        if held_since.is_some_and(|since| since.elapsed() >= length) {
+        if held_since.is_some_and(|since| since.elapsed() >= LENGTH) {
             tracing::warn!("purges may be missing here: hits go by the purge_unverified of their routes");
             held_since = None;
             node.cache.set_lease(0);
@@ -43,9 +46,9 @@ pub async fn keep(node: std::sync::Arc<Node>) {
 }
 
 /// Everything that was committed before this was asked is applied here, and has reached the cache.
-async fn is_up_to_date(log: &ConfigLog, patience: Duration) -> bool {
+async fn is_up_to_date(log: &ConfigLog) -> bool {
     let Ok(committed) = log.try_read_index().await else { return false };
     let mut applied = log.applied();
     let caught_up = applied.wait_for(|index| *index >= committed);
-    matches!(tokio::time::timeout(patience, caught_up).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(LENGTH, caught_up).await, Ok(Ok(_)))
 }

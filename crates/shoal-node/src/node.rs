@@ -25,7 +25,9 @@ use crate::activation::Activation;
 use crate::certificates::Certificates;
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
-use crate::report::{CacheReport, NodeReport, NodeTrafficReport};
+use crate::purge_history::PurgeHistory;
+use crate::purging::PurgeRate;
+use crate::report::{CacheReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::NodeSockets;
@@ -59,6 +61,8 @@ pub struct Node {
     /// Another process has this node's identity, and had it first.
     pub(crate) stand_back: CancellationToken,
     pub(crate) purge_figures: PurgeFigures,
+    pub(crate) purge_history: Arc<PurgeHistory>,
+    pub(crate) purge_rate: PurgeRate,
     pub(crate) export_figures: Arc<ExportFigures>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
@@ -183,29 +187,47 @@ impl Node {
                 purge_seq: counters.purge_seq,
             },
             traffic: None,
+            purges: Vec::new(),
         }
     }
 
-    /// The same, and what goes through it.
-    pub fn report_with_traffic(&self) -> NodeReport {
+    /// The same, and what else is wanted.
+    pub fn full_report(&self, wanted: Wanted) -> NodeReport {
+        let purges = match wanted.purge_seq {
+            0 => self.purge_history.newest(wanted.purges as usize),
+            seq => self.purge_history.find(seq).into_iter().collect(),
+        };
+        let traffic = wanted.traffic.then(|| self.traffic_report());
+        NodeReport { traffic, purges, ..self.report() }
+    }
+
+    fn traffic_report(&self) -> NodeTrafficReport {
         let figures = self.proxy.traffic();
         let routes = figures.routes.into_iter().map(|(name, sum)| (name.to_string(), sum.into()));
-        let traffic = NodeTrafficReport {
+        let cache = self.cache.counters();
+        NodeTrafficReport {
             at_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             in_flight: self.proxy.figures().in_flight,
             total: figures.total.into(),
             routes: routes.collect(),
-        };
-        NodeReport { traffic: Some(traffic), ..self.report() }
+            origin_times: buckets(&cache.origin_times),
+            peer_times: buckets(&cache.peer_times),
+        }
     }
 
-    /// Any node about itself, with its traffic if that is wanted; `None` when it does not answer.
-    pub async fn report_of(&self, node: NodeId, traffic: bool) -> Option<NodeReport> {
+    /// Any node about itself, with what else is wanted; `None` when it does not answer.
+    pub async fn report_of(&self, node: NodeId, wanted: Wanted) -> Option<NodeReport> {
         if node == self.id() {
-            return Some(if traffic { self.report_with_traffic() } else { self.report() });
+            return Some(self.full_report(wanted));
         }
         let mut client = self.peers.control(node).ok()?;
-        let mut request = Request::new(ReportRequest { health: true, cache: true, traffic });
+        let mut request = Request::new(ReportRequest {
+            health: true,
+            cache: true,
+            traffic: wanted.traffic,
+            purges: wanted.purges,
+            purge_seq: wanted.purge_seq,
+        });
         request.set_timeout(REPORT_TIMEOUT);
         let response = client.report(request);
         let response = tokio::time::timeout(REPORT_TIMEOUT, response).await.ok()?.ok()?;

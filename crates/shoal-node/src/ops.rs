@@ -1,4 +1,4 @@
-//! Plain HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`.
+//! Plain HTTP for machines that watch: `/livez`, `/readyz`, `/metrics`; and for programs that purge.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,6 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use shoal_cache::{BOUNDS_US, FetchTimes};
 use shoal_cluster::ClusterView;
 use shoal_model::units::Period;
 use shoal_model::{NodeId, Revision};
@@ -21,6 +22,7 @@ use crate::headcount;
 use crate::node::Node;
 use crate::ops_listener::{self, OpsLimits};
 use crate::process_figures::ProcessFigures;
+use crate::purge_api;
 use crate::purge_figures::PurgeCounts;
 use crate::readiness::{Facts, judge};
 
@@ -30,6 +32,7 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(purge_api::routes())
         .with_state(node);
     let serving = ops_listener::serve(socket, router, OpsLimits::default());
     match stop.run_until_cancelled_owned(serving).await {
@@ -147,6 +150,10 @@ impl Node {
         counter(text, "shoal_cache_peer_errors_total", "Peers that did not answer.", cache.peer_errors);
         counter(text, "shoal_cache_origin_fetches_total", "Requests to origins.", cache.origin_fetches);
         counter(text, "shoal_cache_evictions_total", "Objects that had to make room.", cache.evictions);
+        let help = "From the request of an origin by the cache to the head of its answer.";
+        render_times(text, "shoal_cache_origin_fetch_seconds", help, &cache.origin_times);
+        let help = "From the question to another node to the head of its answer, whatever it says.";
+        render_times(text, "shoal_cache_peer_fetch_seconds", help, &cache.peer_times);
         let expiry = u64::try_from(self.certificate_not_after).unwrap_or_default();
         let name = "shoal_node_cert_not_after_seconds";
         gauge(text, name, "Unix seconds at which this node's own certificate expires.", expiry);
@@ -154,14 +161,17 @@ impl Node {
     }
 
     fn render_purge_metrics(&self, text: &mut String) {
-        let PurgeCounts { purges, acknowledged, waited } = self.purge_figures.counts();
+        let PurgeCounts { purges, acknowledged, waited, refused } = self.purge_figures.counts();
         let name = "shoal_cache_purges_total";
         _ = writeln!(
             text,
             "# HELP {name} Purges that this node was asked for.\n# TYPE {name} counter\n{name} {purges}"
         );
+        let name = "shoal_cache_purges_refused_total";
+        let help = "Purges that were refused, since too many were asked for.";
+        _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {refused}");
         let name = "shoal_cache_purge_ack_seconds";
-        let help = "From the request for a purge to the acknowledgement of the last live node.";
+        let help = "From the request for a purge to the moment when no node serves what it forgets.";
         _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} summary");
         _ = writeln!(text, "{name}_sum {}\n{name}_count {acknowledged}", waited.as_secs_f64());
     }
@@ -183,6 +193,17 @@ impl Node {
             _ = writeln!(text, "{name}{{certificate=\"{}\"}} {}", certificate.name, certificate.not_after);
         }
     }
+}
+
+fn render_times(text: &mut String, name: &str, help: &str, times: &FetchTimes) {
+    _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+    let bounds = BOUNDS_US.iter().map(|bound| (*bound as f64 / 1e6).to_string()).chain(["+Inf".to_owned()]);
+    let mut total = 0;
+    for (bound, count) in bounds.zip(times.buckets) {
+        total += count;
+        _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {total}");
+    }
+    _ = writeln!(text, "{name}_sum {}\n{name}_count {total}", times.sum_us as f64 / 1e6);
 }
 
 /// What the others have still to apply, by what they gossip: a figure up to two rounds of gossip old.

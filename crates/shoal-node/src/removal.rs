@@ -11,6 +11,7 @@ use shoal_proto::admin::NodeAck;
 
 use crate::acks::absence;
 use crate::node::Node;
+use crate::report::Wanted;
 
 /// Between two looks at the membership.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -116,7 +117,7 @@ async fn state_of(node: &Arc<Node>, id: NodeId) -> &'static str {
     match absence(node.gossip.view().load().node(id)) {
         None => "alive",
         Some("left") => "left",
-        Some(_) if id == node.id() || node.report_of(id, false).await.is_some() => "alive",
+        Some(_) if id == node.id() || node.report_of(id, Wanted::default()).await.is_some() => "alive",
         Some(state) => state,
     }
 }

@@ -3,8 +3,33 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shoal_cache::{BOUNDS_US, FetchTimes};
 use shoal_proto::admin::CacheCounters;
+use shoal_proto::raft::ReportRequest;
 use shoal_proxy::TrafficSum;
+
+use crate::purge_history::PurgeSeen;
+
+/// What a report is to hold besides what every one does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// What goes through the node.
+    pub traffic: bool,
+    /// So many of the newest purges.
+    pub purges: u32,
+    /// This purge instead; 0 = none.
+    pub purge_seq: u64,
+}
+
+impl Wanted {
+    /// The traffic.
+    pub const TRAFFIC: Self = Self { traffic: true, purges: 0, purge_seq: 0 };
+
+    /// As a peer asks for it.
+    pub const fn of(request: &ReportRequest) -> Self {
+        Self { traffic: request.traffic, purges: request.purges, purge_seq: request.purge_seq }
+    }
+}
 
 /// One node about itself.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -40,6 +65,9 @@ pub struct NodeReport {
     /// What goes through it; only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<NodeTrafficReport>,
+    /// Purges that it has applied; only those that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purges: Vec<PurgeSeen>,
 }
 
 /// What goes through a node: counters since its start.
@@ -54,6 +82,16 @@ pub struct NodeTrafficReport {
     pub total: TrafficReport,
     /// By route.
     pub routes: BTreeMap<String, TrafficReport>,
+    /// How long origins took to answer the cache: upper bound in µs, and how many lie between it and the one before.
+    pub origin_times: Vec<(Option<u64>, u64)>,
+    /// How long other nodes took, likewise.
+    pub peer_times: Vec<(Option<u64>, u64)>,
+}
+
+/// Buckets with their bounds.
+pub fn buckets(times: &FetchTimes) -> Vec<(Option<u64>, u64)> {
+    let bounds = BOUNDS_US.iter().copied().map(Some).chain([None]);
+    bounds.zip(times.buckets).collect()
 }
 
 /// Requests, how many of them failed, and how long they took.
@@ -66,11 +104,24 @@ pub struct TrafficReport {
     pub errors: u64,
     /// Upper bound in µs and how many lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
+    /// Answered by the cache; routes only.
+    pub cache_hits: u64,
+    /// Answered by an origin that the cache had to ask.
+    pub cache_misses: u64,
+    /// Bytes of bodies that the cache sent in the place of an origin.
+    pub cache_hit_bytes: u64,
 }
 
 impl From<TrafficSum> for TrafficReport {
     fn from(sum: TrafficSum) -> Self {
-        Self { requests: sum.requests, errors: sum.errors, durations: sum.durations }
+        Self {
+            requests: sum.requests,
+            errors: sum.errors,
+            durations: sum.durations,
+            cache_hits: sum.cache_hits,
+            cache_misses: sum.cache_misses,
+            cache_hit_bytes: sum.cache_hit_bytes,
+        }
     }
 }
 

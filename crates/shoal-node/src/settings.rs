@@ -35,6 +35,8 @@ pub struct RunSettings {
     pub access_log: bool,
     /// Bytes of cached objects kept in memory.
     pub cache_memory_bytes: u64,
+    /// Purges that may be asked for here in a second.
+    pub purge_rate: u32,
     /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
     pub drain_delay: Duration,
     /// How long requests under way may take after that.

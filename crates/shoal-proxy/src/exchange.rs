@@ -13,6 +13,7 @@ use shoal_policy::forwarding::Span;
 
 use crate::downstream_body::BodyProgress;
 use crate::listener::Connection;
+use crate::metrics::CacheUse;
 use crate::spans::Tries;
 use crate::trace::Trace;
 
@@ -35,6 +36,8 @@ pub(crate) struct Exchange {
     pub(crate) signed: bool,
     /// It is a gRPC call: trailers pass, and failures are told in its own words.
     pub(crate) grpc: bool,
+    /// What the cache was for it.
+    pub(crate) cached: CacheUse,
     pub(crate) trace: Trace,
     /// Only kept when it is logged, or its span is sent.
     pub(crate) record: Option<Box<Record>>,
@@ -68,6 +71,7 @@ impl TunnelTally {
             tunnel: None,
             signed: true,
             grpc: false,
+            cached: CacheUse::None,
             trace: std::mem::take(&mut exchange.trace),
             record: exchange.record.take(),
             ended: false,
@@ -122,6 +126,7 @@ impl Exchange {
             tunnel: None,
             signed: false,
             grpc: false,
+            cached: CacheUse::None,
             trace: Trace::default(),
             record: None,
             ended: false,

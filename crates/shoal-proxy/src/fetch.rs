@@ -14,7 +14,7 @@ use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
-use crate::metrics::{Sample, Traffic};
+use crate::metrics::{CacheUse, Sample, Traffic};
 use crate::request_body::RequestBody;
 use crate::trace::Trace;
 use crate::upstream::{Reply, UpstreamBody, Upstreams, forward};
@@ -117,6 +117,7 @@ impl Drop for Tally {
                 duration: self.started.elapsed(),
                 request_bytes: 0,
                 response_bytes: self.response_bytes,
+                cache: CacheUse::None,
             });
         }
     }

@@ -30,6 +30,7 @@ mod names;
 mod outgoing;
 mod pace;
 mod proxy;
+mod purge;
 mod recording;
 mod refusal;
 mod request;
@@ -52,6 +53,7 @@ pub use listener::{BindError, Owner, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use names::{NameFailure, Names};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings, Reread};
+pub use purge::{PurgeAnswer, UrlPurge};
 pub use spans::{RequestSpan, TrySpan};
 pub use upstream::StickySeed;
 #[cfg(feature = "fuzzing")]

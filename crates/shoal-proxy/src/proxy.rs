@@ -22,6 +22,7 @@ use crate::health_event::HealthEvent;
 use crate::listener::{self, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
+use crate::purge::UrlPurge;
 use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
 use crate::sources::SourcesSeed;
@@ -53,6 +54,8 @@ pub struct ProxySettings {
     pub health_events: mpsc::Sender<HealthEvent>,
     /// Where the spans of sampled requests go; they are dropped, and counted, while it is full.
     pub spans: mpsc::Sender<Box<RequestSpan>>,
+    /// Who carries out the purges that requests ask for; those that find it full are refused.
+    pub purges: mpsc::Sender<UrlPurge>,
     /// What the keys of TLS session tickets follow from: nodes that share it resume each other's sessions.
     pub ticket_seed: TicketSeed,
     /// What the keys of session cookies follow from: nodes that share it lead a session to the same endpoint.
@@ -129,6 +132,7 @@ impl Proxy {
             access_log: access_log.clone(),
             logs_all,
             spans: settings.spans,
+            purges: settings.purges,
         };
         let sources = SourcesSeed {
             cache: settings.cache,

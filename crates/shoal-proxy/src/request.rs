@@ -11,6 +11,7 @@ use http::{StatusCode, Version};
 use shoal_cache::{Bypass, CacheRequest, FetchTrace, Lookup};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
+use shoal_policy::cache::status::says_hit;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
     Client, OwnFields, RequestFields, believed_request_id, enter_trace, prepare_request,
@@ -26,11 +27,11 @@ use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
 use crate::incoming::Incoming;
 use crate::listener::{Connection, Order};
-use crate::metrics::Limit;
+use crate::metrics::{CacheUse, Limit};
 use crate::pace::MinRate;
 use crate::request_body::{Broken, RequestBody};
 use crate::upstream::{Reply, UpstreamBody, forward, set_session_cookie};
-use crate::{refusal, tunnel};
+use crate::{purge, refusal, tunnel};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -91,7 +92,13 @@ async fn make_answer(
         let request = cache_request(connection, &route, rule, &admitted, head, has_body);
         if let Some(response) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
+            exchange.cached = CacheUse::Hit;
             answer.put(response, Payload::Cache);
+            return Ok(());
+        }
+        if let Some(rule) = purge::asked(&request) {
+            let purged = Box::pin(purge::carry_out(connection, &request, rule, client.address)).await;
+            answer.put(purged, identity);
             return Ok(());
         }
     }
@@ -287,7 +294,10 @@ async fn from_cache(
         connection.listener.valve.pass(&connection.worker)?;
     }
     match lookup {
-        Lookup::Fresh(response) => answer.put(response, Payload::Cache),
+        Lookup::Fresh(response) => {
+            answer.body.exchange.cached = CacheUse::Hit;
+            answer.put(response, Payload::Cache);
+        }
         Lookup::Bypass(Bypass::Method) => {
             // From now on, however this ends: what the origin may have changed is forgotten.
             let change = sources.cache.expect_change(&request);
@@ -311,6 +321,7 @@ async fn from_cache(
         }
         lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
             let exchange = &mut answer.body.exchange;
+            exchange.cached = CacheUse::Miss;
             let trace = exchange.record.is_some().then(FetchTrace::default);
             let request = CacheRequest { trace: trace.as_ref(), ..request };
             let answered = Box::pin(sources.cache.answer(request, lookup)).await;
@@ -318,7 +329,14 @@ async fn from_cache(
                 exchange.trace.adopt(trace.notes(), exchange.started);
             }
             match answered {
-                shoal_cache::Answer::Response(response) => answer.put(response, Payload::Cache),
+                shoal_cache::Answer::Response(response) => {
+                    // Ours is the last one.
+                    let member = response.headers().get_all(CACHE_STATUS).iter().next_back();
+                    if member.is_some_and(says_hit) {
+                        exchange.cached = CacheUse::Hit;
+                    }
+                    answer.put(response, Payload::Cache);
+                }
                 shoal_cache::Answer::Failed(failure) => return Err(failure),
                 shoal_cache::Answer::Direct { cache_status } => {
                     from_origin(connection, route, head, None, body, answer).await?;

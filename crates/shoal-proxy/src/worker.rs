@@ -18,6 +18,7 @@ use crate::deadline::Deadlines;
 use crate::entropy::{Entropy, random_seed};
 use crate::metrics::{RouteCells, WorkerMetrics};
 use crate::names::Names;
+use crate::purge::UrlPurge;
 use crate::request_id::RequestIds;
 use crate::spans::RequestSpan;
 
@@ -34,6 +35,7 @@ pub(crate) struct WorkerSeed {
     /// Also where the site does not ask for it.
     pub(crate) logs_all: bool,
     pub(crate) spans: mpsc::Sender<Box<RequestSpan>>,
+    pub(crate) purges: mpsc::Sender<UrlPurge>,
 }
 
 /// What all tasks of one worker share.
@@ -51,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) names: Arc<Names>,
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
+    /// Who carries out purges.
+    pub(crate) purges: mpsc::Sender<UrlPurge>,
     access_log: AccessLog,
     logs_all: bool,
     spans: mpsc::Sender<Box<RequestSpan>>,
@@ -71,6 +75,7 @@ impl Worker {
             access_log: seed.access_log,
             logs_all: seed.logs_all,
             spans: seed.spans,
+            purges: seed.purges,
             request_ids: RequestIds::new(random_seed()),
             entropy: Entropy::new(random_seed()),
             node_name: seed.node_name,

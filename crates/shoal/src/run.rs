@@ -68,6 +68,9 @@ pub struct RunArgs {
     /// Memory for cached objects, at least 1MiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = cache_memory)]
     cache_memory: ByteSize,
+    /// Purges that may be asked of this node in a second, however many scopes each has
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    purge_rate: u32,
     /// How long a stopping node still accepts connections while /readyz already says no
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
     drain_delay: Period,
@@ -112,6 +115,7 @@ impl RunArgs {
             listen_ip: self.listen_ip,
             access_log: self.access_log,
             cache_memory_bytes: self.cache_memory.0,
+            purge_rate: self.purge_rate,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
             handover_bytes_per_second: self.handover_rate.0,

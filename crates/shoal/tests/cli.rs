@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "",
     "run",
     "dev",
@@ -25,6 +25,7 @@ const VERBS: [&str; 28] = [
     "cache stats",
     "cache purge",
     "cache locate",
+    "cache purge-status",
     "token create",
     "token list",
     "token revoke",

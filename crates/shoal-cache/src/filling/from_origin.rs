@@ -1,5 +1,7 @@
 //! The origin's half of a fill: what is asked, and what becomes of the answer.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -54,7 +56,10 @@ impl WorkerCache {
             question.write(&mut head.headers);
             self.cells.origin_fetches.count();
             let request_ms = now_ms();
-            let response = match self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await {
+            let asked = Instant::now();
+            let fetched = self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await;
+            self.cells.origin_times.note(asked.elapsed());
+            let response = match fetched {
                 Ok(response) => response,
                 Err(failure) => return self.fail_or_serve_stale(task, failure),
             };

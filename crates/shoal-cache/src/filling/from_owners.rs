@@ -1,6 +1,7 @@
 //! The owners' half of a fill: objects that another node holds, or fetches for us.
 
 use std::pin::pin;
+use std::time::Instant;
 
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
@@ -148,7 +149,10 @@ impl WorkerCache {
             first_byte_timeout: task.route.first_byte_timeout,
             idle_timeout: task.route.idle_timeout,
         };
-        self.peers.ask(peer, &question).await
+        let asked = Instant::now();
+        let answer = self.peers.ask(peer, &question).await;
+        self.cells.peer_times.note(asked.elapsed());
+        answer
     }
 
     async fn take_from_peer(

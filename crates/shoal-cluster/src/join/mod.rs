@@ -16,7 +16,7 @@ use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect
 use crate::identity::{ClusterSecret, Identity, IdentityError, NodeKey};
 use crate::tls::{Caller, TlsError, caller, names, peer_server_config, pinned_client_config};
 
-pub use token::{ROLE_NODE, Token, TokenError, same_text};
+pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, same_text};
 
 /// Longest wait for an admission: it is an entry of the log, and the leader may have to be found first.
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);

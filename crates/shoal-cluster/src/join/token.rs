@@ -11,6 +11,8 @@ use crate::identity::{hex, random_bytes, sha256_hex};
 const PREFIX: &str = "shj1";
 /// The role of an ordinary node.
 pub const ROLE_NODE: &str = "node";
+/// The role of a program that may purge: no node joins with it.
+pub const ROLE_PURGE: &str = "purge";
 /// Bytes of the public part.
 const ID_BYTES: usize = 6;
 /// Bytes of the secret part.
@@ -18,7 +20,7 @@ const SECRET_BYTES: usize = 24;
 /// Longest text that is read as a token.
 const MAX_TEXT: usize = 256;
 
-/// `shj1.<sha256 of the authority>.<role>.<id>.<secret>`. Whoever has it may join; it is never printed but by
+/// `shj1.<sha256 of the authority>.<role>.<id>.<secret>`. Whoever has it may join, or do what else its role says; it is never printed but by
 /// [`Token::reveal`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
@@ -52,9 +54,13 @@ impl Token {
         format!("{PREFIX}.{}.{}.{}.{}", self.ca_sha256, self.role, self.id, self.secret)
     }
 
-    /// SHA-256 of the secret part, hex: all that the log keeps of it.
+    /// SHA-256 of the secret part, hex: all that the log keeps of it. Of any role but a node's the role is a part of it: a
+    /// token whose role somebody has written over is another one.
     pub fn secret_sha256(&self) -> String {
-        sha256_hex(self.secret.as_bytes())
+        match self.role.as_str() {
+            ROLE_NODE => sha256_hex(self.secret.as_bytes()),
+            role => sha256_hex(format!("{role}.{}", self.secret).as_bytes()),
+        }
     }
 
     /// Whether it is for the cluster of this authority.
@@ -130,6 +136,14 @@ mod tests {
         assert!(read.is_for(b"authority"));
         assert!(!read.is_for(b"another"));
         assert_ne!(Token::create(b"authority", ROLE_NODE).reveal(), token.reveal());
+    }
+
+    #[test]
+    fn a_role_cannot_be_written_over() {
+        let token = Token::create(b"authority", ROLE_PURGE);
+        let other: Token = token.reveal().replace(".purge.", ".node.").parse().unwrap();
+        assert_eq!((other.id.as_str(), other.role.as_str()), (token.id.as_str(), ROLE_NODE));
+        assert_ne!(other.secret_sha256(), token.secret_sha256());
     }
 
     #[test]

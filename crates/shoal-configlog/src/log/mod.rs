@@ -3,6 +3,7 @@
 mod membership;
 mod open;
 mod propose;
+mod purge_batch;
 mod read_index;
 mod reason;
 mod site_change;
@@ -23,6 +24,8 @@ pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
 pub use status::LogStatus;
 
+use self::propose::Attempt;
+use self::purge_batch::PurgeBatches;
 use crate::machine::{Raft, StateMachine};
 use crate::network::{Directory, Heard, RaftRpc};
 use crate::timings::Timings;
@@ -53,6 +56,8 @@ struct Shared {
     address: String,
     opened: Instant,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Purges on their way into the log.
+    purges: PurgeBatches<Attempt>,
     file_closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 

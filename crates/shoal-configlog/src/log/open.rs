@@ -10,6 +10,7 @@ use shoal_cluster::channel::Peers;
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::oneshot;
 
+use super::purge_batch::PurgeBatches;
 use super::{CLOSE_DEADLINE, ConfigLog, Shared};
 use crate::autopilot::{self, Liveness};
 use crate::machine::{OnApplied, Raft, StateMachine};
@@ -192,6 +193,7 @@ impl ConfigLog {
                 opened: Instant::now(),
                 tasks: Mutex::default(),
                 file_closed: Mutex::new(Some(file_closed)),
+                purges: PurgeBatches::default(),
             }),
         };
         let tasks = vec![
@@ -216,6 +218,7 @@ impl ConfigLog {
             opened: Instant::now(),
             tasks: Mutex::default(),
             file_closed: Mutex::default(),
+            purges: PurgeBatches::default(),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -73,7 +73,8 @@ pub enum ProposeError {
 }
 
 /// What came of one attempt.
-enum Attempt {
+#[derive(Clone)]
+pub(super) enum Attempt {
     Done(Proposed),
     Failed(ProposeError),
     /// Certainly not written: try again.
@@ -121,7 +122,7 @@ impl ConfigLog {
         let mut perhaps_written = None;
         loop {
             let attempt = match self.leadership() {
-                Leadership::Here => Box::pin(self.write_here(command.clone(), deadline)).await,
+                Leadership::Here => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
                 Leadership::There(_) if hops >= MAX_HOPS => {
                     Attempt::NotWritten(ProposeError::TooManyHops.to_string())
                 }
@@ -165,6 +166,17 @@ impl ConfigLog {
                 format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
             }
             None => format!("none of {} voters leads", status.voters.len()),
+        }
+    }
+
+    /// Purges wait for the one that is being written, and go together then.
+    async fn write_in_turn(&self, command: Command, deadline: Instant) -> Attempt {
+        let writing =
+            self.shared.purges.write(command, |command| Box::pin(self.write_here(command, deadline)));
+        match tokio::time::timeout_at(deadline, writing).await {
+            Ok(Some(attempt)) => attempt,
+            Ok(None) => Attempt::PerhapsWritten("whoever was to write it gave up on the way".to_owned()),
+            Err(_) => Attempt::PerhapsWritten("the purges before it were not written in time".to_owned()),
         }
     }
 

@@ -17,9 +17,9 @@ use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
-    StatusRequest, StatusResponse, TopRequest, TopResponse,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RollbackRequest, ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -135,6 +135,12 @@ impl Client {
     /// `Purge`.
     pub async fn purge(&self, request: PurgeRequest) -> Result<PurgeResponse, Failure> {
         self.call("cache purge", request, async |mut node, request| node.purge(request).await).await
+    }
+
+    /// `PurgeStatus`.
+    pub async fn purge_status(&self, request: PurgeStatusRequest) -> Result<PurgeStatusResponse, Failure> {
+        self.call("cache purge-status", request, async |mut node, request| node.purge_status(request).await)
+            .await
     }
 
     /// `CacheStats`.

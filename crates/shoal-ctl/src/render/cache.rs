@@ -1,13 +1,16 @@
 //! Cache counters, purges and locations.
 
-use shoal_proto::admin::{CacheLocateResponse, CacheStatsResponse, PurgeResponse};
+use std::collections::BTreeMap;
+
+use shoal_proto::admin::{CacheLocateResponse, CacheStatsResponse, DurationBucket, PurgeResponse};
 
 use super::changes::acknowledged;
+use super::quantile::{bound, latency, quantile_ms};
 use super::table::Columns;
 use super::units::{bytes, percent, span};
 use crate::failure::one_line;
 
-/// A row per node.
+/// A row per node; below how long fetches took, and what each route had of the cache.
 pub fn cache_stats(response: &CacheStatsResponse) -> String {
     let mut columns = Columns::new([
         "NODE",
@@ -46,7 +49,42 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
         }
         columns.row::<13>(cells);
     }
+    let parts = [columns.text(), fetch_times(response), route_stats(response)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn fetch_times(response: &CacheStatsResponse) -> String {
+    let mut columns = Columns::new(["NODE", "ASKED", "TIMES", "P50", "P99"]);
+    for node in &response.nodes {
+        for (asked, times) in [("origins", &node.origin_times), ("peers", &node.peer_times)] {
+            let count: u64 = times.iter().map(|bucket| bucket.requests).sum();
+            if count > 0 {
+                let (p50, p99) = (at_most(times, 0.5), at_most(times, 0.99));
+                columns.row([node.node.clone(), asked.to_owned(), count.to_string(), p50, p99]);
+            }
+        }
+    }
     columns.text()
+}
+
+fn route_stats(response: &CacheStatsResponse) -> String {
+    let mut columns = Columns::new(["ROUTE", "HITS", "MISSES", "RATIO", "SAVED"]);
+    for route in &response.routes {
+        columns.row([
+            route.route.clone(),
+            route.hits.to_string(),
+            route.misses.to_string(),
+            percent(route.hits, route.hits + route.misses),
+            bytes(route.hit_bytes),
+        ]);
+    }
+    columns.text()
+}
+
+/// The bound below which this share of them lies.
+fn at_most(times: &[DurationBucket], share: f64) -> String {
+    let by_bound: BTreeMap<u64, u64> = times.iter().map(|bucket| (bound(bucket), bucket.requests)).collect();
+    latency(quantile_ms(&by_bound, share))
 }
 
 /// What a purge reached.
@@ -84,7 +122,7 @@ pub fn locations(response: &CacheLocateResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, NodeCacheStats};
+    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, NodeCacheStats, RouteCacheStats};
 
     use super::super::check_golden;
     use super::*;
@@ -111,8 +149,14 @@ mod tests {
             node: name.into(),
             reported,
             counters: reported.then_some(counters),
+            ..NodeCacheStats::default()
         };
-        let response = CacheStatsResponse { nodes: vec![node("node1", true), node("node2", false)] };
+        let bucket = |at_most_us, requests| DurationBucket { at_most_us, requests };
+        let mut first = node("node1", true);
+        first.origin_times = vec![bucket(50_000, 6), bucket(0, 2)];
+        first.peer_times = vec![bucket(500, 17)];
+        let route = RouteCacheStats { route: "shop".into(), hits: 990, misses: 10, hit_bytes: 7 << 20 };
+        let response = CacheStatsResponse { nodes: vec![first, node("node2", false)], routes: vec![route] };
         check_golden("cache_stats", &cache_stats(&response));
     }
 

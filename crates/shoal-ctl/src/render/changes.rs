@@ -84,6 +84,7 @@ pub(super) fn acknowledged(done: &str, acks: &[NodeAck], absent: &[AbsentNode], 
     for ack in missing {
         let state = match ack.state() {
             AckState::Refused => "refused",
+            AckState::Lapsed => "lapsed",
             AckState::Applied | AckState::Silent | AckState::Unspecified => "silent",
         };
         let _ = writeln!(text, "  {} {state}: {}", one_line(&ack.node), one_line(&ack.detail));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use shoal_proto::admin::{NodeTraffic, TopResponse, TrafficCounts};
 
+use super::quantile::{bound, latency, quantile_ms};
 use super::table::Columns;
 
 /// Routes shown, the busiest.
@@ -37,6 +38,8 @@ struct RouteRow {
     route: String,
     #[serde(flatten)]
     row: Row,
+    /// `None` = the cache was not asked.
+    cache_hit_ratio: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -53,6 +56,8 @@ struct Row {
 struct Delta {
     requests: f64,
     errors: f64,
+    cache_hits: u64,
+    cache_misses: u64,
     durations: BTreeMap<u64, u64>,
 }
 
@@ -77,20 +82,23 @@ impl Rates {
                 routes.entry(&route.route).or_default().add(then, route.counts.as_ref(), seconds);
             }
             let hits = node.cache_hits.saturating_sub(then.cache_hits);
-            let looks = hits + node.cache_misses.saturating_sub(then.cache_misses);
+            let misses = node.cache_misses.saturating_sub(then.cache_misses);
             rates.nodes.push(NodeRow {
                 node: node.node.clone(),
                 reported: node.reported,
                 row: own.row(),
-                cache_hit_ratio: (looks > 0).then(|| hits as f64 / looks as f64),
+                cache_hit_ratio: ratio(hits, misses),
                 open_connections: node.open_connections,
                 in_flight: node.in_flight,
             });
         }
         rates.cluster = cluster.row();
-        let rows =
-            routes.into_iter().map(|(route, delta)| RouteRow { route: route.to_owned(), row: delta.row() });
-        rates.routes = rows.collect();
+        let row = |(route, delta): (&str, Delta)| RouteRow {
+            route: route.to_owned(),
+            row: delta.row(),
+            cache_hit_ratio: ratio(delta.cache_hits, delta.cache_misses),
+        };
+        rates.routes = routes.into_iter().map(row).collect();
         rates.routes.sort_by(|a, b| b.row.requests_per_second.total_cmp(&a.row.requests_per_second));
         rates
     }
@@ -102,11 +110,13 @@ impl Delta {
         let (requests, errors) = then.map_or((0, 0), |then| (then.requests, then.errors));
         self.requests += now.requests.saturating_sub(requests) as f64 / seconds;
         self.errors += now.errors.saturating_sub(errors) as f64 / seconds;
+        let then_hits = then.map_or((0, 0), |then| (then.cache_hits, then.cache_misses));
+        self.cache_hits += now.cache_hits.saturating_sub(then_hits.0);
+        self.cache_misses += now.cache_misses.saturating_sub(then_hits.1);
         for bucket in &now.durations {
             let then =
                 then.and_then(|then| then.durations.iter().find(|b| b.at_most_us == bucket.at_most_us));
-            let bound = if bucket.at_most_us == 0 { u64::MAX } else { bucket.at_most_us };
-            *self.durations.entry(bound).or_default() +=
+            *self.durations.entry(bound(bucket)).or_default() +=
                 bucket.requests.saturating_sub(then.map_or(0, |then| then.requests));
         }
     }
@@ -115,21 +125,9 @@ impl Delta {
         Row {
             requests_per_second: self.requests,
             errors_per_second: self.errors,
-            p50_ms: self.at_most_ms(0.5),
-            p99_ms: self.at_most_ms(0.99),
+            p50_ms: quantile_ms(&self.durations, 0.5),
+            p99_ms: quantile_ms(&self.durations, 0.99),
         }
-    }
-
-    /// The bound below which this share of requests lies; infinite beyond the last bound.
-    fn at_most_ms(&self, share: f64) -> Option<f64> {
-        let all: u64 = self.durations.values().sum();
-        let wanted = (all as f64 * share).ceil().max(1.0) as u64;
-        let mut below = 0;
-        let bound = self.durations.iter().find_map(|(bound, requests)| {
-            below += requests;
-            (below >= wanted).then_some(*bound)
-        })?;
-        Some(if bound == u64::MAX { f64::INFINITY } else { bound as f64 / 1000.0 })
     }
 }
 
@@ -153,7 +151,7 @@ pub fn top(rates: &Rates) -> String {
             continue;
         }
         let [requests, errors, p50, p99] = cells(&node.row);
-        let hits = node.cache_hit_ratio.map_or_else(String::new, |ratio| format!("{:.0}%", ratio * 100.0));
+        let hits = share(node.cache_hit_ratio);
         let (open, in_flight) = (node.open_connections.to_string(), node.in_flight.to_string());
         nodes.row([node.node.clone(), requests, errors, p50, p99, hits, open, in_flight]);
     }
@@ -161,15 +159,24 @@ pub fn top(rates: &Rates) -> String {
     let sum = |read: fn(&NodeRow) -> u64| rates.nodes.iter().map(read).sum::<u64>().to_string();
     let (open, in_flight) = (sum(|node| node.open_connections), sum(|node| node.in_flight));
     nodes.row(["all".into(), requests, errors, p50, p99, " ".into(), open, in_flight]);
-    let mut routes = Columns::new(["ROUTE", "REQ/S", "ERR/S", "P50", "P99"]);
+    let mut routes = Columns::new(["ROUTE", "REQ/S", "ERR/S", "P50", "P99", "CACHE HITS"]);
     for route in rates.routes.iter().take(MAX_ROWS) {
         let [requests, errors, p50, p99] = cells(&route.row);
-        routes.row([route.route.clone(), requests, errors, p50, p99]);
+        routes.row([route.route.clone(), requests, errors, p50, p99, share(route.cache_hit_ratio)]);
     }
     match routes.text() {
         none if none.is_empty() => nodes.text(),
         routes => format!("{}\n{routes}", nodes.text()),
     }
+}
+
+/// `None` = nothing was asked for.
+fn ratio(hits: u64, misses: u64) -> Option<f64> {
+    (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64)
+}
+
+fn share(ratio: Option<f64>) -> String {
+    ratio.map_or_else(String::new, |ratio| format!("{:.0}%", ratio * 100.0))
 }
 
 fn cells(row: &Row) -> [String; 4] {
@@ -178,16 +185,6 @@ fn cells(row: &Row) -> [String; 4] {
 
 fn rate(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
-}
-
-/// Buckets are what is known: an upper bound.
-fn latency(at_most_ms: Option<f64>) -> String {
-    match at_most_ms {
-        None => String::new(),
-        Some(ms) if ms.is_infinite() => ">10s".to_owned(),
-        Some(ms) if ms >= 1000.0 => format!("<{}s", ms / 1000.0),
-        Some(ms) => format!("<{ms}ms"),
-    }
 }
 
 #[cfg(test)]
@@ -202,7 +199,14 @@ mod tests {
             at_most_us: *at_most_us,
             requests: *requests,
         };
-        Some(TrafficCounts { requests, errors, durations: durations.iter().map(bucket).collect() })
+        Some(TrafficCounts {
+            requests,
+            errors,
+            durations: durations.iter().map(bucket).collect(),
+            cache_hits: requests / 2,
+            cache_misses: requests / 10,
+            ..TrafficCounts::default()
+        })
     }
 
     fn node(node_id: u64, at_ms: u64, total: Option<TrafficCounts>) -> NodeTraffic {
@@ -233,19 +237,5 @@ mod tests {
         assert_eq!(rates.cluster.requests_per_second, 300.0);
         assert_eq!(rates.routes[0].row.requests_per_second, 300.0);
         check_golden("top", &top(&rates));
-    }
-
-    #[test]
-    fn quantiles_are_bounds() {
-        let check = |durations: &[(u64, u64)], share: f64, expected: Option<f64>| {
-            let delta = Delta { durations: durations.iter().copied().collect(), ..Delta::default() };
-            assert_eq!(delta.at_most_ms(share), expected, "{durations:?}");
-        };
-        check(&[], 0.5, None);
-        check(&[(500, 0)], 0.5, None);
-        check(&[(500, 1)], 0.99, Some(0.5));
-        check(&[(500, 99), (1000, 1)], 0.99, Some(0.5));
-        check(&[(500, 98), (1000, 2)], 0.99, Some(1.0));
-        check(&[(500, 1), (u64::MAX, 9)], 0.5, Some(f64::INFINITY));
     }
 }

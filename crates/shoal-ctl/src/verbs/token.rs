@@ -1,6 +1,6 @@
 //! `shoal token …`: what a new node needs to join.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use shoal_cluster::join::Token;
 use shoal_model::units::Period;
 use shoal_proto::admin::{CreateTokenRequest, RevokeTokenRequest};
@@ -26,14 +26,20 @@ enum Tokens {
     Revoke(RevokeArgs),
 }
 
-/// Print a token with which a new node may join; the token alone, so that it can be captured
+/// Print a token with which a new node may join, or a program purge; the token alone, so that it can be captured
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   TOKEN=$(shoal --socket /var/lib/shoal/admin.sock token create)
-  shoal run --data-dir /var/lib/shoal --join 10.0.0.1:7400 --token \"$TOKEN\"")]
+  shoal run --data-dir /var/lib/shoal --join 10.0.0.1:7400 --token \"$TOKEN\"
+
+  TOKEN=$(shoal token create --role purge --ttl 90d)
+  curl -H \"Authorization: Bearer $TOKEN\" -d '{\"tags\":[\"product-17\"]}' http://127.0.0.1:7402/v1/purge")]
 struct CreateArgs {
-    /// How long it may be used, 1s to 7d
+    /// What it is good for: joining the cluster, or purging over HTTP as often as one likes
+    #[arg(long, value_enum, default_value_t = Role::Node)]
+    role: Role,
+    /// How long it may be used, 1s to 7d, for --role purge to 366d
     #[arg(long, value_name = "TIME", value_parser = ttl, default_value = "1h")]
     ttl: Period,
     /// How many nodes may use it, 1 to 1000
@@ -68,11 +74,31 @@ struct RevokeArgs {
     node: NodeArgs,
 }
 
-/// What a node takes.
+/// What a token is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Node,
+    Purge,
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+/// What is taken for the role whose tokens live longest.
 fn ttl(text: &str) -> Result<Period, String> {
     let period = Period::parse(text)?;
-    let takes = Period::seconds(1)..=Period::seconds(7 * 86_400);
-    if takes.contains(&period) { Ok(period) } else { Err("a token lives 1s to 7d".to_owned()) }
+    let takes = Period::seconds(1)..=Period::seconds(366 * 86_400);
+    if takes.contains(&period) {
+        Ok(period)
+    } else {
+        Err("a token lives 1s to 7d, one to purge with 366d".to_owned())
+    }
 }
 
 impl TokenVerb {
@@ -94,9 +120,13 @@ impl TokenVerb {
 }
 
 async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    if args.role == Role::Node && args.ttl > Period::seconds(7 * 86_400) {
+        let why = "a token lives 1s to 7d, one with --role purge 366d";
+        return Err(Failure::local("token create", why).try_command("shoal token create --help"));
+    }
     let session = Session::open(args.node, root)?;
     let ttl_seconds = u32::try_from(args.ttl.0.as_secs()).unwrap_or(u32::MAX);
-    let request = CreateTokenRequest { ttl_seconds, uses: args.uses, role: "node".into() };
+    let request = CreateTokenRequest { ttl_seconds, uses: args.uses, role: args.role.name().to_owned() };
     let response = session.client.create_token(request).await?;
     session.print(&response, |response| format!("{}\n", response.token))?;
     Ok(Exit::Done)

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::purge_method::PurgeMethod;
 use super::retry::RetryRule;
 use crate::units::{ByteSize, Period};
 
@@ -90,6 +91,9 @@ pub struct CacheRule {
     /// What happens to hits while this node cannot know of purges; default `revalidate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge_unverified: Option<PurgeUnverified>,
+    /// Who may purge by the method `PURGE`; absent = nobody, it is a method like any other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub purge_method: Option<PurgeMethod>,
 }
 
 /// When the second copy of an object is made.

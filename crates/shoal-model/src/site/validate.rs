@@ -15,7 +15,8 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, step, trusted_proxies, validate_tcp,
+    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, purge_method, step, trusted_proxies,
+    validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;
@@ -213,6 +214,9 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
         }
     }
     no_effect::validate_route(path, route, problems);
+    if let Some(rule) = route.cache.as_ref().and_then(|cache| cache.purge_method.as_ref()) {
+        purge_method::validate(&format!("{path}.cache.purge_method"), rule, problems);
+    }
     if let Some(retry) = &route.retry {
         validate_retry(&format!("{path}.retry"), retry, problems);
     }

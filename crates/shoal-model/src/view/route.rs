@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RetryView, UpstreamView};
+use super::{PurgeMethodView, RetryView, UpstreamView};
 use crate::site::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie};
 use crate::units::{ByteSize, Period};
 
@@ -74,6 +74,8 @@ pub struct CacheRuleView {
     pub max_stale_on_disconnect: Duration,
     /// What happens to hits while this node cannot know of purges.
     pub purge_unverified: PurgeUnverified,
+    /// Who may purge by the method `PURGE`; `None` = it is a method like any other.
+    pub purge_method: Option<Arc<PurgeMethodView>>,
 }
 
 impl CacheRuleView {
@@ -86,6 +88,7 @@ impl CacheRuleView {
             request_directives: rule.request_directives.unwrap_or_default(),
             max_stale_on_disconnect: rule.max_stale_on_disconnect.unwrap_or(Period::seconds(60)).0,
             purge_unverified: rule.purge_unverified.unwrap_or_default(),
+            purge_method: rule.purge_method.as_ref().map(|rule| Arc::new(PurgeMethodView::compile(rule))),
         }
     }
 }

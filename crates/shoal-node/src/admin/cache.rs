@@ -1,14 +1,15 @@
 //! Verbs about the cache: purge, stats, locate.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shoal_model::state::{Command, PurgeKind, Reply};
-use shoal_model::{NodeId, Revision};
+use shoal_model::NodeId;
+use shoal_model::state::PurgeKind;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_proto::admin::{
-    AckState, CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats,
-    PurgeRequest, PurgeResponse,
+    CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats, PurgeRequest,
+    PurgeResponse, RouteCacheStats,
 };
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
@@ -16,46 +17,79 @@ use tonic::{Code, Request, Status};
 
 use super::failure::{self, Exit, with_exit};
 use super::purge_scopes as scopes;
-use crate::node::{Node, now_ms};
+use super::top::{busiest, duration_buckets};
+use crate::node::Node;
+use crate::purging::{PurgeError, PurgeOrder};
+use crate::report::Wanted;
 
+/// Wait for acknowledgements when the caller names no time: longer than any lease.
+const DEFAULT_PURGE_WAIT: Duration = Duration::from_secs(10);
 /// For an owner's answer to a look-up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Forgets cached objects, in the order of the log, on every node.
 pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeResponse, Status> {
-    let started = Instant::now();
-    failure::check_length("the request id", &request.request_id, failure::MAX_REQUEST_ID)?;
-    let scopes = scopes::read(&node.cache, &request)
-        .map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
-    let kind = if request.soft { PurgeKind::Soft } else { PurgeKind::Hard };
-    let command = Command::Purge { request_id: request.request_id, scopes, kind, at_ms: now_ms() };
-    let proposed = node.log.propose(command).await.map_err(failure::propose)?;
-    let seq = match proposed.reply {
-        Reply::Purged { seq } => seq,
-        Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
-        _ => return Err(failure::unexpected_reply()),
-    };
-    let timeout =
-        Duration::from_millis(if request.timeout_ms == 0 { 10_000 } else { request.timeout_ms.into() });
-    let acks = match request.wait_complete {
-        true => node.await_everywhere(seq, Revision(0), timeout).await,
-        false => Vec::new(),
-    };
-    let absent = if request.wait_complete { node.absent_members() } else { Vec::new() };
-    let everywhere = acks.iter().all(|ack| ack.state() == AckState::Applied);
-    node.purge_figures.note(Some(started.elapsed()).filter(|_| request.wait_complete && everywhere));
-    Ok(PurgeResponse { seq, acks, elapsed_ms: started.elapsed().as_millis() as u32, absent })
+    let order = order(node, request).map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
+    let purged = node.purge(order).await.map_err(refused)?;
+    Ok(PurgeResponse {
+        seq: purged.seq,
+        acks: purged.acks,
+        elapsed_ms: u32::try_from(purged.elapsed.as_millis()).unwrap_or(u32::MAX),
+        absent: purged.absent,
+    })
 }
 
-/// Counters per node.
+/// What is asked for, or what is wrong with it.
+pub fn order(node: &Node, request: PurgeRequest) -> Result<PurgeOrder, String> {
+    if request.request_id.len() > failure::MAX_REQUEST_ID {
+        let (bytes, most) = (request.request_id.len(), failure::MAX_REQUEST_ID);
+        return Err(format!("the request id has {bytes} bytes; at most {most} are kept"));
+    }
+    let scopes = scopes::read(&node.cache, &request)?;
+    let timeout = match request.timeout_ms {
+        0 => DEFAULT_PURGE_WAIT,
+        ms => Duration::from_millis(ms.into()),
+    };
+    Ok(PurgeOrder {
+        scopes,
+        kind: if request.soft { PurgeKind::Soft } else { PurgeKind::Hard },
+        request_id: request.request_id,
+        wait: request.wait_complete.then_some(timeout),
+    })
+}
+
+fn refused(error: PurgeError) -> Status {
+    match error {
+        PurgeError::TooFast(_) => with_exit(Code::ResourceExhausted, Exit::Remote, error.to_string()),
+        PurgeError::Log(error) => failure::propose(error),
+        PurgeError::Refused(refusal) => failure::refusal(&refusal),
+        PurgeError::Unexpected => failure::unexpected_reply(),
+    }
+}
+
+/// Counters per node, and per route.
 pub async fn stats(node: &Arc<Node>) -> CacheStatsResponse {
-    let nodes = node.reports().await.into_iter().map(|(id, name, report)| NodeCacheStats {
-        node_id: id.0,
-        node: name,
-        reported: report.is_some(),
-        counters: report.map(|report| report.cache.into()),
-    });
-    CacheStatsResponse { nodes: nodes.collect() }
+    let mut response = CacheStatsResponse::default();
+    let mut routes: BTreeMap<String, RouteCacheStats> = BTreeMap::new();
+    for (id, name, report) in node.ask_reports(Wanted::TRAFFIC).await {
+        let mut stats = NodeCacheStats { node_id: id.0, node: name, ..NodeCacheStats::default() };
+        if let Some(report) = report {
+            (stats.reported, stats.counters) = (true, Some(report.cache.into()));
+            let traffic = report.traffic.unwrap_or_default();
+            stats.origin_times = duration_buckets(&traffic.origin_times);
+            stats.peer_times = duration_buckets(&traffic.peer_times);
+            for (route, counts) in busiest(traffic.routes) {
+                let sum = routes.entry(route).or_default();
+                sum.hits += counts.cache_hits;
+                sum.misses += counts.cache_misses;
+                sum.hit_bytes += counts.cache_hit_bytes;
+            }
+        }
+        response.nodes.push(stats);
+    }
+    let asked = routes.into_iter().filter(|(_, sum)| sum.hits + sum.misses > 0);
+    response.routes = asked.map(|(route, sum)| RouteCacheStats { route, ..sum }).collect();
+    response
 }
 
 /// Which nodes own a URL's object, and which hold it.

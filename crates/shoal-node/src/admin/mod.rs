@@ -9,6 +9,7 @@ mod members;
 mod next_site;
 mod operators;
 mod purge_scopes;
+mod purge_status;
 mod status;
 mod tokens;
 mod top;
@@ -20,15 +21,17 @@ use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
     CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
-    StatusRequest, StatusResponse, TopRequest, TopResponse,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RollbackRequest, ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
 
+pub use cache::order as purge_order;
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
+pub use purge_status::status as purge_status;
 
 use crate::node::Node;
 
@@ -78,6 +81,13 @@ impl AdminService for AdminRpc {
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
         cache::purge(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn purge_status(
+        &self,
+        request: Request<PurgeStatusRequest>,
+    ) -> Result<Response<PurgeStatusResponse>, Status> {
+        purge_status::status(&self.node, request.get_ref()).await.map(Response::new)
     }
 
     async fn cache_stats(

@@ -13,7 +13,8 @@ const MAX_SCOPE_BYTES: usize = 8192;
 
 /// The scopes of `request`, or what is wrong with the first bad one.
 pub fn read(cache: &Cache, request: &PurgeRequest) -> Result<Vec<PurgeScope>, String> {
-    let count = request.urls.len() + request.prefixes.len() + request.hosts.len() + request.tags.len();
+    let written = [&request.urls, &request.prefixes, &request.hosts, &request.tags, &request.groups];
+    let count: usize = written.iter().map(|scopes| scopes.len()).sum();
     if count > MAX_SCOPES {
         return Err(format!("{count} scopes in one purge; at most {MAX_SCOPES}"));
     }
@@ -33,11 +34,15 @@ pub fn read(cache: &Cache, request: &PurgeRequest) -> Result<Vec<PurgeScope>, St
     for tag in &request.tags {
         scopes.push(cache.purge_scope_tag(checked_tag(tag)?));
     }
+    for written in &request.groups {
+        let (origin, group) = canonical_group(written)?;
+        scopes.push(cache.purge_scope_group(&origin, group));
+    }
     if request.all {
         scopes.push(PurgeScope::All);
     }
     if scopes.is_empty() {
-        return Err("nothing to purge: name a URL, prefix, host or tag, or all".to_owned());
+        return Err("nothing to purge: name a URL, prefix, host, tag or group, or all".to_owned());
     }
     Ok(scopes)
 }
@@ -75,6 +80,19 @@ fn canonical_prefix(written: &str) -> Result<String, String> {
 fn canonical_host(written: &str) -> Result<String, String> {
     let written = checked(written)?;
     host(written, false).ok_or_else(|| not_a_host(written))
+}
+
+/// An origin in canonical form, and the name of a group: `https://shop.example.com news`.
+fn canonical_group(written: &str) -> Result<(String, &str), String> {
+    let misread = || format!("{written:?} is not a group; write \"https://host NAME\"");
+    let (origin, group) = written.split_once(' ').ok_or_else(misread)?;
+    let url = canonical_url(origin)?;
+    let origin = url.strip_suffix('/').filter(|origin| !origin.ends_with('/')).ok_or_else(misread)?;
+    let is_plain = !group.is_empty() && group.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_plain || origin.matches('/').count() != 2 {
+        return Err(misread());
+    }
+    Ok((origin.to_owned(), group))
 }
 
 /// A tag as it could stand in a field of a response.
@@ -169,6 +187,21 @@ mod tests {
         check(canonical_host("*.example.com"), Err("is not a host"));
         check(canonical_host("*"), Err("looks like a pattern"));
         check(canonical_host("a b"), Err("would match nothing"));
+    }
+
+    #[test]
+    fn groups_are_of_an_origin() {
+        let check = |written: &str, expected: Option<(&str, &str)>| {
+            let read = canonical_group(written).ok();
+            assert_eq!(read.as_ref().map(|(origin, group)| (&**origin, *group)), expected, "{written}");
+        };
+        check("HTTPS://Shop:443 news", Some(("https://shop", "news")));
+        check("http://shop:81/ a b", Some(("http://shop:81", "a b")));
+        for wrong in
+            ["news", "http://shop", "http://shop ", "shop news", "http://shop/x news", "http://shop é"]
+        {
+            check(wrong, None);
+        }
     }
 
     #[test]

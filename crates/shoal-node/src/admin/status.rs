@@ -11,7 +11,7 @@ use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, Upstream
 
 use super::look::{is_ejected_here, is_in_panic, name_failures};
 use crate::node::Node;
-use crate::report::NodeReport;
+use crate::report::{NodeReport, Wanted};
 
 /// Everything on one screen.
 pub async fn status(node: &Arc<Node>) -> StatusResponse {
@@ -135,18 +135,17 @@ fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
 impl Node {
     /// Every live member's report, asked for at once.
     pub(super) async fn reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
-        self.ask_reports(false).await
+        self.ask_reports(Wanted::default()).await
     }
 
-    /// The same, with what goes through them.
-    pub(super) async fn traffic_reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
-        self.ask_reports(true).await
-    }
-
-    async fn ask_reports(self: &Arc<Self>, traffic: bool) -> Vec<(NodeId, String, Option<NodeReport>)> {
+    /// The same, with what else is wanted.
+    pub(super) async fn ask_reports(
+        self: &Arc<Self>,
+        wanted: Wanted,
+    ) -> Vec<(NodeId, String, Option<NodeReport>)> {
         let asked = self.live_members().into_iter().map(|(id, name)| {
             let node = self.clone();
-            (id, name, tokio::spawn(async move { node.report_of(id, traffic).await }))
+            (id, name, tokio::spawn(async move { node.report_of(id, wanted).await }))
         });
         let mut reports = Vec::new();
         for (id, name, report) in asked.collect::<Vec<_>>() {

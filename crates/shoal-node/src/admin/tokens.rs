@@ -1,8 +1,8 @@
-//! Verbs about the tokens with which nodes join.
+//! Verbs about the tokens with which nodes join, and programs purge.
 
 use std::sync::Arc;
 
-use shoal_cluster::join::Token;
+use shoal_cluster::join::{ROLE_NODE, ROLE_PURGE, Token};
 use shoal_model::state::{Command, Reply, TokenRecord};
 use shoal_proto::admin::{
     CreateTokenRequest, CreateTokenResponse, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
@@ -14,30 +14,37 @@ use super::change::linearizable_base;
 use super::failure::{self, Exit, with_exit};
 use crate::node::{Node, now_ms};
 
-/// Longest life of a token.
-const MAX_TOKEN_SECONDS: u32 = 7 * 86_400;
+/// Longest life of a token with which nodes join.
+const MAX_NODE_SECONDS: u32 = 7 * 86_400;
+/// Longest life of one with which programs purge.
+const MAX_PURGE_SECONDS: u32 = 366 * 86_400;
 
-/// A token with which nodes may join.
+/// A token with which nodes may join, or programs purge.
 pub async fn create(
     node: &Arc<Node>,
     request: &CreateTokenRequest,
     caller: &str,
 ) -> Result<CreateTokenResponse, Status> {
+    let refuse = |why: String| Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+    let (role, longest) = match request.role.as_str() {
+        "" | ROLE_NODE => (ROLE_NODE, MAX_NODE_SECONDS),
+        ROLE_PURGE => (ROLE_PURGE, MAX_PURGE_SECONDS),
+        other => return refuse(format!("there is no role {other:?} for tokens; node and purge are")),
+    };
     let ttl = request.ttl_seconds;
-    if ttl == 0 || ttl > MAX_TOKEN_SECONDS || request.uses == 0 || request.uses > 1000 {
-        let why = format!("a token lives 1 to {MAX_TOKEN_SECONDS} seconds and has 1 to 1000 uses");
-        return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+    if ttl == 0 || ttl > longest || request.uses == 0 || request.uses > 1000 {
+        return refuse(format!("a token for a {role} lives 1 to {longest} seconds and has 1 to 1000 uses"));
     }
-    let token = Token::create(&node.identity.ca_der, "node");
+    let token = Token::create(&node.identity.ca_der, role);
     let expires_at_ms = now_ms() + u64::from(ttl) * 1000;
     let record = TokenRecord {
         secret_sha256: token.secret_sha256(),
         expires_at_ms,
         uses_left: request.uses,
-        role: "node".to_owned(),
+        role: role.to_owned(),
     };
     keep(node, token.id.clone(), record).await?;
-    tracing::info!(token = token.id, uses = request.uses, by = caller, "a token was created");
+    tracing::info!(token = token.id, role, uses = request.uses, by = caller, "a token was created");
     Ok(CreateTokenResponse { token: token.reveal(), expires_at_ms })
 }
 

@@ -22,6 +22,7 @@ use crate::admin::failure;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
 use crate::removal::{self, RemovalError, Removing};
+use crate::report::Wanted;
 
 /// Strangers being admitted at once.
 const MAX_JOINING: usize = 4;
@@ -223,8 +224,7 @@ impl PeerService for PeerRpc {
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
         self.only_members(&request)?;
-        let traffic = request.into_inner().traffic;
-        let report = if traffic { self.node.report_with_traffic() } else { self.node.report() };
+        let report = self.node.full_report(Wanted::of(request.get_ref()));
         let report = serde_json::to_vec(&report).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReportResponse { report }))
     }

@@ -18,6 +18,7 @@ pub mod multipart;
 pub mod patience;
 pub mod placement;
 pub mod purge;
+pub mod purge_call;
 pub mod range;
 pub mod resume;
 pub mod reuse;

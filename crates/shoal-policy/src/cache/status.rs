@@ -61,6 +61,14 @@ impl Detail {
     }
 }
 
+/// Whether a member that [`CacheStatus::text`] wrote says that no origin was asked.
+pub fn says_hit(member: &HeaderValue) -> bool {
+    let text = String::from_utf8_lossy(member.as_bytes());
+    let mut parameters = text.rsplit("; ");
+    // From the right: the name of a node may hold anything.
+    parameters.any(|parameter| parameter == "hit") && !text.contains("; fwd=")
+}
+
 /// The member of one node.
 #[derive(Clone, Debug)]
 pub struct CacheStatus<'a> {
@@ -180,5 +188,13 @@ mod tests {
         };
         assert_eq!(miss.text(), r#""7 \"x\" ?"; fwd=uri-miss; fwd-status=200; stored; collapsed"#);
         assert_eq!(miss.value().to_str().unwrap(), miss.text());
+    }
+
+    #[test]
+    fn a_member_tells_whether_it_was_a_hit() {
+        assert!(says_hit(&CacheStatus::hit("n1", -3, Detail::LocalRam).value()));
+        assert!(!says_hit(&CacheStatus::forwarded("a; hit; x", Forwarded::Stale).value()));
+        let collapsed = CacheStatus { collapsed: true, ..CacheStatus::forwarded("n1", Forwarded::Miss) };
+        assert!(!says_hit(&collapsed.value()));
     }
 }

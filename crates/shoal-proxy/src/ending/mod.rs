@@ -28,6 +28,7 @@ impl Exchange {
             duration: self.started.elapsed(),
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
+            cache: self.cached,
         };
         if let Some(upstream) = &self.trace.upstream {
             upstream.record(&sample);

@@ -72,6 +72,18 @@ impl Cell64 {
     }
 }
 
+/// What the cache was for a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CacheUse {
+    /// It was not asked, or the request is of a kind that it never answers.
+    #[default]
+    None,
+    /// It answered without an origin.
+    Hit,
+    /// An origin had to be asked.
+    Miss,
+}
+
 /// One request as it is counted.
 pub(crate) struct Sample {
     pub(crate) status: u16,
@@ -80,6 +92,7 @@ pub(crate) struct Sample {
     pub(crate) duration: Duration,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    pub(crate) cache: CacheUse,
 }
 
 /// What went through a listener, a route or an upstream.
@@ -95,6 +108,12 @@ pub(crate) struct Traffic {
     pub(crate) carried: Cell64,
     /// Requests over TLS.
     pub(crate) tls: Cell64,
+    /// Requests that the cache answered; routes only.
+    pub(crate) cache_hits: Cell64,
+    /// The bytes of their bodies, which no origin has sent.
+    pub(crate) cache_hit_bytes: Cell64,
+    /// Requests that the cache was asked for and an origin had to answer.
+    pub(crate) cache_misses: Cell64,
     /// Tries after the first; upstreams only.
     pub(crate) retries: Cell64,
     /// Requests refused because too many waited for a connection, or too many connections were open; upstreams only.
@@ -113,6 +132,14 @@ impl Traffic {
         self.duration_us.add(duration_us);
         self.request_bytes.add(sample.request_bytes);
         self.response_bytes.add(sample.response_bytes);
+        match sample.cache {
+            CacheUse::None => {}
+            CacheUse::Hit => {
+                self.cache_hits.add(1);
+                self.cache_hit_bytes.add(sample.response_bytes);
+            }
+            CacheUse::Miss => self.cache_misses.add(1),
+        }
     }
 
     /// A connection that was carried as it is has ended.
@@ -146,7 +173,10 @@ mod tests {
                 duration,
                 request_bytes: 1,
                 response_bytes: 2,
+                cache: CacheUse::Hit,
             });
+            let saved = [&traffic.cache_hits, &traffic.cache_hit_bytes, &traffic.cache_misses];
+            assert_eq!(saved.map(Cell64::read), [1, 2, 0]);
             assert_eq!(traffic.buckets[bucket].read(), 1, "{duration_us}");
             assert_eq!(traffic.classes[3].read(), 1);
         };

@@ -22,6 +22,12 @@ pub struct TrafficSum {
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
+    /// Answered by the cache, without an origin; routes only.
+    pub cache_hits: u64,
+    /// Answered by an origin that the cache had to ask.
+    pub cache_misses: u64,
+    /// Bytes of bodies that the cache sent in the place of an origin.
+    pub cache_hit_bytes: u64,
     /// Upper bound in µs (`None` = there is none) and how many lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
 }
@@ -47,6 +53,9 @@ impl TrafficSum {
         }
         self.requests += traffic.classes.iter().map(|class| class.read()).sum::<u64>();
         self.errors += traffic.classes[4].read();
+        self.cache_hits += traffic.cache_hits.read();
+        self.cache_misses += traffic.cache_misses.read();
+        self.cache_hit_bytes += traffic.cache_hit_bytes.read();
         for ((_, sum), bucket) in self.durations.iter_mut().zip(&traffic.buckets) {
             *sum += bucket.read();
         }

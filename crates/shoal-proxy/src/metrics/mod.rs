@@ -5,6 +5,7 @@ mod client_outcome;
 mod client_refusal;
 mod figures;
 mod limit;
+mod purge_result;
 mod render;
 mod route_cells;
 mod series;
@@ -19,10 +20,11 @@ use shoal_policy::gate::{ErrorCode, Rule};
 
 pub use figures::{TrafficFigures, TrafficSum};
 
-pub(crate) use cells::{Cell64, Sample, Traffic};
+pub(crate) use cells::{CacheUse, Cell64, Sample, Traffic};
 pub(crate) use client_outcome::ClientOutcome;
 pub(crate) use client_refusal::ClientRefusal;
 pub(crate) use limit::Limit;
+pub(crate) use purge_result::PurgeResult;
 pub(crate) use render::{escape, head, line, render};
 pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
@@ -54,6 +56,7 @@ pub(crate) struct WorkerMetrics {
     clients: [Cell64; ClientOutcome::ALL.len()],
     client_refusals: [Cell64; ClientRefusal::ALL.len()],
     limits: [Cell64; Limit::ALL.len()],
+    purges: [Cell64; PurgeResult::ALL.len()],
     /// HTTP/2 connections that ended with an error.
     h2_errors: [Cell64; ErrorCode::ALL.len()],
     /// TLS handshakes that failed or took too long.
@@ -127,6 +130,11 @@ impl WorkerMetrics {
     /// A limit has ended something.
     pub(crate) fn reach(&self, limit: Limit) {
         self.limits[limit as usize].add(1);
+    }
+
+    /// A `PURGE` request was answered.
+    pub(crate) fn purge(&self, result: PurgeResult) {
+        self.purges[result as usize].add(1);
     }
 
     /// An HTTP/2 connection was ended because of what its downstream sent.

@@ -8,7 +8,7 @@ use shoal_policy::gate::{ErrorCode, RULES};
 
 use super::cells::{ALL_FAILURES, BUCKETS_US, Traffic};
 use super::series::Series;
-use super::{ClientOutcome, ClientRefusal, Limit, ShedCause, TurnedAway, WorkerMetrics};
+use super::{ClientOutcome, ClientRefusal, Limit, PurgeResult, ShedCause, TurnedAway, WorkerMetrics};
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -91,6 +91,7 @@ pub(crate) fn render(workers: &[Arc<WorkerMetrics>], out: &mut String) {
         line(out, "shoal_tls_client_certificates_total", &label, count);
     }
     render_client_refusals(workers, out);
+    render_purges(workers, out);
     render_load(workers, out);
     head(out, "shoal_failures_total", "counter", "Requests and connections that failed, by reason.");
     for (place, failure) in ALL_FAILURES.iter().enumerate() {
@@ -110,6 +111,15 @@ fn render_client_refusals(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     for refusal in ClientRefusal::ALL {
         let count = workers.iter().map(|worker| worker.client_refusals[refusal as usize].read()).sum();
         line(out, name, &format!("reason=\"{}\"", refusal.name()), count);
+    }
+}
+
+fn render_purges(workers: &[Arc<WorkerMetrics>], out: &mut String) {
+    let name = "shoal_purge_requests_total";
+    head(out, name, "counter", "Requests with the method PURGE on routes that take them, by result.");
+    for result in PurgeResult::ALL {
+        let count = workers.iter().map(|worker| worker.purges[result as usize].read()).sum();
+        line(out, name, &format!("result=\"{}\"", result.name()), count);
     }
 }
 
@@ -180,7 +190,19 @@ fn sums_of(kind: &str) -> Vec<TrafficSum> {
             traffic.response_bytes.read()
         }),
     ];
-    if kind != "route" {
+    if kind == "route" {
+        sums.push(("cache_hits_total", "Requests that the cache answered without an origin", |traffic| {
+            traffic.cache_hits.read()
+        }));
+        sums.push((
+            "cache_hit_bytes_total",
+            "Bytes of bodies that the cache sent in the place of an origin",
+            |traffic| traffic.cache_hit_bytes.read(),
+        ));
+        sums.push(("cache_misses_total", "Requests for which the cache had to ask an origin", |traffic| {
+            traffic.cache_misses.read()
+        }));
+    } else {
         sums.push((
             "carried_connections_total",
             "Connections that were carried without looking inside",
@@ -240,7 +262,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::metrics::Sample;
+    use crate::metrics::{CacheUse, Sample};
 
     #[test]
     fn sums_up_the_workers() {
@@ -252,7 +274,9 @@ mod tests {
                 duration: Duration::from_millis(2),
                 request_bytes: 0,
                 response_bytes: 50,
+                cache: CacheUse::Hit,
             };
+            worker.route(&"r".into()).record(&sample);
             worker.upstream(&"a\"b".into()).record(&sample);
             worker.upstream(&"a\"b".into()).retries.add(1);
         }
@@ -266,6 +290,9 @@ mod tests {
             "shoal_upstream_request_duration_seconds_sum{upstream=\"a\\\"b\"} 0.004\n",
             "shoal_upstream_response_bytes_total{upstream=\"a\\\"b\"} 100\n",
             "shoal_upstream_retries_total{upstream=\"a\\\"b\"} 2\n",
+            "shoal_route_cache_hits_total{route=\"r\"} 2\n",
+            "shoal_route_cache_hit_bytes_total{route=\"r\"} 100\n",
+            "shoal_route_cache_misses_total{route=\"r\"} 0\n",
             "shoal_requests_in_flight 0\n",
             "shoal_failures_total{reason=\"upstream_reset\"} 0\n",
             "shoal_gate_refusals_total{rule=\"host_missing\"} 0\n",

@@ -49,6 +49,7 @@ mod tests {
     use shoal_model::{ConfigView, Revision};
 
     use super::*;
+    use crate::metrics::CacheUse;
 
     /// The route of `name` in a site with these routes, each for the host of its name.
     fn route(names: &[&str], name: &str) -> Arc<RouteView> {
@@ -75,6 +76,7 @@ mod tests {
                     duration: Duration::ZERO,
                     request_bytes: 0,
                     response_bytes: 0,
+                    cache: CacheUse::None,
                 },
             );
         };

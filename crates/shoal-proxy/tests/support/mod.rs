@@ -112,6 +112,7 @@ impl Stage {
             cache: cache.clone(),
             health_events: sender,
             spans: span_sender,
+            purges: mpsc::channel(1).0,
             ticket_seed: TicketSeed([7; 32]),
             sticky_seed,
             access_log: Some(Box::new(log.clone())),

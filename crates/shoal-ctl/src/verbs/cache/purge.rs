@@ -1,58 +1,20 @@
-//! `shoal cache …`: counters, purges, and where an object is.
+//! `shoal cache purge`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use shoal_proto::admin::{AckState, CacheLocateRequest, PurgeRequest};
+use clap::{ArgGroup, Args, ValueEnum};
+use shoal_proto::admin::{AckState, PurgeRequest};
 
-use super::Session;
-use super::author::{author, request_id};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
-
-/// What `shoal cache` takes.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Example:
-  shoal cache stats
-  shoal cache locate http://shop.example.com/logo.svg
-  shoal cache purge --prefix http://shop.example.com/css/")]
-pub struct CacheVerb {
-    #[command(subcommand)]
-    verb: CacheVerbs,
-}
-
-#[derive(Subcommand, Clone, Debug)]
-enum CacheVerbs {
-    Stats(StatsArgs),
-    Purge(PurgeArgs),
-    Locate(LocateArgs),
-}
-
-/// Show the counters of every node's cache
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal cache stats")]
-struct StatsArgs {
-    #[command(flatten)]
-    node: NodeArgs,
-}
-
-/// Show which nodes own the object of a URL, and which hold it
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal cache locate http://shop.example.com/logo.svg")]
-struct LocateArgs {
-    /// The URL as a browser would ask for it
-    #[arg(value_name = "URL")]
-    url: String,
-    #[command(flatten)]
-    node: NodeArgs,
-}
+use crate::verbs::Session;
+use crate::verbs::author::{author, request_id};
 
 /// Forget cached objects on every node
 #[derive(Args, Clone, Debug)]
 #[command(
-    group(ArgGroup::new("scope").required(true).multiple(true).args(["url", "prefix", "host", "tag", "all"])),
+    group(ArgGroup::new("scope").required(true).multiple(true).args(["url", "prefix", "host", "tag", "group", "all"])),
     after_help = "\
 Example:
   shoal cache purge --url http://shop.example.com/logo.svg
@@ -60,10 +22,11 @@ Example:
   shoal cache purge --tag product-17 --tag product-18
 
 Every flag may be given more than once. There are no patterns, and a scope that could match nothing is refused.
-Once this verb ends with 0, no node serves what was purged.
+Once this verb ends with 0, no node serves what was purged. A node that does not answer is waited for until its lease has
+run out, 4 s at most: \"lapsed\" says that it serves no hits any more, and `shoal cache purge-status` when it has caught up.
 Exit codes: 0 acknowledged by every live node, 1 a malformed scope, 5 not by all (which, is printed), 6 no quorum."
 )]
-struct PurgeArgs {
+pub(super) struct PurgeArgs {
     /// One URL, every variant of it
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
@@ -76,20 +39,24 @@ struct PurgeArgs {
     /// Everything that carries a tag (Surrogate-Key, Cache-Tag, xkey)
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
+    /// Everything of a cache group (RFC 9875): its origin, a space, its name
+    #[arg(long, value_name = "ORIGIN NAME")]
+    group: Vec<String>,
     /// Everything
     #[arg(long)]
     all: bool,
     /// Treat as stale instead of forgetting: validated before the next use [default: forget]
     #[arg(long)]
     soft: bool,
-    /// Wait until it is in the log, or until every live node acknowledged it
+    /// Wait until it is in the log, or until no node serves what it forgets: each has acknowledged it, or is silent for so
+    /// long that it serves no hits any more
     #[arg(long, value_enum, default_value_t = Wait::Complete)]
     wait: Wait,
     /// Do not ask before --all [default: ask when stdin is a terminal]
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    node: NodeArgs,
+    pub(super) node: NodeArgs,
 }
 
 /// How long `purge` waits.
@@ -99,36 +66,8 @@ enum Wait {
     Complete,
 }
 
-impl CacheVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            CacheVerbs::Stats(args) => &args.node,
-            CacheVerbs::Purge(args) => &args.node,
-            CacheVerbs::Locate(args) => &args.node,
-        }
-    }
-
-    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        match self.verb {
-            CacheVerbs::Stats(args) => {
-                let session = Session::open(args.node, root)?;
-                let response = session.client.cache_stats().await?;
-                session.print(&response, render::cache_stats)?;
-                Ok(Exit::Done)
-            }
-            CacheVerbs::Locate(args) => {
-                let session = Session::open(args.node, root)?;
-                let response = session.client.cache_locate(CacheLocateRequest { url: args.url }).await?;
-                session.print(&response, render::locations)?;
-                Ok(Exit::Done)
-            }
-            CacheVerbs::Purge(args) => args.run(root).await,
-        }
-    }
-}
-
 impl PurgeArgs {
-    async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         if self.all && !self.yes && io::stdin().is_terminal() && !confirmed() {
             return Err(
@@ -140,6 +79,7 @@ impl PurgeArgs {
             prefixes: self.prefix,
             hosts: self.host,
             tags: self.tag,
+            groups: self.group,
             all: self.all,
             soft: self.soft,
             wait_complete: self.wait == Wait::Complete,

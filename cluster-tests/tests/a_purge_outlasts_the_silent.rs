@@ -1,0 +1,73 @@
+//! A purge is complete when no node can serve what it forgets: a node that is silent is waited for until its lease has run
+//! out, and no longer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+
+const HOST: &str = "shop.example.com";
+/// A lease, and what the verb takes besides.
+const AT_MOST: Duration = Duration::from_millis(3640 + 2500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_as_long_as_its_lease_and_no_longer() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let version = Arc::new(AtomicUsize::new(1));
+    let current = version.clone();
+    let origin = Origin::start(move |_| {
+        let version = current.load(Ordering::SeqCst);
+        Reply::ok(format!("version {version}")).field("cache-control", "max-age=3600")
+    })
+    .await?;
+    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.serves(HOST, "/").await?;
+    let silent = (cluster.leader_seen_by(0).await? + 1) % 3;
+    let (asked, name) = ((silent + 1) % 3, cluster.nodes[silent].name.clone());
+    let paths: Vec<String> = (0..20).map(|n| format!("/{n}")).collect();
+    for path in &paths {
+        for node in &cluster.nodes {
+            fetch(node.at(Ports::HTTP), HOST, path).await?;
+        }
+    }
+
+    // Nobody has noticed yet: by what is gossiped it is alive, and its lease is good.
+    cluster.nodes[silent].stop()?;
+    version.store(2, Ordering::SeqCst);
+    let purge = cluster.nodes[asked].shoal(&["cache", "purge", "--all", "-o", "json"]).await?;
+    ensure!(purge.elapsed < AT_MOST, "it took {:?}", purge.elapsed);
+    let told = purge.json()?;
+    let seq = told["seq"].as_u64().unwrap_or_default().to_string();
+    let acks = told["acks"].as_array().into_iter().flatten();
+    let lapsed = acks.clone().filter(|ack| ack["state"] == "lapsed").count();
+    let absent = told["absent"].as_array().into_iter().flatten().filter(|node| node["node"] == *name).count();
+    ensure!(acks.filter(|ack| ack["state"] == "applied").count() == 2 && lapsed + absent == 1, "{told}");
+    ensure!(purge.code == if lapsed == 1 { 5 } else { 0 }, "it ended with {}: {told}", purge.code);
+    ensure!(told["elapsed_ms"].as_u64() > Some(3000), "its lease was not waited for: {told}");
+
+    let status = cluster.nodes[asked].shoal(&["cache", "purge-status", &seq]).await?.expect(0)?;
+    ensure!(status.text().contains("lapsed"), "{}", status.text());
+
+    let asking: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let (web, path) = (cluster.nodes[silent].at(Ports::HTTP), path.clone());
+            tokio::spawn(async move { fetch(web, HOST, &path).await })
+        })
+        .collect();
+    cluster.nodes[silent].cont()?;
+    for answer in asking {
+        let answer = answer.await??;
+        ensure!(answer.body == "version 2", "{answer:?}");
+    }
+    wait_until("it has caught up", Duration::from_secs(30), async || {
+        let status = cluster.nodes[asked].shoal(&["cache", "purge-status", &seq, "-o", "json"]).await;
+        let told = status.ok().and_then(|output| output.json().ok()).unwrap_or_default();
+        let acks = told["purges"][0]["acks"].as_array().into_iter().flatten();
+        acks.filter(|ack| ack["state"] == "acknowledged").count() == 3
+    })
+    .await?;
+    Ok(())
+}

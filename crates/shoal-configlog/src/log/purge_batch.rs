@@ -1,0 +1,172 @@
+//! Purges that come while one is being written are written together: one entry for all of them, so that a crowd of purges
+//! costs as many entries as the disk makes in that time, and a lone one waits for nobody.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+use shoal_model::state::{Command, PurgeKind, PurgeScope};
+use tokio::sync::oneshot;
+
+use super::lock;
+
+/// Scopes of one entry.
+const MAX_SCOPES: usize = 1000;
+
+/// Purges on their way into the log here, where the leader is. `T` is what writing an entry answers.
+pub(super) struct PurgeBatches<T> {
+    waiting: Mutex<VecDeque<Waiting<T>>>,
+    /// Held by whoever writes.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Waiting<T> {
+    request_id: String,
+    scopes: Vec<PurgeScope>,
+    kind: PurgeKind,
+    at_ms: u64,
+    written: oneshot::Sender<T>,
+}
+
+impl<T> Default for PurgeBatches<T> {
+    fn default() -> Self {
+        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+}
+
+impl<T: Clone> PurgeBatches<T> {
+    /// Writes `command` alone, unless it is a purge and others wait too. `None` = whoever was to write it gave up on the
+    /// way: it may have been written.
+    pub(super) async fn write<'a>(
+        &self,
+        command: Command,
+        write: impl Fn(Command) -> BoxFuture<'a, T>,
+    ) -> Option<T> {
+        let Command::Purge { request_id, scopes, kind, at_ms } = command else {
+            return Some(write(command).await);
+        };
+        let (written, mut outcome) = oneshot::channel();
+        lock(&self.waiting).push_back(Waiting { request_id, scopes, kind, at_ms, written });
+        let _turn = self.turn.lock().await;
+        loop {
+            match outcome.try_recv() {
+                Ok(outcome) => return Some(outcome),
+                Err(oneshot::error::TryRecvError::Closed) => return None,
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+            let batch = self.next_batch();
+            let command = merged(&batch)?;
+            let outcome = write(command).await;
+            for waiting in batch {
+                // Who waited may have given up.
+                _ = waiting.written.send(outcome.clone());
+            }
+        }
+    }
+
+    /// Those that have waited for longest and fit into one entry.
+    fn next_batch(&self) -> Vec<Waiting<T>> {
+        let mut waiting = lock(&self.waiting);
+        let (mut batch, mut scopes): (Vec<Waiting<T>>, usize) = (Vec::new(), 0);
+        while let Some(next) = waiting.front() {
+            scopes += next.scopes.len();
+            if batch.first().is_some_and(|first| first.kind != next.kind || scopes > MAX_SCOPES) {
+                break;
+            }
+            batch.extend(waiting.pop_front());
+        }
+        batch
+    }
+}
+
+/// One entry for all of them. Only what is written alone keeps its request id: a purge that comes again with others merely
+/// forgets once more.
+fn merged<T>(batch: &[Waiting<T>]) -> Option<Command> {
+    let (first, others) = batch.split_first()?;
+    let mut scopes = first.scopes.clone();
+    let mut at_ms = first.at_ms;
+    for other in others {
+        scopes.extend(other.scopes.iter().cloned());
+        at_ms = at_ms.max(other.at_ms);
+    }
+    let request_id = if others.is_empty() { first.request_id.clone() } else { String::new() };
+    Some(Command::Purge { request_id, scopes, kind: first.kind, at_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn purge(id: usize, kind: PurgeKind, scopes: usize) -> Command {
+        let scopes = (0..scopes).map(|n| PurgeScope::Tag((id * 10_000 + n) as u64)).collect();
+        Command::Purge { request_id: id.to_string(), scopes, kind, at_ms: id as u64 }
+    }
+
+    /// Writes `commands` at once and says what the entries were: request id, number of scopes, kind.
+    async fn entries(commands: Vec<Command>) -> Vec<(String, usize, PurgeKind)> {
+        let batches = PurgeBatches::<usize>::default();
+        let (seen, gate) = (Mutex::new(Vec::new()), Arc::new(Semaphore::new(0)));
+        let count = commands.len();
+        let writing = join_all(commands.into_iter().map(|command| {
+            batches.write(command, |command| {
+                Box::pin(async {
+                    gate.acquire().await.unwrap().forget();
+                    let Command::Purge { request_id, scopes, kind, .. } = command else { unreachable!() };
+                    let mut seen = lock(&seen);
+                    seen.push((request_id, scopes.len(), kind));
+                    seen.len()
+                })
+            })
+        }));
+        let (outcomes, ()) = tokio::join!(writing, async {
+            // The first is being written when the others come.
+            tokio::task::yield_now().await;
+            gate.add_permits(count);
+        });
+        assert!(outcomes.iter().all(Option::is_some), "{outcomes:?}");
+        drop(outcomes);
+        seen.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_are_written_together_kinds_apart() {
+        let (hard, soft) = (PurgeKind::Hard, PurgeKind::Soft);
+        let commands = vec![
+            purge(1, hard, 1),
+            purge(2, hard, 2),
+            purge(3, hard, 3),
+            purge(4, soft, 4),
+            purge(5, hard, 999),
+            purge(6, hard, 2),
+        ];
+        let expected = [
+            ("1".to_owned(), 1, hard),
+            (String::new(), 5, hard),
+            ("4".to_owned(), 4, soft),
+            ("5".to_owned(), 999, hard),
+            ("6".to_owned(), 2, hard),
+        ];
+        assert_eq!(entries(commands).await, expected);
+        assert_eq!(entries(vec![purge(7, soft, 2000)]).await, [("7".to_owned(), 2000, soft)]);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_while_writing_leaves_nobody_waiting() {
+        let batches = PurgeBatches::<()>::default();
+        let stuck = batches.write(purge(1, PurgeKind::Hard, 1), |_| Box::pin(std::future::pending()));
+        let mut stuck = Box::pin(stuck);
+        let second = batches.write(purge(2, PurgeKind::Hard, 1), |_| Box::pin(async {}));
+        tokio::select! {
+            biased;
+            _ = &mut stuck => unreachable!(),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(stuck);
+        assert_eq!(second.await, Some(()));
+    }
+}

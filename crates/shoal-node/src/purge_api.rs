@@ -1,0 +1,178 @@
+//! Purges over plain HTTP, for programs that have a token: `POST /v1/purge` and `GET /v1/purge/SEQ` on the ops address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{Response, StatusCode};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use shoal_cluster::join::{ROLE_PURGE, Token, same_text};
+use shoal_model::units::Period;
+use shoal_proto::admin::{PurgeRequest, PurgeStatusRequest};
+
+use crate::admin::{purge_order, purge_status};
+use crate::node::{Node, now_ms};
+use crate::purge_reply::{reply, trouble};
+
+/// Bytes of a request body: a thousand URLs of a kilobyte.
+const MAX_BODY: usize = 1 << 20;
+/// Longest wait that a caller may ask for: connections to the ops address do not live longer.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+
+/// What is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    urls: Vec<String>,
+    prefixes: Vec<String>,
+    hosts: Vec<String>,
+    tags: Vec<String>,
+    groups: Vec<String>,
+    all: bool,
+    soft: bool,
+    wait: Wait,
+    timeout: Option<Period>,
+    request_id: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wait {
+    Committed,
+    #[default]
+    Complete,
+}
+
+/// The paths of the API.
+pub fn routes() -> Router<Arc<Node>> {
+    Router::new().route("/v1/purge", post(purge)).route("/v1/purge/{seq}", get(status))
+}
+
+async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> Response<Body> {
+    // Who has no token is not listened to.
+    let Some(token) = authorized(&node, &fields) else { return unauthorized() };
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        return respond(StatusCode::PAYLOAD_TOO_LARGE, trouble("a body of more than 1 MiB is not read"));
+    };
+    let asked: Asked = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(error) => return respond(StatusCode::BAD_REQUEST, trouble(&error.to_string())),
+    };
+    let was_awaited = asked.wait == Wait::Complete;
+    let order = match purge_order(&node, asked.into()) {
+        Ok(order) => order,
+        Err(why) => return respond(StatusCode::BAD_REQUEST, trouble(&why)),
+    };
+    let (scopes, kind) = (order.scopes.len(), order.kind);
+    let outcome = node.purge(order).await;
+    if let Ok(purged) = &outcome {
+        tracing::info!(seq = purged.seq, scopes, ?kind, token, "a purge was asked for over HTTP");
+    }
+    let (status, json) = reply(&outcome, was_awaited);
+    respond(status, json)
+}
+
+async fn status(State(node): State<Arc<Node>>, Path(seq): Path<u64>, fields: HeaderMap) -> Response<Body> {
+    if authorized(&node, &fields).is_none() {
+        return unauthorized();
+    }
+    match purge_status(&node, &PurgeStatusRequest { seq, limit: 1 }).await {
+        Ok(found) => {
+            let json = found.purges.first().and_then(|purge| serde_json::to_string(purge).ok());
+            respond(StatusCode::OK, json.unwrap_or_default() + "\n")
+        }
+        Err(status) => respond(StatusCode::NOT_FOUND, trouble(status.message())),
+    }
+}
+
+impl From<Asked> for PurgeRequest {
+    fn from(asked: Asked) -> Self {
+        let wait = asked.timeout.map_or(Duration::ZERO, |timeout| timeout.0.min(MAX_WAIT));
+        Self {
+            urls: asked.urls,
+            prefixes: asked.prefixes,
+            hosts: asked.hosts,
+            tags: asked.tags,
+            groups: asked.groups,
+            all: asked.all,
+            soft: asked.soft,
+            wait_complete: asked.wait == Wait::Complete,
+            timeout_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            author: String::new(),
+            request_id: asked.request_id,
+        }
+    }
+}
+
+/// The public part of the token that the caller has, if it is good for purges.
+fn authorized(node: &Node, fields: &HeaderMap) -> Option<String> {
+    let token: Token = bearer(fields)?.parse().ok()?;
+    let record = node.log.with_state(|state| state.tokens.get(&token.id).cloned())?;
+    let is_good = token.role == ROLE_PURGE
+        && token.is_for(&node.identity.ca_der)
+        && record.role == ROLE_PURGE
+        && record.expires_at_ms > now_ms()
+        && same_text(&record.secret_sha256, &token.secret_sha256());
+    is_good.then_some(token.id)
+}
+
+fn unauthorized() -> Response<Body> {
+    let why =
+        "a token is needed, as `Authorization: Bearer TOKEN`; `shoal token create --role purge` makes one";
+    let mut refused = respond(StatusCode::UNAUTHORIZED, trouble(why));
+    refused.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+    refused
+}
+
+fn bearer(fields: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = fields.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn respond(status: StatusCode, json: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(json));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        headers.insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_read_strictly() {
+        let read = |text: &str| serde_json::from_str::<Asked>(text).map(PurgeRequest::from);
+        let request = read(r#"{"urls":["http://a/"],"soft":true,"timeout":"90s"}"#).unwrap();
+        assert_eq!((request.urls.len(), request.soft, request.wait_complete), (1, true, true));
+        assert_eq!(request.timeout_ms, 20_000);
+        assert!(!read(r#"{"all":true,"wait":"committed"}"#).unwrap().wait_complete);
+        for wrong in [r#"{"url":"http://a/"}"#, r#"{"urls":"http://a/"}"#, r#"{"wait":"ever"}"#, "7", ""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_borne() {
+        let check = |value: &'static str, expected: Option<&str>| {
+            let fields = HeaderMap::from_iter([(AUTHORIZATION, axum::http::HeaderValue::from_static(value))]);
+            assert_eq!(bearer(&fields), expected, "{value}");
+        };
+        check("Bearer abc", Some("abc"));
+        check("bearer  abc ", Some("abc"));
+        check("Basic abc", None);
+        check("abc", None);
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! A purge, whoever asks for it: into the log, and awaited until no node can serve what it forgets.
+//!
+//! A node serves hits only under a lease, and a lease is granted only to who has applied all that was committed when it was
+//! asked for. So whoever is silent about a purge serves nothing of it either once [`lease::LAPSE`] has passed since its
+//! commit: the leases from before have run out, and every later one comes after the purge has been applied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use shoal_cluster::NodeState;
+use shoal_configlog::ProposeError;
+use shoal_model::state::{Command, PurgeKind, PurgeScope, Refusal, Reply};
+use shoal_model::{NodeId, Revision};
+use shoal_policy::tcp::arrival;
+use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
+
+use crate::lease;
+use crate::node::{Node, now_ms};
+
+/// For this node to apply what the leader has acknowledged: whoever asks here looks here next.
+const OWN_WAIT: Duration = Duration::from_secs(1);
+/// Between two questions to a node that does not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A purge that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct PurgeOrder {
+    /// What is to be forgotten.
+    pub scopes: Vec<PurgeScope>,
+    /// Forget, or only treat as stale.
+    pub kind: PurgeKind,
+    /// The same id is carried out once; empty = it gets one.
+    pub request_id: String,
+    /// How long to wait until no node can serve it any more; `None` = only until it is in the log.
+    pub wait: Option<Duration>,
+}
+
+/// A purge that is in the log.
+#[derive(Clone, Debug)]
+pub struct Purged {
+    /// Its sequence number.
+    pub seq: u64,
+    /// What each node that is there makes of it; empty = that was not asked.
+    pub acks: Vec<NodeAck>,
+    /// Members that are not there. Where the wait was long enough, their leases have run out.
+    pub absent: Vec<AbsentNode>,
+    /// All of it.
+    pub elapsed: Duration,
+    /// No node serves what it forgets.
+    pub is_complete: bool,
+}
+
+/// Why a purge is not in the log, or not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum PurgeError {
+    /// More than this node takes on.
+    #[error(
+        "more than {0} purges a second are asked for here; send many scopes in one, or raise --purge-rate"
+    )]
+    TooFast(u32),
+    /// The log did not take it.
+    #[error(transparent)]
+    Log(#[from] ProposeError),
+    /// The state said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The state answered something else.
+    #[error("the log answered with a reply that does not belong to a purge")]
+    Unexpected,
+}
+
+/// How fast purges may be asked for here, and how many there were.
+#[derive(Debug, Default)]
+pub struct PurgeRate {
+    state: AtomicU64,
+    admitted: AtomicU64,
+}
+
+impl PurgeRate {
+    fn admits(&self, now_us: u64, per_second: u32) -> bool {
+        let next = |state| arrival::admit(state, now_us, per_second);
+        self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+    }
+
+    /// A number that no other purge of this process has.
+    fn number(&self) -> u64 {
+        self.admitted.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What one member made of it.
+enum Heard {
+    Ack(NodeAck),
+    /// It is not alive, and can serve nothing.
+    Absent,
+    /// It was removed meanwhile.
+    Gone,
+}
+
+impl Node {
+    /// Carries out `order`.
+    pub(crate) async fn purge(self: &Arc<Self>, order: PurgeOrder) -> Result<Purged, PurgeError> {
+        let started = Instant::now();
+        let per_second = self.settings.purge_rate;
+        let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if !self.purge_rate.admits(now_us, per_second) {
+            self.purge_figures.note_refused();
+            return Err(PurgeError::TooFast(per_second));
+        }
+        let PurgeOrder { scopes, kind, mut request_id, wait } = order;
+        if request_id.is_empty() {
+            // With an id the log may be asked again when an answer is lost.
+            request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());
+        }
+        let command = Command::Purge { request_id, scopes, kind, at_ms: now_ms() };
+        let seq = match self.log.propose(command).await?.reply {
+            Reply::Purged { seq } => seq,
+            Reply::Refused(refusal) => return Err(PurgeError::Refused(refusal)),
+            _ => return Err(PurgeError::Unexpected),
+        };
+        let lapses = Instant::now() + lease::LAPSE;
+        let Some(wait) = wait else {
+            self.await_applied(seq, Revision(0), OWN_WAIT).await;
+            self.purge_figures.note(None);
+            let elapsed = started.elapsed();
+            return Ok(Purged { seq, acks: Vec::new(), absent: Vec::new(), elapsed, is_complete: false });
+        };
+        let (acks, absent) = self.await_purged(seq, lapses, started + wait).await;
+        let is_complete = acks.iter().all(|ack| matches!(ack.state(), AckState::Applied | AckState::Lapsed));
+        let elapsed = started.elapsed();
+        self.purge_figures.note(is_complete.then_some(elapsed));
+        Ok(Purged { seq, acks, absent, elapsed, is_complete })
+    }
+
+    /// Asks every member, until it has applied `seq`, or until `lapses`, when it cannot serve what is older.
+    async fn await_purged(
+        self: &Arc<Self>,
+        seq: u64,
+        lapses: Instant,
+        deadline: Instant,
+    ) -> (Vec<NodeAck>, Vec<AbsentNode>) {
+        let asking: Vec<_> = self
+            .members()
+            .into_iter()
+            .map(|(id, member)| {
+                let (node, name) = (self.clone(), member.name.clone());
+                let asking = async move { node.await_one_purged(id, name, seq, lapses, deadline).await };
+                (id, member.name, tokio::spawn(asking))
+            })
+            .collect();
+        let (mut acks, mut absent) = (Vec::new(), Vec::new());
+        for (id, name, heard) in asking {
+            match heard.await {
+                Ok(Heard::Ack(ack)) => acks.push(ack),
+                Ok(Heard::Absent) => absent.push(self.absent(id, name)),
+                // It ends early only with its runtime.
+                Ok(Heard::Gone) | Err(_) => {}
+            }
+        }
+        (acks, absent)
+    }
+
+    async fn await_one_purged(
+        &self,
+        id: NodeId,
+        name: String,
+        seq: u64,
+        lapses: Instant,
+        deadline: Instant,
+    ) -> Heard {
+        let started = Instant::now();
+        let ack = |state: AckState, detail: String| {
+            let elapsed_ms = started.elapsed().as_millis() as u32;
+            Heard::Ack(NodeAck { node_id: id.0, node: name.clone(), state: state.into(), detail, elapsed_ms })
+        };
+        let end = lapses.min(deadline);
+        let mut trouble = "it did not answer in time".to_owned();
+        loop {
+            if self.has_left(id) {
+                return Heard::Absent;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let asking = self.await_applied_on(id, seq, Revision(0), left);
+            match tokio::time::timeout(left, asking).await {
+                Ok(Ok(reached)) if reached.applied_index >= seq => {
+                    return ack(AckState::Applied, String::new());
+                }
+                Ok(Ok(reached)) => trouble = reached.refused.unwrap_or(trouble),
+                Ok(Err(status)) => trouble = status.message().to_owned(),
+                Err(_) => {}
+            }
+            if !self.is_member(id) {
+                return Heard::Gone;
+            }
+            if Instant::now() >= end {
+                break;
+            }
+            tokio::time::sleep(ASK_AGAIN.min(end.saturating_duration_since(Instant::now()))).await;
+        }
+        if Instant::now() < lapses {
+            return ack(AckState::Silent, trouble);
+        }
+        match self.live_members().iter().any(|(live, _)| *live == id) {
+            true => ack(AckState::Lapsed, format!("{trouble}; its lease has run out, it serves no hits")),
+            false => Heard::Absent,
+        }
+    }
+
+    /// It said goodbye, after it had served its last request.
+    pub(crate) fn has_left(&self, id: NodeId) -> bool {
+        self.gossip.view().load().node(id).is_some_and(|node| node.state == NodeState::Left)
+    }
+
+    fn absent(&self, id: NodeId, name: String) -> AbsentNode {
+        let view = self.gossip.view().load();
+        let state = crate::acks::absence(view.node(id)).unwrap_or("dead").to_owned();
+        AbsentNode { node_id: id.0, node: name, state }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_of_purges_may_come_at_once() {
+        let rate = PurgeRate::default();
+        let admitted = |now_us| (0..50).filter(|_| rate.admits(now_us, 10)).count();
+        assert_eq!([admitted(0), admitted(500_000), admitted(500_000), admitted(9_000_000)], [10, 5, 0, 10]);
+    }
+}
