@@ -106,7 +106,7 @@ async fn trials_of(failure: fn() -> Reply, rule: &str) {
     let (seen, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
     let (times, count) = (seen.clone(), asked.clone());
     let bad = Origin::start(move |_| {
-        times.lock().unwrap().push(Instant::now());
+        times.lock().expect("no thread has panicked").push(Instant::now());
         count.fetch_add(1, Ordering::SeqCst);
         failure()
     });
@@ -120,7 +120,7 @@ async fn trials_of(failure: fn() -> Reply, rule: &str) {
         downstream.send(GET).await;
         downstream.answer().await;
     }
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().expect("no thread has panicked");
     for (n, least_ms) in [300, 600, 600].into_iter().enumerate() {
         let pause = seen[n + 1] - seen[n];
         // The clock of the workers may be a tick behind.
@@ -185,8 +185,8 @@ async fn failures_without_an_answer_eject_by_themselves() {
 async fn a_stale_connection_is_replaced_for_what_can_be_repeated() {
     // Every connection answers once and dies as soon as it sees a second request.
     let origin = Origin::start(|seen: Seen| match seen.number % 3 {
-        0 | 2 => support::Reply { bytes: ok(&seen.number.to_string()).into_bytes(), close: false },
-        _ => support::Reply { bytes: Vec::new(), close: true },
+        0 | 2 => Reply { bytes: ok(&seen.number.to_string()).into_bytes(), close: false },
+        _ => Reply { bytes: Vec::new(), close: true },
     })
     .await;
     let stage = Stage::start(&site(&[origin.address], "", ""));
@@ -209,7 +209,7 @@ async fn a_stale_connection_is_replaced_for_what_can_be_repeated() {
 #[tokio::test]
 async fn slow_endpoints_are_a_504() {
     let origin = Origin::start(|seen: Seen| match seen.path() {
-        "/never" => support::Reply { bytes: Vec::new(), close: false },
+        "/never" => Reply { bytes: Vec::new(), close: false },
         _ => "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".into(),
     })
     .await;
