@@ -9,8 +9,8 @@ use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
-use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
@@ -65,7 +65,12 @@ impl WorkerCache {
             return Answer::Failed(Failure::NotCached);
         }
         self.cells.misses.count();
-        self.fly(&request, &probe).await
+        match &probe.found {
+            Some(found) if request.head.method == Method::HEAD => {
+                self.ask_with_head(&request, &probe, found).await
+            }
+            Some(_) | None => self.fly(&request, &probe).await,
+        }
     }
 
     /// The answer must not begin a fill: what the owners have, or else nothing.
@@ -94,9 +99,9 @@ impl WorkerCache {
 
     /// Waits for the one fill of what is asked for, beginning it if nobody has.
     async fn fly(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
-        let mut names = probe.vary.clone();
+        let mut selectors = probe.selectors.clone();
         for _ in 0..MAX_TRIES {
-            let selecting = Selecting::of(&names, &request.head.headers);
+            let selecting = Selecting::of(&selectors, &request.head.headers);
             let (reader, own) = match self.board(request, probe, &selecting) {
                 Boarded::Running(reader) => (reader, None),
                 Boarded::New(reader, own) => (reader, Some(own)),
@@ -108,7 +113,7 @@ impl WorkerCache {
                     if own.is_some() || head.selecting.matches(&request.head.headers) {
                         return self.stream(request, probe, &head, reader, own.is_some());
                     }
-                    names = head.selecting.names();
+                    selectors = head.selecting.selectors();
                 }
                 Arrival::Object(object) if own.is_none() && !may_use(probe, &object, now_ms()) => {
                     return self.direct(probe.why);
@@ -120,7 +125,7 @@ impl WorkerCache {
                     let response = self.respond_validated(request, probe, &object, &extract, own.is_none());
                     return Answer::Response(response);
                 }
-                Arrival::Object(object) => names = object.selecting.names(),
+                Arrival::Object(object) => selectors = object.selecting.selectors(),
                 Arrival::Head(_) | Arrival::Released => {
                     let response = own.and_then(|mut own| own.try_recv().ok());
                     return match response {
@@ -181,8 +186,8 @@ impl WorkerCache {
     }
 
     /// Starts one validation in the background, unless one is running.
-    fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
-        let selecting = Selecting::of(&probe.vary, &request.head.headers);
+    pub(crate) fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
+        let selecting = Selecting::of(&probe.selectors, &request.head.headers);
         let begin = || self.cache.new_fill(probe.key, &probe.text);
         let errand = probe.errand(&selecting);
         if let Joined::New(reader) = self.cache.board(request.rule, probe.key, errand, begin) {
@@ -230,7 +235,7 @@ impl WorkerCache {
         Answer::Response(from_fill(head, reader, is_creator, asked(request), &status, now_ms))
     }
 
-    fn respond_stored(
+    pub(crate) fn respond_stored(
         &self,
         request: &CacheRequest<'_>,
         object: &Object,
@@ -263,7 +268,7 @@ impl WorkerCache {
     }
 
     /// The origin's response, for this request alone.
-    fn pass_on(
+    pub(crate) fn pass_on(
         &self,
         request: &CacheRequest<'_>,
         probe: &Probe,

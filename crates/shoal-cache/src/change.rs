@@ -9,6 +9,7 @@ use shoal_policy::cache::invalidation::{invalidated_keys, is_safe};
 use shoal_policy::cache::key::ObjectKey;
 use tokio::time::sleep;
 
+use crate::clock::now_ms;
 use crate::node::Cache;
 
 /// When what a given-up request may have changed is forgotten again, each time after the one before: nobody sees when the
@@ -23,26 +24,50 @@ pub struct PendingChange {
     method: Method,
     /// The URL, as in the text of its key.
     target: String,
+    sent: Sent,
     is_settled: bool,
+}
+
+/// When an unsafe request was sent, and what was known then.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Unix milliseconds.
+    pub(crate) request_ms: u64,
+    /// The log index applied.
+    pub(crate) fill_seq: u64,
+    /// When the resource changed last, once the answer is there, Unix milliseconds; `None` = also by somebody else
+    /// meanwhile: nobody knows what came first.
+    pub(crate) changed_ms: Option<u64>,
 }
 
 impl PendingChange {
     pub(crate) fn new(cache: &Arc<Cache>, method: &Method, target: String) -> Self {
-        Self { cache: cache.clone(), method: method.clone(), target, is_settled: is_safe(method) }
+        let sent = Sent { request_ms: now_ms(), fill_seq: cache.purges.applied(), changed_ms: None };
+        Self { cache: cache.clone(), method: method.clone(), target, sent, is_settled: is_safe(method) }
     }
 
     /// The origin answered: returns when what it changed is forgotten on every node that can be reached. Call it before
     /// the downstream is answered.
-    pub async fn settle(mut self, status: StatusCode, fields: &HeaderMap) {
+    pub async fn settle(mut self, status: StatusCode, fields: &HeaderMap) -> Sent {
         self.is_settled = true;
         let texts = invalidated_keys(&self.method, &self.target, status, fields);
-        self.cache.forget_everywhere(texts.iter().map(|text| self.cache.key_of(text)).collect()).await;
+        let keys: Vec<ObjectKey> = texts.iter().map(|text| self.cache.key_of(text)).collect();
+        let mut sent = self.sent;
+        if let Some(target) = keys.first() {
+            let is_overtaken = self.cache.changed_since(*target, sent.request_ms);
+            keys.iter().for_each(|key| _ = self.cache.forget(*key));
+            sent.changed_ms = Some(self.cache.last_change_ms(*target)).filter(|_| !is_overtaken);
+        }
+        self.cache.tell_everywhere(keys).await;
+        sent
     }
 
     /// The origin did not answer, but it may have seen the request.
     pub async fn assume(mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
-            self.cache.forget_everywhere(vec![self.cache.key_of(&self.target)]).await;
+            let key = self.cache.key_of(&self.target);
+            self.cache.forget(key);
+            self.cache.tell_everywhere(vec![key]).await;
         }
     }
 

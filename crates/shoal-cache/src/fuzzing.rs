@@ -1,7 +1,7 @@
 //! What peers say of objects, for fuzzing: whatever it is, what is read of it is written and read again.
 
 use http::HeaderMap;
-use shoal_policy::cache::vary::Selecting;
+use shoal_policy::cache::selecting::Selecting;
 
 use crate::peer::wire::{self, AnswerKind, Meta};
 
@@ -24,7 +24,7 @@ pub fn peer_fields(fields: &HeaderMap) {
         let again = rewritten(|written| wire::write_selecting(&selecting, written));
         assert_eq!(wire::read_selecting(&again), Some(selecting.clone()));
         assert!(
-            Selecting::of(&selecting.names(), fields).matches(fields),
+            Selecting::of(&selecting.selectors(), fields).matches(fields),
             "a request chooses its own variant"
         );
     }

@@ -190,8 +190,8 @@ mod tests {
     use bytes::Bytes;
     use http::{HeaderValue, StatusCode};
     use shoal_model::site::Replicate;
+    use shoal_policy::cache::selecting::Selecting;
     use shoal_policy::cache::storage::Terms;
-    use shoal_policy::cache::vary::Selecting;
 
     use super::*;
     use crate::object::UNCOPIED;

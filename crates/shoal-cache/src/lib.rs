@@ -9,10 +9,12 @@ mod change;
 mod clock;
 mod counters;
 mod dispatch;
+mod entropy;
 mod fetch_times;
 mod fetch_trace;
 mod fill;
 mod filling;
+mod freshen;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handover;
@@ -37,11 +39,12 @@ mod task;
 mod worker;
 
 pub use body::{CacheBody, OriginBody};
-pub use change::PendingChange;
+pub use change::{PendingChange, Sent};
 pub use counters::Counters;
 pub use dispatch::FillJob;
 pub use fetch_times::{BOUNDS_US, FetchTimes};
 pub use fetch_trace::{FetchNotes, FetchTrace};
+pub use filling::Shown;
 pub use lookup::Probe;
 pub use node::Cache;
 pub use peer::ClusterLink;

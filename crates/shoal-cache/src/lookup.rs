@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-    IF_UNMODIFIED_SINCE, RANGE,
+    AUTHORIZATION, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
 };
 use http::{HeaderMap, Method};
 use shoal_model::site::RequestDirectives;
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::preference::{self, Candidate};
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
+use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::status::Forwarded;
 use shoal_policy::cache::trust::Trust;
-use shoal_policy::cache::vary::Selecting;
 
 use crate::fill::{Errand, FillHead};
 use crate::object::{Object, Variants};
@@ -33,8 +33,8 @@ pub struct Probe {
     /// What of it the request is about.
     pub(crate) portion: Portion,
     pub(crate) why: Forwarded,
-    /// Fields by which known variants of the URL are chosen.
-    pub(crate) vary: Vec<HeaderName>,
+    /// By what known variants of the URL are chosen.
+    pub(crate) selectors: Vec<Selector>,
 }
 
 /// An object that fits a request.
@@ -106,12 +106,12 @@ pub(crate) fn is_cacheable_method(method: &Method) -> bool {
 /// The outcome of looking through the variants of a key.
 pub(crate) enum Choice {
     Found(Found),
-    /// There are others, chosen by these fields.
-    OtherVariants(Vec<HeaderName>),
+    /// There are others, chosen by these.
+    OtherVariants(Vec<Selector>),
     Nothing,
 }
 
-/// The newest variant that fits the request and was not purged.
+/// The variant that fits the request best and was not purged.
 pub(crate) fn choose(
     variants: &Variants,
     text: &[u8],
@@ -119,13 +119,25 @@ pub(crate) fn choose(
     signs: Signs,
     purges: &Purges,
 ) -> Option<(Arc<Object>, Freshened)> {
-    let fits = |object: &&Arc<Object>| {
-        object.text.as_bytes() == text
-            && (!signs.is_authorized || object.terms.answers_authorized)
-            && object.selecting.matches(request)
+    let may_answer = |object: &&Arc<Object>| {
+        object.text.as_bytes() == text && (!signs.is_authorized || object.terms.answers_authorized)
     };
     let valid = |object: &Arc<Object>| Some((object.clone(), purges.check(object)?));
-    variants.objects.iter().filter(fits).filter_map(valid).max_by_key(|(object, _)| object.terms.date)
+    if let [only] = &variants.objects[..] {
+        return Some(only).filter(may_answer).filter(|only| only.selecting.matches(request)).and_then(valid);
+    }
+    let mut found: Vec<_> = variants.objects.iter().filter(may_answer).filter_map(valid).collect();
+    let candidates: Vec<Candidate<'_>> = found.iter().map(|(object, _)| object.candidate()).collect();
+    let place = preference::choose(request, &candidates)?;
+    Some(found.swap_remove(place))
+}
+
+/// What chooses among the responses stored for a text: the word of the most recent one that has any.
+pub(crate) fn known_selectors(variants: &Variants, text: &[u8]) -> Vec<Selector> {
+    let of_text = variants.objects.iter().filter(|object| object.text.as_bytes() == text);
+    let choosing = of_text.filter(|object| !object.selecting.is_empty());
+    let newest = choosing.max_by_key(|object| (object.terms.date, object.terms.response_ms));
+    newest.map(|object| object.selecting.selectors()).unwrap_or_default()
 }
 
 /// What a lookup goes by.
@@ -154,12 +166,19 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
             let extract = if is_whole { Some(Extract::Whole) } else { object.extract(method, request) };
             Choice::Found(Found { object, purge, reuse, extract })
         }
-        None => match variants.objects.iter().rfind(|object| object.text.as_bytes() == text) {
-            Some(other) if !other.selecting.matches(request) => {
-                Choice::OtherVariants(other.selecting.names())
+        None => {
+            let selectors = known_selectors(variants, text);
+            // What fits and was purged, or is not for this request, is no other variant.
+            let is_chosen = |object: &Arc<Object>| {
+                object.text.as_bytes() == text
+                    && !object.selecting.is_empty()
+                    && object.selecting.matches(request)
+            };
+            if selectors.is_empty() || variants.objects.iter().any(is_chosen) {
+                return Choice::Nothing;
             }
-            Some(_) | None => Choice::Nothing,
-        },
+            Choice::OtherVariants(selectors)
+        }
     }
 }
 
@@ -171,7 +190,7 @@ impl Probe {
         // What is whole is validated as a whole, whatever is cut out of it.
         let is_whole = matches!(&choice, Choice::Found(found) if found.object.body.is_whole());
         let portion = if is_whole { Portion::Whole } else { asked };
-        let (found, why, vary) = match choice {
+        let (found, why, selectors) = match choice {
             Choice::Found(found) => {
                 let why = match found.reuse {
                     Reuse::ValidateOnRequest => Forwarded::Request,
@@ -180,15 +199,15 @@ impl Probe {
                         Forwarded::Stale
                     }
                 };
-                let vary = found.object.selecting.names();
-                (Some(found), why, vary)
+                let selectors = found.object.selecting.selectors();
+                (Some(found), why, selectors)
             }
-            Choice::OtherVariants(names) => (None, Forwarded::VaryMiss, names),
+            Choice::OtherVariants(selectors) => (None, Forwarded::VaryMiss, selectors),
             Choice::Nothing => (None, Forwarded::UriMiss, Vec::new()),
         };
         // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
         let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
-        Self { key, text, wishes: *wishes, signs, found, portion, why, vary }
+        Self { key, text, wishes: *wishes, signs, found, portion, why, selectors }
     }
 
     /// What a fill for this request is for.

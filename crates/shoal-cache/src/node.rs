@@ -12,7 +12,7 @@ use shoal_policy::cache::key::{
 };
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
-use shoal_policy::cache::trust::{Trust, may_join};
+use shoal_policy::cache::trust::{Trust, is_plausible, may_join};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -217,7 +217,11 @@ impl Cache {
 
     /// How far stored objects may be trusted now, on a route with this rule.
     pub(crate) fn trust(&self, rule: &CacheRuleView, now_ms: u64) -> Trust {
-        Trust::of(self.purges.has_lease(now_ms), rule.purge_unverified)
+        if is_plausible(now_ms) {
+            Trust::of(self.purges.has_lease(now_ms), rule.purge_unverified)
+        } else {
+            Trust::Doubted
+        }
     }
 
     /// What is behind this text of a key is not stored: nobody is to wait for it.
@@ -322,6 +326,12 @@ impl Cache {
         self.tombstones.get(&key).is_some_and(|changed_ms| response_ms <= changed_ms)
     }
 
+    /// When the resource was last known to have changed, Unix milliseconds; 0 = not of late.
+    pub(crate) fn last_change_ms(&self, key: ObjectKey) -> u64 {
+        let all_ms = self.forgotten_ms.load(Ordering::Acquire);
+        self.tombstones.get(&key).unwrap_or_default().max(all_ms)
+    }
+
     /// The key of a URL, as the text of a key has it.
     pub(crate) fn key_of(&self, url: &str) -> ObjectKey {
         ObjectKey::of(self.settings.key_seed, url.as_bytes())
@@ -334,13 +344,12 @@ impl Cache {
         heard.into_iter().chain(silent).for_each(|node| self.reminders.add(node, key));
     }
 
-    /// Forgets `keys` here and on every other node, and returns when they have. Whoever cannot be reached now is told as
-    /// soon as that is possible.
-    pub(crate) async fn forget_everywhere(&self, keys: Vec<ObjectKey>) {
+    /// Has every other node forget `keys`, and returns when they have. Whoever cannot be reached now is told as soon as
+    /// that is possible.
+    pub(crate) async fn tell_everywhere(&self, keys: Vec<ObjectKey>) {
         if keys.is_empty() {
             return;
         }
-        keys.iter().for_each(|key| _ = self.forget(*key));
         let (heard, silent) = self.placement.others();
         let remind = |node, reminders: &Reminders| keys.iter().for_each(|key| reminders.add(node, *key));
         silent.into_iter().for_each(|node| remind(node, &self.reminders));

@@ -8,11 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::preference::Candidate;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::{Extract, judge_part, judge_range};
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::validation::merged_fields;
-use shoal_policy::cache::vary::Selecting;
 
 use crate::hot::Share;
 use crate::stored_body::StoredBody;
@@ -94,6 +95,12 @@ impl Object {
         self.selecting == other.selecting && self.text == other.text
     }
 
+    /// What is looked at when one of several is chosen.
+    pub(crate) fn candidate(&self) -> Candidate<'_> {
+        let Terms { date, response_ms, .. } = self.terms;
+        Candidate { selecting: &self.selecting, fields: &self.fields, date, response_ms }
+    }
+
     /// What purges look at.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
@@ -115,23 +122,26 @@ impl Object {
     pub(crate) fn completed(&self, part: &Self) -> Arc<Self> {
         let fields = merged_fields(&self.fields, &part.fields);
         let tags = if part.tags.is_empty() { self.tags.clone() } else { part.tags.clone() };
-        self.again(self.body.joined(&part.body), fields, part.terms, tags, part.fill_seq)
+        let selecting = part.selecting.clone();
+        self.again(self.body.joined(&part.body), selecting, fields, part.terms, tags, part.fill_seq)
     }
 
     /// The object again with other fields and terms: what a 304 makes of it.
     pub(crate) fn refreshed(
         &self,
+        selecting: Selecting,
         fields: HeaderMap,
         terms: Terms,
         tags: Box<[u64]>,
         fill_seq: u64,
     ) -> Arc<Self> {
-        self.again(self.body.clone(), fields, terms, tags, fill_seq)
+        self.again(self.body.clone(), selecting, fields, terms, tags, fill_seq)
     }
 
     fn again(
         &self,
         body: StoredBody,
+        selecting: Selecting,
         fields: HeaderMap,
         terms: Terms,
         tags: Box<[u64]>,
@@ -140,7 +150,7 @@ impl Object {
         Self {
             key: self.key,
             text: self.text.clone(),
-            selecting: self.selecting.clone(),
+            selecting,
             status: self.status,
             fields,
             terms,

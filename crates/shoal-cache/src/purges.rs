@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_policy::cache::purge::{Subject, Validity, judge_validity};
 use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::trust::is_plausible;
 use tokio::sync::watch;
 
 use crate::object::Object;
@@ -54,10 +55,11 @@ impl Purges {
         self.lease_until_ms.store(until_ms, Ordering::Release);
     }
 
-    /// Every purge that was committed a moment ago is recorded, and applied says so to whoever reads it after this.
+    /// Every purge that was committed a moment ago is recorded, and applied says so to whoever reads it after this. A
+    /// clock that is wrong says nothing of a lease.
     #[inline]
     pub(crate) fn has_lease(&self, now_ms: u64) -> bool {
-        now_ms < self.lease_until_ms.load(Ordering::Acquire)
+        is_plausible(now_ms) && now_ms < self.lease_until_ms.load(Ordering::Acquire)
     }
 
     /// Newest purge.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, Uri};
 use shoal_model::NodeId;
-use shoal_model::view::{CacheRuleView, RouteView};
+use shoal_model::view::{CacheRuleView, QueryView, RouteView};
 use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::sources::Hop;
-use shoal_policy::cache::validation::remove_conditions;
+use shoal_policy::cache::validation::{asked_tags, remove_conditions};
 use tokio::sync::oneshot;
 
 use crate::body::OriginBody;
@@ -36,6 +38,8 @@ pub(crate) struct FillTask {
     pub(crate) is_peek: bool,
     /// What comes in is kept although this node does not own it.
     pub(crate) promotion: Option<Promotion>,
+    /// What downstream has already, where its answer comes from here.
+    pub(crate) asked_tags: Vec<HeaderValue>,
     /// Takes the response if it is for the first request alone.
     pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
     /// The first request wants to know what the origin was asked.
@@ -86,13 +90,15 @@ impl TaskSeed<'_> {
     ) -> FillTask {
         let mut request = Request::new(());
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.head.uri.clone();
+        *request.uri_mut() = counted_uri(&self.head.uri, self.rule);
         *request.version_mut() = self.head.version;
         *request.headers_mut() = self.head.headers.clone();
         remove_conditions(request.headers_mut());
         self.probe.portion.write(&self.head.headers, request.headers_mut());
+        let is_for_downstream = own.is_some() && self.asker == Asker::Downstream;
         FillTask {
             landing,
+            asked_tags: if is_for_downstream { asked_tags(&self.head.headers) } else { Vec::new() },
             head: request.into_parts().0,
             route: self.route.clone(),
             rule: self.rule.clone(),
@@ -112,4 +118,16 @@ impl FillTask {
     pub(crate) fn fill(&self) -> &Arc<Fill> {
         self.landing.fill()
     }
+}
+
+/// What the origin is asked for: nothing that does not count reaches it, or else it could choose the response.
+pub(crate) fn counted_uri(uri: &Uri, rule: &CacheRuleView) -> Uri {
+    let mut text = Vec::new();
+    let path_and_query = uri.path_and_query().filter(|_| rule.key.query != QueryView::All);
+    let Some(path_and_query) = path_and_query else { return uri.clone() };
+    write_counted(&mut text, &rule.key.query, path_and_query.as_str());
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(text).ok();
+    // It is a part of what was a URI.
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
 }

@@ -7,7 +7,11 @@ use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, Method, Response};
 use shoal_model::state::PurgeScope;
+use shoal_model::view::CacheRuleView;
+use shoal_policy::cache::content::is_cached_path;
+use shoal_policy::cache::early::{is_due_early, likely_early_ms};
 use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
+use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
@@ -18,6 +22,7 @@ use crate::change::PendingChange;
 use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::dispatch::FillJob;
+use crate::entropy::Entropy;
 use crate::hot::HotObjects;
 use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
@@ -34,6 +39,7 @@ pub struct WorkerCache {
     pub(crate) peers: Rc<PeerPool>,
     /// Fills that tasks of this worker are working on.
     pub(crate) running: Cell<usize>,
+    pub(crate) entropy: Entropy,
     hot: RefCell<HotObjects>,
     /// The text of the key that is being looked up.
     text: RefCell<Vec<u8>>,
@@ -51,7 +57,8 @@ impl WorkerCache {
         let cells = cache.new_cells();
         let peers = PeerPool::new(cache.settings.peers.clone(), cache.settings.cluster.clone());
         let hot = RefCell::new(HotObjects::new(cache.hot_budget.clone()));
-        Rc::new(Self { cache, fetch, cells, peers, running: Cell::new(0), hot, text: RefCell::default() })
+        let (running, entropy, text) = (Cell::new(0), Entropy::new(), RefCell::default());
+        Rc::new(Self { cache, fetch, cells, peers, running, entropy, hot, text })
     }
 
     /// The fastest path: the answer to a plain GET for an object that is in much use, signed by [`Fetch::sign`]. It looks
@@ -75,13 +82,13 @@ impl WorkerCache {
     }
 
     /// The fast path: what the store of this node says, without waiting.
-    pub fn hit(&self, request: &CacheRequest<'_>) -> Lookup {
+    pub fn hit(self: &Rc<Self>, request: &CacheRequest<'_>) -> Lookup {
         let head = request.head;
         if !is_cacheable_method(&head.method) {
             return Lookup::Bypass(Bypass::Method);
         }
         let signs = Signs::read(&head.headers);
-        if request.has_body || signs.has_precondition {
+        if request.has_body || signs.has_precondition || !is_cached_path(request.rule, head.uri.path()) {
             return Lookup::Bypass(Bypass::Request);
         }
         let mut text = self.text.borrow_mut();
@@ -97,9 +104,13 @@ impl WorkerCache {
         let sought = Sought { text: &text, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_deref(), &sought, &self.cache.purges);
         match choice {
-            Choice::Found(Found { object, reuse: Reuse::Fresh, extract: Some(extract), .. }) => {
+            Choice::Found(Found { ref object, reuse: Reuse::Fresh, extract: Some(ref extract), .. }) => {
                 let may_prepare = is_plain && trust == Trust::Verified;
-                Lookup::Fresh(self.serve(request, &object, &extract, trust, may_prepare, now_ms))
+                let response = self.serve(request, object, extract, trust, may_prepare, now_ms);
+                if self.is_due_early(request.rule, object, now_ms) {
+                    self.revalidate(request, &Probe::new(key, &sought, choice));
+                }
+                Lookup::Fresh(response)
             }
             choice @ Choice::Found(_) => Lookup::Stale(Box::new(Probe::new(key, &sought, choice))),
             choice @ (Choice::OtherVariants(_) | Choice::Nothing) => {
@@ -111,7 +122,7 @@ impl WorkerCache {
     /// To be called for every [`Bypass::Method`] request before it goes to the origin, and told what came of it.
     pub fn expect_change(&self, request: &CacheRequest<'_>) -> PendingChange {
         let mut text = Vec::new();
-        write_key(&mut text, request.https, request.host, path_and_query(request));
+        write_url(&mut text, request);
         let target = String::from_utf8_lossy(&text).into_owned();
         PendingChange::new(&self.cache, &request.head.method, target)
     }
@@ -119,7 +130,7 @@ impl WorkerCache {
     /// What a purge of the URL of `request` means: its objects on every route.
     pub fn purge_scope(&self, request: &CacheRequest<'_>) -> PurgeScope {
         let mut text = Vec::new();
-        write_key(&mut text, request.https, request.host, path_and_query(request));
+        write_url(&mut text, request);
         PurgeScope::Url(ObjectKey::of(self.cache.settings.key_seed, &text).0)
     }
 
@@ -133,13 +144,37 @@ impl WorkerCache {
         self.running.get()
     }
 
+    /// The key of `request` and its text.
+    pub(crate) fn key_and_text(&self, request: &CacheRequest<'_>) -> (ObjectKey, String) {
+        let mut text = Vec::new();
+        let key = self.write_key(&mut text, request);
+        (key, String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Writes the text of the key of `request`; only its URL is hashed.
     fn write_key(&self, text: &mut Vec<u8>, request: &CacheRequest<'_>) -> ObjectKey {
         text.clear();
-        write_key(text, request.https, request.host, path_and_query(request));
+        write_url(text, request);
         let key = ObjectKey::of(self.cache.settings.key_seed, text);
         write_route(text, &request.route.name);
         key
+    }
+
+    /// The object is fetched again although it is fresh: before all that use it need it at once. Only its owner does that,
+    /// once in the cluster.
+    fn is_due_early(&self, rule: &CacheRuleView, object: &Object, now_ms: u64) -> bool {
+        rule.early_refresh
+            && is_due_early(&object.terms, now_ms, self.entropy.draw())
+            && self.cache.placement.owners(object.key).primary == Some(self.cache.settings.node)
+    }
+
+    /// Until when an answer may be given again without looking at the object: while nothing in it changes, and before it may
+    /// be due early.
+    fn prepared_until_ms(&self, rule: &CacheRuleView, object: &Object, now_ms: u64) -> u64 {
+        let age_ms = object.terms.age_ms(now_ms);
+        let left_ms = u64::try_from(object.terms.time_left_ms(now_ms)).unwrap_or(0);
+        let early_ms = if rule.early_refresh { likely_early_ms(&object.terms) } else { 0 };
+        now_ms + (1000 - age_ms % 1000).min(left_ms.saturating_sub(early_ms))
     }
 
     /// The member a forwarded request carries.
@@ -162,10 +197,12 @@ impl WorkerCache {
         object.used_ms.store(now_ms, Ordering::Relaxed);
         self.cache.ensure_copy(object);
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), source(trust));
-        if may_prepare && self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed) {
+        let until_ms = self.prepared_until_ms(request.rule, object, now_ms);
+        let is_checked = self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed);
+        if may_prepare && until_ms > now_ms && is_checked {
             let mut fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
             self.fetch.sign(&mut fields);
-            self.hot.borrow_mut().prepare(object, fields, unchanged_until_ms(object, now_ms));
+            self.hot.borrow_mut().prepare(object, fields, until_ms);
         }
         let asked = Asked { method: &request.head.method, fields: &request.head.headers };
         from_object(object, extract, asked, &status, now_ms)
@@ -177,13 +214,9 @@ pub(crate) fn ttl_seconds(object: &Object, now_ms: u64) -> i64 {
     object.terms.time_left_ms(now_ms).div_euclid(1000)
 }
 
-/// Until when `Age`, `ttl` and freshness are what they are now.
-fn unchanged_until_ms(object: &Object, now_ms: u64) -> u64 {
-    let age_ms = object.terms.age_ms(now_ms);
-    let left_ms = u64::try_from(object.terms.time_left_ms(now_ms)).unwrap_or(0);
-    now_ms + (1000 - age_ms % 1000).min(left_ms)
-}
-
-fn path_and_query<'a>(request: &CacheRequest<'a>) -> &'a str {
-    request.head.uri.path_and_query().map_or("/", |path| path.as_str())
+/// The URL of `request`, as far as the route lets its query count.
+fn write_url(text: &mut Vec<u8>, request: &CacheRequest<'_>) {
+    let path_and_query = request.head.uri.path_and_query().map_or("/", |path| path.as_str());
+    write_key(text, request.https, request.host, "");
+    write_counted(text, &request.rule.key.query, path_and_query);
 }

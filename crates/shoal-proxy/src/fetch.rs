@@ -48,7 +48,7 @@ impl Fetch for OriginFetch {
                 asked.note(notes(&trace, fetched.is_ok()));
             }
             let tally = Tally { started, upstream: trace.upstream, status, response_bytes: 0 };
-            fetched.map(|()| Response::from_parts(answer, detach(body, tally)))
+            fetched.map(|()| Response::from_parts(answer, detach(body, Some(tally))))
         })
     }
 
@@ -71,8 +71,8 @@ fn notes(trace: &Trace, answered: bool) -> FetchNotes {
 }
 
 /// A body that may leave the worker: a task of the worker reads it. If nobody takes the parts, that task ends, and the
-/// connection with it.
-fn detach(mut body: UpstreamBody, mut tally: Tally) -> OriginBody {
+/// connection with it. Without a `tally` somebody else counts it.
+pub(crate) fn detach(mut body: UpstreamBody, mut tally: Option<Tally>) -> OriginBody {
     let (parts, relayed) = relay(body.size_hint());
     if body.is_end_stream() {
         return Empty::new().map_err(|never| match never {}).boxed_unsync();
@@ -84,7 +84,7 @@ fn detach(mut body: UpstreamBody, mut tally: Tally) -> OriginBody {
                 () = parts.closed() => return,
             };
             if let Some(Ok(frame)) = &part {
-                tally.count(frame);
+                tally.iter_mut().for_each(|tally| tally.count(frame));
             }
             if !parts.send(part).await {
                 return;
@@ -95,7 +95,7 @@ fn detach(mut body: UpstreamBody, mut tally: Tally) -> OriginBody {
 }
 
 /// Counts a fetch among the traffic of its upstream when it ends, however it ends: no exchange does.
-struct Tally {
+pub(crate) struct Tally {
     started: Instant,
     upstream: Option<Arc<Traffic>>,
     status: u16,

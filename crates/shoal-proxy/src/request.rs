@@ -4,11 +4,11 @@ use std::convert::identity;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LOCATION, HOST, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::response::Parts as ResponseHead;
-use http::{StatusCode, Version};
-use shoal_cache::{Bypass, CacheRequest, FetchTrace, Lookup};
+use http::{Method, Response, StatusCode, Version};
+use shoal_cache::{Bypass, CacheRequest, FetchTrace, Lookup, Sent};
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::cache::status::says_hit;
@@ -25,6 +25,7 @@ use crate::answer::Answer;
 use crate::body::Payload;
 use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
+use crate::fetch::detach;
 use crate::incoming::Incoming;
 use crate::listener::{Connection, Order};
 use crate::metrics::{CacheUse, Limit};
@@ -312,8 +313,14 @@ async fn from_cache(
                     return Err(failure);
                 }
             }
-            change.settle(answer.head.status, &answer.head.headers).await;
-            answer.head.headers.append(CACHE_STATUS, sources.cache_statuses.method.clone());
+            let sent = change.settle(answer.head.status, &answer.head.headers).await;
+            let request = cache_request(connection, route, rule, admitted, head, has_body);
+            if head.method != Method::POST
+                || route.trailers
+                || !keep_shown(connection, &request, sent, answer)
+            {
+                answer.head.headers.append(CACHE_STATUS, sources.cache_statuses.method.clone());
+            }
         }
         Lookup::Bypass(Bypass::Request) => {
             from_origin(connection, route, head, None, body, answer).await?;
@@ -346,6 +353,34 @@ async fn from_cache(
         }
     }
     Ok(())
+}
+
+/// An answer to a POST that shows what a GET would is kept on its way; says whether it is.
+fn keep_shown(connection: &Connection, request: &CacheRequest<'_>, sent: Sent, answer: &mut Answer) -> bool {
+    if !answer.head.headers.contains_key(CONTENT_LOCATION) {
+        return false;
+    }
+    let cache = &connection.listener.sources.cache;
+    let head = std::mem::replace(&mut answer.head, Response::new(()).into_parts().0);
+    let head = Response::from_parts(head, ());
+    let shown = cache.judge_shown(request, sent, &head);
+    let (head, ()) = head.into_parts();
+    let Some(shown) = shown else {
+        answer.head = head;
+        return false;
+    };
+    match std::mem::replace(&mut answer.body.payload, Payload::Empty) {
+        Payload::Upstream(body) => {
+            let response = Response::from_parts(head, detach(body, None));
+            answer.put(cache.keep_shown(request, shown, response), Payload::Cache);
+            true
+        }
+        payload @ (Payload::Empty | Payload::Text(_) | Payload::Cache(_)) => {
+            answer.head = head;
+            answer.body.payload = payload;
+            false
+        }
+    }
 }
 
 fn cache_request<'a>(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use shoal_policy::cache::key::ObjectKey;
-use shoal_policy::cache::vary::Selecting;
+use shoal_policy::cache::selecting::Selecting;
 
 use super::{Fill, FillReader};
 use crate::portion::Portion;

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::span::Span;
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::vary::Selecting;
 
 /// The head of a response that several requests may share.
 pub(crate) struct FillHead {

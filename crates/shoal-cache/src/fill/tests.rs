@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use http::{HeaderMap, StatusCode};
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::vary::Selecting;
 
 use super::*;
 

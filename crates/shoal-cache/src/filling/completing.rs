@@ -6,11 +6,11 @@ use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::span::{Segment, Span};
 use shoal_policy::cache::storage::{Storage, Stored};
-use shoal_policy::cache::tags::read_tags;
+use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{continues, merged_fields};
 use shoal_policy::failure::Failure;
 
-use super::from_origin::{TAG_FIELDS, add_date, judge};
+use super::from_origin::{add_date, judge};
 use super::question::Completion;
 use crate::body::OriginBody;
 use crate::clock::now_ms;

@@ -3,19 +3,23 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderName};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::early::spread_lifetime_ms;
 use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::fill_request::limit_to_shared;
+use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Trouble;
+use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
-use shoal_policy::cache::tags::read_tags;
-use shoal_policy::cache::validation::{confirms, merged_fields, strong_validator};
-use shoal_policy::cache::vary::Selecting;
+use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
+use shoal_policy::cache::validation::{confirms, confirms_tags, strong_validator};
+use shoal_policy::cache::vary::Vary;
 use shoal_policy::failure::Failure;
 
 use super::question::Question;
@@ -23,20 +27,13 @@ use super::{after, broken, content_length, object};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
-use crate::lookup::Found;
+use crate::lookup::{Found, known_selectors};
 use crate::object::UNCOPIED;
 use crate::orphans::ORPHAN_MS;
 use crate::seam::UntilClose;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
-
-/// Tags are for us, not for downstream.
-pub(super) static TAG_FIELDS: [HeaderName; 3] = [
-    HeaderName::from_static("surrogate-key"),
-    HeaderName::from_static("cache-tag"),
-    HeaderName::from_static("xkey"),
-];
 
 impl WorkerCache {
     /// Asks the origin: about what is stored, for what that lacks, or for what downstream asked for.
@@ -46,6 +43,7 @@ impl WorkerCache {
             Ok(under_way) => under_way,
             Err(failure) => return self.decline(task, failure),
         };
+        let mut unlimited = self.limit_request(task);
         loop {
             task.fill().ask(self.cache.purges.applied(), now_ms());
             // What was purged since the lookup must not come back by a 304 or as a part of something new.
@@ -53,7 +51,7 @@ impl WorkerCache {
             let question =
                 if task.found.as_ref().is_some_and(is_valid) { Question::of(task) } else { Question::Plain };
             let mut head = task.head.clone();
-            question.write(&mut head.headers);
+            question.write(&task.asked_tags, &mut head.headers);
             self.cells.origin_fetches.count();
             let request_ms = now_ms();
             let asked = Instant::now();
@@ -68,6 +66,9 @@ impl WorkerCache {
                 Question::Validation(found) if status == StatusCode::NOT_MODIFIED => {
                     if confirms(&found.object.fields, response.headers()) {
                         return self.refresh(task, &found, owners, response, request_ms);
+                    }
+                    if confirms_tags(&task.asked_tags, response.headers()) {
+                        return self.hand_over(task, response, false);
                     }
                     // A 304 about something that is not stored: ask without conditions.
                     task.found = None;
@@ -88,6 +89,16 @@ impl WorkerCache {
                 }
                 Question::Validation(_) | Question::Plain => response,
             };
+            if let Some(fields) = unlimited.take()
+                && let Vary::Fields(names) = Vary::read(response.headers())
+                && names.iter().any(|name| fields.contains_key(name) && !task.head.headers.contains_key(name))
+            {
+                // The response was chosen by what the origin was not told.
+                let selectors: Vec<Selector> = names.into_iter().map(Selector::from).collect();
+                task.head.headers = fields;
+                limit_to_shared(&mut task.head.headers, &task.rule, &selectors);
+                continue;
+            }
             return self.take_from_origin(task, owners, response, request_ms).await;
         }
     }
@@ -95,12 +106,26 @@ impl WorkerCache {
     /// The origin is not asked: it has enough to do.
     fn decline(&self, task: &FillTask, failure: Failure) {
         match &task.found {
-            Some(found) if self.may_serve(task, found, Trouble::Status(StatusCode::SERVICE_UNAVAILABLE)) => {
+            Some(found)
+                if self.may_serve(&task.rule, found, Trouble::Status(StatusCode::SERVICE_UNAVAILABLE)) =>
+            {
                 self.cells.stale.count();
                 task.fill().resolve(found.object.clone());
             }
             Some(_) | None => task.fill().fail(failure),
         }
+    }
+
+    /// Takes off what the origin is not to know for a response that is shared, and gives back what there was.
+    fn limit_request(&self, task: &mut FillTask) -> Option<HeaderMap> {
+        if task.rule.fill_fields.is_none() && task.rule.key.cookies.is_empty() {
+            return None;
+        }
+        let variants = self.cache.store.find(task.fill().key);
+        let known = variants.map(|variants| known_selectors(&variants, task.fill().text.as_bytes()));
+        let unlimited = task.head.headers.clone();
+        limit_to_shared(&mut task.head.headers, &task.rule, &known.unwrap_or_default());
+        Some(unlimited)
     }
 
     /// An answer to what downstream asked for: stored while it streams, or handed to the request that began the fill.
@@ -112,7 +137,7 @@ impl WorkerCache {
         request_ms: u64,
     ) {
         if let Some(found) = &task.found {
-            if self.may_serve(task, found, Trouble::Status(response.status())) {
+            if self.may_serve(&task.rule, found, Trouble::Status(response.status())) {
                 self.cells.stale.count();
                 return task.fill().resolve(found.object.clone());
             }
@@ -155,7 +180,7 @@ impl WorkerCache {
         }
     }
 
-    fn origin_head(
+    pub(super) fn origin_head(
         &self,
         task: &FillTask,
         stored: Stored,
@@ -165,7 +190,10 @@ impl WorkerCache {
         owners: Owners,
     ) -> FillHead {
         let fill = task.fill();
-        let Stored { terms: owned, vary, without } = stored;
+        let Stored { terms: mut owned, selectors, without } = stored;
+        if owners.includes(self.cache.settings.node) {
+            self.spread(task, &mut owned);
+        }
         let terms = self.limit(owned, owners);
         let has_own = without.iter().any(|name| response.headers().contains_key(name));
         // A part is an incomplete 200 (RFC 9111 §3.3): what it says of itself is not for the whole.
@@ -179,7 +207,7 @@ impl WorkerCache {
             own_fields: has_own.then(|| stored_fields(response.headers(), &own_without)),
             terms,
             orphan_of: (terms != owned).then_some(owned),
-            selecting: Selecting::of(&vary, &task.head.headers),
+            selecting: self.selecting(task, selectors),
             tags: read_tags(self.cache.settings.key_seed, &fill.text, response.headers()),
             fill_seq: fill.fill_seq(),
             checked_seq: fill.fill_seq(),
@@ -201,8 +229,26 @@ impl WorkerCache {
         Terms { lifetime_ms, stale_while_revalidate_ms: 0, ..terms }
     }
 
+    /// Objects that come together do not all expire together.
+    pub(super) fn spread(&self, task: &FillTask, terms: &mut Terms) {
+        if task.rule.early_refresh {
+            terms.lifetime_ms = spread_lifetime_ms(terms, self.entropy.draw());
+        }
+    }
+
+    /// What chose a response. One that does not say was chosen by what others of its URL say (RFC 9111 §4.1).
+    pub(super) fn selecting(&self, task: &FillTask, mut selectors: Vec<Selector>) -> Selecting {
+        let fill = task.fill();
+        if selectors.is_empty()
+            && let Some(variants) = self.cache.store.find(fill.key)
+        {
+            selectors = known_selectors(&variants, fill.text.as_bytes());
+        }
+        Selecting::of(&selectors, &task.head.headers)
+    }
+
     /// Reads the body to its end, without its first `skip` bytes.
-    async fn stream_from_origin(
+    pub(super) async fn stream_from_origin(
         &self,
         task: &FillTask,
         head: &FillHead,
@@ -259,43 +305,6 @@ impl WorkerCache {
         task.fill().fail(Failure::UpstreamReset);
         false
     }
-
-    /// A 304: the object lives on under the terms of now.
-    fn refresh(
-        &self,
-        task: &FillTask,
-        found: &Found,
-        owners: Owners,
-        response: Response<OriginBody>,
-        request_ms: u64,
-    ) {
-        let response_ms = now_ms();
-        let object = &found.object;
-        let fill = task.fill();
-        let mut not_modified = response.into_parts().0.headers;
-        add_date(&mut not_modified, response_ms);
-        let fields = merged_fields(&object.fields, &not_modified);
-        let storage = judge(task, object.status, &fields, request_ms, response_ms);
-        let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
-        let tags = if named.is_empty() { object.tags.clone() } else { named };
-        match storage {
-            Storage::Store(Stored { terms, without, .. }) => {
-                // What a 304 says to one request is not for the next one, either.
-                let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
-                let terms = self.limit(terms, owners);
-                let refreshed = object.refreshed(fields, terms, tags, fill.fill_seq());
-                self.cache.keep(refreshed.clone(), fill);
-                fill.resolve(refreshed);
-            }
-            // It is good for this one request, and for no other.
-            Storage::Refuse(_) => {
-                self.cache.store.remove(object);
-                let fields = stored_fields(&fields, &TAG_FIELDS);
-                let terms = Terms { response_ms, initial_age_ms: 0, always_validate: true, ..object.terms };
-                fill.resolve(object.refreshed(fields, terms, tags, fill.fill_seq()));
-            }
-        }
-    }
 }
 
 /// Judges a response to the request of a fill.
@@ -308,13 +317,14 @@ pub(super) fn judge(
 ) -> Storage {
     judge_storage(&Exchange {
         method: &task.head.method,
+        url: url_of(&task.fill().text),
         request: &task.head.headers,
         wishes: Wishes { no_store: task.wishes.no_store, ..Wishes::default() },
         status,
         response,
         request_ms,
         response_ms,
-        set_cookie: task.rule.set_cookie,
+        rule: &task.rule,
     })
 }
 
@@ -347,7 +357,9 @@ const fn is_lasting(refusal: Refusal) -> bool {
         | Refusal::Private
         | Refusal::Vary
         | Refusal::SetCookie
-        | Refusal::NoLifetime => true,
+        | Refusal::NoLifetime
+        | Refusal::RequestError
+        | Refusal::ContentType => true,
         // These are about the request.
         Refusal::Method | Refusal::Part | Refusal::RequestNoStore | Refusal::Authorization => false,
     }

@@ -11,8 +11,8 @@ use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Asked, Hop, Role};
-use shoal_policy::cache::vary::{Selecting, Vary};
 use shoal_policy::failure::{Failure, Side};
 use tokio::time::timeout;
 
@@ -169,7 +169,6 @@ impl WorkerCache {
         if self.cache.purges.check_subject(&subject) != Some(Freshened::Untouched) {
             return Step::Next;
         }
-        let Vary::Fields(names) = Vary::read(object.response.headers()) else { return Step::Next };
         let owners = self.cache.placement.owners(fill.key);
         let is_owner = owners.includes(self.cache.settings.node);
         let answered = object.response.status();
@@ -197,7 +196,7 @@ impl WorkerCache {
             own_fields: None,
             terms: meta.terms,
             orphan_of: None,
-            selecting: Selecting::of(&names, &task.head.headers),
+            selecting: Selecting::of(&object.selecting.selectors(), &task.head.headers),
             tags: meta.tags.clone(),
             fill_seq,
             checked_seq,

@@ -3,7 +3,11 @@
 mod completing;
 mod from_origin;
 mod from_owners;
+mod from_post;
 mod question;
+mod refreshing;
+
+pub use from_post::Shown;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
+use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::resume::Broken;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
@@ -132,7 +137,7 @@ impl WorkerCache {
 
     fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
         let Some(found) = &task.found else { return task.fill().fail(failure) };
-        let bridges = self.bridges(task, found, Trouble::Failure(failure));
+        let bridges = self.bridges(&task.rule, found, Trouble::Failure(failure));
         let allows_hits = self.cache.trust(&task.rule, now_ms()).allows_hits();
         if bridges && allows_hits {
             self.cells.stale.count();
@@ -147,13 +152,13 @@ impl WorkerCache {
         }
     }
 
-    fn may_serve(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
-        self.cache.trust(&task.rule, now_ms()).allows_hits() && self.bridges(task, found, trouble)
+    pub(crate) fn may_serve(&self, rule: &CacheRuleView, found: &Found, trouble: Trouble) -> bool {
+        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, trouble)
     }
 
     /// The object may be served in the place of an answer, as far as purges are known.
-    fn bridges(&self, task: &FillTask, found: &Found, trouble: Trouble) -> bool {
-        let most = task.rule.max_stale_on_disconnect;
+    fn bridges(&self, rule: &CacheRuleView, found: &Found, trouble: Trouble) -> bool {
+        let most = rule.max_stale_on_disconnect;
         // It may have been purged while the origin was asked.
         let purge = self.cache.purges.check(&found.object).filter(|_| found.suffices());
         purge.is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))

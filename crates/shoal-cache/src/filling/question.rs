@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{HeaderValue, RANGE};
 use shoal_policy::cache::range::if_range_holds;
 use shoal_policy::cache::span::{Segment, Span, plan};
-use shoal_policy::cache::validation::{add_conditions, add_range, has_validator, strong_validator};
+use shoal_policy::cache::validation::{add_conditions, add_range, add_tags, has_validator, strong_validator};
 
 use crate::lookup::Found;
 use crate::portion::Portion;
@@ -47,13 +47,14 @@ impl Question {
         if has_validator(&found.object.fields) { Self::Validation(found.clone()) } else { Self::Plain }
     }
 
-    /// Makes `fields`, those of the request for what downstream asked for, ask this.
-    pub(super) fn write(&self, fields: &mut HeaderMap) {
+    /// Makes `fields`, those of the request for what downstream asked for, ask this. `asked_tags`: what downstream has.
+    pub(super) fn write(&self, asked_tags: &[HeaderValue], fields: &mut HeaderMap) {
         match self {
             Self::Plain => {}
             Self::Validation(found) => {
                 let range = fields.remove(RANGE);
                 add_conditions(fields, &found.object.fields);
+                add_tags(fields, asked_tags);
                 // The object is a part: no more than that is asked for (RFC 9111 §4.3.1).
                 if let Some(range) = range {
                     fields.insert(RANGE, range);

@@ -20,6 +20,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::patience::{AnswerTimes, LEAST_PATIENCE, is_above_bound};
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_policy::failure::Failure;
 
@@ -120,6 +121,8 @@ pub(crate) enum PeerAnswer {
 pub(crate) struct PeerObject {
     pub(crate) response: Response<Incoming>,
     pub(crate) meta: Meta,
+    /// What chose it.
+    pub(crate) selecting: Selecting,
     pub(crate) is_hit: bool,
     /// Keep it for so long, says the peer, milliseconds.
     pub(crate) hot_ms: Option<u64>,
@@ -320,7 +323,10 @@ impl Lease {
         match kind {
             AnswerKind::Hit | AnswerKind::Filling => {
                 let now_ms = now_ms();
-                let Some(meta) = Meta::read(response.headers(), now_ms) else {
+                let fields = response.headers();
+                let (Some(meta), Some(selecting)) =
+                    (Meta::read(fields, now_ms), wire::read_selecting(fields))
+                else {
                     return PeerAnswer::Unreachable;
                 };
                 let received_ms = meta.terms.response_ms.saturating_sub(now_ms.saturating_sub(asked_ms));
@@ -331,6 +337,7 @@ impl Lease {
                 PeerAnswer::Object(Box::new(PeerObject {
                     response,
                     meta,
+                    selecting,
                     is_hit,
                     hot_ms,
                     member,

@@ -16,9 +16,9 @@ use shoal_policy::cache::heat::{HOT_FOR_MS, Heat};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
-use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
@@ -153,9 +153,9 @@ impl PeerRequest {
     }
 
     async fn fly(&self, cache: &Arc<Cache>, probe: &Probe) -> Response<CacheBody> {
-        let mut names = probe.vary.clone();
+        let mut selectors = probe.selectors.clone();
         for _ in 0..MAX_TRIES {
-            let selecting = Selecting::of(&names, &self.head.headers);
+            let selecting = Selecting::of(&selectors, &self.head.headers);
             let (reader, own) = match self.board(cache, probe, &selecting) {
                 Joined::Running(reader) => (reader, None),
                 Joined::Full => return failed(Failure::Overflow),
@@ -180,7 +180,7 @@ impl PeerRequest {
                     if is_creator || head.selecting.matches(&self.head.headers) {
                         return filling(cache, probe, &head, reader, !is_creator);
                     }
-                    names = head.selecting.names();
+                    selectors = head.selecting.selectors();
                 }
                 Arrival::Object(object) if !is_creator && !may_use(probe, &object, now_ms()) => {
                     return bare(AnswerKind::Alone);
@@ -191,7 +191,7 @@ impl PeerRequest {
                         None => bare(AnswerKind::Alone),
                     };
                 }
-                Arrival::Object(object) => names = object.selecting.names(),
+                Arrival::Object(object) => selectors = object.selecting.selectors(),
                 Arrival::Head(_) | Arrival::Released => {
                     let response = own.and_then(|mut own| own.try_recv().ok());
                     return response.map_or_else(
@@ -235,7 +235,7 @@ impl PeerRequest {
     }
 
     fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
-        let selecting = Selecting::of(&probe.vary, &self.head.headers);
+        let selecting = Selecting::of(&probe.selectors, &self.head.headers);
         if let Joined::New(reader) = self.board(cache, probe, &selecting) {
             cache.dispatch.hand_on(self.seed(probe).task(cache.flights.landing(reader.fill()), None));
         }
@@ -290,6 +290,7 @@ fn stored(
 ) -> Response<CacheBody> {
     let mut fields = object.fields.clone();
     Meta::of(object.terms, &object.tags, object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
+    wire::write_selecting(&object.selecting, &mut fields);
     match (extract, &object.body) {
         (Extract::Part(span), body) => {
             let length = match body {
@@ -338,6 +339,7 @@ fn filling(
         checked_seq: head.checked_seq,
     };
     meta.write(&mut fields, now_ms());
+    wire::write_selecting(&head.selecting, &mut fields);
     let status = CacheStatus {
         forwarded_status: Some(head.answered.as_u16()),
         stored: head.is_stored,

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::vary::Selecting;
 use shoal_policy::failure::Failure;
 
 /// Marks a request of a peer, and says how far it has come: who may still be asked.
@@ -188,6 +188,7 @@ impl Meta {
             lifetime_ms,
             initial_age_ms,
             response_ms: now_ms.saturating_sub(resident_ms),
+            fetch_ms: 0,
             date,
             always_validate: flags & 1 != 0,
             forbids_stale: flags & 2 != 0,
@@ -199,12 +200,12 @@ impl Meta {
     }
 }
 
-/// One line per field: `name`, or `name value` in Base64.
+/// One line per selector: its text, or that and the value in Base64.
 pub(crate) fn write_selecting(selecting: &Selecting, fields: &mut HeaderMap) {
-    for (name, value) in selecting.parts() {
+    for (selector, value) in selecting.parts() {
         let text = match value {
-            Some(value) => format!("{name} {}", STANDARD_NO_PAD.encode(value)),
-            None => name.to_string(),
+            Some(value) => format!("{selector} {}", STANDARD_NO_PAD.encode(value)),
+            None => selector.to_string(),
         };
         if let Ok(line) = HeaderValue::try_from(text) {
             fields.append(SELECT.clone(), line);
@@ -215,12 +216,12 @@ pub(crate) fn write_selecting(selecting: &Selecting, fields: &mut HeaderMap) {
 pub(crate) fn read_selecting(fields: &HeaderMap) -> Option<Selecting> {
     let part = |line: &HeaderValue| {
         let line = line.to_str().ok()?;
-        let (name, value) = line.split_once(' ').map_or((line, None), |(name, value)| (name, Some(value)));
+        let (text, value) = line.split_once(' ').map_or((line, None), |(text, value)| (text, Some(value)));
         let value = match value {
             Some(value) => Some(STANDARD_NO_PAD.decode(value).ok()?),
             None => None,
         };
-        Some((name.parse::<HeaderName>().ok()?, value))
+        Some((Selector::parse(text)?, value))
     };
     let parts: Option<Vec<_>> = fields.get_all(&SELECT).iter().map(part).collect();
     Some(Selecting::from_parts(parts?.into_iter()))
@@ -254,6 +255,7 @@ mod tests {
             lifetime_ms: 60_000,
             initial_age_ms: 1_500,
             response_ms: 90_000,
+            fetch_ms: 0,
             date: 88,
             always_validate: false,
             forbids_stale: true,
@@ -265,7 +267,7 @@ mod tests {
         let mut fields = HeaderMap::new();
         meta.write(&mut fields, 100_000);
         let request = HeaderMap::from_iter([(ACCEPT_LANGUAGE, HeaderValue::from_static("de, en"))]);
-        let selecting = Selecting::of(&[ACCEPT_LANGUAGE, http::header::ACCEPT], &request);
+        let selecting = Selecting::of(&[ACCEPT_LANGUAGE.into(), http::header::ACCEPT.into()], &request);
         write_selecting(&selecting, &mut fields);
         write_failure(Failure::UpstreamReset, &mut fields);
 

@@ -11,6 +11,8 @@ mod origin;
 #[cfg(test)]
 mod parts;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod spread;
 #[cfg(test)]
 mod support;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
-use shoal_cache::{Answer, Cache, CacheRequest, CacheSettings, FillJob, Lookup, PendingChange, WorkerCache};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use shoal_cache::{
+    Answer, Cache, CacheRequest, CacheSettings, Fetch, FillJob, Lookup, PendingChange, WorkerCache,
+};
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
 use shoal_model::view::RouteView;
@@ -30,6 +33,17 @@ routes:
   vault: { listeners: [inside], path: /vault, upstream: v, cache: { purge_unverified: fail } }
   mill: { listeners: [inside], path_prefix: /mill, upstream: w, cache: {} }
   gate: { listeners: [inside], path_prefix: /gate, upstream: x, cache: {} }
+  lists:
+    listeners: [inside]
+    path: /lists
+    upstream: v
+    cache:
+      negative_ttl: { 404: 10s }
+      error_ttl: 2s
+      request_errors: pass
+      key: { exclude_query: [utm_*, fbclid], cookies: [kind] }
+  strict: { listeners: [inside], path: /strict, upstream: v, cache: { strict_fill: [x-tenant] } }
+  files: { listeners: [inside], path: /files, upstream: v, cache: { extensions: [css] } }
 upstreams:
   u: { endpoints: ["127.0.0.1:9"], shield: far }
   v: { endpoints: ["127.0.0.1:10"] }
@@ -238,6 +252,30 @@ impl Town {
         let head = head(method, path, &[]);
         let change = self.nodes[node].worker.expect_change(&self.request(&head));
         change.settle(status, &HeaderMap::new()).await;
+    }
+
+    /// A POST that the origin answers as it is told, on the way that the proxy takes.
+    pub async fn post(&self, node: usize, path: &str) -> Got {
+        let head = head(Method::POST, path, &[]);
+        let (request, worker) = (self.request(&head), &self.nodes[node].worker);
+        let change = worker.expect_change(&request);
+        let fetched = Fetcher(self.origin.clone()).fetch(self.route.clone(), head.clone(), None).await;
+        let (answer, body) = fetched.unwrap().into_parts();
+        let sent = change.settle(answer.status, &answer.headers).await;
+        let answer = Response::from_parts(answer, ());
+        match worker.judge_shown(&request, sent, &answer) {
+            Some(shown) => collect(worker.keep_shown(&request, shown, answer.map(|()| body))).await,
+            None => {
+                let (head, ()) = answer.into_parts();
+                let body = body.collect().await.unwrap().to_bytes().to_vec();
+                Got {
+                    status: head.status,
+                    fields: head.headers,
+                    body: String::from_utf8(body).ok(),
+                    is_direct: true,
+                }
+            }
+        }
     }
 
     /// An unsafe request on its way to the origin.

@@ -3,6 +3,8 @@
 //! Every optional setting stays absent when it was not written; defaults are filled in when a [`crate::ConfigView`]
 //! is compiled, so that `shoal get` shows what was written and a new default needs no migration.
 
+mod cache_extension;
+mod cache_key;
 mod certificate;
 mod diff;
 mod files;
@@ -42,6 +44,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use cache_extension::ContentClass;
+pub use cache_key::CacheKeyRule;
 pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check_staples};
 pub use diff::{Action, Change, FieldChange, diff};
 pub use files::NamedFile;
@@ -67,7 +71,9 @@ pub use read::{parse_site, read_site};
 pub use regions::{Failback, boundless_failover};
 pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};
-pub use route::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, RouteTimeouts, SetCookie};
+pub use route::{
+    CacheRule, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, RouteTimeouts, SetCookie,
+};
 pub use sticky::{SameSite, Sticky};
 pub use transport::{UpstreamProtocol, UpstreamTls};
 pub use upstream::{

@@ -1,8 +1,11 @@
 //! Which requests go to which upstream, and how.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cache_key::CacheKeyRule;
 use super::purge_method::PurgeMethod;
 use super::retry::RetryRule;
 use crate::units::{ByteSize, Period};
@@ -94,6 +97,32 @@ pub struct CacheRule {
     /// Who may purge by the method `PURGE`; absent = nobody, it is a method like any other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purge_method: Option<PurgeMethod>,
+    /// What tells objects apart beside the URL; default nothing, and `Vary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<CacheKeyRule>,
+    /// How long responses with these statuses are kept when they do not say so themselves, as in `404: 10s`; default not at
+    /// all.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub negative_ttl: BTreeMap<String, Period>,
+    /// How long 500, 502, 503 and 504 are kept when they do not say so themselves, 5s at most: less work for an upstream in
+    /// trouble. Default not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_ttl: Option<Period>,
+    /// Whether errors that anybody can cause (400, 405, 413, 414, 431) are stored where the upstream allows it; default
+    /// `store`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_errors: Option<RequestErrors>,
+    /// Only paths that end so are cached, as `[css, js]`, and only when `Content-Type` agrees; default all paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Vec<String>>,
+    /// Only these fields of requests reach the upstream when their responses are to be stored, beside those of content
+    /// negotiation, `key` and `Vary`; default all fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict_fill: Option<Vec<String>>,
+    /// Whether objects in use are fetched again a little before they expire, and expire up to a twentieth of their time
+    /// earlier, so that not all of them do at once; default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_refresh: Option<bool>,
 }
 
 /// When the second copy of an object is made.
@@ -118,6 +147,17 @@ pub enum SetCookie {
     Deny,
     /// Stored, field included, when freshness is explicit.
     Allow,
+}
+
+/// Whether errors that anybody can cause are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestErrors {
+    /// When the upstream allows it.
+    #[default]
+    Store,
+    /// Never: they are passed on.
+    Pass,
 }
 
 /// Whether `Cache-Control` of requests is obeyed.

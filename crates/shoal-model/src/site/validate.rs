@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::cache_key::validate_cache;
 use super::listener_tls::validate_listener_tls;
 use super::naming::{check_host, check_reference};
 use super::observe::validate_observation;
@@ -216,6 +217,9 @@ fn validate_route(path: &str, route: &Route, site: &Site, problems: &mut Vec<Pro
     no_effect::validate_route(path, route, problems);
     if let Some(rule) = route.cache.as_ref().and_then(|cache| cache.purge_method.as_ref()) {
         purge_method::validate(&format!("{path}.cache.purge_method"), rule, problems);
+    }
+    if let Some(rule) = &route.cache {
+        validate_cache(&format!("{path}.cache"), rule, problems);
     }
     if let Some(retry) = &route.retry {
         validate_retry(&format!("{path}.retry"), retry, problems);

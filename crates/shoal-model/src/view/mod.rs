@@ -1,5 +1,6 @@
 //! The site compiled for serving: every default filled in, every name resolved, every lookup a probe.
 
+mod cache_key;
 mod certificate;
 mod client_auth;
 mod health;
@@ -22,6 +23,7 @@ mod upstream;
 use std::sync::Arc;
 
 pub use crate::address::{EndpointAddress, ListenAddress, host_of_service};
+pub use cache_key::{CacheKeyView, NamePattern, QueryView};
 pub use certificate::CertificateView;
 pub use client_auth::ClientAuthView;
 pub use health::{HealthView, ProbeView};

@@ -3,8 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, StatusCode};
+
+use super::cache_key::{CacheKeyView, field_names};
 use super::{PurgeMethodView, RetryView, UpstreamView};
-use crate::site::{CacheRule, PurgeUnverified, Replicate, RequestDirectives, Route, SetCookie};
+use crate::site::{
+    CacheRule, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, SetCookie,
+};
 use crate::units::{ByteSize, Period};
 
 /// A compiled route.
@@ -76,6 +81,19 @@ pub struct CacheRuleView {
     pub purge_unverified: PurgeUnverified,
     /// Who may purge by the method `PURGE`; `None` = it is a method like any other.
     pub purge_method: Option<Arc<PurgeMethodView>>,
+    /// What tells objects apart beside the URL.
+    pub key: CacheKeyView,
+    /// How long responses are kept that do not say so themselves, by status.
+    pub kept_statuses: Box<[(StatusCode, Duration)]>,
+    /// Whether errors that anybody can cause are stored.
+    pub request_errors: RequestErrors,
+    /// Ends of the paths that are cached, in lower case; `None` = all paths are.
+    pub extensions: Option<Box<[Box<str>]>>,
+    /// The only fields that reach the upstream when a response is to be stored, beside those of negotiation; `None` = all
+    /// do.
+    pub fill_fields: Option<Box<[HeaderName]>>,
+    /// Objects are fetched again a little before they expire.
+    pub early_refresh: bool,
 }
 
 impl CacheRuleView {
@@ -89,6 +107,30 @@ impl CacheRuleView {
             max_stale_on_disconnect: rule.max_stale_on_disconnect.unwrap_or(Period::seconds(60)).0,
             purge_unverified: rule.purge_unverified.unwrap_or_default(),
             purge_method: rule.purge_method.as_ref().map(|rule| Arc::new(PurgeMethodView::compile(rule))),
+            key: CacheKeyView::compile(rule.key.as_ref()),
+            kept_statuses: kept_statuses(rule),
+            request_errors: rule.request_errors.unwrap_or_default(),
+            extensions: rule
+                .extensions
+                .as_ref()
+                .map(|ends| ends.iter().map(|end| end.as_str().into()).collect()),
+            fill_fields: rule.strict_fill.as_deref().map(field_names),
+            early_refresh: rule.early_refresh.unwrap_or(true),
         }
     }
 }
+
+/// `negative_ttl`, then `error_ttl`: the first one of a status counts.
+fn kept_statuses(rule: &CacheRule) -> Box<[(StatusCode, Duration)]> {
+    let negative = rule.negative_ttl.iter().filter_map(|(status, ttl)| Some((status.parse().ok()?, ttl.0)));
+    let errors = rule.error_ttl.iter().flat_map(|ttl| ERRORS.map(|status| (status, ttl.0)));
+    negative.chain(errors).collect()
+}
+
+/// Statuses that an upstream in trouble answers with.
+const ERRORS: [StatusCode; 4] = [
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];

@@ -6,7 +6,7 @@ use http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 
-use super::date::read_date;
+use super::date::{parse_date, read_date};
 use super::validation::opaque;
 
 /// Downstream has it already: a 304 will do. `date` is the object's `Date`, Unix seconds.
@@ -18,8 +18,11 @@ pub fn is_not_modified(request: &HeaderMap, status: StatusCode, stored: &HeaderM
         // RFC 9110 §13.2.2: If-Modified-Since is ignored beside it.
         return request.get_all(IF_NONE_MATCH).iter().any(|line| lists(line.as_bytes(), stored));
     }
-    let Some(since) = read_date(request, &IF_MODIFIED_SINCE) else { return false };
-    read_date(stored, &LAST_MODIFIED).unwrap_or(date) <= since
+    let mut lines = request.get_all(IF_MODIFIED_SINCE).iter();
+    // RFC 9110 §13.1.3: more than one member, or something else than a date, is ignored.
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let Some(since) = line.to_str().ok().and_then(|text| parse_date(text, date)) else { return false };
+    read_date(stored, &LAST_MODIFIED, date).unwrap_or(date) <= since
 }
 
 /// Takes off what a 304 does not say again (RFC 9110 §15.4.5).
@@ -29,7 +32,8 @@ pub fn trim_not_modified(fields: &mut HeaderMap) {
     }
 }
 
-fn lists(line: &[u8], stored: &HeaderMap) -> bool {
+/// A line of `If-None-Match` has the tag of what is stored, in the weak comparison.
+pub(super) fn lists(line: &[u8], stored: &HeaderMap) -> bool {
     if line.trim_ascii() == b"*" {
         return true;
     }

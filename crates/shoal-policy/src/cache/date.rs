@@ -5,13 +5,21 @@ use http::header::{HeaderMap, HeaderName};
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// The date in the first line of a field, Unix seconds; `None` = absent or not a date.
-pub fn read_date(fields: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    parse_date(fields.get(name)?.to_str().ok()?)
+/// A moment that tells centuries apart where nobody says what time it is: 1 Jan 2026, Unix seconds.
+pub const RECENT: u64 = 1_767_225_600;
+/// Seconds of fifty years: a year of two digits that is further ahead is one of the past.
+const MOST_AHEAD: u64 = 50 * 31_556_952;
+/// 31 Dec 9999 23:59:59: no form can say more.
+const LAST_DATE: u64 = 253_402_300_799;
+
+/// The date in the first line of a field, Unix seconds; `None` = absent or not a date. `now` is for [`parse_date`].
+pub fn read_date(fields: &HeaderMap, name: &HeaderName, now: u64) -> Option<u64> {
+    parse_date(fields.get(name)?.to_str().ok()?, now)
 }
 
-/// IMF-fixdate, RFC 850 or asctime form, Unix seconds. Dates before 1970 are 1970.
-pub fn parse_date(text: &str) -> Option<u64> {
+/// IMF-fixdate, RFC 850 or asctime form, Unix seconds. Dates before 1970 are 1970. By `now`, roughly, it is known what
+/// century a year of two digits belongs to.
+pub fn parse_date(text: &str, now: u64) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     match *words {
@@ -26,9 +34,8 @@ pub fn parse_date(text: &str) -> Option<u64> {
             if parts.next().is_some() || year.len() != 2 {
                 return None;
             }
-            let year = number(year, 2)?;
-            let century = if year < 70 { 2000 } else { 1900 };
-            seconds(century + year, month_number(month)?, number(day, 2)?, time)
+            let (year, month, day) = (number(year, 2)?, month_number(month)?, number(day, 2)?);
+            this_century(year, now, |year| seconds(year, month, day, time))
         }
         // sun nov  6 08:49:37 1994
         [weekday, month, day, time, year] if weekday.len() == 3 && year.len() == 4 => {
@@ -36,6 +43,18 @@ pub fn parse_date(text: &str) -> Option<u64> {
         }
         _ => None,
     }
+}
+
+/// RFC 9110 §5.6.7: the date that `of` makes of the year, unless that is more than fifty years ahead; then of the one a
+/// century before. A leap day that this century lacks is looked for there, too.
+fn this_century(year: u64, now: u64, of: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    let now = now.min(LAST_DATE);
+    let this_year = 1970 + now / 31_556_952;
+    // The next century may be less than fifty years away.
+    let centuries = [1, 0].map(|ahead| this_year / 100 * 100 + ahead * 100 + year);
+    let ahead = |date: &u64| *date <= now + MOST_AHEAD;
+    let found = centuries.into_iter().find_map(|year| of(year).filter(ahead));
+    found.or_else(|| of(this_year / 100 * 100 - 100 + year))
 }
 
 fn number(text: &str, most_digits: usize) -> Option<u64> {
@@ -109,8 +128,31 @@ mod tests {
             ("0", None),
             ("", None),
         ] {
-            assert_eq!(parse_date(text), expected, "{text:?}");
+            assert_eq!(parse_date(text, 784_111_777), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn years_of_two_digits_are_at_most_fifty_years_ahead() {
+        // 1994, 2026, 2099.
+        let [then, now, later] = [784_111_777, 1_795_000_000, 4_080_000_000];
+        for (now, text, year) in [
+            (then, "94", 1994),
+            (then, "43", 2043),
+            (then, "45", 1945),
+            (now, "94", 1994),
+            (now, "26", 2026),
+            (now, "75", 2075),
+            (now, "77", 1977),
+            (later, "05", 2105),
+            (later, "99", 2099),
+            (u64::MAX, "99", 9999),
+        ] {
+            let date = parse_date(&format!("Sunday, 06-Nov-{text} 08:49:37 GMT"), now);
+            assert_eq!(date, seconds(year, 11, 6, "08:49:37"), "{text} in {now}");
+        }
+        assert_eq!(parse_date("Sunday, 31-Nov-94 08:49:37 GMT", now), None);
+        assert_eq!(parse_date("Sunday, 29-Feb-00 00:00:00 GMT", 0), Some(951_782_400), "1900 had none");
     }
 
     #[test]
@@ -118,7 +160,7 @@ mod tests {
         for days in (0..40_000u64).step_by(13) {
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(days * 86_400 + days % 86_400);
             let expected = days * 86_400 + days % 86_400;
-            assert_eq!(parse_date(&httpdate::fmt_http_date(time)), Some(expected));
+            assert_eq!(parse_date(&httpdate::fmt_http_date(time), 0), Some(expected));
         }
     }
 }

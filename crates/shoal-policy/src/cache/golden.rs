@@ -2,6 +2,8 @@
 //!
 //! A scenario is a paragraph. `#` is its name, `>` a request field, `<` a response field, `status`, `method`, `delay`
 //! (seconds the origin took), `at` (seconds after the response: a request is judged, with the `>>` fields given since).
+//! `then` begins another exchange, and what is stored stays; `which` asks for the best of it, by number. `304` and `head`
+//! read the `<<` fields as an answer about what was stored last. `rule` is what the route says, `path` what is asked for.
 //! Lines that begin with `=` are the outcome: `UPDATE_EXPECT=1` writes them anew.
 
 use std::fmt::Write;
@@ -9,33 +11,56 @@ use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use shoal_model::site::SetCookie;
+use shoal_model::site::read_site;
+use shoal_model::view::CacheRuleView;
 
 use super::condition::is_not_modified;
 use super::content_range::ContentRange;
 use super::directives::Wishes;
 use super::fields::stored_fields;
+use super::preference::{Candidate, choose};
 use super::range::{Extract, judge_part, judge_range};
 use super::reuse::{Freshened, Reuse, Trouble, judge_reuse, may_serve_on_error};
+use super::selecting::Selecting;
 use super::storage::{Exchange, Storage, Stored, judge_storage};
-use super::validation::strong_validator;
-use super::vary::Selecting;
+use super::validation::{confirms, head_confirms, merged_fields, strong_validator};
 use crate::failure::Failure;
 
 /// Responses arrive at this second: Sun, 06 Nov 1994 08:49:37 GMT.
 const EPOCH_MS: u64 = 784_111_777_000;
+/// So long are the bodies of what is stored.
+const BODY_BYTES: u64 = 5;
 
 struct Scenario {
     method: Method,
     status: StatusCode,
     delay_ms: u64,
-    set_cookie: SetCookie,
+    rule: CacheRuleView,
+    url: String,
     request: HeaderMap,
     response: HeaderMap,
     stored: Option<Option<Stored>>,
+    /// All that were stored.
+    kept: Vec<Kept>,
     next: HeaderMap,
+    answer: HeaderMap,
     purge: Freshened,
     outcome: String,
+}
+
+/// A response that is stored.
+struct Kept {
+    selecting: Selecting,
+    fields: HeaderMap,
+    date: u64,
+}
+
+impl Kept {
+    /// `n`: how many were stored before.
+    const fn candidate(&self, n: usize) -> Candidate<'_> {
+        let Self { selecting, fields, date } = self;
+        Candidate { selecting, fields, date: *date, response_ms: EPOCH_MS + n as u64 }
+    }
 }
 
 impl Scenario {
@@ -44,11 +69,14 @@ impl Scenario {
             method: Method::GET,
             status: StatusCode::OK,
             delay_ms: 0,
-            set_cookie: SetCookie::Deny,
+            rule: read_rule("{}"),
+            url: "http://a.org/".to_owned(),
             request: HeaderMap::new(),
             response: HeaderMap::new(),
             stored: None,
+            kept: Vec::new(),
             next: HeaderMap::new(),
+            answer: HeaderMap::new(),
             purge: Freshened::Untouched,
             outcome: String::new(),
         }
@@ -61,14 +89,23 @@ impl Scenario {
             ">" => add(&mut self.request, rest),
             "<" => add(&mut self.response, rest),
             ">>" => add(&mut self.next, rest),
+            "<<" => add(&mut self.answer, rest),
             "method" => self.method = rest.parse().unwrap(),
             "status" => self.status = rest.parse().unwrap(),
-            "delay" => self.delay_ms = seconds(rest),
-            "cookies" => self.set_cookie = SetCookie::Allow,
+            "delay" => self.delay_ms = seconds(rest).unsigned_abs(),
+            "rule" => self.rule = read_rule(rest),
+            "path" => self.url = format!("http://a.org{rest}"),
             "soft-purge" => self.purge = Freshened::SoftPurged,
             "forgotten" => self.purge = Freshened::Unknown,
             "store" => self.judge_storage(),
             "at" => self.judge_reuse(seconds(rest)),
+            "then" => {
+                let (kept, rule) = (std::mem::take(&mut self.kept), self.rule.clone());
+                *self = Self { kept, rule, ..Self::new() };
+            }
+            "which" => self.choose(),
+            "304" => self.judge_answer(confirms),
+            "head" => self.judge_answer(|stored, answer| head_confirms(stored, BODY_BYTES, answer)),
             other => panic!("{other:?} is not a line of a scenario"),
         }
     }
@@ -82,7 +119,8 @@ impl Scenario {
             response: &self.response,
             request_ms: EPOCH_MS - self.delay_ms,
             response_ms: EPOCH_MS,
-            set_cookie: self.set_cookie,
+            rule: &self.rule,
+            url: &self.url,
         };
         let stored = match judge_storage(&exchange) {
             Storage::Refuse(refusal) => {
@@ -108,6 +146,11 @@ impl Scenario {
                     write!(self.outcome, ", with {name}").unwrap();
                 }
                 self.outcome.push('\n');
+                self.kept.push(Kept {
+                    selecting: Selecting::of(&stored.selectors, &self.request),
+                    fields: stored_fields(&self.response, &stored.without),
+                    date: stored.terms.date,
+                });
                 Some(stored)
             }
         };
@@ -140,10 +183,33 @@ impl Scenario {
         }
     }
 
-    fn judge_reuse(&mut self, after_ms: u64) {
+    fn choose(&mut self) {
+        let next = std::mem::take(&mut self.next);
+        let candidates: Vec<_> = self.kept.iter().enumerate().map(|(n, kept)| kept.candidate(n)).collect();
+        match choose(&next, &candidates) {
+            Some(place) => writeln!(self.outcome, "= number {}", place + 1).unwrap(),
+            None => writeln!(self.outcome, "= none of them").unwrap(),
+        }
+    }
+
+    /// What an answer to the question whether the object is still good makes of it.
+    fn judge_answer(&mut self, speaks_of: impl Fn(&HeaderMap, &HeaderMap) -> bool) {
+        let answer = std::mem::take(&mut self.answer);
+        let kept = self.kept.last().expect("something is stored");
+        if !speaks_of(&kept.fields, &answer) {
+            return writeln!(self.outcome, "= it is about something else").unwrap();
+        }
+        self.response = merged_fields(&kept.fields, &answer);
+        for (name, value) in &self.response {
+            writeln!(self.outcome, "= {name}: {}", value.to_str().unwrap()).unwrap();
+        }
+        self.judge_storage();
+    }
+
+    fn judge_reuse(&mut self, after_ms: i64) {
         let next = std::mem::take(&mut self.next);
         let Some(Some(stored)) = &self.stored else { panic!("`at` before `store`, or nothing was stored") };
-        let now_ms = EPOCH_MS + after_ms;
+        let now_ms = EPOCH_MS.saturating_add_signed(after_ms);
         let terms = &stored.terms;
         let mut outcome = match judge_reuse(terms, self.purge, &Wishes::read(&next), now_ms) {
             Reuse::Fresh => "fresh",
@@ -154,7 +220,7 @@ impl Scenario {
             Reuse::Unverified => "as the route says of what is not verified",
         }
         .to_owned();
-        if !Selecting::of(&stored.vary, &self.request).matches(&next) {
+        if !Selecting::of(&stored.selectors, &self.request).matches(&next) {
             outcome = "another variant".to_owned();
         } else if next.contains_key(AUTHORIZATION) && !terms.answers_authorized {
             outcome = "not for authorized requests".to_owned();
@@ -176,8 +242,19 @@ impl Scenario {
     }
 }
 
-fn seconds(text: &str) -> u64 {
-    (text.parse::<f64>().unwrap() * 1000.0) as u64
+/// Milliseconds.
+fn seconds(text: &str) -> i64 {
+    (text.parse::<f64>().unwrap() * 1000.0) as i64
+}
+
+fn read_rule(rule: &str) -> CacheRuleView {
+    let site = format!(
+        "listeners: {{ web: {{ address: \":80\", protocol: http }} }}\n\
+         routes: {{ all: {{ upstream: app, cache: {rule} }} }}\n\
+         upstreams: {{ app: {{ endpoints: [\"10.0.0.1:80\"] }} }}\n"
+    );
+    let site = read_site("scenario.yaml", &site).unwrap();
+    CacheRuleView::compile(site.routes["all"].cache.as_ref().unwrap())
 }
 
 fn add(fields: &mut HeaderMap, line: &str) {
@@ -212,6 +289,9 @@ fn scenarios_come_out_as_written() {
         ("choosing", include_str!("../../testdata/cache/choosing.txt")),
         ("targeted", include_str!("../../testdata/cache/targeted.txt")),
         ("partial", include_str!("../../testdata/cache/partial.txt")),
+        ("variants", include_str!("../../testdata/cache/variants.txt")),
+        ("updating", include_str!("../../testdata/cache/updating.txt")),
+        ("rules", include_str!("../../testdata/cache/rules.txt")),
     ];
     for (name, written) in files {
         let played = play(written);

@@ -45,6 +45,14 @@ pub fn invalidated_keys(
     keys
 }
 
+/// `Content-Location` says that the content is what a GET of `target` would show (RFC 9110 §8.7).
+pub(super) fn shows(target: &str, response: &HeaderMap) -> bool {
+    let mut lines = response.get_all(CONTENT_LOCATION).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return false };
+    let shown = escaped(line).and_then(|reference| resolve(target, &reference));
+    shown.is_some_and(|shown| shown == target)
+}
+
 /// A reference as it would be requested: what is not ASCII goes out as escapes.
 fn escaped(value: &HeaderValue) -> Option<String> {
     let mut text = String::with_capacity(value.len());

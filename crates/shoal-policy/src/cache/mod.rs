@@ -1,15 +1,19 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
-//! In the order of an exchange: [`key`] names the object, [`reuse`] judges a stored one (with [`vary`], [`purge`] and
-//! [`trust`]), [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges
-//! a response, [`resume`] goes on where one broke off, [`heat`] says who keeps a copy, [`validation`] asks again,
-//! [`condition`] and [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
+//! In the order of an exchange: [`key`] (with [`query`]) names the object, [`selecting`] and [`preference`] choose among its
+//! variants, [`reuse`] judges a stored one (with [`purge`] and [`trust`]), [`placement`] says who owns it, [`sources`] whom a
+//! fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`], [`vary`] and [`content`]),
+//! [`resume`] goes on where one broke off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and
+//! [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
 
 pub mod condition;
+pub mod content;
 pub mod content_range;
 pub mod date;
 pub mod directives;
+pub mod early;
 pub mod fields;
+pub mod fill_request;
 pub mod freshness;
 pub mod heat;
 pub mod invalidation;
@@ -17,15 +21,19 @@ pub mod key;
 pub mod multipart;
 pub mod patience;
 pub mod placement;
+pub mod preference;
 pub mod purge;
 pub mod purge_call;
+pub mod query;
 pub mod range;
 pub mod resume;
 pub mod reuse;
+pub mod selecting;
 pub mod sources;
 pub mod span;
 pub mod status;
 pub mod storage;
+mod structured;
 pub mod tags;
 pub mod targeted;
 pub mod trust;

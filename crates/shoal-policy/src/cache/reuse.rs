@@ -8,6 +8,9 @@ use super::directives::Wishes;
 use super::storage::Terms;
 use crate::failure::Failure;
 
+/// What arrived later than now by more than this shows that the clock was set back: nobody knows how old it is.
+const CLOCK_TOLERANCE_MS: u64 = 5_000;
+
 /// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -39,7 +42,8 @@ pub enum Freshened {
 
 /// Judges an object whose method, key and variant fit. A missing permission for `Authorization` is the caller's to see.
 pub fn judge_reuse(terms: &Terms, purge: Freshened, wishes: &Wishes, now_ms: u64) -> Reuse {
-    if terms.always_validate || purge == Freshened::Unknown {
+    let is_ageless = terms.response_ms > now_ms.saturating_add(CLOCK_TOLERANCE_MS);
+    if terms.always_validate || purge == Freshened::Unknown || is_ageless {
         return Reuse::Validate;
     }
     let age_ms = terms.age_ms(now_ms);
@@ -52,7 +56,8 @@ pub fn judge_reuse(terms: &Terms, purge: Freshened, wishes: &Wishes, now_ms: u64
     if left_ms > 0 && purge == Freshened::Untouched {
         return Reuse::Fresh;
     }
-    if terms.forbids_stale {
+    // RFC 9111 §5.2.1.1: whoever limits the age wants nothing stale, unless it says so.
+    if terms.forbids_stale || (wishes.max_age.is_some() && wishes.max_stale.is_none()) {
         return Reuse::Validate;
     }
     let stale_ms = stale_for_ms(terms, now_ms);

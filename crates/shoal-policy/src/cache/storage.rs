@@ -1,23 +1,32 @@
 //! May this response be stored, and on what terms may it be used again (RFC 9111 §3)?
 
-use http::header::{AUTHORIZATION, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RANGE, SET_COOKIE};
+use http::header::{
+    AUTHORIZATION, COOKIE, DATE, ETAG, HeaderMap, HeaderName, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
 use http::{Method, StatusCode};
-use shoal_model::site::SetCookie;
+use shoal_model::site::{RequestErrors, SetCookie};
+use shoal_model::view::CacheRuleView;
 
+use super::content::content_agrees;
 use super::content_range::ContentRange;
 use super::date::read_date;
 use super::directives::{Directives, Extent, Wishes};
 use super::freshness::{Lifetime, initial_age_ms, is_heuristically_cacheable, lifetime};
+use super::invalidation::shows;
+use super::key::KeyParts;
+use super::selecting::Selector;
 use super::targeted::read_targeted;
-use super::vary::Vary;
+use super::vary::{Vary, is_hopeless};
 
 /// One exchange with the origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Exchange<'a> {
     /// Of the request.
     pub method: &'a Method,
-    /// Of the request, as it came from downstream.
+    /// Of the request, as it was sent.
     pub request: &'a HeaderMap,
+    /// What was asked for, as in the text of its key.
+    pub url: &'a str,
     /// The request's `Cache-Control`, if the route heeds it.
     pub wishes: Wishes,
     /// Of the response.
@@ -28,8 +37,8 @@ pub struct Exchange<'a> {
     pub request_ms: u64,
     /// When the response head arrived, Unix milliseconds.
     pub response_ms: u64,
-    /// The route's word on `Set-Cookie`.
-    pub set_cookie: SetCookie,
+    /// What the route says.
+    pub rule: &'a CacheRuleView,
 }
 
 /// The outcome.
@@ -46,8 +55,8 @@ pub enum Storage {
 pub struct Stored {
     /// When it may be used again.
     pub terms: Terms,
-    /// The request fields that choose it.
-    pub vary: Vec<HeaderName>,
+    /// What of a request chooses it.
+    pub selectors: Vec<Selector>,
     /// Response fields that stay out of the store: those a qualified `private` or `no-cache` names.
     pub without: Vec<HeaderName>,
 }
@@ -61,6 +70,8 @@ pub struct Terms {
     pub initial_age_ms: u64,
     /// When its head arrived, Unix milliseconds.
     pub response_ms: u64,
+    /// How long the origin took to answer, milliseconds; 0 = this node did not ask it.
+    pub fetch_ms: u64,
     /// Its `Date`, else the time of receipt, Unix seconds.
     pub date: u64,
     /// Every use asks the origin first.
@@ -100,7 +111,7 @@ const fn signed(ms: u64) -> i64 {
 /// Why a response is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Only answers to GET are.
+    /// Only answers to GET are, and those to POST that show what a GET would.
     Method,
     /// 1xx, 304, a 416 to a request for a range, or a status that `must-understand` is about and we do not know.
     Status,
@@ -120,6 +131,10 @@ pub enum Refusal {
     SetCookie,
     /// Nothing says that it may be used again, and there is no way to ask.
     NoLifetime,
+    /// An error that anybody can cause, and the route keeps none.
+    RequestError,
+    /// It is not what the end of its path promises.
+    ContentType,
 }
 
 /// Judges a response to a request that the cache forwarded.
@@ -131,9 +146,7 @@ pub fn judge_storage(exchange: &Exchange<'_>) -> Storage {
 }
 
 fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
-    if exchange.method != Method::GET {
-        return Err(Refusal::Method);
-    }
+    check_method(exchange)?;
     let status = exchange.status;
     if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Err(Refusal::Status);
@@ -146,28 +159,58 @@ fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
     let expires_counts = targeted.is_none();
     let directives = targeted.unwrap_or_else(|| Directives::read(exchange.response));
     check_permission(exchange, &directives)?;
-    let vary = match Vary::read(exchange.response) {
-        vary if vary.is_hopeless() => return Err(Refusal::Vary),
-        Vary::Anything => return Err(Refusal::Vary),
-        Vary::Fields(names) => names,
-    };
+    if !content_agrees(exchange.rule, KeyParts::of(exchange.url).path, exchange.response) {
+        return Err(Refusal::ContentType);
+    }
+    let selectors = selectors_of(exchange)?;
     let without = [directives.private.fields(), directives.no_cache.fields()].concat();
-    let lifetime =
-        lifetime(&directives, status, exchange.response, expires_counts, exchange.response_ms / 1000);
+    let received = exchange.response_ms / 1000;
+    let kept = exchange.rule.kept_statuses.iter().find(|(kept, _)| *kept == status);
+    let configured = kept.map(|(_, ttl)| *ttl);
+    let lifetime = lifetime(&directives, status, exchange.response, expires_counts, configured, received);
+    // RFC 9110 §9.3.3: nothing is guessed of what answered a POST.
+    if exchange.method == Method::POST && !matches!(lifetime, Lifetime::Explicit(_)) {
+        return Err(Refusal::Method);
+    }
+    check_error(exchange, lifetime)?;
     check_cookie(exchange, lifetime, &without)?;
     let terms = Terms {
         lifetime_ms: lifetime.seconds() * 1000,
         initial_age_ms: initial_age_ms(exchange.response, exchange.request_ms, exchange.response_ms),
         response_ms: exchange.response_ms,
-        date: read_date(exchange.response, &DATE).unwrap_or(exchange.response_ms / 1000),
+        fetch_ms: exchange.response_ms.saturating_sub(exchange.request_ms),
+        date: read_date(exchange.response, &DATE, received).unwrap_or(received),
         always_validate: directives.no_cache == Extent::Everything,
-        forbids_stale: directives.forbids_stale(),
+        // What the route keeps on its own account it gives to nobody for longer.
+        forbids_stale: directives.forbids_stale() || matches!(lifetime, Lifetime::Configured(_)),
         stale_while_revalidate_ms: u64::from(directives.stale_while_revalidate.unwrap_or(0)) * 1000,
         stale_if_error_ms: u64::from(directives.stale_if_error.unwrap_or(0)) * 1000,
         answers_authorized: answers_authorized(&directives),
     };
     check_use(exchange, &directives, lifetime, &terms)?;
-    Ok(Stored { terms, vary, without })
+    Ok(Stored { terms, selectors, without })
+}
+
+/// Answers to GET, and those to POST that show what a GET would (RFC 9110 §9.3.3).
+fn check_method(exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    match *exchange.method {
+        Method::GET => Ok(()),
+        Method::POST if exchange.status == StatusCode::OK && shows(exchange.url, exchange.response) => Ok(()),
+        _ => Err(Refusal::Method),
+    }
+}
+
+/// What chooses the response, as far as that is of use: what the route keys on, and what `Vary` names beside it.
+fn selectors_of(exchange: &Exchange<'_>) -> Result<Vec<Selector>, Refusal> {
+    let Vary::Fields(mut names) = Vary::read(exchange.response) else { return Err(Refusal::Vary) };
+    let key = &exchange.rule.key;
+    names.retain(|name| !key.headers.contains(name) && (name != COOKIE || key.cookies.is_empty()));
+    if names.iter().any(is_hopeless) {
+        return Err(Refusal::Vary);
+    }
+    let mut selectors = Selector::of_key(key);
+    selectors.extend(names.into_iter().map(Selector::from));
+    Ok(selectors)
 }
 
 /// A 206 is an incomplete 200 (RFC 9111 §3.3), as long as it is clear what is missing. A 416 speaks of the range only.
@@ -200,11 +243,27 @@ fn check_permission(exchange: &Exchange<'_>, directives: &Directives) -> Result<
     Ok(())
 }
 
+/// Errors that anybody can cause are kept only where the origin says for how long, or lists when they changed.
+fn check_error(exchange: &Exchange<'_>, lifetime: Lifetime) -> Result<(), Refusal> {
+    let status = exchange.status.as_u16();
+    if !matches!(status, 400 | 405 | 413 | 414 | 431) {
+        return Ok(());
+    }
+    if exchange.rule.request_errors == RequestErrors::Pass {
+        return Err(Refusal::RequestError);
+    }
+    match lifetime {
+        Lifetime::Explicit(_) => Ok(()),
+        Lifetime::Heuristic(_) if matches!(status, 405 | 414) => Ok(()),
+        Lifetime::Heuristic(_) | Lifetime::Configured(_) | Lifetime::Unknown => Err(Refusal::NoLifetime),
+    }
+}
+
 fn check_cookie(exchange: &Exchange<'_>, lifetime: Lifetime, without: &[HeaderName]) -> Result<(), Refusal> {
     if !exchange.response.contains_key(SET_COOKIE) || without.contains(&SET_COOKIE) {
         return Ok(());
     }
-    match (exchange.set_cookie, lifetime) {
+    match (exchange.rule.set_cookie, lifetime) {
         (SetCookie::Allow, Lifetime::Explicit(_)) => Ok(()),
         (SetCookie::Allow | SetCookie::Deny, _) => Err(Refusal::SetCookie),
     }

@@ -4,6 +4,14 @@ use shoal_model::site::PurgeUnverified;
 
 use super::reuse::Reuse;
 
+/// Thu, 01 Jan 2026 00:00:00 GMT: no clock that is right says less, Unix milliseconds.
+const EARLIEST_MS: u64 = 1_767_225_600_000;
+
+/// The wall clock may be right. Until it is, nobody knows how old anything is (RFC 9111 §4).
+pub const fn is_plausible(now_ms: u64) -> bool {
+    now_ms >= EARLIEST_MS
+}
+
 /// Whether stored objects may answer without the origin's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {

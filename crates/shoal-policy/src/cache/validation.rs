@@ -5,8 +5,9 @@ use http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 
-use super::date::read_date;
-use super::fields::is_hop_by_hop;
+use super::condition::lists;
+use super::date::{RECENT, read_date};
+use super::fields::stored_fields;
 use super::span::Span;
 
 /// Fields of downstream that the cache answers for itself and does not send with a fill.
@@ -78,13 +79,34 @@ pub fn continues(stored: &HeaderMap, partial: &HeaderMap) -> bool {
 
 /// The date of change is a strong validator: it was a second old at least when the response was made (RFC 9110 §8.8.2.2).
 pub(super) fn is_old_enough(stored: &HeaderMap) -> bool {
-    match (read_date(stored, &LAST_MODIFIED), read_date(stored, &DATE)) {
+    match (read_date(stored, &LAST_MODIFIED, RECENT), read_date(stored, &DATE, RECENT)) {
         (Some(changed), Some(date)) => changed < date,
         (Some(_) | None, _) => false,
     }
 }
 
-/// A 304 speaks of `stored` (RFC 9111 §4.3.4): its validators, if it has any, are those of the object.
+/// The lines of downstream's `If-None-Match`, as far as they name anything.
+pub fn asked_tags(request: &HeaderMap) -> Vec<HeaderValue> {
+    let lines = request.get_all(IF_NONE_MATCH).iter();
+    lines.filter(|line| line.as_bytes().trim_ascii() != b"*").cloned().collect()
+}
+
+/// Makes a request that asks about a stored tag ask about downstream's, too: what downstream has may be newer than what is
+/// stored (RFC 9111 §4.3.1).
+pub fn add_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
+    if request.contains_key(IF_NONE_MATCH) {
+        tags.iter().for_each(|line| _ = request.append(IF_NONE_MATCH, line.clone()));
+    }
+}
+
+/// A 304 speaks of what downstream has.
+pub fn confirms_tags(tags: &[HeaderValue], not_modified: &HeaderMap) -> bool {
+    tags.iter().any(|line| lists(line.as_bytes(), not_modified))
+}
+
+/// A 304 speaks of `stored`, which the origin was asked about (RFC 9111 §4.3.4): its validators, if it has any, are those
+/// of the object. Tags are compared as the condition that they answer is (RFC 9110 §13.1.2): origins that compress as
+/// they send weaken the tag of a 200 and not that of a 304.
 pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     if let Some(etag) = not_modified.get(ETAG) {
         return stored.get(ETAG).is_some_and(|known| weak_match(known, etag));
@@ -96,13 +118,27 @@ pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     }
 }
 
-/// The object's fields after a 304, or a 206 that is a part of it: every field received replaces the stored one, those not received stay.
+/// A 304 about another object speaks of `stored`, too: it names one version by a strong tag, and this is that version
+/// (RFC 9111 §4.3.4).
+pub fn confirms_as_well(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
+    let tag = not_modified.get(ETAG).filter(|tag| is_strong(tag));
+    tag.is_some_and(|tag| stored.get(ETAG) == Some(tag))
+}
+
+/// A 200 to HEAD speaks of `stored`, whose body has `length` bytes (RFC 9111 §4.3.5): what it says of validators and length
+/// is what is stored.
+pub fn head_confirms(stored: &HeaderMap, length: u64, head: &HeaderMap) -> bool {
+    let same = |name: &HeaderName| head.get(name).is_none_or(|value| stored.get(name) == Some(value));
+    let announced =
+        head.get(CONTENT_LENGTH).map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
+    same(&ETAG) && same(&LAST_MODIFIED) && announced.is_none_or(|announced| announced == Some(length))
+}
+
+/// The object's fields after a 304, a 200 to HEAD, or a 206 that is a part of it: every field received replaces the stored one, those not received stay.
 pub fn merged_fields(stored: &HeaderMap, received: &HeaderMap) -> HeaderMap {
     let mut merged = stored.clone();
+    let received = stored_fields(received, &[CONTENT_LENGTH, CONTENT_RANGE, CONTENT_ENCODING]);
     for name in received.keys() {
-        if is_hop_by_hop(name) || [CONTENT_LENGTH, CONTENT_RANGE, CONTENT_ENCODING].contains(name) {
-            continue;
-        }
         merged.remove(name);
         for value in received.get_all(name) {
             merged.append(name.clone(), value.clone());

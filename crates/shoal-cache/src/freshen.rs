@@ -1,0 +1,142 @@
+//! A HEAD that the store cannot answer: the origin is asked, and what is stored hears of the answer (RFC 9111 §4.3.5).
+
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{Method, Request, StatusCode};
+use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::fields::stored_fields;
+use shoal_policy::cache::fill_request::limit_to_shared;
+use shoal_policy::cache::key::url_of;
+use shoal_policy::cache::range::Extract;
+use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
+use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
+use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
+use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
+use shoal_policy::failure::Failure;
+
+use crate::clock::now_ms;
+use crate::fill::{Fill, Joined};
+use crate::lookup::{Found, Probe};
+use crate::object::Object;
+use crate::seam::{Answer, CacheRequest};
+use crate::task::counted_uri;
+use crate::worker::WorkerCache;
+
+/// A 200 to HEAD, and when it was asked for and received, Unix milliseconds.
+struct Heard<'a> {
+    fields: &'a HeaderMap,
+    request_ms: u64,
+    response_ms: u64,
+}
+
+impl WorkerCache {
+    /// Asks the origin with HEAD, since `found` may not be used just like that.
+    pub(crate) async fn ask_with_head(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        found: &Found,
+    ) -> Answer {
+        // Whoever changes the resource meanwhile finds this among the running fills, and spoils it.
+        let Joined::New(reader) = self.cache.flights.begin_alone(self.cache.new_fill(probe.key, &probe.text))
+        else {
+            return Answer::Failed(Failure::Overflow);
+        };
+        let landing = self.cache.flights.landing(reader.fill());
+        let mut asked = Request::new(());
+        *asked.method_mut() = Method::HEAD;
+        *asked.uri_mut() = counted_uri(&request.head.uri, request.rule);
+        *asked.version_mut() = request.head.version;
+        *asked.headers_mut() = request.head.headers.clone();
+        remove_conditions(asked.headers_mut());
+        limit_to_shared(asked.headers_mut(), request.rule, &probe.selectors);
+        self.cells.origin_fetches.count();
+        let request_ms = now_ms();
+        let (route, trace) = (request.route.clone(), request.trace.cloned());
+        let response = match self.fetch.fetch(route, asked.into_parts().0, trace).await {
+            Ok(response) => response,
+            Err(failure) => return self.bridge_or_fail(request, found, failure),
+        };
+        if self.may_serve(request.rule, found, Trouble::Status(response.status())) {
+            self.cells.stale.count();
+            return Answer::Response(self.respond_stored(request, &found.object, &Extract::Whole));
+        }
+        if response.status() == StatusCode::OK {
+            let heard = Heard { fields: response.headers(), request_ms, response_ms: now_ms() };
+            self.hear(request, probe, landing.fill(), &heard);
+        }
+        Answer::Response(self.pass_on(request, probe, response))
+    }
+
+    fn bridge_or_fail(&self, request: &CacheRequest<'_>, found: &Found, failure: Failure) -> Answer {
+        if self.may_serve(request.rule, found, Trouble::Failure(failure)) {
+            self.cells.stale.count();
+            return Answer::Response(self.respond_stored(request, &found.object, &Extract::Whole));
+        }
+        let may_be_purged = failure.is_disconnect() && found.reuse == Reuse::Unverified;
+        Answer::Failed(if may_be_purged { Failure::Unverified } else { failure })
+    }
+
+    /// Brings every stored response that the request chooses up to date, or makes it stale where it is another version.
+    fn hear(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Arc<Fill>, heard: &Heard<'_>) {
+        let Some(variants) = self.cache.store.find(probe.key) else { return };
+        let chosen = variants.objects.iter().filter(|object| {
+            *object.text == *probe.text
+                && object.status == StatusCode::OK
+                && object.body.is_whole()
+                && object.selecting.matches(&request.head.headers)
+        });
+        for object in chosen {
+            // What was purged must not come back; what may have been is not made better by a HEAD.
+            if self.cache.purges.check(object) != Some(Freshened::Untouched) {
+                continue;
+            }
+            if head_confirms(&object.fields, object.body_bytes, heard.fields) {
+                self.freshen(request, probe, object, fill, heard);
+            } else {
+                let lifetime_ms = object.terms.lifetime_ms.min(object.terms.age_ms(heard.response_ms));
+                let terms = Terms { lifetime_ms, ..object.terms };
+                let (selecting, fields) = (object.selecting.clone(), object.fields.clone());
+                self.cache.keep(
+                    object.refreshed(selecting, fields, terms, object.tags.clone(), object.fill_seq),
+                    fill,
+                );
+            }
+        }
+    }
+
+    /// The object is what the origin has: it lives on with the fields and under the terms of now.
+    fn freshen(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        object: &Arc<Object>,
+        fill: &Arc<Fill>,
+        heard: &Heard<'_>,
+    ) {
+        let fields = merged_fields(&object.fields, heard.fields);
+        let exchange = Exchange {
+            method: &Method::GET,
+            request: &request.head.headers,
+            url: url_of(&probe.text),
+            wishes: Wishes { no_store: probe.wishes.no_store, ..Wishes::default() },
+            status: object.status,
+            response: &fields,
+            request_ms: heard.request_ms,
+            response_ms: heard.response_ms,
+            rule: request.rule,
+        };
+        match judge_storage(&exchange) {
+            Storage::Store(Stored { terms, without, .. }) => {
+                let named = read_tags(self.cache.settings.key_seed, &probe.text, &fields);
+                let tags = if named.is_empty() { object.tags.clone() } else { named };
+                let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
+                let selecting = object.selecting.clone();
+                self.cache.keep(object.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
+            }
+            Storage::Refuse(Refusal::RequestNoStore) => {}
+            Storage::Refuse(_) => self.cache.store.remove(object),
+        }
+    }
+}
