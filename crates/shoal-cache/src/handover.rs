@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::clock::now_ms;
 use crate::node::Cache;
 use crate::object::Object;
+use crate::orphans::homes;
 use crate::peer::replicas::Parcel;
 
 /// Objects on their way at once.
@@ -65,8 +66,7 @@ impl Cache {
         let is_copied = object.copied_under.load(Ordering::Relaxed) == self.placement.id();
         let known =
             if is_copied { self.placement.owners(object.key).other_than(self.settings.node) } else { None };
-        let heirs = self.placement.heirs(object.key);
-        [heirs.primary, heirs.secondary].into_iter().flatten().filter(move |heir| Some(*heir) != known)
+        homes(self.placement.heirs(object.key), object).filter(move |heir| Some(*heir) != known)
     }
 
     /// Requests of peers that are being answered.

@@ -4,6 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use shoal_model::NodeId;
+use shoal_model::site::Replicate;
+use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::storage::Terms;
 
 use crate::clock::now_ms;
@@ -70,8 +73,7 @@ pub(crate) async fn look_after(cache: Weak<Cache>) {
 impl Cache {
     /// Offers an orphan to those of its owners that are there; `false` = there is none.
     fn offer_orphan(&self, object: &Arc<Object>, terms: Terms) -> bool {
-        let owners = self.placement.owners(object.key);
-        let others = [owners.primary, owners.secondary].into_iter().flatten();
+        let others = homes(self.placement.owners(object.key), object);
         let mut is_offered = false;
         for peer in others.filter(|owner| *owner != self.settings.node) {
             let parcel = Parcel { object: object.clone(), terms: Some(terms), peer };
@@ -82,4 +84,10 @@ impl Cache {
         }
         is_offered
     }
+}
+
+/// The nodes that are to have `object`, if these are its owners.
+pub(crate) fn homes(owners: Owners, object: &Object) -> impl Iterator<Item = NodeId> + use<> {
+    let second = owners.secondary.filter(|_| object.replicate != Replicate::Never);
+    [owners.primary, second].into_iter().flatten()
 }

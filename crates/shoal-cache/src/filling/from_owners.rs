@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::request::Parts;
 use shoal_model::NodeId;
+use shoal_model::site::Replicate;
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::purge::Subject;
@@ -170,7 +171,9 @@ impl WorkerCache {
             return Step::Next;
         }
         let owners = self.cache.placement.owners(fill.key);
-        let is_owner = owners.includes(self.cache.settings.node);
+        let may_copy = task.rule.replicate != Replicate::Never;
+        let local = self.cache.settings.node;
+        let is_owner = owners.primary == Some(local) || (may_copy && owners.includes(local));
         let answered = object.response.status();
         let mut fields = stored_fields(object.response.headers(), &[]);
         let mut length = content_length(&fields);
@@ -182,7 +185,7 @@ impl WorkerCache {
             fields.remove(CONTENT_RANGE);
             fields.remove(CONTENT_LENGTH);
         }
-        if !is_owner && object.is_hit && part.is_none() {
+        if !is_owner && may_copy && object.is_hit && part.is_none() {
             let bytes = length.unwrap_or(0).saturating_add(fields_bytes(&fields));
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
         }

@@ -129,6 +129,24 @@ fn what_is_asked_for_often_is_kept_by_who_asks() {
 }
 
 #[test]
+fn what_is_never_copied_is_on_one_node_whoever_asks() {
+    play(async || {
+        let mut town = Town::new(3);
+        town.take_route("lone");
+        let [primary, second, stranger] = town.roles("/lone");
+        town.origin.say(reply("max-age=600", "hello"));
+        for node in [second, stranger, primary, second, stranger, second, stranger] {
+            assert_eq!(town.get(node, "/lone").await.text(), "hello");
+        }
+        let held = [primary, second, stranger].map(|node| town.nodes[node].cache.counters().objects);
+        assert_eq!((held, town.origin.fetches()), ([1, 0, 0], 1));
+        town.nodes[primary].cache.hand_over(u64::MAX).await;
+        let held = [second, stranger].map(|node| town.nodes[node].cache.counters().objects);
+        assert_eq!(held[0] + held[1], 1, "its one copy moves");
+    });
+}
+
+#[test]
 fn an_owner_tells_which_objects_are_hot() {
     play(async || {
         // Nobody asks twice within a short while: it is many that ask once.

@@ -32,6 +32,7 @@ routes:
   kiosk: { listeners: [inside], path: /kiosk, upstream: v, cache: { purge_unverified: serve } }
   vault: { listeners: [inside], path: /vault, upstream: v, cache: { purge_unverified: fail } }
   mill: { listeners: [inside], path_prefix: /mill, upstream: w, cache: {} }
+  lone: { listeners: [inside], path_prefix: /lone, upstream: v, cache: { replicate: never } }
   gate: { listeners: [inside], path_prefix: /gate, upstream: x, cache: {} }
   lists:
     listeners: [inside]
