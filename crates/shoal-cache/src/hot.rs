@@ -3,11 +3,13 @@
 //! A place keeps its object alive when the store has let go of it. What the places of all workers keep is a part of the
 //! node's memory for objects, and whoever takes a place looks whether others are still worth theirs.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, StatusCode};
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::http1::SharedFields;
 
 use crate::body::CacheBody;
 use crate::object::{Object, Variants, fields_bytes};
@@ -82,8 +84,18 @@ impl Drop for Share {
 /// An answer that stays the same until `until_ms`: `Age` and `ttl` count whole seconds.
 struct Prepared {
     object: Arc<Object>,
-    fields: HeaderMap,
+    fields: Rc<SharedFields>,
     until_ms: u64,
+}
+
+/// The answer to a plain GET, with fields that other answers have as well.
+pub struct Ready {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, signed.
+    pub fields: Rc<SharedFields>,
+    /// Its body.
+    pub body: CacheBody,
 }
 
 impl HotObjects {
@@ -93,13 +105,7 @@ impl HotObjects {
 
     /// The answer to a plain GET, if it is prepared. `applied` is the log index up to which an object must have been
     /// checked.
-    pub(crate) fn ready(
-        &mut self,
-        key: ObjectKey,
-        text: &[u8],
-        applied: u64,
-        now_ms: u64,
-    ) -> Option<Response<CacheBody>> {
+    pub(crate) fn ready(&mut self, key: ObjectKey, text: &[u8], applied: u64, now_ms: u64) -> Option<Ready> {
         let hot = self.current(key)?;
         let prepared = hot.prepared.as_ref()?;
         let object = &prepared.object;
@@ -110,10 +116,11 @@ impl HotObjects {
             return None;
         }
         hot.uses += 1;
-        let mut response = Response::new(CacheBody::stored(object));
-        *response.status_mut() = object.status;
-        *response.headers_mut() = prepared.fields.clone();
-        Some(response)
+        Some(Ready {
+            status: object.status,
+            fields: prepared.fields.clone(),
+            body: CacheBody::stored(object),
+        })
     }
 
     /// The variants of `key`, if they are still what the store would say.
@@ -166,8 +173,9 @@ impl HotObjects {
             && let [only] = &slot.variants.objects[..]
             && Arc::ptr_eq(only, object)
             && object.selecting.is_empty()
-            && (slot.prepared.is_some() || slot.share.grow(fields_bytes(&fields)))
+            && (slot.prepared.is_some() || slot.share.grow(2 * fields_bytes(&fields)))
         {
+            let fields = Rc::new(SharedFields::of(fields));
             slot.prepared = Some(Prepared { object: object.clone(), fields, until_ms });
         }
     }

@@ -45,6 +45,7 @@ pub use dispatch::FillJob;
 pub use fetch_times::{BOUNDS_US, FetchTimes};
 pub use fetch_trace::{FetchNotes, FetchTrace};
 pub use filling::Shown;
+pub use hot::Ready;
 pub use lookup::Probe;
 pub use node::Cache;
 pub use peer::ClusterLink;

@@ -23,7 +23,7 @@ use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::dispatch::FillJob;
 use crate::entropy::Entropy;
-use crate::hot::HotObjects;
+use crate::hot::{HotObjects, Ready};
 use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
@@ -63,7 +63,7 @@ impl WorkerCache {
 
     /// The fastest path: the answer to a plain GET for an object that is in much use, signed by [`Fetch::sign`]. It looks
     /// at no field that forwarding would change, so it may be asked before the request is made ready for the origin.
-    pub fn ready(&self, request: &CacheRequest<'_>) -> Option<Response<CacheBody>> {
+    pub fn ready(&self, request: &CacheRequest<'_>) -> Option<Ready> {
         let head = request.head;
         if head.method != Method::GET || request.has_body || !Signs::read(&head.headers).is_plain() {
             return None;
@@ -76,9 +76,9 @@ impl WorkerCache {
         let mut text = self.text.borrow_mut();
         let key = self.write_key(&mut text, request);
         let applied = self.cache.purges.applied();
-        let response = self.hot.borrow_mut().ready(key, &text, applied, now_ms)?;
+        let ready = self.hot.borrow_mut().ready(key, &text, applied, now_ms)?;
         self.cells.hits.count_alone();
-        Some(response)
+        Some(ready)
     }
 
     /// The fast path: what the store of this node says, without waiting.

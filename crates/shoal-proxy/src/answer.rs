@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
-use http::Response;
 use http::response::Parts;
+use http::{HeaderName, HeaderValue, Response};
+use shoal_cache::Ready;
+use shoal_policy::http1::SharedFields;
 
 use crate::body::{Payload, ResponseBody};
 use crate::exchange::Exchange;
@@ -12,6 +14,8 @@ use crate::listener::Connection;
 /// The answer to a request. It is large: it stays where it was begun, and others are told where.
 pub(crate) struct Answer {
     pub(crate) head: Parts,
+    /// Fields beside those of the head.
+    pub(crate) shared: Option<Rc<SharedFields>>,
     pub(crate) body: ResponseBody,
 }
 
@@ -19,13 +23,29 @@ impl Answer {
     /// Nothing is said yet.
     pub(crate) fn begin(connection: &Rc<Connection>) -> Self {
         let (head, ()) = Response::new(()).into_parts();
-        Self { head, body: ResponseBody::of(Exchange::begin(connection)) }
+        Self { head, shared: None, body: ResponseBody::of(Exchange::begin(connection)) }
     }
 
     /// Takes over what was made elsewhere.
     pub(crate) fn put<B>(&mut self, response: Response<B>, payload: impl FnOnce(B) -> Payload) {
         let (head, body) = response.into_parts();
-        self.head = head;
+        (self.head, self.shared) = (head, None);
         self.body.payload = payload(body);
+    }
+
+    /// Takes over an answer that lay ready; nothing was said before. As `lines`, its fields are not even copied.
+    pub(crate) fn put_ready(&mut self, ready: Ready, lines: bool) {
+        self.head.status = ready.status;
+        if lines {
+            self.shared = Some(ready.fields);
+        } else {
+            self.head.headers = ready.fields.map().clone();
+        }
+        self.body.payload = Payload::Cache(ready.body);
+    }
+
+    /// What it says in the field `name`.
+    pub(crate) fn field(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.head.headers.get(name).or_else(|| self.shared.as_ref()?.map().get(name))
     }
 }

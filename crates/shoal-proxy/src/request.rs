@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::response::Parts as ResponseHead;
 use http::{Method, Response, StatusCode, Version};
 use shoal_cache::{Bypass, CacheRequest, FetchTrace, Lookup, Sent};
+use shoal_model::site::HeaderCase;
 use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::cache::status::says_hit;
@@ -91,10 +92,12 @@ async fn make_answer(
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
         let has_body = !incoming.is_end_stream();
         let request = cache_request(connection, &route, rule, &admitted, head, has_body);
-        if let Some(response) = connection.listener.sources.cache.ready(&request) {
+        if let Some(ready) = connection.listener.sources.cache.ready(&request) {
             exchange.signed = true;
             exchange.cached = CacheUse::Hit;
-            answer.put(response, Payload::Cache);
+            let lines =
+                !connection.state.is_h2() && connection.settings.view.header_case == HeaderCase::Lower;
+            answer.put_ready(ready, lines);
             return Ok(());
         }
         if let Some(rule) = purge::asked(&request) {
@@ -397,7 +400,9 @@ fn cache_request<'a>(
 
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
 fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderValue, answer: &mut Answer) {
-    let Answer { head, body } = answer;
+    let cache_status =
+        if answer.body.exchange.record.is_some() { answer.field(&CACHE_STATUS).cloned() } else { None };
+    let Answer { head, body, .. } = answer;
     let own = &connection.worker.own;
     if !body.exchange.signed {
         own.sign(&mut head.headers);
@@ -427,7 +432,7 @@ fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderV
     let exchange = &mut body.exchange;
     exchange.status = head.status.as_u16();
     if let Some(record) = &mut exchange.record {
-        record.cache_status = head.headers.get(CACHE_STATUS).cloned();
+        record.cache_status = cache_status;
     }
     let keep_trailers = exchange.grpc || exchange.route.as_ref().is_some_and(|route| route.trailers);
     body.begin(keep_trailers);

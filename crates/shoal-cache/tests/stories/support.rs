@@ -239,7 +239,10 @@ impl Town {
         let head = head(method, path, fields);
         let request = self.request(&head);
         let worker = &self.nodes[node].worker;
-        if let Some(response) = worker.ready(&request) {
+        if let Some(ready) = worker.ready(&request) {
+            let mut response = Response::new(ready.body);
+            *response.status_mut() = ready.status;
+            *response.headers_mut() = ready.fields.map().clone();
             return Answer::Response(response);
         }
         match worker.hit(&request) {

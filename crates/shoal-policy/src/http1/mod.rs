@@ -14,6 +14,7 @@ mod request_head;
 mod request_reader;
 mod response_head;
 mod response_writer;
+mod shared_fields;
 mod spelling;
 
 pub use chunked::{Chunked, Piece, write_chunk_size, write_last_chunk};
@@ -24,7 +25,8 @@ pub use persistence::{Persistence, persists};
 pub use request_head::{write_fields, write_request_head};
 pub use request_reader::{HeadLimits, RequestHead, RequestReader, Unreadable, Wire};
 pub use response_head::{HeadReader, ResponseHead};
-pub use response_writer::{Asked, Departure, write_response_head};
+pub use response_writer::{Answered, Asked, Departure, write_response_head};
+pub use shared_fields::SharedFields;
 pub use spelling::{Spelling, WrittenLines};
 
 /// Why the bytes of an endpoint are no HTTP/1.1.

@@ -4,6 +4,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
+use super::SharedFields;
 use super::Spelling;
 use super::framing::Framing;
 use super::request_head::{FIELD_BYTES, write_field, write_fields};
@@ -35,37 +36,54 @@ pub struct Departure {
     pub persists: bool,
 }
 
-/// Appends the status line and the fields of `head`, and those that this hop alone is concerned with (RFC 9112 §6, §9).
-/// `length`: of the body, where it is known. `date` is what `Date` says where the head has none (RFC 9110 §6.6.1).
-/// `reason`: a phrase other than the usual one.
+/// What is said in the head of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    /// Its status and its fields.
+    pub head: &'a Parts,
+    /// Fields beside these: none of them is in both, and `Connection` is not among them.
+    pub shared: Option<&'a SharedFields>,
+    /// A phrase other than the usual one.
+    pub reason: Option<&'a [u8]>,
+    /// Bytes of the body, where that is known.
+    pub length: Option<u64>,
+}
+
+/// Appends the status line and the fields of `answered`, and those that this hop alone is concerned with (RFC 9112 §6, §9).
+/// Shared fields are written in lower case, whatever the `spelling`. `date` is what `Date` says where the head has none
+/// (RFC 9110 §6.6.1).
 pub fn write_response_head(
     out: &mut Vec<u8>,
-    head: &Parts,
-    reason: Option<&[u8]>,
-    length: Option<u64>,
+    answered: Answered<'_>,
     asked: Asked,
     spelling: Spelling<'_>,
     date: impl FnOnce() -> [u8; 29],
 ) -> Departure {
+    let Answered { head, shared, reason, length } = answered;
     let headers = &head.headers;
-    out.reserve(FIELD_BYTES * (headers.len() + 3));
+    let lines = shared.map_or(&[][..], SharedFields::lines);
+    out.reserve(FIELD_BYTES * (headers.len() + 3) + lines.len());
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
     let usual = || head.status.canonical_reason().unwrap_or_default().as_bytes();
     out.extend_from_slice(reason.unwrap_or_else(usual));
     out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(lines);
     write_fields(out, headers, spelling);
     let framing = framing(head, length, asked);
     let mut own = |name: &str, value: &[u8]| write_field(out, name, value, spelling);
     match framing {
-        Framing::Length(length) if !headers.contains_key(CONTENT_LENGTH) => {
-            own(CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
+        Framing::Length(length) => {
+            if !shared.is_some_and(|shared| shared.has_length) && !headers.contains_key(CONTENT_LENGTH) {
+                own(CONTENT_LENGTH.as_str(), length.to_string().as_bytes());
+            }
         }
         Framing::Chunked => own("transfer-encoding", b"chunked"),
-        Framing::Empty | Framing::Length(_) | Framing::UntilClose => {}
+        Framing::Empty | Framing::UntilClose => {}
     }
-    if !headers.contains_key(DATE) && !head.status.is_informational() {
+    let has_date = shared.is_some_and(|shared| shared.has_date) || headers.contains_key(DATE);
+    if !has_date && !head.status.is_informational() {
         own(DATE.as_str(), &date());
     }
     let said = headers.get(CONNECTION);
@@ -119,7 +137,8 @@ mod tests {
             };
             let mut out = Vec::new();
             let date = || *b"Sun, 06 Nov 1994 08:49:37 GMT";
-            let departure = write_response_head(&mut out, &head, None, length, asked, Spelling::Lower, date);
+            let answered = Answered { head: &head, shared: None, reason: None, length };
+            let departure = write_response_head(&mut out, answered, asked, Spelling::Lower, date);
             let text = String::from_utf8(out).unwrap().replace("\r\n", "|");
             let text = text.replace("date: Sun, 06 Nov 1994 08:49:37 GMT", "D");
             let text = format!("{text} {:?} {}", departure.framing, departure.persists);

@@ -11,7 +11,8 @@ use http_body::{Body, Frame};
 use hyper::ext::ReasonPhrase;
 use shoal_model::site::HeaderCase;
 use shoal_policy::http1::{
-    Asked, HeadLimits, RequestHead, RequestReader, Spelling, Unreadable, write_fields, write_response_head,
+    Answered, Asked, HeadLimits, RequestHead, RequestReader, Spelling, Unreadable, write_fields,
+    write_response_head,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
@@ -178,14 +179,14 @@ async fn send(
 ) -> After {
     // Who has not sent the body learns that it will not be read (RFC 9110 §10.1.1).
     asked.persists &= !channel.begin_answer();
-    let Answer { head, body } = answer;
+    let Answer { head, shared, body } = answer;
     let mut persists = false;
     outgoing.begin(|text| {
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
         let spelling = Spelling::of(connection.settings.view.header_case, &head.extensions);
-        let length = body.length();
+        let answered = Answered { head, shared: shared.as_deref(), reason, length: body.length() };
         let date = || connection.worker.date.now();
-        let departure = write_response_head(text, head, reason, length, asked, spelling, date);
+        let departure = write_response_head(text, answered, asked, spelling, date);
         persists = departure.persists;
         departure.framing
     });
