@@ -31,7 +31,7 @@ const MAX_TRIES: usize = 3;
 impl WorkerCache {
     /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
     pub async fn answer(self: &Rc<Self>, request: CacheRequest<'_>, lookup: Lookup) -> Answer {
-        let probe = match lookup {
+        let probe = match self.look_on_disk(&request, lookup).await {
             Lookup::Fresh(response) => return Answer::Response(response),
             Lookup::Bypass(Bypass::Method) => return self.direct(Forwarded::Method),
             Lookup::Bypass(Bypass::Request) => return self.direct(Forwarded::Bypass),
@@ -70,6 +70,17 @@ impl WorkerCache {
                 self.ask_with_head(&request, &probe, found).await
             }
             Some(_) | None => self.fly(&request, &probe).await,
+        }
+    }
+
+    /// What memory does not have, the disk may.
+    async fn look_on_disk(self: &Rc<Self>, request: &CacheRequest<'_>, lookup: Lookup) -> Lookup {
+        match lookup {
+            Lookup::Miss(probe) => match self.cache.load(probe.key).await {
+                Some(loaded) => self.look_up(request, Some(loaded)),
+                None => Lookup::Miss(probe),
+            },
+            Lookup::Fresh(_) | Lookup::Stale(_) | Lookup::Bypass(_) => lookup,
         }
     }
 
@@ -242,7 +253,7 @@ impl WorkerCache {
         extract: &Extract,
     ) -> Response<CacheBody> {
         let now_ms = now_ms();
-        let detail = source(self.cache.trust(request.rule, now_ms));
+        let detail = source(self.cache.trust(request.rule, now_ms), object);
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
         from_object(object, extract, asked(request), &status, now_ms)
     }

@@ -1,6 +1,7 @@
 //! The body of an answer, wherever it comes from.
 
 use std::collections::VecDeque;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use shoal_policy::cache::span::Span;
 use shoal_policy::failure::Failure;
+use tokio::task::JoinHandle;
 
+use crate::disk::{DiskBody, Patience};
 use crate::fill::FillReader;
 use crate::object::Object;
 use crate::stored_body::{Slice, StoredBody};
@@ -39,6 +42,7 @@ enum Source {
         pieces: VecDeque<Bytes>,
         left: u64,
     },
+    Disk(DiskReader),
     Fill {
         reader: FillReader,
         /// Bytes to come that are not wanted.
@@ -70,6 +74,7 @@ impl CacheBody {
                 [piece] => Source::Piece(piece.clone()),
                 _ => Source::Pieces { pieces: pieces.clone(), next: 0, left: object.body_bytes, skip: 0 },
             },
+            StoredBody::OnDisk(body) => Source::Disk(DiskReader::new(body, 0, body.bytes())),
             StoredBody::Spans(_) => Source::Broken,
         };
         Self { source }
@@ -77,6 +82,9 @@ impl CacheBody {
 
     /// The bytes of `span`, which the object holds.
     pub(crate) fn part(object: &Object, span: Span) -> Self {
+        if let StoredBody::OnDisk(body) = &object.body {
+            return Self { source: Source::Disk(DiskReader::new(body, span.first, span.bytes())) };
+        }
         let Some(Slice { pieces, mut skip }) = object.body.slice(span) else {
             return Self { source: Source::Broken };
         };
@@ -137,6 +145,7 @@ impl Body for CacheBody {
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
             Source::Broken => Poll::Ready(Some(Err(Failure::Internal))),
+            Source::Disk(reader) => reader.poll_piece(context),
             Source::Fill { reader, skip, left } => poll_fill(reader, skip, left, context),
             Source::Origin(body) => Pin::new(body).poll_frame(context),
         }
@@ -147,6 +156,7 @@ impl Body for CacheBody {
             Source::Empty => true,
             Source::Piece(_) | Source::Broken => false,
             Source::Pieces { left, .. } | Source::Joined { left, .. } => *left == 0,
+            Source::Disk(reader) => reader.left == 0,
             Source::Fill { left: Some(0), .. } => true,
             Source::Fill { reader, .. } => reader.is_at_end(),
             Source::Origin(body) => body.is_end_stream(),
@@ -158,10 +168,57 @@ impl Body for CacheBody {
             Source::Empty => SizeHint::with_exact(0),
             Source::Piece(piece) => SizeHint::with_exact(piece.len() as u64),
             Source::Pieces { left, .. } | Source::Joined { left, .. } => SizeHint::with_exact(*left),
+            Source::Disk(reader) => SizeHint::with_exact(reader.left),
             Source::Broken => SizeHint::default(),
             Source::Fill { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Origin(body) => body.size_hint(),
         }
+    }
+}
+
+/// Reads a body from disk, piece by piece, and never further ahead than one.
+struct DiskReader {
+    body: Arc<DiskBody>,
+    /// The next piece, and bytes of it that are not wanted.
+    next: usize,
+    skip: usize,
+    /// Bytes to come.
+    left: u64,
+    /// The disk is being waited for.
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl DiskReader {
+    fn new(body: &Arc<DiskBody>, first: u64, length: u64) -> Self {
+        let (next, skip) = DiskBody::piece_of(first);
+        Self { body: body.clone(), next, skip, left: length, reading: None }
+    }
+
+    /// A piece that is not what was written ends the body, and not like a whole one.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let read = match &mut self.reading {
+            Some(reading) => {
+                ready!(Pin::new(reading).poll(context)).unwrap_or_else(|lost| Err(io::Error::other(lost)))
+            }
+            None => match self.body.piece(self.next, Patience::Now) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.reading = Some(self.body.piece_later(self.next));
+                    return self.poll_piece(context);
+                }
+                read => read,
+            },
+        };
+        self.reading = None;
+        let Ok(mut piece) = read else { return Poll::Ready(Some(Err(Failure::Internal))) };
+        let mut piece = piece.split_off(self.skip.min(piece.len()));
+        piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.next += 1;
+        self.skip = 0;
+        self.left -= piece.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
 

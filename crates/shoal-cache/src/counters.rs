@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fetch_times::{FetchTimeCells, FetchTimes};
 
-/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and `purge_seq` are of now.
+/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and `purge_seq` are of now, as are those of what
+/// is on disk; `disk_open_ms` is how long it took to read its lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
 pub struct Counters {
@@ -24,6 +25,17 @@ pub struct Counters {
     pub purge_seq: u64,
     pub origin_times: FetchTimes,
     pub peer_times: FetchTimes,
+    pub disk_objects: u64,
+    pub disk_bytes: u64,
+    pub disk_budget_bytes: u64,
+    pub disk_hits: u64,
+    pub disk_read_bytes: u64,
+    pub disk_written: u64,
+    pub disk_dropped: u64,
+    pub disk_evictions: u64,
+    pub disk_damaged: u64,
+    pub disk_errors: u64,
+    pub disk_open_ms: u64,
 }
 
 /// Figures of one writer at a time per cell: each worker has its own, the control runtime shares one.
@@ -42,6 +54,7 @@ pub(crate) struct Cells {
     pub(crate) origin_times: FetchTimeCells,
     /// Heads of peers, whatever they said.
     pub(crate) peer_times: FetchTimeCells,
+    pub(crate) disk_hits: Cell,
 }
 
 impl Cells {
@@ -57,6 +70,7 @@ impl Cells {
         sum.replicas_received += self.replicas_received.read();
         self.origin_times.add_to(&mut sum.origin_times);
         self.peer_times.add_to(&mut sum.peer_times);
+        sum.disk_hits += self.disk_hits.read();
     }
 }
 

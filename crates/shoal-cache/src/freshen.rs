@@ -136,7 +136,7 @@ impl WorkerCache {
                 self.cache.keep(object.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
             }
             Storage::Refuse(Refusal::RequestNoStore) => {}
-            Storage::Refuse(_) => self.cache.store.remove(object),
+            Storage::Refuse(_) => self.cache.discard(object),
         }
     }
 }

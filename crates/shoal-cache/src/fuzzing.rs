@@ -1,4 +1,4 @@
-//! What peers say of objects, for fuzzing: whatever it is, what is read of it is written and read again.
+//! What peers and disks say of objects, for fuzzing: whatever it is, what is read of it is written and read again.
 
 use http::HeaderMap;
 use shoal_policy::cache::selecting::Selecting;
@@ -40,6 +40,11 @@ pub fn peer_fields(fields: &HeaderMap) {
         others.keys().all(|name| !name.as_str().starts_with("shoal-")),
         "nothing of ours leaves the cluster"
     );
+}
+
+/// A segment of the cache on disk, its list, or the description of an object.
+pub fn disk_segment(bytes: &[u8]) {
+    crate::disk::fuzz(bytes);
 }
 
 fn rewritten(write: impl FnOnce(&mut HeaderMap)) -> HeaderMap {

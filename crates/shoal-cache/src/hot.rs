@@ -202,7 +202,7 @@ mod tests {
     use shoal_policy::cache::storage::Terms;
 
     use super::*;
-    use crate::object::UNCOPIED;
+    use crate::object::{OnDisk, UNCOPIED};
     use crate::stored_body::StoredBody;
 
     fn variants(key: u128, field: &str, body_bytes: usize) -> Arc<Variants> {
@@ -225,6 +225,7 @@ mod tests {
             promoted: None,
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
+            disk: OnDisk::default(),
         };
         Arc::new(Variants::default().with(object.seal()))
     }

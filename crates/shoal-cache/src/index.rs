@@ -27,7 +27,8 @@ impl Cache {
 impl CacheService for CacheIndex {
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let key = read_key(&request.get_ref().key)?;
-        let variants = self.0.store.find(key);
+        let loaded = self.0.load(key).await;
+        let variants = loaded.or_else(|| self.0.store.find(key));
         let now_ms = now_ms();
         let held = variants.iter().flat_map(|variants| &variants.objects);
         let valid = held.filter(|object| self.0.purges.check(object).is_some());
@@ -49,6 +50,7 @@ impl CacheService for CacheIndex {
             let keys: Vec<ObjectKey> = keys.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
             keys.into_iter().map(|key| self.0.forget(key)).sum()
         };
+        self.0.forgotten().await;
         Ok(Response::new(InvalidateResponse { dropped: u32::try_from(dropped).unwrap_or(u32::MAX) }))
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_model::view::CacheRuleView;
+use shoal_policy::cache::keeping::{Writing, judge_writing};
 use shoal_policy::cache::key::{
     KeyParts, ObjectKey, group_scope, host_scope, key_of_url, prefix_scope, tag_scope,
 };
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
+use crate::disk::{Disk, DiskSettings};
 use crate::dispatch::{Dispatch, FillJob};
 use crate::fill::{Errand, Fill, FillBudget, FillLimits, Flights, Joined};
 use crate::hot::HotBudget;
@@ -48,6 +50,8 @@ const HOT_SHARE: u64 = 32;
 const PROMOTED_SHARE: u64 = 5;
 /// What running fills may hold together beside the stored objects: this fraction of their memory.
 const FILL_SHARE: u64 = 2;
+/// For what waits for the disk when the node stops.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger objects are copied on their second hit, bytes.
 const REPLICATE_AT_ONCE: u64 = 256 * 1024;
 
@@ -55,6 +59,7 @@ const REPLICATE_AT_ONCE: u64 = 256 * 1024;
 pub struct Cache {
     pub(crate) settings: CacheSettings,
     pub(crate) store: Arc<Store>,
+    pub(crate) disk: Option<Disk>,
     pub(crate) purges: Purges,
     pub(crate) flights: Arc<Flights>,
     fill_budget: Arc<FillBudget>,
@@ -84,11 +89,13 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache. Call it on the control runtime: replicas and invalidations are sent from there.
+    /// A cache of what is on disk, see [`Self::opened`]. Call it on the control runtime: replicas and invalidations are sent
+    /// from there.
     pub fn new(settings: CacheSettings) -> Arc<Self> {
         let cells = Arc::new(Cells::default());
         let hot_bytes = settings.ram_bytes / HOT_SHARE;
         let store = Arc::new(Store::new(settings.ram_bytes - hot_bytes));
+        let disk = settings.disk.clone().and_then(|disk| open_disk(disk, settings.key_seed, &store));
         let cache = Arc::new(Self {
             purges: Purges::new(settings.key_seed),
             flights: Arc::new(Flights::new()),
@@ -102,6 +109,7 @@ impl Cache {
             peers_under_way: watch::Sender::new(0),
             reminders: Reminders::new(settings.peers.clone(), settings.cluster.clone()),
             store,
+            disk,
             uncacheable: moka::sync::Cache::builder()
                 .max_capacity(MAX_UNCACHEABLE)
                 .time_to_live(UNCACHEABLE_MEMORY)
@@ -120,6 +128,23 @@ impl Cache {
         });
         tokio::spawn(look_after(Arc::downgrade(&cache)));
         cache
+    }
+
+    /// Waits until what was on disk can be found, or never will be.
+    pub async fn opened(&self) {
+        if let Some(disk) = &self.disk {
+            disk.opened().await;
+        }
+    }
+
+    /// Writes what is to be written and lets go of the directory: another process may have it then. Nothing is found on disk
+    /// from now on.
+    pub async fn close_disk(self: &Arc<Self>) {
+        let cache = self.clone();
+        let closing = tokio::task::spawn_blocking(move || cache.disk.as_ref().map(Disk::close));
+        if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+            tracing::error!("the disk of the cache is too slow: the objects it did not take are lost");
+        }
     }
 
     /// The figures of one more worker.
@@ -172,6 +197,9 @@ impl Cache {
             purge_seq: self.purges.newest(),
             ..Counters::default()
         };
+        if let Some(disk) = &self.disk {
+            add_disk(disk, &mut sum);
+        }
         self.cells.add_to(&mut sum);
         for cells in self.worker_cells.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             cells.add_to(&mut sum);
@@ -280,9 +308,58 @@ impl Cache {
         // An invalidation between the two lines above has not seen it.
         if fill.is_spoilt() {
             self.store.remove(&object);
-        } else {
-            self.ensure_copy(&object);
+            return;
         }
+        self.ensure_copy(&object);
+        self.write(&object, || fill.is_spoilt());
+    }
+
+    /// Writes an object that has just been stored, if it is worth it; what the disk had in its place goes in any case.
+    /// `is_changed` is asked when it is on its way: an invalidation before that has not seen it.
+    pub(crate) fn write(&self, object: &Arc<Object>, is_changed: impl FnOnce() -> bool) {
+        let Some(disk) = &self.disk else { return };
+        if object.disk.is_seen_to.load(Ordering::Relaxed) {
+            // A body that is on disk stays where it is: after a restart, the object is as old as it was written. Unless it
+            // is known to be worth less since.
+            if disk.outlives(object) {
+                disk.forget_variant(object);
+            }
+        } else if !self.ensure_on_disk(object, is_changed) {
+            disk.forget_variant(object);
+        }
+    }
+
+    /// Sees to it that an object of the store is written, once it is worth it. Says whether it is on its way.
+    pub(crate) fn ensure_on_disk(&self, object: &Arc<Object>, is_changed: impl FnOnce() -> bool) -> bool {
+        let is_seen_to = object.disk.is_seen_to.load(Ordering::Relaxed) || !object.body.is_whole();
+        let Some(disk) = self.disk.as_ref().filter(|_| !is_seen_to) else { return false };
+        let hits = object.hits.load(Ordering::Relaxed);
+        let most_bytes = disk.most_object_bytes();
+        let is_offered =
+            match judge_writing(object.body_bytes, most_bytes, hits, object.useless_at_ms(), now_ms()) {
+                Writing::Now if self.placement.owners(object.key).includes(self.settings.node) => {
+                    let is_taken = disk.offer(object.clone());
+                    object.disk.is_seen_to.store(is_taken, Ordering::Relaxed);
+                    is_taken
+                }
+                Writing::Now | Writing::Never => {
+                    object.disk.is_seen_to.store(true, Ordering::Relaxed);
+                    false
+                }
+                Writing::OnNextHit => false,
+            };
+        if is_offered && is_changed() {
+            disk.forget(object.key);
+        }
+        is_offered
+    }
+
+    /// Takes out an object that is not to be used any more.
+    pub(crate) fn discard(&self, object: &Object) {
+        if let Some(disk) = &self.disk {
+            disk.forget_variant(object);
+        }
+        self.store.remove(object);
     }
 
     /// Sees to it that the other owner has a copy, if this node is an owner and the object is worth it.
@@ -308,14 +385,17 @@ impl Cache {
     pub(crate) fn forget(&self, key: ObjectKey) -> usize {
         self.tombstones.insert(key, now_ms());
         self.flights.spoil(key);
-        self.store.forget(key)
+        // The disk first: what is read from it meanwhile is only stored while it is still there.
+        let on_disk = self.disk.as_ref().map_or(0, |disk| disk.forget(key));
+        self.store.forget(key).max(on_disk)
     }
 
     /// Forgets all that is stored and spoils all that is being filled; says how much was stored.
     pub(crate) fn forget_everything(&self) -> usize {
         self.forgotten_ms.fetch_max(now_ms(), Ordering::AcqRel);
         self.flights.spoil_all();
-        self.store.forget_everything()
+        let on_disk = self.disk.as_ref().map_or(0, Disk::forget_everything);
+        self.store.forget_everything().max(on_disk)
     }
 
     /// The resource changed after a response that arrived at `response_ms`.
@@ -369,9 +449,21 @@ impl Cache {
             })
         };
         let told: Vec<_> = heard.into_iter().map(tell).collect();
+        self.forgotten().await;
         for telling in told {
             // It fails only when the runtime ends.
             let _ = telling.await;
+        }
+    }
+
+    /// Waits until what was forgotten here does not come back after a crash; but not for long.
+    pub(crate) async fn forgotten(&self) {
+        if let Some(disk) = &self.disk
+            && tokio::time::timeout(INVALIDATE_TIMEOUT, disk.forgotten()).await.is_err()
+        {
+            tracing::warn!(
+                "the disk of the cache is slow: what was forgotten may come back if the node crashes now"
+            );
         }
     }
 
@@ -379,6 +471,34 @@ impl Cache {
     pub(crate) fn most_bytes(&self, rule: &CacheRuleView) -> u64 {
         rule.max_object_bytes.min(self.settings.ram_bytes / 2)
     }
+}
+
+/// `None` = it cannot be; that is said, and memory is enough to go on with.
+fn open_disk(settings: DiskSettings, key_seed: u64, store: &Arc<Store>) -> Option<Disk> {
+    // Whoever has other keys has other objects and other purges.
+    let epoch = ObjectKey::of(key_seed, b"what is on disk").0;
+    match Disk::open(settings, epoch, store.clone()) {
+        Ok(disk) => Some(disk),
+        Err(error) => {
+            tracing::error!(%error, "no thread for the disk of the cache: objects are kept in memory only");
+            None
+        }
+    }
+}
+
+fn add_disk(disk: &Disk, sum: &mut Counters) {
+    let figures = disk.figures();
+    let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    sum.disk_objects = disk.objects() as u64;
+    sum.disk_bytes = read(&figures.bytes);
+    sum.disk_budget_bytes = disk.budget_bytes();
+    sum.disk_read_bytes = read(&figures.read_bytes);
+    sum.disk_written = read(&figures.written);
+    sum.disk_dropped = read(&figures.dropped);
+    sum.disk_evictions = read(&figures.evicted);
+    sum.disk_damaged = read(&figures.damaged);
+    sum.disk_errors = read(&figures.errors);
+    sum.disk_open_ms = read(&figures.open_ms);
 }
 
 fn is_worth_a_copy(object: &Object) -> bool {

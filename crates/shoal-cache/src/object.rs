@@ -7,14 +7,16 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
+use shoal_policy::cache::keeping::useless_at_ms;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::Candidate;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::{Extract, judge_part, judge_range};
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::validation::merged_fields;
+use shoal_policy::cache::validation::{has_validator, merged_fields};
 
+use crate::disk::DiskBody;
 use crate::hot::Share;
 use crate::stored_body::StoredBody;
 
@@ -56,6 +58,24 @@ pub(crate) struct Object {
     pub(crate) copied_from: Option<NodeId>,
     /// The placement under which its second copy is known to be where it belongs, or [`UNCOPIED`].
     pub(crate) copied_under: AtomicU64,
+    pub(crate) disk: OnDisk,
+}
+
+/// How an object stands to the disk.
+#[derive(Default)]
+pub(crate) struct OnDisk {
+    /// It was handed to the disk, or came from there, or never will.
+    pub(crate) is_seen_to: AtomicBool,
+    /// It was read from there, and no answer has said so yet.
+    pub(crate) is_untold: AtomicBool,
+}
+
+impl OnDisk {
+    /// Of an object with this body: one that is on disk stays where it is.
+    pub(crate) fn of(body: &StoredBody) -> Self {
+        let is_seen_to = matches!(body, StoredBody::OnDisk(_));
+        Self { is_seen_to: AtomicBool::new(is_seen_to), is_untold: AtomicBool::new(false) }
+    }
 }
 
 impl Object {
@@ -63,7 +83,7 @@ impl Object {
     pub(crate) fn seal(mut self) -> Arc<Self> {
         self.body_bytes = self.body.held_bytes();
         let length = match &self.body {
-            StoredBody::Whole(_) => Some(self.body_bytes),
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(self.body_bytes),
             StoredBody::Spans(spans) => spans.length(),
         };
         self.fields.remove(CONTENT_LENGTH);
@@ -82,7 +102,14 @@ impl Object {
             StoredBody::Whole(_) if method == Method::GET => {
                 Some(judge_range(request, self.status, &self.fields, self.body_bytes))
             }
-            StoredBody::Whole(_) => Some(Extract::Whole),
+            StoredBody::OnDisk(_) if method == Method::GET => {
+                match judge_range(request, self.status, &self.fields, self.body_bytes) {
+                    // Several parts are put together in memory: the whole is read piece by piece.
+                    Extract::Parts(_) => Some(Extract::Whole),
+                    extract => Some(extract),
+                }
+            }
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(Extract::Whole),
             StoredBody::Spans(spans) if method == Method::GET => {
                 judge_part(request, &self.fields, spans.length(), &spans.held())
             }
@@ -101,6 +128,32 @@ impl Object {
         Candidate { selecting: &self.selecting, fields: &self.fields, date, response_ms }
     }
 
+    /// It is `other`, wherever the body is.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.fill_seq == other.fill_seq && self.terms == other.terms && self.has_place_of(other))
+    }
+
+    /// Its body, if that is on disk and not in memory.
+    pub(crate) const fn disk_body(&self) -> Option<&Arc<DiskBody>> {
+        match &self.body {
+            StoredBody::OnDisk(body) => Some(body),
+            StoredBody::Whole(_) | StoredBody::Spans(_) => None,
+        }
+    }
+
+    /// The next answer comes from the disk, not from memory.
+    pub(crate) fn is_from_disk(&self) -> bool {
+        let is_untold = &self.disk.is_untold;
+        self.disk_body().is_some()
+            || (is_untold.load(Ordering::Relaxed) && is_untold.swap(false, Ordering::Relaxed))
+    }
+
+    /// From when on it is of no use, Unix milliseconds.
+    pub(crate) fn useless_at_ms(&self) -> u64 {
+        useless_at_ms(&self.terms, has_validator(&self.fields))
+    }
+
     /// What purges look at.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
@@ -115,7 +168,8 @@ impl Object {
     /// Bytes it is charged with.
     fn weight(&self) -> u64 {
         let rest = self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES;
-        self.body_bytes + fields_bytes(&self.fields) + rest as u64
+        let body_bytes = if self.disk_body().is_some() { 0 } else { self.body_bytes };
+        body_bytes + fields_bytes(&self.fields) + rest as u64
     }
 
     /// The object with what `part`, a newer response of the same version, has of it besides (RFC 9111 §3.4).
@@ -155,6 +209,7 @@ impl Object {
             fields,
             terms,
             tags,
+            disk: OnDisk::of(&body),
             body,
             body_bytes: 0,
             fill_seq,
@@ -168,6 +223,33 @@ impl Object {
             copied_under: AtomicU64::new(UNCOPIED),
         }
         .seal()
+    }
+
+    /// The object again, without its body in memory.
+    pub(crate) fn with_body_on_disk(&self, body: Arc<DiskBody>) -> Arc<Self> {
+        let body = StoredBody::OnDisk(body);
+        let read = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Relaxed));
+        Arc::new(Self {
+            key: self.key,
+            text: self.text.clone(),
+            selecting: self.selecting.clone(),
+            status: self.status,
+            fields: self.fields.clone(),
+            terms: self.terms,
+            tags: self.tags.clone(),
+            disk: OnDisk::of(&body),
+            body,
+            body_bytes: self.body_bytes,
+            fill_seq: self.fill_seq,
+            checked_seq: read(&self.checked_seq),
+            replicate: self.replicate,
+            hits: read(&self.hits),
+            used_ms: read(&self.used_ms),
+            heat: read(&self.heat),
+            promoted: None,
+            copied_from: self.copied_from,
+            copied_under: read(&self.copied_under),
+        })
     }
 }
 
@@ -198,8 +280,8 @@ impl Variants {
     }
 
     /// The same without `object`.
-    pub(crate) fn without(&self, object: &Arc<Object>) -> Self {
-        let others = self.objects.iter().filter(|known| !Arc::ptr_eq(known, object));
+    pub(crate) fn without(&self, object: &Object) -> Self {
+        let others = self.objects.iter().filter(|known| !known.is_same_as(object));
         Self { objects: others.cloned().collect(), superseded: AtomicBool::new(false) }
     }
 

@@ -32,8 +32,9 @@ pub(crate) struct Asked<'a> {
 }
 
 /// Where an object of this node's store comes from, as far as it may be trusted.
-pub(crate) const fn source(trust: Trust) -> Detail {
+pub(crate) fn source(trust: Trust, object: &Object) -> Detail {
     match trust {
+        Trust::Verified if object.is_from_disk() => Detail::LocalDisk,
         Trust::Verified => Detail::LocalRam,
         Trust::Unverified | Trust::Doubted => Detail::PurgeUnverified,
     }
@@ -69,7 +70,7 @@ pub(crate) fn from_object(
         return response(object.status, fields, CacheBody::empty());
     }
     let length = match &object.body {
-        StoredBody::Whole(_) => Some(object.body_bytes),
+        StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(object.body_bytes),
         StoredBody::Spans(spans) => spans.length(),
     };
     match extract {

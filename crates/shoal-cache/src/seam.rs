@@ -16,6 +16,7 @@ use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{CacheBody, OriginBody};
+use crate::disk::DiskSettings;
 use crate::fetch_trace::FetchTrace;
 use crate::lookup::Probe;
 
@@ -27,6 +28,8 @@ pub struct CacheSettings {
     pub name: Arc<str>,
     /// Bytes of memory for stored objects.
     pub ram_bytes: u64,
+    /// Where they go to outlive the process; `None` = nowhere.
+    pub disk: Option<DiskSettings>,
     /// Seed of object keys and purge scopes, drawn from the cluster secret: equal on every node of a cluster.
     pub key_seed: u64,
     /// Who the other nodes are.

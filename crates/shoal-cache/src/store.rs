@@ -7,6 +7,7 @@ use moka::notification::RemovalCause;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::validation::is_same_version;
 
+use crate::disk::DiskBody;
 use crate::object::{Object, Variants};
 
 /// Locks under which the variants of a key are replaced.
@@ -87,16 +88,50 @@ impl Store {
         is_in
     }
 
+    /// Puts `object`, which was on disk, in, if it is still what is there (`is_current`) and nothing newer is here; answers
+    /// what there is of its key then.
+    pub(crate) fn insert_loaded(
+        &self,
+        object: &Arc<Object>,
+        is_current: impl FnOnce() -> bool,
+    ) -> Option<Arc<Variants>> {
+        self.replace(object.key, |variants| {
+            let is_known = variants.objects.iter().any(|known| known.has_place_of(object));
+            (!is_known && is_current()).then(|| variants.with(object.clone()))
+        })
+    }
+
+    /// Puts `other`, which is the same, in the place of `object`, if that is still there.
+    pub(crate) fn exchange(&self, object: &Arc<Object>, other: Arc<Object>) {
+        self.replace(object.key, |variants| {
+            variants.objects.iter().any(|known| Arc::ptr_eq(known, object)).then(|| variants.with(other))
+        });
+    }
+
+    /// Something is there under `key`. Asking does not count as a use.
+    pub(crate) fn has(&self, key: ObjectKey) -> bool {
+        self.objects.contains_key(&key)
+    }
+
     /// `object` is still there, and nothing came in its place.
-    pub(crate) fn holds(&self, object: &Arc<Object>) -> bool {
+    pub(crate) fn holds(&self, object: &Object) -> bool {
         self.find(object.key)
-            .is_some_and(|variants| variants.objects.iter().any(|known| Arc::ptr_eq(known, object)))
+            .is_some_and(|variants| variants.objects.iter().any(|known| known.is_same_as(object)))
     }
 
     /// Takes `object` out, if it is still there.
-    pub(crate) fn remove(&self, object: &Arc<Object>) {
+    pub(crate) fn remove(&self, object: &Object) {
         self.replace(object.key, |variants| {
-            variants.objects.iter().any(|known| Arc::ptr_eq(known, object)).then(|| variants.without(object))
+            variants.objects.iter().any(|known| known.is_same_as(object)).then(|| variants.without(object))
+        });
+    }
+
+    /// Takes out what has a body on disk that `is_gone`.
+    pub(crate) fn forget_on_disk(&self, key: ObjectKey, is_gone: impl Fn(&DiskBody) -> bool) {
+        let has_gone = |object: &Arc<Object>| object.disk_body().is_some_and(|body| is_gone(body));
+        self.replace(key, |variants| {
+            let gone = variants.objects.iter().find(|object| has_gone(object))?;
+            Some(variants.without(gone))
         });
     }
 
@@ -115,16 +150,22 @@ impl Store {
         self.objects.iter().map(|(key, _)| self.forget(*key)).sum()
     }
 
-    fn replace(&self, key: ObjectKey, change: impl FnOnce(&Variants) -> Option<Variants>) {
+    /// Answers what there is then, if it has changed.
+    fn replace(
+        &self,
+        key: ObjectKey,
+        change: impl FnOnce(&Variants) -> Option<Variants>,
+    ) -> Option<Arc<Variants>> {
         let _guard = self.locks[key.0 as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.objects.get(&key).unwrap_or_default();
-        let Some(changed) = change(&known) else { return };
+        let changed = Arc::new(change(&known)?);
         if changed.objects.is_empty() {
             self.objects.invalidate(&key);
         } else {
-            self.objects.insert(key, Arc::new(changed));
+            self.objects.insert(key, changed.clone());
         }
         known.supersede();
+        Some(changed)
     }
 
     /// Everything that is stored now.

@@ -6,6 +6,8 @@ use bytes::{Bytes, BytesMut};
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::span::Span;
 
+use crate::disk::DiskBody;
+
 /// Bodies are stored in pieces of at most this many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Stretches of one body that are kept; beyond that, the shortest one goes.
@@ -17,6 +19,8 @@ const MAX_SMALL_PIECES: usize = 64;
 pub(crate) enum StoredBody {
     /// All of them, in order.
     Whole(Arc<[Bytes]>),
+    /// All of them, on disk: they are read as they are passed on.
+    OnDisk(Arc<DiskBody>),
     /// Some: never to be used as the whole (RFC 9111 §3.3).
     Spans(Spans),
 }
@@ -56,14 +60,23 @@ impl StoredBody {
 
     /// All of it is there.
     pub(crate) const fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(_))
+        matches!(self, Self::Whole(_) | Self::OnDisk(_))
     }
 
     /// Bytes that are there.
     pub(crate) fn held_bytes(&self) -> u64 {
         match self {
             Self::Whole(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
+            Self::OnDisk(body) => body.bytes(),
             Self::Spans(spans) => spans.held.iter().map(|held| held.span.bytes()).sum(),
+        }
+    }
+
+    /// Its pieces in memory: none of a body that is a part, or on disk.
+    pub(crate) fn pieces(&self) -> &[Bytes] {
+        match self {
+            Self::Whole(pieces) => pieces,
+            Self::OnDisk(_) | Self::Spans(_) => &[],
         }
     }
 
@@ -84,10 +97,11 @@ impl StoredBody {
         Self::of_spans(own.length.or(other.length), held.into())
     }
 
-    /// The bytes of `span`, if all of them are there.
+    /// The bytes of `span`, if all of them are in memory.
     pub(crate) fn slice(&self, span: Span) -> Option<Slice> {
         match self {
             Self::Whole(pieces) => Some(Slice { pieces: pieces.clone(), skip: span.first }),
+            Self::OnDisk(_) => None,
             Self::Spans(spans) => {
                 let held = spans.held.iter().find(|held| held.span.contains(span))?;
                 Some(Slice { pieces: held.pieces.clone(), skip: span.first - held.span.first })
@@ -109,6 +123,7 @@ impl Clone for StoredBody {
     fn clone(&self) -> Self {
         match self {
             Self::Whole(pieces) => Self::Whole(pieces.clone()),
+            Self::OnDisk(body) => Self::OnDisk(body.clone()),
             Self::Spans(spans) => Self::Spans(Spans { length: spans.length, held: spans.held.clone() }),
         }
     }
@@ -207,7 +222,7 @@ mod tests {
 
     fn held(body: &StoredBody) -> Vec<(u64, u64)> {
         match body {
-            StoredBody::Whole(_) => vec![(0, u64::MAX)],
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) => vec![(0, u64::MAX)],
             StoredBody::Spans(spans) => spans.held().iter().map(|span| (span.first, span.last)).collect(),
         }
     }

@@ -14,7 +14,7 @@ use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
 use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
-use shoal_policy::cache::status::{CacheStatus, Forwarded};
+use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
@@ -26,7 +26,7 @@ use crate::entropy::Entropy;
 use crate::hot::{HotObjects, Ready};
 use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
-use crate::object::Object;
+use crate::object::{Object, Variants};
 use crate::peer::client::PeerPool;
 use crate::respond::{Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
@@ -81,8 +81,17 @@ impl WorkerCache {
         Some(ready)
     }
 
-    /// The fast path: what the store of this node says, without waiting.
+    /// The fast path: what the memory of this node says, without waiting.
     pub fn hit(self: &Rc<Self>, request: &CacheRequest<'_>) -> Lookup {
+        self.look_up(request, None)
+    }
+
+    /// The same of `loaded`, which is what there is of the key, if that was just read.
+    pub(crate) fn look_up(
+        self: &Rc<Self>,
+        request: &CacheRequest<'_>,
+        loaded: Option<Arc<Variants>>,
+    ) -> Lookup {
         let head = request.head;
         if !is_cacheable_method(&head.method) {
             return Lookup::Bypass(Bypass::Method);
@@ -95,8 +104,9 @@ impl WorkerCache {
         let key = self.write_key(&mut text, request);
         let now_ms = now_ms();
         let is_plain = signs.is_plain() && head.method == Method::GET;
-        let hot = self.hot.borrow_mut().variants(key);
-        let variants = hot
+        let hot = || self.hot.borrow_mut().variants(key);
+        let variants = loaded
+            .or_else(hot)
             .or_else(|| self.cache.store.find(key).inspect(|found| self.hot.borrow_mut().keep(key, found)));
         let wishes = wishes(request.rule, signs, &head.headers);
         let trust = self.cache.trust(request.rule, now_ms);
@@ -196,7 +206,15 @@ impl WorkerCache {
         object.hits.fetch_add(1, Ordering::Relaxed);
         object.used_ms.store(now_ms, Ordering::Relaxed);
         self.cache.ensure_copy(object);
-        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), source(trust));
+        // An invalidation between the lookup and now has not seen it.
+        self.cache.ensure_on_disk(object, || !self.cache.store.holds(object));
+        let detail = source(trust, object);
+        if detail == Detail::LocalDisk {
+            self.cells.disk_hits.count_alone();
+        }
+        let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
+        // The next one comes from memory, unless the body never does.
+        let may_prepare = may_prepare && (detail != Detail::LocalDisk || object.disk_body().is_some());
         let until_ms = self.prepared_until_ms(request.rule, object, now_ms);
         let is_checked = self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed);
         if may_prepare && until_ms > now_ms && is_checked {

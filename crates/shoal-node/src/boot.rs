@@ -249,6 +249,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::settings::CacheDisk;
 
     fn settings(dir: &Path) -> RunSettings {
         RunSettings {
@@ -267,6 +268,8 @@ mod tests {
             access_log: false,
             cache_memory_bytes: 0,
             purge_rate: 100,
+            cache_disk: CacheDisk::Off,
+            cache_dir: None,
             drain_delay: Duration::ZERO,
             handover_bytes_per_second: 0,
             drain_timeout: Duration::ZERO,

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::activation::{Activation, Activator};
 use crate::admin::AdminListeners;
 use crate::boot::{Boot, member_record};
+use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
 use crate::descriptors;
@@ -52,6 +53,8 @@ use crate::vital::VitalTasks;
 const HEALTH_QUEUE: usize = 1024;
 /// How long a node that starts serves nothing for the sake of its log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node that starts serves nothing for the sake of what it has on disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 /// How often addresses and members are compared with what is known.
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,8 @@ pub async fn build(
     let gossip = Arc::new(build_gossip(&settings, &identity, &boot.peers, &sockets)?);
     let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
     let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
+    // What is asked for before that is fetched, though it may be there.
+    _ = tokio::time::timeout(DISK_PATIENCE, cache.opened()).await;
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
     let (spans, spans_waiting) = mpsc::channel(otlp::MAX_WAITING);
     let (purges, purges_waiting) = mpsc::channel(purge_door::MAX_WAITING);
@@ -279,6 +284,7 @@ fn build_cache(
         node: identity.node_id,
         name: identity.name.as_str().into(),
         ram_bytes: settings.cache_memory_bytes,
+        disk: disk_settings(settings),
         key_seed: u64::from_be_bytes(*key.first_chunk().expect("a derived key has 32 bytes")),
         cluster: gossip.view().clone(),
         config: config.clone(),

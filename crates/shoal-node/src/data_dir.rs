@@ -9,6 +9,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use shoal_cluster::identity::Identity;
 
+use crate::cache_disk::DIRECTORY;
+
 /// The first entry of a new cluster, until it is in the log.
 pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
 /// Whom to talk to first, until this node has the log of the cluster it joined.
@@ -23,7 +25,7 @@ const LOCK: &str = "lock";
 const OF_A_MEMBER: [&str; 4] =
     ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json"];
 /// What a first start may leave that was cut short, and what the file system has put there.
-const OF_A_BEGINNING: [&str; 10] = [
+const OF_A_BEGINNING: [&str; 11] = [
     LOCK,
     "identity",
     BOOTSTRAP,
@@ -33,6 +35,7 @@ const OF_A_BEGINNING: [&str; 10] = [
     "operator.new",
     ADDRESS,
     "address.new",
+    DIRECTORY,
     "lost+found",
 ];
 
@@ -113,6 +116,7 @@ mod tests {
         let foreign = |name: &str| Err(NotNew::Foreign(name.to_owned()));
         check(&[], Ok(()));
         check(&["lost+found"], Ok(()));
+        check(&["cache"], Ok(())); // a disk of its own
         check(&["identity", "lock"], Ok(()));
         check(&["bootstrap.json", "lock", "operator.json"], Ok(())); // cut short
         check(&["bootstrap.json", "lock", "operator.new"], Ok(()));

@@ -6,6 +6,7 @@ mod activation;
 mod admin;
 mod boot;
 mod build;
+mod cache_disk;
 mod catch_up;
 mod certificates;
 mod data_dir;
@@ -43,5 +44,5 @@ mod upgrade;
 mod vital;
 
 pub use run::run;
-pub use settings::RunSettings;
+pub use settings::{CacheDisk, RunSettings};
 pub use upgrade::{AskError, Outcome, ask as ask_for_upgrade};

@@ -27,7 +27,7 @@ use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
 use crate::purging::PurgeRate;
-use crate::report::{CacheReport, NodeReport, NodeTrafficReport, Wanted, buckets};
+use crate::report::{CacheReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::NodeSockets;
@@ -185,6 +185,17 @@ impl Node {
                 replicas_received: counters.replicas_received,
                 evictions: counters.evictions,
                 purge_seq: counters.purge_seq,
+                disk: DiskReport {
+                    objects: counters.disk_objects,
+                    bytes: counters.disk_bytes,
+                    budget_bytes: counters.disk_budget_bytes,
+                    hits: counters.disk_hits,
+                    written: counters.disk_written,
+                    dropped: counters.disk_dropped,
+                    evictions: counters.disk_evictions,
+                    damaged: counters.disk_damaged,
+                    errors: counters.disk_errors,
+                },
             },
             traffic: None,
             purges: Vec::new(),

@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use shoal_cache::{BOUNDS_US, FetchTimes};
+use shoal_cache::{BOUNDS_US, Counters, FetchTimes};
 use shoal_cluster::ClusterView;
 use shoal_model::units::Period;
 use shoal_model::{NodeId, Revision};
@@ -154,6 +154,7 @@ impl Node {
         render_times(text, "shoal_cache_origin_fetch_seconds", help, &cache.origin_times);
         let help = "From the question to another node to the head of its answer, whatever it says.";
         render_times(text, "shoal_cache_peer_fetch_seconds", help, &cache.peer_times);
+        render_disk_metrics(text, &cache);
         let expiry = u64::try_from(self.certificate_not_after).unwrap_or_default();
         let name = "shoal_node_cert_not_after_seconds";
         gauge(text, name, "Unix seconds at which this node's own certificate expires.", expiry);
@@ -204,6 +205,26 @@ fn render_times(text: &mut String, name: &str, help: &str, times: &FetchTimes) {
         _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {total}");
     }
     _ = writeln!(text, "{name}_sum {}\n{name}_count {total}", times.sum_us as f64 / 1e6);
+}
+
+/// What the cache has on disk.
+fn render_disk_metrics(text: &mut String, cache: &Counters) {
+    for (name, kind, help, value) in [
+        ("objects", "gauge", "Objects on disk.", cache.disk_objects),
+        ("bytes", "gauge", "Bytes of the files of objects on disk.", cache.disk_bytes),
+        ("budget_bytes", "gauge", "Bytes of disk that may be used; 0 = none is.", cache.disk_budget_bytes),
+        ("open_milliseconds", "gauge", "How long reading the lists took at the start.", cache.disk_open_ms),
+        ("hits_total", "counter", "Answers from an object on disk.", cache.disk_hits),
+        ("read_bytes_total", "counter", "Bytes of bodies that were read.", cache.disk_read_bytes),
+        ("written_total", "counter", "Objects that were written.", cache.disk_written),
+        ("dropped_total", "counter", "Objects that the disk was too slow or full for.", cache.disk_dropped),
+        ("evictions_total", "counter", "Objects on disk that had to make room.", cache.disk_evictions),
+        ("damaged_total", "counter", "Objects that were not what was written.", cache.disk_damaged),
+        ("errors_total", "counter", "Reads and writes that failed.", cache.disk_errors),
+    ] {
+        let name = format!("shoal_cache_disk_{name}");
+        _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
 }
 
 /// What the others have still to apply, by what they gossip: a figure up to two rounds of gossip old.

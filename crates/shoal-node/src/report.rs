@@ -157,6 +157,32 @@ pub struct CacheReport {
     pub evictions: u64,
     /// The newest purge.
     pub purge_seq: u64,
+    /// What is on disk.
+    #[serde(default)]
+    pub disk: DiskReport,
+}
+
+/// The same of what is on disk.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// Objects on disk.
+    pub objects: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes that may be used.
+    pub budget_bytes: u64,
+    /// Answers from there.
+    pub hits: u64,
+    /// Objects written.
+    pub written: u64,
+    /// Objects that the disk was too slow or too full for.
+    pub dropped: u64,
+    /// Objects that had to make room.
+    pub evictions: u64,
+    /// Objects that were not what was written.
+    pub damaged: u64,
+    /// Reads and writes that failed.
+    pub errors: u64,
 }
 
 impl From<CacheReport> for CacheCounters {
@@ -176,6 +202,15 @@ impl From<CacheReport> for CacheCounters {
             replicas_received: report.replicas_received,
             evictions: report.evictions,
             purge_seq: report.purge_seq,
+            disk_objects: report.disk.objects,
+            disk_bytes: report.disk.bytes,
+            disk_budget_bytes: report.disk.budget_bytes,
+            disk_hits: report.disk.hits,
+            disk_written: report.disk.written,
+            disk_dropped: report.disk.dropped,
+            disk_evictions: report.disk.evictions,
+            disk_damaged: report.disk.damaged,
+            disk_errors: report.disk.errors,
         }
     }
 }

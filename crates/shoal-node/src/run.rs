@@ -90,6 +90,7 @@ async fn live(
     }
     tasks.end(CLOSE_TIMEOUT).await;
     node.log.shutdown().await;
+    node.cache.close_disk().await;
     tracing::info!("stopped");
     match end {
         End::Asked => Ok(()),

@@ -4,6 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How much of a disk the cache may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheDisk {
+    /// A share of what is free when the node starts.
+    Auto,
+    /// Nothing: objects are kept in memory only.
+    Off,
+    /// So many bytes.
+    Bytes(u64),
+}
+
 /// Everything `shoal run` takes.
 #[derive(Clone, Debug)]
 pub struct RunSettings {
@@ -37,6 +48,10 @@ pub struct RunSettings {
     pub cache_memory_bytes: u64,
     /// Purges that may be asked for here in a second.
     pub purge_rate: u32,
+    /// Bytes of cached objects kept on disk.
+    pub cache_disk: CacheDisk,
+    /// Where they are kept; default `cache` in the data directory.
+    pub cache_dir: Option<PathBuf>,
     /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
     pub drain_delay: Duration,
     /// How long requests under way may take after that.

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use shoal_ctl::{Exit, Failure};
 use shoal_model::units::{ByteSize, Period};
-use shoal_node::RunSettings;
+use shoal_node::{CacheDisk, RunSettings};
 
 /// Least memory for cached objects, bytes.
 const LEAST_CACHE_MEMORY: u64 = 1 << 20;
+/// Least disk for them, bytes.
+const LEAST_CACHE_DISK: u64 = 8 << 20;
 
 /// Run a node
 ///
@@ -71,6 +73,12 @@ pub struct RunArgs {
     /// Purges that may be asked of this node in a second, however many scopes each has
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     purge_rate: u32,
+    /// Disk for cached objects, at least 8MiB: `off`, or `auto` for a tenth of what is free, at most 10GiB
+    #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = cache_disk)]
+    cache_disk: CacheDisk,
+    /// Where cached objects are kept on disk, a directory for nothing else [default: cache in the data directory]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
     /// How long a stopping node still accepts connections while /readyz already says no
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
     drain_delay: Period,
@@ -116,6 +124,8 @@ impl RunArgs {
             access_log: self.access_log,
             cache_memory_bytes: self.cache_memory.0,
             purge_rate: self.purge_rate,
+            cache_disk: self.cache_disk,
+            cache_dir: self.cache_dir,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
             handover_bytes_per_second: self.handover_rate.0,
@@ -144,6 +154,20 @@ fn cache_memory(text: &str) -> Result<ByteSize, String> {
         );
     }
     Ok(size)
+}
+
+/// A few segments have to fit into it.
+fn cache_disk(text: &str) -> Result<CacheDisk, String> {
+    match text {
+        "auto" => Ok(CacheDisk::Auto),
+        "off" => Ok(CacheDisk::Off),
+        _ => match ByteSize::parse(text)?.0 {
+            ..LEAST_CACHE_DISK => {
+                Err("a cache on disk needs at least 8MiB; `off` keeps objects in memory only".to_owned())
+            }
+            bytes => Ok(CacheDisk::Bytes(bytes)),
+        },
+    }
 }
 
 /// The file this process was started from, by its name: what stands there at the time of an upgrade is the new binary.

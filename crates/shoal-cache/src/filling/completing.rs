@@ -171,7 +171,7 @@ impl WorkerCache {
         let response = self.fetch.fetch(task.route.clone(), head, None).await?;
         if !completion.accepts(span, &response) {
             if !response.status().is_server_error() {
-                self.cache.store.remove(&completion.found.object);
+                self.cache.discard(&completion.found.object);
             }
             return Err(Failure::UpstreamReset);
         }

@@ -81,7 +81,7 @@ impl WorkerCache {
                         Err(response) if !speaks_of_part(status) => response,
                         Err(_) => {
                             // What is here and what comes do not belong together.
-                            self.cache.store.remove(&found);
+                            self.cache.discard(&found);
                             task.found = None;
                             continue;
                         }
@@ -143,7 +143,7 @@ impl WorkerCache {
             }
             // A part may belong to what is here: that shows when it is stored.
             if !response.status().is_server_error() && response.status() != StatusCode::PARTIAL_CONTENT {
-                self.cache.store.remove(&found.object);
+                self.cache.discard(&found.object);
             }
         }
         let response_ms = now_ms();

@@ -27,7 +27,7 @@ use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
-use crate::object::Object;
+use crate::object::{Object, OnDisk};
 use crate::promotion::Promotion;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
@@ -192,6 +192,7 @@ fn object(
         promoted: promotion.map(|promotion| promotion.share),
         copied_from: None,
         copied_under: AtomicU64::new(copied_under),
+        disk: OnDisk::default(),
     }
     .seal()
 }

@@ -47,7 +47,7 @@ impl WorkerCache {
                 let selecting = self.selecting(task, selectors);
                 let refreshed = object.refreshed(selecting, fields, terms, tags, fill.fill_seq());
                 if !refreshed.has_place_of(object) {
-                    self.cache.store.remove(object);
+                    self.cache.discard(object);
                 }
                 self.cache.keep(refreshed.clone(), fill);
                 self.refresh_others(task, &refreshed, &not_modified, request_ms);
@@ -57,7 +57,7 @@ impl WorkerCache {
             Storage::Refuse(refusal) => {
                 // What this request wants is no reason for the others.
                 if refusal != Refusal::RequestNoStore {
-                    self.cache.store.remove(object);
+                    self.cache.discard(object);
                 }
                 let fields = stored_fields(&fields, &TAG_FIELDS);
                 let terms = Terms { response_ms, initial_age_ms: 0, always_validate: true, ..object.terms };

@@ -19,7 +19,7 @@ use super::wire::{self, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::node::Cache;
-use crate::object::Object;
+use crate::object::{Object, OnDisk};
 use crate::stored_body::StoredBody;
 
 /// For how long a copy may have been on its way, in milliseconds.
@@ -27,7 +27,7 @@ const TRANSIT_MS: u64 = SEND_TIMEOUT.as_millis() as u64;
 
 /// Takes a copy in. It is stored only if nothing this node knows of says otherwise. `Err` = it cannot be read.
 pub(super) async fn receive(
-    cache: &Cache,
+    cache: &Arc<Cache>,
     peer: NodeId,
     request: Request<Incoming>,
 ) -> Result<Response<CacheBody>, StatusCode> {
@@ -40,6 +40,8 @@ pub(super) async fn receive(
         tracing::debug!(%peer, "a copy could not be read");
         return Err(StatusCode::BAD_REQUEST);
     };
+    // It may be newer than what the disk has, or older.
+    cache.load(object.key).await;
     let received_ms = wire::read_number(&head.headers, &wire::RECEIVED);
     let mut response = Response::new(CacheBody::empty());
     match take_in(cache, peer, &object, received_ms) {
@@ -80,6 +82,9 @@ fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Optio
     if is_in && is_changed() {
         cache.store.remove(object);
         return unless_told;
+    }
+    if is_in {
+        cache.write(object, is_changed);
     }
     order
 }
@@ -152,6 +157,7 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         promoted: None,
         copied_from: Some(peer),
         copied_under: AtomicU64::new(cache.placement.id()),
+        disk: OnDisk::default(),
     };
     Some(object.seal())
 }

@@ -18,7 +18,7 @@ use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
-use shoal_policy::cache::status::{CacheStatus, Forwarded};
+use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
@@ -124,7 +124,12 @@ impl PeerRequest {
         let trust = cache.trust(&self.rule, now_ms);
         let method = &self.head.method;
         let sought = Sought { text, method, fields, signs, wishes: &wishes, trust, now_ms };
-        let choice = look(variants.as_deref(), &sought, &cache.purges);
+        let mut choice = look(variants.as_deref(), &sought, &cache.purges);
+        if !matches!(choice, Choice::Found(_))
+            && let Some(loaded) = cache.load(key).await
+        {
+            choice = look(Some(&loaded), &sought, &cache.purges);
+        }
         let probe = Probe::new(key, &sought, choice);
         let may_fill = may_fill(self.role, cache.placement.owners(key), cache.settings.node);
         if let Some(found) = &probe.found
@@ -255,7 +260,11 @@ impl PeerRequest {
         object.used_ms.store(now_ms, Ordering::Relaxed);
         cache.ensure_copy(object);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
-        let detail = source(cache.trust(&self.rule, now_ms));
+        cache.ensure_on_disk(object, || !cache.store.holds(object));
+        let detail = source(cache.trust(&self.rule, now_ms), object);
+        if detail == Detail::LocalDisk {
+            cache.cells.disk_hits.count();
+        }
         let status = CacheStatus::hit(&cache.settings.name, left, detail);
         let mut response = stored(AnswerKind::Hit, object, extract, &status, now_ms);
         if heat.is_hot() {
@@ -294,15 +303,16 @@ fn stored(
     match (extract, &object.body) {
         (Extract::Part(span), body) => {
             let length = match body {
-                StoredBody::Whole(_) => Some(object.body_bytes),
+                StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(object.body_bytes),
                 StoredBody::Spans(spans) => spans.length(),
             };
             let response = respond(kind, object.status, fields, status, CacheBody::part(object, *span));
             as_part(response, ContentRange { span: *span, length })
         }
-        (Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable, StoredBody::Whole(_)) => {
-            respond(kind, object.status, fields, status, CacheBody::stored(object))
-        }
+        (
+            Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
+            StoredBody::Whole(_) | StoredBody::OnDisk(_),
+        ) => respond(kind, object.status, fields, status, CacheBody::stored(object)),
         // Nodes ask each other for no more than one part.
         (Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable, StoredBody::Spans(_)) => {
             bare(AnswerKind::Miss)

@@ -5,6 +5,8 @@ mod edition;
 #[cfg(test)]
 mod got;
 #[cfg(test)]
+mod on_disk;
+#[cfg(test)]
 mod one_node;
 #[cfg(test)]
 mod origin;

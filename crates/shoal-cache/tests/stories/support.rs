@@ -1,5 +1,6 @@
 //! Nodes in one process: caches joined by in-memory pipes, with an origin that does as it is told.
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use shoal_cache::{
-    Answer, Cache, CacheRequest, CacheSettings, Fetch, FillJob, Lookup, PendingChange, WorkerCache,
+    Answer, Cache, CacheRequest, CacheSettings, DiskSettings, Fetch, FillJob, Lookup, PendingChange,
+    WorkerCache,
 };
 use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::site::read_site;
@@ -62,6 +64,7 @@ pub struct Town {
     config: Arc<ArcSwap<ConfigView>>,
     route: Arc<RouteView>,
     office: Arc<RouteView>,
+    disk: Option<PathBuf>,
 }
 
 pub struct Node {
@@ -77,11 +80,13 @@ impl Node {
         config: &Arc<ArcSwap<ConfigView>>,
         wires: &Arc<Wires>,
         origin: &Rc<Origin>,
+        disk: Option<DiskSettings>,
     ) -> Self {
         let cache = Cache::new(CacheSettings {
             node: id,
             name: format!("n{}", id.0).into(),
             ram_bytes: 64 << 20,
+            disk,
             key_seed: 42,
             cluster: view.clone(),
             config: config.clone(),
@@ -107,6 +112,16 @@ impl Town {
         Self::of(&(1..=size).map(|_| ("", "")).collect::<Vec<_>>())
     }
 
+    /// Every node keeps its objects in a directory of its own below `directory`, too.
+    pub async fn on_disk(size: u64, directory: &Path) -> Self {
+        let mut town = Self::new(size);
+        town.disk = Some(directory.to_owned());
+        for node in 0..town.nodes.len() {
+            town.restart(node).await;
+        }
+        town
+    }
+
     /// Nodes in these regions and zones.
     pub fn of(places: &[(&str, &str)]) -> Self {
         let ids: Vec<NodeId> = (1..=places.len() as u64).map(NodeId).collect();
@@ -121,10 +136,22 @@ impl Town {
         let wires = Arc::new(Wires::default());
         let origin = Rc::new(Origin::new());
         let start = |(id, view): (&NodeId, &Arc<ArcSwap<ClusterView>>)| {
-            Node::start(*id, view, &config, &wires, &origin)
+            Node::start(*id, view, &config, &wires, &origin, None)
         };
         let nodes = ids.iter().zip(&views).map(start).collect();
-        Self { nodes, origin, wires, views, config, route, office }
+        Self { nodes, origin, wires, views, config, route, office, disk: None }
+    }
+
+    /// The node is stopped and started again: what it has on disk is what it has.
+    pub async fn restart(&mut self, node: usize) {
+        let id = self.nodes[node].id;
+        self.nodes[node].cache.close_disk().await;
+        let disk = self
+            .disk
+            .as_ref()
+            .map(|disk| DiskSettings { directory: disk.join(id.0.to_string()), budget_bytes: 16 << 20 });
+        self.nodes[node] = Node::start(id, &self.views[node], &self.config, &self.wires, &self.origin, disk);
+        self.nodes[node].cache.opened().await;
     }
 
     /// From now on, requests come in on the other listener.
@@ -166,7 +193,7 @@ impl Town {
         for connection in self.wires.served.lock().unwrap().remove(&id).unwrap_or_default() {
             connection.abort();
         }
-        self.nodes[node] = Node::start(id, &self.views[node], &self.config, &self.wires, &self.origin);
+        self.nodes[node] = Node::start(id, &self.views[node], &self.config, &self.wires, &self.origin, None);
         self.change(id, |member| member.active_revision += 1);
     }
 

@@ -16,10 +16,12 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
         "NODE",
         "OBJECTS",
         "MEMORY",
+        "DISK",
         "HITS",
         "MISSES",
         "STALE",
         "RATIO",
+        "FROM DISK",
         "COALESCED",
         "FROM PEERS",
         "PEER ERRORS",
@@ -35,10 +37,15 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
             cells[1..].clone_from_slice(&[
                 counters.objects.to_string(),
                 format!("{} of {}", bytes(counters.bytes), bytes(counters.budget_bytes)),
+                match counters.disk_budget_bytes {
+                    0 => String::new(),
+                    budget => format!("{} of {}", bytes(counters.disk_bytes), bytes(budget)),
+                },
                 counters.hits.to_string(),
                 counters.misses.to_string(),
                 counters.stale.to_string(),
                 percent(counters.hits, asked),
+                counters.disk_hits.to_string(),
                 counters.coalesced.to_string(),
                 counters.peer_hits.to_string(),
                 counters.peer_errors.to_string(),
@@ -47,7 +54,7 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
                 counters.purge_seq.to_string(),
             ]);
         }
-        columns.row::<13>(cells);
+        columns.row::<15>(cells);
     }
     let parts = [columns.text(), fetch_times(response), route_stats(response)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
@@ -142,6 +149,9 @@ mod tests {
             origin_fetches: 8,
             evictions: 0,
             purge_seq: 42,
+            disk_bytes: 5 << 20,
+            disk_budget_bytes: 10 << 30,
+            disk_hits: 12,
             ..CacheCounters::default()
         };
         let node = |name: &str, reported| NodeCacheStats {

@@ -71,6 +71,7 @@ async fn stand_down(node: &Node, tasks: &VitalTasks) {
     tasks.end(CLOSE_TIMEOUT).await;
     node.gossip.stop().await;
     node.log.shutdown().await;
+    node.cache.close_disk().await;
     if let Err(error) = node.lock.unlock() {
         tracing::error!(%error, "cannot give up the data directory");
     }

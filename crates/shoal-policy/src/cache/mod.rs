@@ -17,6 +17,7 @@ pub mod fill_request;
 pub mod freshness;
 pub mod heat;
 pub mod invalidation;
+pub mod keeping;
 pub mod key;
 pub mod multipart;
 pub mod patience;

@@ -45,6 +45,8 @@ impl Forwarded {
 pub enum Detail {
     /// This node's memory.
     LocalRam,
+    /// This node's disk.
+    LocalDisk,
     /// Another node of the cluster.
     Peer,
     /// This node, which may have missed a purge.
@@ -55,6 +57,7 @@ impl Detail {
     const fn text(self) -> &'static str {
         match self {
             Self::LocalRam => "local-ram",
+            Self::LocalDisk => "local-disk",
             Self::Peer => "peer",
             Self::PurgeUnverified => "purge-unverified",
         }

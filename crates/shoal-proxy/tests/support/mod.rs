@@ -95,6 +95,7 @@ impl Stage {
             node: NodeId(1),
             name: "one".into(),
             ram_bytes: 16 << 20,
+            disk: None,
             key_seed: 7,
             cluster: cluster.clone(),
             config: config.clone(),

@@ -1,0 +1,145 @@
+//! The segment that is written to.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::index::Place;
+use super::jobs::Ticket;
+use super::record::{RecordHead, UNIT};
+use super::segment::{Epoch, HEADER_BYTES, Listed, data_path, header, write_list};
+use crate::object::Object;
+
+/// Segments by their number.
+pub(super) type Files = BTreeMap<u32, Arc<File>>;
+
+/// The segment that is written to.
+pub(super) struct Active {
+    pub segment: u32,
+    pub file: Arc<File>,
+    /// Bytes that are written.
+    pub end: u64,
+    records: Vec<Listed>,
+    /// What is to be written next, and what it is.
+    batch: Vec<u8>,
+    batched: Vec<Pending>,
+}
+
+/// A record that is not written yet.
+pub(super) struct Pending {
+    pub listed: Listed,
+    /// `None` = it says that something is gone.
+    pub ticket: Option<Ticket>,
+    /// Where it is in memory, as long as it is.
+    pub object: Option<Arc<Object>>,
+}
+
+impl Active {
+    pub fn create(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Self> {
+        let path = data_path(directory, segment);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        if let Err(error) = file.write_all_at(&header(epoch), 0) {
+            _ = std::fs::remove_file(path);
+            return Err(error);
+        }
+        let (file, end) = (Arc::new(file), HEADER_BYTES);
+        Ok(Self { segment, file, end, records: Vec::new(), batch: Vec::new(), batched: Vec::new() })
+    }
+
+    /// Bytes once the batch is written.
+    pub fn full_end(&self) -> u64 {
+        self.end + self.batch.len() as u64
+    }
+
+    pub fn batch_bytes(&self) -> usize {
+        self.batch.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.full_end() == HEADER_BYTES
+    }
+
+    /// Adds a record in parts to the batch.
+    pub fn add<'a>(
+        &mut self,
+        head: RecordHead,
+        parts: impl Iterator<Item = &'a [u8]>,
+        ticket: Option<Ticket>,
+        object: Option<Arc<Object>>,
+    ) {
+        let listed = Listed { place: self.place(self.full_end()), head };
+        self.batched.push(Pending { listed, ticket, object });
+        parts.for_each(|part| self.batch.extend_from_slice(part));
+        self.batch.resize(self.batch.len().next_multiple_of(UNIT as usize), 0);
+    }
+
+    /// Writes the batch. What was in it holds from then on, or does not, and nothing is left of it.
+    pub fn write_batch(&mut self) -> io::Result<()> {
+        let written = self.file.write_all_at(&self.batch, self.end);
+        match written {
+            Ok(()) => self.end += self.batch.len() as u64,
+            // What was begun must not be taken for a record later.
+            Err(_) => self.file.set_len(self.end)?,
+        }
+        written
+    }
+
+    /// What the last batch was: it was written, or was not.
+    pub fn take_batched(&mut self, is_written: bool) -> Vec<Pending> {
+        self.batch.clear();
+        let batched = std::mem::take(&mut self.batched);
+        if is_written {
+            self.records.extend(batched.iter().map(|pending| pending.listed));
+        }
+        batched
+    }
+
+    /// Writes a record in parts, past the batch, which is empty.
+    pub fn write_through<'a>(
+        &mut self,
+        head: RecordHead,
+        parts: impl Iterator<Item = io::Result<std::borrow::Cow<'a, [u8]>>>,
+    ) -> io::Result<Listed> {
+        let listed = Listed { place: self.place(self.end), head };
+        match self.write_parts(parts) {
+            Ok(end) => {
+                self.end = end;
+                self.records.push(listed);
+                Ok(listed)
+            }
+            Err(error) => {
+                self.file.set_len(self.end)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn write_parts<'a>(
+        &self,
+        parts: impl Iterator<Item = io::Result<std::borrow::Cow<'a, [u8]>>>,
+    ) -> io::Result<u64> {
+        let mut at = self.end;
+        for part in parts {
+            let part = part?;
+            self.file.write_all_at(&part, at)?;
+            at += part.len() as u64;
+        }
+        let end = at.next_multiple_of(UNIT);
+        self.file.write_all_at(&[0; UNIT as usize][..(end - at) as usize], at)?;
+        Ok(end)
+    }
+
+    /// It gets no more: what is in it is written down beside it.
+    pub fn seal(&self, directory: &Path) -> io::Result<()> {
+        self.file.sync_data()?;
+        write_list(directory, self.segment, &self.records)
+    }
+
+    /// A segment has fewer than 2^32 units: its size is bounded.
+    const fn place(&self, at: u64) -> Place {
+        Place { segment: self.segment, offset: (at / UNIT) as u32 }
+    }
+}

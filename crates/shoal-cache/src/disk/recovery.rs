@@ -1,0 +1,91 @@
+//! What is on disk from before: read once, at the start.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::index::{Entry, Index};
+use super::record::Kind;
+use super::segment::{Epoch, Listed, data_path, has_header, list_path, numbers, read_list, scan, write_list};
+
+/// What was found.
+#[derive(Default)]
+pub(super) struct Recovered {
+    pub files: BTreeMap<u32, Arc<File>>,
+    /// The first segment that there is none of yet.
+    pub next: u32,
+    /// Segments that were of no use.
+    pub refused: u64,
+}
+
+/// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
+/// more use at `now` (Unix seconds) stays out.
+pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
+    let mut recovered = Recovered::default();
+    for segment in numbers(directory)? {
+        recovered.next = segment.saturating_add(1);
+        match open(directory, segment, epoch) {
+            Ok(Some((file, records))) => {
+                records.iter().for_each(|record| apply(index, record, now));
+                recovered.files.insert(segment, Arc::new(file));
+            }
+            outcome => {
+                if let Err(error) = outcome {
+                    tracing::warn!(segment, %error, "a segment of the cache cannot be read: it is taken away");
+                }
+                // One that a crash left without its beginning is nobody's.
+                let is_begun = fs::metadata(data_path(directory, segment)).is_ok_and(|data| data.len() > 0);
+                recovered.refused += u64::from(is_begun);
+                remove(directory, segment)?;
+            }
+        }
+    }
+    Ok(recovered)
+}
+
+/// Takes a segment away. The list goes first: without it the segment is read, it without the segment would be of another.
+pub(super) fn remove(directory: &Path, segment: u32) -> io::Result<()> {
+    for path in [list_path(directory, segment), data_path(directory, segment)] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` = it is of another version, or another cluster.
+fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Option<(File, Vec<Listed>)>> {
+    let file = OpenOptions::new().read(true).open(data_path(directory, segment))?;
+    if !has_header(&file, epoch)? {
+        return Ok(None);
+    }
+    if let Some(records) = read_list(directory, segment) {
+        return Ok(Some((file, records)));
+    }
+    let records = scan(&file, segment)?;
+    // The next start is spared that; if it cannot be written, it is not.
+    if let Err(error) = write_list(directory, segment, &records) {
+        tracing::debug!(segment, %error, "cannot write the list of a segment of the cache");
+    }
+    Ok(Some((file, records)))
+}
+
+/// What a record says holds from there on: all that is known yet was written before it.
+fn apply(index: &Index, record: &Listed, now: u64) {
+    let head = &record.head;
+    match head.kind {
+        Kind::Object => {
+            let entry = Entry::of(head, record.place).filter(|_| head.expires > now);
+            match entry {
+                Some(entry) => index.insert(entry),
+                // It has taken the place of what was there before, all the same.
+                None => _ = index.forget(head.key, Some(head.variant)),
+            }
+        }
+        Kind::Gone => _ = index.forget(head.key, None),
+        Kind::VariantGone => _ = index.forget(head.key, Some(head.variant)),
+    }
+}

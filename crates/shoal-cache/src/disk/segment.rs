@@ -1,0 +1,309 @@
+//! A segment: a file of records, one behind the other, and beside it, once it is full, a list of them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::index::Place;
+use super::record::{HEAD_BYTES, RecordHead, UNIT};
+
+/// What a segment begins with takes up one unit.
+pub(super) const HEADER_BYTES: u64 = UNIT;
+const SEGMENT_MAGIC: &[u8; 8] = b"shoalsg1";
+const LIST_MAGIC: &[u8; 8] = b"shoalix1";
+/// Bytes of a record in a list: its offset, and its head.
+const LISTED_BYTES: usize = 4 + HEAD_BYTES;
+const DATA_SUFFIX: &str = ".seg";
+
+/// Where records are read from.
+pub(super) trait Source {
+    /// Bytes there are.
+    fn length(&self) -> io::Result<u64>;
+    /// Fills `into` with what is at `at`.
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<()>;
+}
+
+impl Source for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(into, at)
+    }
+}
+
+/// Which cluster the objects of a segment belong to: those of another have other keys and other purges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Epoch(pub u128);
+
+/// A record, as a list has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub place: Place,
+    pub head: RecordHead,
+}
+
+/// Where the records of a segment are.
+pub(super) fn data_path(directory: &Path, segment: u32) -> PathBuf {
+    directory.join(format!("{segment:010}{DATA_SUFFIX}"))
+}
+
+/// Where the list of them is.
+pub(super) fn list_path(directory: &Path, segment: u32) -> PathBuf {
+    data_path(directory, segment).with_extension("idx")
+}
+
+/// The segments there are, oldest first. Lists without a segment are taken away: a later one must not get them.
+pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
+    let (mut numbers, mut others) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let number = name.strip_suffix(DATA_SUFFIX).and_then(|name| name.parse().ok());
+        match number.filter(|number| path == data_path(directory, *number)) {
+            Some(number) => numbers.push(number),
+            None if name.ends_with(".idx") || name.ends_with(".tmp") => others.push(path),
+            None => {}
+        }
+    }
+    numbers.sort_unstable();
+    for path in others {
+        let is_lost = !path.with_extension(&DATA_SUFFIX[1..]).exists();
+        if is_lost || path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(numbers)
+}
+
+/// What a segment begins with.
+pub(super) fn header(epoch: Epoch) -> [u8; HEADER_BYTES as usize] {
+    let mut out = [0; HEADER_BYTES as usize];
+    out[..8].copy_from_slice(SEGMENT_MAGIC);
+    out[8..24].copy_from_slice(&epoch.0.to_le_bytes());
+    let sum = xxh3_64(&out[..24]);
+    out[24..32].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+/// The segment was written by this version, for this cluster.
+pub(super) fn has_header(file: &File, epoch: Epoch) -> io::Result<bool> {
+    let mut found = [0; HEADER_BYTES as usize];
+    match file.read_exact_at(&mut found, 0) {
+        Ok(()) => Ok(found == header(epoch)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the list of a segment, all or nothing.
+pub(super) fn write_list(directory: &Path, segment: u32, records: &[Listed]) -> io::Result<()> {
+    let path = list_path(directory, segment);
+    let unfinished = path.with_extension("tmp");
+    fs::write(&unfinished, encode_list(records))?;
+    fs::rename(unfinished, path)
+}
+
+/// The list of a segment; `None` = there is none that is whole.
+pub(super) fn read_list(directory: &Path, segment: u32) -> Option<Vec<Listed>> {
+    decode_list(&fs::read(list_path(directory, segment)).ok()?, segment)
+}
+
+fn encode_list(records: &[Listed]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LIST_MAGIC.len() + records.len() * LISTED_BYTES + 8);
+    out.extend_from_slice(LIST_MAGIC);
+    for Listed { place, head } in records {
+        out.extend_from_slice(&place.offset.to_le_bytes());
+        // Without its description: the sum of the list holds for all of it.
+        out.extend_from_slice(&head.encode(&[]));
+    }
+    let sum = xxh3_64(&out);
+    out.extend_from_slice(&sum.to_le_bytes());
+    out
+}
+
+fn decode_list(bytes: &[u8], segment: u32) -> Option<Vec<Listed>> {
+    let (rest, sum) = bytes.split_last_chunk::<8>()?;
+    if xxh3_64(rest).to_le_bytes() != *sum {
+        return None;
+    }
+    let records = rest.strip_prefix(LIST_MAGIC)?.chunks(LISTED_BYTES).map(|listed| {
+        let (offset, head) = listed.split_first_chunk::<4>()?;
+        let place = Place { segment, offset: u32::from_le_bytes(*offset) };
+        Some(Listed { place, head: RecordHead::decode(head.try_into().ok()?)? })
+    });
+    records.collect()
+}
+
+/// Reads the records of a segment one after the other, as far as they are sound: behind that, a write was cut short.
+pub(super) fn scan(file: &impl Source, segment: u32) -> io::Result<Vec<Listed>> {
+    let length = file.length()?;
+    let (mut records, mut at) = (Vec::new(), HEADER_BYTES);
+    while let Some(head) = read_head(file, at, length)? {
+        let end = head.record_bytes().and_then(|bytes| bytes.checked_add(at));
+        let Some(end) = end.filter(|end| *end <= length) else { break };
+        let Ok(offset) = u32::try_from(at / UNIT) else { break };
+        records.push(Listed { place: Place { segment, offset }, head });
+        at = end;
+    }
+    Ok(records)
+}
+
+/// The head of the record at `at`, if it and its description are sound.
+fn read_head(file: &impl Source, at: u64, length: u64) -> io::Result<Option<RecordHead>> {
+    if at + HEAD_BYTES as u64 > length {
+        return Ok(None);
+    }
+    let mut bytes = [0; HEAD_BYTES];
+    file.read(&mut bytes, at)?;
+    let Some(head) = RecordHead::decode(&bytes) else { return Ok(None) };
+    if at + head.body_at() > length {
+        return Ok(None);
+    }
+    let mut meta = vec![0; head.meta_bytes as usize];
+    file.read(&mut meta, at + HEAD_BYTES as u64)?;
+    Ok(RecordHead::is_sound(&bytes, &meta).then_some(head))
+}
+
+/// Whatever a file says, what is read of it lies inside it, and is read again from what is written of it.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(bytes: &[u8]) {
+    struct Bytes(Vec<u8>);
+    impl Source for Bytes {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+            let from = usize::try_from(at).ok().and_then(|at| self.0.get(at..)?.get(..into.len()));
+            into.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+    }
+    let mut segment = [&header(Epoch(1)), bytes].concat();
+    let end = repair(&mut segment);
+    let file = Bytes(segment);
+    let records = scan(&file, 3).expect("all of it is in memory");
+    let mut at = HEADER_BYTES;
+    for Listed { place, head } in &records {
+        assert_eq!(place.byte(), at, "one behind the other");
+        at += head.record_bytes().expect("it has room");
+    }
+    assert!(at >= end && at <= file.0.len() as u64, "all that is sound, and nothing else");
+    assert_eq!(decode_list(&encode_list(&records), 3), Some(records));
+    let mut list = [&LIST_MAGIC[..], bytes].concat();
+    list.extend_from_slice(&xxh3_64(&list).to_le_bytes());
+    if let Some(records) = decode_list(&list, 3) {
+        assert_eq!(decode_list(&encode_list(&records), 3), Some(records));
+    }
+}
+
+/// Makes the sums of records right, as far as they are records otherwise; says how far that is.
+#[cfg(feature = "fuzzing")]
+fn repair(segment: &mut [u8]) -> u64 {
+    let mut at = HEADER_BYTES;
+    while let Some(record) = segment.get_mut(at as usize..)
+        && let Some(head) = record.first_chunk().and_then(RecordHead::decode)
+        && let Some(bytes) = head.record_bytes().filter(|bytes| *bytes <= record.len() as u64)
+    {
+        let meta = record[HEAD_BYTES..head.body_at() as usize].to_vec();
+        record[..HEAD_BYTES].copy_from_slice(&head.encode(&meta));
+        at += bytes;
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_policy::cache::key::ObjectKey;
+
+    use super::super::record::Kind;
+    use super::*;
+
+    fn listed(offset: u32) -> Listed {
+        let head = RecordHead {
+            kind: Kind::Object,
+            variant: 1,
+            key: ObjectKey(u128::from(offset) << 77),
+            fill_seq: 3,
+            checked_seq: 4,
+            expires: 5,
+            meta_bytes: 3,
+            body_bytes: 2,
+        };
+        Listed { place: Place { segment: 9, offset }, head }
+    }
+
+    #[test]
+    fn lists_are_whole_or_nothing() {
+        let records = [listed(1), listed(3), listed(7)];
+        let bytes = encode_list(&records);
+        assert_eq!(decode_list(&bytes, 9).as_deref(), Some(&records[..]));
+        assert_eq!(decode_list(&encode_list(&[]), 9).as_deref(), Some(&[][..]));
+        for end in 0..bytes.len() {
+            assert_eq!(decode_list(&bytes[..end], 9), None, "{end} bytes");
+            let mut damaged = bytes.clone();
+            damaged[end] ^= 1;
+            assert_eq!(decode_list(&damaged, 9), None, "byte {end}");
+        }
+    }
+
+    #[test]
+    fn a_scan_ends_where_a_write_was_cut_short() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut bytes = header(Epoch(1)).to_vec();
+        for offset in [1, 3, 5] {
+            let head = listed(offset).head;
+            bytes.extend_from_slice(&head.encode(b"abc"));
+            bytes.extend_from_slice(b"abc");
+            bytes.extend_from_slice(b"de");
+            bytes.resize(bytes.len().next_multiple_of(UNIT as usize), 0);
+        }
+        let path = data_path(directory.path(), 9);
+        for (end, expected) in [(448, 3), (447, 2), (320, 2), (319, 1), (160, 0), (64, 0), (0, 0)] {
+            fs::write(&path, &bytes[..end]).unwrap();
+            let found = scan(&File::open(&path).unwrap(), 9).unwrap();
+            assert_eq!(found.len(), expected, "{end} bytes");
+            assert!(found.iter().zip([1, 3, 5]).all(|(found, offset)| *found == listed(offset)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_segment_is_let_be_and_lists_without_one_go() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in
+            ["0000000009.seg", "0000000009.idx", "0000000008.idx", "0000000009.tmp", "9.seg", "x.seg", "y"]
+        {
+            fs::write(directory.path().join(name), b"").unwrap();
+        }
+        assert_eq!(numbers(directory.path()).unwrap(), [9]);
+        let left = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<String> = left.map(|name| name.into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, ["0000000009.idx", "0000000009.seg", "9.seg", "x.seg", "y"]);
+    }
+
+    #[test]
+    fn segments_of_others_are_told_by_their_beginning() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = data_path(directory.path(), 1);
+        let check = |bytes: &[u8], expected: bool| {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(has_header(&File::open(&path).unwrap(), Epoch(1)).unwrap(), expected);
+        };
+        let ours = header(Epoch(1));
+        check(&ours, true);
+        check(&header(Epoch(2)), false);
+        check(&ours[..63], false);
+        check(b"", false);
+        for place in 0..ours.len() {
+            let mut other = ours;
+            other[place] ^= 1;
+            check(&other, false);
+        }
+    }
+}

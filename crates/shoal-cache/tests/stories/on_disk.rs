@@ -1,0 +1,177 @@
+//! What nodes do with what they have on disk.
+
+use http::{Method, StatusCode};
+use shoal_model::state::{PurgeKind, PurgeScope};
+
+use crate::origin::{Reply, reply};
+use crate::support::{Town, play};
+
+/// Letters that are unlike each other in every piece.
+fn letters(length: usize) -> &'static str {
+    let text = (0..length).map(|n| char::from(b'a' + ((n / 1000 + n % 7) % 26) as u8));
+    Box::leak(text.collect::<String>().into_boxed_str())
+}
+
+fn tagged(body: &'static str) -> Reply {
+    reply("max-age=60", body).with("etag", "\"v1\"")
+}
+
+#[test]
+fn what_was_in_memory_before_a_restart_is_on_disk_after_it() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        town.origin.say(tagged("hello"));
+        assert_eq!(town.get(0, "/a").await.text(), "hello");
+        town.restart(0).await;
+
+        let first = town.get(0, "/a").await;
+        assert_eq!(first.text(), "hello");
+        assert!(first.cache_status().starts_with("n1; hit; ttl="), "{}", first.cache_status());
+        assert!(first.cache_status().ends_with("; detail=local-disk"), "{}", first.cache_status());
+        assert_eq!(first.field("etag"), "\"v1\"");
+        let second = town.get(0, "/a").await;
+        assert!(second.cache_status().ends_with("; detail=local-ram"), "{}", second.cache_status());
+        assert_eq!((town.origin.fetches(), town.sum(|figures| figures.disk_hits)), (1, 1));
+
+        town.restart(0).await;
+        let head = town.ask(0, Method::HEAD, "/a", &[]).await;
+        assert_eq!((head.text(), head.field("content-length").as_str()), ("", "5"));
+        town.restart(0).await;
+        let known = town.get_with(0, "/a", &[("if-none-match", "\"v1\"")]).await;
+        assert_eq!(known.status, StatusCode::NOT_MODIFIED);
+        town.restart(0).await;
+        let part = town.get_with(0, "/a", &[("range", "bytes=1-3")]).await;
+        assert_eq!((part.status, part.text()), (StatusCode::PARTIAL_CONTENT, "ell"));
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn every_variant_comes_back_and_only_for_whom_it_is() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        for (language, text) in [("de", "deutsch"), ("en", "english")] {
+            town.origin.say(reply("max-age=60", text).with("vary", "accept-language"));
+            town.get_with(0, "/", &[("accept-language", language)]).await;
+        }
+        town.restart(0).await;
+        for (language, text) in [("de", "deutsch"), ("en", "english")] {
+            assert_eq!(town.get_with(0, "/", &[("accept-language", language)]).await.text(), text);
+        }
+        town.origin.say(reply("max-age=60", "francais").with("vary", "accept-language"));
+        assert_eq!(town.get_with(0, "/", &[("accept-language", "fr")]).await.text(), "francais");
+        assert_eq!(town.origin.fetches(), 3);
+    });
+}
+
+#[test]
+fn what_is_stale_on_disk_is_asked_about_and_keeps_its_body() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        town.origin.say(reply("max-age=0", "body").with("etag", "\"v1\""));
+        town.get(0, "/a").await;
+        town.restart(0).await;
+        town.origin.say(reply("max-age=60", "").with("etag", "\"v1\"").status(304));
+        let validated = town.get(0, "/a").await;
+        assert_eq!((validated.status, validated.text()), (StatusCode::OK, "body"));
+        assert_eq!(town.origin.requests.borrow()[1].headers["if-none-match"], "\"v1\"");
+        town.restart(0).await;
+        let fresh = town.get(0, "/a").await;
+        assert!(fresh.is_hit() && fresh.text() == "body", "{fresh:?}");
+        assert_eq!(town.origin.fetches(), 2);
+    });
+}
+
+#[test]
+fn large_bodies_stay_on_disk() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        let text = letters(700_000);
+        town.origin.say(tagged(text));
+        town.get(0, "/large").await;
+        assert_eq!(town.sum(|figures| figures.disk_written), 0, "nobody has asked for it again");
+        town.get(0, "/large").await;
+        town.settle(|town| town.sum(|figures| figures.bytes) < 10_000).await;
+        for _ in 0..2 {
+            let whole = town.get(0, "/large").await;
+            assert!(whole.text() == text, "other bytes");
+            assert!(whole.cache_status().ends_with("; detail=local-disk"), "{}", whole.cache_status());
+            for (first, last) in [(0, 0), (262_143, 262_144), (300_000, 699_999), (699_999, 699_999)] {
+                let range = format!("bytes={first}-{last}");
+                let part = town.get_with(0, "/large", &[("range", &range)]).await;
+                assert!(part.text() == &text[first..=last], "{range}");
+            }
+            town.restart(0).await;
+        }
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn what_was_forgotten_or_purged_does_not_come_back() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        for path in ["/changed", "/purged", "/kept"] {
+            town.origin.say(tagged("old"));
+            town.get(0, path).await;
+        }
+        town.after_unsafe(0, Method::POST, "/changed", StatusCode::OK).await;
+        town.restart(0).await;
+        let cache = town.nodes[0].cache.clone();
+        let scope = cache.purge_scope_url("http://a.org/purged").unwrap();
+        cache.record_purge(5, &[scope], PurgeKind::Hard);
+        town.origin.say_always(tagged("new"));
+        for (path, expected) in [("/changed", "new"), ("/purged", "new"), ("/kept", "old")] {
+            assert_eq!(town.get(0, path).await.text(), expected, "{path}");
+        }
+        cache.record_purge(6, &[PurgeScope::All], PurgeKind::Hard);
+        town.restart(0).await;
+        // This node has not heard of that purge yet: what was filled after the fifth is of a time it does not know.
+        assert_eq!(town.get(0, "/purged").await.text(), "new");
+        assert_eq!(town.origin.fetches(), 6);
+    });
+}
+
+#[test]
+fn what_has_no_place_in_the_next_version_is_gone_with_it() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        town.origin.say(reply("max-age=0", "old").with("etag", "\"v1\""));
+        town.get(0, "/a").await;
+        town.origin.say(reply("no-store", "secret"));
+        assert_eq!(town.get(0, "/a").await.text(), "secret");
+        town.restart(0).await;
+        town.origin.say(reply("no-store", "secret"));
+        town.get(0, "/a").await;
+        assert!(
+            !town.origin.requests.borrow()[2].headers.contains_key("if-none-match"),
+            "it is not there any more"
+        );
+    });
+}
+
+#[test]
+fn an_owner_answers_its_peers_from_disk() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(3, directory.path()).await;
+        let [primary, _, stranger] = town.roles("/a");
+        town.origin.say(tagged("hello"));
+        town.get(stranger, "/a").await;
+        town.settle(|town| town.sum(|figures| figures.disk_written) == 2).await;
+        for node in 0..3 {
+            town.restart(node).await;
+        }
+        let answer = town.get(stranger, "/a").await;
+        assert_eq!((answer.text(), town.origin.fetches()), ("hello", 1));
+        let members = answer.cache_status();
+        assert!(members.starts_with(&format!("n{}; hit", primary + 1)), "{members}");
+        assert!(members.contains("detail=local-disk") && members.ends_with("detail=peer"), "{members}");
+    });
+}
