@@ -100,7 +100,7 @@ fn answer(choice: &[u8]) -> Vec<u8> {
     let (kind, length) = match choice[0] % 4 {
         0 => (DATA, u16::from_be_bytes([choice[1] & 7, choice[2]])),
         1 => (RST_STREAM, 4),
-        _ => (choice[0] % 10 | 4, u16::from(choice[1])),
+        _ => ((choice[0] % 10) | 4, u16::from(choice[1])),
     };
     let [high, low] = length.to_be_bytes();
     let mut frame = vec![0, high, low, kind, 0, 0, 0, 0, 1];
