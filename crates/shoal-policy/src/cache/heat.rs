@@ -2,7 +2,7 @@
 
 /// Half of the count is forgotten in this time, milliseconds.
 const HALF_LIFE_MS: u64 = 10_000;
-/// So many requests of peers in about [`HALF_LIFE_MS`], and an object is hot.
+/// So many requests of peers within about one half-life, and an object is hot.
 const HOT_AT: u32 = 4;
 /// A peer may keep a hot object this long without asking again, milliseconds.
 pub const HOT_FOR_MS: u64 = 60_000;
@@ -11,7 +11,7 @@ pub const SECOND_HIT_MS: u64 = 10_000;
 /// Keys that a node remembers having asked for.
 const REMEMBERED: usize = 4096;
 
-/// A count that fades, in one number: periods of [`HALF_LIFE_MS`] above, requests below.
+/// A count that fades, in one number: half-lives above, requests below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heat(pub u64);
 
