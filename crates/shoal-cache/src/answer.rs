@@ -129,14 +129,14 @@ impl WorkerCache {
                 Arrival::Object(object) if own.is_none() && !may_use(probe, &object, now_ms()) => {
                     return self.direct(probe.why);
                 }
-                Arrival::Object(object) if object.selecting.matches(&request.head.headers) => {
+                Arrival::Object(object) if object.selecting().matches(&request.head.headers) => {
                     let Some(extract) = object.extract(&request.head.method, &request.head.headers) else {
                         return self.direct(probe.why);
                     };
                     let response = self.respond_validated(request, probe, &object, &extract, own.is_none());
                     return Answer::Response(response);
                 }
-                Arrival::Object(object) => selectors = object.selecting.selectors(),
+                Arrival::Object(object) => selectors = object.selecting().selectors(),
                 Arrival::Head(_) | Arrival::Released => {
                     let response = own.and_then(|mut own| own.try_recv().ok());
                     return match response {

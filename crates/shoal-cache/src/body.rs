@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::disk::{DiskBody, Patience};
 use crate::fill::FillReader;
 use crate::object::Object;
-use crate::stored_body::{Slice, StoredBody};
+use crate::stored_body::{Pieces, Slice, StoredBody};
 
 /// The body of an origin's response.
 pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
@@ -31,7 +31,7 @@ enum Source {
     /// A stored body in one piece, which nearly all are.
     Piece(Bytes),
     Pieces {
-        pieces: Arc<[Bytes]>,
+        pieces: Pieces,
         next: usize,
         left: u64,
         /// Bytes of the next piece that are not wanted.

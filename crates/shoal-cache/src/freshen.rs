@@ -11,6 +11,7 @@ use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
 use shoal_policy::failure::Failure;
@@ -85,7 +86,7 @@ impl WorkerCache {
             *object.text == *probe.text
                 && object.status == StatusCode::OK
                 && object.body.is_whole()
-                && object.selecting.matches(&request.head.headers)
+                && object.selecting().matches(&request.head.headers)
         });
         for object in chosen {
             // What was purged must not come back; what may have been is not made better by a HEAD.
@@ -97,9 +98,9 @@ impl WorkerCache {
             } else {
                 let lifetime_ms = object.terms.lifetime_ms.min(object.terms.age_ms(heard.response_ms));
                 let terms = Terms { lifetime_ms, ..object.terms };
-                let (selecting, fields) = (object.selecting.clone(), object.fields.clone());
+                let (selecting, fields) = (object.selecting().clone(), object.fields.clone());
                 self.cache.keep(
-                    object.refreshed(selecting, fields, terms, object.tags.clone(), object.fill_seq),
+                    object.refreshed(selecting, fields, terms, object.tags().into(), object.fill_seq),
                     fill,
                 );
             }
@@ -115,7 +116,7 @@ impl WorkerCache {
         fill: &Arc<Fill>,
         heard: &Heard<'_>,
     ) {
-        let fields = merged_fields(&object.fields, heard.fields);
+        let fields = merged_fields(object.fields.to_map(heard.fields.len()), heard.fields);
         let exchange = Exchange {
             method: &Method::GET,
             request: &request.head.headers,
@@ -130,9 +131,10 @@ impl WorkerCache {
         match judge_storage(&exchange) {
             Storage::Store(Stored { terms, without, .. }) => {
                 let named = read_tags(self.cache.settings.key_seed, &probe.text, &fields);
-                let tags = if named.is_empty() { object.tags.clone() } else { named };
+                let tags = if named.is_empty() { object.tags().into() } else { named };
                 let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
-                let selecting = object.selecting.clone();
+                let selecting = object.selecting().clone();
+                let fields = StoredFields::of(&fields);
                 self.cache.keep(object.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
             }
             Storage::Refuse(Refusal::RequestNoStore) => {}

@@ -53,7 +53,7 @@ impl Cache {
         let mut objects = self.store.all();
         objects.retain(|object| {
             object.body.is_whole()
-                && object.promoted.is_none()
+                && !object.is_promoted()
                 && object.terms.is_fresh(now_ms)
                 && self.purges.check(object).is_some()
         });

@@ -172,7 +172,7 @@ impl HotObjects {
         if let Some(slot) = slot
             && let [only] = &slot.variants.objects[..]
             && Arc::ptr_eq(only, object)
-            && object.selecting.is_empty()
+            && object.selecting().is_empty()
             && (slot.prepared.is_some() || slot.share.grow(2 * fields_bytes(&fields)))
         {
             let fields = Rc::new(SharedFields::of(fields));
@@ -184,7 +184,7 @@ impl HotObjects {
 impl Slot {
     fn report(&self) {
         if let Some(prepared) = &self.prepared {
-            prepared.object.hits.fetch_add(u64::from(self.uses), Ordering::Relaxed);
+            prepared.object.hits.fetch_add(self.uses, Ordering::Relaxed);
         }
     }
 }
@@ -195,34 +195,34 @@ const fn place(key: ObjectKey) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use bytes::Bytes;
     use http::{HeaderValue, StatusCode};
     use shoal_model::site::Replicate;
-    use shoal_policy::cache::selecting::Selecting;
     use shoal_policy::cache::storage::Terms;
+    use shoal_policy::cache::stored_fields::StoredFields;
 
     use super::*;
-    use crate::object::{OnDisk, UNCOPIED};
+    use crate::object::{OnDisk, Rare, UNCOPIED};
     use crate::stored_body::StoredBody;
 
     fn variants(key: u128, field: &str, body_bytes: usize) -> Arc<Variants> {
         let object = Object {
             key: ObjectKey(key),
             text: "http://a.org/ r".into(),
-            selecting: Selecting::of(&[], &HeaderMap::new()),
+            rare: Rare::default(),
             status: StatusCode::OK,
-            fields: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_str(field).unwrap())]),
+            fields: StoredFields::from_iter([(http::header::ETAG, HeaderValue::from_str(field).unwrap())]),
             terms: Terms::default(),
-            tags: Box::default(),
             body: StoredBody::whole(&[Bytes::from(vec![0; body_bytes])]),
             body_bytes: 0,
             fill_seq: 0,
             checked_seq: AtomicU64::new(0),
             replicate: Replicate::Never,
-            hits: AtomicU64::new(0),
+            hits: AtomicU32::new(0),
             used_ms: AtomicU64::new(0),
             heat: AtomicU64::new(0),
-            promoted: None,
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
             disk: OnDisk::default(),

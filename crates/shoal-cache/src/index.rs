@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::ETAG;
+use shoal_policy::cache::fields::Fields;
 use shoal_policy::cache::key::{ObjectKey, url_of};
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{InvalidateRequest, InvalidateResponse, LookupRequest, LookupResponse, ObjectInfo};
@@ -66,8 +67,13 @@ fn describe(object: &Object, now_ms: u64) -> ObjectInfo {
         age_seconds: i64::try_from(object.terms.age_ms(now_ms) / 1000).unwrap_or(i64::MAX),
         ttl_seconds: object.terms.time_left_ms(now_ms).div_euclid(1000),
         fill_seq: object.fill_seq,
-        etag: object.fields.get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default().to_owned(),
+        etag: etag(object),
         url: url_of(&object.text).to_owned(),
-        hits: object.hits.load(Ordering::Relaxed),
+        hits: object.hits.load(Ordering::Relaxed).into(),
     }
+}
+
+fn etag(object: &Object) -> String {
+    let tag = object.fields.line(&ETAG).filter(|tag| tag.is_ascii());
+    tag.map(|tag| String::from_utf8_lossy(tag).into_owned()).unwrap_or_default()
 }

@@ -15,6 +15,7 @@ use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::status::Forwarded;
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
 
 use crate::fill::{Errand, FillHead};
@@ -124,10 +125,14 @@ pub(crate) fn choose(
     };
     let valid = |object: &Arc<Object>| Some((object.clone(), purges.check(object)?));
     if let [only] = &variants.objects[..] {
-        return Some(only).filter(may_answer).filter(|only| only.selecting.matches(request)).and_then(valid);
+        return Some(only)
+            .filter(may_answer)
+            .filter(|only| only.selecting().matches(request))
+            .and_then(valid);
     }
     let mut found: Vec<_> = variants.objects.iter().filter(may_answer).filter_map(valid).collect();
-    let candidates: Vec<Candidate<'_>> = found.iter().map(|(object, _)| object.candidate()).collect();
+    let candidates: Vec<Candidate<'_, StoredFields>> =
+        found.iter().map(|(object, _)| object.candidate()).collect();
     let place = preference::choose(request, &candidates)?;
     Some(found.swap_remove(place))
 }
@@ -135,9 +140,9 @@ pub(crate) fn choose(
 /// What chooses among the responses stored for a text: the word of the most recent one that has any.
 pub(crate) fn known_selectors(variants: &Variants, text: &[u8]) -> Vec<Selector> {
     let of_text = variants.objects.iter().filter(|object| object.text.as_bytes() == text);
-    let choosing = of_text.filter(|object| !object.selecting.is_empty());
+    let choosing = of_text.filter(|object| !object.selecting().is_empty());
     let newest = choosing.max_by_key(|object| (object.terms.date, object.terms.response_ms));
-    newest.map(|object| object.selecting.selectors()).unwrap_or_default()
+    newest.map(|object| object.selecting().selectors()).unwrap_or_default()
 }
 
 /// What a lookup goes by.
@@ -171,8 +176,8 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
             // What fits and was purged, or is not for this request, is no other variant.
             let is_chosen = |object: &Arc<Object>| {
                 object.text.as_bytes() == text
-                    && !object.selecting.is_empty()
-                    && object.selecting.matches(request)
+                    && !object.selecting().is_empty()
+                    && object.selecting().matches(request)
             };
             if selectors.is_empty() || variants.objects.iter().any(is_chosen) {
                 return Choice::Nothing;
@@ -199,7 +204,7 @@ impl Probe {
                         Forwarded::Stale
                     }
                 };
-                let selectors = found.object.selecting.selectors();
+                let selectors = found.object.selecting().selectors();
                 (Some(found), why, selectors)
             }
             Choice::OtherVariants(selectors) => (None, Forwarded::VaryMiss, selectors),

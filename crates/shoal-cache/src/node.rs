@@ -333,7 +333,7 @@ impl Cache {
     pub(crate) fn ensure_on_disk(&self, object: &Arc<Object>, is_changed: impl FnOnce() -> bool) -> bool {
         let is_seen_to = object.disk.is_seen_to.load(Ordering::Relaxed) || !object.body.is_whole();
         let Some(disk) = self.disk.as_ref().filter(|_| !is_seen_to) else { return false };
-        let hits = object.hits.load(Ordering::Relaxed);
+        let hits = object.hits.load(Ordering::Relaxed).into();
         let most_bytes = disk.most_object_bytes();
         let is_offered =
             match judge_writing(object.body_bytes, most_bytes, hits, object.useless_at_ms(), now_ms()) {

@@ -1,10 +1,9 @@
 //! A stored response, and the others that share its key.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::keeping::useless_at_ms;
@@ -14,6 +13,7 @@ use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::{Extract, judge_part, judge_range};
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::validation::{has_validator, merged_fields};
 
 use crate::disk::DiskBody;
@@ -23,7 +23,7 @@ use crate::stored_body::StoredBody;
 /// Variants of one URL on one route that are kept; the one unused for longest goes first.
 pub(crate) const MAX_VARIANTS: usize = 32;
 /// What an object costs beside its body and fields, roughly, bytes.
-const OVERHEAD_BYTES: usize = 512;
+const OVERHEAD_BYTES: usize = 720;
 
 /// No second copy is known of.
 pub(crate) const UNCOPIED: u64 = u64::MAX;
@@ -33,12 +33,10 @@ pub(crate) struct Object {
     pub(crate) key: ObjectKey,
     /// The text of the key: URL and route.
     pub(crate) text: Box<str>,
-    pub(crate) selecting: Selecting,
     pub(crate) status: StatusCode,
-    pub(crate) fields: HeaderMap,
+    pub(crate) fields: StoredFields,
     pub(crate) terms: Terms,
-    /// Scopes of its tags, sorted.
-    pub(crate) tags: Box<[u64]>,
+    pub(crate) rare: Rare,
     pub(crate) body: StoredBody,
     /// Bytes of it that are here.
     pub(crate) body_bytes: u64,
@@ -47,18 +45,39 @@ pub(crate) struct Object {
     /// The log index up to which this copy is known to be valid.
     pub(crate) checked_seq: AtomicU64,
     pub(crate) replicate: Replicate,
-    pub(crate) hits: AtomicU64,
+    pub(crate) hits: AtomicU32,
     /// When it was last used, Unix milliseconds, roughly.
     pub(crate) used_ms: AtomicU64,
     /// How much peers ask for it: [`shoal_policy::cache::heat::Heat`].
     pub(crate) heat: AtomicU64,
-    /// It is not owned here, but in so much use that a copy is kept: its part of the memory for such copies.
-    pub(crate) promoted: Option<Share>,
     /// The node that put it here as a copy.
     pub(crate) copied_from: Option<NodeId>,
     /// The placement under which its second copy is known to be where it belongs, or [`UNCOPIED`].
     pub(crate) copied_under: AtomicU64,
     pub(crate) disk: OnDisk,
+}
+
+/// What few objects have: it takes up room only in those.
+#[derive(Default)]
+pub(crate) struct Rare(Option<Box<Extras>>);
+
+#[derive(Default)]
+struct Extras {
+    selecting: Selecting,
+    /// Scopes of its tags, sorted.
+    tags: Box<[u64]>,
+    /// It is not owned here, but in so much use that a copy is kept: its part of the memory for such copies.
+    promoted: Option<Share>,
+}
+
+/// Of what fits every request.
+static UNSELECTIVE: LazyLock<Selecting> = LazyLock::new(Selecting::default);
+
+impl Rare {
+    pub(crate) fn of(selecting: Selecting, tags: &[u64], promoted: Option<Share>) -> Self {
+        let is_usual = selecting.is_empty() && tags.is_empty() && promoted.is_none();
+        Self((!is_usual).then(|| Box::new(Extras { selecting, tags: tags.into(), promoted })))
+    }
 }
 
 /// How an object stands to the disk.
@@ -86,13 +105,23 @@ impl Object {
             StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(self.body_bytes),
             StoredBody::Spans(spans) => spans.length(),
         };
-        self.fields.remove(CONTENT_LENGTH);
-        if let Some(length) = length
-            && self.status != StatusCode::NO_CONTENT
-        {
-            self.fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        }
+        self.fields = self.fields.with_length(length.filter(|_| self.status != StatusCode::NO_CONTENT));
         Arc::new(self)
+    }
+
+    /// What of a request chooses it.
+    pub(crate) fn selecting(&self) -> &Selecting {
+        self.rare.0.as_ref().map_or(&*UNSELECTIVE, |extras| &extras.selecting)
+    }
+
+    /// Scopes of its tags, sorted.
+    pub(crate) fn tags(&self) -> &[u64] {
+        self.rare.0.as_ref().map_or(&[], |extras| &extras.tags)
+    }
+
+    /// It is not owned here, but in so much use that a copy is kept.
+    pub(crate) fn is_promoted(&self) -> bool {
+        self.rare.0.as_ref().is_some_and(|extras| extras.promoted.is_some())
     }
 
     /// What a request gets of it. `None` = it asks for more than is here.
@@ -119,13 +148,13 @@ impl Object {
 
     /// It answers the same requests as `other`.
     pub(crate) fn has_place_of(&self, other: &Self) -> bool {
-        self.selecting == other.selecting && self.text == other.text
+        self.text == other.text && self.selecting() == other.selecting()
     }
 
     /// What is looked at when one of several is chosen.
-    pub(crate) fn candidate(&self) -> Candidate<'_> {
+    pub(crate) fn candidate(&self) -> Candidate<'_, StoredFields> {
         let Terms { date, response_ms, .. } = self.terms;
-        Candidate { selecting: &self.selecting, fields: &self.fields, date, response_ms }
+        Candidate { selecting: self.selecting(), fields: &self.fields, date, response_ms }
     }
 
     /// It is `other`, wherever the body is.
@@ -159,7 +188,7 @@ impl Object {
         Subject {
             key: self.key,
             text: &self.text,
-            tags: &self.tags,
+            tags: self.tags(),
             fill_seq: self.fill_seq,
             checked_seq: self.checked_seq.load(Ordering::Relaxed),
         }
@@ -167,58 +196,56 @@ impl Object {
 
     /// Bytes it is charged with.
     fn weight(&self) -> u64 {
-        let rest = self.text.len() + self.tags.len() * 8 + OVERHEAD_BYTES;
+        let head = self.fields.lines().len() + self.text.len() + self.tags().len() * 8 + OVERHEAD_BYTES;
         let body_bytes = if self.disk_body().is_some() { 0 } else { self.body_bytes };
-        body_bytes + fields_bytes(&self.fields) + rest as u64
+        body_bytes + head as u64
     }
 
     /// The object with what `part`, a newer response of the same version, has of it besides (RFC 9111 §3.4).
     pub(crate) fn completed(&self, part: &Self) -> Arc<Self> {
-        let fields = merged_fields(&self.fields, &part.fields);
-        let tags = if part.tags.is_empty() { self.tags.clone() } else { part.tags.clone() };
-        let selecting = part.selecting.clone();
-        self.again(self.body.joined(&part.body), selecting, fields, part.terms, tags, part.fill_seq)
+        let received = part.fields.to_map(0);
+        let fields = StoredFields::of(&merged_fields(self.fields.to_map(received.len()), &received));
+        let tags = if part.tags().is_empty() { self.tags() } else { part.tags() };
+        let rare = Rare::of(part.selecting().clone(), tags, None);
+        self.again(self.body.joined(&part.body), fields, part.terms, rare, part.fill_seq)
     }
 
     /// The object again with other fields and terms: what a 304 makes of it.
     pub(crate) fn refreshed(
         &self,
         selecting: Selecting,
-        fields: HeaderMap,
+        fields: StoredFields,
         terms: Terms,
         tags: Box<[u64]>,
         fill_seq: u64,
     ) -> Arc<Self> {
-        self.again(self.body.clone(), selecting, fields, terms, tags, fill_seq)
+        self.again(self.body.clone(), fields, terms, Rare::of(selecting, &tags, None), fill_seq)
     }
 
     fn again(
         &self,
         body: StoredBody,
-        selecting: Selecting,
-        fields: HeaderMap,
+        fields: StoredFields,
         terms: Terms,
-        tags: Box<[u64]>,
+        rare: Rare,
         fill_seq: u64,
     ) -> Arc<Self> {
         Self {
             key: self.key,
             text: self.text.clone(),
-            selecting,
             status: self.status,
             fields,
             terms,
-            tags,
+            rare,
             disk: OnDisk::of(&body),
             body,
             body_bytes: 0,
             fill_seq,
             checked_seq: AtomicU64::new(fill_seq),
             replicate: self.replicate,
-            hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
+            hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
             used_ms: AtomicU64::new(terms.response_ms),
             heat: AtomicU64::new(self.heat.load(Ordering::Relaxed)),
-            promoted: None,
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
         }
@@ -232,21 +259,19 @@ impl Object {
         Arc::new(Self {
             key: self.key,
             text: self.text.clone(),
-            selecting: self.selecting.clone(),
             status: self.status,
             fields: self.fields.clone(),
             terms: self.terms,
-            tags: self.tags.clone(),
+            rare: Rare::of(self.selecting().clone(), self.tags(), None),
             disk: OnDisk::of(&body),
             body,
             body_bytes: self.body_bytes,
             fill_seq: self.fill_seq,
             checked_seq: read(&self.checked_seq),
             replicate: self.replicate,
-            hits: read(&self.hits),
+            hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
             used_ms: read(&self.used_ms),
             heat: read(&self.heat),
-            promoted: None,
             copied_from: self.copied_from,
             copied_under: read(&self.copied_under),
         })

@@ -24,6 +24,9 @@ use crate::stored_body::StoredBody;
 /// RFC 9211.
 pub(crate) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// Fields that are added to what was stored: here, and those that tell of the way it came.
+pub(crate) const ADDED: usize = 6;
+
 /// A request, as far as the shape of its answer depends on it.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -42,12 +45,11 @@ pub(crate) fn source(trust: Trust, object: &Object) -> Detail {
 
 /// The fields of a whole answer: `Age` and our `Cache-Status` beside what was stored.
 pub(crate) fn answer_fields(
-    stored: &HeaderMap,
+    mut fields: HeaderMap,
     terms: &Terms,
     status: HeaderValue,
     now_ms: u64,
 ) -> HeaderMap {
-    let mut fields = stored.clone();
     fields.insert(AGE, HeaderValue::from(terms.age_ms(now_ms) / 1000));
     fields.append(CACHE_STATUS.clone(), status);
     fields
@@ -61,7 +63,7 @@ pub(crate) fn from_object(
     status: &CacheStatus<'_>,
     now_ms: u64,
 ) -> Response<CacheBody> {
-    let mut fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
+    let mut fields = answer_fields(object.fields.to_map(ADDED), &object.terms, status.value(), now_ms);
     if is_not_modified(asked.fields, object.status, &object.fields, object.terms.date) {
         trim_not_modified(&mut fields);
         return response(StatusCode::NOT_MODIFIED, fields, CacheBody::empty());
@@ -106,7 +108,7 @@ pub(crate) fn from_fill(
         }
         FillSource::Origin => None,
     };
-    let mut fields = answer_fields(&fields, &head.terms, status.value(), now_ms);
+    let mut fields = answer_fields(fields, &head.terms, status.value(), now_ms);
     // A response that comes straight from the origin has no age of ours.
     if is_creator && detail.is_none() && !head.fields.contains_key(AGE) && head.terms.age_ms(now_ms) < 1000 {
         fields.remove(AGE);

@@ -1,5 +1,6 @@
 //! The bytes of a stored response: all of them, or some stretches.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,11 +19,18 @@ const MAX_SMALL_PIECES: usize = 64;
 /// The bytes of a stored response.
 pub(crate) enum StoredBody {
     /// All of them, in order.
-    Whole(Arc<[Bytes]>),
+    Whole(Pieces),
     /// All of them, on disk: they are read as they are passed on.
     OnDisk(Arc<DiskBody>),
     /// Some: never to be used as the whole (RFC 9111 §3.3).
     Spans(Spans),
+}
+
+/// Pieces of a body, in order. Nearly all bodies are one.
+#[derive(Clone)]
+pub(crate) enum Pieces {
+    One(Bytes),
+    Several(Arc<[Bytes]>),
 }
 
 /// Stretches of a body.
@@ -37,12 +45,12 @@ pub(crate) struct Spans {
 #[derive(Clone)]
 struct StoredSpan {
     span: Span,
-    pieces: Arc<[Bytes]>,
+    pieces: Pieces,
 }
 
 /// Some bytes of a stored body: they lie in these pieces, behind the first `skip` of them.
 pub(crate) struct Slice {
-    pub(crate) pieces: Arc<[Bytes]>,
+    pub(crate) pieces: Pieces,
     pub(crate) skip: u64,
 }
 
@@ -119,6 +127,26 @@ impl StoredBody {
     }
 }
 
+impl Deref for Pieces {
+    type Target = [Bytes];
+
+    fn deref(&self) -> &[Bytes] {
+        match self {
+            Self::One(piece) => std::slice::from_ref(piece),
+            Self::Several(pieces) => pieces,
+        }
+    }
+}
+
+impl From<Vec<Bytes>> for Pieces {
+    fn from(mut pieces: Vec<Bytes>) -> Self {
+        match pieces.len() {
+            1 => Self::One(pieces.remove(0)),
+            _ => Self::Several(pieces.into()),
+        }
+    }
+}
+
 impl Clone for StoredBody {
     fn clone(&self) -> Self {
         match self {
@@ -186,7 +214,7 @@ fn join(one: &StoredSpan, other: &StoredSpan) -> StoredSpan {
 
 /// Pieces as they came from a connection, in as few exactly sized ones as may be: a received piece keeps the whole
 /// read buffer it is a part of alive.
-fn compact(received: &[Bytes]) -> Arc<[Bytes]> {
+fn compact(received: &[Bytes]) -> Pieces {
     let mut left: usize = received.iter().map(Bytes::len).sum();
     let mut chunks = Vec::with_capacity(left.div_ceil(CHUNK_BYTES));
     let mut current = BytesMut::with_capacity(left.min(CHUNK_BYTES));

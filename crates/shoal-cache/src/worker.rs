@@ -28,7 +28,7 @@ use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, lo
 use crate::node::Cache;
 use crate::object::{Object, Variants};
 use crate::peer::client::PeerPool;
-use crate::respond::{Asked, answer_fields, from_object, source};
+use crate::respond::{ADDED, Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
 
 /// The part of the cache that belongs to one worker thread: its origin, its peer connections, its hottest objects.
@@ -218,7 +218,8 @@ impl WorkerCache {
         let until_ms = self.prepared_until_ms(request.rule, object, now_ms);
         let is_checked = self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed);
         if may_prepare && until_ms > now_ms && is_checked {
-            let mut fields = answer_fields(&object.fields, &object.terms, status.value(), now_ms);
+            let mut fields =
+                answer_fields(object.fields.to_map(ADDED), &object.terms, status.value(), now_ms);
             self.fetch.sign(&mut fields);
             self.hot.borrow_mut().prepare(object, fields, until_ms);
         }

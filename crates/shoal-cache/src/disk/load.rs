@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, PIECE_BYTES, RecordHead, piece_sum};
 use super::{Disk, STREAMED_BYTES, Shared, now_seconds, variant};
 use crate::node::Cache;
-use crate::object::{Object, OnDisk, UNCOPIED, Variants};
+use crate::object::{Object, OnDisk, Rare, UNCOPIED, Variants};
 use crate::stored_body::StoredBody;
 
 /// What is read of a record at first: the whole of nearly all of them, bytes.
@@ -175,7 +175,9 @@ impl Shared {
             }
             // A piece of its own: what described it is not needed any more.
             self.figures.read_bytes.fetch_add(head.body_bytes, Relaxed);
-            let body = StoredBody::Whole(body.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect());
+            let body = StoredBody::Whole(
+                body.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect::<Vec<_>>().into(),
+            );
             return Ok(object(&head, entry, meta, body));
         }
         let body = DiskBody {
@@ -198,20 +200,18 @@ fn object(head: &RecordHead, entry: &Entry, meta: Meta, body: StoredBody) -> Arc
     let object = Object {
         key: head.key,
         text: meta.text,
-        selecting: meta.selecting,
+        rare: Rare::of(meta.selecting, &meta.tags, None),
         status: meta.status,
         fields: meta.fields,
         terms: meta.terms,
-        tags: meta.tags,
         body,
         body_bytes: head.body_bytes,
         fill_seq: head.fill_seq,
         checked_seq: AtomicU64::new(head.checked_seq.max(entry.checked_seq())),
         replicate: meta.replicate,
-        hits: AtomicU64::new(entry.hits.into()),
+        hits: AtomicU32::new(entry.hits.into()),
         used_ms: AtomicU64::new(meta.terms.response_ms),
         heat: AtomicU64::new(0),
-        promoted: None,
         copied_from: None,
         copied_under: AtomicU64::new(UNCOPIED),
         disk: OnDisk { is_seen_to: AtomicBool::new(true), is_untold: AtomicBool::new(true) },

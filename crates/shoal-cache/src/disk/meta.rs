@@ -1,9 +1,10 @@
 //! What describes an object on disk, beside the head of its record: everything but the body.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use shoal_model::site::Replicate;
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::stored_fields::StoredFields;
 
 use crate::object::Object;
 
@@ -13,7 +14,7 @@ pub(super) struct Meta {
     pub text: Box<str>,
     pub selecting: Selecting,
     pub status: StatusCode,
-    pub fields: HeaderMap,
+    pub fields: StoredFields,
     pub terms: Terms,
     pub tags: Box<[u64]>,
     pub replicate: Replicate,
@@ -29,11 +30,11 @@ impl Meta {
     pub fn of(object: &Object, sums: Vec<u64>) -> Self {
         Self {
             text: object.text.clone(),
-            selecting: object.selecting.clone(),
+            selecting: object.selecting().clone(),
             status: object.status,
             fields: object.fields.clone(),
             terms: object.terms,
-            tags: object.tags.clone(),
+            tags: object.tags().into(),
             replicate: object.replicate,
             sums: sums.into(),
         }
@@ -60,9 +61,9 @@ impl Meta {
             }
         }
         out.number(self.fields.len() as u64);
-        for (name, value) in &self.fields {
-            out.text(name.as_str().as_bytes())?;
-            out.text(value.as_bytes())?;
+        for (name, value) in self.fields.iter() {
+            out.text(name)?;
+            out.text(value)?;
         }
         out.numbers(&self.sums);
         Some(out.0)
@@ -171,14 +172,13 @@ impl<'a> In<'a> {
         })
     }
 
-    fn fields(&mut self) -> Option<HeaderMap> {
+    fn fields(&mut self) -> Option<StoredFields> {
         let count = self.count(8)?;
-        let mut fields = HeaderMap::try_with_capacity(count).ok()?;
-        for _ in 0..count {
+        let line = |_| {
             let name = HeaderName::from_bytes(self.text()??).ok()?;
-            fields.try_append(name, HeaderValue::from_bytes(self.text()??).ok()?).ok()?;
-        }
-        Some(fields)
+            Some((name, HeaderValue::from_bytes(self.text()??).ok()?))
+        };
+        (0..count).map(line).collect()
     }
 
     /// A number of things of at least `least` bytes each: no more than there is room for.
@@ -205,6 +205,7 @@ pub(super) fn fuzz(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, LINK};
 
     use super::*;
@@ -222,7 +223,7 @@ mod tests {
                 &request,
             ),
             status: StatusCode::NOT_FOUND,
-            fields,
+            fields: StoredFields::of(&fields),
             terms: Terms {
                 lifetime_ms: u64::MAX,
                 fetch_ms: 3,

@@ -339,7 +339,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 /// Tells an object from the others under its key.
 fn variant(object: &Object) -> u16 {
     let mut place = object.text.as_bytes().to_vec();
-    for (selector, value) in object.selecting.parts() {
+    for (selector, value) in object.selecting().parts() {
         place.extend_from_slice(selector.to_string().as_bytes());
         // Absent is not the same as empty.
         place.push(u8::from(value.is_some()));

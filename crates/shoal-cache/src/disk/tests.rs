@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE};
@@ -11,11 +11,12 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use shoal_model::site::Replicate;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::stored_fields::StoredFields;
 use tempfile::TempDir;
 
 use super::segment::list_path;
 use super::*;
-use crate::object::{OnDisk, UNCOPIED};
+use crate::object::{OnDisk, Rare, UNCOPIED};
 use crate::stored_body::StoredBody;
 
 const EPOCH: Epoch = Epoch(7);
@@ -144,23 +145,21 @@ fn object(version: Version, bytes: usize) -> Arc<Object> {
     let object = Object {
         key: ObjectKey(version.key),
         text: format!("http://a.org/{} shop", version.key).into(),
-        selecting: Selecting::of(&[ACCEPT_LANGUAGE.into()], &request),
         status: StatusCode::OK,
-        fields: HeaderMap::from_iter([
+        fields: StoredFields::from_iter([
             (CONTENT_TYPE, HeaderValue::from(version.number)),
             (http::header::AGE, HeaderValue::from(u64::from(version.language))),
         ]),
         terms: Terms { response_ms: now_ms(), lifetime_ms: 3_600_000, ..Terms::default() },
-        tags: [version.number].into(),
+        rare: Rare::of(Selecting::of(&[ACCEPT_LANGUAGE.into()], &request), &[version.number], None),
         body: StoredBody::whole(&[Bytes::from(body(version, bytes))]),
         body_bytes: 0,
         fill_seq: version.number,
         checked_seq: AtomicU64::new(version.number),
         replicate: Replicate::Auto,
-        hits: AtomicU64::new(0),
+        hits: AtomicU32::new(0),
         used_ms: AtomicU64::new(0),
         heat: AtomicU64::new(0),
-        promoted: None,
         copied_from: None,
         copied_under: AtomicU64::new(UNCOPIED),
         disk: OnDisk::default(),
@@ -170,7 +169,8 @@ fn object(version: Version, bytes: usize) -> Arc<Object> {
 
 /// What `object` is, if every byte of it is right.
 fn proven(object: &Object) -> Option<Version> {
-    let number = |name| object.fields.get(name).unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let fields = object.fields.to_map(0);
+    let number = |name| fields[name].to_str().unwrap().parse::<u64>().unwrap();
     let version = Version {
         key: object.key.0,
         language: number(http::header::AGE) as u8,
@@ -186,7 +186,7 @@ fn proven(object: &Object) -> Option<Version> {
         }
     };
     assert_eq!(read, expected, "{version:?}");
-    assert_eq!((&*object.tags, object.fill_seq), (&[version.number][..], version.number));
+    assert_eq!((object.tags(), object.fill_seq), (&[version.number][..], version.number));
     Some(version)
 }
 

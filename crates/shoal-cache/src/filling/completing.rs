@@ -71,7 +71,7 @@ impl WorkerCache {
         let response_ms = now_ms();
         let mut received = response.headers().clone();
         add_date(&mut received, response_ms);
-        let fields = merged_fields(&object.fields, &received);
+        let fields = merged_fields(object.fields.to_map(received.len()), &received);
         let Storage::Store(Stored { terms: owned, without, .. }) =
             judge(task, object.status, &fields, request_ms, response_ms)
         else {
@@ -92,8 +92,8 @@ impl WorkerCache {
             own_fields: None,
             terms,
             orphan_of: (terms != owned).then_some(owned),
-            selecting: object.selecting.clone(),
-            tags: if named.is_empty() { object.tags.clone() } else { named },
+            selecting: object.selecting().clone(),
+            tags: if named.is_empty() { object.tags().into() } else { named },
             fill_seq: fill.fill_seq(),
             checked_seq: fill.fill_seq(),
             length: Some(completion.wanted.bytes()),

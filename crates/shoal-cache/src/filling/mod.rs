@@ -11,7 +11,7 @@ pub use from_post::Shown;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -21,13 +21,14 @@ use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::resume::Broken;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::sources::{Hop, MAX_PEEKS, Role, Situation, plan};
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::failure::Failure;
 
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
-use crate::object::{Object, OnDisk};
+use crate::object::{Object, OnDisk, Rare};
 use crate::promotion::Promotion;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
@@ -176,20 +177,18 @@ fn object(
     Object {
         key: fill.key,
         text: fill.text.clone(),
-        selecting: head.selecting.clone(),
-        status: head.status,
-        fields: head.fields.clone(),
         terms: promotion.as_ref().map_or(head.terms, |promotion| promotion.limit(head.terms)),
-        tags: head.tags.clone(),
+        rare: Rare::of(head.selecting.clone(), &head.tags, promotion.map(|promotion| promotion.share)),
+        status: head.status,
+        fields: StoredFields::of(&head.fields),
         body,
         body_bytes: 0,
         fill_seq: head.fill_seq,
         checked_seq: AtomicU64::new(head.checked_seq),
         replicate: task.rule.replicate,
-        hits: AtomicU64::new(0),
+        hits: AtomicU32::new(0),
         used_ms: AtomicU64::new(head.terms.response_ms),
         heat: AtomicU64::new(0),
-        promoted: promotion.map(|promotion| promotion.share),
         copied_from: None,
         copied_under: AtomicU64::new(copied_under),
         disk: OnDisk::default(),

@@ -69,7 +69,7 @@ impl Completion {
     fn of(task: &FillTask, found: &Found) -> Option<Self> {
         let object = &found.object;
         let StoredBody::Spans(spans) = &object.body else { return None };
-        let validator = strong_validator(&object.fields)?.clone();
+        let validator = strong_validator(&object.fields)?;
         let length = spans.length()?;
         let wanted = match &task.portion {
             Portion::Whole => Span::all(length)?,

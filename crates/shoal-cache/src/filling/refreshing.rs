@@ -6,6 +6,7 @@ use http::{HeaderMap, Response};
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::storage::{Refusal, Storage, Stored, Terms};
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{confirms_as_well, merged_fields};
 
@@ -32,10 +33,10 @@ impl WorkerCache {
         let fill = task.fill();
         let mut not_modified = response.into_parts().0.headers;
         add_date(&mut not_modified, response_ms);
-        let fields = merged_fields(&object.fields, &not_modified);
+        let fields = merged_fields(object.fields.to_map(not_modified.len()), &not_modified);
         let storage = judge(task, object.status, &fields, request_ms, response_ms);
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
-        let tags = if named.is_empty() { object.tags.clone() } else { named };
+        let tags = if named.is_empty() { object.tags().into() } else { named };
         match storage {
             Storage::Store(Stored { mut terms, selectors, without }) => {
                 if owners.includes(self.cache.settings.node) {
@@ -43,7 +44,7 @@ impl WorkerCache {
                 }
                 let terms = self.limit(terms, owners);
                 // What a 304 says to one request is not for the next one, either.
-                let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
+                let fields = StoredFields::of(&stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat()));
                 let selecting = self.selecting(task, selectors);
                 let refreshed = object.refreshed(selecting, fields, terms, tags, fill.fill_seq());
                 if !refreshed.has_place_of(object) {
@@ -59,9 +60,9 @@ impl WorkerCache {
                 if refusal != Refusal::RequestNoStore {
                     self.cache.discard(object);
                 }
-                let fields = stored_fields(&fields, &TAG_FIELDS);
+                let fields = StoredFields::of(&stored_fields(&fields, &TAG_FIELDS));
                 let terms = Terms { response_ms, initial_age_ms: 0, always_validate: true, ..object.terms };
-                let selecting = object.selecting.clone();
+                let selecting = object.selecting().clone();
                 fill.resolve(object.refreshed(selecting, fields, terms, tags, fill.fill_seq()));
             }
         }
@@ -78,12 +79,12 @@ impl WorkerCache {
                 && self.cache.purges.check(other).is_some()
         };
         for other in variants.objects.iter().filter(speaks_of) {
-            let fields = merged_fields(&other.fields, not_modified);
+            let fields = merged_fields(other.fields.to_map(not_modified.len()), not_modified);
             let response_ms = refreshed.terms.response_ms;
             let storage = judge(task, other.status, &fields, request_ms, response_ms);
             if let Storage::Store(Stored { terms, without, .. }) = storage {
-                let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
-                let (selecting, tags) = (other.selecting.clone(), other.tags.clone());
+                let fields = StoredFields::of(&stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat()));
+                let (selecting, tags) = (other.selecting().clone(), other.tags().into());
                 self.cache.keep(other.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -13,13 +13,14 @@ use shoal_model::site::Replicate;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::stored_fields::StoredFields;
 
 use super::replicas::SEND_TIMEOUT;
 use super::wire::{self, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::node::Cache;
-use crate::object::{Object, OnDisk};
+use crate::object::{Object, OnDisk, Rare};
 use crate::stored_body::StoredBody;
 
 /// For how long a copy may have been on its way, in milliseconds.
@@ -141,20 +142,18 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
     let object = Object {
         key,
         text: text.into(),
-        selecting,
         status,
-        fields: kept,
+        fields: StoredFields::of(&kept),
         terms: meta.terms,
-        tags: meta.tags,
+        rare: Rare::of(selecting, &meta.tags, None),
         body: StoredBody::whole(&[body]),
         body_bytes: 0,
         fill_seq: meta.fill_seq,
         checked_seq: AtomicU64::new(meta.checked_seq),
         replicate: Replicate::Auto,
-        hits: AtomicU64::new(0),
+        hits: AtomicU32::new(0),
         used_ms: AtomicU64::new(now_ms),
         heat: AtomicU64::new(0),
-        promoted: None,
         copied_from: Some(peer),
         copied_under: AtomicU64::new(cache.placement.id()),
         disk: OnDisk::default(),

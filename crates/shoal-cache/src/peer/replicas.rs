@@ -170,11 +170,11 @@ fn replica_request(parcel: &Parcel) -> Request<CacheBody> {
     *request.method_mut() = Method::PUT;
     *request.uri_mut() = http::Uri::from_static(wire::REPLICA_PATH);
     let fields = request.headers_mut();
-    *fields = object.fields.clone();
+    *fields = object.fields.to_map(wire::OWN_FIELDS);
     wire::insert(fields, &wire::URL, object.text.to_string());
     wire::insert(fields, &wire::STATUS, object.status.as_str().to_owned());
-    wire::write_selecting(&object.selecting, fields);
+    wire::write_selecting(object.selecting(), fields);
     let terms = parcel.terms.unwrap_or(object.terms);
-    Meta::of(terms, &object.tags, object.fill_seq, &object.checked_seq).write(fields, now_ms());
+    Meta::of(terms, object.tags(), object.fill_seq, &object.checked_seq).write(fields, now_ms());
     request
 }

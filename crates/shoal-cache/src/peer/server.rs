@@ -190,13 +190,13 @@ impl PeerRequest {
                 Arrival::Object(object) if !is_creator && !may_use(probe, &object, now_ms()) => {
                     return bare(AnswerKind::Alone);
                 }
-                Arrival::Object(object) if object.selecting.matches(&self.head.headers) => {
+                Arrival::Object(object) if object.selecting().matches(&self.head.headers) => {
                     return match object.extract(&self.head.method, &self.head.headers) {
                         Some(extract) => validated(cache, probe, &object, &extract),
                         None => bare(AnswerKind::Alone),
                     };
                 }
-                Arrival::Object(object) => selectors = object.selecting.selectors(),
+                Arrival::Object(object) => selectors = object.selecting().selectors(),
                 Arrival::Head(_) | Arrival::Released => {
                     let response = own.and_then(|mut own| own.try_recv().ok());
                     return response.map_or_else(
@@ -297,9 +297,9 @@ fn stored(
     status: &CacheStatus<'_>,
     now_ms: u64,
 ) -> Response<CacheBody> {
-    let mut fields = object.fields.clone();
-    Meta::of(object.terms, &object.tags, object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
-    wire::write_selecting(&object.selecting, &mut fields);
+    let mut fields = object.fields.to_map(wire::OWN_FIELDS);
+    Meta::of(object.terms, object.tags(), object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
+    wire::write_selecting(object.selecting(), &mut fields);
     match (extract, &object.body) {
         (Extract::Part(span), body) => {
             let length = match body {

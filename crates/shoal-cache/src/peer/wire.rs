@@ -49,6 +49,8 @@ pub(crate) static RECEIVED: HeaderName = HeaderName::from_static("shoal-received
 pub(crate) const REPLICA_PATH: &str = "/shoal/replica";
 
 const PREFIX: &str = "shoal-";
+/// So many of them are written at most beside those of an object.
+pub(crate) const OWN_FIELDS: usize = 6;
 /// Every failure a peer's fill may report.
 const FAILURES: [Failure; 12] = [
     Failure::UpstreamConnectFailed,

@@ -7,10 +7,11 @@ use http::header::{
 };
 
 use super::date::{parse_date, read_date};
+use super::fields::Fields;
 use super::validation::opaque;
 
 /// Downstream has it already: a 304 will do. `date` is the object's `Date`, Unix seconds.
-pub fn is_not_modified(request: &HeaderMap, status: StatusCode, stored: &HeaderMap, date: u64) -> bool {
+pub fn is_not_modified(request: &HeaderMap, status: StatusCode, stored: &impl Fields, date: u64) -> bool {
     if !status.is_success() {
         return false;
     }
@@ -33,12 +34,12 @@ pub fn trim_not_modified(fields: &mut HeaderMap) {
 }
 
 /// A line of `If-None-Match` has the tag of what is stored, in the weak comparison.
-pub(super) fn lists(line: &[u8], stored: &HeaderMap) -> bool {
+pub(super) fn lists(line: &[u8], stored: &impl Fields) -> bool {
     if line.trim_ascii() == b"*" {
         return true;
     }
-    let Some(etag) = stored.get(ETAG) else { return false };
-    entity_tags(line).any(|tag| tag == opaque(etag.as_bytes()))
+    let Some(etag) = stored.line(&ETAG) else { return false };
+    entity_tags(line).any(|tag| tag == opaque(etag))
 }
 
 /// The tags of a list, marks of weakness taken off. A comma inside the quotes does not end a tag.

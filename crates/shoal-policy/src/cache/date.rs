@@ -1,6 +1,8 @@
 //! HTTP dates (RFC 9110 §5.6.7): three forms, any case, GMT or nothing.
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::HeaderName;
+
+use super::fields::Fields;
 
 const MONTHS: [&str; 12] =
     ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -13,8 +15,9 @@ const MOST_AHEAD: u64 = 50 * 31_556_952;
 const LAST_DATE: u64 = 253_402_300_799;
 
 /// The date in the first line of a field, Unix seconds; `None` = absent or not a date. `now` is for [`parse_date`].
-pub fn read_date(fields: &HeaderMap, name: &HeaderName, now: u64) -> Option<u64> {
-    parse_date(fields.get(name)?.to_str().ok()?, now)
+pub fn read_date(fields: &impl Fields, name: &HeaderName, now: u64) -> Option<u64> {
+    let line = fields.line(name).filter(|line| line.is_ascii())?;
+    parse_date(std::str::from_utf8(line).ok()?, now)
 }
 
 /// IMF-fixdate, RFC 850 or asctime form, Unix seconds. Dates before 1970 are 1970. By `now`, roughly, it is known what

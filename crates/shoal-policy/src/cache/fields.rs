@@ -1,9 +1,33 @@
-//! Which response fields are stored (RFC 9111 §3.1).
+//! Which response fields are stored (RFC 9111 §3.1), and how fields are asked for by name.
 
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
+
+/// Fields, in whatever form they are kept.
+pub trait Fields {
+    /// The first line of `name`.
+    fn line(&self, name: &HeaderName) -> Option<&[u8]>;
+
+    /// All lines of `name`, in order.
+    fn lines_of<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]>;
+
+    /// There is a line of `name`.
+    fn has(&self, name: &HeaderName) -> bool {
+        self.line(name).is_some()
+    }
+}
+
+impl Fields for HeaderMap {
+    fn line(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn lines_of<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+}
 
 /// Fields of one connection, or of one proxy's sign-in.
 static HOP_BY_HOP: [HeaderName; 9] = [

@@ -57,7 +57,7 @@ struct Kept {
 
 impl Kept {
     /// `n`: how many were stored before.
-    const fn candidate(&self, n: usize) -> Candidate<'_> {
+    const fn candidate(&self, n: usize) -> Candidate<'_, HeaderMap> {
         let Self { selecting, fields, date } = self;
         Candidate { selecting, fields, date: *date, response_ms: EPOCH_MS + n as u64 }
     }
@@ -199,7 +199,7 @@ impl Scenario {
         if !speaks_of(&kept.fields, &answer) {
             return writeln!(self.outcome, "= it is about something else").unwrap();
         }
-        self.response = merged_fields(&kept.fields, &answer);
+        self.response = merged_fields(kept.fields.clone(), &answer);
         for (name, value) in &self.response {
             writeln!(self.outcome, "= {name}: {}", value.to_str().unwrap()).unwrap();
         }

@@ -3,6 +3,7 @@
 //! In the order of an exchange: [`key`] (with [`query`]) names the object, [`selecting`] and [`preference`] choose among its
 //! variants, [`reuse`] judges a stored one (with [`purge`] and [`trust`]), [`placement`] says who owns it, [`sources`] whom a
 //! fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`], [`vary`] and [`content`]),
+//! [`stored_fields`] is the form in which its fields are kept,
 //! [`resume`] goes on where one broke off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and
 //! [`range`] (with [`content_range`], [`span`] and [`multipart`]) fit the answer to the request.
 
@@ -34,6 +35,7 @@ pub mod sources;
 pub mod span;
 pub mod status;
 pub mod storage;
+pub mod stored_fields;
 mod structured;
 pub mod tags;
 pub mod targeted;

@@ -4,6 +4,7 @@ use http::header::{
     ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, HeaderMap, HeaderName,
 };
 
+use super::fields::Fields;
 use super::selecting::Selecting;
 
 /// A weight of 1, in thousandths.
@@ -11,11 +12,11 @@ const MOST: u16 = 1000;
 
 /// A stored response, as far as choosing goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Candidate<'a> {
+pub struct Candidate<'a, F> {
     /// What chooses it.
     pub selecting: &'a Selecting,
     /// Its fields.
-    pub fields: &'a HeaderMap,
+    pub fields: &'a F,
     /// When it was generated, Unix seconds.
     pub date: u64,
     /// When it was received, Unix milliseconds.
@@ -24,9 +25,9 @@ pub struct Candidate<'a> {
 
 /// The place of the response to use for `request`, of those stored for its URL: the one it prefers, then the most recent.
 /// Where some have `Vary`, those without it do not say what they were made for, and are none (§4.1).
-pub fn choose(request: &HeaderMap, candidates: &[Candidate<'_>]) -> Option<usize> {
+pub fn choose<F: Fields>(request: &HeaderMap, candidates: &[Candidate<'_, F>]) -> Option<usize> {
     let varies = candidates.iter().any(|candidate| !candidate.selecting.is_empty());
-    let fits = |candidate: &Candidate<'_>| {
+    let fits = |candidate: &Candidate<'_, F>| {
         (!varies || !candidate.selecting.is_empty()) && candidate.selecting.matches(request)
     };
     let fitting = candidates.iter().enumerate().filter(|(_, candidate)| fits(candidate));
@@ -36,7 +37,7 @@ pub fn choose(request: &HeaderMap, candidates: &[Candidate<'_>]) -> Option<usize
 /// How well a stored response suits a request: language, coding, date, time of receipt.
 type Rank = (u16, u16, u64, u64);
 
-impl Candidate<'_> {
+impl<F: Fields> Candidate<'_, F> {
     /// What the request prefers counts only where the response was chosen by it.
     fn rank(&self, request: &HeaderMap) -> Rank {
         let weight = |asked: &HeaderName, given: &HeaderName, closeness: Closeness| {
@@ -58,7 +59,7 @@ type Closeness = fn(&str, &str) -> Option<u8>;
 fn preference(
     request: &HeaderMap,
     asked: &HeaderName,
-    fields: &HeaderMap,
+    fields: &impl Fields,
     given: &HeaderName,
     closeness: Closeness,
 ) -> u16 {
@@ -72,8 +73,8 @@ fn preference(
     given.iter().map(of_one).max().unwrap_or(MOST)
 }
 
-fn members<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = fields.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+fn members<'a>(fields: &'a impl Fields, name: &'a HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = fields.lines_of(name).filter_map(|line| std::str::from_utf8(line).ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
 }
 

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use http::header::{ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 
+use super::fields::Fields;
 use super::span::Span;
 use super::validation::{is_old_enough, is_strong};
 
@@ -60,7 +61,7 @@ pub fn read_ranges(request: &HeaderMap) -> Option<Vec<ByteRange>> {
 }
 
 /// Judges the `Range` of a request against a representation of `length` bytes, all of which are here.
-pub fn judge_range(request: &HeaderMap, status: StatusCode, stored: &HeaderMap, length: u64) -> Extract {
+pub fn judge_range(request: &HeaderMap, status: StatusCode, stored: &impl Fields, length: u64) -> Extract {
     if status != StatusCode::OK || !request.contains_key(RANGE) || !if_range_holds(request, stored) {
         return Extract::Whole;
     }
@@ -73,7 +74,7 @@ pub fn judge_range(request: &HeaderMap, status: StatusCode, stored: &HeaderMap, 
 /// byte.
 pub fn judge_part(
     request: &HeaderMap,
-    stored: &HeaderMap,
+    stored: &impl Fields,
     length: Option<u64>,
     held: &[Span],
 ) -> Option<Extract> {
@@ -95,14 +96,12 @@ pub fn judge_part(
 
 /// RFC 9110 §13.1.5: a strong tag, or exactly the date of a representation that was not changed within the second in which
 /// it was sent. A request without the field has no such condition.
-pub fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let Some(condition) = request.get(IF_RANGE) else { return true };
-    if condition.as_bytes().starts_with(b"\"") {
-        return stored.get(ETAG).is_some_and(|etag| is_strong(etag) && etag == condition);
+pub fn if_range_holds(request: &HeaderMap, stored: &impl Fields) -> bool {
+    let Some(condition) = request.line(&IF_RANGE) else { return true };
+    if condition.starts_with(b"\"") {
+        return stored.line(&ETAG).is_some_and(|etag| is_strong(etag) && etag == condition);
     }
-    !condition.as_bytes().starts_with(b"W/")
-        && stored.get(LAST_MODIFIED) == Some(condition)
-        && is_old_enough(stored)
+    !condition.starts_with(b"W/") && stored.line(&LAST_MODIFIED) == Some(condition) && is_old_enough(stored)
 }
 
 impl ByteRange {

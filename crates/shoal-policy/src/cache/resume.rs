@@ -33,7 +33,7 @@ impl Broken<'_> {
         // With nothing there yet, the whole is asked for: an empty range is no range.
         if span.first > 0 && span.first <= span.last {
             let is_rest = self.part.is_none_or(|part| part.length == Some(last + 1));
-            add_range(request, validator, span, is_rest);
+            add_range(request, &validator, span, is_rest);
         }
         true
     }

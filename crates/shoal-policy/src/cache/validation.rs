@@ -7,7 +7,7 @@ use http::header::{
 
 use super::condition::lists;
 use super::date::{RECENT, read_date};
-use super::fields::stored_fields;
+use super::fields::{Fields, stored_fields};
 use super::span::Span;
 
 /// Fields of downstream that the cache answers for itself and does not send with a fill.
@@ -22,18 +22,17 @@ pub fn remove_conditions(request: &mut HeaderMap) {
 }
 
 /// The object can be asked about.
-pub fn has_validator(stored: &HeaderMap) -> bool {
-    stored.contains_key(ETAG) || stored.contains_key(LAST_MODIFIED)
+pub fn has_validator(stored: &impl Fields) -> bool {
+    stored.has(&ETAG) || stored.has(&LAST_MODIFIED)
 }
 
 /// Makes a request ask whether `stored` is still good (RFC 9111 §4.3.1).
-pub fn add_conditions(request: &mut HeaderMap, stored: &HeaderMap) {
+pub fn add_conditions(request: &mut HeaderMap, stored: &impl Fields) {
     remove_conditions(request);
-    if let Some(etag) = stored.get(ETAG) {
-        request.insert(IF_NONE_MATCH, etag.clone());
-    }
-    if let Some(changed) = stored.get(LAST_MODIFIED) {
-        request.insert(IF_MODIFIED_SINCE, changed.clone());
+    for (name, condition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+        if let Some(value) = stored.line(&name).and_then(|line| HeaderValue::from_bytes(line).ok()) {
+            request.insert(condition, value);
+        }
     }
 }
 
@@ -52,33 +51,37 @@ pub fn add_range(request: &mut HeaderMap, validator: &HeaderValue, span: Span, i
 
 /// What says for sure that two responses have the same bytes: a strong tag; without any tag, a date of change that is old
 /// enough (RFC 9110 §8.8.1).
-pub fn strong_validator(fields: &HeaderMap) -> Option<&HeaderValue> {
-    match fields.get(ETAG) {
+pub fn strong_validator(fields: &impl Fields) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(strong_line(fields)?).ok()
+}
+
+fn strong_line(fields: &impl Fields) -> Option<&[u8]> {
+    match fields.line(&ETAG) {
         Some(etag) => is_strong(etag).then_some(etag),
-        None => fields.get(LAST_MODIFIED).filter(|_| is_old_enough(fields)),
+        None => fields.line(&LAST_MODIFIED).filter(|_| is_old_enough(fields)),
     }
 }
 
 /// Both have the same strong validator: what they carry are bytes of one representation.
-pub fn is_same_version(one: &HeaderMap, other: &HeaderMap) -> bool {
-    let same_kind = one.contains_key(ETAG) == other.contains_key(ETAG);
-    same_kind && strong_validator(one).is_some_and(|validator| strong_validator(other) == Some(validator))
+pub fn is_same_version(one: &impl Fields, other: &impl Fields) -> bool {
+    let same_kind = one.has(&ETAG) == other.has(&ETAG);
+    same_kind && strong_line(one).is_some_and(|validator| strong_line(other) == Some(validator))
 }
 
 /// A 206 that came upon [`add_range`] is of the representation that was asked about. A tag it has to repeat; a date it may
 /// leave out (RFC 9110 §15.3.7).
-pub fn continues(stored: &HeaderMap, partial: &HeaderMap) -> bool {
-    match (stored.get(ETAG), partial.get(ETAG)) {
+pub fn continues(stored: &impl Fields, partial: &HeaderMap) -> bool {
+    match (stored.line(&ETAG), partial.line(&ETAG)) {
         (Some(known), Some(etag)) => is_strong(known) && known == etag,
         (None, None) => {
-            partial.get(LAST_MODIFIED).is_none_or(|changed| stored.get(LAST_MODIFIED) == Some(changed))
+            partial.line(&LAST_MODIFIED).is_none_or(|changed| stored.line(&LAST_MODIFIED) == Some(changed))
         }
         (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
 /// The date of change is a strong validator: it was a second old at least when the response was made (RFC 9110 §8.8.2.2).
-pub(super) fn is_old_enough(stored: &HeaderMap) -> bool {
+pub(super) fn is_old_enough(stored: &impl Fields) -> bool {
     match (read_date(stored, &LAST_MODIFIED, RECENT), read_date(stored, &DATE, RECENT)) {
         (Some(changed), Some(date)) => changed < date,
         (Some(_) | None, _) => false,
@@ -107,12 +110,12 @@ pub fn confirms_tags(tags: &[HeaderValue], not_modified: &HeaderMap) -> bool {
 /// A 304 speaks of `stored`, which the origin was asked about (RFC 9111 §4.3.4): its validators, if it has any, are those
 /// of the object. Tags are compared as the condition that they answer is (RFC 9110 §13.1.2): origins that compress as
 /// they send weaken the tag of a 200 and not that of a 304.
-pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
-    if let Some(etag) = not_modified.get(ETAG) {
-        return stored.get(ETAG).is_some_and(|known| weak_match(known, etag));
+pub fn confirms(stored: &impl Fields, not_modified: &HeaderMap) -> bool {
+    if let Some(etag) = not_modified.line(&ETAG) {
+        return stored.line(&ETAG).is_some_and(|known| opaque(known) == opaque(etag));
     }
-    match not_modified.get(LAST_MODIFIED) {
-        Some(changed) => stored.get(LAST_MODIFIED) == Some(changed),
+    match not_modified.line(&LAST_MODIFIED) {
+        Some(changed) => stored.line(&LAST_MODIFIED) == Some(changed),
         // The origin answered our condition, and there is only one object it can have meant.
         None => true,
     }
@@ -120,23 +123,23 @@ pub fn confirms(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
 
 /// A 304 about another object speaks of `stored`, too: it names one version by a strong tag, and this is that version
 /// (RFC 9111 §4.3.4).
-pub fn confirms_as_well(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
-    let tag = not_modified.get(ETAG).filter(|tag| is_strong(tag));
-    tag.is_some_and(|tag| stored.get(ETAG) == Some(tag))
+pub fn confirms_as_well(stored: &impl Fields, not_modified: &HeaderMap) -> bool {
+    let tag = not_modified.line(&ETAG).filter(|tag| is_strong(tag));
+    tag.is_some_and(|tag| stored.line(&ETAG) == Some(tag))
 }
 
 /// A 200 to HEAD speaks of `stored`, whose body has `length` bytes (RFC 9111 §4.3.5): what it says of validators and length
 /// is what is stored.
-pub fn head_confirms(stored: &HeaderMap, length: u64, head: &HeaderMap) -> bool {
-    let same = |name: &HeaderName| head.get(name).is_none_or(|value| stored.get(name) == Some(value));
+pub fn head_confirms(stored: &impl Fields, length: u64, head: &HeaderMap) -> bool {
+    let same = |name: &HeaderName| head.line(name).is_none_or(|value| stored.line(name) == Some(value));
     let announced =
         head.get(CONTENT_LENGTH).map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     same(&ETAG) && same(&LAST_MODIFIED) && announced.is_none_or(|announced| announced == Some(length))
 }
 
-/// The object's fields after a 304, a 200 to HEAD, or a 206 that is a part of it: every field received replaces the stored one, those not received stay.
-pub fn merged_fields(stored: &HeaderMap, received: &HeaderMap) -> HeaderMap {
-    let mut merged = stored.clone();
+/// The object's fields, `merged`, after a 304, a 200 to HEAD, or a 206 that is a part of it: every field received replaces
+/// the stored one, those not received stay.
+pub fn merged_fields(mut merged: HeaderMap, received: &HeaderMap) -> HeaderMap {
     let received = stored_fields(received, &[CONTENT_LENGTH, CONTENT_RANGE, CONTENT_ENCODING]);
     for name in received.keys() {
         merged.remove(name);
@@ -148,16 +151,11 @@ pub fn merged_fields(stored: &HeaderMap, received: &HeaderMap) -> HeaderMap {
 }
 
 /// A strong entity tag: equal tags mean equal bytes.
-pub fn is_strong(etag: &HeaderValue) -> bool {
-    etag.as_bytes().starts_with(b"\"")
+pub(super) fn is_strong(etag: &[u8]) -> bool {
+    etag.starts_with(b"\"")
 }
 
-/// RFC 9110 §8.8.3.2.
-pub(super) fn weak_match(a: &HeaderValue, b: &HeaderValue) -> bool {
-    opaque(a.as_bytes()) == opaque(b.as_bytes())
-}
-
-/// A tag without the mark of weakness.
+/// A tag without the mark of weakness: what the weak comparison looks at (RFC 9110 §8.8.3.2).
 pub(super) fn opaque(etag: &[u8]) -> &[u8] {
     let etag = etag.trim_ascii();
     etag.strip_prefix(b"W/").unwrap_or(etag)
