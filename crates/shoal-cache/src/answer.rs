@@ -126,7 +126,9 @@ impl WorkerCache {
                     }
                     selectors = head.selecting.selectors();
                 }
-                Arrival::Object(object) if own.is_none() && !may_use(probe, &object, now_ms()) => {
+                Arrival::Object(object)
+                    if own.is_none() && !may_use(probe, &object, &self.cache.purges, now_ms()) =>
+                {
                     return self.direct(probe.why);
                 }
                 Arrival::Object(object) if object.selecting().matches(&request.head.headers) => {
@@ -183,6 +185,7 @@ impl WorkerCache {
         let now_ms = now_ms();
         let sought = Sought {
             text: probe.text.as_bytes(),
+            alias: probe.alias.as_ref(),
             method: &request.head.method,
             fields: &request.head.headers,
             signs: probe.signs,

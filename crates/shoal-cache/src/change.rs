@@ -51,7 +51,7 @@ impl PendingChange {
     pub async fn settle(mut self, status: StatusCode, fields: &HeaderMap) -> Sent {
         self.is_settled = true;
         let texts = invalidated_keys(&self.method, &self.target, status, fields);
-        let keys: Vec<ObjectKey> = texts.iter().map(|text| self.cache.key_of(text)).collect();
+        let keys: Vec<ObjectKey> = texts.iter().flat_map(|text| self.cache.keys_of(text)).collect();
         let mut sent = self.sent;
         if let Some(target) = keys.first() {
             let is_overtaken = self.cache.changed_since(*target, sent.request_ms);
@@ -65,9 +65,9 @@ impl PendingChange {
     /// The origin did not answer, but it may have seen the request.
     pub async fn assume(mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
-            let key = self.cache.key_of(&self.target);
-            self.cache.forget(key);
-            self.cache.tell_everywhere(vec![key]).await;
+            let keys: Vec<ObjectKey> = self.cache.keys_of(&self.target).collect();
+            keys.iter().for_each(|key| _ = self.cache.forget(*key));
+            self.cache.tell_everywhere(keys).await;
         }
     }
 
@@ -80,7 +80,7 @@ impl PendingChange {
 impl Drop for PendingChange {
     fn drop(&mut self) {
         if !self.is_settled {
-            abandon(&self.cache, self.cache.key_of(&self.target));
+            self.cache.keys_of(&self.target).for_each(|key| abandon(&self.cache, key));
         }
     }
 }

@@ -34,6 +34,7 @@ mod relay;
 mod reminders;
 mod respond;
 mod seam;
+mod search;
 mod store;
 mod stored_body;
 mod task;

@@ -22,11 +22,14 @@ use crate::fill::{Errand, FillHead};
 use crate::object::{Object, Variants};
 use crate::portion::Portion;
 use crate::purges::Purges;
+use crate::search::Alias;
 
 /// What a lookup found, on its way to being answered.
 pub struct Probe {
     pub(crate) key: ObjectKey,
     pub(crate) text: Box<str>,
+    /// What was asked for, where that is not the URL of the key.
+    pub(crate) alias: Option<Alias>,
     pub(crate) wishes: Wishes,
     pub(crate) signs: Signs,
     /// The object that fits, which may not be used just like that.
@@ -113,17 +116,14 @@ pub(crate) enum Choice {
 }
 
 /// The variant that fits the request best and was not purged.
-pub(crate) fn choose(
-    variants: &Variants,
-    text: &[u8],
-    request: &HeaderMap,
-    signs: Signs,
-    purges: &Purges,
-) -> Option<(Arc<Object>, Freshened)> {
+fn choose(variants: &Variants, sought: &Sought<'_>, purges: &Purges) -> Option<(Arc<Object>, Freshened)> {
+    let Sought { text, alias, fields: request, signs, .. } = *sought;
     let may_answer = |object: &&Arc<Object>| {
-        object.text.as_bytes() == text && (!signs.is_authorized || object.terms.answers_authorized)
+        object.text.as_bytes() == text
+            && (!signs.is_authorized || object.terms.answers_authorized)
+            && alias.is_none_or(|alias| alias.is_served_by(&object.text, &object.fields))
     };
-    let valid = |object: &Arc<Object>| Some((object.clone(), purges.check(object)?));
+    let valid = |object: &Arc<Object>| Some((object.clone(), purges.check_for(object, alias)?));
     if let [only] = &variants.objects[..] {
         return Some(only)
             .filter(may_answer)
@@ -150,6 +150,8 @@ pub(crate) fn known_selectors(variants: &Variants, text: &[u8]) -> Vec<Selector>
 pub(crate) struct Sought<'a> {
     /// The text of the key.
     pub(crate) text: &'a [u8],
+    /// What was asked for, where that is not the URL of the key.
+    pub(crate) alias: Option<&'a Alias>,
     /// The method of the request.
     pub(crate) method: &'a Method,
     /// The fields of the request.
@@ -163,8 +165,8 @@ pub(crate) struct Sought<'a> {
 /// Chooses and judges.
 pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Purges) -> Choice {
     let Some(variants) = variants else { return Choice::Nothing };
-    let Sought { text, method, fields: request, signs, wishes, trust, now_ms } = *sought;
-    match choose(variants, text, request, signs, purges) {
+    let Sought { text, method, fields: request, signs, wishes, trust, now_ms, .. } = *sought;
+    match choose(variants, sought, purges) {
         Some((object, purge)) => {
             let reuse = trust.limit(judge_reuse(&object.terms, purge, wishes, now_ms));
             let is_whole = !signs.has_range && object.body.is_whole();
@@ -190,7 +192,7 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
 impl Probe {
     /// `sought` was looked for under `key`, and `choice` came of it.
     pub(crate) fn new(key: ObjectKey, sought: &Sought<'_>, choice: Choice) -> Self {
-        let Sought { text, method, fields, signs, wishes, .. } = *sought;
+        let Sought { text, alias, method, fields, signs, wishes, .. } = *sought;
         let asked = if signs.has_range { Portion::of(method, fields) } else { Portion::Whole };
         // What is whole is validated as a whole, whatever is cut out of it.
         let is_whole = matches!(&choice, Choice::Found(found) if found.object.body.is_whole());
@@ -212,12 +214,12 @@ impl Probe {
         };
         // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
         let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
-        Self { key, text, wishes: *wishes, signs, found, portion, why, selectors }
+        Self { key, text, alias: alias.cloned(), wishes: *wishes, signs, found, portion, why, selectors }
     }
 
     /// What a fill for this request is for.
     pub(crate) fn errand<'a>(&'a self, selecting: &'a Selecting) -> Errand<'a> {
-        Errand { text: &self.text, selecting, portion: &self.portion }
+        Errand { text: &self.text, alias: self.alias.as_ref(), selecting, portion: &self.portion }
     }
 
     /// Whoever insists on asking the origin asks for himself: another request's answer will not do. Neither will it where
@@ -232,12 +234,22 @@ impl Probe {
 
 /// A response that several requests wait for is one that this request may have.
 pub(crate) fn may_share(probe: &Probe, head: &FillHead) -> bool {
-    head.is_shareable && (!probe.signs.is_authorized || head.terms.answers_authorized)
+    let is_for = |alias: &Alias| alias.is_served_by(&probe.text, &head.fields);
+    head.is_shareable
+        && probe.alias.as_ref().is_none_or(is_for)
+        && (!probe.signs.is_authorized || head.terms.answers_authorized)
 }
 
 /// An object that the origin was asked about for another request may answer this one too: it is fresh, or it is the one
 /// this request had found, and the origin failed.
-pub(crate) fn may_use(probe: &Probe, object: &Arc<Object>, now_ms: u64) -> bool {
+pub(crate) fn may_use(probe: &Probe, object: &Arc<Object>, purges: &Purges, now_ms: u64) -> bool {
+    let is_for = |alias: &Alias| {
+        alias.is_served_by(&object.text, &object.fields)
+            && purges.check_alias(alias, object.fill_seq) == Some(Freshened::Untouched)
+    };
+    if !probe.alias.as_ref().is_none_or(is_for) {
+        return false;
+    }
     let is_known = probe.found.as_ref().is_some_and(|found| Arc::ptr_eq(&found.object, object));
     is_known
         || (object.terms.is_fresh(now_ms) && (!probe.signs.is_authorized || object.terms.answers_authorized))

@@ -32,6 +32,7 @@ use crate::promotion::Promotions;
 use crate::purges::Purges;
 use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
 use crate::seam::{CacheSettings, Changed};
+use crate::search::SearchRules;
 use crate::store::Store;
 
 /// A URL that proved uncacheable is not waited for again for this long.
@@ -61,6 +62,7 @@ pub struct Cache {
     pub(crate) store: Arc<Store>,
     pub(crate) disk: Option<Disk>,
     pub(crate) purges: Purges,
+    pub(crate) search: SearchRules,
     pub(crate) flights: Arc<Flights>,
     fill_budget: Arc<FillBudget>,
     pub(crate) fill_limits: FillLimits,
@@ -98,6 +100,7 @@ impl Cache {
         let disk = settings.disk.clone().and_then(|disk| open_disk(disk, settings.key_seed, &store));
         let cache = Arc::new(Self {
             purges: Purges::new(settings.key_seed),
+            search: SearchRules::new(settings.key_seed),
             flights: Arc::new(Flights::new()),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),
             fill_limits: FillLimits::default(),
@@ -282,6 +285,9 @@ impl Cache {
             *fill.text == *errand.text
                 && may_join(trust, fill.begun(), now_ms)
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
+                && errand.alias.is_none_or(|alias| {
+                    self.purges.check_alias(alias, fill.fill_seq()) == Some(Freshened::Untouched)
+                })
         };
         if let Portion::Part { range, .. } = errand.portion {
             let whole = Errand { portion: &Portion::Whole, ..errand };
@@ -295,7 +301,9 @@ impl Cache {
 
     /// Stores what a fill brought in, unless the resource changed meanwhile. A part joins what is known of its version.
     pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
-        if fill.is_spoilt() {
+        // An invalidation of what the object is kept as did not reach the fill.
+        let is_elsewhere = object.key != fill.key;
+        if fill.is_spoilt() || (is_elsewhere && self.changed_since(object.key, fill.asked_ms())) {
             return;
         }
         let object = if object.body.is_whole() {
@@ -415,6 +423,11 @@ impl Cache {
     /// The key of a URL, as the text of a key has it.
     pub(crate) fn key_of(&self, url: &str) -> ObjectKey {
         ObjectKey::of(self.settings.key_seed, url.as_bytes())
+    }
+
+    /// The keys of what a request for this URL is answered from: its own, and that of an equal one.
+    pub(crate) fn keys_of(&self, url: &str) -> impl Iterator<Item = ObjectKey> + use<> {
+        [Some(self.key_of(url)), self.search.equal(url)].into_iter().flatten()
     }
 
     /// Forgets `key` here, and sees to it that every other node does before long.

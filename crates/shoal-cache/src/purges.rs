@@ -5,12 +5,13 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
-use shoal_policy::cache::purge::{Subject, Validity, judge_validity};
+use shoal_policy::cache::purge::{Subject, Validity, judge_url, judge_validity};
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::is_plausible;
 use tokio::sync::watch;
 
 use crate::object::Object;
+use crate::search::Alias;
 
 /// Purge tables and the log index they stand for. Nearly every hit is one load and one compare.
 pub(crate) struct Purges {
@@ -89,6 +90,22 @@ impl Purges {
             object.checked_seq.fetch_max(applied, Ordering::Relaxed);
         }
         freshened(validity)
+    }
+
+    /// Judges a stored object as the answer for the URL of `alias`, too.
+    #[inline]
+    pub(crate) fn check_for(&self, object: &Object, alias: Option<&Alias>) -> Option<Freshened> {
+        let own = self.check(object)?;
+        match alias {
+            None => Some(own),
+            Some(alias) => self.check_alias(alias, object.fill_seq).map(|other| own.max(other)),
+        }
+    }
+
+    /// Judges what was filled at `fill_seq` as far as purges of the URL of `alias` go.
+    pub(crate) fn check_alias(&self, alias: &Alias, fill_seq: u64) -> Option<Freshened> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        freshened(judge_url(alias.key, fill_seq, &tables))
     }
 
     /// Judges something that is not stored (yet); `None` = purged.

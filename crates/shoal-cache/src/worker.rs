@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{HeaderValue, Method, Response};
+use shoal_model::site::NoVarySearch;
 use shoal_model::state::PurgeScope;
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::content::is_cached_path;
@@ -30,6 +31,7 @@ use crate::object::{Object, Variants};
 use crate::peer::client::PeerPool;
 use crate::respond::{ADDED, Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
+use crate::search::Alias;
 
 /// The part of the cache that belongs to one worker thread: its origin, its peer connections, its hottest objects.
 pub struct WorkerCache {
@@ -74,7 +76,10 @@ impl WorkerCache {
             return None;
         }
         let mut text = self.text.borrow_mut();
-        let key = self.write_key(&mut text, request);
+        let (key, alias) = self.write_key(&mut text, request);
+        if alias.is_some() {
+            return None;
+        }
         let applied = self.cache.purges.applied();
         let ready = self.hot.borrow_mut().ready(key, &text, applied, now_ms)?;
         self.cells.hits.count_alone();
@@ -101,7 +106,7 @@ impl WorkerCache {
             return Lookup::Bypass(Bypass::Request);
         }
         let mut text = self.text.borrow_mut();
-        let key = self.write_key(&mut text, request);
+        let (key, alias) = self.write_key(&mut text, request);
         let now_ms = now_ms();
         let is_plain = signs.is_plain() && head.method == Method::GET;
         let hot = || self.hot.borrow_mut().variants(key);
@@ -111,7 +116,8 @@ impl WorkerCache {
         let wishes = wishes(request.rule, signs, &head.headers);
         let trust = self.cache.trust(request.rule, now_ms);
         let (method, fields) = (&head.method, &head.headers);
-        let sought = Sought { text: &text, method, fields, signs, wishes: &wishes, trust, now_ms };
+        let alias = alias.as_ref();
+        let sought = Sought { text: &text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_deref(), &sought, &self.cache.purges);
         match choice {
             Choice::Found(Found { ref object, reuse: Reuse::Fresh, extract: Some(ref extract), .. }) => {
@@ -154,20 +160,24 @@ impl WorkerCache {
         self.running.get()
     }
 
-    /// The key of `request` and its text.
-    pub(crate) fn key_and_text(&self, request: &CacheRequest<'_>) -> (ObjectKey, String) {
+    /// The key of `request` and its text. `None` = the URL of the key is not the one asked for.
+    pub(crate) fn key_and_text(&self, request: &CacheRequest<'_>) -> Option<(ObjectKey, String)> {
         let mut text = Vec::new();
-        let key = self.write_key(&mut text, request);
-        (key, String::from_utf8_lossy(&text).into_owned())
+        let (key, alias) = self.write_key(&mut text, request);
+        alias.is_none().then(|| (key, String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// Writes the text of the key of `request`; only its URL is hashed.
-    fn write_key(&self, text: &mut Vec<u8>, request: &CacheRequest<'_>) -> ObjectKey {
+    /// Writes the text of the key of `request`, only the URL of which is hashed; says what was asked for, if that is not it.
+    fn write_key(&self, text: &mut Vec<u8>, request: &CacheRequest<'_>) -> (ObjectKey, Option<Alias>) {
         text.clear();
         write_url(text, request);
+        let alias = match request.rule.no_vary_search {
+            NoVarySearch::Honor => self.cache.search.reduce(text),
+            NoVarySearch::Ignore => None,
+        };
         let key = ObjectKey::of(self.cache.settings.key_seed, text);
         write_route(text, &request.route.name);
-        key
+        (key, alias)
     }
 
     /// The object is fetched again although it is fresh: before all that use it need it at once. Only its owner does that,

@@ -9,6 +9,7 @@ use shoal_policy::cache::selecting::Selecting;
 
 use super::{Fill, FillReader};
 use crate::portion::Portion;
+use crate::search::Alias;
 
 /// Locks the running fills are spread over.
 const SHARDS: usize = 64;
@@ -19,17 +20,19 @@ pub(crate) struct Flights {
 }
 
 /// What a fill is for, beside its key.
-#[derive(Clone, Copy, Hash)]
+#[derive(Clone, Copy)]
 pub(crate) struct Errand<'a> {
     /// The text of the key.
     pub(crate) text: &'a str,
+    /// What was asked for, where that is not the URL of the key. It may come with what was asked for by another equal URL.
+    pub(crate) alias: Option<&'a Alias>,
     pub(crate) selecting: &'a Selecting,
     pub(crate) portion: &'a Portion,
 }
 
 impl Errand<'_> {
     fn place(&self) -> u64 {
-        FxBuildHasher.hash_one(self)
+        FxBuildHasher.hash_one((self.text, self.selecting, self.portion))
     }
 }
 

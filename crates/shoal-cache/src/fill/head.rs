@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 use shoal_policy::cache::content_range::ContentRange;
+use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::span::Span;
 use shoal_policy::cache::storage::Terms;
@@ -13,6 +14,8 @@ pub(crate) struct FillHead {
     /// For the request that began the fill: the fields that are not for others too.
     pub(crate) own_fields: Option<HeaderMap>,
     pub(crate) terms: Terms,
+    /// The key under which it is stored and the text of that, if that is not what the fill is for.
+    pub(crate) home: Option<(ObjectKey, Box<str>)>,
     /// It is stored for want of an owner, who could use it on these terms.
     pub(crate) orphan_of: Option<Terms>,
     pub(crate) selecting: Selecting,

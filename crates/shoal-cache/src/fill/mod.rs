@@ -105,6 +105,14 @@ impl Fill {
     }
 
     /// How far it has come.
+    /// When the origin was asked, Unix milliseconds; 0 = it was not.
+    pub(crate) fn asked_ms(&self) -> u64 {
+        match self.begun() {
+            Begun::At(asked_ms) => asked_ms,
+            Begun::NotYet | Begun::Elsewhere => 0,
+        }
+    }
+
     pub(crate) fn begun(&self) -> Begun {
         match self.asked_ms.load(Ordering::Acquire) {
             NOT_YET => Begun::NotYet,

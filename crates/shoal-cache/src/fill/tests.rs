@@ -49,6 +49,7 @@ fn head() -> FillHead {
         checked_seq: 0,
         length: None,
         part: None,
+        home: None,
         answered: StatusCode::OK,
         is_shareable: true,
         is_stored: false,

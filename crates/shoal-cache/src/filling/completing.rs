@@ -91,6 +91,7 @@ impl WorkerCache {
             fields,
             own_fields: None,
             terms,
+            home: None,
             orphan_of: (terms != owned).then_some(owned),
             selecting: object.selecting().clone(),
             tags: if named.is_empty() { object.tags().into() } else { named },

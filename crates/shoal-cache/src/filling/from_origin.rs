@@ -31,6 +31,7 @@ use crate::lookup::{Found, known_selectors};
 use crate::object::UNCOPIED;
 use crate::orphans::ORPHAN_MS;
 use crate::seam::UntilClose;
+use crate::search::Home;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
@@ -173,7 +174,14 @@ impl WorkerCache {
             }
             Storage::Refuse(refusal) => return self.hand_over(task, response, is_lasting(refusal)),
         };
-        let head = self.origin_head(task, stored, &response, length, part, owners);
+        let (home, owners) = match self.home(task, response.headers()) {
+            Home::Here => (None, owners),
+            Home::Elsewhere(key, text) => (Some((key, text)), self.cache.placement.owners(key)),
+            // It says that it is not for what else was asked for under this key.
+            Home::Nowhere => return self.hand_over(task, response, false),
+        };
+        let mut head = self.origin_head(task, stored, &response, length, part, owners);
+        head.home = home;
         let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
@@ -206,6 +214,7 @@ impl WorkerCache {
             fields,
             own_fields: has_own.then(|| stored_fields(response.headers(), &own_without)),
             terms,
+            home: None,
             orphan_of: (terms != owned).then_some(owned),
             selecting: self.selecting(task, selectors),
             tags: read_tags(self.cache.settings.key_seed, &fill.text, response.headers()),

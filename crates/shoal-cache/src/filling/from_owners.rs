@@ -22,6 +22,7 @@ use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
 use crate::object::{UNCOPIED, fields_bytes};
 use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
+use crate::search::Home;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
 
@@ -170,6 +171,11 @@ impl WorkerCache {
         if self.cache.purges.check_subject(&subject) != Some(Freshened::Untouched) {
             return Step::Next;
         }
+        let is_home = match self.home(task, object.response.headers()) {
+            Home::Here => true,
+            Home::Elsewhere(..) => false,
+            Home::Nowhere => return Step::Next,
+        };
         let owners = self.cache.placement.owners(fill.key);
         let may_copy = task.rule.replicate != Replicate::Never;
         let local = self.cache.settings.node;
@@ -198,6 +204,7 @@ impl WorkerCache {
             fields,
             own_fields: None,
             terms: meta.terms,
+            home: None,
             orphan_of: None,
             selecting: Selecting::of(&object.selecting.selectors(), &task.head.headers),
             tags: meta.tags.clone(),
@@ -205,7 +212,10 @@ impl WorkerCache {
             checked_seq,
             is_shareable: !meta.terms.always_validate,
             // The peer keeps the parts. And it may not have heard of an invalidation that this node has.
-            is_stored: is_kept && part.is_none() && !self.cache.changed_since(fill.key, object.received_ms),
+            is_stored: is_kept
+                && is_home
+                && part.is_none()
+                && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
         };
         if object.is_hit {

@@ -39,7 +39,7 @@ impl WorkerCache {
         }
         let signs = Signs::read(&request.head.headers);
         let wishes = wishes(request.rule, signs, &request.head.headers);
-        let (key, text) = self.key_and_text(request);
+        let (key, text) = self.key_and_text(request)?;
         let exchange = Exchange {
             method: &request.head.method,
             request: &request.head.headers,
@@ -60,7 +60,16 @@ impl WorkerCache {
         let (method, fields) = (&request.head.method, &request.head.headers);
         let now_ms = now_ms();
         let trust = self.cache.trust(request.rule, now_ms);
-        let sought = Sought { text: text.as_bytes(), method, fields, signs, wishes: &wishes, trust, now_ms };
+        let sought = Sought {
+            text: text.as_bytes(),
+            alias: None,
+            method,
+            fields,
+            signs,
+            wishes: &wishes,
+            trust,
+            now_ms,
+        };
         let probe = Probe::new(key, &sought, Choice::Nothing);
         Some(Shown { stored, sent, changed_ms, probe })
     }

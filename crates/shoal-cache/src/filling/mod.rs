@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
+use shoal_model::site::NoVarySearch;
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::resume::Broken;
@@ -30,6 +31,7 @@ use crate::fill::FillHead;
 use crate::lookup::Found;
 use crate::object::{Object, OnDisk, Rare};
 use crate::promotion::Promotion;
+use crate::search::Home;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask};
 use crate::worker::WorkerCache;
@@ -84,6 +86,14 @@ impl WorkerCache {
             shield: shield.and_then(|region| placement.owners_in(region, key)),
             is_peek: task.is_peek,
             is_known: task.found.is_some(),
+        }
+    }
+
+    /// Where what answers the request of a fill belongs.
+    fn home(&self, task: &FillTask, fields: &HeaderMap) -> Home {
+        match task.rule.no_vary_search {
+            NoVarySearch::Honor => self.cache.search.home(&task.fill().text, &task.head.uri, fields),
+            NoVarySearch::Ignore => Home::Here,
         }
     }
 
@@ -174,9 +184,10 @@ fn object(
     promotion: Option<Promotion>,
 ) -> Arc<Object> {
     let fill = task.fill();
+    let (key, text) = head.home.clone().unwrap_or_else(|| (fill.key, fill.text.clone()));
     Object {
-        key: fill.key,
-        text: fill.text.clone(),
+        key,
+        text,
         terms: promotion.as_ref().map_or(head.terms, |promotion| promotion.limit(head.terms)),
         rare: Rare::of(head.selecting.clone(), &head.tags, promotion.map(|promotion| promotion.share)),
         status: head.status,

@@ -34,6 +34,7 @@ use crate::node::Cache;
 use crate::object::Object;
 use crate::respond::source;
 use crate::seam::PeerIo;
+use crate::search::Alias;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, TaskSeed};
 
@@ -123,7 +124,9 @@ impl PeerRequest {
         let text = self.text.as_bytes();
         let trust = cache.trust(&self.rule, now_ms);
         let method = &self.head.method;
-        let sought = Sought { text, method, fields, signs, wishes: &wishes, trust, now_ms };
+        let alias = Alias::of(cache.settings.key_seed, &self.text, &self.head.uri);
+        let alias = alias.as_ref();
+        let sought = Sought { text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
         let mut choice = look(variants.as_deref(), &sought, &cache.purges);
         if !matches!(choice, Choice::Found(_))
             && let Some(loaded) = cache.load(key).await
@@ -187,7 +190,9 @@ impl PeerRequest {
                     }
                     selectors = head.selecting.selectors();
                 }
-                Arrival::Object(object) if !is_creator && !may_use(probe, &object, now_ms()) => {
+                Arrival::Object(object)
+                    if !is_creator && !may_use(probe, &object, &cache.purges, now_ms()) =>
+                {
                     return bare(AnswerKind::Alone);
                 }
                 Arrival::Object(object) if object.selecting().matches(&self.head.headers) => {
@@ -224,6 +229,7 @@ impl PeerRequest {
         let now_ms = now_ms();
         let sought = Sought {
             text: probe.text.as_bytes(),
+            alias: probe.alias.as_ref(),
             method: &self.head.method,
             fields: &self.head.headers,
             signs: probe.signs,

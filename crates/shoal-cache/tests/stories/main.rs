@@ -15,6 +15,8 @@ mod parts;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
+mod searches;
+#[cfg(test)]
 mod spread;
 #[cfg(test)]
 mod support;

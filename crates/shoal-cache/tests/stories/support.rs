@@ -46,6 +46,7 @@ routes:
       request_errors: pass
       key: { exclude_query: [utm_*, fbclid], cookies: [kind] }
   strict: { listeners: [inside], path: /strict, upstream: v, cache: { strict_fill: [x-tenant] } }
+  literal: { listeners: [inside], path: /literal, upstream: v, cache: { no_vary_search: ignore } }
   files: { listeners: [inside], path: /files, upstream: v, cache: { extensions: [css] } }
 upstreams:
   u: { endpoints: ["127.0.0.1:9"], shield: far }

@@ -153,7 +153,10 @@ mod tests {
         };
         check("{ negative_ttl: { 404: 10s, 410: 1m }, error_ttl: 2s, request_errors: pass }", None);
         check("{ key: { exclude_query: [fbclid, utm_*], headers: [X-Tenant], cookies: [kind] } }", None);
-        check("{ key: { include_query: [] }, extensions: [css, woff2], early_refresh: false }", None);
+        check(
+            "{ key: { include_query: [] }, extensions: [css, woff2], early_refresh: false, no_vary_search: ignore }",
+            None,
+        );
         check("{ strict_fill: [] }", None);
         check("{ negative_ttl: { 400: 10s } }", Some("anybody can cause a 400"));
         check("{ negative_ttl: { 304: 10s } }", Some("not a status from 300 to 599"));

@@ -72,7 +72,8 @@ pub use regions::{Failback, boundless_failover};
 pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{
-    CacheRule, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, RouteTimeouts, SetCookie,
+    CacheRule, NoVarySearch, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route,
+    RouteTimeouts, SetCookie,
 };
 pub use sticky::{SameSite, Sticky};
 pub use transport::{UpstreamProtocol, UpstreamTls};

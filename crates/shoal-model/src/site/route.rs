@@ -123,6 +123,9 @@ pub struct CacheRule {
     /// earlier, so that not all of them do at once; default true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_refresh: Option<bool>,
+    /// Whether responses may say which parameters of the query do not count (`No-Vary-Search`); default `honor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_vary_search: Option<NoVarySearch>,
 }
 
 /// When the second copy of an object is made.
@@ -168,6 +171,17 @@ pub enum RequestDirectives {
     #[default]
     Honor,
     /// Ignored: nobody outside can make the origin work.
+    Ignore,
+}
+
+/// Whether responses may say which parameters of the query do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NoVarySearch {
+    /// URLs that the response makes equal share an object.
+    #[default]
+    Honor,
+    /// Each query has its own object.
     Ignore,
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderName, StatusCode};
 use super::cache_key::{CacheKeyView, field_names};
 use super::{PurgeMethodView, RetryView, UpstreamView};
 use crate::site::{
-    CacheRule, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, SetCookie,
+    CacheRule, NoVarySearch, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, SetCookie,
 };
 use crate::units::{ByteSize, Period};
 
@@ -94,6 +94,8 @@ pub struct CacheRuleView {
     pub fill_fields: Option<Box<[HeaderName]>>,
     /// Objects are fetched again a little before they expire.
     pub early_refresh: bool,
+    /// Whether responses may say which parameters of the query do not count.
+    pub no_vary_search: NoVarySearch,
 }
 
 impl CacheRuleView {
@@ -116,6 +118,7 @@ impl CacheRuleView {
                 .map(|ends| ends.iter().map(|end| end.as_str().into()).collect()),
             fill_fields: rule.strict_fill.as_deref().map(field_names),
             early_refresh: rule.early_refresh.unwrap_or(true),
+            no_vary_search: rule.no_vary_search.unwrap_or_default(),
         }
     }
 }

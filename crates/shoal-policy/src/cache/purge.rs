@@ -46,6 +46,21 @@ pub fn judge_validity(seed: u64, subject: &Subject<'_>, tables: &PurgeTables, ap
     if newest(seed, subject, &tables.soft) > subject.fill_seq { Validity::Stale } else { Validity::Valid }
 }
 
+/// Judges what was filled at `fill_seq` by the purges of one URL alone: one that it answers for and that is not the one it is
+/// stored under. What it was checked against since says nothing of that URL.
+pub fn judge_url(key: ObjectKey, fill_seq: u64, tables: &PurgeTables) -> Validity {
+    let is_newer = |table: &PurgeTable| table.url.get(&key.0).is_some_and(|seq| *seq > fill_seq);
+    if is_newer(&tables.hard) {
+        Validity::Gone
+    } else if fill_seq < tables.floor {
+        Validity::Unknown
+    } else if is_newer(&tables.soft) {
+        Validity::Stale
+    } else {
+        Validity::Valid
+    }
+}
+
 /// The newest purge of one kind that concerns the object; 0 = none.
 fn newest(seed: u64, subject: &Subject<'_>, table: &PurgeTable) -> u64 {
     let mut newest = table.all;
@@ -85,6 +100,22 @@ mod tests {
         let mut tables = PurgeTables::default();
         build(&mut tables);
         assert_eq!(judge_validity(7, &subject, &tables, applied), expected, "{subject:?}");
+    }
+
+    #[test]
+    fn a_url_that_an_object_answers_for_is_purged_by_itself() {
+        let check = |build: fn(&mut PurgeTables), expected| {
+            let mut tables = PurgeTables::default();
+            build(&mut tables);
+            assert_eq!(judge_url(ObjectKey(1), 5, &tables), expected, "{tables:?}");
+        };
+        check(|_| {}, Validity::Valid);
+        check(|t| _ = t.hard.url.insert(2, 8), Validity::Valid);
+        check(|t| _ = t.hard.url.insert(1, 5), Validity::Valid);
+        check(|t| _ = t.hard.url.insert(1, 6), Validity::Gone);
+        check(|t| _ = t.soft.url.insert(1, 6), Validity::Stale);
+        check(|t| t.floor = 5, Validity::Valid);
+        check(|t| t.floor = 6, Validity::Unknown);
     }
 
     #[test]

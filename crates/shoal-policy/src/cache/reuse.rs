@@ -29,8 +29,8 @@ pub enum Reuse {
     Unverified,
 }
 
-/// Whether a purge has something to say about an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a purge has something to say about an object: the later, the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshened {
     /// No purge concerns it.
     Untouched,

@@ -2,6 +2,8 @@
 
 use http::header::{HeaderMap, HeaderName};
 
+use super::fields::Fields;
+
 /// A field with more members than this is one with a mistake in it: nobody has a use for them.
 const MAX_MEMBERS: usize = 512;
 
@@ -18,7 +20,7 @@ pub(super) enum Item {
 
 /// The members of a dictionary, all lines together; the last one of a name counts. `None` = there is none, it is empty, or
 /// there is a mistake anywhere in it.
-pub(super) fn read_dictionary(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<(String, Item)>> {
+pub(super) fn read_dictionary(fields: &impl Fields, name: &HeaderName) -> Option<Vec<(String, Item)>> {
     let text = joined(fields, name)?;
     let mut parser = Parser { rest: text.trim_ascii() };
     let mut members: Vec<(String, Item)> = Vec::new();
@@ -57,8 +59,8 @@ pub(super) fn read_list(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<Ite
     }
 }
 
-fn joined(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
-    let mut lines = fields.get_all(name).iter().map(|line| line.as_bytes());
+fn joined(fields: &impl Fields, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut lines = fields.lines_of(name);
     let mut joined = lines.next()?.to_vec();
     for line in lines {
         joined.extend_from_slice(b", ");

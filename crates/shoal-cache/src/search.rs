@@ -1,0 +1,120 @@
+//! Which URLs share an object, by the word of the responses of their path (`No-Vary-Search`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{HeaderMap, Uri};
+use shoal_policy::cache::fields::Fields;
+use shoal_policy::cache::key::{KeyParts, ObjectKey, url_of};
+use shoal_policy::cache::search::{SearchRule, path_of};
+
+/// Paths whose rules are remembered; a path without one has a key for each query.
+const MAX_PATHS: u64 = 10_000;
+
+/// The newest rule of each path.
+pub(crate) struct SearchRules {
+    seed: u64,
+    rules: moka::sync::Cache<ObjectKey, Arc<SearchRule>>,
+    /// There has been one.
+    is_used: AtomicBool,
+}
+
+/// Where a response belongs.
+pub(crate) enum Home {
+    /// Under the key of its fill.
+    Here,
+    /// Under this key with this text: what other URLs ask for as well.
+    Elsewhere(ObjectKey, Box<str>),
+    /// It is not what the key of its fill stands for.
+    Nowhere,
+}
+
+/// The URL that was asked for, where an equal one names the object.
+#[derive(Clone)]
+pub(crate) struct Alias {
+    url: Box<[u8]>,
+    /// What purges of it speak of.
+    pub(crate) key: ObjectKey,
+}
+
+impl SearchRules {
+    pub(crate) fn new(seed: u64) -> Self {
+        let rules = moka::sync::Cache::builder().max_capacity(MAX_PATHS).build();
+        Self { seed, rules, is_used: AtomicBool::new(false) }
+    }
+
+    /// Makes `url` the one that names the object; answers what it was, if it was another.
+    pub(crate) fn reduce(&self, url: &mut Vec<u8>) -> Option<Alias> {
+        if !self.is_used.load(Ordering::Relaxed) {
+            return None;
+        }
+        let path = path_of(url);
+        if path.len() == url.len() {
+            return None;
+        }
+        let rule = self.rules.get(&self.key(path))?;
+        let asked: Box<[u8]> = (&**url).into();
+        rule.reduce(url);
+        (*url != *asked).then(|| Alias { key: self.key(&asked), url: asked })
+    }
+
+    /// The key of the object that a URL means beside its own.
+    pub(crate) fn equal(&self, url: &str) -> Option<ObjectKey> {
+        let mut url = url.as_bytes().to_vec();
+        self.reduce(&mut url).map(|_| self.key(&url))
+    }
+
+    /// Where the response to a request for `target` with these fields belongs, if it came of a fill for the key with this
+    /// text; its word is the newest for its path.
+    pub(crate) fn home(&self, text: &str, target: &Uri, fields: &HeaderMap) -> Home {
+        let asked = asked_url(text, target);
+        let mut url = asked.clone().into_bytes();
+        if let Some(rule) = self.learn(&url, fields) {
+            rule.reduce(&mut url);
+        }
+        let (kept, route) = text.split_at(url_of(text).len());
+        if url == kept.as_bytes() {
+            Home::Here
+        } else if asked == kept {
+            let key = self.key(&url);
+            Home::Elsewhere(key, [&*String::from_utf8_lossy(&url), route].concat().into())
+        } else {
+            Home::Nowhere
+        }
+    }
+
+    fn learn(&self, url: &[u8], fields: &HeaderMap) -> Option<Arc<SearchRule>> {
+        let rule = SearchRule::read(fields).map(Arc::new);
+        if let Some(rule) = &rule {
+            self.rules.insert(self.key(path_of(url)), rule.clone());
+            self.is_used.store(true, Ordering::Relaxed);
+        } else if self.is_used.load(Ordering::Relaxed) {
+            self.rules.invalidate(&self.key(path_of(url)));
+        }
+        rule
+    }
+
+    fn key(&self, url: &[u8]) -> ObjectKey {
+        ObjectKey::of(self.seed, url)
+    }
+}
+
+impl Alias {
+    /// The target of a request for the object whose key has this text; `None` = it is the URL of the key.
+    pub(crate) fn of(seed: u64, text: &str, target: &Uri) -> Option<Self> {
+        let url = asked_url(text, target);
+        (url != url_of(text))
+            .then(|| Self { key: ObjectKey::of(seed, url.as_bytes()), url: url.into_bytes().into() })
+    }
+
+    /// A response says by its fields that what is stored of it under the key with this text is for this URL, too.
+    pub(crate) fn is_served_by(&self, text: &str, fields: &impl Fields) -> bool {
+        SearchRule::read(fields).is_some_and(|rule| rule.reduces_to(&self.url, url_of(text).as_bytes()))
+    }
+}
+
+/// The URL that a request asked for, by its target and the text of the key of the object.
+fn asked_url(text: &str, target: &Uri) -> String {
+    let path_and_query = target.path_and_query().map_or("/", |path| path.as_str());
+    [KeyParts::origin(text), path_and_query].concat()
+}
