@@ -79,6 +79,28 @@ async fn a_node_alone_knows_everything_and_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_says_who_has_not_asked_for_long() {
+    let mut cluster = Cluster::of(3, 3, Compaction::default()).await;
+    let (leader, asking) = (cluster.leader().await, cluster.follower().await);
+    let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+    let silent = *ids.iter().find(|id| ![leader.node_id(), asking.node_id()].contains(id)).unwrap();
+    cluster.nodes[&silent].log().read_index().await.unwrap();
+    let before = Instant::now();
+    cluster.stop(silent).await;
+    wait_until("some time has passed", || before.elapsed() > Duration::from_millis(300)).await;
+    let asked = Instant::now();
+    asking.read_index().await.unwrap();
+    for log in [&leader, &asking] {
+        let (scopes, request_id) = (vec![PurgeScope::Tag(7)], format!("p{}", log.node_id()));
+        let purge = Command::Purge { request_id, scopes, kind: PurgeKind::Hard, at_ms: 1 };
+        let silences = log.propose(purge).await.unwrap().silences;
+        assert_eq!(silences.keys().copied().collect::<Vec<_>>(), ids);
+        assert!(silences[&silent] >= Duration::from_millis(300), "{silences:?}");
+        assert!(silences[&asking.node_id()] <= asked.elapsed(), "{silences:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_gets_a_snapshot_of_what_was_compacted() {
     let compaction = Compaction { after_entries: 20, kept_entries: 5 };
     let mut cluster = Cluster::of_one(compaction).await;

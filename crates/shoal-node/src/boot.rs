@@ -224,6 +224,7 @@ pub fn member_record(settings: &RunSettings, identity: &Identity) -> anyhow::Res
         cluster_addr: settings.cluster_addr.to_string(),
         admin_addr: settings.admin_addr.to_string(),
         public_key_sha256: identity.public_key_sha256()?,
+        purge_lease_ms: settings.purge_lease.as_millis() as u64,
     })
 }
 
@@ -248,6 +249,8 @@ fn read_pending<T: DeserializeOwned>(dir: &Path, file: &str) -> anyhow::Result<O
 mod tests {
     use std::time::Duration;
 
+    use shoal_policy::cache::lease::DEFAULT_LEASE;
+
     use super::*;
     use crate::settings::CacheDisk;
 
@@ -268,6 +271,7 @@ mod tests {
             access_log: false,
             cache_memory_bytes: 0,
             purge_rate: 100,
+            purge_lease: DEFAULT_LEASE,
             cache_disk: CacheDisk::Off,
             cache_dir: None,
             drain_delay: Duration::ZERO,

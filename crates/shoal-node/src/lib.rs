@@ -45,4 +45,5 @@ mod vital;
 
 pub use run::run;
 pub use settings::{CacheDisk, RunSettings};
+pub use shoal_policy::cache::lease::{LONGEST_LEASE, SHORTEST_LEASE};
 pub use upgrade::{AskError, Outcome, ask as ask_for_upgrade};

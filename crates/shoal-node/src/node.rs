@@ -275,6 +275,7 @@ impl Node {
             cluster_addr: node.cluster_addr.to_string(),
             admin_addr: node.admin_addr.clone(),
             public_key_sha256: String::new(),
+            purge_lease_ms: 0,
         };
         self.gossip.view().load().nodes.iter().map(|node| (node.id, heard(node))).collect()
     }

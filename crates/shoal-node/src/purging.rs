@@ -1,21 +1,23 @@
 //! A purge, whoever asks for it: into the log, and awaited until no node can serve what it forgets.
 //!
 //! A node serves hits only under a lease, and a lease is granted only to who has applied all that was committed when it was
-//! asked for. So whoever is silent about a purge serves nothing of it either once [`lease::LAPSE`] has passed since its
-//! commit: the leases from before have run out, and every later one comes after the purge has been applied.
+//! asked for. So whoever is silent about a purge serves nothing of it either once its last lease from before has run out:
+//! the leader knows when that was at the latest (see [`shoal_policy::cache::lease`]), and who has been silent for long is
+//! not waited for again with each purge.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::NodeState;
-use shoal_configlog::ProposeError;
+use shoal_configlog::{ProposeError, Proposed};
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
+use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lease_said};
 use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
-use crate::lease;
 use crate::node::{Node, now_ms};
 
 /// For this node to apply what the leader has acknowledged: whoever asks here looks here next.
@@ -89,6 +91,21 @@ impl PurgeRate {
     }
 }
 
+/// A purge in the log, a moment after its commit.
+struct Committed {
+    seq: u64,
+    /// For how long at least members have not been told how far the log is committed.
+    silences: BTreeMap<NodeId, Duration>,
+    at: Instant,
+}
+
+impl Committed {
+    /// When a lease of `lease` has run out that `node` had before the purge.
+    fn lapse(&self, node: NodeId, lease: Duration) -> Instant {
+        self.at + lapse_left(lease, self.silences.get(&node).copied())
+    }
+}
+
 /// What one member made of it.
 enum Heard {
     Ack(NodeAck),
@@ -114,30 +131,33 @@ impl Node {
             request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());
         }
         let command = Command::Purge { request_id, scopes, kind, at_ms: now_ms() };
-        let seq = match self.log.propose(command).await?.reply {
+        let Proposed { reply, silences, .. } = self.log.propose(command).await?;
+        let seq = match reply {
             Reply::Purged { seq } => seq,
             Reply::Refused(refusal) => return Err(PurgeError::Refused(refusal)),
             _ => return Err(PurgeError::Unexpected),
         };
-        let lapses = Instant::now() + lease::LAPSE;
+        let committed = Committed { seq, silences, at: Instant::now() };
+        let reached = self.await_applied(seq, Revision(0), OWN_WAIT).await;
         let Some(wait) = wait else {
-            self.await_applied(seq, Revision(0), OWN_WAIT).await;
             self.purge_figures.note(None);
             let elapsed = started.elapsed();
             return Ok(Purged { seq, acks: Vec::new(), absent: Vec::new(), elapsed, is_complete: false });
         };
-        let (acks, absent) = self.await_purged(seq, lapses, started + wait).await;
+        let knows_members = reached.applied_index >= seq;
+        let (acks, absent) = self.await_purged(&committed, knows_members, started + wait).await;
         let is_complete = acks.iter().all(|ack| matches!(ack.state(), AckState::Applied | AckState::Lapsed));
         let elapsed = started.elapsed();
         self.purge_figures.note(is_complete.then_some(elapsed));
         Ok(Purged { seq, acks, absent, elapsed, is_complete })
     }
 
-    /// Asks every member, until it has applied `seq`, or until `lapses`, when it cannot serve what is older.
+    /// Asks every member, until it has applied the purge, or until its lease has run out, when it cannot serve what is older.
+    /// `knows_members`: what is applied here says how long the leases may be that do not know of the purge.
     async fn await_purged(
         self: &Arc<Self>,
-        seq: u64,
-        lapses: Instant,
+        committed: &Committed,
+        knows_members: bool,
         deadline: Instant,
     ) -> (Vec<NodeAck>, Vec<AbsentNode>) {
         let asking: Vec<_> = self
@@ -145,6 +165,8 @@ impl Node {
             .into_iter()
             .map(|(id, member)| {
                 let (node, name) = (self.clone(), member.name.clone());
+                let lease = if knows_members { lease_said(member.purge_lease_ms) } else { LONGEST_LEASE };
+                let (seq, lapses) = (committed.seq, committed.lapse(id, lease));
                 let asking = async move { node.await_one_purged(id, name, seq, lapses, deadline).await };
                 (id, member.name, tokio::spawn(asking))
             })

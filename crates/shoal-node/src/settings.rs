@@ -48,6 +48,8 @@ pub struct RunSettings {
     pub cache_memory_bytes: u64,
     /// Purges that may be asked for here in a second.
     pub purge_rate: u32,
+    /// How long hits are served after a majority has said how far the log is committed.
+    pub purge_lease: Duration,
     /// Bytes of cached objects kept on disk.
     pub cache_disk: CacheDisk,
     /// Where they are kept; default `cache` in the data directory.

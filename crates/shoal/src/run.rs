@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use shoal_ctl::{Exit, Failure};
 use shoal_model::units::{ByteSize, Period};
-use shoal_node::{CacheDisk, RunSettings};
+use shoal_node::{CacheDisk, LONGEST_LEASE, RunSettings, SHORTEST_LEASE};
 
 /// Least memory for cached objects, bytes.
 const LEAST_CACHE_MEMORY: u64 = 1 << 20;
@@ -73,6 +73,10 @@ pub struct RunArgs {
     /// Purges that may be asked of this node in a second, however many scopes each has
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     purge_rate: u32,
+    /// How long hits are served after a majority was last heard, and how long a purge waits at most for a node that is cut
+    /// off; 1s to 8s
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = purge_lease)]
+    purge_lease: Period,
     /// Disk for cached objects, at least 8MiB: `off`, or `auto` for a tenth of what is free, at most 10GiB
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = cache_disk)]
     cache_disk: CacheDisk,
@@ -124,6 +128,7 @@ impl RunArgs {
             access_log: self.access_log,
             cache_memory_bytes: self.cache_memory.0,
             purge_rate: self.purge_rate,
+            purge_lease: self.purge_lease.0,
             cache_disk: self.cache_disk,
             cache_dir: self.cache_dir,
             drain_delay: self.drain_delay.0,
@@ -154,6 +159,15 @@ fn cache_memory(text: &str) -> Result<ByteSize, String> {
         );
     }
     Ok(size)
+}
+
+/// It is renewed every half second, and purges wait ten seconds.
+fn purge_lease(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    match (SHORTEST_LEASE..=LONGEST_LEASE).contains(&period.0) {
+        true => Ok(period),
+        false => Err(format!("a lease lasts {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}")),
+    }
 }
 
 /// A few segments have to fit into it.

@@ -7,17 +7,18 @@ use shoal_model::site::PurgeUnverified;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::lease::DEFAULT_LEASE;
 use shoal_policy::cache::placement::{Candidate, Owners, former_owners};
 use shoal_policy::cache::purge::{Subject, Validity, judge_validity};
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::sources::{Asked, Hop, MAX_PEEKS, Role, Situation, plan};
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::trust::{Begun, SHORTEST_LEASE_MS, Trust};
+use shoal_policy::cache::trust::{Begun, Trust};
 
 /// Seed of keys.
 pub const SEED: u64 = 42;
 /// For this long a node knows that it has not missed a purge.
-pub const LEASE_MS: u64 = SHORTEST_LEASE_MS;
+pub const LEASE_MS: u64 = DEFAULT_LEASE.as_millis() as u64;
 /// A new owner asks those of before for this long.
 const SETTLING_MS: u64 = 600_000;
 

@@ -1,6 +1,9 @@
 //! Nodes, what is on its way between them, an origin, and what is promised to those who ask.
 
+use std::time::Duration;
+
 use shoal_model::state::{PurgeKind, PurgeScope};
+use shoal_policy::cache::lease::{Askers, DEFAULT_LEASE, lapse_left};
 use shoal_policy::cache::purge::Validity;
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
 use shoal_policy::cache::storage::Terms;
@@ -100,6 +103,8 @@ struct Purge {
     keys: Vec<usize>,
     versions: [u64; KEYS],
     committed_ms: u64,
+    /// When each node cannot have a lease any more that does not know of it.
+    lapses_ms: Vec<u64>,
     is_acknowledged: bool,
 }
 
@@ -123,6 +128,7 @@ pub struct Figures {
     pub purges: usize,
     pub acknowledged: usize,
     pub silent: usize,
+    pub early: usize,
     pub deaths: usize,
     pub copies: usize,
     pub peer_objects: usize,
@@ -132,7 +138,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    const fn each(&self) -> [usize; 13] {
+    const fn each(&self) -> [usize; 14] {
         let Self {
             hits,
             joined,
@@ -141,6 +147,7 @@ impl Figures {
             purges,
             acknowledged,
             silent,
+            early,
             deaths,
             copies,
             peer_objects,
@@ -156,6 +163,7 @@ impl Figures {
             purges,
             acknowledged,
             silent,
+            early,
             deaths,
             copies,
             peer_objects,
@@ -180,6 +188,7 @@ impl Figures {
             purges,
             acknowledged,
             silent,
+            early,
             deaths,
             copies,
             peer_objects,
@@ -195,6 +204,7 @@ impl Figures {
             purges,
             acknowledged,
             silent,
+            early,
             deaths,
             copies,
             peer_objects,
@@ -219,6 +229,9 @@ pub struct World {
     origin: [u64; KEYS],
     purged: [u64; KEYS],
     purges: Vec<Purge>,
+    /// Which leader it is, and who has asked it for leases.
+    term: u64,
+    askers: Askers,
     clients: Vec<Client>,
     fetching: Vec<Fetching>,
     next_fill: usize,
@@ -251,6 +264,8 @@ impl World {
             origin: [1; KEYS],
             purged: [0; KEYS],
             purges: Vec::new(),
+            term: 1,
+            askers: Askers::default(),
             clients: Vec::new(),
             fetching: Vec::new(),
             next_fill: 0,
@@ -279,6 +294,10 @@ impl World {
             95..=96 => {
                 self.nodes[n].is_cut_off = !self.nodes[n].is_cut_off;
                 self.tell(|| format!("n{} is cut off or not", n + 1));
+            }
+            97 => {
+                self.term += 1;
+                self.askers = Askers::default();
             }
             _ => self.now_ms += self.dice.below(1_500) as u64,
         }
@@ -419,6 +438,7 @@ impl World {
             Wire::LeaseAsk { node, life, asked_ms }
                 if self.runs(node, life) && !self.nodes[node].is_cut_off =>
             {
+                self.askers.note(self.term, self.nodes[node].id, Duration::from_millis(self.now_ms));
                 let committed = self.log.len() as u64;
                 self.wires.push(Wire::LeaseGrant { node, life, asked_ms, committed });
             }
@@ -768,19 +788,28 @@ impl World {
         let (seq, versions, committed_ms) = (self.log.len() as u64, self.origin, self.now_ms);
         self.tell(|| format!("purge {seq} of {keys:?}, {kind:?}"));
         self.figures.purges += 1;
-        self.purges.push(Purge { seq, keys, versions, committed_ms, is_acknowledged: false });
+        let now = Duration::from_millis(committed_ms);
+        let mut left = |node: &Node| {
+            let silent = self.askers.silent_for(self.term, node.id, now);
+            lapse_left(DEFAULT_LEASE, Some(silent)).as_millis() as u64
+        };
+        let lapses_ms = self.nodes.iter().map(|node| committed_ms + left(node)).collect();
+        self.purges.push(Purge { seq, keys, versions, committed_ms, lapses_ms, is_acknowledged: false });
     }
 
-    /// Whoever is silent is waited for until no lease of his can be left.
+    /// Whoever is silent is waited for until no lease of his can be left, and nothing that is shared without one.
     fn acknowledge(&mut self) {
         let (nodes, now_ms) = (&self.nodes, self.now_ms);
         for purge in self.purges.iter_mut().filter(|purge| !purge.is_acknowledged) {
             let is_silent = |node: &Node| !node.is_alive || node.is_cut_off || node.applied < purge.seq;
-            let has_silent = nodes.iter().any(is_silent);
-            if !has_silent || now_ms >= purge.committed_ms + LEASE_MS {
+            let lapses = nodes.iter().zip(&purge.lapses_ms);
+            let silent = lapses.filter(|(node, _)| is_silent(node)).map(|(_, lapse_ms)| *lapse_ms).max();
+            if silent.is_none_or(|lapse_ms| now_ms >= lapse_ms) {
                 purge.is_acknowledged = true;
                 self.figures.acknowledged += 1;
-                self.figures.silent += usize::from(has_silent);
+                self.figures.silent += usize::from(silent.is_some());
+                let is_early = now_ms < purge.committed_ms + LEASE_MS;
+                self.figures.early += usize::from(silent.is_some() && is_early);
                 for key in &purge.keys {
                     self.purged[*key] = self.purged[*key].max(purge.versions[*key]);
                 }

@@ -18,18 +18,18 @@ use crate::timings::Timings;
 /// The nodes that are heard now, this one included. Asked once a round.
 pub type Liveness = Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>;
 
-/// Between two rounds, in elections: about one second in one region.
+/// Between two rounds: about one second in one region.
 fn round(timings: Timings) -> Duration {
-    timings.election_max.mul_f32(0.8).min(Duration::from_secs(5))
+    timings.silence().mul_f32(0.8).min(Duration::from_secs(5))
 }
 
-/// A learner votes after 2.5 elections of being heard (3 s in one region) if its log has answered within the last one; a
-/// silent voter is replaced after 4 (5 s).
+/// A learner votes after having been heard for 2.5 times as long as a leader may be silent (3 s in one region) if its log has
+/// answered within that time; a silent voter is replaced after 4 times (5 s).
 fn rules(timings: Timings) -> Rules {
     Rules {
-        answers_within: timings.election_max,
-        stable_after: timings.election_max.mul_f32(2.5),
-        dead_after: timings.election_max.mul_f32(4.2),
+        answers_within: timings.silence(),
+        stable_after: timings.silence().mul_f32(2.5),
+        dead_after: timings.silence().mul_f32(4.2),
     }
 }
 

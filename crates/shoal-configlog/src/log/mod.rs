@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use shoal_model::NodeId;
 use shoal_model::state::ConfigState;
+use shoal_policy::cache::lease::Askers;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -58,6 +59,8 @@ struct Shared {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Purges on their way into the log.
     purges: PurgeBatches<Attempt>,
+    /// Who has asked this node, as the leader, how far the log is committed.
+    askers: Mutex<Askers>,
     file_closed: Mutex<Option<oneshot::Receiver<()>>>,
 }
 

@@ -194,6 +194,7 @@ impl ConfigLog {
                 tasks: Mutex::default(),
                 file_closed: Mutex::new(Some(file_closed)),
                 purges: PurgeBatches::default(),
+                askers: Mutex::default(),
             }),
         };
         let tasks = vec![
@@ -219,6 +220,7 @@ impl ConfigLog {
             tasks: Mutex::default(),
             file_closed: Mutex::default(),
             purges: PurgeBatches::default(),
+            askers: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }

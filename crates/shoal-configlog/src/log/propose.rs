@@ -1,5 +1,6 @@
 //! Putting commands into the log, from any node: here if this node leads, else through whoever does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
@@ -13,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::reason::Reason;
 use super::status::Leadership;
-use super::{ConfigLog, LOOK_AGAIN};
+use super::{ConfigLog, LOOK_AGAIN, lock};
 use crate::network::{MAX_ENTRY_BYTES, decode, encode, entry_bytes};
 
 /// How long a proposal is pursued by the node it was made on.
@@ -30,6 +31,9 @@ pub struct Proposed {
     pub index: u64,
     /// What applying it answered.
     pub reply: Reply,
+    /// Of a purge: for how long at least no leader has told a member how far the log is committed, as the leader knew it
+    /// after the commit. Members that are not among them may have been told just now.
+    pub silences: BTreeMap<NodeId, Duration>,
 }
 
 /// A command is not in the log, or not known to be.
@@ -98,7 +102,13 @@ impl ConfigLog {
         let command: Command = decode(&request.command)?;
         match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
             Ok(proposed) => {
-                Ok(proto::ProposeResponse { reply: encode(&proposed.reply)?, index: proposed.index })
+                let Proposed { index, reply, silences } = proposed;
+                let silences = silences.iter().map(|(node, silence)| proto::Silence {
+                    node_id: node.0,
+                    at_least_ms: silence.as_millis() as u64,
+                });
+                let reply = encode(&reply)?;
+                Ok(proto::ProposeResponse { reply, index, silences: silences.collect() })
             }
             Err(error) => Err(error.to_status()),
         }
@@ -195,7 +205,14 @@ impl ConfigLog {
             }
         };
         match written {
-            Ok(response) => Attempt::Done(Proposed { index: response.log_id.index, reply: response.data }),
+            Ok(response) => {
+                let (id, reply) = (response.log_id, response.data);
+                let silences = match reply {
+                    Reply::Purged { .. } => self.silences(id.leader_id.term),
+                    _ => BTreeMap::new(),
+                };
+                Attempt::Done(Proposed { index: id.index, reply, silences })
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
                 Attempt::NotWritten(format!("this node does not lead any more ({:?})", forward.reason))
             }
@@ -211,6 +228,21 @@ impl ConfigLog {
         }
     }
 
+    /// How long each member has been silent as this node knows it, which has led in `term` a moment ago.
+    fn silences(&self, term: u64) -> BTreeMap<NodeId, Duration> {
+        let members: Vec<NodeId> = self.with_state(|state| state.nodes.keys().copied().collect());
+        let now = self.shared.opened.elapsed();
+        let mut askers = lock(&self.shared.askers);
+        members.into_iter().map(|node| (node, askers.silent_for(term, node, now))).collect()
+    }
+
+    /// Resolves once `leader` is not this node's leader any more, or was silent for so long that it cannot be for long.
+    pub(super) async fn not_led_by(&self, leader: NodeId) {
+        while self.leadership() == Leadership::There(leader) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Resolves once this node has not been a followed leader for as long as an election may take.
     async fn deserted(&self) {
         let mut since = Instant::now();
@@ -218,13 +250,16 @@ impl ConfigLog {
             tokio::time::sleep(LOOK_AGAIN).await;
             if self.leadership() == Leadership::Here {
                 since = Instant::now();
-            } else if since.elapsed() > self.shared.timings.election_max {
+            } else if since.elapsed() > self.shared.timings.silence() {
                 return;
             }
         }
     }
 
+    /// A leader that is lost meanwhile is not waited for, if the next one may be asked the same: a dead connection is noticed
+    /// later than a dead leader.
     async fn forward(&self, leader: NodeId, command: &Command, hops: u32, deadline: Instant) -> Attempt {
+        let repeatable = may_be_repeated(command);
         let command = match encode(command) {
             Ok(command) => command,
             Err(status) => {
@@ -236,11 +271,20 @@ impl ConfigLog {
             Err(error) => return Attempt::NotWritten(error.to_string()),
         };
         let call = client.propose(proto::ProposeRequest { command, hops });
-        match tokio::time::timeout_at(deadline, call).await {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout_at(deadline, call) => answer,
+            () = self.not_led_by(leader), if repeatable => {
+                return Attempt::PerhapsWritten(format!("{leader} was lost before it answered"));
+            }
+        };
+        match answer {
             Ok(Ok(response)) => {
-                let response = response.into_inner();
-                match decode(&response.reply) {
-                    Ok(reply) => Attempt::Done(Proposed { index: response.index, reply }),
+                let proto::ProposeResponse { reply, index, silences } = response.into_inner();
+                let silences = silences
+                    .into_iter()
+                    .map(|silence| (NodeId(silence.node_id), Duration::from_millis(silence.at_least_ms)));
+                match decode(&reply) {
+                    Ok(reply) => Attempt::Done(Proposed { index, reply, silences: silences.collect() }),
                     Err(status) => {
                         Attempt::Failed(ProposeError::OutcomeUnknown { reason: status.message().to_owned() })
                     }

@@ -2,13 +2,14 @@
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
+use shoal_model::NodeId;
 use shoal_proto::raft as proto;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::reason::Reason;
 use super::status::Leadership;
-use super::{ConfigLog, LOOK_AGAIN, ProposeError};
+use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock};
 
 impl ConfigLog {
     /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
@@ -25,12 +26,12 @@ impl ConfigLog {
         }
     }
 
-    /// [`ConfigLog::read_index`] in one attempt, at most as long as an election: for those who ask again anyway.
+    /// [`ConfigLog::read_index`] in one attempt, while the same node leads: for those who ask again anyway.
     pub async fn try_read_index(&self) -> Result<u64, ProposeError> {
         let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
-        let deadline = self.shared.timings.election_max;
+        let deadline = self.shared.timings.silence();
         let leader = match self.leadership() {
-            Leadership::Here => return self.read_index_here().await,
+            Leadership::Here => return self.read_index_here(self.node_id()).await,
             Leadership::There(leader) => leader,
             Leadership::Deserted => return no_quorum("this node leads, but no majority answers it"),
             Leadership::Nobody => return no_quorum("no leader is heard"),
@@ -39,7 +40,11 @@ impl ConfigLog {
         let mut client =
             self.peer(leader).map_err(|error| ProposeError::NoQuorum { reason: error.to_string() })?;
         let call = client.read_index(proto::ReadIndexRequest {});
-        match tokio::time::timeout(deadline, call).await {
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(deadline, call) => answer,
+            () = self.not_led_by(leader) => return no_quorum(&format!("{leader} does not lead any more")),
+        };
+        match answer {
             Ok(Ok(response)) => Ok(response.into_inner().commit_index),
             Ok(Err(status)) => {
                 no_quorum(&format!("{leader} answered {:?}: {:?}", status.code(), status.message()))
@@ -48,20 +53,23 @@ impl ConfigLog {
         }
     }
 
-    /// Answers `PeerService.ReadIndex`; only a leader can, and it is not passed on.
-    pub async fn answer_read_index(&self) -> Result<proto::ReadIndexResponse, Status> {
+    /// Answers `PeerService.ReadIndex` to `caller`, which has been checked to be that node; only a leader can, and it is not
+    /// passed on.
+    pub async fn answer_read_index(&self, caller: NodeId) -> Result<proto::ReadIndexResponse, Status> {
         if self.leadership() != Leadership::Here {
             return Err(Reason::NotLeader.status("this node does not lead"));
         }
-        match self.read_index_here().await {
+        match self.read_index_here(caller).await {
             Ok(commit_index) => Ok(proto::ReadIndexResponse { commit_index }),
             Err(error) => Err(Reason::NoQuorum.status(error.to_string())),
         }
     }
 
-    async fn read_index_here(&self) -> Result<u64, ProposeError> {
+    async fn read_index_here(&self, asker: NodeId) -> Result<u64, ProposeError> {
+        // Before it is looked: who waits for a purge relies on that.
+        lock(&self.shared.askers).note(self.metrics().current_term, asker, self.shared.opened.elapsed());
         let no_quorum = |reason: String| ProposeError::NoQuorum { reason };
-        let deadline = self.shared.timings.election_max;
+        let deadline = self.shared.timings.silence();
         let Some(raft) = self.raft() else {
             return Err(ProposeError::Broken { reason: self.status().broken });
         };

@@ -93,23 +93,23 @@ impl ConfigLog {
         if self.shared.raft.is_err() || metrics.running_state.is_err() {
             return Leadership::Stopped;
         }
-        let lease = self.shared.timings.election_max;
+        let silence = self.shared.timings.silence();
         match metrics.current_leader {
             Some(leader) if leader == self.shared.node_id.0 => {
-                match metrics.state == ServerState::Leader && has_quorum(&metrics, lease) {
+                match metrics.state == ServerState::Leader && has_quorum(&metrics, silence) {
                     true => Leadership::Here,
                     false => Leadership::Deserted,
                 }
             }
-            Some(leader) if self.shared.heard.is_recent(lease) => Leadership::There(NodeId(leader)),
+            Some(leader) if self.shared.heard.is_recent(silence) => Leadership::There(NodeId(leader)),
             Some(_) | None => Leadership::Nobody,
         }
     }
 }
 
 /// A leader's word alone is not enough: a restarted or cut-off one believes in itself for a while.
-fn has_quorum(metrics: &RaftMetrics<TypeConfig>, lease: Duration) -> bool {
+fn has_quorum(metrics: &RaftMetrics<TypeConfig>, silence: Duration) -> bool {
     let mut voters = metrics.membership_config.membership().voter_ids();
     let is_sole_voter = voters.next() == Some(metrics.id) && voters.next().is_none();
-    is_sole_voter || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() <= lease)
+    is_sole_voter || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() <= silence)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Peers;
 use shoal_cluster::identity::{Authority, Identity, NodeKey};
-use shoal_cluster::tls::{caller, peer_server_config};
+use shoal_cluster::tls::{Caller, caller, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, Timings};
 use shoal_model::NodeId;
 use shoal_model::state::{Admission, Command, MemberRecord, Reply, SiteText, TokenRecord};
@@ -246,7 +246,10 @@ async fn serve(address: &str, identity: &Identity, log: &ConfigLog) -> oneshot::
     let (accepted, incoming) = mpsc::channel::<std::io::Result<TlsStream<TcpStream>>>(8);
     let serving = tonic::transport::Server::builder()
         .add_service(InterceptedService::new(RaftServiceServer::new(log.raft_rpc()), with_caller))
-        .add_service(PeerServiceServer::new(PeerRpc { log: log.clone() }))
+        .add_service(InterceptedService::new(
+            PeerServiceServer::new(PeerRpc { log: log.clone() }),
+            with_caller,
+        ))
         .serve_with_incoming(ReceiverStream::new(incoming));
     let serving = tokio::spawn(serving);
     tokio::spawn(async move {
@@ -293,9 +296,12 @@ impl PeerService for PeerRpc {
 
     async fn read_index(
         &self,
-        _request: Request<proto::ReadIndexRequest>,
+        request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
-        self.log.answer_read_index().await.map(Response::new)
+        let Some(Caller::Node(asker)) = request.extensions().get::<Caller>() else {
+            return Err(Status::unauthenticated("only nodes"));
+        };
+        self.log.answer_read_index(*asker).await.map(Response::new)
     }
 
     async fn await_applied(

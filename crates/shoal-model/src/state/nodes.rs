@@ -34,6 +34,10 @@ pub struct MemberRecord {
     pub admin_addr: String,
     /// SHA-256 of its public key (SPKI, DER), hex: joining again with the same key is the same node.
     pub public_key_sha256: String,
+    /// How long the leases may be under which it answers from its cache, milliseconds: its `--purge-lease`; 0 = it does not
+    /// say, being of before there was a choice.
+    #[serde(default)]
+    pub purge_lease_ms: u64,
 }
 
 /// A token with which nodes may join. Its secret is stored only as a hash.

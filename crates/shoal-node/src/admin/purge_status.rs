@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_model::NodeId;
+use shoal_policy::cache::lease::{lapse_of, lease_said};
 use shoal_proto::admin::{PurgeAck, PurgeInfo, PurgeStatusRequest, PurgeStatusResponse};
 use tonic::{Code, Status};
 
 use super::failure::{Exit, with_exit};
-use crate::lease;
 use crate::node::{Node, now_ms};
 use crate::purge_history::PurgeSeen;
 use crate::report::{NodeReport, Wanted};
@@ -23,6 +24,8 @@ struct Witness {
     id: NodeId,
     name: String,
     has_left: bool,
+    /// How long its leases may be.
+    lease: Duration,
     report: Option<NodeReport>,
 }
 
@@ -41,6 +44,7 @@ pub async fn status(node: &Arc<Node>, request: &PurgeStatusRequest) -> Result<Pu
         id,
         name: member.name,
         has_left: node.has_left(id),
+        lease: lease_said(member.purge_lease_ms),
         report: reports.remove(&id),
     };
     let witnesses: Vec<Witness> = node.members().into_iter().map(witness).collect();
@@ -88,7 +92,7 @@ fn info(first: &PurgeSeen, witnesses: &[Witness], now_ms: u64) -> PurgeInfo {
 }
 
 fn ack(first: &PurgeSeen, witness: &Witness, now_ms: u64) -> PurgeAck {
-    let lease_until_ms = first.applied_ms + lease::LAPSE.as_millis() as u64;
+    let lease_until_ms = first.applied_ms + lapse_of(witness.lease).as_millis() as u64;
     let (state, at_ms, lease_until_ms) = match &witness.report {
         Some(report) if report.applied_index >= first.seq => {
             let own = report.purges.iter().find(|own| own.seq == first.seq);
@@ -122,11 +126,12 @@ mod tests {
                 purges: vec![PurgeSeen { applied_ms, ..first }],
                 ..NodeReport::default()
             });
-            let witness = Witness { id: NodeId(1), name: "a".into(), has_left, report };
+            let lease = Duration::from_secs(2);
+            let witness = Witness { id: NodeId(1), name: "a".into(), has_left, lease, report };
             let ack = ack(&first, &witness, now_ms);
             assert_eq!((&*ack.state, ack.at_ms, ack.lease_until_ms), expected);
         };
-        let until = 10_000 + lease::LAPSE.as_millis() as u64;
+        let until = 12_020;
         check(Some((42, 10_007)), false, 10_100, ("acknowledged", 10_007, 0));
         check(Some((41, 0)), false, 10_100, ("behind", 0, until));
         check(Some((41, 0)), false, until, ("behind", 0, 0));

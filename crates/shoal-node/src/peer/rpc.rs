@@ -67,6 +67,8 @@ impl PeerRpc {
             cluster_addr: address("cluster address", &request.cluster_addr)?,
             admin_addr: address("admin address", &request.admin_addr)?,
             public_key_sha256,
+            // It says so itself, once it can.
+            purge_lease_ms: 0,
         };
         let admission = Admission {
             token_id: token.id.clone(),
@@ -129,11 +131,11 @@ impl PeerRpc {
         tracing::warn!(from, why = ?why, unsaid, "a node was refused that wanted to join");
     }
 
-    /// Lets nodes through that are members; strangers, operators and removed nodes are refused.
-    fn only_members<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    /// Lets nodes through that are members, and says who: strangers, operators and removed nodes are refused.
+    fn only_members<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let connection = request.extensions().get::<Connection>();
         match connection.and_then(|connection| connection.caller.as_ref()) {
-            Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(()),
+            Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(*id),
             // By this code, and by nothing else, the node learns what has become of it.
             Some(Caller::Node(id)) if self.node.log.has_left(*id) => {
                 Err(Status::permission_denied(format!("{id} was removed from this cluster")))
@@ -203,8 +205,8 @@ impl PeerService for PeerRpc {
         &self,
         request: Request<ReadIndexRequest>,
     ) -> Result<Response<ReadIndexResponse>, Status> {
-        self.only_members(&request)?;
-        self.node.log.answer_read_index().await.map(Response::new)
+        let caller = self.only_members(&request)?;
+        self.node.log.answer_read_index(caller).await.map(Response::new)
     }
 
     async fn await_applied(

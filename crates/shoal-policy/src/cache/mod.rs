@@ -1,11 +1,11 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
 //! In the order of an exchange: [`key`] (with [`query`] and [`search`]) names the object, [`selecting`] and [`preference`]
-//! choose among its variants, [`reuse`] judges a stored one (with [`purge`] and [`trust`]), [`placement`] says who owns it,
-//! [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`], [`vary`] and
-//! [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke off, [`heat`]
-//! says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`], [`span`] and
-//! [`multipart`]) fit the answer to the request.
+//! choose among its variants, [`reuse`] judges a stored one (with [`purge`], [`trust`] and [`lease`]), [`placement`] says who
+//! owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
+//! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
+//! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
+//! [`span`] and [`multipart`]) fit the answer to the request.
 
 pub mod condition;
 pub mod content;
@@ -20,6 +20,7 @@ pub mod heat;
 pub mod invalidation;
 pub mod keeping;
 pub mod key;
+pub mod lease;
 pub mod multipart;
 pub mod patience;
 pub mod placement;

@@ -1,5 +1,7 @@
 //! How far stored objects may be trusted on a node that may have missed a purge.
 
+use std::time::Duration;
+
 use shoal_model::site::PurgeUnverified;
 
 use super::reuse::Reuse;
@@ -54,9 +56,9 @@ impl Trust {
     }
 }
 
-/// No lease is shorter, milliseconds: a purge is not said to be acknowledged before a node that has not heard of it has
-/// been silent for that long.
-pub const SHORTEST_LEASE_MS: u64 = 2_000;
+/// For so long requests share what the origin was asked for, on a node that may have missed a purge: none is said to be
+/// complete sooner after its commit while somebody has not heard of it (see [`super::lease::lapse_left`]).
+pub const SHARED_UNVERIFIED: Duration = Duration::from_millis(200);
 
 /// How far a running fill has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +73,13 @@ pub enum Begun {
 
 /// A request that comes now may have what a running fill brings, as far as purges are concerned that this node has not
 /// heard of. With `trust` there is none that was acknowledged. Without it, one that was acknowledged by now was committed
-/// more than a lease ago: what the origin was asked for since is of after it.
+/// more than [`SHARED_UNVERIFIED`] ago: what the origin was asked for since is of after it.
 pub const fn may_join(trust: Trust, begun: Begun, now_ms: u64) -> bool {
     match begun {
         _ if trust.allows_hits() => true,
         Begun::NotYet => true,
         Begun::Elsewhere => false,
-        Begun::At(asked_ms) => asked_ms <= now_ms && now_ms - asked_ms < SHORTEST_LEASE_MS,
+        Begun::At(asked_ms) => asked_ms <= now_ms && now_ms - asked_ms < SHARED_UNVERIFIED.as_millis() as u64,
     }
 }
 
@@ -118,8 +120,8 @@ mod tests {
         check(Trust::Doubted, Begun::NotYet, true);
         check(Trust::Doubted, Begun::Elsewhere, false);
         check(Trust::Doubted, Begun::At(10_000), true);
-        check(Trust::Doubted, Begun::At(8_001), true);
-        check(Trust::Doubted, Begun::At(8_000), false);
+        check(Trust::Doubted, Begun::At(9_801), true);
+        check(Trust::Doubted, Begun::At(9_800), false);
         check(Trust::Doubted, Begun::At(10_001), false);
     }
 }
