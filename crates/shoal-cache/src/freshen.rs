@@ -82,7 +82,7 @@ impl WorkerCache {
     /// Brings every stored response that the request chooses up to date, or makes it stale where it is another version.
     fn hear(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Arc<Fill>, heard: &Heard<'_>) {
         let Some(variants) = self.cache.store.find(probe.key) else { return };
-        let chosen = variants.objects.iter().filter(|object| {
+        let chosen = variants.objects().iter().filter(|object| {
             *object.text == *probe.text
                 && object.status == StatusCode::OK
                 && object.body.is_whole()

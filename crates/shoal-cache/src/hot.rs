@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, StatusCode};
+use shoal_policy::cache::fields::lines_bytes;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::http1::SharedFields;
 
 use crate::body::CacheBody;
-use crate::object::{Object, Variants, fields_bytes};
+use crate::object::Object;
+use crate::residents::Resident;
+use crate::variants::Variants;
 
 /// Places; a key has exactly one, and a newcomer takes it.
 const SLOTS: usize = 512;
@@ -20,6 +23,8 @@ const SLOTS: usize = 512;
 const MAX_SLOT_BYTES: u64 = 64 * 1024;
 /// Places that are looked at when one is taken: all of them while each is taken once in a while.
 const SWEEP: usize = 8;
+/// What a field takes up in a map beside its line, bytes.
+const MAP_BYTES: usize = 120;
 /// The store hears of every so many hits, so that it knows what is in use.
 const REPORT_EVERY: u32 = 64;
 
@@ -40,7 +45,7 @@ pub(crate) struct HotObjects {
 
 struct Slot {
     key: ObjectKey,
-    variants: Arc<Variants>,
+    variants: Variants,
     prepared: Option<Prepared>,
     uses: u32,
     share: Share,
@@ -124,7 +129,7 @@ impl HotObjects {
     }
 
     /// The variants of `key`, if they are still what the store would say.
-    pub(crate) fn variants(&mut self, key: ObjectKey) -> Option<Arc<Variants>> {
+    pub(crate) fn variants(&mut self, key: ObjectKey) -> Option<Variants> {
         let hot = self.current(key)?;
         hot.uses += 1;
         Some(hot.variants.clone())
@@ -141,9 +146,9 @@ impl HotObjects {
     }
 
     /// Remembers what the store said, if there is room.
-    pub(crate) fn keep(&mut self, key: ObjectKey, variants: &Arc<Variants>) {
+    pub(crate) fn keep(&mut self, key: ObjectKey, variants: &Variants) {
         self.sweep();
-        let bytes = u64::from(variants.weight());
+        let bytes = variants.weight();
         if bytes > MAX_SLOT_BYTES {
             return;
         }
@@ -170,10 +175,10 @@ impl HotObjects {
     pub(crate) fn prepare(&mut self, object: &Arc<Object>, fields: HeaderMap, until_ms: u64) {
         let slot = self.slots[place(object.key)].as_mut().filter(|slot| slot.key == object.key);
         if let Some(slot) = slot
-            && let [only] = &slot.variants.objects[..]
+            && let [only] = slot.variants.objects()
             && Arc::ptr_eq(only, object)
             && object.selecting().is_empty()
-            && (slot.prepared.is_some() || slot.share.grow(2 * fields_bytes(&fields)))
+            && (slot.prepared.is_some() || slot.share.grow(prepared_bytes(&fields)))
         {
             let fields = Rc::new(SharedFields::of(fields));
             slot.prepared = Some(Prepared { object: object.clone(), fields, until_ms });
@@ -187,6 +192,11 @@ impl Slot {
             prepared.object.hits.fetch_add(self.uses, Ordering::Relaxed);
         }
     }
+}
+
+/// What the fields of an answer take up: a map of them beside their lines.
+fn prepared_bytes(fields: &HeaderMap) -> u64 {
+    2 * lines_bytes(fields) as u64 + (fields.len() * MAP_BYTES) as u64
 }
 
 const fn place(key: ObjectKey) -> usize {
@@ -207,7 +217,7 @@ mod tests {
     use crate::object::{OnDisk, Rare, UNCOPIED};
     use crate::stored_body::StoredBody;
 
-    fn variants(key: u128, field: &str, body_bytes: usize) -> Arc<Variants> {
+    fn variants(key: u128, field: &str, body_bytes: usize) -> Variants {
         let object = Object {
             key: ObjectKey(key),
             text: "http://a.org/ r".into(),
@@ -221,13 +231,14 @@ mod tests {
             checked_seq: AtomicU64::new(0),
             replicate: Replicate::Never,
             hits: AtomicU32::new(0),
+            edition: AtomicU32::new(0),
             used_ms: AtomicU64::new(0),
             heat: AtomicU64::new(0),
             copied_from: None,
             copied_under: AtomicU64::new(UNCOPIED),
             disk: OnDisk::default(),
         };
-        Arc::new(Variants::default().with(object.seal()))
+        Variants::default().with(object.seal())
     }
 
     const fn key(place: u128) -> u128 {
@@ -261,7 +272,7 @@ mod tests {
         for n in 0..SLOTS as u128 {
             for hot in &mut workers {
                 hot.keep(ObjectKey(key(n)), &variants(key(n), "", 5000));
-                let only = hot.slots[n as usize].as_ref().map(|slot| slot.variants.objects[0].clone());
+                let only = hot.slots[n as usize].as_ref().map(|slot| slot.variants.objects()[0].clone());
                 let fields = HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static("1"))]);
                 only.iter().for_each(|object| hot.prepare(object, fields.clone(), 1));
                 assert!(held(hot) <= 100_000);
@@ -277,14 +288,14 @@ mod tests {
         let mut hot = HotObjects::new(Arc::new(HotBudget::new(u64::MAX)));
         let kept: Vec<_> = (0..100).map(|n| variants(key(n), "", 1000)).collect();
         for variants in &kept {
-            hot.keep(variants.objects[0].key, variants);
+            hot.keep(variants.key(), variants);
         }
         kept.iter().for_each(|variants| variants.supersede());
         let other = variants(key(200), "", 1000);
         for _ in 0..SLOTS / SWEEP {
             hot.keep(ObjectKey(key(200)), &other);
         }
-        assert_eq!(held(&hot), u64::from(other.weight()));
-        assert!(kept.iter().all(|variants| Arc::strong_count(variants) == 1));
+        assert_eq!(held(&hot), other.weight());
+        assert!(kept.iter().all(|variants| Arc::strong_count(&variants.objects()[0]) == 1));
     }
 }

@@ -31,7 +31,7 @@ impl CacheService for CacheIndex {
         let loaded = self.0.load(key).await;
         let variants = loaded.or_else(|| self.0.store.find(key));
         let now_ms = now_ms();
-        let held = variants.iter().flat_map(|variants| &variants.objects);
+        let held = variants.iter().flat_map(|variants| variants.objects());
         let valid = held.filter(|object| self.0.purges.check(object).is_some());
         let objects = valid.map(|object| describe(object, now_ms)).collect();
         Ok(Response::new(LookupResponse { objects, filling: self.0.flights.is_running(key) }))

@@ -30,14 +30,17 @@ mod placement;
 mod portion;
 mod promotion;
 mod purges;
+mod recent;
 mod relay;
 mod reminders;
+mod residents;
 mod respond;
 mod seam;
 mod search;
 mod store;
 mod stored_body;
 mod task;
+mod variants;
 mod worker;
 
 pub use body::{CacheBody, OriginBody};

@@ -19,10 +19,11 @@ use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
 
 use crate::fill::{Errand, FillHead};
-use crate::object::{Object, Variants};
+use crate::object::Object;
 use crate::portion::Portion;
 use crate::purges::Purges;
 use crate::search::Alias;
+use crate::variants::Variants;
 
 /// What a lookup found, on its way to being answered.
 pub struct Probe {
@@ -124,13 +125,13 @@ fn choose(variants: &Variants, sought: &Sought<'_>, purges: &Purges) -> Option<(
             && alias.is_none_or(|alias| alias.is_served_by(&object.text, &object.fields))
     };
     let valid = |object: &Arc<Object>| Some((object.clone(), purges.check_for(object, alias)?));
-    if let [only] = &variants.objects[..] {
+    if let [only] = variants.objects() {
         return Some(only)
             .filter(may_answer)
             .filter(|only| only.selecting().matches(request))
             .and_then(valid);
     }
-    let mut found: Vec<_> = variants.objects.iter().filter(may_answer).filter_map(valid).collect();
+    let mut found: Vec<_> = variants.objects().iter().filter(may_answer).filter_map(valid).collect();
     let candidates: Vec<Candidate<'_, StoredFields>> =
         found.iter().map(|(object, _)| object.candidate()).collect();
     let place = preference::choose(request, &candidates)?;
@@ -139,7 +140,7 @@ fn choose(variants: &Variants, sought: &Sought<'_>, purges: &Purges) -> Option<(
 
 /// What chooses among the responses stored for a text: the word of the most recent one that has any.
 pub(crate) fn known_selectors(variants: &Variants, text: &[u8]) -> Vec<Selector> {
-    let of_text = variants.objects.iter().filter(|object| object.text.as_bytes() == text);
+    let of_text = variants.objects().iter().filter(|object| object.text.as_bytes() == text);
     let choosing = of_text.filter(|object| !object.selecting().is_empty());
     let newest = choosing.max_by_key(|object| (object.terms.date, object.terms.response_ms));
     newest.map(|object| object.selecting().selectors()).unwrap_or_default()
@@ -181,7 +182,7 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
                     && !object.selecting().is_empty()
                     && object.selecting().matches(request)
             };
-            if selectors.is_empty() || variants.objects.iter().any(is_chosen) {
+            if selectors.is_empty() || variants.objects().iter().any(is_chosen) {
                 return Choice::Nothing;
             }
             Choice::OtherVariants(selectors)

@@ -30,6 +30,7 @@ use crate::placement::Placement;
 use crate::portion::Portion;
 use crate::promotion::Promotions;
 use crate::purges::Purges;
+use crate::recent::Recent;
 use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
 use crate::seam::{CacheSettings, Changed};
 use crate::search::SearchRules;
@@ -38,11 +39,11 @@ use crate::store::Store;
 /// A URL that proved uncacheable is not waited for again for this long.
 const UNCACHEABLE_MEMORY: Duration = Duration::from_secs(120);
 /// How many such URLs are remembered.
-const MAX_UNCACHEABLE: u64 = 100_000;
+const MAX_UNCACHEABLE: usize = 100_000;
 /// For how long a copy made before an invalidation may still be on its way.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 /// How many invalidated keys are remembered.
-const MAX_TOMBSTONES: u64 = 100_000;
+const MAX_TOMBSTONES: usize = 100_000;
 /// Given-up requests that the origin may still be working on, and that are kept in mind for that.
 const MAX_ABANDONED: usize = 1024;
 /// What the workers keep at hand of the memory for objects: this fraction.
@@ -75,9 +76,9 @@ pub struct Cache {
     /// Requests of peers that are being answered.
     pub(crate) peers_under_way: watch::Sender<usize>,
     /// Hashes of the texts of keys whose responses are not stored: nobody waits for those.
-    uncacheable: moka::sync::Cache<ObjectKey, ()>,
+    uncacheable: Recent<()>,
     /// When keys were invalidated, Unix milliseconds.
-    tombstones: moka::sync::Cache<ObjectKey, u64>,
+    tombstones: Recent<u64>,
     /// When everything was, likewise.
     forgotten_ms: AtomicU64,
     /// Figures of the control runtime.
@@ -113,14 +114,8 @@ impl Cache {
             reminders: Reminders::new(settings.peers.clone(), settings.cluster.clone()),
             store,
             disk,
-            uncacheable: moka::sync::Cache::builder()
-                .max_capacity(MAX_UNCACHEABLE)
-                .time_to_live(UNCACHEABLE_MEMORY)
-                .build(),
-            tombstones: moka::sync::Cache::builder()
-                .max_capacity(MAX_TOMBSTONES)
-                .time_to_live(TOMBSTONE_LIFE)
-                .build(),
+            uncacheable: Recent::new(UNCACHEABLE_MEMORY, MAX_UNCACHEABLE),
+            tombstones: Recent::new(TOMBSTONE_LIFE, MAX_TOMBSTONES),
             forgotten_ms: AtomicU64::new(0),
             cells,
             worker_cells: Mutex::default(),
@@ -257,11 +252,11 @@ impl Cache {
 
     /// What is behind this text of a key is not stored: nobody is to wait for it.
     pub(crate) fn remember_uncacheable(&self, text: &str) {
-        self.uncacheable.insert(ObjectKey::of(self.settings.key_seed, text.as_bytes()), ());
+        self.uncacheable.note(ObjectKey::of(self.settings.key_seed, text.as_bytes()), ());
     }
 
     pub(crate) fn is_uncacheable(&self, text: &str) -> bool {
-        self.uncacheable.contains_key(&ObjectKey::of(self.settings.key_seed, text.as_bytes()))
+        self.uncacheable.of(ObjectKey::of(self.settings.key_seed, text.as_bytes())).is_some()
     }
 
     /// A fill that is about to begin.
@@ -391,7 +386,7 @@ impl Cache {
 
     /// Forgets what is stored under `key` and spoils what is being filled; says how much was stored.
     pub(crate) fn forget(&self, key: ObjectKey) -> usize {
-        self.tombstones.insert(key, now_ms());
+        self.tombstones.note(key, now_ms());
         self.flights.spoil(key);
         // The disk first: what is read from it meanwhile is only stored while it is still there.
         let on_disk = self.disk.as_ref().map_or(0, |disk| disk.forget(key));
@@ -411,13 +406,13 @@ impl Cache {
         if response_ms <= self.forgotten_ms.load(Ordering::Acquire) {
             return true;
         }
-        self.tombstones.get(&key).is_some_and(|changed_ms| response_ms <= changed_ms)
+        self.tombstones.of(key).is_some_and(|changed_ms| response_ms <= changed_ms)
     }
 
     /// When the resource was last known to have changed, Unix milliseconds; 0 = not of late.
     pub(crate) fn last_change_ms(&self, key: ObjectKey) -> u64 {
         let all_ms = self.forgotten_ms.load(Ordering::Acquire);
-        self.tombstones.get(&key).unwrap_or_default().max(all_ms)
+        self.tombstones.of(key).unwrap_or_default().max(all_ms)
     }
 
     /// The key of a URL, as the text of a key has it.

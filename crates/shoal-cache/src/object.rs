@@ -6,24 +6,27 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
+use shoal_policy::cache::fields::lines_bytes;
 use shoal_policy::cache::keeping::useless_at_ms;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::Candidate;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::{Extract, judge_part, judge_range};
-use shoal_policy::cache::selecting::Selecting;
+use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::validation::{has_validator, merged_fields};
 
 use crate::disk::DiskBody;
 use crate::hot::Share;
+use crate::residents::PLACE_BYTES;
 use crate::stored_body::StoredBody;
 
-/// Variants of one URL on one route that are kept; the one unused for longest goes first.
-pub(crate) const MAX_VARIANTS: usize = 32;
-/// What an object costs beside its body and fields, roughly, bytes.
-const OVERHEAD_BYTES: usize = 720;
+/// There may be millions of them: what is not in all of them lies elsewhere.
+const _: () = assert!(size_of::<Object>() + COUNTS_BYTES <= 256);
+
+/// In front of what an [`Arc`] leads to.
+pub(crate) const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 /// No second copy is known of.
 pub(crate) const UNCOPIED: u64 = u64::MAX;
@@ -46,6 +49,8 @@ pub(crate) struct Object {
     pub(crate) checked_seq: AtomicU64,
     pub(crate) replicate: Replicate,
     pub(crate) hits: AtomicU32,
+    /// Counts the times at which it was the only one of its key and then was not, or was gone.
+    pub(crate) edition: AtomicU32,
     /// When it was last used, Unix milliseconds, roughly.
     pub(crate) used_ms: AtomicU64,
     /// How much peers ask for it: [`shoal_policy::cache::heat::Heat`].
@@ -194,11 +199,19 @@ impl Object {
         }
     }
 
-    /// Bytes it is charged with.
-    fn weight(&self) -> u64 {
-        let head = self.fields.lines().len() + self.text.len() + self.tags().len() * 8 + OVERHEAD_BYTES;
-        let body_bytes = if self.disk_body().is_some() { 0 } else { self.body_bytes };
-        body_bytes + head as u64
+    /// Bytes that it takes up in memory.
+    pub(crate) fn weight(&self) -> u64 {
+        let extras_bytes = self.rare.0.as_ref().map_or(0, |extras| {
+            let Extras { selecting, tags, promoted: _ } = &**extras;
+            allocated_bytes(size_of::<Extras>())
+                + allocated_bytes(size_of_val::<[u64]>(tags))
+                + selecting.parts().map(selector_bytes).sum::<u64>()
+        });
+        allocated_bytes(size_of::<Self>() + COUNTS_BYTES)
+            + allocated_bytes(self.text.len())
+            + allocated_bytes(self.fields.lines().len())
+            + self.body.allocated_bytes()
+            + extras_bytes
     }
 
     /// The object with what `part`, a newer response of the same version, has of it besides (RFC 9111 §3.4).
@@ -244,6 +257,7 @@ impl Object {
             checked_seq: AtomicU64::new(fill_seq),
             replicate: self.replicate,
             hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
+            edition: AtomicU32::new(0),
             used_ms: AtomicU64::new(terms.response_ms),
             heat: AtomicU64::new(self.heat.load(Ordering::Relaxed)),
             copied_from: None,
@@ -270,6 +284,7 @@ impl Object {
             checked_seq: read(&self.checked_seq),
             replicate: self.replicate,
             hits: AtomicU32::new(self.hits.load(Ordering::Relaxed)),
+            edition: AtomicU32::new(0),
             used_ms: read(&self.used_ms),
             heat: read(&self.heat),
             copied_from: self.copied_from,
@@ -278,49 +293,47 @@ impl Object {
     }
 }
 
-/// What fields cost, roughly, bytes.
-pub(crate) fn fields_bytes(fields: &HeaderMap) -> u64 {
-    fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 32) as u64).sum()
+/// What an object with so many bytes of body and these fields will take up in memory, roughly.
+pub(crate) fn likely_weight(body_bytes: u64, fields: &HeaderMap) -> u64 {
+    let lies_in = size_of::<Object>() + COUNTS_BYTES + lines_bytes(fields);
+    body_bytes.saturating_add(allocated_bytes(lies_in) + PLACE_BYTES)
 }
 
-/// The objects of one key. Immutable but for the mark that there is a newer state of things.
-#[derive(Default)]
-pub(crate) struct Variants {
-    pub(crate) objects: Vec<Arc<Object>>,
-    superseded: AtomicBool,
+/// What a part of [`Extras::selecting`] takes up in memory.
+fn selector_bytes((selector, value): (&Selector, Option<&[u8]>)) -> u64 {
+    size_of_val(selector) as u64 + 16 + allocated_bytes(value.map_or(0, <[u8]>::len))
 }
 
-impl Variants {
-    /// The same with `object` in it, in the place of the one with the same selecting fields.
-    pub(crate) fn with(&self, object: Arc<Object>) -> Self {
-        let is_other = |known: &&Arc<Object>| !known.has_place_of(&object);
-        let mut objects: Vec<Arc<Object>> = self.objects.iter().filter(is_other).cloned().collect();
-        let rivals = || objects.iter().filter(|known| known.text == object.text);
-        if rivals().count() >= MAX_VARIANTS {
-            let oldest = rivals().min_by_key(|known| known.used_ms.load(Ordering::Relaxed)).cloned();
-            objects.retain(|known| oldest.as_ref().is_none_or(|oldest| !Arc::ptr_eq(known, oldest)));
+/// What the memory of so many bytes costs: it is given out in sizes of which every power of two has four.
+pub(crate) const fn allocated_bytes(bytes: usize) -> u64 {
+    let step = match bytes {
+        0 => return 0,
+        1..=64 => 16,
+        _ => bytes.next_power_of_two() / 8,
+    };
+    bytes.next_multiple_of(step) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_costs_what_it_is_given_out_in() {
+        for (bytes, expected) in [
+            (0, 0),
+            (1, 16),
+            (17, 32),
+            (64, 64),
+            (65, 80),
+            (81, 96),
+            (128, 128),
+            (129, 160),
+            (1024, 1024),
+            (1025, 1280),
+            (100_000, 114_688),
+        ] {
+            assert_eq!(allocated_bytes(bytes), expected, "{bytes}");
         }
-        objects.push(object);
-        Self { objects, superseded: AtomicBool::new(false) }
-    }
-
-    /// The same without `object`.
-    pub(crate) fn without(&self, object: &Object) -> Self {
-        let others = self.objects.iter().filter(|known| !known.is_same_as(object));
-        Self { objects: others.cloned().collect(), superseded: AtomicBool::new(false) }
-    }
-
-    /// This is no longer what the store holds.
-    pub(crate) fn is_superseded(&self) -> bool {
-        self.superseded.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn supersede(&self) {
-        self.superseded.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn weight(&self) -> u32 {
-        let sum: u64 = self.objects.iter().map(|object| object.weight()).sum();
-        u32::try_from(sum).unwrap_or(u32::MAX)
     }
 }

@@ -8,15 +8,34 @@ use shoal_policy::cache::fields::Fields;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, url_of};
 use shoal_policy::cache::search::{SearchRule, path_of};
 
+use crate::residents::{Resident, Residents};
+
 /// Paths whose rules are remembered; a path without one has a key for each query.
 const MAX_PATHS: u64 = 10_000;
 
 /// The newest rule of each path.
 pub(crate) struct SearchRules {
     seed: u64,
-    rules: moka::sync::Cache<ObjectKey, Arc<SearchRule>>,
+    rules: Residents<PathRule>,
     /// There has been one.
     is_used: AtomicBool,
+}
+
+#[derive(Clone)]
+struct PathRule {
+    key: ObjectKey,
+    rule: Arc<SearchRule>,
+}
+
+impl Resident for PathRule {
+    fn key(&self) -> ObjectKey {
+        self.key
+    }
+
+    /// They are counted.
+    fn weight(&self) -> u64 {
+        1
+    }
 }
 
 /// Where a response belongs.
@@ -39,8 +58,7 @@ pub(crate) struct Alias {
 
 impl SearchRules {
     pub(crate) fn new(seed: u64) -> Self {
-        let rules = moka::sync::Cache::builder().max_capacity(MAX_PATHS).build();
-        Self { seed, rules, is_used: AtomicBool::new(false) }
+        Self { seed, rules: Residents::new(MAX_PATHS), is_used: AtomicBool::new(false) }
     }
 
     /// Makes `url` the one that names the object; answers what it was, if it was another.
@@ -52,7 +70,7 @@ impl SearchRules {
         if path.len() == url.len() {
             return None;
         }
-        let rule = self.rules.get(&self.key(path))?;
+        let PathRule { rule, .. } = self.rules.find(self.key(path))?;
         let asked: Box<[u8]> = (&**url).into();
         rule.reduce(url);
         (*url != *asked).then(|| Alias { key: self.key(&asked), url: asked })
@@ -86,10 +104,11 @@ impl SearchRules {
     fn learn(&self, url: &[u8], fields: &HeaderMap) -> Option<Arc<SearchRule>> {
         let rule = SearchRule::read(fields).map(Arc::new);
         if let Some(rule) = &rule {
-            self.rules.insert(self.key(path_of(url)), rule.clone());
+            let (key, rule) = (self.key(path_of(url)), rule.clone());
+            self.rules.insert(PathRule { key, rule }, |_| {});
             self.is_used.store(true, Ordering::Relaxed);
         } else if self.is_used.load(Ordering::Relaxed) {
-            self.rules.invalidate(&self.key(path_of(url)));
+            self.rules.remove(self.key(path_of(url)));
         }
         rule
     }

@@ -3,46 +3,42 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use moka::notification::RemovalCause;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::validation::is_same_version;
 
 use crate::disk::DiskBody;
-use crate::object::{Object, Variants};
+use crate::object::Object;
+use crate::residents::{Resident, Residents};
+use crate::variants::Variants;
 
 /// Locks under which the variants of a key are replaced.
 const LOCKS: usize = 64;
 
 /// The objects this node holds.
 pub(crate) struct Store {
-    objects: moka::sync::Cache<ObjectKey, Arc<Variants>>,
+    residents: Residents<Variants>,
     locks: [Mutex<()>; LOCKS],
-    evictions: Arc<AtomicU64>,
+    evictions: AtomicU64,
 }
 
 impl Store {
     /// An empty store that holds at most `budget_bytes`.
     pub(crate) fn new(budget_bytes: u64) -> Self {
-        let evictions = Arc::new(AtomicU64::new(0));
-        let evicted = evictions.clone();
-        // No invalidation closures, ever: they are not memory-safe under eviction in this version. Purges judge each
-        // object by its sequence number instead.
-        let objects = moka::sync::Cache::builder()
-            .max_capacity(budget_bytes)
-            .weigher(|_: &ObjectKey, variants: &Arc<Variants>| variants.weight())
-            .eviction_listener(move |_, variants: Arc<Variants>, cause| {
-                variants.supersede();
-                if cause == RemovalCause::Size {
-                    evicted.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .build();
-        Self { objects, locks: [const { Mutex::new(()) }; LOCKS], evictions }
+        Self {
+            residents: Residents::new(budget_bytes),
+            locks: [const { Mutex::new(()) }; LOCKS],
+            evictions: AtomicU64::new(0),
+        }
     }
 
-    /// The variants under `key`; the texts of their keys are still to be compared.
-    pub(crate) fn find(&self, key: ObjectKey) -> Option<Arc<Variants>> {
-        self.objects.get(&key)
+    /// The variants under `key`, for use; the texts of their keys are still to be compared.
+    pub(crate) fn find(&self, key: ObjectKey) -> Option<Variants> {
+        self.residents.find(key)
+    }
+
+    /// The variants under `key`. That is no use of them.
+    pub(crate) fn peek(&self, key: ObjectKey) -> Option<Variants> {
+        self.residents.peek(key)
     }
 
     /// Puts `object` in, beside its variants.
@@ -60,7 +56,7 @@ impl Store {
     ) -> Arc<Object> {
         let mut stored = part.clone();
         self.replace(part.key, |variants| {
-            let known = variants.objects.iter().find(|known| known.has_place_of(&part));
+            let known = variants.objects().iter().find(|known| known.has_place_of(&part));
             let known = known.filter(|known| is_same_version(&known.fields, &part.fields) && is_valid(known));
             if let Some(known) = known {
                 if known.body.is_whole() {
@@ -81,7 +77,7 @@ impl Store {
     pub(crate) fn insert_if(&self, object: &Arc<Object>, may_replace: impl FnOnce(&Object) -> bool) -> bool {
         let mut is_in = true;
         self.replace(object.key, |variants| {
-            let known = variants.objects.iter().find(|known| known.has_place_of(object));
+            let known = variants.objects().iter().find(|known| known.has_place_of(object));
             is_in = known.is_none_or(|known| may_replace(known));
             is_in.then(|| variants.with(object.clone()))
         });
@@ -94,9 +90,9 @@ impl Store {
         &self,
         object: &Arc<Object>,
         is_current: impl FnOnce() -> bool,
-    ) -> Option<Arc<Variants>> {
+    ) -> Option<Variants> {
         self.replace(object.key, |variants| {
-            let is_known = variants.objects.iter().any(|known| known.has_place_of(object));
+            let is_known = variants.objects().iter().any(|known| known.has_place_of(object));
             (!is_known && is_current()).then(|| variants.with(object.clone()))
         })
     }
@@ -104,25 +100,25 @@ impl Store {
     /// Puts `other`, which is the same, in the place of `object`, if that is still there.
     pub(crate) fn exchange(&self, object: &Arc<Object>, other: Arc<Object>) {
         self.replace(object.key, |variants| {
-            variants.objects.iter().any(|known| Arc::ptr_eq(known, object)).then(|| variants.with(other))
+            variants.objects().iter().any(|known| Arc::ptr_eq(known, object)).then(|| variants.with(other))
         });
     }
 
     /// Something is there under `key`. Asking does not count as a use.
     pub(crate) fn has(&self, key: ObjectKey) -> bool {
-        self.objects.contains_key(&key)
+        self.residents.has(key)
     }
 
     /// `object` is still there, and nothing came in its place.
     pub(crate) fn holds(&self, object: &Object) -> bool {
-        self.find(object.key)
-            .is_some_and(|variants| variants.objects.iter().any(|known| known.is_same_as(object)))
+        self.peek(object.key)
+            .is_some_and(|variants| variants.objects().iter().any(|known| known.is_same_as(object)))
     }
 
     /// Takes `object` out, if it is still there.
     pub(crate) fn remove(&self, object: &Object) {
         self.replace(object.key, |variants| {
-            variants.objects.iter().any(|known| known.is_same_as(object)).then(|| variants.without(object))
+            variants.objects().iter().any(|known| known.is_same_as(object)).then(|| variants.without(object))
         });
     }
 
@@ -130,7 +126,7 @@ impl Store {
     pub(crate) fn forget_on_disk(&self, key: ObjectKey, is_gone: impl Fn(&DiskBody) -> bool) {
         let has_gone = |object: &Arc<Object>| object.disk_body().is_some_and(|body| is_gone(body));
         self.replace(key, |variants| {
-            let gone = variants.objects.iter().find(|object| has_gone(object))?;
+            let gone = variants.objects().iter().find(|object| has_gone(object))?;
             Some(variants.without(gone))
         });
     }
@@ -139,7 +135,7 @@ impl Store {
     pub(crate) fn forget(&self, key: ObjectKey) -> usize {
         let mut dropped = 0;
         self.replace(key, |variants| {
-            dropped = variants.objects.len();
+            dropped = variants.objects().len();
             (dropped > 0).then(Variants::default)
         });
         dropped
@@ -147,7 +143,7 @@ impl Store {
 
     /// Takes everything out and says how much it was.
     pub(crate) fn forget_everything(&self) -> usize {
-        self.objects.iter().map(|(key, _)| self.forget(*key)).sum()
+        self.residents.all().iter().map(|variants| self.forget(variants.key())).sum()
     }
 
     /// Answers what there is then, if it has changed.
@@ -155,30 +151,34 @@ impl Store {
         &self,
         key: ObjectKey,
         change: impl FnOnce(&Variants) -> Option<Variants>,
-    ) -> Option<Arc<Variants>> {
+    ) -> Option<Variants> {
         let _guard = self.locks[key.0 as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.objects.get(&key).unwrap_or_default();
-        let changed = Arc::new(change(&known)?);
-        if changed.objects.is_empty() {
-            self.objects.invalidate(&key);
-        } else {
-            self.objects.insert(key, changed.clone());
-        }
+        let known = self.peek(key).unwrap_or_default();
+        let changed = change(&known)?;
         known.supersede();
+        // Whoever finds the old state until it is replaced finds that it is superseded.
+        let changed = changed.renewed();
+        if changed.objects().is_empty() {
+            self.residents.remove(key);
+        } else {
+            self.residents.insert(changed.clone(), |evicted| {
+                evicted.supersede();
+                self.evictions.fetch_add(1, Ordering::Relaxed);
+            });
+        }
         Some(changed)
     }
 
     /// Everything that is stored now.
     pub(crate) fn all(&self) -> Vec<Arc<Object>> {
-        self.objects.iter().flat_map(|(_, variants)| variants.objects.clone()).collect()
+        self.residents.all().iter().flat_map(|variants| variants.objects().to_vec()).collect()
     }
 
     /// Keys, bytes and evictions so far.
     pub(crate) fn figures(&self) -> StoreFigures {
-        self.objects.run_pending_tasks();
         StoreFigures {
-            objects: self.objects.entry_count(),
-            bytes: self.objects.weighted_size(),
+            objects: self.residents.count(),
+            bytes: self.residents.bytes(),
             evictions: self.evictions.load(Ordering::Relaxed),
         }
     }

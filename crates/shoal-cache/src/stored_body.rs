@@ -8,6 +8,7 @@ use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::span::Span;
 
 use crate::disk::DiskBody;
+use crate::object::{COUNTS_BYTES, allocated_bytes};
 
 /// Bodies are stored in pieces of at most this many bytes.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -15,6 +16,9 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const MAX_SPANS: usize = 64;
 /// Pieces that a stretch may have beside full ones before they are put together.
 const MAX_SMALL_PIECES: usize = 64;
+
+/// What a piece costs beside its bytes, once it was passed on: who has it is counted.
+const SHARED_BYTES: u64 = 32;
 
 /// The bytes of a stored response.
 pub(crate) enum StoredBody {
@@ -80,6 +84,20 @@ impl StoredBody {
         }
     }
 
+    /// What it takes up in memory, bytes.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        match self {
+            Self::Whole(pieces) => pieces.allocated_bytes(),
+            Self::OnDisk(body) => {
+                allocated_bytes(size_of::<DiskBody>() + COUNTS_BYTES) + allocated_bytes(8 * body.pieces())
+            }
+            Self::Spans(spans) => {
+                let pieces = spans.held.iter().map(|held| held.pieces.allocated_bytes());
+                allocated_bytes(size_of_val::<[StoredSpan]>(&spans.held)) + pieces.sum::<u64>()
+            }
+        }
+    }
+
     /// Its pieces in memory: none of a body that is a part, or on disk.
     pub(crate) fn pieces(&self) -> &[Bytes] {
         match self {
@@ -124,6 +142,16 @@ impl StoredBody {
             }
             _ => Self::Spans(Spans { length, held }),
         }
+    }
+}
+
+impl Pieces {
+    fn allocated_bytes(&self) -> u64 {
+        let list_bytes = match self {
+            Self::One(_) => 0,
+            Self::Several(pieces) => allocated_bytes(COUNTS_BYTES + size_of_val::<[Bytes]>(pieces)),
+        };
+        list_bytes + self.iter().map(|piece| allocated_bytes(piece.len()) + SHARED_BYTES).sum::<u64>()
     }
 }
 

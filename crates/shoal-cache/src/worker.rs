@@ -27,11 +27,12 @@ use crate::entropy::Entropy;
 use crate::hot::{HotObjects, Ready};
 use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
-use crate::object::{Object, Variants};
+use crate::object::Object;
 use crate::peer::client::PeerPool;
 use crate::respond::{ADDED, Asked, answer_fields, from_object, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
 use crate::search::Alias;
+use crate::variants::Variants;
 
 /// The part of the cache that belongs to one worker thread: its origin, its peer connections, its hottest objects.
 pub struct WorkerCache {
@@ -92,11 +93,7 @@ impl WorkerCache {
     }
 
     /// The same of `loaded`, which is what there is of the key, if that was just read.
-    pub(crate) fn look_up(
-        self: &Rc<Self>,
-        request: &CacheRequest<'_>,
-        loaded: Option<Arc<Variants>>,
-    ) -> Lookup {
+    pub(crate) fn look_up(self: &Rc<Self>, request: &CacheRequest<'_>, loaded: Option<Variants>) -> Lookup {
         let head = request.head;
         if !is_cacheable_method(&head.method) {
             return Lookup::Bypass(Bypass::Method);
@@ -118,7 +115,7 @@ impl WorkerCache {
         let (method, fields) = (&head.method, &head.headers);
         let alias = alias.as_ref();
         let sought = Sought { text: &text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
-        let choice = look(variants.as_deref(), &sought, &self.cache.purges);
+        let choice = look(variants.as_ref(), &sought, &self.cache.purges);
         match choice {
             Choice::Found(Found { ref object, reuse: Reuse::Fresh, extract: Some(ref extract), .. }) => {
                 let may_prepare = is_plain && trust == Trust::Verified;

@@ -39,6 +39,11 @@ impl DiskBody {
         self.bytes
     }
 
+    /// How many pieces it is read in.
+    pub(crate) const fn pieces(&self) -> usize {
+        self.sums.len()
+    }
+
     /// In which piece byte `at` lies, and how far behind its beginning.
     pub(crate) const fn piece_of(at: u64) -> (usize, usize) {
         ((at / PIECE_BYTES as u64) as usize, (at % PIECE_BYTES as u64) as usize)

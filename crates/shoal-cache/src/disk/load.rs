@@ -17,8 +17,9 @@ use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, PIECE_BYTES, RecordHead, piece_sum};
 use super::{Disk, STREAMED_BYTES, Shared, now_seconds, variant};
 use crate::node::Cache;
-use crate::object::{Object, OnDisk, Rare, UNCOPIED, Variants};
+use crate::object::{Object, OnDisk, Rare, UNCOPIED};
 use crate::stored_body::StoredBody;
+use crate::variants::Variants;
 
 /// What is read of a record at first: the whole of nearly all of them, bytes.
 const FIRST_BYTES: usize = STREAMED_BYTES as usize + 64 * 1024;
@@ -35,7 +36,7 @@ pub(crate) struct Loads {
 }
 
 /// What came of a read: what is there of the key now.
-type Loaded = Option<Arc<Variants>>;
+type Loaded = Option<Variants>;
 
 impl Default for Loads {
     fn default() -> Self {
@@ -45,7 +46,7 @@ impl Default for Loads {
 
 impl Cache {
     /// Reads what is on disk under `key`, and not in memory. `None` = nothing of it may be used.
-    pub(crate) async fn load(self: &Arc<Self>, key: ObjectKey) -> Option<Arc<Variants>> {
+    pub(crate) async fn load(self: &Arc<Self>, key: ObjectKey) -> Option<Variants> {
         let disk = self.disk.as_ref()?;
         let missing = disk.missing(key, self.purges.applied());
         if missing.is_empty() {
@@ -128,8 +129,8 @@ impl Disk {
             return Vec::new();
         }
         let now = now_seconds();
-        let in_memory = self.shared.store.find(key).unwrap_or_default();
-        let in_memory: Vec<u16> = in_memory.objects.iter().map(|object| variant(object)).collect();
+        let in_memory = self.shared.store.peek(key).unwrap_or_default();
+        let in_memory: Vec<u16> = in_memory.objects().iter().map(|object| variant(object)).collect();
         found.retain(|entry| {
             let is_useless = u64::from(entry.expires) <= now;
             if is_useless {
@@ -210,6 +211,7 @@ fn object(head: &RecordHead, entry: &Entry, meta: Meta, body: StoredBody) -> Arc
         checked_seq: AtomicU64::new(head.checked_seq.max(entry.checked_seq())),
         replicate: meta.replicate,
         hits: AtomicU32::new(entry.hits.into()),
+        edition: AtomicU32::new(0),
         used_ms: AtomicU64::new(meta.terms.response_ms),
         heat: AtomicU64::new(0),
         copied_from: None,

@@ -158,6 +158,7 @@ fn object(version: Version, bytes: usize) -> Arc<Object> {
         checked_seq: AtomicU64::new(version.number),
         replicate: Replicate::Auto,
         hits: AtomicU32::new(0),
+        edition: AtomicU32::new(0),
         used_ms: AtomicU64::new(0),
         heat: AtomicU64::new(0),
         copied_from: None,
@@ -282,7 +283,7 @@ fn large_bodies_are_read_by_pieces_and_leave_memory() {
     bench.shared.store.insert(written.clone());
     assert!(bench.shared.jobs.offer(written.clone()));
     bench.work();
-    let in_memory = bench.shared.store.find(ObjectKey(1)).unwrap().objects[0].clone();
+    let in_memory = bench.shared.store.find(ObjectKey(1)).unwrap().objects()[0].clone();
     assert!(in_memory.is_same_as(&written) && in_memory.disk_body().is_some());
     assert_eq!(proven(&in_memory), Some(version(1, 1)));
 

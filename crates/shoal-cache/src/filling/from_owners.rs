@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::{Step, after, broken, content_length};
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
-use crate::object::{UNCOPIED, fields_bytes};
+use crate::object::{UNCOPIED, likely_weight};
 use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
 use crate::search::Home;
 use crate::task::FillTask;
@@ -192,7 +192,7 @@ impl WorkerCache {
             fields.remove(CONTENT_LENGTH);
         }
         if !is_owner && may_copy && object.is_hit && part.is_none() {
-            let bytes = length.unwrap_or(0).saturating_add(fields_bytes(&fields));
+            let bytes = likely_weight(length.unwrap_or(0), &fields);
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
         }
         let is_kept = is_owner || task.promotion.is_some();

@@ -198,6 +198,7 @@ fn object(
         checked_seq: AtomicU64::new(head.checked_seq),
         replicate: task.rule.replicate,
         hits: AtomicU32::new(0),
+        edition: AtomicU32::new(0),
         used_ms: AtomicU64::new(head.terms.response_ms),
         heat: AtomicU64::new(0),
         copied_from: None,

@@ -78,7 +78,7 @@ impl WorkerCache {
                 && confirms_as_well(&other.fields, not_modified)
                 && self.cache.purges.check(other).is_some()
         };
-        for other in variants.objects.iter().filter(speaks_of) {
+        for other in variants.objects().iter().filter(speaks_of) {
             let fields = merged_fields(other.fields.to_map(not_modified.len()), not_modified);
             let response_ms = refreshed.terms.response_ms;
             let storage = judge(task, other.status, &fields, request_ms, response_ms);

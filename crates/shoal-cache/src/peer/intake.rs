@@ -152,6 +152,7 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         checked_seq: AtomicU64::new(meta.checked_seq),
         replicate: Replicate::Auto,
         hits: AtomicU32::new(0),
+        edition: AtomicU32::new(0),
         used_ms: AtomicU64::new(now_ms),
         heat: AtomicU64::new(0),
         copied_from: Some(peer),

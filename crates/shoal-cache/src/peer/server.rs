@@ -127,7 +127,7 @@ impl PeerRequest {
         let alias = Alias::of(cache.settings.key_seed, &self.text, &self.head.uri);
         let alias = alias.as_ref();
         let sought = Sought { text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
-        let mut choice = look(variants.as_deref(), &sought, &cache.purges);
+        let mut choice = look(variants.as_ref(), &sought, &cache.purges);
         if !matches!(choice, Choice::Found(_))
             && let Some(loaded) = cache.load(key).await
         {

@@ -5,6 +5,9 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+/// Between name and value, and behind them: bytes.
+const LINE_MARKS: usize = 4;
+
 /// Fields, in whatever form they are kept.
 pub trait Fields {
     /// The first line of `name`.
@@ -52,6 +55,11 @@ pub fn stored_fields(fields: &HeaderMap, without: &[HeaderName]) -> HeaderMap {
         }
     }
     stored
+}
+
+/// What the lines of `fields` take up in a head, bytes.
+pub fn lines_bytes(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_MARKS).sum()
 }
 
 /// It belongs to one connection and never travels further.

@@ -1,0 +1,507 @@
+//! What lies in memory under keys, within a budget of bytes: what is asked for again stays, what is not makes room.
+//!
+//! S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), weighed in bytes. Newcomers stand in
+//! a short line: who is asked for there moves on to the long one, who is not goes, so that a scan takes nothing with it.
+//! Finding writes no more than a byte, under a lock that finders share.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::HashTable;
+use shoal_policy::cache::key::ObjectKey;
+
+/// Most locks the keys are spread over, and so many bytes of the budget have one.
+const MAX_SHARDS: u64 = 64;
+const SHARD_BYTES: u64 = 1 << 20;
+/// What newcomers may take of the budget: this fraction. Who is heavier than half of that is none of them.
+const TRIAL_SHARE: u64 = 10;
+/// Uses that count.
+const MOST_USES: u8 = 3;
+/// Places that are made at once.
+const CHUNK: usize = 64;
+/// No place.
+const NOWHERE: u32 = u32::MAX;
+/// What a key costs here beside what it leads to: its place, its share of the table, and of the memory of those that went.
+pub(crate) const PLACE_BYTES: u64 = 48;
+
+/// What can lie here.
+pub(crate) trait Resident: Clone {
+    /// What it lies under: the same as long as it does.
+    fn key(&self) -> ObjectKey;
+    /// What it is charged with, bytes: the same as long as it lies here.
+    fn weight(&self) -> u64;
+}
+
+/// What lies in memory, each under its key.
+pub(crate) struct Residents<R> {
+    shards: Box<[RwLock<Shard<R>>]>,
+    budget_bytes: u64,
+    held: Held,
+    /// The shard that makes room next.
+    hand: AtomicUsize,
+}
+
+/// How much there is in all shards.
+#[derive(Default)]
+struct Held {
+    count: AtomicU64,
+    bytes: AtomicU64,
+    /// Of newcomers.
+    trial_bytes: AtomicU64,
+}
+
+struct Shard<R> {
+    /// Places by key.
+    table: HashTable<u32>,
+    chunks: Vec<Box<[Place<R>]>>,
+    /// Places that were in use and are not.
+    vacant: Vec<u32>,
+    trial: Line,
+    main: Line,
+    /// Marks of those that went from the trial line, as of late; where two would be in one place, the later one is.
+    gone: Box<[u32]>,
+}
+
+struct Place<R> {
+    resident: Option<R>,
+    /// Neighbours in line.
+    ahead: u32,
+    behind: u32,
+    uses: AtomicU8,
+    stands_in: LineName,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LineName {
+    Trial,
+    Main,
+}
+
+/// A line of places: new ones at its end.
+struct Line {
+    first: u32,
+    last: u32,
+}
+
+impl<R: Resident> Residents<R> {
+    /// Nothing yet, and never more than so many bytes when nobody is just putting something in.
+    pub(crate) fn new(budget_bytes: u64) -> Self {
+        let shards = (budget_bytes / SHARD_BYTES).clamp(1, MAX_SHARDS).next_power_of_two();
+        let shards = (0..shards).map(|_| RwLock::new(Shard::new())).collect();
+        Self { shards, budget_bytes, held: Held::default(), hand: AtomicUsize::new(0) }
+    }
+
+    /// What lies under `key`: it is in use.
+    pub(crate) fn find(&self, key: ObjectKey) -> Option<R> {
+        let shard = self.read(key);
+        let place = shard.place(shard.find(key)?);
+        let uses = place.uses.load(Ordering::Relaxed);
+        if uses < MOST_USES {
+            place.uses.store(uses + 1, Ordering::Relaxed);
+        }
+        place.resident.clone()
+    }
+
+    /// What lies under `key`. That is no use of it.
+    pub(crate) fn peek(&self, key: ObjectKey) -> Option<R> {
+        let shard = self.read(key);
+        shard.place(shard.find(key)?).resident.clone()
+    }
+
+    /// Something lies under `key`. Asking is no use of it.
+    pub(crate) fn has(&self, key: ObjectKey) -> bool {
+        self.read(key).find(key).is_some()
+    }
+
+    /// Puts `resident` in, in the place of what lay under its key, and tells who had to go to make room.
+    pub(crate) fn insert(&self, resident: R, mut on_eviction: impl FnMut(R)) {
+        if resident.weight() > self.budget_bytes {
+            self.remove(resident.key());
+            return on_eviction(resident);
+        }
+        let is_heavy = resident.weight() > self.budget_bytes / TRIAL_SHARE / 2;
+        // Dropped outside of the lock.
+        let _before = self.write(self.shard_of(resident.key())).put(resident, is_heavy, &self.held);
+        while self.bytes() > self.budget_bytes
+            && let Some(evicted) = self.evict()
+        {
+            on_eviction(evicted);
+        }
+    }
+
+    /// Takes out what lies under `key`.
+    pub(crate) fn remove(&self, key: ObjectKey) -> Option<R> {
+        let mut shard = self.write(self.shard_of(key));
+        let at = shard.find(key)?;
+        shard.take(at, &self.held)
+    }
+
+    /// All that lies here now.
+    pub(crate) fn all(&self) -> Vec<R> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.chunks.iter().flatten().filter_map(|place| place.resident.clone()));
+        }
+        all
+    }
+
+    /// How many keys there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.held.count.load(Ordering::Relaxed)
+    }
+
+    /// What they are charged with.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.held.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Lets go of the next one in line; of a newcomer, while they have more than their share.
+    fn evict(&self) -> Option<R> {
+        let is_crowded = self.held.trial_bytes.load(Ordering::Relaxed) > self.budget_bytes / TRIAL_SHARE;
+        let lines = [LineName::Trial, LineName::Main];
+        let lines = if is_crowded { lines } else { [lines[1], lines[0]] };
+        lines.into_iter().find_map(|line| {
+            (0..self.shards.len()).find_map(|_| {
+                let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+                self.write(at).evict(line, &self.held)
+            })
+        })
+    }
+
+    fn shard_of(&self, key: ObjectKey) -> usize {
+        (key.0 >> 64) as usize % self.shards.len()
+    }
+
+    fn read(&self, key: ObjectKey) -> RwLockReadGuard<'_, Shard<R>> {
+        self.shards[self.shard_of(key)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, at: usize) -> RwLockWriteGuard<'_, Shard<R>> {
+        self.shards[at].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn add(&self, line: LineName, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if line == LineName::Trial {
+            self.trial_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn sub(&self, line: LineName, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if line == LineName::Trial {
+            self.trial_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<R: Resident> Shard<R> {
+    fn new() -> Self {
+        let line = || Line { first: NOWHERE, last: NOWHERE };
+        Self {
+            table: HashTable::new(),
+            chunks: Vec::new(),
+            vacant: Vec::new(),
+            trial: line(),
+            main: line(),
+            gone: Box::default(),
+        }
+    }
+
+    fn place(&self, at: u32) -> &Place<R> {
+        &self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn place_mut(&mut self, at: u32) -> &mut Place<R> {
+        &mut self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn key_at(&self, at: u32) -> Option<ObjectKey> {
+        self.place(at).resident.as_ref().map(Resident::key)
+    }
+
+    fn find(&self, key: ObjectKey) -> Option<u32> {
+        self.table.find(hash_of(key), |at| self.key_at(*at) == Some(key)).copied()
+    }
+
+    /// Puts `resident` in; answers what it takes the place of.
+    fn put(&mut self, resident: R, is_heavy: bool, held: &Held) -> Option<R> {
+        let (key, weight) = (resident.key(), resident.weight());
+        if let Some(at) = self.find(key) {
+            let place = self.place_mut(at);
+            let before = place.resident.replace(resident);
+            *place.uses.get_mut() = (*place.uses.get_mut() + 1).min(MOST_USES);
+            let line = place.stands_in;
+            held.add(line, weight);
+            held.sub(line, before.as_ref().map_or(0, Resident::weight));
+            return before;
+        }
+        let line = if self.was_here(key) || is_heavy { LineName::Main } else { LineName::Trial };
+        let at = self.settle(resident);
+        self.join(at, line);
+        let Self { table, chunks, .. } = self;
+        let hash_at = |at: &u32| {
+            let place = &chunks[*at as usize / CHUNK][*at as usize % CHUNK];
+            place.resident.as_ref().map_or(0, |resident| hash_of(resident.key()))
+        };
+        table.insert_unique(hash_of(key), at, hash_at);
+        held.add(line, weight);
+        held.count.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Gives `resident` a place, in no line yet.
+    fn settle(&mut self, resident: R) -> u32 {
+        if self.vacant.is_empty() {
+            let first = self.chunks.len() * CHUNK;
+            let vacant = || Place {
+                resident: None,
+                ahead: NOWHERE,
+                behind: NOWHERE,
+                uses: AtomicU8::new(0),
+                stands_in: LineName::Trial,
+            };
+            self.chunks.push((0..CHUNK).map(|_| vacant()).collect());
+            // A shard has never as many bytes as would make this too much.
+            self.vacant.extend((first..first + CHUNK).rev().filter_map(|at| u32::try_from(at).ok()));
+        }
+        let at = self.vacant.pop().unwrap_or(NOWHERE);
+        let place = self.place_mut(at);
+        place.resident = Some(resident);
+        *place.uses.get_mut() = 0;
+        at
+    }
+
+    /// Takes what is `at` a place out of everything.
+    fn take(&mut self, at: u32, held: &Held) -> Option<R> {
+        let key = self.key_at(at)?;
+        if let Ok(entry) = self.table.find_entry(hash_of(key), |known| *known == at) {
+            entry.remove();
+        }
+        self.leave(at);
+        self.vacant.push(at);
+        let place = self.place_mut(at);
+        let (line, taken) = (place.stands_in, place.resident.take()?);
+        held.sub(line, taken.weight());
+        held.count.fetch_sub(1, Ordering::Relaxed);
+        Some(taken)
+    }
+
+    /// Lets go of the first of a line that was not asked for since it stands there; the others move on.
+    fn evict(&mut self, line: LineName, held: &Held) -> Option<R> {
+        let mut at = self.line(line).first;
+        while at != NOWHERE && *self.place_mut(at).uses.get_mut() > 0 {
+            let place = self.place_mut(at);
+            let uses = place.uses.get_mut();
+            match line {
+                LineName::Trial => {
+                    *uses = 0;
+                    let weight = place.resident.as_ref().map_or(0, Resident::weight);
+                    held.trial_bytes.fetch_sub(weight, Ordering::Relaxed);
+                }
+                LineName::Main => *uses -= 1,
+            }
+            self.leave(at);
+            self.join(at, LineName::Main);
+            at = self.line(line).first;
+        }
+        if at == NOWHERE {
+            return None;
+        }
+        let evicted = self.take(at, held)?;
+        if line == LineName::Trial {
+            self.remember(evicted.key());
+        }
+        Some(evicted)
+    }
+
+    /// It went from the trial line not long ago.
+    fn was_here(&mut self, key: ObjectKey) -> bool {
+        let mark = mark_of(key);
+        self.gone_at(key).is_some_and(|place| std::mem::take(place) == mark)
+    }
+
+    /// Keeps in mind that `key` went: of as many as are here.
+    fn remember(&mut self, key: ObjectKey) {
+        let wanted = self.table.len().next_power_of_two();
+        if self.gone.len() < wanted {
+            self.gone = vec![0; wanted].into();
+        }
+        if let Some(place) = self.gone_at(key) {
+            *place = mark_of(key);
+        }
+    }
+
+    fn gone_at(&mut self, key: ObjectKey) -> Option<&mut u32> {
+        let at = (key.0 >> 72) as usize % self.gone.len().max(1);
+        self.gone.get_mut(at)
+    }
+
+    fn line(&mut self, line: LineName) -> &mut Line {
+        match line {
+            LineName::Trial => &mut self.trial,
+            LineName::Main => &mut self.main,
+        }
+    }
+
+    /// Stands at the end of a line.
+    fn join(&mut self, at: u32, line: LineName) {
+        let ahead = std::mem::replace(&mut self.line(line).last, at);
+        match ahead {
+            NOWHERE => self.line(line).first = at,
+            ahead => self.place_mut(ahead).behind = at,
+        }
+        let place = self.place_mut(at);
+        (place.ahead, place.behind, place.stands_in) = (ahead, NOWHERE, line);
+    }
+
+    /// Steps out of its line.
+    fn leave(&mut self, at: u32) {
+        let Place { ahead, behind, stands_in, .. } = *self.place(at);
+        match ahead {
+            NOWHERE => self.line(stands_in).first = behind,
+            ahead => self.place_mut(ahead).behind = behind,
+        }
+        match behind {
+            NOWHERE => self.line(stands_in).last = ahead,
+            behind => self.place_mut(behind).ahead = ahead,
+        }
+    }
+}
+
+/// Keys are hashes.
+const fn hash_of(key: ObjectKey) -> u64 {
+    key.0 as u64
+}
+
+/// Never 0, which marks nobody.
+const fn mark_of(key: ObjectKey) -> u32 {
+    (key.0 >> 96) as u32 | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Key and weight.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Piece(u128, u64);
+
+    impl Resident for Piece {
+        fn key(&self) -> ObjectKey {
+            key(self.0)
+        }
+
+        fn weight(&self) -> u64 {
+            self.1
+        }
+    }
+
+    /// Keys are hashes: this one of a number.
+    fn key(number: u128) -> ObjectKey {
+        ObjectKey((number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    fn put(residents: &Residents<Piece>, piece: Piece) -> Vec<Piece> {
+        let mut evicted = Vec::new();
+        residents.insert(piece, |piece| evicted.push(piece));
+        evicted
+    }
+
+    #[test]
+    fn what_lies_there_is_found_until_it_is_taken_out() {
+        let residents = Residents::new(1 << 30);
+        for number in 0..10_000 {
+            assert_eq!(put(&residents, Piece(number, 10)), []);
+        }
+        assert_eq!((residents.count(), residents.bytes()), (10_000, 100_000));
+        assert_eq!(put(&residents, Piece(7, 30)), []);
+        assert_eq!((residents.count(), residents.bytes()), (10_000, 100_020));
+        assert_eq!(residents.find(key(7)), Some(Piece(7, 30)));
+        assert_eq!(residents.remove(key(7)), Some(Piece(7, 30)));
+        assert_eq!(residents.remove(key(7)), None);
+        assert!(!residents.has(key(7)) && residents.peek(key(7)).is_none());
+        assert_eq!(residents.all().len(), 9999);
+        for number in (0..10_000).filter(|number| *number != 7) {
+            assert_eq!(residents.remove(key(number)), Some(Piece(number, 10)));
+        }
+        assert_eq!((residents.count(), residents.bytes()), (0, 0));
+        assert_eq!(residents.held.trial_bytes.load(Ordering::Relaxed), 0);
+        // Places are used again.
+        let chunks = |residents: &Residents<Piece>| -> usize {
+            residents.shards.iter().map(|shard| shard.read().unwrap().chunks.len()).sum()
+        };
+        let before = chunks(&residents);
+        (0..10_000).for_each(|number| _ = put(&residents, Piece(number, 10)));
+        assert_eq!(chunks(&residents), before);
+    }
+
+    #[test]
+    fn there_is_never_more_than_the_budget_and_nothing_is_lost_but_what_is_told() {
+        for budget in [5_000, 3 << 20] {
+            let residents = Residents::new(budget);
+            let mut gone = 0;
+            for number in 0..20_000_u128 {
+                let weight = 100 + (number as u64 * 7919) % 900;
+                gone += put(&residents, Piece(number % 7000, weight)).len();
+                _ = residents.find(key(number * 31 % 7000));
+                assert!(residents.bytes() <= budget);
+            }
+            let all = residents.all();
+            assert_eq!(all.len() as u64, residents.count());
+            assert_eq!(all.iter().map(|piece| piece.1).sum::<u64>(), residents.bytes());
+            assert!(gone > 0 && residents.bytes() > budget / 2);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_again_stays_while_others_pass_through() {
+        let residents = Residents::new(100_000);
+        for number in 0..50 {
+            put(&residents, Piece(number, 1000));
+            _ = residents.find(key(number));
+        }
+        for number in 100..10_000 {
+            put(&residents, Piece(number, 1000));
+        }
+        assert!((0..50).all(|number| residents.has(key(number))));
+    }
+
+    #[test]
+    fn what_comes_back_soon_was_let_go_too_early() {
+        let residents = Residents::new(100_000);
+        // The long line is full of what was in use once.
+        for number in 0..90 {
+            put(&residents, Piece(number, 1000));
+            _ = residents.find(key(number));
+        }
+        for number in 100..140 {
+            put(&residents, Piece(number, 1000));
+        }
+        let back = (100..140).find(|number| !residents.has(key(*number))).unwrap();
+        put(&residents, Piece(back, 1000));
+        for number in 1000..1040 {
+            put(&residents, Piece(number, 1000));
+        }
+        assert!(residents.has(key(back)), "it stands in the long line now");
+    }
+
+    #[test]
+    fn the_heavy_ones_do_not_go_at_once_nor_does_anything_outgrow_the_budget() {
+        let residents = Residents::new(1_000_000);
+        for number in 0..1000 {
+            put(&residents, Piece(number, 900));
+        }
+        put(&residents, Piece(5000, 400_000));
+        assert!(residents.has(key(5000)));
+        for number in 2000..2200 {
+            put(&residents, Piece(number, 900));
+        }
+        assert!(residents.has(key(5000)), "there were others in line before it");
+        assert_eq!(put(&residents, Piece(5000, 1_000_001)), [Piece(5000, 1_000_001)]);
+        assert!(!residents.has(key(5000)) && residents.count() > 500, "for what does not fit nobody goes");
+    }
+}
