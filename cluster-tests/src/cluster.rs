@@ -1,5 +1,6 @@
 //! A cluster under test: n nodes, each on a loopback address of its own.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::address::LoopbackBlock;
 use crate::client::fetch;
+use crate::network::Network;
 use crate::node::{NodeProcess, Ports};
 use crate::site::SiteFile;
 use crate::verb::VerbOutput;
@@ -35,32 +37,49 @@ impl Cluster {
 
     /// The same with further arguments for every `shoal run`.
     pub async fn start_with(n: usize, extra: &[&str]) -> Result<Self> {
-        crate::install_crypto();
-        let (block, dir) =
-            (LoopbackBlock::claim()?, tempfile::Builder::new().prefix("shoal-story-").tempdir()?);
-        let mut cluster = Self { nodes: Vec::new(), block, dir };
+        let mut cluster = Self::planned()?;
         for i in 1..=n {
-            let name = format!("n{i}");
-            let node = NodeProcess::new(
-                &name,
-                cluster.block.ip(10 + i as u8),
-                &cluster.dir.path().join(&name),
-                extra,
-            );
-            cluster.nodes.push(node);
+            cluster.plan_node(cluster.block.ip(10 + i as u8), Vec::new(), extra);
         }
-        cluster.nodes[0].start(None)?;
-        cluster.answers(0).await?;
-        for i in 1..n {
-            let token = cluster.token().await?;
-            let address = cluster.nodes[0].at(Ports::CLUSTER);
-            cluster.nodes[i].start(Some((address, &token)))?;
+        cluster.assemble().await
+    }
+
+    /// The same with each node in a place of its own: the first one in the first.
+    pub async fn start_in(network: &mut Network, n: usize, extra: &[&str]) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        for _ in 0..n {
+            let (ip, entering) = network.add_place()?;
+            cluster.plan_node(ip, entering, extra);
         }
-        for i in 1..n {
-            cluster.answers(i).await?;
+        cluster.assemble().await
+    }
+
+    fn planned() -> Result<Self> {
+        crate::install_crypto();
+        let dir = tempfile::Builder::new().prefix("shoal-story-").tempdir()?;
+        Ok(Self { nodes: Vec::new(), block: LoopbackBlock::claim()?, dir })
+    }
+
+    fn plan_node(&mut self, ip: IpAddr, entering: Vec<String>, extra: &[&str]) {
+        let name = format!("n{}", self.nodes.len() + 1);
+        let mut node = NodeProcess::new(&name, ip, &self.dir.path().join(&name), extra);
+        node.enter_by(entering);
+        self.nodes.push(node);
+    }
+
+    async fn assemble(mut self) -> Result<Self> {
+        self.nodes[0].start(None)?;
+        self.answers(0).await?;
+        for i in 1..self.nodes.len() {
+            let token = self.token().await?;
+            let address = self.nodes[0].at(Ports::CLUSTER);
+            self.nodes[i].start(Some((address, &token)))?;
         }
-        cluster.settle().await?;
-        Ok(cluster)
+        for i in 1..self.nodes.len() {
+            self.answers(i).await?;
+        }
+        self.settle().await?;
+        Ok(self)
     }
 
     /// A token with which one more node may join.

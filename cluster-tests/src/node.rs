@@ -1,5 +1,6 @@
 //! One `shoal run` process: started, signalled, restarted, always reaped.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -41,6 +42,8 @@ pub struct NodeProcess {
     pub ip: IpAddr,
     dir: PathBuf,
     extra: Vec<String>,
+    /// The command that enters where it is; empty = it is here.
+    entering: Vec<String>,
     /// Descriptors it may have; `None` = those of the story.
     descriptors: Option<u32>,
     child: Option<Child>,
@@ -57,10 +60,16 @@ impl NodeProcess {
             ip,
             dir: dir.to_owned(),
             extra,
+            entering: Vec::new(),
             descriptors: None,
             child: None,
             group: None,
         }
+    }
+
+    /// From its next start on it is started by this command, which enters a place of a [`Network`](crate::Network).
+    pub(crate) fn enter_by(&mut self, entering: Vec<String>) {
+        self.entering = entering;
     }
 
     /// From its next start on it may open no more descriptors than these.
@@ -75,16 +84,15 @@ impl NodeProcess {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
         let address = |port| SocketAddr::new(self.ip, port).to_string();
         let binary = shoal_binary().map_err(anyhow::Error::msg)?;
-        let mut command = match self.descriptors {
-            None => Command::new(binary),
-            Some(descriptors) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")).arg(binary);
-                shell
-            }
-        };
+        let mut words: Vec<OsString> = self.entering.iter().map(OsString::from).collect();
+        if let Some(descriptors) = self.descriptors {
+            let limited = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+            words.extend(["/bin/sh", "-c", &limited].map(OsString::from));
+        }
+        words.extend([binary.into(), "run".into()]);
+        let mut command = Command::new(&words[0]);
         command
-            .arg("run")
+            .args(&words[1..])
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--name", &self.name])

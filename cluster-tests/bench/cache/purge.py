@@ -7,7 +7,7 @@ from cache import client, cluster, cut
 from cache.admin import APPLIED, HOST, URL, Admin
 from cache.row import THREE, Goal, Line, Row, Taken
 
-PURGES = 200
+PURGES = 500
 # What a node's lease may last, and what the acknowledgement may take beyond it.
 LEASE_S, BEYOND_S = 2, 0.5
 # So long it is looked at what the node that is cut off answers.

@@ -1,0 +1,243 @@
+//! A node that is cut off from the others, while those who ask it are not, serves nothing of a purge once that is
+//! acknowledged: not while it is cut off, not when it is back, not after a crash, from what it has on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{
+    Answer, Cluster, Network, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until,
+};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+const HOST: &str = "shop.example.com";
+/// Objects, each with a little of the cluster to live on.
+const OBJECTS: usize = 12;
+/// A lease, and half a second for an acknowledgement that waits for it.
+const ONE_LEASE: Duration = Duration::from_millis(2020 + 500);
+/// The same when it takes another leader first.
+const AN_ELECTION: Duration = Duration::from_millis(1300);
+/// Deadline of anything that takes a moment.
+const MOMENT: Duration = Duration::from_secs(60);
+/// Requests at the node that is cut off, at least, between two turns of a story.
+const REQUESTS: usize = 100;
+
+/// Three nodes with an origin of which there are versions.
+struct Parted {
+    network: Network,
+    cluster: Cluster,
+    origin: Origin,
+    version: Arc<AtomicUsize>,
+}
+
+/// Asks a node without a pause, and holds it to what was purged.
+struct Watch {
+    /// What is older is not to be answered any more, by what was asked since.
+    oldest: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    asking: JoinHandle<Result<()>>,
+}
+
+impl Parted {
+    async fn start(mut network: Network) -> Result<Self> {
+        let cluster = Cluster::start_in(&mut network, 3, &["--cache-disk", "64MiB"]).await?;
+        let version = Arc::new(AtomicUsize::new(1));
+        let current = version.clone();
+        let origin = Origin::start_at((Network::HERE, 0).into(), move |_| {
+            let version = current.load(Ordering::SeqCst);
+            Reply::ok(version.to_string()).field("cache-control", "max-age=3600")
+        })
+        .await?;
+        let mut site = SiteFile::new().cached("shop", &[origin.endpoint()]);
+        for policy in ["serve", "fail"] {
+            let cache = json!({ "purge_unverified": policy });
+            let path = format!("/{policy}");
+            site = site.route(policy, json!({ "path_prefix": path, "upstream": "shop", "cache": cache }));
+        }
+        cluster.apply(0, &site).await?;
+        cluster.serves(HOST, "/").await?;
+        Ok(Self { network, cluster, origin, version })
+    }
+
+    /// The version that the origin has.
+    fn newest(&self) -> usize {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    async fn fetch(&self, node: usize, path: &str) -> Result<Answer> {
+        fetch(self.cluster.nodes[node].at(Ports::HTTP), HOST, path).await
+    }
+
+    /// Every node has every object, and what belongs on disk is there.
+    async fn warm(&self, far: usize) -> Result<()> {
+        for path in (0..OBJECTS).map(object).chain(["/serve".to_owned(), "/fail".to_owned()]) {
+            wait_until("it is a hit at the node that is to be cut off", MOMENT, async || {
+                self.fetch(far, &path).await.is_ok_and(|answer| answer.is_hit())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The origin changes, and everything is purged at `node`.
+    async fn purge(&self, node: usize) -> Result<VerbOutput> {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        self.cluster.nodes[node].shoal(&["cache", "purge", "--all", "-o", "json"]).await
+    }
+
+    fn watch(&self, node: usize) -> Watch {
+        let web = self.cluster.nodes[node].at(Ports::HTTP);
+        let (oldest, asked, ended) =
+            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let asking = {
+            let (oldest, asked, ended) = (oldest.clone(), asked.clone(), ended.clone());
+            tokio::spawn(async move {
+                while !ended.load(Ordering::SeqCst) {
+                    let path = object(asked.load(Ordering::SeqCst) % OBJECTS);
+                    let at_least = oldest.load(Ordering::SeqCst);
+                    // It may be dead just now.
+                    if let Ok(answer) = fetch(web, HOST, &path).await
+                        && answer.status == 200
+                    {
+                        let version: usize = std::str::from_utf8(&answer.body)?.parse()?;
+                        ensure!(version >= at_least, "{path}: {version}, {at_least} at least: {answer:?}");
+                        asked.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Ok(())
+            })
+        };
+        Watch { oldest, asked, ended, asking }
+    }
+
+    /// The node knows of every purge again.
+    async fn is_back(&self, node: usize) -> Result<()> {
+        wait_until("it has a lease again", MOMENT, async || {
+            self.cluster.metric(node, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
+        })
+        .await
+        .map(drop)
+    }
+}
+
+impl Watch {
+    /// What was purged is not to be seen by whoever asks from now on.
+    fn expect(&self, version: usize) {
+        self.oldest.store(version, Ordering::SeqCst);
+    }
+
+    /// Enough was asked since this was called.
+    async fn goes_on(&self) -> Result<()> {
+        let before = self.asked.load(Ordering::SeqCst);
+        wait_until("it answers those who ask it", MOMENT, async || {
+            self.asking.is_finished() || self.asked.load(Ordering::SeqCst) >= before + REQUESTS
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn end(self) -> Result<()> {
+        self.ended.store(true, Ordering::SeqCst);
+        self.asking.await?
+    }
+}
+
+fn object(n: usize) -> String {
+    format!("/objects/{n}")
+}
+
+fn took(purge: &VerbOutput) -> Result<Duration> {
+    let told = purge.json()?;
+    Ok(Duration::from_millis(told["elapsed_ms"].as_u64().with_context(|| told.to_string())?))
+}
+
+#[test]
+fn while_it_lasts_and_when_it_is_over() -> Result<()> {
+    Network::around("while_it_lasts_and_when_it_is_over", async |network| {
+        let parted = Parted::start(network).await?;
+        for is_leader in [false, true] {
+            let leader = parted.cluster.leader_seen_by(0).await?;
+            let far = if is_leader { leader } else { (leader + 1) % 3 };
+            let asked = (far + 1) % 3;
+            parted.warm(far).await?;
+            let watch = parted.watch(far);
+            watch.goes_on().await?;
+
+            parted.network.isolate(far)?;
+            let purge = parted.purge(asked).await?;
+            watch.expect(parted.newest());
+            let (took, most) =
+                (took(&purge)?, if is_leader { AN_ELECTION } else { Duration::ZERO } + ONE_LEASE);
+            println!("purge with {} cut off: {took:?}", if is_leader { "the leader" } else { "a follower" });
+            ensure!(took <= most, "it took {took:?}: {}", purge.stdout);
+            watch.goes_on().await?;
+            policies_hold(&parted, far).await?;
+            let again = parted.purge(asked).await?;
+            watch.expect(parted.newest());
+            println!("the next one: {:?}", self::took(&again)?);
+            ensure!(self::took(&again)? < ONE_LEASE / 2, "it was waited for again: {}", again.stdout);
+            watch.goes_on().await?;
+
+            parted.network.rejoin(far)?;
+            parted.is_back(far).await?;
+            watch.goes_on().await?;
+            watch.end().await?;
+            parted.cluster.settle().await?;
+        }
+        Ok(())
+    })
+}
+
+/// What a node does with hits that it cannot vouch for is each route's to say.
+async fn policies_hold(parted: &Parted, far: usize) -> Result<()> {
+    let fetches = parted.origin.count("/objects/0");
+    let validated = parted.fetch(far, "/objects/0").await?;
+    ensure!(validated.body == parted.newest().to_string() && !validated.is_hit(), "{validated:?}");
+    ensure!(parted.origin.count("/objects/0") > fetches, "the origin was not asked");
+    // What it does not own is not here any more: then it is fetched once more, which is a miss.
+    parted.fetch(far, "/serve").await?;
+    let served = parted.fetch(far, "/serve").await?;
+    ensure!(served.is_hit() && served.cache_status().ends_with("; detail=purge-unverified"), "{served:?}");
+    wait_until("hits are refused where the route says so", MOMENT, async || {
+        parted.fetch(far, "/fail").await.is_ok_and(|answer| answer.status == 504)
+    })
+    .await
+    .map(drop)
+}
+
+#[test]
+fn after_a_crash_with_what_is_on_disk() -> Result<()> {
+    Network::around("after_a_crash_with_what_is_on_disk", async |network| {
+        let mut parted = Parted::start(network).await?;
+        let far = (parted.cluster.leader_seen_by(0).await? + 1) % 3;
+        let asked = (far + 1) % 3;
+        for is_dead_before in [false, true] {
+            parted.warm(far).await?;
+            let watch = parted.watch(far);
+            watch.goes_on().await?;
+            parted.network.isolate(far)?;
+            if is_dead_before {
+                parted.cluster.nodes[far].kill9()?;
+            }
+            parted.purge(asked).await?;
+            watch.expect(parted.newest());
+            if !is_dead_before {
+                parted.cluster.nodes[far].kill9()?;
+            }
+            parted.cluster.restart(far)?;
+            // It hears of nobody, and serves what it served last.
+            watch.goes_on().await?;
+            parted.network.rejoin(far)?;
+            parted.is_back(far).await?;
+            watch.goes_on().await?;
+            watch.end().await?;
+            parted.cluster.settle().await?;
+        }
+        Ok(())
+    })
+}
