@@ -61,6 +61,20 @@ impl CacheBody {
         Self { source: Source::Empty }
     }
 
+    /// The fill that it is read from, if it is.
+    pub(crate) fn into_fill(self) -> Option<FillReader> {
+        match self.source {
+            Source::Fill { reader, .. } => Some(reader),
+            Source::Empty
+            | Source::Piece(_)
+            | Source::Pieces { .. }
+            | Source::Joined { .. }
+            | Source::Disk(_)
+            | Source::Origin(_)
+            | Source::Broken => None,
+        }
+    }
+
     /// What the origin sends, passed on.
     pub const fn origin(body: OriginBody) -> Self {
         Self { source: Source::Origin(body) }

@@ -48,6 +48,8 @@ struct Slot {
     variants: Variants,
     prepared: Option<Prepared>,
     uses: u32,
+    /// Of these, those that the object was told of.
+    told: u32,
     share: Share,
 }
 
@@ -131,7 +133,9 @@ impl HotObjects {
     /// The variants of `key`, if they are still what the store would say.
     pub(crate) fn variants(&mut self, key: ObjectKey) -> Option<Variants> {
         let hot = self.current(key)?;
+        // Whoever asks for them counts himself.
         hot.uses += 1;
+        hot.told += 1;
         Some(hot.variants.clone())
     }
 
@@ -156,7 +160,7 @@ impl HotObjects {
         // First what it takes the place of goes.
         *slot = None;
         if let Some(share) = self.budget.take(bytes) {
-            *slot = Some(Slot { key, variants: variants.clone(), prepared: None, uses: 0, share });
+            *slot = Some(Slot { key, variants: variants.clone(), prepared: None, uses: 0, told: 0, share });
         }
     }
 
@@ -181,16 +185,18 @@ impl HotObjects {
             && (slot.prepared.is_some() || slot.share.grow(prepared_bytes(&fields)))
         {
             let fields = Rc::new(SharedFields::of(fields));
+            slot.report();
             slot.prepared = Some(Prepared { object: object.clone(), fields, until_ms });
         }
     }
 }
 
 impl Slot {
-    fn report(&self) {
+    fn report(&mut self) {
         if let Some(prepared) = &self.prepared {
-            prepared.object.hits.fetch_add(self.uses, Ordering::Relaxed);
+            prepared.object.hits.fetch_add(self.uses - self.told, Ordering::Relaxed);
         }
+        self.told = self.uses;
     }
 }
 

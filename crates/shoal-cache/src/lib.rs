@@ -19,7 +19,9 @@ mod freshen;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handover;
+mod holdings;
 mod hot;
+mod hottest;
 mod index;
 mod lookup;
 mod node;

@@ -46,6 +46,8 @@ const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOMBSTONES: usize = 100_000;
 /// Given-up requests that the origin may still be working on, and that are kept in mind for that.
 const MAX_ABANDONED: usize = 1024;
+/// Those who count hits by object at once.
+const MAX_ONLOOKERS: usize = 2;
 /// What the workers keep at hand of the memory for objects: this fraction.
 const HOT_SHARE: u64 = 32;
 /// What copies of objects that other nodes own may take of the memory for objects: this fraction.
@@ -88,6 +90,8 @@ pub struct Cache {
     pub(crate) dispatch: Dispatch,
     /// Places for given-up requests whose effect is not known.
     pub(crate) abandoned: Arc<Semaphore>,
+    /// Places for those who count hits by object: each look goes through the whole store.
+    pub(crate) onlookers: Semaphore,
     pub(crate) control: Handle,
 }
 
@@ -121,6 +125,7 @@ impl Cache {
             worker_cells: Mutex::default(),
             dispatch: Dispatch::default(),
             abandoned: Arc::new(Semaphore::new(MAX_ABANDONED)),
+            onlookers: Semaphore::new(MAX_ONLOOKERS),
             control: Handle::current(),
             settings,
         });
@@ -205,10 +210,12 @@ impl Cache {
         sum
     }
 
-    /// The key of a URL and who owns it; ask `CacheService.Lookup` of each node what it holds. `None` = not a URL.
-    pub fn locate(&self, url: &str) -> Option<(ObjectKey, Owners)> {
-        let key = ObjectKey::of(self.settings.key_seed, &key_of_url(url)?);
-        Some((key, self.placement.owners(key)))
+    /// The keys that what a URL asks for may have, its own first, and who owns each; ask `CacheService.Lookup` of each node
+    /// what it holds. None = not a URL.
+    pub fn locate(&self, url: &str) -> Vec<(ObjectKey, Owners)> {
+        let text = key_of_url(url).and_then(|text| String::from_utf8(text).ok());
+        let keys = text.iter().flat_map(|text| self.keys_of(text));
+        keys.map(|key| (key, self.placement.owners(key))).collect()
     }
 
     /// The scope of one URL (`http://host/path?query`); `None` = not a URL.

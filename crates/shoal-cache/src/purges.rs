@@ -113,6 +113,11 @@ impl Purges {
         freshened(self.judge(subject, self.applied()))
     }
 
+    /// What purges have made of a stored object, for whoever only looks at it.
+    pub(crate) fn verdict(&self, object: &Object) -> Validity {
+        self.judge(&object.subject(), self.applied())
+    }
+
     fn judge(&self, subject: &Subject<'_>, applied: u64) -> Validity {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         judge_validity(self.seed, subject, &tables, applied)

@@ -136,14 +136,15 @@ impl<R: Resident> Residents<R> {
         shard.take(at, &self.held)
     }
 
-    /// All that lies here now.
-    pub(crate) fn all(&self) -> Vec<R> {
-        let mut all = Vec::new();
+    /// Looks at all that lies here now, and keeps nobody from using it.
+    pub(crate) fn each(&self, mut look: impl FnMut(&R)) {
         for shard in &self.shards {
-            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            all.extend(shard.chunks.iter().flatten().filter_map(|place| place.resident.clone()));
+            let there: Vec<R> = {
+                let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+                shard.chunks.iter().flatten().filter_map(|place| place.resident.clone()).collect()
+            };
+            there.iter().for_each(&mut look);
         }
-        all
     }
 
     /// How many keys there are.
@@ -411,6 +412,12 @@ mod tests {
         evicted
     }
 
+    fn all(residents: &Residents<Piece>) -> Vec<Piece> {
+        let mut all = Vec::new();
+        residents.each(|piece| all.push(*piece));
+        all
+    }
+
     #[test]
     fn what_lies_there_is_found_until_it_is_taken_out() {
         let residents = Residents::new(1 << 30);
@@ -424,7 +431,7 @@ mod tests {
         assert_eq!(residents.remove(key(7)), Some(Piece(7, 30)));
         assert_eq!(residents.remove(key(7)), None);
         assert!(!residents.has(key(7)) && residents.peek(key(7)).is_none());
-        assert_eq!(residents.all().len(), 9999);
+        assert_eq!(all(&residents).len(), 9999);
         for number in (0..10_000).filter(|number| *number != 7) {
             assert_eq!(residents.remove(key(number)), Some(Piece(number, 10)));
         }
@@ -450,7 +457,7 @@ mod tests {
                 _ = residents.find(key(number * 31 % 7000));
                 assert!(residents.bytes() <= budget);
             }
-            let all = residents.all();
+            let all = all(&residents);
             assert_eq!(all.len() as u64, residents.count());
             assert_eq!(all.iter().map(|piece| piece.1).sum::<u64>(), residents.bytes());
             assert!(gone > 0 && residents.bytes() > budget / 2);

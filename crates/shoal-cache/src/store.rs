@@ -143,7 +143,9 @@ impl Store {
 
     /// Takes everything out and says how much it was.
     pub(crate) fn forget_everything(&self) -> usize {
-        self.residents.all().iter().map(|variants| self.forget(variants.key())).sum()
+        let mut forgotten = 0;
+        self.residents.each(|variants| forgotten += self.forget(variants.key()));
+        forgotten
     }
 
     /// Answers what there is then, if it has changed.
@@ -171,7 +173,14 @@ impl Store {
 
     /// Everything that is stored now.
     pub(crate) fn all(&self) -> Vec<Arc<Object>> {
-        self.residents.all().iter().flat_map(|variants| variants.objects().to_vec()).collect()
+        let mut all = Vec::new();
+        self.each(|object| all.push(object.clone()));
+        all
+    }
+
+    /// Looks at everything that is stored now. It does not count as a use.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Arc<Object>)) {
+        self.residents.each(|variants| variants.objects().iter().for_each(&mut look));
     }
 
     /// Keys, bytes and evictions so far.

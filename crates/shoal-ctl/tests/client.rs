@@ -9,8 +9,9 @@ use shoal_ctl::client::{IdentityFiles, Target};
 use shoal_ctl::{Client, Exit};
 use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer};
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
-    CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
+    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
+    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
+    CacheWarmResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
     ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
     PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
@@ -18,7 +19,7 @@ use shoal_proto::admin::{
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
@@ -84,6 +85,19 @@ impl AdminService for Scripted {
         &self,
         _: Request<CacheLocateRequest>,
     ) -> Result<Response<CacheLocateResponse>, Status> {
+        refused()
+    }
+    async fn cache_get(&self, _: Request<CacheGetRequest>) -> Result<Response<CacheGetResponse>, Status> {
+        refused()
+    }
+    async fn cache_top(&self, _: Request<CacheTopRequest>) -> Result<Response<CacheTopResponse>, Status> {
+        refused()
+    }
+    type CacheWarmStream = ReceiverStream<Result<CacheWarmResponse, Status>>;
+    async fn cache_warm(
+        &self,
+        _: Request<CacheWarmRequest>,
+    ) -> Result<Response<Self::CacheWarmStream>, Status> {
         refused()
     }
     async fn remove_node(

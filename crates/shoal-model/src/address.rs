@@ -48,7 +48,8 @@ impl ListenAddress {
         self.port() == other.port() && (self == other || wild(self) || wild(other))
     }
 
-    fn port(&self) -> u16 {
+    /// Its port.
+    pub fn port(&self) -> u16 {
         match self {
             Self::Port(port) => *port,
             Self::Full(address) => address.port(),

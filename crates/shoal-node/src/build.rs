@@ -21,12 +21,12 @@ use shoal_proxy::{
     UrlPurge,
 };
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
-use crate::admin::AdminListeners;
+use crate::admin::{AdminListeners, MAX_WARM_CALLS};
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
@@ -196,6 +196,7 @@ pub async fn build(
         purge_history,
         purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
+        warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
         writers: Mutex::new(()),
         lock: boot.lock,
         sockets,

@@ -17,7 +17,7 @@ use shoal_model::state::MemberRecord;
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proto::raft::{AwaitAppliedRequest, ReportRequest};
 use shoal_proxy::{Checker, Proxy};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -64,6 +64,8 @@ pub struct Node {
     pub(crate) purge_history: Arc<PurgeHistory>,
     pub(crate) purge_rate: PurgeRate,
     pub(crate) export_figures: Arc<ExportFigures>,
+    /// Places for operators who warm the cache by way of this node.
+    pub(crate) warming: Arc<Semaphore>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// The data directory is this process's until it is unlocked.

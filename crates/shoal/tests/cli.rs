@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 29] = [
+const VERBS: [&str; 32] = [
     "",
     "run",
     "dev",
@@ -22,10 +22,13 @@ const VERBS: [&str; 29] = [
     "node remove",
     "health",
     "cache",
-    "cache stats",
-    "cache purge",
+    "cache get",
     "cache locate",
+    "cache purge",
     "cache purge-status",
+    "cache stats",
+    "cache top",
+    "cache warm",
     "token create",
     "token list",
     "token revoke",

@@ -121,6 +121,21 @@ impl Loads {
 }
 
 impl Disk {
+    /// What there is of `key`, read without its being taken into memory. It waits for the disk.
+    pub(crate) fn stored(&self, key: ObjectKey) -> Vec<Arc<Object>> {
+        if !self.shared.is_open() {
+            return Vec::new();
+        }
+        let read = |entry: &Entry| match self.shared.read(entry, Patience::Wait) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                self.shared.lost(entry, &error);
+                None
+            }
+        };
+        self.shared.index.find(key).iter().filter_map(read).collect()
+    }
+
     /// What there is of `key` and is not in memory. What was filled by somebody whose log is ahead of `applied` is not
     /// judged yet.
     fn missing(&self, key: ObjectKey, applied: u64) -> Vec<Entry> {

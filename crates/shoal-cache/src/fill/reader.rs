@@ -84,6 +84,14 @@ impl FillReader {
         }
     }
 
+    /// Reads on until the fill has ended: what it brought in is stored then.
+    pub(crate) async fn end(&self) -> Result<(), Failure> {
+        while let Some(piece) = std::future::poll_fn(|context| self.poll_chunk(context)).await {
+            piece?;
+        }
+        Ok(())
+    }
+
     /// Everything was read.
     pub(crate) fn is_at_end(&self) -> bool {
         let shared = self.fill.lock();

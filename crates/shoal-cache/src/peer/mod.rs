@@ -6,6 +6,7 @@ mod link;
 pub(crate) mod replicas;
 mod server;
 mod under_way;
+mod warming;
 pub(crate) mod wire;
 
 pub use link::ClusterLink;

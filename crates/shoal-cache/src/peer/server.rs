@@ -39,21 +39,21 @@ use crate::stored_body::StoredBody;
 use crate::task::{Asker, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
-const BEHIND_WAIT: Duration = Duration::from_millis(20);
+pub(super) const BEHIND_WAIT: Duration = Duration::from_millis(20);
 /// A request joins at most so many fills.
 const MAX_TRIES: usize = 3;
 
 /// A peer's request for an object.
-struct PeerRequest {
-    head: Parts,
-    peer: NodeId,
-    text: Box<str>,
-    route: Arc<RouteView>,
-    rule: CacheRuleView,
+pub(super) struct PeerRequest {
+    pub(super) head: Parts,
+    pub(super) peer: NodeId,
+    pub(super) text: Box<str>,
+    pub(super) route: Arc<RouteView>,
+    pub(super) rule: CacheRuleView,
     /// In what role this node is asked.
-    role: Role,
+    pub(super) role: Role,
     /// How far the request has come.
-    hop: Hop,
+    pub(super) hop: Hop,
 }
 
 impl Cache {
@@ -114,7 +114,7 @@ impl PeerRequest {
         Some(Self { head, peer, text, route, rule, role, hop })
     }
 
-    async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
+    pub(super) async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
         let key = ObjectKey::of_text(cache.settings.key_seed, &self.text);
         let fields = &self.head.headers;
         let signs = Signs::read(fields);

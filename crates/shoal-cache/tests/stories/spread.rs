@@ -84,7 +84,7 @@ fn whoever_becomes_an_owner_asks_those_of_before() {
         let [primary, second, stranger] = town.roles("/x");
         let (gone, ids) = (primary, [second, stranger].map(|node| town.nodes[node].id));
         town.change(town.nodes[gone].id, |node| node.state = NodeState::Joining);
-        assert_eq!(town.nodes[0].cache.locate("http://a.org/x").unwrap().1.primary, Some(ids[0]));
+        assert_eq!(town.nodes[0].cache.locate("http://a.org/x")[0].1.primary, Some(ids[0]));
         // Everybody sees it; the owner of before fills, and there is no copy.
         let mut big = reply("max-age=60", "").with("etag", "\"1\"");
         big.body = vec!["x".repeat(300_000).leak()];

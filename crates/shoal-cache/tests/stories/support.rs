@@ -220,7 +220,7 @@ impl Town {
 
     /// One node is told that `path` has changed.
     pub async fn forget(&self, node: usize, path: &str) {
-        let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}")).unwrap();
+        let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}"))[0];
         let keys = vec![key.to_bytes().to_vec()];
         let request = tonic::Request::new(InvalidateRequest { keys, everything: false });
         self.nodes[node].cache.service().invalidate(request).await.unwrap();
@@ -343,7 +343,7 @@ impl Town {
 
     /// The places of primary, second owner and stranger of `path`.
     pub fn roles(&self, path: &str) -> [usize; 3] {
-        let (_, owners) = self.nodes[0].cache.locate(&format!("http://a.org{path}")).unwrap();
+        let (_, owners) = self.nodes[0].cache.locate(&format!("http://a.org{path}"))[0];
         let place = |id: Option<NodeId>| self.nodes.iter().position(|node| Some(node.id) == id).unwrap();
         let (primary, second) = (place(owners.primary), place(owners.secondary));
         let stranger = (0..self.nodes.len()).find(|n| *n != primary && *n != second).unwrap();

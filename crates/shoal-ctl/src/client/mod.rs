@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
-    CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
+    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
+    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
+    CacheWarmResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
     HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
     ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
     PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
@@ -144,11 +145,38 @@ impl Client {
     }
 
     /// `CacheStats`.
-    pub async fn cache_stats(&self) -> Result<CacheStatsResponse, Failure> {
-        self.call("cache stats", CacheStatsRequest {}, async |mut node, request| {
-            node.cache_stats(request).await
-        })
-        .await
+    pub async fn cache_stats(&self, request: CacheStatsRequest) -> Result<CacheStatsResponse, Failure> {
+        self.call("cache stats", request, async |mut node, request| node.cache_stats(request).await).await
+    }
+
+    /// `CacheGet`.
+    pub async fn cache_get(&self, request: CacheGetRequest) -> Result<CacheGetResponse, Failure> {
+        self.call("cache get", request, async |mut node, request| node.cache_get(request).await).await
+    }
+
+    /// `CacheTop`.
+    pub async fn cache_top(&self, request: CacheTopRequest) -> Result<CacheTopResponse, Failure> {
+        self.call("cache top", request, async |mut node, request| node.cache_top(request).await).await
+    }
+
+    /// `CacheWarm`: `told` is called for each URL, as it is done.
+    pub async fn cache_warm(
+        &self,
+        request: CacheWarmRequest,
+        mut told: impl FnMut(CacheWarmResponse) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let verb = "cache warm";
+        let mut telling =
+            self.call(verb, request, async |mut node, request| node.cache_warm(request).await).await?;
+        loop {
+            let next = tokio::time::timeout(self.deadline + ANSWER_MARGIN, telling.message()).await;
+            let silent = || format!("nothing was heard for {} s; it may go on", self.deadline.as_secs());
+            match next.map_err(|_| Failure::new(Exit::Remote, verb, silent()))? {
+                Ok(Some(warmed)) => told(warmed)?,
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(refusal(verb, &status)),
+            }
+        }
     }
 
     /// `Top`.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use shoal_proto::admin::{CacheLocateResponse, CacheStatsResponse, DurationBucket, PurgeResponse};
+use shoal_proto::admin::{
+    CacheLocateResponse, CacheStatsResponse, DurationBucket, NodeCacheStats, PurgeResponse,
+};
 
 use super::changes::acknowledged;
 use super::quantile::{bound, latency, quantile_ms};
@@ -10,7 +12,7 @@ use super::table::Columns;
 use super::units::{bytes, percent, span};
 use crate::failure::one_line;
 
-/// A row per node; below how long fetches took, and what each route had of the cache.
+/// A row per node, and one of all together; below how long fetches took, and what each route had of the cache.
 pub fn cache_stats(response: &CacheStatsResponse) -> String {
     let mut columns = Columns::new([
         "NODE",
@@ -29,9 +31,9 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
         "EVICTED",
         "PURGE SEQ",
     ]);
-    for node in &response.nodes {
+    for (name, node) in rows(response) {
         let mut cells = std::array::from_fn(|_| String::new());
-        cells[0].clone_from(&node.node);
+        cells[0] = name.to_owned();
         if let (true, Some(counters)) = (node.reported, &node.counters) {
             let asked = counters.hits + counters.misses + counters.stale;
             cells[1..].clone_from_slice(&[
@@ -60,14 +62,21 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
+/// The nodes with their names, and behind several all of them together.
+fn rows(response: &CacheStatsResponse) -> impl Iterator<Item = (&str, &NodeCacheStats)> {
+    let nodes = response.nodes.iter().map(|node| (&*node.node, node));
+    let total = response.total.as_ref().filter(|_| response.nodes.len() > 1);
+    nodes.chain(total.map(|total| ("(all)", total)))
+}
+
 fn fetch_times(response: &CacheStatsResponse) -> String {
     let mut columns = Columns::new(["NODE", "ASKED", "TIMES", "P50", "P99"]);
-    for node in &response.nodes {
+    for (name, node) in rows(response) {
         for (asked, times) in [("origins", &node.origin_times), ("peers", &node.peer_times)] {
             let count: u64 = times.iter().map(|bucket| bucket.requests).sum();
             if count > 0 {
                 let (p50, p99) = (at_most(times, 0.5), at_most(times, 0.99));
-                columns.row([node.node.clone(), asked.to_owned(), count.to_string(), p50, p99]);
+                columns.row([name.to_owned(), asked.to_owned(), count.to_string(), p50, p99]);
             }
         }
     }
@@ -129,7 +138,7 @@ pub fn locations(response: &CacheLocateResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, NodeCacheStats, RouteCacheStats};
+    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, RouteCacheStats};
 
     use super::super::check_golden;
     use super::*;
@@ -166,7 +175,9 @@ mod tests {
         first.origin_times = vec![bucket(50_000, 6), bucket(0, 2)];
         first.peer_times = vec![bucket(500, 17)];
         let route = RouteCacheStats { route: "shop".into(), hits: 990, misses: 10, hit_bytes: 7 << 20 };
-        let response = CacheStatsResponse { nodes: vec![first, node("node2", false)], routes: vec![route] };
+        let total = Some(NodeCacheStats { node: String::new(), node_id: 0, ..first.clone() });
+        let nodes = vec![first, node("node2", false)];
+        let response = CacheStatsResponse { nodes, routes: vec![route], total };
         check_golden("cache_stats", &cache_stats(&response));
     }
 

@@ -7,6 +7,7 @@ mod node;
 mod purges;
 mod quantile;
 mod status;
+mod stored;
 mod table;
 mod tokens;
 mod top;
@@ -18,6 +19,7 @@ pub use health::health;
 pub use node::removed;
 pub use purges::purge_status;
 pub use status::{nodes, status};
+pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
 pub use tokens::tokens;
 pub use top::{Rates, top};
 

@@ -46,7 +46,7 @@ pub enum Verb {
     Node(node::NodeVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),
-    /// Count, find and forget cached objects
+    /// Count, find, fetch and forget cached objects
     Cache(cache::CacheVerb),
     /// Let new nodes into the cluster: create, list and revoke tokens
     Token(token::TokenVerb),

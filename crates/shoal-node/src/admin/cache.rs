@@ -7,9 +7,11 @@ use std::time::Duration;
 use shoal_model::NodeId;
 use shoal_model::state::PurgeKind;
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::warming::kept_urls;
 use shoal_proto::admin::{
-    CacheLocateRequest, CacheLocateResponse, CacheStatsResponse, Location, NodeCacheStats, PurgeRequest,
-    PurgeResponse, RouteCacheStats,
+    CacheCounters, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
+    DurationBucket, Location, NodeCacheStats, PurgeRequest, PurgeResponse, RouteCacheStats,
 };
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
@@ -67,11 +69,15 @@ fn refused(error: PurgeError) -> Status {
     }
 }
 
-/// Counters per node, and per route.
-pub async fn stats(node: &Arc<Node>) -> CacheStatsResponse {
+/// Counters per node, per route, and of all together.
+pub async fn stats(node: &Arc<Node>, request: &CacheStatsRequest) -> Result<CacheStatsResponse, Status> {
+    let asked = named_members(node, &request.node)?;
+    let is_asked = |id: NodeId| asked.iter().any(|(asked, _)| *asked == id);
     let mut response = CacheStatsResponse::default();
     let mut routes: BTreeMap<String, RouteCacheStats> = BTreeMap::new();
-    for (id, name, report) in node.ask_reports(Wanted::TRAFFIC).await {
+    let mut reports = node.ask_reports(Wanted::TRAFFIC).await;
+    reports.retain(|(id, ..)| is_asked(*id));
+    for (id, name, report) in reports {
         let mut stats = NodeCacheStats { node_id: id.0, node: name, ..NodeCacheStats::default() };
         if let Some(report) = report {
             (stats.reported, stats.counters) = (true, Some(report.cache.into()));
@@ -89,35 +95,162 @@ pub async fn stats(node: &Arc<Node>) -> CacheStatsResponse {
     }
     let asked = routes.into_iter().filter(|(_, sum)| sum.hits + sum.misses > 0);
     response.routes = asked.map(|(route, sum)| RouteCacheStats { route, ..sum }).collect();
-    response
+    response.total = Some(total(&response.nodes));
+    Ok(response)
+}
+
+/// The live members that an operator means: the one with that name, or all of them.
+pub(super) fn named_members(node: &Node, name: &str) -> Result<Vec<(NodeId, String)>, Status> {
+    let mut members = node.live_members();
+    if !name.is_empty() {
+        members.retain(|(_, known)| known == name);
+        if members.is_empty() {
+            let why = format!("there is no live node {name:?}");
+            return Err(with_exit(Code::NotFound, Exit::Local, why));
+        }
+    }
+    Ok(members)
+}
+
+/// All nodes that have reported, together.
+fn total(nodes: &[NodeCacheStats]) -> NodeCacheStats {
+    let mut total = NodeCacheStats { counters: Some(CacheCounters::default()), ..NodeCacheStats::default() };
+    for node in nodes.iter().filter(|node| node.reported) {
+        total.reported = true;
+        if let (Some(sum), Some(counters)) = (&mut total.counters, &node.counters) {
+            add_counters(sum, counters);
+        }
+        add_times(&mut total.origin_times, &node.origin_times);
+        add_times(&mut total.peer_times, &node.peer_times);
+    }
+    total
+}
+
+fn add_counters(sum: &mut CacheCounters, counters: &CacheCounters) {
+    let CacheCounters {
+        objects,
+        bytes,
+        budget_bytes,
+        hits,
+        misses,
+        stale,
+        coalesced,
+        peer_hits,
+        peer_errors,
+        origin_fetches,
+        replicas_sent,
+        replicas_received,
+        evictions,
+        purge_seq,
+        disk_objects,
+        disk_bytes,
+        disk_budget_bytes,
+        disk_hits,
+        disk_written,
+        disk_dropped,
+        disk_evictions,
+        disk_damaged,
+        disk_errors,
+    } = counters;
+    for (sum, more) in [
+        (&mut sum.objects, objects),
+        (&mut sum.bytes, bytes),
+        (&mut sum.budget_bytes, budget_bytes),
+        (&mut sum.hits, hits),
+        (&mut sum.misses, misses),
+        (&mut sum.stale, stale),
+        (&mut sum.coalesced, coalesced),
+        (&mut sum.peer_hits, peer_hits),
+        (&mut sum.peer_errors, peer_errors),
+        (&mut sum.origin_fetches, origin_fetches),
+        (&mut sum.replicas_sent, replicas_sent),
+        (&mut sum.replicas_received, replicas_received),
+        (&mut sum.evictions, evictions),
+        (&mut sum.disk_objects, disk_objects),
+        (&mut sum.disk_bytes, disk_bytes),
+        (&mut sum.disk_budget_bytes, disk_budget_bytes),
+        (&mut sum.disk_hits, disk_hits),
+        (&mut sum.disk_written, disk_written),
+        (&mut sum.disk_dropped, disk_dropped),
+        (&mut sum.disk_evictions, disk_evictions),
+        (&mut sum.disk_damaged, disk_damaged),
+        (&mut sum.disk_errors, disk_errors),
+    ] {
+        *sum += more;
+    }
+    sum.purge_seq = sum.purge_seq.max(*purge_seq);
+}
+
+fn add_times(sum: &mut Vec<DurationBucket>, times: &[DurationBucket]) {
+    for bucket in times {
+        match sum.iter_mut().find(|known| known.at_most_us == bucket.at_most_us) {
+            Some(known) => known.requests += bucket.requests,
+            None => sum.push(*bucket),
+        }
+    }
 }
 
 /// Which nodes own a URL's object, and which hold it.
 pub async fn locate(node: &Arc<Node>, request: &CacheLocateRequest) -> Result<CacheLocateResponse, Status> {
-    let misread = |why: String| with_exit(Code::InvalidArgument, Exit::Local, why);
-    let url = scopes::canonical_url(&request.url).map_err(misread)?;
-    let (key, owners) =
-        node.cache.locate(&url).ok_or_else(|| misread(format!("{:?} is not a URL", request.url)))?;
+    let Some(kept) = kept_as(node, &request.url)?.into_iter().next() else {
+        return Err(not_a_url(&request.url));
+    };
     let mut locations = Vec::new();
     for (id, name) in node.live_members() {
-        let role = match Some(id) {
-            owner if owner == owners.primary => "primary",
-            owner if owner == owners.secondary => "secondary",
-            _ => "none",
-        };
-        let looked_up = look_up(node, id, key).await;
-        locations.push(location(id, name, role, looked_up));
+        let looked_up = look_up(node, id, kept.key, false).await;
+        locations.push(location(id, name, role_of(id, kept.owners), looked_up.as_ref()));
     }
-    locations.sort_by_key(|location| match location.role.as_str() {
+    sort_by_role(&mut locations, |location| &location.role);
+    Ok(CacheLocateResponse { key: kept.key.to_string(), locations })
+}
+
+/// The key that objects of a URL have, and who owns them.
+pub(super) struct Kept {
+    pub(super) key: ObjectKey,
+    pub(super) owners: Owners,
+}
+
+/// What the objects of `url`, as an operator writes it, are kept as: more than one only where routes on several listeners
+/// let different parts of its query count, or a response has said that some do not.
+pub(super) fn kept_as(node: &Node, url: &str) -> Result<Vec<Kept>, Status> {
+    let misread = |why: String| with_exit(Code::InvalidArgument, Exit::Local, why);
+    let canonical = scopes::canonical_url(url).map_err(misread)?;
+    let urls = kept_urls(&node.config.load(), &canonical);
+    let located = urls.iter().flat_map(|url| node.cache.locate(url));
+    let kept: Vec<Kept> = located.map(|(key, owners)| Kept { key, owners }).collect();
+    if kept.is_empty() { Err(not_a_url(url)) } else { Ok(kept) }
+}
+
+fn not_a_url(url: &str) -> Status {
+    with_exit(Code::InvalidArgument, Exit::Local, format!("{url:?} is not a URL"))
+}
+
+/// What a node has to do with an object.
+pub(super) fn role_of(id: NodeId, owners: Owners) -> &'static str {
+    match Some(id) {
+        owner if owner == owners.primary => "primary",
+        owner if owner == owners.secondary => "secondary",
+        _ => "none",
+    }
+}
+
+/// Owners first.
+pub(super) fn sort_by_role<T>(rows: &mut [T], role: impl Fn(&T) -> &str) {
+    rows.sort_by_key(|row| match role(row) {
         "primary" => 0,
         "secondary" => 1,
         _ => 2,
     });
-    Ok(CacheLocateResponse { key: format!("{:032x}", key.0), locations })
 }
 
-async fn look_up(node: &Node, id: NodeId, key: ObjectKey) -> Option<LookupResponse> {
-    let mut request = Request::new(LookupRequest { key: key.to_bytes().to_vec() });
+/// What a node has of a key; `everything` that is there, or what it would answer with.
+pub(super) async fn look_up(
+    node: &Node,
+    id: NodeId,
+    key: ObjectKey,
+    everything: bool,
+) -> Option<LookupResponse> {
+    let mut request = Request::new(LookupRequest { key: key.to_bytes().to_vec(), everything });
     request.set_timeout(LOOKUP_TIMEOUT);
     let response = if id == node.id() {
         node.cache.service().lookup(request).await
@@ -128,14 +261,15 @@ async fn look_up(node: &Node, id: NodeId, key: ObjectKey) -> Option<LookupRespon
     response.ok().map(tonic::Response::into_inner)
 }
 
-fn location(id: NodeId, name: String, role: &str, looked_up: Option<LookupResponse>) -> Location {
-    let state = match &looked_up {
+/// A node as the place of an object.
+pub(super) fn location(id: NodeId, name: String, role: &str, looked_up: Option<&LookupResponse>) -> Location {
+    let state = match looked_up {
         None => "unreachable",
         Some(found) if !found.objects.is_empty() => "held",
         Some(found) if found.filling => "filling",
         Some(_) => "absent",
     };
-    let objects = looked_up.map(|found| found.objects).unwrap_or_default();
+    let objects = looked_up.map(|found| &found.objects[..]).unwrap_or_default();
     let first = objects.first().cloned().unwrap_or_default();
     Location {
         node_id: id.0,
@@ -146,5 +280,27 @@ fn location(id: NodeId, name: String, role: &str, looked_up: Option<LookupRespon
         age_seconds: first.age_seconds,
         ttl_seconds: first.ttl_seconds,
         variants: objects.len() as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_have_not_reported_are_no_part_of_the_sum() {
+        let bucket = |at_most_us, requests| DurationBucket { at_most_us, requests };
+        let node = |reported, hits, purge_seq| NodeCacheStats {
+            reported,
+            counters: Some(CacheCounters { hits, purge_seq, disk_errors: 1, ..CacheCounters::default() }),
+            origin_times: vec![bucket(100, hits), bucket(0, 1)],
+            ..NodeCacheStats::default()
+        };
+        let sum = total(&[node(true, 3, 9), node(true, 4, 7), node(false, 100, 100)]);
+        let counters = sum.counters.unwrap();
+        assert_eq!((counters.hits, counters.purge_seq, counters.disk_errors), (7, 9, 2));
+        assert_eq!(sum.origin_times, [bucket(100, 7), bucket(0, 2)]);
+        assert!(sum.reported && sum.peer_times.is_empty());
+        assert!(!total(&[node(false, 1, 1)]).reported);
     }
 }

@@ -1,6 +1,9 @@
 //! The operator's API on this node: any node takes any verb.
 
 mod cache;
+mod cache_get;
+mod cache_top;
+mod cache_warm;
 mod change;
 pub(crate) mod failure;
 mod listener;
@@ -18,16 +21,18 @@ use std::sync::Arc;
 
 use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest,
-    CacheStatsResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
+    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
+    CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
 
 pub use cache::order as purge_order;
+pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
@@ -92,9 +97,9 @@ impl AdminService for AdminRpc {
 
     async fn cache_stats(
         &self,
-        _: Request<CacheStatsRequest>,
+        request: Request<CacheStatsRequest>,
     ) -> Result<Response<CacheStatsResponse>, Status> {
-        Ok(Response::new(cache::stats(&self.node).await))
+        cache::stats(&self.node, request.get_ref()).await.map(Response::new)
     }
 
     async fn top(&self, _: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
@@ -106,6 +111,30 @@ impl AdminService for AdminRpc {
         request: Request<CacheLocateRequest>,
     ) -> Result<Response<CacheLocateResponse>, Status> {
         cache::locate(&self.node, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cache_get(
+        &self,
+        request: Request<CacheGetRequest>,
+    ) -> Result<Response<CacheGetResponse>, Status> {
+        cache_get::get(&self.node, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn cache_top(
+        &self,
+        request: Request<CacheTopRequest>,
+    ) -> Result<Response<CacheTopResponse>, Status> {
+        cache_top::top(&self.node, request.get_ref()).await.map(Response::new)
+    }
+
+    type CacheWarmStream = cache_warm::Warmed;
+
+    async fn cache_warm(
+        &self,
+        request: Request<CacheWarmRequest>,
+    ) -> Result<Response<Self::CacheWarmStream>, Status> {
+        let caller = listener::caller_of(&request);
+        cache_warm::warm(&self.node, request.into_inner(), &caller).map(Response::new)
     }
 
     async fn create_token(

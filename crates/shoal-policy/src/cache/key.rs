@@ -70,6 +70,11 @@ pub fn url_of(text: &str) -> &str {
     text.split_once(URL_END).map_or(text, |(url, _)| url)
 }
 
+/// The route in the text of a key.
+pub fn route_of(text: &str) -> &str {
+    text.split_once(URL_END).map_or("", |(_, route)| route)
+}
+
 /// A URL as somebody writes it, in the form of a key: host and path as the gate makes those of requests canonical, the
 /// query as it is. `None` = not an absolute http or https URL, or one that no request can have.
 pub fn key_of_url(url: &str) -> Option<Vec<u8>> {
@@ -196,7 +201,7 @@ mod tests {
         };
         let (public, internal) = (text("public"), text("internal"));
         assert_ne!(public, internal);
-        assert_eq!(url_of(&public), "http://a.org/x?y");
+        assert_eq!((url_of(&public), route_of(&public)), ("http://a.org/x?y", "public"));
         assert_eq!(ObjectKey::of_text(7, &public), ObjectKey::of_text(7, &internal));
         assert_eq!(
             ObjectKey::of_text(7, &public),

@@ -5,7 +5,7 @@
 //! owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
 //! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
 //! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
-//! [`span`] and [`multipart`]) fit the answer to the request.
+//! [`span`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator writes.
 
 pub mod condition;
 pub mod content;
@@ -44,6 +44,7 @@ pub mod targeted;
 pub mod trust;
 pub mod validation;
 pub mod vary;
+pub mod warming;
 
 #[cfg(test)]
 mod golden;
