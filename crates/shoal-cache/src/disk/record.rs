@@ -113,6 +113,11 @@ impl RecordHead {
         (head.meta_bytes as usize <= MAX_META_BYTES).then_some(head)
     }
 
+    /// A record may begin here, as far as two fields of its head tell.
+    pub fn may_begin(bytes: &[u8]) -> bool {
+        bytes.strip_prefix(&MAGIC.to_le_bytes()).is_some_and(|rest| rest.first() == Some(&VERSION))
+    }
+
     /// `bytes`, the head as it was read, and `meta` are what was written.
     pub fn is_sound(bytes: &[u8; HEAD_BYTES], meta: &[u8]) -> bool {
         bytes[HEAD_BYTES - 8..] == head_sum(bytes, meta).to_le_bytes()

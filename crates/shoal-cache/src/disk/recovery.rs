@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::index::{Entry, Index};
 use super::record::Kind;
-use super::segment::{Epoch, Listed, data_path, has_header, list_path, numbers, read_list, scan, write_list};
+use super::segment::{
+    Epoch, Listed, Origin, Scanned, data_path, list_path, numbers, origin, read_list, scan, write_list,
+};
 
 /// What was found.
 #[derive(Default)]
@@ -21,19 +23,35 @@ pub(super) struct Recovered {
 }
 
 /// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
-/// more use at `now` (Unix seconds) stays out.
+/// more use at `now` (Unix seconds) stays out. Where something is lost, so is all that is older: it may have been forgotten
+/// since.
 pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
     for segment in numbers(directory)? {
         recovered.next = segment.saturating_add(1);
         match open(directory, segment, epoch) {
-            Ok(Some((file, records))) => {
+            Ok(Opened::Segment(file, Scanned { records, has_gap })) => {
+                if has_gap {
+                    tracing::warn!(segment, "a segment of the cache is damaged: what is older is taken away");
+                    recovered.distrust(directory, index)?;
+                }
                 records.iter().for_each(|record| apply(index, record, now));
                 recovered.files.insert(segment, Arc::new(file));
             }
             outcome => {
-                if let Err(error) = outcome {
-                    tracing::warn!(segment, %error, "a segment of the cache cannot be read: it is taken away");
+                match outcome {
+                    Err(error) => {
+                        tracing::warn!(segment, %error, "a segment of the cache cannot be read: it is taken away, and so is what is older");
+                        recovered.distrust(directory, index)?;
+                    }
+                    Ok(Opened::Unknown) => {
+                        tracing::warn!(
+                            segment,
+                            "a segment of the cache has lost its beginning: it is taken away, and so is what is older"
+                        );
+                        recovered.distrust(directory, index)?;
+                    }
+                    Ok(Opened::Others | Opened::Segment(..)) => {}
                 }
                 // One that a crash left without its beginning is nobody's.
                 let is_begun = fs::metadata(data_path(directory, segment)).is_ok_and(|data| data.len() > 0);
@@ -43,6 +61,19 @@ pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -
         }
     }
     Ok(recovered)
+}
+
+impl Recovered {
+    /// Takes away all that was found so far.
+    fn distrust(&mut self, directory: &Path, index: &Index) -> io::Result<()> {
+        index.clear();
+        self.refused += 1;
+        // The oldest first: what says of others that they are gone outlives them.
+        while let Some((segment, _)) = self.files.pop_first() {
+            remove(directory, segment)?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes a segment away. The list goes first: without it the segment is read, it without the segment would be of another.
@@ -56,21 +87,32 @@ pub(super) fn remove(directory: &Path, segment: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// `None` = it is of another version, or another cluster.
-fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Option<(File, Vec<Listed>)>> {
+/// What a segment turned out to be.
+enum Opened {
+    Segment(File, Scanned),
+    /// Of another cluster, or never begun.
+    Others,
+    Unknown,
+}
+
+fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Opened> {
     let file = OpenOptions::new().read(true).open(data_path(directory, segment))?;
-    if !has_header(&file, epoch)? {
-        return Ok(None);
+    match origin(&file, epoch)? {
+        Origin::Ours => {}
+        Origin::Others => return Ok(Opened::Others),
+        Origin::Unknown => return Ok(Opened::Unknown),
     }
     if let Some(records) = read_list(directory, segment) {
-        return Ok(Some((file, records)));
+        return Ok(Opened::Segment(file, Scanned { records, has_gap: false }));
     }
-    let records = scan(&file, segment)?;
-    // The next start is spared that; if it cannot be written, it is not.
-    if let Err(error) = write_list(directory, segment, &records) {
+    let scanned = scan(&file, segment)?;
+    // The next start is spared that; if it cannot be written, it is not. Where there is a gap, what is older goes first.
+    if !scanned.has_gap
+        && let Err(error) = write_list(directory, segment, &scanned.records)
+    {
         tracing::debug!(segment, %error, "cannot write the list of a segment of the cache");
     }
-    Ok(Some((file, records)))
+    Ok(Opened::Segment(file, scanned))
 }
 
 /// What a record says holds from there on: all that is known yet was written before it.

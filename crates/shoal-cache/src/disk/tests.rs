@@ -352,6 +352,35 @@ fn damage_loses_objects_but_never_changes_them() {
 }
 
 #[test]
+fn what_was_forgotten_does_not_come_back_where_that_was_lost() {
+    // What is damaged: the beginning of the segment, the record before the one that says so, that one, the one behind it.
+    for damaged in 0..4 {
+        let mut bench = Bench::new(BUDGET);
+        bench.put(version(1, 1), 100);
+        bench.put(version(2, 1), 100);
+        let mut bench = bench.restart();
+        bench.put(version(3, 1), 100);
+        let before = file_bytes(&bench, 1) as usize;
+        bench.forget(1, None);
+        let after = file_bytes(&bench, 1) as usize;
+        bench.put(version(4, 1), 100);
+        drop(bench.writer.take());
+        let data = segment::data_path(bench.directory.path(), 1);
+        let mut bytes = fs::read(&data).unwrap();
+        bytes[[8, segment::HEADER_BYTES as usize + 9, before + 9, after + 9][damaged]] ^= 1;
+        fs::write(&data, bytes).unwrap();
+        let mut bench = Bench::on(bench.directory, BUDGET);
+        // Once more, as a later start finds it.
+        for _ in 0..2 {
+            let found: Vec<u128> = bench.found().into_keys().map(|(key, _)| key).collect();
+            assert_eq!(found, [&[][..], &[4], &[4], &[]][damaged], "{damaged}");
+            bench = bench.crash();
+        }
+        assert!(bench.found().len() <= 1);
+    }
+}
+
+#[test]
 fn whatever_happens_only_the_newest_that_was_not_forgotten_is_found() {
     for seed in 1..30u64 {
         let mut state = (seed << 32) | seed;
