@@ -5,17 +5,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{HeaderValue, Method, Response};
+use http::header::HeaderMap;
+use http::{HeaderValue, Method, Response, StatusCode};
 use shoal_model::site::NoVarySearch;
 use shoal_model::state::PurgeScope;
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::content::is_cached_path;
 use shoal_policy::cache::early::{is_due_early, likely_early_ms};
+use shoal_policy::cache::invalidation::has_changed;
 use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
 use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::tags::invalidated_groups;
 use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
@@ -138,6 +141,23 @@ impl WorkerCache {
         write_url(&mut text, request);
         let target = String::from_utf8_lossy(&text).into_owned();
         PendingChange::new(&self.cache, &request.head.method, target)
+    }
+
+    /// The groups that the origin's answer to `request` makes invalid (RFC 9875 §3), as what a purge of them means.
+    pub fn invalidated_groups(
+        &self,
+        request: &CacheRequest<'_>,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> Vec<PurgeScope> {
+        if !has_changed(&request.head.method, status) {
+            return Vec::new();
+        }
+        let mut text = Vec::new();
+        write_url(&mut text, request);
+        let target = String::from_utf8_lossy(&text);
+        let groups = invalidated_groups(self.cache.settings.key_seed, &target, fields);
+        groups.into_iter().map(PurgeScope::Tag).collect()
     }
 
     /// What a purge of the URL of `request` means: its objects on every route.

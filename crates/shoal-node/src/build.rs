@@ -17,8 +17,8 @@ use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile
 use shoal_model::state::{Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
-    Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed,
-    UrlPurge,
+    AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
+    TicketSeed,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
@@ -297,7 +297,7 @@ fn build_cache(
 struct Reports {
     health_events: mpsc::Sender<HealthEvent>,
     spans: mpsc::Sender<Box<RequestSpan>>,
-    purges: mpsc::Sender<UrlPurge>,
+    purges: mpsc::Sender<AskedPurge>,
 }
 
 fn build_proxy(

@@ -17,6 +17,7 @@ use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lease_said};
 use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
+use shoal_proxy::PurgeAsker;
 
 use crate::node::{Node, now_ms};
 
@@ -32,6 +33,8 @@ pub struct PurgeOrder {
     pub scopes: Vec<PurgeScope>,
     /// Forget, or only treat as stale.
     pub kind: PurgeKind,
+    /// Who asks.
+    pub asker: PurgeAsker,
     /// The same id is carried out once; empty = it gets one.
     pub request_id: String,
     /// How long to wait until no node can serve it any more; `None` = only until it is in the log.
@@ -121,11 +124,12 @@ impl Node {
         let started = Instant::now();
         let per_second = self.settings.purge_rate;
         let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if !self.purge_rate.admits(now_us, per_second) {
+        let is_limited = order.asker == PurgeAsker::Caller;
+        if is_limited && !self.purge_rate.admits(now_us, per_second) {
             self.purge_figures.note_refused();
             return Err(PurgeError::TooFast(per_second));
         }
-        let PurgeOrder { scopes, kind, mut request_id, wait } = order;
+        let PurgeOrder { scopes, kind, asker: _, mut request_id, wait } = order;
         if request_id.is_empty() {
             // With an id the log may be asked again when an answer is lost.
             request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());

@@ -53,7 +53,7 @@ pub use listener::{BindError, Owner, Ports, TicketSeed};
 pub use metrics::{TrafficFigures, TrafficSum};
 pub use names::{NameFailure, Names};
 pub use proxy::{Proxy, ProxyFigures, ProxySettings, Reread};
-pub use purge::{PurgeAnswer, UrlPurge};
+pub use purge::{AskedPurge, PurgeAnswer, PurgeAsker};
 pub use spans::{RequestSpan, TrySpan};
 pub use upstream::StickySeed;
 #[cfg(feature = "fuzzing")]

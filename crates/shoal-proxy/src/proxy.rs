@@ -22,7 +22,7 @@ use crate::health_event::HealthEvent;
 use crate::listener::{self, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
-use crate::purge::UrlPurge;
+use crate::purge::AskedPurge;
 use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
 use crate::sources::SourcesSeed;
@@ -55,7 +55,7 @@ pub struct ProxySettings {
     /// Where the spans of sampled requests go; they are dropped, and counted, while it is full.
     pub spans: mpsc::Sender<Box<RequestSpan>>,
     /// Who carries out the purges that requests ask for; those that find it full are refused.
-    pub purges: mpsc::Sender<UrlPurge>,
+    pub purges: mpsc::Sender<AskedPurge>,
     /// What the keys of TLS session tickets follow from: nodes that share it resume each other's sessions.
     pub ticket_seed: TicketSeed,
     /// What the keys of session cookies follow from: nodes that share it lead a session to the same endpoint.

@@ -1,9 +1,11 @@
-//! The method `PURGE`: who may, for what, and the answer of whoever carries it out.
+//! Purges that requests ask for: by the method `PURGE` (who may, for what, and the answer of whoever carries it out), and by
+//! what the origin answers to those that change something.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use http::response::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use shoal_cache::CacheRequest;
 use shoal_model::state::{PurgeKind, PurgeScope};
@@ -15,11 +17,22 @@ use crate::body::Payload;
 use crate::listener::Connection;
 use crate::metrics::PurgeResult;
 
-/// A purge of a URL on its way to whoever carries it out.
+/// Who wants something to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeAsker {
+    /// Somebody who says so, and may be asked to come again.
+    Caller,
+    /// The origin, which has changed it: it is forgotten sooner or later, however many changes there are.
+    Origin,
+}
+
+/// A purge on its way to whoever carries it out.
 #[derive(Debug)]
-pub struct UrlPurge {
+pub struct AskedPurge {
     /// What is to be forgotten.
-    pub scope: PurgeScope,
+    pub scopes: Vec<PurgeScope>,
+    /// Who wants that.
+    pub asker: PurgeAsker,
     /// Forget, or only treat as stale.
     pub kind: PurgeKind,
     /// Answer when no node serves it any more.
@@ -69,7 +82,8 @@ pub(crate) async fn carry_out(
     };
     let (answer, answered) = oneshot::channel();
     let scope = connection.listener.sources.cache.purge_scope(request);
-    let order = UrlPurge { scope, kind, wait_complete, answer };
+    let asker = PurgeAsker::Caller;
+    let order = AskedPurge { scopes: vec![scope], asker, kind, wait_complete, answer };
     let answer = match worker.purges.try_send(order) {
         Ok(()) => answered.await.ok(),
         Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_)) => None,
@@ -80,6 +94,23 @@ pub(crate) async fn carry_out(
     };
     worker.metrics.purge(if status.is_success() { PurgeResult::Done } else { PurgeResult::Failed });
     respond(status, json)
+}
+
+/// Has the groups forgotten that the origin's answer to `request` makes invalid; returns when no node serves them any more,
+/// or when that takes too long: then they are forgotten later.
+pub(crate) async fn forget_groups(connection: &Connection, request: &CacheRequest<'_>, answer: &Parts) {
+    let scopes =
+        connection.listener.sources.cache.invalidated_groups(request, answer.status, &answer.headers);
+    if scopes.is_empty() {
+        return;
+    }
+    let (told, done) = oneshot::channel();
+    let asker = PurgeAsker::Origin;
+    let order = AskedPurge { scopes, asker, kind: PurgeKind::Hard, wait_complete: true, answer: told };
+    if connection.worker.purges.send(order).await.is_ok() {
+        // Whoever carries it out says when it has taken long enough, too.
+        _ = done.await;
+    }
 }
 
 /// The token is there, and only once. It is compared by its hash, and that without telling where the two differ.

@@ -316,8 +316,11 @@ async fn from_cache(
                     return Err(failure);
                 }
             }
-            let sent = change.settle(answer.head.status, &answer.head.headers).await;
             let request = cache_request(connection, route, rule, admitted, head, has_body);
+            let (sent, ()) = tokio::join!(
+                change.settle(answer.head.status, &answer.head.headers),
+                purge::forget_groups(connection, &request, &answer.head),
+            );
             if head.method != Method::POST
                 || route.trailers
                 || !keep_shown(connection, &request, sent, answer)

@@ -18,7 +18,7 @@ use crate::deadline::Deadlines;
 use crate::entropy::{Entropy, random_seed};
 use crate::metrics::{RouteCells, WorkerMetrics};
 use crate::names::Names;
-use crate::purge::UrlPurge;
+use crate::purge::AskedPurge;
 use crate::request_id::RequestIds;
 use crate::spans::RequestSpan;
 
@@ -35,7 +35,7 @@ pub(crate) struct WorkerSeed {
     /// Also where the site does not ask for it.
     pub(crate) logs_all: bool,
     pub(crate) spans: mpsc::Sender<Box<RequestSpan>>,
-    pub(crate) purges: mpsc::Sender<UrlPurge>,
+    pub(crate) purges: mpsc::Sender<AskedPurge>,
 }
 
 /// What all tasks of one worker share.
@@ -54,7 +54,7 @@ pub(crate) struct Worker {
     config: RefCell<Cached<Arc<ArcSwap<ConfigView>>, Arc<ConfigView>>>,
     cluster: RefCell<Cached<Arc<ArcSwap<ClusterView>>, Arc<ClusterView>>>,
     /// Who carries out purges.
-    pub(crate) purges: mpsc::Sender<UrlPurge>,
+    pub(crate) purges: mpsc::Sender<AskedPurge>,
     access_log: AccessLog,
     logs_all: bool,
     spans: mpsc::Sender<Box<RequestSpan>>,

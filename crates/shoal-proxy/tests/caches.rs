@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use shoal_proxy::Ports;
+use shoal_proxy::{AskedPurge, Ports, PurgeAnswer, PurgeAsker};
 use support::{Origin, Seen, Stage, and_close, serve_raw, site};
 
 fn cacheable(body: &str) -> String {
@@ -210,4 +210,107 @@ async fn a_write_whose_answer_nobody_waits_for_invalidates_all_the_same() {
     socket2::SockRef::from(&downstream.stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(downstream);
     until_fetched_anew(&stage, get, &old).await;
+}
+
+#[tokio::test]
+async fn groups_are_forgotten_before_a_write_is_answered() {
+    let origin = Origin::start(|seen: Seen| {
+        let field = match seen.head.split(' ').take(2).collect::<Vec<_>>()[..] {
+            ["POST", "/bad"] => return "HTTP/1.1 409 Conflict\r\ncache-group-invalidation: \"red\"\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            ["POST", _] => "cache-group-invalidation: \"red\", \"green\"",
+            [_, "/red"] => "cache-groups: \"red\"",
+            _ => "cache-groups: \"Red\", \"blue\"",
+        };
+        let body = seen.number.to_string();
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\n{field}\r\ncontent-length: {length}\r\n\r\n{body}")
+    })
+    .await;
+    let mut stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let post = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    for _ in 0..2 {
+        assert_eq!(stage.ask(&get("/red")).await.text(), "0");
+    }
+    for _ in 0..2 {
+        assert_eq!(stage.ask(&get("/blue")).await.text(), "1");
+    }
+    assert_eq!(stage.ask(&post("/bad")).await.status, 409, "an error changes nothing");
+    assert!(stage.purges.try_recv().is_err());
+
+    let (_, never) = tokio::sync::mpsc::channel(1);
+    let mut purges = std::mem::replace(&mut stage.purges, never);
+    let (cache, is_forgotten) = (stage.cache.clone(), Arc::new(AtomicUsize::new(0)));
+    let forgotten = is_forgotten.clone();
+    tokio::spawn(async move {
+        let AskedPurge { scopes, asker, kind, wait_complete, answer } = purges.recv().await.unwrap();
+        assert_eq!((scopes.len(), asker, wait_complete), (2, PurgeAsker::Origin, true));
+        cache.record_purge(9, &scopes, kind);
+        forgotten.store(1, Ordering::SeqCst);
+        answer.send(PurgeAnswer { status: http::StatusCode::OK, json: String::new() }).unwrap();
+    });
+    assert_eq!(stage.ask(&post("/z")).await.text(), "3");
+    assert_eq!(is_forgotten.load(Ordering::SeqCst), 1, "it was answered before that");
+    assert_eq!(stage.ask(&get("/red")).await.text(), "4");
+    assert_eq!(stage.ask(&get("/blue")).await.text(), "1", "it is in no such group");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_post_that_shows_what_a_get_would_is_kept() {
+    let origin = Origin::start(|seen: Seen| {
+        let shown = match seen.head.split(' ').nth(1) {
+            Some("/elsewhere") => "/x",
+            _ => "/shown",
+        };
+        let body = seen.number.to_string();
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-location: {shown}\r\ncontent-length: {length}\r\n\r\n{body}")
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    let ask = async |method: &str, path: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        stage.ask(&request).await.text()
+    };
+    assert_eq!(ask("POST", "/shown").await, "0");
+    assert_eq!(ask("GET", "/shown").await, "0");
+    assert_eq!(ask("POST", "/shown").await, "1", "a POST goes through");
+    assert_eq!(ask("GET", "/shown").await, "1");
+    assert_eq!(ask("POST", "/elsewhere").await, "2");
+    assert_eq!(ask("GET", "/elsewhere").await, "3", "it shows something else");
+    assert_eq!(ask("POST", "/other").await, "4", "what it names has changed");
+    assert_eq!(ask("GET", "/shown").await, "5");
+}
+
+#[tokio::test]
+async fn an_answer_to_head_updates_what_is_stored_or_makes_it_stale() {
+    let origin = Origin::start(|seen: Seen| {
+        let (etag, color) = match seen.number {
+            0 => ("\"a\"", "red"),
+            1 => ("\"a\"", "blue"),
+            _ => ("\"b\"", "green"),
+        };
+        let body = if seen.head.starts_with("HEAD") { "" } else { "one" };
+        let fields =
+            format!("cache-control: max-age=60\r\netag: {etag}\r\nx-color: {color}\r\ncontent-length: 3");
+        format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}")
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: { request_directives: honor }", ""));
+    let color = async || {
+        let answer = stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        (answer.field("x-color").unwrap().to_owned(), answer.text())
+    };
+    let head = async || {
+        let mut downstream = stage.connect().await;
+        downstream.send("HEAD /x HTTP/1.1\r\nHost: a\r\nCache-Control: no-cache\r\n\r\n").await;
+        downstream.read_head().await.unwrap()
+    };
+    assert_eq!(color().await, ("red".to_owned(), "one".to_owned()));
+    assert!(head().await.contains("x-color: blue"));
+    assert_eq!(color().await, ("blue".to_owned(), "one".to_owned()));
+    assert_eq!(origin.requests(), 2);
+    assert!(head().await.contains("x-color: green"));
+    assert_eq!(color().await.0, "green", "another one: it is asked for anew");
+    assert_eq!(origin.requests(), 4);
 }

@@ -19,7 +19,7 @@ pub enum PurgeKind {
 }
 
 /// Which objects. Names are hashed by the proposer with the same functions that key objects.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PurgeScope {
     /// All of them.
     All,

@@ -13,6 +13,11 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
+/// The answer `status` says that a request with `method` has changed something: an error changes nothing.
+pub fn has_changed(method: &Method, status: StatusCode) -> bool {
+    !is_safe(method) && (status.is_success() || status.is_redirection())
+}
+
 /// The request that failed after `tries` never left this node: it has changed nothing.
 pub const fn is_unsent(failure: Failure, tries: u32) -> bool {
     let is_stuck = matches!(
@@ -23,14 +28,14 @@ pub const fn is_unsent(failure: Failure, tries: u32) -> bool {
 }
 
 /// The texts of the keys to forget after an answer to `method` on `target` (the text of its key): itself, and what
-/// `Location` and `Content-Location` name on the same origin. An error changes nothing.
+/// `Location` and `Content-Location` name on the same origin.
 pub fn invalidated_keys(
     method: &Method,
     target: &str,
     status: StatusCode,
     response: &HeaderMap,
 ) -> Vec<String> {
-    if is_safe(method) || !(status.is_success() || status.is_redirection()) {
+    if !has_changed(method, status) {
         return Vec::new();
     }
     let mut keys = vec![target.to_owned()];

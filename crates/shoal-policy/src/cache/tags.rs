@@ -39,6 +39,9 @@ pub fn read_tags(seed: u64, key: &str, fields: &HeaderMap) -> Box<[u64]> {
 /// The scopes of the groups that the answer to an unsafe request makes invalid (RFC 9875 §3). `target` is its URL: what is
 /// of another origin is not concerned.
 pub fn invalidated_groups(seed: u64, target: &str, fields: &HeaderMap) -> Vec<u64> {
+    if !fields.contains_key(&INVALIDATION) {
+        return Vec::new();
+    }
     read_groups(fields, &INVALIDATION)
         .map(|group| group_scope(seed, KeyParts::origin(target), &group))
         .collect()

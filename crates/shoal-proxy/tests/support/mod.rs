@@ -21,7 +21,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::site::read_site;
 use shoal_model::view::ListenAddress;
 use shoal_model::{ConfigView, NodeId, Revision};
-use shoal_proxy::{HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed};
+use shoal_proxy::{AskedPurge, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed, TicketSeed};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -34,6 +34,7 @@ pub struct Stage {
     pub proxy: Arc<Proxy>,
     pub events: mpsc::Receiver<HealthEvent>,
     pub spans: mpsc::Receiver<Box<RequestSpan>>,
+    pub purges: mpsc::Receiver<AskedPurge>,
     pub cluster: Arc<ArcSwap<ClusterView>>,
     pub config: Arc<ArcSwap<ConfigView>>,
     pub cache: Arc<Cache>,
@@ -91,6 +92,7 @@ impl Stage {
             Arc::new(ArcSwap::from_pointee(ClusterView { local: NodeId(1), ..ClusterView::default() }));
         let (sender, events) = mpsc::channel(64);
         let (span_sender, spans) = mpsc::channel(64);
+        let (purge_sender, purges) = mpsc::channel(64);
         let cache = Cache::new(CacheSettings {
             node: NodeId(1),
             name: "one".into(),
@@ -113,14 +115,14 @@ impl Stage {
             cache: cache.clone(),
             health_events: sender,
             spans: span_sender,
-            purges: mpsc::channel(1).0,
+            purges: purge_sender,
             ticket_seed: TicketSeed([7; 32]),
             sticky_seed,
             access_log: Some(Box::new(log.clone())),
             trim_memory: || {},
         });
         let proxy = Arc::new(proxy.unwrap());
-        let stage = Self { proxy, events, spans, cluster, config, cache, log, certificates };
+        let stage = Self { proxy, events, spans, purges, cluster, config, cache, log, certificates };
         stage.proxy.apply(stage.compile(1, site)).unwrap();
         stage
     }
