@@ -1,11 +1,24 @@
-//! What asking the origin took: written by the fetch, read by the request that began the fill.
+//! What asking the origin took, and what it said before its answer: written by the fetch, read by the request that began
+//! the fill.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode};
 
 /// A handle that travels with a fill to the fetch. Requests that join a fill do not have one: they asked nobody.
 #[derive(Clone, Debug, Default)]
-pub struct FetchTrace(Arc<Mutex<FetchNotes>>);
+pub struct FetchTrace(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    notes: FetchNotes,
+    /// Interim answers that nobody has taken yet.
+    interim: Vec<(StatusCode, HeaderMap)>,
+    /// Of whoever takes them.
+    waker: Option<Waker>,
+}
 
 /// What a fetch notes down.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +38,31 @@ pub struct FetchNotes {
 impl FetchTrace {
     /// Replaces what was noted: a fill may ask twice, the last one counts.
     pub fn note(&self, notes: FetchNotes) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = notes;
+        self.lock().notes = notes;
     }
 
     /// What has been noted so far.
     pub fn notes(&self) -> FetchNotes {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().notes.clone()
+    }
+
+    /// The origin said this before its answer (1xx, RFC 9110 §15.2); the fetch limits how much that may be.
+    pub fn say_before(&self, status: StatusCode, fields: HeaderMap) {
+        let mut shared = self.lock();
+        shared.interim.push((status, fields));
+        let waker = shared.waker.take();
+        drop(shared);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Takes out what the origin has said before its answer; whoever polls is woken when there is more.
+    pub fn take_said(&self, cx: &Context<'_>) -> Vec<(StatusCode, HeaderMap)> {
+        let mut shared = self.lock();
+        shared.waker = Some(cx.waker().clone());
+        std::mem::take(&mut shared.interim)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

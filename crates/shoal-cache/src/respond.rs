@@ -109,8 +109,8 @@ pub(crate) fn from_fill(
         FillSource::Origin => None,
     };
     let mut fields = answer_fields(fields, &head.terms, status.value(), now_ms);
-    // A response that comes straight from the origin has no age of ours.
-    if is_creator && detail.is_none() && !head.fields.contains_key(AGE) && head.terms.age_ms(now_ms) < 1000 {
+    // A response that comes straight from the origin has no age of ours (RFC 9111 §5.1).
+    if is_creator && detail.is_none() && !head.fields.contains_key(AGE) {
         fields.remove(AGE);
     }
     if is_not_modified(asked.fields, head.status, &head.fields, head.terms.date) {

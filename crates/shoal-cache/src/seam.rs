@@ -81,7 +81,8 @@ pub struct CacheRequest<'a> {
     pub rule: &'a CacheRuleView,
     /// A body follows.
     pub has_body: bool,
-    /// Where to note what the origin was asked on behalf of this request; `None` = nobody wants to know.
+    /// Where to note what the origin was asked on behalf of this request, and what it says before its answer; `None` = nobody
+    /// wants to know.
     pub trace: Option<&'a FetchTrace>,
 }
 
@@ -130,7 +131,8 @@ pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginB
 /// The origin as the cache sees it. The proxy implements it, once per worker: it picks an endpoint, retries, applies the
 /// timeouts and takes hop-by-hop fields off the response, and marks it with [`UntilClose`] where that is so.
 pub trait Fetch {
-    /// Sends `head` (which has no body) to the upstream of `route`, and notes in `trace` what that took.
+    /// Sends `head` (which has no body) to the upstream of `route`, and notes in `trace` what that took, and what came before
+    /// the answer.
     fn fetch(&self, route: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture;
 
     /// Writes into a response what every response of this node carries: done once for many answers of

@@ -145,6 +145,32 @@ impl Failure {
         }
     }
 
+    /// Its type in `Proxy-Status` (RFC 9209 §2.3); `None` = it is no error of this proxy or what lies behind it.
+    pub const fn proxy_error(self) -> Option<&'static str> {
+        match self {
+            Self::BadRequest(_)
+            | Self::UriTooLong
+            | Self::HeadTooLarge
+            | Self::BodyTooLarge
+            | Self::ExpectationFailed
+            | Self::UnknownProtocol
+            | Self::Misdirected
+            | Self::DownstreamTimeout => Some("http_request_error"),
+            Self::DownstreamReset | Self::NotCached => None,
+            Self::UpstreamConnectFailed => Some("connection_refused"),
+            Self::UpstreamConnectTimeout => Some("connection_timeout"),
+            Self::UpstreamReset => Some("connection_terminated"),
+            Self::UpstreamProtocol => Some("http_protocol_error"),
+            Self::UpstreamResponseTimeout => Some("http_response_timeout"),
+            Self::NoRoute => Some("destination_not_found"),
+            Self::NoEndpoint | Self::Unverified => Some("destination_unavailable"),
+            Self::Overflow => Some("connection_limit_reached"),
+            Self::Overload | Self::Draining => Some("proxy_internal_response"),
+            Self::Loop => Some("proxy_loop_detected"),
+            Self::Internal => Some("proxy_internal_error"),
+        }
+    }
+
     /// Nothing of an answer was seen because the origin could not be reached: stale objects may be served.
     pub const fn is_disconnect(self) -> bool {
         matches!(

@@ -14,6 +14,7 @@ use shoal_model::view::RouteView;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::OwnName;
 
+use crate::hints::{Hints, pass_on_during};
 use crate::metrics::{CacheUse, Sample, Traffic};
 use crate::request_body::RequestBody;
 use crate::trace::Trace;
@@ -40,9 +41,18 @@ impl Fetch for OriginFetch {
             let mut trace = Trace::default();
             let started = Instant::now();
             let (mut answer, mut body) = (Response::new(()).into_parts().0, UpstreamBody::default());
-            let reply = Reply { head: &mut answer, body: &mut body, trace: &mut trace, hints: None };
-            let fetched =
-                forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, reply).await;
+            let hints = Hints::default();
+            let wanted = asked.as_ref().map(|_| &hints);
+            let (head_of, body_of) = (&mut answer, &mut body);
+            let reply =
+                Reply { head: head_of, body: body_of, trace: &mut trace, hints: wanted, is_fill: true };
+            let forwarding = forward(&worker, &upstreams, &route, &mut head, None, RequestBody::Empty, reply);
+            let fetched = pass_on_during(forwarding, |_| {
+                if let Some(asked) = &asked {
+                    hints.take().into_iter().for_each(|(status, fields)| asked.say_before(status, fields));
+                }
+            })
+            .await;
             let status = fetched.map_or_else(Failure::status, |()| answer.status.as_u16());
             if let Some(asked) = asked {
                 asked.note(notes(&trace, fetched.is_ok()));

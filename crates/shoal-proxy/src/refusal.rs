@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use shoal_model::site::HeaderCase;
 use shoal_policy::failure::{Failure, Side};
 use shoal_policy::forwarding::OwnName;
@@ -14,8 +14,11 @@ use shoal_policy::http1::write_fields;
 
 use crate::body::Payload;
 
+/// RFC 9209.
+static PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
 /// A small answer that says what went wrong, and by which request it can be found in the logs.
-pub(crate) fn response(failure: Failure, request_id: &HeaderValue) -> Response<Payload> {
+pub(crate) fn response(failure: Failure, request_id: &HeaderValue, own: &OwnName) -> Response<Payload> {
     let status = StatusCode::from_u16(failure.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let rule = match failure {
         Failure::BadRequest(rule) => rule,
@@ -34,6 +37,11 @@ pub(crate) fn response(failure: Failure, request_id: &HeaderValue) -> Response<P
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(error) = failure.proxy_error()
+        && let Ok(member) = HeaderValue::try_from(format!("{}; error={error}", own.name()))
+    {
+        headers.insert(PROXY_STATUS.clone(), member);
+    }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -49,7 +57,7 @@ pub(crate) fn last_words(
     own: &OwnName,
     case: HeaderCase,
 ) -> (Vec<u8>, usize) {
-    let mut response = response(failure, &request_id);
+    let mut response = response(failure, &request_id, own);
     own.sign(response.headers_mut());
     own.set_request_id(response.headers_mut(), request_id);
     let mut text = match response.body() {

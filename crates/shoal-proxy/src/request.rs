@@ -15,7 +15,7 @@ use shoal_policy::cache::invalidation::is_unsent;
 use shoal_policy::cache::status::says_hit;
 use shoal_policy::failure::Failure;
 use shoal_policy::forwarding::{
-    Client, OwnFields, RequestFields, believed_request_id, enter_trace, prepare_request,
+    Client, OwnFields, RequestFields, believed_request_id, enter_trace, prepare_request, take_hop,
 };
 use shoal_policy::gate::{Admitted, Field, Rule};
 use shoal_policy::grpc;
@@ -27,6 +27,7 @@ use crate::body::Payload;
 use crate::downstream_body::BodyLimits;
 use crate::exchange::{Exchange, Record};
 use crate::fetch::detach;
+use crate::hints::pass_on_during;
 use crate::incoming::Incoming;
 use crate::listener::{Connection, Order};
 use crate::metrics::{CacheUse, Limit};
@@ -59,7 +60,7 @@ pub(crate) async fn serve(
         }
         let refused = match exchange.grpc {
             true => refusal::grpc_response(failure),
-            false => refusal::response(failure, &request_id),
+            false => refusal::response(failure, &request_id, &connection.worker.own),
         };
         answer.put(refused, identity);
         if refusal::closes_connection(failure, connection.state.is_h2()) {
@@ -87,6 +88,10 @@ async fn make_answer(
     let route = find_route(connection, &admitted, head)?;
     exchange.route = Some(route.clone());
     name_and_trace(connection, head, &admitted, client, request_id, exchange);
+    if let Some(status) = take_hop(&head.method, &mut head.headers) {
+        answer.head.status = status;
+        return Ok(());
+    }
     // What a cached answer varies by must be true already.
     connection.vouch_for_downstream(&mut head.headers, admitted.present.has(Field::ClientCert));
     if let (Some(rule), None) = (&route.cache, &admitted.upgrade) {
@@ -273,7 +278,7 @@ async fn from_origin(
     let exchange = &mut answer.body.exchange;
     let mut answered = UpstreamBody::default();
     let (trace, hints) = (&mut exchange.trace, Some(&connection.hints));
-    let reply = Reply { head: &mut answer.head, body: &mut answered, trace, hints };
+    let reply = Reply { head: &mut answer.head, body: &mut answered, trace, hints, is_fill: false };
     forward(worker, &sources.upstreams, route, head, own, body, reply).await?;
     exchange.trace.first_byte = Some(exchange.started.elapsed());
     answer.body.payload = Payload::Upstream(answered);
@@ -335,10 +340,16 @@ async fn from_cache(
         lookup @ (Lookup::Stale(_) | Lookup::Miss(_)) => {
             let exchange = &mut answer.body.exchange;
             exchange.cached = CacheUse::Miss;
-            let trace = exchange.record.is_some().then(FetchTrace::default);
-            let request = CacheRequest { trace: trace.as_ref(), ..request };
-            let answered = Box::pin(sources.cache.answer(request, lookup)).await;
-            if let Some(trace) = trace {
+            let trace = FetchTrace::default();
+            let request = CacheRequest { trace: Some(&trace), ..request };
+            let answering = Box::pin(sources.cache.answer(request, lookup));
+            let answered = pass_on_during(answering, |cx| {
+                for (status, fields) in trace.take_said(cx) {
+                    connection.hints.add(status, fields);
+                }
+            })
+            .await;
+            if exchange.record.is_some() {
                 exchange.trace.adopt(trace.notes(), exchange.started);
             }
             match answered {

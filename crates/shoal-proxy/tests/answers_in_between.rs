@@ -81,6 +81,7 @@ async fn a_downstream_goes_on_when_the_endpoint_says_so() {
     assert!(was_told_nothing(&downstream), "before the endpoint was asked");
     // What else it says in between changes nothing.
     endpoint.send("HTTP/1.1 102 Processing\r\n\r\n").await;
+    assert_eq!(downstream.answer().await.status, 102);
     endpoint.send(CONTINUE).await;
     assert_eq!(downstream.answer().await.status, 100);
     downstream.send("body").await;
@@ -275,6 +276,31 @@ async fn on_http2_to_the_endpoint_the_node_says_it() {
 }
 
 #[tokio::test]
+async fn what_comes_before_an_answer_goes_on_to_whom_the_cache_asks_for() {
+    let (address, mut asked) = by_hand().await;
+    let stage = Stage::start(&site(&[address], ", cache: {}", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let (_, mut endpoint) = asked.recv().await.unwrap();
+    for (said, heard) in [
+        ("HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 102 Processing"),
+        (CONTINUE, ""),
+        ("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nlink: </a>"),
+        ("HTTP/1.1 199 Odd\r\n\r\n", "HTTP/1.1 199"),
+    ] {
+        endpoint.send(said).await;
+        if !heard.is_empty() {
+            assert_eq!(downstream.read_head().await.unwrap(), heard);
+        }
+    }
+    endpoint.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\ndone").await;
+    assert_eq!(downstream.answer().await.text(), "done");
+    downstream.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let hit = downstream.answer().await;
+    assert_eq!((hit.status, hit.text().as_str()), (200, "done"), "none of it is kept");
+}
+
+#[tokio::test]
 async fn early_hints_go_on() {
     let fields = "Link: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\nContent-Length: 3\r\nShoal-Peer: 1\r\n";
     let hints = format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n");
@@ -286,6 +312,7 @@ async fn early_hints_go_on() {
     // Before anything else is there, and with the answer.
     for (said, then) in [(&hints, ""), (&hints, &ok("done")[..])] {
         endpoint.send(format!("{CONTINUE}HTTP/1.1 102 Processing\r\n\r\n{said}{then}")).await;
+        assert_eq!(downstream.read_head().await.unwrap(), "HTTP/1.1 102 Processing");
         let head = downstream.read_head().await.unwrap();
         assert_eq!(head, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload");
     }

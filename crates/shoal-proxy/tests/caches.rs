@@ -314,3 +314,73 @@ async fn an_answer_to_head_updates_what_is_stored_or_makes_it_stale() {
     assert_eq!(color().await.0, "green", "another one: it is asked for anew");
     assert_eq!(origin.requests(), 4);
 }
+
+/// The object that [`the_cache_asks_an_origin_once`] is about.
+const TAGGED: &str = "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\nage: 70\r\netag: \"a\"\r\ncontent-length: 5\r\n\r\nhello";
+
+#[tokio::test]
+async fn the_cache_asks_an_origin_once() {
+    for (directive, expected) in [("max-age=60", 200), ("max-age=60, must-revalidate", 502)] {
+        let origin = Origin::start(move |seen: Seen| match seen.number {
+            0 => TAGGED.replace("max-age=60", directive).as_str().into(),
+            // It has read the request, and has nothing to say to it.
+            1 => and_close(""),
+            _ => cacheable("asked again").as_str().into(),
+        })
+        .await;
+        let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut downstream = stage.connect().await;
+        downstream.send(get).await;
+        assert_eq!(downstream.answer().await.text(), "hello");
+        downstream.send(get).await;
+        let second = downstream.answer().await;
+        assert_eq!(second.status, expected, "{directive}");
+        assert_eq!((origin.requests(), origin.connections()), (2, 1), "{directive}");
+        let error = (expected == 502).then_some("shoal-one; error=connection_terminated");
+        assert_eq!(second.field("proxy-status"), error);
+    }
+}
+
+#[tokio::test]
+async fn an_origin_is_asked_about_a_tag_once() {
+    let origin = Origin::start(|seen: Seen| {
+        let tags: Vec<&str> = seen.head.lines().filter(|line| line.starts_with("if-none-match")).collect();
+        if tags.is_empty() { TAGGED.to_owned() } else { cacheable(&tags.join("; ")) }
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    for (path, tags, expected) in [
+        ("/same", "\"a\"", "if-none-match: \"a\""),
+        ("/weak", "W/\"a\"", "if-none-match: \"a\""),
+        ("/other", "\"b\", \"a\"", "if-none-match: \"a\"; if-none-match: \"b\", \"a\""),
+    ] {
+        stage.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let get = format!("GET {path} HTTP/1.1\r\nHost: a\r\nIf-None-Match: {tags}\r\n\r\n");
+        assert_eq!(stage.ask(&get).await.text(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_word_to_the_cache_of_a_browser_is_not_for_this_one() {
+    let fresh =
+        "HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\netag: \"a\"\r\ncontent-length: 5\r\n\r\nhello";
+    let origin = Origin::start(move |_: Seen| fresh.to_owned()).await;
+    let stage = Stage::start(&site(&[origin.address], ", cache: {}", ""));
+    stage.ask("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let none = "If-None-Match: \"a\"";
+    for (fields, status, requests) in [
+        (format!("{none}\r\nPragma: no-cache\r\nCache-Control: no-cache"), 304, 1),
+        (
+            "If-Range: \"a\"\r\nRange: bytes=0-1\r\nPragma: no-cache\r\nCache-Control: no-cache".to_owned(),
+            206,
+            1,
+        ),
+        (format!("{none}\r\nCache-Control: no-cache"), 304, 2),
+        ("Pragma: no-cache\r\nCache-Control: no-cache".to_owned(), 200, 3),
+        (format!("{none}\r\nPragma: no-cache\r\nCache-Control: no-cache, max-age=0"), 304, 4),
+    ] {
+        let answer = stage.ask(&format!("GET /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n")).await;
+        assert_eq!((answer.status, origin.requests()), (status, requests), "{fields}");
+    }
+}

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
+use shoal_policy::cache::targeted::SHOAL_CACHE_CONTROL;
 use shoal_policy::failure::Failure;
 
 /// Marks a request of a peer, and says how far it has come: who may still be asked.
@@ -119,10 +120,10 @@ impl AnswerKind {
     }
 }
 
-/// Takes every field of ours off.
+/// Takes every field off that nodes write for each other. What an origin says to our caches is a part of the object.
 pub(crate) fn remove_own_fields(fields: &mut HeaderMap) {
-    let own: Vec<HeaderName> =
-        fields.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
+    let is_own = |name: &&HeaderName| name.as_str().starts_with(PREFIX) && **name != SHOAL_CACHE_CONTROL;
+    let own: Vec<HeaderName> = fields.keys().filter(is_own).cloned().collect();
     for name in own {
         fields.remove(name);
     }

@@ -42,6 +42,11 @@ pub(super) fn lists(line: &[u8], stored: &impl Fields) -> bool {
     entity_tags(line).any(|tag| tag == opaque(etag))
 }
 
+/// A line of `If-None-Match` names `etag` and nothing else, in the weak comparison.
+pub(super) fn names_only(line: &[u8], etag: &[u8]) -> bool {
+    entity_tags(line).all(|tag| tag == opaque(etag))
+}
+
 /// The tags of a list, marks of weakness taken off. A comma inside the quotes does not end a tag.
 fn entity_tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = line;

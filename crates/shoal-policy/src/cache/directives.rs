@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName};
+use http::header::{
+    CACHE_CONTROL, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PRAGMA,
+};
 
 /// The largest number of seconds that is kept (RFC 9111 §1.2.2).
 pub const MAX_SECONDS: u32 = 1 << 31;
@@ -168,8 +170,21 @@ impl Wishes {
                 _ => {}
             }
         }
+        read.no_cache &= !is_for_browser_cache(fields);
         read
     }
+}
+
+/// The `no-cache` is what `fetch` of browsers adds to a request whose caller has set a condition himself, so that the cache of
+/// the browser keeps out of it (Fetch standard, HTTP-network-or-cache fetch): other caches are not meant.
+fn is_for_browser_cache(fields: &HeaderMap) -> bool {
+    let is_alone = |name| {
+        let mut lines = fields.get_all(name).iter();
+        lines.next().is_some_and(|line| line.as_bytes() == b"no-cache") && lines.next().is_none()
+    };
+    let has_condition =
+        [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE].iter().any(|name| fields.contains_key(name));
+    has_condition && is_alone(CACHE_CONTROL) && is_alone(PRAGMA)
 }
 
 /// A non-negative whole number of seconds, clamped to [`MAX_SECONDS`]; leading zeros do no harm.

@@ -269,7 +269,8 @@ fn check_cookie(exchange: &Exchange<'_>, lifetime: Lifetime, without: &[HeaderNa
     }
 }
 
-/// Something has to allow storing, and there has to be a use for it: a lifetime, or a validator to ask with.
+/// Something has to allow storing, and there has to be a use for it: a lifetime, or a validator to ask with, or a time for
+/// which it bridges a failure of the origin.
 fn check_use(
     exchange: &Exchange<'_>,
     directives: &Directives,
@@ -282,8 +283,16 @@ fn check_use(
     let is_ever_used = terms.is_fresh(exchange.response_ms)
         || terms.stale_while_revalidate_ms > 0
         || terms.stale_if_error_ms > 0
-        || has_validator;
+        || has_validator
+        || bridges_disconnect(exchange, terms);
     if allowed && is_ever_used { Ok(()) } else { Err(Refusal::NoLifetime) }
+}
+
+/// It was fresh once, and is not stale for too long yet. What was never fresh is not meant to be used again.
+fn bridges_disconnect(exchange: &Exchange<'_>, terms: &Terms) -> bool {
+    let most = i128::try_from(exchange.rule.max_stale_on_disconnect.as_millis()).unwrap_or(i128::MAX);
+    let stale_ms = -i128::from(terms.time_left_ms(exchange.response_ms));
+    terms.lifetime_ms > 0 && !terms.forbids_stale && !terms.always_validate && stale_ms < most
 }
 
 fn answers_authorized(directives: &Directives) -> bool {

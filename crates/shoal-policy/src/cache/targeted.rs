@@ -5,9 +5,10 @@ use http::header::{HeaderMap, HeaderName};
 use super::directives::{Directives, Extent, MAX_SECONDS};
 use super::structured::{Item, read_dictionary};
 
+/// What an origin says to our caches alone.
+pub const SHOAL_CACHE_CONTROL: HeaderName = HeaderName::from_static("shoal-cache-control");
 /// Our target list: the first usable field decides (RFC 9213 §2.2).
-static TARGETS: [HeaderName; 2] =
-    [HeaderName::from_static("shoal-cache-control"), HeaderName::from_static("cdn-cache-control")];
+static TARGETS: [HeaderName; 2] = [SHOAL_CACHE_CONTROL, HeaderName::from_static("cdn-cache-control")];
 
 /// What the first usable targeted field says; `None` = there is none, and `Cache-Control` counts.
 pub fn read_targeted(fields: &HeaderMap) -> Option<Directives> {

@@ -1,11 +1,11 @@
 //! Asking the origin whether an object is still good (RFC 9111 §4.3).
 
 use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 
-use super::condition::lists;
+use super::condition::{lists, names_only};
 use super::date::{RECENT, read_date};
 use super::fields::{Fields, stored_fields};
 use super::span::Span;
@@ -95,10 +95,12 @@ pub fn asked_tags(request: &HeaderMap) -> Vec<HeaderValue> {
 }
 
 /// Makes a request that asks about a stored tag ask about downstream's, too: what downstream has may be newer than what is
-/// stored (RFC 9111 §4.3.1).
+/// stored (RFC 9111 §4.3.1). A line that names what is asked about already is left out: there are origins that compare the
+/// field with their tag as it is.
 pub fn add_tags(request: &mut HeaderMap, tags: &[HeaderValue]) {
-    if request.contains_key(IF_NONE_MATCH) {
-        tags.iter().for_each(|line| _ = request.append(IF_NONE_MATCH, line.clone()));
+    let Some(stored) = request.get(IF_NONE_MATCH).cloned() else { return };
+    for line in tags.iter().filter(|line| !names_only(line.as_bytes(), stored.as_bytes())) {
+        request.append(IF_NONE_MATCH, line.clone());
     }
 }
 
@@ -111,13 +113,14 @@ pub fn confirms_tags(tags: &[HeaderValue], not_modified: &HeaderMap) -> bool {
 /// of the object. Tags are compared as the condition that they answer is (RFC 9110 §13.1.2): origins that compress as
 /// they send weaken the tag of a 200 and not that of a 304.
 pub fn confirms(stored: &impl Fields, not_modified: &HeaderMap) -> bool {
-    if let Some(etag) = not_modified.line(&ETAG) {
-        return stored.line(&ETAG).is_some_and(|known| opaque(known) == opaque(etag));
+    // An object without a tag was not asked about by one: its date is what the answer has to repeat.
+    if let (Some(known), Some(etag)) = (stored.line(&ETAG), not_modified.line(&ETAG)) {
+        return opaque(known) == opaque(etag);
     }
     match not_modified.line(&LAST_MODIFIED) {
         Some(changed) => stored.line(&LAST_MODIFIED) == Some(changed),
         // The origin answered our condition, and there is only one object it can have meant.
-        None => true,
+        None => !not_modified.has(&ETAG) || stored.has(&ETAG),
     }
 }
 
@@ -138,8 +141,10 @@ pub fn head_confirms(stored: &impl Fields, length: u64, head: &HeaderMap) -> boo
 }
 
 /// The object's fields, `merged`, after a 304, a 200 to HEAD, or a 206 that is a part of it: every field received replaces
-/// the stored one, those not received stay.
+/// the stored one, those not received stay. But `Age` is that of the response just received: no word of it means that it
+/// comes from the origin (RFC 9111 §4.2.3).
 pub fn merged_fields(mut merged: HeaderMap, received: &HeaderMap) -> HeaderMap {
+    merged.remove(AGE);
     let received = stored_fields(received, &[CONTENT_LENGTH, CONTENT_RANGE, CONTENT_ENCODING]);
     for name in received.keys() {
         merged.remove(name);

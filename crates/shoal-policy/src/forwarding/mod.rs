@@ -4,6 +4,7 @@ mod caller;
 mod client;
 mod forwarded;
 mod hops;
+mod max_forwards;
 mod own_fields;
 mod request;
 mod response;
@@ -14,6 +15,7 @@ const OWN_PREFIX: &str = "shoal-";
 
 pub use caller::Caller;
 pub use client::Client;
+pub use max_forwards::take_hop;
 pub use own_fields::OwnFields;
 pub use request::{OwnName, RequestFields, believed_request_id, prepare_request};
 pub use response::{Arrival, prepare_response, strip_interim};

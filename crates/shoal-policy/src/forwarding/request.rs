@@ -74,6 +74,11 @@ impl OwnName {
         &self.cdn_loop
     }
 
+    /// What this node calls itself in `Via` and `Proxy-Status`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The `Via` element for a message received in `version`.
     pub fn via(&self, version: Version) -> &HeaderValue {
         match version {

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::request::drop_prefixed;
 use super::{OWN_PREFIX, OwnName, hops};
+use crate::cache::targeted::SHOAL_CACHE_CONTROL;
 use crate::failure::Failure;
 use crate::gate::{Field, Present, survey};
 use crate::http1::{Framing, ResponseHead, plain_number};
@@ -33,28 +34,67 @@ pub fn prepare_response(
     }
     let headers = &mut head.headers;
     let mut persists = said.and(hops::strip(headers, present, keep_trailers)).lasts(head.version);
-    let mut framing = Framing::UntilClose;
-    if present.has(Field::TransferEncoding) {
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        let chunked = codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        let is_known = chunked && codings.next().is_none() && head.version == Version::HTTP_11;
-        if !is_known || present.has(Field::ContentLength) {
-            return Err(Failure::UpstreamProtocol);
-        }
-        framing = Framing::Chunked;
-        headers.remove(TRANSFER_ENCODING);
-    }
-    if present.has(Field::ContentLength) {
-        framing = Framing::Length(take_length(headers, head.status)?);
-    }
-    if *asked == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        // RFC 9112 §6.1, §6.3: a 204 announces no body. One that does may send it all the same.
-        let is_announced = !matches!(framing, Framing::UntilClose | Framing::Length(0));
-        persists &= head.status != StatusCode::NO_CONTENT || !is_announced;
-        framing = Framing::Empty;
-    }
+    let framing = if *asked == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
+        // A 204 announces no body. One that does may send it all the same.
+        persists &= head.status != StatusCode::NO_CONTENT || !announces_body(headers, present);
+        strip_framing(headers, head.status);
+        Framing::Empty
+    } else {
+        take_framing(headers, present, head.status, head.version)?
+    };
     drop_own(headers, present);
     Ok(Arrival { framing, persists: persists && framing != Framing::UntilClose })
+}
+
+/// How the body ends, if there may be one (RFC 9112 §6.3).
+fn take_framing(
+    headers: &mut HeaderMap,
+    present: Present,
+    status: StatusCode,
+    version: Version,
+) -> Result<Framing, Failure> {
+    match (present.has(Field::TransferEncoding), present.has(Field::ContentLength)) {
+        (false, false) => Ok(Framing::UntilClose),
+        (false, true) => Ok(Framing::Length(take_length(headers, status)?)),
+        (true, false) if version == Version::HTTP_11 => {
+            let framing = coded_framing(headers)?;
+            headers.remove(TRANSFER_ENCODING);
+            Ok(framing)
+        }
+        (true, true | false) => Err(Failure::UpstreamProtocol),
+    }
+}
+
+fn announces_body(headers: &HeaderMap, present: Present) -> bool {
+    let is_nothing = |length: &HeaderValue| plain_number(length) == Some(0);
+    present.has(Field::TransferEncoding) || !headers.get_all(CONTENT_LENGTH).iter().all(is_nothing)
+}
+
+/// Where there is no body, nothing that speaks of its framing counts (RFC 9112 §6.3, rule 1): a length that is one goes on.
+fn strip_framing(headers: &mut HeaderMap, status: StatusCode) {
+    headers.remove(TRANSFER_ENCODING);
+    if take_length(headers, status).is_err() {
+        headers.remove(CONTENT_LENGTH);
+    }
+}
+
+/// How a body ends that has transfer codings (RFC 9112 §6.3): `chunked` and nothing else is undone here. Where it is not the
+/// last one, the body ends with the connection, and goes on as it is; where others come before it, nobody further
+/// on would know of them.
+fn coded_framing(headers: &HeaderMap) -> Result<Framing, Failure> {
+    let lines = headers.get_all(TRANSFER_ENCODING);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let mut each = lines.iter();
+    if each.next().is_some_and(|line| is_chunked(line.as_bytes())) && each.next().is_none() {
+        return Ok(Framing::Chunked);
+    }
+    let mut codings = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = |coding: &[u8]| {
+        coding.split(|byte| *byte == b';').next().is_some_and(|name| is_chunked(name.trim_ascii()))
+    };
+    if codings.any(names) { Err(Failure::UpstreamProtocol) } else { Ok(Framing::UntilClose) }
 }
 
 /// What `Content-Length` says, which is then said once. A 204 does not say it (RFC 9110 §8.6).
@@ -87,10 +127,15 @@ pub fn strip_interim(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
 }
 
-/// Between nodes our own fields mean something: an origin may not speak for one, with an underscore neither.
+/// Between nodes our own fields mean something: an origin may not speak for one, with an underscore neither. Only what it
+/// says to our cache is its own to say (RFC 9213), and goes on to caches further downstream.
 fn drop_own(headers: &mut HeaderMap, present: Present) {
     if present.has_any(&[Field::Forbidden, Field::Underscored]) {
+        let targeted: Vec<HeaderValue> = headers.get_all(SHOAL_CACHE_CONTROL).iter().cloned().collect();
         drop_prefixed(headers, OWN_PREFIX);
+        for line in targeted {
+            headers.append(SHOAL_CACHE_CONTROL, line);
+        }
     }
 }
 
@@ -133,7 +178,13 @@ mod tests {
         };
         check(200, "content-length: 3\nx: 1", Some("content-length: 3\nx: 1"));
         check(200, "transfer-encoding: chunked\nx: 1", Some("x: 1"));
-        check(200, "transfer-encoding: cow", None);
+        check(200, "transfer-encoding: cow\nx: 1", Some("x: 1"));
+        check(200, "transfer-encoding: cow\ncontent-length: 3", None);
+        check(304, "transfer-encoding: gzip\ncontent-length: 3", Some("content-length: 3"));
+        check(304, "content-length: 36, 36\nx: 1", Some("x: 1"));
+        check(204, "content-length: -1\nx: 1", Some("x: 1"));
+        check(200, "transfer-encoding: chunked, chunked", None);
+        check(200, "transfer-encoding: chunked, cow", None);
         check(200, "transfer-encoding: gzip, chunked", None);
         check(200, "transfer-encoding: chunked\ncontent-length: 3", None);
         check(200, "content-length: 3\ncontent-length: 3", Some("content-length: 3"));
@@ -142,6 +193,8 @@ mod tests {
         check(200, "content-length: ", None);
         check(204, "content-length: 0", Some(""));
         check(200, "shoal-peer: n1\nx: 1", Some("x: 1"));
+        let targeted = "shoal-cache-control: max-age=1\nshoal-cache-control: public";
+        check(200, &format!("{targeted}\nshoal-peer: n1"), Some(targeted));
         check(200, "shoal-pe_er: n1\nx_y: 1", Some("x_y: 1"));
         check(304, "content-length: 9", Some("content-length: 9"));
         check(101, "", None);
@@ -174,6 +227,8 @@ mod tests {
         check("GET", new, 200, "content-length: 0", Some((Framing::Length(0), true)));
         check("GET", new, 200, "transfer-encoding: Chunked", Some((Framing::Chunked, true)));
         check("GET", new, 200, "", Some((Framing::UntilClose, false)));
+        check("GET", new, 200, "transfer-encoding: cow", Some((Framing::UntilClose, false)));
+        check("GET", old, 200, "transfer-encoding: cow", None);
         check(
             "GET",
             new,
@@ -187,6 +242,8 @@ mod tests {
         check("HEAD", new, 200, "transfer-encoding: chunked", Some((Framing::Empty, true)));
         check("GET", new, 204, "content-length: 3", Some((Framing::Empty, false)));
         check("GET", new, 204, "transfer-encoding: chunked", Some((Framing::Empty, false)));
+        check("HEAD", new, 200, "transfer-encoding: cow", Some((Framing::Empty, true)));
+        check("GET", new, 204, "content-length: cow", Some((Framing::Empty, false)));
         check("GET", new, 204, "content-length: 0", Some((Framing::Empty, true)));
         check("HEAD", new, 204, "", Some((Framing::Empty, true)));
         check("GET", new, 304, "content-length: 3", Some((Framing::Empty, true)));

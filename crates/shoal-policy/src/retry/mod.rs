@@ -25,12 +25,31 @@ pub enum Progress {
     NotStarted,
     /// It was sent at least in part, on a connection that had served others before; no byte of an answer came.
     SentOnReused,
+    /// The same, but the endpoint has taken the whole of it: it did not close because nobody had asked for long.
+    TakenOnReused,
     /// It was sent at least in part, on a fresh connection; no byte of an answer came.
     SentOnFresh,
     /// It took longer than one try may.
     TimedOut,
     /// The endpoint began to answer, or took too long.
     Answered,
+}
+
+impl Progress {
+    /// As it is for what the cache asks: it has an answer, or an error, of its own for an endpoint that closes once it has
+    /// seen the request. So that counts as it would on a fresh connection.
+    #[must_use]
+    pub const fn for_fill(self) -> Self {
+        match self {
+            Self::TakenOnReused => Self::SentOnFresh,
+            Self::NotConnected
+            | Self::NotStarted
+            | Self::SentOnReused
+            | Self::SentOnFresh
+            | Self::TimedOut
+            | Self::Answered => self,
+        }
+    }
 }
 
 /// What to do after a failed try.
@@ -54,11 +73,12 @@ pub const fn after_failure(progress: Progress, replayable: bool, tries: u32, rul
         Progress::NotConnected if rule.on_connect_failure => Next::AnotherEndpoint,
         Progress::NotStarted => Next::FreshConnection,
         // Whatever the rule says: it is our pool that failed there, and not the endpoint.
-        Progress::SentOnReused if replayable => Next::FreshConnection,
+        Progress::SentOnReused | Progress::TakenOnReused if replayable => Next::FreshConnection,
         Progress::SentOnFresh if replayable && rule.on_reset => Next::AnotherEndpoint,
         Progress::TimedOut if replayable => Next::AnotherEndpoint,
         Progress::NotConnected
         | Progress::SentOnReused
+        | Progress::TakenOnReused
         | Progress::SentOnFresh
         | Progress::TimedOut
         | Progress::Answered => Next::GiveUp,
@@ -120,6 +140,8 @@ mod tests {
         check(Progress::NotStarted, false, 1, Next::FreshConnection);
         check(Progress::SentOnReused, true, 1, Next::FreshConnection);
         check(Progress::SentOnReused, false, 1, Next::GiveUp);
+        check(Progress::TakenOnReused, true, 1, Next::FreshConnection);
+        check(Progress::TakenOnReused, false, 1, Next::GiveUp);
         check(Progress::SentOnFresh, true, 2, Next::AnotherEndpoint);
         check(Progress::SentOnFresh, false, 1, Next::GiveUp);
         check(Progress::TimedOut, true, 1, Next::AnotherEndpoint);

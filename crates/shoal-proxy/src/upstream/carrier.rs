@@ -103,7 +103,10 @@ fn judge(error: ExchangeError, reused: bool, body: RequestBody) -> Box<Unanswere
             Box::new(Unanswered { failure: Failure::UpstreamReset, progress, body })
         }
         ExchangeError::Closed if reused => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnReused),
-        ExchangeError::Closed => Unanswered::lost(Failure::UpstreamReset, Progress::SentOnFresh),
+        ExchangeError::Taken if reused => Unanswered::lost(Failure::UpstreamReset, Progress::TakenOnReused),
+        ExchangeError::Closed | ExchangeError::Taken => {
+            Unanswered::lost(Failure::UpstreamReset, Progress::SentOnFresh)
+        }
         ExchangeError::CutShort => Unanswered::lost(Failure::UpstreamReset, Progress::Answered),
         ExchangeError::Malformed => Unanswered::lost(Failure::UpstreamProtocol, Progress::Answered),
         ExchangeError::RequestBroken => Unanswered::lost(Failure::DownstreamReset, Progress::Answered),

@@ -73,7 +73,7 @@ pub(crate) async fn forward(
             None => sending.send(attempt, head, body, source).await,
             Some(timeout) => try_within(timeout, &mut sending, attempt, head, body, source).await,
         };
-        let Reply { head: answer, trace, .. } = &mut sending.reply;
+        let Reply { head: answer, trace, is_fill, .. } = &mut sending.reply;
         if let Some(spans) = &mut trace.spans {
             let outcome = tried_out.as_ref().map(|()| answer.status.as_u16());
             spans.end(trace.endpoint.as_deref(), outcome.map_err(|failed| failed.failure));
@@ -82,7 +82,10 @@ pub(crate) async fn forward(
         let tries = trace.tries;
         let next = match &tried_out {
             Ok(()) => after_answer(answer.status, replayable, tries, &route.retry),
-            Err(failed) => after_failure(failed.progress, replayable, tries, &route.retry),
+            Err(failed) => {
+                let progress = if *is_fill { failed.progress.for_fill() } else { failed.progress };
+                after_failure(progress, replayable, tries, &route.retry)
+            }
         };
         let next = match next {
             Next::GiveUp => None,

@@ -11,6 +11,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) head: &'a mut ResponseHead,
     pub(crate) body: &'a mut UpstreamBody,
     pub(crate) trace: &'a mut Trace,
-    /// Where early hints go; `None` = nobody wants them.
+    /// Where interim answers go; `None` = nobody wants them.
     pub(crate) hints: Option<&'a Hints>,
+    /// The cache asks.
+    pub(crate) is_fill: bool,
 }

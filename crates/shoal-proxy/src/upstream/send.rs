@@ -127,7 +127,10 @@ impl Sending<'_> {
             }
         };
         // A connection that went stale in the pool says nothing of the endpoint's health.
-        let stale = matches!(failed.progress, Progress::NotStarted | Progress::SentOnReused);
+        let stale = matches!(
+            failed.progress,
+            Progress::NotStarted | Progress::SentOnReused | Progress::TakenOnReused
+        );
         if failed.failure.side() == Side::Upstream && !stale {
             attempt.report(outcome_of_failure(failed.failure), worker.clock.now_ms());
         }

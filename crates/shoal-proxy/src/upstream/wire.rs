@@ -37,6 +37,23 @@ impl Socket {
             Self::Unix(stream) => stream.poll_read_ready(cx),
         }
     }
+
+    /// All that was sent has arrived at the other end. Whoever closes with something unread sends a reset, so that an
+    /// orderly end after that means that it was read (RFC 9293 §3.10.4).
+    fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => unacknowledged_bytes(stream) == Some(0),
+            Self::Unix(_) => false,
+        }
+    }
+}
+
+/// Bytes of a TCP connection that were sent, or are to be, and that the other end has not acknowledged (`SIOCOUTQ`).
+#[allow(unsafe_code, reason = "the system call has no safe form")]
+fn unacknowledged_bytes(stream: &TcpStream) -> Option<i32> {
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: for a TCP socket this writes one `int`, and nothing else (tcp(7)).
+    unsafe { rustix::ioctl::ioctl(stream, rustix::ioctl::Getter::<SIOCOUTQ, i32>::new()) }.ok()
 }
 
 impl Wire {
@@ -45,6 +62,14 @@ impl Wire {
         match self {
             Self::Clear(socket) => socket.poll_read_ready(cx),
             Self::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The other end has taken all that was sent.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Clear(socket) => socket.is_acknowledged(),
+            Self::Tls(stream) => stream.get_ref().0.is_acknowledged(),
         }
     }
 

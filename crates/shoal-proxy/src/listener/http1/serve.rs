@@ -142,10 +142,10 @@ async fn serve_one(
     let mut serving = pin!(request::serve(connection, &mut head.parts, body, answer));
     poll_fn(|cx| {
         let polled = serving.as_mut().poll(cx);
-        for fields in connection.hints.take() {
+        for (status, fields) in connection.hints.take() {
             // Before HTTP/1.1 nobody knows what that is.
             if version == Version::HTTP_11 {
-                channel.say_before(&early_hints(&fields, connection.settings.view.header_case));
+                channel.say_before(&interim(status, &fields, connection.settings.view.header_case));
             }
         }
         match polled {
@@ -157,8 +157,9 @@ async fn serve_one(
     .await
 }
 
-fn early_hints(fields: &HeaderMap, case: HeaderCase) -> Vec<u8> {
-    let mut text = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
+fn interim(status: StatusCode, fields: &HeaderMap, case: HeaderCase) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut text = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
     write_fields(&mut text, fields, case.into());
     text.extend_from_slice(b"\r\n");
     text

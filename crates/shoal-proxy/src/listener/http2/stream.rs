@@ -65,8 +65,8 @@ async fn serve(
     let mut answering = pin!(crate::request::serve(connection, head, body, answer));
     poll_fn(|cx| {
         let polled = answering.as_mut().poll(cx);
-        for fields in connection.hints.take() {
-            say_before(respond, StatusCode::EARLY_HINTS, fields);
+        for (status, fields) in connection.hints.take() {
+            say_before(respond, status, fields);
         }
         match polled {
             Poll::Ready(Ok(())) => Poll::Ready(true),

@@ -85,6 +85,8 @@ pub(in crate::upstream) enum ExchangeError {
     },
     /// The connection closed before an answer began.
     Closed,
+    /// The same, but the endpoint took all of the request first.
+    Taken,
     /// It closed within the head of the answer, or after an interim one.
     CutShort,
     /// What came is no HTTP/1.1.
@@ -200,6 +202,14 @@ impl Connection {
             match ready!(self.poll_fill(cx)) {
                 Ok(1..) => {}
                 Err(error) if is_malformed(&error) => return Poll::Ready(Err(ExchangeError::Malformed)),
+                Ok(0)
+                    if self.arrived.is_empty()
+                        && interim.is_none()
+                        && matches!(self.sending, Sending::Whole)
+                        && self.wire.borrow().is_acknowledged() =>
+                {
+                    return Poll::Ready(Err(ExchangeError::Taken));
+                }
                 Ok(0) | Err(_) if self.arrived.is_empty() && interim.is_none() => {
                     return Poll::Ready(Err(ExchangeError::Closed));
                 }

@@ -13,7 +13,7 @@ use crate::hints::Hints;
 /// Interim answers to one request, and bytes of them all.
 const MAX_COUNT: u32 = 10;
 const MAX_BYTES: usize = 64 << 10;
-/// Early hints that go on, and bytes of one.
+/// Those that go on, and bytes of one.
 const MAX_HINTS: u32 = 8;
 const MAX_HINT_BYTES: usize = 8 << 10;
 
@@ -25,7 +25,7 @@ pub(in crate::upstream) struct Interim<'a> {
     wait: Option<Deadline>,
     /// The endpoint was to ask for the body, and has not.
     is_unasked: bool,
-    /// Where early hints go; `None` = nobody wants them.
+    /// Where they go; `None` = nobody wants them.
     hints: Option<&'a Hints>,
 }
 
@@ -46,14 +46,15 @@ impl<'a> Interim<'a> {
         if self.count > MAX_COUNT || self.bytes > MAX_BYTES {
             return Err(ExchangeError::Malformed);
         }
-        if head.parts.status == StatusCode::EARLY_HINTS
+        // What asks for a body that is held back asks nobody else.
+        if head.parts.status != StatusCode::CONTINUE
             && self.count <= MAX_HINTS
             && bytes <= MAX_HINT_BYTES
             && let Some(hints) = self.hints
         {
             let mut fields = head.parts.headers;
             strip_interim(&mut fields);
-            hints.add(fields);
+            hints.add(head.parts.status, fields);
         }
         if head.parts.status != StatusCode::CONTINUE {
             return Ok(false);
