@@ -41,7 +41,7 @@ const UNCACHEABLE_MEMORY: Duration = Duration::from_secs(120);
 /// How many such URLs are remembered.
 const MAX_UNCACHEABLE: usize = 100_000;
 /// For how long a copy made before an invalidation may still be on its way.
-const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
+pub(crate) const TOMBSTONE_LIFE: Duration = Duration::from_secs(60);
 /// How many invalidated keys are remembered.
 const MAX_TOMBSTONES: usize = 100_000;
 /// Given-up requests that the origin may still be working on, and that are kept in mind for that.
@@ -301,19 +301,25 @@ impl Cache {
         self.flights.join(key, errand, may_join, begin)
     }
 
-    /// Stores what a fill brought in, unless the resource changed meanwhile. A part joins what is known of its version.
+    /// Stores what a fill brought in, unless the resource changed meanwhile or something newer is here. A part joins what is known of its version.
     pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
         // An invalidation of what the object is kept as did not reach the fill.
         let is_elsewhere = object.key != fill.key;
         if fill.is_spoilt() || (is_elsewhere && self.changed_since(object.key, fill.asked_ms())) {
             return;
         }
+        // A slow body ends after another one that was begun later.
+        let may_replace =
+            |known: &Object| self.purges.rank(&object).may_replace(self.purges.rank(known), now_ms());
         let object = if object.body.is_whole() {
-            self.store.insert(object.clone());
+            if !self.store.insert_if(&object, may_replace) {
+                return;
+            }
             object
         } else {
             let most_bytes = self.settings.ram_bytes / 2;
-            self.store.add_part(object, most_bytes, |known| self.purges.check(known).is_some())
+            let is_valid = |known: &Object| self.purges.check(known).is_some();
+            self.store.add_part(&object, most_bytes, is_valid, may_replace)
         };
         // An invalidation between the two lines above has not seen it.
         if fill.is_spoilt() {

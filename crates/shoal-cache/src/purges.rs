@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
+use shoal_policy::cache::keeping::Rank;
 use shoal_policy::cache::purge::{Subject, Validity, judge_url, judge_validity};
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::is_plausible;
@@ -106,6 +107,12 @@ impl Purges {
     pub(crate) fn check_alias(&self, alias: &Alias, fill_seq: u64) -> Option<Freshened> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         freshened(judge_url(alias.key, fill_seq, &tables))
+    }
+
+    /// How new a stored object is.
+    pub(crate) fn rank(&self, object: &Object) -> Rank {
+        let is_valid = self.check(object) == Some(Freshened::Untouched);
+        Rank { is_valid, response_ms: object.terms.response_ms }
     }
 
     /// Judges something that is not stored (yet); `None` = purged.

@@ -41,29 +41,28 @@ impl Store {
         self.residents.peek(key)
     }
 
-    /// Puts `object` in, beside its variants.
-    pub(crate) fn insert(&self, object: Arc<Object>) {
-        self.replace(object.key, |variants| Some(variants.with(object)));
-    }
-
     /// Puts `part` in: as one object with what is known of its version, as long as that `is_valid` and both have no more than
-    /// `most_bytes`; else in the place of it. Returns what is stored now.
+    /// `most_bytes`; else in the place of it, if it `may_replace` that. Returns what is stored now.
     pub(crate) fn add_part(
         &self,
-        part: Arc<Object>,
+        part: &Arc<Object>,
         most_bytes: u64,
         is_valid: impl Fn(&Object) -> bool,
+        may_replace: impl Fn(&Object) -> bool,
     ) -> Arc<Object> {
         let mut stored = part.clone();
         self.replace(part.key, |variants| {
-            let known = variants.objects().iter().find(|known| known.has_place_of(&part));
-            let known = known.filter(|known| is_same_version(&known.fields, &part.fields) && is_valid(known));
-            if let Some(known) = known {
-                if known.body.is_whole() {
+            let known = variants.objects().iter().find(|known| known.has_place_of(part));
+            if let Some(known) = known.filter(|known| is_valid(known)) {
+                let is_other = !is_same_version(&known.fields, &part.fields);
+                if is_other && may_replace(known) {
+                    return Some(variants.with(part.clone()));
+                }
+                if is_other || known.body.is_whole() {
                     stored = known.clone();
                     return None;
                 }
-                let completed = known.completed(&part);
+                let completed = known.completed(part);
                 if completed.body_bytes <= most_bytes {
                     stored = completed;
                 }

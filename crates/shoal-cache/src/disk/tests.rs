@@ -280,7 +280,7 @@ fn the_oldest_goes_when_there_is_no_room_and_what_is_used_stays() {
 fn large_bodies_are_read_by_pieces_and_leave_memory() {
     let mut bench = Bench::new(BUDGET);
     let written = object(version(1, 1), 700_000);
-    bench.shared.store.insert(written.clone());
+    assert!(bench.shared.store.insert_if(&written, |_| true));
     assert!(bench.shared.jobs.offer(written.clone()));
     bench.work();
     let in_memory = bench.shared.store.find(ObjectKey(1)).unwrap().objects()[0].clone();
@@ -307,7 +307,7 @@ fn a_body_that_is_damaged_is_dropped_and_never_passed_on() {
     let end = bytes.len() - 70;
     bytes[end] ^= 1;
     fs::write(&data, bytes).unwrap();
-    bench.shared.store.insert(loaded.clone());
+    assert!(bench.shared.store.insert_if(&loaded, |_| true));
     assert_eq!(proven(&loaded), None);
     assert!(bench.shared.index.find(ObjectKey(1)).is_empty(), "nobody finds it any more");
     assert!(bench.shared.store.find(ObjectKey(1)).is_none());

@@ -74,6 +74,10 @@ fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Optio
     }
     let mut order = Order::Newer;
     let is_in = cache.store.insert_if(object, |known| {
+        if cache.purges.rank(known).is_valid && !cache.purges.rank(object).is_valid {
+            order = Order::Older;
+            return false;
+        }
         let known =
             Known { date: known.terms.date, received_ms: known.terms.response_ms, from: known.copied_from };
         order = known.order(object.terms.date, peer, received_ms);

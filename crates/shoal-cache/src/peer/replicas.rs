@@ -19,7 +19,9 @@ use super::wire::{self, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::counters::Cells;
+use crate::node::TOMBSTONE_LIFE;
 use crate::object::{Object, UNCOPIED};
+use crate::recent::Recent;
 use crate::seam::PeerLink;
 use crate::store::Store;
 
@@ -32,6 +34,11 @@ const MAX_WAITING: usize = 256;
 const MAX_IDLE: usize = LANES;
 /// For one copy, connecting included.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For so long no copy is offered of what was refused: longer than other nodes remember what was to be forgotten.
+const REFUSAL_MEMORY: Duration = TOMBSTONE_LIFE.saturating_add(Duration::from_secs(1));
+/// Of so many keys.
+const MAX_REFUSALS: usize = 10_000;
 
 type Sender = SendRequest<CacheBody>;
 
@@ -54,13 +61,16 @@ struct Courier {
     store: Arc<Store>,
     link: Arc<dyn PeerLink>,
     cells: Arc<Cells>,
+    /// Whose copies were refused a moment ago.
+    refused: Recent<()>,
     idle: Mutex<FxHashMap<NodeId, Vec<Sender>>>,
 }
 
 impl Replicas {
     /// Starts sending, on the runtime this is called on. It ends when the cache is dropped.
     pub(crate) fn start(link: Arc<dyn PeerLink>, store: Arc<Store>, cells: Arc<Cells>) -> Self {
-        let courier = Arc::new(Courier { store, link, cells, idle: Mutex::default() });
+        let refused = Recent::new(REFUSAL_MEMORY, MAX_REFUSALS);
+        let courier = Arc::new(Courier { store, link, cells, refused, idle: Mutex::default() });
         let lane = |_| {
             let (lane, mut waiting) = mpsc::channel::<Parcel>(MAX_WAITING);
             let courier = courier.clone();
@@ -74,8 +84,11 @@ impl Replicas {
         Self { lanes: std::array::from_fn(lane), courier: courier.clone() }
     }
 
-    /// Queues a copy; false = its lane is full.
+    /// Queues a copy; false = not now: its lane is full, or one like it was refused a moment ago.
     pub(crate) fn offer(&self, parcel: Parcel) -> bool {
+        if self.courier.refused.of(parcel.object.key).is_some() {
+            return false;
+        }
         self.lanes[parcel.object.key.0 as usize % LANES].try_send(parcel).is_ok()
     }
 
@@ -129,6 +142,10 @@ impl Courier {
             refusal = put(&mut sender, request).await?;
         }
         if let Some(refusal) = refusal {
+            // It may be newer all the same than what the other node was told to forget: one moment cannot be told from
+            // another within a millisecond, nor within the time that a copy takes. Later nobody doubts it.
+            self.refused.note(object.key, ());
+            object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             tracing::debug!(%peer, status = refusal.status.as_u16(), key = %object.key, "a copy was refused");
         }
         if !sender.is_closed() {

@@ -6,6 +6,7 @@ use shoal_model::NodeId;
 use shoal_model::site::PurgeUnverified;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_policy::cache::directives::Wishes;
+use shoal_policy::cache::keeping::Rank;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::lease::DEFAULT_LEASE;
 use shoal_policy::cache::placement::{Candidate, Owners, former_owners};
@@ -199,6 +200,12 @@ impl Node {
         let text = text(key);
         let subject = Subject { key: object_key(key), text: &text, tags: &[], fill_seq, checked_seq };
         judge_validity(SEED, &subject, &self.tables, self.applied)
+    }
+
+    /// How new a response to `key` is.
+    pub fn rank(&self, key: usize, stored: &Stored) -> Rank {
+        let is_valid = self.judge(key, stored.fill_seq, stored.checked_seq) == Validity::Valid;
+        Rank { is_valid, response_ms: stored.terms.response_ms }
     }
 
     /// What it has of `key`.

@@ -135,10 +135,11 @@ pub struct Figures {
     pub orphans: usize,
     pub refused: usize,
     pub survived: usize,
+    pub outdated: usize,
 }
 
 impl Figures {
-    const fn each(&self) -> [usize; 14] {
+    const fn each(&self) -> [usize; 15] {
         let Self {
             hits,
             joined,
@@ -154,6 +155,7 @@ impl Figures {
             orphans,
             refused,
             survived,
+            outdated,
         } = *self;
         [
             hits,
@@ -170,6 +172,7 @@ impl Figures {
             orphans,
             refused,
             survived,
+            outdated,
         ]
     }
 
@@ -195,6 +198,7 @@ impl Figures {
             orphans,
             refused,
             survived,
+            outdated,
         ] = std::array::from_fn(|n| self.each()[n] + other.each()[n]);
         Self {
             hits,
@@ -211,6 +215,7 @@ impl Figures {
             orphans,
             refused,
             survived,
+            outdated,
         }
     }
 }
@@ -433,8 +438,8 @@ impl World {
             Wire::Fetched { node, life, fill, version, confirmed } if self.runs(node, life) => {
                 self.take_fetched(node, fill, version, confirmed)?;
             }
-            Wire::BodyEnd { node, life, fill } if self.runs(node, life) => self.end(node, fill),
-            Wire::Copy { to, key, stored } if self.nodes[to].is_alive => self.take_copy(to, key, stored),
+            Wire::BodyEnd { node, life, fill } if self.runs(node, life) => self.end(node, fill)?,
+            Wire::Copy { to, key, stored } if self.nodes[to].is_alive => self.take_copy(to, key, stored)?,
             Wire::LeaseAsk { node, life, asked_ms }
                 if self.runs(node, life) && !self.nodes[node].is_cut_off =>
             {
@@ -733,14 +738,22 @@ impl World {
     }
 
     /// The body is whole.
-    fn end(&mut self, n: usize, number: usize) {
-        let Some(fill) = self.nodes[n].fills.remove(&number) else { return };
-        let Some(head) = fill.head else { return };
+    fn end(&mut self, n: usize, number: usize) -> Result<(), Broken> {
+        let Some(fill) = self.nodes[n].fills.remove(&number) else { return Ok(()) };
+        let Some(head) = fill.head else { return Ok(()) };
         let came_from_origin = head.copied_under.is_none() && head.fill_seq == fill.fill_seq;
         if fill.is_owned || came_from_origin {
-            self.nodes[n].store.insert(fill.key, head);
+            let (node, now_ms) = (&self.nodes[n], self.now_ms);
+            let rank = |stored: &Stored| node.rank(fill.key, stored);
+            let may_replace = |known: &Stored| rank(&head).may_replace(rank(known), now_ms);
+            if !node.store.get(&fill.key).is_none_or(may_replace) {
+                self.figures.outdated += 1;
+                return Ok(());
+            }
+            self.put(n, fill.key, head)?;
             self.see_to_copy(n, fill.key);
         }
+        Ok(())
     }
 
     // Copies.
@@ -761,17 +774,38 @@ impl World {
         }
     }
 
-    fn take_copy(&mut self, n: usize, key: usize, stored: Stored) {
+    fn take_copy(&mut self, n: usize, key: usize, stored: Stored) -> Result<(), Broken> {
         let memory = self.nodes[n].memory();
         let node = &mut self.nodes[n];
-        let is_older = |known: &Stored| known.terms.response_ms > stored.terms.response_ms;
+        let rank = |stored: &Stored| node.rank(key, stored);
+        let is_older = |known: &Stored| {
+            (rank(known).is_valid && !rank(&stored).is_valid)
+                || known.terms.response_ms > stored.terms.response_ms
+        };
         if node.judge(key, stored.fill_seq, stored.checked_seq) == Validity::Gone
             || node.store.get(&key).is_some_and(is_older)
         {
             self.figures.refused += 1;
-            return;
+            return Ok(());
         }
-        node.store.insert(key, Stored { copied_under: Some(memory), ..stored });
+        self.put(n, key, Stored { copied_under: Some(memory), ..stored })
+    }
+
+    /// Nothing that may be used gives way to what may not.
+    fn put(&mut self, n: usize, key: usize, stored: Stored) -> Result<(), Broken> {
+        let node = &mut self.nodes[n];
+        if let Some(known) = node.store.get(&key)
+            && node.rank(key, known).is_valid
+            && !node.rank(key, &stored).is_valid
+        {
+            let (old, new) = (known.version, stored.version);
+            return Err(format!(
+                "version {old} of key {key} on n{} gives way to version {new}, which was purged",
+                n + 1
+            ));
+        }
+        node.store.insert(key, stored);
+        Ok(())
     }
 
     // Purges and leases.

@@ -1,4 +1,4 @@
-//! What is worth a place on disk, and for how long.
+//! What is worth a place: instead of what is stored, and on disk for how long.
 
 use super::storage::Terms;
 
@@ -10,6 +10,25 @@ const LEAST_USE_MS: u64 = 10_000;
 const BRIDGE_MS: u64 = 60_000;
 /// How long an expired object is kept for the sake of its validator, milliseconds.
 const VALIDATOR_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// How new a stored response is, to be compared with another one of the same variant. First counts whether a purge makes it
+/// doubtful, then when the origin answered: of two fills the one that ends last may have begun first. How many purges were
+/// known when the origin was asked says nothing by itself: a node that is behind asks it later than others did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// No purge speaks against it that is known here.
+    pub is_valid: bool,
+    /// When the head of the answer came, Unix milliseconds.
+    pub response_ms: u64,
+}
+
+impl Rank {
+    /// A response of this rank takes the place of one that is `known`. What is of a time to come was stored before the clock
+    /// was set back, and says nothing.
+    pub fn may_replace(self, known: Self, now_ms: u64) -> bool {
+        self >= known || (self.is_valid == known.is_valid && known.response_ms > now_ms)
+    }
+}
 
 /// When an object is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +73,24 @@ pub fn useless_at_ms(terms: &Terms, has_validator: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_fill_replaces_nothing_newer() {
+        let check = |(is_valid, response_ms), (known_valid, known_ms), expected| {
+            let (new, known) =
+                (Rank { is_valid, response_ms }, Rank { is_valid: known_valid, response_ms: known_ms });
+            assert_eq!(new.may_replace(known, 1000), expected, "{new:?} {known:?}");
+        };
+        for valid in [true, false] {
+            check((valid, 900), (valid, 899), true);
+            check((valid, 900), (valid, 900), true);
+            check((valid, 900), (valid, 901), false);
+            check((valid, 900), (valid, 1001), true);
+        }
+        check((false, 900), (true, 100), false);
+        check((false, 900), (true, 1001), false);
+        check((true, 100), (false, 900), true);
+    }
 
     #[test]
     fn small_objects_are_written_at_once_and_large_ones_when_they_come_back() {
