@@ -24,8 +24,9 @@ use super::{GossipSettings, HealthState, Shared};
 const GRACE_PERIOD: Duration = Duration::from_secs(15 * 60);
 /// Gaps between signs of life that are remembered per node.
 const SAMPLES: usize = 1000;
-/// Longer gaps say nothing about the usual ones.
-const MAX_SAMPLE: Duration = Duration::from_secs(10);
+/// Gaps of more usual ones than this say nothing about them: who was held to be dead, for 8 of them, and is back would else
+/// be given several times as long the next time.
+const MAX_SAMPLE_INTERVALS: u32 = 4;
 /// Rounds of gossip between two calls to members that are silent.
 const RECONTACT_ROUNDS: u32 = 10;
 /// Silent members called at once.
@@ -267,7 +268,7 @@ pub(super) fn chitchat_config(
     let detector = FailureDetectorConfig::new(
         timing.phi_threshold,
         SAMPLES,
-        MAX_SAMPLE,
+        MAX_SAMPLE_INTERVALS * timing.initial_interval,
         timing.initial_interval,
         GRACE_PERIOD,
     );
