@@ -249,16 +249,30 @@ impl WorkerCache {
         Answer::Response(from_fill(head, reader, is_creator, asked(request), &status, now_ms))
     }
 
+    /// Answers with what the request gets of an object.
+    pub(crate) fn respond_with(
+        &self,
+        request: &CacheRequest<'_>,
+        object: &Arc<Object>,
+        extract: &Extract,
+        status: &CacheStatus<'_>,
+        now_ms: u64,
+    ) -> Response<CacheBody> {
+        let mut response = from_object(object, extract, asked(request), status, now_ms);
+        self.guard(response.body_mut(), request, object);
+        response
+    }
+
     pub(crate) fn respond_stored(
         &self,
         request: &CacheRequest<'_>,
-        object: &Object,
+        object: &Arc<Object>,
         extract: &Extract,
     ) -> Response<CacheBody> {
         let now_ms = now_ms();
         let detail = source(self.cache.trust(request.rule, now_ms), object);
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
-        from_object(object, extract, asked(request), &status, now_ms)
+        self.respond_with(request, object, extract, &status, now_ms)
     }
 
     /// The origin was asked about the object, and it may be used.
@@ -266,7 +280,7 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         probe: &Probe,
-        object: &Object,
+        object: &Arc<Object>,
         extract: &Extract,
         collapsed: bool,
     ) -> Response<CacheBody> {
@@ -275,10 +289,10 @@ impl WorkerCache {
         status.ttl = Some(ttl_seconds(object, now_ms));
         status.collapsed = collapsed;
         // What came of a 304 is another object than before, even within a millisecond.
-        if probe.found.as_ref().is_some_and(|found| !std::ptr::eq(&*found.object, object)) {
+        if probe.found.as_ref().is_some_and(|found| !Arc::ptr_eq(&found.object, object)) {
             status.forwarded_status = Some(304);
         }
-        from_object(object, extract, asked(request), &status, now_ms)
+        self.respond_with(request, object, extract, &status, now_ms)
     }
 
     /// The origin's response, for this request alone.

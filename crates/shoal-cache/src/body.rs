@@ -1,7 +1,6 @@
 //! The body of an answer, wherever it comes from.
 
 use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,11 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use shoal_policy::cache::span::Span;
 use shoal_policy::failure::Failure;
-use tokio::task::JoinHandle;
 
-use crate::disk::{DiskBody, Patience};
+use crate::disk_reader::DiskReader;
 use crate::fill::FillReader;
 use crate::object::Object;
+use crate::rest::Rescue;
 use crate::stored_body::{Pieces, Slice, StoredBody};
 
 /// The body of an origin's response.
@@ -37,12 +36,12 @@ enum Source {
         /// Bytes of the next piece that are not wanted.
         skip: usize,
     },
-    /// Pieces of different origin, one behind the other.
-    Joined {
-        pieces: VecDeque<Bytes>,
+    Disk(DiskReader),
+    /// Bodies one behind the other.
+    Row {
+        parts: VecDeque<CacheBody>,
         left: u64,
     },
-    Disk(DiskReader),
     Fill {
         reader: FillReader,
         /// Bytes to come that are not wanted.
@@ -68,8 +67,8 @@ impl CacheBody {
             Source::Empty
             | Source::Piece(_)
             | Source::Pieces { .. }
-            | Source::Joined { .. }
             | Source::Disk(_)
+            | Source::Row { .. }
             | Source::Origin(_)
             | Source::Broken => None,
         }
@@ -88,7 +87,7 @@ impl CacheBody {
                 [piece] => Source::Piece(piece.clone()),
                 _ => Source::Pieces { pieces: pieces.clone(), next: 0, left: object.body_bytes, skip: 0 },
             },
-            StoredBody::OnDisk(body) => Source::Disk(DiskReader::new(body, 0, body.bytes())),
+            StoredBody::OnDisk(body) => Source::Disk(DiskReader::whole(body)),
             StoredBody::Spans(_) => Source::Broken,
         };
         Self { source }
@@ -97,7 +96,7 @@ impl CacheBody {
     /// The bytes of `span`, which the object holds.
     pub(crate) fn part(object: &Object, span: Span) -> Self {
         if let StoredBody::OnDisk(body) = &object.body {
-            return Self { source: Source::Disk(DiskReader::new(body, span.first, span.bytes())) };
+            return Self { source: Source::Disk(DiskReader::part(body, span)) };
         }
         let Some(Slice { pieces, mut skip }) = object.body.slice(span) else {
             return Self { source: Source::Broken };
@@ -113,10 +112,42 @@ impl CacheBody {
         Self { source: Source::Pieces { pieces, next, left: span.bytes(), skip } }
     }
 
-    /// These pieces, one behind the other.
-    pub(crate) fn joined(pieces: VecDeque<Bytes>) -> Self {
-        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { source: Source::Joined { pieces, left } }
+    /// These bytes.
+    pub(crate) fn text(text: Vec<u8>) -> Self {
+        Self { source: Source::Piece(text.into()) }
+    }
+
+    /// These bodies, which have `length` bytes in all, one behind the other.
+    pub(crate) const fn row(parts: VecDeque<Self>, length: u64) -> Self {
+        Self { source: Source::Row { parts, left: length } }
+    }
+
+    /// Some of it is read from disk.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        match &self.source {
+            Source::Disk(_) => true,
+            Source::Row { parts, .. } => parts.iter().any(Self::is_on_disk),
+            Source::Empty
+            | Source::Piece(_)
+            | Source::Pieces { .. }
+            | Source::Fill { .. }
+            | Source::Origin(_)
+            | Source::Broken => false,
+        }
+    }
+
+    /// What cannot be read from disk comes from there.
+    pub(crate) fn guard(&mut self, rescue: &Arc<Rescue>) {
+        match &mut self.source {
+            Source::Disk(reader) => reader.guard(rescue),
+            Source::Row { parts, .. } => parts.iter_mut().for_each(|part| part.guard(rescue)),
+            Source::Empty
+            | Source::Piece(_)
+            | Source::Pieces { .. }
+            | Source::Fill { .. }
+            | Source::Origin(_)
+            | Source::Broken => {}
+        }
     }
 
     pub(crate) const fn filling(reader: FillReader, length: Option<u64>) -> Self {
@@ -153,13 +184,9 @@ impl Body for CacheBody {
                 *left -= wanted as u64;
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
-            Source::Joined { pieces, left } => {
-                let piece = pieces.pop_front();
-                *left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
-            }
             Source::Broken => Poll::Ready(Some(Err(Failure::Internal))),
             Source::Disk(reader) => reader.poll_piece(context),
+            Source::Row { parts, left } => poll_row(parts, left, context),
             Source::Fill { reader, skip, left } => poll_fill(reader, skip, left, context),
             Source::Origin(body) => Pin::new(body).poll_frame(context),
         }
@@ -169,8 +196,8 @@ impl Body for CacheBody {
         match &self.source {
             Source::Empty => true,
             Source::Piece(_) | Source::Broken => false,
-            Source::Pieces { left, .. } | Source::Joined { left, .. } => *left == 0,
-            Source::Disk(reader) => reader.left == 0,
+            Source::Pieces { left, .. } | Source::Row { left, .. } => *left == 0,
+            Source::Disk(reader) => reader.left() == 0,
             Source::Fill { left: Some(0), .. } => true,
             Source::Fill { reader, .. } => reader.is_at_end(),
             Source::Origin(body) => body.is_end_stream(),
@@ -181,8 +208,8 @@ impl Body for CacheBody {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Piece(piece) => SizeHint::with_exact(piece.len() as u64),
-            Source::Pieces { left, .. } | Source::Joined { left, .. } => SizeHint::with_exact(*left),
-            Source::Disk(reader) => SizeHint::with_exact(reader.left),
+            Source::Pieces { left, .. } | Source::Row { left, .. } => SizeHint::with_exact(*left),
+            Source::Disk(reader) => SizeHint::with_exact(reader.left()),
             Source::Broken => SizeHint::default(),
             Source::Fill { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Origin(body) => body.size_hint(),
@@ -190,50 +217,23 @@ impl Body for CacheBody {
     }
 }
 
-/// Reads a body from disk, piece by piece, and never further ahead than one.
-struct DiskReader {
-    body: Arc<DiskBody>,
-    /// The next piece, and bytes of it that are not wanted.
-    next: usize,
-    skip: usize,
-    /// Bytes to come.
-    left: u64,
-    /// The disk is being waited for.
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
-}
-
-impl DiskReader {
-    fn new(body: &Arc<DiskBody>, first: u64, length: u64) -> Self {
-        let (next, skip) = DiskBody::piece_of(first);
-        Self { body: body.clone(), next, skip, left: length, reading: None }
-    }
-
-    /// A piece that is not what was written ends the body, and not like a whole one.
-    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let read = match &mut self.reading {
-            Some(reading) => {
-                ready!(Pin::new(reading).poll(context)).unwrap_or_else(|lost| Err(io::Error::other(lost)))
+fn poll_row(
+    parts: &mut VecDeque<CacheBody>,
+    left: &mut u64,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    while let Some(part) = parts.front_mut() {
+        match ready!(Pin::new(part).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                *left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+                return Poll::Ready(Some(Ok(frame)));
             }
-            None => match self.body.piece(self.next, Patience::Now) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.reading = Some(self.body.piece_later(self.next));
-                    return self.poll_piece(context);
-                }
-                read => read,
-            },
-        };
-        self.reading = None;
-        let Ok(mut piece) = read else { return Poll::Ready(Some(Err(Failure::Internal))) };
-        let mut piece = piece.split_off(self.skip.min(piece.len()));
-        piece.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.next += 1;
-        self.skip = 0;
-        self.left -= piece.len() as u64;
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+            Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+            None => _ = parts.pop_front(),
+        }
     }
+    // Too little is not the end.
+    Poll::Ready((*left > 0).then_some(Err(Failure::Internal)))
 }
 
 fn poll_fill(

@@ -1,5 +1,5 @@
-//! The workers that take on the fills that peers ask for: a peer's request arrives on the control runtime, origins are
-//! asked by workers.
+//! The workers that take on what begins elsewhere: a peer's request arrives on the control runtime, origins are asked by
+//! workers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,12 +7,21 @@ use std::sync::{Mutex, PoisonError};
 use shoal_policy::failure::Failure;
 use tokio::sync::mpsc;
 
+use crate::rest::RestTask;
 use crate::task::FillTask;
 
-/// A fill that a peer asked for, on its way to a worker.
-pub struct FillJob(pub(crate) FillTask);
+/// A question to an origin, on its way to a worker.
+pub struct FillJob(pub(crate) Job);
 
-/// The workers that take on the fills that peers ask for.
+/// What there is to do.
+pub(crate) enum Job {
+    /// A fill that a peer asked for.
+    Fill(Box<FillTask>),
+    /// The rest of a body that is damaged.
+    Rest(Box<RestTask>),
+}
+
+/// The workers that take on what begins elsewhere.
 #[derive(Default)]
 pub(crate) struct Dispatch {
     workers: Mutex<Vec<mpsc::Sender<FillJob>>>,
@@ -24,11 +33,11 @@ impl Dispatch {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(jobs);
     }
 
-    /// Hands a fill to some worker, in turn; when all of them are full it fails.
-    pub(crate) fn hand_on(&self, task: FillTask) {
+    /// Hands a job to some worker, in turn; when all of them are full it fails.
+    pub(crate) fn hand_on(&self, job: Job) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut job = FillJob(task);
+        let mut job = FillJob(job);
         for turn in 0..workers.len() {
             match workers[(start + turn) % workers.len()].try_send(job) {
                 Ok(()) => return,
@@ -37,6 +46,10 @@ impl Dispatch {
                 }
             }
         }
-        job.0.fill().fail(Failure::Overflow);
+        match job.0 {
+            Job::Fill(task) => task.fill().fail(Failure::Overflow),
+            // Whoever waits for it sees that it is gone.
+            Job::Rest(_) => {}
+        }
     }
 }

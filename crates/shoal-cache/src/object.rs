@@ -133,15 +133,8 @@ impl Object {
     pub(crate) fn extract(&self, method: &Method, request: &HeaderMap) -> Option<Extract> {
         match &self.body {
             // A range is for GET alone (RFC 9110 §14.2).
-            StoredBody::Whole(_) if method == Method::GET => {
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) if method == Method::GET => {
                 Some(judge_range(request, self.status, &self.fields, self.body_bytes))
-            }
-            StoredBody::OnDisk(_) if method == Method::GET => {
-                match judge_range(request, self.status, &self.fields, self.body_bytes) {
-                    // Several parts are put together in memory: the whole is read piece by piece.
-                    Extract::Parts(_) => Some(Extract::Whole),
-                    extract => Some(extract),
-                }
             }
             StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(Extract::Whole),
             StoredBody::Spans(spans) if method == Method::GET => {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
@@ -179,21 +178,19 @@ fn several(
     length: Option<u64>,
 ) -> Response<CacheBody> {
     let multipart = Multipart::new(boundary_entropy(), fields.remove(CONTENT_TYPE));
-    let mut pieces = VecDeque::new();
+    let (mut parts, mut bytes) = (VecDeque::new(), 0);
     for (n, span) in spans.iter().enumerate() {
-        let range = ContentRange { span: *span, length };
-        pieces.push_back(Bytes::from(multipart.opening(range, n == 0)));
-        if let Some(slice) = object.body.slice(*span) {
-            pieces.extend(slice.pieces(span.bytes()));
-        }
+        let opening = multipart.opening(ContentRange { span: *span, length }, n == 0);
+        bytes += opening.len() as u64 + span.bytes();
+        parts.push_back(CacheBody::text(opening));
+        parts.push_back(CacheBody::part(object, *span));
     }
-    pieces.push_back(Bytes::from(multipart.closing()));
-    let body = CacheBody::joined(pieces);
+    let closing = multipart.closing();
+    bytes += closing.len() as u64;
+    parts.push_back(CacheBody::text(closing));
     fields.insert(CONTENT_TYPE, multipart.content_type());
-    if let Some(bytes) = body.size_hint().exact() {
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
-    }
-    response(StatusCode::PARTIAL_CONTENT, fields, body)
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    response(StatusCode::PARTIAL_CONTENT, fields, CacheBody::row(parts, bytes))
 }
 
 /// Whoever makes the content must not know the boundary.

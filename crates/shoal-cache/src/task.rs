@@ -88,18 +88,13 @@ impl TaskSeed<'_> {
         landing: Landing,
         own: Option<oneshot::Sender<Response<OriginBody>>>,
     ) -> FillTask {
-        let mut request = Request::new(());
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = counted_uri(&self.head.uri, self.rule);
-        *request.version_mut() = self.head.version;
-        *request.headers_mut() = self.head.headers.clone();
-        remove_conditions(request.headers_mut());
-        self.probe.portion.write(&self.head.headers, request.headers_mut());
+        let mut head = whole_request(self.head, self.rule);
+        self.probe.portion.write(&self.head.headers, &mut head.headers);
         let is_for_downstream = own.is_some() && self.asker == Asker::Downstream;
         FillTask {
             landing,
             asked_tags: if is_for_downstream { asked_tags(&self.head.headers) } else { Vec::new() },
-            head: request.into_parts().0,
+            head,
             route: self.route.clone(),
             rule: self.rule.clone(),
             wishes: self.probe.wishes,
@@ -118,6 +113,17 @@ impl FillTask {
     pub(crate) fn fill(&self) -> &Arc<Fill> {
         self.landing.fill()
     }
+}
+
+/// Asks for the whole of what `asked` asks for, without conditions.
+pub(crate) fn whole_request(asked: &Parts, rule: &CacheRuleView) -> Parts {
+    let mut request = Request::new(());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = counted_uri(&asked.uri, rule);
+    *request.version_mut() = asked.version;
+    *request.headers_mut() = asked.headers.clone();
+    remove_conditions(request.headers_mut());
+    request.into_parts().0
 }
 
 /// What the origin is asked for: nothing that does not count reaches it, or else it could choose the response.

@@ -25,14 +25,14 @@ use crate::body::CacheBody;
 use crate::change::PendingChange;
 use crate::clock::now_ms;
 use crate::counters::Cells;
-use crate::dispatch::FillJob;
+use crate::dispatch::{FillJob, Job};
 use crate::entropy::Entropy;
 use crate::hot::{HotObjects, Ready};
 use crate::lookup::{Choice, Found, Probe, Signs, Sought, is_cacheable_method, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::peer::client::PeerPool;
-use crate::respond::{ADDED, Asked, answer_fields, from_object, source};
+use crate::respond::{ADDED, answer_fields, source};
 use crate::seam::{Bypass, CacheRequest, Fetch, Lookup};
 use crate::search::Alias;
 use crate::variants::Variants;
@@ -167,9 +167,15 @@ impl WorkerCache {
         PurgeScope::Url(ObjectKey::of(self.cache.settings.key_seed, &text).0)
     }
 
-    /// Starts a fill that a peer asked for. Returns at once; the fill runs as a local task of this worker.
+    /// Starts what was begun elsewhere. Returns at once; it runs as a local task of this worker.
     pub fn run_job(self: &Rc<Self>, job: FillJob) {
-        self.start(job.0);
+        match job.0 {
+            Job::Fill(task) => self.start(*task),
+            Job::Rest(task) => {
+                let worker = self.clone();
+                tokio::task::spawn_local(async move { Box::pin(worker.fetch_rest(*task)).await });
+            }
+        }
     }
 
     /// Fills that this worker is working on, for whomever.
@@ -240,8 +246,8 @@ impl WorkerCache {
             self.cells.disk_hits.count_alone();
         }
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
-        // The next one comes from memory, unless the body never does.
-        let may_prepare = may_prepare && (detail != Detail::LocalDisk || object.disk_body().is_some());
+        // What is prepared cannot go on from the origin where the disk fails.
+        let may_prepare = may_prepare && detail != Detail::LocalDisk;
         let until_ms = self.prepared_until_ms(request.rule, object, now_ms);
         let is_checked = self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed);
         if may_prepare && until_ms > now_ms && is_checked {
@@ -250,8 +256,7 @@ impl WorkerCache {
             self.fetch.sign(&mut fields);
             self.hot.borrow_mut().prepare(object, fields, until_ms);
         }
-        let asked = Asked { method: &request.head.method, fields: &request.head.headers };
-        from_object(object, extract, asked, &status, now_ms)
+        self.respond_with(request, object, extract, &status, now_ms)
     }
 }
 

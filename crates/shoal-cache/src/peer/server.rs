@@ -28,6 +28,7 @@ use super::under_way::UnderWay;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
+use crate::dispatch::Job;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Probe, Signs, Sought, look, may_share, may_use, wishes};
 use crate::node::Cache;
@@ -174,7 +175,7 @@ impl PeerRequest {
                         reader.fill().resolve(object.clone());
                         return self.hit(cache, &object, &extract, now_ms());
                     }
-                    cache.dispatch.hand_on(task);
+                    cache.dispatch.hand_on(Job::Fill(Box::new(task)));
                     (reader, Some(receiver))
                 }
             };
@@ -248,7 +249,8 @@ impl PeerRequest {
     fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
         let selecting = Selecting::of(&probe.selectors, &self.head.headers);
         if let Joined::New(reader) = self.board(cache, probe, &selecting) {
-            cache.dispatch.hand_on(self.seed(probe).task(cache.flights.landing(reader.fill()), None));
+            let task = self.seed(probe).task(cache.flights.landing(reader.fill()), None);
+            cache.dispatch.hand_on(Job::Fill(Box::new(task)));
         }
     }
 

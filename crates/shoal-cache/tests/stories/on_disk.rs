@@ -1,5 +1,8 @@
 //! What nodes do with what they have on disk.
 
+use std::fs;
+use std::path::Path;
+
 use http::{Method, StatusCode};
 use shoal_model::state::{PurgeKind, PurgeScope};
 
@@ -105,10 +108,80 @@ fn large_bodies_stay_on_disk() {
                 let part = town.get_with(0, "/large", &[("range", &range)]).await;
                 assert!(part.text() == &text[first..=last], "{range}");
             }
+            let parts = town.get_with(0, "/large", &[("range", "bytes=262143-262144,0-1,-2")]).await;
+            assert_eq!(parts.status, StatusCode::PARTIAL_CONTENT);
+            assert!(parts.field("content-type").starts_with("multipart/byteranges; boundary="));
+            assert_eq!(parts.field("content-length"), parts.text().len().to_string());
+            for (first, last) in [(262_143, 262_144), (0, 1), (699_998, 699_999)] {
+                let part = format!(
+                    "Content-Range: bytes {first}-{last}/700000\r\n\r\n{}\r\n--",
+                    &text[first..=last]
+                );
+                assert!(parts.text().contains(&part), "{}", parts.text());
+            }
             town.restart(0).await;
         }
         assert_eq!(town.origin.fetches(), 1);
     });
+}
+
+#[test]
+fn what_the_disk_has_lost_of_a_body_comes_from_the_origin_or_not_at_all() {
+    const LENGTH: usize = 3_000_000;
+    // Where the piece that is damaged begins.
+    const DAMAGED: usize = 7 * 256 * 1024;
+    let text = letters(LENGTH);
+    let check =
+        |etag: &'static str, range: Option<&'static str>, answer: Option<Reply>, expected: Option<&str>| {
+            play(async || {
+                let directory = tempfile::tempdir().unwrap();
+                let mut town = Town::on_disk(1, directory.path()).await;
+                town.move_inside();
+                town.origin.say(reply("max-age=60", text).with("etag", etag));
+                town.get(0, "/large").await;
+                town.get(0, "/large").await;
+                town.settle(|town| town.sum(|figures| figures.bytes) < 10_000).await;
+                damage(&directory.path().join("1"), LENGTH - DAMAGED - 1000);
+                let (asked, fetches) = (answer.is_some(), town.origin.fetches());
+                answer.into_iter().for_each(|answer| town.origin.say(answer));
+                let fields: Vec<_> = range.map(|range| ("range", range)).into_iter().collect();
+                let got = town.get_with(0, "/large", &fields).await;
+                assert!(
+                    got.body.as_deref() == expected,
+                    "{etag} {range:?}: {:?}",
+                    got.body.map(|body| body.len())
+                );
+                assert_eq!(town.origin.fetches() - fetches, usize::from(asked));
+                if asked {
+                    let begin = DAMAGED;
+                    let range = range.map_or(format!("bytes={begin}-"), |_| format!("bytes={begin}-2000000"));
+                    assert_eq!(town.origin.ranges_from(fetches), [(range, etag.to_owned())]);
+                }
+            });
+        };
+    let rest = |last: usize, etag| {
+        let range: &'static str = format!("bytes {DAMAGED}-{last}/{LENGTH}").leak();
+        let part = reply("max-age=60", &text[DAMAGED..=last]).with("etag", etag);
+        Some(part.with("content-range", range).status(206))
+    };
+    check("\"v1\"", None, rest(LENGTH - 1, "\"v1\""), Some(text));
+    let range = Some("bytes=1000000-2000000");
+    check("\"v1\"", range, rest(2_000_000, "\"v1\""), Some(&text[1_000_000..=2_000_000]));
+    check("\"v1\"", None, Some(reply("max-age=60", text).with("etag", "\"v1\"")), Some(text));
+    check("\"v1\"", None, Some(reply("max-age=60", text).with("etag", "\"v2\"")), None);
+    check("\"v1\"", None, rest(LENGTH - 1, "\"v2\""), None);
+    check("\"v1\"", None, Some(reply("", "gone").status(404)), None);
+    check("W/\"v1\"", None, None, None);
+}
+
+/// Changes a byte so many before the end of the largest file.
+fn damage(directory: &Path, from_end: usize) {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let largest = files.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let at = bytes.len() - from_end;
+    bytes[at] ^= 1;
+    fs::write(&largest, bytes).unwrap();
 }
 
 #[test]
