@@ -65,7 +65,10 @@ impl WorkerCache {
         }
         if response.status() == StatusCode::OK {
             let heard = Heard { fields: response.headers(), request_ms, response_ms: now_ms() };
-            self.hear(request, probe, landing.fill(), &heard);
+            if self.hear(request, probe, landing.fill(), &heard) {
+                // Other nodes have what is not the newest, too, and would go on using it.
+                self.cache.tell_everywhere(vec![probe.key]).await;
+            }
         }
         Answer::Response(self.pass_on(request, probe, response))
     }
@@ -79,9 +82,11 @@ impl WorkerCache {
         Answer::Failed(if may_be_purged { Failure::Unverified } else { failure })
     }
 
-    /// Brings every stored response that the request chooses up to date, or makes it stale where it is another version.
-    fn hear(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Arc<Fill>, heard: &Heard<'_>) {
-        let Some(variants) = self.cache.store.find(probe.key) else { return };
+    /// Brings every stored response that the request chooses up to date, or makes it stale where it is another version. Says
+    /// whether one was fresh that is.
+    fn hear(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Arc<Fill>, heard: &Heard<'_>) -> bool {
+        let Some(variants) = self.cache.store.find(probe.key) else { return false };
+        let mut was_fresh = false;
         let chosen = variants.objects().iter().filter(|object| {
             *object.text == *probe.text
                 && object.status == StatusCode::OK
@@ -96,6 +101,7 @@ impl WorkerCache {
             if head_confirms(&object.fields, object.body_bytes, heard.fields) {
                 self.freshen(request, probe, object, fill, heard);
             } else {
+                was_fresh |= object.terms.is_fresh(heard.response_ms);
                 let lifetime_ms = object.terms.lifetime_ms.min(object.terms.age_ms(heard.response_ms));
                 let terms = Terms { lifetime_ms, ..object.terms };
                 let (selecting, fields) = (object.selecting().clone(), object.fields.clone());
@@ -105,6 +111,7 @@ impl WorkerCache {
                 );
             }
         }
+        was_fresh
     }
 
     /// The object is what the origin has: it lives on with the fields and under the terms of now.

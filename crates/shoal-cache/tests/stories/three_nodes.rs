@@ -33,6 +33,30 @@ fn fifty_requests_on_three_nodes_are_one_fetch() {
 }
 
 #[test]
+fn what_a_head_finds_changed_is_used_nowhere() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, secondary, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=60", "old").with("etag", "\"1\""));
+        for node in [stranger, primary, secondary] {
+            assert_eq!(town.get(node, "/x").await.text(), "old");
+        }
+        assert_eq!(town.origin.fetches(), 1);
+        town.origin.say_always(reply("max-age=60", "newer").with("etag", "\"2\""));
+        let head = town.ask(primary, Method::HEAD, "/x", &[("cache-control", "no-cache")]).await;
+        assert_eq!((head.field("etag").as_str(), town.origin.fetches()), ("\"2\"", 2));
+        for node in [secondary, stranger, primary] {
+            assert_eq!(town.get(node, "/x").await.text(), "newer");
+        }
+        // What is as it was is told to nobody.
+        let fetches = town.origin.fetches();
+        town.ask(primary, Method::HEAD, "/x", &[("cache-control", "no-cache")]).await;
+        assert!(town.get(secondary, "/x").await.is_hit());
+        assert_eq!(town.origin.fetches(), fetches + 1);
+    });
+}
+
+#[test]
 fn a_stranger_names_both_nodes() {
     play(async || {
         let town = Town::new(3);
