@@ -120,14 +120,14 @@ impl WorkerCache {
                 Boarded::Full => return Answer::Failed(Failure::Overflow),
             };
             match reader.arrival().await {
-                Arrival::Head(head) if own.is_some() || may_share(probe, &head) => {
+                Arrival::Head(head) if own.is_some() || may_share(&self.cache, probe, &head) => {
                     if own.is_some() || head.selecting.matches(&request.head.headers) {
                         return self.stream(request, probe, &head, reader, own.is_some());
                     }
                     selectors = head.selecting.selectors();
                 }
                 Arrival::Object(object)
-                    if own.is_none() && !may_use(probe, &object, &self.cache.purges, now_ms()) =>
+                    if own.is_none() && !may_use(&self.cache, probe, &object, now_ms()) =>
                 {
                     return self.direct(probe.why);
                 }

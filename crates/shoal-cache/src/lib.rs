@@ -50,7 +50,7 @@ mod worker;
 pub use body::{CacheBody, OriginBody};
 pub use change::{PendingChange, Sent};
 pub use counters::Counters;
-pub use disk::{DiskSettings, LEAST_DISK_BYTES};
+pub use disk::{DiskSettings, LEAST_DISK_BYTES, distrust_disk};
 pub use dispatch::FillJob;
 pub use fetch_times::{BOUNDS_US, FetchTimes};
 pub use fetch_trace::{FetchNotes, FetchTrace};

@@ -11,6 +11,7 @@ use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::{self, Candidate};
+use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::selecting::{Selecting, Selector};
@@ -19,6 +20,7 @@ use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
 
 use crate::fill::{Errand, FillHead};
+use crate::node::Cache;
 use crate::object::Object;
 use crate::portion::Portion;
 use crate::purges::Purges;
@@ -122,7 +124,7 @@ fn choose(variants: &Variants, sought: &Sought<'_>, purges: &Purges) -> Option<(
     let may_answer = |object: &&Arc<Object>| {
         object.text.as_bytes() == text
             && (!signs.is_authorized || object.terms.answers_authorized)
-            && alias.is_none_or(|alias| alias.is_served_by(&object.text, &object.fields))
+            && alias.is_none_or(|alias| alias.is_answered_by(object))
     };
     let valid = |object: &Arc<Object>| Some((object.clone(), purges.check_for(object, alias)?));
     if let [only] = variants.objects() {
@@ -234,7 +236,19 @@ impl Probe {
 }
 
 /// A response that several requests wait for is one that this request may have.
-pub(crate) fn may_share(probe: &Probe, head: &FillHead) -> bool {
+pub(crate) fn may_share(cache: &Cache, probe: &Probe, head: &FillHead) -> bool {
+    // Of what it is tagged with nobody knew when it was joined: a purge of that may have come between its beginning and
+    // this request.
+    let subject = Subject {
+        key: probe.key,
+        text: &probe.text,
+        tags: &head.tags,
+        fill_seq: head.fill_seq,
+        checked_seq: head.checked_seq,
+    };
+    if cache.purges.check_subject(&subject) != Some(Freshened::Untouched) {
+        return false;
+    }
     let is_for = |alias: &Alias| alias.is_served_by(&probe.text, &head.fields);
     head.is_shareable
         && probe.alias.as_ref().is_none_or(is_for)
@@ -243,15 +257,19 @@ pub(crate) fn may_share(probe: &Probe, head: &FillHead) -> bool {
 
 /// An object that the origin was asked about for another request may answer this one too: it is fresh, or it is the one
 /// this request had found, and the origin failed.
-pub(crate) fn may_use(probe: &Probe, object: &Arc<Object>, purges: &Purges, now_ms: u64) -> bool {
-    let is_for = |alias: &Alias| {
-        alias.is_served_by(&object.text, &object.fields)
-            && purges.check_alias(alias, object.fill_seq) == Some(Freshened::Untouched)
-    };
-    if !probe.alias.as_ref().is_none_or(is_for) {
+pub(crate) fn may_use(cache: &Cache, probe: &Probe, object: &Arc<Object>, now_ms: u64) -> bool {
+    let alias = probe.alias.as_ref();
+    let Some(purge) = cache.purges.check_for(object, alias) else { return false };
+    // It may have been found before the resource changed, by a request that came before this one.
+    if cache.changed_since(object.key, object.terms.response_ms) {
+        return false;
+    }
+    if !alias.is_none_or(|alias| alias.is_answered_by(object)) {
         return false;
     }
     let is_known = probe.found.as_ref().is_some_and(|found| Arc::ptr_eq(&found.object, object));
     is_known
-        || (object.terms.is_fresh(now_ms) && (!probe.signs.is_authorized || object.terms.answers_authorized))
+        || (purge == Freshened::Untouched
+            && object.terms.is_fresh(now_ms)
+            && (!probe.signs.is_authorized || object.terms.answers_authorized))
 }

@@ -303,9 +303,10 @@ impl Cache {
 
     /// Stores what a fill brought in, unless the resource changed meanwhile or something newer is here. A part joins what is known of its version.
     pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
-        // An invalidation of what the object is kept as did not reach the fill.
-        let is_elsewhere = object.key != fill.key;
-        if fill.is_spoilt() || (is_elsewhere && self.changed_since(object.key, fill.asked_ms())) {
+        // An invalidation of what the object is kept as does not reach a fill for something else.
+        let key = object.key;
+        let is_changed = || fill.is_spoilt() || (key != fill.key && self.changed_since(key, fill.asked_ms()));
+        if is_changed() {
             return;
         }
         // A slow body ends after another one that was begun later.
@@ -322,12 +323,12 @@ impl Cache {
             self.store.add_part(&object, most_bytes, is_valid, may_replace)
         };
         // An invalidation between the two lines above has not seen it.
-        if fill.is_spoilt() {
+        if is_changed() {
             self.store.remove(&object);
             return;
         }
         self.ensure_copy(&object);
-        self.write(&object, || fill.is_spoilt());
+        self.write(&object, is_changed);
     }
 
     /// Writes an object that has just been stored, if it is worth it; what the disk had in its place goes in any case.

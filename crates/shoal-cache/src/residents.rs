@@ -30,6 +30,8 @@ pub(crate) trait Resident: Clone {
     fn key(&self) -> ObjectKey;
     /// What it is charged with, bytes: the same as long as it lies here.
     fn weight(&self) -> u64;
+    /// It lies here no longer. Called before anybody can see that, so that whoever does not find it any more can rely on it.
+    fn left(&self);
 }
 
 /// What lies in memory, each under its key.
@@ -117,6 +119,7 @@ impl<R: Resident> Residents<R> {
     pub(crate) fn insert(&self, resident: R, mut on_eviction: impl FnMut(R)) {
         if resident.weight() > self.budget_bytes {
             self.remove(resident.key());
+            resident.left();
             return on_eviction(resident);
         }
         let is_heavy = resident.weight() > self.budget_bytes / TRIAL_SHARE / 2;
@@ -286,6 +289,7 @@ impl<R: Resident> Shard<R> {
         self.vacant.push(at);
         let place = self.place_mut(at);
         let (line, taken) = (place.stands_in, place.resident.take()?);
+        taken.left();
         held.sub(line, taken.weight());
         held.count.fetch_sub(1, Ordering::Relaxed);
         Some(taken)
@@ -399,6 +403,8 @@ mod tests {
         fn weight(&self) -> u64 {
             self.1
         }
+
+        fn left(&self) {}
     }
 
     /// Keys are hashes: this one of a number.

@@ -98,18 +98,16 @@ pub(crate) fn from_fill(
         Some(_) | None => &head.fields,
     };
     let mut fields = stored.clone();
-    let detail = match &head.source {
-        FillSource::Peer { member, is_hit } => {
-            if let Some(member) = member {
-                fields.append(CACHE_STATUS.clone(), member.clone());
-            }
-            (*is_hit).then_some(Detail::Peer)
-        }
-        FillSource::Origin => None,
-    };
+    if let FillSource::Peer { member: Some(member), .. } = &head.source {
+        fields.append(CACHE_STATUS.clone(), member.clone());
+    }
     let mut fields = answer_fields(fields, &head.terms, status.value(), now_ms);
-    // A response that comes straight from the origin has no age of ours (RFC 9111 §5.1).
-    if is_creator && detail.is_none() && !head.fields.contains_key(AGE) {
+    // A response that comes straight from the origin has no age of ours (RFC 9111 §5.1); what a peer gives may be stale.
+    let is_from_origin = match head.source {
+        FillSource::Origin => true,
+        FillSource::Peer { is_hit, .. } => !is_hit && head.terms.age_ms(now_ms) < 1000,
+    };
+    if is_creator && is_from_origin && !head.fields.contains_key(AGE) {
         fields.remove(AGE);
     }
     if is_not_modified(asked.fields, head.status, &head.fields, head.terms.date) {

@@ -8,10 +8,14 @@ use shoal_policy::cache::fields::Fields;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, url_of};
 use shoal_policy::cache::search::{SearchRule, path_of};
 
-use crate::residents::{Resident, Residents};
+use crate::node::Cache;
+use crate::object::Object;
+use crate::residents::{PLACE_BYTES, Resident, Residents};
 
-/// Paths whose rules are remembered; a path without one has a key for each query.
-const MAX_PATHS: u64 = 10_000;
+/// What the rules of paths may take, bytes; a path whose rule is not remembered has a key for each query.
+const MAX_BYTES: u64 = 4 << 20;
+/// What a rule costs beside its names.
+const RULE_BYTES: u64 = 128;
 
 /// The newest rule of each path.
 pub(crate) struct SearchRules {
@@ -32,10 +36,11 @@ impl Resident for PathRule {
         self.key
     }
 
-    /// They are counted.
     fn weight(&self) -> u64 {
-        1
+        PLACE_BYTES + RULE_BYTES + self.rule.bytes() as u64
     }
+
+    fn left(&self) {}
 }
 
 /// Where a response belongs.
@@ -54,15 +59,26 @@ pub(crate) struct Alias {
     url: Box<[u8]>,
     /// What purges of it speak of.
     pub(crate) key: ObjectKey,
+    /// When it was last known to have changed, Unix milliseconds: a node that knows of no rule tells the others of this URL
+    /// alone.
+    changed_ms: u64,
+}
+
+impl Cache {
+    /// Makes `url` the one that names the object; answers what it was, if it was another.
+    pub(crate) fn reduce(&self, url: &mut Vec<u8>) -> Option<Alias> {
+        let asked = self.search.reduce(url)?;
+        Some(Alias::new(self, asked))
+    }
 }
 
 impl SearchRules {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, rules: Residents::new(MAX_PATHS), is_used: AtomicBool::new(false) }
+        Self { seed, rules: Residents::new(MAX_BYTES), is_used: AtomicBool::new(false) }
     }
 
     /// Makes `url` the one that names the object; answers what it was, if it was another.
-    pub(crate) fn reduce(&self, url: &mut Vec<u8>) -> Option<Alias> {
+    fn reduce(&self, url: &mut Vec<u8>) -> Option<Box<[u8]>> {
         if !self.is_used.load(Ordering::Relaxed) {
             return None;
         }
@@ -73,7 +89,7 @@ impl SearchRules {
         let PathRule { rule, .. } = self.rules.find(self.key(path))?;
         let asked: Box<[u8]> = (&**url).into();
         rule.reduce(url);
-        (*url != *asked).then(|| Alias { key: self.key(&asked), url: asked })
+        (*url != *asked).then_some(asked)
     }
 
     /// The key of the object that a URL means beside its own.
@@ -119,11 +135,20 @@ impl SearchRules {
 }
 
 impl Alias {
+    fn new(cache: &Cache, url: Box<[u8]>) -> Self {
+        let key = cache.search.key(&url);
+        Self { key, changed_ms: cache.last_change_ms(key), url }
+    }
+
+    /// What is stored is for this URL, too, and has not changed since by the name of this one.
+    pub(crate) fn is_answered_by(&self, object: &Object) -> bool {
+        object.terms.response_ms > self.changed_ms && self.is_served_by(&object.text, &object.fields)
+    }
+
     /// The target of a request for the object whose key has this text; `None` = it is the URL of the key.
-    pub(crate) fn of(seed: u64, text: &str, target: &Uri) -> Option<Self> {
+    pub(crate) fn of(cache: &Cache, text: &str, target: &Uri) -> Option<Self> {
         let url = asked_url(text, target);
-        (url != url_of(text))
-            .then(|| Self { key: ObjectKey::of(seed, url.as_bytes()), url: url.into_bytes().into() })
+        (url != url_of(text)).then(|| Self::new(cache, url.into_bytes().into()))
     }
 
     /// A response says by its fields that what is stored of it under the key with this text is for this URL, too.

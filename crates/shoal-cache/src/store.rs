@@ -162,10 +162,7 @@ impl Store {
         if changed.objects().is_empty() {
             self.residents.remove(key);
         } else {
-            self.residents.insert(changed.clone(), |evicted| {
-                evicted.supersede();
-                self.evictions.fetch_add(1, Ordering::Relaxed);
-            });
+            self.residents.insert(changed.clone(), |_| _ = self.evictions.fetch_add(1, Ordering::Relaxed));
         }
         Some(changed)
     }

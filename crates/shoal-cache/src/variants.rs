@@ -118,4 +118,9 @@ impl Resident for Variants {
         };
         PLACE_BYTES + list_bytes + self.objects().iter().map(|object| object.weight()).sum::<u64>()
     }
+
+    /// Who has them at hand learns that they may not be what is stored any more.
+    fn left(&self) {
+        self.supersede();
+    }
 }

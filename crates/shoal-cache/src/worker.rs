@@ -195,7 +195,7 @@ impl WorkerCache {
         text.clear();
         write_url(text, request);
         let alias = match request.rule.no_vary_search {
-            NoVarySearch::Honor => self.cache.search.reduce(text),
+            NoVarySearch::Honor => self.cache.reduce(text),
             NoVarySearch::Ignore => None,
         };
         let key = ObjectKey::of(self.cache.settings.key_seed, text);
@@ -240,7 +240,8 @@ impl WorkerCache {
         object.used_ms.store(now_ms, Ordering::Relaxed);
         self.cache.ensure_copy(object);
         // An invalidation between the lookup and now has not seen it.
-        self.cache.ensure_on_disk(object, || !self.cache.store.holds(object));
+        let cache = &self.cache;
+        cache.ensure_on_disk(object, || cache.changed_since(object.key, object.terms.response_ms));
         let detail = source(trust, object);
         if detail == Detail::LocalDisk {
             self.cells.disk_hits.count_alone();

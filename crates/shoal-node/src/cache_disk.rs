@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use shoal_cache::{DiskSettings, LEAST_DISK_BYTES};
+use shoal_cache::{DiskSettings, LEAST_DISK_BYTES, distrust_disk};
 
 use crate::settings::{CacheDisk, RunSettings};
 
@@ -15,22 +15,29 @@ const SHARE: u64 = 10;
 /// But no more than this, bytes: whoever wants more says so.
 const MOST_BYTES: u64 = 10 << 30;
 
-/// Where objects are kept on disk; `None` = nowhere.
+/// Where objects are kept on disk; `None` = nowhere: what is there from before is not to be used again.
 pub fn disk_settings(settings: &RunSettings) -> Option<DiskSettings> {
     let directory = settings.cache_dir.clone().unwrap_or_else(|| settings.data_dir.join(DIRECTORY));
-    let budget_bytes = match settings.cache_disk {
-        CacheDisk::Off => return None,
-        CacheDisk::Bytes(bytes) => bytes.max(LEAST_DISK_BYTES),
-        CacheDisk::Auto => match look(&directory) {
-            Ok((free, used)) => share(free, used)?,
+    let budget_bytes = budget_bytes(settings.cache_disk, &directory);
+    if budget_bytes.is_none() {
+        distrust_disk(&directory);
+    }
+    Some(DiskSettings { budget_bytes: budget_bytes?, directory })
+}
+
+fn budget_bytes(wanted: CacheDisk, directory: &Path) -> Option<u64> {
+    match wanted {
+        CacheDisk::Off => None,
+        CacheDisk::Bytes(bytes) => Some(bytes.max(LEAST_DISK_BYTES)),
+        CacheDisk::Auto => match look(directory) {
+            Ok((free, used)) => share(free, used),
             Err(error) => {
                 let directory = directory.display();
                 tracing::warn!(%directory, %error, "nothing is cached on disk: cannot tell what is free there");
-                return None;
+                None
             }
         },
-    };
-    Some(DiskSettings { directory, budget_bytes })
+    }
 }
 
 /// Bytes that are free where `directory` is, and bytes of what is in it.

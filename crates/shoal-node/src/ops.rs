@@ -143,7 +143,12 @@ impl Node {
         let lease = u64::from(self.cache.has_lease());
         gauge(text, "shoal_cache_lease", "1 while no purge can have been missed here.", lease);
         counter(text, "shoal_cache_hits_total", "Answers from an object.", cache.hits);
-        counter(text, "shoal_cache_misses_total", "Answers that needed the origin.", cache.misses);
+        counter(
+            text,
+            "shoal_cache_misses_total",
+            "Answers that this node had not: they came from another node or the origin.",
+            cache.misses,
+        );
         counter(text, "shoal_cache_stale_total", "Answers from a stale object.", cache.stale);
         counter(text, "shoal_cache_coalesced_total", "Requests that joined a running fill.", cache.coalesced);
         counter(text, "shoal_cache_peer_hits_total", "Answers that a peer had.", cache.peer_hits);

@@ -44,8 +44,9 @@ impl Answer {
         self.body.payload = Payload::Cache(ready.body);
     }
 
-    /// What it says in the field `name`.
-    pub(crate) fn field(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.head.headers.get(name).or_else(|| self.shared.as_ref()?.map().get(name))
+    /// What the last line of the field `name` says.
+    pub(crate) fn last_field(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let own = self.head.headers.get_all(name).iter().next_back();
+        own.or_else(|| self.shared.as_ref()?.map().get_all(name).iter().next_back())
     }
 }

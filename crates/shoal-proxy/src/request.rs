@@ -414,8 +414,9 @@ fn cache_request<'a>(
 
 /// Signs the response, says whether the connection goes on, and ties the end of the exchange to the end of the body.
 fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderValue, answer: &mut Answer) {
+    // Ours is the last one.
     let cache_status =
-        if answer.body.exchange.record.is_some() { answer.field(&CACHE_STATUS).cloned() } else { None };
+        answer.body.exchange.record.as_ref().and_then(|_| answer.last_field(&CACHE_STATUS).cloned());
     let Answer { head, body, .. } = answer;
     let own = &connection.worker.own;
     if !body.exchange.signed {

@@ -7,6 +7,7 @@
 
 mod active;
 mod body;
+mod distrust;
 mod index;
 mod jobs;
 mod load;
@@ -31,9 +32,11 @@ use shoal_policy::cache::key::ObjectKey;
 use tokio::sync::watch;
 
 pub(crate) use body::{DiskBody, Patience};
+pub use distrust::distrust_disk;
 pub(crate) use load::Loads;
 
 use active::Files;
+use distrust::{UntilPanic, take_away_distrusted};
 use index::{Entry, Index};
 use jobs::Jobs;
 use record::variant_of;
@@ -272,11 +275,13 @@ impl Drop for Keeper {
 
 /// The life of the thread: gets the directory, reads what is there, writes until it is closed.
 fn keep(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) {
+    let _mark = UntilPanic(&settings.directory);
     match begin(settings, epoch, shared) {
         Ok(Some(writer)) => writer.run(),
         Ok(None) => {}
         Err(error) => {
             shared.figures.errors.fetch_add(1, Relaxed);
+            distrust_disk(&settings.directory);
             let directory = settings.directory.display();
             tracing::error!(%directory, %error, "the disk of the cache cannot be used: objects are kept in memory only");
         }
@@ -289,6 +294,7 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     std::fs::create_dir_all(&directory)?;
     let Some(lock) = lock(settings, shared)? else { return Ok(None) };
     let began = Instant::now();
+    take_away_distrusted(&directory)?;
     let found = recovery::recover(&directory, epoch, now_seconds(), &shared.index)?;
     let mut sealed = VecDeque::with_capacity(found.files.len());
     for (segment, file) in &found.files {

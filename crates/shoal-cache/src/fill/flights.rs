@@ -1,9 +1,9 @@
 //! The fills that are running on this node: one per object, however many ask.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::selecting::Selecting;
 
@@ -17,6 +17,7 @@ const SHARDS: usize = 64;
 /// The running fills.
 pub(crate) struct Flights {
     shards: [Mutex<FxHashMap<ObjectKey, Vec<Flight>>>; SHARDS],
+    hasher: RandomState,
 }
 
 /// What a fill is for, beside its key.
@@ -31,8 +32,9 @@ pub(crate) struct Errand<'a> {
 }
 
 impl Errand<'_> {
-    fn place(&self) -> u64 {
-        FxBuildHasher.hash_one((self.text, self.selecting, self.portion))
+    /// Nobody outside can find another errand with the same place.
+    fn place(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((self.text, self.selecting, self.portion))
     }
 }
 
@@ -74,7 +76,7 @@ impl Drop for Landing {
 
 impl Flights {
     pub(crate) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
     }
 
     /// A place in the running fill for `errand`, if `may_join` it; else in the new one that `begin` makes.
@@ -85,7 +87,7 @@ impl Flights {
         may_join: impl FnOnce(&Fill) -> bool,
         begin: impl FnOnce() -> Fill,
     ) -> Joined {
-        let place = Some(errand.place());
+        let place = Some(errand.place(&self.hasher));
         let mut shard = self.shard(key);
         let flights = shard.entry(key).or_default();
         if let Some(flight) = flights.iter_mut().find(|flight| flight.place == place) {
@@ -108,7 +110,7 @@ impl Flights {
         errand: Errand<'_>,
         may_join: impl FnOnce(&Fill) -> bool,
     ) -> Option<FillReader> {
-        let place = Some(errand.place());
+        let place = Some(errand.place(&self.hasher));
         let shard = self.shard(key);
         let flight = shard.get(&key)?.iter().find(|flight| flight.place == place)?;
         (flight.fill.is_joinable() && may_join(&flight.fill)).then(|| flight.fill.reader()).flatten()

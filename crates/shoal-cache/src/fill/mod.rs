@@ -104,7 +104,6 @@ impl Fill {
         self.asked_ms.store(ELSEWHERE, Ordering::Release);
     }
 
-    /// How far it has come.
     /// When the origin was asked, Unix milliseconds; 0 = it was not.
     pub(crate) fn asked_ms(&self) -> u64 {
         match self.begun() {
@@ -113,6 +112,7 @@ impl Fill {
         }
     }
 
+    /// How far it has come.
     pub(crate) fn begun(&self) -> Begun {
         match self.asked_ms.load(Ordering::Acquire) {
             NOT_YET => Begun::NotYet,

@@ -136,8 +136,10 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         Subject { key, text, tags: &meta.tags, fill_seq: meta.fill_seq, checked_seq: meta.checked_seq };
     cache.purges.check_subject(&subject)?;
     let status = StatusCode::from_bytes(wire::read_text(fields, &wire::STATUS)?.as_bytes()).ok()?;
-    // Copies are whole: no node sends anything else, and what is a part must not become a whole.
-    if status == StatusCode::PARTIAL_CONTENT {
+    // Copies are whole and final: no node sends anything else, and what is a part must not become a whole.
+    let is_stored = matches!(status.as_u16(), 200..=599)
+        && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED);
+    if !is_stored {
         return None;
     }
     let selecting = wire::read_selecting(fields)?;

@@ -125,7 +125,7 @@ impl PeerRequest {
         let text = self.text.as_bytes();
         let trust = cache.trust(&self.rule, now_ms);
         let method = &self.head.method;
-        let alias = Alias::of(cache.settings.key_seed, &self.text, &self.head.uri);
+        let alias = Alias::of(cache, &self.text, &self.head.uri);
         let alias = alias.as_ref();
         let sought = Sought { text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
         let mut choice = look(variants.as_ref(), &sought, &cache.purges);
@@ -185,15 +185,13 @@ impl PeerRequest {
                 Arrival::Head(head) if head.own_fields.is_some() && is_creator => {
                     return bare(AnswerKind::Alone);
                 }
-                Arrival::Head(head) if is_creator || may_share(probe, &head) => {
+                Arrival::Head(head) if is_creator || may_share(cache, probe, &head) => {
                     if is_creator || head.selecting.matches(&self.head.headers) {
                         return filling(cache, probe, &head, reader, !is_creator);
                     }
                     selectors = head.selecting.selectors();
                 }
-                Arrival::Object(object)
-                    if !is_creator && !may_use(probe, &object, &cache.purges, now_ms()) =>
-                {
+                Arrival::Object(object) if !is_creator && !may_use(cache, probe, &object, now_ms()) => {
                     return bare(AnswerKind::Alone);
                 }
                 Arrival::Object(object) if object.selecting().matches(&self.head.headers) => {
@@ -268,7 +266,7 @@ impl PeerRequest {
         object.used_ms.store(now_ms, Ordering::Relaxed);
         cache.ensure_copy(object);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
-        cache.ensure_on_disk(object, || !cache.store.holds(object));
+        cache.ensure_on_disk(object, || cache.changed_since(object.key, object.terms.response_ms));
         let detail = source(cache.trust(&self.rule, now_ms), object);
         if detail == Detail::LocalDisk {
             cache.cells.disk_hits.count();

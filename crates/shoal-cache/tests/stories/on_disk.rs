@@ -51,6 +51,24 @@ fn what_was_in_memory_before_a_restart_is_on_disk_after_it() {
 }
 
 #[test]
+fn what_was_out_of_use_while_things_changed_is_not_used_again() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(1, directory.path()).await;
+        town.origin.say(tagged("old"));
+        town.get(0, "/a").await;
+        town.nodes[0].cache.close_disk().await;
+        shoal_cache::distrust_disk(&directory.path().join("1"));
+        for _ in 0..2 {
+            town.restart(0).await;
+            town.origin.say(tagged("new"));
+            assert_eq!(town.get(0, "/a").await.text(), "new");
+        }
+        assert_eq!(town.origin.fetches(), 2, "what came after it is there again");
+    });
+}
+
+#[test]
 fn every_variant_comes_back_and_only_for_whom_it_is() {
     play(async || {
         let directory = tempfile::tempdir().unwrap();

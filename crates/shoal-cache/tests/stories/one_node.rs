@@ -3,6 +3,7 @@
 use crate::got::collect;
 use crate::origin::{Reply, reply};
 use crate::support::{Town, play};
+use futures_util::future::join;
 use http::{Method, StatusCode};
 use shoal_cache::{Answer, Bypass, Lookup};
 use shoal_model::state::{PurgeKind, PurgeScope};
@@ -200,7 +201,7 @@ fn a_crowd_before_something_uncacheable_is_let_go_at_once() {
             town.settle(|town| town.origin.fetches() == 1).await;
             town.origin.let_go(1);
         };
-        let (crowd, ()) = futures_util::future::join(crowd, release).await;
+        let (crowd, ()) = join(crowd, release).await;
         assert_eq!(crowd.iter().filter(|got| got.is_direct).count(), 19);
         assert_eq!(crowd.iter().find(|got| !got.is_direct).unwrap().text(), "mine");
         assert!(town.get(0, "/").await.is_direct, "the next wave does not queue");
@@ -258,9 +259,9 @@ fn a_purge_during_a_fill_spares_nobody_who_comes_after_it() {
                 town.settle(|town| town.origin.fetches() == 2).await;
                 town.origin.let_go(2);
             };
-            futures_util::future::join(late, release).await.0
+            join(late, release).await.0
         };
-        let (before, after) = futures_util::future::join(before, after).await;
+        let (before, after) = join(before, after).await;
         assert_eq!((before.text(), after.text()), ("old", "new"));
         let hit = town.get(0, "/").await;
         assert_eq!((hit.text(), hit.is_hit()), ("new", true));
@@ -312,12 +313,12 @@ fn routes_to_different_places_share_no_object_but_every_purge() {
         // What is uncacheable in one place is not so in the other.
         town.origin.hold();
         town.origin.say(reply("no-store", "mine"));
-        let crowd = futures_util::future::join(town.get(0, "/y"), town.get(0, "/y"));
+        let crowd = join(town.get(0, "/y"), town.get(0, "/y"));
         let release = async {
             town.settle(|town| town.origin.fetches() == 3).await;
             town.origin.let_go(1);
         };
-        futures_util::future::join(crowd, release).await;
+        join(crowd, release).await;
         assert!(town.get(0, "/y").await.is_direct);
         town.origin.let_go(100);
         town.move_inside();
@@ -392,7 +393,7 @@ fn an_unsafe_request_spoils_the_fill_that_somebody_insisted_on() {
             town.after_unsafe(0, Method::PUT, "/x", StatusCode::NO_CONTENT).await;
             town.origin.let_go(2);
         };
-        assert_eq!(futures_util::future::join(before, overtaken).await.0.text(), "old");
+        assert_eq!(join(before, overtaken).await.0.text(), "old");
         town.origin.say(reply("max-age=60", "new"));
         assert_eq!(town.get(0, "/x").await.text(), "new");
     });
@@ -467,5 +468,33 @@ fn an_error_is_not_bridged_by_what_may_have_been_purged() {
         town.nodes[0].cache.set_lease(u64::MAX);
         town.origin.say(Reply::failed(Failure::UpstreamReset));
         assert_eq!(town.get(0, "/x").await.text(), "old");
+    });
+}
+
+#[test]
+fn who_asks_after_a_purge_of_a_tag_gets_nothing_that_was_begun_before_it() {
+    play(async || {
+        let town = Town::new(1);
+        let cache = &town.nodes[0].cache;
+        town.origin.hold();
+        town.origin.say(reply("max-age=60", "old").with("surrogate-key", "red"));
+        let before = town.get(0, "/x");
+        let after = async {
+            town.settle(|town| town.origin.fetches() == 1).await;
+            // Nobody knows yet what the answer will be tagged with.
+            cache.record_purge(7, &[cache.purge_scope_tag("red")], PurgeKind::Hard);
+            let after = town.get(0, "/x");
+            let released = async {
+                town.settle(|_| cache.counters().purge_seq == 7).await;
+                town.origin.let_go(1);
+            };
+            join(after, released).await.0
+        };
+        let (before, after) = join(before, after).await;
+        assert_eq!(before.text(), "old", "it asked before the purge");
+        assert!(after.is_direct, "{}", after.cache_status());
+        town.origin.let_go(1);
+        town.origin.say(reply("max-age=60", "new").with("surrogate-key", "red"));
+        assert_eq!(town.get(0, "/x").await.text(), "new");
     });
 }

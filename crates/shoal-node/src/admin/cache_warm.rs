@@ -232,7 +232,7 @@ fn request(node: &Node, errand: &Errand, primary_down: bool) -> WarmRequest {
         target: errand.head.uri.to_string(),
         fields: errand.head.headers.iter().map(field).collect(),
         primary_down,
-        min_seq: *node.log.applied().borrow(),
+        min_seq: node.cache.counters().purge_seq,
     }
 }
 

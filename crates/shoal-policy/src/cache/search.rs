@@ -79,6 +79,12 @@ impl SearchRule {
         url == reduced
     }
 
+    /// Of the names in it, what they take.
+    pub fn bytes(&self) -> usize {
+        let (Counted::AllBut(names) | Counted::Only(names)) = &self.counted;
+        names.iter().map(|name| size_of_val(name) + name.len()).sum()
+    }
+
     fn counts(&self, name: &[u8]) -> bool {
         let is_listed = |names: &Names| names.iter().any(|known| **known == *name);
         match &self.counted {

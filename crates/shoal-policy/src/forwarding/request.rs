@@ -21,9 +21,18 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// Fields that some endpoints let override what was routed and cached. Programs that are run as CGI find `Proxy` where they
 /// look for the proxy of what they ask for themselves (CVE-2016-5385).
-const FORBIDDEN: [HeaderName; 6] = [
+const FORBIDDEN: [HeaderName; 15] = [
     HeaderName::from_static("proxy"),
+    HeaderName::from_static("x-accel-mapping"),
+    HeaderName::from_static("x-http-destinationurl"),
+    HeaderName::from_static("x-http-path-override"),
+    HeaderName::from_static("x-invoke-path"),
+    HeaderName::from_static("x-matched-path"),
+    HeaderName::from_static("x-middleware-subrequest"),
+    HeaderName::from_static("x-original-uri"),
     HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-override-url"),
+    HeaderName::from_static("x-sendfile-type"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-http-method"),
