@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use shoal_policy::cache::key::ObjectKey;
 
 use crate::object::Object;
@@ -12,8 +12,8 @@ use crate::object::Object;
 const MAX_WAITING_BYTES: u64 = 32 << 20;
 /// The same, in number.
 const MAX_WAITING: usize = 16 * 1024;
-/// Keys that wait to be forgotten: beyond that, everything is.
-const MAX_FORGOTTEN: usize = 64 * 1024;
+/// Keys, or variants of them, that wait to be forgotten: beyond that, everything is.
+const MAX_FORGOTTEN: usize = 256 * 1024;
 
 /// An object on its way to the disk.
 pub(super) struct Put {
@@ -31,7 +31,7 @@ pub(super) struct Work {
     /// First of all: everything that is there goes.
     pub forget_everything: bool,
     /// Then these: keys, or variants of them.
-    pub forget: Vec<(ObjectKey, Option<u16>)>,
+    pub forget: FxHashSet<(ObjectKey, Option<u16>)>,
     pub puts: Vec<Put>,
     /// How often something was to be forgotten so far.
     pub orders: u64,
@@ -54,6 +54,8 @@ struct Queue {
     unpublished: FxHashMap<ObjectKey, Unpublished>,
     /// What was handed in before is not to be found.
     forgotten_before: u64,
+    /// What is there from before is known.
+    is_open: bool,
     is_closed: bool,
 }
 
@@ -87,7 +89,7 @@ impl Jobs {
     }
 
     /// What there is of `key` goes: `remove` takes it out of what is found, and says whether there was anything. No record
-    /// becomes findable meanwhile.
+    /// becomes findable meanwhile. As long as it is not known what is there from before, it may be that.
     pub fn forget(&self, key: ObjectKey, variant: Option<u16>, remove: impl FnOnce() -> usize) -> usize {
         let mut queue = self.lock();
         let removed = remove();
@@ -98,12 +100,12 @@ impl Jobs {
             // All variants of them: what is not written is no loss but of time.
             waiting.spoilt_before = tickets;
         }
-        if removed > 0 || is_waiting {
+        let may_be_there = !queue.is_open && !queue.is_closed;
+        if removed > 0 || is_waiting || may_be_there {
             queue.work.orders += 1;
-            if queue.work.forget.len() >= MAX_FORGOTTEN {
+            queue.work.forget.insert((key, variant));
+            if queue.work.forget.len() > MAX_FORGOTTEN {
                 queue.forget_everything();
-            } else {
-                queue.work.forget.push((key, variant));
             }
             self.news.notify_one();
         }
@@ -117,6 +119,13 @@ impl Jobs {
         queue.forget_everything();
         self.news.notify_one();
         remove()
+    }
+
+    /// What is there from before is known from now on; `apply` takes out of it what was forgotten meanwhile.
+    pub fn open(&self, apply: impl FnOnce(&Work)) {
+        let mut queue = self.lock();
+        apply(&queue.work);
+        queue.is_open = true;
     }
 
     /// How often something was to be forgotten so far.
@@ -212,19 +221,29 @@ mod tests {
 
     const KEY: ObjectKey = ObjectKey(7);
 
+    fn open() -> Jobs {
+        let jobs = Jobs::default();
+        jobs.open(|work| assert!(work.is_empty()));
+        jobs
+    }
+
+    fn forgotten(jobs: &Jobs) -> Vec<(ObjectKey, Option<u16>)> {
+        jobs.take().unwrap().forget.into_iter().collect()
+    }
+
     fn settled(jobs: &Jobs, ticket: Ticket) -> bool {
         jobs.settle(KEY, ticket, Some(|| {}))
     }
 
     #[test]
     fn what_is_forgotten_on_its_way_is_never_found() {
-        let jobs = Jobs::default();
+        let jobs = open();
         let (early, other) = (jobs.announce(KEY), jobs.announce(ObjectKey(8)));
         assert_eq!(jobs.forget(KEY, None, || 0), 0);
         let late = jobs.announce(KEY);
         assert_eq!([jobs.is_wanted(KEY, early), jobs.is_wanted(KEY, late)], [false, true]);
         assert!(!settled(&jobs, early) && settled(&jobs, late));
-        assert_eq!(jobs.take().unwrap().forget, [(KEY, None)], "it may be on the disk");
+        assert_eq!(forgotten(&jobs), [(KEY, None)], "it may be on the disk");
         assert!(jobs.settle(ObjectKey(8), other, Some(|| {})));
 
         let before = jobs.announce(KEY);
@@ -236,17 +255,38 @@ mod tests {
 
     #[test]
     fn only_what_may_be_there_is_forgotten_on_disk() {
-        let jobs = Jobs::default();
+        let jobs = open();
         jobs.forget(KEY, None, || 0);
         let ticket = jobs.announce(KEY);
         assert!(!jobs.settle(KEY, ticket, None::<fn()>), "it could not be written");
         jobs.forget(KEY, None, || 0);
         jobs.forget(KEY, Some(3), || 1);
-        assert_eq!(jobs.take().unwrap().forget, [(KEY, Some(3))]);
+        assert_eq!(forgotten(&jobs), [(KEY, Some(3))]);
         (0..=MAX_FORGOTTEN).for_each(|_| _ = jobs.forget(KEY, None, || 1));
+        assert_eq!(forgotten(&jobs), [(KEY, None)], "the same once more is no more");
+        (0..=MAX_FORGOTTEN as u128).for_each(|key| _ = jobs.forget(ObjectKey(key), None, || 1));
         let work = jobs.take().unwrap();
         assert!(work.forget_everything && work.forget.is_empty(), "that is too much to remember");
         jobs.close();
         assert!(jobs.take().is_none() && jobs.wait_for_close(Duration::MAX));
+    }
+
+    #[test]
+    fn before_it_is_known_what_is_there_all_may_be() {
+        let jobs = Jobs::default();
+        assert_eq!((jobs.forget(KEY, None, || 0), jobs.orders()), (0, 1));
+        jobs.open(|work| assert!(work.forget.contains(&(KEY, None))));
+        assert_eq!(forgotten(&jobs), [(KEY, None)], "it is written down as well");
+        jobs.forget(KEY, None, || 0);
+        assert_eq!(jobs.orders(), 1);
+
+        let jobs = Jobs::default();
+        (0..=MAX_FORGOTTEN as u128).for_each(|key| _ = jobs.forget(ObjectKey(key), None, || 0));
+        jobs.open(|work| assert!(work.forget_everything));
+
+        let jobs = Jobs::default();
+        jobs.close();
+        jobs.forget(KEY, None, || 0);
+        assert_eq!(jobs.orders(), 0, "nobody would do it");
     }
 }

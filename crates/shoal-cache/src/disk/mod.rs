@@ -38,7 +38,7 @@ pub(crate) use load::Loads;
 use active::Files;
 use distrust::{UntilPanic, take_away_distrusted};
 use index::{Entry, Index};
-use jobs::Jobs;
+use jobs::{Jobs, Work};
 use record::variant_of;
 use segment::Epoch;
 use writer::{Ground, Writer, free_bytes};
@@ -253,6 +253,16 @@ impl Shared {
         }
     }
 
+    /// What was forgotten while what is there was being read goes from it: it may have been read later.
+    fn forget_again(&self, work: &Work) {
+        if work.forget_everything {
+            self.index.clear();
+        }
+        for (key, variant) in &work.forget {
+            self.index.forget(*key, *variant);
+        }
+    }
+
     /// Nothing is found from now on.
     fn close(&self) {
         self.jobs.close();
@@ -292,7 +302,14 @@ fn keep(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) {
 fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Result<Option<Writer>> {
     let directory = settings.directory.clone();
     std::fs::create_dir_all(&directory)?;
-    let Some(lock) = lock(settings, shared)? else { return Ok(None) };
+    let Some(lock) = lock(settings, shared)? else {
+        if shared.jobs.orders() > 0 {
+            tracing::warn!(
+                "the disk of the cache was never open: what was forgotten meanwhile may be there at the next start"
+            );
+        }
+        return Ok(None);
+    };
     let began = Instant::now();
     take_away_distrusted(&directory)?;
     let found = recovery::recover(&directory, epoch, now_seconds(), &shared.index)?;
@@ -309,6 +326,7 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     let segment_bytes = SEGMENT_BYTES.max(budget_bytes / MOST_SEGMENTS).min(budget_bytes / LEAST_SEGMENTS);
     let ground = Ground { directory, epoch, budget_bytes, segment_bytes, lock };
     let writer = Writer::new(ground, shared.clone(), sealed, found.next);
+    shared.jobs.open(|work| shared.forget_again(work));
     let (objects, took) = (shared.index.len(), began.elapsed());
     shared.figures.open_ms.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Relaxed);
     tracing::info!(objects, took_ms = took.as_millis() as u64, "the disk of the cache is open");

@@ -467,6 +467,58 @@ async fn two_processes_never_write_in_one_directory() {
 }
 
 #[tokio::test]
+async fn what_is_forgotten_before_the_disk_is_open_does_not_come_back() {
+    for is_everything in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |directory: &Path| {
+            let settings = DiskSettings { directory: directory.to_owned(), budget_bytes: BUDGET };
+            Disk::open(settings, EPOCH.0, Arc::new(Store::new(1 << 20))).unwrap()
+        };
+        let found = |disk: &Disk| -> Vec<(u128, u64)> {
+            let objects = (1..=4).flat_map(|key| disk.stored(ObjectKey(key)));
+            objects.map(|object| proven(&object).unwrap()).map(|found| (found.key, found.number)).collect()
+        };
+        let first = open(directory.path());
+        (1..=4).for_each(|key| assert!(first.offer(object(version(key, 1), 10))));
+        first.opened().await;
+
+        // It waits for the first, and knows of nothing that is there.
+        let second = open(directory.path());
+        if is_everything {
+            assert_eq!(second.forget_everything(), 0);
+        } else {
+            assert_eq!(second.forget(ObjectKey(1)), 0);
+            second.forget_variant(&object(version(2, 1), 10));
+            second.forget_variant(&object(Version { key: 3, language: 1, number: 1 }, 10));
+        }
+        assert!(second.offer(object(version(1, 2), 10)));
+        assert!(!second.shared.is_open());
+        assert_eq!(*second.shared.orders_done.borrow(), 0, "a crash now would bring it back");
+        first.close();
+        second.opened().await;
+        let old: Vec<_> = found(&second).into_iter().filter(|(_, number)| *number == 1).collect();
+        let expected = if is_everything { &[][..] } else { &[(3, 1), (4, 1)] };
+        assert_eq!(old, expected);
+
+        // As a crash would leave it.
+        second.forgotten().await;
+        let copy = tempfile::tempdir().unwrap();
+        for file in fs::read_dir(directory.path()).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let third = open(copy.path());
+        third.opened().await;
+        let old: Vec<_> = found(&third).into_iter().filter(|(_, number)| *number == 1).collect();
+        assert_eq!(old, expected);
+
+        second.close();
+        let last = open(directory.path());
+        last.opened().await;
+        assert_eq!(found(&last), [&[(1, 2)][..], expected].concat());
+    }
+}
+
+#[tokio::test]
 async fn a_directory_that_cannot_be_used_is_no_reason_not_to_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a file");
