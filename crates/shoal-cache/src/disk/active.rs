@@ -1,7 +1,7 @@
 //! The segment that is written to.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::index::Place;
 use super::jobs::Ticket;
 use super::record::{RecordHead, UNIT};
-use super::segment::{Epoch, HEADER_BYTES, Listed, data_path, header, write_list};
+use super::segment::{
+    Epoch, HEADER_BYTES, Listed, create_file, data_path, header, is_list_taken, write_list,
+};
 use crate::object::Object;
 
 /// Segments by their number.
@@ -38,9 +40,13 @@ pub(super) struct Pending {
 }
 
 impl Active {
+    /// [`io::ErrorKind::AlreadyExists`] = something else has that number.
     pub fn create(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Self> {
         let path = data_path(directory, segment);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        if is_list_taken(directory, segment) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = create_file(&path)?;
         if let Err(error) = file.write_all_at(&header(epoch), 0) {
             _ = std::fs::remove_file(path);
             return Err(error);

@@ -4,8 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::recovery::remove;
-use super::segment::numbers;
+use super::segment::{numbers, remove};
 
 /// The name of the mark.
 const MARK: &str = "distrusted";
@@ -29,7 +28,7 @@ pub(super) fn take_away_distrusted(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     tracing::warn!("what the cache has on disk was out of use for a while: it is taken away");
-    for segment in numbers(directory)? {
+    for segment in numbers(directory)?.into_keys() {
         remove(directory, segment)?;
     }
     fs::remove_file(mark)

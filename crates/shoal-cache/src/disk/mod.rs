@@ -3,7 +3,8 @@
 //! Segments are files that are only ever appended to, by one thread. The oldest goes when there is no room for a new one;
 //! what was used of it is written once more. An index in memory says where each object is. Nothing is trusted that was
 //! read: every record has sums, and what does not fit is not there. What was forgotten is written down as gone, so that it
-//! does not come back with a restart; purges judge what was read as they judge what is in memory.
+//! does not come back with a restart, however the process ended. Only what is full is synced: when the machine ends, what was
+//! said to be gone at last may be lost. Purges judge what was read as they judge what is in memory.
 
 mod active;
 mod body;
@@ -22,12 +23,14 @@ mod writer;
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use shoal_policy::cache::key::ObjectKey;
 use tokio::sync::watch;
 
@@ -189,7 +192,7 @@ impl Disk {
         self.shared.jobs.forget_everything(|| self.shared.index.clear())
     }
 
-    /// Waits until what was forgotten so far does not come back after a crash.
+    /// Waits until what was forgotten so far does not come back after a crash of the process: it is written, not synced.
     pub(crate) async fn forgotten(&self) {
         let orders = self.shared.jobs.orders();
         // The sender lives as long as this does.
@@ -304,9 +307,7 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     std::fs::create_dir_all(&directory)?;
     let Some(lock) = lock(settings, shared)? else {
         if shared.jobs.orders() > 0 {
-            tracing::warn!(
-                "the disk of the cache was never open: what was forgotten meanwhile may be there at the next start"
-            );
+            distrust_disk(&directory);
         }
         return Ok(None);
     };
@@ -337,7 +338,13 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
 /// Waits until no other process has the directory: the one before this lets go of it when it has handed over, or is gone.
 /// `None` = it was closed meanwhile.
 fn lock(settings: &DiskSettings, shared: &Shared) -> io::Result<Option<File>> {
-    let file = File::create(settings.directory.join(LOCK))?;
+    // A pipe of that name would wait for somebody at its other end.
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(settings.directory.join(LOCK))?;
     let mut has_told = false;
     loop {
         match file.try_lock() {

@@ -1,7 +1,7 @@
 //! What is on disk from before: read once, at the start.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,56 +9,61 @@ use std::sync::Arc;
 use super::index::{Entry, Index};
 use super::record::Kind;
 use super::segment::{
-    Epoch, Listed, Origin, Scanned, data_path, list_path, numbers, origin, read_list, scan, write_list,
+    Epoch, Listed, Named, Origin, Scanned, data_path, numbers, open_file, origin, read_list, remove, scan,
+    write_list,
 };
 
 /// What was found.
-#[derive(Default)]
 pub(super) struct Recovered {
     pub files: BTreeMap<u32, Arc<File>>,
-    /// The first segment that there is none of yet.
-    pub next: u32,
+    /// The number behind the last one; `None` = there is none.
+    pub next: Option<u32>,
     /// Segments that were of no use.
     pub refused: u64,
 }
 
 /// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
 /// more use at `now` (Unix seconds) stays out. Where something is lost, so is all that is older: it may have been forgotten
-/// since.
+/// since. Segments go from the oldest on, and so a number that is missing between others is lost, too.
 pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
-    let mut recovered = Recovered::default();
-    for segment in numbers(directory)? {
-        recovered.next = segment.saturating_add(1);
-        match open(directory, segment, epoch) {
+    let mut recovered = Recovered { files: BTreeMap::new(), next: Some(0), refused: 0 };
+    for (segment, named) in numbers(directory)? {
+        if named == Named::Other {
+            tracing::warn!(segment, "what is named as a segment of the cache is not a file: it is let be");
+            if recovered.next == Some(segment) {
+                recovered.next = segment.checked_add(1);
+            }
+            continue;
+        }
+        let trouble = match open(directory, segment, epoch) {
             Ok(Opened::Segment(file, Scanned { records, has_gap })) => {
-                if has_gap {
-                    tracing::warn!(segment, "a segment of the cache is damaged: what is older is taken away");
+                let is_missing = recovered.next != Some(segment) && !recovered.files.is_empty();
+                if has_gap || is_missing {
+                    let what = if has_gap { "is damaged" } else { "has lost the one before" };
+                    tracing::warn!(segment, "a segment of the cache {what}: what is older is taken away");
                     recovered.distrust(directory, index)?;
                 }
                 records.iter().for_each(|record| apply(index, record, now));
                 recovered.files.insert(segment, Arc::new(file));
+                recovered.next = segment.checked_add(1);
+                continue;
             }
-            outcome => {
-                match outcome {
-                    Err(error) => {
-                        tracing::warn!(segment, %error, "a segment of the cache cannot be read: it is taken away, and so is what is older");
-                        recovered.distrust(directory, index)?;
-                    }
-                    Ok(Opened::Unknown) => {
-                        tracing::warn!(
-                            segment,
-                            "a segment of the cache has lost its beginning: it is taken away, and so is what is older"
-                        );
-                        recovered.distrust(directory, index)?;
-                    }
-                    Ok(Opened::Others | Opened::Segment(..)) => {}
-                }
-                // One that a crash left without its beginning is nobody's.
-                let is_begun = fs::metadata(data_path(directory, segment)).is_ok_and(|data| data.len() > 0);
-                recovered.refused += u64::from(is_begun);
-                remove(directory, segment)?;
-            }
+            Ok(Opened::Others) => None,
+            Ok(Opened::Unknown) => Some("it has lost its beginning".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(trouble) = trouble {
+            tracing::warn!(
+                segment,
+                %trouble,
+                "a segment of the cache cannot be read: it is taken away, and so is what is older"
+            );
+            recovered.distrust(directory, index)?;
         }
+        // One that a crash left without its beginning is nobody's.
+        let is_begun = fs::metadata(data_path(directory, segment)).is_ok_and(|data| data.len() > 0);
+        recovered.refused += u64::from(is_begun);
+        remove(directory, segment)?;
     }
     Ok(recovered)
 }
@@ -76,17 +81,6 @@ impl Recovered {
     }
 }
 
-/// Takes a segment away. The list goes first: without it the segment is read, it without the segment would be of another.
-pub(super) fn remove(directory: &Path, segment: u32) -> io::Result<()> {
-    for path in [list_path(directory, segment), data_path(directory, segment)] {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
 /// What a segment turned out to be.
 enum Opened {
     Segment(File, Scanned),
@@ -96,7 +90,7 @@ enum Opened {
 }
 
 fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Opened> {
-    let file = OpenOptions::new().read(true).open(data_path(directory, segment))?;
+    let file = open_file(&data_path(directory, segment))?;
     match origin(&file, epoch)? {
         Origin::Ours => {}
         Origin::Others => return Ok(Opened::Others),

@@ -1,10 +1,12 @@
 //! A segment: a file of records, one behind the other, and beside it, once it is full, a list of them.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::index::Place;
@@ -20,7 +22,6 @@ const LISTED_BYTES: usize = 4 + HEAD_BYTES;
 const SEARCH_BYTES: usize = 1 << 20;
 /// What looks like a record and is none, until a search is given up.
 const MAX_TRIES: usize = 4096;
-const DATA_SUFFIX: &str = ".seg";
 
 /// Where records are read from.
 pub(super) trait Source {
@@ -53,7 +54,7 @@ pub(super) struct Listed {
 
 /// Where the records of a segment are.
 pub(super) fn data_path(directory: &Path, segment: u32) -> PathBuf {
-    directory.join(format!("{segment:010}{DATA_SUFFIX}"))
+    directory.join(format!("{segment:010}.seg"))
 }
 
 /// Where the list of them is.
@@ -61,27 +62,78 @@ pub(super) fn list_path(directory: &Path, segment: u32) -> PathBuf {
     data_path(directory, segment).with_extension("idx")
 }
 
-/// The segments there are, oldest first. Lists without a segment are taken away: a later one must not get them.
-pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u32>> {
-    let (mut numbers, mut others) = (Vec::new(), Vec::new());
+/// What has the number of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Segment,
+    /// Something of others, which is let be: a directory, a pipe, a link.
+    Other,
+}
+
+/// The numbers that are in use, oldest first. Lists without a segment are taken away: a later one must not get them.
+pub(super) fn numbers(directory: &Path) -> io::Result<BTreeMap<u32, Named>> {
+    let (mut numbers, mut lists) = (BTreeMap::new(), Vec::new());
     for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let number = name.strip_suffix(DATA_SUFFIX).and_then(|name| name.parse().ok());
-        match number.filter(|number| path == data_path(directory, *number)) {
-            Some(number) => numbers.push(number),
-            None if name.ends_with(".idx") || name.ends_with(".tmp") => others.push(path),
-            None => {}
+        let entry = entry?;
+        let path = entry.path();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let stem = path.file_stem().and_then(|stem| stem.to_str());
+        let number = stem.and_then(|stem| stem.parse().ok());
+        let number = number.filter(|number| path.with_extension("seg") == data_path(directory, *number));
+        match (path.extension().and_then(|extension| extension.to_str()), number) {
+            (Some("seg"), Some(number)) => {
+                numbers.insert(number, if is_file { Named::Segment } else { Named::Other });
+            }
+            (Some("idx" | "tmp"), _) if is_file => lists.push(path),
+            (Some("idx" | "tmp"), Some(number)) => _ = numbers.entry(number).or_insert(Named::Other),
+            _ => {}
         }
     }
-    numbers.sort_unstable();
-    for path in others {
-        let is_lost = !path.with_extension(&DATA_SUFFIX[1..]).exists();
+    for path in lists {
+        let is_lost = !is_file(&path.with_extension("seg"));
         if is_lost || path.extension().is_some_and(|extension| extension == "tmp") {
             fs::remove_file(path)?;
         }
     }
     Ok(numbers)
+}
+
+/// There is a file of that name, and nothing else.
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+}
+
+/// Opens a file for reading. Anything else is refused: opening a pipe would wait for somebody at its other end.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    Ok(file)
+}
+
+/// Begins a file; an error where there is anything of that name.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// Something has a name that the list of this segment would need.
+pub(super) fn is_list_taken(directory: &Path, segment: u32) -> bool {
+    let path = list_path(directory, segment);
+    [path.with_extension("tmp"), path].iter().any(|path| fs::symlink_metadata(path).is_ok())
+}
+
+/// Takes a segment away. The list goes first: without it the segment is read, it without the segment would be of another.
+pub(super) fn remove(directory: &Path, segment: u32) -> io::Result<()> {
+    let paths = [list_path(directory, segment), data_path(directory, segment)];
+    for path in paths.iter().filter(|path| is_file(path)) {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// What a segment begins with.
@@ -124,13 +176,20 @@ pub(super) fn origin(file: &File, epoch: Epoch) -> io::Result<Origin> {
 pub(super) fn write_list(directory: &Path, segment: u32, records: &[Listed]) -> io::Result<()> {
     let path = list_path(directory, segment);
     let unfinished = path.with_extension("tmp");
-    fs::write(&unfinished, encode_list(records))?;
-    fs::rename(unfinished, path)
+    let mut file = create_file(&unfinished)?;
+    let written = file.write_all(&encode_list(records)).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // It would be in the way of the next one.
+        _ = fs::remove_file(unfinished);
+    }
+    written
 }
 
 /// The list of a segment; `None` = there is none that is whole.
 pub(super) fn read_list(directory: &Path, segment: u32) -> Option<Vec<Listed>> {
-    decode_list(&fs::read(list_path(directory, segment)).ok()?, segment)
+    let mut bytes = Vec::new();
+    open_file(&list_path(directory, segment)).ok()?.read_to_end(&mut bytes).ok()?;
+    decode_list(&bytes, segment)
 }
 
 fn encode_list(records: &[Listed]) -> Vec<u8> {
@@ -415,11 +474,16 @@ mod tests {
         {
             fs::write(directory.path().join(name), b"").unwrap();
         }
-        assert_eq!(numbers(directory.path()).unwrap(), [9]);
+        fs::create_dir(directory.path().join("0000000007.seg")).unwrap();
+        fs::create_dir(directory.path().join("0000000006.idx")).unwrap();
+        let expected = BTreeMap::from([(6, Named::Other), (7, Named::Other), (9, Named::Segment)]);
+        assert_eq!(numbers(directory.path()).unwrap(), expected);
         let left = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut left: Vec<String> = left.map(|name| name.into_string().unwrap()).collect();
         left.sort();
-        assert_eq!(left, ["0000000009.idx", "0000000009.seg", "9.seg", "x.seg", "y"]);
+        let others = ["0000000006.idx", "0000000007.seg"];
+        let ours = ["0000000009.idx", "0000000009.seg"];
+        assert_eq!(left, [&others[..], &ours, &["9.seg", "x.seg", "y"]].concat());
     }
 
     #[test]

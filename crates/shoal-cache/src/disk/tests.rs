@@ -191,6 +191,11 @@ fn proven(object: &Object) -> Option<Version> {
     Some(version)
 }
 
+fn make_pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
 fn file_bytes(bench: &Bench, segment: u32) -> u64 {
     fs::metadata(segment::data_path(bench.directory.path(), segment)).unwrap().len()
 }
@@ -381,6 +386,92 @@ fn what_was_forgotten_does_not_come_back_where_that_was_lost() {
 }
 
 #[test]
+fn a_segment_that_is_missing_takes_what_is_older_with_it() {
+    for (missing, is_old_there) in [(0, true), (1, false)] {
+        let mut bench = Bench::new(BUDGET);
+        bench.put(version(1, 1), 10);
+        (10..50).for_each(|key| _ = bench.put(version(key, 1), 30_000));
+        bench.forget(1, None);
+        (50..130).for_each(|key| _ = bench.put(version(key, 1), 30_000));
+        let bench = bench.restart();
+        assert!(bench.found().contains_key(&(10, 0)) && bench.segments().len() > 3);
+        let expected: Vec<u128> = (missing + 1..=bench.writer_segment())
+            .flat_map(|segment| bench.shared.index.of_segment(segment))
+            .map(|entry| entry.key().0)
+            .collect();
+        assert!(expected.len() > 50);
+        drop(bench.writer);
+        segment::remove(bench.directory.path(), missing).unwrap();
+        let mut bench = Bench::on(bench.directory, BUDGET);
+        for _ in 0..2 {
+            let found: Vec<u128> = bench.found().into_keys().map(|(key, _)| key).collect();
+            assert_eq!(found, expected, "without {missing}");
+            assert_eq!(bench.segments().contains(&1), is_old_there);
+            bench = bench.crash();
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_is_let_be_and_in_nobodys_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let directories = ["0000000000.seg", "0000000002.idx", "x.idx", "y.tmp"];
+    let pipes = ["0000000001.seg", "0000000003.idx", "0000000004.tmp", "0000000006.seg", "4294967295.seg"];
+    for name in directories {
+        fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    for name in pipes {
+        make_pipe(&directory.path().join(name));
+    }
+    let mut bench = Bench::on(directory, BUDGET);
+    (0..60).for_each(|key| _ = bench.put(version(key, 1), 30_000));
+    assert_eq!(bench.segments(), [5, 7]);
+    let expected = bench.found();
+    assert_eq!(expected.len(), 60);
+    for is_asked in [true, false, false] {
+        bench = if is_asked { bench.restart() } else { bench.crash() };
+        assert_eq!(bench.found(), expected);
+        assert_eq!(bench.shared.figures.errors.load(Relaxed), 0);
+    }
+    for name in directories.iter().chain(&pipes) {
+        assert!(bench.directory.path().join(name).symlink_metadata().is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_no_file_is_an_error_and_no_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    make_pipe(&directory.path().join(LOCK));
+    let settings = DiskSettings { directory: directory.path().to_owned(), budget_bytes: BUDGET };
+    let disk = Disk::open(settings, EPOCH.0, Arc::new(Store::new(1 << 20))).unwrap();
+    disk.close();
+    assert_eq!(disk.figures().errors.load(Relaxed), 1);
+}
+
+#[test]
+fn behind_the_last_number_it_begins_anew() {
+    let mut bench = Bench::new(BUDGET);
+    bench.put(version(1, 1), 10);
+    let bench = bench.restart();
+    drop(bench.writer);
+    let path = |segment| segment::data_path(bench.directory.path(), segment);
+    // Not even begun: nobody's.
+    fs::write(path(u32::MAX), b"").unwrap();
+    let (shared, writer) = open(bench.directory.path(), BUDGET, EPOCH);
+    assert_eq!((shared.index.len(), path(u32::MAX).exists()), (1, false));
+    drop(writer);
+    fs::rename(path(0), path(u32::MAX)).unwrap();
+    let mut bench = Bench::on(bench.directory, BUDGET);
+    assert_eq!(bench.segments(), [u32::MAX]);
+    assert_eq!(bench.shared.index.find(ObjectKey(1)).len(), 1);
+    bench.put(version(2, 1), 10);
+    assert_eq!(bench.segments(), [0]);
+    let expected = BTreeMap::from([((2, 0), 1)]);
+    assert_eq!(bench.found(), expected);
+    assert_eq!(bench.crash().found(), expected);
+}
+
+#[test]
 fn whatever_happens_only_the_newest_that_was_not_forgotten_is_found() {
     for seed in 1..30u64 {
         let mut state = (seed << 32) | seed;
@@ -516,6 +607,23 @@ async fn what_is_forgotten_before_the_disk_is_open_does_not_come_back() {
         last.opened().await;
         assert_eq!(found(&last), [&[(1, 2)][..], expected].concat());
     }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_and_never_written_down_is_taken_away_with_all_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = DiskSettings { directory: directory.path().to_owned(), budget_bytes: BUDGET };
+    let open = || Disk::open(settings.clone(), EPOCH.0, Arc::new(Store::new(1 << 20))).unwrap();
+    let first = open();
+    first.opened().await;
+    assert!(first.offer(object(version(1, 1), 10)));
+    let second = open();
+    second.forget(ObjectKey(1));
+    second.close();
+    first.close();
+    let third = open();
+    third.opened().await;
+    assert_eq!(third.objects(), 0);
 }
 
 #[tokio::test]

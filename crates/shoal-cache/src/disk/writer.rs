@@ -17,8 +17,7 @@ use super::index::Entry;
 use super::jobs::{Put, Ticket, Work};
 use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, MAX_META_BYTES, PIECE_BYTES, RecordHead, piece_sums};
-use super::recovery;
-use super::segment::{Epoch, Listed};
+use super::segment::{self, Epoch, Listed};
 use super::{STREAMED_BYTES, Shared, now_seconds, variant};
 use crate::object::Object;
 
@@ -52,7 +51,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     /// `None` = nothing was written yet, or nothing can be.
     active: Option<Active>,
-    next: u32,
+    /// `None` = there are no more numbers.
+    next: Option<u32>,
     /// Bytes of all other segments, oldest first.
     sealed: VecDeque<(u32, u64)>,
     /// The disk takes nothing; that was said.
@@ -61,7 +61,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `sealed`: the segments there are, oldest first.
-    pub fn new(ground: Ground, shared: Arc<Shared>, sealed: VecDeque<(u32, u64)>, next: u32) -> Self {
+    pub fn new(ground: Ground, shared: Arc<Shared>, sealed: VecDeque<(u32, u64)>, next: Option<u32>) -> Self {
         let mut writer = Self { ground, shared, active: None, next, sealed, is_in_trouble: false };
         while writer.sealed_bytes() > writer.ground.budget_bytes {
             writer.drop_oldest();
@@ -161,15 +161,33 @@ impl Writer {
             self.let_go(going);
             return self.failed(&io::ErrorKind::StorageFull.into());
         }
-        match Active::create(&self.ground.directory, self.next, self.ground.epoch) {
+        match self.create() {
             Ok(active) => {
-                self.next += 1;
                 self.shared.add_file(active.segment, active.file.clone());
                 self.active = Some(active);
             }
             Err(error) => self.failed(&error),
         }
         self.keep(going);
+    }
+
+    /// A new segment, with the next number that nothing else has. Behind the last one it begins anew, with nothing: what is
+    /// older is told by its number.
+    fn create(&mut self) -> io::Result<Active> {
+        loop {
+            let segment = self.next.unwrap_or_else(|| {
+                self.drop_everything();
+                0
+            });
+            let created = Active::create(&self.ground.directory, segment, self.ground.epoch);
+            let is_taken = created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
+            if is_taken || created.is_ok() {
+                self.next = segment.checked_add(1);
+            }
+            if !is_taken {
+                return created;
+            }
+        }
     }
 
     /// Records of `segment` that were used since they were written, or are used now: they can be found no longer, but are
@@ -306,7 +324,7 @@ impl Writer {
     fn drop_segment(&mut self, segment: u32) {
         let gone = self.shared.drop_segment(segment);
         self.shared.figures.evicted.fetch_add(gone as u64, Relaxed);
-        if let Err(error) = recovery::remove(&self.ground.directory, segment) {
+        if let Err(error) = segment::remove(&self.ground.directory, segment) {
             self.failed(&error);
         }
     }
