@@ -6,6 +6,7 @@
 //! the process is stopped or the machine sleeps, and it is taken back by the steady clock, which nobody can set. Why others
 //! know when it has run out: [`shoal_policy::cache::lease`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,21 +27,36 @@ pub async fn keep(node: Arc<Node>) {
     let mut held: Option<Instant> = None;
     loop {
         let (asked, asked_ms, length) = (Instant::now(), now_ms(), length(&node));
-        if is_up_to_date(&node.log, length).await {
+        let mut asking = pin!(is_up_to_date(&node.log, length));
+        let is_known = tokio::select! {
+            biased;
+            // Whoever is asked may take his time.
+            () = run_out(held) => {
+                tracing::warn!("purges may be missing here: hits go by the purge_unverified of their routes");
+                held = None;
+                node.cache.set_lease(0);
+                asking.await
+            }
+            is_known = &mut asking => is_known,
+        };
+        if is_known {
             if held.is_none() {
                 tracing::info!(lease = ?length, "every purge is known here: hits are served");
             }
             held = Some(asked + length);
             node.cache.set_lease(asked_ms + length.as_millis() as u64);
             tokio::time::sleep(RENEW_INTERVAL).await;
-            continue;
+        } else {
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
-        if held.is_some_and(|until| Instant::now() >= until) {
-            tracing::warn!("purges may be missing here: hits go by the purge_unverified of their routes");
-            held = None;
-            node.cache.set_lease(0);
-        }
-        tokio::time::sleep(RETRY_INTERVAL).await;
+    }
+}
+
+/// Resolves when the lease that lasts until `held` has run out; without one, never.
+async fn run_out(held: Option<Instant>) {
+    match held {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
     }
 }
 
