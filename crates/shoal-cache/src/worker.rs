@@ -13,7 +13,7 @@ use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::content::is_cached_path;
 use shoal_policy::cache::early::{is_due_early, likely_early_ms};
 use shoal_policy::cache::invalidation::has_changed;
-use shoal_policy::cache::key::{ObjectKey, write_key, write_route};
+use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, write_key, write_route};
 use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
@@ -158,6 +158,11 @@ impl WorkerCache {
         let target = String::from_utf8_lossy(&text);
         let groups = invalidated_groups(self.cache.settings.key_seed, &target, fields);
         groups.into_iter().map(PurgeScope::Tag).collect()
+    }
+
+    /// The host of `request`, as scopes have it.
+    pub fn host_scope(&self, request: &CacheRequest<'_>) -> u64 {
+        host_scope(self.cache.settings.key_seed, KeyParts::of(request.host).host)
     }
 
     /// What a purge of the URL of `request` means: its objects on every route.

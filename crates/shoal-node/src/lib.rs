@@ -28,6 +28,7 @@ mod purge_api;
 mod purge_door;
 mod purge_figures;
 mod purge_history;
+mod purge_owed;
 mod purge_reply;
 mod purging;
 mod readiness;

@@ -14,10 +14,9 @@ use shoal_cluster::NodeState;
 use shoal_configlog::{ProposeError, Proposed};
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
-use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lease_said};
+use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lapse_of, lease_said};
 use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
-use shoal_proxy::PurgeAsker;
 
 use crate::node::{Node, now_ms};
 
@@ -33,8 +32,8 @@ pub struct PurgeOrder {
     pub scopes: Vec<PurgeScope>,
     /// Forget, or only treat as stale.
     pub kind: PurgeKind,
-    /// Who asks.
-    pub asker: PurgeAsker,
+    /// It counts against `--purge-rate`.
+    pub is_limited: bool,
     /// The same id is carried out once; empty = it gets one.
     pub request_id: String,
     /// How long to wait until no node can serve it any more; `None` = only until it is in the log.
@@ -107,6 +106,23 @@ impl Committed {
     fn lapse(&self, node: NodeId, lease: Duration) -> Instant {
         self.at + lapse_left(lease, self.silences.get(&node).copied())
     }
+
+    /// A lease of `lease` that `node` had before the purge had run out by then.
+    fn has_lapsed(&self, node: NodeId, lease: Duration) -> bool {
+        self.silences.get(&node).is_some_and(|silent| *silent >= lapse_of(lease))
+    }
+}
+
+/// How long one member is waited for.
+#[derive(Clone, Copy)]
+struct PurgeWait {
+    seq: u64,
+    /// From then on it has no lease from before the purge.
+    lapses: Instant,
+    /// It had none when the purge was committed.
+    has_lapsed: bool,
+    /// Whoever asked waits no longer.
+    deadline: Instant,
 }
 
 /// What one member made of it.
@@ -124,12 +140,11 @@ impl Node {
         let started = Instant::now();
         let per_second = self.settings.purge_rate;
         let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let is_limited = order.asker == PurgeAsker::Caller;
-        if is_limited && !self.purge_rate.admits(now_us, per_second) {
+        if order.is_limited && !self.purge_rate.admits(now_us, per_second) {
             self.purge_figures.note_refused();
             return Err(PurgeError::TooFast(per_second));
         }
-        let PurgeOrder { scopes, kind, asker: _, mut request_id, wait } = order;
+        let PurgeOrder { scopes, kind, is_limited: _, mut request_id, wait } = order;
         if request_id.is_empty() {
             // With an id the log may be asked again when an answer is lost.
             request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());
@@ -143,36 +158,63 @@ impl Node {
         };
         let committed = Committed { seq, silences, at: Instant::now() };
         let reached = self.await_applied(seq, Revision(0), OWN_WAIT).await;
+        let members = self.members_to_wait_for(&committed, reached.applied_index >= seq);
+        let lapses = members.iter().map(|(id, (_, lease))| {
+            let left = lapse_left(*lease, committed.silences.get(id).copied());
+            (*id, u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+        });
+        self.purge_history.note_lapses(seq, lapses.collect());
         let Some(wait) = wait else {
             self.purge_figures.note(None);
             let elapsed = started.elapsed();
             return Ok(Purged { seq, acks: Vec::new(), absent: Vec::new(), elapsed, is_complete: false });
         };
-        let knows_members = reached.applied_index >= seq;
-        let (acks, absent) = self.await_purged(&committed, knows_members, started + wait).await;
+        let (acks, absent) = self.await_purged(&committed, members, started + wait).await;
         let is_complete = acks.iter().all(|ack| matches!(ack.state(), AckState::Applied | AckState::Lapsed));
         let elapsed = started.elapsed();
         self.purge_figures.note(is_complete.then_some(elapsed));
         Ok(Purged { seq, acks, absent, elapsed, is_complete })
     }
 
+    /// Whoever may serve what a purge forgets: names, and how long their leases may be. `knows_members`: what is applied here
+    /// says how long those may be that do not know of the purge.
+    fn members_to_wait_for(
+        &self,
+        committed: &Committed,
+        knows_members: bool,
+    ) -> BTreeMap<NodeId, (String, Duration)> {
+        let lease_of = |said_ms| if knows_members { lease_said(said_ms) } else { LONGEST_LEASE };
+        let known = self.members().into_iter();
+        let mut members: BTreeMap<NodeId, (String, Duration)> =
+            known.map(|(id, member)| (id, (member.name, lease_of(member.purge_lease_ms)))).collect();
+        if !knows_members {
+            // The leader knows of members that are not known here yet.
+            for id in committed.silences.keys() {
+                members.entry(*id).or_insert_with(|| (id.to_string(), LONGEST_LEASE));
+            }
+        }
+        members
+    }
+
     /// Asks every member, until it has applied the purge, or until its lease has run out, when it cannot serve what is older.
-    /// `knows_members`: what is applied here says how long the leases may be that do not know of the purge.
     async fn await_purged(
         self: &Arc<Self>,
         committed: &Committed,
-        knows_members: bool,
+        members: BTreeMap<NodeId, (String, Duration)>,
         deadline: Instant,
     ) -> (Vec<NodeAck>, Vec<AbsentNode>) {
-        let asking: Vec<_> = self
-            .members()
+        let asking: Vec<_> = members
             .into_iter()
-            .map(|(id, member)| {
-                let (node, name) = (self.clone(), member.name.clone());
-                let lease = if knows_members { lease_said(member.purge_lease_ms) } else { LONGEST_LEASE };
-                let (seq, lapses) = (committed.seq, committed.lapse(id, lease));
-                let asking = async move { node.await_one_purged(id, name, seq, lapses, deadline).await };
-                (id, member.name, tokio::spawn(asking))
+            .map(|(id, (name, lease))| {
+                let wait = PurgeWait {
+                    seq: committed.seq,
+                    lapses: committed.lapse(id, lease),
+                    has_lapsed: committed.has_lapsed(id, lease),
+                    deadline,
+                };
+                let (node, asked) = (self.clone(), name.clone());
+                let asking = tokio::spawn(async move { node.await_one_purged(id, asked, wait).await });
+                (id, name, asking)
             })
             .collect();
         let (mut acks, mut absent) = (Vec::new(), Vec::new());
@@ -180,21 +222,22 @@ impl Node {
             match heard.await {
                 Ok(Heard::Ack(ack)) => acks.push(ack),
                 Ok(Heard::Absent) => absent.push(self.absent(id, name)),
-                // It ends early only with its runtime.
-                Ok(Heard::Gone) | Err(_) => {}
+                Ok(Heard::Gone) => {}
+                // Nobody knows what that node does.
+                Err(error) => acks.push(NodeAck {
+                    node_id: id.0,
+                    node: name,
+                    state: AckState::Silent.into(),
+                    detail: format!("asking it failed: {error}"),
+                    elapsed_ms: 0,
+                }),
             }
         }
         (acks, absent)
     }
 
-    async fn await_one_purged(
-        &self,
-        id: NodeId,
-        name: String,
-        seq: u64,
-        lapses: Instant,
-        deadline: Instant,
-    ) -> Heard {
+    async fn await_one_purged(&self, id: NodeId, name: String, wait: PurgeWait) -> Heard {
+        let PurgeWait { seq, lapses, has_lapsed, deadline } = wait;
         let started = Instant::now();
         let ack = |state: AckState, detail: String| {
             let elapsed_ms = started.elapsed().as_millis() as u32;
@@ -203,7 +246,8 @@ impl Node {
         let end = lapses.min(deadline);
         let mut trouble = "it did not answer in time".to_owned();
         loop {
-            if self.has_left(id) {
+            // One that is back is still said to have left, for a moment.
+            if has_lapsed && self.has_left(id) {
                 return Heard::Absent;
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -216,9 +260,6 @@ impl Node {
                 Ok(Err(status)) => trouble = status.message().to_owned(),
                 Err(_) => {}
             }
-            if !self.is_member(id) {
-                return Heard::Gone;
-            }
             if Instant::now() >= end {
                 break;
             }
@@ -226,6 +267,9 @@ impl Node {
         }
         if Instant::now() < lapses {
             return ack(AckState::Silent, trouble);
+        }
+        if !self.is_member(id) {
+            return Heard::Gone;
         }
         match self.live_members().iter().any(|(live, _)| *live == id) {
             true => ack(AckState::Lapsed, format!("{trouble}; its lease has run out, it serves no hits")),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_configlog::ProposeError;
 use shoal_model::state::{Command, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
+use shoal_policy::cache::lease::{lapse_of, lease_said};
 use shoal_proto::admin::NodeAck;
 
 use crate::acks::absence;
@@ -34,6 +35,8 @@ pub struct Removal {
     pub index: u64,
     /// What it was before: alive, dead, left, unknown.
     pub state: &'static str,
+    /// For how long at most it may serve hits, once it is not told of purges any more.
+    pub lapse: Duration,
 }
 
 /// A member is still one, or may be.
@@ -103,10 +106,15 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
     if let Some(objection) = objection(&scene, id, state, removing) {
         return Err(objection.into());
     }
+    let said = node.members().get(&id).map_or(0, |member| member.purge_lease_ms);
     let proposed = node.log.propose(Command::RemoveNode { node_id: id }).await.map_err(RemovalError::Log)?;
     match proposed.reply {
         // Somebody else was faster, or this was tried twice.
-        Reply::Done | Reply::Refused(Refusal::UnknownNode(_)) => Ok(Removal { index: proposed.index, state }),
+        Reply::Done | Reply::Refused(Refusal::UnknownNode(_)) => {
+            // Who has left has none.
+            let lapse = if state == "left" { Duration::ZERO } else { lapse_of(lease_said(said)) };
+            Ok(Removal { index: proposed.index, state, lapse })
+        }
         Reply::Refused(refusal) => Err(RemovalError::Refused(refusal)),
         Reply::Published(_) | Reply::Purged { .. } | Reply::Admitted(_) => Err(RemovalError::Unexpected),
     }
@@ -123,14 +131,15 @@ async fn state_of(node: &Arc<Node>, id: NodeId) -> &'static str {
 }
 
 impl Node {
-    /// Waits until every live node has applied the removal of `id` at `index`, and the leader has taken it out of the log's
-    /// membership: who has, and whether it has.
+    /// Waits until every live node has applied the `removal` of `id`, the leader has taken it out of the log's membership, and
+    /// its last lease has run out, for no purge waits for it any more: who has, and whether it is out.
     pub async fn await_removal(
         self: &Arc<Self>,
         id: NodeId,
-        index: u64,
+        removal: &Removal,
         timeout: Duration,
     ) -> (Vec<NodeAck>, bool) {
+        let index = removal.index;
         let started = Instant::now();
         // From then on nobody waits for the removed node.
         self.await_applied(index, Revision(0), timeout).await;
@@ -141,6 +150,7 @@ impl Node {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        tokio::time::sleep(removal.lapse).await;
         (acks, true)
     }
 }

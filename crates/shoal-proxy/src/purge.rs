@@ -1,6 +1,8 @@
 //! Purges that requests ask for: by the method `PURGE` (who may, for what, and the answer of whoever carries it out), and by
 //! what the origin answers to those that change something.
 
+use std::time::Duration;
+
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -17,13 +19,20 @@ use crate::body::Payload;
 use crate::listener::Connection;
 use crate::metrics::PurgeResult;
 
+/// How long the answer to a write is held back until no node serves the groups that it has changed: longer than any lease.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(12);
+
 /// Who wants something to be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeAsker {
     /// Somebody who says so, and may be asked to come again.
     Caller,
-    /// The origin, which has changed it: it is forgotten sooner or later, however many changes there are.
-    Origin,
+    /// The origin, which has changed it: it is forgotten sooner or later. Where there are too many changes, all of the host
+    /// is.
+    Origin {
+        /// As scopes have it.
+        host: u64,
+    },
 }
 
 /// A purge on its way to whoever carries it out.
@@ -99,18 +108,21 @@ pub(crate) async fn carry_out(
 /// Has the groups forgotten that the origin's answer to `request` makes invalid; returns when no node serves them any more,
 /// or when that takes too long: then they are forgotten later.
 pub(crate) async fn forget_groups(connection: &Connection, request: &CacheRequest<'_>, answer: &Parts) {
-    let scopes =
-        connection.listener.sources.cache.invalidated_groups(request, answer.status, &answer.headers);
+    let cache = &connection.listener.sources.cache;
+    let scopes = cache.invalidated_groups(request, answer.status, &answer.headers);
     if scopes.is_empty() {
         return;
     }
     let (told, done) = oneshot::channel();
-    let asker = PurgeAsker::Origin;
+    let asker = PurgeAsker::Origin { host: cache.host_scope(request) };
     let order = AskedPurge { scopes, asker, kind: PurgeKind::Hard, wait_complete: true, answer: told };
-    if connection.worker.purges.send(order).await.is_ok() {
-        // Whoever carries it out says when it has taken long enough, too.
-        _ = done.await;
+    let purges = &connection.worker.purges;
+    if let Err(mpsc::error::TrySendError::Full(order)) = purges.try_send(order) {
+        // It goes on when this request is given up.
+        let purges = purges.clone();
+        tokio::task::spawn_local(async move { purges.send(order).await });
     }
+    _ = tokio::time::timeout(GROUPS_PATIENCE, done).await;
 }
 
 /// The token is there, and only once. It is compared by its hash, and that without telling where the two differ.

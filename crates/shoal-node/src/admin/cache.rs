@@ -15,7 +15,6 @@ use shoal_proto::admin::{
 };
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
-use shoal_proxy::PurgeAsker;
 use tonic::{Code, Request, Status};
 
 use super::failure::{self, Exit, with_exit};
@@ -56,7 +55,7 @@ pub fn order(node: &Node, request: PurgeRequest) -> Result<PurgeOrder, String> {
     Ok(PurgeOrder {
         scopes,
         kind: if request.soft { PurgeKind::Soft } else { PurgeKind::Hard },
-        asker: PurgeAsker::Caller,
+        is_limited: true,
         request_id: request.request_id,
         wait: request.wait_complete.then_some(timeout),
     })

@@ -26,7 +26,7 @@ pub async fn remove(
     let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
     tracing::info!(member = %id, name, was = removal.state, by = caller, "a member was removed");
     let left = wait.saturating_sub(started.elapsed());
-    let (acks, left_membership) = node.await_removal(id, removal.index, left).await;
+    let (acks, left_membership) = node.await_removal(id, &removal, left).await;
     let voters = node.log.status().voters;
     let members = node.members();
     let names = voters.iter().filter_map(|id| members.get(id)).map(|member| member.name.clone());

@@ -48,14 +48,17 @@ pub async fn status(node: &Arc<Node>, request: &PurgeStatusRequest) -> Result<Pu
         report: reports.remove(&id),
     };
     let witnesses: Vec<Witness> = node.members().into_iter().map(witness).collect();
-    let mut seen = first_seen(&witnesses);
+    let seen = first_seen(&witnesses);
     if request.seq != 0 {
         let newest = witnesses.iter().filter_map(|witness| Some(witness.report.as_ref()?.cache.purge_seq));
         if newest.max().unwrap_or(0) < request.seq {
             let why = format!("there is no purge {} yet", request.seq);
             return Err(with_exit(Code::NotFound, Exit::Local, why));
         }
-        seen.entry(request.seq).or_insert(PurgeSeen { seq: request.seq, ..PurgeSeen::default() });
+        if !seen.contains_key(&request.seq) {
+            let why = format!("no node remembers a purge {}: it is none, or too long ago", request.seq);
+            return Err(with_exit(Code::NotFound, Exit::Local, why));
+        }
     }
     let now_ms = now_ms();
     let told = seen.values().rev().take(purges as usize).map(|first| info(first, &witnesses, now_ms));
@@ -68,23 +71,20 @@ fn first_seen(witnesses: &[Witness]) -> BTreeMap<u64, PurgeSeen> {
     let told =
         witnesses.iter().filter_map(|witness| witness.report.as_ref()).flat_map(|report| &report.purges);
     for purge in told {
-        let first = seen.entry(purge.seq).or_insert(*purge);
-        if purge.applied_ms < first.applied_ms {
-            *first = *purge;
+        let first = seen.entry(purge.seq).or_insert_with(|| purge.clone());
+        first.applied_ms = first.applied_ms.min(purge.applied_ms);
+        for (node, lapse_ms) in &purge.lapses {
+            let known = first.lapses.entry(*node).or_insert(*lapse_ms);
+            *known = (*known).min(*lapse_ms);
         }
     }
     seen
 }
 
 fn info(first: &PurgeSeen, witnesses: &[Witness], now_ms: u64) -> PurgeInfo {
-    let kind = match (first.applied_ms, first.soft) {
-        (0, _) => "",
-        (_, true) => "soft",
-        (_, false) => "hard",
-    };
     PurgeInfo {
         seq: first.seq,
-        kind: kind.to_owned(),
+        kind: if first.soft { "soft" } else { "hard" }.to_owned(),
         scopes: first.scopes,
         at_ms: first.applied_ms,
         acks: witnesses.iter().map(|witness| ack(first, witness, now_ms)).collect(),
@@ -92,7 +92,9 @@ fn info(first: &PurgeSeen, witnesses: &[Witness], now_ms: u64) -> PurgeInfo {
 }
 
 fn ack(first: &PurgeSeen, witness: &Witness, now_ms: u64) -> PurgeAck {
-    let lease_until_ms = first.applied_ms + lapse_of(witness.lease).as_millis() as u64;
+    let longest_ms = lapse_of(witness.lease).as_millis() as u64;
+    let lapse_ms = first.lapses.get(&witness.id).map_or(longest_ms, |known_ms| longest_ms.min(*known_ms));
+    let lease_until_ms = first.applied_ms + lapse_ms;
     let (state, at_ms, lease_until_ms) = match &witness.report {
         Some(report) if report.applied_index >= first.seq => {
             let own = report.purges.iter().find(|own| own.seq == first.seq);
@@ -119,11 +121,11 @@ mod tests {
 
     #[test]
     fn who_is_silent_is_so_until_its_lease_has_run_out() {
-        let first = PurgeSeen { seq: 42, soft: false, scopes: 1, applied_ms: 10_000 };
+        let first = PurgeSeen { seq: 42, scopes: 1, applied_ms: 10_000, ..PurgeSeen::default() };
         let check = |report: Option<(u64, u64)>, has_left, now_ms, expected: (&str, u64, u64)| {
             let report = report.map(|(applied_index, applied_ms)| NodeReport {
                 applied_index,
-                purges: vec![PurgeSeen { applied_ms, ..first }],
+                purges: vec![PurgeSeen { applied_ms, ..first.clone() }],
                 ..NodeReport::default()
             });
             let lease = Duration::from_secs(2);
@@ -138,5 +140,26 @@ mod tests {
         check(None, false, until - 1, ("silent", 0, until));
         check(None, false, until, ("lapsed", 0, 0));
         check(None, true, 10_100, ("left", 0, 0));
+    }
+
+    #[test]
+    fn who_was_silent_before_is_known_to_whom_the_leader_told() {
+        let seen = |applied_ms, lapses: &[(u64, u64)]| PurgeSeen {
+            seq: 42,
+            applied_ms,
+            lapses: lapses.iter().map(|(node, ms)| (NodeId(*node), *ms)).collect(),
+            ..PurgeSeen::default()
+        };
+        let witness = |id, seen: Option<PurgeSeen>| {
+            let report = |seen| NodeReport { applied_index: 42, purges: vec![seen], ..NodeReport::default() };
+            let lease = Duration::from_secs(2);
+            Witness { id: NodeId(id), name: "a".into(), has_left: false, lease, report: seen.map(report) }
+        };
+        let told = seen(10_005, &[(1, 1900), (3, 202)]);
+        let witnesses =
+            [witness(1, Some(seen(10_000, &[]))), witness(2, Some(told)), witness(3, None), witness(4, None)];
+        let first = &first_seen(&witnesses)[&42];
+        let acks: Vec<_> = info(first, &witnesses, 10_202).acks.into_iter().map(|ack| ack.state).collect();
+        assert_eq!(acks, ["acknowledged", "acknowledged", "lapsed", "silent"]);
     }
 }
