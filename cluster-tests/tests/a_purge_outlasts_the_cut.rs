@@ -1,14 +1,18 @@
 //! A node that is cut off from the others, while those who ask it are not, serves nothing of a purge once that is
-//! acknowledged: not while it is cut off, not when it is back, not after a crash, from what it has on disk.
+//! acknowledged: not while it is cut off, not when it is back, not after a crash, from what it has on disk. The same goes for
+//! what a request has changed, once that is answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Answer, Cluster, Network, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until,
+    Answer, Cluster, Network, Origin, Ports, Reply, SiteFile, Speak, VerbOutput, empty, fetch, send,
+    wait_until,
 };
+use futures_util::future::try_join_all;
+use http::Request;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -86,6 +90,19 @@ impl Parted {
     async fn purge(&self, node: usize) -> Result<VerbOutput> {
         self.version.fetch_add(1, Ordering::SeqCst);
         self.cluster.nodes[node].shoal(&["cache", "purge", "--all", "-o", "json"]).await
+    }
+
+    /// The origin changes, and so does every object, by requests to `node`; says how long the answers took.
+    async fn write(&self, node: usize) -> Result<Duration> {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        let (web, started) = (self.cluster.nodes[node].at(Ports::HTTP), Instant::now());
+        let writes = (0..OBJECTS).map(async |n| {
+            let request = Request::post(object(n)).header("host", HOST).body(empty())?;
+            send(web, Speak::Http1, request).await
+        });
+        let answers = try_join_all(writes).await?;
+        ensure!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        Ok(started.elapsed())
     }
 
     fn watch(&self, node: usize) -> Watch {
@@ -239,5 +256,38 @@ fn after_a_crash_with_what_is_on_disk() -> Result<()> {
             parted.cluster.settle().await?;
         }
         Ok(())
+    })
+}
+
+#[test]
+fn a_write_is_answered_once_nobody_serves_what_it_changed() -> Result<()> {
+    Network::around("a_write_is_answered_once_nobody_serves_what_it_changed", async |network| {
+        let parted = Parted::start(network).await?;
+        let far = (parted.cluster.leader_seen_by(0).await? + 1) % 3;
+        let asked = (far + 1) % 3;
+        parted.warm(far).await?;
+        let watch = parted.watch(far);
+        watch.goes_on().await?;
+        let healthy = parted.write(asked).await?;
+        watch.expect(parted.newest());
+        watch.goes_on().await?;
+        parted.warm(far).await?;
+
+        parted.network.isolate(far)?;
+        let first = parted.write(asked).await?;
+        watch.expect(parted.newest());
+        watch.goes_on().await?;
+        wait_until("the others notice that it is silent", MOMENT, async || {
+            parted.write(asked).await.is_ok_and(|took| took < ONE_LEASE / 2)
+        })
+        .await?;
+        watch.expect(parted.newest());
+        watch.goes_on().await?;
+        println!("writes: {healthy:?}, with a node just cut off {first:?}");
+
+        parted.network.rejoin(far)?;
+        parted.is_back(far).await?;
+        watch.goes_on().await?;
+        watch.end().await
     })
 }

@@ -108,6 +108,7 @@ impl Bench {
             cluster: Arc::new(ArcSwap::from_pointee(view)),
             config: Arc::new(ArcSwap::from_pointee(config)),
             peers: Arc::new(Nobody),
+            unconfirmed: tokio::sync::mpsc::channel(1).0,
         });
         cache.set_lease(u64::MAX);
         cache.opened().await;

@@ -44,6 +44,7 @@ mod search;
 mod store;
 mod stored_body;
 mod task;
+mod telling;
 mod variants;
 mod worker;
 
@@ -62,6 +63,6 @@ pub use peer::ClusterLink;
 pub use relay::{RelaySender, relay};
 pub use seam::{
     Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, PeerIo,
-    PeerLink, UntilClose,
+    PeerLink, UnconfirmedChange, UntilClose,
 };
 pub use worker::WorkerCache;

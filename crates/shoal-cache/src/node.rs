@@ -32,7 +32,7 @@ use crate::promotion::Promotions;
 use crate::purges::Purges;
 use crate::recent::Recent;
 use crate::reminders::{INVALIDATE_TIMEOUT, Reminders};
-use crate::seam::{CacheSettings, Changed};
+use crate::seam::CacheSettings;
 use crate::search::SearchRules;
 use crate::store::Store;
 
@@ -73,7 +73,7 @@ pub struct Cache {
     pub(crate) promotions: Promotions,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
-    reminders: Reminders,
+    pub(crate) reminders: Reminders,
     pub(crate) orphans: Orphans,
     /// Requests of peers that are being answered.
     pub(crate) peers_under_way: watch::Sender<usize>,
@@ -437,45 +437,6 @@ impl Cache {
     /// The keys of what a request for this URL is answered from: its own, and that of an equal one.
     pub(crate) fn keys_of(&self, url: &str) -> impl Iterator<Item = ObjectKey> + use<> {
         [Some(self.key_of(url)), self.search.equal(url)].into_iter().flatten()
-    }
-
-    /// Forgets `key` here, and sees to it that every other node does before long.
-    pub(crate) fn forget_soon(&self, key: ObjectKey) {
-        self.forget(key);
-        let (heard, silent) = self.placement.others();
-        heard.into_iter().chain(silent).for_each(|node| self.reminders.add(node, key));
-    }
-
-    /// Has every other node forget `keys`, and returns when they have. Whoever cannot be reached now is told as soon as
-    /// that is possible.
-    pub(crate) async fn tell_everywhere(&self, keys: Vec<ObjectKey>) {
-        if keys.is_empty() {
-            return;
-        }
-        let (heard, silent) = self.placement.others();
-        let remind = |node, reminders: &Reminders| keys.iter().for_each(|key| reminders.add(node, *key));
-        silent.into_iter().for_each(|node| remind(node, &self.reminders));
-        // As tasks of their own: they go on when the request that made the change is given up.
-        let tell = |node| {
-            let telling = self.settings.peers.invalidate(node, Changed::Keys(keys.clone()));
-            let (reminders, keys) = (self.reminders.clone(), keys.clone());
-            self.control.spawn(async move {
-                match tokio::time::timeout(INVALIDATE_TIMEOUT, telling).await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => {
-                        tracing::warn!(%node, %error, "a node was not told of an invalidation yet")
-                    }
-                    Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
-                }
-                keys.into_iter().for_each(|key| reminders.add(node, key));
-            })
-        };
-        let told: Vec<_> = heard.into_iter().map(tell).collect();
-        self.forgotten().await;
-        for telling in told {
-            // It fails only when the runtime ends.
-            let _ = telling.await;
-        }
     }
 
     /// Waits until what was forgotten here does not come back after a crash; but not for long.

@@ -14,6 +14,7 @@ use shoal_model::{ConfigView, NodeId};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::body::{CacheBody, OriginBody};
 use crate::disk::DiskSettings;
@@ -38,6 +39,17 @@ pub struct CacheSettings {
     pub config: Arc<ArcSwap<ConfigView>>,
     /// How to reach the other nodes.
     pub peers: Arc<dyn PeerLink>,
+    /// Takes what has to be purged, for want of a node's word. Where nobody does, that node is reminded.
+    pub unconfirmed: mpsc::Sender<UnconfirmedChange>,
+}
+
+/// What has changed, and not every node has confirmed to have forgotten.
+#[derive(Debug)]
+pub struct UnconfirmedChange {
+    /// What is to be purged.
+    pub keys: Vec<ObjectKey>,
+    /// To be told when no node serves it any more; dropped if that is not to be had.
+    pub done: oneshot::Sender<()>,
 }
 
 /// The way to the other nodes: mutually authenticated, encrypted, and knowing their addresses.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use shoal_cache::{Cache, CacheSettings, ClusterLink};
+use shoal_cache::{Cache, CacheSettings, ClusterLink, UnconfirmedChange};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
 use shoal_cluster::identity::{Identity, Purpose, not_after};
@@ -42,6 +42,7 @@ use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_door;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
+use crate::purge_writes;
 use crate::purging::PurgeRate;
 use crate::removed;
 use crate::settings::RunSettings;
@@ -128,7 +129,8 @@ pub async fn build(
     }
     let gossip = Arc::new(build_gossip(&settings, &identity, &boot.peers, &sockets)?);
     let config = Arc::new(ArcSwap::from_pointee(ConfigView::default()));
-    let cache = build_cache(&settings, &identity, &gossip, &config, &peers);
+    let (unconfirmed, unconfirmed_waiting) = mpsc::channel(purge_writes::MAX_WAITING);
+    let cache = build_cache(&settings, &identity, &gossip, &config, &peers, unconfirmed);
     // What is asked for before that is fetched, though it may be there.
     _ = tokio::time::timeout(DISK_PATIENCE, cache.opened()).await;
     let (events, health_events) = mpsc::channel(HEALTH_QUEUE);
@@ -208,6 +210,7 @@ pub async fn build(
         std::future::pending().await
     });
     tasks.spawn_until_stop("purges of requests", purge_door::serve(node.clone(), purges_waiting));
+    tasks.spawn_until_stop("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(
@@ -279,6 +282,7 @@ fn build_cache(
     gossip: &Gossip,
     config: &Arc<ArcSwap<ConfigView>>,
     peers: &Peers,
+    unconfirmed: mpsc::Sender<UnconfirmedChange>,
 ) -> Arc<Cache> {
     let key = identity.secret.derive(Purpose::CacheKeys, b"");
     Cache::new(CacheSettings {
@@ -290,6 +294,7 @@ fn build_cache(
         cluster: gossip.view().clone(),
         config: config.clone(),
         peers: Arc::new(ClusterLink(Arc::new(peers.clone()))),
+        unconfirmed,
     })
 }
 

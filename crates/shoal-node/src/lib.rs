@@ -30,6 +30,7 @@ mod purge_figures;
 mod purge_history;
 mod purge_owed;
 mod purge_reply;
+mod purge_writes;
 mod purging;
 mod readiness;
 mod removal;

@@ -92,6 +92,7 @@ impl Node {
             cluster: view.clone(),
             config: config.clone(),
             peers: Arc::new(Link(wires.clone(), id)),
+            unconfirmed: mpsc::channel(1).0,
         });
         cache.set_lease(u64::MAX);
         let worker = cache.worker(Rc::new(Fetcher(origin.clone())));

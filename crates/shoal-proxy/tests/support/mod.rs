@@ -102,6 +102,7 @@ impl Stage {
             cluster: cluster.clone(),
             config: config.clone(),
             peers: Arc::new(NoPeers),
+            unconfirmed: mpsc::channel(1).0,
         });
         cache.set_lease(u64::MAX);
         let log = Log::default();
