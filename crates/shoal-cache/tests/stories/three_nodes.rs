@@ -338,7 +338,8 @@ fn a_connection_that_carried_what_is_not_stored_is_used_again() {
         for _ in 0..5 {
             assert_eq!(town.get(stranger, "/x").await.text(), "no");
         }
-        assert_eq!(town.connections(), 2, "to the primary, and from there to the second owner");
+        // To the primary, and from there to the second owner; a primary that takes its time is not the only one asked.
+        assert!(town.connections() <= 3, "{}", town.connections());
     });
 }
 
