@@ -23,8 +23,8 @@ Example:
 
 Every flag may be given more than once. There are no patterns, and a scope that could match nothing is refused.
 Once this verb ends with 0, no node serves what was purged. A node that does not answer is waited for until its lease has
-run out, 4 s at most: \"lapsed\" says that it serves no hits any more, and `shoal cache purge-status` when it has caught up.
-Exit codes: 0 acknowledged by every live node, 1 a malformed scope, 5 not by all (which, is printed), 6 no quorum."
+run out: \"lapsed\" says that it serves no hits any more, and `shoal cache purge-status` when it has caught up.
+Exit codes: 0 acknowledged or lapsed on every node, 1 a malformed scope, 5 not on all (which, is printed), 6 no quorum."
 )]
 pub(super) struct PurgeArgs {
     /// One URL, every variant of it
@@ -89,8 +89,10 @@ impl PurgeArgs {
         };
         let response = session.client.purge(request).await?;
         session.print(&response, render::purged)?;
-        let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);
-        Ok(if everywhere { Exit::Done } else { Exit::Unacknowledged })
+        // Who serves no hits serves none that was purged.
+        let is_complete =
+            response.acks.iter().all(|ack| matches!(ack.state(), AckState::Applied | AckState::Lapsed));
+        Ok(if is_complete { Exit::Done } else { Exit::Unacknowledged })
     }
 }
 
