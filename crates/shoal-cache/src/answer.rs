@@ -7,7 +7,6 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
-use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
@@ -15,11 +14,11 @@ use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
 use crate::body::{CacheBody, OriginBody};
+use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Found, Probe, Sought, look, may_share, may_use};
 use crate::object::Object;
-use crate::portion::Portion;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup};
 use crate::task::{Asker, FillTask, TaskSeed};
@@ -31,28 +30,31 @@ const MAX_TRIES: usize = 3;
 impl WorkerCache {
     /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
     pub async fn answer(self: &Rc<Self>, request: CacheRequest<'_>, lookup: Lookup) -> Answer {
-        let probe = match self.look_on_disk(&request, lookup).await {
+        let mut probe = match self.look_on_disk(&request, lookup).await {
             Lookup::Fresh(response) => return Answer::Response(response),
             Lookup::Bypass(Bypass::Method) => return self.direct(Forwarded::Method),
             Lookup::Bypass(Bypass::Request) => return self.direct(Forwarded::Bypass),
             Lookup::Stale(probe) | Lookup::Miss(probe) => probe,
         };
+        if self.cache.placement.owners(probe.key).primary == Some(self.cache.settings.node) {
+            probe.heed_range_miss(request.rule);
+        }
         match &probe.found {
-            Some(found @ Found { extract: Some(extract), .. }) => match found.reuse {
+            Some(found @ Found { cut: Some(cut), .. }) => match found.reuse {
                 Reuse::Stale { revalidate } => {
                     if revalidate {
                         self.revalidate(&request, &probe);
                     }
                     self.cells.stale.count();
-                    return Answer::Response(self.respond_stored(&request, &found.object, extract));
+                    return Answer::Response(self.respond_stored(&request, &found.object, cut));
                 }
                 Reuse::Unverified if request.rule.purge_unverified == PurgeUnverified::Fail => {
                     return Answer::Failed(Failure::Unverified);
                 }
                 Reuse::Fresh | Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             },
-            Some(Found { extract: None, .. }) | None => {
-                let fills = request.head.method == Method::GET && probe.portion != Portion::Several;
+            Some(Found { cut: None, .. }) | None => {
+                let fills = request.head.method == Method::GET && !probe.is_passed_on(request.rule);
                 if self.cache.is_uncacheable(&probe.text) && !probe.wishes.only_if_cached {
                     return self.direct(probe.why);
                 }
@@ -64,7 +66,9 @@ impl WorkerCache {
         if probe.wishes.only_if_cached {
             return Answer::Failed(Failure::NotCached);
         }
-        self.cells.misses.count();
+        if !probe.reads_chunks() {
+            self.cells.misses.count();
+        }
         match &probe.found {
             Some(found) if request.head.method == Method::HEAD => {
                 self.ask_with_head(&request, &probe, found).await
@@ -122,7 +126,13 @@ impl WorkerCache {
             match reader.arrival().await {
                 Arrival::Head(head) if own.is_some() || may_share(&self.cache, probe, &head) => {
                     if own.is_some() || head.selecting.matches(&request.head.headers) {
-                        return self.stream(request, probe, &head, reader, own.is_some());
+                        return match &head.chunked {
+                            Some(object) if own.is_none() => {
+                                drop(reader);
+                                self.read_for_itself(request, probe, object).await
+                            }
+                            Some(_) | None => self.stream(request, probe, &head, reader, own.is_some()),
+                        };
                     }
                     selectors = head.selecting.selectors();
                 }
@@ -132,11 +142,19 @@ impl WorkerCache {
                     return self.direct(probe.why);
                 }
                 Arrival::Object(object) if object.selecting().matches(&request.head.headers) => {
-                    let Some(extract) = object.extract(&request.head.method, &request.head.headers) else {
-                        return self.direct(probe.why);
+                    return match object.cut(&request.head.method, &request.head.headers) {
+                        Some(cut) => Answer::Response(self.respond_validated(
+                            request,
+                            probe,
+                            &object,
+                            &cut,
+                            own.is_none(),
+                        )),
+                        None if object.chunked().is_some() && !probe.reads_chunks() => {
+                            self.read_for_itself(request, probe, &object).await
+                        }
+                        None => self.direct(probe.why),
                     };
-                    let response = self.respond_validated(request, probe, &object, &extract, own.is_none());
-                    return Answer::Response(response);
                 }
                 Arrival::Object(object) => selectors = object.selecting().selectors(),
                 Arrival::Head(_) | Arrival::Released => {
@@ -152,10 +170,20 @@ impl WorkerCache {
         self.direct(probe.why)
     }
 
+    /// Puts the answer together from the chunks of `object`, which may be used.
+    async fn read_for_itself(
+        self: &Rc<Self>,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        object: &Arc<Object>,
+    ) -> Answer {
+        Box::pin(self.fly(request, &probe.of_chunks(object))).await
+    }
+
     /// A place in the running fill, or a new one with a task that works on it.
     fn board(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe, selecting: &Selecting) -> Boarded {
         let begin = || self.cache.new_fill(probe.key, &probe.text);
-        let is_alone = probe.insists_on_origin();
+        let is_alone = probe.insists_on_origin() || probe.reads_chunks();
         let joined = if is_alone {
             self.cache.flights.begin_alone(begin())
         } else {
@@ -169,9 +197,9 @@ impl WorkerCache {
                 let mut task =
                     seed(request, probe).task(self.cache.flights.landing(reader.fill()), Some(own));
                 task.trace = request.trace.cloned();
-                if !is_alone && let Some((object, extract)) = self.look_again(request, probe) {
+                if !is_alone && let Some((object, cut)) = self.look_again(request, probe) {
                     reader.fill().resolve(object.clone());
-                    return Boarded::Stored(self.respond_stored(request, &object, &extract));
+                    return Boarded::Stored(self.respond_stored(request, &object, &cut));
                 }
                 self.start(task);
                 Boarded::New(reader, receiver)
@@ -180,7 +208,7 @@ impl WorkerCache {
     }
 
     /// A fill may have ended between the lookup and now.
-    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<(Arc<Object>, Extract)> {
+    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<(Arc<Object>, Cut)> {
         let variants = self.cache.store.find(probe.key)?;
         let now_ms = now_ms();
         let sought = Sought {
@@ -194,7 +222,7 @@ impl WorkerCache {
             now_ms,
         };
         match look(Some(&variants), &sought, &self.cache.purges) {
-            Choice::Found(found) if found.reuse == Reuse::Fresh => Some((found.object, found.extract?)),
+            Choice::Found(found) if found.reuse == Reuse::Fresh => Some((found.object, found.cut?)),
             Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
     }
@@ -229,13 +257,19 @@ impl WorkerCache {
     ) -> Answer {
         let now_ms = now_ms();
         let name = &self.cache.settings.name;
-        let peer_hit = matches!(head.source, FillSource::Peer { is_hit: true, .. });
-        let mut status = if peer_hit {
-            CacheStatus::hit(name, head.terms.time_left_ms(now_ms).div_euclid(1000), Detail::Peer)
-        } else {
-            CacheStatus::forwarded(name, probe.why)
+        let hit = match head.source {
+            FillSource::Peer { is_hit: true, .. } => Some(Detail::Peer),
+            FillSource::Store(detail) => Some(detail),
+            FillSource::Peer { is_hit: false, .. } | FillSource::Origin => None,
         };
-        if !peer_hit {
+        if probe.reads_chunks() {
+            self.count_reading(head);
+        }
+        let mut status = match hit {
+            Some(detail) => CacheStatus::hit(name, head.terms.time_left_ms(now_ms).div_euclid(1000), detail),
+            None => CacheStatus::forwarded(name, probe.why),
+        };
+        if hit.is_none() {
             status.forwarded_status = Some(head.answered.as_u16());
             status.stored = head.is_stored;
         }
@@ -254,25 +288,38 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         object: &Arc<Object>,
-        extract: &Extract,
+        cut: &Cut,
         status: &CacheStatus<'_>,
         now_ms: u64,
     ) -> Response<CacheBody> {
-        let mut response = from_object(object, extract, asked(request), status, now_ms);
+        let mut response = from_object(object, cut, asked(request), status, now_ms);
         self.guard(response.body_mut(), request, object);
         response
+    }
+
+    /// What is put together from chunks is a hit if all of them were here.
+    fn count_reading(&self, head: &FillHead) {
+        match head.source {
+            FillSource::Store(detail) => {
+                self.cells.hits.count();
+                if detail == Detail::LocalDisk {
+                    self.cells.disk_hits.count();
+                }
+            }
+            FillSource::Origin | FillSource::Peer { .. } => self.cells.misses.count(),
+        }
     }
 
     pub(crate) fn respond_stored(
         &self,
         request: &CacheRequest<'_>,
         object: &Arc<Object>,
-        extract: &Extract,
+        cut: &Cut,
     ) -> Response<CacheBody> {
         let now_ms = now_ms();
-        let detail = source(self.cache.trust(request.rule, now_ms), object);
+        let detail = source(self.cache.trust(request.rule, now_ms), object, cut);
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
-        self.respond_with(request, object, extract, &status, now_ms)
+        self.respond_with(request, object, cut, &status, now_ms)
     }
 
     /// The origin was asked about the object, and it may be used.
@@ -281,7 +328,7 @@ impl WorkerCache {
         request: &CacheRequest<'_>,
         probe: &Probe,
         object: &Arc<Object>,
-        extract: &Extract,
+        cut: &Cut,
         collapsed: bool,
     ) -> Response<CacheBody> {
         let now_ms = now_ms();
@@ -292,7 +339,7 @@ impl WorkerCache {
         if probe.found.as_ref().is_some_and(|found| !Arc::ptr_eq(&found.object, object)) {
             status.forwarded_status = Some(304);
         }
-        self.respond_with(request, object, extract, &status, now_ms)
+        self.respond_with(request, object, cut, &status, now_ms)
     }
 
     /// The origin's response, for this request alone.

@@ -88,7 +88,7 @@ impl CacheBody {
                 _ => Source::Pieces { pieces: pieces.clone(), next: 0, left: object.body_bytes, skip: 0 },
             },
             StoredBody::OnDisk(body) => Source::Disk(DiskReader::whole(body)),
-            StoredBody::Spans(_) => Source::Broken,
+            StoredBody::Spans(_) | StoredBody::Chunked(_) => Source::Broken,
         };
         Self { source }
     }

@@ -8,7 +8,6 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::fill_request::limit_to_shared;
 use shoal_policy::cache::key::url_of;
-use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
@@ -16,6 +15,7 @@ use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
 use shoal_policy::failure::Failure;
 
+use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Fill, Joined};
 use crate::lookup::{Found, Probe};
@@ -61,7 +61,7 @@ impl WorkerCache {
         };
         if self.may_serve(request.rule, found, Trouble::Status(response.status())) {
             self.cells.stale.count();
-            return Answer::Response(self.respond_stored(request, &found.object, &Extract::Whole));
+            return Answer::Response(self.respond_stored(request, &found.object, &Cut::whole()));
         }
         if response.status() == StatusCode::OK {
             let heard = Heard { fields: response.headers(), request_ms, response_ms: now_ms() };
@@ -76,7 +76,7 @@ impl WorkerCache {
     fn bridge_or_fail(&self, request: &CacheRequest<'_>, found: &Found, failure: Failure) -> Answer {
         if self.may_serve(request.rule, found, Trouble::Failure(failure)) {
             self.cells.stale.count();
-            return Answer::Response(self.respond_stored(request, &found.object, &Extract::Whole));
+            return Answer::Response(self.respond_stored(request, &found.object, &Cut::whole()));
         }
         let may_be_purged = failure.is_disconnect() && found.reuse == Reuse::Unverified;
         Answer::Failed(if may_be_purged { Failure::Unverified } else { failure })
@@ -90,7 +90,7 @@ impl WorkerCache {
         let chosen = variants.objects().iter().filter(|object| {
             *object.text == *probe.text
                 && object.status == StatusCode::OK
-                && object.body.is_whole()
+                && (object.body.is_whole() || object.chunked().is_some())
                 && object.selecting().matches(&request.head.headers)
         });
         for object in chosen {
@@ -98,7 +98,8 @@ impl WorkerCache {
             if self.cache.purges.check(object) != Some(Freshened::Untouched) {
                 continue;
             }
-            if head_confirms(&object.fields, object.body_bytes, heard.fields) {
+            if object.body.length().is_some_and(|length| head_confirms(&object.fields, length, heard.fields))
+            {
                 self.freshen(request, probe, object, fill, heard);
             } else {
                 was_fresh |= object.terms.is_fresh(heard.response_ms);

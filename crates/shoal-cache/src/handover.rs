@@ -52,7 +52,7 @@ impl Cache {
         let now_ms = now_ms();
         let mut objects = self.store.all();
         objects.retain(|object| {
-            object.body.is_whole()
+            object.is_copyable()
                 && !object.is_promoted()
                 && object.terms.is_fresh(now_ms)
                 && self.purges.check(object).is_some()

@@ -71,6 +71,9 @@ impl Cache {
         let mut watched = Watched { hasher: RandomState::new(), hits: FxHashMap::default() };
         let mut best = Best::new(MAX_WATCHED);
         self.store.each(|object| {
+            if object.chunk_of().is_some() {
+                return;
+            }
             if order != Order::Rate || object.used_ms.load(Ordering::Relaxed) >= since_ms {
                 let hits = u64::from(object.hits.load(Ordering::Relaxed));
                 best.offer(measure(order, object, hits, hits), || (object.key, watched.place(object), hits));
@@ -92,7 +95,7 @@ impl Cache {
             best.offer(measure(order, object, hits, window_hits), || Hot {
                 text: object.text.clone(),
                 selecting: object.selecting().clone(),
-                body_bytes: object.body_bytes,
+                body_bytes: body_bytes(object),
                 hits,
                 window_hits,
             });
@@ -117,9 +120,14 @@ fn measure(order: Order, object: &Object, hits: u64, window_hits: u64) -> u64 {
     match order {
         Order::Rate => window_hits,
         Order::Hits => hits,
-        Order::Size => object.body_bytes,
-        Order::Saved => hits.saturating_mul(object.body_bytes),
+        Order::Size => body_bytes(object),
+        Order::Saved => hits.saturating_mul(body_bytes(object)),
     }
+}
+
+/// Of the whole, as far as that is known.
+fn body_bytes(object: &Object) -> u64 {
+    object.body.length().unwrap_or(object.body_bytes)
 }
 
 /// The greatest of many, in room for twice as many.

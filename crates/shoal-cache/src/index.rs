@@ -145,7 +145,7 @@ fn read_key(bytes: &[u8]) -> Result<ObjectKey, Status> {
 fn describe(object: &Object, now_ms: u64) -> ObjectInfo {
     ObjectInfo {
         status: u32::from(object.status.as_u16()),
-        body_bytes: object.body_bytes,
+        body_bytes: object.body.length().unwrap_or(object.body_bytes),
         age_seconds: i64::try_from(object.terms.age_ms(now_ms) / 1000).unwrap_or(i64::MAX),
         ttl_seconds: object.terms.time_left_ms(now_ms).div_euclid(1000),
         fill_seq: object.fill_seq,

@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod change;
+mod chunks;
 mod clock;
 mod counters;
 mod disk;
@@ -24,6 +25,7 @@ mod holdings;
 mod hot;
 mod hottest;
 mod index;
+mod keeping;
 mod lookup;
 mod node;
 mod object;

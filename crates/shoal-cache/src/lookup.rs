@@ -6,19 +6,19 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, RANGE,
 };
 use http::{HeaderMap, Method};
-use shoal_model::site::RequestDirectives;
+use shoal_model::site::{RangeMiss, RequestDirectives};
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::{self, Candidate};
 use shoal_policy::cache::purge::Subject;
-use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::status::Forwarded;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
 
+use crate::chunks::Cut;
 use crate::fill::{Errand, FillHead};
 use crate::node::Cache;
 use crate::object::Object;
@@ -51,13 +51,18 @@ pub(crate) struct Found {
     pub(crate) purge: Freshened,
     pub(crate) reuse: Reuse,
     /// What the request gets of it; `None` = it asks for more than is here.
-    pub(crate) extract: Option<Extract>,
+    pub(crate) cut: Option<Cut>,
 }
 
 impl Found {
     /// It has all that the request asks for.
     pub(crate) const fn suffices(&self) -> bool {
-        self.extract.is_some()
+        self.cut.is_some()
+    }
+
+    /// It may be used, and lies in chunks that are not all in memory.
+    pub(crate) fn reads_chunks(&self) -> bool {
+        self.cut.is_none() && self.reuse == Reuse::Fresh && self.object.chunked().is_some()
     }
 }
 
@@ -173,8 +178,8 @@ pub(crate) fn look(variants: Option<&Variants>, sought: &Sought<'_>, purges: &Pu
         Some((object, purge)) => {
             let reuse = trust.limit(judge_reuse(&object.terms, purge, wishes, now_ms));
             let is_whole = !signs.has_range && object.body.is_whole();
-            let extract = if is_whole { Some(Extract::Whole) } else { object.extract(method, request) };
-            Choice::Found(Found { object, purge, reuse, extract })
+            let cut = if is_whole { Some(Cut::whole()) } else { object.cut(method, request) };
+            Choice::Found(Found { object, purge, reuse, cut })
         }
         None => {
             let selectors = known_selectors(variants, text);
@@ -218,6 +223,43 @@ impl Probe {
         // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
         let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
         Self { key, text, alias: alias.cloned(), wishes: *wishes, signs, found, portion, why, selectors }
+    }
+
+    /// It is to be put together from the chunks of an object that may be used.
+    pub(crate) fn reads_chunks(&self) -> bool {
+        self.found.as_ref().is_some_and(Found::reads_chunks)
+    }
+
+    /// What a range of what is not there is about, where `rule` wants the whole fetched for it.
+    pub(crate) fn heed_range_miss(&mut self, rule: &CacheRuleView) {
+        if self.is_range_miss() && rule.range_miss == RangeMiss::Whole {
+            self.portion = Portion::Whole;
+        }
+    }
+
+    /// Nothing is fetched for it: it is answered from what is there, or passed on.
+    pub(crate) fn is_passed_on(&self, rule: &CacheRuleView) -> bool {
+        self.portion == Portion::Several || (self.is_range_miss() && rule.range_miss == RangeMiss::Pass)
+    }
+
+    fn is_range_miss(&self) -> bool {
+        self.found.is_none() && matches!(self.portion, Portion::Part { .. })
+    }
+
+    /// The same request, once it is known that `object`, which lies in chunks, may answer it.
+    pub(crate) fn of_chunks(&self, object: &Arc<Object>) -> Self {
+        let (object, purge, reuse) = (object.clone(), Freshened::Untouched, Reuse::Fresh);
+        Self {
+            key: self.key,
+            text: self.text.clone(),
+            alias: self.alias.clone(),
+            wishes: self.wishes,
+            signs: self.signs,
+            found: Some(Found { object, purge, reuse, cut: None }),
+            portion: self.portion.clone(),
+            why: self.why,
+            selectors: self.selectors.clone(),
+        }
     }
 
     /// What a fill for this request is for.

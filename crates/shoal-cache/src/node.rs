@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shoal_model::site::Replicate;
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_model::view::CacheRuleView;
-use shoal_policy::cache::keeping::{Writing, judge_writing};
 use shoal_policy::cache::key::{
     KeyParts, ObjectKey, group_scope, host_scope, key_of_url, prefix_scope, tag_scope,
 };
@@ -23,9 +21,8 @@ use crate::disk::{Disk, DiskSettings};
 use crate::dispatch::{Dispatch, FillJob};
 use crate::fill::{Errand, Fill, FillBudget, FillLimits, Flights, Joined};
 use crate::hot::HotBudget;
-use crate::object::Object;
 use crate::orphans::{Orphans, look_after};
-use crate::peer::replicas::{Parcel, Replicas};
+use crate::peer::replicas::Replicas;
 use crate::placement::Placement;
 use crate::portion::Portion;
 use crate::promotion::Promotions;
@@ -56,8 +53,6 @@ const PROMOTED_SHARE: u64 = 5;
 const FILL_SHARE: u64 = 2;
 /// For what waits for the disk when the node stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Larger objects are copied on their second hit, bytes.
-const REPLICATE_AT_ONCE: u64 = 256 * 1024;
 
 /// The cache of one node: store, running fills, purge tables, placement.
 pub struct Cache {
@@ -301,103 +296,6 @@ impl Cache {
         self.flights.join(key, errand, may_join, begin)
     }
 
-    /// Stores what a fill brought in, unless the resource changed meanwhile or something newer is here. A part joins what is known of its version.
-    pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) {
-        // An invalidation of what the object is kept as does not reach a fill for something else.
-        let key = object.key;
-        let is_changed = || fill.is_spoilt() || (key != fill.key && self.changed_since(key, fill.asked_ms()));
-        if is_changed() {
-            return;
-        }
-        // A slow body ends after another one that was begun later.
-        let may_replace =
-            |known: &Object| self.purges.rank(&object).may_replace(self.purges.rank(known), now_ms());
-        let object = if object.body.is_whole() {
-            if !self.store.insert_if(&object, may_replace) {
-                return;
-            }
-            object
-        } else {
-            let most_bytes = self.settings.ram_bytes / 2;
-            let is_valid = |known: &Object| self.purges.check(known).is_some();
-            self.store.add_part(&object, most_bytes, is_valid, may_replace)
-        };
-        // An invalidation between the two lines above has not seen it.
-        if is_changed() {
-            self.store.remove(&object);
-            return;
-        }
-        self.ensure_copy(&object);
-        self.write(&object, is_changed);
-    }
-
-    /// Writes an object that has just been stored, if it is worth it; what the disk had in its place goes in any case.
-    /// `is_changed` is asked when it is on its way: an invalidation before that has not seen it.
-    pub(crate) fn write(&self, object: &Arc<Object>, is_changed: impl FnOnce() -> bool) {
-        let Some(disk) = &self.disk else { return };
-        if object.disk.is_seen_to.load(Ordering::Relaxed) {
-            // A body that is on disk stays where it is: after a restart, the object is as old as it was written. Unless it
-            // is known to be worth less since.
-            if disk.outlives(object) {
-                disk.forget_variant(object);
-            }
-        } else if !self.ensure_on_disk(object, is_changed) {
-            disk.forget_variant(object);
-        }
-    }
-
-    /// Sees to it that an object of the store is written, once it is worth it. Says whether it is on its way.
-    pub(crate) fn ensure_on_disk(&self, object: &Arc<Object>, is_changed: impl FnOnce() -> bool) -> bool {
-        let is_seen_to = object.disk.is_seen_to.load(Ordering::Relaxed) || !object.body.is_whole();
-        let Some(disk) = self.disk.as_ref().filter(|_| !is_seen_to) else { return false };
-        let hits = object.hits.load(Ordering::Relaxed).into();
-        let most_bytes = disk.most_object_bytes();
-        let is_offered =
-            match judge_writing(object.body_bytes, most_bytes, hits, object.useless_at_ms(), now_ms()) {
-                Writing::Now if self.placement.owners(object.key).includes(self.settings.node) => {
-                    let is_taken = disk.offer(object.clone());
-                    object.disk.is_seen_to.store(is_taken, Ordering::Relaxed);
-                    is_taken
-                }
-                Writing::Now | Writing::Never => {
-                    object.disk.is_seen_to.store(true, Ordering::Relaxed);
-                    false
-                }
-                Writing::OnNextHit => false,
-            };
-        if is_offered && is_changed() {
-            disk.forget(object.key);
-        }
-        is_offered
-    }
-
-    /// Takes out an object that is not to be used any more.
-    pub(crate) fn discard(&self, object: &Object) {
-        if let Some(disk) = &self.disk {
-            disk.forget_variant(object);
-        }
-        self.store.remove(object);
-    }
-
-    /// Sees to it that the other owner has a copy, if this node is an owner and the object is worth it.
-    pub(crate) fn ensure_copy(&self, object: &Arc<Object>) {
-        let placement_id = self.placement.id();
-        // A copy is taken for the whole.
-        if object.copied_under.load(Ordering::Relaxed) == placement_id
-            || !object.body.is_whole()
-            || !is_worth_a_copy(object)
-        {
-            return;
-        }
-        let owners = self.placement.owners(object.key);
-        if owners.includes(self.settings.node)
-            && let Some(other) = owners.other_than(self.settings.node)
-            && self.replicas.offer(Parcel { object: object.clone(), terms: None, peer: other })
-        {
-            object.copied_under.store(placement_id, Ordering::Relaxed);
-        }
-    }
-
     /// Forgets what is stored under `key` and spoils what is being filled; says how much was stored.
     pub(crate) fn forget(&self, key: ObjectKey) -> usize {
         self.tombstones.note(key, now_ms());
@@ -482,12 +380,4 @@ fn add_disk(disk: &Disk, sum: &mut Counters) {
     sum.disk_damaged = read(&figures.damaged);
     sum.disk_errors = read(&figures.errors);
     sum.disk_open_ms = read(&figures.open_ms);
-}
-
-fn is_worth_a_copy(object: &Object) -> bool {
-    match object.replicate {
-        Replicate::Always => true,
-        Replicate::Never => false,
-        Replicate::Auto => object.body_bytes <= REPLICATE_AT_ONCE || object.hits.load(Ordering::Relaxed) >= 2,
-    }
 }

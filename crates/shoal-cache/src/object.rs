@@ -6,17 +6,19 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, Method, StatusCode};
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
+use shoal_policy::cache::condition::is_not_modified;
 use shoal_policy::cache::fields::lines_bytes;
 use shoal_policy::cache::keeping::useless_at_ms;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::Candidate;
 use shoal_policy::cache::purge::Subject;
-use shoal_policy::cache::range::{Extract, judge_part, judge_range};
+use shoal_policy::cache::range::{judge_part, judge_range};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::validation::{has_validator, merged_fields};
 
+use crate::chunks::{Chunked, Cut};
 use crate::disk::DiskBody;
 use crate::hot::Share;
 use crate::residents::PLACE_BYTES;
@@ -41,7 +43,7 @@ pub(crate) struct Object {
     pub(crate) terms: Terms,
     pub(crate) rare: Rare,
     pub(crate) body: StoredBody,
-    /// Bytes of it that are here.
+    /// Bytes of the body that are here, those of its chunks left out.
     pub(crate) body_bytes: u64,
     /// The log index the filler had applied when it asked the origin.
     pub(crate) fill_seq: u64,
@@ -73,6 +75,8 @@ struct Extras {
     tags: Box<[u64]>,
     /// It is not owned here, but in so much use that a copy is kept: its part of the memory for such copies.
     promoted: Option<Share>,
+    /// It is a chunk of the body of the object with this key.
+    chunk_of: Option<ObjectKey>,
 }
 
 /// Of what fits every request.
@@ -81,7 +85,13 @@ static UNSELECTIVE: LazyLock<Selecting> = LazyLock::new(Selecting::default);
 impl Rare {
     pub(crate) fn of(selecting: Selecting, tags: &[u64], promoted: Option<Share>) -> Self {
         let is_usual = selecting.is_empty() && tags.is_empty() && promoted.is_none();
-        Self((!is_usual).then(|| Box::new(Extras { selecting, tags: tags.into(), promoted })))
+        Self((!is_usual).then(|| Box::new(Extras { selecting, tags: tags.into(), promoted, chunk_of: None })))
+    }
+
+    /// Of a chunk of the body of the object with this key and these tags.
+    pub(crate) fn of_chunk(object: ObjectKey, tags: &[u64]) -> Self {
+        let extras = Extras { tags: tags.into(), chunk_of: Some(object), ..Extras::default() };
+        Self(Some(Box::new(extras)))
     }
 }
 
@@ -106,10 +116,7 @@ impl Object {
     /// Makes fields and body agree.
     pub(crate) fn seal(mut self) -> Arc<Self> {
         self.body_bytes = self.body.held_bytes();
-        let length = match &self.body {
-            StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(self.body_bytes),
-            StoredBody::Spans(spans) => spans.length(),
-        };
+        let length = self.body.length();
         self.fields = self.fields.with_length(length.filter(|_| self.status != StatusCode::NO_CONTENT));
         Arc::new(self)
     }
@@ -130,18 +137,50 @@ impl Object {
     }
 
     /// What a request gets of it. `None` = it asks for more than is here.
-    pub(crate) fn extract(&self, method: &Method, request: &HeaderMap) -> Option<Extract> {
+    pub(crate) fn cut(&self, method: &Method, request: &HeaderMap) -> Option<Cut> {
         match &self.body {
             // A range is for GET alone (RFC 9110 §14.2).
             StoredBody::Whole(_) | StoredBody::OnDisk(_) if method == Method::GET => {
-                Some(judge_range(request, self.status, &self.fields, self.body_bytes))
+                Some(judge_range(request, self.status, &self.fields, self.body_bytes).into())
             }
-            StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(Extract::Whole),
+            StoredBody::Chunked(chunked) if method == Method::GET && !self.is_known_to(request) => {
+                chunked.cut(judge_range(request, self.status, &self.fields, chunked.length()))
+            }
+            // The fields say it all.
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) | StoredBody::Chunked(_) => Some(Cut::whole()),
             StoredBody::Spans(spans) if method == Method::GET => {
-                judge_part(request, &self.fields, spans.length(), &spans.held())
+                judge_part(request, &self.fields, spans.length(), &spans.held()).map(Cut::from)
             }
             StoredBody::Spans(_) => None,
         }
+    }
+
+    /// Whoever asks has it already.
+    fn is_known_to(&self, request: &HeaderMap) -> bool {
+        is_not_modified(request, self.status, &self.fields, self.terms.date)
+    }
+
+    /// Where its chunks are, if it lies in chunks.
+    pub(crate) fn chunked(&self) -> Option<&Chunked> {
+        match &self.body {
+            StoredBody::Chunked(chunked) => Some(&**chunked),
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) | StoredBody::Spans(_) => None,
+        }
+    }
+
+    /// The key of the object that it is a chunk of; `None` = it is an object.
+    pub(crate) fn chunk_of(&self) -> Option<ObjectKey> {
+        self.rare.0.as_ref().and_then(|extras| extras.chunk_of)
+    }
+
+    /// A copy of it is of use elsewhere: what is a part would be taken for the whole.
+    pub(crate) fn is_copyable(&self) -> bool {
+        self.body.is_whole() && self.chunk_of().is_none()
+    }
+
+    /// The key of what it is, or belongs to: who owns it and what it is purged by goes by this.
+    pub(crate) fn home(&self) -> ObjectKey {
+        self.chunk_of().unwrap_or(self.key)
     }
 
     /// It answers the same requests as `other`.
@@ -165,7 +204,7 @@ impl Object {
     pub(crate) const fn disk_body(&self) -> Option<&Arc<DiskBody>> {
         match &self.body {
             StoredBody::OnDisk(body) => Some(body),
-            StoredBody::Whole(_) | StoredBody::Spans(_) => None,
+            StoredBody::Whole(_) | StoredBody::Spans(_) | StoredBody::Chunked(_) => None,
         }
     }
 
@@ -184,7 +223,7 @@ impl Object {
     /// What purges look at.
     pub(crate) fn subject(&self) -> Subject<'_> {
         Subject {
-            key: self.key,
+            key: self.home(),
             text: &self.text,
             tags: self.tags(),
             fill_seq: self.fill_seq,
@@ -195,7 +234,7 @@ impl Object {
     /// Bytes that it takes up in memory.
     pub(crate) fn weight(&self) -> u64 {
         let extras_bytes = self.rare.0.as_ref().map_or(0, |extras| {
-            let Extras { selecting, tags, promoted: _ } = &**extras;
+            let Extras { selecting, tags, promoted: _, chunk_of: _ } = &**extras;
             allocated_bytes(size_of::<Extras>())
                 + allocated_bytes(size_of_val::<[u64]>(tags))
                 + selecting.parts().map(selector_bytes).sum::<u64>()
@@ -269,7 +308,10 @@ impl Object {
             status: self.status,
             fields: self.fields.clone(),
             terms: self.terms,
-            rare: Rare::of(self.selecting().clone(), self.tags(), None),
+            rare: match self.chunk_of() {
+                Some(object) => Rare::of_chunk(object, self.tags()),
+                None => Rare::of(self.selecting().clone(), self.tags(), None),
+            },
             disk: OnDisk::of(&body),
             body,
             body_bytes: self.body_bytes,

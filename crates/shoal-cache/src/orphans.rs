@@ -47,7 +47,7 @@ impl Orphans {
         let now_ms = now_ms();
         orphans.retain_mut(|orphan| {
             let Some(object) = orphan.object.upgrade() else { return false };
-            if !object.body.is_whole() {
+            if !object.is_copyable() {
                 return false;
             }
             let is_copied = object.copied_under.load(Ordering::Relaxed) != UNCOPIED;

@@ -13,6 +13,9 @@ pub(crate) enum Portion {
     Part { range: ByteRange, if_range: Option<HeaderValue> },
     /// Several ranges: they are answered from what is here, or by the origin.
     Several,
+    /// Only what there is to know of it: how large it is, and of which version. No request asks for that; requests for
+    /// different ranges wait for it.
+    Description,
 }
 
 impl Portion {
@@ -38,7 +41,7 @@ impl Portion {
                     }
                 }
             }
-            Self::Whole | Self::Several => {}
+            Self::Whole | Self::Several | Self::Description => {}
         }
     }
 }

@@ -16,9 +16,9 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
+use crate::chunks::Cut;
 use crate::fill::{FillHead, FillReader, FillSource};
 use crate::object::Object;
-use crate::stored_body::StoredBody;
 
 /// RFC 9211.
 pub(crate) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -34,9 +34,9 @@ pub(crate) struct Asked<'a> {
 }
 
 /// Where an object of this node's store comes from, as far as it may be trusted.
-pub(crate) fn source(trust: Trust, object: &Object) -> Detail {
+pub(crate) fn source(trust: Trust, object: &Object, cut: &Cut) -> Detail {
     match trust {
-        Trust::Verified if object.is_from_disk() => Detail::LocalDisk,
+        Trust::Verified if object.is_from_disk() | cut.is_on_disk() => Detail::LocalDisk,
         Trust::Verified => Detail::LocalRam,
         Trust::Unverified | Trust::Doubted => Detail::PurgeUnverified,
     }
@@ -57,7 +57,7 @@ pub(crate) fn answer_fields(
 /// Answers with what the request gets of an object, or with a 304.
 pub(crate) fn from_object(
     object: &Object,
-    extract: &Extract,
+    cut: &Cut,
     asked: Asked<'_>,
     status: &CacheStatus<'_>,
     now_ms: u64,
@@ -70,17 +70,14 @@ pub(crate) fn from_object(
     if asked.method == Method::HEAD {
         return response(object.status, fields, CacheBody::empty());
     }
-    let length = match &object.body {
-        StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(object.body_bytes),
-        StoredBody::Spans(spans) => spans.length(),
-    };
-    match extract {
-        Extract::Whole => response(object.status, fields, CacheBody::stored(object)),
+    let length = object.body.length();
+    match &cut.extract {
+        Extract::Whole => response(object.status, fields, cut.whole_body(object)),
         Extract::Part(span) => {
-            partial(fields, ContentRange { span: *span, length }, CacheBody::part(object, *span))
+            partial(fields, ContentRange { span: *span, length }, cut.part_body(object, *span))
         }
-        Extract::Parts(spans) => several(fields, object, spans, length),
-        Extract::Unsatisfiable => unsatisfiable(fields, object.body_bytes),
+        Extract::Parts(spans) => several(fields, spans, length, |span| cut.part_body(object, span)),
+        Extract::Unsatisfiable => unsatisfiable(fields, length.unwrap_or_default()),
     }
 }
 
@@ -105,6 +102,7 @@ pub(crate) fn from_fill(
     // A response that comes straight from the origin has no age of ours (RFC 9111 §5.1); what a peer gives may be stale.
     let is_from_origin = match head.source {
         FillSource::Origin => true,
+        FillSource::Store(_) => false,
         FillSource::Peer { is_hit, .. } => !is_hit && head.terms.age_ms(now_ms) < 1000,
     };
     if is_creator && is_from_origin && !head.fields.contains_key(AGE) {
@@ -168,12 +166,12 @@ fn partial(mut fields: HeaderMap, range: ContentRange, body: CacheBody) -> Respo
     response(StatusCode::PARTIAL_CONTENT, fields, body)
 }
 
-/// Several ranges of an object, which holds them.
+/// Several ranges of an object of `length` bytes, which holds them.
 fn several(
     mut fields: HeaderMap,
-    object: &Object,
     spans: &[Span],
     length: Option<u64>,
+    body_of: impl Fn(Span) -> CacheBody,
 ) -> Response<CacheBody> {
     let multipart = Multipart::new(boundary_entropy(), fields.remove(CONTENT_TYPE));
     let (mut parts, mut bytes) = (VecDeque::new(), 0);
@@ -181,7 +179,7 @@ fn several(
         let opening = multipart.opening(ContentRange { span: *span, length }, n == 0);
         bytes += opening.len() as u64 + span.bytes();
         parts.push_back(CacheBody::text(opening));
-        parts.push_back(CacheBody::part(object, *span));
+        parts.push_back(body_of(*span));
     }
     let closing = multipart.closing();
     bytes += closing.len() as u64;

@@ -59,8 +59,9 @@ impl Rescue {
 impl WorkerCache {
     /// Sees to it that `body`, which is of `object`, goes on from the origin where the disk fails.
     pub(crate) fn guard(&self, body: &mut CacheBody, request: &CacheRequest<'_>, object: &Arc<Object>) {
-        if !body.is_on_disk() || object.status != StatusCode::OK || strong_validator(&object.fields).is_none()
-        {
+        // The disk counts the bytes of a chunk from its beginning: there is no rest of that to be asked for.
+        let is_guarded = body.is_on_disk() && object.chunked().is_none() && object.status == StatusCode::OK;
+        if !is_guarded || strong_validator(&object.fields).is_none() {
             return;
         }
         let mut head = whole_request(request.head, request.rule);

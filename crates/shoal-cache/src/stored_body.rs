@@ -1,4 +1,4 @@
-//! The bytes of a stored response: all of them, or some stretches.
+//! The bytes of a stored response: all of them, some stretches, or chunks that lie elsewhere.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::span::Span;
 
+use crate::chunks::Chunked;
 use crate::disk::DiskBody;
 use crate::object::{COUNTS_BYTES, allocated_bytes};
 
@@ -28,6 +29,8 @@ pub(crate) enum StoredBody {
     OnDisk(Arc<DiskBody>),
     /// Some: never to be used as the whole (RFC 9111 §3.3).
     Spans(Spans),
+    /// As many chunks as there are, each an entry of the store by itself.
+    Chunked(Box<Chunked>),
 }
 
 /// Pieces of a body, in order. Nearly all bodies are one.
@@ -70,17 +73,27 @@ impl StoredBody {
         Self::of_spans(range.length, held.into())
     }
 
+    /// Bytes of the whole, if known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Whole(_) | Self::OnDisk(_) => Some(self.held_bytes()),
+            Self::Spans(spans) => spans.length(),
+            Self::Chunked(chunked) => Some(chunked.length()),
+        }
+    }
+
     /// All of it is there.
     pub(crate) const fn is_whole(&self) -> bool {
         matches!(self, Self::Whole(_) | Self::OnDisk(_))
     }
 
-    /// Bytes that are there.
+    /// Bytes that are there, those of chunks left out.
     pub(crate) fn held_bytes(&self) -> u64 {
         match self {
             Self::Whole(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
             Self::OnDisk(body) => body.bytes(),
             Self::Spans(spans) => spans.held.iter().map(|held| held.span.bytes()).sum(),
+            Self::Chunked(_) => 0,
         }
     }
 
@@ -95,6 +108,7 @@ impl StoredBody {
                 let pieces = spans.held.iter().map(|held| held.pieces.allocated_bytes());
                 allocated_bytes(size_of_val::<[StoredSpan]>(&spans.held)) + pieces.sum::<u64>()
             }
+            Self::Chunked(_) => allocated_bytes(size_of::<Chunked>()),
         }
     }
 
@@ -102,14 +116,19 @@ impl StoredBody {
     pub(crate) fn pieces(&self) -> &[Bytes] {
         match self {
             Self::Whole(pieces) => pieces,
-            Self::OnDisk(_) | Self::Spans(_) => &[],
+            Self::OnDisk(_) | Self::Spans(_) | Self::Chunked(_) => &[],
         }
     }
 
     /// The same body with what `other` has of it beside what is here.
     pub(crate) fn joined(&self, other: &Self) -> Self {
         let (Self::Spans(own), Self::Spans(other)) = (self, other) else {
-            return if self.is_whole() { self.clone() } else { other.clone() };
+            let is_known = match (self, other) {
+                (Self::Chunked(own), Self::Chunked(other)) => own.length() == other.length(),
+                (Self::Chunked(_), _) => !other.is_whole(),
+                (_, _) => self.is_whole(),
+            };
+            return if is_known { self.clone() } else { other.clone() };
         };
         let mut held: Vec<StoredSpan> = own.held.to_vec();
         for span in &other.held {
@@ -127,7 +146,7 @@ impl StoredBody {
     pub(crate) fn slice(&self, span: Span) -> Option<Slice> {
         match self {
             Self::Whole(pieces) => Some(Slice { pieces: pieces.clone(), skip: span.first }),
-            Self::OnDisk(_) => None,
+            Self::OnDisk(_) | Self::Chunked(_) => None,
             Self::Spans(spans) => {
                 let held = spans.held.iter().find(|held| held.span.contains(span))?;
                 Some(Slice { pieces: held.pieces.clone(), skip: span.first - held.span.first })
@@ -181,6 +200,7 @@ impl Clone for StoredBody {
             Self::Whole(pieces) => Self::Whole(pieces.clone()),
             Self::OnDisk(body) => Self::OnDisk(body.clone()),
             Self::Spans(spans) => Self::Spans(Spans { length: spans.length, held: spans.held.clone() }),
+            Self::Chunked(chunked) => Self::Chunked(chunked.clone()),
         }
     }
 }
@@ -278,7 +298,7 @@ mod tests {
 
     fn held(body: &StoredBody) -> Vec<(u64, u64)> {
         match body {
-            StoredBody::Whole(_) | StoredBody::OnDisk(_) => vec![(0, u64::MAX)],
+            StoredBody::Whole(_) | StoredBody::OnDisk(_) | StoredBody::Chunked(_) => vec![(0, u64::MAX)],
             StoredBody::Spans(spans) => spans.held().iter().map(|span| (span.first, span.last)).collect(),
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::body::OriginBody;
 use crate::fetch_trace::FetchTrace;
-use crate::fill::{Fill, Landing};
+use crate::fill::{Fill, Landing, UnderWay};
 use crate::lookup::{Found, Probe};
 use crate::portion::Portion;
 use crate::promotion::Promotion;
@@ -40,6 +40,10 @@ pub(crate) struct FillTask {
     pub(crate) promotion: Option<Promotion>,
     /// What downstream has already, where its answer comes from here.
     pub(crate) asked_tags: Vec<HeaderValue>,
+    /// Its place among the fills of the upstream, once the origin is asked.
+    pub(crate) under_way: Option<UnderWay>,
+    /// Others wait for what this one finds out: how large the whole is, and of which version.
+    pub(crate) description: Option<Landing>,
     /// Takes the response if it is for the first request alone.
     pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
     /// The first request wants to know what the origin was asked.
@@ -103,6 +107,8 @@ impl TaskSeed<'_> {
             asker: self.asker,
             is_peek: false,
             promotion: None,
+            under_way: None,
+            description: None,
             own,
             trace: None,
         }

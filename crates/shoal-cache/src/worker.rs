@@ -15,7 +15,6 @@ use shoal_policy::cache::early::{is_due_early, likely_early_ms};
 use shoal_policy::cache::invalidation::has_changed;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, write_key, write_route};
 use shoal_policy::cache::query::write_counted;
-use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::cache::tags::invalidated_groups;
@@ -23,6 +22,7 @@ use shoal_policy::cache::trust::Trust;
 
 use crate::body::CacheBody;
 use crate::change::PendingChange;
+use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::counters::Cells;
 use crate::dispatch::{FillJob, Job};
@@ -120,9 +120,9 @@ impl WorkerCache {
         let sought = Sought { text: &text, alias, method, fields, signs, wishes: &wishes, trust, now_ms };
         let choice = look(variants.as_ref(), &sought, &self.cache.purges);
         match choice {
-            Choice::Found(Found { ref object, reuse: Reuse::Fresh, extract: Some(ref extract), .. }) => {
+            Choice::Found(Found { ref object, reuse: Reuse::Fresh, cut: Some(ref cut), .. }) => {
                 let may_prepare = is_plain && trust == Trust::Verified;
-                let response = self.serve(request, object, extract, trust, may_prepare, now_ms);
+                let response = self.serve(request, object, cut, trust, may_prepare, now_ms);
                 if self.is_due_early(request.rule, object, now_ms) {
                     self.revalidate(request, &Probe::new(key, &sought, choice));
                 }
@@ -235,25 +235,20 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         object: &Arc<Object>,
-        extract: &Extract,
+        cut: &Cut,
         trust: Trust,
         may_prepare: bool,
         now_ms: u64,
     ) -> Response<CacheBody> {
         self.cells.hits.count_alone();
-        object.hits.fetch_add(1, Ordering::Relaxed);
-        object.used_ms.store(now_ms, Ordering::Relaxed);
-        self.cache.ensure_copy(object);
-        // An invalidation between the lookup and now has not seen it.
-        let cache = &self.cache;
-        cache.ensure_on_disk(object, || cache.changed_since(object.key, object.terms.response_ms));
-        let detail = source(trust, object);
+        self.cache.use_cut(object, cut, now_ms);
+        let detail = source(trust, object, cut);
         if detail == Detail::LocalDisk {
             self.cells.disk_hits.count_alone();
         }
         let status = CacheStatus::hit(&self.cache.settings.name, ttl_seconds(object, now_ms), detail);
-        // What is prepared cannot go on from the origin where the disk fails.
-        let may_prepare = may_prepare && detail != Detail::LocalDisk;
+        // What is prepared cannot go on from the origin where the disk fails, nor look for chunks.
+        let may_prepare = may_prepare && object.body.is_whole() && detail != Detail::LocalDisk;
         let until_ms = self.prepared_until_ms(request.rule, object, now_ms);
         let is_checked = self.cache.purges.applied() <= object.checked_seq.load(Ordering::Relaxed);
         if may_prepare && until_ms > now_ms && is_checked {
@@ -262,7 +257,7 @@ impl WorkerCache {
             self.fetch.sign(&mut fields);
             self.hot.borrow_mut().prepare(object, fields, until_ms);
         }
-        self.respond_with(request, object, extract, &status, now_ms)
+        self.respond_with(request, object, cut, &status, now_ms)
     }
 }
 

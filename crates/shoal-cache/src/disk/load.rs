@@ -13,9 +13,10 @@ use tokio::task::spawn_blocking;
 
 use super::body::{DiskBody, Patience, read_at};
 use super::index::Entry;
-use super::meta::Meta;
+use super::meta::{Form, Meta};
 use super::record::{HEAD_BYTES, Kind, PIECE_BYTES, RecordHead, piece_sum};
 use super::{Disk, STREAMED_BYTES, Shared, now_seconds, variant};
+use crate::chunks::Chunked;
 use crate::node::Cache;
 use crate::object::{Object, OnDisk, Rare, UNCOPIED};
 use crate::stored_body::StoredBody;
@@ -194,7 +195,7 @@ impl Shared {
             let body = StoredBody::Whole(
                 body.chunks(PIECE_BYTES).map(Bytes::copy_from_slice).collect::<Vec<_>>().into(),
             );
-            return Ok(object(&head, entry, meta, body));
+            return Ok(self.object(&head, entry, meta, body));
         }
         let body = DiskBody {
             file,
@@ -207,31 +208,39 @@ impl Shared {
         for number in 0..meta.sums.len().min(PROVEN_PIECES) {
             body.proven_piece(number, patience)?;
         }
-        Ok(object(&head, entry, meta, StoredBody::OnDisk(Arc::new(body))))
+        Ok(self.object(&head, entry, meta, StoredBody::OnDisk(Arc::new(body))))
     }
-}
 
-/// What a record and its entry say.
-fn object(head: &RecordHead, entry: &Entry, meta: Meta, body: StoredBody) -> Arc<Object> {
-    let object = Object {
-        key: head.key,
-        text: meta.text,
-        rare: Rare::of(meta.selecting, &meta.tags, None),
-        status: meta.status,
-        fields: meta.fields,
-        terms: meta.terms,
-        body,
-        body_bytes: head.body_bytes,
-        fill_seq: head.fill_seq,
-        checked_seq: AtomicU64::new(head.checked_seq.max(entry.checked_seq())),
-        replicate: meta.replicate,
-        hits: AtomicU32::new(entry.hits.into()),
-        edition: AtomicU32::new(0),
-        used_ms: AtomicU64::new(meta.terms.response_ms),
-        heat: AtomicU64::new(0),
-        copied_from: None,
-        copied_under: AtomicU64::new(UNCOPIED),
-        disk: OnDisk { is_seen_to: AtomicBool::new(true), is_untold: AtomicBool::new(true) },
-    };
-    Arc::new(object)
+    /// What a record and its entry say.
+    fn object(&self, head: &RecordHead, entry: &Entry, meta: Meta, body: StoredBody) -> Arc<Object> {
+        let (body, rare) = match meta.form {
+            Form::Plain => (body, Rare::of(meta.selecting, &meta.tags, None)),
+            Form::Chunk { of } => (body, Rare::of_chunk(of, &meta.tags)),
+            Form::Chunked { first, length } => {
+                let chunked = Chunked::new(head.key, first, length, &self.store);
+                (StoredBody::Chunked(chunked.into()), Rare::of(meta.selecting, &meta.tags, None))
+            }
+        };
+        let object = Object {
+            key: head.key,
+            text: meta.text,
+            rare,
+            status: meta.status,
+            fields: meta.fields,
+            terms: meta.terms,
+            body,
+            body_bytes: head.body_bytes,
+            fill_seq: head.fill_seq,
+            checked_seq: AtomicU64::new(head.checked_seq.max(entry.checked_seq())),
+            replicate: meta.replicate,
+            hits: AtomicU32::new(entry.hits.into()),
+            edition: AtomicU32::new(0),
+            used_ms: AtomicU64::new(meta.terms.response_ms),
+            heat: AtomicU64::new(0),
+            copied_from: None,
+            copied_under: AtomicU64::new(UNCOPIED),
+            disk: OnDisk { is_seen_to: AtomicBool::new(true), is_untold: AtomicBool::new(true) },
+        };
+        Arc::new(object)
+    }
 }

@@ -2,6 +2,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use shoal_model::site::Replicate;
+use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
@@ -20,6 +21,32 @@ pub(super) struct Meta {
     pub replicate: Replicate,
     /// Of each piece of the body.
     pub sums: Box<[u64]>,
+    pub form: Form,
+}
+
+/// How the body belongs to the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// It is its body.
+    Plain,
+    /// There is none: it lies in chunks, the first of which has this key, and has so many bytes.
+    Chunked { first: ObjectKey, length: u64 },
+    /// It is a chunk of the body of the object with this key.
+    Chunk { of: ObjectKey },
+}
+
+/// How forms begin; of the plain one nothing is written.
+const CHUNKED: u64 = 1;
+const CHUNK: u64 = 2;
+
+impl Form {
+    fn of(object: &Object) -> Self {
+        match (object.chunked(), object.chunk_of()) {
+            (Some(chunked), _) => Self::Chunked { first: chunked.first_key(), length: chunked.length() },
+            (None, Some(of)) => Self::Chunk { of },
+            (None, None) => Self::Plain,
+        }
+    }
 }
 
 /// No value.
@@ -37,6 +64,7 @@ impl Meta {
             tags: object.tags().into(),
             replicate: object.replicate,
             sums: sums.into(),
+            form: Form::of(object),
         }
     }
 
@@ -66,6 +94,18 @@ impl Meta {
             out.text(value)?;
         }
         out.numbers(&self.sums);
+        match self.form {
+            Form::Plain => {}
+            Form::Chunked { first, length } => {
+                out.number(CHUNKED);
+                out.key(first);
+                out.number(length);
+            }
+            Form::Chunk { of } => {
+                out.number(CHUNK);
+                out.key(of);
+            }
+        }
         Some(out.0)
     }
 
@@ -90,7 +130,9 @@ impl Meta {
         let selecting = Selecting::from_parts(parts?.into_iter());
         let fields = read.fields()?;
         let sums = read.numbers()?;
-        read.0.is_empty().then_some(Self { text, selecting, status, fields, terms, tags, replicate, sums })
+        let form = read.form()?;
+        let meta = Self { text, selecting, status, fields, terms, tags, replicate, sums, form };
+        read.0.is_empty().then_some(meta)
     }
 }
 
@@ -100,6 +142,10 @@ struct Out(Vec<u8>);
 impl Out {
     fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn key(&mut self, key: ObjectKey) {
+        self.0.extend_from_slice(&key.to_bytes());
     }
 
     fn numbers(&mut self, numbers: &[u64]) {
@@ -147,6 +193,21 @@ impl<'a> In<'a> {
 
     fn numbers(&mut self) -> Option<Box<[u64]>> {
         (0..self.count(8)?).map(|_| self.number()).collect()
+    }
+
+    fn key(&mut self) -> Option<ObjectKey> {
+        ObjectKey::from_bytes(self.take(16)?)
+    }
+
+    fn form(&mut self) -> Option<Form> {
+        if self.0.is_empty() {
+            return Some(Form::Plain);
+        }
+        match self.number()? {
+            CHUNKED => Some(Form::Chunked { first: self.key()?, length: self.number()? }),
+            CHUNK => Some(Form::Chunk { of: self.key()? }),
+            _ => None,
+        }
     }
 
     fn flag(&mut self) -> Option<bool> {
@@ -234,6 +295,7 @@ mod tests {
             tags: [1, u64::MAX].into(),
             replicate: Replicate::Always,
             sums: [7].into(),
+            form: Form::Plain,
         }
     }
 
@@ -245,6 +307,15 @@ mod tests {
             assert_eq!(Meta::decode(&bytes[..end]), None, "{end} bytes");
         }
         assert_eq!(Meta::decode(&[&bytes[..], b"x"].concat()), None);
+        let key = ObjectKey(u128::MAX - 7);
+        for form in [Form::Chunked { first: key, length: 1 << 40 }, Form::Chunk { of: key }] {
+            let longer = Meta { form, ..meta() }.encode().unwrap();
+            assert_eq!(Meta::decode(&longer), Some(Meta { form, ..meta() }));
+            // A form that is cut off is none, and not the plain one.
+            for end in bytes.len() + 1..longer.len() {
+                assert_eq!(Meta::decode(&longer[..end]), None, "{form:?} {end} bytes");
+            }
+        }
     }
 
     #[test]

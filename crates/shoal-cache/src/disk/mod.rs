@@ -187,6 +187,11 @@ impl Disk {
         known.iter().any(|entry| entry.variant == variant && u64::from(entry.expires) > useless_at)
     }
 
+    /// Something is there under `key`, as far as the index knows.
+    pub(crate) fn has(&self, key: ObjectKey) -> bool {
+        self.shared.is_open() && !self.shared.index.find(key).is_empty()
+    }
+
     /// Nothing that is there is to be used any more. Says how much it was.
     pub(crate) fn forget_everything(&self) -> usize {
         self.shared.jobs.forget_everything(|| self.shared.index.clear())

@@ -1,11 +1,16 @@
 //! The head of a response on its way in, and where it comes from.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue, StatusCode};
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::span::Span;
+use shoal_policy::cache::status::Detail;
 use shoal_policy::cache::storage::Terms;
+
+use crate::object::Object;
 
 /// The head of a response that several requests may share.
 pub(crate) struct FillHead {
@@ -32,12 +37,16 @@ pub(crate) struct FillHead {
     pub(crate) is_shareable: bool,
     pub(crate) is_stored: bool,
     pub(crate) source: FillSource,
+    /// It passes on chunks of this object, at the pace of the one request that began it: everybody else does for himself.
+    pub(crate) chunked: Option<Arc<Object>>,
 }
 
 /// Where a fill comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum FillSource {
     Origin,
+    /// It was all here: there.
+    Store(Detail),
     Peer {
         /// The peer's own `Cache-Status` member.
         member: Option<HeaderValue>,

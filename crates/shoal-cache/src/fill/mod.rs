@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use budget::FillBudget;
 pub(crate) use flights::{Errand, Flights, Joined, Landing};
 pub(crate) use head::{FillHead, FillSource};
-pub(crate) use limits::FillLimits;
+pub(crate) use limits::{FillLimits, UnderWay};
 pub(crate) use reader::{Arrival, FillReader};
 
 use shared::{End, Head, LAGGARD_PATIENCE, Place, Shared};
@@ -255,6 +255,19 @@ impl Fill {
         self.lock().is_crowded
     }
 
+    /// Waits until somebody joins whoever began it.
+    pub(crate) async fn is_joined(&self) {
+        std::future::poll_fn(|context| {
+            let mut shared = self.lock();
+            if shared.joined > 1 {
+                return Poll::Ready(());
+            }
+            shared.producer = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// The pieces of the body so far, if all of them are still held.
     pub(crate) fn pieces(&self) -> Option<Vec<Bytes>> {
         let shared = self.lock();
@@ -302,6 +315,7 @@ impl Fill {
         shared.next_reader += 1;
         shared.joined += 1;
         shared.readers.insert(id, Place { next: 0, waker: None });
+        shared.wake_producer();
         Some(FillReader::new(self.clone(), id))
     }
 

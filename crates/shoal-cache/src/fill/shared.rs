@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) readers: FxHashMap<u64, Place>,
     pub(super) next_reader: u64,
     pub(super) joined: u64,
+    /// Who waits for room, or for somebody to join.
     pub(super) producer: Option<Waker>,
 }
 

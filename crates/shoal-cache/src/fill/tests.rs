@@ -54,6 +54,7 @@ fn head() -> FillHead {
         is_shareable: true,
         is_stored: false,
         source: FillSource::Origin,
+        chunked: None,
     }
 }
 

@@ -1,36 +1,43 @@
 //! Completing an object: what is here and what the origin still has, under one validator (RFC 9111 §3.4).
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{Response, StatusCode};
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::span::{Segment, Span};
-use shoal_policy::cache::storage::{Storage, Stored};
+use shoal_policy::cache::storage::{Storage, Stored, Terms};
+use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{continues, merged_fields};
 use shoal_policy::failure::Failure;
 
-use super::from_origin::{add_date, judge};
+use super::origin_answer::{add_date, judge, next_piece};
 use super::question::Completion;
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
-use crate::object::UNCOPIED;
+use crate::object::{Object, UNCOPIED};
 use crate::portion::Portion;
 use crate::seam::UntilClose;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
 
+/// `response` carries `span` of the version that `object` is of, whose body has `length` bytes, and nothing else.
+pub(super) fn accepts(object: &Object, span: Span, length: u64, response: &Response<OriginBody>) -> bool {
+    let range = ContentRange::read(response.headers());
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && range.is_some_and(|range| {
+            range.span == span && range.length.is_none_or(|announced| announced == length)
+        })
+        && continues(&object.fields, response.headers())
+        && response.extensions().get::<UntilClose>().is_none()
+}
+
 impl Completion {
-    /// The response carries `span` of the object's own version, and nothing else.
     fn accepts(&self, span: Span, response: &Response<OriginBody>) -> bool {
-        let range = ContentRange::read(response.headers());
-        response.status() == StatusCode::PARTIAL_CONTENT
-            && range.is_some_and(|range| {
-                range.span == span && range.length.is_none_or(|length| length == self.length)
-            })
-            && continues(&self.found.object.fields, response.headers())
-            && response.extensions().get::<UntilClose>().is_none()
+        accepts(&self.found.object, span, self.length, response)
     }
 }
 
@@ -67,7 +74,22 @@ impl WorkerCache {
         response: &Response<OriginBody>,
         request_ms: u64,
     ) -> Option<FillHead> {
-        let (fill, object) = (task.fill(), &completion.found.object);
+        let (object, owned) = self.confirmed(task, &completion.found.object, response, request_ms)?;
+        let range = ContentRange { span: completion.wanted, length: Some(completion.length) };
+        let head = head_of(&object, range, task.portion != Portion::Whole, response.status());
+        Some(FillHead { orphan_of: (object.terms != owned).then_some(owned), ..head })
+    }
+
+    /// The object, now that the origin has sent some of its version, and the terms on which an owner would keep it. `None` =
+    /// its new fields do not allow that.
+    pub(super) fn confirmed(
+        &self,
+        task: &FillTask,
+        object: &Object,
+        response: &Response<OriginBody>,
+        request_ms: u64,
+    ) -> Option<(Arc<Object>, Terms)> {
+        let fill = task.fill();
         let response_ms = now_ms();
         let mut received = response.headers().clone();
         add_date(&mut received, response_ms);
@@ -79,31 +101,10 @@ impl WorkerCache {
         };
         let terms = self.limit(owned, self.cache.placement.owners(fill.key));
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
+        let tags = if named.is_empty() { object.tags().into() } else { named };
         let without = [&without[..], &TAG_FIELDS, &[CONTENT_RANGE, CONTENT_LENGTH]].concat();
-        let range = ContentRange { span: completion.wanted, length: Some(completion.length) };
-        let is_part = task.portion != Portion::Whole;
-        let mut fields = stored_fields(&fields, &without);
-        if !is_part {
-            fields.insert(CONTENT_LENGTH, completion.length.into());
-        }
-        Some(FillHead {
-            status: object.status,
-            fields,
-            own_fields: None,
-            terms,
-            home: None,
-            orphan_of: (terms != owned).then_some(owned),
-            selecting: object.selecting().clone(),
-            tags: if named.is_empty() { object.tags().into() } else { named },
-            fill_seq: fill.fill_seq(),
-            checked_seq: fill.fill_seq(),
-            length: Some(completion.wanted.bytes()),
-            part: is_part.then_some(range),
-            answered: response.status(),
-            is_shareable: terms.is_fresh(terms.response_ms),
-            is_stored: true,
-            source: FillSource::Origin,
-        })
+        let fields = StoredFields::of(&stored_fields(&fields, &without));
+        Some((object.refreshed(object.selecting().clone(), fields, terms, tags, fill.fill_seq()), owned))
     }
 
     /// Passes on what is here and what comes, in order. `false` = nobody wants it.
@@ -149,7 +150,7 @@ impl WorkerCache {
     /// Passes on a body that has to be as long as `span`.
     async fn push_missing(&self, task: &FillTask, span: Span, mut body: OriginBody) -> Result<bool, Failure> {
         let mut left = span.bytes();
-        while let Some(piece) = super::from_origin::next_piece(&mut body).await {
+        while let Some(piece) = next_piece(&mut body).await {
             let piece = piece?;
             left = left.checked_sub(piece.len() as u64).ok_or(Failure::UpstreamProtocol)?;
             if !piece.is_empty() && !task.fill().push(piece).await {
@@ -177,5 +178,35 @@ impl WorkerCache {
             return Err(Failure::UpstreamReset);
         }
         Ok(response.into_body())
+    }
+}
+
+/// The head of an answer with `range` of `object`, which says that it is a part, or that it is the whole. The origin has
+/// `answered` so.
+pub(super) fn head_of(object: &Object, range: ContentRange, is_part: bool, answered: StatusCode) -> FillHead {
+    let mut fields = object.fields.to_map(0);
+    if is_part {
+        fields.remove(CONTENT_LENGTH);
+    } else {
+        fields.insert(CONTENT_LENGTH, range.span.bytes().into());
+    }
+    FillHead {
+        status: object.status,
+        fields,
+        own_fields: None,
+        terms: object.terms,
+        home: None,
+        orphan_of: None,
+        selecting: object.selecting().clone(),
+        tags: object.tags().into(),
+        fill_seq: object.fill_seq,
+        checked_seq: object.fill_seq,
+        length: Some(range.span.bytes()),
+        part: is_part.then_some(range),
+        answered,
+        is_shareable: object.terms.is_fresh(object.terms.response_ms),
+        is_stored: true,
+        source: FillSource::Origin,
+        chunked: None,
     }
 }

@@ -1,35 +1,39 @@
 //! The origin's half of a fill: what is asked, and what becomes of the answer.
 
+use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, DATE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
+use shoal_policy::cache::chunks::CHUNK_BYTES;
 use shoal_policy::cache::content_range::ContentRange;
-use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::early::spread_lifetime_ms;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::fill_request::limit_to_shared;
-use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Trouble;
 use shoal_policy::cache::selecting::{Selecting, Selector};
-use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
+use shoal_policy::cache::span::Span;
+use shoal_policy::cache::storage::{Storage, Stored, Terms};
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{confirms, confirms_tags, strong_validator};
 use shoal_policy::cache::vary::Vary;
 use shoal_policy::failure::Failure;
 
+use super::describing::is_of_chunks;
+use super::in_chunks::Reading;
+use super::origin_answer::{add_date, is_lasting, judge, next_piece, speaks_of_part};
 use super::question::Question;
-use super::{after, broken, content_length, object};
+use super::{Step, after, broken, content_length, object};
 use crate::body::OriginBody;
+use crate::chunks::is_kept_in_chunks;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
 use crate::lookup::{Found, known_selectors};
 use crate::object::UNCOPIED;
 use crate::orphans::ORPHAN_MS;
+use crate::portion::Portion;
 use crate::seam::UntilClose;
 use crate::search::Home;
 use crate::stored_body::StoredBody;
@@ -38,10 +42,22 @@ use crate::worker::WorkerCache;
 
 impl WorkerCache {
     /// Asks the origin: about what is stored, for what that lacks, or for what downstream asked for.
-    pub(super) async fn fill_from_origin(&self, task: &mut FillTask, owners: Owners) {
+    pub(super) async fn fill_from_origin(self: &Rc<Self>, task: &mut FillTask, owners: Owners) {
+        if self.await_description(task).await == Step::Done {
+            return;
+        }
+        if task.found.as_ref().is_some_and(Found::reads_chunks) {
+            match self.read_chunks(task).await {
+                Reading::Done => return,
+                Reading::Changed(Some((response, request_ms))) if is_of_use(task, &response) => {
+                    return self.take_from_origin(task, owners, response, request_ms).await;
+                }
+                Reading::Changed(_) => self.forget_found(task),
+            }
+        }
         // Held until the body is there; who asks for himself alone takes his body with him.
-        let _under_way = match self.cache.fill_limits.begin(&task.route.upstream).await {
-            Ok(under_way) => under_way,
+        task.under_way = match self.cache.fill_limits.begin(&task.route.upstream).await {
+            Ok(under_way) => Some(under_way),
             Err(failure) => return self.decline(task, failure),
         };
         let mut unlimited = self.limit_request(task);
@@ -49,8 +65,11 @@ impl WorkerCache {
             task.fill().ask(self.cache.purges.applied(), now_ms());
             // What was purged since the lookup must not come back by a 304 or as a part of something new.
             let is_valid = |found: &Found| self.cache.purges.check(&found.object).is_some();
-            let question =
-                if task.found.as_ref().is_some_and(is_valid) { Question::of(task) } else { Question::Plain };
+            let question = match &task.found {
+                Some(found) if is_valid(found) => Question::of(task),
+                Some(_) => Question::Plain,
+                None => self.first_question(task),
+            };
             let mut head = task.head.clone();
             question.write(&task.asked_tags, &mut head.headers);
             self.cells.origin_fetches.count();
@@ -88,7 +107,15 @@ impl WorkerCache {
                         }
                     }
                 }
-                Question::Validation(_) | Question::Plain => response,
+                Question::Wide(_)
+                    if status == StatusCode::PARTIAL_CONTENT
+                        && !is_of_chunks(task, &response, request_ms) =>
+                {
+                    // It is not kept in chunks: what is asked for is enough.
+                    self.leave_whole(task);
+                    continue;
+                }
+                Question::Validation(_) | Question::Wide(_) | Question::Plain => response,
             };
             if let Some(fields) = unlimited.take()
                 && let Vary::Fields(names) = Vary::read(response.headers())
@@ -131,7 +158,7 @@ impl WorkerCache {
 
     /// An answer to what downstream asked for: stored while it streams, or handed to the request that began the fill.
     async fn take_from_origin(
-        &self,
+        self: &Rc<Self>,
         task: &mut FillTask,
         owners: Owners,
         mut response: Response<OriginBody>,
@@ -160,10 +187,15 @@ impl WorkerCache {
             Some(part) => Some(part.span.bytes()),
             None => response.body().size_hint().exact().or_else(|| content_length(response.headers())),
         };
+        let status = if part.is_some() { StatusCode::OK } else { response.status() };
+        let chunked_length = part
+            .map_or(length, |part| part.length)
+            .filter(|length| is_kept_in_chunks(&task.rule, status, response.headers(), *length));
         // A part of what is too large to be stored is not stored, either.
         let whole_length = part.map_or(length, |part| part.length.or(length));
         let most_bytes = self.cache.most_bytes(&task.rule);
         let stored = match storage {
+            Storage::Store(stored) if chunked_length.is_some() => stored,
             Storage::Store(stored) if whole_length.is_none_or(|length| length <= most_bytes) => stored,
             Storage::Store(_) => {
                 // Something that large does not take the detour over another node.
@@ -182,6 +214,9 @@ impl WorkerCache {
         };
         let mut head = self.origin_head(task, stored, &response, length, part, owners);
         head.home = home;
+        if let Some(length) = chunked_length {
+            return self.take_in_chunks(task, head, length, response.into_body()).await;
+        }
         let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);
@@ -226,6 +261,7 @@ impl WorkerCache {
             is_shareable: terms.is_fresh(terms.response_ms),
             is_stored: true,
             source: FillSource::Origin,
+            chunked: None,
         }
     }
 
@@ -316,70 +352,14 @@ impl WorkerCache {
     }
 }
 
-/// Judges a response to the request of a fill.
-pub(super) fn judge(
-    task: &FillTask,
-    status: StatusCode,
-    response: &HeaderMap,
-    request_ms: u64,
-    response_ms: u64,
-) -> Storage {
-    judge_storage(&Exchange {
-        method: &task.head.method,
-        url: url_of(&task.fill().text),
-        request: &task.head.headers,
-        wishes: Wishes { no_store: task.wishes.no_store, ..Wishes::default() },
-        status,
-        response,
-        request_ms,
-        response_ms,
-        rule: &task.rule,
-    })
-}
-
-/// The next part of a body, trailers left out: they must not become fields of the object.
-pub(super) async fn next_piece(body: &mut OriginBody) -> Option<Result<Bytes, Failure>> {
-    loop {
-        match body.frame().await?.map(Frame::into_data) {
-            Ok(Ok(piece)) => return Some(Ok(piece)),
-            Ok(Err(_)) => {}
-            Err(failure) => return Some(Err(failure)),
+/// The answer, which is not about what was asked for, is worth taking: what is wanted of it comes soon.
+fn is_of_use(task: &FillTask, response: &Response<OriginBody>) -> bool {
+    let begin = match &task.portion {
+        Portion::Part { range, .. } => {
+            content_length(response.headers()).and_then(|length| range.within(length))
         }
-    }
-}
-
-/// The answer makes sense only where a part, or something under a condition, was asked for.
-const fn speaks_of_part(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::PARTIAL_CONTENT
-            | StatusCode::NOT_MODIFIED
-            | StatusCode::RANGE_NOT_SATISFIABLE
-            | StatusCode::PRECONDITION_FAILED
-    )
-}
-/// The next response will be no more cacheable than this one.
-const fn is_lasting(refusal: Refusal) -> bool {
-    match refusal {
-        Refusal::Status
-        | Refusal::NoStore
-        | Refusal::Private
-        | Refusal::Vary
-        | Refusal::SetCookie
-        | Refusal::NoLifetime
-        | Refusal::RequestError
-        | Refusal::ContentType => true,
-        // These are about the request.
-        Refusal::Method | Refusal::Part | Refusal::RequestNoStore | Refusal::Authorization => false,
-    }
-}
-
-/// `Date` is added where the origin sent none (RFC 9110 §6.6.1).
-pub(super) fn add_date(fields: &mut HeaderMap, now_ms: u64) {
-    if !fields.contains_key(DATE) {
-        let now = std::time::UNIX_EPOCH + std::time::Duration::from_millis(now_ms);
-        if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(now)) {
-            fields.insert(DATE, date);
-        }
-    }
+        Portion::Whole | Portion::Several | Portion::Description => Some(Span { first: 0, last: 0 }),
+    };
+    !speaks_of_part(response.status())
+        && (!response.status().is_success() || begin.is_some_and(|span| span.first < CHUNK_BYTES))
 }

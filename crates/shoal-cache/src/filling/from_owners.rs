@@ -1,6 +1,7 @@
 //! The owners' half of a fill: objects that another node holds, or fetches for us.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -18,6 +19,7 @@ use shoal_policy::failure::{Failure, Side};
 use tokio::time::timeout;
 
 use super::{Step, after, broken, content_length};
+use crate::chunks::is_kept_in_chunks;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
 use crate::object::{UNCOPIED, likely_weight};
@@ -28,7 +30,7 @@ use crate::worker::WorkerCache;
 
 impl WorkerCache {
     /// Asks the primary, then the second owner in its place.
-    pub(super) async fn fill_from_owners(&self, task: &mut FillTask, asked: Asked) -> Step {
+    pub(super) async fn fill_from_owners(self: &Rc<Self>, task: &mut FillTask, asked: Asked) -> Step {
         let Asked { primary, second, hop } = asked;
         let (source, answer) = match second {
             Some(second) if !task.is_peek => self.ask_either(task, primary, second, hop).await,
@@ -77,7 +79,7 @@ impl WorkerCache {
 
     /// Asks one peer, and takes what it has.
     pub(super) async fn fill_from_peer(
-        &self,
+        self: &Rc<Self>,
         task: &mut FillTask,
         peer: NodeId,
         role: Role,
@@ -89,7 +91,7 @@ impl WorkerCache {
 
     /// `spare` goes on where the peer breaks off.
     async fn take_answer(
-        &self,
+        self: &Rc<Self>,
         task: &mut FillTask,
         source: NodeId,
         answer: PeerAnswer,
@@ -158,7 +160,7 @@ impl WorkerCache {
     }
 
     async fn take_from_peer(
-        &self,
+        self: &Rc<Self>,
         task: &mut FillTask,
         source: NodeId,
         object: PeerObject,
@@ -191,7 +193,9 @@ impl WorkerCache {
             fields.remove(CONTENT_RANGE);
             fields.remove(CONTENT_LENGTH);
         }
-        if !is_owner && may_copy && object.is_hit && part.is_none() {
+        let chunked_length = length
+            .filter(|length| part.is_none() && is_kept_in_chunks(&task.rule, answered, &fields, *length));
+        if !is_owner && may_copy && object.is_hit && part.is_none() && chunked_length.is_none() {
             let bytes = likely_weight(length.unwrap_or(0), &fields);
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
         }
@@ -217,9 +221,16 @@ impl WorkerCache {
                 && part.is_none()
                 && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
+            chunked: None,
         };
         if object.is_hit {
             self.cells.peer_hits.count();
+        }
+        if let Some(length) = chunked_length
+            && head.is_stored
+        {
+            self.take_in_chunks(task, head, length, object.into_body()).await;
+            return Step::Done;
         }
         let keep_bytes = if is_kept { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
         let head = fill.begin(head, keep_bytes, self.cache.most_bytes(&task.rule));

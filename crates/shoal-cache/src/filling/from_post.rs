@@ -11,7 +11,7 @@ use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::storage::{Exchange, Storage, Stored, judge_storage};
 
 use super::content_length;
-use super::from_origin::add_date;
+use super::origin_answer::add_date;
 use crate::body::{CacheBody, OriginBody};
 use crate::change::Sent;
 use crate::clock::now_ms;

@@ -1,9 +1,13 @@
 //! Working on a fill: ask the owners, or the origin, and pass on what comes.
 
+mod bringing;
 mod completing;
+mod describing;
 mod from_origin;
 mod from_owners;
 mod from_post;
+mod in_chunks;
+mod origin_answer;
 mod question;
 mod refreshing;
 
@@ -24,6 +28,8 @@ use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::sources::{Hop, MAX_PEEKS, Role, Situation, plan};
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::failure::Failure;
+
+use in_chunks::Reading;
 
 use crate::body::OriginBody;
 use crate::clock::now_ms;
@@ -48,6 +54,11 @@ impl WorkerCache {
     /// Works on a fill until it has ended: asks whom the plan says, one after the other.
     pub(crate) async fn fill(self: Rc<Self>, mut task: FillTask) {
         let owners = self.cache.placement.owners(task.fill().key);
+        if self.has_all(&task)
+            && let Reading::Done = self.read_chunks(&mut task).await
+        {
+            return;
+        }
         let plan = plan(&self.situation(&task, owners));
         if let Some(asked) = plan.owners
             && self.fill_from_owners(&mut task, asked).await == Step::Done

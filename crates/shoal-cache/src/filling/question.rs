@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use http::HeaderMap;
 use http::header::{HeaderValue, RANGE};
-use shoal_policy::cache::range::if_range_holds;
+use shoal_policy::cache::range::{ByteRange, if_range_holds};
 use shoal_policy::cache::span::{Segment, Span, plan};
 use shoal_policy::cache::validation::{add_conditions, add_range, add_tags, has_validator, strong_validator};
 
@@ -17,6 +17,8 @@ use crate::task::FillTask;
 pub(super) enum Question {
     /// For what downstream asked for.
     Plain,
+    /// For the chunks that have it.
+    Wide(ByteRange),
     /// Whether the object is still good.
     Validation(Found),
     /// For what an object lacks of what downstream asked for.
@@ -41,7 +43,7 @@ impl Question {
     /// About what was found, unless that is of no use.
     pub(super) fn of(task: &FillTask) -> Self {
         let Some(found) = &task.found else { return Self::Plain };
-        if !found.suffices() {
+        if !found.suffices() && found.object.chunked().is_none() {
             return Completion::of(task, found).map_or(Self::Plain, Self::Completion);
         }
         if has_validator(&found.object.fields) { Self::Validation(found.clone()) } else { Self::Plain }
@@ -51,6 +53,12 @@ impl Question {
     pub(super) fn write(&self, asked_tags: &[HeaderValue], fields: &mut HeaderMap) {
         match self {
             Self::Plain => {}
+            Self::Wide(range) => {
+                // Digits fit into every field.
+                if let Ok(range) = HeaderValue::try_from(range.to_string()) {
+                    fields.insert(RANGE, range);
+                }
+            }
             Self::Validation(found) => {
                 let range = fields.remove(RANGE);
                 add_conditions(fields, &found.object.fields);
@@ -77,7 +85,7 @@ impl Completion {
             Portion::Part { range, .. } if if_range_holds(&task.head.headers, &object.fields) => {
                 range.within(length)?
             }
-            Portion::Part { .. } | Portion::Several => return None,
+            Portion::Part { .. } | Portion::Several | Portion::Description => return None,
         };
         let mut rest = VecDeque::from(plan(&spans.held(), wanted));
         let held = match rest.front() {

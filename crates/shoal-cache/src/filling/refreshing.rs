@@ -10,7 +10,7 @@ use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{confirms_as_well, merged_fields};
 
-use super::from_origin::{add_date, judge};
+use super::origin_answer::{add_date, judge};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::lookup::Found;

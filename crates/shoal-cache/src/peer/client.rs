@@ -164,6 +164,11 @@ impl PeerObject {
         }
     }
 
+    /// The body, for somebody else to read.
+    pub(crate) fn into_body(self) -> OriginBody {
+        self.connection.pass_on(self.response.into_body())
+    }
+
     /// The body was read to its end: the connection may be used again.
     pub(crate) fn finish(self) {
         self.connection.give_back();

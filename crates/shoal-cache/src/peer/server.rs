@@ -27,6 +27,7 @@ use super::intake;
 use super::under_way::UnderWay;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
+use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::dispatch::Job;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
@@ -134,19 +135,20 @@ impl PeerRequest {
         {
             choice = look(Some(&loaded), &sought, &cache.purges);
         }
-        let probe = Probe::new(key, &sought, choice);
+        let mut probe = Probe::new(key, &sought, choice);
+        probe.heed_range_miss(&self.rule);
         let may_fill = may_fill(self.role, cache.placement.owners(key), cache.settings.node);
         if let Some(found) = &probe.found
             && found.purge == Freshened::Untouched
-            && let Some(extract) = &found.extract
+            && let Some(cut) = &found.cut
         {
             match found.reuse {
-                Reuse::Fresh => return self.hit(cache, &found.object, extract, now_ms),
+                Reuse::Fresh => return self.hit(cache, &found.object, cut, now_ms),
                 Reuse::Stale { revalidate } => {
                     if revalidate && may_fill {
                         self.revalidate(cache, &probe);
                     }
-                    return self.hit(cache, &found.object, extract, now_ms);
+                    return self.hit(cache, &found.object, cut, now_ms);
                 }
                 // Here it is no hit yet, whatever the route says of hits: the origin decides.
                 Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
@@ -171,9 +173,9 @@ impl PeerRequest {
                 Joined::New(reader) => {
                     let (own, receiver) = oneshot::channel();
                     let task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
-                    if let Some((object, extract)) = self.look_again(cache, probe) {
+                    if let Some((object, cut)) = self.look_again(cache, probe) {
                         reader.fill().resolve(object.clone());
-                        return self.hit(cache, &object, &extract, now_ms());
+                        return self.hit(cache, &object, &cut, now_ms());
                     }
                     cache.dispatch.hand_on(Job::Fill(Box::new(task)));
                     (reader, Some(receiver))
@@ -187,7 +189,13 @@ impl PeerRequest {
                 }
                 Arrival::Head(head) if is_creator || may_share(cache, probe, &head) => {
                     if is_creator || head.selecting.matches(&self.head.headers) {
-                        return filling(cache, probe, &head, reader, !is_creator);
+                        return match &head.chunked {
+                            Some(object) if !is_creator => {
+                                drop(reader);
+                                self.read_for_itself(cache, probe, object).await
+                            }
+                            Some(_) | None => filling(cache, probe, &head, reader, !is_creator),
+                        };
                     }
                     selectors = head.selecting.selectors();
                 }
@@ -195,8 +203,11 @@ impl PeerRequest {
                     return bare(AnswerKind::Alone);
                 }
                 Arrival::Object(object) if object.selecting().matches(&self.head.headers) => {
-                    return match object.extract(&self.head.method, &self.head.headers) {
-                        Some(extract) => validated(cache, probe, &object, &extract),
+                    return match object.cut(&self.head.method, &self.head.headers) {
+                        Some(cut) => validated(cache, probe, &object, &cut),
+                        None if object.chunked().is_some() && !probe.reads_chunks() => {
+                            self.read_for_itself(cache, probe, &object).await
+                        }
                         None => bare(AnswerKind::Alone),
                     };
                 }
@@ -214,16 +225,26 @@ impl PeerRequest {
         bare(AnswerKind::Alone)
     }
 
+    /// Puts the answer together from the chunks of `object`, which may be used.
+    async fn read_for_itself(
+        &self,
+        cache: &Arc<Cache>,
+        probe: &Probe,
+        object: &Arc<Object>,
+    ) -> Response<CacheBody> {
+        Box::pin(self.fly(cache, &probe.of_chunks(object))).await
+    }
+
     fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
         let begin = || cache.new_fill(probe.key, &probe.text);
-        if probe.insists_on_origin() {
+        if probe.insists_on_origin() || probe.reads_chunks() {
             return cache.flights.begin_alone(begin());
         }
         cache.board(&self.rule, probe.key, probe.errand(selecting), begin)
     }
 
     /// A fill may have ended between the lookup and now: workers do that while this runs.
-    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<(Arc<Object>, Extract)> {
+    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<(Arc<Object>, Cut)> {
         let variants = cache.store.find(probe.key)?;
         let now_ms = now_ms();
         let sought = Sought {
@@ -238,7 +259,7 @@ impl PeerRequest {
         };
         match look(Some(&variants), &sought, &cache.purges) {
             Choice::Found(found) if found.reuse == Reuse::Fresh && found.purge == Freshened::Untouched => {
-                Some((found.object, found.extract?))
+                Some((found.object, found.cut?))
             }
             Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
         }
@@ -252,27 +273,18 @@ impl PeerRequest {
         }
     }
 
-    fn hit(
-        &self,
-        cache: &Arc<Cache>,
-        object: &Arc<Object>,
-        extract: &Extract,
-        now_ms: u64,
-    ) -> Response<CacheBody> {
-        object.hits.fetch_add(1, Ordering::Relaxed);
+    fn hit(&self, cache: &Arc<Cache>, object: &Arc<Object>, cut: &Cut, now_ms: u64) -> Response<CacheBody> {
         // Two that count at once may lose one: an object becomes hot a request later then.
         let heat = Heat(object.heat.load(Ordering::Relaxed)).touched(now_ms);
         object.heat.store(heat.0, Ordering::Relaxed);
-        object.used_ms.store(now_ms, Ordering::Relaxed);
-        cache.ensure_copy(object);
+        cache.use_cut(object, cut, now_ms);
         let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
-        cache.ensure_on_disk(object, || cache.changed_since(object.key, object.terms.response_ms));
-        let detail = source(cache.trust(&self.rule, now_ms), object);
+        let detail = source(cache.trust(&self.rule, now_ms), object, cut);
         if detail == Detail::LocalDisk {
             cache.cells.disk_hits.count();
         }
         let status = CacheStatus::hit(&cache.settings.name, left, detail);
-        let mut response = stored(AnswerKind::Hit, object, extract, &status, now_ms);
+        let mut response = stored(AnswerKind::Hit, object, cut, &status, now_ms);
         if heat.is_hot() {
             response.headers_mut().insert(wire::HOT.clone(), HeaderValue::from(HOT_FOR_MS));
         }
@@ -299,30 +311,30 @@ fn alone(cache: &Cache, probe: &Probe) -> AnswerKind {
 fn stored(
     kind: AnswerKind,
     object: &Object,
-    extract: &Extract,
+    cut: &Cut,
     status: &CacheStatus<'_>,
     now_ms: u64,
 ) -> Response<CacheBody> {
     let mut fields = object.fields.to_map(wire::OWN_FIELDS);
     Meta::of(object.terms, object.tags(), object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
     wire::write_selecting(object.selecting(), &mut fields);
-    match (extract, &object.body) {
+    match (&cut.extract, &object.body) {
         (Extract::Part(span), body) => {
-            let length = match body {
-                StoredBody::Whole(_) | StoredBody::OnDisk(_) => Some(object.body_bytes),
-                StoredBody::Spans(spans) => spans.length(),
-            };
-            let response = respond(kind, object.status, fields, status, CacheBody::part(object, *span));
-            as_part(response, ContentRange { span: *span, length })
+            let response = respond(kind, object.status, fields, status, cut.part_body(object, *span));
+            as_part(response, ContentRange { span: *span, length: body.length() })
         }
         (
             Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
             StoredBody::Whole(_) | StoredBody::OnDisk(_),
-        ) => respond(kind, object.status, fields, status, CacheBody::stored(object)),
-        // Nodes ask each other for no more than one part.
-        (Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable, StoredBody::Spans(_)) => {
-            bare(AnswerKind::Miss)
+        )
+        | (Extract::Whole, StoredBody::Chunked(_)) => {
+            respond(kind, object.status, fields, status, cut.whole_body(object))
         }
+        // Nodes ask each other for no more than one part.
+        (
+            Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
+            StoredBody::Spans(_) | StoredBody::Chunked(_),
+        ) => bare(AnswerKind::Miss),
     }
 }
 
@@ -335,9 +347,9 @@ fn as_part(mut response: Response<CacheBody>, range: ContentRange) -> Response<C
     response
 }
 
-fn validated(cache: &Cache, probe: &Probe, object: &Object, extract: &Extract) -> Response<CacheBody> {
+fn validated(cache: &Cache, probe: &Probe, object: &Object, cut: &Cut) -> Response<CacheBody> {
     let status = CacheStatus::forwarded(&cache.settings.name, probe.why);
-    stored(AnswerKind::Filling, object, extract, &status, now_ms())
+    stored(AnswerKind::Filling, object, cut, &status, now_ms())
 }
 
 fn filling(
@@ -356,14 +368,23 @@ fn filling(
     };
     meta.write(&mut fields, now_ms());
     wire::write_selecting(&head.selecting, &mut fields);
-    let status = CacheStatus {
-        forwarded_status: Some(head.answered.as_u16()),
-        stored: head.is_stored,
-        collapsed,
-        ..CacheStatus::forwarded(&cache.settings.name, probe.why)
+    let (kind, status) = match head.source {
+        FillSource::Store(detail) => {
+            let left = head.terms.time_left_ms(now_ms()).div_euclid(1000);
+            (AnswerKind::Hit, CacheStatus::hit(&cache.settings.name, left, detail))
+        }
+        FillSource::Origin | FillSource::Peer { .. } => {
+            let status = CacheStatus {
+                forwarded_status: Some(head.answered.as_u16()),
+                stored: head.is_stored,
+                collapsed,
+                ..CacheStatus::forwarded(&cache.settings.name, probe.why)
+            };
+            (AnswerKind::Filling, status)
+        }
     };
     let body = CacheBody::filling(reader, head.length);
-    let mut response = respond(AnswerKind::Filling, head.status, fields, &status, body);
+    let mut response = respond(kind, head.status, fields, &status, body);
     // The nodes that it came through before this one.
     if let FillSource::Peer { member: Some(member), .. } = &head.source {
         let members = [member.as_bytes(), status.value().as_bytes()].join(&b", "[..]);

@@ -56,7 +56,7 @@ impl Cache {
         WarmResponse {
             outcome: outcome.into(),
             status: object.status.as_u16().into(),
-            body_bytes: object.body_bytes,
+            body_bytes: object.body.length().unwrap_or(object.body_bytes),
             ttl_seconds: object.terms.time_left_ms(now_ms()).div_euclid(1000),
             detail: String::new(),
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cache_extension::ContentClass;
 use super::no_effect::no_effect;
 use super::{CacheRule, Problem};
+use crate::units::ByteSize;
 
 /// Most fields and cookies of one key, each.
 const MAX_NAMES: usize = 8;
@@ -14,6 +15,8 @@ const MAX_NAMES: usize = 8;
 const MAX_PARAMETERS: usize = 64;
 /// Longest time for which an error is kept unasked, seconds.
 const MAX_ERROR_SECONDS: u64 = 5;
+/// What is smaller has less than one chunk.
+const LEAST_CHUNKED: ByteSize = ByteSize::mib(1);
 /// Errors that anybody can cause by how a request is written.
 const CAUSED_BY_REQUESTS: [u16; 5] = [400, 405, 413, 414, 431];
 
@@ -71,6 +74,15 @@ pub(super) fn validate_cache(path: &str, rule: &CacheRule, problems: &mut Vec<Pr
             let message =
                 format!("what {extension:?} stands for is not known; known are {}", ContentClass::known());
             problems.push(Problem::at(format!("{path}.extensions[{n}]"), message));
+        }
+    }
+    if let Some(least) = rule.chunked_from {
+        if least < LEAST_CHUNKED {
+            let message = format!("must be at least {LEAST_CHUNKED}, which is what a chunk has");
+            problems.push(Problem::at(format!("{path}.chunked_from"), message));
+        } else if rule.max_object_size.is_some_and(|most| most < least) {
+            let why = "nothing above `max_object_size` is stored";
+            problems.push(no_effect(format!("{path}.chunked_from"), why));
         }
     }
     let allowed = rule.strict_fill.as_deref().unwrap_or_default();
@@ -158,6 +170,14 @@ mod tests {
             None,
         );
         check("{ strict_fill: [] }", None);
+        check("{ chunked_from: 1MiB, range_miss: whole }", None);
+        check("{ max_object_size: 1MiB }", None);
+        check("{ chunked_from: 1023KiB }", Some("must be at least 1MiB"));
+        check(
+            "{ chunked_from: 2MiB, max_object_size: 1MiB }",
+            Some("nothing above `max_object_size` is stored"),
+        );
+        check("{ chunked_from: 2097152, range_miss: slice }", Some("slice"));
         check("{ negative_ttl: { 400: 10s } }", Some("anybody can cause a 400"));
         check("{ negative_ttl: { 304: 10s } }", Some("not a status from 300 to 599"));
         check("{ negative_ttl: { 200: 10s } }", Some("not a status from 300 to 599"));

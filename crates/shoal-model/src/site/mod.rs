@@ -72,7 +72,7 @@ pub use regions::{Failback, boundless_failover};
 pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};
 pub use route::{
-    CacheRule, NoVarySearch, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route,
+    CacheRule, NoVarySearch, PurgeUnverified, RangeMiss, Replicate, RequestDirectives, RequestErrors, Route,
     RouteTimeouts, SetCookie,
 };
 pub use sticky::{SameSite, Sticky};

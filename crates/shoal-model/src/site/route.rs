@@ -75,9 +75,16 @@ pub struct RouteTimeouts {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheRule {
-    /// Largest body that is stored; default 64MiB.
+    /// Largest body that is stored in one piece; default 64MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_object_size: Option<ByteSize>,
+    /// Bodies from this size on, of which a strong validator and the length are known, are kept in chunks of 1 MiB, each by
+    /// itself and however large the body is; default: none are, nor with a `max_object_size` below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunked_from: Option<ByteSize>,
+    /// What a request with `Range` does when nothing of the object is there; default `part`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_miss: Option<RangeMiss>,
     /// When the second copy is made; default `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicate: Option<Replicate>,
@@ -126,6 +133,19 @@ pub struct CacheRule {
     /// Whether responses may say which parameters of the query do not count (`No-Vary-Search`); default `honor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_vary_search: Option<NoVarySearch>,
+}
+
+/// What a request with `Range` does when nothing of the object is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RangeMiss {
+    /// It fetches that range, of what is kept in chunks whole chunks.
+    #[default]
+    Part,
+    /// It fetches the whole object, and is answered as that comes.
+    Whole,
+    /// It is passed on, and its answer is not stored.
+    Pass,
 }
 
 /// When the second copy of an object is made.

@@ -8,7 +8,8 @@ use http::{HeaderName, StatusCode};
 use super::cache_key::{CacheKeyView, field_names};
 use super::{PurgeMethodView, RetryView, UpstreamView};
 use crate::site::{
-    CacheRule, NoVarySearch, PurgeUnverified, Replicate, RequestDirectives, RequestErrors, Route, SetCookie,
+    CacheRule, NoVarySearch, PurgeUnverified, RangeMiss, Replicate, RequestDirectives, RequestErrors, Route,
+    SetCookie,
 };
 use crate::units::{ByteSize, Period};
 
@@ -67,8 +68,12 @@ impl RouteView {
 /// A compiled cache rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheRuleView {
-    /// Largest body that is stored, bytes.
+    /// Largest body that is stored in one piece, bytes.
     pub max_object_bytes: u64,
+    /// The least body that is kept in chunks, bytes; `None` = none is.
+    pub chunked_from_bytes: Option<u64>,
+    /// What a request with `Range` does when nothing of the object is there.
+    pub range_miss: RangeMiss,
     /// When the second copy is made.
     pub replicate: Replicate,
     /// Whether responses with `Set-Cookie` may be stored.
@@ -101,8 +106,14 @@ pub struct CacheRuleView {
 impl CacheRuleView {
     /// `rule` with the defaults filled in.
     pub fn compile(rule: &CacheRule) -> Self {
+        let max_object_bytes = rule.max_object_size.unwrap_or(ByteSize::mib(64)).0;
         Self {
-            max_object_bytes: rule.max_object_size.unwrap_or(ByteSize::mib(64)).0,
+            max_object_bytes,
+            chunked_from_bytes: rule
+                .chunked_from
+                .map(|least| least.0)
+                .filter(|least| *least <= max_object_bytes),
+            range_miss: rule.range_miss.unwrap_or_default(),
             replicate: rule.replicate.unwrap_or_default(),
             set_cookie: rule.set_cookie.unwrap_or_default(),
             request_directives: rule.request_directives.unwrap_or_default(),

@@ -5,8 +5,9 @@
 //! owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
 //! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
 //! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
-//! [`span`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator writes.
+//! [`span`], [`chunks`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator writes.
 
+pub mod chunks;
 pub mod condition;
 pub mod content;
 pub mod content_range;

@@ -1,5 +1,7 @@
 //! The ranges of a request, and what it gets of a representation (RFC 9110 §14, §13.1.5).
 
+use std::fmt;
+
 use http::StatusCode;
 use http::header::{ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
 
@@ -113,6 +115,17 @@ impl ByteRange {
             Self::From(first) => (first <= all.last).then_some(Span { first, ..all }),
             Self::Last(0) => None,
             Self::Last(bytes) => Some(Span { first: length.saturating_sub(bytes), ..all }),
+        }
+    }
+}
+
+/// As a `Range` says it.
+impl fmt::Display for ByteRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Between(Span { first, last }) => write!(formatter, "bytes={first}-{last}"),
+            Self::From(first) => write!(formatter, "bytes={first}-"),
+            Self::Last(bytes) => write!(formatter, "bytes=-{bytes}"),
         }
     }
 }
@@ -285,6 +298,14 @@ mod tests {
         check("bytes=7-", Some(10), None);
         check("bytes=10-", Some(10), None);
         assert_eq!(judge_part(&HeaderMap::new(), &HeaderMap::new(), Some(10), &[]), None);
+    }
+
+    #[test]
+    fn what_is_written_of_a_range_is_read() {
+        for text in ["bytes=0-0", "bytes=3-7", "bytes=5-", "bytes=-9"] {
+            let ranges = read_ranges(&asking(text)).unwrap();
+            assert_eq!(ranges[0].to_string(), text);
+        }
     }
 
     #[test]

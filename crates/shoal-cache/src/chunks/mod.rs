@@ -1,0 +1,124 @@
+//! Objects whose bodies lie in chunks: the object has the fields and says where the chunks are, and each of them is an
+//! entry of the store and of the disk by itself.
+//!
+//! The keys of the chunks are drawn when the object is first stored. So nobody finds them but by that object: whatever
+//! becomes of it, a purge, a write, another version, becomes of its chunks.
+
+mod cut;
+
+use std::sync::{Arc, Weak};
+
+use http::header::{ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use shoal_model::view::CacheRuleView;
+use shoal_policy::cache::chunks::{CHUNK_BYTES, Run, chunk};
+use shoal_policy::cache::fields::Fields;
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::range::Extract;
+use shoal_policy::cache::span::Span;
+use shoal_policy::cache::stored_fields::StoredFields;
+use shoal_policy::cache::validation::strong_validator;
+
+pub(crate) use cut::{Cut, within_chunk};
+
+use crate::object::Object;
+use crate::store::Store;
+
+/// An answer of more chunks than these finds them one by one, as it comes to them.
+const MAX_AT_HAND: u64 = 64;
+/// Keys of chunks are so far from each other, which is odd: all bits of them differ.
+const APART: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
+
+/// The body of an object that lies in chunks.
+#[derive(Clone)]
+pub(crate) struct Chunked {
+    /// The key of the object.
+    home: ObjectKey,
+    /// The key of its first chunk; it says those of the others.
+    first: ObjectKey,
+    /// Of the whole body, bytes.
+    length: u64,
+    store: Weak<Store>,
+}
+
+impl Chunked {
+    /// `first`: a key that nothing else has.
+    pub(crate) fn new(home: ObjectKey, first: ObjectKey, length: u64, store: &Arc<Store>) -> Self {
+        Self { home, first, length, store: Arc::downgrade(store) }
+    }
+
+    /// Bytes of the whole body.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The key of its first chunk.
+    pub(crate) const fn first_key(&self) -> ObjectKey {
+        self.first
+    }
+
+    /// The key of chunk `number`.
+    pub(crate) const fn key(&self, number: u64) -> ObjectKey {
+        ObjectKey(self.first.0.wrapping_add((number as u128).wrapping_mul(APART)))
+    }
+
+    /// The bytes of chunk `number`.
+    pub(crate) fn span(&self, number: u64) -> Option<Span> {
+        chunk(number, self.length)
+    }
+
+    /// Chunk `number`, if the store has it.
+    pub(crate) fn find(&self, number: u64) -> Option<Arc<Object>> {
+        let found = self.store.upgrade()?.find(self.key(number))?;
+        let bytes = self.span(number)?.bytes();
+        let is_it = |chunk: &&Arc<Object>| chunk.chunk_of() == Some(self.home) && chunk.body_bytes == bytes;
+        found.objects().iter().find(is_it).cloned()
+    }
+
+    /// What `extract` means, if the store has all the chunks that it lies in, and they are not too many.
+    pub(crate) fn cut(&self, extract: Extract) -> Option<Cut> {
+        let spans = match &extract {
+            Extract::Whole => Vec::from_iter(Span::all(self.length)),
+            Extract::Part(span) => vec![*span],
+            Extract::Parts(spans) => spans.clone(),
+            Extract::Unsatisfiable => Vec::new(),
+        };
+        let mut chunks: Vec<(u64, Arc<Object>)> = Vec::new();
+        for run in spans.into_iter().map(Run::around) {
+            for number in run.first..=run.last {
+                if chunks.iter().rev().any(|(known, _)| *known == number) {
+                    continue;
+                }
+                if chunks.len() as u64 >= MAX_AT_HAND {
+                    return None;
+                }
+                chunks.push((number, self.find(number)?));
+            }
+        }
+        Some(Cut::of_chunks(extract, chunks))
+    }
+}
+
+/// A response with these fields and a body of `length` bytes is kept in chunks, where `rule` holds.
+pub(crate) fn is_kept_in_chunks(
+    rule: &CacheRuleView,
+    status: StatusCode,
+    fields: &HeaderMap,
+    length: u64,
+) -> bool {
+    rule.chunked_from_bytes.is_some_and(|least| length >= least)
+        && status == StatusCode::OK
+        && strong_validator(fields).is_some()
+}
+
+/// The fields of a chunk: what says of which version it is.
+pub(crate) fn chunk_fields(fields: &StoredFields) -> StoredFields {
+    let kept = |name: HeaderName| {
+        let value = HeaderValue::from_bytes(fields.line(&name)?).ok()?;
+        Some((name, value))
+    };
+    [ETAG, LAST_MODIFIED].into_iter().filter_map(kept).collect()
+}
+
+/// Bytes of a chunk, which is what a fill holds for readers of whatever speed.
+const _: () = assert!(CHUNK_BYTES == crate::fill::WINDOW_BYTES);
