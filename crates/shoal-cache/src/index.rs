@@ -69,6 +69,10 @@ impl CacheService for CacheIndex {
             let keys: Vec<ObjectKey> = keys.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
             keys.into_iter().map(|key| self.0.forget(key)).sum()
         };
+        if self.0.is_retired() {
+            // The disk may be another process's by now: that one has to forget it.
+            return Err(Status::unavailable("this process is being replaced"));
+        }
         self.0.forgotten().await;
         Ok(Response::new(InvalidateResponse { dropped: u32::try_from(dropped).unwrap_or(u32::MAX) }))
     }

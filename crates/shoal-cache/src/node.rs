@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::clock::now_ms;
 use crate::counters::{Cells, Counters};
-use crate::disk::{Disk, DiskSettings};
+use crate::disk::{Disk, DiskSettings, distrust_disk};
 use crate::dispatch::{Dispatch, FillJob};
 use crate::fill::{Errand, Fill, FillBudget, FillLimits, Flights, Joined};
 use crate::hot::HotBudget;
@@ -53,6 +53,8 @@ const PROMOTED_SHARE: u64 = 5;
 const FILL_SHARE: u64 = 2;
 /// For what waits for the disk when the node stops.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at what a successor has still to be told.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The cache of one node: store, running fills, purge tables, placement.
 pub struct Cache {
@@ -145,6 +147,35 @@ impl Cache {
         }
     }
 
+    /// Another process takes the place of this one, and hears of purges and changes from now on. Requests that are left here
+    /// find nothing stored and leave nothing behind; what they change is told to that process as it is to other nodes. Call
+    /// it before [`Self::close_disk`]: what is forgotten later does not reach the disk from here.
+    pub fn retire(&self) {
+        self.placement.set_successor(true);
+        self.store.close();
+    }
+
+    /// The process that was to take the place of this one does not, nor does any other: what changes until there is one
+    /// could come back from the disk.
+    pub fn lose_successor(&self) {
+        self.placement.set_successor(false);
+        if let Some(disk) = &self.settings.disk {
+            distrust_disk(&disk.directory);
+        }
+    }
+
+    /// Waits until the process that takes the place of this one knows of all that has changed here.
+    pub async fn successor_told(&self) {
+        while self.placement.has_successor() && self.reminders.owes(self.settings.node) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// It knows of changes no longer, nor has anything stored.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.store.is_closed()
+    }
+
     /// The figures of one more worker.
     pub(crate) fn new_cells(&self) -> Arc<Cells> {
         let cells = Arc::new(Cells::default());
@@ -181,7 +212,7 @@ impl Cache {
 
     /// Hits are served without asking now.
     pub fn has_lease(&self) -> bool {
-        self.purges.has_lease(now_ms())
+        !self.is_retired() && self.purges.has_lease(now_ms())
     }
 
     /// Figures since the start.
@@ -245,7 +276,7 @@ impl Cache {
 
     /// How far stored objects may be trusted now, on a route with this rule.
     pub(crate) fn trust(&self, rule: &CacheRuleView, now_ms: u64) -> Trust {
-        if is_plausible(now_ms) {
+        if is_plausible(now_ms) && !self.is_retired() {
             Trust::of(self.purges.has_lease(now_ms), rule.purge_unverified)
         } else {
             Trust::Doubted

@@ -1,7 +1,7 @@
 //! Who owns an object, as this node sees the cluster now, and who did a while ago.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -24,6 +24,8 @@ pub(crate) struct Placement {
     /// The placement that was seen last.
     seen: AtomicU64,
     history: Mutex<History>,
+    /// Another process speaks in the name of this node.
+    has_successor: AtomicBool,
 }
 
 /// How the cluster came to be as it is.
@@ -40,7 +42,8 @@ impl Placement {
         let now = cluster.load_full();
         let seen = AtomicU64::new(now.holders_id);
         let history = History { now, serving_since_ms: now_ms, past: VecDeque::new() };
-        Self { local, cluster, seen, history: Mutex::new(history) }
+        let has_successor = AtomicBool::new(false);
+        Self { local, cluster, seen, history: Mutex::new(history), has_successor }
     }
 
     /// The owners of `key`. A node that knows of no owner at all is one itself.
@@ -97,12 +100,24 @@ impl Placement {
         former_owners(key, self.local, past, |node| view.node(node).is_some_and(|node| node.alive))
     }
 
-    /// Every other node, as a change of owners leaves objects behind: those that are heard, and those that are not.
+    /// Every other node, as a change of owners leaves objects behind: those that are heard, and those that are not. The
+    /// process that has taken the place of this one is among those that are heard, by the id of both.
     pub(crate) fn others(&self) -> (Vec<NodeId>, Vec<NodeId>) {
         let view = self.cluster.load();
         let others = view.nodes.iter().filter(|node| node.id != self.local);
         let (heard, silent): (Vec<_>, Vec<_>) = others.partition(|node| node.alive);
-        (heard.into_iter().map(|node| node.id).collect(), silent.into_iter().map(|node| node.id).collect())
+        let successor = self.has_successor().then_some(self.local);
+        let heard = heard.into_iter().map(|node| node.id).chain(successor);
+        (heard.collect(), silent.into_iter().map(|node| node.id).collect())
+    }
+
+    /// Whether another process speaks in the name of this node from now on.
+    pub(crate) fn set_successor(&self, has_successor: bool) {
+        self.has_successor.store(has_successor, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_successor(&self) -> bool {
+        self.has_successor.load(Ordering::SeqCst)
     }
 
     fn history(&self) -> MutexGuard<'_, History> {

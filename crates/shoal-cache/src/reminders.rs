@@ -79,6 +79,11 @@ impl Reminders {
             }
         }
     }
+
+    /// `node` has still to be told of something, or to confirm it.
+    pub(crate) fn owes(&self, node: NodeId) -> bool {
+        self.ledger.lock().contains_key(&node)
+    }
 }
 
 /// Tells `node` until nothing is owed to it any more.

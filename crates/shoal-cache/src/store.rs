@@ -1,6 +1,6 @@
 //! The objects this node holds in memory, within a budget of bytes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_policy::cache::key::ObjectKey;
@@ -19,6 +19,7 @@ pub(crate) struct Store {
     residents: Residents<Variants>,
     locks: [Mutex<()>; LOCKS],
     evictions: AtomicU64,
+    is_closed: AtomicBool,
 }
 
 impl Store {
@@ -28,7 +29,23 @@ impl Store {
             residents: Residents::new(budget_bytes),
             locks: [const { Mutex::new(()) }; LOCKS],
             evictions: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
         }
+    }
+
+    /// Nothing is here any more, nor ever will be.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        // Whoever began to put something in before has done so now.
+        self.locks.iter().for_each(|lock| drop(lock.lock()));
+        self.residents.each(|variants| {
+            variants.supersede();
+            self.residents.remove(variants.key());
+        });
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 
     /// The variants under `key`, for use; the texts of their keys are still to be compared.
@@ -74,7 +91,7 @@ impl Store {
 
     /// Puts `object` in, if `may_replace` says so of what it takes the place of; says whether it did.
     pub(crate) fn insert_if(&self, object: &Arc<Object>, may_replace: impl FnOnce(&Object) -> bool) -> bool {
-        let mut is_in = true;
+        let mut is_in = false;
         self.replace(object.key, |variants| {
             let known = variants.objects().iter().find(|known| known.has_place_of(object));
             is_in = known.is_none_or(|known| may_replace(known));
@@ -154,6 +171,9 @@ impl Store {
         change: impl FnOnce(&Variants) -> Option<Variants>,
     ) -> Option<Variants> {
         let _guard = self.locks[key.0 as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed() {
+            return None;
+        }
         let known = self.peek(key).unwrap_or_default();
         let changed = change(&known)?;
         known.supersede();

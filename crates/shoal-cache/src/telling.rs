@@ -7,7 +7,7 @@ use std::time::Duration;
 use shoal_model::NodeId;
 use shoal_policy::cache::key::ObjectKey;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::node::Cache;
 use crate::reminders::INVALIDATE_TIMEOUT;
@@ -15,6 +15,10 @@ use crate::seam::{Changed, UnconfirmedChange};
 
 /// For a purge in place of a node's word: longer than an election and a usual lease.
 const PURGE_PATIENCE: Duration = Duration::from_secs(4);
+/// For the process that takes the place of this one: longer than it may take to begin, or the next one in its place.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(80);
+/// Between two tries to reach it.
+const SUCCESSOR_PAUSE: Duration = Duration::from_millis(50);
 
 impl Cache {
     /// Forgets `key` here, and sees to it that every other node does before long.
@@ -47,6 +51,9 @@ impl Cache {
     }
 
     async fn tell(self: Arc<Self>, node: NodeId, keys: Vec<ObjectKey>) {
+        if node == self.settings.node {
+            return self.tell_successor(keys).await;
+        }
         let telling = self.settings.peers.invalidate(node, Changed::Keys(keys.clone()));
         match timeout(INVALIDATE_TIMEOUT, telling).await {
             Ok(Ok(())) => return,
@@ -54,6 +61,24 @@ impl Cache {
             Err(_) => tracing::warn!(%node, "a node did not answer to an invalidation in time"),
         }
         self.see_to(vec![node], keys).await;
+    }
+
+    /// The process that takes the place of this one answers once it has begun, and until then it serves nothing. While it is
+    /// waited for, so is the answer to whoever made the change: there may be no other time to tell it.
+    async fn tell_successor(&self, keys: Vec<ObjectKey>) {
+        let telling = async {
+            while self.placement.has_successor()
+                && let Err(error) =
+                    self.settings.peers.invalidate(self.settings.node, Changed::Keys(keys.clone())).await
+            {
+                tracing::debug!(%error, "the process that takes over was not told of an invalidation yet");
+                sleep(SUCCESSOR_PAUSE).await;
+            }
+        };
+        if timeout(SUCCESSOR_PATIENCE, telling).await.is_err() {
+            tracing::warn!("the process that takes over did not answer to an invalidation in time");
+            keys.into_iter().for_each(|key| self.reminders.add(self.settings.node, key));
+        }
     }
 
     /// `nodes` have not said that they have forgotten `keys`: returns when they cannot serve them any more. If that is not

@@ -209,8 +209,9 @@ pub async fn build(
         // The workers end before the node does.
         std::future::pending().await
     });
-    tasks.spawn_until_stop("purges of requests", purge_door::serve(node.clone(), purges_waiting));
-    tasks.spawn_until_stop("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
+    // A process that has handed over has requests to end, which may still change something.
+    tasks.spawn_for_good("purges of requests", purge_door::serve(node.clone(), purges_waiting));
+    tasks.spawn_for_good("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(

@@ -122,7 +122,7 @@ impl Node {
         }
     }
 
-    /// The same, asked of any node.
+    /// The same, asked of any node; where another process has taken the place of this one, that is asked for this node.
     pub async fn await_applied_on(
         &self,
         node: NodeId,
@@ -130,7 +130,7 @@ impl Node {
         revision: Revision,
         timeout: Duration,
     ) -> Result<Reached, tonic::Status> {
-        if node == self.id() {
+        if node == self.id() && !self.log.is_passed_on() {
             return Ok(self.await_applied(index, revision, timeout).await);
         }
         let unknown = |error: UnknownPeer| tonic::Status::unavailable(error.to_string());

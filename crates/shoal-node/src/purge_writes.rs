@@ -33,8 +33,9 @@ pub async fn serve(node: Arc<Node>, mut changes: mpsc::Receiver<UnconfirmedChang
         let mut batch = Vec::new();
         while let Some(change) = waiting {
             let now_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            // Without a lease there is no quorum in sight that could purge anything.
-            if node.cache.has_lease() && admits(&mut rate, now_us, change.keys.len()) {
+            // Without a lease there is no quorum in sight that could purge anything. A process that has handed over has none.
+            let may_purge = node.cache.has_lease() || node.log.is_passed_on();
+            if may_purge && admits(&mut rate, now_us, change.keys.len()) {
                 batch.push(change);
             }
             waiting = changes.try_recv().ok();

@@ -27,6 +27,8 @@ use crate::{admin, boot, descriptors, notify, ops, peer, twins};
 const CONTROL_THREADS: usize = 2;
 /// How long the first site of a new cluster, or of a new node, may take.
 const FIRST_SITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the process that has taken over to hear of what changed here at last.
+const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the servers of the control plane may take to end their calls.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -156,6 +158,9 @@ async fn retire(node: &Node, signals: &mut Signals) -> anyhow::Result<()> {
     tokio::select! {
         left = node.proxy.drain(node.settings.drain_timeout, Ports::HandedOver) => tracing::info!(left, "handed over, and drained"),
         () = signals.stop_asked() => tracing::warn!("handed over; stopping at once"),
+    }
+    if tokio::time::timeout(TELL_TIMEOUT, node.cache.successor_told()).await.is_err() {
+        tracing::warn!("the new process does not know of all that has changed through this one");
     }
     Ok(())
 }

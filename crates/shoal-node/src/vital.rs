@@ -32,8 +32,24 @@ impl VitalTasks {
 
     /// Runs a task that ends by itself after [`VitalTasks::stop_token`], and not before.
     pub fn spawn(&self, what: &'static str, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.tasks.spawn(self.watched(what, task));
+    }
+
+    /// Runs a task that goes on when the others are told to end, as long as the process does.
+    pub fn spawn_for_good(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.watched(what, async {
+            task.await;
+            Ok(())
+        }));
+    }
+
+    fn watched(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (stop, losses) = (self.stop.clone(), self.losses.clone());
-        self.tasks.spawn(async move {
+        async move {
             // On a task of its own: a panic is a loss as well.
             let why = match tokio::spawn(task).await {
                 Ok(Ok(())) if stop.is_cancelled() => return,
@@ -45,7 +61,7 @@ impl VitalTasks {
             if !stop.is_cancelled() {
                 _ = losses.try_send(what); // full = the node is on its way out already
             }
-        });
+        }
     }
 
     /// Runs a task that is cut off when the others are to end.

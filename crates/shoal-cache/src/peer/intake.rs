@@ -32,6 +32,9 @@ pub(super) async fn receive(
     peer: NodeId,
     request: Request<Incoming>,
 ) -> Result<Response<CacheBody>, StatusCode> {
+    if cache.is_retired() {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let (head, body) = request.into_parts();
     let most = usize::try_from(cache.settings.ram_bytes / 2).unwrap_or(usize::MAX);
     let Ok(body) = Limited::new(body, most).collect().await else {

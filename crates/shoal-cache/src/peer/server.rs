@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -65,7 +65,11 @@ impl Cache {
             let cache = self.clone();
             async move {
                 let under_way = UnderWay::new(&cache);
-                let answer = answer_peer(&cache, peer, request).await;
+                let mut answer = answer_peer(&cache, peer, request).await;
+                if cache.is_retired() {
+                    // The next one is for the process that has taken the place of this one.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.body(body)))
             }
         });

@@ -9,6 +9,7 @@ mod reason;
 mod site_change;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ struct Shared {
     /// Who has asked this node, as the leader, how far the log is committed.
     askers: Mutex<Askers>,
     file_closed: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Another process has the log of this node, and answers on its address.
+    is_passed_on: AtomicBool,
 }
 
 impl ConfigLog {
@@ -121,6 +124,18 @@ impl ConfigLog {
                 tracing::warn!("the log's file is still open");
             }
         }
+    }
+
+    /// The same as [`Self::shutdown`], for the sake of another process of this node: what is proposed here from now on goes
+    /// to that one.
+    pub async fn pass_on(&self) {
+        self.shared.is_passed_on.store(true, Ordering::Release);
+        self.shutdown().await;
+    }
+
+    /// Another process has the log of this node.
+    pub fn is_passed_on(&self) -> bool {
+        self.shared.is_passed_on.load(Ordering::Acquire)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -195,6 +196,7 @@ impl ConfigLog {
                 file_closed: Mutex::new(Some(file_closed)),
                 purges: PurgeBatches::default(),
                 askers: Mutex::default(),
+                is_passed_on: AtomicBool::new(false),
             }),
         };
         let tasks = vec![
@@ -221,6 +223,7 @@ impl ConfigLog {
             file_closed: Mutex::default(),
             purges: PurgeBatches::default(),
             askers: Mutex::default(),
+            is_passed_on: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }

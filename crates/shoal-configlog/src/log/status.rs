@@ -91,7 +91,8 @@ impl ConfigLog {
     pub(super) fn leadership(&self) -> Leadership {
         let metrics = self.metrics();
         if self.shared.raft.is_err() || metrics.running_state.is_err() {
-            return Leadership::Stopped;
+            // Whoever has the log knows who leads.
+            return if self.is_passed_on() { Leadership::There(self.node_id()) } else { Leadership::Stopped };
         }
         let silence = self.shared.timings.silence();
         match metrics.current_leader {

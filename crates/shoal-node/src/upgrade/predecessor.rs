@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 
 use super::successor::VARIABLE;
 use super::wire::Line;
@@ -50,7 +49,10 @@ pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> 
     let again = async { Candidate::start(&own_binary()).await?.take_over(node).await };
     match again.await {
         Ok(pid) => Handed::Over(Outcome::RolledBack(pid, why)),
-        Err(error) => Handed::Lost(Outcome::Lost(format!("{why}; then: {error:#}"))),
+        Err(error) => {
+            node.cache.lose_successor();
+            Handed::Lost(Outcome::Lost(format!("{why}; then: {error:#}")))
+        }
     }
 }
 
@@ -62,15 +64,12 @@ fn own_binary() -> PathBuf {
 /// Leaves consensus and gossip, without a goodbye, and frees log and directory. The workers serve on.
 async fn stand_down(node: &Node, tasks: &VitalTasks) {
     node.log.hand_over().await;
-    // From here on purges reach the other process only: what is in memory here must not be served any more.
-    let mut everything = PurgeTables::default();
-    everything.record(u64::MAX, &[PurgeScope::All], PurgeKind::Hard);
-    // What peers are asked for is as new as they can know.
-    everything.newest = node.cache.counters().purge_seq;
-    node.cache.replace_purges(&everything, u64::MAX - 1);
+    // From here on purges and changes reach the other process only.
+    node.cache.retire();
+    node.peers.set_address(node.id(), node.settings.cluster_addr);
     tasks.end(CLOSE_TIMEOUT).await;
     node.gossip.stop().await;
-    node.log.shutdown().await;
+    node.log.pass_on().await;
     node.cache.close_disk().await;
     if let Err(error) = node.lock.unlock() {
         tracing::error!(%error, "cannot give up the data directory");

@@ -1,0 +1,118 @@
+//! What changes through a process that has handed over is not served by the one that has taken its place, and what it
+//! fetches meanwhile is purged like anything else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use http::{Method, Request};
+
+const HOST: &str = "shop.example.com";
+/// Deadline of anything that takes a moment.
+const MOMENT: Duration = Duration::from_secs(30);
+/// Until a change is answered: the process that was asked has handed over by then.
+const SLOW: Duration = Duration::from_secs(6);
+
+/// Answers say how often anything has changed: every POST is a change, and is answered late.
+async fn changing() -> Result<(Origin, Arc<AtomicUsize>)> {
+    let version = Arc::new(AtomicUsize::new(1));
+    let told = version.clone();
+    let origin = Origin::start(move |seen| {
+        let is_change = seen.method == Method::POST;
+        if is_change {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+        let text = format!("version {}", told.load(Ordering::SeqCst));
+        let reply = Reply::ok(Bytes::from(text)).field("cache-control", "max-age=3600");
+        match (&*seen.path, is_change) {
+            (_, false) => reply.field("cache-groups", "\"all\""),
+            ("/group", true) => reply.field("cache-group-invalidation", "\"all\"").after(SLOW),
+            (_, true) => reply.after(SLOW),
+        }
+    })
+    .await?;
+    Ok((origin, version))
+}
+
+async fn holds_lease(cluster: &Cluster, node: usize) -> Result<()> {
+    wait_until("hits are served", MOMENT, async || {
+        cluster.metric(node, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
+    })
+    .await?;
+    Ok(())
+}
+
+/// `changed` is posted to, which is to change what is at `path`.
+async fn a_change_is_told(changed: &'static str, path: &str) -> Result<()> {
+    let (origin, _) = changing().await?;
+    let cluster = Cluster::start_with(1, &["--cache-disk", "64MiB"]).await?;
+    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.serves(HOST, "/ready").await?;
+    holds_lease(&cluster, 0).await?;
+    let web = cluster.nodes[0].at(Ports::HTTP);
+    for _ in 0..2 {
+        ensure!(fetch(web, HOST, path).await?.body == "version 1");
+    }
+
+    let change = Request::post(changed).header("host", HOST).body(empty())?;
+    let change = tokio::spawn(send(web, Speak::Http1, change));
+    wait_until("the change is on its way", MOMENT, async || {
+        origin.seen(changed).iter().any(|seen| seen.method == Method::POST)
+    })
+    .await?;
+    cluster.nodes[0].upgrade(&[]).await?.expect(0)?;
+    holds_lease(&cluster, 0).await?;
+    let before = fetch(web, HOST, path).await?;
+    if !change.is_finished() {
+        ensure!(before.is_hit() && before.body == "version 1", "not from the disk: {before:?}");
+    }
+    ensure!(change.await??.status == 200, "the change was lost");
+    let after = fetch(web, HOST, path).await?;
+    ensure!(after.body == "version 2", "what has changed is served: {after:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_reaches_the_next_process() -> Result<()> {
+    a_change_is_told("/cart", "/cart").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_a_group_reaches_the_next_process() -> Result<()> {
+    a_change_is_told("/group", "/news").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_fetched_meanwhile_can_be_purged() -> Result<()> {
+    let (origin, version) = changing().await?;
+    let cluster = Cluster::start(2).await?;
+    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.serves(HOST, "/ready").await?;
+    holds_lease(&cluster, 1).await?;
+    let (web, other) = (cluster.nodes[0].at(Ports::HTTP), cluster.nodes[1].at(Ports::HTTP));
+    let (asked, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (number, over) = (asked.clone(), is_over.clone());
+    let asking = tokio::spawn(async move {
+        while !over.load(Ordering::SeqCst) {
+            let n = number.fetch_add(1, Ordering::SeqCst);
+            let answer = fetch(web, HOST, &format!("/live/{n}")).await.with_context(|| format!("{n}"))?;
+            ensure!(answer.body == "version 1", "{n}: {answer:?}");
+        }
+        Ok(())
+    });
+    wait_until("some are asked for", MOMENT, async || asked.load(Ordering::SeqCst) > 20).await?;
+    cluster.nodes[0].upgrade(&[]).await?.expect(0)?;
+    is_over.store(true, Ordering::SeqCst);
+    asking.await??;
+
+    version.store(2, Ordering::SeqCst);
+    cluster.nodes[1].shoal(&["cache", "purge", "--all"]).await?.expect(0)?;
+    for n in 0..asked.load(Ordering::SeqCst) {
+        let answer = fetch(other, HOST, &format!("/live/{n}")).await?;
+        ensure!(answer.body == "version 2", "{n} was purged: {answer:?}");
+    }
+    Ok(())
+}
