@@ -9,7 +9,7 @@ use shoal_configlog::{Compaction, ProposeError, SiteChange};
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Reply};
 use shoal_model::{NodeId, Revision};
 
-use support::{Cluster, publish, wait_until};
+use support::{Cluster, TIMINGS, publish, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_may_die() {
@@ -98,6 +98,28 @@ async fn a_purge_says_who_has_not_asked_for_long() {
         assert!(silences[&silent] >= Duration::from_millis(300), "{silences:?}");
         assert!(silences[&asking.node_id()] <= asked.elapsed(), "{silences:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_knows_when_the_one_before_was_last_confirmed() {
+    let mut cluster = Cluster::of(3, 3, Compaction::default()).await;
+    let (lost, asking) = (cluster.leader().await.node_id(), cluster.follower().await);
+    let before = Instant::now();
+    asking.read_index().await.unwrap();
+    cluster.stop(lost).await;
+    let purge = |id: &str| Command::Purge {
+        request_id: id.into(),
+        scopes: vec![PurgeScope::All],
+        kind: PurgeKind::Hard,
+        at_ms: 1,
+    };
+    // Nobody leads yet: it is held until somebody does.
+    let silences = asking.propose(purge("a")).await.unwrap().silences;
+    let silent = silences[&lost];
+    // The other two have not confirmed it for the time that an election takes.
+    assert!(silent >= TIMINGS.election_max && silent <= before.elapsed(), "{silences:?}, {before:?}");
+    let again = cluster.leader().await.propose(purge("b")).await.unwrap().silences;
+    assert!(again[&lost] >= silent && again[&lost] <= before.elapsed(), "{again:?} after {silences:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

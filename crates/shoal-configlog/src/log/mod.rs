@@ -1,5 +1,6 @@
 //! The config log of one node: opening it, looking at it, closing it.
 
+mod confirmed;
 mod membership;
 mod open;
 mod propose;

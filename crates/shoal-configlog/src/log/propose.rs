@@ -9,6 +9,7 @@ use shoal_model::NodeId;
 use shoal_model::state::{Command, Reply};
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
+use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -130,6 +131,7 @@ impl ConfigLog {
         let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
         let mut perhaps_written = None;
+        let mut changes = self.leader_changes();
         loop {
             let attempt = match self.leadership() {
                 Leadership::Here => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
@@ -165,7 +167,7 @@ impl ConfigLog {
                 });
             }
             tracing::debug!(%command, reason, "proposing again");
-            tokio::time::sleep(LOOK_AGAIN).await;
+            changes.next().await;
         }
     }
 
@@ -208,7 +210,7 @@ impl ConfigLog {
             Ok(response) => {
                 let (id, reply) = (response.log_id, response.data);
                 let silences = match reply {
-                    Reply::Purged { .. } => self.silences(id.leader_id.term),
+                    Reply::Purged { .. } => Box::pin(self.silences(id.leader_id.term)).await,
                     _ => BTreeMap::new(),
                 };
                 Attempt::Done(Proposed { index: id.index, reply, silences })
@@ -229,7 +231,8 @@ impl ConfigLog {
     }
 
     /// How long each member has been silent as this node knows it, which has led in `term` a moment ago.
-    fn silences(&self, term: u64) -> BTreeMap<NodeId, Duration> {
+    async fn silences(&self, term: u64) -> BTreeMap<NodeId, Duration> {
+        self.settle_askers(term).await;
         let members: Vec<NodeId> = self.with_state(|state| state.nodes.keys().copied().collect());
         let now = self.shared.opened.elapsed();
         let mut askers = lock(&self.shared.askers);
@@ -238,8 +241,9 @@ impl ConfigLog {
 
     /// Resolves once `leader` is not this node's leader any more, or was silent for so long that it cannot be for long.
     pub(super) async fn not_led_by(&self, leader: NodeId) {
+        let mut changes = self.leader_changes();
         while self.leadership() == Leadership::There(leader) {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            changes.next().await;
         }
     }
 
@@ -298,6 +302,11 @@ impl ConfigLog {
     /// A client to another node.
     pub(super) fn peer(&self, node: NodeId) -> Result<PeerServiceClient<PeerChannel>, UnknownPeer> {
         self.shared.directory.peers_knowing(node, &self.membership_address(node)).control(node)
+    }
+
+    /// The same, to its service of consensus.
+    pub(super) fn consensus_peer(&self, node: NodeId) -> Result<RaftServiceClient<PeerChannel>, UnknownPeer> {
+        self.shared.directory.peers_knowing(node, &self.membership_address(node)).raft(node)
     }
 
     fn membership_address(&self, node: NodeId) -> String {

@@ -3,6 +3,7 @@
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use shoal_model::NodeId;
+use shoal_policy::cache::confirmed::Mandate;
 use shoal_proto::raft as proto;
 use tokio::time::Instant;
 use tonic::Status;
@@ -67,7 +68,9 @@ impl ConfigLog {
 
     async fn read_index_here(&self, asker: NodeId) -> Result<u64, ProposeError> {
         // Before it is looked: who waits for a purge relies on that.
-        lock(&self.shared.askers).note(self.metrics().current_term, asker, self.shared.opened.elapsed());
+        let term = self.metrics().current_term;
+        self.shared.heard.may_confirm(Mandate { term, leader: self.node_id() });
+        lock(&self.shared.askers).note(term, asker, self.shared.opened.elapsed());
         let no_quorum = |reason: String| ProposeError::NoQuorum { reason };
         let deadline = self.shared.timings.silence();
         let Some(raft) = self.raft() else {

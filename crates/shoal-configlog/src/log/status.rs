@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Instant, RaftMetrics, ServerState};
 use shoal_model::NodeId;
 
-use super::ConfigLog;
+use super::{ConfigLog, LOOK_AGAIN};
 use crate::trouble::Trouble;
 use crate::types::TypeConfig;
 
@@ -49,7 +51,33 @@ pub(super) enum Leadership {
     Stopped,
 }
 
+/// Wakes those who wait for somebody to lead.
+pub(super) struct LeaderChanges(Option<WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>>);
+
+impl LeaderChanges {
+    /// Resolves when another one may lead; after [`LOOK_AGAIN`] anyway, since how long a leader is silent is nobody's news.
+    pub(super) async fn next(&mut self) {
+        let pause = tokio::time::sleep(LOOK_AGAIN);
+        let Some(changes) = &mut self.0 else { return pause.await };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                self.0 = None;
+            },
+            () = pause => {}
+        }
+    }
+}
+
 impl ConfigLog {
+    /// What happens to the leader from now on.
+    pub(super) fn leader_changes(&self) -> LeaderChanges {
+        LeaderChanges(self.raft().map(|raft| {
+            let mut changes = raft.server_metrics();
+            changes.borrow_and_update();
+            changes
+        }))
+    }
+
     /// The log as seen from this node, without asking anyone.
     pub fn status(&self) -> LogStatus {
         let metrics = self.metrics();

@@ -1,7 +1,11 @@
-//! When this node last heard a leader. openraft remembers who led, but not whether it is still there.
+//! When this node last heard a leader. openraft remembers who led, but not whether it is still there, nor when this node
+//! last told one that it follows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use shoal_policy::cache::confirmed::{Confirmations, Mandate};
 
 /// The time of the last message from a leader this node follows.
 #[derive(Debug)]
@@ -9,11 +13,13 @@ pub struct Heard {
     base: Instant,
     /// Milliseconds after `base`, plus one; 0 = never.
     at: AtomicU64,
+    /// Times are after `base`.
+    confirmations: Mutex<Confirmations>,
 }
 
 impl Default for Heard {
     fn default() -> Self {
-        Self { base: Instant::now(), at: AtomicU64::new(0) }
+        Self { base: Instant::now(), at: AtomicU64::new(0), confirmations: Mutex::default() }
     }
 }
 
@@ -32,6 +38,21 @@ impl Heard {
     /// One was heard not longer than `age` ago.
     pub fn is_recent(&self, age: Duration) -> bool {
         self.age().is_some_and(|silence| silence <= age)
+    }
+
+    /// The leader with `mandate` may get an answer now, or is this node and asked something. To be noted before it is.
+    pub fn may_confirm(&self, mandate: Mandate) {
+        self.confirmations().note(mandate, self.base.elapsed());
+    }
+
+    /// For how long none was confirmed of those before the one with `mandate`; `None` = another one leads since.
+    pub fn confirmed_none_before(&self, mandate: Mandate) -> Option<Duration> {
+        let before = self.confirmations().before(mandate)?;
+        Some(self.base.elapsed().saturating_sub(before))
+    }
+
+    fn confirmations(&self) -> MutexGuard<'_, Confirmations> {
+        self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now_ms(&self) -> u64 {

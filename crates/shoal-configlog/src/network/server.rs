@@ -6,6 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use shoal_cluster::tls::Caller;
 use shoal_model::NodeId;
+use shoal_policy::cache::confirmed::Mandate;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_server::RaftService;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -80,6 +81,10 @@ fn check_sender(caller: NodeId, vote: &Vote) -> Result<(), Status> {
     }
 }
 
+fn mandate(vote: &Vote) -> Mandate {
+    Mandate { term: vote.leader_id.term, leader: NodeId(vote.leader_id.node_id) }
+}
+
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("the log of this node has stopped: {error}"))
 }
@@ -93,6 +98,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let append: AppendEntriesRequest<TypeConfig> = decode(&request.get_ref().payload)?;
         check_sender(caller, &append.vote)?;
+        self.heard.may_confirm(mandate(&append.vote));
         let answer = Box::pin(self.part()?.append_entries(append)).await.map_err(stopped)?;
         match &answer {
             AppendEntriesResponse::Success
@@ -132,6 +138,7 @@ impl RaftService for RaftRpc {
         let caller = self.calling_node(request.extensions())?;
         let (head, document) = receive_snapshot(request.into_inner()).await?;
         check_sender(caller, &head.vote)?;
+        self.heard.may_confirm(mandate(&head.vote));
         let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
         let answer =
             Box::pin(self.part()?.install_full_snapshot(head.vote, snapshot)).await.map_err(stopped)?;
@@ -148,6 +155,26 @@ impl RaftService for RaftRpc {
         check_sender(caller, transfer.from_leader())?;
         let answer = Box::pin(self.part()?.handle_transfer_leader(transfer)).await.map_err(stopped)?;
         Ok(Response::new(proto::TransferLeaderResponse { payload: encode(&answer)? }))
+    }
+
+    async fn last_confirmed(
+        &self,
+        request: Request<proto::LastConfirmedRequest>,
+    ) -> Result<Response<proto::LastConfirmedResponse>, Status> {
+        let asking =
+            Mandate { term: request.get_ref().term, leader: self.calling_node(request.extensions())? };
+        // As it is on the disk: this node is bound to it whatever happens. To be looked at first: what is confirmed until
+        // then has been noted.
+        let bound_to = mandate(&self.part()?.metrics().borrow_watched().vote);
+        let silent = self.heard.confirmed_none_before(asking).filter(|_| bound_to >= asking);
+        match silent {
+            Some(silent) => {
+                Ok(Response::new(proto::LastConfirmedResponse { at_least_ms: silent.as_millis() as u64 }))
+            }
+            None => {
+                Err(Status::failed_precondition(format!("this node is bound to {bound_to}, not to {asking}")))
+            }
+        }
     }
 }
 

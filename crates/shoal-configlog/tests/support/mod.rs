@@ -23,7 +23,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Request, Response, Status};
 
-const TIMINGS: Timings = Timings {
+pub const TIMINGS: Timings = Timings {
     heartbeat: Duration::from_millis(100),
     election_min: Duration::from_millis(400),
     election_max: Duration::from_millis(800),

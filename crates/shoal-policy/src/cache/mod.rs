@@ -1,14 +1,15 @@
 //! RFC 9111 and what lies around it: storing, freshness, validation, placement, purges.
 //!
 //! In the order of an exchange: [`key`] (with [`query`] and [`search`]) names the object, [`selecting`] and [`preference`]
-//! choose among its variants, [`reuse`] judges a stored one (with [`purge`], [`trust`] and [`lease`]), [`placement`] says who
-//! owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
+//! choose among its variants, [`reuse`] judges a stored one (with [`purge`], [`trust`], [`lease`] and [`confirmed`]),
+//! [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
 //! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
 //! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
 //! [`span`], [`chunks`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator writes.
 
 pub mod chunks;
 pub mod condition;
+pub mod confirmed;
 pub mod content;
 pub mod content_range;
 pub mod date;
