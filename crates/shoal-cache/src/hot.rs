@@ -25,7 +25,8 @@ const MAX_SLOT_BYTES: u64 = 64 * 1024;
 const SWEEP: usize = 8;
 /// What a field takes up in a map beside its line, bytes.
 const MAP_BYTES: usize = 120;
-/// The store hears of every so many hits, so that it knows what is in use.
+/// The store hears of every so many uses of the variants, so that it knows what is in use. Of prepared answers it hears
+/// when they run out, which is within a second.
 const REPORT_EVERY: u32 = 64;
 
 /// A part of the node's memory for objects: what the places of all workers may keep together, or what is kept of objects
@@ -115,10 +116,12 @@ impl HotObjects {
     pub(crate) fn ready(&mut self, key: ObjectKey, text: &[u8], applied: u64, now_ms: u64) -> Option<Ready> {
         let hot = self.current(key)?;
         let prepared = hot.prepared.as_ref()?;
+        if now_ms >= prepared.until_ms {
+            self.forget(key);
+            return None;
+        }
         let object = &prepared.object;
-        let holds = now_ms < prepared.until_ms
-            && object.checked_seq.load(Ordering::Relaxed) >= applied
-            && object.text.as_bytes() == text;
+        let holds = object.checked_seq.load(Ordering::Relaxed) >= applied && object.text.as_bytes() == text;
         if !holds {
             return None;
         }
@@ -136,17 +139,28 @@ impl HotObjects {
         // Whoever asks for them counts himself.
         hot.uses += 1;
         hot.told += 1;
-        Some(hot.variants.clone())
+        let variants = hot.variants.clone();
+        if hot.uses > REPORT_EVERY {
+            self.forget(key);
+            return None;
+        }
+        Some(variants)
     }
 
     fn current(&mut self, key: ObjectKey) -> Option<&mut Slot> {
-        let slot = &mut self.slots[place(key)];
-        let hot = slot.as_mut().filter(|hot| hot.key == key)?;
-        if hot.variants.is_superseded() || hot.uses > REPORT_EVERY {
-            hot.report();
-            *slot = None;
+        let hot = self.slots[place(key)].as_ref().filter(|hot| hot.key == key)?;
+        if hot.variants.is_superseded() {
+            self.forget(key);
+            return None;
         }
-        slot.as_mut()
+        self.slots[place(key)].as_mut()
+    }
+
+    /// Gives up the place of `key`: the store is asked next.
+    fn forget(&mut self, key: ObjectKey) {
+        if let Some(mut hot) = self.slots[place(key)].take() {
+            hot.report();
+        }
     }
 
     /// Remembers what the store said, if there is room.

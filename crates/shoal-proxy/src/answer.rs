@@ -16,6 +16,8 @@ pub(crate) struct Answer {
     pub(crate) head: Parts,
     /// Fields beside those of the head.
     pub(crate) shared: Option<Rc<SharedFields>>,
+    /// What `x-request-id` says beside those.
+    pub(crate) request_id: Option<HeaderValue>,
     pub(crate) body: ResponseBody,
 }
 
@@ -23,7 +25,7 @@ impl Answer {
     /// Nothing is said yet.
     pub(crate) fn begin(connection: &Rc<Connection>) -> Self {
         let (head, ()) = Response::new(()).into_parts();
-        Self { head, shared: None, body: ResponseBody::of(Exchange::begin(connection)) }
+        Self { head, shared: None, request_id: None, body: ResponseBody::of(Exchange::begin(connection)) }
     }
 
     /// Takes over what was made elsewhere.

@@ -417,7 +417,7 @@ fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderV
     // Ours is the last one.
     let cache_status =
         answer.body.exchange.record.as_ref().and_then(|_| answer.last_field(&CACHE_STATUS).cloned());
-    let Answer { head, body, .. } = answer;
+    let Answer { head, shared, request_id: beside, body } = answer;
     let own = &connection.worker.own;
     if !body.exchange.signed {
         own.sign(&mut head.headers);
@@ -427,7 +427,10 @@ fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderV
         // there for its name.
         request_id.set_sensitive(connection.has_named_request_id.replace(true));
     }
-    own.set_request_id(&mut head.headers, request_id);
+    match shared {
+        Some(_) => *beside = Some(request_id),
+        None => own.set_request_id(&mut head.headers, request_id),
+    }
     let limits = &connection.settings.view.limits;
     let upgrade_refused = body.exchange.asked_upgrade && body.exchange.tunnel.is_none();
     // Before HTTP/1.1 only the end of the connection can be that of a body whose length nobody knows.

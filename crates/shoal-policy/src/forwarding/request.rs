@@ -9,7 +9,7 @@ use shoal_model::view::TrustedProxiesView;
 
 use super::caller::text_of;
 use super::forwarded::value_of;
-use super::{Caller, Client, OWN_PREFIX, OwnFields, hops};
+use super::{Caller, Client, OWN_PREFIX, OwnFields, X_REQUEST_ID, hops};
 use crate::failure::Failure;
 use crate::gate::{Admitted, Field};
 
@@ -17,7 +17,6 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 /// Fields that some endpoints let override what was routed and cached. Programs that are run as CGI find `Proxy` where they
 /// look for the proxy of what they ask for themselves (CVE-2016-5385).

@@ -1,16 +1,14 @@
 //! The head of a response as the downstream shall see it.
 
-use http::header::{CONTENT_LENGTH, Entry, HeaderName, TRANSFER_ENCODING, VIA};
+use http::header::{CONTENT_LENGTH, Entry, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::request::drop_prefixed;
-use super::{OWN_PREFIX, OwnName, hops};
+use super::{OWN_PREFIX, OwnName, X_REQUEST_ID, hops};
 use crate::cache::targeted::SHOAL_CACHE_CONTROL;
 use crate::failure::Failure;
 use crate::gate::{Field, Present, survey};
 use crate::http1::{Framing, ResponseHead, plain_number};
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the head of a response says of the connection it came on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +151,8 @@ impl OwnName {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     #[test]

@@ -2,12 +2,13 @@
 
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::response::Parts;
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::SharedFields;
 use super::Spelling;
 use super::framing::Framing;
 use super::request_head::{FIELD_BYTES, write_field, write_fields};
+use crate::forwarding::X_REQUEST_ID;
 
 /// What was asked, as far as it matters to how the answer goes out.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,8 @@ pub struct Answered<'a> {
     pub head: &'a Parts,
     /// Fields beside these: none of them is in both, and `Connection` is not among them.
     pub shared: Option<&'a SharedFields>,
+    /// What `x-request-id` says, where the head does not.
+    pub request_id: Option<&'a HeaderValue>,
     /// A phrase other than the usual one.
     pub reason: Option<&'a [u8]>,
     /// Bytes of the body, where that is known.
@@ -59,10 +62,10 @@ pub fn write_response_head(
     spelling: Spelling<'_>,
     date: impl FnOnce() -> [u8; 29],
 ) -> Departure {
-    let Answered { head, shared, reason, length } = answered;
+    let Answered { head, shared, request_id, reason, length } = answered;
     let headers = &head.headers;
     let lines = shared.map_or(&[][..], SharedFields::lines);
-    out.reserve(FIELD_BYTES * (headers.len() + 3) + lines.len());
+    out.reserve(FIELD_BYTES * (headers.len() + 4) + lines.len());
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
@@ -71,6 +74,9 @@ pub fn write_response_head(
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(lines);
     write_fields(out, headers, spelling);
+    if let Some(id) = request_id {
+        write_field(out, X_REQUEST_ID.as_str(), id.as_bytes(), spelling);
+    }
     let framing = framing(head, length, asked);
     let mut own = |name: &str, value: &[u8]| write_field(out, name, value, spelling);
     match framing {
@@ -137,7 +143,7 @@ mod tests {
             };
             let mut out = Vec::new();
             let date = || *b"Sun, 06 Nov 1994 08:49:37 GMT";
-            let answered = Answered { head: &head, shared: None, reason: None, length };
+            let answered = Answered { head: &head, shared: None, request_id: None, reason: None, length };
             let departure = write_response_head(&mut out, answered, asked, Spelling::Lower, date);
             let text = String::from_utf8(out).unwrap().replace("\r\n", "|");
             let text = text.replace("date: Sun, 06 Nov 1994 08:49:37 GMT", "D");

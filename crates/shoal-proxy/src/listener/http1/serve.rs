@@ -180,12 +180,13 @@ async fn send(
 ) -> After {
     // Who has not sent the body learns that it will not be read (RFC 9110 §10.1.1).
     asked.persists &= !channel.begin_answer();
-    let Answer { head, shared, body } = answer;
+    let Answer { head, shared, request_id, body } = answer;
     let mut persists = false;
     outgoing.begin(|text| {
         let reason = head.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
         let spelling = Spelling::of(connection.settings.view.header_case, &head.extensions);
-        let answered = Answered { head, shared: shared.as_deref(), reason, length: body.length() };
+        let (shared, request_id) = (shared.as_deref(), request_id.as_ref());
+        let answered = Answered { head, shared, request_id, reason, length: body.length() };
         let date = || connection.worker.date.now();
         let departure = write_response_head(text, answered, asked, spelling, date);
         persists = departure.persists;
