@@ -9,6 +9,7 @@ use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::selecting::Selecting;
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
@@ -90,7 +91,7 @@ impl WorkerCache {
 
     /// The answer must not begin a fill: what the owners have, or else nothing.
     async fn peek(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
-        let fill = self.cache.new_fill(probe.key, &probe.text);
+        let fill = self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
         if let Joined::New(reader) = self.cache.flights.begin_alone(fill) {
             let mut task = seed(request, probe).task(self.cache.flights.landing(reader.fill()), None);
             task.is_peek = true;
@@ -182,12 +183,12 @@ impl WorkerCache {
 
     /// A place in the running fill, or a new one with a task that works on it.
     fn board(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe, selecting: &Selecting) -> Boarded {
-        let begin = || self.cache.new_fill(probe.key, &probe.text);
+        let begin = || self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
         let is_alone = probe.insists_on_origin() || probe.reads_chunks();
         let joined = if is_alone {
             self.cache.flights.begin_alone(begin())
         } else {
-            self.cache.board(request.rule, probe.key, probe.errand(selecting), begin)
+            self.cache.board(request.rule, probe.key, probe.errand(selecting, Hop::Ingress), begin)
         };
         match joined {
             Joined::Running(reader) => Boarded::Running(reader),
@@ -230,8 +231,8 @@ impl WorkerCache {
     /// Starts one validation in the background, unless one is running.
     pub(crate) fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
         let selecting = Selecting::of(&probe.selectors, &request.head.headers);
-        let begin = || self.cache.new_fill(probe.key, &probe.text);
-        let errand = probe.errand(&selecting);
+        let begin = || self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
+        let errand = probe.errand(&selecting, Hop::Ingress);
         if let Joined::New(reader) = self.cache.board(request.rule, probe.key, errand, begin) {
             self.start(seed(request, probe).task(self.cache.flights.landing(reader.fill()), None));
         }

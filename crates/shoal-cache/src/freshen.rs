@@ -9,6 +9,7 @@ use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::fill_request::limit_to_shared;
 use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
@@ -40,7 +41,8 @@ impl WorkerCache {
         found: &Found,
     ) -> Answer {
         // Whoever changes the resource meanwhile finds this among the running fills, and spoils it.
-        let Joined::New(reader) = self.cache.flights.begin_alone(self.cache.new_fill(probe.key, &probe.text))
+        let Joined::New(reader) =
+            self.cache.flights.begin_alone(self.cache.new_fill(probe.key, &probe.text, Hop::Ingress))
         else {
             return Answer::Failed(Failure::Overflow);
         };

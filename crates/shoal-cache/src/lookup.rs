@@ -14,6 +14,7 @@ use shoal_policy::cache::preference::{self, Candidate};
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::selecting::{Selecting, Selector};
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::Forwarded;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
@@ -262,9 +263,9 @@ impl Probe {
         }
     }
 
-    /// What a fill for this request is for.
-    pub(crate) fn errand<'a>(&'a self, selecting: &'a Selecting) -> Errand<'a> {
-        Errand { text: &self.text, alias: self.alias.as_ref(), selecting, portion: &self.portion }
+    /// What a fill for this request, which has come as far as `hop`, is for.
+    pub(crate) fn errand<'a>(&'a self, selecting: &'a Selecting, hop: Hop) -> Errand<'a> {
+        Errand { text: &self.text, alias: self.alias.as_ref(), selecting, portion: &self.portion, hop }
     }
 
     /// Whoever insists on asking the origin asks for himself: another request's answer will not do. Neither will it where

@@ -11,6 +11,7 @@ use shoal_policy::cache::key::{
 };
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::reuse::Freshened;
+use shoal_policy::cache::sources::{Hop, asks_owners, may_wait};
 use shoal_policy::cache::trust::{Trust, is_plausible, may_join};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -292,9 +293,10 @@ impl Cache {
         self.uncacheable.of(ObjectKey::of(self.settings.key_seed, text.as_bytes())).is_some()
     }
 
-    /// A fill that is about to begin.
-    pub(crate) fn new_fill(&self, key: ObjectKey, text: &str) -> Fill {
-        Fill::new(key, text, self.purges.applied(), &self.fill_budget)
+    /// A fill that is about to begin with a request that has come as far as `hop`.
+    pub(crate) fn new_fill(&self, key: ObjectKey, text: &str, hop: Hop) -> Fill {
+        let asks_owners = asks_owners(hop, self.placement.owners(key), self.settings.node);
+        Fill::new(key, text, self.purges.applied(), asks_owners, &self.fill_budget)
     }
 
     /// A place in the running fill for `errand`, if no purge came after it began, nor can have come; else in a new one. A
@@ -311,6 +313,7 @@ impl Cache {
         let trust = self.trust(rule, now_ms);
         let may_join = |fill: &Fill| {
             *fill.text == *errand.text
+                && may_wait(errand.hop, fill.waits_for_owners())
                 && may_join(trust, fill.begun(), now_ms)
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
                 && errand.alias.is_none_or(|alias| {

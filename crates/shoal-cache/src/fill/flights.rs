@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustc_hash::FxHashMap;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::selecting::Selecting;
+use shoal_policy::cache::sources::Hop;
 
 use super::{Fill, FillReader};
 use crate::portion::Portion;
@@ -29,6 +30,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) alias: Option<&'a Alias>,
     pub(crate) selecting: &'a Selecting,
     pub(crate) portion: &'a Portion,
+    /// How far the request has come.
+    pub(crate) hop: Hop,
 }
 
 impl Errand<'_> {

@@ -52,6 +52,8 @@ pub(crate) struct Fill {
     fill_seq: AtomicU64,
     /// When the origin was asked, Unix milliseconds, or one of [`NOT_YET`] and [`ELSEWHERE`].
     asked_ms: AtomicU64,
+    /// Owners on other nodes are asked first.
+    asks_owners: bool,
     /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
     spoilt: AtomicBool,
     budget: Arc<FillBudget>,
@@ -59,12 +61,19 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    pub(crate) fn new(key: ObjectKey, text: &str, applied: u64, budget: &Arc<FillBudget>) -> Self {
+    pub(crate) fn new(
+        key: ObjectKey,
+        text: &str,
+        applied: u64,
+        asks_owners: bool,
+        budget: &Arc<FillBudget>,
+    ) -> Self {
         Self {
             key,
             text: text.into(),
             fill_seq: AtomicU64::new(applied),
             asked_ms: AtomicU64::new(NOT_YET),
+            asks_owners,
             spoilt: AtomicBool::new(false),
             budget: budget.clone(),
             shared: Mutex::new(Shared {
@@ -119,6 +128,16 @@ impl Fill {
             ELSEWHERE => Begun::Elsewhere,
             asked_ms => Begun::At(asked_ms),
         }
+    }
+
+    /// Owners on other nodes are asked first.
+    pub(crate) const fn asks_owners(&self) -> bool {
+        self.asks_owners
+    }
+
+    /// It has nothing yet, and other owners are to bring it.
+    pub(crate) fn waits_for_owners(&self) -> bool {
+        self.asks_owners && !matches!(self.begun(), Begun::At(_)) && matches!(self.lock().head, Head::Awaited)
     }
 
     pub(crate) fn spoil(&self) {

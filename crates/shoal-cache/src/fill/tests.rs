@@ -14,7 +14,7 @@ fn begun() -> (Arc<Fill>, FillReader) {
 }
 
 fn begun_within(budget: &Arc<FillBudget>) -> (Arc<Fill>, FillReader) {
-    let fill = Arc::new(Fill::new(ObjectKey(1), "http://a.org/", 0, budget));
+    let fill = Arc::new(Fill::new(ObjectKey(1), "http://a.org/", 0, false, budget));
     let reader = fill.reader().unwrap();
     (fill, reader)
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_policy::cache::chunks::Run;
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::failure::Failure;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -123,8 +124,8 @@ impl WorkerCache {
         }
         let key = chunked.key(number);
         let (text, selecting) = (&header.text, header.selecting());
-        let errand = Errand { text, alias: None, selecting, portion: &Portion::Whole };
-        let begin = || self.cache.new_fill(key, &header.text);
+        let errand = Errand { text, alias: None, selecting, portion: &Portion::Whole, hop: Hop::Last };
+        let begin = || self.cache.new_fill(key, &header.text, Hop::Last);
         Some(match self.cache.flights.join(key, errand, |_| true, begin) {
             Joined::Running(reader) => Claim::Theirs(reader),
             Joined::Full => Claim::Full,

@@ -9,6 +9,7 @@ use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::range::ByteRange;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::selecting::Selecting;
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::storage::Storage;
 
 use super::Step;
@@ -37,8 +38,14 @@ impl WorkerCache {
         }
         let fill = task.fill().clone();
         let (selecting, portion) = (Selecting::default(), Portion::Description);
-        let errand = Errand { text: &fill.text, alias: None, selecting: &selecting, portion: &portion };
-        let begin = || self.cache.new_fill(fill.key, &fill.text);
+        let errand = Errand {
+            text: &fill.text,
+            alias: None,
+            selecting: &selecting,
+            portion: &portion,
+            hop: Hop::Last,
+        };
+        let begin = || self.cache.new_fill(fill.key, &fill.text, Hop::Last);
         match self.cache.flights.join(fill.key, errand, |_| true, begin) {
             Joined::New(reader) => task.description = Some(self.cache.flights.landing(reader.fill())),
             Joined::Running(reader) => {

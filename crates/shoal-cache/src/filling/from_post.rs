@@ -7,6 +7,7 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::url_of;
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::{CacheStatus, Forwarded};
 use shoal_policy::cache::storage::{Exchange, Storage, Stored, judge_storage};
 
@@ -82,7 +83,7 @@ impl WorkerCache {
         mut response: Response<OriginBody>,
     ) -> Response<CacheBody> {
         let Shown { stored, sent, changed_ms, probe } = shown;
-        let fill = self.cache.new_fill(probe.key, &probe.text);
+        let fill = self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
         fill.ask(sent.fill_seq, sent.request_ms);
         let Joined::New(reader) = self.cache.flights.begin_alone(fill) else {
             return response.map(CacheBody::origin);

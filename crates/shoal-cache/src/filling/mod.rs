@@ -60,7 +60,8 @@ impl WorkerCache {
             return;
         }
         let plan = plan(&self.situation(&task, owners));
-        if let Some(asked) = plan.owners
+        // As it was when others could decide whether to wait for it.
+        if let Some(asked) = plan.owners.filter(|_| task.fill().asks_owners())
             && self.fill_from_owners(&mut task, asked).await == Step::Done
         {
             return;

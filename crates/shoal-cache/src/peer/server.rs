@@ -240,11 +240,11 @@ impl PeerRequest {
     }
 
     fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
-        let begin = || cache.new_fill(probe.key, &probe.text);
+        let begin = || cache.new_fill(probe.key, &probe.text, self.hop);
         if probe.insists_on_origin() || probe.reads_chunks() {
             return cache.flights.begin_alone(begin());
         }
-        cache.board(&self.rule, probe.key, probe.errand(selecting), begin)
+        cache.board(&self.rule, probe.key, probe.errand(selecting, self.hop), begin)
     }
 
     /// A fill may have ended between the lookup and now: workers do that while this runs.

@@ -77,6 +77,14 @@ pub struct Fill {
     pub is_owned: bool,
 }
 
+impl Fill {
+    /// It has nothing yet, and other owners are to bring it.
+    pub fn waits_for_owners(&self) -> bool {
+        let asks_owner = |step: &Step| matches!(step, Step::Ask { hop: Hop::Owner, .. });
+        self.head.is_none() && self.waits_for.iter().chain(&self.left).any(asks_owner)
+    }
+}
+
 /// What a node finds in its store.
 pub enum Look {
     Fresh(Stored),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shoal_model::state::{PurgeKind, PurgeScope};
 use shoal_policy::cache::lease::{Askers, DEFAULT_LEASE, lapse_left};
 use shoal_policy::cache::purge::Validity;
-use shoal_policy::cache::sources::{Hop, Role, may_fill};
+use shoal_policy::cache::sources::{Hop, Role, may_fill, may_wait};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::trust::{Begun, may_join};
 
@@ -326,7 +326,13 @@ impl World {
             }
         }
         self.acknowledge();
-        Ok(())
+        let lives = |node: &&Node| node.is_alive;
+        let waiting =
+            self.nodes.iter().filter(lives).find_map(|node| Some((node.id, node.fills.keys().next()?)));
+        match waiting {
+            Some((node, fill)) => Err(format!("fill {fill} of n{node} waits for ever")),
+            None => Ok(()),
+        }
     }
 
     /// Every object is on two nodes, in two zones where there are two, and survives whatever dies at once.
@@ -524,6 +530,7 @@ impl World {
                 fill.head.map_or((fill.fill_seq, fill.fill_seq), |head| (head.fill_seq, head.checked_seq));
             fill.key == key
                 && fill.is_open
+                && may_wait(from.0, fill.waits_for_owners())
                 && may_join(trust, fill.begun, now_ms)
                 && node.judge(key, fill_seq, checked_seq) == Validity::Valid
         };

@@ -1,5 +1,7 @@
 //! Where objects are, beyond one primary and one copy: regions, former owners, hot copies; and how much is fetched at once.
 
+use std::time::Duration;
+
 use futures_util::future::{join, join_all};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
@@ -286,6 +288,22 @@ fn who_is_taken_for_the_primary_in_error_does_not_fill() {
         assert_eq!(filled.text(), "hello");
         assert!(town.get(second, "/x").await.is_hit());
         assert_eq!(town.origin.fetches(), 2, "two views, two fetches");
+    });
+}
+
+#[test]
+fn nodes_that_ask_each_other_do_not_wait_for_each_other() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, _, stranger] = town.roles("/x");
+        // It drains, and asks the owners of then; nobody else has heard so yet, and asks it.
+        town.change_for(primary, town.nodes[primary].id, |node| node.state = NodeState::Draining);
+        town.origin.say_always(reply("max-age=60", "hello"));
+        let both = join(town.get(primary, "/x"), town.get(stranger, "/x"));
+        let both = tokio::time::timeout(Duration::from_secs(5), both).await;
+        let (drained, asked) = both.expect("neither waits for the other");
+        assert_eq!((drained.text(), asked.text()), ("hello", "hello"));
+        assert!(town.origin.fetches() <= 2, "two views, two fetches: {}", town.origin.fetches());
     });
 }
 

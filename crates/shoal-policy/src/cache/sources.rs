@@ -3,7 +3,8 @@
 //!
 //! Two nodes may see two different clusters, and what they ask each other has to end all the same. So every question says
 //! how far it has come ([`Hop`]), whoever takes it asks only questions that have come further, and [`Hop::Last`] asks
-//! nobody: whatever the views, a request passes three nodes at most.
+//! nobody: whatever the views, a request passes three nodes at most. Nor does it wait there for one that has come less far
+//! ([`may_wait`]).
 
 use shoal_model::NodeId;
 
@@ -63,6 +64,17 @@ pub fn may_fill(role: Role, owners: Owners, local: NodeId) -> bool {
     }
 }
 
+/// A fill that began with a request that has come as far as `hop` asks the owners in this region first.
+pub fn asks_owners(hop: Hop, owners: Owners, local: NodeId) -> bool {
+    hop == Hop::Ingress && owners.primary != Some(local)
+}
+
+/// A request that has come as far as `hop` may wait for what a fill brings. As long as that one waits for owners itself,
+/// only requests from downstream may: two nodes that see two different clusters would wait for each other.
+pub const fn may_wait(hop: Hop, waits_for_owners: bool) -> bool {
+    matches!(hop, Hop::Ingress) || !waits_for_owners
+}
+
 /// A fill, as far as it decides whom to ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
@@ -111,7 +123,7 @@ pub struct Plan {
 /// Decides whom a fill asks.
 pub fn plan(situation: &Situation) -> Plan {
     let Situation { local, hop, asker, owners, former, shield, is_peek, is_known } = *situation;
-    let is_stranger = hop == Hop::Ingress && owners.primary != Some(local);
+    let is_stranger = asks_owners(hop, owners, local);
     let asked = |owners: Owners, hop| {
         let second = owners.secondary.filter(|second| *second != local);
         owners.primary.filter(|primary| *primary != local).map(|primary| Asked { primary, second, hop })
@@ -189,6 +201,28 @@ mod tests {
             (Role::Holder, A, false),
         ] {
             assert_eq!(may_fill(role, owners(A, B), local), expected, "{role:?} {local}");
+        }
+    }
+
+    #[test]
+    fn who_was_asked_waits_for_nobody_who_asks() {
+        for (hop, waits_for_owners, expected) in [
+            (Hop::Ingress, true, true),
+            (Hop::Owner, true, false),
+            (Hop::Last, true, false),
+            (Hop::Ingress, false, true),
+            (Hop::Owner, false, true),
+            (Hop::Last, false, true),
+        ] {
+            assert_eq!(may_wait(hop, waits_for_owners), expected, "{hop:?} {waits_for_owners}");
+        }
+        for (hop, local, expected) in [
+            (Hop::Ingress, A, false),
+            (Hop::Ingress, B, true),
+            (Hop::Ingress, C, true),
+            (Hop::Owner, C, false),
+        ] {
+            assert_eq!(asks_owners(hop, owners(A, B), local), expected, "{hop:?} {local}");
         }
     }
 
