@@ -92,6 +92,8 @@ impl Bench {
             offered: Arc::default(),
             active_revision: 1,
             applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
             version: "".into(),
         };
         let view =

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fetch_times::{FetchTimeCells, FetchTimes};
 
-/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and `purge_seq` are of now, as are those of what
+/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and those of purges are of now, as are those of what
 /// is on disk; `disk_open_ms` is how long it took to read its lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
@@ -23,6 +23,8 @@ pub struct Counters {
     pub replicas_received: u64,
     pub evictions: u64,
     pub purge_seq: u64,
+    pub purge_records: u64,
+    pub purge_floor: u64,
     pub origin_times: FetchTimes,
     pub peer_times: FetchTimes,
     pub disk_objects: u64,

@@ -45,6 +45,7 @@ mod seam;
 mod search;
 mod store;
 mod stored_body;
+mod sweep;
 mod task;
 mod telling;
 mod variants;

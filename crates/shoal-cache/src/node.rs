@@ -194,6 +194,11 @@ impl Cache {
         self.purges.record(seq, scopes, kind);
     }
 
+    /// Purges up to `up_to` are remembered no longer one by one, since the entry at `index` was applied.
+    pub fn forget_purges(&self, up_to: u64, index: u64) {
+        self.purges.forget(up_to, index);
+    }
+
     /// A snapshot was installed: its purge tables, and the log index it stands for.
     pub fn replace_purges(&self, tables: &PurgeTables, applied: u64) {
         self.purges.replace(tables, applied);
@@ -219,12 +224,16 @@ impl Cache {
     /// Figures since the start.
     pub fn counters(&self) -> Counters {
         let store = self.store.figures();
+        let (purge_records, purge_floor) = self.purges.remembered();
+        let purge_records = purge_records as u64;
         let mut sum = Counters {
             objects: store.objects,
             bytes: store.bytes,
             budget_bytes: self.settings.ram_bytes,
             evictions: store.evictions,
             purge_seq: self.purges.newest(),
+            purge_records,
+            purge_floor,
             ..Counters::default()
         };
         if let Some(disk) = &self.disk {

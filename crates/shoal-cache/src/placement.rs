@@ -179,6 +179,8 @@ mod tests {
             offered: Arc::default(),
             active_revision: 1,
             applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
             version: "".into(),
         };
         let nodes: Vec<_> = members.iter().map(node).collect();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
 use shoal_policy::cache::keeping::Rank;
-use shoal_policy::cache::purge::{Subject, Validity, judge_url, judge_validity};
+use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::purge::{Subject, Validity, judge_key, judge_url, judge_validity};
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::trust::is_plausible;
 use tokio::sync::watch;
@@ -39,6 +40,39 @@ impl Purges {
     pub(crate) fn record(&self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
         self.tables.write().unwrap_or_else(PoisonError::into_inner).record(seq, scopes, kind);
         self.advance(seq);
+    }
+
+    /// Purges up to `up_to` are remembered no longer one by one; the log is applied up to `applied`.
+    pub(crate) fn forget(&self, up_to: u64, applied: u64) {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget(up_to);
+        self.advance(applied);
+    }
+
+    /// How many records there are, and up to where others were forgotten.
+    pub(crate) fn remembered(&self) -> (usize, u64) {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        (tables.records(), tables.floor)
+    }
+
+    /// How many records there are of purges after `seq`.
+    pub(crate) fn records_after(&self, seq: u64) -> usize {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        if tables.newest <= seq { 0 } else { tables.records() - tables.records_up_to(seq) }
+    }
+
+    /// Newest purge of many objects.
+    pub(crate) fn newest_of_many(&self) -> u64 {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).newest_of_many()
+    }
+
+    /// Judges an object of which only the key is at hand; `None` = that is not enough.
+    pub(crate) fn judge_key(
+        &self,
+        key: ObjectKey,
+        seqs: (u64, u64),
+        newest_of_many: u64,
+    ) -> Option<Validity> {
+        judge_key(key, seqs, &self.tables.read().unwrap_or_else(PoisonError::into_inner), newest_of_many)
     }
 
     pub(crate) fn replace(&self, tables: &PurgeTables, applied: u64) {
@@ -125,7 +159,7 @@ impl Purges {
         self.judge(&object.subject(), self.applied())
     }
 
-    fn judge(&self, subject: &Subject<'_>, applied: u64) -> Validity {
+    pub(crate) fn judge(&self, subject: &Subject<'_>, applied: u64) -> Validity {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         judge_validity(self.seed, subject, &tables, applied)
     }

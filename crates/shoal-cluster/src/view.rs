@@ -50,6 +50,10 @@ pub struct NodeView {
     pub active_revision: u64,
     /// The log index it has applied.
     pub applied_index: u64,
+    /// The log index up to which all that it has cached was checked against purges; 0 = it has not said so.
+    pub checked_seq: u64,
+    /// Which commands of the log it knows; 0 = it has not said so.
+    pub commands: u32,
     /// Its version.
     pub version: Arc<str>,
 }
@@ -129,6 +133,8 @@ mod tests {
             offered: Arc::default(),
             active_revision: 0,
             applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
             version: "".into(),
         };
         let nodes = vec![

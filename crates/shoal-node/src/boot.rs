@@ -272,6 +272,7 @@ mod tests {
             cache_memory_bytes: 0,
             purge_rate: 100,
             purge_lease: DEFAULT_LEASE,
+            purge_retention: Duration::from_secs(86_400),
             cache_disk: CacheDisk::Off,
             cache_dir: None,
             drain_delay: Duration::ZERO,

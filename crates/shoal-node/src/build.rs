@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -14,7 +14,7 @@ use shoal_cluster::gossip::{Gossip, GossipSettings};
 use shoal_cluster::identity::{Identity, Purpose, not_after};
 use shoal_cluster::tls::{admin_server_config, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, RaftRpc};
-use shoal_model::state::{Command, MemberRecord};
+use shoal_model::state::{COMMANDS, Command, MemberRecord};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
@@ -41,7 +41,9 @@ use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_door;
 use crate::purge_figures::PurgeFigures;
+use crate::purge_forgetting;
 use crate::purge_history::PurgeHistory;
+use crate::purge_sweep;
 use crate::purge_writes;
 use crate::purging::PurgeRate;
 use crate::removed;
@@ -199,6 +201,7 @@ pub async fn build(
         purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
+        swept_seq: AtomicU64::new(0),
         writers: Mutex::new(()),
         lock: boot.lock,
         sockets,
@@ -220,6 +223,8 @@ pub async fn build(
     );
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
+    tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
+    tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     let activation = Dormant { activator, newest: newest_seen, has_resumed };
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })
@@ -386,6 +391,7 @@ impl Effects {
                 self.cache.set_applied(*seq);
                 self.purge_history.note(*seq, scopes.len(), *kind, now_ms());
             }
+            Applied::PurgesForgotten { up_to, index } => self.cache.forget_purges(*up_to, *index),
             Applied::Members { nodes, .. } => self.meet(nodes),
             Applied::Snapshot { state, index } => {
                 self.meet(&state.nodes);
@@ -425,6 +431,7 @@ async fn census(node: Arc<Node>) {
         node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
         node.gossip.set_offered(node.proxy.offered());
         node.gossip.set_applied_index(*node.log.applied().borrow());
+        node.gossip.set_commands(COMMANDS);
         let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
         let moved =
             node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));

@@ -56,6 +56,8 @@ mod tests {
             offered: std::sync::Arc::default(),
             active_revision: 0,
             applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
             version: "".into(),
         }
     }

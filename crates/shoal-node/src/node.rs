@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -66,6 +66,8 @@ pub struct Node {
     pub(crate) export_figures: Arc<ExportFigures>,
     /// Places for operators who warm the cache by way of this node.
     pub(crate) warming: Arc<Semaphore>,
+    /// The log index up to which all that is cached here was checked against purges.
+    pub(crate) swept_seq: AtomicU64,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// The data directory is this process's until it is unlocked.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -140,6 +141,12 @@ impl Node {
         gauge(text, "shoal_cache_bytes", "Bytes of objects in memory.", cache.bytes);
         gauge(text, "shoal_cache_budget_bytes", "Bytes of objects that may be kept.", cache.budget_bytes);
         gauge(text, "shoal_cache_purge_seq", "Newest purge applied.", cache.purge_seq);
+        let help = "Purges that are remembered, by scope.";
+        gauge(text, "shoal_cache_purge_records", help, cache.purge_records);
+        let help = "Log index up to which purges are forgotten: what is older and unchecked is validated.";
+        gauge(text, "shoal_cache_purge_floor", help, cache.purge_floor);
+        let help = "Log index up to which all that is cached here was checked against purges.";
+        gauge(text, "shoal_cache_purge_checked", help, self.swept_seq.load(Ordering::Relaxed));
         let lease = u64::from(self.cache.has_lease());
         gauge(text, "shoal_cache_lease", "1 while no purge can have been missed here.", lease);
         counter(text, "shoal_cache_hits_total", "Answers from an object.", cache.hits);

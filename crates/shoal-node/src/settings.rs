@@ -50,6 +50,8 @@ pub struct RunSettings {
     pub purge_rate: u32,
     /// How long hits are served after a majority has said how far the log is committed.
     pub purge_lease: Duration,
+    /// For so long are purges remembered for the sake of a member that is away.
+    pub purge_retention: Duration,
     /// Bytes of cached objects kept on disk.
     pub cache_disk: CacheDisk,
     /// Where they are kept; default `cache` in the data directory.

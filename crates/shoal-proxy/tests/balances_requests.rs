@@ -224,6 +224,8 @@ fn node(id: u64, region: &str, zone: &str, rate: u32) -> NodeView {
         offered: [(UpstreamId::of("app"), rate)].into(),
         active_revision: 0,
         applied_index: 0,
+        checked_seq: 0,
+        commands: 0,
         version: "".into(),
     }
 }

@@ -10,6 +10,8 @@ use shoal_node::{CacheDisk, LONGEST_LEASE, RunSettings, SHORTEST_LEASE};
 
 /// Least memory for cached objects, bytes.
 const LEAST_CACHE_MEMORY: u64 = 1 << 20;
+/// The shortest absence that purges are remembered for.
+const LEAST_RETENTION: Period = Period::seconds(10);
 /// Least disk for them, bytes.
 const LEAST_CACHE_DISK: u64 = 8 << 20;
 
@@ -77,6 +79,10 @@ pub struct RunArgs {
     /// off; 1s to 8s
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = purge_lease)]
     purge_lease: Period,
+    /// For how long purges are remembered for a node that is away: after that, and after 2 million of them, what it has
+    /// cached is validated before its next use; at least 10s
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = purge_retention)]
+    purge_retention: Period,
     /// Disk for cached objects, at least 8MiB: `off`, or `auto` for a tenth of what is free, at most 10GiB
     #[arg(long, value_name = "SIZE", default_value = "auto", value_parser = cache_disk)]
     cache_disk: CacheDisk,
@@ -129,6 +135,7 @@ impl RunArgs {
             cache_memory_bytes: self.cache_memory.0,
             purge_rate: self.purge_rate,
             purge_lease: self.purge_lease.0,
+            purge_retention: self.purge_retention.0,
             cache_disk: self.cache_disk,
             cache_dir: self.cache_dir,
             drain_delay: self.drain_delay.0,
@@ -167,6 +174,15 @@ fn purge_lease(text: &str) -> Result<Period, String> {
     match (SHORTEST_LEASE..=LONGEST_LEASE).contains(&period.0) {
         true => Ok(period),
         false => Err(format!("a lease lasts {SHORTEST_LEASE:?} to {LONGEST_LEASE:?}")),
+    }
+}
+
+/// A restart is no absence.
+fn purge_retention(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    match period >= LEAST_RETENTION {
+        true => Ok(period),
+        false => Err("a node that is restarted is away for a moment: at least 10s".to_owned()),
     }
 }
 

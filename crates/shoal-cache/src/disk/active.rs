@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::index::Place;
+use super::index::{Index, Place};
 use super::jobs::Ticket;
-use super::record::{RecordHead, UNIT};
+use super::record::{Kind, RecordHead, UNIT};
 use super::segment::{
     Epoch, HEADER_BYTES, Listed, create_file, data_path, header, is_list_taken, write_list,
 };
@@ -136,6 +136,12 @@ impl Active {
         let end = at.next_multiple_of(UNIT);
         self.file.write_all_at(&[0; UNIT as usize][..(end - at) as usize], at)?;
         Ok(end)
+    }
+
+    /// Notes how far what is in it was checked against purges.
+    pub fn raise(&mut self, index: &Index) {
+        let objects = self.records.iter_mut().filter(|record| record.head.kind == Kind::Object);
+        objects.for_each(|record| _ = index.raise(record));
     }
 
     /// It gets no more: what is in it is written down beside it.

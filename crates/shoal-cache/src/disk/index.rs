@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 use shoal_policy::cache::key::ObjectKey;
 
-use super::record::{RecordHead, UNIT};
+use super::record::{Kind, RecordHead, UNIT};
+use super::segment::Listed;
 
 /// Locks the entries are spread over.
 const SHARDS: usize = 64;
@@ -197,6 +198,43 @@ impl Index {
         found
     }
 
+    /// Parts that are looked at one by one.
+    pub const fn shards(&self) -> usize {
+        SHARDS
+    }
+
+    /// What was neither filled nor checked at `seq` or later, in one part.
+    pub fn older_than(&self, shard: usize, seq: u64) -> Vec<Entry> {
+        let is_older = |entry: &&Entry| entry.fill_seq().max(entry.checked_seq()) < seq;
+        lock(&self.shards[shard]).iter().filter(is_older).copied().collect()
+    }
+
+    /// `entry` is known to be valid up to `seq`.
+    pub fn set_checked(&self, entry: &Entry, seq: u64) {
+        let mut shard = self.shard(entry.key());
+        if let Some(known) = shard.find_mut(hash_of(entry), |known| known.is_at_place_of(entry)) {
+            known.checked_seq = narrow(seq.max(known.checked_seq()));
+        }
+    }
+
+    /// Notes in `record` how far its object was checked. False = it is of one that is found there no longer.
+    pub fn raise(&self, record: &mut Listed) -> bool {
+        let Some(written) = Entry::of(&record.head, record.place) else { return false };
+        let shard = self.shard(record.head.key);
+        let known = shard.find(hash_of(&written), |known| known.is_at_place_of(&written));
+        if let Some(known) = known {
+            record.head.checked_seq = record.head.checked_seq.max(known.checked_seq());
+        }
+        known.is_some()
+    }
+
+    /// The same; what is found there no longer is gone, and so is what it took the place of.
+    pub fn refresh(&self, record: &mut Listed) {
+        if record.head.kind == Kind::Object && !self.raise(record) {
+            record.head.kind = Kind::VariantGone;
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
@@ -222,7 +260,6 @@ fn hash_of(entry: &Entry) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Kind;
     use super::*;
 
     fn entry(key: u128, variant: u16, segment: u32, offset: u32) -> Entry {

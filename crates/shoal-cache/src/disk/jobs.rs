@@ -1,5 +1,6 @@
 //! What waits for the writer, and what of it must not be found any more once it is written.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(super) struct Work {
     pub puts: Vec<Put>,
     /// How often something was to be forgotten so far.
     pub orders: u64,
+    /// Last of all: the list of this segment is written again. One at a time, since others wait.
+    pub list: Option<u32>,
 }
 
 /// What waits for the writer.
@@ -47,6 +50,8 @@ pub(super) struct Jobs {
 #[derive(Default)]
 struct Queue {
     work: Work,
+    /// Segments whose objects were checked against purges.
+    lists: BTreeSet<u32>,
     /// Of the objects that wait.
     bytes: u64,
     tickets: u64,
@@ -128,6 +133,12 @@ impl Jobs {
         queue.is_open = true;
     }
 
+    /// Objects of these segments were checked against purges: their lists are to say so, when there is time for it.
+    pub fn refresh_lists(&self, segments: BTreeSet<u32>) {
+        self.lock().lists.extend(segments);
+        self.news.notify_one();
+    }
+
     /// How often something was to be forgotten so far.
     pub fn orders(&self) -> u64 {
         self.lock().work.orders
@@ -173,7 +184,7 @@ impl Jobs {
     /// What there is to do, once there is something; `None` = nothing any more.
     pub fn take(&self) -> Option<Work> {
         let mut queue = self.lock();
-        while queue.work.is_empty() {
+        while queue.work.is_empty() && (queue.lists.is_empty() || queue.is_closed) {
             if queue.is_closed {
                 return None;
             }
@@ -181,7 +192,8 @@ impl Jobs {
         }
         queue.bytes = 0;
         let orders = queue.work.orders;
-        Some(std::mem::replace(&mut queue.work, Work { orders, ..Work::default() }))
+        let work = std::mem::replace(&mut queue.work, Work { orders, ..Work::default() });
+        Some(Work { list: queue.lists.pop_first(), ..work })
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -269,6 +281,19 @@ mod tests {
         assert!(work.forget_everything && work.forget.is_empty(), "that is too much to remember");
         jobs.close();
         assert!(jobs.take().is_none() && jobs.wait_for_close(Duration::MAX));
+    }
+
+    #[test]
+    fn lists_keep_nobody_waiting() {
+        let jobs = open();
+        jobs.refresh_lists([7, 3, 5].into());
+        jobs.forget(KEY, None, || 1);
+        assert_eq!(jobs.orders(), 1, "nobody waits for a list");
+        let work = jobs.take().unwrap();
+        assert_eq!((work.forget.len(), work.list), (1, Some(3)));
+        assert_eq!(jobs.take().unwrap().list, Some(5));
+        jobs.close();
+        assert!(jobs.take().is_none(), "what is not said any more is only older than it could be");
     }
 
     #[test]

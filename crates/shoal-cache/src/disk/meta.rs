@@ -68,6 +68,14 @@ impl Meta {
         }
     }
 
+    /// The key of the object that it belongs to, itself stored under `key`.
+    pub const fn home(&self, key: ObjectKey) -> ObjectKey {
+        match self.form {
+            Form::Plain | Form::Chunked { .. } => key,
+            Form::Chunk { of } => of,
+        }
+    }
+
     /// As it is written; `None` = it has more of something than can be written down.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Out(Vec::with_capacity(512 + self.text.len()));

@@ -16,6 +16,7 @@ mod meta;
 mod record;
 mod recovery;
 mod segment;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod writer;

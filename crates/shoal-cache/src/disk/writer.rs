@@ -17,7 +17,7 @@ use super::index::Entry;
 use super::jobs::{Put, Ticket, Work};
 use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, MAX_META_BYTES, PIECE_BYTES, RecordHead, piece_sums};
-use super::segment::{self, Epoch, Listed};
+use super::segment::{self, Epoch, Listed, read_list, write_list};
 use super::{STREAMED_BYTES, Shared, now_seconds, variant};
 use crate::object::Object;
 
@@ -93,6 +93,13 @@ impl Writer {
         self.shared.orders_done.send_replace(work.orders);
         work.puts.into_iter().for_each(|put| self.put(put));
         self.flush();
+        // One that has gone meanwhile has no list any more, and the one that is written to none yet.
+        if let Some(segment) = work.list
+            && self.sealed.iter().any(|(sealed, _)| *sealed == segment)
+            && let Err(error) = self.refresh_list(segment)
+        {
+            self.failed(&error);
+        }
     }
 
     fn put(&mut self, Put { object, ticket }: Put) {
@@ -307,7 +314,8 @@ impl Writer {
     /// The active segment gets no more.
     fn seal(&mut self) {
         self.flush();
-        let Some(active) = self.active.take() else { return };
+        let Some(mut active) = self.active.take() else { return };
+        active.raise(&self.shared.index);
         // Without its list it is read from beginning to end at the next start.
         if let Err(error) = active.seal(&self.ground.directory) {
             self.failed(&error);
@@ -341,6 +349,14 @@ impl Writer {
         while !self.sealed.is_empty() {
             self.drop_oldest();
         }
+    }
+
+    /// Writes the list of a full segment again: what is found there no longer is gone, and how far the rest was checked.
+    fn refresh_list(&self, segment: u32) -> io::Result<()> {
+        let directory = &self.ground.directory;
+        let Some(mut records) = read_list(directory, segment) else { return Ok(()) };
+        records.iter_mut().for_each(|record| self.shared.index.refresh(record));
+        write_list(directory, segment, &records)
     }
 
     /// The file system has room for so much more, and for others.
@@ -393,6 +409,8 @@ fn copy(file: &File, entry: &Entry, into: &mut Active) -> io::Result<Listed> {
         let length = (end - at).min(PIECE_BYTES as u64) as usize;
         read_at(file, at, length, Patience::Wait).map(Cow::Owned)
     });
+    // What is written stays as it was; what is known of it is in the list.
+    let head = RecordHead { checked_seq: head.checked_seq.max(entry.checked_seq()), ..head };
     into.write_through(head, once(Ok(Cow::Owned(first))).chain(pieces))
 }
 

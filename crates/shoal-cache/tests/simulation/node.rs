@@ -30,12 +30,20 @@ pub struct Place {
     pub zone: &'static str,
 }
 
+/// An entry of the log.
+pub enum Entry {
+    Purge(PurgeScope, PurgeKind),
+    Forget { up_to: u64 },
+}
+
 /// A stored response of some version of a resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored {
     pub version: u64,
     pub fill_seq: u64,
     pub checked_seq: u64,
+    /// As far as that is known after a restart.
+    pub durable_seq: u64,
     pub terms: Terms,
     /// The memory of the cluster under which its second copy is where it belongs.
     pub copied_under: Option<u64>,
@@ -106,6 +114,8 @@ pub struct Node {
     pub life: u32,
     pub tables: PurgeTables,
     pub applied: u64,
+    /// Up to where it has said that it has checked what it has.
+    pub swept: u64,
     pub lease_until_ms: u64,
     /// When a lease was asked for, and how far the log was committed.
     pub grant: Option<(u64, u64)>,
@@ -141,6 +151,7 @@ impl Node {
             life: 0,
             tables: PurgeTables::default(),
             applied: 0,
+            swept: 0,
             lease_until_ms: 0,
             grant: None,
             view: vec![Some(0); nodes],
@@ -152,19 +163,42 @@ impl Node {
         }
     }
 
-    /// It is gone with all it had, but for what it has on disk of the log.
-    pub fn die(&mut self) {
+    /// It is gone with all it had, but for what it has on disk of the log and, perhaps, of objects.
+    pub fn die(&mut self, keeps_objects: bool) {
         self.is_alive = false;
         self.lease_until_ms = 0;
         self.grant = None;
-        self.store.clear();
         self.fills.clear();
+        self.store.retain(|_, _| keeps_objects);
+        self.store.values_mut().for_each(|stored| stored.checked_seq = stored.durable_seq);
     }
 
-    pub fn apply(&mut self, scope: &PurgeScope, kind: PurgeKind) {
+    pub fn apply(&mut self, entry: &Entry) {
         self.applied += 1;
-        self.tables.record(self.applied, std::slice::from_ref(scope), kind);
+        match entry {
+            Entry::Purge(scope, kind) => {
+                self.tables.record(self.applied, std::slice::from_ref(scope), *kind);
+            }
+            Entry::Forget { up_to } => self.tables.forget(*up_to),
+        }
         self.take_lease();
+    }
+
+    /// Checks all that it has, and says so.
+    pub fn sweep(&mut self) {
+        let applied = self.applied;
+        for key in self.store.keys().copied().collect::<Vec<_>>() {
+            let stored = self.store[&key];
+            match self.judge(key, stored.fill_seq, stored.checked_seq) {
+                Validity::Valid => {
+                    let (checked_seq, durable_seq) = (stored.checked_seq.max(applied), applied);
+                    self.store.insert(key, Stored { checked_seq, durable_seq, ..stored });
+                }
+                Validity::Gone => _ = self.store.remove(&key),
+                Validity::Stale | Validity::Unknown => {}
+            }
+        }
+        self.swept = applied;
     }
 
     /// A lease counts from when it was asked for, once everything is applied that was committed by then.

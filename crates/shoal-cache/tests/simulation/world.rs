@@ -10,7 +10,7 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::trust::{Begun, may_join};
 
 use crate::dice::Dice;
-use crate::node::{Fill, LEASE_MS, Look, Node, Place, Reader, Step, Stored, memory, object_key};
+use crate::node::{Entry, Fill, LEASE_MS, Look, Node, Place, Reader, Step, Stored, memory, object_key};
 
 pub const KEYS: usize = 3;
 /// How long what the origin gives is fresh.
@@ -136,10 +136,12 @@ pub struct Figures {
     pub refused: usize,
     pub survived: usize,
     pub outdated: usize,
+    pub forgotten: usize,
+    pub unknown: usize,
 }
 
 impl Figures {
-    const fn each(&self) -> [usize; 15] {
+    const fn each(&self) -> [usize; 17] {
         let Self {
             hits,
             joined,
@@ -156,6 +158,8 @@ impl Figures {
             refused,
             survived,
             outdated,
+            forgotten,
+            unknown,
         } = *self;
         [
             hits,
@@ -173,6 +177,8 @@ impl Figures {
             refused,
             survived,
             outdated,
+            forgotten,
+            unknown,
         ]
     }
 
@@ -199,6 +205,8 @@ impl Figures {
             refused,
             survived,
             outdated,
+            forgotten,
+            unknown,
         ] = std::array::from_fn(|n| self.each()[n] + other.each()[n]);
         Self {
             hits,
@@ -216,6 +224,8 @@ impl Figures {
             refused,
             survived,
             outdated,
+            forgotten,
+            unknown,
         }
     }
 }
@@ -230,7 +240,7 @@ pub struct World {
     /// What happened, if anybody wants to know.
     pub story: Option<Vec<String>>,
     wires: Vec<Wire>,
-    log: Vec<(PurgeScope, PurgeKind)>,
+    log: Vec<Entry>,
     origin: [u64; KEYS],
     purged: [u64; KEYS],
     purges: Vec<Purge>,
@@ -288,7 +298,7 @@ impl World {
     pub fn step(&mut self) -> Result<(), Broken> {
         self.now_ms += self.dice.below(5) as u64;
         let n = self.dice.below(self.nodes.len());
-        match self.dice.below(100) {
+        match self.dice.below(110) {
             0..=49 => self.deliver_any()?,
             50..=69 => self.ask(n)?,
             70..=77 => self.apply_next(n),
@@ -304,7 +314,9 @@ impl World {
                 self.term += 1;
                 self.askers = Askers::default();
             }
-            _ => self.now_ms += self.dice.below(1_500) as u64,
+            98..=99 => self.now_ms += self.dice.below(1_500) as u64,
+            100..=105 => self.sweep(),
+            _ => self.forget_purges(),
         }
         self.acknowledge();
         Ok(())
@@ -487,6 +499,10 @@ impl World {
         let number = self.clients.len() - 1;
         self.tell(|| format!("client {number} asks n{} for {key}: {} at least", n + 1, client.at_least));
         let now_ms = self.now_ms;
+        let is_unknown = |stored: &Stored| {
+            self.nodes[n].judge(key, stored.fill_seq, stored.checked_seq) == Validity::Unknown
+        };
+        self.figures.unknown += usize::from(self.nodes[n].store.get(&key).is_some_and(is_unknown));
         match self.nodes[n].look(key, now_ms) {
             Look::Fresh(stored) => {
                 self.figures.hits += 1;
@@ -720,7 +736,9 @@ impl World {
         let lifetime_ms = if fill.is_owned { LIFETIME_MS } else { ORPHAN_MS };
         let terms = Terms { lifetime_ms, response_ms: now_ms, date: now_ms / 1000, ..Terms::default() };
         let (fill_seq, checked_seq) = (fill.fill_seq, fill.fill_seq);
-        self.settle(n, number, Stored { version, fill_seq, checked_seq, terms, copied_under: None })
+        let stored =
+            Stored { version, fill_seq, checked_seq, durable_seq: checked_seq, terms, copied_under: None };
+        self.settle(n, number, stored)
     }
 
     /// The head is there: everybody who waits has his answer.
@@ -825,7 +843,7 @@ impl World {
             key => (PurgeScope::Url(object_key(key).0), vec![key]),
         };
         keys.iter().for_each(|key| self.origin[*key] += 1);
-        self.log.push((scope, kind));
+        self.log.push(Entry::Purge(scope, kind));
         let (seq, versions, committed_ms) = (self.log.len() as u64, self.origin, self.now_ms);
         self.tell(|| format!("purge {seq} of {keys:?}, {kind:?}"));
         self.figures.purges += 1;
@@ -836,6 +854,30 @@ impl World {
         };
         let lapses_ms = self.nodes.iter().map(|node| committed_ms + left(node)).collect();
         self.purges.push(Purge { seq, keys, versions, committed_ms, lapses_ms, is_acknowledged: false });
+    }
+
+    /// Nodes check what they have; some are slow.
+    fn sweep(&mut self) {
+        for n in 0..self.nodes.len() {
+            if self.nodes[n].is_alive && self.dice.says(85) {
+                self.nodes[n].sweep();
+                self.tell(|| format!("n{} has checked what it has", n + 1));
+            }
+        }
+    }
+
+    /// What all nodes have checked what they have against is forgotten; a node that has been away for long does not count,
+    /// and nobody does where there is too much to remember.
+    fn forget_purges(&mut self) {
+        let (waits, is_crowded) = (self.dice.says(40), self.dice.says(15));
+        let swept = self.nodes.iter().filter(|node| waits || node.is_alive).map(|node| node.swept).min();
+        let newest = self.purges.last().map_or(0, |purge| purge.seq);
+        let up_to = if is_crowded { newest } else { swept.unwrap_or(0).min(newest) };
+        if up_to > 0 {
+            self.log.push(Entry::Forget { up_to });
+            self.tell(|| format!("purges up to {up_to} are forgotten"));
+            self.figures.forgotten += 1;
+        }
     }
 
     /// Whoever is silent is waited for until no lease of his can be left, and nothing that is shared without one.
@@ -862,9 +904,9 @@ impl World {
         let node = &mut self.nodes[n];
         if node.is_alive
             && !node.is_cut_off
-            && let Some((scope, kind)) = self.log.get(node.applied as usize)
+            && let Some(entry) = self.log.get(node.applied as usize)
         {
-            node.apply(scope, *kind);
+            node.apply(entry);
             let applied = node.applied;
             self.tell(|| format!("n{} has applied {applied}", n + 1));
         }
@@ -884,7 +926,8 @@ impl World {
         }
         self.tell(|| format!("n{} dies", n + 1));
         self.figures.deaths += 1;
-        self.nodes[n].die();
+        let keeps_objects = self.dice.says(50);
+        self.nodes[n].die(keeps_objects);
         self.fetching.retain(|fetching| fetching.node != n);
         let answer = Answer::Unreachable;
         let waits = |fill: &Fill| matches!(fill.waits_for, Some(Step::Ask { node, .. }) if node == n);

@@ -392,6 +392,8 @@ fn member(id: NodeId, region: &str, zone: &str) -> NodeView {
         offered: Arc::default(),
         active_revision: 1,
         applied_index: 0,
+        checked_seq: 0,
+        commands: 0,
         version: "".into(),
     }
 }

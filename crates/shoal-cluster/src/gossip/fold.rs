@@ -48,6 +48,8 @@ impl Report {
             offered: keys::offers(value(keys::OFFERED)),
             active_revision: keys::number(value(keys::REVISION)),
             applied_index: keys::number(value(keys::APPLIED)),
+            checked_seq: keys::number(value(keys::CHECKED)),
+            commands: keys::number(value(keys::COMMANDS)),
             version: text(keys::VERSION),
         };
         let author = Author {
@@ -278,7 +280,7 @@ mod tests {
         let node = folded.view.node(LOCAL).unwrap();
         assert_eq!(
             format!("{node:?}"),
-            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, version: \"0.1.0\" }"
+            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, checked_seq: 0, commands: 0, version: \"0.1.0\" }"
         );
         let garbage = [("load", "many"), ("revision", "-1"), ("h/view", "?"), ("h/3", "?")];
         let said = [Said { id: 1, generation: 1, heard: true, keys: &garbage }];

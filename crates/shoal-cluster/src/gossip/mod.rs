@@ -251,6 +251,16 @@ impl Gossip {
         self.set_own(keys::APPLIED, index.to_string());
     }
 
+    /// The log index up to which all that this node has cached was checked against purges.
+    pub fn set_checked_seq(&self, seq: u64) {
+        self.set_own(keys::CHECKED, seq.to_string());
+    }
+
+    /// Which commands of the log this node knows.
+    pub fn set_commands(&self, known: u32) {
+        self.set_own(keys::COMMANDS, known.to_string());
+    }
+
     /// What this node's checks and traffic found, exceptions only; what is not among `facts` is fine. Once every
     /// endpoint this node checks under [`ClusterView::placement_id`] has a verdict, `checked_through` says so; until then
     /// it is `None`, and what was said before stands.

@@ -336,6 +336,7 @@ fn may_be_repeated(command: &Command) -> bool {
     match command {
         Command::Publish { request_id, .. } | Command::Purge { request_id, .. } => !request_id.is_empty(),
         Command::UploadPart { .. }
+        | Command::ForgetPurges { .. }
         | Command::CreateToken { .. }
         | Command::Admit(_)
         | Command::UpdateNode { .. }

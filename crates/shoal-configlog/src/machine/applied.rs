@@ -27,6 +27,13 @@ pub enum Applied<'a> {
         /// How.
         kind: PurgeKind,
     },
+    /// Purges are remembered no longer one by one.
+    PurgesForgotten {
+        /// Up to this one.
+        up_to: u64,
+        /// Index of the entry.
+        index: u64,
+    },
     /// Nodes were admitted, changed or removed.
     Members {
         /// All there are now.

@@ -160,8 +160,14 @@ impl StateMachine {
             (Change::Members, Reply::Done | Reply::Admitted(_)) => {
                 self.tell(Applied::Members { nodes: &state.nodes, index });
             }
+            (Change::Forgetting(up_to), Reply::Done) => {
+                self.tell(Applied::PurgesForgotten { up_to: up_to.min(index), index });
+            }
             // Refused, or answered from memory: nothing has changed.
-            (Change::Site | Change::Purge(..) | Change::Members | Change::Silent, _) => {}
+            (
+                Change::Site | Change::Purge(..) | Change::Forgetting(_) | Change::Members | Change::Silent,
+                _,
+            ) => {}
         }
         reply
     }
@@ -174,6 +180,7 @@ impl StateMachine {
             Command::Publish { .. }
             | Command::Bootstrap { .. }
             | Command::Purge { .. }
+            | Command::ForgetPurges { .. }
             | Command::CreateToken { .. }
             | Command::Admit(_)
             | Command::UpdateNode { .. }
@@ -197,6 +204,7 @@ impl StateMachine {
 enum Change {
     Site,
     Purge(Vec<shoal_model::state::PurgeScope>, shoal_model::state::PurgeKind),
+    Forgetting(u64),
     Members,
     Silent,
 }
@@ -206,6 +214,7 @@ impl Change {
         match command {
             Command::Publish { .. } => Self::Site,
             Command::Purge { scopes, kind, .. } => Self::Purge(scopes.clone(), *kind),
+            Command::ForgetPurges { up_to } => Self::Forgetting(*up_to),
             Command::Bootstrap { .. }
             | Command::Admit(_)
             | Command::UpdateNode { .. }

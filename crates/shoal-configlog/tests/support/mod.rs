@@ -234,6 +234,7 @@ fn describe(applied: &Applied<'_>) -> String {
     match applied {
         Applied::Revision { revision, site, .. } => format!("revision {revision} {site}"),
         Applied::Purge { scopes, kind, .. } => format!("purge {scopes:?} {kind:?}"),
+        Applied::PurgesForgotten { up_to, .. } => format!("purges up to {up_to} forgotten"),
         Applied::Members { nodes, .. } => format!("{} members", nodes.len()),
         Applied::Snapshot { state, .. } => format!("snapshot at revision {}", state.revisions.active().0),
     }

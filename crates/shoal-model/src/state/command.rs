@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{MemberRecord, PurgeKind, PurgeScope, TokenRecord};
 use crate::id::{ClusterId, NodeId, Revision};
 
+/// Which commands this version knows: one more with each that was added since nodes tell each other. 1 =
+/// [`Command::ForgetPurges`].
+pub const COMMANDS: u32 = 1;
+
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -59,6 +63,12 @@ pub enum Command {
         kind: PurgeKind,
         /// Unix milliseconds.
         at_ms: u64,
+    },
+    /// Purges up to this log index are remembered no longer one by one: what was not checked since has to be validated.
+    /// Proposed only where every member knows [`COMMANDS`].
+    ForgetPurges {
+        /// The index.
+        up_to: u64,
     },
     /// A token with which nodes may join.
     CreateToken {
@@ -119,6 +129,7 @@ impl Command {
             }
             Self::Bootstrap { .. }
             | Self::UploadPart { .. }
+            | Self::ForgetPurges { .. }
             | Self::CreateToken { .. }
             | Self::Admit(_)
             | Self::UpdateNode { .. }
@@ -135,6 +146,7 @@ impl fmt::Display for Command {
             Self::UploadPart { .. } => "upload part",
             Self::Publish { .. } => "publish",
             Self::Purge { .. } => "purge",
+            Self::ForgetPurges { .. } => "forget purges",
             Self::CreateToken { .. } => "create token",
             Self::Admit(_) => "admit",
             Self::UpdateNode { .. } => "update node",

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-pub use command::{Admission, Command, Refusal, Reply, SiteText};
+pub use command::{Admission, COMMANDS, Command, Refusal, Reply, SiteText};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
-pub use purge::{PurgeKind, PurgeScope, PurgeTable, PurgeTables};
+pub use purge::{MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable, PurgeTables};
 pub use revisions::{RevisionRecord, Revisions};
 
 use crate::id::{ClusterId, NodeId};
@@ -115,6 +115,11 @@ impl ConfigState {
             Command::Purge { scopes, kind, .. } => {
                 self.purges.record(index, &scopes, kind);
                 Reply::Purged { seq: index }
+            }
+            Command::ForgetPurges { up_to } => {
+                // What was filled from now on is above it, whatever the proposer says.
+                self.purges.forget(up_to.min(index));
+                Reply::Done
             }
             Command::CreateToken { id, token } => {
                 self.keep_token(id, token);
@@ -263,6 +268,28 @@ mod tests {
         assert_eq!(state.answered("same"), None);
         assert_eq!(state.apply(3, publish("same", Some(1), "{ }")), Reply::Published(Revision(2)));
         assert_eq!(state.answered("same"), Some(&Reply::Published(Revision(2))));
+    }
+
+    #[test]
+    fn purges_are_forgotten_up_to_what_is_applied() {
+        let mut state = ConfigState::default();
+        let purge = |n: u128| Command::Purge {
+            request_id: String::new(),
+            scopes: vec![PurgeScope::Url(n)],
+            kind: PurgeKind::Hard,
+            at_ms: 1,
+        };
+        (1..=9).for_each(|n| _ = state.apply(n, purge(n.into())));
+        assert_eq!(state.apply(10, Command::ForgetPurges { up_to: 4 }), Reply::Done);
+        assert_eq!((state.purges.records(), state.purges.floor), (5, 4));
+        state.apply(11, Command::ForgetPurges { up_to: u64::MAX });
+        assert_eq!(
+            (state.purges.records(), state.purges.floor),
+            (0, 11),
+            "what is filled from now on is above"
+        );
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<ConfigState>(&text).unwrap(), state);
     }
 
     #[test]

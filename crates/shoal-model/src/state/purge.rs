@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Scopes that are remembered, at most; beyond that everything older is forgotten at once by raising the floor.
-const MAX_RECORDS: usize = 2_000_000;
+/// Scopes that are remembered, at most; beyond that everything older is forgotten at once by raising the floor. Where every
+/// node checks what it has, they are forgotten long before.
+pub const MAX_RECORDS: usize = 2_000_000;
 
 /// Forget, or only treat as stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,11 +86,36 @@ impl PurgeTables {
         if *scopes == [PurgeScope::All] && kind == PurgeKind::Hard {
             table.forget_older();
         }
-        if self.hard.len() + self.soft.len() > MAX_RECORDS {
+        if self.records() > MAX_RECORDS {
             self.floor = seq;
             self.hard.forget_older();
             self.soft.forget_older();
         }
+    }
+
+    /// Forgets the records of purges up to `up_to`: what was filled before and not checked since has to be validated from
+    /// now on. Like [`Self::record`], it is done by the log's state and by every node's own tables.
+    pub fn forget(&mut self, up_to: u64) {
+        if up_to > self.floor {
+            self.floor = up_to;
+            self.hard.forget(up_to);
+            self.soft.forget(up_to);
+        }
+    }
+
+    /// How many scopes are remembered.
+    pub fn records(&self) -> usize {
+        self.hard.len() + self.soft.len()
+    }
+
+    /// How many of them [`Self::forget`] would forget.
+    pub fn records_up_to(&self, up_to: u64) -> usize {
+        self.hard.count(up_to) + self.soft.count(up_to)
+    }
+
+    /// Newest purge of a host, a prefix or a tag: what is older has to be looked at to know whether it is concerned.
+    pub fn newest_of_many(&self) -> u64 {
+        self.hard.newest_of_many().max(self.soft.newest_of_many())
     }
 }
 
@@ -102,6 +128,23 @@ impl PurgeTable {
     /// None is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn forget(&mut self, up_to: u64) {
+        self.url.retain(|_, seq| *seq > up_to);
+        self.host.retain(|_, seq| *seq > up_to);
+        self.prefix.retain(|_, seq| *seq > up_to);
+        self.tag.retain(|_, seq| *seq > up_to);
+    }
+
+    fn count(&self, up_to: u64) -> usize {
+        let many = [&self.host, &self.prefix, &self.tag].into_iter().flat_map(BTreeMap::values);
+        many.chain(self.url.values()).filter(|seq| **seq <= up_to).count()
+    }
+
+    fn newest_of_many(&self) -> u64 {
+        let many = [&self.host, &self.prefix, &self.tag].into_iter().flat_map(BTreeMap::values);
+        many.copied().max().unwrap_or(0)
     }
 
     fn forget_older(&mut self) {
@@ -129,5 +172,36 @@ mod pairs {
         deserializer: D,
     ) -> Result<BTreeMap<K, V>, D::Error> {
         Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_leaves_a_floor() {
+        let mut tables = PurgeTables::default();
+        let (hard, soft) = (PurgeKind::Hard, PurgeKind::Soft);
+        tables.record(3, &[PurgeScope::Url(1), PurgeScope::Host(2), PurgeScope::Tag(3)], hard);
+        tables.record(5, &[PurgeScope::Url(1), PurgeScope::Prefix(4)], soft);
+        tables.record(7, &[PurgeScope::Url(1), PurgeScope::Tag(9)], hard);
+        assert_eq!((tables.records(), tables.newest_of_many()), (6, 7));
+        let check = |up_to, floor, left: usize, tables: &mut PurgeTables| {
+            let (before, counted) = (tables.records(), tables.records_up_to(up_to));
+            tables.forget(up_to);
+            assert_eq!((tables.floor, tables.records()), (floor, left), "up to {up_to}");
+            assert_eq!(before - counted, left, "counted up to {up_to}");
+        };
+        check(2, 2, 6, &mut tables);
+        check(3, 3, 4, &mut tables);
+        check(6, 6, 2, &mut tables);
+        assert_eq!(tables.hard.url.get(&1), Some(&7), "the newest of a scope stays");
+        check(5, 6, 2, &mut tables); // a floor never sinks
+        check(7, 7, 0, &mut tables);
+        assert_eq!((tables.newest, tables.newest_of_many()), (7, 0));
+        tables.record(9, &[PurgeScope::All], soft);
+        tables.forget(9);
+        assert_eq!(tables.soft.all, 9, "that is one number, and stays");
     }
 }

@@ -5,7 +5,8 @@
 //! [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
 //! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
 //! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
-//! [`span`], [`chunks`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator writes.
+//! [`span`], [`chunks`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator
+//! writes, and [`forgetting`] says how far purges need no longer be remembered.
 
 pub mod chunks;
 pub mod condition;
@@ -17,6 +18,7 @@ pub mod directives;
 pub mod early;
 pub mod fields;
 pub mod fill_request;
+pub mod forgetting;
 pub mod freshness;
 pub mod heat;
 pub mod invalidation;

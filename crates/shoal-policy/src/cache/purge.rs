@@ -46,6 +46,29 @@ pub fn judge_validity(seed: u64, subject: &Subject<'_>, tables: &PurgeTables, ap
     if newest(seed, subject, &tables.soft) > subject.fill_seq { Validity::Stale } else { Validity::Valid }
 }
 
+/// Judges an object of which only the key is at hand. `None` = its text and tags have to be read: there was a purge of many
+/// objects since it was last checked (`newest_of_many`: [`PurgeTables::newest_of_many`]).
+pub fn judge_key(
+    key: ObjectKey,
+    (fill_seq, checked_seq): (u64, u64),
+    tables: &PurgeTables,
+    newest_of_many: u64,
+) -> Option<Validity> {
+    if newest_of_many > fill_seq.max(checked_seq) {
+        return None;
+    }
+    let newest = |table: &PurgeTable| table.all.max(table.url.get(&key.0).copied().unwrap_or(0));
+    Some(if newest(&tables.hard) > fill_seq {
+        Validity::Gone
+    } else if fill_seq.max(checked_seq) < tables.floor {
+        Validity::Unknown
+    } else if newest(&tables.soft) > fill_seq {
+        Validity::Stale
+    } else {
+        Validity::Valid
+    })
+}
+
 /// Judges what was filled at `fill_seq` by the purges of one URL alone: one that it answers for and that is not the one it is
 /// stored under. What it was checked against since says nothing of that URL.
 pub fn judge_url(key: ObjectKey, fill_seq: u64, tables: &PurgeTables) -> Validity {
@@ -149,6 +172,26 @@ mod tests {
             },
             Validity::Gone,
         );
+    }
+
+    #[test]
+    fn a_key_is_enough_while_no_purge_of_many_came() {
+        let key = ObjectKey(9);
+        let check = |seqs, build: &dyn Fn(&mut PurgeTables), expected| {
+            let mut tables = PurgeTables::default();
+            build(&mut tables);
+            let newest_of_many = tables.newest_of_many();
+            assert_eq!(judge_key(key, seqs, &tables, newest_of_many), expected, "{seqs:?} {tables:?}");
+        };
+        check((5, 5), &|_| {}, Some(Validity::Valid));
+        check((5, 5), &|t| _ = t.hard.url.insert(9, 6), Some(Validity::Gone));
+        check((5, 5), &|t| _ = t.soft.url.insert(9, 6), Some(Validity::Stale));
+        check((6, 6), &|t| _ = t.hard.url.insert(9, 6), Some(Validity::Valid));
+        check((5, 5), &|t| t.hard.all = 6, Some(Validity::Gone));
+        check((5, 5), &|t| t.floor = 6, Some(Validity::Unknown));
+        check((5, 6), &|t| t.floor = 6, Some(Validity::Valid));
+        check((5, 5), &|t| _ = t.hard.tag.insert(1, 6), None);
+        check((5, 6), &|t| _ = t.soft.host.insert(1, 6), Some(Validity::Valid));
     }
 
     #[test]

@@ -227,6 +227,8 @@ mod tests {
             offered: [(upstream, *rate)].into(),
             active_revision: 0,
             applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
             version: "".into(),
         };
         let nodes = nodes.iter().enumerate().map(node).collect();
