@@ -408,7 +408,7 @@ fn cache_request<'a>(
     head: &'a Parts,
     has_body: bool,
 ) -> CacheRequest<'a> {
-    let host = admitted.authority.to_str().unwrap_or_default();
+    let host = admitted.authority_text();
     CacheRequest { head, https: connection.settings.gate.https, host, route, rule, has_body, trace: None }
 }
 

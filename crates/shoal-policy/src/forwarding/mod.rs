@@ -10,13 +10,13 @@ mod request;
 mod response;
 mod trace_context;
 
+use http::HeaderName;
+
 /// What a request is called: told in the request to the endpoint and in the response, and logged.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Names of our own between nodes: nobody outside may use them.
 const OWN_PREFIX: &str = "shoal-";
-
-use http::HeaderName;
 
 pub use caller::Caller;
 pub use client::Client;

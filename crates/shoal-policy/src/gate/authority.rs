@@ -65,9 +65,14 @@ const IS_PLAIN: [bool; 256] = {
 
 /// A number from 1 to 65535, written in the one way that a number should be.
 fn is_port(port: &[u8]) -> bool {
-    let is_number =
-        matches!(port, [b'1'..=b'9', ..]) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    is_number && port.iter().fold(0, |number, digit| 10 * number + u32::from(digit - b'0')) <= u16::MAX.into()
+    let mut number = 0;
+    for digit in port {
+        if !digit.is_ascii_digit() || port.len() > 5 {
+            return false;
+        }
+        number = 10 * number + u32::from(digit - b'0');
+    }
+    number <= u16::MAX.into() && matches!(port, [b'1'..=b'9', ..])
 }
 
 /// Host and port. The host is a name, an IPv4 address, or an IPv6 address in brackets.

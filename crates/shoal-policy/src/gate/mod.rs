@@ -81,11 +81,12 @@ pub struct Admitted {
 impl Admitted {
     /// The host without the port: what routes are found by.
     pub fn host(&self) -> &str {
-        self.authority
-            .as_bytes()
-            .get(..self.host_len)
-            .and_then(|host| std::str::from_utf8(host).ok())
-            .unwrap_or_default()
+        self.authority_text().get(..self.host_len).unwrap_or_default()
+    }
+
+    /// Host and port, as text.
+    pub fn authority_text(&self) -> &str {
+        std::str::from_utf8(self.authority.as_bytes()).unwrap_or_default()
     }
 }
 
