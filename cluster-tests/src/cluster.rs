@@ -170,6 +170,23 @@ impl Cluster {
         Ok(sum_of(&String::from_utf8_lossy(&answer.body), name, labels))
     }
 
+    /// The first and the second owner of the object of `url`, and a node that owns nothing of it, if there is one.
+    pub async fn owners_of(&self, url: &str) -> Result<(usize, usize, Option<usize>)> {
+        let owners = self.eventually("the object has two owners", async || {
+            let located =
+                self.nodes[0].shoal(&["-o", "json", "cache", "locate", url]).await.ok()?.json().ok()?;
+            let node = |role: &str| {
+                let mut locations = located["locations"].as_array()?.iter();
+                let name = locations.find(|location| location["role"] == role)?["node"].as_str()?;
+                self.nodes.iter().position(|node| node.name == name)
+            };
+            Some((node("primary")?, node("secondary")?))
+        });
+        let (primary, second) = owners.await?;
+        let stranger = (0..self.nodes.len()).find(|node| ![primary, second].contains(node));
+        Ok((primary, second, stranger))
+    }
+
     /// Starts the `i`-th node again on what it has on disk.
     pub fn restart(&mut self, i: usize) -> Result<()> {
         self.nodes[i].start(None)

@@ -1,17 +1,13 @@
 //! A node is killed while others read a large object through it: they get the rest from elsewhere, or are told that there is
 //! none. Never other bytes, and never too few that look like all.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Cluster, Origin, Payload, Ports, Reply, Seen, SiteFile, find_program, pattern, skip, wait_until,
-    wait_until_some,
+    Cluster, Curl, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until,
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
@@ -29,7 +25,7 @@ const CUT_OFF: [i32; 2] = [18, 92];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_get_the_right_bytes_or_an_error() -> Result<()> {
-    let Some(curl) = find_program("curl") else {
+    let Some(curl) = Curl::find() else {
         skip("an_owner_dies_in_mid_body", "curl is not installed");
         return Ok(());
     };
@@ -49,13 +45,11 @@ async fn readers_get_the_right_bytes_or_an_error() -> Result<()> {
     cluster.serves(HOST, "/warm-up").await?;
 
     for (path, is_strong) in [("/strong", true), ("/weak", false)] {
-        let (owner, stranger) = owner_and_stranger(&cluster, path).await?;
-        let node = cluster.nodes[stranger].at(Ports::HTTP);
+        let (owner, _, stranger) = cluster.owners_of(&format!("http://{HOST}{path}")).await?;
+        let node = cluster.nodes[stranger.context("three nodes")?].at(Ports::HTTP);
         let dir = tempfile::tempdir()?;
-        let mut readers =
-            [("one", "--http1.1"), ("two", "--http2-prior-knowledge")].map(|(name, version)| {
-                Reader::start(&curl, dir.path().join(name), version, &format!("http://{node}{path}"))
-            });
+        let mut readers = [("one", "--http1.1"), ("two", "--http2-prior-knowledge")]
+            .map(|(name, version)| curl.begin(dir.path().join(name), node, HOST, path, &[version]));
         let at_half = format!("both readers of {path} have half of it");
         wait_until(&at_half, DEADLINE, async || {
             readers.iter_mut().all(|reader| {
@@ -68,8 +62,8 @@ async fn readers_get_the_right_bytes_or_an_error() -> Result<()> {
 
         for (reader, cut_off) in readers.into_iter().zip(CUT_OFF) {
             let mut reader = reader?;
-            let status = reader.ends().await?;
-            let got = Bytes::from(fs::read(&reader.file)?);
+            let status = reader.ends(DEADLINE).await?;
+            let got = reader.body()?;
             if is_strong {
                 ensure!(status.success(), "{path}: {status} after {} bytes", got.len());
                 ensure!(got == body, "{path}: {} other bytes", got.len());
@@ -118,63 +112,4 @@ fn answer(seen: &Seen, body: &Bytes, gate: &Arc<Semaphore>) -> Reply {
     };
     let etag = if seen.path == "/strong" { "\"v1\"" } else { "W/\"v1\"" };
     reply.field("cache-control", "max-age=600").field("etag", etag)
-}
-
-/// The first owner of `path`, and the node that owns nothing of it.
-async fn owner_and_stranger(cluster: &Cluster, path: &str) -> Result<(usize, usize)> {
-    let url = format!("http://{HOST}{path}");
-    let by_role = wait_until_some("the object has two owners", Duration::from_secs(30), async || {
-        let located =
-            cluster.nodes[0].shoal(&["-o", "json", "cache", "locate", &url]).await.ok()?.json().ok()?;
-        let node = |role: &str| {
-            let mut locations = located["locations"].as_array()?.iter();
-            let name = locations.find(|location| location["role"] == role)?["node"].as_str()?;
-            cluster.nodes.iter().position(|node| node.name == name)
-        };
-        Some((node("primary")?, node("secondary")?))
-    });
-    let (owner, second) = by_role.await?;
-    let stranger = (0..3).find(|node| ![owner, second].contains(node)).context("three nodes")?;
-    Ok((owner, stranger))
-}
-
-/// A curl that writes what it gets into a file; it ends with its value.
-struct Reader {
-    child: Child,
-    file: PathBuf,
-}
-
-impl Reader {
-    fn start(curl: &PathBuf, file: PathBuf, version: &str, url: &str) -> Result<Self> {
-        let mut command = Command::new(curl);
-        command.args([
-            "-sS",
-            "--no-buffer",
-            "--max-time",
-            "300",
-            version,
-            "-H",
-            &format!("Host: {HOST}"),
-            "-o",
-        ]);
-        command.arg(&file).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { child: command.spawn().context("start curl")?, file })
-    }
-
-    /// What it has so far.
-    fn bytes(&self) -> u64 {
-        fs::metadata(&self.file).map_or(0, |file| file.len())
-    }
-
-    async fn ends(&mut self) -> Result<ExitStatus> {
-        wait_until_some("curl ends", DEADLINE, async || self.child.try_wait().ok().flatten()).await
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        // It has mostly ended by then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -2,53 +2,32 @@
 //! broken off is gone on with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{
-    Cluster, Origin, Payload, Ports, Reply, Seen, SiteFile, find_program, pattern, skip, text_of,
-};
+use cluster_tests::{Cluster, Curl, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip};
 
 const HOST: &str = "shop.example.com";
 const TAG: &str = "\"v1\"";
 const SIZE: usize = 300_000;
 
-struct Curl(PathBuf);
-
-impl Curl {
-    /// What curl puts into a file for these arguments, and what it says of the answer.
-    async fn get(&self, cluster: &Cluster, node: SocketAddr, arguments: &[&str]) -> Result<(Bytes, String)> {
-        let file = cluster.dir().join("got");
-        let shown = file.display().to_string();
-        let (field, url) = (format!("Host: {HOST}"), format!("http://{node}/film"));
-        let fixed = ["-sS", "--max-time", "60", "-o", &shown, "-D", "-", "-H", &field, &url];
-        let all = fixed.iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
-        let head = text_of(self.0.clone(), all).await?;
-        Ok((std::fs::read(&file).with_context(|| head.clone())?.into(), head.to_ascii_lowercase()))
-    }
+async fn get(
+    curl: &Curl,
+    cluster: &Cluster,
+    node: SocketAddr,
+    arguments: &[&str],
+) -> Result<(Bytes, String)> {
+    curl.get(cluster.dir(), node, HOST, "/film", arguments).await
 }
 
 /// An origin that gives out what it is asked for under one tag.
 fn give(film: &Bytes, seen: &Seen) -> Reply {
-    let range = Some(seen.field("range")).filter(|range| !range.is_empty());
-    let range = range.filter(|_| matches!(seen.field("if-range"), "" | TAG));
-    let span = range.and_then(|range| {
-        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
-        Some((first.parse::<usize>().ok()?, last.parse().unwrap_or(film.len() - 1).min(film.len() - 1)))
-    });
-    let reply = match span {
-        None => Reply::ok(film.clone()),
-        Some((first, last)) => Reply::ok(film.slice(first..=last))
-            .status(206)
-            .field("content-range", &format!("bytes {first}-{last}/{}", film.len())),
-    };
-    reply.field("cache-control", "max-age=600").field("etag", TAG)
+    Reply::of(film, TAG, seen).field("cache-control", "max-age=600")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranges_are_cut_from_one_object() -> Result<()> {
-    let Some(curl) = find_program("curl").map(Curl) else {
+    let Some(curl) = Curl::find() else {
         skip("ranges_are_cut_from_one_object", "curl is not installed");
         return Ok(());
     };
@@ -65,7 +44,7 @@ async fn ranges_are_cut_from_one_object() -> Result<()> {
             .enumerate()
     {
         for node in &cluster.nodes {
-            let (bytes, head) = curl.get(&cluster, node.at(Ports::HTTP), &["-r", range]).await?;
+            let (bytes, head) = get(&curl, &cluster, node.at(Ports::HTTP), &["-r", range]).await?;
             ensure!(head.starts_with("http/1.1 206"), "{head}");
             ensure!(head.contains(&format!("content-range: bytes {first}-{last}/{SIZE}")), "{head}");
             ensure!(bytes == film.slice(first..=last), "range {n}: {} other bytes", bytes.len());
@@ -74,11 +53,11 @@ async fn ranges_are_cut_from_one_object() -> Result<()> {
     ensure!(origin.count("/film") == 1, "one range was fetched {} times", origin.count("/film"));
 
     let node = cluster.nodes[1].at(Ports::HTTP);
-    let (bytes, head) = curl.get(&cluster, node, &["-r", "0-4999"]).await?;
+    let (bytes, head) = get(&curl, &cluster, node, &["-r", "0-4999"]).await?;
     ensure!(bytes == film.slice(..5000), "{head}");
-    let (bytes, head) = curl.get(&cluster, node, &["-r", "-100"]).await?;
+    let (bytes, head) = get(&curl, &cluster, node, &["-r", "-100"]).await?;
     ensure!(bytes == film.slice(SIZE - 100..), "{head}");
-    let (bytes, head) = curl.get(&cluster, node, &[]).await?;
+    let (bytes, head) = get(&curl, &cluster, node, &[]).await?;
     ensure!(head.starts_with("http/1.1 200") && bytes == film, "{head}: {} bytes", bytes.len());
     let seen = origin.seen("/film");
     ensure!(seen[1..].iter().all(|seen| seen.field("if-range") == TAG), "{seen:#?}");
@@ -88,17 +67,17 @@ async fn ranges_are_cut_from_one_object() -> Result<()> {
     let fetches = origin.count("/film");
     let mut owner = None;
     for node in cluster.nodes.iter().map(|node| node.at(Ports::HTTP)) {
-        let (_, head) = curl.get(&cluster, node, &[]).await?;
+        let (_, head) = get(&curl, &cluster, node, &[]).await?;
         owner =
             owner.or(head.contains("detail=local").then_some(node).filter(|_| !head.contains("detail=peer")));
     }
     // Only who has the object puts several ranges together.
     let node = owner.context("an owner has it")?;
-    let (bytes, head) = curl.get(&cluster, node, &["-r", "0-1,10-11"]).await?;
+    let (bytes, head) = get(&curl, &cluster, node, &["-r", "0-1,10-11"]).await?;
     ensure!(head.contains("multipart/byteranges; boundary="), "{head}");
     let text = String::from_utf8_lossy(&bytes);
     ensure!(text.contains(&format!("Content-Range: bytes 10-11/{SIZE}")), "{text}");
-    let (_, head) = curl.get(&cluster, node, &["-r", "900000-"]).await?;
+    let (_, head) = get(&curl, &cluster, node, &["-r", "900000-"]).await?;
     ensure!(head.contains("416") && head.contains(&format!("content-range: bytes */{SIZE}")), "{head}");
     ensure!(origin.count("/film") == fetches, "the origin was asked again");
     Ok(())
@@ -106,7 +85,7 @@ async fn ranges_are_cut_from_one_object() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_download_is_gone_on_with() -> Result<()> {
-    let Some(curl) = find_program("curl").map(Curl) else {
+    let Some(curl) = Curl::find() else {
         skip("a_broken_download_is_gone_on_with", "curl is not installed");
         return Ok(());
     };
@@ -124,9 +103,9 @@ async fn a_broken_download_is_gone_on_with() -> Result<()> {
     cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/warm-up").await?;
     let node = cluster.nodes[0].at(Ports::HTTP);
-    let broken = curl.get(&cluster, node, &[]).await;
+    let broken = get(&curl, &cluster, node, &[]).await;
     ensure!(broken.is_err(), "a body that broke off looked whole: {broken:?}");
-    let (bytes, head) = curl.get(&cluster, node, &[]).await?;
+    let (bytes, head) = get(&curl, &cluster, node, &[]).await?;
     ensure!(head.starts_with("http/1.1 200") && bytes == film, "{head}: {} bytes", bytes.len());
     let seen = origin.seen("/film");
     ensure!(seen.len() == 2 && seen[1].field("range") == "bytes=100000-", "{seen:#?}");

@@ -98,6 +98,37 @@ impl Reply {
         Self::with(Payload::Whole(body.into()))
     }
 
+    /// What `seen` asks for of `body`, which has the tag `etag`: a range, if it wants one and not of another version.
+    pub fn of(body: &Bytes, etag: &str, seen: &Seen) -> Self {
+        let range = Some(seen.field("range")).filter(|_| ["", etag].contains(&seen.field("if-range")));
+        let span = range.and_then(|range| {
+            let last = body.len() - 1;
+            let (first, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+            match first.is_empty() {
+                true => Some((body.len() - end.parse::<usize>().ok()?, last)),
+                false => Some((first.parse().ok()?, end.parse().map_or(last, |end: usize| end.min(last)))),
+            }
+        });
+        let reply = match span {
+            None => Self::ok(body.clone()),
+            Some((first, last)) => Self::ok(body.slice(first..=last))
+                .status(206)
+                .field("content-range", &format!("bytes {first}-{last}/{}", body.len())),
+        };
+        reply.field("etag", etag)
+    }
+
+    /// Bytes that are sent, at most.
+    pub fn bytes(&self) -> usize {
+        match &self.payload {
+            Payload::Whole(body) => body.len(),
+            Payload::Chunked(chunks, _) => chunks.iter().map(Bytes::len).sum(),
+            Payload::Truncated { sent, .. } => sent.len(),
+            Payload::Paused { first, rest, .. } => first.len() + rest.len(),
+            Payload::Hang => 0,
+        }
+    }
+
     /// 200 with this payload.
     pub fn with(payload: Payload) -> Self {
         Self { status: 200, headers: Vec::new(), payload, delay: Duration::ZERO }

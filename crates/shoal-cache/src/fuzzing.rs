@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use shoal_policy::cache::selecting::Selecting;
 
-use crate::peer::wire::{self, AnswerKind, Meta};
+use crate::peer::wire::{self, AnswerKind, InChunks, Meta};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -27,6 +27,10 @@ pub fn peer_fields(fields: &HeaderMap) {
             Selecting::of(&selecting.selectors(), fields).matches(fields),
             "a request chooses its own variant"
         );
+    }
+    if let Some(in_chunks) = InChunks::read(fields) {
+        let again = rewritten(|written| in_chunks.write(written));
+        assert_eq!(InChunks::read(&again), Some(in_chunks));
     }
     if let Some(kind) = AnswerKind::read(fields) {
         let again = rewritten(|written| _ = written.insert(wire::ANSWER.clone(), kind.value()));

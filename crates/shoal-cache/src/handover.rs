@@ -47,15 +47,16 @@ impl Cache {
         }
     }
 
-    /// Fresh objects that were not purged, the one with the most hits first.
+    /// Fresh objects that were not purged, and chunks of such objects, what has the most hits first.
     fn most_used(&self) -> Vec<Arc<Object>> {
         let now_ms = now_ms();
         let mut objects = self.store.all();
         objects.retain(|object| {
+            let is_valid =
+                |object: &Object| object.terms.is_fresh(now_ms) && self.purges.check(object).is_some();
             object.is_copyable()
                 && !object.is_promoted()
-                && object.terms.is_fresh(now_ms)
-                && self.purges.check(object).is_some()
+                && self.store.object_of(object).is_some_and(|object| is_valid(&object))
         });
         objects.sort_by_cached_key(|object| std::cmp::Reverse(object.hits.load(Ordering::Relaxed)));
         objects
@@ -64,9 +65,12 @@ impl Cache {
     /// The owners of an object once this node is gone, but for those that have it.
     fn heirs(&self, object: &Object) -> impl Iterator<Item = NodeId> + use<> {
         let is_copied = object.copied_under.load(Ordering::Relaxed) == self.placement.id();
-        let known =
-            if is_copied { self.placement.owners(object.key).other_than(self.settings.node) } else { None };
-        homes(self.placement.heirs(object.key), object).filter(move |heir| Some(*heir) != known)
+        let known = if is_copied {
+            self.placement.owners(object.home()).other_than(self.settings.node)
+        } else {
+            None
+        };
+        homes(self.placement.heirs(object.home()), object).filter(move |heir| Some(*heir) != known)
     }
 
     /// Requests of peers that are being answered.

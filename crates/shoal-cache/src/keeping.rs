@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shoal_model::site::Replicate;
+use shoal_policy::cache::chunks::{Run, first_missing};
 use shoal_policy::cache::keeping::{Writing, judge_writing};
-use shoal_policy::cache::validation::is_same_version;
 
-use crate::chunks::{Chunked, Cut};
+use crate::chunks::{Chunked, Cut, have_same_chunks};
 use crate::clock::now_ms;
 use crate::fill::Fill;
+use crate::lookup::Wanted;
 use crate::node::Cache;
 use crate::object::Object;
 use crate::peer::replicas::Parcel;
@@ -54,22 +55,26 @@ impl Cache {
     /// version nothing is taken over, whatever is stored.
     pub(crate) fn keep_chunked(&self, object: Arc<Object>, fill: &Fill) -> Arc<Object> {
         let stored = self.keep(object.clone(), fill);
-        let length = |object: &Object| object.chunked().map(Chunked::length);
-        let is_it = is_same_version(&stored.fields, &object.fields) && length(&stored) == length(&object);
-        if is_it { stored } else { object }
+        if have_same_chunks(&stored, &object) { stored } else { object }
     }
 
-    /// Stores a chunk of `object`.
-    pub(crate) fn keep_chunk(&self, chunk: Arc<Object>, object: &Object) {
-        self.store.insert_if(&chunk, |_| true);
-        self.ensure_on_disk(&chunk, || !self.leads_to_chunks_of(object));
+    /// Stores a chunk.
+    pub(crate) fn keep_chunk(&self, chunk: &Arc<Object>) {
+        self.store.insert_if(chunk, |_| true);
+        self.ensure_copy(chunk);
+        self.ensure_on_disk(chunk, || self.store.object_of(chunk).is_none());
     }
 
-    /// The store still has `object`, maybe with other fields and terms, and its chunks are found by it.
-    fn leads_to_chunks_of(&self, object: &Object) -> bool {
-        let first = |object: &Object| object.chunked().map(Chunked::first_key);
-        let known = self.store.peek(object.key).unwrap_or_default();
-        known.objects().iter().any(|known| first(known) == first(object))
+    /// The first chunks of what is wanted that are neither in memory nor on disk.
+    pub(crate) fn missing_chunks(&self, wanted: &Wanted) -> Option<Run> {
+        let chunked = wanted.object.chunked()?;
+        first_missing(Run::around(wanted.span), |number| self.has_chunk(chunked, number))
+    }
+
+    /// The chunk is in memory or on disk.
+    pub(crate) fn has_chunk(&self, chunked: &Chunked, number: u64) -> bool {
+        let is_on_disk = |key| self.disk.as_ref().is_some_and(|disk| disk.has(key));
+        chunked.find(number).is_some() || is_on_disk(chunked.key(number))
     }
 
     /// An answer is `cut` from `object`: that is a use, and may be the one that makes it worth a copy, or a place on disk.
@@ -137,7 +142,7 @@ impl Cache {
         self.store.remove(object);
     }
 
-    /// Sees to it that the other owner has a copy, if this node is an owner and the object is worth it.
+    /// Sees to it that the other owner has a copy, if this node is an owner and the object, or chunk, is worth it.
     pub(crate) fn ensure_copy(&self, object: &Arc<Object>) {
         let placement_id = self.placement.id();
         if object.copied_under.load(Ordering::Relaxed) == placement_id
@@ -146,7 +151,7 @@ impl Cache {
         {
             return;
         }
-        let owners = self.placement.owners(object.key);
+        let owners = self.placement.owners(object.home());
         if owners.includes(self.settings.node)
             && let Some(other) = owners.other_than(self.settings.node)
             && self.replicas.offer(Parcel { object: object.clone(), terms: None, peer: other })

@@ -12,9 +12,11 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::{self, Candidate};
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::range::{Extract, judge_range};
 use shoal_policy::cache::reuse::{Freshened, Reuse, judge_reuse};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::sources::Hop;
+use shoal_policy::cache::span::Span;
 use shoal_policy::cache::status::Forwarded;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::trust::Trust;
@@ -65,6 +67,26 @@ impl Found {
     pub(crate) fn reads_chunks(&self) -> bool {
         self.cut.is_none() && self.reuse == Reuse::Fresh && self.object.chunked().is_some()
     }
+
+    /// The bytes that a request with these fields gets of the chunks, if it gets any.
+    pub(crate) fn wanted_of_chunks(&self, fields: &HeaderMap) -> Option<Wanted> {
+        let (object, length) = (&self.object, self.object.chunked()?.length());
+        match judge_range(fields, object.status, &object.fields, length) {
+            Extract::Part(span) => Some(Wanted { object: object.clone(), span, is_part: true }),
+            Extract::Whole | Extract::Parts(_) => {
+                Some(Wanted { object: object.clone(), span: Span::all(length)?, is_part: false })
+            }
+            Extract::Unsatisfiable => None,
+        }
+    }
+}
+
+/// What of an object in chunks a request is about.
+pub(crate) struct Wanted {
+    pub(crate) object: Arc<Object>,
+    pub(crate) span: Span,
+    /// It is told that it is a part.
+    pub(crate) is_part: bool,
 }
 
 /// What a request asks of the cache, read in one pass over its fields.

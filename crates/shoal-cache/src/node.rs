@@ -304,7 +304,12 @@ impl Cache {
 
     /// A fill that is about to begin with a request that has come as far as `hop`.
     pub(crate) fn new_fill(&self, key: ObjectKey, text: &str, hop: Hop) -> Fill {
-        let asks_owners = asks_owners(hop, self.placement.owners(key), self.settings.node);
+        self.new_fill_of(key, key, text, hop)
+    }
+
+    /// The same, of what is stored under `key` and has the owners of `home`.
+    pub(crate) fn new_fill_of(&self, home: ObjectKey, key: ObjectKey, text: &str, hop: Hop) -> Fill {
+        let asks_owners = asks_owners(hop, self.placement.owners(home), self.settings.node);
         Fill::new(key, text, self.purges.applied(), asks_owners, &self.fill_budget)
     }
 

@@ -18,7 +18,7 @@ use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::validation::{has_validator, merged_fields};
 
-use crate::chunks::{Chunked, Cut};
+use crate::chunks::{ChunkOf, Chunked, Cut};
 use crate::disk::DiskBody;
 use crate::hot::Share;
 use crate::residents::PLACE_BYTES;
@@ -75,8 +75,8 @@ struct Extras {
     tags: Box<[u64]>,
     /// It is not owned here, but in so much use that a copy is kept: its part of the memory for such copies.
     promoted: Option<Share>,
-    /// It is a chunk of the body of the object with this key.
-    chunk_of: Option<ObjectKey>,
+    /// It is a chunk of the body of an object.
+    chunk_of: Option<ChunkOf>,
 }
 
 /// Of what fits every request.
@@ -88,9 +88,9 @@ impl Rare {
         Self((!is_usual).then(|| Box::new(Extras { selecting, tags: tags.into(), promoted, chunk_of: None })))
     }
 
-    /// Of a chunk of the body of the object with this key and these tags.
-    pub(crate) fn of_chunk(object: ObjectKey, tags: &[u64]) -> Self {
-        let extras = Extras { tags: tags.into(), chunk_of: Some(object), ..Extras::default() };
+    /// Of a chunk of the body of an object with these tags.
+    pub(crate) fn of_chunk(chunk_of: ChunkOf, tags: &[u64]) -> Self {
+        let extras = Extras { tags: tags.into(), chunk_of: Some(chunk_of), ..Extras::default() };
         Self(Some(Box::new(extras)))
     }
 }
@@ -168,19 +168,19 @@ impl Object {
         }
     }
 
-    /// The key of the object that it is a chunk of; `None` = it is an object.
-    pub(crate) fn chunk_of(&self) -> Option<ObjectKey> {
+    /// What it is a chunk of; `None` = it is an object.
+    pub(crate) fn chunk_of(&self) -> Option<ChunkOf> {
         self.rare.0.as_ref().and_then(|extras| extras.chunk_of)
     }
 
     /// A copy of it is of use elsewhere: what is a part would be taken for the whole.
     pub(crate) fn is_copyable(&self) -> bool {
-        self.body.is_whole() && self.chunk_of().is_none()
+        self.body.is_whole() || self.chunked().is_some()
     }
 
     /// The key of what it is, or belongs to: who owns it and what it is purged by goes by this.
     pub(crate) fn home(&self) -> ObjectKey {
-        self.chunk_of().unwrap_or(self.key)
+        self.chunk_of().map_or(self.key, |of| of.home)
     }
 
     /// It answers the same requests as `other`.
@@ -300,7 +300,11 @@ impl Object {
 
     /// The object again, without its body in memory.
     pub(crate) fn with_body_on_disk(&self, body: Arc<DiskBody>) -> Arc<Self> {
-        let body = StoredBody::OnDisk(body);
+        self.with_body(StoredBody::OnDisk(body))
+    }
+
+    /// The object again, with the same body in another place.
+    pub(crate) fn with_body(&self, body: StoredBody) -> Arc<Self> {
         let read = |number: &AtomicU64| AtomicU64::new(number.load(Ordering::Relaxed));
         Arc::new(Self {
             key: self.key,
@@ -309,7 +313,7 @@ impl Object {
             fields: self.fields.clone(),
             terms: self.terms,
             rare: match self.chunk_of() {
-                Some(object) => Rare::of_chunk(object, self.tags()),
+                Some(of) => Rare::of_chunk(of, self.tags()),
                 None => Rare::of(self.selecting().clone(), self.tags(), None),
             },
             disk: OnDisk::of(&body),

@@ -131,6 +131,14 @@ impl Store {
             .is_some_and(|variants| variants.objects().iter().any(|known| known.is_same_as(object)))
     }
 
+    /// The object that `part` is a chunk of, or is, as long as that is there and leads to it.
+    pub(crate) fn object_of(&self, part: &Arc<Object>) -> Option<Arc<Object>> {
+        let Some(of) = part.chunk_of() else { return self.holds(part).then(|| part.clone()) };
+        let known = self.peek(of.home)?;
+        let leads_to = |object: &&Arc<Object>| object.chunked().is_some_and(|chunked| chunked.leads_to(part));
+        known.objects().iter().find(leads_to).cloned()
+    }
+
     /// Takes `object` out, if it is still there.
     pub(crate) fn remove(&self, object: &Object) {
         self.replace(object.key, |variants| {

@@ -215,7 +215,7 @@ impl Shared {
     fn object(&self, head: &RecordHead, entry: &Entry, meta: Meta, body: StoredBody) -> Arc<Object> {
         let (body, rare) = match meta.form {
             Form::Plain => (body, Rare::of(meta.selecting, &meta.tags, None)),
-            Form::Chunk { of } => (body, Rare::of_chunk(of, &meta.tags)),
+            Form::Chunk(of) => (body, Rare::of_chunk(of, &meta.tags)),
             Form::Chunked { first, length } => {
                 let chunked = Chunked::new(head.key, first, length, &self.store);
                 (StoredBody::Chunked(chunked.into()), Rare::of(meta.selecting, &meta.tags, None))

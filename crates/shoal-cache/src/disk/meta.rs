@@ -7,6 +7,7 @@ use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
 
+use crate::chunks::ChunkOf;
 use crate::object::Object;
 
 /// An object without its body.
@@ -31,8 +32,8 @@ pub(super) enum Form {
     Plain,
     /// There is none: it lies in chunks, the first of which has this key, and has so many bytes.
     Chunked { first: ObjectKey, length: u64 },
-    /// It is a chunk of the body of the object with this key.
-    Chunk { of: ObjectKey },
+    /// It is a chunk of the body of an object.
+    Chunk(ChunkOf),
 }
 
 /// How forms begin; of the plain one nothing is written.
@@ -43,7 +44,7 @@ impl Form {
     fn of(object: &Object) -> Self {
         match (object.chunked(), object.chunk_of()) {
             (Some(chunked), _) => Self::Chunked { first: chunked.first_key(), length: chunked.length() },
-            (None, Some(of)) => Self::Chunk { of },
+            (None, Some(of)) => Self::Chunk(of),
             (None, None) => Self::Plain,
         }
     }
@@ -72,7 +73,7 @@ impl Meta {
     pub const fn home(&self, key: ObjectKey) -> ObjectKey {
         match self.form {
             Form::Plain | Form::Chunked { .. } => key,
-            Form::Chunk { of } => of,
+            Form::Chunk(of) => of.home,
         }
     }
 
@@ -109,9 +110,10 @@ impl Meta {
                 out.key(first);
                 out.number(length);
             }
-            Form::Chunk { of } => {
+            Form::Chunk(ChunkOf { home, number }) => {
                 out.number(CHUNK);
-                out.key(of);
+                out.key(home);
+                out.number(number);
             }
         }
         Some(out.0)
@@ -213,7 +215,7 @@ impl<'a> In<'a> {
         }
         match self.number()? {
             CHUNKED => Some(Form::Chunked { first: self.key()?, length: self.number()? }),
-            CHUNK => Some(Form::Chunk { of: self.key()? }),
+            CHUNK => Some(Form::Chunk(ChunkOf { home: self.key()?, number: self.number()? })),
             _ => None,
         }
     }
@@ -316,7 +318,8 @@ mod tests {
         }
         assert_eq!(Meta::decode(&[&bytes[..], b"x"].concat()), None);
         let key = ObjectKey(u128::MAX - 7);
-        for form in [Form::Chunked { first: key, length: 1 << 40 }, Form::Chunk { of: key }] {
+        let chunk = Form::Chunk(ChunkOf { home: key, number: 7 });
+        for form in [Form::Chunked { first: key, length: 1 << 40 }, chunk] {
             let longer = Meta { form, ..meta() }.encode().unwrap();
             assert_eq!(Meta::decode(&longer), Some(Meta { form, ..meta() }));
             // A form that is cut off is none, and not the plain one.

@@ -1,4 +1,4 @@
-//! Chunks on their way in: one answer of the origin brings some that follow each other, each a fill by itself, so that
+//! Chunks on their way in: one answer of the origin, or of a peer, brings some that follow each other, each a fill by itself, so that
 //! whoever wants one of them has it as it comes.
 //!
 //! Nobody waits for somebody else's downstream. A chunk that anybody wants comes as fast as the origin sends it, and the next
@@ -7,23 +7,21 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_policy::cache::chunks::Run;
-use shoal_policy::cache::sources::Hop;
+use shoal_policy::cache::sources::{Hop, may_wait};
 use shoal_policy::failure::Failure;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::origin_answer::next_piece;
 use crate::body::OriginBody;
-use crate::chunks::chunk_fields;
+use crate::chunks::{Copied, new_chunk};
 use crate::fill::{Errand, Fill, FillReader, Joined, Landing, UnderWay};
-use crate::object::{Object, OnDisk, Rare, UNCOPIED};
+use crate::object::Object;
 use crate::portion::Portion;
-use crate::stored_body::StoredBody;
 use crate::worker::WorkerCache;
 
 /// Chunks that are begun before the request comes to them.
@@ -105,7 +103,7 @@ pub(super) enum Claim {
     Full,
 }
 
-/// An answer of the origin that has the chunks of `run`, and nothing in front of them.
+/// An answer that has the chunks of `run`, and nothing in front of them.
 pub(super) struct Delivery {
     pub(super) header: Arc<Object>,
     pub(super) run: Run,
@@ -113,20 +111,25 @@ pub(super) struct Delivery {
     pub(super) pace: Rc<Pace>,
     /// Its place among the fills of the upstream; `None` = somebody else has that, or it comes from a peer.
     pub(super) under_way: Option<UnderWay>,
+    /// Of the chunks, as [`Object::copied_under`] has it.
+    pub(super) copied_under: u64,
+    /// How far the request has come that waits for another node with it; the last one, if it waits for none.
+    pub(super) hop: Hop,
 }
 
 impl WorkerCache {
-    /// Chunk `number` of `header`, or a place where it comes in.
-    pub(super) fn claim(&self, header: &Object, number: u64) -> Option<Claim> {
+    /// Chunk `number` of `header`, or a place where it comes in, for a request that has come as far as `hop`.
+    pub(super) fn claim(&self, header: &Object, number: u64, hop: Hop) -> Option<Claim> {
         let chunked = header.chunked()?;
         if let Some(chunk) = chunked.find(number) {
             return Some(Claim::Held(chunk));
         }
         let key = chunked.key(number);
         let (text, selecting) = (&header.text, header.selecting());
-        let errand = Errand { text, alias: None, selecting, portion: &Portion::Whole, hop: Hop::Last };
-        let begin = || self.cache.new_fill(key, &header.text, Hop::Last);
-        Some(match self.cache.flights.join(key, errand, |_| true, begin) {
+        let errand = Errand { text, alias: None, selecting, portion: &Portion::Whole, hop };
+        let begin = || self.cache.new_fill_of(header.key, key, &header.text, hop);
+        let may_join = |fill: &Fill| may_wait(hop, fill.waits_for_owners());
+        Some(match self.cache.flights.join(key, errand, may_join, begin) {
             Joined::Running(reader) => Claim::Theirs(reader),
             Joined::Full => Claim::Full,
             Joined::New(reader) => {
@@ -151,7 +154,8 @@ impl WorkerCache {
     }
 
     async fn unload(&self, delivery: Delivery, mut landing: Landing) {
-        let Delivery { header, run, mut body, pace, under_way: _under_way } = delivery;
+        let Delivery { header, run, mut body, pace, under_way: _under_way, copied_under, hop } = delivery;
+        let copied = Copied { from: None, under: copied_under };
         let mut rest = Bytes::new();
         for number in run.first..=run.last {
             let fill = landing.fill().clone();
@@ -159,13 +163,15 @@ impl WorkerCache {
             let behind = run.after(number);
             let mut next = None;
             // Whoever has read all of this one finds the next one begun.
-            let at_last = || next = behind.and_then(|behind| self.begin_chunk(&header, behind, &pace));
+            let at_last = || next = behind.and_then(|behind| self.begin_chunk(&header, behind, &pace, hop));
             let received = receive(&fill, span.bytes(), &mut rest, &mut body, at_last).await;
             if let Err(failure) = received {
                 return fill.fail(failure);
             }
-            if let Some(pieces) = fill.pieces() {
-                self.cache.keep_chunk(self.chunk(&header, &fill, &pieces), &header);
+            if let Some(pieces) = fill.pieces()
+                && let Some(chunk) = new_chunk(&header, number, &pieces, copied)
+            {
+                self.cache.keep_chunk(&chunk);
             }
             fill.complete();
             match next {
@@ -179,8 +185,8 @@ impl WorkerCache {
     }
 
     /// Begins chunk `number`, unless somebody else has.
-    fn begin_chunk(&self, header: &Object, number: u64, pace: &Pace) -> Option<Landing> {
-        match self.claim(header, number)? {
+    fn begin_chunk(&self, header: &Object, number: u64, pace: &Pace, hop: Hop) -> Option<Landing> {
+        match self.claim(header, number, hop)? {
             Claim::Ours(landing, reader) => {
                 if pace.is_near(number) {
                     pace.hand(number, reader);
@@ -189,30 +195,6 @@ impl WorkerCache {
             }
             Claim::Held(_) | Claim::Theirs(_) | Claim::Full => None,
         }
-    }
-
-    fn chunk(&self, header: &Object, fill: &Fill, pieces: &[Bytes]) -> Arc<Object> {
-        Object {
-            key: fill.key,
-            text: header.text.clone(),
-            rare: Rare::of_chunk(header.key, header.tags()),
-            status: header.status,
-            fields: chunk_fields(&header.fields),
-            terms: header.terms,
-            body: StoredBody::whole(pieces),
-            body_bytes: 0,
-            fill_seq: header.fill_seq,
-            checked_seq: AtomicU64::new(header.fill_seq),
-            replicate: header.replicate,
-            hits: AtomicU32::new(0),
-            edition: AtomicU32::new(0),
-            used_ms: AtomicU64::new(header.terms.response_ms),
-            heat: AtomicU64::new(0),
-            copied_from: None,
-            copied_under: AtomicU64::new(UNCOPIED),
-            disk: OnDisk::default(),
-        }
-        .seal()
     }
 }
 

@@ -10,9 +10,10 @@ use shoal_policy::cache::span::{Segment, Span};
 use shoal_policy::cache::storage::{Storage, Stored, Terms};
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
-use shoal_policy::cache::validation::{continues, merged_fields};
+use shoal_policy::cache::validation::{continues, is_same_version, merged_fields};
 use shoal_policy::failure::Failure;
 
+use super::content_length;
 use super::origin_answer::{add_date, judge, next_piece};
 use super::question::Completion;
 use crate::body::OriginBody;
@@ -25,14 +26,23 @@ use crate::task::FillTask;
 use crate::worker::WorkerCache;
 
 /// `response` carries `span` of the version that `object` is of, whose body has `length` bytes, and nothing else.
-pub(super) fn accepts(object: &Object, span: Span, length: u64, response: &Response<OriginBody>) -> bool {
-    let range = ContentRange::read(response.headers());
-    response.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_some_and(|range| {
-            range.span == span && range.length.is_none_or(|announced| announced == length)
-        })
-        && continues(&object.fields, response.headers())
-        && response.extensions().get::<UntilClose>().is_none()
+pub(super) fn accepts<B>(object: &Object, span: Span, length: u64, response: &Response<B>) -> bool {
+    let (fields, range) = (response.headers(), ContentRange::read(response.headers()));
+    let is_it = match response.status() {
+        StatusCode::PARTIAL_CONTENT => {
+            range.is_some_and(|range| {
+                range.span == span && range.length.is_none_or(|announced| announced == length)
+            }) && continues(&object.fields, fields)
+        }
+        // A range of everything may be answered as if there was none.
+        StatusCode::OK => {
+            Span::all(length) == Some(span)
+                && content_length(fields) == Some(length)
+                && is_same_version(&object.fields, fields)
+        }
+        _ => false,
+    };
+    is_it && response.extensions().get::<UntilClose>().is_none()
 }
 
 impl Completion {

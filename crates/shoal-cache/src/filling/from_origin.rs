@@ -215,7 +215,7 @@ impl WorkerCache {
         let mut head = self.origin_head(task, stored, &response, length, part, owners);
         head.home = home;
         if let Some(length) = chunked_length {
-            return self.take_in_chunks(task, head, length, response.into_body()).await;
+            return self.take_in_chunks(task, head, length, response.into_body(), UNCOPIED).await;
         }
         let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {

@@ -21,12 +21,18 @@ use tokio::time::timeout;
 use super::{Step, after, broken, content_length};
 use crate::chunks::is_kept_in_chunks;
 use crate::clock::now_ms;
-use crate::fill::{FillHead, FillSource, WINDOW_BYTES};
+use crate::fill::{Fill, FillHead, FillSource, WINDOW_BYTES};
 use crate::object::{UNCOPIED, likely_weight};
 use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
+use crate::peer::wire::Meta;
 use crate::search::Home;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
+
+/// What failed at a peer is the origin, or the way to it: the trouble of the peer itself says nothing of that.
+pub(super) fn is_of_origin(failure: Failure) -> bool {
+    failure.side() != Side::Node || failure == Failure::Loop
+}
 
 impl WorkerCache {
     /// Asks the primary, then the second owner in its place.
@@ -113,10 +119,7 @@ impl WorkerCache {
                 Step::Done
             }
             PeerAnswer::Miss => Step::Next,
-            // Its own trouble says nothing of the origin.
-            PeerAnswer::Failed(failure) if failure.side() == Side::Node && failure != Failure::Loop => {
-                Step::Next
-            }
+            PeerAnswer::Failed(failure) if !is_of_origin(failure) => Step::Next,
             PeerAnswer::Failed(failure) => {
                 self.fail_or_serve_stale(task, failure);
                 Step::Done
@@ -129,10 +132,11 @@ impl WorkerCache {
     }
 
     async fn ask_peer(&self, task: &FillTask, peer: NodeId, role: Role, hop: Hop) -> PeerAnswer {
+        task.fill().ask_elsewhere();
         self.ask_peer_for(task, &task.head, peer, role, hop).await
     }
 
-    async fn ask_peer_for(
+    pub(super) async fn ask_peer_for(
         &self,
         task: &FillTask,
         head: &Parts,
@@ -141,7 +145,6 @@ impl WorkerCache {
         hop: Hop,
     ) -> PeerAnswer {
         let role = if task.is_peek { Role::Holder } else { role };
-        task.fill().ask_elsewhere();
         let question = PeerQuestion {
             head,
             text: &task.fill().text,
@@ -168,9 +171,7 @@ impl WorkerCache {
     ) -> Step {
         let fill = task.fill().clone();
         let meta = &object.meta;
-        let (fill_seq, checked_seq) = (meta.fill_seq, meta.checked_seq);
-        let subject = Subject { key: fill.key, text: &fill.text, tags: &meta.tags, fill_seq, checked_seq };
-        if self.cache.purges.check_subject(&subject) != Some(Freshened::Untouched) {
+        if !self.is_untouched(&fill, meta) {
             return Step::Next;
         }
         let is_home = match self.home(task, object.response.headers()) {
@@ -180,8 +181,8 @@ impl WorkerCache {
         };
         let owners = self.cache.placement.owners(fill.key);
         let may_copy = task.rule.replicate != Replicate::Never;
-        let local = self.cache.settings.node;
-        let is_owner = owners.primary == Some(local) || (may_copy && owners.includes(local));
+        let is_primary = owners.primary == Some(self.cache.settings.node);
+        let is_owner = self.keeps(&task.rule, owners);
         let answered = object.response.status();
         let mut fields = stored_fields(object.response.headers(), &[]);
         let mut length = content_length(&fields);
@@ -193,15 +194,17 @@ impl WorkerCache {
             fields.remove(CONTENT_RANGE);
             fields.remove(CONTENT_LENGTH);
         }
-        let chunked_length = length
-            .filter(|length| part.is_none() && is_kept_in_chunks(&task.rule, answered, &fields, *length));
+        let status = if part.is_some() { StatusCode::OK } else { answered };
+        let chunked_length = part
+            .map_or(length, |part| part.length)
+            .filter(|length| is_kept_in_chunks(&task.rule, status, &fields, *length));
         if !is_owner && may_copy && object.is_hit && part.is_none() && chunked_length.is_none() {
             let bytes = likely_weight(length.unwrap_or(0), &fields);
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
         }
         let is_kept = is_owner || task.promotion.is_some();
         let head = FillHead {
-            status: if part.is_some() { StatusCode::OK } else { answered },
+            status,
             length,
             part,
             answered,
@@ -212,13 +215,14 @@ impl WorkerCache {
             orphan_of: None,
             selecting: Selecting::of(&object.selecting.selectors(), &task.head.headers),
             tags: meta.tags.clone(),
-            fill_seq,
-            checked_seq,
+            fill_seq: meta.fill_seq,
+            checked_seq: meta.checked_seq,
             is_shareable: !meta.terms.always_validate,
-            // The peer keeps the parts. And it may not have heard of an invalidation that this node has.
+            // The peer keeps the parts, unless this node is the one that is to have them: of what lies in chunks it takes
+            // those. And the peer may not have heard of an invalidation that this node has.
             is_stored: is_kept
                 && is_home
-                && part.is_none()
+                && (part.is_none() || (is_primary && chunked_length.is_some()))
                 && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
             chunked: None,
@@ -229,7 +233,8 @@ impl WorkerCache {
         if let Some(length) = chunked_length
             && head.is_stored
         {
-            self.take_in_chunks(task, head, length, object.into_body()).await;
+            let copied_under = if owners.includes(source) { self.cache.placement.id() } else { UNCOPIED };
+            self.take_in_chunks(task, head, length, object.into_body(), copied_under).await;
             return Step::Done;
         }
         let keep_bytes = if is_kept { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
@@ -240,6 +245,14 @@ impl WorkerCache {
             self.finish(task, &head, if is_copied { self.cache.placement.id() } else { UNCOPIED });
         }
         Step::Done
+    }
+
+    /// The object that a peer describes so was not purged.
+    pub(super) fn is_untouched(&self, fill: &Fill, meta: &Meta) -> bool {
+        let Meta { tags, fill_seq, checked_seq, .. } = meta;
+        let (fill_seq, checked_seq) = (*fill_seq, *checked_seq);
+        let subject = Subject { key: fill.key, text: &fill.text, tags, fill_seq, checked_seq };
+        self.cache.purges.check_subject(&subject) == Some(Freshened::Untouched)
     }
 
     /// Reads the body to its end. If the peer breaks off, another owner goes on where it stopped, else the origin, provided
@@ -280,7 +293,7 @@ impl WorkerCache {
     }
 
     /// The rest of the same version, from another owner that has it, and how many bytes come before it. Nobody fills for
-    /// that: the origin can be asked for the rest alone.
+    /// that: the origin can be asked for the rest alone. But of what lies in chunks the other owner may have some.
     async fn continuation(
         &self,
         task: &FillTask,
@@ -293,7 +306,12 @@ impl WorkerCache {
         if !broken.ask(&mut request.headers) {
             return None;
         }
-        match self.ask_peer_for(task, &request, next, Role::Holder, Hop::Last).await {
+        let length = head.part.map_or(head.length, |part| part.length);
+        let is_in_chunks =
+            length.is_some_and(|length| is_kept_in_chunks(&task.rule, head.status, &head.fields, length));
+        let role = if is_in_chunks { Role::Deputy } else { Role::Holder };
+        task.fill().ask_elsewhere();
+        match self.ask_peer_for(task, &request, next, role, Hop::Last).await {
             PeerAnswer::Object(other) => {
                 let before = broken.continued_by(other.response.status(), other.response.headers())?;
                 Some((other, before))

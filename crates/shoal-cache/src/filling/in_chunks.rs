@@ -2,31 +2,28 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use shoal_policy::cache::chunks::{MAX_RUN, Run, first_missing, number_of};
 use shoal_policy::cache::content_range::ContentRange;
-use shoal_policy::cache::fill_request::limit_to_shared;
-use shoal_policy::cache::key::ObjectKey;
-use shoal_policy::cache::range::{Extract, judge_range};
 use shoal_policy::cache::reuse::{Freshened, Reuse};
+use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::span::Span;
 use shoal_policy::cache::status::Detail;
 use shoal_policy::cache::trust::Trust;
-use shoal_policy::cache::validation::{add_range, strong_validator};
 use shoal_policy::failure::Failure;
 
 use super::bringing::{Claim, Delivery, Pace, Traveller};
-use super::completing::{accepts, head_of};
+use super::completing::head_of;
 use super::object;
+use super::ordering::{Delivered, NoDelivery};
 use crate::body::{CacheBody, OriginBody};
 use crate::chunks::{Chunked, within_chunk};
 use crate::clock::now_ms;
-use crate::fill::{Fill, FillHead, FillSource, Landing, UnderWay, WINDOW_BYTES};
-use crate::lookup::Found;
-use crate::object::{Object, UNCOPIED};
+use crate::fill::{Fill, FillHead, FillSource, WINDOW_BYTES};
+use crate::lookup::{Found, Wanted};
+use crate::object::Object;
 use crate::portion::Portion;
 use crate::stored_body::StoredBody;
 use crate::task::FillTask;
@@ -44,45 +41,22 @@ pub(super) enum Reading {
     Changed(Option<(Response<OriginBody>, u64)>),
 }
 
-/// What of an object a request is about.
-pub(super) struct Wanted {
-    header: Arc<Object>,
-    span: Span,
-    /// It is told that it is a part.
-    is_part: bool,
-}
-
-/// Why the origin has brought no chunks.
-enum NoDelivery {
-    Failed(Failure),
-    /// It said this, when asked at that time.
-    Other(Response<OriginBody>, u64),
-}
-
 impl Wanted {
     /// Of what was found, if that lies in chunks and may be used. `None` = it does not, or none of its bytes are wanted.
     fn of(task: &FillTask) -> Option<Self> {
         let found = task.found.as_ref().filter(|found| found.reads_chunks())?;
-        let (header, length) = (found.object.clone(), found.object.body.length()?);
-        let extract = judge_range(&task.head.headers, header.status, &header.fields, length);
-        match extract {
-            Extract::Part(span) => Some(Self { header, span, is_part: true }),
-            Extract::Whole | Extract::Parts(_) => {
-                Some(Self { header, span: Span::all(length)?, is_part: false })
-            }
-            Extract::Unsatisfiable => None,
-        }
+        found.wanted_of_chunks(&task.head.headers)
     }
 
     fn range(&self) -> ContentRange {
-        ContentRange { span: self.span, length: self.header.body.length() }
+        ContentRange { span: self.span, length: self.object.body.length() }
     }
 }
 
 impl WorkerCache {
     /// All that the request wants of an object in chunks is on this node.
     pub(super) fn has_all(&self, task: &FillTask) -> bool {
-        Wanted::of(task).is_some_and(|wanted| self.missing(&wanted).is_none())
+        Wanted::of(task).is_some_and(|wanted| self.cache.missing_chunks(&wanted).is_none())
     }
 
     /// Answers out of the chunks of what was found, and asks the origin for those that are missing.
@@ -94,23 +68,22 @@ impl WorkerCache {
         };
         task.fill().ask(self.cache.purges.applied(), now_ms());
         // What was purged since the lookup must not come back as a part of something new.
-        if self.cache.purges.check(&wanted.header).is_none() {
+        if self.cache.purges.check(&wanted.object).is_none() {
             return Reading::Changed(None);
         }
         let pace = Pace::at(number_of(wanted.span.first));
-        let Some(missing) = self.missing(&wanted) else {
+        let Some(missing) = self.cache.missing_chunks(&wanted) else {
             let detail = self.where_all_is(task, &wanted);
-            let head = head_of(&wanted.header, wanted.range(), wanted.is_part, StatusCode::OK);
+            let head = head_of(&wanted.object, wanted.range(), wanted.is_part, StatusCode::OK);
             let head = FillHead { is_stored: false, source: FillSource::Store(detail), ..head };
             self.pass_chunks(task, wanted, head, pace).await;
             return Reading::Done;
         };
-        let mut wanted = wanted;
-        match self.claim(&wanted.header, missing.first) {
+        let (mut wanted, mut source) = (wanted, FillSource::Origin);
+        match self.claim(&wanted.object, missing.first, task.asker.hop()) {
             Some(Claim::Ours(landing, reader)) => {
-                let asked = self.ask_for(task, &wanted.header, missing, landing.fill()).await;
-                let (response, under_way, request_ms) = match asked {
-                    Ok(answered) => answered,
+                let delivered = match self.ask_for(task, &wanted.object, missing, landing.fill()).await {
+                    Ok(delivered) => delivered,
                     Err(NoDelivery::Failed(failure)) => {
                         self.fail_or_serve_stale(task, failure);
                         return Reading::Done;
@@ -119,21 +92,29 @@ impl WorkerCache {
                         return Reading::Changed(Some((response, request_ms)));
                     }
                 };
-                let Some((header, _)) = self.confirmed(task, &wanted.header, &response, request_ms) else {
-                    return Reading::Changed(Some((response, request_ms)));
+                let delivery = match delivered {
+                    Delivered::ByPeer(brought) => {
+                        source = brought.source.clone();
+                        brought.delivery(&wanted.object, missing, &pace)
+                    }
+                    Delivered::ByOrigin(brought) => {
+                        let confirmed =
+                            self.confirmed(task, &wanted.object, &brought.response, brought.request_ms);
+                        let Some((header, _)) = confirmed else {
+                            return Reading::Changed(Some((brought.response, brought.request_ms)));
+                        };
+                        wanted.object = self.cache.keep_chunked(header, task.fill());
+                        brought.delivery(&wanted.object, missing, &pace)
+                    }
                 };
-                wanted.header = self.cache.keep_chunked(header, task.fill());
                 pace.hand(missing.first, reader);
-                let (header, body) = (wanted.header.clone(), response.into_body());
-                let pace = pace.clone();
-                let under_way = Some(under_way);
-                let delivery = Delivery { header, run: missing, body, pace, under_way };
                 self.bring(delivery, landing);
             }
             Some(Claim::Theirs(reader)) => pace.hand(missing.first, reader),
             Some(Claim::Held(_) | Claim::Full) | None => {}
         }
-        let head = head_of(&wanted.header, wanted.range(), wanted.is_part, StatusCode::PARTIAL_CONTENT);
+        let head = head_of(&wanted.object, wanted.range(), wanted.is_part, StatusCode::PARTIAL_CONTENT);
+        let head = FillHead { source, ..head };
         self.pass_chunks(task, wanted, head, pace).await;
         Reading::Done
     }
@@ -145,13 +126,13 @@ impl WorkerCache {
         head: FillHead,
         length: u64,
         body: OriginBody,
+        copied_under: u64,
     ) {
         let part = head.part;
         let fill = task.fill().clone();
-        let first = ObjectKey(u128::from(self.entropy.draw()) << 64 | u128::from(self.entropy.draw()));
         let key = head.home.as_ref().map_or(fill.key, |(key, _)| *key);
-        let chunked = Chunked::new(key, first, length, &self.cache.store);
-        let header = object(task, &head, StoredBody::Chunked(chunked.into()), UNCOPIED, None);
+        let chunked = Chunked::begin(key, length, &self.cache.store);
+        let header = object(task, &head, StoredBody::Chunked(chunked.into()), copied_under, None);
         let header = self.cache.keep_chunked(header, &fill);
         // Whoever waits for it finds it now. Every further answer has a place of its own.
         task.description = None;
@@ -162,7 +143,7 @@ impl WorkerCache {
             (_, _) => brought,
         };
         let Some(span) = span else { return fill.resolve(header) };
-        let wanted = Wanted { header: header.clone(), span, is_part: part.is_some() };
+        let wanted = Wanted { object: header.clone(), span, is_part: part.is_some() };
         let run = brought.and_then(|brought| Run::of(brought, length));
         let Some(run) = run.filter(|run| run.first == number_of(span.first)) else {
             // It begins within a chunk: that is asked for as a whole.
@@ -175,12 +156,15 @@ impl WorkerCache {
             return;
         };
         let pace = Pace::at(run.first);
-        match self.claim(&header, run.first) {
+        let hop = match head.source {
+            FillSource::Peer { .. } => task.asker.hop(),
+            FillSource::Origin | FillSource::Store(_) => Hop::Last,
+        };
+        match self.claim(&header, run.first, hop) {
             Some(Claim::Ours(landing, reader)) => {
-                landing.fill().ask(fill.fill_seq(), now_ms());
                 pace.hand(run.first, reader);
                 let pace = pace.clone();
-                self.bring(Delivery { header, run, body, pace, under_way }, landing);
+                self.bring(Delivery { header, run, body, pace, under_way, copied_under, hop }, landing);
             }
             Some(Claim::Held(_) | Claim::Theirs(_) | Claim::Full) | None => drop(body),
         }
@@ -189,24 +173,13 @@ impl WorkerCache {
         self.pass_chunks(task, wanted, head, pace).await;
     }
 
-    /// The first chunks that are missing of what is wanted.
-    fn missing(&self, wanted: &Wanted) -> Option<Run> {
-        let chunked = wanted.header.chunked()?;
-        first_missing(Run::around(wanted.span), |number| self.has_chunk(chunked, number))
-    }
-
-    fn has_chunk(&self, chunked: &Chunked, number: u64) -> bool {
-        let is_on_disk = |key| self.cache.disk.as_ref().is_some_and(|disk| disk.has(key));
-        chunked.find(number).is_some() || is_on_disk(chunked.key(number))
-    }
-
     fn where_all_is(&self, task: &FillTask, wanted: &Wanted) -> Detail {
         if self.cache.trust(&task.rule, now_ms()) != Trust::Verified {
             return Detail::PurgeUnverified;
         }
         let Run { first, last } = Run::around(wanted.span);
         let is_in_memory = |number: u64| {
-            let chunk = wanted.header.chunked().and_then(|chunked| chunked.find(number));
+            let chunk = wanted.object.chunked().and_then(|chunked| chunked.find(number));
             chunk.is_some_and(|chunk| chunk.disk_body().is_none())
         };
         if (first..=last).take(MAX_RUN as usize).all(is_in_memory) {
@@ -216,40 +189,10 @@ impl WorkerCache {
         }
     }
 
-    /// Asks the origin for the chunks of `run`: an answer that has these, of this version, and nothing else.
-    async fn ask_for(
-        &self,
-        task: &FillTask,
-        header: &Object,
-        run: Run,
-        fill: &Fill,
-    ) -> Result<(Response<OriginBody>, UnderWay, u64), NoDelivery> {
-        let under_way =
-            self.cache.fill_limits.begin(&task.route.upstream).await.map_err(NoDelivery::Failed)?;
-        let (Some(validator), Some(length)) = (strong_validator(&header.fields), header.body.length()) else {
-            return Err(NoDelivery::Failed(Failure::Internal));
-        };
-        let span = run.span(length).ok_or(NoDelivery::Failed(Failure::Internal))?;
-        let mut head = task.head.clone();
-        limit_to_shared(&mut head.headers, &task.rule, &header.selecting().selectors());
-        add_range(&mut head.headers, &validator, span, span.last + 1 == length);
-        self.cells.origin_fetches.count();
-        let request_ms = now_ms();
-        fill.ask(self.cache.purges.applied(), request_ms);
-        let asked = Instant::now();
-        let fetched = self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await;
-        self.cells.origin_times.note(asked.elapsed());
-        let response = fetched.map_err(NoDelivery::Failed)?;
-        match accepts(header, span, length, &response) {
-            true => Ok((response, under_way, request_ms)),
-            false => Err(NoDelivery::Other(response, request_ms)),
-        }
-    }
-
     /// Passes on what is wanted, chunk by chunk.
     async fn pass_chunks(self: &Rc<Self>, task: &FillTask, wanted: Wanted, head: FillHead, pace: Rc<Pace>) {
         let fill = task.fill();
-        let head = FillHead { chunked: Some(wanted.header.clone()), ..head };
+        let head = FillHead { chunked: Some(wanted.object.clone()), ..head };
         fill.begin(head, WINDOW_BYTES, WINDOW_BYTES);
         let Traveller(pace) = &Traveller(pace);
         let (mut at, mut disappointments) = (wanted.span.first, 0);
@@ -257,7 +200,7 @@ impl WorkerCache {
             let number = number_of(at);
             pace.reach(number);
             let left = Span { first: at, last: wanted.span.last };
-            let body = match self.chunk_body(task, &wanted.header, left, pace).await {
+            let body = match self.chunk_body(task, &wanted.object, left, pace).await {
                 Ok(body) => body,
                 Err(failure) => return fill.fail(failure),
             };
@@ -294,7 +237,7 @@ impl WorkerCache {
             self.cache.load(chunked.key(number)).await;
             known = chunked.find(number);
         }
-        let claim = known.map(Claim::Held).or_else(|| self.claim(header, number));
+        let claim = known.map(Claim::Held).or_else(|| self.claim(header, number, task.asker.hop()));
         match claim.ok_or(Failure::Internal)? {
             Claim::Held(chunk) => {
                 self.cache.use_object(&chunk, now_ms());
@@ -306,37 +249,11 @@ impl WorkerCache {
                 let wanted = Run { first: number, last: number_of(left.last) };
                 let is_there = |other| {
                     let is_coming = || self.cache.flights.is_running(chunked.key(other));
-                    other != number && (self.has_chunk(chunked, other) || is_coming())
+                    other != number && (self.cache.has_chunk(chunked, other) || is_coming())
                 };
                 let run = first_missing(wanted, is_there).ok_or(Failure::Internal)?;
                 self.order(task, header, run, landing, pace).await?;
                 Ok(CacheBody::filling_part(reader, span.first, span.bytes()))
-            }
-        }
-    }
-
-    /// Has the origin bring `run`, now that some of the object was passed on: bytes of another version never follow.
-    async fn order(
-        self: &Rc<Self>,
-        task: &FillTask,
-        header: &Arc<Object>,
-        run: Run,
-        landing: Landing,
-        pace: &Rc<Pace>,
-    ) -> Result<(), Failure> {
-        match self.ask_for(task, header, run, landing.fill()).await {
-            Ok((response, under_way, _)) => {
-                let (header, body, pace) = (header.clone(), response.into_body(), pace.clone());
-                let under_way = Some(under_way);
-                self.bring(Delivery { header, run, body, pace, under_way }, landing);
-                Ok(())
-            }
-            Err(NoDelivery::Failed(failure)) => Err(failure),
-            Err(NoDelivery::Other(response, _)) => {
-                if !response.status().is_server_error() {
-                    self.cache.discard(header);
-                }
-                Err(Failure::UpstreamReset)
             }
         }
     }

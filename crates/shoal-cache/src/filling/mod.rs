@@ -7,6 +7,7 @@ mod from_origin;
 mod from_owners;
 mod from_post;
 mod in_chunks;
+mod ordering;
 mod origin_answer;
 mod question;
 mod refreshing;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
-use shoal_model::site::NoVarySearch;
+use shoal_model::site::{NoVarySearch, Replicate};
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::resume::Broken;
@@ -59,7 +60,12 @@ impl WorkerCache {
         {
             return;
         }
-        let plan = plan(&self.situation(&task, owners));
+        let mut plan = plan(&self.situation(&task, owners));
+        let reads_chunks = task.found.as_ref().is_some_and(Found::reads_chunks);
+        if reads_chunks && !task.is_peek && self.keeps(&task.rule, owners) {
+            // Whoever is asked for what is missing is asked chunk by chunk.
+            (plan.owners, plan.shield) = (None, None);
+        }
         // As it was when others could decide whether to wait for it.
         if let Some(asked) = plan.owners.filter(|_| task.fill().asks_owners())
             && self.fill_from_owners(&mut task, asked).await == Step::Done
@@ -99,6 +105,12 @@ impl WorkerCache {
             is_peek: task.is_peek,
             is_known: task.found.is_some(),
         }
+    }
+
+    /// This node is one of those that keep what has these owners.
+    fn keeps(&self, rule: &CacheRuleView, owners: Owners) -> bool {
+        let local = self.cache.settings.node;
+        owners.primary == Some(local) || (rule.replicate != Replicate::Never && owners.includes(local))
     }
 
     /// Where what answers the request of a fill belongs.

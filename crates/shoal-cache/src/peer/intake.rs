@@ -10,14 +10,16 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
+use shoal_policy::cache::chunks::{CHUNK_BYTES, chunk};
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::stored_fields::StoredFields;
 
 use super::replicas::SEND_TIMEOUT;
-use super::wire::{self, Meta};
+use super::wire::{self, InChunks, Meta};
 use crate::body::CacheBody;
+use crate::chunks::{Chunked, Copied, have_same_chunks, new_chunk};
 use crate::clock::now_ms;
 use crate::node::Cache;
 use crate::object::{Object, OnDisk, Rare};
@@ -26,29 +28,64 @@ use crate::stored_body::StoredBody;
 /// For how long a copy may have been on its way, in milliseconds.
 const TRANSIT_MS: u64 = SEND_TIMEOUT.as_millis() as u64;
 
+/// What a copy is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A whole object.
+    Whole,
+    /// An object that lies in chunks, or one of them.
+    InChunks,
+}
+
+impl Kind {
+    pub(super) fn of_path(path: &str) -> Option<Self> {
+        match path {
+            wire::REPLICA_PATH => Some(Self::Whole),
+            wire::CHUNK_PATH => Some(Self::InChunks),
+            _ => None,
+        }
+    }
+
+    /// The largest body of one, bytes.
+    fn most_bytes(self, cache: &Cache) -> u64 {
+        match self {
+            Self::Whole => cache.settings.ram_bytes / 2,
+            Self::InChunks => CHUNK_BYTES,
+        }
+    }
+}
+
+/// A copy that was read.
+struct Copy {
+    object: Arc<Object>,
+    /// A chunk of the object, and what it has.
+    chunk: Option<(u64, Bytes)>,
+}
+
 /// Takes a copy in. It is stored only if nothing this node knows of says otherwise. `Err` = it cannot be read.
 pub(super) async fn receive(
     cache: &Arc<Cache>,
     peer: NodeId,
+    kind: Kind,
     request: Request<Incoming>,
 ) -> Result<Response<CacheBody>, StatusCode> {
     if cache.is_retired() {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let (head, body) = request.into_parts();
-    let most = usize::try_from(cache.settings.ram_bytes / 2).unwrap_or(usize::MAX);
+    let most = usize::try_from(kind.most_bytes(cache)).unwrap_or(usize::MAX);
     let Ok(body) = Limited::new(body, most).collect().await else {
         return Err(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    let Some(object) = read_replica(cache, peer, &head.headers, body.to_bytes()) else {
-        tracing::debug!(%peer, "a copy could not be read");
+    let Some(copy) = read_copy(cache, peer, kind, &head.headers, body.to_bytes()) else {
+        tracing::debug!(%peer, ?kind, "a copy could not be read");
         return Err(StatusCode::BAD_REQUEST);
     };
     // It may be newer than what the disk has, or older.
-    cache.load(object.key).await;
+    cache.load(copy.object.key).await;
     let received_ms = wire::read_number(&head.headers, &wire::RECEIVED);
     let mut response = Response::new(CacheBody::empty());
-    match take_in(cache, peer, &object, received_ms) {
+    match take_in(cache, peer, &copy, received_ms) {
         Order::Newer => {
             cache.cells.replicas_received.count();
             *response.status_mut() = StatusCode::NO_CONTENT;
@@ -62,9 +99,10 @@ pub(super) async fn receive(
     Ok(response)
 }
 
-/// Stores a copy if it is newer than all that this node knows of its key. `received_ms`: when its response was received,
-/// at the earliest, by the clock of this node.
-fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Option<u64>) -> Order {
+/// Stores a copy if it is newer than all that this node knows of its key; a chunk also if that is of the same version.
+/// `received_ms`: when its response was received, at the earliest, by the clock of this node.
+fn take_in(cache: &Cache, peer: NodeId, copy: &Copy, received_ms: Option<u64>) -> Order {
+    let object = &copy.object;
     if cache.purges.check(object).is_none() {
         return Order::Older;
     }
@@ -75,6 +113,12 @@ fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Optio
     if is_changed() {
         return unless_told;
     }
+    if copy.chunk.is_some() && take_chunk(cache, peer, copy) {
+        return Order::Newer;
+    }
+    // The chunks that are here stay with what is newer of the same version.
+    let known = known_like(cache, object);
+    let object = &known.as_ref().map_or_else(|| object.clone(), |known| object.with_body(known.body.clone()));
     let mut order = Order::Newer;
     let is_in = cache.store.insert_if(object, |known| {
         if cache.purges.rank(known).is_valid && !cache.purges.rank(object).is_valid {
@@ -93,8 +137,31 @@ fn take_in(cache: &Cache, peer: NodeId, object: &Arc<Object>, received_ms: Optio
     }
     if is_in {
         cache.write(object, is_changed);
+        take_chunk(cache, peer, copy);
     }
-    order
+    // What is here of the same version will do.
+    if known.is_some() { Order::Newer } else { order }
+}
+
+/// What is stored of the version of `object`, which lies in chunks, and may be used.
+fn known_like(cache: &Cache, object: &Object) -> Option<Arc<Object>> {
+    let known = cache.store.peek(object.key)?;
+    let is_like = |known: &&Arc<Object>| {
+        known.has_place_of(object) && have_same_chunks(known, object) && cache.purges.check(known).is_some()
+    };
+    known.objects().iter().find(is_like).cloned()
+}
+
+/// Stores a chunk with what is stored of the version that it is of; `false` = there is nothing of it.
+fn take_chunk(cache: &Cache, peer: NodeId, copy: &Copy) -> bool {
+    let Some((number, bytes)) = &copy.chunk else { return false };
+    let Some(header) = known_like(cache, &copy.object) else { return false };
+    let is_there = header.chunked().is_some_and(|chunked| chunked.find(*number).is_some());
+    let copied = Copied { from: Some(peer), under: cache.placement.id() };
+    if !is_there && let Some(chunk) = new_chunk(&header, *number, std::slice::from_ref(bytes), copied) {
+        cache.keep_chunk(&chunk);
+    }
+    true
 }
 
 /// How a copy stands to what this node knows.
@@ -130,7 +197,13 @@ impl Known {
     }
 }
 
-fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Bytes) -> Option<Arc<Object>> {
+fn read_copy(
+    cache: &Cache,
+    peer: NodeId,
+    kind: Kind,
+    fields: &http::HeaderMap,
+    bytes: Bytes,
+) -> Option<Copy> {
     let now_ms = now_ms();
     let meta = Meta::read(fields, now_ms)?;
     let text = wire::read_text(fields, &wire::URL)?;
@@ -145,6 +218,18 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
     if !is_stored {
         return None;
     }
+    let (body, chunk) = match kind {
+        Kind::Whole => (StoredBody::whole(&[bytes]), None),
+        Kind::InChunks => {
+            let InChunks { length, number } = InChunks::read(fields)?;
+            let chunk = match number {
+                Some(number) if chunk(number, length)?.bytes() == bytes.len() as u64 => Some((number, bytes)),
+                None if bytes.is_empty() => None,
+                Some(_) | None => return None,
+            };
+            (StoredBody::Chunked(Chunked::begin(key, length, &cache.store).into()), chunk)
+        }
+    };
     let selecting = wire::read_selecting(fields)?;
     let mut kept = stored_fields(fields, &[]);
     wire::remove_own_fields(&mut kept);
@@ -155,7 +240,7 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         fields: StoredFields::of(&kept),
         terms: meta.terms,
         rare: Rare::of(selecting, &meta.tags, None),
-        body: StoredBody::whole(&[body]),
+        body,
         body_bytes: 0,
         fill_seq: meta.fill_seq,
         checked_seq: AtomicU64::new(meta.checked_seq),
@@ -168,7 +253,10 @@ fn read_replica(cache: &Cache, peer: NodeId, fields: &http::HeaderMap, body: Byt
         copied_under: AtomicU64::new(cache.placement.id()),
         disk: OnDisk::default(),
     };
-    Some(object.seal())
+    let object = object.seal();
+    // Only by a strong validator do chunks belong to each other.
+    let is_version = object.chunked().is_none() || have_same_chunks(&object, &object);
+    is_version.then_some(Copy { object, chunk })
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! The second copy: objects are put to the other owner in the background.
+//! The second copy: objects, and chunks of them, are put to the other owner in the background.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http::response::Parts;
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -15,7 +16,7 @@ use shoal_policy::cache::storage::Terms;
 use tokio::sync::mpsc;
 
 use super::client::http1;
-use super::wire::{self, Meta};
+use super::wire::{self, InChunks, Meta};
 use crate::body::CacheBody;
 use crate::clock::now_ms;
 use crate::counters::Cells;
@@ -25,8 +26,8 @@ use crate::recent::Recent;
 use crate::seam::PeerLink;
 use crate::store::Store;
 
-/// Copies on their way at once. Each lane carries one after the other, and all copies of one key take the same lane: an
-/// older one never overtakes a newer one.
+/// Copies on their way at once. Each lane carries one after the other, and all copies of one key take the same lane, its
+/// chunks as well: an older one never overtakes a newer one.
 const LANES: usize = 16;
 /// Objects that wait to be copied in one lane; beyond that their next hit offers them again.
 const MAX_WAITING: usize = 256;
@@ -50,6 +51,7 @@ pub(crate) struct Replicas {
 
 /// A copy and where it goes.
 pub(crate) struct Parcel {
+    /// What it is a copy of, which may be a chunk.
     pub(crate) object: Arc<Object>,
     /// On which terms the other node may keep it; `None` = on its own.
     pub(crate) terms: Option<Terms>,
@@ -86,10 +88,11 @@ impl Replicas {
 
     /// Queues a copy; false = not now: its lane is full, or one like it was refused a moment ago.
     pub(crate) fn offer(&self, parcel: Parcel) -> bool {
-        if self.courier.refused.of(parcel.object.key).is_some() {
+        let home = parcel.object.home();
+        if self.courier.refused.of(home).is_some() {
             return false;
         }
-        self.lanes[parcel.object.key.0 as usize % LANES].try_send(parcel).is_ok()
+        self.lanes[home.0 as usize % LANES].try_send(parcel).is_ok()
     }
 
     /// Sends a copy past the queue.
@@ -103,10 +106,11 @@ impl Courier {
     async fn deliver(&self, parcel: &Parcel) {
         let Parcel { object, peer, .. } = parcel;
         // What was forgotten or replaced while it waited is not worth a copy any more.
-        if !self.store.holds(object) {
+        let Some(header) = self.store.object_of(object) else {
+            object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             return;
-        }
-        match tokio::time::timeout(SEND_TIMEOUT, self.send(parcel)).await {
+        };
+        match tokio::time::timeout(SEND_TIMEOUT, self.send(parcel, &header)).await {
             Ok(Ok(())) => self.cells.replicas_sent.count(),
             outcome => {
                 tracing::debug!(%peer, ?outcome, key = %object.key, "a copy was not delivered");
@@ -116,10 +120,11 @@ impl Courier {
         }
     }
 
-    async fn send(&self, parcel: &Parcel) -> Result<(), hyper::Error> {
+    /// `header`: the object, or the one that it is a chunk of.
+    async fn send(&self, parcel: &Parcel, header: &Object) -> Result<(), hyper::Error> {
         let Parcel { object, peer, .. } = parcel;
         while let Some(sender) = self.take_idle(*peer) {
-            if self.send_over(sender, parcel).await.is_ok() {
+            if self.send_over(sender, parcel, header).await.is_ok() {
                 return Ok(());
             }
         }
@@ -129,22 +134,27 @@ impl Courier {
         };
         let (sender, connection) = http1().handshake(TokioIo::new(io)).await?;
         tokio::spawn(connection);
-        self.send_over(sender, parcel).await
+        self.send_over(sender, parcel, header).await
     }
 
-    async fn send_over(&self, mut sender: Sender, parcel: &Parcel) -> Result<(), hyper::Error> {
+    async fn send_over(
+        &self,
+        mut sender: Sender,
+        parcel: &Parcel,
+        header: &Object,
+    ) -> Result<(), hyper::Error> {
         let Parcel { object, peer, .. } = parcel;
-        let mut refusal = put(&mut sender, replica_request(parcel)).await?;
-        if let Some(received_ms) = refusal.as_ref().and_then(|refusal| received_by_clock_of(refusal, object))
+        let mut refusal = put(&mut sender, replica_request(parcel, header)).await?;
+        if let Some(received_ms) = refusal.as_ref().and_then(|refusal| received_by_clock_of(refusal, header))
         {
-            let mut request = replica_request(parcel);
+            let mut request = replica_request(parcel, header);
             wire::insert(request.headers_mut(), &wire::RECEIVED, received_ms.to_string());
             refusal = put(&mut sender, request).await?;
         }
         if let Some(refusal) = refusal {
             // It may be newer all the same than what the other node was told to forget: one moment cannot be told from
             // another within a millisecond, nor within the time that a copy takes. Later nobody doubts it.
-            self.refused.note(object.key, ());
+            self.refused.note(object.home(), ());
             object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             tracing::debug!(%peer, status = refusal.status.as_u16(), key = %object.key, "a copy was refused");
         }
@@ -181,17 +191,31 @@ fn received_by_clock_of(refusal: &Parts, object: &Object) -> Option<u64> {
     Some(wire::read_number(&refusal.headers, &wire::CLOCK)?.saturating_sub(resident_ms))
 }
 
-fn replica_request(parcel: &Parcel) -> Request<CacheBody> {
-    let object = &parcel.object;
-    let mut request = Request::new(CacheBody::stored(object));
+/// What is said of a chunk is said of its object: there it may be the first that is heard of that.
+fn replica_request(parcel: &Parcel, header: &Object) -> Request<CacheBody> {
+    let in_chunks = header.chunked().map(|chunked| {
+        let number = parcel.object.chunk_of().map(|of| of.number);
+        InChunks { length: chunked.length(), number }
+    });
+    let body = match in_chunks {
+        Some(InChunks { number: None, .. }) => CacheBody::empty(),
+        Some(InChunks { number: Some(_), .. }) | None => CacheBody::stored(&parcel.object),
+    };
+    let mut request = Request::new(body);
     *request.method_mut() = Method::PUT;
-    *request.uri_mut() = http::Uri::from_static(wire::REPLICA_PATH);
+    let path = if in_chunks.is_some() { wire::CHUNK_PATH } else { wire::REPLICA_PATH };
+    *request.uri_mut() = http::Uri::from_static(path);
     let fields = request.headers_mut();
-    *fields = object.fields.to_map(wire::OWN_FIELDS);
-    wire::insert(fields, &wire::URL, object.text.to_string());
-    wire::insert(fields, &wire::STATUS, object.status.as_str().to_owned());
-    wire::write_selecting(object.selecting(), fields);
-    let terms = parcel.terms.unwrap_or(object.terms);
-    Meta::of(terms, object.tags(), object.fill_seq, &object.checked_seq).write(fields, now_ms());
+    *fields = header.fields.to_map(wire::OWN_FIELDS);
+    if let Some(in_chunks) = in_chunks {
+        // That of the whole says nothing of the body of this request.
+        fields.remove(CONTENT_LENGTH);
+        in_chunks.write(fields);
+    }
+    wire::insert(fields, &wire::URL, header.text.to_string());
+    wire::insert(fields, &wire::STATUS, header.status.as_str().to_owned());
+    wire::write_selecting(header.selecting(), fields);
+    let terms = parcel.terms.unwrap_or(header.terms);
+    Meta::of(terms, header.tags(), header.fill_seq, &header.checked_seq).write(fields, now_ms());
     request
 }

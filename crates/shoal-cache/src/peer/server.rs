@@ -23,7 +23,7 @@ use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
 use super::client::MAX_PEER_FIELDS;
-use super::intake;
+use super::intake::{self, Kind};
 use super::under_way::UnderWay;
 use super::wire::{self, AnswerKind, Meta};
 use crate::body::CacheBody;
@@ -86,8 +86,10 @@ impl Cache {
 
 /// Answers one request of `peer`.
 async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming>) -> Response<CacheBody> {
-    if request.method() == Method::PUT && request.uri().path() == wire::REPLICA_PATH {
-        return intake::receive(cache, peer, request).await.unwrap_or_else(refuse);
+    if request.method() == Method::PUT
+        && let Some(kind) = Kind::of_path(request.uri().path())
+    {
+        return intake::receive(cache, peer, kind, request).await.unwrap_or_else(refuse);
     }
     let head = request.into_parts().0;
     let Some(hop) = wire::read_number(&head.headers, &wire::HOP) else {
@@ -158,13 +160,20 @@ impl PeerRequest {
                 Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             }
         }
-        if !may_fill {
+        if !may_fill && !self.holds_chunks(cache, &probe) {
             return bare(AnswerKind::Miss);
         }
         if probe.found.is_none() && cache.is_uncacheable(&self.text) {
             return bare(AnswerKind::Direct);
         }
         self.fly(cache, &probe).await
+    }
+
+    /// All that is asked for lies here, in chunks, and some of it on disk or in too many.
+    fn holds_chunks(&self, cache: &Cache, probe: &Probe) -> bool {
+        let found = probe.found.as_ref().filter(|found| found.reads_chunks());
+        let wanted = found.and_then(|found| found.wanted_of_chunks(&self.head.headers));
+        wanted.is_some_and(|wanted| cache.missing_chunks(&wanted).is_none())
     }
 
     async fn fly(&self, cache: &Arc<Cache>, probe: &Probe) -> Response<CacheBody> {
@@ -176,7 +185,8 @@ impl PeerRequest {
                 Joined::Full => return failed(Failure::Overflow),
                 Joined::New(reader) => {
                     let (own, receiver) = oneshot::channel();
-                    let task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
+                    let mut task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
+                    task.is_peek = self.role == Role::Holder;
                     if let Some((object, cut)) = self.look_again(cache, probe) {
                         reader.fill().resolve(object.clone());
                         return self.hit(cache, &object, &cut, now_ms());

@@ -46,12 +46,17 @@ pub(crate) static CLOCK: HeaderName = HeaderName::from_static("shoal-clock");
 /// When the response in a replica was received, at the earliest, by the clock of who takes it, Unix milliseconds.
 pub(crate) static RECEIVED: HeaderName = HeaderName::from_static("shoal-received");
 
+/// How the body of a replica lies in chunks: see [`InChunks`].
+pub(crate) static IN_CHUNKS: HeaderName = HeaderName::from_static("shoal-in-chunks");
+
 /// Where replicas are put.
 pub(crate) const REPLICA_PATH: &str = "/shoal/replica";
+/// Where replicas of chunks are put, and of the objects that have them: whoever does not know chunks does not know it.
+pub(crate) const CHUNK_PATH: &str = "/shoal/chunk";
 
 const PREFIX: &str = "shoal-";
 /// So many of them are written at most beside those of an object.
-pub(crate) const OWN_FIELDS: usize = 6;
+pub(crate) const OWN_FIELDS: usize = 7;
 /// Every failure a peer's fill may report.
 const FAILURES: [Failure; 12] = [
     Failure::UpstreamConnectFailed,
@@ -203,6 +208,35 @@ impl Meta {
     }
 }
 
+/// What a replica says of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InChunks {
+    /// Of the whole body, bytes.
+    pub(crate) length: u64,
+    /// The chunk that the replica carries; `None` = it says what there is to know of the object.
+    pub(crate) number: Option<u64>,
+}
+
+impl InChunks {
+    pub(crate) fn write(self, fields: &mut HeaderMap) {
+        let text = match self.number {
+            Some(number) => format!("{} {number}", self.length),
+            None => self.length.to_string(),
+        };
+        insert(fields, &IN_CHUNKS, text);
+    }
+
+    pub(crate) fn read(fields: &HeaderMap) -> Option<Self> {
+        let text = read_text(fields, &IN_CHUNKS)?;
+        match text.split_once(' ') {
+            Some((length, number)) => {
+                Some(Self { length: length.parse().ok()?, number: Some(number.parse().ok()?) })
+            }
+            None => Some(Self { length: text.parse().ok()?, number: None }),
+        }
+    }
+}
+
 /// One line per selector: its text, or that and the value in Base64.
 pub(crate) fn write_selecting(selecting: &Selecting, fields: &mut HeaderMap) {
     for (selector, value) in selecting.parts() {
@@ -273,6 +307,15 @@ mod tests {
         let selecting = Selecting::of(&[ACCEPT_LANGUAGE.into(), http::header::ACCEPT.into()], &request);
         write_selecting(&selecting, &mut fields);
         write_failure(Failure::UpstreamReset, &mut fields);
+        for number in [None, Some(0), Some(u64::MAX)] {
+            let in_chunks = InChunks { length: u64::MAX, number };
+            in_chunks.write(&mut fields);
+            assert_eq!(InChunks::read(&fields), Some(in_chunks));
+        }
+        for wrong in ["", " ", "7 ", " 7", "7 8 9", "-1", "7  8", "18446744073709551616"] {
+            insert(&mut fields, &IN_CHUNKS, wrong.to_owned());
+            assert_eq!(InChunks::read(&fields), None, "{wrong:?}");
+        }
 
         // The other node's clock is an hour ahead.
         let read = Meta::read(&fields, 3_700_000).unwrap();

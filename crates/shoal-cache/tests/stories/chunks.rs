@@ -11,18 +11,18 @@ use crate::got::Got;
 use crate::origin::reply;
 use crate::support::{Town, play};
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 /// Five chunks and a rest.
-const LENGTH: usize = 5 * MIB + 1000;
+pub const LENGTH: usize = 5 * MIB + 1000;
 
 /// Letters that are unlike each other in every chunk.
-fn film(seed: usize) -> &'static str {
+pub fn film(seed: usize) -> &'static str {
     let letter = |n: usize| char::from(b'a' + ((n / MIB * 5 + n / 1000 + n % 7 + seed) % 26) as u8);
     Box::leak((0..LENGTH).map(letter).collect::<String>().into_boxed_str())
 }
 
 /// Nodes whose route keeps bodies from 2 MiB on in chunks, and an origin with such a body.
-fn town(size: u64) -> (Town, &'static str) {
+pub fn town(size: u64) -> (Town, &'static str) {
     let mut town = Town::new(size);
     town.take_route("film");
     let text = film(0);
@@ -30,25 +30,25 @@ fn town(size: u64) -> (Town, &'static str) {
     (town, text)
 }
 
-async fn part(town: &Town, node: usize, first: usize, last: usize) -> Got {
+pub async fn part(town: &Town, node: usize, first: usize, last: usize) -> Got {
     let range = format!("bytes={first}-{last}");
     town.get_with(node, "/film", &[("range", &range)]).await
 }
 
-fn assert_part(got: &Got, text: &str, first: usize, last: usize) {
+pub fn assert_part(got: &Got, text: &str, first: usize, last: usize) {
     assert_eq!(got.status, StatusCode::PARTIAL_CONTENT, "{first}-{last}");
     assert_eq!(got.field("content-range"), format!("bytes {first}-{last}/{LENGTH}"));
     assert_eq!(got.field("content-length"), (last + 1 - first).to_string());
     assert!(got.text() == &text[first..=last], "other bytes than {first}-{last}");
 }
 
-fn assert_whole(got: &Got, text: &str) {
+pub fn assert_whole(got: &Got, text: &str) {
     assert_eq!((got.status, got.field("content-length")), (StatusCode::OK, LENGTH.to_string()));
     assert!(got.text() == text, "other bytes: {}", got.text().len());
 }
 
 /// What the origin was asked for from its `n`th request on, in chunks; `-` is everything, `*` under a condition.
-fn asked(town: &Town, n: usize) -> Vec<String> {
+pub fn asked(town: &Town, n: usize) -> Vec<String> {
     let chunks = |range: &str| {
         let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
         let first: usize = first.parse().ok()?;

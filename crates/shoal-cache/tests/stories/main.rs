@@ -1,6 +1,8 @@
 //! Stories of one node and of three, in one process.
 
 #[cfg(test)]
+mod chunk_copies;
+#[cfg(test)]
 mod chunks;
 #[cfg(test)]
 mod edition;

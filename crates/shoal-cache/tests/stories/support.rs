@@ -48,6 +48,7 @@ routes:
   strict: { listeners: [inside], path: /strict, upstream: v, cache: { strict_fill: [x-tenant] } }
   literal: { listeners: [inside], path: /literal, upstream: v, cache: { no_vary_search: ignore } }
   film: { listeners: [inside], path: /film, upstream: v, cache: { chunked_from: 2MiB } }
+  show: { listeners: [inside], path: /show, upstream: u, cache: { chunked_from: 2MiB } }
   reel: { listeners: [inside], path: /reel, upstream: v, cache: { chunked_from: 2MiB, range_miss: whole } }
   clip: { listeners: [inside], path: /clip, upstream: v, cache: { chunked_from: 2MiB, range_miss: pass } }
   files: { listeners: [inside], path: /files, upstream: v, cache: { extensions: [css] } }

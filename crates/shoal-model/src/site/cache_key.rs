@@ -80,7 +80,7 @@ pub(super) fn validate_cache(path: &str, rule: &CacheRule, problems: &mut Vec<Pr
         if least < LEAST_CHUNKED {
             let message = format!("must be at least {LEAST_CHUNKED}, which is what a chunk has");
             problems.push(Problem::at(format!("{path}.chunked_from"), message));
-        } else if rule.max_object_size.is_some_and(|most| most < least) {
+        } else if rule.max_object_size.unwrap_or(CacheRule::MAX_OBJECT_SIZE) < least {
             let why = "nothing above `max_object_size` is stored";
             problems.push(no_effect(format!("{path}.chunked_from"), why));
         }
@@ -177,6 +177,9 @@ mod tests {
             "{ chunked_from: 2MiB, max_object_size: 1MiB }",
             Some("nothing above `max_object_size` is stored"),
         );
+        check("{ chunked_from: 64MiB }", None);
+        check("{ chunked_from: 65MiB }", Some("nothing above `max_object_size` is stored"));
+        check("{ chunked_from: 65MiB, max_object_size: 65MiB }", None);
         check("{ chunked_from: 2097152, range_miss: slice }", Some("slice"));
         check("{ negative_ttl: { 400: 10s } }", Some("anybody can cause a 400"));
         check("{ negative_ttl: { 304: 10s } }", Some("not a status from 300 to 599"));

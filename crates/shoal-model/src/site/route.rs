@@ -79,7 +79,7 @@ pub struct CacheRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_object_size: Option<ByteSize>,
     /// Bodies from this size on, of which a strong validator and the length are known, are kept in chunks of 1 MiB, each by
-    /// itself and however large the body is; default: none are, nor with a `max_object_size` below it.
+    /// itself and however large the body is; default 8MiB. A `max_object_size` below it: none are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chunked_from: Option<ByteSize>,
     /// What a request with `Range` does when nothing of the object is there; default `part`.
@@ -133,6 +133,13 @@ pub struct CacheRule {
     /// Whether responses may say which parameters of the query do not count (`No-Vary-Search`); default `honor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_vary_search: Option<NoVarySearch>,
+}
+
+impl CacheRule {
+    /// Where `max_object_size` is not set.
+    pub const MAX_OBJECT_SIZE: ByteSize = ByteSize::mib(64);
+    /// Where `chunked_from` is not set.
+    pub const CHUNKED_FROM: ByteSize = ByteSize::mib(8);
 }
 
 /// What a request with `Range` does when nothing of the object is there.

@@ -11,7 +11,7 @@ use crate::site::{
     CacheRule, NoVarySearch, PurgeUnverified, RangeMiss, Replicate, RequestDirectives, RequestErrors, Route,
     SetCookie,
 };
-use crate::units::{ByteSize, Period};
+use crate::units::Period;
 
 /// A compiled route.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,13 +106,11 @@ pub struct CacheRuleView {
 impl CacheRuleView {
     /// `rule` with the defaults filled in.
     pub fn compile(rule: &CacheRule) -> Self {
-        let max_object_bytes = rule.max_object_size.unwrap_or(ByteSize::mib(64)).0;
+        let max_object_bytes = rule.max_object_size.unwrap_or(CacheRule::MAX_OBJECT_SIZE).0;
+        let chunked_from_bytes = rule.chunked_from.unwrap_or(CacheRule::CHUNKED_FROM).0;
         Self {
             max_object_bytes,
-            chunked_from_bytes: rule
-                .chunked_from
-                .map(|least| least.0)
-                .filter(|least| *least <= max_object_bytes),
+            chunked_from_bytes: Some(chunked_from_bytes).filter(|least| *least <= max_object_bytes),
             range_miss: rule.range_miss.unwrap_or_default(),
             replicate: rule.replicate.unwrap_or_default(),
             set_cookie: rule.set_cookie.unwrap_or_default(),

@@ -1,0 +1,273 @@
+//! Second copies of what lies in chunks: each chunk that is used has one, and it is found wherever it is.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use shoal_cache::Answer;
+use shoal_cluster::NodeState;
+use shoal_model::state::{PurgeKind, PurgeScope};
+
+use crate::chunks::{LENGTH, MIB, asked, assert_part, assert_whole, film, part, town};
+use crate::edition::Edition;
+use crate::support::{Town, play};
+
+/// What a node has of the film.
+fn held(town: &Town, node: usize) -> u64 {
+    town.nodes[node].cache.counters().objects
+}
+
+/// The chunks from `first` to `last` are asked for at `node` until the other owner has them, too.
+async fn use_chunks(town: &Town, node: usize, other: usize, first: usize, last: usize) {
+    let count = (last - first + 1) as u64;
+    for _ in 0..3 {
+        part(town, node, first * MIB, (last + 1) * MIB - 1).await;
+    }
+    town.settle(|town| held(town, other) == count + 1).await;
+}
+
+#[test]
+fn both_owners_have_the_chunks_that_are_used() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        part(&town, primary, 3 * MIB, 5 * MIB - 1).await;
+        town.settle(|town| held(town, second) == 1).await;
+        assert_eq!(held(&town, primary), 3, "the object, and two chunks");
+        use_chunks(&town, primary, second, 3, 4).await;
+
+        // Nobody has noticed yet.
+        town.kill(town.nodes[primary].id, false);
+        for node in [second, stranger] {
+            let got = part(&town, node, 3 * MIB + 5, 4 * MIB + 5).await;
+            assert_part(&got, text, 3 * MIB + 5, 4 * MIB + 5);
+            assert!(got.is_hit(), "{}", got.cache_status());
+        }
+        assert_eq!(asked(&town, 0), ["3-4"]);
+        assert_whole(&town.get(stranger, "/film").await, text);
+        assert_eq!(asked(&town, 1), ["0-2*", "5-5*"], "only what nobody has");
+        town.kill(town.nodes[primary].id, true);
+        assert_whole(&town.get(stranger, "/film").await, text);
+        assert_eq!(town.origin.fetches(), 3);
+        assert_eq!(held(&town, stranger), 7, "it is the other owner now, and keeps what it passes on");
+    });
+}
+
+#[test]
+fn the_second_owner_asks_the_first_one_for_chunks_and_keeps_them() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, _] = town.roles("/film");
+        part(&town, primary, 3 * MIB, 3 * MIB).await;
+        town.settle(|town| held(town, second) == 1).await;
+        for expected in ["detail=peer", "detail=local-ram"] {
+            let got = part(&town, second, 3 * MIB + 5, 3 * MIB + 9).await;
+            assert_part(&got, text, 3 * MIB + 5, 3 * MIB + 9);
+            assert!(got.is_hit() && got.cache_status().ends_with(expected), "{}", got.cache_status());
+            town.settle(|town| held(town, second) == 2).await;
+        }
+        assert_eq!(town.origin.fetches(), 1);
+        // What neither has is fetched by the first one, and both have it.
+        let got = part(&town, second, 4 * MIB, 4 * MIB + 9).await;
+        assert_part(&got, text, 4 * MIB, 4 * MIB + 9);
+        assert_eq!(asked(&town, 1), ["4-4*"]);
+        town.settle(|town| [primary, second].iter().all(|node| held(town, *node) == 3)).await;
+        assert_whole(&town.get(second, "/film").await, text);
+        assert_eq!(asked(&town, 2), ["0-2*", "5-5*"]);
+        town.kill(town.nodes[primary].id, true);
+        assert_whole(&town.get(second, "/film").await, text);
+        assert_eq!(town.origin.fetches(), 4);
+    });
+}
+
+#[test]
+fn all_of_a_body_is_fetched_once_wherever_it_is_asked_for() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        part(&town, primary, 3 * MIB, 3 * MIB).await;
+        town.settle(|town| held(town, second) == 1).await;
+        for node in [second, stranger, primary] {
+            assert_whole(&town.get(node, "/film").await, text);
+        }
+        assert_eq!(asked(&town, 1), ["0-2*", "4-5*"], "by the first owner, what it lacks");
+        assert_eq!([held(&town, primary), held(&town, second)], [7, 7]);
+    });
+}
+
+#[test]
+fn an_owner_that_dies_in_the_middle_of_a_body_is_not_missed() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        use_chunks(&town, primary, second, 0, 5).await;
+        let Answer::Response(response) = town.answer(stranger, Method::GET, "/film", &[]).await else {
+            panic!()
+        };
+        let mut body = response.into_body();
+        let begin = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        town.kill(town.nodes[primary].id, false);
+        let rest = body.collect().await.expect("the other owner goes on").to_bytes();
+        assert!([&begin[..], &rest[..]].concat() == text.as_bytes());
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn of_what_the_other_owner_has_in_part_only_the_rest_is_fetched() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        use_chunks(&town, primary, second, 2, 3).await;
+        part(&town, primary, 0, LENGTH - 1).await;
+        assert_eq!(held(&town, primary), 7);
+        let fetches = town.origin.fetches();
+        let Answer::Response(response) = town.answer(stranger, Method::GET, "/film", &[]).await else {
+            panic!()
+        };
+        let mut body = response.into_body();
+        let begin = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        town.kill(town.nodes[primary].id, false);
+        let rest = body.collect().await.expect("the other owner goes on").to_bytes();
+        assert!([&begin[..], &rest[..]].concat() == text.as_bytes());
+        let asked = asked(&town, fetches);
+        assert!(!asked.is_empty() && asked.iter().all(|run| run.ends_with('*')), "{asked:?}");
+        assert!(asked.iter().all(|run| !run.contains('2') && !run.contains('3')), "{asked:?}");
+    });
+}
+
+#[test]
+fn who_leaves_hands_its_chunks_over() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        assert_whole(&town.get(primary, "/film").await, text);
+        // The last one is small: it is copied at once.
+        town.settle(|town| held(town, second) == 2).await;
+        town.nodes[primary].cache.hand_over(u64::MAX).await;
+        assert_eq!([held(&town, second), held(&town, stranger)], [7, 7]);
+        town.kill(town.nodes[primary].id, true);
+        for node in [second, stranger] {
+            let got = town.get(node, "/film").await;
+            assert_whole(&got, text);
+            assert!(got.is_hit(), "{}", got.cache_status());
+        }
+        assert_eq!(town.origin.fetches(), 1);
+    });
+}
+
+#[test]
+fn who_comes_back_with_nothing_asks_the_others_for_chunks() {
+    play(async || {
+        let (mut town, text) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        use_chunks(&town, primary, second, 2, 4).await;
+        town.start_anew(primary);
+        for (first, last, expected, objects) in [
+            (3 * MIB + 5, 3 * MIB + 9, "detail=peer", 2),
+            (3 * MIB + 50, 3 * MIB + 99, "detail=local-ram", 2),
+            (2 * MIB, 3 * MIB - 1, "detail=peer", 3),
+            (2 * MIB, 4 * MIB - 1, "detail=local-ram", 3),
+        ] {
+            let got = part(&town, primary, first, last).await;
+            assert_part(&got, text, first, last);
+            assert!(
+                got.is_hit() && got.cache_status().ends_with(expected),
+                "{first}-{last} {}",
+                got.cache_status()
+            );
+            town.settle(|town| held(town, primary) == objects).await;
+        }
+        let got = part(&town, stranger, 4 * MIB + 5, 4 * MIB + 6).await;
+        assert_part(&got, text, 4 * MIB + 5, 4 * MIB + 6);
+        assert_eq!(asked(&town, 0), ["2-4"]);
+        assert_whole(&town.get(primary, "/film").await, text);
+        assert_eq!(asked(&town, 1), ["0-1*", "5-5*"], "only what nobody has");
+    });
+}
+
+#[test]
+fn a_copy_does_not_come_back_after_a_purge() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, _] = town.roles("/film");
+        // The first owner has not heard of the purge yet.
+        part(&town, primary, 3 * MIB, 3 * MIB).await;
+        town.settle(|town| held(town, second) == 1).await;
+        town.nodes[second].cache.record_purge(1, &[PurgeScope::All], PurgeKind::Hard);
+        for _ in 0..3 {
+            part(&town, primary, 3 * MIB, 3 * MIB).await;
+        }
+        let received = |town: &Town| town.sum(|figures| figures.replicas_received);
+        assert_eq!(received(&town), 1, "that of the object alone");
+        town.nodes[primary].cache.record_purge(1, &[PurgeScope::All], PurgeKind::Hard);
+        let new = film(11);
+        town.origin.publish(Edition::new(new, "\"2\""));
+        for node in [second, primary] {
+            assert_part(&part(&town, node, 3 * MIB, 3 * MIB + 9).await, new, 3 * MIB, 3 * MIB + 9);
+        }
+        assert_ne!(text, new);
+    });
+}
+
+#[test]
+fn a_copy_of_another_version_takes_no_chunks_over() {
+    play(async || {
+        let (town, _) = town(3);
+        let [primary, second, stranger] = town.roles("/film");
+        use_chunks(&town, primary, second, 3, 3).await;
+        let new = film(11);
+        town.origin.publish(Edition::new(new, "\"2\""));
+        town.after_unsafe(primary, Method::PUT, "/film", StatusCode::OK).await;
+        let (one, other) =
+            join(part(&town, second, 3 * MIB, 3 * MIB + 9), part(&town, stranger, 3 * MIB, 3 * MIB + 9))
+                .await;
+        assert_part(&one, new, 3 * MIB, 3 * MIB + 9);
+        assert_part(&other, new, 3 * MIB, 3 * MIB + 9);
+        for node in [primary, second, stranger] {
+            assert_whole(&town.get(node, "/film").await, new);
+        }
+    });
+}
+
+#[test]
+fn a_region_asks_the_one_that_shields_the_upstream_for_chunks() {
+    play(async || {
+        let mut town = Town::of(&[("near", ""), ("near", ""), ("far", ""), ("far", "")]);
+        town.take_route("show");
+        let text = film(0);
+        town.origin.publish(Edition::new(text, "\"1\""));
+        for (chunk, objects, fetches) in [(3, 2, ["3-3"].as_slice()), (4, 3, &["3-3", "4-4*"])] {
+            let (first, last) = (chunk * MIB + 5, chunk * MIB + 9);
+            let range = format!("bytes={first}-{last}");
+            for node in [0, 1, 2, 3] {
+                let got = town.get_with(node, "/show", &[("range", &range)]).await;
+                assert_part(&got, text, first, last);
+            }
+            assert_eq!(asked(&town, 0), fetches, "one fetch for both regions");
+            for region in [[0, 1], [2, 3]] {
+                town.settle(|town| region.iter().any(|node| held(town, *node) == objects)).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn nodes_that_ask_each_other_for_a_chunk_do_not_wait_for_each_other() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, second, _] = town.roles("/film");
+        part(&town, primary, 3 * MIB, 3 * MIB).await;
+        town.settle(|town| held(town, second) == 1).await;
+        // It drains, and nobody else has heard so yet.
+        town.change_for(primary, town.nodes[primary].id, |node| node.state = NodeState::Draining);
+        let both =
+            join(part(&town, primary, 4 * MIB, 4 * MIB + 9), part(&town, second, 4 * MIB, 4 * MIB + 9));
+        let both = tokio::time::timeout(Duration::from_secs(5), both).await;
+        let (drained, asked) = both.expect("neither waits for the other");
+        assert_part(&drained, text, 4 * MIB, 4 * MIB + 9);
+        assert_part(&asked, text, 4 * MIB, 4 * MIB + 9);
+        assert!(town.origin.fetches() <= 3, "two views, two fetches more: {}", town.origin.fetches());
+    });
+}
