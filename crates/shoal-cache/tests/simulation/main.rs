@@ -12,13 +12,16 @@
 #[cfg(test)]
 mod dice;
 #[cfg(test)]
+mod figures;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod world;
 
 #[cfg(test)]
 mod tests {
-    use crate::world::{Figures, World};
+    use crate::figures::Figures;
+    use crate::world::World;
 
     /// Things that happen before the world comes to rest.
     const STEPS: usize = 120;
