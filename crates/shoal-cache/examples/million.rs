@@ -105,6 +105,7 @@ impl Bench {
             node: NODE,
             name: "n1".into(),
             ram_bytes,
+            intake_bytes: 0,
             disk: disk.map(|directory| DiskSettings { directory, budget_bytes: objects * 4096 }),
             key_seed: 42,
             cluster: Arc::new(ArcSwap::from_pointee(view)),

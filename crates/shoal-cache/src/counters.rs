@@ -21,6 +21,7 @@ pub struct Counters {
     pub origin_fetches: u64,
     pub replicas_sent: u64,
     pub replicas_received: u64,
+    pub replicas_refused: u64,
     pub evictions: u64,
     pub purge_seq: u64,
     pub purge_records: u64,
@@ -52,6 +53,8 @@ pub(crate) struct Cells {
     pub(crate) origin_fetches: Cell,
     pub(crate) replicas_sent: Cell,
     pub(crate) replicas_received: Cell,
+    /// For want of room.
+    pub(crate) replicas_refused: Cell,
     /// Heads of origins.
     pub(crate) origin_times: FetchTimeCells,
     /// Heads of peers, whatever they said.
@@ -70,6 +73,7 @@ impl Cells {
         sum.origin_fetches += self.origin_fetches.read();
         sum.replicas_sent += self.replicas_sent.read();
         sum.replicas_received += self.replicas_received.read();
+        sum.replicas_refused += self.replicas_refused.read();
         self.origin_times.add_to(&mut sum.origin_times);
         self.peer_times.add_to(&mut sum.peer_times);
         sum.disk_hits += self.disk_hits.read();

@@ -23,6 +23,7 @@ use crate::dispatch::{Dispatch, FillJob};
 use crate::fill::{Errand, Fill, FillBudget, FillLimits, Flights, Joined};
 use crate::hot::HotBudget;
 use crate::orphans::{Orphans, look_after};
+use crate::peer::intake_room::IntakeRoom;
 use crate::peer::replicas::Replicas;
 use crate::placement::Placement;
 use crate::portion::Portion;
@@ -71,6 +72,7 @@ pub struct Cache {
     pub(crate) promotions: Promotions,
     pub(crate) placement: Placement,
     pub(crate) replicas: Replicas,
+    pub(crate) intake_room: IntakeRoom,
     pub(crate) reminders: Reminders,
     pub(crate) orphans: Orphans,
     /// Requests of peers that are being answered.
@@ -111,6 +113,7 @@ impl Cache {
             promotions: Promotions::new(settings.ram_bytes / PROMOTED_SHARE),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
             replicas: Replicas::start(settings.peers.clone(), store.clone(), cells.clone()),
+            intake_room: IntakeRoom::new(settings.intake_bytes),
             orphans: Orphans::default(),
             peers_under_way: watch::Sender::new(0),
             reminders: Reminders::new(settings.peers.clone(), settings.cluster.clone()),

@@ -29,6 +29,8 @@ pub struct CacheSettings {
     pub name: Arc<str>,
     /// Bytes of memory for stored objects.
     pub ram_bytes: u64,
+    /// Bytes of copies that other nodes send and that are read at once; one alone may be larger.
+    pub intake_bytes: u64,
     /// Where they go to outlive the process; `None` = nowhere.
     pub disk: Option<DiskSettings>,
     /// Seed of object keys and purge scopes, drawn from the cluster secret: equal on every node of a cluster.

@@ -270,6 +270,7 @@ mod tests {
             listen_ip: [127, 0, 0, 1].into(),
             access_log: false,
             cache_memory_bytes: 0,
+            cache_intake_bytes: 0,
             purge_rate: 100,
             purge_lease: DEFAULT_LEASE,
             purge_retention: Duration::from_secs(86_400),

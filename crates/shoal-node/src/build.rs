@@ -295,6 +295,7 @@ fn build_cache(
         node: identity.node_id,
         name: identity.name.as_str().into(),
         ram_bytes: settings.cache_memory_bytes,
+        intake_bytes: settings.cache_intake_bytes,
         disk: disk_settings(settings),
         key_seed: u64::from_be_bytes(*key.first_chunk().expect("a derived key has 32 bytes")),
         cluster: gossip.view().clone(),

@@ -162,6 +162,13 @@ impl Node {
         counter(text, "shoal_cache_peer_errors_total", "Peers that did not answer.", cache.peer_errors);
         counter(text, "shoal_cache_origin_fetches_total", "Requests to origins.", cache.origin_fetches);
         counter(text, "shoal_cache_evictions_total", "Objects that had to make room.", cache.evictions);
+        let name = "shoal_cache_replicas_sent_total";
+        counter(text, name, "Copies of objects given to another owner.", cache.replicas_sent);
+        let name = "shoal_cache_replicas_received_total";
+        counter(text, name, "Copies of objects taken from another owner.", cache.replicas_received);
+        let name = "shoal_cache_replicas_refused_total";
+        let help = "Copies of objects that there was no room to read.";
+        counter(text, name, help, cache.replicas_refused);
         let help = "From the request of an origin by the cache to the head of its answer.";
         render_times(text, "shoal_cache_origin_fetch_seconds", help, &cache.origin_times);
         let help = "From the question to another node to the head of its answer, whatever it says.";

@@ -46,6 +46,8 @@ pub struct RunSettings {
     pub access_log: bool,
     /// Bytes of cached objects kept in memory.
     pub cache_memory_bytes: u64,
+    /// Bytes of copies from other nodes that are read at once, beside those.
+    pub cache_intake_bytes: u64,
     /// Purges that may be asked for here in a second.
     pub purge_rate: u32,
     /// How long hits are served after a majority has said how far the log is committed.

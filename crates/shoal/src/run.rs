@@ -72,6 +72,9 @@ pub struct RunArgs {
     /// Memory for cached objects, at least 1MiB
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = cache_memory)]
     cache_memory: ByteSize,
+    /// Memory, beside that, for copies from other nodes while they are read; one alone may be larger, others are refused
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = ByteSize::parse)]
+    cache_intake: ByteSize,
     /// Purges that may be asked of this node in a second, however many scopes each has
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     purge_rate: u32,
@@ -133,6 +136,7 @@ impl RunArgs {
             listen_ip: self.listen_ip,
             access_log: self.access_log,
             cache_memory_bytes: self.cache_memory.0,
+            cache_intake_bytes: self.cache_intake.0,
             purge_rate: self.purge_rate,
             purge_lease: self.purge_lease.0,
             purge_retention: self.purge_retention.0,

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body::Body;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use shoal_model::NodeId;
 use shoal_model::site::Replicate;
@@ -15,8 +16,10 @@ use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::stored_fields::StoredFields;
+use tokio::time::timeout;
 
-use super::replicas::SEND_TIMEOUT;
+use super::intake_room::Held;
+use super::replicas::{NO_ROOM, SEND_TIMEOUT};
 use super::wire::{self, InChunks, Meta};
 use crate::body::CacheBody;
 use crate::chunks::{Chunked, Copied, have_same_chunks, new_chunk};
@@ -59,7 +62,7 @@ impl Kind {
 struct Copy {
     object: Arc<Object>,
     /// A chunk of the object, and what it has.
-    chunk: Option<(u64, Bytes)>,
+    chunk: Option<(u64, Vec<Bytes>)>,
 }
 
 /// Takes a copy in. It is stored only if nothing this node knows of says otherwise. `Err` = it cannot be read.
@@ -73,11 +76,21 @@ pub(super) async fn receive(
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let (head, body) = request.into_parts();
-    let most = usize::try_from(kind.most_bytes(cache)).unwrap_or(usize::MAX);
-    let Ok(body) = Limited::new(body, most).collect().await else {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    // What it holds here counts until the store has it.
+    let mut held = cache.intake_room.enter();
+    let reading = read_body(body, kind.most_bytes(cache), &mut held);
+    let pieces = match timeout(SEND_TIMEOUT, reading).await {
+        Ok(Ok(pieces)) => pieces,
+        Ok(Err(status)) => {
+            if status == NO_ROOM {
+                cache.cells.replicas_refused.count();
+            }
+            return Err(status);
+        }
+        // Whoever sends it has given up as well.
+        Err(_) => return Err(StatusCode::REQUEST_TIMEOUT),
     };
-    let Some(copy) = read_copy(cache, peer, kind, &head.headers, body.to_bytes()) else {
+    let Some(copy) = read_copy(cache, peer, kind, &head.headers, pieces) else {
         tracing::debug!(%peer, ?kind, "a copy could not be read");
         return Err(StatusCode::BAD_REQUEST);
     };
@@ -97,6 +110,38 @@ pub(super) async fn receive(
         }
     }
     Ok(response)
+}
+
+/// Reads the body of a copy, at most `most_bytes` of it. What there is no room for is read and dropped, so that its
+/// connection can be used again.
+async fn read_body(
+    mut body: Incoming,
+    most_bytes: u64,
+    held: &mut Held<'_>,
+) -> Result<Vec<Bytes>, StatusCode> {
+    let mut bytes = body.size_hint().exact().unwrap_or(0);
+    if bytes > most_bytes {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    // All of it at first: two that have a half of it each would both end with nothing.
+    let mut has_room = held.grow_to(bytes);
+    let (mut pieces, mut read_bytes) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
+        read_bytes += piece.len() as u64;
+        if read_bytes > most_bytes {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if has_room && read_bytes > bytes {
+            bytes = read_bytes;
+            has_room = held.grow_to(bytes);
+        }
+        match has_room {
+            true => pieces.push(piece),
+            false => pieces.clear(),
+        }
+    }
+    if has_room { Ok(pieces) } else { Err(NO_ROOM) }
 }
 
 /// Stores a copy if it is newer than all that this node knows of its key; a chunk also if that is of the same version.
@@ -154,11 +199,11 @@ fn known_like(cache: &Cache, object: &Object) -> Option<Arc<Object>> {
 
 /// Stores a chunk with what is stored of the version that it is of; `false` = there is nothing of it.
 fn take_chunk(cache: &Cache, peer: NodeId, copy: &Copy) -> bool {
-    let Some((number, bytes)) = &copy.chunk else { return false };
+    let Some((number, pieces)) = &copy.chunk else { return false };
     let Some(header) = known_like(cache, &copy.object) else { return false };
     let is_there = header.chunked().is_some_and(|chunked| chunked.find(*number).is_some());
     let copied = Copied { from: Some(peer), under: cache.placement.id() };
-    if !is_there && let Some(chunk) = new_chunk(&header, *number, std::slice::from_ref(bytes), copied) {
+    if !is_there && let Some(chunk) = new_chunk(&header, *number, pieces, copied) {
         cache.keep_chunk(&chunk);
     }
     true
@@ -202,7 +247,7 @@ fn read_copy(
     peer: NodeId,
     kind: Kind,
     fields: &http::HeaderMap,
-    bytes: Bytes,
+    pieces: Vec<Bytes>,
 ) -> Option<Copy> {
     let now_ms = now_ms();
     let meta = Meta::read(fields, now_ms)?;
@@ -219,12 +264,13 @@ fn read_copy(
         return None;
     }
     let (body, chunk) = match kind {
-        Kind::Whole => (StoredBody::whole(&[bytes]), None),
+        Kind::Whole => (StoredBody::whole(&pieces), None),
         Kind::InChunks => {
             let InChunks { length, number } = InChunks::read(fields)?;
+            let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
             let chunk = match number {
-                Some(number) if chunk(number, length)?.bytes() == bytes.len() as u64 => Some((number, bytes)),
-                None if bytes.is_empty() => None,
+                Some(number) if chunk(number, length)?.bytes() == bytes => Some((number, pieces)),
+                None if bytes == 0 => None,
                 Some(_) | None => return None,
             };
             (StoredBody::Chunked(Chunked::begin(key, length, &cache.store).into()), chunk)

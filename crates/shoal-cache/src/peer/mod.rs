@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod intake;
+pub(crate) mod intake_room;
 mod link;
 pub(crate) mod replicas;
 mod server;

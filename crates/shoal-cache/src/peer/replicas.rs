@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::CONTENT_LENGTH;
 use http::response::Parts;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -36,6 +36,8 @@ const MAX_IDLE: usize = LANES;
 /// For one copy, connecting included.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The answer of a node that has no room for a copy now.
+pub(super) const NO_ROOM: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 /// For so long no copy is offered of what was refused: longer than other nodes remember what was to be forgotten.
 const REFUSAL_MEMORY: Duration = TOMBSTONE_LIFE.saturating_add(Duration::from_secs(1));
 /// Of so many keys.
@@ -154,7 +156,10 @@ impl Courier {
         if let Some(refusal) = refusal {
             // It may be newer all the same than what the other node was told to forget: one moment cannot be told from
             // another within a millisecond, nor within the time that a copy takes. Later nobody doubts it.
-            self.refused.note(object.home(), ());
+            // That there is no room for it now says nothing of it.
+            if refusal.status != NO_ROOM {
+                self.refused.note(object.home(), ());
+            }
             object.copied_under.store(UNCOPIED, Ordering::Relaxed);
             tracing::debug!(%peer, status = refusal.status.as_u16(), key = %object.key, "a copy was refused");
         }

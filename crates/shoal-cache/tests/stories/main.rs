@@ -5,6 +5,8 @@ mod chunk_copies;
 #[cfg(test)]
 mod chunks;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod edition;
 #[cfg(test)]
 mod got;

@@ -91,6 +91,7 @@ impl Node {
             node: id,
             name: format!("n{}", id.0).into(),
             ram_bytes: 64 << 20,
+            intake_bytes: 8 << 20,
             disk,
             key_seed: 42,
             cluster: view.clone(),

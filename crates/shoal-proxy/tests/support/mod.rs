@@ -97,6 +97,7 @@ impl Stage {
             node: NodeId(1),
             name: "one".into(),
             ram_bytes: 16 << 20,
+            intake_bytes: 4 << 20,
             disk: None,
             key_seed: 7,
             cluster: cluster.clone(),
