@@ -1,7 +1,8 @@
 //! What lies in memory under keys, within a budget of bytes: what is asked for again stays, what is not makes room.
 //!
 //! S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023), weighed in bytes. Newcomers stand in
-//! a short line: who is asked for there moves on to the long one, who is not goes, so that a scan takes nothing with it.
+//! a short line: who is asked for there moves on to the long one, who is not goes, so that a scan takes nothing with it. One
+//! that would fill that line has a line of its own, with the same rules.
 //! Finding writes no more than a byte, under a lock that finders share.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -13,8 +14,10 @@ use shoal_policy::cache::key::ObjectKey;
 /// Most locks the keys are spread over, and so many bytes of the budget have one.
 const MAX_SHARDS: u64 = 64;
 const SHARD_BYTES: u64 = 1 << 20;
-/// What newcomers may take of the budget: this fraction. Who is heavier than half of that is none of them.
+/// What newcomers may take of the budget: this fraction. Who is heavier than half of that is heavy.
 const TRIAL_SHARE: u64 = 10;
+/// What heavy newcomers may take, but for the last one: this fraction.
+const HEAVY_SHARE: u64 = 4;
 /// Uses that count.
 const MOST_USES: u8 = 3;
 /// Places that are made at once.
@@ -50,6 +53,13 @@ struct Held {
     bytes: AtomicU64,
     /// Of newcomers.
     trial_bytes: AtomicU64,
+    /// Of heavy ones, and how many they are.
+    heavy_bytes: AtomicU64,
+    heavy_count: AtomicU64,
+    /// Of newcomers since the last time that a heavy one was judged.
+    passed_bytes: AtomicU64,
+    /// Places that nobody has: they are charged with what a key costs here.
+    vacant: AtomicU64,
 }
 
 struct Shard<R> {
@@ -59,6 +69,7 @@ struct Shard<R> {
     /// Places that were in use and are not.
     vacant: Vec<u32>,
     trial: Line,
+    heavy: Line,
     main: Line,
     /// Marks of those that went from the trial line, as of late; where two would be in one place, the later one is.
     gone: Box<[u32]>,
@@ -76,6 +87,7 @@ struct Place<R> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineName {
     Trial,
+    Heavy,
     Main,
 }
 
@@ -123,10 +135,11 @@ impl<R: Resident> Residents<R> {
             return on_eviction(resident);
         }
         let is_heavy = resident.weight() > self.budget_bytes / TRIAL_SHARE / 2;
+        let key = resident.key();
         // Dropped outside of the lock.
-        let _before = self.write(self.shard_of(resident.key())).put(resident, is_heavy, &self.held);
-        while self.bytes() > self.budget_bytes
-            && let Some(evicted) = self.evict()
+        let _before = self.write(self.shard_of(key)).put(resident, is_heavy, &self.held);
+        while self.held.charged_bytes() > self.budget_bytes
+            && let Some(evicted) = self.evict(key)
         {
             on_eviction(evicted);
         }
@@ -160,15 +173,28 @@ impl<R: Resident> Residents<R> {
         self.held.bytes.load(Ordering::Relaxed)
     }
 
-    /// Lets go of the next one in line; of a newcomer, while they have more than their share.
-    fn evict(&self) -> Option<R> {
-        let is_crowded = self.held.trial_bytes.load(Ordering::Relaxed) > self.budget_bytes / TRIAL_SHARE;
-        let lines = [LineName::Trial, LineName::Main];
-        let lines = if is_crowded { lines } else { [lines[1], lines[0]] };
-        lines.into_iter().find_map(|line| {
+    /// Lets go of the next one in line; of a newcomer, while they have more than their share. A heavy one goes when there
+    /// are too many of them, or when as many bytes have passed it as pass others; but not the `newest`.
+    fn evict(&self, newest: ObjectKey) -> Option<R> {
+        let held = &self.held;
+        let trial_share = self.budget_bytes / TRIAL_SHARE;
+        let is_crowded = held.trial_bytes.load(Ordering::Relaxed) > trial_share;
+        let is_passed = held.passed_bytes.load(Ordering::Relaxed) > trial_share;
+        let too_many = held.heavy_count.load(Ordering::Relaxed) > 1
+            && held.heavy_bytes.load(Ordering::Relaxed) > self.budget_bytes / HEAVY_SHARE;
+        if is_passed {
+            held.passed_bytes.store(0, Ordering::Relaxed);
+        }
+        let light =
+            if is_crowded { [LineName::Trial, LineName::Main] } else { [LineName::Main, LineName::Trial] };
+        let first = (is_passed || too_many).then_some(LineName::Heavy);
+        first.into_iter().chain(light).chain([LineName::Heavy]).find_map(|line| {
+            if line == LineName::Heavy && held.heavy_count.load(Ordering::Relaxed) == 0 {
+                return None;
+            }
             (0..self.shards.len()).find_map(|_| {
                 let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-                self.write(at).evict(line, &self.held)
+                self.write(at).evict(line, newest, held)
             })
         })
     }
@@ -189,16 +215,25 @@ impl<R: Resident> Residents<R> {
 impl Held {
     fn add(&self, line: LineName, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if line == LineName::Trial {
-            self.trial_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        self.of_line(line).inspect(|sum| _ = sum.fetch_add(bytes, Ordering::Relaxed));
     }
 
     fn sub(&self, line: LineName, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if line == LineName::Trial {
-            self.trial_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_line(line).inspect(|sum| _ = sum.fetch_sub(bytes, Ordering::Relaxed));
+    }
+
+    const fn of_line(&self, line: LineName) -> Option<&AtomicU64> {
+        match line {
+            LineName::Trial => Some(&self.trial_bytes),
+            LineName::Heavy => Some(&self.heavy_bytes),
+            LineName::Main => None,
         }
+    }
+
+    /// What lies here, and the places that nobody has.
+    fn charged_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed) + self.vacant.load(Ordering::Relaxed) * PLACE_BYTES
     }
 }
 
@@ -210,6 +245,7 @@ impl<R: Resident> Shard<R> {
             chunks: Vec::new(),
             vacant: Vec::new(),
             trial: line(),
+            heavy: line(),
             main: line(),
             gone: Box::default(),
         }
@@ -243,22 +279,41 @@ impl<R: Resident> Shard<R> {
             held.sub(line, before.as_ref().map_or(0, Resident::weight));
             return before;
         }
-        let line = if self.was_here(key) || is_heavy { LineName::Main } else { LineName::Trial };
-        let at = self.settle(resident);
+        let line = match self.was_here(key) {
+            true => LineName::Main,
+            false if is_heavy => LineName::Heavy,
+            false => LineName::Trial,
+        };
+        match line {
+            LineName::Trial => _ = held.passed_bytes.fetch_add(weight, Ordering::Relaxed),
+            LineName::Heavy => {
+                held.heavy_count.fetch_add(1, Ordering::Relaxed);
+                held.passed_bytes.store(0, Ordering::Relaxed);
+            }
+            LineName::Main => {}
+        }
+        self.find_place(resident, line, held);
+        held.add(line, weight);
+        held.count.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    /// Gives `resident` a place at the end of a line, where it can be found.
+    fn find_place(&mut self, resident: R, line: LineName, held: &Held) -> u32 {
+        let hash = hash_of(resident.key());
+        let at = self.settle(resident, held);
         self.join(at, line);
         let Self { table, chunks, .. } = self;
         let hash_at = |at: &u32| {
             let place = &chunks[*at as usize / CHUNK][*at as usize % CHUNK];
             place.resident.as_ref().map_or(0, |resident| hash_of(resident.key()))
         };
-        table.insert_unique(hash_of(key), at, hash_at);
-        held.add(line, weight);
-        held.count.fetch_add(1, Ordering::Relaxed);
-        None
+        table.insert_unique(hash, at, hash_at);
+        at
     }
 
     /// Gives `resident` a place, in no line yet.
-    fn settle(&mut self, resident: R) -> u32 {
+    fn settle(&mut self, resident: R, held: &Held) -> u32 {
         if self.vacant.is_empty() {
             let first = self.chunks.len() * CHUNK;
             let vacant = || Place {
@@ -271,8 +326,10 @@ impl<R: Resident> Shard<R> {
             self.chunks.push((0..CHUNK).map(|_| vacant()).collect());
             // A shard has never as many bytes as would make this too much.
             self.vacant.extend((first..first + CHUNK).rev().filter_map(|at| u32::try_from(at).ok()));
+            held.vacant.fetch_add(CHUNK as u64, Ordering::Relaxed);
         }
         let at = self.vacant.pop().unwrap_or(NOWHERE);
+        held.vacant.fetch_sub(1, Ordering::Relaxed);
         let place = self.place_mut(at);
         place.resident = Some(resident);
         *place.uses.get_mut() = 0;
@@ -287,37 +344,71 @@ impl<R: Resident> Shard<R> {
         }
         self.leave(at);
         self.vacant.push(at);
+        held.vacant.fetch_add(1, Ordering::Relaxed);
         let place = self.place_mut(at);
         let (line, taken) = (place.stands_in, place.resident.take()?);
         taken.left();
         held.sub(line, taken.weight());
         held.count.fetch_sub(1, Ordering::Relaxed);
+        if line == LineName::Heavy {
+            held.heavy_count.fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.vacant.len() > CHUNK.max(self.table.len()) {
+            self.move_together(held);
+        }
         Some(taken)
     }
 
-    /// Lets go of the first of a line that was not asked for since it stands there; the others move on.
-    fn evict(&mut self, line: LineName, held: &Held) -> Option<R> {
-        let mut at = self.line(line).first;
-        while at != NOWHERE && *self.place_mut(at).uses.get_mut() > 0 {
-            let place = self.place_mut(at);
-            let uses = place.uses.get_mut();
-            match line {
-                LineName::Trial => {
-                    *uses = 0;
-                    let weight = place.resident.as_ref().map_or(0, Resident::weight);
-                    held.trial_bytes.fetch_sub(weight, Ordering::Relaxed);
+    /// Gives back the memory of vacant places: everybody gets another one, and stands in line as before.
+    fn move_together(&mut self, held: &Held) {
+        let mut smaller = Self { gone: std::mem::take(&mut self.gone), ..Self::new() };
+        smaller.table.reserve(self.table.len(), |_| 0);
+        for line in [LineName::Trial, LineName::Heavy, LineName::Main] {
+            let mut at = self.line(line).first;
+            while at != NOWHERE {
+                let place = self.place_mut(at);
+                let (uses, behind) = (*place.uses.get_mut(), place.behind);
+                if let Some(resident) = place.resident.take() {
+                    let place = smaller.find_place(resident, line, held);
+                    *smaller.place_mut(place).uses.get_mut() = uses;
                 }
-                LineName::Main => *uses -= 1,
+                at = behind;
+            }
+        }
+        held.vacant.fetch_sub(self.vacant.len() as u64, Ordering::Relaxed);
+        *self = smaller;
+    }
+
+    /// Lets go of the first of a line that was not asked for since it stands there; the others move on. A heavy one that is
+    /// the `newest` stays where it is.
+    fn evict(&mut self, line: LineName, newest: ObjectKey, held: &Held) -> Option<R> {
+        let mut at = self.line(line).first;
+        while at != NOWHERE {
+            let is_spared = line == LineName::Heavy && self.key_at(at) == Some(newest);
+            let place = self.place_mut(at);
+            let (behind, uses) = (place.behind, place.uses.get_mut());
+            if is_spared {
+                at = behind;
+                continue;
+            }
+            if *uses == 0 {
+                break;
+            }
+            *uses = if line == LineName::Main { *uses - 1 } else { 0 };
+            let weight = place.resident.as_ref().map_or(0, Resident::weight);
+            held.of_line(line).inspect(|sum| _ = sum.fetch_sub(weight, Ordering::Relaxed));
+            if line == LineName::Heavy {
+                held.heavy_count.fetch_sub(1, Ordering::Relaxed);
             }
             self.leave(at);
             self.join(at, LineName::Main);
-            at = self.line(line).first;
+            at = if line == LineName::Main { self.main.first } else { behind };
         }
         if at == NOWHERE {
             return None;
         }
         let evicted = self.take(at, held)?;
-        if line == LineName::Trial {
+        if line != LineName::Main {
             self.remember(evicted.key());
         }
         Some(evicted)
@@ -348,6 +439,7 @@ impl<R: Resident> Shard<R> {
     fn line(&mut self, line: LineName) -> &mut Line {
         match line {
             LineName::Trial => &mut self.trial,
+            LineName::Heavy => &mut self.heavy,
             LineName::Main => &mut self.main,
         }
     }
@@ -443,18 +535,73 @@ mod tests {
         }
         assert_eq!((residents.count(), residents.bytes()), (0, 0));
         assert_eq!(residents.held.trial_bytes.load(Ordering::Relaxed), 0);
-        // Places are used again.
-        let chunks = |residents: &Residents<Piece>| -> usize {
-            residents.shards.iter().map(|shard| shard.read().unwrap().chunks.len()).sum()
-        };
-        let before = chunks(&residents);
-        (0..10_000).for_each(|number| _ = put(&residents, Piece(number, 10)));
-        assert_eq!(chunks(&residents), before);
+    }
+
+    /// Places there are, and those that nobody has.
+    fn places(residents: &Residents<Piece>) -> (usize, u64) {
+        let places = |shard: &RwLock<Shard<Piece>>| shard.read().unwrap().chunks.len() * CHUNK;
+        (residents.shards.iter().map(places).sum(), residents.held.vacant.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn vacant_places_are_used_again_given_back_and_charged() {
+        let residents = Residents::new(1 << 20);
+        (0..1000).for_each(|number| _ = put(&residents, Piece(number, 100)));
+        assert_eq!(places(&residents), (1024, 24));
+        (0..400).for_each(|number| _ = residents.remove(key(number)));
+        assert_eq!(places(&residents), (1024, 424));
+        assert_eq!(residents.held.charged_bytes(), 600 * 100 + 424 * PLACE_BYTES);
+        (0..400).for_each(|number| _ = put(&residents, Piece(number, 100)));
+        assert_eq!(places(&residents), (1024, 24));
+        (0..900).for_each(|number| _ = residents.remove(key(number)));
+        let (all, vacant) = places(&residents);
+        assert!(all < 300 && vacant == all as u64 - 100, "{vacant} of {all}");
+        assert!((900..1000).all(|number| residents.peek(key(number)) == Some(Piece(number, 100))));
+        // Small ones make room for large ones, and so do their places.
+        (0..20_000).for_each(|number| _ = put(&residents, Piece(number, 50)));
+        (50_000..50_100).for_each(|number| _ = put(&residents, Piece(number, 20_000)));
+        let (all, vacant) = places(&residents);
+        assert!(
+            all as u64 * 48 < (1 << 20) / 4 && residents.held.charged_bytes() <= 1 << 20,
+            "{vacant} of {all}"
+        );
+    }
+
+    #[test]
+    fn who_moves_keeps_his_place_in_line_and_his_uses() {
+        let residents = Residents::new(1_000_000);
+        (0..900).for_each(|number| _ = put(&residents, Piece(number, 1000)));
+        (0..50).for_each(|number| _ = residents.find(key(number)));
+        (100..900).for_each(|number| _ = residents.remove(key(number)));
+        assert!(places(&residents).0 < 400, "they have moved together");
+        (1000..3000).for_each(|number| _ = put(&residents, Piece(number, 1000)));
+        assert!((0..50).all(|number| residents.has(key(number))), "they were asked for");
+        assert!((50..100).all(|number| !residents.has(key(number))), "they were not");
+    }
+
+    #[test]
+    fn a_scan_of_heavy_ones_takes_with_it_no_more_than_their_share() {
+        // By weight: what the scan takes of 900 that were in use, in thousandths of the budget.
+        for (weight, most_lost) in
+            [(51_000, 250), (100_000, 250), (240_000, 250), (400_000, 400), (500_000, 500)]
+        {
+            let residents = Residents::new(1_000_000);
+            for number in 0..900 {
+                put(&residents, Piece(number, 1000));
+                _ = residents.find(key(number));
+            }
+            for number in 10_000..10_200 {
+                put(&residents, Piece(number, weight));
+                assert!(residents.has(key(number)), "the last one of {weight} is there");
+            }
+            let lost = (0..900).filter(|number| !residents.has(key(*number))).count();
+            assert!(lost <= most_lost, "{lost} went for those of {weight}");
+        }
     }
 
     #[test]
     fn there_is_never_more_than_the_budget_and_nothing_is_lost_but_what_is_told() {
-        for budget in [5_000, 3 << 20] {
+        for budget in [50_000, 3 << 20] {
             let residents = Residents::new(budget);
             let mut gone = 0;
             for number in 0..20_000_u128 {
@@ -510,10 +657,20 @@ mod tests {
         }
         put(&residents, Piece(5000, 400_000));
         assert!(residents.has(key(5000)));
-        for number in 2000..2200 {
+        for number in 2000..2100 {
             put(&residents, Piece(number, 900));
         }
-        assert!(residents.has(key(5000)), "there were others in line before it");
+        assert!(residents.has(key(5000)), "it stands as long as others do");
+        let goes_by = |number: u128| {
+            put(&residents, Piece(number, 900));
+            !residents.has(key(5000))
+        };
+        assert!((2100..2200).any(goes_by), "nobody has asked for it");
+        put(&residents, Piece(5000, 400_000));
+        for number in 3000..3400 {
+            put(&residents, Piece(number, 900));
+        }
+        assert!(residents.has(key(5000)), "it came back soon");
         assert_eq!(put(&residents, Piece(5000, 1_000_001)), [Piece(5000, 1_000_001)]);
         assert!(!residents.has(key(5000)) && residents.count() > 500, "for what does not fit nobody goes");
     }
