@@ -17,6 +17,7 @@ mod record;
 mod recovery;
 mod segment;
 mod sweep;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -331,7 +332,8 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     let room = free_bytes(&directory)?.saturating_add(used) / LEAST_SEGMENTS * (LEAST_SEGMENTS - 1);
     let budget_bytes = settings.budget_bytes.min(room);
     let segment_bytes = SEGMENT_BYTES.max(budget_bytes / MOST_SEGMENTS).min(budget_bytes / LEAST_SEGMENTS);
-    let ground = Ground { directory, epoch, budget_bytes, segment_bytes, lock };
+    let tail = tail::open(&directory)?;
+    let ground = Ground { directory, epoch, budget_bytes, segment_bytes, lock, tail };
     let writer = Writer::new(ground, shared.clone(), sealed, found.next);
     shared.jobs.open(|work| shared.forget_again(work));
     let (objects, took) = (shared.index.len(), began.elapsed());

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::index::{Entry, Index};
 use super::record::Kind;
 use super::segment::{
-    Epoch, Listed, Named, Origin, Scanned, data_path, numbers, open_file, origin, read_list, remove, scan,
-    write_list,
+    Epoch, HEADER_BYTES, Listed, Named, Origin, Scanned, data_path, numbers, open_file, origin, read_list,
+    remove, scan, write_list,
 };
+use super::tail::Noted;
 
 /// What was found.
 pub(super) struct Recovered {
@@ -24,9 +25,11 @@ pub(super) struct Recovered {
 
 /// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
 /// more use at `now` (Unix seconds) stays out. Where something is lost, so is all that is older: it may have been forgotten
-/// since. Segments go from the oldest on, and so a number that is missing between others is lost, too.
+/// since; where that is the end, it is all there is. Segments go from the oldest on, and so a number that is missing between others is lost, too.
 pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
     let mut recovered = Recovered { files: BTreeMap::new(), next: Some(0), refused: 0 };
+    let noted = Noted::read(directory)?;
+    let mut is_whole = noted == Noted::Nothing;
     for (segment, named) in numbers(directory)? {
         if named == Named::Other {
             tracing::warn!(segment, "what is named as a segment of the cache is not a file: it is let be");
@@ -44,6 +47,7 @@ pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -
                     recovered.distrust(directory, index)?;
                 }
                 records.iter().for_each(|record| apply(index, record, now));
+                is_whole |= noted.is_reached_by(segment, end_of(&records));
                 recovered.files.insert(segment, Arc::new(file));
                 recovered.next = segment.checked_add(1);
                 continue;
@@ -65,6 +69,10 @@ pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -
         recovered.refused += u64::from(is_begun);
         remove(directory, segment)?;
     }
+    if !is_whole && !recovered.files.is_empty() {
+        tracing::warn!("what the cache has written last is missing: what it has on disk is taken away");
+        recovered.distrust(directory, index)?;
+    }
     Ok(recovered)
 }
 
@@ -79,6 +87,13 @@ impl Recovered {
         }
         Ok(())
     }
+}
+
+/// Where the last one of the records of a segment ends.
+fn end_of(records: &[Listed]) -> u64 {
+    records.last().map_or(HEADER_BYTES, |last| {
+        last.place.byte().saturating_add(last.head.record_bytes().unwrap_or_default())
+    })
 }
 
 /// What a segment turned out to be.

@@ -413,6 +413,65 @@ fn a_segment_that_is_missing_takes_what_is_older_with_it() {
 }
 
 #[test]
+fn what_was_cut_off_at_the_end_takes_everything_with_it() {
+    // What is left of the last segment, in bytes behind the record that says what is gone; `None` = nothing at all.
+    for (left, is_stopped, expected) in [
+        (Some(0), false, &[1, 2, 3][..]),
+        (Some(-1), false, &[][..]),
+        (Some(-100), false, &[][..]),
+        (None, false, &[][..]),
+        // Its list has what is gone.
+        (Some(-1), true, &[1, 2, 3][..]),
+        (None, true, &[][..]),
+    ] {
+        let mut bench = Bench::new(BUDGET);
+        (1..=4).for_each(|key| _ = bench.put(version(key, 1), 100));
+        let mut bench = bench.restart();
+        bench.forget(4, None);
+        let end = file_bytes(&bench, 1);
+        let bench = if is_stopped { bench.restart() } else { bench };
+        drop(bench.writer);
+        let data = segment::data_path(bench.directory.path(), 1);
+        match left {
+            Some(left) => {
+                let data = File::options().write(true).open(data).unwrap();
+                data.set_len(end.checked_add_signed(left).unwrap()).unwrap();
+            }
+            None => segment::remove(bench.directory.path(), 1).unwrap(),
+        }
+        let mut bench = Bench::on(bench.directory, BUDGET);
+        // Once more, as a later start finds it.
+        for _ in 0..2 {
+            let found: Vec<u128> = bench.found().into_keys().map(|(key, _)| key).collect();
+            assert_eq!(found, expected, "{left:?} {is_stopped}");
+            bench = bench.crash();
+        }
+        bench.put(version(5, 1), 100);
+        assert_eq!(bench.crash().found().len(), expected.len() + 1, "{left:?} {is_stopped}");
+    }
+}
+
+#[test]
+fn what_a_thread_had_that_panicked_is_not_used_again() {
+    for is_at_fault in [false, true] {
+        let mut bench = Bench::new(BUDGET);
+        bench.put(version(1, 1), 10);
+        drop(bench.writer.take());
+        let directory = bench.directory.path().to_owned();
+        let keeper = std::thread::spawn(move || {
+            let _mark = UntilPanic(&directory);
+            assert!(!is_at_fault, "a mistake");
+        });
+        assert_eq!(keeper.join().is_err(), is_at_fault);
+        let mut bench = Bench::on(bench.directory, BUDGET);
+        assert_eq!(bench.found().is_empty(), is_at_fault);
+        // What comes after that is as good as any.
+        bench.put(version(2, 1), 10);
+        assert!(bench.crash().found().contains_key(&(2, 0)));
+    }
+}
+
+#[test]
 fn what_is_no_file_is_let_be_and_in_nobodys_way() {
     let directory = tempfile::tempdir().unwrap();
     let directories = ["0000000000.seg", "0000000002.idx", "x.idx", "y.tmp"];
@@ -461,6 +520,7 @@ fn behind_the_last_number_it_begins_anew() {
     assert_eq!((shared.index.len(), path(u32::MAX).exists()), (1, false));
     drop(writer);
     fs::rename(path(0), path(u32::MAX)).unwrap();
+    fs::remove_file(bench.directory.path().join("tail")).unwrap();
     let mut bench = Bench::on(bench.directory, BUDGET);
     assert_eq!(bench.segments(), [u32::MAX]);
     assert_eq!(bench.shared.index.find(ObjectKey(1)).len(), 1);

@@ -18,6 +18,7 @@ use super::jobs::{Put, Ticket, Work};
 use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, MAX_META_BYTES, PIECE_BYTES, RecordHead, piece_sums};
 use super::segment::{self, Epoch, Listed, read_list, write_list};
+use super::tail::Tail;
 use super::{STREAMED_BYTES, Shared, now_seconds, variant};
 use crate::object::Object;
 
@@ -40,6 +41,8 @@ pub(super) struct Ground {
     pub segment_bytes: u64,
     /// Keeps other processes out.
     pub lock: File,
+    /// Says how far the newest segment is written.
+    pub tail: File,
 }
 
 /// A segment that was taken away, and records of it that are to be written once more.
@@ -90,14 +93,24 @@ impl Writer {
             self.append(RecordHead::gone(key, variant), &[], None, None);
         }
         self.flush();
+        self.note_tail();
         self.shared.orders_done.send_replace(work.orders);
         work.puts.into_iter().for_each(|put| self.put(put));
         self.flush();
+        self.note_tail();
         // One that has gone meanwhile has no list any more, and the one that is written to none yet.
         if let Some(segment) = work.list
             && self.sealed.iter().any(|(sealed, _)| *sealed == segment)
             && let Err(error) = self.refresh_list(segment)
         {
+            self.failed(&error);
+        }
+    }
+
+    /// What is written by now must be there at the next start.
+    fn note_tail(&mut self) {
+        let Some(Active { segment, end, .. }) = self.active else { return };
+        if let Err(error) = (Tail { segment, end }).note(&self.ground.tail) {
             self.failed(&error);
         }
     }
