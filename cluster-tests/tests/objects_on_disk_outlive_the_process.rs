@@ -262,3 +262,56 @@ async fn an_upgrade_hands_the_disk_over() -> Result<()> {
     ensure!(origin.count_below("/objects/") == OBJECTS, "{} fetches", origin.count_below("/objects/"));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_owed_when_a_node_was_killed_is_forgotten_later() -> Result<()> {
+    let version = Arc::new(AtomicUsize::new(1));
+    let told = version.clone();
+    let origin = Origin::start(move |seen| {
+        let is_change = seen.method == http::Method::POST;
+        if is_change {
+            told.fetch_add(1, Ordering::SeqCst);
+        }
+        let reply = Reply::ok(Bytes::from(format!("version {}", told.load(Ordering::SeqCst))));
+        match is_change {
+            true => reply.field("cache-group-invalidation", "\"news\""),
+            false => reply.field("cache-control", "max-age=3600").field("cache-groups", "\"news\""),
+        }
+    })
+    .await?;
+    let mut cluster = Cluster::start_with(3, &["--cache-disk", "64MiB"]).await?;
+    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.serves(HOST, "/ready").await?;
+    let web = cluster.nodes[0].at(Ports::HTTP);
+    for n in 0..20 {
+        ensure!(fetch(web, HOST, &format!("/news/{n}")).await?.body == "version 1");
+    }
+    wait_until("node 1 has written some", MOMENT, async || {
+        figure(&cluster, "written_total").await.is_ok_and(|written| written >= 5.0)
+    })
+    .await?;
+    for others in 1..3 {
+        cluster.nodes[others].kill9()?;
+    }
+    wait_until("there is no quorum", MOMENT, async || {
+        cluster.status(0).await.is_ok_and(|status| status["quorum"] == false)
+    })
+    .await?;
+    let change = Request::post("/write").header("host", HOST).body(empty())?;
+    ensure!(send(web, Speak::Http1, change).await?.status == 200);
+    cluster.nodes[0].kill9()?;
+    for node in 0..3 {
+        cluster.restart(node)?;
+    }
+    serves(&cluster, 0).await?;
+    for n in 0..20 {
+        let path = format!("/news/{n}");
+        wait_until("what was owed is forgotten", MOMENT, async || {
+            fetch(web, HOST, &path).await.is_ok_and(|answer| answer.body == "version 2")
+        })
+        .await?;
+    }
+    let owed = cluster.nodes[0].data_dir().join("owed-purges");
+    wait_until("nothing is owed any more", MOMENT, async || !owed.exists()).await?;
+    Ok(())
+}

@@ -25,6 +25,7 @@ mod otlp;
 mod peer;
 mod process_figures;
 mod purge_api;
+mod purge_debts;
 mod purge_door;
 mod purge_figures;
 mod purge_forgetting;

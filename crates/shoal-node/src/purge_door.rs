@@ -1,9 +1,11 @@
 //! Purges that requests ask for, on their way from the workers: those of callers, with the method `PURGE`, and those of
 //! origins, which have changed something.
 //!
-//! What an origin has changed is forgotten sooner or later, for as long as this process lives: when it cannot be now, nobody
-//! could be told to come again. Whatever has changed within a moment goes into one purge.
+//! What an origin has changed is forgotten sooner or later: when it cannot be now, nobody could be told to come again. If
+//! this process ends before, however it does, the next one sees to it. That an answer is given while something is owed is
+//! known to the next one by then; a process that dies sooner gives none, as if the request had been lost. Whatever has changed within a moment goes into one purge.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use shoal_proxy::{AskedPurge, PurgeAnswer, PurgeAsker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::node::Node;
+use crate::purge_debts::{Debtor, Debts};
 use crate::purge_owed::{Batch, Owed};
 use crate::purge_reply::{reply, trouble};
 use crate::purging::PurgeOrder;
@@ -32,7 +35,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Carries them out, for as long as it is polled.
 pub async fn serve(node: Arc<Node>, purges: mpsc::Receiver<AskedPurge>) {
-    let ledger = Arc::new(Ledger::default());
+    let ledger = Arc::new(Ledger::resume(&node.settings.data_dir));
     tokio::join!(take_on(&node, purges, &ledger), forget_what_is_owed(&node, &ledger));
 }
 
@@ -43,7 +46,7 @@ async fn take_on(node: &Arc<Node>, mut purges: mpsc::Receiver<AskedPurge>, ledge
         match purge.asker {
             PurgeAsker::Origin { host } => {
                 let now_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                ledger.lock().add(host, purge.scopes, purge.answer, now_us);
+                ledger.lock().add(host, purge, now_us);
                 ledger.grows.notify_one();
             }
             PurgeAsker::Caller => match places.clone().try_acquire_owned() {
@@ -81,8 +84,7 @@ async fn forget_what_is_owed(node: &Arc<Node>, ledger: &Arc<Ledger>) {
 
 async fn next_batch(places: &Arc<Semaphore>, ledger: &Ledger) -> Option<(OwnedSemaphorePermit, Changed)> {
     let place = places.clone().acquire_owned().await.ok()?;
-    let batch = ledger.lock().take()?;
-    Some((place, batch))
+    Some((place, ledger.lock().take()?))
 }
 
 /// Has every node forget `batch`, or owes it again.
@@ -91,7 +93,7 @@ async fn forget(node: Arc<Node>, ledger: Arc<Ledger>, batch: Changed, place: Own
     let order = PurgeOrder { scopes, kind, is_limited: false, request_id: String::new(), wait: Some(WAIT) };
     let purged = node.purge(order).await;
     let waiting = match &purged {
-        Ok(_) => batch.into_waiting(),
+        Ok(_) => ledger.lock().settle(batch),
         Err(error) => {
             tracing::warn!(%error, "what an origin has changed is not forgotten yet");
             ledger.lock().put_back(batch)
@@ -114,14 +116,71 @@ fn tell(answer: oneshot::Sender<PurgeAnswer>, status: StatusCode, json: String) 
 type Changed = Batch<oneshot::Sender<PurgeAnswer>>;
 
 /// What origins have changed and is not forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ledger {
-    owed: Mutex<Owed<oneshot::Sender<PurgeAnswer>>>,
+    books: Mutex<Books>,
     grows: Notify,
 }
 
+#[derive(Debug)]
+struct Books {
+    owed: Owed<oneshot::Sender<PurgeAnswer>>,
+    /// Batches on their way into the log.
+    under_way: usize,
+    debts: Debts,
+}
+
 impl Ledger {
-    fn lock(&self) -> MutexGuard<'_, Owed<oneshot::Sender<PurgeAnswer>>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// With what the process before this one owed.
+    fn resume(data_dir: &Path) -> Self {
+        let (mut owed, debts) = (Owed::default(), Debts::in_dir(data_dir));
+        debts.noted().iter().for_each(|debtor| owed.owe(*debtor));
+        if !debts.noted().is_empty() {
+            let hosts = debts.noted().len();
+            tracing::warn!(
+                hosts,
+                "origins have changed what was not forgotten when the last process ended: their hosts are purged"
+            );
+        }
+        let grows = Notify::new();
+        grows.notify_one();
+        Self { books: Mutex::new(Books { owed, under_way: 0, debts }), grows }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn add(&mut self, host: u64, purge: AskedPurge, now_us: u64) {
+        if !self.debts.noted().is_empty() {
+            // There is trouble: this will wait as well.
+            self.debts.note([Debtor::Host(host)]);
+        }
+        self.owed.add(host, purge.scopes, purge.answer, now_us);
+    }
+
+    fn take(&mut self) -> Option<Changed> {
+        let batch = self.owed.take()?;
+        self.under_way += 1;
+        Some(batch)
+    }
+
+    /// `batch` is in the log. Answers who waits for it.
+    fn settle(&mut self, batch: Changed) -> Vec<oneshot::Sender<PurgeAnswer>> {
+        self.under_way -= 1;
+        if self.under_way == 0 && self.owed.debtors().next().is_none() {
+            self.debts.settle();
+        }
+        batch.into_waiting()
+    }
+
+    /// `batch` is not. Answers who waits for it: they are told that it is owed, and so is whatever waits behind it.
+    fn put_back(&mut self, batch: Changed) -> Vec<oneshot::Sender<PurgeAnswer>> {
+        self.under_way -= 1;
+        let waiting = self.owed.put_back(batch);
+        self.debts.note(self.owed.debtors());
+        waiting
     }
 }

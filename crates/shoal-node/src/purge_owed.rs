@@ -8,6 +8,8 @@ use std::mem;
 use shoal_model::state::PurgeScope;
 use shoal_policy::tcp::arrival;
 
+use crate::purge_debts::Debtor;
+
 /// Scopes in one purge.
 const MAX_BATCH: usize = 1000;
 /// Scopes that are kept apart for one host; beyond that, it is all of the host.
@@ -61,6 +63,20 @@ impl<W> Owed<W> {
         let fresh = scopes.iter().filter(|scope| !is_known(scope)).count();
         let scopes = (0..fresh).all(|_| self.admits(host, now_us)).then(|| scopes.into_iter().collect());
         self.merge(host, Changes { scopes, waiting: vec![waiting] });
+    }
+
+    /// Something is owed to `debtor`, nobody knows what, and nobody waits for it.
+    pub fn owe(&mut self, debtor: Debtor) {
+        match debtor {
+            Debtor::Host(host) => self.merge(host, Changes { scopes: None, waiting: Vec::new() }),
+            Debtor::Everybody => self.owe_everything(),
+        }
+    }
+
+    /// To whom something is owed.
+    pub fn debtors(&self) -> impl Iterator<Item = Debtor> {
+        let everybody = self.everything.iter().map(|_| Debtor::Everybody);
+        everybody.chain(self.hosts.keys().copied().map(Debtor::Host))
     }
 
     /// The next purge, and who waits for it; `None` = nothing is owed.
@@ -227,6 +243,20 @@ mod tests {
         owed.add(1, tags(2..4), 11, 0);
         assert_eq!(owed.put_back(batch), [10]);
         assert_eq!(taken(&mut owed), (tags(1..4), vec![11]));
+    }
+
+    #[test]
+    fn of_what_a_process_owed_the_next_one_knows_the_host() {
+        let mut owed = Owed::default();
+        owed.add(1, tags(1..3), 10, 0);
+        [Debtor::Host(1), Debtor::Host(2)].into_iter().for_each(|debtor| owed.owe(debtor));
+        assert_eq!(owed.debtors().collect::<Vec<_>>(), [Debtor::Host(1), Debtor::Host(2)]);
+        assert_eq!(taken(&mut owed), (vec![PurgeScope::Host(1), PurgeScope::Host(2)], vec![10]));
+        owed.owe(Debtor::Everybody);
+        owed.add(3, tags(1..3), 11, 0);
+        assert_eq!(owed.debtors().collect::<Vec<_>>(), [Debtor::Everybody]);
+        assert_eq!(taken(&mut owed), (vec![PurgeScope::All], vec![11]));
+        assert_eq!(owed.debtors().count(), 0);
     }
 
     #[test]
