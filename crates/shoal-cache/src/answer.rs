@@ -7,7 +7,7 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
-use shoal_policy::cache::reuse::Reuse;
+use shoal_policy::cache::reuse::{Reuse, Trouble};
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::body::{CacheBody, OriginBody};
 use crate::chunks::Cut;
 use crate::clock::now_ms;
-use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
+use crate::fill::{Arrival, Fill, FillHead, FillReader, FillSource, Joined};
 use crate::lookup::{Choice, Found, Probe, Sought, look, may_share, may_use};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
@@ -138,19 +138,19 @@ impl WorkerCache {
                     selectors = head.selecting.selectors();
                 }
                 Arrival::Object(object)
-                    if own.is_none() && !may_use(&self.cache, probe, &object, now_ms()) =>
+                    if own.is_none()
+                        && (self.is_favour(request, probe, reader.fill())
+                            || !may_use(&self.cache, probe, &object, now_ms())) =>
                 {
                     return self.direct(probe.why);
                 }
                 Arrival::Object(object) if object.selecting().matches(&request.head.headers) => {
                     return match object.cut(&request.head.method, &request.head.headers) {
-                        Some(cut) => Answer::Response(self.respond_validated(
-                            request,
-                            probe,
-                            &object,
-                            &cut,
-                            own.is_none(),
-                        )),
+                        Some(cut) => {
+                            let came =
+                                Came { answered: reader.fill().answered(), is_collapsed: own.is_none() };
+                            self.respond_asked(request, probe, &object, &cut, came)
+                        }
                         None if object.chunked().is_some() && !probe.reads_chunks() => {
                             self.read_for_itself(request, probe, &object).await
                         }
@@ -324,23 +324,29 @@ impl WorkerCache {
     }
 
     /// The origin was asked about the object, and it may be used.
-    fn respond_validated(
+    pub(crate) fn respond_asked(
         &self,
         request: &CacheRequest<'_>,
         probe: &Probe,
         object: &Arc<Object>,
         cut: &Cut,
-        collapsed: bool,
-    ) -> Response<CacheBody> {
+        came: Came,
+    ) -> Answer {
         let now_ms = now_ms();
         let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
         status.ttl = Some(ttl_seconds(object, now_ms));
-        status.collapsed = collapsed;
-        // What came of a 304 is another object than before, even within a millisecond.
-        if probe.found.as_ref().is_some_and(|found| !Arc::ptr_eq(&found.object, object)) {
-            status.forwarded_status = Some(304);
-        }
-        self.respond_with(request, object, cut, &status, now_ms)
+        status.collapsed = came.is_collapsed;
+        // What came of a 304 that another node was given is another object than before, even within a millisecond.
+        let is_new = || probe.found.as_ref().is_some_and(|found| !Arc::ptr_eq(&found.object, object));
+        status.forwarded_status = came.answered.or_else(|| is_new().then_some(304));
+        Answer::Response(self.respond_with(request, object, cut, &status, now_ms))
+    }
+
+    /// It was begun for another request, whose wish alone it is that an error is bridged.
+    fn is_favour(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Fill) -> bool {
+        let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
+        let wants_it = |found: &Found| self.may_serve(request.rule, found, &probe.wishes, trouble);
+        fill.is_favour() && !probe.found.as_ref().is_some_and(wants_it)
     }
 
     /// The origin's response, for this request alone.
@@ -368,6 +374,14 @@ impl WorkerCache {
         }
         response
     }
+}
+
+/// How the origin came to be asked, and what it has said.
+pub(crate) struct Came {
+    /// The status of its answer; `None` = there was none, or another node has it.
+    pub(crate) answered: Option<u16>,
+    /// It was asked for another request.
+    pub(crate) is_collapsed: bool,
 }
 
 /// What came of going for a fill.

@@ -16,6 +16,7 @@ use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
 use shoal_policy::failure::Failure;
 
+use crate::answer::Came;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Fill, Joined};
@@ -59,11 +60,12 @@ impl WorkerCache {
         let (route, trace) = (request.route.clone(), request.trace.cloned());
         let response = match self.fetch.fetch(route, asked.into_parts().0, trace).await {
             Ok(response) => response,
-            Err(failure) => return self.bridge_or_fail(request, found, failure),
+            Err(failure) => return self.bridge_or_fail(request, probe, found, failure),
         };
-        if self.may_serve(request.rule, found, Trouble::Status(response.status())) {
+        if self.may_serve(request.rule, found, &probe.wishes, Trouble::Status(response.status())) {
             self.cells.stale.count();
-            return Answer::Response(self.respond_stored(request, &found.object, &Cut::whole()));
+            let came = Came { answered: Some(response.status().as_u16()), is_collapsed: false };
+            return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);
         }
         if response.status() == StatusCode::OK {
             let heard = Heard { fields: response.headers(), request_ms, response_ms: now_ms() };
@@ -75,10 +77,17 @@ impl WorkerCache {
         Answer::Response(self.pass_on(request, probe, response))
     }
 
-    fn bridge_or_fail(&self, request: &CacheRequest<'_>, found: &Found, failure: Failure) -> Answer {
-        if self.may_serve(request.rule, found, Trouble::Failure(failure)) {
+    fn bridge_or_fail(
+        &self,
+        request: &CacheRequest<'_>,
+        probe: &Probe,
+        found: &Found,
+        failure: Failure,
+    ) -> Answer {
+        if self.may_serve(request.rule, found, &probe.wishes, Trouble::Failure(failure)) {
             self.cells.stale.count();
-            return Answer::Response(self.respond_stored(request, &found.object, &Cut::whole()));
+            let came = Came { answered: None, is_collapsed: false };
+            return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);
         }
         let may_be_purged = failure.is_disconnect() && found.reuse == Reuse::Unverified;
         Answer::Failed(if may_be_purged { Failure::Unverified } else { failure })

@@ -54,6 +54,33 @@ async fn fields_of_this_hop_stay_here() {
     assert_eq!(forwarded("x-request-id"), answer.field("x-request-id"));
 }
 
+/// RFC 9110 §7.6.2.
+#[tokio::test]
+async fn an_options_or_trace_goes_as_far_as_it_says() {
+    let origin = Origin::start(|seen: Seen| {
+        let method = seen.head.split(' ').next().unwrap();
+        ok(&format!("{method} {}", seen.field("max-forwards").unwrap_or("without")))
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    for (method, hops, status, expected) in [
+        ("TRACE", "0", 501, None),
+        ("TRACE", "1", 200, Some("TRACE 0")),
+        ("TRACE", "1O", 200, Some("TRACE 1O")),
+        ("OPTIONS", "0", 200, None),
+        ("OPTIONS", "1", 200, Some("OPTIONS 0")),
+        ("OPTIONS", "-1", 200, Some("OPTIONS -1")),
+        ("GET", "0", 200, Some("GET 0")),
+    ] {
+        let before = origin.requests();
+        let answer =
+            stage.ask(&format!("{method} /x HTTP/1.1\r\nHost: a\r\nMax-Forwards: {hops}\r\n\r\n")).await;
+        assert_eq!(answer.status, status, "{method} {hops}");
+        assert_eq!(answer.text(), expected.unwrap_or_default(), "{method} {hops}");
+        assert_eq!(origin.requests() - before, usize::from(expected.is_some()), "{method} {hops}");
+    }
+}
+
 #[tokio::test]
 async fn queries_may_have_what_others_let_pass_in_them() {
     let origin = Origin::start(|seen: Seen| ok(seen.path())).await;

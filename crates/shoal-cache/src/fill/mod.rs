@@ -10,7 +10,7 @@ mod shared;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -56,6 +56,10 @@ pub(crate) struct Fill {
     asks_owners: bool,
     /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
     spoilt: AtomicBool,
+    /// What the origin has answered last; 0 = nothing.
+    answered: AtomicU16,
+    /// See [`Fill::do_favour`].
+    is_favour: AtomicBool,
     budget: Arc<FillBudget>,
     shared: Mutex<Shared>,
 }
@@ -75,6 +79,8 @@ impl Fill {
             asked_ms: AtomicU64::new(NOT_YET),
             asks_owners,
             spoilt: AtomicBool::new(false),
+            answered: AtomicU16::new(0),
+            is_favour: AtomicBool::new(false),
             budget: budget.clone(),
             shared: Mutex::new(Shared {
                 head: Head::Awaited,
@@ -106,6 +112,26 @@ impl Fill {
     pub(crate) fn ask(&self, applied: u64, now_ms: u64) {
         self.fill_seq.store(applied, Ordering::Release);
         self.asked_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// The origin has answered with this; `None` = not at all.
+    pub(crate) fn note_answer(&self, status: Option<StatusCode>) {
+        self.answered.store(status.map_or(0, |status| status.as_u16()), Ordering::Release);
+    }
+
+    /// What the origin has answered last, if it was asked and did.
+    pub(crate) fn answered(&self) -> Option<u16> {
+        Some(self.answered.load(Ordering::Acquire)).filter(|status| *status != 0)
+    }
+
+    /// What is stored takes the place of an error only because the request that began this wants that: others may not.
+    pub(crate) fn do_favour(&self) {
+        self.is_favour.store(true, Ordering::Release);
+    }
+
+    /// [`Fill::do_favour`] was called.
+    pub(crate) fn is_favour(&self) -> bool {
+        self.is_favour.load(Ordering::Acquire)
     }
 
     /// Another node is about to be asked.

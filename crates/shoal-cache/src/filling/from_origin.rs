@@ -77,6 +77,7 @@ impl WorkerCache {
             let asked = Instant::now();
             let fetched = self.fetch.fetch(task.route.clone(), head, task.trace.clone()).await;
             self.cells.origin_times.note(asked.elapsed());
+            task.fill().note_answer(fetched.as_ref().ok().map(Response::status));
             let response = match fetched {
                 Ok(response) => response,
                 Err(failure) => return self.fail_or_serve_stale(task, failure),
@@ -133,12 +134,10 @@ impl WorkerCache {
 
     /// The origin is not asked: it has enough to do.
     fn decline(&self, task: &FillTask, failure: Failure) {
+        let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
         match &task.found {
-            Some(found)
-                if self.may_serve(&task.rule, found, Trouble::Status(StatusCode::SERVICE_UNAVAILABLE)) =>
-            {
-                self.cells.stale.count();
-                task.fill().resolve(found.object.clone());
+            Some(found) if self.may_serve(&task.rule, found, &task.wishes, trouble) => {
+                self.bridge(task, found, trouble);
             }
             Some(_) | None => task.fill().fail(failure),
         }
@@ -165,9 +164,9 @@ impl WorkerCache {
         request_ms: u64,
     ) {
         if let Some(found) = &task.found {
-            if self.may_serve(&task.rule, found, Trouble::Status(response.status())) {
-                self.cells.stale.count();
-                return task.fill().resolve(found.object.clone());
+            let trouble = Trouble::Status(response.status());
+            if self.may_serve(&task.rule, found, &task.wishes, trouble) {
+                return self.bridge(task, found, trouble);
             }
             // A part may belong to what is here: that shows when it is stored.
             if !response.status().is_server_error() && response.status() != StatusCode::PARTIAL_CONTENT {

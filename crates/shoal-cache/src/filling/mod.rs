@@ -23,6 +23,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
 use shoal_model::site::{NoVarySearch, Replicate};
 use shoal_model::view::CacheRuleView;
+use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::resume::Broken;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
@@ -172,11 +173,10 @@ impl WorkerCache {
 
     fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
         let Some(found) = &task.found else { return task.fill().fail(failure) };
-        let bridges = self.bridges(&task.rule, found, Trouble::Failure(failure));
+        let bridges = self.bridges(&task.rule, found, &task.wishes, Trouble::Failure(failure));
         let allows_hits = self.cache.trust(&task.rule, now_ms()).allows_hits();
         if bridges && allows_hits {
-            self.cells.stale.count();
-            task.fill().resolve(found.object.clone());
+            self.bridge(task, found, Trouble::Failure(failure));
         } else if failure.is_disconnect()
             && (bridges || (found.suffices() && found.reuse == Reuse::Unverified))
         {
@@ -187,16 +187,31 @@ impl WorkerCache {
         }
     }
 
-    pub(crate) fn may_serve(&self, rule: &CacheRuleView, found: &Found, trouble: Trouble) -> bool {
-        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, trouble)
+    /// Answers with the object in the place of `trouble`.
+    fn bridge(&self, task: &FillTask, found: &Found, trouble: Trouble) {
+        self.cells.stale.count();
+        if !self.bridges(&task.rule, found, &Wishes::default(), trouble) {
+            task.fill().do_favour();
+        }
+        task.fill().resolve(found.object.clone());
+    }
+
+    pub(crate) fn may_serve(
+        &self,
+        rule: &CacheRuleView,
+        found: &Found,
+        wishes: &Wishes,
+        trouble: Trouble,
+    ) -> bool {
+        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, wishes, trouble)
     }
 
     /// The object may be served in the place of an answer, as far as purges are known.
-    fn bridges(&self, rule: &CacheRuleView, found: &Found, trouble: Trouble) -> bool {
-        let most = rule.max_stale_on_disconnect;
+    fn bridges(&self, rule: &CacheRuleView, found: &Found, wishes: &Wishes, trouble: Trouble) -> bool {
+        let (terms, most) = (&found.object.terms, rule.max_stale_on_disconnect);
         // It may have been purged while the origin was asked.
         let purge = self.cache.purges.check(&found.object).filter(|_| found.suffices());
-        purge.is_some_and(|purge| may_serve_on_error(&found.object.terms, purge, trouble, most, now_ms()))
+        purge.is_some_and(|purge| may_serve_on_error(terms, purge, wishes, trouble, most, now_ms()))
     }
 }
 

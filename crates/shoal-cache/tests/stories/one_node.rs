@@ -95,10 +95,15 @@ fn a_304_refreshes_and_errors_are_bridged() {
         town.origin.say(reply("max-age=0, stale-if-error=60", "v1").with("etag", "\"1\""));
         assert_eq!(town.get(0, "/").await.text(), "v1");
 
-        town.origin.say(reply("max-age=0, stale-if-error=60", "").status(503));
-        assert_eq!(town.get(0, "/").await.text(), "v1");
-        town.origin.say(Reply::failed(Failure::UpstreamConnectFailed));
-        assert_eq!(town.get(0, "/").await.text(), "v1");
+        for (trouble, told) in [
+            (reply("max-age=0, stale-if-error=60", "").status(503), "fwd=stale; fwd-status=503; ttl="),
+            (Reply::failed(Failure::UpstreamConnectFailed), "fwd=stale; ttl="),
+        ] {
+            town.origin.say(trouble);
+            let bridged = town.get(0, "/").await;
+            assert_eq!((bridged.status, bridged.text()), (StatusCode::OK, "v1"));
+            assert!(bridged.cache_status().contains(told), "{}", bridged.cache_status());
+        }
 
         town.origin.say(reply("max-age=60", "").with("etag", "\"1\"").with("x-new", "yes").status(304));
         let refreshed = town.get(0, "/").await;
@@ -114,6 +119,29 @@ fn a_304_refreshes_and_errors_are_bridged() {
         town.origin.say(reply("max-age=60", "v2"));
         assert_eq!(town.get_with(0, "/", &[("cache-control", "no-cache")]).await.text(), "v2");
         assert_eq!(town.get(0, "/").await.text(), "v2");
+    });
+}
+
+#[test]
+fn an_error_is_bridged_for_those_who_want_that() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=0", "old").with("etag", "\"1\""));
+        assert_eq!(town.get(0, "/").await.text(), "old");
+        town.origin.hold();
+        for _ in 0..2 {
+            town.origin.say(reply("no-store", "sorry").status(503));
+        }
+        let wish = [("cache-control", "stale-if-error=60")];
+        let wanting = town.get_with(0, "/", &wish);
+        let joining = async {
+            town.settle(|town| town.origin.fetches() == 2).await;
+            join(town.get(0, "/"), async { town.origin.let_go(2) }).await.0
+        };
+        let (wanting, other) = join(wanting, joining).await;
+        assert_eq!((wanting.status, wanting.text()), (StatusCode::OK, "old"));
+        assert!(wanting.cache_status().contains("fwd=stale; fwd-status=503"), "{}", wanting.cache_status());
+        assert!(other.is_direct, "who did not ask for it goes to the origin: {}", other.cache_status());
     });
 }
 

@@ -143,6 +143,8 @@ pub struct Wishes {
     pub max_stale: Option<u32>,
     /// Fresh for at least this much longer, seconds.
     pub min_fresh: Option<u32>,
+    /// Stale by at most this when the origin fails, seconds (RFC 5861 §4).
+    pub stale_if_error: Option<u32>,
     /// Ask the origin first.
     pub no_cache: bool,
     /// Store nothing of this exchange.
@@ -164,6 +166,7 @@ impl Wishes {
                 b"max-stale" if argument.is_none() => read.max_stale = Some(u32::MAX),
                 b"max-stale" => read.max_stale = read.max_stale.or(seconds),
                 b"min-fresh" => read.min_fresh = read.min_fresh.or(seconds),
+                b"stale-if-error" => read.stale_if_error = read.stale_if_error.or(seconds),
                 b"no-cache" => read.no_cache = true,
                 b"no-store" => read.no_store = true,
                 b"only-if-cached" => read.only_if_cached = true,

@@ -211,7 +211,8 @@ impl Scenario {
         let Some(Some(stored)) = &self.stored else { panic!("`at` before `store`, or nothing was stored") };
         let now_ms = EPOCH_MS.saturating_add_signed(after_ms);
         let terms = &stored.terms;
-        let mut outcome = match judge_reuse(terms, self.purge, &Wishes::read(&next), now_ms) {
+        let wishes = Wishes::read(&next);
+        let mut outcome = match judge_reuse(terms, self.purge, &wishes, now_ms) {
             Reuse::Fresh => "fresh",
             Reuse::Stale { revalidate: true } => "stale, revalidated in the background",
             Reuse::Stale { revalidate: false } => "stale, as the request allows",
@@ -228,8 +229,8 @@ impl Scenario {
             outcome.push_str(", not modified");
         }
         outcome.push_str(&self.extract(&next));
-        let rescue =
-            |trouble| may_serve_on_error(terms, self.purge, trouble, Duration::from_secs(60), now_ms);
+        let most = Duration::from_secs(60);
+        let rescue = |trouble| may_serve_on_error(terms, self.purge, &wishes, trouble, most, now_ms);
         for (trouble, name) in [
             (Trouble::Status(StatusCode::SERVICE_UNAVAILABLE), "a 503"),
             (Trouble::Failure(Failure::UpstreamConnectFailed), "a disconnect"),

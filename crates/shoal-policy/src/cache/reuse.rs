@@ -82,11 +82,12 @@ pub enum Trouble {
     Failure(Failure),
 }
 
-/// The object may be served although the origin did not confirm it: within `stale-if-error`, or, when the origin cannot
-/// be reached, up to `max_stale_on_disconnect` past its expiry.
+/// The object may be served although the origin did not confirm it: within `stale-if-error`, its own or that of the request,
+/// or, when the origin cannot be reached, up to `max_stale_on_disconnect` past its expiry. No request extends that.
 pub fn may_serve_on_error(
     terms: &Terms,
     purge: Freshened,
+    wishes: &Wishes,
     trouble: Trouble,
     max_stale_on_disconnect: Duration,
     now_ms: u64,
@@ -100,9 +101,11 @@ pub fn may_serve_on_error(
         Trouble::Failure(failure) => failure.is_disconnect(),
     };
     let by_disconnect = matches!(trouble, Trouble::Failure(failure) if failure.is_disconnect());
+    let is_tolerated = u128::from(stale_ms) < max_stale_on_disconnect.as_millis();
+    let is_wanted = wishes.stale_if_error.is_some_and(|most| stale_ms < u64::from(most) * 1000);
     // Inclusive of expiry itself only when a window was given.
-    (by_error && stale_ms < terms.stale_if_error_ms)
-        || (by_disconnect && u128::from(stale_ms) < max_stale_on_disconnect.as_millis())
+    (by_error && (stale_ms < terms.stale_if_error_ms || (is_wanted && is_tolerated)))
+        || (by_disconnect && is_tolerated)
 }
 
 fn stale_for_ms(terms: &Terms, now_ms: u64) -> u64 {
