@@ -133,12 +133,30 @@ impl Failure {
     }
 }
 
-/// Text from elsewhere as one bounded line without control characters.
+/// Not shown as what it is: a control character, or one that breaks lines or turns the direction of those around it.
+fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text from elsewhere with such characters written as escapes, so that it can be told from other text.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_deceptive(c) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Text from elsewhere as one bounded line without characters that deceive.
 pub fn one_line(text: &str) -> String {
     let mut line: String =
         text.trim().chars().map(|c| if c == '\n' { ';' } else { c }).filter(|c| *c != '\r').collect();
-    if line.chars().any(char::is_control) {
-        line = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if line.chars().any(is_deceptive) {
+        line = line.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect();
     }
     if line.len() > MAX_WHY_BYTES {
         line.truncate(line.floor_char_boundary(MAX_WHY_BYTES));

@@ -7,7 +7,7 @@ use shoal_proto::admin::{CacheGetResponse, CacheTopResponse, CacheWarmResponse, 
 
 use super::table::Columns;
 use super::units::{bytes, span};
-use crate::failure::one_line;
+use crate::failure::{escaped, one_line};
 
 /// Failures that a summary names.
 const MAX_NAMED: usize = 1000;
@@ -53,7 +53,7 @@ pub fn stored(response: &CacheGetResponse) -> String {
         if let (false, details) = (is_told, details(object))
             && !details.is_empty()
         {
-            let _ = writeln!(text, "{}", one_line(&format!("{}: {details}", object.url)));
+            let _ = writeln!(text, "{}", one_line(&escaped(&format!("{}: {details}", object.url))));
         }
     }
     for location in response.locations.iter().filter(|location| location.state != "held") {
@@ -105,7 +105,7 @@ pub fn hottest(response: &CacheTopResponse) -> String {
             bytes(object.saved_bytes),
             object.nodes.join(","),
             object.route.clone(),
-            format!("{}{variant}", object.url),
+            escaped(&format!("{}{variant}", object.url)),
         ]);
     }
     let mut text = columns.text();
@@ -208,7 +208,7 @@ mod tests {
             state: state.into(),
             url: "http://shop.example.com/logo.svg".into(),
             route: "shop".into(),
-            selecting: vec!["accept-encoding: gzip".into(), "=tier".into()],
+            selecting: vec!["accept-encoding: gzip\u{202e}".into(), "=tier".into()],
             status: 200,
             body_bytes: 1536,
             whole: true,
