@@ -1,9 +1,23 @@
-//! The wall clock.
+//! The clocks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use shoal_policy::cache::trust::Moment;
 
 /// Unix milliseconds.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs() * 1000 + u64::from(since.subsec_millis())
+}
+
+/// Milliseconds by a clock that nobody sets.
+pub(crate) fn steady_ms() -> u64 {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Now, by both.
+pub(crate) fn moment() -> Moment {
+    Moment { wall_ms: now_ms(), steady_ms: steady_ms() }
 }

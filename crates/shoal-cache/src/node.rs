@@ -16,7 +16,7 @@ use shoal_policy::cache::trust::{Trust, is_plausible, may_join};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::clock::now_ms;
+use crate::clock::{moment, now_ms};
 use crate::counters::{Cells, Counters};
 use crate::disk::{Disk, DiskSettings, distrust_disk};
 use crate::dispatch::{Dispatch, FillJob};
@@ -202,7 +202,8 @@ impl Cache {
         self.purges.forget(up_to, index);
     }
 
-    /// A snapshot was installed: its purge tables, and the log index it stands for.
+    /// A snapshot was installed: its purge tables, and the log index it stands for. Called in the order of the log, as
+    /// [`Self::record_purge`] is: it takes the place of nothing newer.
     pub fn replace_purges(&self, tables: &PurgeTables, applied: u64) {
         self.purges.replace(tables, applied);
     }
@@ -325,13 +326,13 @@ impl Cache {
         errand: Errand<'_>,
         begin: impl FnOnce() -> Fill,
     ) -> Joined {
-        let now_ms = now_ms();
+        let now = moment();
         // The lease first: what is applied by then is at least what it promises.
-        let trust = self.trust(rule, now_ms);
+        let trust = self.trust(rule, now.wall_ms);
         let may_join = |fill: &Fill| {
             *fill.text == *errand.text
                 && may_wait(errand.hop, fill.waits_for_owners())
-                && may_join(trust, fill.begun(), now_ms)
+                && may_join(trust, fill.begun(), now)
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
                 && errand.alias.is_none_or(|alias| {
                     self.purges.check_alias(alias, fill.fill_seq()) == Some(Freshened::Untouched)

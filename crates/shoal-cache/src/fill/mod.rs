@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
 use shoal_policy::cache::range::ByteRange;
-use shoal_policy::cache::trust::Begun;
+use shoal_policy::cache::trust::{Begun, Moment};
 use shoal_policy::failure::Failure;
 use tokio::time::{Instant, timeout};
 
@@ -32,6 +32,7 @@ pub(crate) use reader::{Arrival, FillReader};
 
 use shared::{End, Head, LAGGARD_PATIENCE, Place, Shared};
 
+use crate::clock::steady_ms;
 use crate::object::Object;
 
 /// Requests that wait for one fill or read from it.
@@ -54,6 +55,8 @@ pub(crate) struct Fill {
     asked_ms: AtomicU64,
     /// Owners on other nodes are asked first.
     asks_owners: bool,
+    /// The same by the steady clock.
+    asked_steady_ms: AtomicU64,
     /// An unsafe request changed the resource meanwhile: nobody new may have it, and it is not stored.
     spoilt: AtomicBool,
     /// What the origin has answered last; 0 = nothing.
@@ -78,6 +81,7 @@ impl Fill {
             fill_seq: AtomicU64::new(applied),
             asked_ms: AtomicU64::new(NOT_YET),
             asks_owners,
+            asked_steady_ms: AtomicU64::new(0),
             spoilt: AtomicBool::new(false),
             answered: AtomicU16::new(0),
             is_favour: AtomicBool::new(false),
@@ -111,6 +115,8 @@ impl Fill {
     /// The origin is about to be asked, with the log applied up to `applied`.
     pub(crate) fn ask(&self, applied: u64, now_ms: u64) {
         self.fill_seq.store(applied, Ordering::Release);
+        // Whoever finds one of them from before finds that it was longer ago.
+        self.asked_steady_ms.store(steady_ms(), Ordering::Release);
         self.asked_ms.store(now_ms, Ordering::Release);
     }
 
@@ -142,7 +148,7 @@ impl Fill {
     /// When the origin was asked, Unix milliseconds; 0 = it was not.
     pub(crate) fn asked_ms(&self) -> u64 {
         match self.begun() {
-            Begun::At(asked_ms) => asked_ms,
+            Begun::At(asked) => asked.wall_ms,
             Begun::NotYet | Begun::Elsewhere => 0,
         }
     }
@@ -152,7 +158,10 @@ impl Fill {
         match self.asked_ms.load(Ordering::Acquire) {
             NOT_YET => Begun::NotYet,
             ELSEWHERE => Begun::Elsewhere,
-            asked_ms => Begun::At(asked_ms),
+            wall_ms => {
+                let steady_ms = self.asked_steady_ms.load(Ordering::Acquire);
+                Begun::At(Moment { wall_ms, steady_ms })
+            }
         }
     }
 

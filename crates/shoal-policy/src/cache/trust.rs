@@ -60,6 +60,26 @@ impl Trust {
 /// complete sooner after its commit while somebody has not heard of it (see [`super::lease::lapse_left`]).
 pub const SHARED_UNVERIFIED: Duration = Duration::from_millis(200);
 
+/// A moment by two clocks, in milliseconds. One is set now and then, the other stands still while the machine sleeps: what
+/// is long ago by either is long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Unix time.
+    pub wall_ms: u64,
+    /// By a clock that nobody sets.
+    pub steady_ms: u64,
+}
+
+impl Moment {
+    /// How long before `now` it was at least; `None` = one of the clocks went back.
+    const fn age_ms(self, now: Self) -> Option<u64> {
+        match (now.wall_ms.checked_sub(self.wall_ms), now.steady_ms.checked_sub(self.steady_ms)) {
+            (Some(wall), Some(steady)) => Some(if wall > steady { wall } else { steady }),
+            _ => None,
+        }
+    }
+}
+
 /// How far a running fill has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -67,19 +87,22 @@ pub enum Begun {
     NotYet,
     /// Another node was asked, and may have begun before.
     Elsewhere,
-    /// The origin was asked, Unix milliseconds.
-    At(u64),
+    /// The origin was asked.
+    At(Moment),
 }
 
 /// A request that comes now may have what a running fill brings, as far as purges are concerned that this node has not
 /// heard of. With `trust` there is none that was acknowledged. Without it, one that was acknowledged by now was committed
 /// more than [`SHARED_UNVERIFIED`] ago: what the origin was asked for since is of after it.
-pub const fn may_join(trust: Trust, begun: Begun, now_ms: u64) -> bool {
+pub const fn may_join(trust: Trust, begun: Begun, now: Moment) -> bool {
     match begun {
         _ if trust.allows_hits() => true,
         Begun::NotYet => true,
         Begun::Elsewhere => false,
-        Begun::At(asked_ms) => asked_ms <= now_ms && now_ms - asked_ms < SHARED_UNVERIFIED.as_millis() as u64,
+        Begun::At(asked) => match asked.age_ms(now) {
+            Some(age_ms) => age_ms < SHARED_UNVERIFIED.as_millis() as u64,
+            None => false,
+        },
     }
 }
 
@@ -111,17 +134,22 @@ mod tests {
 
     #[test]
     fn without_a_lease_only_what_began_a_moment_ago_is_shared() {
-        let check =
-            |trust, begun, expected| assert_eq!(may_join(trust, begun, 10_000), expected, "{begun:?}");
-        for begun in [Begun::NotYet, Begun::Elsewhere, Begun::At(0), Begun::At(9_999), Begun::At(11_000)] {
+        let at = |wall_ms, steady_ms| Begun::At(Moment { wall_ms, steady_ms });
+        let now = Moment { wall_ms: 10_000, steady_ms: 500 };
+        let check = |trust, begun, expected| assert_eq!(may_join(trust, begun, now), expected, "{begun:?}");
+        for begun in [Begun::NotYet, Begun::Elsewhere, at(0, 0), at(9_999, 499), at(11_000, 400)] {
             check(Trust::Verified, begun, true);
             check(Trust::Unverified, begun, true);
         }
         check(Trust::Doubted, Begun::NotYet, true);
         check(Trust::Doubted, Begun::Elsewhere, false);
-        check(Trust::Doubted, Begun::At(10_000), true);
-        check(Trust::Doubted, Begun::At(9_801), true);
-        check(Trust::Doubted, Begun::At(9_800), false);
-        check(Trust::Doubted, Begun::At(10_001), false);
+        check(Trust::Doubted, at(10_000, 500), true);
+        check(Trust::Doubted, at(9_801, 301), true);
+        // Longer ago by both clocks; the machine slept; somebody set the clock back, for a bit less than has passed, and for more.
+        check(Trust::Doubted, at(9_800, 300), false);
+        check(Trust::Doubted, at(9_000, 400), false);
+        check(Trust::Doubted, at(9_900, 100), false);
+        check(Trust::Doubted, at(10_001, 400), false);
+        check(Trust::Doubted, at(9_900, 501), false);
     }
 }

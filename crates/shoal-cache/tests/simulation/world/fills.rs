@@ -3,7 +3,7 @@
 use shoal_policy::cache::purge::Validity;
 use shoal_policy::cache::sources::{Hop, Role, may_fill, may_wait};
 use shoal_policy::cache::storage::Terms;
-use shoal_policy::cache::trust::{Begun, may_join};
+use shoal_policy::cache::trust::{Begun, Moment, may_join};
 
 use super::{Answer, Broken, Client, Fetching, KEYS, LIFETIME_MS, ORPHAN_MS, Wire, World};
 use crate::node::{Fill, Look, Reader, Step, Stored, memory};
@@ -71,7 +71,7 @@ impl World {
             fill.key == key
                 && fill.is_open
                 && may_wait(from.0, fill.waits_for_owners())
-                && may_join(trust, fill.begun, now_ms)
+                && may_join(trust, fill.begun, moment(now_ms))
                 && node.judge(key, fill_seq, checked_seq) == Validity::Valid
         };
         let running = node.fills.iter().find(|(_, fill)| !alone && fits(fill)).map(|(number, _)| *number);
@@ -135,7 +135,7 @@ impl World {
         let (life, applied, now_ms) = (node.life, node.applied, self.now_ms);
         let Some(fill) = node.fills.get_mut(&number) else { return Ok(()) };
         fill.fill_seq = applied;
-        fill.begun = Begun::At(now_ms);
+        fill.begun = Begun::At(moment(now_ms));
         let (view, is_primary) = (fill.view.clone(), fill.is_primary);
         let (key, found, is_open, excuse) = (fill.key, fill.found, fill.is_open, fill.excuse);
         let known =
@@ -315,4 +315,9 @@ impl World {
         let life = self.nodes[n].life;
         self.fetching.retain(|other| (other.node, other.life, other.fill) != (n, life, number));
     }
+}
+
+/// Both clocks of a node agree here.
+const fn moment(now_ms: u64) -> Moment {
+    Moment { wall_ms: now_ms, steady_ms: now_ms }
 }
