@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shoal_model::NodeId;
+use shoal_policy::cache::reuse::Freshened;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -52,8 +53,9 @@ impl Cache {
         let now_ms = now_ms();
         let mut objects = self.store.all();
         objects.retain(|object| {
-            let is_valid =
-                |object: &Object| object.terms.is_fresh(now_ms) && self.purges.check(object).is_some();
+            let is_valid = |object: &Object| {
+                object.terms.is_fresh(now_ms) && self.purges.check(object) == Some(Freshened::Untouched)
+            };
             object.is_copyable()
                 && !object.is_promoted()
                 && self.store.object_of(object).is_some_and(|object| is_valid(&object))

@@ -38,7 +38,9 @@ impl Cache {
             object
         } else {
             let most_bytes = self.settings.ram_bytes / 2;
-            let is_valid = |known: &Object| self.purges.check(known).is_some();
+            // What a peer gave may come from after a purge that is still to be heard of here.
+            let applied = self.purges.applied();
+            let is_valid = |known: &Object| object.fill_seq <= applied && self.purges.check(known).is_some();
             self.store.add_part(&object, most_bytes, is_valid, may_replace)
         };
         // An invalidation between the two lines above has not seen it.

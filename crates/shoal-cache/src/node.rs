@@ -112,7 +112,12 @@ impl Cache {
             hot_budget: Arc::new(HotBudget::new(hot_bytes)),
             promotions: Promotions::new(settings.ram_bytes / PROMOTED_SHARE),
             placement: Placement::new(settings.node, settings.cluster.clone(), now_ms()),
-            replicas: Replicas::start(settings.peers.clone(), store.clone(), cells.clone()),
+            replicas: Replicas::start(
+                settings.peers.clone(),
+                store.clone(),
+                cells.clone(),
+                settings.ram_bytes,
+            ),
             intake_room: IntakeRoom::new(settings.intake_bytes),
             orphans: Orphans::default(),
             peers_under_way: watch::Sender::new(0),

@@ -1,8 +1,9 @@
-//! Chunks on their way in: one answer of the origin, or of a peer, brings some that follow each other, each a fill by itself, so that
-//! whoever wants one of them has it as it comes.
+//! Chunks on their way in: one answer of the origin, or of a peer, brings some that follow each other, each a fill by
+//! itself, so that whoever wants one of them has it as it comes.
 //!
-//! Nobody waits for somebody else's downstream. A chunk that anybody wants comes as fast as the origin sends it, and the next
-//! one when the request that all this is for has come close to it, or somebody else wants it.
+//! Nobody waits for somebody else's downstream, as long as there is memory for fills. A chunk that anybody wants comes as
+//! fast as the origin sends it, and the next one when the request that all this is for has come close to it, or somebody else
+//! wants it. What nobody comes to for a while is given up: it is asked for again when somebody does.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -29,10 +30,14 @@ const AHEAD: u64 = 1;
 /// When the request is gone, others have so long to want the next chunk.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// For so long an answer waits for somebody to want the next of its chunks.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How far the request has come that chunks are brought for.
 pub(super) struct Pace {
     reached: Cell<u64>,
     is_over: Cell<bool>,
+    /// Every answer that waits for the request hears of it.
     news: Notify,
     /// Chunks on their way that the request comes to next, and their numbers.
     handed: RefCell<Vec<(u64, FillReader)>>,
@@ -45,7 +50,7 @@ impl Drop for Traveller {
     fn drop(&mut self) {
         self.0.is_over.set(true);
         self.0.handed.take();
-        self.0.news.notify_one();
+        self.0.news.notify_waiters();
     }
 }
 
@@ -63,7 +68,7 @@ impl Pace {
     /// The request has come to chunk `number`.
     pub(super) fn reach(&self, number: u64) {
         self.reached.set(number);
-        self.news.notify_one();
+        self.news.notify_waiters();
     }
 
     /// The request has chunk `number` from `reader`.
@@ -109,7 +114,8 @@ pub(super) struct Delivery {
     pub(super) run: Run,
     pub(super) body: OriginBody,
     pub(super) pace: Rc<Pace>,
-    /// Its place among the fills of the upstream; `None` = somebody else has that, or it comes from a peer.
+    /// Its place among the fills of the upstream, until it has to wait for its request; `None` = somebody else has that, or
+    /// it comes from a peer.
     pub(super) under_way: Option<UnderWay>,
     /// Of the chunks, as [`Object::copied_under`] has it.
     pub(super) copied_under: u64,
@@ -153,11 +159,12 @@ impl WorkerCache {
         });
     }
 
-    async fn unload(&self, delivery: Delivery, mut landing: Landing) {
-        let Delivery { header, run, mut body, pace, under_way: _under_way, copied_under, hop } = delivery;
+    async fn unload(&self, delivery: Delivery, landing: Landing) {
+        let Delivery { header, run, mut body, pace, mut under_way, copied_under, hop } = delivery;
         let copied = Copied { from: None, under: copied_under };
-        let mut rest = Bytes::new();
+        let (mut rest, mut next_landing) = (Bytes::new(), Some(landing));
         for number in run.first..=run.last {
+            let Some(landing) = next_landing.take() else { return };
             let fill = landing.fill().clone();
             let Some(span) = header.chunked().and_then(|chunked| chunked.span(number)) else { return };
             let behind = run.after(number);
@@ -174,12 +181,22 @@ impl WorkerCache {
                 self.cache.keep_chunk(&chunk);
             }
             fill.complete();
+            // Its bytes are the store's now.
+            drop((fill, landing));
             match next {
-                Some(next) if is_due(number + 1, next.fill(), &pace).await => landing = next,
+                Some(next) => {
+                    if !pace.is_near(number + 1) {
+                        drop(under_way.take());
+                    }
+                    if !is_due(number + 1, next.fill(), &pace).await {
+                        return;
+                    }
+                    next_landing = Some(next);
+                }
                 // Read to its end, the connection may be used again.
                 None if behind.is_none() && rest.is_empty() => _ = next_piece(&mut body).await,
-                // Nobody wants it, or somebody else has it and goes on from there.
-                Some(_) | None => return,
+                // Somebody else has it and goes on from there.
+                None => return,
             }
         }
     }
@@ -200,10 +217,13 @@ impl WorkerCache {
 
 /// Waits until somebody wants chunk `number`, for which `fill` waits; `false` = nobody does.
 async fn is_due(number: u64, fill: &Fill, pace: &Pace) -> bool {
-    tokio::select! {
-        () = fill.is_joined() => true,
-        is_near = pace.comes_near(number) => is_near || timeout(GRACE, fill.is_joined()).await.is_ok(),
-    }
+    let is_wanted = async {
+        tokio::select! {
+            () = fill.is_joined() => true,
+            is_near = pace.comes_near(number) => is_near || timeout(GRACE, fill.is_joined()).await.is_ok(),
+        }
+    };
+    timeout(PATIENCE, is_wanted).await.unwrap_or(false)
 }
 
 /// Reads the next `bytes` of `rest` and `body` into `fill`; what comes with the last of them stays in `rest`. `at_last`

@@ -166,6 +166,8 @@ impl WorkerCache {
         let Wanted { object: header, span, .. } = wanted;
         let is_it = |length| accepts(header, *span, length, &object.response);
         header.body.length().is_some_and(is_it)
+            // Else it may be from after a purge of the header that is still to be heard of here.
+            && object.meta.fill_seq <= self.cache.purges.applied()
             && self.is_untouched(task.fill(), &object.meta)
             && !self.cache.changed_since(header.key, object.received_ms)
     }

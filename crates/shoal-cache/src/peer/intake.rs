@@ -15,11 +15,13 @@ use shoal_policy::cache::chunks::{CHUNK_BYTES, chunk};
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::stored_fields::StoredFields;
 use tokio::time::timeout;
 
 use super::intake_room::Held;
 use super::replicas::{NO_ROOM, SEND_TIMEOUT};
+use super::server::BEHIND_WAIT;
 use super::wire::{self, InChunks, Meta};
 use crate::body::CacheBody;
 use crate::chunks::{Chunked, Copied, have_same_chunks, new_chunk};
@@ -94,6 +96,10 @@ pub(super) async fn receive(
         tracing::debug!(%peer, ?kind, "a copy could not be read");
         return Err(StatusCode::BAD_REQUEST);
     };
+    // What this node has may be purged by what its sender has heard of already.
+    if !cache.purges.reached(copy.object.fill_seq, BEHIND_WAIT).await {
+        return Err(StatusCode::CONFLICT);
+    }
     // It may be newer than what the disk has, or older.
     cache.load(copy.object.key).await;
     let received_ms = wire::read_number(&head.headers, &wire::RECEIVED);
@@ -148,9 +154,9 @@ async fn read_body(
 /// `received_ms`: when its response was received, at the earliest, by the clock of this node.
 fn take_in(cache: &Cache, peer: NodeId, copy: &Copy, received_ms: Option<u64>) -> Order {
     let object = &copy.object;
-    if cache.purges.check(object).is_none() {
-        return Order::Older;
-    }
+    let Some(freshened) = cache.purges.check(object) else { return Order::Older };
+    // What may have been purged gives no chunks to what is not.
+    let has_chunk = copy.chunk.is_some() && freshened == Freshened::Untouched;
     // A duration grows on its way: what seems newer than a change may be older by as long as a copy may take.
     let earliest_ms = received_ms.unwrap_or(object.terms.response_ms.saturating_sub(TRANSIT_MS));
     let is_changed = || cache.changed_since(object.key, earliest_ms);
@@ -158,7 +164,7 @@ fn take_in(cache: &Cache, peer: NodeId, copy: &Copy, received_ms: Option<u64>) -
     if is_changed() {
         return unless_told;
     }
-    if copy.chunk.is_some() && take_chunk(cache, peer, copy) {
+    if has_chunk && take_chunk(cache, peer, copy) {
         return Order::Newer;
     }
     // The chunks that are here stay with what is newer of the same version.
@@ -168,6 +174,9 @@ fn take_in(cache: &Cache, peer: NodeId, copy: &Copy, received_ms: Option<u64>) -
     let is_in = cache.store.insert_if(object, |known| {
         if cache.purges.rank(known).is_valid && !cache.purges.rank(object).is_valid {
             order = Order::Older;
+            return false;
+        }
+        if is_other_row(known, object) {
             return false;
         }
         let known =
@@ -182,17 +191,32 @@ fn take_in(cache: &Cache, peer: NodeId, copy: &Copy, received_ms: Option<u64>) -
     }
     if is_in {
         cache.write(object, is_changed);
-        take_chunk(cache, peer, copy);
+    }
+    if has_chunk && take_chunk(cache, peer, copy) {
+        return Order::Newer;
     }
     // What is here of the same version will do.
     if known.is_some() { Order::Newer } else { order }
 }
 
-/// What is stored of the version of `object`, which lies in chunks, and may be used.
+/// Both lie in chunks of the same version, but under other keys: another copy of it has come in meanwhile, and its chunks
+/// would be lost.
+fn is_other_row(known: &Object, object: &Object) -> bool {
+    let first = |object: &Object| object.chunked().map(Chunked::first_key);
+    have_same_chunks(known, object) && first(known) != first(object)
+}
+
+/// What is stored of the version of `object`, which lies in chunks, and may be used beside it: nothing, as long as this node
+/// has not heard of every purge that `object` has.
 fn known_like(cache: &Cache, object: &Object) -> Option<Arc<Object>> {
+    if object.fill_seq > cache.purges.applied() {
+        return None;
+    }
     let known = cache.store.peek(object.key)?;
     let is_like = |known: &&Arc<Object>| {
-        known.has_place_of(object) && have_same_chunks(known, object) && cache.purges.check(known).is_some()
+        known.has_place_of(object)
+            && have_same_chunks(known, object)
+            && cache.purges.check(known) == Some(Freshened::Untouched)
     };
     known.objects().iter().find(is_like).cloned()
 }

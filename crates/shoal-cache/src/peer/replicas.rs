@@ -1,6 +1,6 @@
 //! The second copy: objects, and chunks of them, are put to the other owner in the background.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ use crate::store::Store;
 const LANES: usize = 16;
 /// Objects that wait to be copied in one lane; beyond that their next hit offers them again.
 const MAX_WAITING: usize = 256;
+/// What all that wait may hold of the memory for objects, one part of so many: what the store has let go of stays here until
+/// it is sent.
+const WAITING_PART: u64 = 8;
 /// Unused connections kept per peer.
 const MAX_IDLE: usize = LANES;
 /// For one copy, connecting included.
@@ -47,8 +50,10 @@ type Sender = SendRequest<CacheBody>;
 
 /// Objects on their way to the other owner.
 pub(crate) struct Replicas {
-    lanes: [mpsc::Sender<Parcel>; LANES],
+    lanes: [mpsc::Sender<Waiting>; LANES],
     courier: Arc<Courier>,
+    waiting_bytes: Arc<AtomicU64>,
+    most_waiting_bytes: u64,
 }
 
 /// A copy and where it goes.
@@ -58,6 +63,19 @@ pub(crate) struct Parcel {
     /// On which terms the other node may keep it; `None` = on its own.
     pub(crate) terms: Option<Terms>,
     pub(crate) peer: NodeId,
+}
+
+/// A copy that waits, and is counted until it is sent.
+struct Waiting {
+    parcel: Parcel,
+    bytes: u64,
+    waiting_bytes: Arc<AtomicU64>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What every sending task shares.
@@ -72,29 +90,45 @@ struct Courier {
 
 impl Replicas {
     /// Starts sending, on the runtime this is called on. It ends when the cache is dropped.
-    pub(crate) fn start(link: Arc<dyn PeerLink>, store: Arc<Store>, cells: Arc<Cells>) -> Self {
+    /// `ram_bytes`: for objects.
+    pub(crate) fn start(
+        link: Arc<dyn PeerLink>,
+        store: Arc<Store>,
+        cells: Arc<Cells>,
+        ram_bytes: u64,
+    ) -> Self {
         let refused = Recent::new(REFUSAL_MEMORY, MAX_REFUSALS);
         let courier = Arc::new(Courier { store, link, cells, refused, idle: Mutex::default() });
         let lane = |_| {
-            let (lane, mut waiting) = mpsc::channel::<Parcel>(MAX_WAITING);
+            let (lane, mut waiting) = mpsc::channel::<Waiting>(MAX_WAITING);
             let courier = courier.clone();
             tokio::spawn(async move {
-                while let Some(parcel) = waiting.recv().await {
-                    courier.deliver(&parcel).await;
+                while let Some(waiting) = waiting.recv().await {
+                    courier.deliver(&waiting.parcel).await;
                 }
             });
             lane
         };
-        Self { lanes: std::array::from_fn(lane), courier: courier.clone() }
+        Self {
+            lanes: std::array::from_fn(lane),
+            courier: courier.clone(),
+            waiting_bytes: Arc::default(),
+            most_waiting_bytes: ram_bytes / WAITING_PART,
+        }
     }
 
-    /// Queues a copy; false = not now: its lane is full, or one like it was refused a moment ago.
+    /// Queues a copy; false = not now: its lane is full, too much waits already, or one like it was refused a moment ago. What
+    /// is large goes when nothing else waits.
     pub(crate) fn offer(&self, parcel: Parcel) -> bool {
         let home = parcel.object.home();
         if self.courier.refused.of(home).is_some() {
             return false;
         }
-        self.lanes[home.0 as usize % LANES].try_send(parcel).is_ok()
+        let bytes = parcel.object.body_bytes;
+        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = Waiting { parcel, bytes, waiting_bytes: self.waiting_bytes.clone() };
+        let has_room = before == 0 || before + bytes <= self.most_waiting_bytes;
+        has_room && self.lanes[home.0 as usize % LANES].try_send(waiting).is_ok()
     }
 
     /// Sends a copy past the queue.

@@ -212,6 +212,27 @@ fn a_copy_does_not_come_back_after_a_purge() {
 }
 
 #[test]
+fn a_copy_from_after_a_purge_finds_no_chunks_from_before_it() {
+    play(async || {
+        let (town, _) = town(3);
+        let [primary, second, _] = town.roles("/film");
+        use_chunks(&town, primary, second, 3, 3).await;
+        // Other bytes under the same tag: only the purge keeps the two apart, and the second owner has not heard of it yet.
+        let new = film(11);
+        town.origin.publish(Edition::new(new, "\"1\""));
+        town.nodes[primary].cache.record_purge(1, &[PurgeScope::All], PurgeKind::Hard);
+        for _ in 0..3 {
+            assert_part(&part(&town, primary, 3 * MIB, 3 * MIB + 9).await, new, 3 * MIB, 3 * MIB + 9);
+        }
+        town.nodes[second].cache.record_purge(1, &[PurgeScope::All], PurgeKind::Hard);
+        for node in [second, primary] {
+            assert_part(&part(&town, node, 3 * MIB, 3 * MIB + 9).await, new, 3 * MIB, 3 * MIB + 9);
+            assert_whole(&town.get(node, "/film").await, new);
+        }
+    });
+}
+
+#[test]
 fn a_copy_of_another_version_takes_no_chunks_over() {
     play(async || {
         let (town, _) = town(3);
