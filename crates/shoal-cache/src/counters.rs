@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fetch_times::{FetchTimeCells, FetchTimes};
 
-/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and those of purges are of now, as are those of what
-/// is on disk; `disk_open_ms` is how long it took to read its lists.
+/// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and those of purges are of now, as are those of
+/// what is on disk; `disk_open_ms` is how long it took to read its lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are those of the operator's API, which documents them")]
 pub struct Counters {

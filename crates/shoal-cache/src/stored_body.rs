@@ -29,7 +29,7 @@ pub(crate) enum StoredBody {
     OnDisk(Arc<DiskBody>),
     /// Some: never to be used as the whole (RFC 9111 §3.3).
     Spans(Spans),
-    /// As many chunks as there are, each an entry of the store by itself.
+    /// As many chunks as there are, each stored as an object of its own.
     Chunked(Box<Chunked>),
 }
 

@@ -1,5 +1,5 @@
-//! Objects whose bodies lie in chunks: the object has the fields and says where the chunks are, and each of them is an
-//! entry of the store and of the disk by itself.
+//! Objects whose bodies lie in chunks: the object has the fields and says where the chunks are, and each of them is stored, in
+//! memory and on disk, as an object of its own.
 //!
 //! The keys of the chunks are drawn when the object is first stored, by each node for itself. So nobody finds them but by
 //! that object: whatever becomes of it, a purge, a write, another version, becomes of its chunks. Who owns them is decided

@@ -25,7 +25,8 @@ pub(super) struct Recovered {
 
 /// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
 /// more use at `now` (Unix seconds) stays out. Where something is lost, so is all that is older: it may have been forgotten
-/// since; where that is the end, it is all there is. Segments go from the oldest on, and so a number that is missing between others is lost, too.
+/// since; where that is the end, it is all there is. Segments go from the oldest on, and so a number that is missing between
+/// others is lost, too.
 pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
     let mut recovered = Recovered { files: BTreeMap::new(), next: Some(0), refused: 0 };
     let noted = Noted::read(directory)?;

@@ -6,8 +6,8 @@
 //! while. It passes every listening socket ([`Message::Socket`]): connections that come in meanwhile wait in the queues of
 //! sockets that never close. The new process opens the log, accepts, and says so ([`Message::Serving`]); the old one
 //! drains. What its last requests change it tells the new process as it tells other nodes, and what they want purged it
-//! proposes there; of what it had stored it serves nothing any more. A new process that fails before it is given anything changes nothing; one that fails later is replaced by a
-//! fresh process of the old binary, in the same way.
+//! proposes there; of what it had stored it serves nothing any more. A new process that fails before it is given anything
+//! changes nothing; one that fails later is replaced by a fresh process of the old binary, in the same way.
 
 mod door;
 mod predecessor;
