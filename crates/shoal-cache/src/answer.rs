@@ -41,20 +41,23 @@ impl WorkerCache {
             probe.heed_range_miss(request.rule);
         }
         match &probe.found {
-            Some(found @ Found { cut: Some(cut), .. }) => match found.reuse {
+            Some(found) if self.suffices(&request, found) => match found.reuse {
                 Reuse::Stale { revalidate } => {
                     if revalidate {
                         self.revalidate(&request, &probe);
                     }
                     self.cells.stale.count();
-                    return Answer::Response(self.respond_stored(&request, &found.object, cut));
+                    return match &found.cut {
+                        Some(cut) => Answer::Response(self.respond_stored(&request, &found.object, cut)),
+                        None => self.read_for_itself(&request, &probe, &found.object).await,
+                    };
                 }
                 Reuse::Unverified if request.rule.purge_unverified == PurgeUnverified::Fail => {
                     return Answer::Failed(Failure::Unverified);
                 }
                 Reuse::Fresh | Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
             },
-            Some(Found { cut: None, .. }) | None => {
+            Some(_) | None => {
                 let fills = request.head.method == Method::GET && !probe.is_passed_on(request.rule);
                 if self.cache.is_uncacheable(&probe.text) && !probe.wishes.only_if_cached {
                     return self.direct(probe.why);
@@ -76,6 +79,13 @@ impl WorkerCache {
             }
             Some(_) | None => self.fly(&request, &probe).await,
         }
+    }
+
+    /// All that the request asks for of what was found is here, be it in chunks that are not all in memory: as long as it is
+    /// fresh, those are looked at when they are read.
+    fn suffices(&self, request: &CacheRequest<'_>, found: &Found) -> bool {
+        found.suffices()
+            || (found.reuse != Reuse::Fresh && self.cache.has_all_of(found, &request.head.headers))
     }
 
     /// What memory does not have, the disk may.
@@ -263,7 +273,7 @@ impl WorkerCache {
             FillSource::Store(detail) => Some(detail),
             FillSource::Peer { is_hit: false, .. } | FillSource::Origin => None,
         };
-        if probe.reads_chunks() {
+        if probe.reads_chunks() && !probe.is_counted {
             self.count_reading(head);
         }
         let mut status = match hit {
@@ -345,7 +355,8 @@ impl WorkerCache {
     /// It was begun for another request, whose wish alone it is that an error is bridged.
     fn is_favour(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Fill) -> bool {
         let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
-        let wants_it = |found: &Found| self.may_serve(request.rule, found, &probe.wishes, trouble);
+        let fields = &request.head.headers;
+        let wants_it = |found: &Found| self.may_serve(request.rule, found, fields, &probe.wishes, trouble);
         fill.is_favour() && !probe.found.as_ref().is_some_and(wants_it)
     }
 

@@ -62,7 +62,8 @@ impl WorkerCache {
             Ok(response) => response,
             Err(failure) => return self.bridge_or_fail(request, probe, found, failure),
         };
-        if self.may_serve(request.rule, found, &probe.wishes, Trouble::Status(response.status())) {
+        let fields = &request.head.headers;
+        if self.may_serve(request.rule, found, fields, &probe.wishes, Trouble::Status(response.status())) {
             self.cells.stale.count();
             let came = Came { answered: Some(response.status().as_u16()), is_collapsed: false };
             return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);
@@ -84,7 +85,8 @@ impl WorkerCache {
         found: &Found,
         failure: Failure,
     ) -> Answer {
-        if self.may_serve(request.rule, found, &probe.wishes, Trouble::Failure(failure)) {
+        let fields = &request.head.headers;
+        if self.may_serve(request.rule, found, fields, &probe.wishes, Trouble::Failure(failure)) {
             self.cells.stale.count();
             let came = Came { answered: None, is_collapsed: false };
             return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);

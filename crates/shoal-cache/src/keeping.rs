@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use http::HeaderMap;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::chunks::{Run, first_missing};
 use shoal_policy::cache::keeping::{Writing, judge_writing};
@@ -10,7 +11,7 @@ use shoal_policy::cache::keeping::{Writing, judge_writing};
 use crate::chunks::{Chunked, Cut, have_same_chunks};
 use crate::clock::now_ms;
 use crate::fill::Fill;
-use crate::lookup::Wanted;
+use crate::lookup::{Found, Wanted};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::peer::replicas::Parcel;
@@ -73,10 +74,16 @@ impl Cache {
         first_missing(Run::around(wanted.span), |number| self.has_chunk(chunked, number))
     }
 
+    /// All that a request with these `fields` asks for of `found` is here, in whatever form.
+    pub(crate) fn has_all_of(&self, found: &Found, fields: &HeaderMap) -> bool {
+        let is_here = |wanted| self.missing_chunks(&wanted).is_none();
+        found.suffices() || found.wanted_of_chunks(fields).is_some_and(is_here)
+    }
+
     /// The chunk is in memory or on disk.
     pub(crate) fn has_chunk(&self, chunked: &Chunked, number: u64) -> bool {
         let is_on_disk = |key| self.disk.as_ref().is_some_and(|disk| disk.has(key));
-        chunked.find(number).is_some() || is_on_disk(chunked.key(number))
+        chunked.is_at_hand(number) || is_on_disk(chunked.key(number))
     }
 
     /// An answer is `cut` from `object`: that is a use, and may be the one that makes it worth a copy, or a place on disk.

@@ -45,6 +45,8 @@ pub struct Probe {
     pub(crate) why: Forwarded,
     /// By what known variants of the URL are chosen.
     pub(crate) selectors: Vec<Selector>,
+    /// It was counted as what it is before it came to reading chunks.
+    pub(crate) is_counted: bool,
 }
 
 /// An object that fits a request.
@@ -58,7 +60,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// It has all that the request asks for.
+    /// It has all that the request asks for, in memory: what lies in chunks may be here even if it does not.
     pub(crate) const fn suffices(&self) -> bool {
         self.cut.is_some()
     }
@@ -245,7 +247,8 @@ impl Probe {
         };
         // The target of a request is ASCII once it has passed the gate; what is not is replaced, and never found again.
         let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
-        Self { key, text, alias: alias.cloned(), wishes: *wishes, signs, found, portion, why, selectors }
+        let (alias, wishes, is_counted) = (alias.cloned(), *wishes, false);
+        Self { key, text, alias, wishes, signs, found, portion, why, selectors, is_counted }
     }
 
     /// It is to be put together from the chunks of an object that may be used.
@@ -282,6 +285,7 @@ impl Probe {
             portion: self.portion.clone(),
             why: self.why,
             selectors: self.selectors.clone(),
+            is_counted: true,
         }
     }
 

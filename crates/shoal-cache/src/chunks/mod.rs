@@ -29,6 +29,7 @@ pub(crate) use cut::{Cut, within_chunk};
 use crate::object::{Object, OnDisk, Rare};
 use crate::store::Store;
 use crate::stored_body::StoredBody;
+use crate::variants::Variants;
 
 /// An answer of more chunks than these finds them one by one, as it comes to them.
 const MAX_AT_HAND: u64 = 64;
@@ -99,11 +100,20 @@ impl Chunked {
 
     /// Chunk `number`, if the store has it.
     pub(crate) fn find(&self, number: u64) -> Option<Arc<Object>> {
-        let found = self.store.upgrade()?.find(self.key(number))?;
+        self.among(number, &self.store.upgrade()?.find(self.key(number))?).cloned()
+    }
+
+    /// The store has chunk `number`. Asking does not count as a use.
+    pub(crate) fn is_at_hand(&self, number: u64) -> bool {
+        let known = self.store.upgrade().and_then(|store| store.peek(self.key(number)));
+        known.is_some_and(|known| self.among(number, &known).is_some())
+    }
+
+    fn among<'a>(&self, number: u64, found: &'a Variants) -> Option<&'a Arc<Object>> {
         let bytes = self.span(number)?.bytes();
         let of = ChunkOf { home: self.home, number };
         let is_it = |chunk: &&Arc<Object>| chunk.chunk_of() == Some(of) && chunk.body_bytes == bytes;
-        found.objects().iter().find(is_it).cloned()
+        found.objects().iter().find(is_it)
     }
 
     /// `chunk` is one of its chunks.
@@ -121,6 +131,10 @@ impl Chunked {
         };
         let mut chunks: Vec<(u64, Arc<Object>)> = Vec::new();
         for run in spans.into_iter().map(Run::around) {
+            // So many are not even looked for: each of them would count as used.
+            if run.last - run.first >= MAX_AT_HAND {
+                return None;
+            }
             for number in run.first..=run.last {
                 if chunks.iter().rev().any(|(known, _)| *known == number) {
                     continue;

@@ -142,6 +142,13 @@ impl Index {
         found
     }
 
+    /// There is something of `key` that is of use after `now`, Unix seconds.
+    pub fn has(&self, key: ObjectKey, now: u64) -> bool {
+        let words = words(key);
+        let is_of_use = |entry: &Entry| entry.key == words && u64::from(entry.expires) > now;
+        self.shard(key).iter_hash(key_hash(key)).any(is_of_use)
+    }
+
     /// `entry` is still what there is.
     pub fn holds(&self, entry: &Entry) -> bool {
         self.shard(entry.key()).find(hash_of(entry), |known| known.is_at_place_of(entry)).is_some()
@@ -300,6 +307,15 @@ mod tests {
         assert!(!index.holds(&entry(1, 0, 2, 1)), "the oldest went");
         assert_eq!(index.forget(ObjectKey(1), Some(7)), 1);
         assert_eq!(index.forget(ObjectKey(1), None), MAX_PER_KEY - 1);
+    }
+
+    #[test]
+    fn what_is_of_no_more_use_is_not_there() {
+        let index = Index::new();
+        index.insert(Entry { expires: 100, ..entry(1, 0, 1, 1) });
+        assert!(index.has(ObjectKey(1), 99) && !index.has(ObjectKey(1), 100));
+        index.insert(Entry { expires: 200, ..entry(1, 1, 1, 2) });
+        assert!(index.has(ObjectKey(1), 100) && !index.has(ObjectKey(2), 0));
     }
 
     #[test]

@@ -189,9 +189,9 @@ impl Disk {
         known.iter().any(|entry| entry.variant == variant && u64::from(entry.expires) > useless_at)
     }
 
-    /// Something is there under `key`, as far as the index knows.
+    /// Something of use is there under `key`, as far as the index knows.
     pub(crate) fn has(&self, key: ObjectKey) -> bool {
-        self.shared.is_open() && !self.shared.index.find(key).is_empty()
+        self.shared.is_open() && self.shared.index.has(key, now_seconds())
     }
 
     /// Nothing that is there is to be used any more. Says how much it was.

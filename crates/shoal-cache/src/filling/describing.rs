@@ -95,11 +95,15 @@ impl WorkerCache {
     fn wide_range(&self, task: &FillTask) -> Option<ByteRange> {
         let Portion::Part { range, .. } = &task.portion else { return None };
         let range = widened(*range, task.rule.chunked_from_bytes?)?;
-        let is_unknown = task.found.is_none() && !self.cache.is_uncacheable(&chunks_of(&task.fill().text));
-        is_unknown.then_some(range)
+        (task.found.is_none() && !self.is_left_whole(task)).then_some(range)
     }
 
-    /// What has such a range is not kept in chunks after all: it is not asked for them any more.
+    /// Chunks of it are not asked for: it was said to be left whole ([`Self::leave_whole`]).
+    pub(super) fn is_left_whole(&self, task: &FillTask) -> bool {
+        self.cache.is_uncacheable(&chunks_of(&task.fill().text))
+    }
+
+    /// What has such a range is not kept in chunks after all, or cannot be had by chunks: they are not asked for any more.
     pub(super) fn leave_whole(&self, task: &FillTask) {
         self.cache.remember_uncacheable(&chunks_of(&task.fill().text));
     }

@@ -112,8 +112,9 @@ impl WorkerCache {
                     if status == StatusCode::PARTIAL_CONTENT
                         && !is_of_chunks(task, &response, request_ms) =>
                 {
-                    // It is not kept in chunks: what is asked for is enough.
+                    // It is not kept in chunks: what is asked for is enough, and the others have nothing to wait for.
                     self.leave_whole(task);
+                    task.description = None;
                     continue;
                 }
                 Question::Validation(_) | Question::Wide(_) | Question::Plain => response,
@@ -136,7 +137,7 @@ impl WorkerCache {
     fn decline(&self, task: &FillTask, failure: Failure) {
         let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
         match &task.found {
-            Some(found) if self.may_serve(&task.rule, found, &task.wishes, trouble) => {
+            Some(found) if self.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) => {
                 self.bridge(task, found, trouble);
             }
             Some(_) | None => task.fill().fail(failure),
@@ -165,7 +166,7 @@ impl WorkerCache {
     ) {
         if let Some(found) = &task.found {
             let trouble = Trouble::Status(response.status());
-            if self.may_serve(&task.rule, found, &task.wishes, trouble) {
+            if self.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) {
                 return self.bridge(task, found, trouble);
             }
             // A part may belong to what is here: that shows when it is stored.
@@ -189,7 +190,8 @@ impl WorkerCache {
         let status = if part.is_some() { StatusCode::OK } else { response.status() };
         let chunked_length = part
             .map_or(length, |part| part.length)
-            .filter(|length| is_kept_in_chunks(&task.rule, status, response.headers(), *length));
+            .filter(|length| is_kept_in_chunks(&task.rule, status, response.headers(), *length))
+            .filter(|_| part.is_none() || !self.is_left_whole(task));
         // A part of what is too large to be stored is not stored, either.
         let whole_length = part.map_or(length, |part| part.length.or(length));
         let most_bytes = self.cache.most_bytes(&task.rule);
@@ -216,6 +218,8 @@ impl WorkerCache {
         if let Some(length) = chunked_length {
             return self.take_in_chunks(task, head, length, response.into_body(), UNCOPIED).await;
         }
+        // It says no more about what others want to know than they find out themselves.
+        task.description = None;
         let head = task.fill().begin(head, most_bytes, most_bytes);
         if self.stream_from_origin(task, &head, response.into_body(), 0).await {
             self.finish(task, &head, UNCOPIED);

@@ -12,6 +12,7 @@ use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::span::Span;
 use shoal_policy::cache::status::Detail;
 use shoal_policy::cache::trust::Trust;
+use shoal_policy::cache::validation::strong_validator;
 use shoal_policy::failure::Failure;
 
 use super::bringing::{Claim, Delivery, Pace, Traveller};
@@ -79,16 +80,22 @@ impl WorkerCache {
             self.pass_chunks(task, wanted, head, pace).await;
             return Reading::Done;
         };
+        // A 304 may have made the tag a weak one: nothing can be added to what is here.
+        if strong_validator(&wanted.object.fields).is_none() {
+            return Reading::Changed(None);
+        }
         let (mut wanted, mut source) = (wanted, FillSource::Origin);
         match self.claim(&wanted.object, missing.first, task.asker.hop()) {
             Some(Claim::Ours(landing, reader)) => {
                 let delivered = match self.ask_for(task, &wanted.object, missing, landing.fill()).await {
                     Ok(delivered) => delivered,
                     Err(NoDelivery::Failed(failure)) => {
+                        landing.fill().fail(failure);
                         self.fail_or_serve_stale(task, failure);
                         return Reading::Done;
                     }
                     Err(NoDelivery::Other(response, request_ms)) => {
+                        landing.fill().fail(Failure::UpstreamReset);
                         return Reading::Changed(Some((response, request_ms)));
                     }
                 };
@@ -101,6 +108,7 @@ impl WorkerCache {
                         let confirmed =
                             self.confirmed(task, &wanted.object, &brought.response, brought.request_ms);
                         let Some((header, _)) = confirmed else {
+                            landing.fill().fail(Failure::UpstreamReset);
                             return Reading::Changed(Some((brought.response, brought.request_ms)));
                         };
                         wanted.object = self.cache.keep_chunked(header, task.fill());
@@ -150,8 +158,8 @@ impl WorkerCache {
             drop((body, under_way));
             let (purge, reuse) = (Freshened::Untouched, Reuse::Fresh);
             task.found = Some(Found { object: header, purge, reuse, cut: None });
-            if let Reading::Changed(_) = self.read_chunks(task).await {
-                fill.fail(Failure::UpstreamReset);
+            if let Reading::Changed(answer) = self.read_chunks(task).await {
+                self.give_up_chunks(task, answer.map(|(response, _)| response.status()));
             }
             return;
         };
@@ -171,6 +179,18 @@ impl WorkerCache {
         let part = part.map(|_| wanted.range());
         let head = FillHead { length: Some(span.bytes()), part, ..head };
         self.pass_chunks(task, wanted, head, pace).await;
+    }
+
+    /// The chunks of what was just found cannot be had: the origin has `answered` so, if it was asked. Whoever waits goes to
+    /// it himself, for what he wants.
+    fn give_up_chunks(&self, task: &mut FillTask, answered: Option<StatusCode>) {
+        // It has another version by now, or sends other ranges than those it is asked for. The next one is not to learn that
+        // anew.
+        if answered.is_some_and(|status| status.is_success()) {
+            self.leave_whole(task);
+        }
+        self.forget_found(task);
+        task.fill().release();
     }
 
     fn where_all_is(&self, task: &FillTask, wanted: &Wanted) -> Detail {

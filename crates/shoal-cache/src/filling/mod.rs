@@ -173,12 +173,13 @@ impl WorkerCache {
 
     fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
         let Some(found) = &task.found else { return task.fill().fail(failure) };
-        let bridges = self.bridges(&task.rule, found, &task.wishes, Trouble::Failure(failure));
+        let fields = &task.head.headers;
+        let bridges = self.bridges(&task.rule, found, fields, &task.wishes, Trouble::Failure(failure));
         let allows_hits = self.cache.trust(&task.rule, now_ms()).allows_hits();
         if bridges && allows_hits {
             self.bridge(task, found, Trouble::Failure(failure));
         } else if failure.is_disconnect()
-            && (bridges || (found.suffices() && found.reuse == Reuse::Unverified))
+            && (bridges || (found.reuse == Reuse::Unverified && self.cache.has_all_of(found, fields)))
         {
             // Only that it may have been purged is in the way.
             task.fill().fail(Failure::Unverified);
@@ -190,28 +191,38 @@ impl WorkerCache {
     /// Answers with the object in the place of `trouble`.
     fn bridge(&self, task: &FillTask, found: &Found, trouble: Trouble) {
         self.cells.stale.count();
-        if !self.bridges(&task.rule, found, &Wishes::default(), trouble) {
+        if !self.bridges(&task.rule, found, &task.head.headers, &Wishes::default(), trouble) {
             task.fill().do_favour();
         }
         task.fill().resolve(found.object.clone());
     }
 
+    /// The object may be served in the place of an answer to a request with these `fields`.
     pub(crate) fn may_serve(
         &self,
         rule: &CacheRuleView,
         found: &Found,
+        fields: &HeaderMap,
         wishes: &Wishes,
         trouble: Trouble,
     ) -> bool {
-        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, wishes, trouble)
+        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, fields, wishes, trouble)
     }
 
     /// The object may be served in the place of an answer, as far as purges are known.
-    fn bridges(&self, rule: &CacheRuleView, found: &Found, wishes: &Wishes, trouble: Trouble) -> bool {
+    fn bridges(
+        &self,
+        rule: &CacheRuleView,
+        found: &Found,
+        fields: &HeaderMap,
+        wishes: &Wishes,
+        trouble: Trouble,
+    ) -> bool {
         let (terms, most) = (&found.object.terms, rule.max_stale_on_disconnect);
         // It may have been purged while the origin was asked.
-        let purge = self.cache.purges.check(&found.object).filter(|_| found.suffices());
+        let purge = self.cache.purges.check(&found.object);
         purge.is_some_and(|purge| may_serve_on_error(terms, purge, wishes, trouble, most, now_ms()))
+            && self.cache.has_all_of(found, fields)
     }
 }
 

@@ -184,11 +184,15 @@ impl WorkerCache {
         let delivery = match self.ask_for(task, header, run, landing.fill()).await {
             Ok(Delivered::ByPeer(brought)) => brought.delivery(header, run, pace),
             Ok(Delivered::ByOrigin(brought)) => brought.delivery(header, run, pace),
-            Err(NoDelivery::Failed(failure)) => return Err(failure),
+            Err(NoDelivery::Failed(failure)) => {
+                landing.fill().fail(failure);
+                return Err(failure);
+            }
             Err(NoDelivery::Other(response, _)) => {
                 if !response.status().is_server_error() {
                     self.cache.discard(header);
                 }
+                landing.fill().fail(Failure::UpstreamReset);
                 return Err(Failure::UpstreamReset);
             }
         };

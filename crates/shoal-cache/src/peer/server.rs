@@ -146,18 +146,22 @@ impl PeerRequest {
         let may_fill = may_fill(self.role, cache.placement.owners(key), cache.settings.node);
         if let Some(found) = &probe.found
             && found.purge == Freshened::Untouched
-            && let Some(cut) = &found.cut
         {
-            match found.reuse {
-                Reuse::Fresh => return self.hit(cache, &found.object, cut, now_ms),
-                Reuse::Stale { revalidate } => {
+            match (found.reuse, &found.cut) {
+                (Reuse::Fresh, Some(cut)) => return self.hit(cache, &found.object, cut, now_ms),
+                (Reuse::Stale { revalidate }, cut) if cache.has_all_of(found, fields) => {
                     if revalidate && may_fill {
                         self.revalidate(cache, &probe);
                     }
-                    return self.hit(cache, &found.object, cut, now_ms);
+                    return match cut {
+                        Some(cut) => self.hit(cache, &found.object, cut, now_ms),
+                        None => self.read_for_itself(cache, &probe, &found.object).await,
+                    };
                 }
                 // Here it is no hit yet, whatever the route says of hits: the origin decides.
-                Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified => {}
+                (Reuse::Validate | Reuse::ValidateOnRequest | Reuse::Unverified, _) => {}
+                // It is not all here, or not all in memory.
+                (Reuse::Fresh | Reuse::Stale { .. }, _) => {}
             }
         }
         if !may_fill && !self.holds_chunks(cache, &probe) {
@@ -172,8 +176,7 @@ impl PeerRequest {
     /// All that is asked for lies here, in chunks, and some of it on disk or in too many.
     fn holds_chunks(&self, cache: &Cache, probe: &Probe) -> bool {
         let found = probe.found.as_ref().filter(|found| found.reads_chunks());
-        let wanted = found.and_then(|found| found.wanted_of_chunks(&self.head.headers));
-        wanted.is_some_and(|wanted| cache.missing_chunks(&wanted).is_none())
+        found.is_some_and(|found| cache.has_all_of(found, &self.head.headers))
     }
 
     async fn fly(&self, cache: &Arc<Cache>, probe: &Probe) -> Response<CacheBody> {

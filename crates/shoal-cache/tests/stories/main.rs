@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod chunk_copies;
 #[cfg(test)]
+mod chunk_troubles;
+#[cfg(test)]
 mod chunks;
 #[cfg(test)]
 mod copies;
