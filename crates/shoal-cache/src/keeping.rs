@@ -83,7 +83,7 @@ impl Cache {
     /// The chunk is in memory or on disk.
     pub(crate) fn has_chunk(&self, chunked: &Chunked, number: u64) -> bool {
         let is_on_disk = |key| self.disk.as_ref().is_some_and(|disk| disk.has(key));
-        chunked.is_at_hand(number) || is_on_disk(chunked.key(number))
+        chunked.peek(number).is_some() || is_on_disk(chunked.key(number))
     }
 
     /// An answer is `cut` from `object`: that is a use, and may be the one that makes it worth a copy, or a place on disk.

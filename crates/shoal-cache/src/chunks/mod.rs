@@ -103,10 +103,9 @@ impl Chunked {
         self.among(number, &self.store.upgrade()?.find(self.key(number))?).cloned()
     }
 
-    /// The store has chunk `number`. Asking does not count as a use.
-    pub(crate) fn is_at_hand(&self, number: u64) -> bool {
-        let known = self.store.upgrade().and_then(|store| store.peek(self.key(number)));
-        known.is_some_and(|known| self.among(number, &known).is_some())
+    /// The same, which does not count as a use.
+    pub(crate) fn peek(&self, number: u64) -> Option<Arc<Object>> {
+        self.among(number, &self.store.upgrade()?.peek(self.key(number))?).cloned()
     }
 
     fn among<'a>(&self, number: u64, found: &'a Variants) -> Option<&'a Arc<Object>> {

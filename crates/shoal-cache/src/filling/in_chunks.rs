@@ -55,9 +55,28 @@ impl Wanted {
 }
 
 impl WorkerCache {
-    /// All that the request wants of an object in chunks is on this node.
-    pub(super) fn has_all(&self, task: &FillTask) -> bool {
-        Wanted::of(task).is_some_and(|wanted| self.cache.missing_chunks(&wanted).is_none())
+    /// Answers out of the chunks of what was found. `None` = not all that is wanted of them is on this node.
+    pub(super) async fn read_what_is_here(self: &Rc<Self>, task: &FillTask) -> Option<Reading> {
+        let wanted = Wanted::of(task).filter(|wanted| self.cache.missing_chunks(wanted).is_none())?;
+        if !self.begin_reading(task, &wanted) {
+            return Some(Reading::Changed(None));
+        }
+        self.pass_what_is_here(task, wanted).await;
+        Some(Reading::Done)
+    }
+
+    /// What was purged since the lookup must not come back as a part of something new: that is not read.
+    fn begin_reading(&self, task: &FillTask, wanted: &Wanted) -> bool {
+        task.fill().ask(self.cache.purges.applied(), now_ms());
+        self.cache.purges.check(&wanted.object).is_some()
+    }
+
+    async fn pass_what_is_here(self: &Rc<Self>, task: &FillTask, wanted: Wanted) {
+        let source = FillSource::Store(self.where_all_is(task, &wanted));
+        let head = head_of(&wanted.object, wanted.range(), wanted.is_part, StatusCode::OK);
+        let head = FillHead { is_stored: false, source, ..head };
+        let pace = Pace::at(number_of(wanted.span.first));
+        self.pass_chunks(task, wanted, head, pace).await;
     }
 
     /// Answers out of the chunks of what was found, and asks the origin for those that are missing.
@@ -67,23 +86,18 @@ impl WorkerCache {
             task.found.iter().for_each(|found| task.fill().resolve(found.object.clone()));
             return Reading::Done;
         };
-        task.fill().ask(self.cache.purges.applied(), now_ms());
-        // What was purged since the lookup must not come back as a part of something new.
-        if self.cache.purges.check(&wanted.object).is_none() {
+        if !self.begin_reading(task, &wanted) {
             return Reading::Changed(None);
         }
-        let pace = Pace::at(number_of(wanted.span.first));
         let Some(missing) = self.cache.missing_chunks(&wanted) else {
-            let detail = self.where_all_is(task, &wanted);
-            let head = head_of(&wanted.object, wanted.range(), wanted.is_part, StatusCode::OK);
-            let head = FillHead { is_stored: false, source: FillSource::Store(detail), ..head };
-            self.pass_chunks(task, wanted, head, pace).await;
+            self.pass_what_is_here(task, wanted).await;
             return Reading::Done;
         };
         // A 304 may have made the tag a weak one: nothing can be added to what is here.
         if strong_validator(&wanted.object.fields).is_none() {
             return Reading::Changed(None);
         }
+        let pace = Pace::at(number_of(wanted.span.first));
         let (mut wanted, mut source) = (wanted, FillSource::Origin);
         match self.claim(&wanted.object, missing.first, task.asker.hop()) {
             Some(Claim::Ours(landing, reader)) => {
@@ -199,7 +213,7 @@ impl WorkerCache {
         }
         let Run { first, last } = Run::around(wanted.span);
         let is_in_memory = |number: u64| {
-            let chunk = wanted.object.chunked().and_then(|chunked| chunked.find(number));
+            let chunk = wanted.object.chunked().and_then(|chunked| chunked.peek(number));
             chunk.is_some_and(|chunk| chunk.disk_body().is_none())
         };
         if (first..=last).take(MAX_RUN as usize).all(is_in_memory) {

@@ -56,9 +56,7 @@ impl WorkerCache {
     /// Works on a fill until it has ended: asks whom the plan says, one after the other.
     pub(crate) async fn fill(self: Rc<Self>, mut task: FillTask) {
         let owners = self.cache.placement.owners(task.fill().key);
-        if self.has_all(&task)
-            && let Reading::Done = self.read_chunks(&mut task).await
-        {
+        if let Some(Reading::Done) = self.read_what_is_here(&task).await {
             return;
         }
         let mut plan = plan(&self.situation(&task, owners));
