@@ -237,8 +237,10 @@ impl WorkerCache {
             self.take_in_chunks(task, head, length, object.into_body(), copied_under).await;
             return Step::Done;
         }
-        let keep_bytes = if is_kept { self.cache.most_bytes(&task.rule) } else { WINDOW_BYTES };
-        let head = fill.begin(head, keep_bytes, self.cache.most_bytes(&task.rule));
+        // What lies in chunks is kept by whom it comes from: when its reader is gone, no more of it is fetched.
+        let most_bytes = self.cache.most_bytes(&task.rule);
+        let keep_bytes = if is_kept && chunked_length.is_none() { most_bytes } else { WINDOW_BYTES };
+        let head = fill.begin(head, keep_bytes, most_bytes);
         if self.stream_from_peer(task, &head, object, spare).await {
             // What a former owner or another region has given is not where its second copy belongs.
             let is_copied = is_owner && owners.includes(source);
