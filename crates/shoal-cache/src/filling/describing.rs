@@ -21,6 +21,7 @@ use crate::clock::now_ms;
 use crate::fill::{Errand, Joined};
 use crate::lookup::{Choice, Found, Signs, Sought, look};
 use crate::portion::Portion;
+use crate::seam::UntilClose;
 use crate::search::Alias;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
@@ -114,12 +115,14 @@ impl WorkerCache {
     }
 }
 
-/// A 206 is of what is kept in chunks.
+/// A 206 is of what is kept in chunks, and says where it ends: else it would be passed on, and it is more than was asked for.
 pub(super) fn is_of_chunks(task: &FillTask, response: &Response<OriginBody>, request_ms: u64) -> bool {
     let length = ContentRange::read(response.headers()).and_then(|range| range.length);
     let storage = judge(task, response.status(), response.headers(), request_ms, now_ms());
     let is_kept = |length| is_kept_in_chunks(&task.rule, StatusCode::OK, response.headers(), length);
-    matches!(storage, Storage::Store(_)) && length.is_some_and(is_kept)
+    matches!(storage, Storage::Store(_))
+        && length.is_some_and(is_kept)
+        && response.extensions().get::<UntilClose>().is_none()
 }
 
 /// What chunks are remembered by: no text of a key ends so.

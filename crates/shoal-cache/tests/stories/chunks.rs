@@ -397,6 +397,19 @@ fn without_a_strong_validator_nothing_is_kept_in_chunks() {
 }
 
 #[test]
+fn nobody_gets_more_than_the_range_that_was_asked_for() {
+    play(async || {
+        let (town, text) = town(1);
+        let range = format!("bytes {}-{}/{LENGTH}", 4 * MIB, 5 * MIB - 1);
+        let chunk = reply("max-age=60", &text[4 * MIB..5 * MIB]).status(206).with("etag", "\"1\"");
+        // It ends with its connection: nobody could tell whether it is whole.
+        town.origin.say(chunk.with("content-range", &range).until_close());
+        assert_part(&part(&town, 0, 4 * MIB + 5, 4 * MIB + 9).await, text, 4 * MIB + 5, 4 * MIB + 9);
+        assert_eq!(asked(&town, 0), ["4-4", &format!("bytes={}-{}", 4 * MIB + 5, 4 * MIB + 9)]);
+    });
+}
+
+#[test]
 fn a_route_says_what_a_range_of_nothing_does() {
     play(async || {
         let (mut town, text) = town(1);
