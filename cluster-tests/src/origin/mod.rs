@@ -63,6 +63,7 @@ pub struct Reply {
     headers: Vec<(String, String)>,
     payload: Payload,
     delay: Duration,
+    gate: Option<Arc<Semaphore>>,
 }
 
 /// The content of a reply.
@@ -131,7 +132,7 @@ impl Reply {
 
     /// 200 with this payload.
     pub fn with(payload: Payload) -> Self {
-        Self { status: 200, headers: Vec::new(), payload, delay: Duration::ZERO }
+        Self { status: 200, headers: Vec::new(), payload, delay: Duration::ZERO, gate: None }
     }
 
     /// Another status.
@@ -149,6 +150,12 @@ impl Reply {
     /// Thinks for a while first.
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Waits for the story first: for one permit.
+    pub fn behind(mut self, gate: &Arc<Semaphore>) -> Self {
+        self.gate = Some(gate.clone());
         self
     }
 }
@@ -299,6 +306,11 @@ async fn exchange(
     remember(log, seen);
     if !reply.delay.is_zero() {
         tokio::time::sleep(reply.delay).await;
+    }
+    if let Some(gate) = &reply.gate
+        && let Ok(permit) = gate.acquire().await
+    {
+        permit.forget();
     }
     respond(reply).await
 }
