@@ -20,7 +20,7 @@ use shoal_policy::cache::stored_fields::StoredFields;
 use tokio::time::timeout;
 
 use super::intake_room::Held;
-use super::replicas::{NO_ROOM, SEND_TIMEOUT};
+use super::replicas::{NOT_NOW, SEND_TIMEOUT};
 use super::server::BEHIND_WAIT;
 use super::wire::{self, InChunks, Meta};
 use crate::body::CacheBody;
@@ -84,7 +84,7 @@ pub(super) async fn receive(
     let pieces = match timeout(SEND_TIMEOUT, reading).await {
         Ok(Ok(pieces)) => pieces,
         Ok(Err(status)) => {
-            if status == NO_ROOM {
+            if status == NOT_NOW {
                 cache.cells.replicas_refused.count();
             }
             return Err(status);
@@ -96,9 +96,9 @@ pub(super) async fn receive(
         tracing::debug!(%peer, ?kind, "a copy could not be read");
         return Err(StatusCode::BAD_REQUEST);
     };
-    // What this node has may be purged by what its sender has heard of already.
-    if !cache.purges.reached(copy.object.fill_seq, BEHIND_WAIT).await {
-        return Err(StatusCode::CONFLICT);
+    // What this node has may be purged by what its sender has heard of already: until then it goes with no chunk.
+    if kind == Kind::InChunks && !cache.purges.reached(copy.object.fill_seq, BEHIND_WAIT).await {
+        return Err(NOT_NOW);
     }
     // It may be newer than what the disk has, or older.
     cache.load(copy.object.key).await;
@@ -147,7 +147,7 @@ async fn read_body(
             false => pieces.clear(),
         }
     }
-    if has_room { Ok(pieces) } else { Err(NO_ROOM) }
+    if has_room { Ok(pieces) } else { Err(NOT_NOW) }
 }
 
 /// Stores a copy if it is newer than all that this node knows of its key; a chunk also if that is of the same version.

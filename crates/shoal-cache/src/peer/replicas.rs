@@ -39,8 +39,8 @@ const MAX_IDLE: usize = LANES;
 /// For one copy, connecting included.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answer of a node that has no room for a copy now.
-pub(super) const NO_ROOM: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+/// The answer of a node that cannot take a copy now: it has no room, or has not heard of something yet.
+pub(super) const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 /// For so long no copy is offered of what was refused: longer than other nodes remember what was to be forgotten.
 const REFUSAL_MEMORY: Duration = TOMBSTONE_LIFE.saturating_add(Duration::from_secs(1));
 /// Of so many keys.
@@ -190,8 +190,8 @@ impl Courier {
         if let Some(refusal) = refusal {
             // It may be newer all the same than what the other node was told to forget: one moment cannot be told from
             // another within a millisecond, nor within the time that a copy takes. Later nobody doubts it.
-            // That there is no room for it now says nothing of it.
-            if refusal.status != NO_ROOM {
+            // That it cannot be taken now says nothing of it.
+            if refusal.status != NOT_NOW {
                 self.refused.note(object.home(), ());
             }
             object.copied_under.store(UNCOPIED, Ordering::Relaxed);
