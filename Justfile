@@ -48,8 +48,8 @@ floods seconds="4" binary="target/release/shoal" name="all" rate="":
 # Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request. `bench cache ROW…`: what the
 # cache costs and how long it takes, on one node and on three, beside nginx, haproxy and varnish (cluster-tests/README.md).
 bench *scenarios:
-    cargo build --release && cluster-tests/bench/side_by_side {{scenarios}}
+    cargo build --profile dist --locked -p shoal && cluster-tests/bench/side_by_side {{scenarios}}
 
 # A container image, `shoal`: one static binary and nothing else.
 image arch=arch():
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked -p shoal --target {{arch}}-unknown-linux-gnu && podman build --file deploy/Dockerfile --tag shoal target/{{arch}}-unknown-linux-gnu/release
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --profile dist --locked -p shoal --target {{arch}}-unknown-linux-gnu && podman build --file deploy/Dockerfile --tag shoal target/{{arch}}-unknown-linux-gnu/dist

@@ -153,7 +153,7 @@ def has_disk():
 
 
 def shoal_binary():
-    built = pathlib.Path(__file__).resolve().parents[2] / "target" / "release" / "shoal"
+    built = pathlib.Path(__file__).resolve().parents[2] / "target" / "dist" / "shoal"
     return os.environ.get("SHOAL_BIN", str(built))
 
 
