@@ -1,6 +1,8 @@
 """How long it takes until every node has acknowledged a purge: with all three there, and with one cut off."""
 
 import contextlib
+import os
+import tempfile
 import time
 
 from cache import client, cluster, cut
@@ -19,15 +21,27 @@ def take_all(turn):
     with contextlib.ExitStack() as stack:
         nodes = stack.enter_context(cluster.started(turn.stage, turn.label, turn.origin.address))
         admins = [stack.enter_context(Admin(node.socket)) for node in nodes]
-        took, wrong = [], 0
+        disk = stack.enter_context(tempfile.TemporaryFile(dir=os.path.dirname(nodes[0].socket)))
+        took, fsyncs, wrong = [], [], 0
         for n in range(PURGES + len(nodes)):
             seconds, states, absent = admins[n % len(nodes)].purge(URL, f"http://{client.HOST}/{turn.label}/{n}")
             wrong += states != [APPLIED] * len(nodes) or absent > 0
             # The first of each connection makes it.
             if n >= len(nodes):
                 took.append(seconds * 1000)
+                fsyncs.append(write_through(disk) * 1000)
     took.sort()
-    return Taken({"p99": took[len(took) * 99 // 100], "p50": took[len(took) // 2]}, wrong)
+    fsyncs.sort()
+    figures = {"p99": took[len(took) * 99 // 100], "p50": took[len(took) // 2]}
+    return Taken(figures | {"fsync": fsyncs[len(fsyncs) * 99 // 100]}, wrong)
+
+
+def write_through(file):
+    """Seconds that the disk takes for what a log does: some bytes, and not to return before they lie on it."""
+    since = time.monotonic()
+    os.write(file.fileno(), bytes(4096))
+    os.fdatasync(file.fileno())
+    return time.monotonic() - since
 
 
 def take_cut(turn):
@@ -60,6 +74,7 @@ ROWS = {
         {
             "p99": Line("purge acknowledged by all of three: 99th percentile", "ms", Goal(25)),
             "p50": Line("its median", "ms"),
+            "fsync": Line("a write and fsync on the same disk, after each of them: 99th percentile", "ms"),
         },
         take_all,
     ),
