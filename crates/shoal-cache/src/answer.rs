@@ -7,26 +7,22 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
-use shoal_policy::cache::reuse::{Reuse, Trouble};
-use shoal_policy::cache::selecting::Selecting;
+use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::failure::Failure;
-use tokio::sync::oneshot;
 
+use crate::boarding::{Came, Flown};
 use crate::body::{CacheBody, OriginBody};
 use crate::chunks::Cut;
 use crate::clock::now_ms;
-use crate::fill::{Arrival, Fill, FillHead, FillReader, FillSource, Joined};
-use crate::lookup::{Choice, Found, Probe, Sought, look, may_share, may_use};
+use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
+use crate::lookup::{Found, Probe};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup};
 use crate::task::{Asker, FillTask, TaskSeed};
 use crate::worker::{WorkerCache, ttl_seconds};
-
-/// A request joins at most so many fills: each one it cannot share taught it which fields choose its variant.
-const MAX_TRIES: usize = 3;
 
 impl WorkerCache {
     /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
@@ -123,62 +119,23 @@ impl WorkerCache {
         Answer::Direct { cache_status: self.forwarded(why) }
     }
 
-    /// Waits for the one fill of what is asked for, beginning it if nobody has.
+    /// Answers with what the one fill of what is asked for brings.
     async fn fly(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) -> Answer {
-        let mut selectors = probe.selectors.clone();
-        for _ in 0..MAX_TRIES {
-            let selecting = Selecting::of(&selectors, &request.head.headers);
-            let (reader, own) = match self.board(request, probe, &selecting) {
-                Boarded::Running(reader) => (reader, None),
-                Boarded::New(reader, own) => (reader, Some(own)),
-                Boarded::Stored(response) => return Answer::Response(response),
-                Boarded::Full => return Answer::Failed(Failure::Overflow),
-            };
-            match reader.arrival().await {
-                Arrival::Head(head) if own.is_some() || may_share(&self.cache, probe, &head) => {
-                    if own.is_some() || head.selecting.matches(&request.head.headers) {
-                        return match &head.chunked {
-                            Some(object) if own.is_none() => {
-                                drop(reader);
-                                self.read_for_itself(request, probe, object).await
-                            }
-                            Some(_) | None => self.stream(request, probe, &head, reader, own.is_some()),
-                        };
-                    }
-                    selectors = head.selecting.selectors();
-                }
-                Arrival::Object(object)
-                    if own.is_none()
-                        && (self.is_favour(request, probe, reader.fill())
-                            || !may_use(&self.cache, probe, &object, now_ms())) =>
-                {
-                    return self.direct(probe.why);
-                }
-                Arrival::Object(object) if object.selecting().matches(&request.head.headers) => {
-                    return match object.cut(&request.head.method, &request.head.headers) {
-                        Some(cut) => {
-                            let came =
-                                Came { answered: reader.fill().answered(), is_collapsed: own.is_none() };
-                            self.respond_asked(request, probe, &object, &cut, came)
-                        }
-                        None if object.chunked().is_some() && !probe.reads_chunks() => {
-                            self.read_for_itself(request, probe, &object).await
-                        }
-                        None => self.direct(probe.why),
-                    };
-                }
-                Arrival::Object(object) => selectors = object.selecting().selectors(),
-                Arrival::Head(_) | Arrival::Released => {
-                    let response = own.and_then(|mut own| own.try_recv().ok());
-                    return match response {
-                        Some(response) => Answer::Response(self.pass_on(request, probe, response)),
-                        None => self.direct(probe.why),
-                    };
-                }
-                Arrival::Failed(failure) => return Answer::Failed(failure),
+        let start = |mut task: FillTask| {
+            task.trace = request.trace.cloned();
+            self.start(task);
+        };
+        match seed(request, probe).fly(&self.cache, start).await {
+            Flown::Filling { head, reader, is_creator } => {
+                self.stream(request, probe, &head, reader, is_creator)
             }
+            Flown::Stored(object, cut) => Answer::Response(self.respond_stored(request, &object, &cut)),
+            Flown::Asked(object, cut, came) => self.respond_asked(request, probe, &object, &cut, came),
+            Flown::InChunks(object) => self.read_for_itself(request, probe, &object).await,
+            Flown::Own(response) => Answer::Response(self.pass_on(request, probe, response)),
+            Flown::ForOthers | Flown::Released => self.direct(probe.why),
+            Flown::Failed(failure) => Answer::Failed(failure),
         }
-        self.direct(probe.why)
     }
 
     /// Puts the answer together from the chunks of `object`, which may be used.
@@ -191,61 +148,9 @@ impl WorkerCache {
         Box::pin(self.fly(request, &probe.of_chunks(object))).await
     }
 
-    /// A place in the running fill, or a new one with a task that works on it.
-    fn board(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe, selecting: &Selecting) -> Boarded {
-        let begin = || self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
-        let is_alone = probe.insists_on_origin() || probe.reads_chunks();
-        let joined = if is_alone {
-            self.cache.flights.begin_alone(begin())
-        } else {
-            self.cache.board(request.rule, probe.key, probe.errand(selecting, Hop::Ingress), begin)
-        };
-        match joined {
-            Joined::Running(reader) => Boarded::Running(reader),
-            Joined::Full => Boarded::Full,
-            Joined::New(reader) => {
-                let (own, receiver) = oneshot::channel();
-                let mut task =
-                    seed(request, probe).task(self.cache.flights.landing(reader.fill()), Some(own));
-                task.trace = request.trace.cloned();
-                if !is_alone && let Some((object, cut)) = self.look_again(request, probe) {
-                    reader.fill().resolve(object.clone());
-                    return Boarded::Stored(self.respond_stored(request, &object, &cut));
-                }
-                self.start(task);
-                Boarded::New(reader, receiver)
-            }
-        }
-    }
-
-    /// A fill may have ended between the lookup and now.
-    fn look_again(&self, request: &CacheRequest<'_>, probe: &Probe) -> Option<(Arc<Object>, Cut)> {
-        let variants = self.cache.store.find(probe.key)?;
-        let now_ms = now_ms();
-        let sought = Sought {
-            text: probe.text.as_bytes(),
-            alias: probe.alias.as_ref(),
-            method: &request.head.method,
-            fields: &request.head.headers,
-            signs: probe.signs,
-            wishes: &probe.wishes,
-            trust: self.cache.trust(request.rule, now_ms),
-            now_ms,
-        };
-        match look(Some(&variants), &sought, &self.cache.purges) {
-            Choice::Found(found) if found.reuse == Reuse::Fresh => Some((found.object, found.cut?)),
-            Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
-        }
-    }
-
     /// Starts one validation in the background, unless one is running.
     pub(crate) fn revalidate(self: &Rc<Self>, request: &CacheRequest<'_>, probe: &Probe) {
-        let selecting = Selecting::of(&probe.selectors, &request.head.headers);
-        let begin = || self.cache.new_fill(probe.key, &probe.text, Hop::Ingress);
-        let errand = probe.errand(&selecting, Hop::Ingress);
-        if let Joined::New(reader) = self.cache.board(request.rule, probe.key, errand, begin) {
-            self.start(seed(request, probe).task(self.cache.flights.landing(reader.fill()), None));
-        }
+        seed(request, probe).revalidate(&self.cache, |task| self.start(task));
     }
 
     /// Works on a fill as a task of this worker: downstream going away does not end it.
@@ -352,14 +257,6 @@ impl WorkerCache {
         Answer::Response(self.respond_with(request, object, cut, &status, now_ms))
     }
 
-    /// It was begun for another request, whose wish alone it is that an error is bridged.
-    fn is_favour(&self, request: &CacheRequest<'_>, probe: &Probe, fill: &Fill) -> bool {
-        let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
-        let fields = &request.head.headers;
-        let wants_it = |found: &Found| self.may_serve(request.rule, found, fields, &probe.wishes, trouble);
-        fill.is_favour() && !probe.found.as_ref().is_some_and(wants_it)
-    }
-
     /// The origin's response, for this request alone.
     pub(crate) fn pass_on(
         &self,
@@ -385,22 +282,6 @@ impl WorkerCache {
         }
         response
     }
-}
-
-/// How the origin came to be asked, and what it has said.
-pub(crate) struct Came {
-    /// The status of its answer; `None` = there was none, or another node has it.
-    pub(crate) answered: Option<u16>,
-    /// It was asked for another request.
-    pub(crate) is_collapsed: bool,
-}
-
-/// What came of going for a fill.
-enum Boarded {
-    Running(FillReader),
-    New(FillReader, oneshot::Receiver<Response<OriginBody>>),
-    Stored(Response<CacheBody>),
-    Full,
 }
 
 const fn asked<'a>(request: &CacheRequest<'a>) -> Asked<'a> {

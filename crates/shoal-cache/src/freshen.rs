@@ -16,7 +16,7 @@ use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
 use shoal_policy::failure::Failure;
 
-use crate::answer::Came;
+use crate::boarding::Came;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Fill, Joined};
@@ -63,7 +63,13 @@ impl WorkerCache {
             Err(failure) => return self.bridge_or_fail(request, probe, found, failure),
         };
         let fields = &request.head.headers;
-        if self.may_serve(request.rule, found, fields, &probe.wishes, Trouble::Status(response.status())) {
+        if self.cache.may_serve(
+            request.rule,
+            found,
+            fields,
+            &probe.wishes,
+            Trouble::Status(response.status()),
+        ) {
             self.cells.stale.count();
             let came = Came { answered: Some(response.status().as_u16()), is_collapsed: false };
             return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);
@@ -86,7 +92,7 @@ impl WorkerCache {
         failure: Failure,
     ) -> Answer {
         let fields = &request.head.headers;
-        if self.may_serve(request.rule, found, fields, &probe.wishes, Trouble::Failure(failure)) {
+        if self.cache.may_serve(request.rule, found, fields, &probe.wishes, Trouble::Failure(failure)) {
             self.cells.stale.count();
             let came = Came { answered: None, is_collapsed: false };
             return self.respond_asked(request, probe, &found.object, &Cut::whole(), came);

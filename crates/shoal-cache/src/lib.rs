@@ -4,6 +4,7 @@
 //! [`WorkerCache::answer`]: one fill per object and node, fed by the owner of the object or, on the owner, by the origin.
 
 mod answer;
+mod boarding;
 mod body;
 mod change;
 mod chunks;

@@ -294,9 +294,14 @@ impl Probe {
         Errand { text: &self.text, alias: self.alias.as_ref(), selecting, portion: &self.portion, hop }
     }
 
+    /// Nothing that others wait for will do: it insists on asking the origin, or goes through chunks at its own pace.
+    pub(crate) fn goes_alone(&self) -> bool {
+        self.insists_on_origin() || self.reads_chunks()
+    }
+
     /// Whoever insists on asking the origin asks for himself: another request's answer will not do. Neither will it where
     /// purges may be missing: that answer may have begun before one.
-    pub(crate) fn insists_on_origin(&self) -> bool {
+    fn insists_on_origin(&self) -> bool {
         self.found.as_ref().is_some_and(|found| {
             matches!(found.reuse, Reuse::ValidateOnRequest | Reuse::Unverified)
                 || found.object.terms.always_validate

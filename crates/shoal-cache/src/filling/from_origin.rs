@@ -137,7 +137,9 @@ impl WorkerCache {
     fn decline(&self, task: &FillTask, failure: Failure) {
         let trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
         match &task.found {
-            Some(found) if self.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) => {
+            Some(found)
+                if self.cache.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) =>
+            {
                 self.bridge(task, found, trouble);
             }
             Some(_) | None => task.fill().fail(failure),
@@ -166,7 +168,7 @@ impl WorkerCache {
     ) {
         if let Some(found) = &task.found {
             let trouble = Trouble::Status(response.status());
-            if self.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) {
+            if self.cache.may_serve(&task.rule, found, &task.head.headers, &task.wishes, trouble) {
                 return self.bridge(task, found, trouble);
             }
             // A part may belong to what is here: that shows when it is stored.

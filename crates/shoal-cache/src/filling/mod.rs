@@ -37,6 +37,7 @@ use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::FillHead;
 use crate::lookup::Found;
+use crate::node::Cache;
 use crate::object::{Object, OnDisk, Rare};
 use crate::promotion::Promotion;
 use crate::search::Home;
@@ -172,7 +173,7 @@ impl WorkerCache {
     fn fail_or_serve_stale(&self, task: &FillTask, failure: Failure) {
         let Some(found) = &task.found else { return task.fill().fail(failure) };
         let fields = &task.head.headers;
-        let bridges = self.bridges(&task.rule, found, fields, &task.wishes, Trouble::Failure(failure));
+        let bridges = self.cache.bridges(&task.rule, found, fields, &task.wishes, Trouble::Failure(failure));
         let allows_hits = self.cache.trust(&task.rule, now_ms()).allows_hits();
         if bridges && allows_hits {
             self.bridge(task, found, Trouble::Failure(failure));
@@ -189,12 +190,14 @@ impl WorkerCache {
     /// Answers with the object in the place of `trouble`.
     fn bridge(&self, task: &FillTask, found: &Found, trouble: Trouble) {
         self.cells.stale.count();
-        if !self.bridges(&task.rule, found, &task.head.headers, &Wishes::default(), trouble) {
+        if !self.cache.bridges(&task.rule, found, &task.head.headers, &Wishes::default(), trouble) {
             task.fill().do_favour();
         }
         task.fill().resolve(found.object.clone());
     }
+}
 
+impl Cache {
     /// The object may be served in the place of an answer to a request with these `fields`.
     pub(crate) fn may_serve(
         &self,
@@ -204,7 +207,7 @@ impl WorkerCache {
         wishes: &Wishes,
         trouble: Trouble,
     ) -> bool {
-        self.cache.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, fields, wishes, trouble)
+        self.trust(rule, now_ms()).allows_hits() && self.bridges(rule, found, fields, wishes, trouble)
     }
 
     /// The object may be served in the place of an answer, as far as purges are known.
@@ -218,9 +221,9 @@ impl WorkerCache {
     ) -> bool {
         let (terms, most) = (&found.object.terms, rule.max_stale_on_disconnect);
         // It may have been purged while the origin was asked.
-        let purge = self.cache.purges.check(&found.object);
+        let purge = self.purges.check(&found.object);
         purge.is_some_and(|purge| may_serve_on_error(terms, purge, wishes, trouble, most, now_ms()))
-            && self.cache.has_all_of(found, fields)
+            && self.has_all_of(found, fields)
     }
 }
 

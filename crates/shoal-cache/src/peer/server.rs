@@ -16,34 +16,31 @@ use shoal_policy::cache::heat::{HOT_FOR_MS, Heat};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
-use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::failure::Failure;
-use tokio::sync::oneshot;
 
 use super::client::MAX_PEER_FIELDS;
 use super::intake::{self, Kind};
 use super::under_way::UnderWay;
 use super::wire::{self, AnswerKind, Meta};
+use crate::boarding::Flown;
 use crate::body::CacheBody;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::dispatch::Job;
-use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
-use crate::lookup::{Choice, Probe, Signs, Sought, look, may_share, may_use, wishes};
+use crate::fill::{FillHead, FillReader, FillSource};
+use crate::lookup::{Choice, Probe, Signs, Sought, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
 use crate::respond::source;
 use crate::seam::PeerIo;
 use crate::search::Alias;
 use crate::stored_body::StoredBody;
-use crate::task::{Asker, TaskSeed};
+use crate::task::{Asker, FillTask, TaskSeed};
 
 /// How long to wait for the log to reach what the sender has applied.
 pub(super) const BEHIND_WAIT: Duration = Duration::from_millis(20);
-/// A request joins at most so many fills.
-const MAX_TRIES: usize = 3;
 
 /// A peer's request for an object.
 pub(super) struct PeerRequest {
@@ -151,7 +148,7 @@ impl PeerRequest {
                 (Reuse::Fresh, Some(cut)) => return self.hit(cache, &found.object, cut, now_ms),
                 (Reuse::Stale { revalidate }, cut) if cache.has_all_of(found, fields) => {
                     if revalidate && may_fill {
-                        self.revalidate(cache, &probe);
+                        self.seed(&probe).revalidate(cache, |task| self.start(cache, task));
                     }
                     return match cut {
                         Some(cut) => self.hit(cache, &found.object, cut, now_ms),
@@ -180,66 +177,26 @@ impl PeerRequest {
     }
 
     async fn fly(&self, cache: &Arc<Cache>, probe: &Probe) -> Response<CacheBody> {
-        let mut selectors = probe.selectors.clone();
-        for _ in 0..MAX_TRIES {
-            let selecting = Selecting::of(&selectors, &self.head.headers);
-            let (reader, own) = match self.board(cache, probe, &selecting) {
-                Joined::Running(reader) => (reader, None),
-                Joined::Full => return failed(Failure::Overflow),
-                Joined::New(reader) => {
-                    let (own, receiver) = oneshot::channel();
-                    let mut task = self.seed(probe).task(cache.flights.landing(reader.fill()), Some(own));
-                    task.is_peek = self.role == Role::Holder;
-                    if let Some((object, cut)) = self.look_again(cache, probe) {
-                        reader.fill().resolve(object.clone());
-                        return self.hit(cache, &object, &cut, now_ms());
-                    }
-                    cache.dispatch.hand_on(Job::Fill(Box::new(task)));
-                    (reader, Some(receiver))
-                }
-            };
-            let is_creator = own.is_some();
-            match reader.arrival().await {
-                // What only the first request may see does not travel: the ingress asks the origin for itself.
-                Arrival::Head(head) if head.own_fields.is_some() && is_creator => {
-                    return bare(AnswerKind::Alone);
-                }
-                Arrival::Head(head) if is_creator || may_share(cache, probe, &head) => {
-                    if is_creator || head.selecting.matches(&self.head.headers) {
-                        return match &head.chunked {
-                            Some(object) if !is_creator => {
-                                drop(reader);
-                                self.read_for_itself(cache, probe, object).await
-                            }
-                            Some(_) | None => filling(cache, probe, &head, reader, !is_creator),
-                        };
-                    }
-                    selectors = head.selecting.selectors();
-                }
-                Arrival::Object(object) if !is_creator && !may_use(cache, probe, &object, now_ms()) => {
-                    return bare(AnswerKind::Alone);
-                }
-                Arrival::Object(object) if object.selecting().matches(&self.head.headers) => {
-                    return match object.cut(&self.head.method, &self.head.headers) {
-                        Some(cut) => validated(cache, probe, &object, &cut),
-                        None if object.chunked().is_some() && !probe.reads_chunks() => {
-                            self.read_for_itself(cache, probe, &object).await
-                        }
-                        None => bare(AnswerKind::Alone),
-                    };
-                }
-                Arrival::Object(object) => selectors = object.selecting().selectors(),
-                Arrival::Head(_) | Arrival::Released => {
-                    let response = own.and_then(|mut own| own.try_recv().ok());
-                    return response.map_or_else(
-                        || bare(alone(cache, probe)),
-                        |response| own_answer(cache, probe, response.map(CacheBody::origin)),
-                    );
-                }
-                Arrival::Failed(failure) => return failed(failure),
+        match self.seed(probe).fly(cache, |task| self.start(cache, task)).await {
+            // What only the first request may see does not travel: the ingress asks the origin for itself.
+            Flown::Filling { head, is_creator: true, .. } if head.own_fields.is_some() => {
+                bare(AnswerKind::Alone)
             }
+            Flown::Filling { head, reader, is_creator } => filling(cache, probe, &head, reader, !is_creator),
+            Flown::Stored(object, cut) => self.hit(cache, &object, &cut, now_ms()),
+            Flown::Asked(object, cut, _) => validated(cache, probe, &object, &cut),
+            Flown::InChunks(object) => self.read_for_itself(cache, probe, &object).await,
+            Flown::Own(response) => own_answer(cache, probe, response.map(CacheBody::origin)),
+            Flown::ForOthers => bare(AnswerKind::Alone),
+            Flown::Released => bare(alone(cache, probe)),
+            Flown::Failed(failure) => failed(failure),
         }
-        bare(AnswerKind::Alone)
+    }
+
+    /// Has a worker work on a fill.
+    fn start(&self, cache: &Cache, mut task: FillTask) {
+        task.is_peek = self.role == Role::Holder;
+        cache.dispatch.hand_on(Job::Fill(Box::new(task)));
     }
 
     /// Puts the answer together from the chunks of `object`, which may be used.
@@ -250,44 +207,6 @@ impl PeerRequest {
         object: &Arc<Object>,
     ) -> Response<CacheBody> {
         Box::pin(self.fly(cache, &probe.of_chunks(object))).await
-    }
-
-    fn board(&self, cache: &Arc<Cache>, probe: &Probe, selecting: &Selecting) -> Joined {
-        let begin = || cache.new_fill(probe.key, &probe.text, self.hop);
-        if probe.insists_on_origin() || probe.reads_chunks() {
-            return cache.flights.begin_alone(begin());
-        }
-        cache.board(&self.rule, probe.key, probe.errand(selecting, self.hop), begin)
-    }
-
-    /// A fill may have ended between the lookup and now: workers do that while this runs.
-    fn look_again(&self, cache: &Cache, probe: &Probe) -> Option<(Arc<Object>, Cut)> {
-        let variants = cache.store.find(probe.key)?;
-        let now_ms = now_ms();
-        let sought = Sought {
-            text: probe.text.as_bytes(),
-            alias: probe.alias.as_ref(),
-            method: &self.head.method,
-            fields: &self.head.headers,
-            signs: probe.signs,
-            wishes: &probe.wishes,
-            trust: cache.trust(&self.rule, now_ms),
-            now_ms,
-        };
-        match look(Some(&variants), &sought, &cache.purges) {
-            Choice::Found(found) if found.reuse == Reuse::Fresh && found.purge == Freshened::Untouched => {
-                Some((found.object, found.cut?))
-            }
-            Choice::Found(_) | Choice::OtherVariants(_) | Choice::Nothing => None,
-        }
-    }
-
-    fn revalidate(&self, cache: &Arc<Cache>, probe: &Probe) {
-        let selecting = Selecting::of(&probe.selectors, &self.head.headers);
-        if let Joined::New(reader) = self.board(cache, probe, &selecting) {
-            let task = self.seed(probe).task(cache.flights.landing(reader.fill()), None);
-            cache.dispatch.hand_on(Job::Fill(Box::new(task)));
-        }
     }
 
     fn hit(&self, cache: &Arc<Cache>, object: &Arc<Object>, cut: &Cut, now_ms: u64) -> Response<CacheBody> {

@@ -205,6 +205,31 @@ fn the_origins_failure_is_told_once() {
 }
 
 #[test]
+fn an_error_is_bridged_for_nobody_elsewhere_who_does_not_want_that() {
+    play(async || {
+        let town = Town::new(3);
+        let [primary, _, stranger] = town.roles("/x");
+        town.origin.say(reply("max-age=0", "old").with("etag", "\"1\""));
+        assert_eq!(town.get(primary, "/x").await.text(), "old");
+        town.origin.hold();
+        town.origin.say_always(reply("no-store", "sorry").status(503));
+        let wanting = town.get_with(primary, "/x", &[("cache-control", "stale-if-error=60")]);
+        let joining = async {
+            town.settle(|town| town.origin.fetches() == 2).await;
+            let release = async {
+                town.settle(|town| town.nodes[primary].cache.peers_under_way() == 1).await;
+                town.origin.let_go(2);
+            };
+            join(town.get(stranger, "/x"), release).await.0
+        };
+        let (wanting, other) = join(wanting, joining).await;
+        assert_eq!((wanting.status, wanting.text()), (StatusCode::OK, "old"));
+        assert!(other.is_direct, "who did not ask for it goes to the origin: {}", other.cache_status());
+        assert_eq!(town.origin.fetches(), 2, "they waited for one answer");
+    });
+}
+
+#[test]
 fn an_owner_that_dies_in_mid_body_is_replaced_only_by_the_same_bytes() {
     let whole = |etag| {
         reply("max-age=60", "").with("content-length", "6").with("etag", etag).dripping(vec!["aaa", "bbb"])
