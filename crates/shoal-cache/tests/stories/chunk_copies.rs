@@ -13,18 +13,32 @@ use crate::chunks::{LENGTH, MIB, asked, assert_part, assert_whole, film, part, t
 use crate::edition::Edition;
 use crate::support::{Town, play};
 
-/// What a node has of the film.
-fn held(town: &Town, node: usize) -> u64 {
-    town.nodes[node].cache.counters().objects
-}
-
 /// The chunks from `first` to `last` are asked for at `node` until the other owner has them, too.
 async fn use_chunks(town: &Town, node: usize, other: usize, first: usize, last: usize) {
     let count = (last - first + 1) as u64;
     for _ in 0..3 {
         part(town, node, first * MIB, (last + 1) * MIB - 1).await;
     }
-    town.settle(|town| held(town, other) == count + 1).await;
+    town.settle(|town| town.held(other) == count + 1).await;
+}
+
+/// Three nodes, of which the first owner has one chunk of the film, and the second one the film without any.
+async fn with_one_chunk() -> (Town, &'static str, [usize; 3]) {
+    let (town, text) = town(3);
+    let roles = town.roles("/film");
+    part(&town, roles[0], 3 * MIB, 3 * MIB).await;
+    town.settle(|town| town.held(roles[1]) == 1).await;
+    (town, text, roles)
+}
+
+/// The film as `node` gives it while `victim` dies, which nobody knows yet.
+async fn read_while_one_dies(town: &Town, node: usize, victim: usize) -> Vec<u8> {
+    let Answer::Response(response) = town.answer(node, Method::GET, "/film", &[]).await else { panic!() };
+    let mut body = response.into_body();
+    let begin = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    town.kill(town.nodes[victim].id, false);
+    let rest = body.collect().await.expect("the other owner goes on").to_bytes();
+    [&begin[..], &rest[..]].concat()
 }
 
 #[test]
@@ -33,8 +47,8 @@ fn both_owners_have_the_chunks_that_are_used() {
         let (town, text) = town(3);
         let [primary, second, stranger] = town.roles("/film");
         part(&town, primary, 3 * MIB, 5 * MIB - 1).await;
-        town.settle(|town| held(town, second) == 1).await;
-        assert_eq!(held(&town, primary), 3, "the object, and two chunks");
+        town.settle(|town| town.held(second) == 1).await;
+        assert_eq!(town.held(primary), 3, "the object, and two chunks");
         use_chunks(&town, primary, second, 3, 4).await;
 
         // Nobody has noticed yet.
@@ -50,29 +64,26 @@ fn both_owners_have_the_chunks_that_are_used() {
         town.kill(town.nodes[primary].id, true);
         assert_whole(&town.get(stranger, "/film").await, text);
         assert_eq!(town.origin.fetches(), 3);
-        assert_eq!(held(&town, stranger), 7, "it is the other owner now, and keeps what it passes on");
+        assert_eq!(town.held(stranger), 7, "it is the other owner now, and keeps what it passes on");
     });
 }
 
 #[test]
 fn the_second_owner_asks_the_first_one_for_chunks_and_keeps_them() {
     play(async || {
-        let (town, text) = town(3);
-        let [primary, second, _] = town.roles("/film");
-        part(&town, primary, 3 * MIB, 3 * MIB).await;
-        town.settle(|town| held(town, second) == 1).await;
+        let (town, text, [primary, second, _]) = with_one_chunk().await;
         for expected in ["detail=peer", "detail=local-ram"] {
             let got = part(&town, second, 3 * MIB + 5, 3 * MIB + 9).await;
             assert_part(&got, text, 3 * MIB + 5, 3 * MIB + 9);
             assert!(got.is_hit() && got.cache_status().ends_with(expected), "{}", got.cache_status());
-            town.settle(|town| held(town, second) == 2).await;
+            town.settle(|town| town.held(second) == 2).await;
         }
         assert_eq!(town.origin.fetches(), 1);
         // What neither has is fetched by the first one, and both have it.
         let got = part(&town, second, 4 * MIB, 4 * MIB + 9).await;
         assert_part(&got, text, 4 * MIB, 4 * MIB + 9);
         assert_eq!(asked(&town, 1), ["4-4*"]);
-        town.settle(|town| [primary, second].iter().all(|node| held(town, *node) == 3)).await;
+        town.settle(|town| [primary, second].iter().all(|node| town.held(*node) == 3)).await;
         assert_whole(&town.get(second, "/film").await, text);
         assert_eq!(asked(&town, 2), ["0-2*", "5-5*"]);
         town.kill(town.nodes[primary].id, true);
@@ -84,15 +95,12 @@ fn the_second_owner_asks_the_first_one_for_chunks_and_keeps_them() {
 #[test]
 fn all_of_a_body_is_fetched_once_wherever_it_is_asked_for() {
     play(async || {
-        let (town, text) = town(3);
-        let [primary, second, stranger] = town.roles("/film");
-        part(&town, primary, 3 * MIB, 3 * MIB).await;
-        town.settle(|town| held(town, second) == 1).await;
+        let (town, text, [primary, second, stranger]) = with_one_chunk().await;
         for node in [second, stranger, primary] {
             assert_whole(&town.get(node, "/film").await, text);
         }
         assert_eq!(asked(&town, 1), ["0-2*", "4-5*"], "by the first owner, what it lacks");
-        assert_eq!([held(&town, primary), held(&town, second)], [7, 7]);
+        assert_eq!([town.held(primary), town.held(second)], [7, 7]);
     });
 }
 
@@ -102,14 +110,7 @@ fn an_owner_that_dies_in_the_middle_of_a_body_is_not_missed() {
         let (town, text) = town(3);
         let [primary, second, stranger] = town.roles("/film");
         use_chunks(&town, primary, second, 0, 5).await;
-        let Answer::Response(response) = town.answer(stranger, Method::GET, "/film", &[]).await else {
-            panic!()
-        };
-        let mut body = response.into_body();
-        let begin = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        town.kill(town.nodes[primary].id, false);
-        let rest = body.collect().await.expect("the other owner goes on").to_bytes();
-        assert!([&begin[..], &rest[..]].concat() == text.as_bytes());
+        assert!(read_while_one_dies(&town, stranger, primary).await == text.as_bytes());
         assert_eq!(town.origin.fetches(), 1);
     });
 }
@@ -121,16 +122,9 @@ fn of_what_the_other_owner_has_in_part_only_the_rest_is_fetched() {
         let [primary, second, stranger] = town.roles("/film");
         use_chunks(&town, primary, second, 2, 3).await;
         part(&town, primary, 0, LENGTH - 1).await;
-        assert_eq!(held(&town, primary), 7);
+        assert_eq!(town.held(primary), 7);
         let fetches = town.origin.fetches();
-        let Answer::Response(response) = town.answer(stranger, Method::GET, "/film", &[]).await else {
-            panic!()
-        };
-        let mut body = response.into_body();
-        let begin = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        town.kill(town.nodes[primary].id, false);
-        let rest = body.collect().await.expect("the other owner goes on").to_bytes();
-        assert!([&begin[..], &rest[..]].concat() == text.as_bytes());
+        assert!(read_while_one_dies(&town, stranger, primary).await == text.as_bytes());
         let asked = asked(&town, fetches);
         assert!(!asked.is_empty() && asked.iter().all(|run| run.ends_with('*')), "{asked:?}");
         assert!(asked.iter().all(|run| !run.contains('2') && !run.contains('3')), "{asked:?}");
@@ -144,9 +138,9 @@ fn who_leaves_hands_its_chunks_over() {
         let [primary, second, stranger] = town.roles("/film");
         assert_whole(&town.get(primary, "/film").await, text);
         // The last one is small: it is copied at once.
-        town.settle(|town| held(town, second) == 2).await;
+        town.settle(|town| town.held(second) == 2).await;
         town.nodes[primary].cache.hand_over(u64::MAX).await;
-        assert_eq!([held(&town, second), held(&town, stranger)], [7, 7]);
+        assert_eq!([town.held(second), town.held(stranger)], [7, 7]);
         town.kill(town.nodes[primary].id, true);
         for node in [second, stranger] {
             let got = town.get(node, "/film").await;
@@ -177,7 +171,7 @@ fn who_comes_back_with_nothing_asks_the_others_for_chunks() {
                 "{first}-{last} {}",
                 got.cache_status()
             );
-            town.settle(|town| held(town, primary) == objects).await;
+            town.settle(|town| town.held(primary) == objects).await;
         }
         let got = part(&town, stranger, 4 * MIB + 5, 4 * MIB + 6).await;
         assert_part(&got, text, 4 * MIB + 5, 4 * MIB + 6);
@@ -190,11 +184,8 @@ fn who_comes_back_with_nothing_asks_the_others_for_chunks() {
 #[test]
 fn a_copy_does_not_come_back_after_a_purge() {
     play(async || {
-        let (town, text) = town(3);
-        let [primary, second, _] = town.roles("/film");
+        let (town, text, [primary, second, _]) = with_one_chunk().await;
         // The first owner has not heard of the purge yet.
-        part(&town, primary, 3 * MIB, 3 * MIB).await;
-        town.settle(|town| held(town, second) == 1).await;
         town.nodes[second].cache.record_purge(1, &[PurgeScope::All], PurgeKind::Hard);
         for _ in 0..3 {
             part(&town, primary, 3 * MIB, 3 * MIB).await;
@@ -275,7 +266,7 @@ fn a_region_asks_the_one_that_shields_the_upstream_for_chunks() {
             }
             assert_eq!(asked(&town, 0), fetches, "one fetch for both regions");
             for region in [[0, 1], [2, 3]] {
-                town.settle(|town| region.iter().any(|node| held(town, *node) == objects)).await;
+                town.settle(|town| region.iter().any(|node| town.held(*node) == objects)).await;
             }
         }
     });
@@ -284,10 +275,7 @@ fn a_region_asks_the_one_that_shields_the_upstream_for_chunks() {
 #[test]
 fn nodes_that_ask_each_other_for_a_chunk_do_not_wait_for_each_other() {
     play(async || {
-        let (town, text) = town(3);
-        let [primary, second, _] = town.roles("/film");
-        part(&town, primary, 3 * MIB, 3 * MIB).await;
-        town.settle(|town| held(town, second) == 1).await;
+        let (town, text, [primary, second, _]) = with_one_chunk().await;
         // It drains, and nobody else has heard so yet.
         town.change_for(primary, town.nodes[primary].id, |node| node.state = NodeState::Draining);
         let both =

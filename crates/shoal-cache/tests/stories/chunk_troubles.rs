@@ -145,12 +145,11 @@ fn who_asks_for_a_range_does_not_wait_for_what_is_not_kept_in_chunks() {
         let fields = [("range", range.as_str())];
         town.origin.hold();
         let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             tokio::task::yield_now().await;
             town.origin.let_go(1);
             // Both ask for what they want, and the body of the first one stays away.
-            town.settle(|town| town.origin.fetches() == 3).await;
-            town.origin.let_go(2);
+            town.let_go(3, 2).await;
         };
         let first = town.answer(0, Method::GET, "/film", &fields);
         let (first, other, ()) = join3(first, part(&town, 0, 4 * MIB, 4 * MIB + 9), release).await;

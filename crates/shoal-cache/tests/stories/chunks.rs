@@ -174,7 +174,7 @@ fn two_at_once_are_one_fetch_whatever_ranges_they_ask_for() {
         for (fetches, chunk) in [(1, 3), (2, 4)] {
             let at = chunk * MIB;
             let release = async {
-                town.settle(|town| town.origin.fetches() == fetches).await;
+                town.until_asked(fetches).await;
                 tokio::task::yield_now().await;
                 town.origin.let_go(1);
             };
@@ -185,10 +185,7 @@ fn two_at_once_are_one_fetch_whatever_ranges_they_ask_for() {
             assert_eq!(town.origin.fetches(), fetches);
         }
         // One wants more than the other brings.
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 3).await;
-            town.origin.let_go(9);
-        };
+        let release = town.let_go(3, 9);
         let (one, other, ()) =
             join3(part(&town, 0, MIB, 2 * MIB - 1), part(&town, 0, MIB + 5, 3 * MIB - 1), release).await;
         assert_part(&one, text, MIB, 2 * MIB - 1);
@@ -202,10 +199,7 @@ fn a_crowd_for_the_whole_is_one_fetch() {
     play(async || {
         let (town, text) = town(1);
         town.origin.hold();
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (one, other, ()) = join3(town.get(0, "/film"), town.get(0, "/film"), release).await;
         assert_whole(&one, text);
         assert_whole(&other, text);
@@ -471,7 +465,7 @@ fn owners_keep_the_chunks_and_others_ask_them() {
             assert!(got.is_hit(), "{}", got.cache_status());
         }
         assert_eq!(asked(&town, 0), ["3-3"]);
-        assert_eq!(town.nodes[stranger].cache.counters().objects, 0);
+        assert_eq!(town.held(stranger), 0);
         let (one, other) =
             join(part(&town, second, 4 * MIB, 4 * MIB + 9), part(&town, stranger, 4 * MIB + 9, 5 * MIB - 1))
                 .await;

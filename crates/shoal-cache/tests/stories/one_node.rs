@@ -135,7 +135,7 @@ fn an_error_is_bridged_for_those_who_want_that() {
         let wish = [("cache-control", "stale-if-error=60")];
         let wanting = town.get_with(0, "/", &wish);
         let joining = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
+            town.until_asked(2).await;
             join(town.get(0, "/"), async { town.origin.let_go(2) }).await.0
         };
         let (wanting, other) = join(wanting, joining).await;
@@ -157,7 +157,7 @@ fn stale_while_revalidate_blocks_nobody_and_asks_once() {
             assert_eq!(town.get(0, "/").await.text(), "old");
         }
         town.origin.let_go(1);
-        town.settle(|town| town.origin.fetches() == 2 && town.nodes[0].cache.counters().objects == 1).await;
+        town.settle(|town| town.origin.fetches() == 2 && town.held(0) == 1).await;
         loop {
             let got = town.get(0, "/").await;
             if got.text() == "new" {
@@ -191,7 +191,7 @@ fn the_fill_goes_on_without_the_one_who_began_it() {
         town.origin.say(reply("max-age=60", "hello"));
         let Answer::Response(response) = town.answer(0, Method::GET, "/", &[]).await else { panic!() };
         drop(response);
-        town.settle(|town| town.nodes[0].cache.counters().objects == 1).await;
+        town.settle(|town| town.held(0) == 1).await;
         assert!(town.get(0, "/").await.is_hit());
         assert_eq!(town.origin.fetches(), 1);
     });
@@ -225,10 +225,7 @@ fn a_crowd_before_something_uncacheable_is_let_go_at_once() {
         town.origin.hold();
         town.origin.say(reply("no-store", "mine"));
         let crowd = futures_util::future::join_all((0..20).map(|_| town.get(0, "/")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (crowd, ()) = join(crowd, release).await;
         assert_eq!(crowd.iter().filter(|got| got.is_direct).count(), 19);
         assert_eq!(crowd.iter().find(|got| !got.is_direct).unwrap().text(), "mine");
@@ -280,13 +277,10 @@ fn a_purge_during_a_fill_spares_nobody_who_comes_after_it() {
         town.origin.say(reply("max-age=60", "new"));
         let before = town.get(0, "/");
         let after = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             town.nodes[0].cache.record_purge(7, &[PurgeScope::All], PurgeKind::Hard);
             let late = town.get(0, "/");
-            let release = async {
-                town.settle(|town| town.origin.fetches() == 2).await;
-                town.origin.let_go(2);
-            };
+            let release = town.let_go(2, 2);
             join(late, release).await.0
         };
         let (before, after) = join(before, after).await;
@@ -342,10 +336,7 @@ fn routes_to_different_places_share_no_object_but_every_purge() {
         town.origin.hold();
         town.origin.say(reply("no-store", "mine"));
         let crowd = join(town.get(0, "/y"), town.get(0, "/y"));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 3).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(3, 1);
         join(crowd, release).await;
         assert!(town.get(0, "/y").await.is_direct);
         town.origin.let_go(100);
@@ -417,7 +408,7 @@ fn an_unsafe_request_spoils_the_fill_that_somebody_insisted_on() {
         town.origin.say(reply("max-age=60", "old"));
         let before = town.get_with(0, "/x", &[("cache-control", "no-cache")]);
         let overtaken = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
+            town.until_asked(2).await;
             town.after_unsafe(0, Method::PUT, "/x", StatusCode::NO_CONTENT).await;
             town.origin.let_go(2);
         };
@@ -508,7 +499,7 @@ fn who_asks_after_a_purge_of_a_tag_gets_nothing_that_was_begun_before_it() {
         town.origin.say(reply("max-age=60", "old").with("surrogate-key", "red"));
         let before = town.get(0, "/x");
         let after = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             // Nobody knows yet what the answer will be tagged with.
             cache.record_purge(7, &[cache.purge_scope_tag("red")], PurgeKind::Hard);
             let after = town.get(0, "/x");

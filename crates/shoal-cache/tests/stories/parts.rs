@@ -250,18 +250,12 @@ fn one_range_is_one_fetch_however_many_ask() {
         town.origin.publish(edition());
         town.origin.hold();
         let crowd = join_all((0..20).map(|_| part(&town, 0, "bytes=2-7")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (crowd, ()) = join(crowd, release).await;
         crowd.iter().for_each(|got| assert_part(got, 2, 7));
         assert_eq!(town.origin.fetches(), 1);
         let crowd = join_all((0..20).map(|_| part(&town, 0, "bytes=4-9")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(2, 1);
         let (crowd, ()) = join(crowd, release).await;
         crowd.iter().for_each(|got| assert_part(got, 4, 9));
         assert_eq!(town.origin.ranges_from(1), asked(&[("bytes=8-9", "\"1\"")]));
@@ -275,7 +269,7 @@ fn a_range_waits_for_the_whole_that_is_on_its_way() {
         let whole = reply("max-age=60", "").with("content-length", "20");
         town.origin.say(whole.dripping(vec![&TEXT[..5], &TEXT[5..]]));
         let range = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             tokio::task::yield_now().await;
             let range = part(&town, 0, "bytes=4-7");
             let release = async { town.origin.let_go(1) };
@@ -387,7 +381,7 @@ fn a_part_goes_with_what_is_purged_or_changed() {
         // A part of before the purge does not join one of after it.
         town.origin.hold();
         let late = async {
-            town.settle(|town| town.origin.fetches() == 4).await;
+            town.until_asked(4).await;
             town.nodes[0].cache.record_purge(2, &[PurgeScope::All], PurgeKind::Hard);
             town.origin.let_go(1);
         };
@@ -436,15 +430,15 @@ fn nodes_ask_each_other_for_parts_and_take_none_for_the_whole() {
             assert!(got.is_hit(), "{}", got.cache_status());
         }
         assert_eq!(town.origin.fetches(), 1);
-        assert_eq!(town.nodes[second].cache.counters().objects, 0, "a part is not copied");
-        assert_eq!(town.nodes[stranger].cache.counters().objects, 0);
+        assert_eq!(town.held(second), 0, "a part is not copied");
+        assert_eq!(town.held(stranger), 0);
 
         assert_part(&part(&town, second, "bytes=4-9").await, 4, 9);
         assert_eq!(town.origin.ranges_from(1), asked(&[("bytes=8-9", "\"1\"")]));
         for node in [stranger, second, primary] {
             assert_whole(&town.get(node, "/x").await);
         }
-        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        town.settle(|town| town.held(second) == 1).await;
         town.kill(town.nodes[primary].id, true);
         for node in [stranger, second] {
             let got = town.get(node, "/x").await;

@@ -76,7 +76,7 @@ fn a_head_does_not_bring_back_what_was_changed_meanwhile() {
         town.origin.say(reply("max-age=60", "").with("etag", "\"1\""));
         let head = town.ask(0, Method::HEAD, "/x", &[]);
         let overtaken = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
+            town.until_asked(2).await;
             town.after_unsafe(0, Method::PUT, "/x", StatusCode::NO_CONTENT).await;
             town.origin.let_go(2);
         };
@@ -366,7 +366,7 @@ fn what_a_post_shows_is_not_kept_when_somebody_else_changed_it_too() {
         town.origin.say(shown());
         let post = town.post(0, "/x");
         let overtaken = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             town.after_unsafe(0, Method::PUT, "/x", StatusCode::OK).await;
             town.origin.let_go(10);
         };
@@ -378,7 +378,7 @@ fn what_a_post_shows_is_not_kept_when_somebody_else_changed_it_too() {
         town.origin.say(reply("max-age=60", "").with("content-location", "/z").dripping(vec!["mi", "ne"]));
         let post = town.post(0, "/z");
         let overtaken = async {
-            town.settle(|town| town.origin.fetches() == 3).await;
+            town.until_asked(3).await;
             tokio::task::yield_now().await;
             town.after_unsafe(0, Method::PUT, "/z", StatusCode::OK).await;
             town.origin.let_go(10);

@@ -67,10 +67,7 @@ fn an_answer_that_says_otherwise_is_for_whoever_asked_alone() {
         town.origin.say(reply("max-age=60", "for two"));
         let two = town.get(0, "/x?utm=2");
         let three = town.get(0, "/x?utm=3");
-        let released = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
-            town.origin.let_go(2);
-        };
+        let released = town.let_go(2, 2);
         let ((two, three), ()) = join(join(two, three), released).await;
         assert_eq!(two.text(), "for two");
         assert!(three.is_direct, "it asks for itself");
@@ -88,10 +85,7 @@ fn one_fetch_is_enough_for_equal_urls() {
         town.origin.hold();
         town.origin.say(equal("new"));
         let (one, other) = (town.get(0, "/x?utm=1"), town.get(0, "/x?utm=2"));
-        let released = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
-            town.origin.let_go(1);
-        };
+        let released = town.let_go(2, 1);
         let ((one, other), ()) = join(join(one, other), released).await;
         assert_eq!((one.text(), other.text(), town.origin.fetches()), ("new", "new", 2));
     });

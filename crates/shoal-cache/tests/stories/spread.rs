@@ -102,11 +102,7 @@ fn whoever_becomes_an_owner_asks_those_of_before() {
 #[test]
 fn what_is_asked_for_often_is_kept_by_who_asks() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, _, stranger] = town.roles("/x");
-        town.origin.say_always(reply("max-age=600", "hello"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.objects) == 2).await;
+        let (town, [primary, _, stranger]) = Town::with_copies(reply("max-age=600", "hello")).await;
         let detail = |status: &str| status.rsplit("detail=").next().unwrap().to_owned();
         for expected in ["peer", "peer", "local-ram", "local-ram"] {
             assert_eq!(detail(&town.get(stranger, "/x").await.cache_status()), expected);
@@ -140,10 +136,10 @@ fn what_is_never_copied_is_on_one_node_whoever_asks() {
         for node in [second, stranger, primary, second, stranger, second, stranger] {
             assert_eq!(town.get(node, "/lone").await.text(), "hello");
         }
-        let held = [primary, second, stranger].map(|node| town.nodes[node].cache.counters().objects);
+        let held = [primary, second, stranger].map(|node| town.held(node));
         assert_eq!((held, town.origin.fetches()), ([1, 0, 0], 1));
         town.nodes[primary].cache.hand_over(u64::MAX).await;
-        let held = [second, stranger].map(|node| town.nodes[node].cache.counters().objects);
+        let held = [second, stranger].map(|node| town.held(node));
         assert_eq!(held[0] + held[1], 1, "its one copy moves");
     });
 }
@@ -161,8 +157,7 @@ fn an_owner_tells_which_objects_are_hot() {
         for node in &strangers {
             town.get(*node, "/x").await;
         }
-        let kept: Vec<u64> =
-            strangers.iter().map(|node| town.nodes[*node].cache.counters().objects).collect();
+        let kept: Vec<u64> = strangers.iter().map(|node| town.held(*node)).collect();
         assert_eq!(kept, [0, 0, 0, 1, 1, 1]);
     });
 }
@@ -194,11 +189,7 @@ fn whoever_comes_late_begins_with_what_is_there_on_every_node() {
 #[test]
 fn an_owner_with_too_much_to_do_is_spared_what_the_other_one_has() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "hello"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.objects) == 2).await;
+        let (town, [primary, second, stranger]) = Town::with_copies(reply("max-age=60", "hello")).await;
         let giver = async || way(&town.get(stranger, "/x").await.cache_status())[0].to_owned();
         assert_eq!(giver().await, format!("n{}", primary + 1));
 
@@ -236,7 +227,7 @@ fn one_upstream_gets_so_many_fills_at_once_and_the_others_wait() {
         let release = async {
             for answered in 0..5 {
                 let under_way = (answered + 2).min(5);
-                town.settle(|town| town.origin.fetches() == under_way).await;
+                town.until_asked(under_way).await;
                 town.settle(|_| true).await;
                 assert_eq!(town.origin.fetches(), under_way);
                 town.origin.let_go(1);
@@ -279,10 +270,7 @@ fn who_is_taken_for_the_primary_in_error_does_not_fill() {
         town.origin.hold();
         town.origin.say_always(reply("max-age=60", "hello"));
         let both = join(town.get(stranger, "/x"), town.get(primary, "/x"));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
-            town.origin.let_go(2);
-        };
+        let release = town.let_go(2, 2);
         let ((got, filled), ()) = join(both, release).await;
         assert_eq!((got.text(), way(&got.cache_status()).len()), ("hello", 1), "{}", got.cache_status());
         assert_eq!(filled.text(), "hello");
@@ -310,11 +298,7 @@ fn nodes_that_ask_each_other_do_not_wait_for_each_other() {
 #[test]
 fn who_began_anew_gets_its_copies_again() {
     play(async || {
-        let mut town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=600", "hello"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.objects) == 2).await;
+        let (mut town, [primary, second, stranger]) = Town::with_copies(reply("max-age=600", "hello")).await;
         town.start_anew(second);
         assert_eq!(town.sum(|figures| figures.objects), 1);
         assert!(town.get(primary, "/x").await.is_hit());
@@ -334,10 +318,7 @@ fn without_a_lease_a_crowd_is_still_one_fetch_at_first() {
         town.origin.hold();
         town.origin.say_always(reply("max-age=60", "hello"));
         let crowd = join_all((0..20).map(|_| town.get(0, "/x")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (crowd, ()) = join(crowd, release).await;
         assert!(crowd.iter().all(|got| got.text() == "hello"));
         assert_eq!(town.origin.fetches(), 1);
@@ -357,7 +338,7 @@ fn without_a_lease_everybody_asks_the_owner_for_himself() {
             town.origin.say(reply("max-age=60", "hello"));
             let first = town.get(stranger, "/x");
             let second = async {
-                town.settle(|town| town.origin.fetches() == 1).await;
+                town.until_asked(1).await;
                 let asks = join(town.get(stranger, "/x"), async {
                     let asked = |town: &Town| town.nodes[primary].cache.peers_under_way();
                     town.settle(|town| asked(town) == expected).await;
@@ -405,7 +386,7 @@ fn a_node_that_leaves_hands_over_what_is_used_most() {
         }
         town.settle(|town| town.sum(|figures| figures.objects) == 40).await;
         let leaving = town.roles(&paths[0])[0];
-        let held = town.nodes[leaving].cache.counters().objects;
+        let held = town.held(leaving);
         town.nodes[leaving].cache.hand_over(u64::MAX).await;
         assert_eq!(town.sum(|figures| figures.objects), 40 + held, "each has two copies without this node");
         town.kill(town.nodes[leaving].id, true);

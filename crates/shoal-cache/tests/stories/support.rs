@@ -21,7 +21,7 @@ use shoal_proto::cache::cache_service_server::CacheService;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::got::{Got, collect};
-use crate::origin::{Fetcher, Origin};
+use crate::origin::{Fetcher, Origin, Reply};
 use crate::wires::{Link, Wires};
 
 const SITE: &str = r#"
@@ -117,6 +117,16 @@ impl Node {
 impl Town {
     pub fn new(size: u64) -> Self {
         Self::of(&(1..=size).map(|_| ("", "")).collect::<Vec<_>>())
+    }
+
+    /// Three nodes, after both owners of `/x` have stored this reply to it: the first owner, the second one, and who is none.
+    pub async fn with_copies(reply: Reply) -> (Self, [usize; 3]) {
+        let town = Self::new(3);
+        let roles = town.roles("/x");
+        town.origin.say(reply);
+        town.get(roles[0], "/x").await;
+        town.settle(|town| town.held(roles[0]) + town.held(roles[1]) == 2).await;
+        (town, roles)
     }
 
     /// Every node keeps its objects in a directory of its own below `directory`, too.
@@ -354,6 +364,22 @@ impl Town {
         let (primary, second) = (place(owners.primary), place(owners.secondary));
         let stranger = (0..self.nodes.len()).find(|n| *n != primary && *n != second).unwrap();
         [primary, second, stranger]
+    }
+
+    /// The origin was asked so many times.
+    pub async fn until_asked(&self, times: usize) {
+        self.settle(|town| town.origin.fetches() == times).await;
+    }
+
+    /// Once it was asked so many times, the origin gives so many answers.
+    pub async fn let_go(&self, times: usize, answers: usize) {
+        self.until_asked(times).await;
+        self.origin.let_go(answers);
+    }
+
+    /// What the node has stored.
+    pub fn held(&self, node: usize) -> u64 {
+        self.nodes[node].cache.counters().objects
     }
 
     /// The other nodes have heard of everything that was going on.

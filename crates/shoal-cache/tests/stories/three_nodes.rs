@@ -17,10 +17,7 @@ fn fifty_requests_on_three_nodes_are_one_fetch() {
         town.origin.hold();
         town.origin.say(reply("max-age=60", "hello"));
         let crowd = join_all((0..50).map(|n| town.get(n % 3, "/cold")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (crowd, ()) = join(crowd, release).await;
         assert!(crowd.iter().all(|got| got.status == StatusCode::OK && got.text() == "hello"));
         assert_eq!(town.origin.fetches(), 1);
@@ -123,14 +120,10 @@ fn any_node_may_die_and_no_object_is_lost() {
 #[test]
 fn the_copy_is_made_again_after_a_loss() {
     play(async || {
-        let town = Town::new(3);
-        town.origin.say(reply("max-age=60", "hello"));
-        let [primary, second, stranger] = town.roles("/x");
-        town.get(primary, "/x").await;
-        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        let (town, [primary, second, stranger]) = Town::with_copies(reply("max-age=60", "hello")).await;
         town.kill(town.nodes[primary].id, true);
         assert!(town.get(second, "/x").await.is_hit());
-        town.settle(|town| town.nodes[stranger].cache.counters().objects == 1).await;
+        town.settle(|town| town.held(stranger) == 1).await;
         town.kill(town.nodes[second].id, true);
         assert!(town.get(stranger, "/x").await.is_hit());
         assert_eq!(town.origin.fetches(), 1);
@@ -140,11 +133,7 @@ fn the_copy_is_made_again_after_a_loss() {
 #[test]
 fn a_purged_object_does_not_come_back_from_a_peer_that_has_not_heard() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "old"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        let (town, [_, _, stranger]) = Town::with_copies(reply("max-age=60", "old")).await;
         town.nodes[stranger].cache.record_purge(5, &[PurgeScope::All], PurgeKind::Hard);
         town.origin.say(reply("max-age=60", "new"));
         assert_eq!(town.get(stranger, "/x").await.text(), "new");
@@ -154,11 +143,7 @@ fn a_purged_object_does_not_come_back_from_a_peer_that_has_not_heard() {
 #[test]
 fn an_unsafe_request_is_felt_on_every_node() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "old"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.nodes[second].cache.counters().objects == 1).await;
+        let (town, [primary, second, stranger]) = Town::with_copies(reply("max-age=60", "old")).await;
         town.after_unsafe(stranger, Method::POST, "/x", StatusCode::INTERNAL_SERVER_ERROR).await;
         assert!(town.get(second, "/x").await.is_hit());
         town.after_unsafe(stranger, Method::POST, "/x", StatusCode::OK).await;
@@ -177,10 +162,7 @@ fn a_crowd_everywhere_before_something_uncacheable_is_let_go() {
         town.origin.hold();
         town.origin.say(reply("private", "mine"));
         let crowd = join_all((0..30).map(|n| town.get(n % 3, "/")));
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (crowd, ()) = join(crowd, release).await;
         assert_eq!(crowd.iter().filter(|got| got.is_direct).count(), 29);
         assert_eq!(crowd.iter().find(|got| !got.is_direct).unwrap().text(), "mine");
@@ -215,7 +197,7 @@ fn an_error_is_bridged_for_nobody_elsewhere_who_does_not_want_that() {
         town.origin.say_always(reply("no-store", "sorry").status(503));
         let wanting = town.get_with(primary, "/x", &[("cache-control", "stale-if-error=60")]);
         let joining = async {
-            town.settle(|town| town.origin.fetches() == 2).await;
+            town.until_asked(2).await;
             let release = async {
                 town.settle(|town| town.nodes[primary].cache.peers_under_way() == 1).await;
                 town.origin.let_go(2);
@@ -285,7 +267,7 @@ fn an_unsafe_request_spoils_the_fill_it_overtakes() {
         town.origin.say(reply("max-age=60", "old"));
         let before = town.get(stranger, "/x");
         let overtaken = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             town.after_unsafe(second, Method::DELETE, "/x", StatusCode::NO_CONTENT).await;
             town.origin.let_go(2);
         };
@@ -319,11 +301,7 @@ fn what_is_only_for_the_first_request_does_not_travel() {
 #[test]
 fn a_silent_owner_hides_nothing_that_the_other_one_has() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, _, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "hello"));
-        assert_eq!(town.get(primary, "/x").await.text(), "hello");
-        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        let (town, [primary, _, stranger]) = Town::with_copies(reply("max-age=60", "hello")).await;
         town.silence(town.nodes[primary].id);
         let hit = town.get(stranger, "/x").await;
         assert_eq!((hit.is_hit(), hit.text(), town.origin.fetches()), (true, "hello", 1));
@@ -371,11 +349,9 @@ fn a_connection_that_carried_what_is_not_stored_is_used_again() {
 #[test]
 fn an_owner_that_has_forgotten_takes_nothing_older_from_one_that_has_not() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, _] = town.roles("/x");
-        town.origin.say_always(reply("max-age=60", "old").with("etag", "\"1\""));
-        assert_eq!(town.get(primary, "/x").await.text(), "old");
-        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        let old = reply("max-age=60", "old").with("etag", "\"1\"");
+        let (town, [primary, second, _]) = Town::with_copies(old.clone()).await;
+        town.origin.say_always(old);
         // The second owner is told of the change, the primary is not yet.
         town.forget(second, "/x").await;
         assert_eq!(town.get(second, "/x").await.text(), "old", "the primary has not heard");
@@ -398,10 +374,7 @@ fn a_reader_that_does_not_read_does_not_slow_the_others() {
             town.answer(stranger, Method::GET, "/big", &[]),
             town.answer(stranger, Method::GET, "/big", &[]),
         );
-        let release = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
-            town.origin.let_go(1);
-        };
+        let release = town.let_go(1, 1);
         let (idle, eager, ()) = futures_util::future::join3(idle, eager, release).await;
         let (Answer::Response(idle), Answer::Response(eager)) = (idle, eager) else { panic!() };
         for response in [eager, idle] {
@@ -426,7 +399,7 @@ fn an_older_copy_never_overtakes_a_newer_one_of_the_same_second() {
         let new = Reply { fields: old.fields.clone(), ..new };
         town.origin.say(old);
         let first = async {
-            town.settle(|town| town.origin.fetches() == 1).await;
+            town.until_asked(1).await;
             let gate = town.hold_connection();
             town.origin.let_go(1);
             gate
@@ -447,16 +420,12 @@ fn an_older_copy_never_overtakes_a_newer_one_of_the_same_second() {
 #[test]
 fn a_node_that_was_out_of_reach_hears_later_of_what_changed() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "old"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        let (town, [_, second, stranger]) = Town::with_copies(reply("max-age=60", "old")).await;
         town.kill(town.nodes[second].id, false);
         town.after_unsafe(stranger, Method::POST, "/x", StatusCode::OK).await;
         assert!(town.get(second, "/x").await.is_hit(), "it has not heard yet");
         town.bring_back(town.nodes[second].id);
-        town.settle(|town| town.nodes[second].cache.counters().objects == 0).await;
+        town.settle(|town| town.held(second) == 0).await;
         town.origin.say(reply("max-age=60", "new"));
         assert_eq!(town.get(second, "/x").await.text(), "new");
     });
@@ -465,11 +434,8 @@ fn a_node_that_was_out_of_reach_hears_later_of_what_changed() {
 #[test]
 fn a_node_without_a_lease_takes_the_word_of_one_that_has_one() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "hello").with("etag", "\"1\""));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        let hello = reply("max-age=60", "hello").with("etag", "\"1\"");
+        let (town, [primary, second, stranger]) = Town::with_copies(hello).await;
         town.nodes[second].cache.set_lease(0);
         assert_eq!(town.get(second, "/x").await.text(), "hello");
         assert_eq!(town.origin.fetches(), 1, "the primary knows");
@@ -488,11 +454,7 @@ fn a_node_without_a_lease_takes_the_word_of_one_that_has_one() {
 #[test]
 fn a_node_that_missed_more_than_can_be_remembered_forgets_everything() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
-        town.origin.say(reply("max-age=60", "old"));
-        town.get(primary, "/x").await;
-        town.settle(|town| town.sum(|figures| figures.replicas_received) == 1).await;
+        let (town, [primary, second, stranger]) = Town::with_copies(reply("max-age=60", "old")).await;
         town.kill(town.nodes[second].id, false);
         for n in 0..10_000 {
             town.after_unsafe(stranger, Method::POST, &format!("/{n}"), StatusCode::OK).await;
@@ -500,7 +462,7 @@ fn a_node_that_missed_more_than_can_be_remembered_forgets_everything() {
         town.after_unsafe(stranger, Method::POST, "/x", StatusCode::OK).await;
         assert!(town.get(second, "/x").await.is_hit(), "it has not heard yet");
         town.bring_back(town.nodes[second].id);
-        town.settle(|town| town.nodes[second].cache.counters().objects == 0).await;
+        town.settle(|town| town.held(second) == 0).await;
         town.origin.say(reply("max-age=60", "new"));
         for node in [second, primary, stranger] {
             assert_eq!(town.get(node, "/x").await.text(), "new");
@@ -527,12 +489,9 @@ fn what_a_post_created_elsewhere_is_found_however_it_is_written() {
 #[test]
 fn an_unsafe_request_that_nobody_waits_for_is_felt_all_the_same() {
     play(async || {
-        let town = Town::new(3);
-        let [primary, second, stranger] = town.roles("/x");
+        let (town, [primary, second, stranger]) = Town::with_copies(reply("max-age=60", "old")).await;
         town.origin.say_always(reply("max-age=60", "old"));
         let objects = |town: &Town| town.sum(|figures| figures.objects);
-        town.get(primary, "/x").await;
-        town.settle(|town| objects(town) == 2).await;
 
         town.begin_unsafe(stranger, Method::POST, "/x").spare();
         town.begin_unsafe(stranger, Method::OPTIONS, "/x").assume().await;
