@@ -1,6 +1,8 @@
 //! Stories of one node and of three, in one process.
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod chunk_copies;
 #[cfg(test)]
 mod chunk_troubles;
@@ -13,6 +15,8 @@ mod edition;
 #[cfg(test)]
 mod got;
 #[cfg(test)]
+mod losses;
+#[cfg(test)]
 mod on_disk;
 #[cfg(test)]
 mod one_node;
@@ -20,6 +24,8 @@ mod one_node;
 mod origin;
 #[cfg(test)]
 mod parts;
+#[cfg(test)]
+mod purges;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

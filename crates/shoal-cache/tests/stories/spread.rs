@@ -310,50 +310,6 @@ fn who_began_anew_gets_its_copies_again() {
 }
 
 #[test]
-fn without_a_lease_a_crowd_is_still_one_fetch_at_first() {
-    play(async || {
-        // What began a moment ago is of after every purge that has been acknowledged.
-        let town = Town::new(1);
-        town.nodes[0].cache.set_lease(0);
-        town.origin.hold();
-        town.origin.say_always(reply("max-age=60", "hello"));
-        let crowd = join_all((0..20).map(|_| town.get(0, "/x")));
-        let release = town.let_go(1, 1);
-        let (crowd, ()) = join(crowd, release).await;
-        assert!(crowd.iter().all(|got| got.text() == "hello"));
-        assert_eq!(town.origin.fetches(), 1);
-    });
-}
-
-#[test]
-fn without_a_lease_everybody_asks_the_owner_for_himself() {
-    for (has_lease, expected) in [(true, 1), (false, 2)] {
-        play(async || {
-            let town = Town::new(3);
-            let [primary, _, stranger] = town.roles("/x");
-            if !has_lease {
-                town.nodes[stranger].cache.set_lease(0);
-            }
-            town.origin.hold();
-            town.origin.say(reply("max-age=60", "hello"));
-            let first = town.get(stranger, "/x");
-            let second = async {
-                town.until_asked(1).await;
-                let asks = join(town.get(stranger, "/x"), async {
-                    let asked = |town: &Town| town.nodes[primary].cache.peers_under_way();
-                    town.settle(|town| asked(town) == expected).await;
-                    town.origin.let_go(1);
-                });
-                asks.await.0
-            };
-            let (first, second) = join(first, second).await;
-            assert_eq!((first.text(), second.text()), ("hello", "hello"));
-            assert_eq!(town.origin.fetches(), 1);
-        });
-    }
-}
-
-#[test]
 fn an_orphan_is_brought_to_its_owners() {
     play(async || {
         let town = Town::new(3);
