@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use super::index::{Index, Place};
 use super::jobs::Ticket;
+use super::list::{Listed, is_list_taken, write_list};
 use super::record::{Kind, RecordHead, UNIT};
-use super::segment::{
-    Epoch, HEADER_BYTES, Listed, create_file, data_path, header, is_list_taken, write_list,
-};
+use super::segment::{Epoch, HEADER_BYTES, create_file, data_path, header};
 use crate::object::Object;
 
 /// Segments by their number.

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashTable;
 use shoal_policy::cache::key::ObjectKey;
 
+use super::list::Listed;
 use super::record::{Kind, RecordHead, UNIT};
-use super::segment::Listed;
 
 /// Locks the entries are spread over.
 const SHARDS: usize = 64;

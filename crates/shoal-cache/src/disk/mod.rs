@@ -11,10 +11,12 @@ mod body;
 mod distrust;
 mod index;
 mod jobs;
+mod list;
 mod load;
 mod meta;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 mod sweep;
 mod tail;
@@ -138,16 +140,7 @@ impl Disk {
     /// # Errors
     /// There is no thread for it.
     pub(crate) fn open(settings: DiskSettings, epoch: u128, store: Arc<Store>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            index: Index::new(),
-            files: RwLock::default(),
-            jobs: Jobs::default(),
-            figures: Figures::default(),
-            state: watch::Sender::new(State::Opening),
-            orders_done: watch::Sender::new(0),
-            store,
-            has_told_of_damage: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(store));
         let (budget_bytes, keeper) = (settings.budget_bytes, shared.clone());
         let thread = std::thread::Builder::new().name("cache-disk".to_owned()).spawn(move || {
             let keeper = Keeper(keeper);
@@ -242,6 +235,20 @@ impl Drop for Disk {
 }
 
 impl Shared {
+    /// Nothing is there yet; `store` is what lies in memory beside it.
+    fn new(store: Arc<Store>) -> Self {
+        Self {
+            index: Index::new(),
+            files: RwLock::default(),
+            jobs: Jobs::default(),
+            figures: Figures::default(),
+            state: watch::Sender::new(State::Opening),
+            orders_done: watch::Sender::new(0),
+            store,
+            has_told_of_damage: AtomicBool::new(false),
+        }
+    }
+
     fn is_open(&self) -> bool {
         *self.state.borrow() == State::Open
     }
@@ -371,7 +378,7 @@ fn lock(settings: &DiskSettings, shared: &Shared) -> io::Result<Option<File>> {
 /// What a damaged disk may say.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    segment::fuzz(bytes);
+    scan::fuzz(bytes);
     meta::fuzz(bytes);
 }
 

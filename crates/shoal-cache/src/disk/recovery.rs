@@ -7,11 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::index::{Entry, Index};
+use super::list::{Listed, read_list, write_list};
 use super::record::Kind;
-use super::segment::{
-    Epoch, HEADER_BYTES, Listed, Named, Origin, Scanned, data_path, numbers, open_file, origin, read_list,
-    remove, scan, write_list,
-};
+use super::scan::{Scanned, scan};
+use super::segment::{Epoch, HEADER_BYTES, Named, Origin, data_path, numbers, open_file, origin, remove};
 use super::tail::Noted;
 
 /// What was found.

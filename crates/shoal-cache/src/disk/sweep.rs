@@ -89,8 +89,8 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::super::index::{Index, Place};
+    use super::super::list::Listed;
     use super::super::record::Kind;
-    use super::super::segment::Listed;
     use super::*;
     use shoal_policy::cache::key::ObjectKey;
 
