@@ -25,7 +25,10 @@ use crate::task::{Asker, FillTask, TaskSeed};
 use crate::worker::{WorkerCache, ttl_seconds};
 
 impl WorkerCache {
-    /// Everything [`Self::hit`] left open: single flight, peers, validation, fill.
+    /// Everything [`Self::hit`] left open: single flight, peers, validation, fill. `lookup` is what that said.
+    ///
+    /// What it fails with, beside the failures of [`crate::Fetch`]: [`Failure::NotCached`] (RFC 9111 §5.2.1.7),
+    /// [`Failure::Unverified`] where a purge may have been missed, [`Failure::Overflow`] where too many wait for the same.
     pub async fn answer(self: &Rc<Self>, request: CacheRequest<'_>, lookup: Lookup) -> Answer {
         let mut probe = match self.look_on_disk(&request, lookup).await {
             Lookup::Fresh(response) => return Answer::Response(response),

@@ -17,10 +17,11 @@ use crate::object::Object;
 use crate::rest::Rescue;
 use crate::stored_body::{Pieces, Slice, StoredBody};
 
-/// The body of an origin's response.
+/// The body of an origin's response. One that breaks off ends in an error, never like a whole one.
 pub type OriginBody = UnsyncBoxBody<Bytes, Failure>;
 
-/// The body of an answer, wherever it comes from.
+/// The body of an answer, wherever it comes from. What cannot be had to its end ends in an error, so that nobody takes it for
+/// the whole (RFC 9112 §8).
 pub struct CacheBody {
     source: Source,
 }

@@ -16,8 +16,8 @@ use crate::node::Cache;
 /// origin is done with it.
 const ECHOES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9)];
 
-/// An unsafe request that the origin has not answered yet. Dropping it says that nobody waits for the answer any more:
-/// what it may change is forgotten.
+/// An unsafe request that the origin has not answered yet (RFC 9111 §4.4). Dropping it says that nobody waits for the
+/// answer any more: what it may change is forgotten here at once and elsewhere soon, and again 1 s and 10 s later.
 #[must_use = "dropping it forgets what the request may have changed"]
 pub struct PendingChange {
     cache: Arc<Cache>,
@@ -46,8 +46,9 @@ impl PendingChange {
         Self { cache: cache.clone(), method: method.clone(), target, sent, is_settled: is_safe(method) }
     }
 
-    /// The origin answered: returns when what it changed is forgotten on every node that can be reached. Call it before
-    /// the downstream is answered.
+    /// The origin answered: returns when what it changed is forgotten on every node, or purged for those that cannot be
+    /// reached; some seconds later at most. A status that is no success or redirection changes nothing. Call it before the
+    /// downstream is answered.
     pub async fn settle(mut self, status: StatusCode, fields: &HeaderMap) -> Sent {
         self.is_settled = true;
         let texts = invalidated_keys(&self.method, &self.target, status, fields);
@@ -62,7 +63,7 @@ impl PendingChange {
         sent
     }
 
-    /// The origin did not answer, but it may have seen the request.
+    /// The origin did not answer, but it may have seen the request: as [`Self::settle`], of the target alone.
     pub async fn assume(mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
             let keys: Vec<ObjectKey> = self.cache.keys_of(&self.target).collect();

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use crate::rest::RestTask;
 use crate::task::FillTask;
 
-/// A question to an origin, on its way to a worker.
+/// A question to an origin, on its way to a worker ([`crate::WorkerCache::run_job`]). Dropping it ends the fill: whoever
+/// waits for that is told.
 pub struct FillJob(pub(crate) Job);
 
 /// What there is to do.

@@ -25,11 +25,11 @@ struct Shared {
 pub struct FetchNotes {
     /// Where the last try went, as written in the site.
     pub endpoint: Option<Box<str>>,
-    /// Tries; 0 = the origin was not asked.
+    /// How often the origin was asked; 0 = it was not.
     pub tries: u32,
-    /// Why the last connection that was opened did not come about.
+    /// Why the last connection that was opened did not come about, as the access log has it.
     pub detail: Option<&'static str>,
-    /// Time spent on connecting.
+    /// Time that all tries have spent on connecting.
     pub connect: Duration,
     /// When the response head came.
     pub first_byte: Option<Instant>,

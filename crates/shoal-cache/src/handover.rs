@@ -75,12 +75,12 @@ impl Cache {
         homes(self.placement.heirs(object.home()), object).filter(move |heir| Some(*heir) != known)
     }
 
-    /// Requests of peers that are being answered.
+    /// Requests of peers that are being answered, up to the last byte of their answers.
     pub fn peers_under_way(&self) -> usize {
         *self.peers_under_way.borrow()
     }
 
-    /// Ends when no peer is being answered.
+    /// Ends when no peer is being answered, however long that takes.
     pub async fn peers_answered(&self) {
         // It fails only when the sender is gone, and that is a part of this cache.
         let _ = self.peers_under_way.subscribe().wait_for(|under_way| *under_way == 0).await;

@@ -96,7 +96,8 @@ struct Prepared {
     until_ms: u64,
 }
 
-/// The answer to a plain GET, with fields that other answers have as well.
+/// The answer to a plain GET, with fields that other answers have as well: they are good for a second at most, since `Age`
+/// is among them.
 pub struct Ready {
     /// Its status.
     pub status: StatusCode,

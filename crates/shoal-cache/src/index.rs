@@ -31,7 +31,8 @@ const MAX_WINDOW: Duration = Duration::from_secs(10);
 struct CacheIndex(Arc<Cache>);
 
 impl Cache {
-    /// The gRPC half of the peer protocol.
+    /// The gRPC half of the peer protocol (`proto/shoal/cache/v1`): what is stored here, what is to be forgotten, what is
+    /// used most. Whoever calls it is taken to be of the cluster.
     pub fn service(self: &Arc<Self>) -> impl CacheService + use<> {
         CacheIndex(self.clone())
     }

@@ -97,7 +97,10 @@ pub struct Cache {
 
 impl Cache {
     /// A cache of what is on disk, see [`Self::opened`]. Call it on the control runtime: replicas and invalidations are sent
-    /// from there.
+    /// from there. A disk that cannot be used is said in the log, and memory goes on alone.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn new(settings: CacheSettings) -> Arc<Self> {
         let cells = Arc::new(Cells::default());
         let hot_bytes = settings.ram_bytes / HOT_SHARE;
@@ -147,7 +150,7 @@ impl Cache {
     }
 
     /// Writes what is to be written and lets go of the directory: another process may have it then. Nothing is found on disk
-    /// from now on.
+    /// from now on. Ends after 10 s whatever the disk does.
     pub async fn close_disk(self: &Arc<Self>) {
         let cache = self.clone();
         let closing = tokio::task::spawn_blocking(move || cache.disk.as_ref().map(Disk::close));
@@ -173,7 +176,8 @@ impl Cache {
         }
     }
 
-    /// Waits until the process that takes the place of this one knows of all that has changed here.
+    /// Waits until the process that takes the place of this one knows of all that has changed here; not at all if there is
+    /// none.
     pub async fn successor_told(&self) {
         while self.placement.has_successor() && self.reminders.owes(self.settings.node) {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -192,17 +196,19 @@ impl Cache {
         cells
     }
 
-    /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to `WorkerCache::run_job`.
+    /// Takes on a worker for the fills that peers ask for. Its loop hands what it receives to
+    /// [`crate::WorkerCache::run_job`]. A fill for which no worker has room is an overflow.
     pub fn register_worker(&self, jobs: mpsc::Sender<FillJob>) {
         self.dispatch.add_worker(jobs);
     }
 
-    /// A purge was applied from the log.
+    /// A purge was applied from the log, of which `seq` is the index. Called in the order of the log.
     pub fn record_purge(&self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
         self.purges.record(seq, scopes, kind);
     }
 
-    /// Purges up to `up_to` are remembered no longer one by one, since the entry at `index` was applied.
+    /// Purges up to log index `up_to` are remembered no longer one by one, since the entry at `index` was applied: what was
+    /// not checked against them is validated before its next use.
     pub fn forget_purges(&self, up_to: u64, index: u64) {
         self.purges.forget(up_to, index);
     }
@@ -213,7 +219,7 @@ impl Cache {
         self.purges.replace(tables, applied);
     }
 
-    /// The log is applied up to `seq`. Purges are recorded before this says so.
+    /// The log is applied up to index `seq`. Purges are recorded before this says so.
     pub fn set_applied(&self, seq: u64) {
         self.purges.advance(seq);
     }
@@ -230,7 +236,8 @@ impl Cache {
         !self.is_retired() && self.purges.has_lease(now_ms())
     }
 
-    /// Figures since the start.
+    /// Figures since the start, of all workers and the control runtime together. Each is read by itself: they need not be of
+    /// the same moment.
     pub fn counters(&self) -> Counters {
         let store = self.store.figures();
         let (purge_records, purge_floor) = self.purges.remembered();
@@ -255,8 +262,8 @@ impl Cache {
         sum
     }
 
-    /// The keys that what a URL asks for may have, its own first, and who owns each; ask `CacheService.Lookup` of each node
-    /// what it holds. None = not a URL.
+    /// The keys that what a URL (`http://host/path?query`) asks for may have, its own first, and who owns each; ask
+    /// `CacheService.Lookup` of each node what it holds. Empty = not a URL.
     pub fn locate(&self, url: &str) -> Vec<(ObjectKey, Owners)> {
         let text = key_of_url(url).and_then(|text| String::from_utf8(text).ok());
         let keys = text.iter().flat_map(|text| self.keys_of(text));
@@ -283,7 +290,7 @@ impl Cache {
         })
     }
 
-    /// The scope of a tag.
+    /// The scope of a tag, as in `Surrogate-Key`, `Cache-Tag` and `xkey`.
     pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
     }

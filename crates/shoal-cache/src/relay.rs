@@ -27,7 +27,8 @@ struct Relayed {
     ended: bool,
 }
 
-/// Both ends of a relay for a body of this size.
+/// Both ends of a relay for a body of this size. Four parts wait in it at most. If the sender is dropped without having said
+/// the end, the body ends in [`Failure::UpstreamReset`].
 pub fn relay(size: SizeHint) -> (RelaySender, OriginBody) {
     let (sender, received) = mpsc::channel(MAX_WAITING_PARTS);
     (RelaySender(sender), Relayed { received, size, ended: false }.boxed_unsync())

@@ -27,7 +27,8 @@ pub struct CacheSettings {
     pub node: NodeId,
     /// Its `--name`, as `Cache-Status` shows it.
     pub name: Arc<str>,
-    /// Bytes of memory for stored objects.
+    /// Bytes of memory for stored objects, one of which has half of it at most. Beside them running fills hold up to half as
+    /// much.
     pub ram_bytes: u64,
     /// Bytes of copies that other nodes send and that are read at once; one alone may be larger.
     pub intake_bytes: u64,
@@ -102,7 +103,7 @@ pub struct CacheRequest<'a> {
 
 /// What the store says, without waiting for anything.
 pub enum Lookup {
-    /// Here is the answer.
+    /// Here is the answer: `Age` and `Cache-Status` are set, conditions, ranges and HEAD are seen to.
     Fresh(http::Response<CacheBody>),
     /// There is an object, but it may not be used just like that: [`crate::WorkerCache::answer`] sorts it out.
     Stale(Box<Probe>),
@@ -127,10 +128,10 @@ pub enum Answer {
     Response(http::Response<CacheBody>),
     /// Forward it yourself, body included, and add this `Cache-Status` to the response.
     Direct {
-        /// The member of this node.
+        /// The member of this node, without `fwd-status`: that is still to come (RFC 9211 §2.3).
         cache_status: HeaderValue,
     },
-    /// There is no answer.
+    /// There is no answer: the failure says who is to blame, and which status that is.
     Failed(Failure),
 }
 
@@ -146,7 +147,7 @@ pub type FetchFuture = Pin<Box<dyn Future<Output = Result<http::Response<OriginB
 /// timeouts and takes hop-by-hop fields off the response, and marks it with [`UntilClose`] where that is so.
 pub trait Fetch {
     /// Sends `head` (which has no body) to the upstream of `route`, and notes in `trace` what that took, and what came before
-    /// the answer.
+    /// the answer. Any status is an answer; a failure is that there is none.
     fn fetch(&self, route: Arc<RouteView>, head: Parts, trace: Option<FetchTrace>) -> FetchFuture;
 
     /// Writes into a response what every response of this node carries: done once for many answers of

@@ -52,7 +52,7 @@ pub struct WorkerCache {
 }
 
 impl Cache {
-    /// The part of one worker thread; call it there.
+    /// The part of one worker thread; call it there. What it begins runs as local tasks of that thread.
     pub fn worker(self: &Arc<Self>, fetch: Rc<dyn Fetch>) -> Rc<WorkerCache> {
         WorkerCache::new(self.clone(), fetch)
     }
@@ -90,7 +90,8 @@ impl WorkerCache {
         Some(ready)
     }
 
-    /// The fast path: what the memory of this node says, without waiting.
+    /// The fast path: what the memory of this node says (RFC 9111 §4), without waiting. A validation in the background may
+    /// begin (RFC 5861 §3): call it where local tasks can be spawned.
     pub fn hit(self: &Rc<Self>, request: &CacheRequest<'_>) -> Lookup {
         self.look_up(request, None)
     }
@@ -135,7 +136,8 @@ impl WorkerCache {
         }
     }
 
-    /// To be called for every [`Bypass::Method`] request before it goes to the origin, and told what came of it.
+    /// To be called for every [`Bypass::Method`] request before it goes to the origin, and told what came of it: what a safe
+    /// method asks for is not forgotten.
     pub fn expect_change(&self, request: &CacheRequest<'_>) -> PendingChange {
         let mut text = Vec::new();
         write_url(&mut text, request);
@@ -183,7 +185,7 @@ impl WorkerCache {
         }
     }
 
-    /// Fills that this worker is working on, for whomever.
+    /// Fills that this worker is working on, for whomever: a worker that drains waits for them.
     pub fn running_fills(&self) -> usize {
         self.running.get()
     }

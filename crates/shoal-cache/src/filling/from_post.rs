@@ -75,7 +75,7 @@ impl WorkerCache {
         Some(Shown { stored, sent, changed_ms, probe })
     }
 
-    /// Keeps the answer while it goes downstream.
+    /// Keeps the answer while it goes downstream, whole, whatever the request says of conditions and ranges.
     pub fn keep_shown(
         self: &Rc<Self>,
         request: &CacheRequest<'_>,

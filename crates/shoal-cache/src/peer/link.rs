@@ -9,7 +9,7 @@ use shoal_proto::cache::InvalidateRequest;
 
 use crate::seam::{Changed, LinkFuture, PeerIo, PeerLink};
 
-/// Peers over mutual TLS.
+/// Peers over mutual TLS, by the channels of this node.
 pub struct ClusterLink(pub Arc<Peers>);
 
 impl PeerLink for ClusterLink {

@@ -56,7 +56,8 @@ pub(super) struct PeerRequest {
 }
 
 impl Cache {
-    /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends.
+    /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends: requests for objects, and
+    /// copies of them.
     pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
         let service = hyper::service::service_fn(move |request| {
             let cache = self.clone();
