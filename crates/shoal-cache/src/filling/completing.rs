@@ -13,9 +13,9 @@ use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{continues, is_same_version, merged_fields};
 use shoal_policy::failure::Failure;
 
-use super::content_length;
 use super::origin_answer::{add_date, judge, next_piece};
 use super::question::Completion;
+use super::{after, content_length};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::fill::{FillHead, FillSource};
@@ -25,29 +25,43 @@ use crate::seam::UntilClose;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
 
-/// `response` carries `span` of the version that `object` is of, whose body has `length` bytes, and nothing else.
-pub(super) fn accepts<B>(object: &Object, span: Span, length: u64, response: &Response<B>) -> bool {
+/// Which stretch of a body of `length` bytes `response` carries, if that is of the version that `object` is of.
+fn carried<B>(object: &Object, length: u64, response: &Response<B>) -> Option<Span> {
+    if response.extensions().get::<UntilClose>().is_some() {
+        return None;
+    }
     let (fields, range) = (response.headers(), ContentRange::read(response.headers()));
-    let is_it = match response.status() {
+    match response.status() {
         StatusCode::PARTIAL_CONTENT => {
-            range.is_some_and(|range| {
-                range.span == span && range.length.is_none_or(|announced| announced == length)
-            }) && continues(&object.fields, fields)
+            let of_it = |range: &ContentRange| range.length.is_none_or(|announced| announced == length);
+            range.filter(of_it).filter(|_| continues(&object.fields, fields)).map(|range| range.span)
         }
         // A range of everything may be answered as if there was none.
         StatusCode::OK => {
-            Span::all(length) == Some(span)
-                && content_length(fields) == Some(length)
-                && is_same_version(&object.fields, fields)
+            let is_it = content_length(fields) == Some(length) && is_same_version(&object.fields, fields);
+            Span::all(length).filter(|_| is_it)
         }
-        _ => false,
-    };
-    is_it && response.extensions().get::<UntilClose>().is_none()
+        _ => None,
+    }
+}
+
+/// `response` carries `span` of the version that `object` is of, whose body has `length` bytes, and nothing else.
+pub(super) fn accepts<B>(object: &Object, span: Span, length: u64, response: &Response<B>) -> bool {
+    carried(object, length, response) == Some(span)
+}
+
+/// A body that has the bytes of a missing stretch. A server may send more than it was asked for (RFC 9110 §14.2).
+struct Missing {
+    span: Span,
+    /// What the body carries.
+    carried: Span,
+    body: OriginBody,
 }
 
 impl Completion {
-    fn accepts(&self, span: Span, response: &Response<OriginBody>) -> bool {
-        accepts(&self.found.object, span, self.length, response)
+    /// What `response` carries, if all of `span` is among it.
+    fn carried_with(&self, span: Span, response: &Response<OriginBody>) -> Option<Span> {
+        carried(&self.found.object, self.length, response).filter(|carried| carried.contains(span))
     }
 }
 
@@ -60,15 +74,15 @@ impl WorkerCache {
         response: Response<OriginBody>,
         request_ms: u64,
     ) -> Result<(), Response<OriginBody>> {
-        if !completion.accepts(completion.missing, &response) {
-            return Err(response);
-        }
+        let span = completion.missing;
+        let Some(carried) = completion.carried_with(span, &response) else { return Err(response) };
         let Some(head) = self.completed_head(task, &completion, &response, request_ms) else {
             return Err(response);
         };
         let most_bytes = self.cache.most_bytes(&task.rule);
         let head = task.fill().begin(head, most_bytes, most_bytes);
-        match self.assemble(task, &completion, response.into_body()).await {
+        let first = Missing { span, carried, body: response.into_body() };
+        match self.assemble(task, &completion, first).await {
             Ok(true) => self.finish(task, &head, UNCOPIED),
             Ok(false) => {}
             Err(failure) => self.break_off(task, &head, failure),
@@ -122,22 +136,22 @@ impl WorkerCache {
         &self,
         task: &FillTask,
         completion: &Completion,
-        first: OriginBody,
+        first: Missing,
     ) -> Result<bool, Failure> {
         if let Some(span) = completion.held
             && !self.push_held(task, completion, span).await?
         {
             return Ok(false);
         }
-        if !self.push_missing(task, completion.missing, first).await? {
+        if !self.push_missing(task, first).await? {
             return Ok(false);
         }
         for segment in &completion.rest {
             let goes_on = match segment {
                 Segment::Held(span) => self.push_held(task, completion, *span).await?,
                 Segment::Missing(span) => {
-                    let body = self.fetch_missing(task, completion, *span).await?;
-                    self.push_missing(task, *span, body).await?
+                    let missing = self.fetch_missing(task, completion, *span).await?;
+                    self.push_missing(task, missing).await?
                 }
             };
             if !goes_on {
@@ -157,14 +171,21 @@ impl WorkerCache {
         Ok(true)
     }
 
-    /// Passes on a body that has to be as long as `span`.
-    async fn push_missing(&self, task: &FillTask, span: Span, mut body: OriginBody) -> Result<bool, Failure> {
-        let mut left = span.bytes();
+    /// Passes on what is missing. What comes behind it is not waited for.
+    async fn push_missing(&self, task: &FillTask, missing: Missing) -> Result<bool, Failure> {
+        let Missing { span, carried, mut body } = missing;
+        let (mut before, mut left) = (span.first - carried.first, span.bytes());
         while let Some(piece) = next_piece(&mut body).await {
-            let piece = piece?;
+            let mut piece = after(piece?, &mut before);
+            if carried.last > span.last {
+                piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            }
             left = left.checked_sub(piece.len() as u64).ok_or(Failure::UpstreamProtocol)?;
             if !piece.is_empty() && !task.fill().push(piece).await {
                 return Ok(false);
+            }
+            if left == 0 && carried.last > span.last {
+                break;
             }
         }
         if left == 0 { Ok(true) } else { Err(Failure::UpstreamProtocol) }
@@ -176,18 +197,18 @@ impl WorkerCache {
         task: &FillTask,
         completion: &Completion,
         span: Span,
-    ) -> Result<OriginBody, Failure> {
+    ) -> Result<Missing, Failure> {
         let mut head = task.head.clone();
         completion.write(span, &mut head.headers);
         self.cells.origin_fetches.count();
         let response = self.fetch.fetch(task.route.clone(), head, None).await?;
-        if !completion.accepts(span, &response) {
+        let Some(carried) = completion.carried_with(span, &response) else {
             if !response.status().is_server_error() {
                 self.cache.discard(&completion.found.object);
             }
             return Err(Failure::UpstreamReset);
-        }
-        Ok(response.into_body())
+        };
+        Ok(Missing { span, carried, body: response.into_body() })
     }
 }
 

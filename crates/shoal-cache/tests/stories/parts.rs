@@ -95,6 +95,39 @@ fn what_is_missing_is_fetched_and_the_object_completed() {
 }
 
 #[test]
+fn more_than_was_asked_for_completes_it_as_well() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.publish(edition());
+        let answer = |first: usize, last: usize| {
+            let range = format!("bytes {first}-{last}/{}", TEXT.len());
+            let answer = reply("max-age=60", &TEXT[first..=last]).status(206).with("etag", "\"1\"");
+            answer.with("content-length", &(last + 1 - first).to_string()).with("content-range", &range)
+        };
+        part(&town, 0, "bytes=4-7").await;
+        // From before what is missing on, to behind it, and in pieces that end within it.
+        town.origin.say(answer(4, 11));
+        assert_part(&part(&town, 0, "bytes=6-11").await, 6, 11);
+        town.origin.say(answer(10, 19));
+        assert_part(&part(&town, 0, "bytes=8-13").await, 8, 13);
+        let mut pieces = answer(0, 19);
+        pieces.body = vec![&TEXT[..2], &TEXT[2..9], &TEXT[9..]];
+        town.origin.say(pieces);
+        assert_part(&part(&town, 0, "bytes=1-5").await, 1, 5);
+        let expected = [("bytes=8-11", "\"1\""), ("bytes=12-13", "\"1\""), ("bytes=1-3", "\"1\"")];
+        assert_eq!(town.origin.ranges_from(1), asked(&expected));
+        assert_part(&part(&town, 0, "bytes=1-13").await, 1, 13);
+        assert_eq!(town.origin.fetches(), 4);
+
+        // What ends before the end of what it announces is as broken as ever.
+        let mut short = answer(12, 19);
+        short.body = vec![&TEXT[12..15]];
+        town.origin.say(short);
+        assert_eq!(part(&town, 0, "bytes=10-17").await.body, None);
+    });
+}
+
+#[test]
 fn a_whole_in_return_takes_the_place_of_the_part() {
     play(async || {
         let town = Town::new(1);
