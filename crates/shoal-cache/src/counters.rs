@@ -1,7 +1,6 @@
 //! What the cache has done since the start.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::cell::Cell;
 use crate::fetch_times::{FetchTimeCells, FetchTimes};
 
 /// Figures since the start of the node; `objects`, `bytes`, `budget_bytes` and those of purges are of now, as are those of
@@ -77,28 +76,5 @@ impl Cells {
         self.origin_times.add_to(&mut sum.origin_times);
         self.peer_times.add_to(&mut sum.peer_times);
         sum.disk_hits += self.disk_hits.read();
-    }
-}
-
-/// A counter: relaxed, since nothing is ordered by it.
-#[derive(Debug, Default)]
-pub(crate) struct Cell(AtomicU64);
-
-impl Cell {
-    pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// As [`Self::count`], where only one thread writes: no locked instruction on the hit path.
-    pub(crate) fn count_alone(&self) {
-        self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::counters::Cell;
+use crate::cell::Cell;
 
 /// Upper bounds of the buckets, µs; one more has none.
 pub const BOUNDS_US: [u64; 14] = [

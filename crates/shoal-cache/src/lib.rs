@@ -6,6 +6,7 @@
 mod answer;
 mod boarding;
 mod body;
+mod cell;
 mod change;
 mod chunks;
 mod clock;

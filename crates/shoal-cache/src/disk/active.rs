@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::index::{Index, Place};
+use super::index::Index;
 use super::jobs::Ticket;
 use super::list::{Listed, is_list_taken, write_list};
-use super::record::{Kind, RecordHead, UNIT};
+use super::record::{Kind, Place, RecordHead, UNIT};
 use super::segment::{Epoch, HEADER_BYTES, create_file, data_path, header};
 use crate::object::Object;
 

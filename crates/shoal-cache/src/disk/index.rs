@@ -6,27 +6,12 @@ use hashbrown::HashTable;
 use shoal_policy::cache::key::ObjectKey;
 
 use super::list::Listed;
-use super::record::{Kind, RecordHead, UNIT};
+use super::record::{Kind, Place, RecordHead, UNIT};
 
 /// Locks the entries are spread over.
 const SHARDS: usize = 64;
 /// Variants of one key, on whatever routes; the oldest goes first.
 const MAX_PER_KEY: usize = 64;
-
-/// Where a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub segment: u32,
-    /// From the beginning of the segment, in [`UNIT`]s.
-    pub offset: u32,
-}
-
-impl Place {
-    /// Bytes from the beginning of the segment.
-    pub const fn byte(self) -> u64 {
-        self.offset as u64 * UNIT
-    }
-}
 
 /// An object on disk, in 48 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

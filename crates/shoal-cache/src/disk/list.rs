@@ -6,8 +6,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::index::Place;
-use super::record::{HEAD_BYTES, RecordHead};
+use super::record::{HEAD_BYTES, Place, RecordHead};
 use super::segment::{create_file, list_path, open_file};
 
 const LIST_MAGIC: &[u8; 8] = b"shoalix1";

@@ -16,6 +16,21 @@ pub(super) const PIECE_BYTES: usize = 256 * 1024;
 const MAGIC: u32 = 0x5368_6f61;
 const VERSION: u8 = 1;
 
+/// Where a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub segment: u32,
+    /// From the beginning of the segment, in [`UNIT`]s.
+    pub offset: u32,
+}
+
+impl Place {
+    /// Bytes from the beginning of the segment.
+    pub const fn byte(self) -> u64 {
+        self.offset as u64 * UNIT
+    }
+}
+
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -4,11 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::index::Place;
 #[cfg(feature = "fuzzing")]
 use super::list;
 use super::list::Listed;
-use super::record::{HEAD_BYTES, RecordHead, UNIT};
+use super::record::{HEAD_BYTES, Place, RecordHead, UNIT};
 use super::segment::HEADER_BYTES;
 #[cfg(feature = "fuzzing")]
 use super::segment::{Epoch, header};

@@ -88,9 +88,9 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::{Index, Place};
+    use super::super::index::Index;
     use super::super::list::Listed;
-    use super::super::record::Kind;
+    use super::super::record::{Kind, Place};
     use super::*;
     use shoal_policy::cache::key::ObjectKey;
 

@@ -21,8 +21,7 @@ use tokio::time::timeout;
 
 use super::intake_room::Held;
 use super::replicas::{NOT_NOW, SEND_TIMEOUT};
-use super::server::BEHIND_WAIT;
-use super::wire::{self, InChunks, Meta};
+use super::wire::{self, BEHIND_WAIT, InChunks, Meta};
 use crate::body::CacheBody;
 use crate::chunks::{Chunked, Copied, have_same_chunks, new_chunk};
 use crate::clock::now_ms;

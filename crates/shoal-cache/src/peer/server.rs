@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
 use http::request::Parts;
@@ -23,7 +22,7 @@ use shoal_policy::failure::Failure;
 use super::client::MAX_PEER_FIELDS;
 use super::intake::{self, Kind};
 use super::under_way::UnderWay;
-use super::wire::{self, AnswerKind, Meta};
+use super::wire::{self, AnswerKind, BEHIND_WAIT, Meta};
 use crate::boarding::Flown;
 use crate::body::CacheBody;
 use crate::chunks::Cut;
@@ -38,9 +37,6 @@ use crate::seam::PeerIo;
 use crate::search::Alias;
 use crate::stored_body::StoredBody;
 use crate::task::{Asker, FillTask, TaskSeed};
-
-/// How long to wait for the log to reach what the sender has applied.
-pub(super) const BEHIND_WAIT: Duration = Duration::from_millis(20);
 
 /// A peer's request for an object.
 pub(super) struct PeerRequest {

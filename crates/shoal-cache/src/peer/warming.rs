@@ -7,9 +7,9 @@ use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_proto::cache::{RequestField, WarmOutcome, WarmRequest, WarmResponse};
 
-use super::server::{BEHIND_WAIT, PeerRequest};
+use super::server::PeerRequest;
 use super::under_way::UnderWay;
-use super::wire::{self, AnswerKind};
+use super::wire::{self, AnswerKind, BEHIND_WAIT};
 use crate::clock::now_ms;
 use crate::node::Cache;
 use crate::object::Object;

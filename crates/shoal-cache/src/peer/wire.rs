@@ -1,6 +1,7 @@
 //! The fields by which nodes speak of objects over HTTP/1.1. They never leave the cluster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -53,6 +54,9 @@ pub(crate) static IN_CHUNKS: HeaderName = HeaderName::from_static("shoal-in-chun
 pub(crate) const REPLICA_PATH: &str = "/shoal/replica";
 /// Where replicas of chunks are put, and of the objects that have them: whoever does not know chunks does not know it.
 pub(crate) const CHUNK_PATH: &str = "/shoal/chunk";
+
+/// How long to wait for the log to reach what the sender has applied.
+pub(super) const BEHIND_WAIT: Duration = Duration::from_millis(20);
 
 const PREFIX: &str = "shoal-";
 /// So many of them are written at most beside those of an object.
