@@ -198,6 +198,16 @@ impl Waiting {
         told.map(|told| told.unwrap().status().as_u16())
     }
 
+    /// The endpoint asks for the body, has it, and answers.
+    async fn goes_on(mut self, mut endpoint: Downstream<TcpStream>, head: &str) {
+        endpoint.send(CONTINUE).await;
+        assert_eq!(self.interim().await, Some(100));
+        self.body.send_data(Bytes::from_static(b"body"), true).unwrap();
+        assert_eq!(endpoint.read_body(head).await.0, b"body");
+        endpoint.send(ok("done")).await;
+        assert_eq!(self.answer().await, (200, "done".to_owned()));
+    }
+
     async fn answer(self) -> (u16, String) {
         let answer = timeout(PATIENCE, self.answer).await.unwrap().unwrap();
         let status = answer.status().as_u16();
@@ -210,15 +220,10 @@ impl Waiting {
 async fn streams_of_http2_go_on_when_the_endpoint_says_so() {
     let (address, mut asked) = by_hand().await;
     let stage = Stage::start(&site(&[address], PATIENT, ""));
-    let mut waiting = Waiting::begin(&stage).await;
-    let (head, mut endpoint) = asked.recv().await.unwrap();
+    let waiting = Waiting::begin(&stage).await;
+    let (head, endpoint) = asked.recv().await.unwrap();
     assert_eq!(field(&head, "expect"), Some("100-continue"));
-    endpoint.send(CONTINUE).await;
-    assert_eq!(waiting.interim().await, Some(100));
-    waiting.body.send_data(Bytes::from_static(b"body"), true).unwrap();
-    assert_eq!(endpoint.read_body(&head).await.0, b"body");
-    endpoint.send(ok("done")).await;
-    assert_eq!(waiting.answer().await, (200, "done".to_owned()));
+    waiting.goes_on(endpoint, &head).await;
 }
 
 #[tokio::test]
@@ -336,12 +341,7 @@ async fn early_hints_go_on_to_their_stream() {
     let (head, mut endpoint) = asked.recv().await.unwrap();
     endpoint.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: close\r\n\r\n").await;
     assert_eq!(waiting.interim().await, Some(103));
-    endpoint.send(CONTINUE).await;
-    assert_eq!(waiting.interim().await, Some(100));
-    waiting.body.send_data(Bytes::from_static(b"body"), true).unwrap();
-    assert_eq!(endpoint.read_body(&head).await.0, b"body");
-    endpoint.send(ok("done")).await;
-    assert_eq!(waiting.answer().await, (200, "done".to_owned()));
+    waiting.goes_on(endpoint, &head).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use shoal_proxy::{Owner, Ports};
@@ -111,26 +110,14 @@ async fn an_endpoint_that_is_left_sees_its_connections_end() {
         ("spoken to otherwise", &|left, kept| beside(left, kept, "").replace("1h", "1h, protocol: h2c")),
     ];
     for (what, change) in changes {
-        let (ended, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counted = ended.clone();
-        let left = support::serve_raw(opened.clone(), move |stream, _| {
-            let counted = counted.clone();
-            async move {
-                let mut stream = support::Downstream::new(stream);
-                while stream.read_head().await.is_some() {
-                    stream.send(ok("left")).await;
-                }
-                counted.fetch_add(1, Ordering::SeqCst);
-            }
-        })
-        .await;
+        let left = Origin::start(|_| ok("left")).await;
         // Its turn comes next, and its answer stays under way: that holds what it began with.
         let kept = Origin::start(|seen: Seen| match seen.path() {
             "/half" => "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".to_owned(),
             _ => ok("kept"),
         })
         .await;
-        let stage = Stage::start(&beside(left, kept.address, ""));
+        let stage = Stage::start(&beside(left.address, kept.address, ""));
         let mut under_way = Vec::new();
         for _ in 0..4 {
             let mut downstream = stage.connect().await;
@@ -144,10 +131,10 @@ async fn an_endpoint_that_is_left_sees_its_connections_end() {
             downstream.read_until(b"half").await.unwrap();
             under_way.push(downstream);
         }
-        let before = opened.load(Ordering::SeqCst);
-        assert!(before > 0 && ended.load(Ordering::SeqCst) == 0, "{what}");
-        stage.proxy.apply(stage.compile(2, &change(left, kept.address))).unwrap();
-        wait_until(&format!("the end of what is {what}"), || ended.load(Ordering::SeqCst) == before).await;
+        let before = left.connections();
+        assert!(before > 0 && left.ended() == 0, "{what}");
+        stage.proxy.apply(stage.compile(2, &change(left.address, kept.address))).unwrap();
+        wait_until(&format!("the end of what is {what}"), || left.ended() == before).await;
     }
 }
 

@@ -6,10 +6,10 @@ mod support;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::dns::{Mood, NameServer};
-use support::{Seen, Stage, ok, wait_until};
+use support::{Origin, Seen, Stage, ok, wait_until};
 use tokio::net::TcpListener;
 
 /// A site whose endpoints are `endpoints`, looked up at `servers`.
@@ -189,26 +189,14 @@ async fn addresses_change_under_load_without_a_failed_request() {
 #[tokio::test]
 async fn an_address_that_is_no_more_sees_its_connections_end() {
     let dns = NameServer::start().await;
-    let (ended, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counted = ended.clone();
-    let left = support::serve_raw(opened.clone(), move |stream, _| {
-        let counted = counted.clone();
-        async move {
-            let mut stream = support::Downstream::new(stream);
-            while stream.read_head().await.is_some() {
-                stream.send(ok("left")).await;
-            }
-            counted.fetch_add(1, Ordering::SeqCst);
-        }
-    })
-    .await;
+    let left = Origin::start(|_| ok("left")).await;
     dns.set_addresses("app.test", 0, &["127.0.0.1"]);
-    let stage = Stage::start(&site(&format!("\"app.test:{}\"", left.port()), &dns, ""));
+    let stage = Stage::start(&site(&format!("\"app.test:{}\"", left.address.port()), &dns, ""));
     assert_eq!(places(&stage, 4).await, ["left"]);
-    let before = opened.load(Ordering::SeqCst);
+    let before = left.connections();
     // Nobody asks any more, and nobody needs to.
     dns.set_addresses("app.test", 0, &["127.0.0.2"]);
-    wait_until("the end of its connections", || ended.load(Ordering::SeqCst) == before).await;
+    wait_until("the end of its connections", || left.ended() == before).await;
 }
 
 #[tokio::test]
@@ -259,7 +247,7 @@ async fn a_name_that_leads_nowhere_is_told_at_once() {
 
 #[tokio::test]
 async fn hosts_of_the_system_are_known_without_a_name_server() {
-    let origin = support::Origin::start(|_: Seen| ok("home")).await;
+    let origin = Origin::start(|_: Seen| ok("home")).await;
     let port = origin.address.port();
     let site = support::site(&[origin.address], "", ", resolver: { family: ipv4 }");
     let stage = Stage::start(&site.replace(&origin.address.to_string(), &format!("localhost:{port}")));

@@ -374,6 +374,7 @@ pub struct Origin {
     pub address: SocketAddr,
     requests: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 /// What an origin sends back; an empty answer closes the connection, and `close` closes it after the bytes.
@@ -406,27 +407,28 @@ pub fn ok(body: &str) -> String {
 
 impl Origin {
     pub async fn start<R: Into<Reply>>(reply: impl Fn(Seen) -> R + Send + Sync + 'static) -> Self {
-        let (requests, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (counted, reply) = (requests.clone(), Arc::new(reply));
+        let [requests, connections, ended] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
+        let (counted, gone, reply) = (requests.clone(), ended.clone(), Arc::new(reply));
         let address = serve_raw(connections.clone(), move |stream, connection| {
-            let (counted, reply) = (counted.clone(), reply.clone());
+            let (counted, gone, reply) = (counted.clone(), gone.clone(), reply.clone());
             async move {
                 let mut stream = Downstream::new(stream);
                 while let Some(head) = stream.read_head().await {
                     let (body, trailers, complete) = stream.read_body(&head).await;
                     if !complete {
-                        return;
+                        break;
                     }
                     let number = counted.fetch_add(1, Ordering::SeqCst);
                     let reply: Reply = reply(Seen { head, body, trailers, connection, number }).into();
                     if stream.stream.write_all(&reply.bytes).await.is_err() || reply.close {
-                        return;
+                        break;
                     }
                 }
+                gone.fetch_add(1, Ordering::SeqCst);
             }
         })
         .await;
-        Self { address, requests, connections }
+        Self { address, requests, connections, ended }
     }
 
     /// Whole requests seen so far.
@@ -437,6 +439,11 @@ impl Origin {
     /// Connections seen so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that have ended, one way or another.
+    pub fn ended(&self) -> usize {
+        self.ended.load(Ordering::SeqCst)
     }
 }
 
