@@ -78,6 +78,7 @@ async fn with_a_token_and_not_without() -> Result<()> {
         (json!({ "urls": ["/a"] }), "is not a URL"),
         (json!({ "url": [url("/a")] }), "unknown field"),
         (json!({ "tags": vec!["x"; 1001] }), "at most 1000"),
+        (json!({ "all": true, "timeout": "21s" }), "timeout: 21s is more than 20s"),
     ] {
         let (answer, told) = post(&cluster, 0, &token, &wrong).await?;
         ensure!(answer.status == 400, "{answer:?}");
@@ -100,6 +101,7 @@ async fn who_acknowledged_is_remembered(cluster: &Cluster, token: &str, seq: u64
     let answer = send(cluster.nodes[1].at(Ports::OPS), Speak::Http1, request).await?;
     let told: Value = serde_json::from_slice(&answer.body)?;
     ensure!(told["seq"] == seq && told["kind"] == "hard" && told["scopes"] == 4, "{told}");
+    ensure!(told["complete"] == true, "{told}");
     let output = cluster.nodes[0]
         .shoal(&["cache", "purge-status", &seq.to_string(), "-o", "json"])
         .await?

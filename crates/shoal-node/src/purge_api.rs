@@ -11,10 +11,10 @@ use axum::http::header::{
 };
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use shoal_cluster::join::{ROLE_PURGE, Token, same_text};
 use shoal_model::units::Period;
-use shoal_proto::admin::{PurgeRequest, PurgeStatusRequest};
+use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
 use crate::admin::{purge_order, purge_status};
 use crate::node::{Node, now_ms};
@@ -49,6 +49,15 @@ enum Wait {
     Complete,
 }
 
+/// What became of a purge.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    purge: &'a PurgeInfo,
+    /// No node serves what it forgets.
+    complete: bool,
+}
+
 /// The paths of the API.
 pub fn routes() -> Router<Arc<Node>> {
     Router::new().route("/v1/purge", post(purge)).route("/v1/purge/{seq}", get(status))
@@ -64,6 +73,10 @@ async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> 
         Ok(asked) => asked,
         Err(error) => return respond(StatusCode::BAD_REQUEST, trouble(&error.to_string())),
     };
+    if let Some(timeout) = asked.timeout.filter(|timeout| timeout.0 > MAX_WAIT) {
+        let why = format!("timeout: {timeout} is more than {}s, the longest wait", MAX_WAIT.as_secs());
+        return respond(StatusCode::BAD_REQUEST, trouble(&why));
+    }
     let was_awaited = asked.wait == Wait::Complete;
     let order = match purge_order(&node, asked.into()) {
         Ok(order) => order,
@@ -84,16 +97,21 @@ async fn status(State(node): State<Arc<Node>>, Path(seq): Path<u64>, fields: Hea
     }
     match purge_status(&node, &PurgeStatusRequest { seq, limit: 1 }).await {
         Ok(found) => {
-            let json = found.purges.first().and_then(|purge| serde_json::to_string(purge).ok());
+            let told = found.purges.first().map(|purge| Told { complete: is_complete(purge), purge });
+            let json = told.and_then(|told| serde_json::to_string(&told).ok());
             respond(StatusCode::OK, json.unwrap_or_default() + "\n")
         }
         Err(status) => respond(StatusCode::NOT_FOUND, trouble(status.message())),
     }
 }
 
+fn is_complete(purge: &PurgeInfo) -> bool {
+    purge.acks.iter().all(|ack| ack.lease_until_ms == 0)
+}
+
 impl From<Asked> for PurgeRequest {
     fn from(asked: Asked) -> Self {
-        let wait = asked.timeout.map_or(Duration::ZERO, |timeout| timeout.0.min(MAX_WAIT));
+        let wait = asked.timeout.map_or(Duration::ZERO, |timeout| timeout.0);
         Self {
             urls: asked.urls,
             prefixes: asked.prefixes,
@@ -149,18 +167,37 @@ fn respond(status: StatusCode, json: String) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use shoal_proto::admin::PurgeAck;
+
     use super::*;
 
     #[test]
     fn what_is_asked_for_is_read_strictly() {
         let read = |text: &str| serde_json::from_str::<Asked>(text).map(PurgeRequest::from);
-        let request = read(r#"{"urls":["http://a/"],"soft":true,"timeout":"90s"}"#).unwrap();
+        let request = read(r#"{"urls":["http://a/"],"soft":true,"timeout":"9s"}"#).unwrap();
         assert_eq!((request.urls.len(), request.soft, request.wait_complete), (1, true, true));
-        assert_eq!(request.timeout_ms, 20_000);
+        assert_eq!(request.timeout_ms, 9000);
         assert!(!read(r#"{"all":true,"wait":"committed"}"#).unwrap().wait_complete);
         for wrong in [r#"{"url":"http://a/"}"#, r#"{"urls":"http://a/"}"#, r#"{"wait":"ever"}"#, "7", ""] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_purge_is_complete_once_nobody_serves_what_it_forgets() {
+        let check = |acks: &[(&str, u64)], expected: bool| {
+            let ack = |&(state, lease_until_ms): &(&str, u64)| PurgeAck {
+                state: state.to_owned(),
+                lease_until_ms,
+                ..PurgeAck::default()
+            };
+            let purge = PurgeInfo { acks: acks.iter().map(ack).collect(), ..PurgeInfo::default() };
+            assert_eq!(is_complete(&purge), expected, "{acks:?}");
+        };
+        check(&[], true);
+        check(&[("acknowledged", 0), ("lapsed", 0), ("left", 0), ("behind", 0)], true);
+        check(&[("acknowledged", 0), ("behind", 7)], false);
+        check(&[("silent", 7), ("acknowledged", 0)], false);
     }
 
     #[test]
