@@ -64,6 +64,8 @@ pub struct Cache {
     pub(crate) store: Arc<Store>,
     pub(crate) disk: Option<Disk>,
     pub(crate) purges: Purges,
+    /// How many records of purges there were that all that is stored was checked against.
+    pub(crate) swept_records: AtomicU64,
     pub(crate) search: SearchRules,
     pub(crate) flights: Arc<Flights>,
     fill_budget: Arc<FillBudget>,
@@ -108,6 +110,7 @@ impl Cache {
         let disk = settings.disk.clone().and_then(|disk| open_disk(disk, settings.key_seed, &store));
         let cache = Arc::new(Self {
             purges: Purges::new(settings.key_seed),
+            swept_records: AtomicU64::new(0),
             search: SearchRules::new(settings.key_seed),
             flights: Arc::new(Flights::new()),
             fill_budget: Arc::new(FillBudget::new(settings.ram_bytes / FILL_SHARE)),

@@ -1,7 +1,11 @@
 //! What this node knows of purges: its own copy of the tables, and how far the log is applied.
+//!
+//! A hit may have to look into the tables, so whoever changes them locks them for a moment only, however many records there
+//! are: what takes longer is done on the side, before or after, and two who change them wait for each other elsewhere.
 
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use shoal_model::state::{PurgeKind, PurgeScope, PurgeTables};
@@ -22,14 +26,27 @@ pub(crate) struct Purges {
     /// Until then this node knows of every purge, Unix milliseconds.
     lease_until_ms: AtomicU64,
     tables: RwLock<PurgeTables>,
+    /// Newest purge of a host, a prefix or a tag, also when that is not remembered any more.
+    newest_of_many: AtomicU64,
+    /// How many records there ever were.
+    recorded: AtomicU64,
+    /// Held by whoever changes the tables, from before it looks at what it changes.
+    changing: Mutex<()>,
     progress: watch::Sender<u64>,
 }
 
 impl Purges {
     pub(crate) fn new(seed: u64) -> Self {
-        let tables = RwLock::new(PurgeTables::default());
-        let (applied, lease_until_ms) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { seed, applied, lease_until_ms, tables, progress: watch::Sender::new(0) }
+        Self {
+            seed,
+            applied: AtomicU64::new(0),
+            lease_until_ms: AtomicU64::new(0),
+            tables: RwLock::default(),
+            newest_of_many: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+            changing: Mutex::default(),
+            progress: watch::Sender::new(0),
+        }
     }
 
     /// The log is applied, and every purge in it recorded, up to here.
@@ -38,31 +55,74 @@ impl Purges {
     }
 
     pub(crate) fn record(&self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).record(seq, scopes, kind);
+        let changing = self.begin_change();
+        if scopes.iter().any(PurgeScope::is_of_many) {
+            self.newest_of_many.fetch_max(seq, Ordering::Release);
+        }
+        let forgotten = self.tables_to_change().record(seq, scopes, kind);
         self.advance(seq);
+        self.count(scopes.len());
+        drop((changing, forgotten));
     }
 
     /// Purges up to `up_to` are remembered no longer one by one; the log is applied up to `applied`.
     pub(crate) fn forget(&self, up_to: u64, applied: u64) {
-        self.tables.write().unwrap_or_else(PoisonError::into_inner).forget(up_to);
+        let changing = self.begin_change();
+        // Nobody waits to change them, so hits look into them as well.
+        let remembered = self.tables().without(up_to);
+        let before = remembered.map(|tables| self.swap(tables));
         self.advance(applied);
+        drop((changing, before));
+    }
+
+    /// The tables are these now.
+    pub(crate) fn replace(&self, tables: &PurgeTables, applied: u64) {
+        let tables = tables.clone();
+        let changing = self.begin_change();
+        self.newest_of_many.fetch_max(tables.newest_of_many(), Ordering::Release);
+        let records = tables.records();
+        let before = self.swap(tables);
+        self.advance(applied);
+        self.count(records);
+        drop((changing, before));
     }
 
     /// How many records there are, and up to where others were forgotten.
     pub(crate) fn remembered(&self) -> (usize, u64) {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.tables();
         (tables.records(), tables.floor)
     }
 
-    /// How many records there are of purges after `seq`.
-    pub(crate) fn records_after(&self, seq: u64) -> usize {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        if tables.newest <= seq { 0 } else { tables.records() - tables.records_up_to(seq) }
+    /// How many records there ever were: of all of these the log is known to be applied when this says so.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::Acquire)
     }
 
-    /// Newest purge of many objects.
+    /// Newest purge of many objects that may be remembered.
     pub(crate) fn newest_of_many(&self) -> u64 {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).newest_of_many()
+        self.newest_of_many.load(Ordering::Acquire)
+    }
+
+    fn tables(&self) -> RwLockReadGuard<'_, PurgeTables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hits wait for whoever has this.
+    fn tables_to_change(&self) -> RwLockWriteGuard<'_, PurgeTables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `tables` into place, and answers what was there: it takes a while to give its memory back.
+    fn swap(&self, tables: PurgeTables) -> PurgeTables {
+        mem::replace(&mut *self.tables_to_change(), tables)
+    }
+
+    fn count(&self, records: usize) {
+        self.recorded.fetch_add(records as u64, Ordering::AcqRel);
     }
 
     /// Judges an object of which only the key is at hand; `None` = that is not enough.
@@ -72,12 +132,7 @@ impl Purges {
         seqs: (u64, u64),
         newest_of_many: u64,
     ) -> Option<Validity> {
-        judge_key(key, seqs, &self.tables.read().unwrap_or_else(PoisonError::into_inner), newest_of_many)
-    }
-
-    pub(crate) fn replace(&self, tables: &PurgeTables, applied: u64) {
-        *self.tables.write().unwrap_or_else(PoisonError::into_inner) = tables.clone();
-        self.advance(applied);
+        judge_key(key, seqs, &self.tables(), newest_of_many)
     }
 
     pub(crate) fn advance(&self, applied: u64) {
@@ -100,7 +155,7 @@ impl Purges {
 
     /// Newest purge.
     pub(crate) fn newest(&self) -> u64 {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).newest
+        self.tables().newest
     }
 
     /// Waits until the log is applied up to `seq`; false = not within `patience`.
@@ -139,8 +194,7 @@ impl Purges {
 
     /// Judges what was filled at `fill_seq` as far as purges of the URL of `alias` go.
     pub(crate) fn check_alias(&self, alias: &Alias, fill_seq: u64) -> Option<Freshened> {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        freshened(judge_url(alias.key, fill_seq, &tables))
+        freshened(judge_url(alias.key, fill_seq, &self.tables()))
     }
 
     /// How new a stored object is.
@@ -160,8 +214,7 @@ impl Purges {
     }
 
     pub(crate) fn judge(&self, subject: &Subject<'_>, applied: u64) -> Validity {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        judge_validity(self.seed, subject, &tables, applied)
+        judge_validity(self.seed, subject, &self.tables(), applied)
     }
 }
 
@@ -171,5 +224,76 @@ const fn freshened(validity: Validity) -> Option<Freshened> {
         Validity::Stale => Some(Freshened::SoftPurged),
         Validity::Unknown => Some(Freshened::Unknown),
         Validity::Gone => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const PURGES: u64 = 20_000;
+
+    fn judge(purges: &Purges, key: u64, known_seq: u64) -> Validity {
+        let (key, text) = (ObjectKey(key.into()), "http://a.org/");
+        let subject = Subject { key, text, tags: &[], fill_seq: known_seq, checked_seq: known_seq };
+        purges.judge(&subject, purges.applied())
+    }
+
+    #[test]
+    fn no_purge_is_lost_while_others_are_forgotten() {
+        let purges = Purges::new(7);
+        let purge = |seq: u64| purges.record(seq, &[PurgeScope::Url(seq.into())], PurgeKind::Hard);
+        thread::scope(|scope| {
+            scope.spawn(|| (1..=PURGES).for_each(purge));
+            scope.spawn(|| {
+                while purges.applied() < PURGES {
+                    purges.forget(purges.applied() / 2, 0);
+                }
+            });
+            loop {
+                let applied = purges.applied();
+                let purged = 1..=applied;
+                let some = [1, applied / 2, applied / 2 + 1, applied];
+                for seq in some.into_iter().filter(|seq| purged.contains(seq)) {
+                    assert_ne!(judge(&purges, seq, seq - 1), Validity::Valid, "{seq} of {applied}");
+                }
+                if applied == PURGES {
+                    break;
+                }
+            }
+        });
+        purges.forget(PURGES, PURGES + 1);
+        assert_eq!(purges.remembered(), (0, PURGES));
+        assert_eq!(judge(&purges, 1, PURGES - 1), Validity::Unknown);
+    }
+
+    #[test]
+    fn hits_look_into_the_tables_while_they_are_gone_over() {
+        let purges = Purges::new(7);
+        purges.record(3, &[PurgeScope::Url(1)], PurgeKind::Hard);
+        thread::scope(|scope| {
+            let (changing, tables) = (purges.begin_change(), purges.tables());
+            scope.spawn(|| purges.record(4, &[PurgeScope::Url(2)], PurgeKind::Hard));
+            let hit = scope.spawn(|| judge(&purges, 1, 2));
+            assert_eq!(hit.join().unwrap(), Validity::Gone);
+            drop((tables, changing));
+        });
+        assert_eq!(judge(&purges, 2, 3), Validity::Gone);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_the_tables_counts() {
+        let purges = Purges::new(7);
+        purges.record(3, &[PurgeScope::Url(1), PurgeScope::Host(2)], PurgeKind::Hard);
+        assert_eq!((purges.recorded(), purges.newest_of_many(), purges.remembered()), (2, 3, (2, 0)));
+        let mut others = PurgeTables::default();
+        drop(others.record(6, &[PurgeScope::Tag(9), PurgeScope::Url(1)], PurgeKind::Soft));
+        purges.replace(&others, 8);
+        assert_eq!((purges.recorded(), purges.newest_of_many(), purges.remembered()), (4, 6, (2, 0)));
+        assert_eq!((purges.applied(), purges.newest()), (8, 6));
+        purges.record(9, &[PurgeScope::All], PurgeKind::Hard);
+        assert_eq!((purges.recorded(), purges.newest_of_many()), (5, 6));
     }
 }

@@ -2,6 +2,7 @@
 //! checked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -16,20 +17,22 @@ const AT_ONCE: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Cache {
-    /// There were enough purges that not all was checked against that is stored here, or one long ago: `checked_seq` is what
-    /// [`Self::sweep`] said last, `since` so long ago.
-    pub fn needs_sweep(&self, checked_seq: u64, since: Option<Duration>) -> bool {
-        is_worthwhile(self.purges.records_after(checked_seq), since)
+    /// There were enough purges that not all was checked against that is stored here, or one long ago: `since` is when
+    /// [`Self::sweep`] was called last.
+    pub fn needs_sweep(&self, since: Option<Duration>) -> bool {
+        let unchecked = self.purges.recorded() - self.swept_records.load(Ordering::Relaxed);
+        is_worthwhile(usize::try_from(unchecked).unwrap_or(usize::MAX), since)
     }
 
     /// Checks all that is stored against the purges known now, at its leisure. Answers the log index up to which that is
     /// done. What the disk does not say of it after a crash is older there than it could be, and asked about once.
     pub async fn sweep(self: &Arc<Self>) -> u64 {
-        // The index first: tables read later know at least as much.
-        let applied = self.purges.applied();
+        // These first: tables read later know at least as much.
+        let (records, applied) = (self.purges.recorded(), self.purges.applied());
         let cache = self.clone();
         match spawn_blocking(move || cache.sweep_stored(applied)).await {
             Ok(gone) => {
+                self.swept_records.fetch_max(records, Ordering::Relaxed);
                 tracing::debug!(applied, gone, "what is stored was checked against purges");
                 applied
             }

@@ -16,8 +16,7 @@ pub async fn sweep(node: Arc<Node>) {
     node.cache.opened().await;
     let (mut pause, mut last) = (PAUSE, None::<Instant>);
     loop {
-        let checked = node.swept_seq.load(Ordering::Relaxed);
-        if node.cache.needs_sweep(checked, last.map(|last| last.elapsed())) {
+        if node.cache.needs_sweep(last.map(|last| last.elapsed())) {
             let began = Instant::now();
             last = Some(began);
             let checked = node.cache.sweep().await;

@@ -177,9 +177,13 @@ impl Node {
         self.applied += 1;
         match entry {
             Entry::Purge(scope, kind) => {
-                self.tables.record(self.applied, std::slice::from_ref(scope), *kind);
+                drop(self.tables.record(self.applied, std::slice::from_ref(scope), *kind));
             }
-            Entry::Forget { up_to } => self.tables.forget(*up_to),
+            Entry::Forget { up_to } => {
+                if let Some(remembered) = self.tables.without(*up_to) {
+                    self.tables = remembered;
+                }
+            }
         }
         self.take_lease();
     }

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Admission, COMMANDS, Command, Refusal, Reply, SiteText};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
-pub use purge::{MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable, PurgeTables};
+pub use purge::{
+    Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
+    PurgeTables,
+};
 pub use revisions::{RevisionRecord, Revisions};
 
 use crate::id::{ClusterId, NodeId};
@@ -113,12 +116,15 @@ impl ConfigState {
                 self.revisions.publish(expected, site, record)
             }
             Command::Purge { scopes, kind, .. } => {
-                self.purges.record(index, &scopes, kind);
+                // No hit waits for this state.
+                drop(self.purges.record(index, &scopes, kind));
                 Reply::Purged { seq: index }
             }
             Command::ForgetPurges { up_to } => {
                 // What was filled from now on is above it, whatever the proposer says.
-                self.purges.forget(up_to.min(index));
+                if let Some(remembered) = self.purges.without(up_to.min(index)) {
+                    self.purges = remembered;
+                }
                 Reply::Done
             }
             Command::CreateToken { id, token } => {

@@ -34,6 +34,16 @@ pub enum PurgeScope {
     Tag(u64),
 }
 
+impl PurgeScope {
+    /// It says nothing of the keys of those that it concerns, and does not concern all.
+    pub const fn is_of_many(&self) -> bool {
+        match self {
+            Self::Host(_) | Self::Prefix(_) | Self::Tag(_) => true,
+            Self::All | Self::Url(_) => false,
+        }
+    }
+}
+
 /// Newest sequence number per scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PurgeTables {
@@ -66,9 +76,21 @@ pub struct PurgeTable {
     pub tag: BTreeMap<u64, u64>,
 }
 
+/// Records that are remembered no longer. It takes a while to give their memory back, where there were many.
+#[derive(Debug, Default)]
+#[must_use = "dropping it takes a while: let go of locks first"]
+pub struct Forgotten(PurgeTable, PurgeTable);
+
+impl Forgotten {
+    /// How many there are.
+    pub fn records(&self) -> usize {
+        self.0.len() + self.1.len()
+    }
+}
+
 impl PurgeTables {
     /// Notes a purge. The log's state does it on apply, and so does every node that keeps tables of its own for hits.
-    pub fn record(&mut self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) {
+    pub fn record(&mut self, seq: u64, scopes: &[PurgeScope], kind: PurgeKind) -> Forgotten {
         self.newest = seq;
         let table = match kind {
             PurgeKind::Hard => &mut self.hard,
@@ -83,24 +105,27 @@ impl PurgeTables {
                 PurgeScope::Tag(hash) => _ = table.tag.insert(*hash, seq),
             }
         }
+        let mut forgotten = Forgotten::default();
         if *scopes == [PurgeScope::All] && kind == PurgeKind::Hard {
-            table.forget_older();
+            forgotten.0 = table.take_records();
         }
         if self.records() > MAX_RECORDS {
             self.floor = seq;
-            self.hard.forget_older();
-            self.soft.forget_older();
+            forgotten = Forgotten(self.hard.take_records(), self.soft.take_records());
         }
+        forgotten
     }
 
-    /// Forgets the records of purges up to `up_to`: what was filled before and not checked since has to be validated from
-    /// now on. Like [`Self::record`], it is done by the log's state and by every node's own tables.
-    pub fn forget(&mut self, up_to: u64) {
-        if up_to > self.floor {
-            self.floor = up_to;
-            self.hard.forget(up_to);
-            self.soft.forget(up_to);
-        }
+    /// These tables without the records of purges up to `up_to`: what was filled before and not checked since has to be
+    /// validated then. Like [`Self::record`], that is done with the log's state and with every node's own tables. `None` =
+    /// nothing changes.
+    pub fn without(&self, up_to: u64) -> Option<Self> {
+        (up_to > self.floor).then(|| Self {
+            newest: self.newest,
+            floor: up_to,
+            hard: self.hard.after(up_to),
+            soft: self.soft.after(up_to),
+        })
     }
 
     /// How many scopes are remembered.
@@ -108,7 +133,7 @@ impl PurgeTables {
         self.hard.len() + self.soft.len()
     }
 
-    /// How many of them [`Self::forget`] would forget.
+    /// How many of them are missing in [`Self::without`].
     pub fn records_up_to(&self, up_to: u64) -> usize {
         self.hard.count(up_to) + self.soft.count(up_to)
     }
@@ -130,11 +155,14 @@ impl PurgeTable {
         self.len() == 0
     }
 
-    fn forget(&mut self, up_to: u64) {
-        self.url.retain(|_, seq| *seq > up_to);
-        self.host.retain(|_, seq| *seq > up_to);
-        self.prefix.retain(|_, seq| *seq > up_to);
-        self.tag.retain(|_, seq| *seq > up_to);
+    fn after(&self, up_to: u64) -> Self {
+        Self {
+            all: self.all,
+            url: after(&self.url, up_to),
+            host: after(&self.host, up_to),
+            prefix: after(&self.prefix, up_to),
+            tag: after(&self.tag, up_to),
+        }
     }
 
     fn count(&self, up_to: u64) -> usize {
@@ -147,12 +175,15 @@ impl PurgeTable {
         many.copied().max().unwrap_or(0)
     }
 
-    fn forget_older(&mut self) {
-        self.url.clear();
-        self.host.clear();
-        self.prefix.clear();
-        self.tag.clear();
+    /// Leaves nothing but when everything was purged.
+    fn take_records(&mut self) -> Self {
+        let all = self.all;
+        std::mem::replace(self, Self { all, ..Self::default() })
     }
+}
+
+fn after<K: Copy + Ord>(records: &BTreeMap<K, u64>, up_to: u64) -> BTreeMap<K, u64> {
+    records.iter().filter(|(_, seq)| **seq > up_to).map(|(key, seq)| (*key, *seq)).collect()
 }
 
 /// Maps as lists of pairs, since the keys are numbers.
@@ -183,13 +214,15 @@ mod tests {
     fn what_is_forgotten_leaves_a_floor() {
         let mut tables = PurgeTables::default();
         let (hard, soft) = (PurgeKind::Hard, PurgeKind::Soft);
-        tables.record(3, &[PurgeScope::Url(1), PurgeScope::Host(2), PurgeScope::Tag(3)], hard);
-        tables.record(5, &[PurgeScope::Url(1), PurgeScope::Prefix(4)], soft);
-        tables.record(7, &[PurgeScope::Url(1), PurgeScope::Tag(9)], hard);
+        _ = tables.record(3, &[PurgeScope::Url(1), PurgeScope::Host(2), PurgeScope::Tag(3)], hard);
+        _ = tables.record(5, &[PurgeScope::Url(1), PurgeScope::Prefix(4)], soft);
+        _ = tables.record(7, &[PurgeScope::Url(1), PurgeScope::Tag(9)], hard);
         assert_eq!((tables.records(), tables.newest_of_many()), (6, 7));
         let check = |up_to, floor, left: usize, tables: &mut PurgeTables| {
             let (before, counted) = (tables.records(), tables.records_up_to(up_to));
-            tables.forget(up_to);
+            if let Some(left) = tables.without(up_to) {
+                *tables = left;
+            }
             assert_eq!((tables.floor, tables.records()), (floor, left), "up to {up_to}");
             assert_eq!(before - counted, left, "counted up to {up_to}");
         };
@@ -200,8 +233,28 @@ mod tests {
         check(5, 6, 2, &mut tables); // a floor never sinks
         check(7, 7, 0, &mut tables);
         assert_eq!((tables.newest, tables.newest_of_many()), (7, 0));
-        tables.record(9, &[PurgeScope::All], soft);
-        tables.forget(9);
+        _ = tables.record(9, &[PurgeScope::All], soft);
+        tables = tables.without(9).unwrap();
         assert_eq!(tables.soft.all, 9, "that is one number, and stays");
+    }
+
+    #[test]
+    fn everything_is_one_record() {
+        let mut tables = PurgeTables::default();
+        _ = tables.record(3, &[PurgeScope::Url(1), PurgeScope::Tag(3)], PurgeKind::Hard);
+        _ = tables.record(4, &[PurgeScope::Url(1)], PurgeKind::Soft);
+        let forgotten = tables.record(5, &[PurgeScope::All], PurgeKind::Hard);
+        assert_eq!(forgotten.records(), 2);
+        assert_eq!((tables.records(), tables.hard.all, tables.floor), (1, 5, 0), "it hides no soft one");
+    }
+
+    #[test]
+    fn too_many_are_forgotten_at_once() {
+        let mut tables = PurgeTables::default();
+        tables.soft.tag = (0..MAX_RECORDS as u64).map(|tag| (tag, 1)).collect();
+        assert_eq!(tables.record(2, &[PurgeScope::Tag(0)], PurgeKind::Soft).records(), 0);
+        let forgotten = tables.record(3, &[PurgeScope::Url(1)], PurgeKind::Hard);
+        assert_eq!(forgotten.records(), MAX_RECORDS + 1);
+        assert_eq!((tables.records(), tables.floor), (0, 3));
     }
 }

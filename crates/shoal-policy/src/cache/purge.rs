@@ -47,20 +47,21 @@ pub fn judge_validity(seed: u64, subject: &Subject<'_>, tables: &PurgeTables, ap
 }
 
 /// Judges an object of which only the key is at hand. `None` = its text and tags have to be read: there was a purge of many
-/// objects since it was last checked (`newest_of_many`: [`PurgeTables::newest_of_many`]).
+/// objects since it was last checked (`newest_of_many`: [`PurgeTables::newest_of_many`], or when those were that the tables
+/// have forgotten).
 pub fn judge_key(
     key: ObjectKey,
     (fill_seq, checked_seq): (u64, u64),
     tables: &PurgeTables,
     newest_of_many: u64,
 ) -> Option<Validity> {
-    if newest_of_many > fill_seq.max(checked_seq) {
-        return None;
-    }
     let newest = |table: &PurgeTable| table.all.max(table.url.get(&key.0).copied().unwrap_or(0));
+    let known_seq = fill_seq.max(checked_seq);
     Some(if newest(&tables.hard) > fill_seq {
         Validity::Gone
-    } else if fill_seq.max(checked_seq) < tables.floor {
+    } else if newest_of_many > known_seq.max(tables.floor) {
+        return None;
+    } else if known_seq < tables.floor {
         Validity::Unknown
     } else if newest(&tables.soft) > fill_seq {
         Validity::Stale
@@ -191,7 +192,23 @@ mod tests {
         check((5, 5), &|t| t.floor = 6, Some(Validity::Unknown));
         check((5, 6), &|t| t.floor = 6, Some(Validity::Valid));
         check((5, 5), &|t| _ = t.hard.tag.insert(1, 6), None);
+        check((5, 5), &|t| _ = (t.hard.tag.insert(1, 6), t.hard.url.insert(9, 6)), Some(Validity::Gone));
         check((5, 6), &|t| _ = t.soft.host.insert(1, 6), Some(Validity::Valid));
+    }
+
+    #[test]
+    fn a_key_is_enough_where_the_purges_of_many_were_forgotten() {
+        let check = |known_seq, floor, newest_of_many, expected| {
+            let tables = PurgeTables { floor, ..PurgeTables::default() };
+            let validity = judge_key(ObjectKey(9), (known_seq, known_seq), &tables, newest_of_many);
+            assert_eq!(validity, expected, "{known_seq} {floor} {newest_of_many}");
+        };
+        check(5, 6, 6, Some(Validity::Unknown));
+        check(5, 7, 6, Some(Validity::Unknown));
+        check(7, 7, 6, Some(Validity::Valid));
+        check(5, 6, 7, None);
+        check(6, 6, 7, None);
+        check(7, 6, 7, Some(Validity::Valid));
     }
 
     #[test]
