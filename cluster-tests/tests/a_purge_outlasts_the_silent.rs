@@ -45,7 +45,7 @@ async fn for_as_long_as_its_lease_and_no_longer() -> Result<()> {
     let acks = told["acks"].as_array().into_iter().flatten();
     let lapsed = acks.clone().filter(|ack| ack["state"] == "lapsed").count();
     let absent = told["absent"].as_array().into_iter().flatten().filter(|node| node["node"] == *name).count();
-    ensure!(acks.filter(|ack| ack["state"] == "applied").count() == 2 && lapsed + absent == 1, "{told}");
+    ensure!(acks.filter(|ack| ack["state"] == "acknowledged").count() == 2 && lapsed + absent == 1, "{told}");
     ensure!(purge.code == 0, "it ended with {}: {told}", purge.code);
     ensure!(told["elapsed_ms"].as_u64() > Some(AT_LEAST_MS), "its lease was not waited for: {told}");
     let again = cluster.nodes[asked].shoal(&["cache", "purge", "--all", "-o", "json"]).await?.json()?;

@@ -1,9 +1,11 @@
 //! Compiles `proto/` without protoc.
 
-/// Fields that hold an enum: printed by the name the `.proto` file gives the value, without its prefix.
-const ENUM_FIELDS: [(&str, &str); 2] = [
+/// Fields that hold an enum: printed by the name the `.proto` file gives the value, without its prefix, or by the word that
+/// operators know it by.
+const ENUM_FIELDS: [(&str, &str); 3] = [
     (".shoal.admin.v1.Change.action", "crate::names::change_action"),
     (".shoal.admin.v1.NodeAck.state", "crate::names::ack_state"),
+    (".shoal.admin.v1.PurgeResponse.acks", "crate::names::purge_acks"),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

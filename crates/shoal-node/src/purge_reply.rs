@@ -3,7 +3,6 @@
 use axum::http::StatusCode;
 use serde::Serialize;
 use shoal_configlog::ProposeError;
-use shoal_proto::admin::{AckState, NodeAck};
 
 use crate::purging::{PurgeError, Purged};
 
@@ -54,7 +53,7 @@ pub fn trouble(why: &str) -> String {
 fn purged_reply(purged: &Purged) -> Reply<'_> {
     let acks = purged.acks.iter().map(|ack| NodeReply {
         node: &ack.node,
-        state: state_of(ack),
+        state: ack.state().purge_word(),
         detail: &ack.detail,
         elapsed_ms: Some(ack.elapsed_ms),
     });
@@ -69,14 +68,6 @@ fn purged_reply(purged: &Purged) -> Reply<'_> {
         complete: purged.is_complete,
         elapsed_ms: u64::try_from(purged.elapsed.as_millis()).unwrap_or(u64::MAX),
         nodes: acks.chain(absent).collect(),
-    }
-}
-
-fn state_of(ack: &NodeAck) -> &'static str {
-    match ack.state() {
-        AckState::Applied => "acknowledged",
-        AckState::Lapsed => "lapsed",
-        AckState::Refused | AckState::Silent | AckState::Unspecified => "silent",
     }
 }
 
@@ -97,7 +88,7 @@ fn to_line(reply: &impl Serialize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use shoal_proto::admin::AbsentNode;
+    use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
     use super::*;
 

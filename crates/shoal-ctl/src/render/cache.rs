@@ -138,10 +138,11 @@ pub fn locations(response: &CacheLocateResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{AckState, CacheCounters, Location, NodeAck, RouteCacheStats};
+    use shoal_proto::admin::{AckState, ApplyResponse, CacheCounters, Location, NodeAck, RouteCacheStats};
 
     use super::super::check_golden;
     use super::*;
+    use crate::output::to_json;
 
     #[test]
     fn stats_are_a_row_per_node() {
@@ -179,6 +180,24 @@ mod tests {
         let nodes = vec![first, node("node2", false)];
         let response = CacheStatsResponse { nodes, routes: vec![route], total };
         check_golden("cache_stats", &cache_stats(&response));
+    }
+
+    #[test]
+    fn a_purge_is_acknowledged_where_a_revision_is_applied() {
+        let check = |state: AckState, of_purge: &str, of_revision: &str| {
+            let acks = vec![NodeAck { node_id: 7, state: state.into(), elapsed_ms: 3, ..NodeAck::default() }];
+            let revision = ApplyResponse { acks: acks.clone(), ..ApplyResponse::default() };
+            let purge = PurgeResponse { acks, ..PurgeResponse::default() };
+            let line = |state: &str| format!("\"state\": \"{state}\"");
+            let (purge, revision) = (to_json(&purge).unwrap(), to_json(&revision).unwrap());
+            assert!(revision.contains(&line(of_revision)), "{revision}");
+            let acks = |text: &str| text[text.find("\"acks\"").unwrap()..text.find(']').unwrap()].to_owned();
+            let expected = acks(&revision).replace(&line(of_revision), &line(of_purge));
+            assert_eq!(acks(&purge), expected, "all but the word is the same");
+        };
+        check(AckState::Applied, "acknowledged", "applied");
+        check(AckState::Lapsed, "lapsed", "lapsed");
+        check(AckState::Silent, "silent", "silent");
     }
 
     #[test]
