@@ -7,13 +7,14 @@ use http::header::HeaderMap;
 use http::{Method, Response, StatusCode};
 use shoal_model::site::PurgeUnverified;
 use shoal_policy::cache::condition::{is_not_modified, trim_not_modified};
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::Reuse;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
 use shoal_policy::failure::Failure;
 
 use crate::boarding::{Came, Flown};
-use crate::body::{CacheBody, OriginBody};
+use crate::body::CacheBody;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, FillHead, FillReader, FillSource, Joined};
@@ -21,7 +22,7 @@ use crate::lookup::{Found, Probe};
 use crate::object::Object;
 use crate::respond::{Asked, CACHE_STATUS, from_fill, from_object, restore_range, source};
 use crate::seam::{Answer, Bypass, CacheRequest, Lookup};
-use crate::task::{Asker, FillTask, TaskSeed};
+use crate::task::{Asker, FillTask, TaskSeed, Unshared};
 use crate::worker::{WorkerCache, ttl_seconds};
 
 impl WorkerCache {
@@ -32,8 +33,8 @@ impl WorkerCache {
     pub async fn answer(self: &Rc<Self>, request: CacheRequest<'_>, lookup: Lookup) -> Answer {
         let mut probe = match self.look_on_disk(&request, lookup).await {
             Lookup::Fresh(response) => return Answer::Response(response),
-            Lookup::Bypass(Bypass::Method) => return self.direct(Forwarded::Method),
-            Lookup::Bypass(Bypass::Request) => return self.direct(Forwarded::Bypass),
+            Lookup::Bypass(Bypass::Method) => return self.direct(Forwarded::Method, None),
+            Lookup::Bypass(Bypass::Request) => return self.direct(Forwarded::Bypass, None),
             Lookup::Stale(probe) | Lookup::Miss(probe) => probe,
         };
         if self.cache.placement.owners(probe.key).primary == Some(self.cache.settings.node) {
@@ -59,7 +60,7 @@ impl WorkerCache {
             Some(_) | None => {
                 let fills = request.head.method == Method::GET && !probe.is_passed_on(request.rule);
                 if self.cache.is_uncacheable(&probe.text) && !probe.wishes.only_if_cached {
-                    return self.direct(probe.why);
+                    return self.direct_past(&probe);
                 }
                 if !fills || probe.wishes.no_store || probe.wishes.only_if_cached {
                     return self.peek(&request, &probe).await;
@@ -113,13 +114,23 @@ impl WorkerCache {
         }
         match (probe.wishes.only_if_cached, probe.wishes.no_store) {
             (true, _) => Answer::Failed(Failure::NotCached),
-            (false, true) => self.direct(Forwarded::Request),
-            (false, false) => self.direct(probe.why),
+            (false, true) => self.direct(Forwarded::Request, Some(Refusal::RequestNoStore)),
+            (false, false) => self.direct_past(probe),
         }
     }
 
-    fn direct(&self, why: Forwarded) -> Answer {
-        Answer::Direct { cache_status: self.forwarded(why) }
+    /// The request goes to the origin by itself, past what is stored and what is on its way.
+    fn direct_past(&self, probe: &Probe) -> Answer {
+        self.direct(probe.why, self.cache.why_uncacheable(&probe.text))
+    }
+
+    /// `refusal` says why what answers it is not stored, if that is known before.
+    fn direct(&self, why: Forwarded, refusal: Option<Refusal>) -> Answer {
+        let status = CacheStatus {
+            detail: refusal.map(Detail::NotStored),
+            ..CacheStatus::forwarded(&self.cache.settings.name, why)
+        };
+        Answer::Direct { cache_status: status.value() }
     }
 
     /// Answers with what the one fill of what is asked for brings.
@@ -135,8 +146,8 @@ impl WorkerCache {
             Flown::Stored(object, cut) => Answer::Response(self.respond_stored(request, &object, &cut)),
             Flown::Asked(object, cut, came) => self.respond_asked(request, probe, &object, &cut, came),
             Flown::InChunks(object) => self.read_for_itself(request, probe, &object).await,
-            Flown::Own(response) => Answer::Response(self.pass_on(request, probe, response)),
-            Flown::ForOthers | Flown::Released => self.direct(probe.why),
+            Flown::Own(unshared) => Answer::Response(self.pass_on(request, probe, unshared)),
+            Flown::ForOthers | Flown::Released => self.direct_past(probe),
             Flown::Failed(failure) => Answer::Failed(failure),
         }
     }
@@ -265,10 +276,12 @@ impl WorkerCache {
         &self,
         request: &CacheRequest<'_>,
         probe: &Probe,
-        response: Response<OriginBody>,
+        unshared: Unshared,
     ) -> Response<CacheBody> {
+        let Unshared { response, why } = unshared;
         let mut status = CacheStatus::forwarded(&self.cache.settings.name, probe.why);
         status.forwarded_status = Some(response.status().as_u16());
+        status.detail = why.map(Detail::NotStored);
         let value = status.value();
         let mut response = response.map(CacheBody::origin);
         response.headers_mut().append(CACHE_STATUS.clone(), value);

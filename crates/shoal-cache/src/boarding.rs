@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 use shoal_policy::cache::reuse::{Reuse, Trouble};
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::failure::Failure;
 use tokio::sync::oneshot;
 
-use crate::body::OriginBody;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::fill::{Arrival, Fill, FillHead, FillReader, Joined};
 use crate::lookup::{Choice, Sought, look, may_share, may_use};
 use crate::node::Cache;
 use crate::object::Object;
-use crate::task::{FillTask, TaskSeed};
+use crate::task::{FillTask, TaskSeed, Unshared};
 
 /// A request joins at most so many fills: each one it cannot share taught it which fields choose its variant.
 const MAX_TRIES: usize = 3;
@@ -36,7 +35,7 @@ pub(crate) enum Flown {
     /// This may be used, and lies in chunks: every request puts them together for itself.
     InChunks(Arc<Object>),
     /// The origin's response, for this request alone.
-    Own(Response<OriginBody>),
+    Own(Unshared),
     /// What there is answers others, not this request.
     ForOthers,
     /// The response is for another request alone, or there was nobody to ask.

@@ -8,9 +8,10 @@ use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::fill_request::limit_to_shared;
 use shoal_policy::cache::key::url_of;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
 use shoal_policy::cache::sources::Hop;
-use shoal_policy::cache::storage::{Exchange, Refusal, Storage, Stored, Terms, judge_storage};
+use shoal_policy::cache::storage::{Exchange, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
 use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
@@ -23,7 +24,7 @@ use crate::fill::{Fill, Joined};
 use crate::lookup::{Found, Probe};
 use crate::object::Object;
 use crate::seam::{Answer, CacheRequest};
-use crate::task::counted_uri;
+use crate::task::{Unshared, counted_uri};
 use crate::worker::WorkerCache;
 
 /// A 200 to HEAD, and when it was asked for and received, Unix milliseconds.
@@ -81,7 +82,7 @@ impl WorkerCache {
                 self.cache.tell_everywhere(vec![probe.key]).await;
             }
         }
-        Answer::Response(self.pass_on(request, probe, response))
+        Answer::Response(self.pass_on(request, probe, Unshared { response, why: None }))
     }
 
     fn bridge_or_fail(

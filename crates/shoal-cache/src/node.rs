@@ -10,6 +10,7 @@ use shoal_policy::cache::key::{
     KeyParts, ObjectKey, group_scope, host_scope, key_of_url, prefix_scope, tag_scope,
 };
 use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::sources::{Hop, asks_owners, may_wait};
 use shoal_policy::cache::trust::{Trust, is_plausible, may_join};
@@ -79,8 +80,8 @@ pub struct Cache {
     pub(crate) orphans: Orphans,
     /// Requests of peers that are being answered.
     pub(crate) peers_under_way: watch::Sender<usize>,
-    /// Hashes of the texts of keys whose responses are not stored: nobody waits for those.
-    uncacheable: Recent<()>,
+    /// Hashes of the texts of keys whose responses are not stored, and why, if known: nobody waits for those.
+    uncacheable: Recent<Option<Refusal>>,
     /// When keys were invalidated, Unix milliseconds.
     tombstones: Recent<u64>,
     /// When everything was, likewise.
@@ -313,12 +314,17 @@ impl Cache {
     }
 
     /// What is behind this text of a key is not stored: nobody is to wait for it.
-    pub(crate) fn remember_uncacheable(&self, text: &str) {
-        self.uncacheable.note(ObjectKey::of(self.settings.key_seed, text.as_bytes()), ());
+    pub(crate) fn remember_uncacheable(&self, text: &str, why: Option<Refusal>) {
+        self.uncacheable.note(ObjectKey::of(self.settings.key_seed, text.as_bytes()), why);
     }
 
     pub(crate) fn is_uncacheable(&self, text: &str) -> bool {
         self.uncacheable.of(ObjectKey::of(self.settings.key_seed, text.as_bytes())).is_some()
+    }
+
+    /// Why what is behind this text of a key was not stored lately, if that is so and known.
+    pub(crate) fn why_uncacheable(&self, text: &str) -> Option<Refusal> {
+        self.uncacheable.of(ObjectKey::of(self.settings.key_seed, text.as_bytes())).flatten()
     }
 
     /// A fill that is about to begin with a request that has come as far as `hop`.

@@ -9,6 +9,7 @@ use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, QueryView, RouteView};
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::query::write_counted;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::validation::{asked_tags, remove_conditions};
 use tokio::sync::oneshot;
@@ -45,9 +46,16 @@ pub(crate) struct FillTask {
     /// Others wait for what this one finds out: how large the whole is, and of which version.
     pub(crate) description: Option<Landing>,
     /// Takes the response if it is for the first request alone.
-    pub(crate) own: Option<oneshot::Sender<Response<OriginBody>>>,
+    pub(crate) own: Option<oneshot::Sender<Unshared>>,
     /// The first request wants to know what the origin was asked.
     pub(crate) trace: Option<FetchTrace>,
+}
+
+/// A response for the request that began a fill alone.
+pub(crate) struct Unshared {
+    pub(crate) response: Response<OriginBody>,
+    /// Why it is not stored, where that was judged.
+    pub(crate) why: Option<Refusal>,
 }
 
 /// Who began a fill.
@@ -87,11 +95,7 @@ pub(crate) struct TaskSeed<'a> {
 }
 
 impl TaskSeed<'_> {
-    pub(crate) fn task(
-        &self,
-        landing: Landing,
-        own: Option<oneshot::Sender<Response<OriginBody>>>,
-    ) -> FillTask {
+    pub(crate) fn task(&self, landing: Landing, own: Option<oneshot::Sender<Unshared>>) -> FillTask {
         let mut head = whole_request(self.head, self.rule);
         self.probe.portion.write(&self.head.headers, &mut head.headers);
         let is_for_downstream = own.is_some() && self.asker == Asker::Downstream;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::HeaderMap;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use shoal_model::site::NoVarySearch;
 use shoal_model::state::PurgeScope;
 use shoal_model::view::CacheRuleView;
@@ -16,7 +16,7 @@ use shoal_policy::cache::invalidation::has_changed;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, host_scope, write_key, write_route};
 use shoal_policy::cache::query::write_counted;
 use shoal_policy::cache::reuse::Reuse;
-use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
+use shoal_policy::cache::status::{CacheStatus, Detail};
 use shoal_policy::cache::tags::invalidated_groups;
 use shoal_policy::cache::trust::Trust;
 
@@ -225,11 +225,6 @@ impl WorkerCache {
         let left_ms = u64::try_from(object.terms.time_left_ms(now_ms)).unwrap_or(0);
         let early_ms = if rule.early_refresh { likely_early_ms(&object.terms) } else { 0 };
         now_ms + (1000 - age_ms % 1000).min(left_ms.saturating_sub(early_ms))
-    }
-
-    /// The member a forwarded request carries.
-    pub(crate) fn forwarded(&self, why: Forwarded) -> HeaderValue {
-        CacheStatus::forwarded(&self.cache.settings.name, why).value()
     }
 
     /// A hit that was not prepared: prepares the next ones, and sees to the second copy.

@@ -106,7 +106,7 @@ impl WorkerCache {
 
     /// What has such a range is not kept in chunks after all, or cannot be had by chunks: they are not asked for any more.
     pub(super) fn leave_whole(&self, task: &FillTask) {
-        self.cache.remember_uncacheable(&chunks_of(&task.fill().text));
+        self.cache.remember_uncacheable(&chunks_of(&task.fill().text), None);
     }
 
     /// What was found is not what there is any more.

@@ -12,6 +12,7 @@ use shoal_policy::cache::early::spread_lifetime_ms;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::fill_request::limit_to_shared;
 use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::Trouble;
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::span::Span;
@@ -23,7 +24,7 @@ use shoal_policy::failure::Failure;
 
 use super::describing::is_of_chunks;
 use super::in_chunks::Reading;
-use super::origin_answer::{add_date, is_lasting, judge, next_piece, speaks_of_part};
+use super::origin_answer::{add_date, judge, next_piece, speaks_of_part};
 use super::question::Question;
 use super::{Step, after, broken, content_length, object};
 use crate::body::OriginBody;
@@ -37,7 +38,7 @@ use crate::portion::Portion;
 use crate::seam::UntilClose;
 use crate::search::Home;
 use crate::stored_body::StoredBody;
-use crate::task::{Asker, FillTask};
+use crate::task::{Asker, FillTask, Unshared};
 use crate::worker::WorkerCache;
 
 impl WorkerCache {
@@ -89,7 +90,7 @@ impl WorkerCache {
                         return self.refresh(task, &found, owners, response, request_ms);
                     }
                     if confirms_tags(&task.asked_tags, response.headers()) {
-                        return self.hand_over(task, response, false);
+                        return self.hand_over(task, Unshared { response, why: None }, false);
                     }
                     // A 304 about something that is not stored: ask without conditions.
                     task.found = None;
@@ -180,7 +181,7 @@ impl WorkerCache {
         add_date(response.headers_mut(), response_ms);
         if response.extensions().get::<UntilClose>().is_some() {
             // What is cut short must not become an object, and here nobody could tell.
-            return self.hand_over(task, response, true);
+            return self.refuse(task, response, Refusal::UntilClose);
         }
         let storage = judge(task, response.status(), response.headers(), request_ms, response_ms);
         let is_partial = response.status() == StatusCode::PARTIAL_CONTENT;
@@ -205,15 +206,15 @@ impl WorkerCache {
                 if task.asker != Asker::Downstream {
                     task.own = None;
                 }
-                return self.hand_over(task, response, true);
+                return self.refuse(task, response, Refusal::TooLarge);
             }
-            Storage::Refuse(refusal) => return self.hand_over(task, response, is_lasting(refusal)),
+            Storage::Refuse(refusal) => return self.refuse(task, response, refusal),
         };
         let (home, owners) = match self.home(task, response.headers()) {
             Home::Here => (None, owners),
             Home::Elsewhere(key, text) => (Some((key, text)), self.cache.placement.owners(key)),
             // It says that it is not for what else was asked for under this key.
-            Home::Nowhere => return self.hand_over(task, response, false),
+            Home::Nowhere => return self.refuse(task, response, Refusal::Query),
         };
         let mut head = self.origin_head(task, stored, &response, length, part, owners);
         head.home = home;

@@ -12,6 +12,7 @@ use shoal_model::site::Replicate;
 use shoal_policy::cache::content_range::ContentRange;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::purge::Subject;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::Freshened;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Asked, Hop, Role};
@@ -105,12 +106,13 @@ impl WorkerCache {
     ) -> Step {
         match answer {
             PeerAnswer::Object(object) => self.take_from_peer(task, source, *object, spare).await,
-            PeerAnswer::Own(response) => {
-                self.hand_over(task, response, true);
+            PeerAnswer::Own(unshared) => {
+                let is_lasting = unshared.why.is_none_or(Refusal::is_lasting);
+                self.hand_over(task, unshared, is_lasting);
                 Step::Done
             }
-            PeerAnswer::Direct => {
-                self.cache.remember_uncacheable(&task.fill().text);
+            PeerAnswer::Direct(why) => {
+                self.cache.remember_uncacheable(&task.fill().text, why);
                 task.fill().release();
                 Step::Done
             }
@@ -319,7 +321,7 @@ impl WorkerCache {
                 Some((other, before))
             }
             PeerAnswer::Own(_)
-            | PeerAnswer::Direct
+            | PeerAnswer::Direct(_)
             | PeerAnswer::Alone
             | PeerAnswer::Miss
             | PeerAnswer::Failed(_)

@@ -25,6 +25,7 @@ use shoal_model::site::{NoVarySearch, Replicate};
 use shoal_model::view::CacheRuleView;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::placement::Owners;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::resume::Broken;
 use shoal_policy::cache::reuse::{Reuse, Trouble, may_serve_on_error};
 use shoal_policy::cache::sources::{Hop, MAX_PEEKS, Role, Situation, plan};
@@ -42,7 +43,7 @@ use crate::object::{Object, OnDisk, Rare};
 use crate::promotion::Promotion;
 use crate::search::Home;
 use crate::stored_body::StoredBody;
-use crate::task::{Asker, FillTask};
+use crate::task::{Asker, FillTask, Unshared};
 use crate::worker::WorkerCache;
 
 /// What came of a step.
@@ -146,26 +147,33 @@ impl WorkerCache {
             }
             Some(_) => {}
             // It outgrew the limit without having said so: next time nobody waits for it.
-            None if head.is_stored && !fill.is_crowded() => self.cache.remember_uncacheable(&fill.text),
+            None if head.is_stored && !fill.is_crowded() => {
+                self.cache.remember_uncacheable(&fill.text, Some(Refusal::TooLarge));
+            }
             None => {}
         }
         fill.complete();
     }
 
+    /// The response is not stored.
+    fn refuse(&self, task: &mut FillTask, response: Response<OriginBody>, refusal: Refusal) {
+        self.hand_over(task, Unshared { response, why: Some(refusal) }, refusal.is_lasting());
+    }
+
     /// The response is for the request that began the fill alone; everybody else goes on his own, all at once.
-    fn hand_over(&self, task: &mut FillTask, response: Response<OriginBody>, is_lasting: bool) {
+    fn hand_over(&self, task: &mut FillTask, unshared: Unshared, is_lasting: bool) {
         // An error says nothing about the next response.
-        let is_lasting = is_lasting && response.status().as_u16() < 400;
+        let is_lasting = is_lasting && unshared.response.status().as_u16() < 400;
         let fill = task.fill().clone();
         let across_nodes = task.asker != Asker::Downstream
             || self.cache.placement.owners(fill.key).primary != Some(self.cache.settings.node);
         // A lone request lost nothing by waiting; a crowd, or one that took a detour, would lose it again.
         if is_lasting && (fill.was_joined() || across_nodes) {
-            self.cache.remember_uncacheable(&fill.text);
+            self.cache.remember_uncacheable(&fill.text, unshared.why);
         }
         if let Some(own) = task.own.take() {
             // It may have gone away meanwhile.
-            let _ = own.send(response);
+            let _ = own.send(unshared);
         }
         fill.release();
     }

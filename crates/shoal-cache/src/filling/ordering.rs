@@ -152,7 +152,7 @@ impl WorkerCache {
                 PeerAnswer::Unreachable => self.cells.peer_errors.count(),
                 PeerAnswer::Object(_)
                 | PeerAnswer::Own(_)
-                | PeerAnswer::Direct
+                | PeerAnswer::Direct(_)
                 | PeerAnswer::Alone
                 | PeerAnswer::Miss
                 | PeerAnswer::Failed(_) => {}

@@ -7,7 +7,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use shoal_policy::cache::directives::Wishes;
 use shoal_policy::cache::key::url_of;
-use shoal_policy::cache::storage::{Exchange, Refusal, Storage, judge_storage};
+use shoal_policy::cache::storage::{Exchange, Storage, judge_storage};
 use shoal_policy::failure::Failure;
 
 use crate::body::OriginBody;
@@ -54,22 +54,6 @@ pub(super) const fn speaks_of_part(status: StatusCode) -> bool {
             | StatusCode::RANGE_NOT_SATISFIABLE
             | StatusCode::PRECONDITION_FAILED
     )
-}
-
-/// The next response will be no more cacheable than this one.
-pub(super) const fn is_lasting(refusal: Refusal) -> bool {
-    match refusal {
-        Refusal::Status
-        | Refusal::NoStore
-        | Refusal::Private
-        | Refusal::Vary
-        | Refusal::SetCookie
-        | Refusal::NoLifetime
-        | Refusal::RequestError
-        | Refusal::ContentType => true,
-        // These are about the request.
-        Refusal::Method | Refusal::Part | Refusal::RequestNoStore | Refusal::Authorization => false,
-    }
 }
 
 /// `Date` is added where the origin sent none (RFC 9110 §6.6.1).

@@ -20,6 +20,7 @@ use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
 use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::patience::{AnswerTimes, LEAST_PATIENCE, is_above_bound};
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_policy::failure::Failure;
@@ -29,6 +30,7 @@ use crate::body::OriginBody;
 use crate::clock::now_ms;
 use crate::relay::relay;
 use crate::seam::PeerLink;
+use crate::task::Unshared;
 
 /// Unused connections kept per peer and worker.
 const MAX_IDLE: usize = 64;
@@ -105,9 +107,9 @@ pub(crate) enum PeerAnswer {
     /// An object, stored or on its way in.
     Object(Box<PeerObject>),
     /// The origin's response, for the request that began the fill alone.
-    Own(Response<OriginBody>),
-    /// It is not cacheable.
-    Direct,
+    Own(Unshared),
+    /// It is not cacheable, and why, if it says so.
+    Direct(Option<Refusal>),
     /// This one is not to be shared.
     Alone,
     /// It has nothing, or nothing that can be trusted.
@@ -352,12 +354,13 @@ impl Lease {
             }
             AnswerKind::Own => {
                 let member = response.headers().get(&wire::MEMBER).cloned();
+                let why = wire::read_refusal(response.headers());
                 *response.headers_mut() = stored_fields(response.headers(), &[]);
                 wire::remove_own_fields(response.headers_mut());
                 if let Some(member) = member {
                     response.headers_mut().append(crate::respond::CACHE_STATUS.clone(), member);
                 }
-                PeerAnswer::Own(response.map(|body| self.pass_on(body)))
+                PeerAnswer::Own(Unshared { response: response.map(|body| self.pass_on(body)), why })
             }
             AnswerKind::Direct
             | AnswerKind::Alone
@@ -365,12 +368,13 @@ impl Lease {
             | AnswerKind::Behind
             | AnswerKind::Failed => {
                 let failure = wire::read_failure(response.headers());
+                let why = wire::read_refusal(response.headers());
                 // These have no body; reading its end makes the connection usable again.
                 if response.into_body().collect().await.is_ok() {
                     self.give_back();
                 }
                 match kind {
-                    AnswerKind::Direct => PeerAnswer::Direct,
+                    AnswerKind::Direct => PeerAnswer::Direct(why),
                     AnswerKind::Alone => PeerAnswer::Alone,
                     AnswerKind::Failed => PeerAnswer::Failed(failure),
                     AnswerKind::Hit

@@ -36,7 +36,7 @@ use crate::respond::source;
 use crate::seam::PeerIo;
 use crate::search::Alias;
 use crate::stored_body::StoredBody;
-use crate::task::{Asker, FillTask, TaskSeed};
+use crate::task::{Asker, FillTask, TaskSeed, Unshared};
 
 /// A peer's request for an object.
 pub(super) struct PeerRequest {
@@ -162,7 +162,7 @@ impl PeerRequest {
             return bare(AnswerKind::Miss);
         }
         if probe.found.is_none() && cache.is_uncacheable(&self.text) {
-            return bare(AnswerKind::Direct);
+            return unshared(cache, &self.text);
         }
         self.fly(cache, &probe).await
     }
@@ -183,9 +183,9 @@ impl PeerRequest {
             Flown::Stored(object, cut) => self.hit(cache, &object, &cut, now_ms()),
             Flown::Asked(object, cut, _) => validated(cache, probe, &object, &cut),
             Flown::InChunks(object) => self.read_for_itself(cache, probe, &object).await,
-            Flown::Own(response) => own_answer(cache, probe, response.map(CacheBody::origin)),
+            Flown::Own(unshared) => own_answer(cache, probe, unshared),
             Flown::ForOthers => bare(AnswerKind::Alone),
-            Flown::Released => bare(alone(cache, probe)),
+            Flown::Released => unshared(cache, &probe.text),
             Flown::Failed(failure) => failed(failure),
         }
     }
@@ -235,9 +235,16 @@ impl PeerRequest {
     }
 }
 
-/// Whether coming back soon is in vain, too.
-fn alone(cache: &Cache, probe: &Probe) -> AnswerKind {
-    if cache.is_uncacheable(&probe.text) { AnswerKind::Direct } else { AnswerKind::Alone }
+/// The peer has to ask for itself. It is told whether coming back soon is in vain, too.
+fn unshared(cache: &Cache, text: &str) -> Response<CacheBody> {
+    if !cache.is_uncacheable(text) {
+        return bare(AnswerKind::Alone);
+    }
+    let mut response = bare(AnswerKind::Direct);
+    if let Some(why) = cache.why_uncacheable(text) {
+        wire::write_refusal(why, response.headers_mut());
+    }
+    response
 }
 
 /// What is asked for of an object: a single part is marked as such, else it is the whole.
@@ -331,12 +338,17 @@ fn filling(
     }
 }
 
-fn own_answer(cache: &Cache, probe: &Probe, mut response: Response<CacheBody>) -> Response<CacheBody> {
+fn own_answer(cache: &Cache, probe: &Probe, unshared: Unshared) -> Response<CacheBody> {
+    let mut response = unshared.response.map(CacheBody::origin);
     let why = if probe.found.is_some() { Forwarded::Stale } else { probe.why };
     let status = CacheStatus {
         forwarded_status: Some(response.status().as_u16()),
+        detail: unshared.why.map(Detail::NotStored),
         ..CacheStatus::forwarded(&cache.settings.name, why)
     };
+    if let Some(why) = unshared.why {
+        wire::write_refusal(why, response.headers_mut());
+    }
     response.headers_mut().insert(wire::ANSWER.clone(), AnswerKind::Own.value());
     response.headers_mut().insert(wire::MEMBER.clone(), status.value());
     response

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_proto::cache::{RequestField, WarmOutcome, WarmRequest, WarmResponse};
 
@@ -27,6 +28,7 @@ impl Cache {
         let _under_way = UnderWay::new(self);
         let answer = request.answer(self).await;
         let status = answer.status().as_u16();
+        let why = wire::read_refusal(answer.headers());
         match AnswerKind::read(answer.headers()) {
             Some(AnswerKind::Hit) => self.stored(&request, WarmOutcome::Fresh, status),
             Some(AnswerKind::Filling) => {
@@ -37,8 +39,8 @@ impl Cache {
                 }
                 self.stored(&request, WarmOutcome::Stored, status)
             }
-            Some(AnswerKind::Own) => uncacheable(status),
-            Some(AnswerKind::Direct | AnswerKind::Alone) => uncacheable(0),
+            Some(AnswerKind::Own) => uncacheable(status, why),
+            Some(AnswerKind::Direct | AnswerKind::Alone) => uncacheable(0, why),
             Some(AnswerKind::Failed) => failed(wire::read_failure(answer.headers()).reason()),
             Some(AnswerKind::Miss) => failed("the node that was asked does not own it"),
             Some(AnswerKind::Behind) | None => failed("the owner gave no answer"),
@@ -52,7 +54,9 @@ impl Cache {
         let fits = |object: &&Arc<Object>| {
             object.text == request.text && object.selecting().matches(&request.head.headers)
         };
-        let Some(object) = variants.objects().iter().rev().find(fits) else { return uncacheable(status) };
+        let Some(object) = variants.objects().iter().rev().find(fits) else {
+            return uncacheable(status, self.why_uncacheable(&request.text));
+        };
         WarmResponse {
             outcome: outcome.into(),
             status: object.status.as_u16().into(),
@@ -88,10 +92,11 @@ fn fields(written: Vec<RequestField>) -> Option<HeaderMap> {
     Some(fields)
 }
 
-fn uncacheable(status: u16) -> WarmResponse {
+fn uncacheable(status: u16, why: Option<Refusal>) -> WarmResponse {
     WarmResponse {
         outcome: WarmOutcome::Uncacheable.into(),
         status: status.into(),
+        detail: why.map_or("", Refusal::word).to_owned(),
         ..WarmResponse::default()
     }
 }

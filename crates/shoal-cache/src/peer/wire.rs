@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::targeted::SHOAL_CACHE_CONTROL;
@@ -39,6 +40,8 @@ pub(crate) static SELECT: HeaderName = HeaderName::from_static("shoal-select");
 pub(crate) static MEMBER: HeaderName = HeaderName::from_static("shoal-member");
 /// The object is in much use: keep it for so long, milliseconds.
 pub(crate) static HOT: HeaderName = HeaderName::from_static("shoal-hot");
+/// Why the origin's response is not stored: see [`Refusal::word`].
+pub(crate) static REFUSAL: HeaderName = HeaderName::from_static("shoal-refusal");
 /// Why there is no answer.
 pub(crate) static FAILURE: HeaderName = HeaderName::from_static("shoal-failure");
 
@@ -277,6 +280,15 @@ pub(crate) fn read_failure(fields: &HeaderMap) -> Failure {
     FAILURES.into_iter().find(|failure| failure.reason() == reason).unwrap_or(Failure::Internal)
 }
 
+pub(crate) fn write_refusal(refusal: Refusal, fields: &mut HeaderMap) {
+    fields.insert(REFUSAL.clone(), HeaderValue::from_static(refusal.word()));
+}
+
+/// `None` = it was not told, or by a word of a later version.
+pub(crate) fn read_refusal(fields: &HeaderMap) -> Option<Refusal> {
+    Refusal::of_word(read_text(fields, &REFUSAL)?)
+}
+
 /// Puts `text` into a field; what no field can hold is left out, and the other side refuses what lacks it.
 pub(crate) fn insert(fields: &mut HeaderMap, name: &HeaderName, text: String) {
     if let Ok(value) = HeaderValue::try_from(text) {
@@ -311,6 +323,7 @@ mod tests {
         let selecting = Selecting::of(&[ACCEPT_LANGUAGE.into(), http::header::ACCEPT.into()], &request);
         write_selecting(&selecting, &mut fields);
         write_failure(Failure::UpstreamReset, &mut fields);
+        write_refusal(Refusal::SetCookie, &mut fields);
         for number in [None, Some(0), Some(u64::MAX)] {
             let in_chunks = InChunks { length: u64::MAX, number };
             in_chunks.write(&mut fields);
@@ -327,6 +340,9 @@ mod tests {
         assert_eq!((read.fill_seq, read.checked_seq, &*read.tags), (5, 9, &[1, u64::MAX][..]));
         assert_eq!(read_selecting(&fields), Some(selecting));
         assert_eq!(read_failure(&fields), Failure::UpstreamReset);
+        assert_eq!(read_refusal(&fields), Some(Refusal::SetCookie));
+        insert(&mut fields, &REFUSAL, "unheard-of".to_owned());
+        assert_eq!(read_refusal(&fields), None);
         remove_own_fields(&mut fields);
         assert!(fields.is_empty());
         assert!(Meta::read(&fields, 0).is_none());

@@ -27,6 +27,8 @@ mod parts;
 #[cfg(test)]
 mod purges;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod searches;

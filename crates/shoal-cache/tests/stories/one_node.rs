@@ -212,7 +212,7 @@ fn what_outgrows_the_limit_streams_on_but_is_not_stored() {
         let got = town.get(0, "/announced").await;
         assert_eq!(
             (got.text().len(), got.cache_status().as_str()),
-            (4 << 20, "n1; fwd=uri-miss; fwd-status=200")
+            (4 << 20, "n1; fwd=uri-miss; fwd-status=200; detail=too-large")
         );
         assert_eq!(town.sum(|counters| counters.objects), 0);
     });

@@ -170,8 +170,14 @@ impl Warmed {
 pub fn not_warmed(one: &CacheWarmResponse) -> Option<String> {
     let why = match one.state.as_str() {
         "stored" | "fresh" => return None,
-        "uncacheable" if one.status == 0 => "its answers are not stored".to_owned(),
-        "uncacheable" => format!("its answer ({}) is not stored", one.status),
+        "uncacheable" => {
+            let answer = match one.status {
+                0 => "its answers are".to_owned(),
+                status => format!("its answer ({status}) is"),
+            };
+            let why = if one.detail.is_empty() { String::new() } else { format!(": {}", one.detail) };
+            format!("{answer} not stored{why}")
+        }
         _ => one.detail.clone(),
     };
     let by = if one.node.is_empty() { String::new() } else { format!(" ({})", one.node) };
@@ -277,13 +283,17 @@ mod tests {
             (one("fresh", 200, ""), None),
             (one("uncacheable", 200, ""), Some("http://a/x: uncacheable: its answer (200) is not stored\n")),
             (one("uncacheable", 0, ""), Some("http://a/x: uncacheable: its answers are not stored\n")),
+            (
+                one("uncacheable", 200, "set-cookie"),
+                Some("http://a/x: uncacheable: its answer (200) is not stored: set-cookie (a)\n"),
+            ),
             (one("failed", 0, "upstream_reset"), Some("http://a/x: failed: upstream_reset (a)\n")),
         ] {
             assert_eq!(not_warmed(&one).as_deref(), line);
             sum.count(&one);
         }
-        assert_eq!((sum.all(), sum.failed(), sum.is_complete()), (5, 3, false));
-        assert_eq!(warmed(&sum), "1 stored (1.0 KiB), 1 were there and fresh, 2 uncacheable, 1 failed\n");
+        assert_eq!((sum.all(), sum.failed(), sum.is_complete()), (6, 4, false));
+        assert_eq!(warmed(&sum), "1 stored (1.0 KiB), 1 were there and fresh, 3 uncacheable, 1 failed\n");
         (0..MAX_NAMED).for_each(|_| sum.count(&one("failed", 0, "x")));
         assert_eq!(sum.not_stored.len(), MAX_NAMED);
     }

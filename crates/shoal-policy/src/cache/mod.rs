@@ -2,7 +2,7 @@
 //!
 //! In the order of an exchange: [`key`] (with [`query`] and [`search`]) names the object, [`selecting`] and [`preference`]
 //! choose among its variants, [`reuse`] judges a stored one (with [`purge`], [`trust`], [`lease`] and [`confirmed`]),
-//! [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`freshness`],
+//! [`placement`] says who owns it, [`sources`] whom a fill asks (for how long: [`patience`]), [`storage`] judges a response (with [`refusal`], [`freshness`],
 //! [`vary`] and [`content`]), [`stored_fields`] is the form in which its fields are kept, [`resume`] goes on where one broke
 //! off, [`heat`] says who keeps a copy, [`validation`] asks again, [`condition`] and [`range`] (with [`content_range`],
 //! [`span`], [`chunks`] and [`multipart`]) fit the answer to the request. [`warming`] makes a request of what an operator
@@ -33,6 +33,7 @@ pub mod purge;
 pub mod purge_call;
 pub mod query;
 pub mod range;
+pub mod refusal;
 pub mod resume;
 pub mod reuse;
 pub mod search;

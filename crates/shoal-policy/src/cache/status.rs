@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use http::header::HeaderValue;
 
+use super::refusal::Refusal;
+
 /// Why a request was forwarded (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
@@ -40,7 +42,7 @@ impl Forwarded {
     }
 }
 
-/// Where an answer came from.
+/// Where an answer came from, or why it does not stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detail {
     /// This node's memory.
@@ -51,15 +53,18 @@ pub enum Detail {
     Peer,
     /// This node, which may have missed a purge.
     PurgeUnverified,
+    /// The origin, and it is not stored.
+    NotStored(Refusal),
 }
 
 impl Detail {
-    const fn text(self) -> &'static str {
+    fn text(self) -> &'static str {
         match self {
             Self::LocalRam => "local-ram",
             Self::LocalDisk => "local-disk",
             Self::Peer => "peer",
             Self::PurgeUnverified => "purge-unverified",
+            Self::NotStored(refusal) => refusal.word(),
         }
     }
 }
@@ -87,7 +92,7 @@ pub struct CacheStatus<'a> {
     pub stored: bool,
     /// The request waited for another one's response.
     pub collapsed: bool,
-    /// Where the answer came from.
+    /// Where the answer came from, or why it is not stored.
     pub detail: Option<Detail>,
 }
 
@@ -191,6 +196,11 @@ mod tests {
         };
         assert_eq!(miss.text(), r#""7 \"x\" ?"; fwd=uri-miss; fwd-status=200; stored; collapsed"#);
         assert_eq!(miss.value().to_str().unwrap(), miss.text());
+        let refused = CacheStatus {
+            detail: Some(Detail::NotStored(Refusal::SetCookie)),
+            ..CacheStatus::forwarded("n1", Forwarded::UriMiss)
+        };
+        assert_eq!(refused.text(), "n1; fwd=uri-miss; detail=set-cookie");
     }
 
     #[test]

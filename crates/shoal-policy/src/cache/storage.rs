@@ -14,6 +14,7 @@ use super::directives::{Directives, Extent, Wishes};
 use super::freshness::{Lifetime, initial_age_ms, is_heuristically_cacheable, lifetime};
 use super::invalidation::shows;
 use super::key::KeyParts;
+use super::refusal::Refusal;
 use super::selecting::Selector;
 use super::targeted::read_targeted;
 use super::vary::{Vary, is_hopeless};
@@ -106,35 +107,6 @@ impl Terms {
 /// The number, or the largest there is: a peer may say anything.
 const fn signed(ms: u64) -> i64 {
     if ms > i64::MAX as u64 { i64::MAX } else { ms as i64 }
-}
-
-/// Why a response is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Only answers to GET are, and those to POST that show what a GET would.
-    Method,
-    /// 1xx, 304, a 416 to a request for a range, or a status that `must-understand` is about and we do not know.
-    Status,
-    /// A 206 that does not say what single part it carries, or that nobody asked for.
-    Part,
-    /// The request says `no-store`.
-    RequestNoStore,
-    /// The response says `no-store`.
-    NoStore,
-    /// It is for one user.
-    Private,
-    /// The request carried `Authorization` and nothing makes the response shareable.
-    Authorization,
-    /// It varies over everything, or over too much.
-    Vary,
-    /// It sets a cookie.
-    SetCookie,
-    /// Nothing says that it may be used again, and there is no way to ask.
-    NoLifetime,
-    /// An error that anybody can cause, and the route keeps none.
-    RequestError,
-    /// It is not what the end of its path promises.
-    ContentType,
 }
 
 /// Judges a response to a request that the cache forwarded.
