@@ -1,6 +1,6 @@
 //! A node that is cut off from the others, while those who ask it are not, serves nothing of a purge once that is
 //! acknowledged: not while it is cut off, not when it is back, not after a crash, from what it has on disk. The same goes for
-//! what a request has changed, once that is answered.
+//! what a request has changed, once that is answered, be it the URL itself or what the origin names with its answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use cluster_tests::{
     wait_until,
 };
 use futures_util::future::try_join_all;
-use http::Request;
+use http::{Method, Request};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -21,6 +21,10 @@ const HOST: &str = "shop.example.com";
 const OBJECTS: usize = 12;
 /// A lease, and half a second for an acknowledgement that waits for it. An election takes less, and is over before.
 const ONE_LEASE: Duration = Duration::from_millis(2020 + 500);
+/// For so long an answer waits until nobody serves the groups that it names. What takes longer is not promised.
+const GROUPS_PATIENCE: Duration = Duration::from_secs(12);
+/// Not one of the objects: what is posted to changes all of them.
+const STOCK: &str = "/stock";
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
 /// Requests at the node that is cut off, at least, between two turns of a story.
@@ -48,9 +52,13 @@ impl Parted {
         let cluster = Cluster::start_in(&mut network, 3, &["--cache-disk", "64MiB"]).await?;
         let version = Arc::new(AtomicUsize::new(1));
         let current = version.clone();
-        let origin = Origin::start_at((Network::HERE, 0).into(), move |_| {
+        let origin = Origin::start_at((Network::HERE, 0).into(), move |seen| {
             let version = current.load(Ordering::SeqCst);
-            Reply::ok(version.to_string()).field("cache-control", "max-age=3600")
+            let reply = Reply::ok(version.to_string()).field("cache-control", "max-age=3600");
+            match (&seen.method, &*seen.path) {
+                (&Method::POST, STOCK) => reply.field("cache-group-invalidation", "\"stock\""),
+                _ => reply.field("cache-groups", "\"shelf\", \"stock\""),
+            }
         })
         .await?;
         let mut site = SiteFile::new().cached("shop", &[origin.endpoint()]);
@@ -92,10 +100,19 @@ impl Parted {
 
     /// The origin changes, and so does every object, by requests to `node`; says how long the answers took.
     async fn write(&self, node: usize) -> Result<Duration> {
+        self.post(node, (0..OBJECTS).map(object)).await
+    }
+
+    /// The same, by one request for something else: its answer names the group that all objects are in.
+    async fn change_stock(&self, node: usize) -> Result<Duration> {
+        self.post(node, [STOCK.to_owned()]).await
+    }
+
+    async fn post(&self, node: usize, paths: impl IntoIterator<Item = String>) -> Result<Duration> {
         self.version.fetch_add(1, Ordering::SeqCst);
         let (web, started) = (self.cluster.nodes[node].at(Ports::HTTP), Instant::now());
-        let writes = (0..OBJECTS).map(async |n| {
-            let request = Request::post(object(n)).header("host", HOST).body(empty())?;
+        let writes = paths.into_iter().map(async |path| {
+            let request = Request::post(path).header("host", HOST).body(empty())?;
             send(web, Speak::Http1, request).await
         });
         let answers = try_join_all(writes).await?;
@@ -287,4 +304,61 @@ fn a_write_is_answered_once_nobody_serves_what_it_changed() -> Result<()> {
         watch.goes_on().await?;
         watch.end().await
     })
+}
+
+/// What is promised of groups (RFC 9875) is what is promised of purges, as long as the answer that names them goes on within
+/// its 12 s: so it does wherever those who are left elect a leader. Without a majority, and beyond those 12 s, a node that
+/// is cut off may serve what is old until its lease has run out; that is not told here.
+#[test]
+fn a_group_that_an_origin_names_is_gone_everywhere() -> Result<()> {
+    Network::around("a_group_that_an_origin_names_is_gone_everywhere", async |network| {
+        let mut parted = Parted::start(network).await?;
+        for is_leader in [false, true] {
+            let leader = parted.cluster.leader_seen_by(0).await?;
+            let far = if is_leader { leader } else { (leader + 1) % 3 };
+            let asked = (far + 1) % 3;
+            parted.warm(far).await?;
+            let watch = parted.watch(far);
+            watch.goes_on().await?;
+
+            parted.network.isolate(far)?;
+            let took = parted.change_stock(asked).await?;
+            watch.expect(parted.newest());
+            println!(
+                "a group with {} cut off: {took:?}",
+                if is_leader { "the leader" } else { "a follower" }
+            );
+            ensure!(took < GROUPS_PATIENCE, "it took {took:?}: nothing is promised then");
+            watch.goes_on().await?;
+            // It is known to be silent by now, or will be soon.
+            let again = parted.change_stock(asked).await?;
+            watch.expect(parted.newest());
+            ensure!(again < GROUPS_PATIENCE, "it took {again:?}: nothing is promised then");
+            if is_leader {
+                parted.cluster.nodes[far].kill9()?;
+                parted.cluster.restart(far)?;
+            }
+            watch.goes_on().await?;
+
+            parted.network.rejoin(far)?;
+            parted.is_back(far).await?;
+            watch.goes_on().await?;
+            all_is_new(&parted, far).await?;
+            watch.end().await?;
+            parted.cluster.settle().await?;
+        }
+        Ok(())
+    })
+}
+
+/// Every node answers with the objects of now, the one that was cut off by hits.
+async fn all_is_new(parted: &Parted, far: usize) -> Result<()> {
+    parted.warm(far).await?;
+    for path in (0..OBJECTS).map(object) {
+        for node in 0..3 {
+            let answer = parted.fetch(node, &path).await?;
+            ensure!(answer.body == parted.newest().to_string(), "{path} at {node}: {answer:?}");
+        }
+    }
+    Ok(())
 }
