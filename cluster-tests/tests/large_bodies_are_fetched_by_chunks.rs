@@ -133,6 +133,7 @@ async fn only_what_is_missing_is_fetched(story: &Story) -> Result<()> {
         story.expect(node, "/film", 0, 10 * MIB + 1000, 10 * MIB + 1999).await?;
     }
     story.expect_sent(1)?;
+    what_asks_for_no_bytes_costs_none(story).await?;
     for (node, first, last, chunks) in [
         (1, 11 * MIB - 10, 11 * MIB + 10, 1),
         (2, 10 * MIB, 12 * MIB - 1, 0),
@@ -149,6 +150,26 @@ async fn only_what_is_missing_is_fetched(story: &Story) -> Result<()> {
         story.expect_sent(chunks)?;
     }
     Ok(())
+}
+
+/// The fields that an owner has are enough, at whatever node.
+async fn what_asks_for_no_bytes_costs_none(story: &Story) -> Result<()> {
+    let asked = story.origin.count("/film");
+    let (beyond, length) = (format!("{SIZE}-"), format!("content-length: {SIZE}\r"));
+    let range = format!("content-range: bytes */{SIZE}\r");
+    for node in 0..3 {
+        for (arguments, status, field) in [
+            (&["-I"][..], "200", &*length),
+            (&["-H", "If-None-Match: \"1\""], "304", "etag: \"1\"\r"),
+            (&["-r", &beyond], "416", &*range),
+        ] {
+            let (_, head) = story.get(node, "/film", arguments).await?;
+            let is_it = head.starts_with(&format!("http/1.1 {status}")) && head.contains(field);
+            ensure!(is_it && head.contains("; hit; "), "{arguments:?} at node {node}: {head}");
+        }
+    }
+    ensure!(story.origin.count("/film") == asked, "the origin was asked for what an owner knows");
+    story.expect_sent(0)
 }
 
 async fn an_owner_is_killed(story: &mut Story) -> Result<()> {

@@ -32,6 +32,10 @@ pub fn peer_fields(fields: &HeaderMap) {
         let again = rewritten(|written| in_chunks.write(written));
         assert_eq!(InChunks::read(&again), Some(in_chunks));
     }
+    if let Some(conditions) = wire::read_conditions(fields) {
+        let again = rewritten(|written| wire::write_conditions(&conditions, written));
+        assert_eq!(wire::read_conditions(&again), Some(conditions));
+    }
     if let Some(kind) = AnswerKind::read(fields) {
         let again = rewritten(|written| _ = written.insert(wire::ANSWER.clone(), kind.value()));
         assert_eq!(AnswerKind::read(&again), Some(kind));

@@ -10,6 +10,7 @@ mod cell;
 mod change;
 mod chunks;
 mod clock;
+mod conditions;
 mod counters;
 mod disk;
 mod disk_reader;

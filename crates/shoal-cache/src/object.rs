@@ -12,7 +12,7 @@ use shoal_policy::cache::keeping::useless_at_ms;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::preference::Candidate;
 use shoal_policy::cache::purge::Subject;
-use shoal_policy::cache::range::{judge_part, judge_range};
+use shoal_policy::cache::range::{Extract, judge_part, judge_range};
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::stored_fields::StoredFields;
@@ -153,6 +153,13 @@ impl Object {
             }
             StoredBody::Spans(_) => None,
         }
+    }
+
+    /// Bytes of its body, if that lies in chunks and a request gets none of them: the fields say it all.
+    pub(crate) fn told_length(&self, method: &Method, request: &HeaderMap) -> Option<u64> {
+        let length = self.chunked()?.length();
+        let is_beyond = || judge_range(request, self.status, &self.fields, length) == Extract::Unsatisfiable;
+        (*method != Method::GET || self.is_known_to(request) || is_beyond()).then_some(length)
     }
 
     /// Whoever asks has it already.

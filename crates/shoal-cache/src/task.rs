@@ -15,6 +15,7 @@ use shoal_policy::cache::validation::{asked_tags, remove_conditions};
 use tokio::sync::oneshot;
 
 use crate::body::OriginBody;
+use crate::conditions::Conditions;
 use crate::fetch_trace::FetchTrace;
 use crate::fill::{Fill, Landing, UnderWay};
 use crate::lookup::{Found, Probe};
@@ -27,6 +28,8 @@ pub(crate) struct FillTask {
     /// The request that began the fill, as it would be sent to the origin, without conditions; with its range, if the fill is
     /// for that part.
     pub(crate) head: Parts,
+    /// What of that request may make the fields of an object enough.
+    pub(crate) conditions: Conditions,
     pub(crate) route: Arc<RouteView>,
     pub(crate) rule: CacheRuleView,
     pub(crate) wishes: Wishes,
@@ -103,6 +106,7 @@ impl TaskSeed<'_> {
             landing,
             asked_tags: if is_for_downstream { asked_tags(&self.head.headers) } else { Vec::new() },
             head,
+            conditions: Conditions::of(self.head, &self.probe.portion),
             route: self.route.clone(),
             rule: self.rule.clone(),
             wishes: self.probe.wishes,

@@ -19,14 +19,16 @@ use shoal_policy::cache::sources::{Asked, Hop, Role};
 use shoal_policy::failure::{Failure, Side};
 use tokio::time::timeout;
 
-use super::{Step, after, broken, content_length};
-use crate::chunks::is_kept_in_chunks;
+use super::{Step, after, broken, content_length, object};
+use crate::chunks::{Chunked, is_kept_in_chunks};
 use crate::clock::now_ms;
+use crate::conditions::Conditions;
 use crate::fill::{Fill, FillHead, FillSource, WINDOW_BYTES};
 use crate::object::{UNCOPIED, likely_weight};
 use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
 use crate::peer::wire::Meta;
 use crate::search::Home;
+use crate::stored_body::StoredBody;
 use crate::task::FillTask;
 use crate::worker::WorkerCache;
 
@@ -133,11 +135,14 @@ impl WorkerCache {
         }
     }
 
+    /// Asks one peer for what the fill is for, or only for the fields of that where they are enough.
     async fn ask_peer(&self, task: &FillTask, peer: NodeId, role: Role, hop: Hop) -> PeerAnswer {
         task.fill().ask_elsewhere();
-        self.ask_peer_for(task, &task.head, peer, role, hop).await
+        let conditions = Some(&task.conditions).filter(|conditions| !conditions.is_plain());
+        self.put(peer, &PeerQuestion { conditions, ..self.question(task, &task.head, role, hop) }).await
     }
 
+    /// Asks one peer for the bytes that `head` asks for.
     pub(super) async fn ask_peer_for(
         &self,
         task: &FillTask,
@@ -146,20 +151,27 @@ impl WorkerCache {
         role: Role,
         hop: Hop,
     ) -> PeerAnswer {
-        let role = if task.is_peek { Role::Holder } else { role };
-        let question = PeerQuestion {
+        self.put(peer, &self.question(task, head, role, hop)).await
+    }
+
+    fn question<'a>(&self, task: &'a FillTask, head: &'a Parts, role: Role, hop: Hop) -> PeerQuestion<'a> {
+        PeerQuestion {
             head,
+            conditions: None,
             text: &task.fill().text,
             route: &task.route.name,
             min_seq: self.cache.purges.newest(),
             placement_id: self.cache.placement.id(),
-            role,
+            role: if task.is_peek { Role::Holder } else { role },
             hop,
             first_byte_timeout: task.route.first_byte_timeout,
             idle_timeout: task.route.idle_timeout,
-        };
+        }
+    }
+
+    async fn put(&self, peer: NodeId, question: &PeerQuestion<'_>) -> PeerAnswer {
         let asked = Instant::now();
-        let answer = self.peers.ask(peer, &question).await;
+        let answer = self.peers.ask(peer, question).await;
         self.cells.peer_times.note(asked.elapsed());
         answer
     }
@@ -200,7 +212,8 @@ impl WorkerCache {
         let chunked_length = part
             .map_or(length, |part| part.length)
             .filter(|length| is_kept_in_chunks(&task.rule, status, &fields, *length));
-        if !is_owner && may_copy && object.is_hit && part.is_none() && chunked_length.is_none() {
+        let is_whole = part.is_none() && !object.is_told;
+        if !is_owner && may_copy && object.is_hit && is_whole && chunked_length.is_none() {
             let bytes = likely_weight(length.unwrap_or(0), &fields);
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
         }
@@ -224,7 +237,7 @@ impl WorkerCache {
             // those. And the peer may not have heard of an invalidation that this node has.
             is_stored: is_kept
                 && is_home
-                && (part.is_none() || (is_primary && chunked_length.is_some()))
+                && (is_whole || (chunked_length.is_some() && (object.is_told || is_primary)))
                 && !self.cache.changed_since(fill.key, object.received_ms),
             source: FillSource::Peer { member: object.member.clone(), is_hit: object.is_hit },
             chunked: None,
@@ -232,10 +245,15 @@ impl WorkerCache {
         if object.is_hit {
             self.cells.peer_hits.count();
         }
+        // What a former owner or another region has given is not where its second copy belongs.
+        let copied_under = if owners.includes(source) { self.cache.placement.id() } else { UNCOPIED };
+        if object.is_told {
+            object.finish();
+            return self.take_fields(task, head, copied_under);
+        }
         if let Some(length) = chunked_length
             && head.is_stored
         {
-            let copied_under = if owners.includes(source) { self.cache.placement.id() } else { UNCOPIED };
             self.take_in_chunks(task, head, length, object.into_body(), copied_under).await;
             return Step::Done;
         }
@@ -244,10 +262,24 @@ impl WorkerCache {
         let keep_bytes = if is_kept && chunked_length.is_none() { most_bytes } else { WINDOW_BYTES };
         let head = fill.begin(head, keep_bytes, most_bytes);
         if self.stream_from_peer(task, &head, object, spare).await {
-            // What a former owner or another region has given is not where its second copy belongs.
-            let is_copied = is_owner && owners.includes(source);
-            self.finish(task, &head, if is_copied { self.cache.placement.id() } else { UNCOPIED });
+            self.finish(task, &head, if is_owner { copied_under } else { UNCOPIED });
         }
+        Step::Done
+    }
+
+    /// Takes the fields of what lies in chunks: they are all that the request asks for. Whoever waits for bytes asks for them
+    /// by himself.
+    fn take_fields(&self, task: &FillTask, head: FillHead, copied_under: u64) -> Step {
+        let (fill, Conditions { method, fields }) = (task.fill(), &task.conditions);
+        let Some(length) = head.length else { return Step::Next };
+        let chunked = Chunked::begin(fill.key, length, &self.cache.store);
+        let header = object(task, &head, StoredBody::Chunked(chunked.into()), copied_under, None);
+        if header.told_length(method, fields).is_none() {
+            return Step::Next;
+        }
+        let chunked = if head.is_stored { self.cache.keep_chunked(header, fill) } else { header };
+        fill.begin(FillHead { chunked: Some(chunked), ..head }, WINDOW_BYTES, WINDOW_BYTES);
+        fill.complete();
         Step::Done
     }
 

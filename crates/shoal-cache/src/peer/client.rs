@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
@@ -25,9 +26,10 @@ use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_policy::failure::Failure;
 
-use super::wire::{self, AnswerKind, Meta};
+use super::wire::{self, AnswerKind, InChunks, Meta};
 use crate::body::OriginBody;
 use crate::clock::now_ms;
+use crate::conditions::Conditions;
 use crate::relay::relay;
 use crate::seam::PeerLink;
 use crate::task::Unshared;
@@ -90,6 +92,8 @@ impl Drop for Visit {
 /// What is asked of a peer.
 pub(crate) struct PeerQuestion<'a> {
     pub(crate) head: &'a Parts,
+    /// Where these make the fields of an object enough, they will do alone; `None` = bytes are wanted in any case.
+    pub(crate) conditions: Option<&'a Conditions>,
     pub(crate) text: &'a str,
     pub(crate) route: &'a str,
     pub(crate) min_seq: u64,
@@ -126,6 +130,8 @@ pub(crate) struct PeerObject {
     /// What chose it.
     pub(crate) selecting: Selecting,
     pub(crate) is_hit: bool,
+    /// It lies in chunks, and these are its fields: they answer, and there is no body.
+    pub(crate) is_told: bool,
     /// Keep it for so long, says the peer, milliseconds.
     pub(crate) hot_ms: Option<u64>,
     pub(crate) member: Option<HeaderValue>,
@@ -320,12 +326,17 @@ impl PeerPool {
         }
         let patience = question.idle_timeout + ALLOWANCE;
         let lease = Lease { pool: self.clone(), peer, sender, patience, _visit: visit };
-        Some(lease.interpret(response, asked_ms).await)
+        Some(lease.interpret(response, question, asked_ms).await)
     }
 }
 
 impl Lease {
-    async fn interpret(self, mut response: Response<Incoming>, asked_ms: u64) -> PeerAnswer {
+    async fn interpret(
+        self,
+        mut response: Response<Incoming>,
+        question: &PeerQuestion<'_>,
+        asked_ms: u64,
+    ) -> PeerAnswer {
         let Some(kind) = AnswerKind::read(response.headers()) else { return PeerAnswer::Unreachable };
         match kind {
             AnswerKind::Hit | AnswerKind::Filling => {
@@ -339,13 +350,21 @@ impl Lease {
                 let received_ms = meta.terms.response_ms.saturating_sub(now_ms.saturating_sub(asked_ms));
                 let member = response.headers().get(&wire::MEMBER).cloned();
                 let hot_ms = wire::read_number(response.headers(), &wire::HOT);
+                let told = InChunks::read(fields);
+                if told.is_some_and(|told| told.number.is_some() || question.conditions.is_none()) {
+                    return PeerAnswer::Unreachable;
+                }
                 wire::remove_own_fields(response.headers_mut());
+                if let Some(InChunks { length, .. }) = told {
+                    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+                }
                 let is_hit = kind == AnswerKind::Hit;
                 PeerAnswer::Object(Box::new(PeerObject {
                     response,
                     meta,
                     selecting,
                     is_hit,
+                    is_told: told.is_some(),
                     hot_ms,
                     member,
                     received_ms,
@@ -421,6 +440,7 @@ impl PeerQuestion<'_> {
         *fields = self.head.headers.clone();
         wire::remove_own_fields(fields);
         self.write(fields);
+        self.conditions.into_iter().for_each(|conditions| wire::write_conditions(conditions, fields));
         request
     }
 

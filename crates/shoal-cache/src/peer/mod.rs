@@ -5,6 +5,7 @@ mod intake;
 pub(crate) mod intake_room;
 mod link;
 pub(crate) mod replicas;
+mod reply;
 mod server;
 mod under_way;
 mod warming;

@@ -1,46 +1,41 @@
 //! Answering a peer: from the store, from a running fill, or by beginning one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
-use shoal_policy::cache::content_range::ContentRange;
-use shoal_policy::cache::heat::{HOT_FOR_MS, Heat};
 use shoal_policy::cache::key::ObjectKey;
-use shoal_policy::cache::range::Extract;
 use shoal_policy::cache::reuse::{Freshened, Reuse};
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
-use shoal_policy::cache::status::{CacheStatus, Detail, Forwarded};
-use shoal_policy::failure::Failure;
 
 use super::client::MAX_PEER_FIELDS;
 use super::intake::{self, Kind};
+use super::reply::{bare, failed, own_answer, refuse};
 use super::under_way::UnderWay;
-use super::wire::{self, AnswerKind, BEHIND_WAIT, Meta};
+use super::wire::{self, AnswerKind, BEHIND_WAIT};
 use crate::boarding::Flown;
 use crate::body::CacheBody;
 use crate::chunks::Cut;
 use crate::clock::now_ms;
 use crate::dispatch::Job;
-use crate::fill::{FillHead, FillReader, FillSource};
 use crate::lookup::{Choice, Probe, Signs, Sought, look, wishes};
 use crate::node::Cache;
 use crate::object::Object;
-use crate::respond::source;
 use crate::seam::PeerIo;
 use crate::search::Alias;
-use crate::stored_body::StoredBody;
-use crate::task::{Asker, FillTask, TaskSeed, Unshared};
+use crate::task::{Asker, FillTask, TaskSeed};
 
 /// A peer's request for an object.
 pub(super) struct PeerRequest {
+    /// As it came from downstream, as far as is known here.
     pub(super) head: Parts,
+    /// Fields will do alone where they answer it.
+    pub(super) takes_fields: bool,
     pub(super) peer: NodeId,
     pub(super) text: Box<str>,
     pub(super) route: Arc<RouteView>,
@@ -112,8 +107,11 @@ impl PeerRequest {
             (false, true) => Role::Deputy,
             (false, false) => Role::Primary,
         };
+        let conditions = wire::read_conditions(&head.headers);
+        let takes_fields = conditions.is_some();
         wire::remove_own_fields(&mut head.headers);
-        Some(Self { head, peer, text, route, rule, role, hop })
+        conditions.into_iter().for_each(|conditions| conditions.restore(&mut head));
+        Some(Self { head, takes_fields, peer, text, route, rule, role, hop })
     }
 
     pub(super) async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {
@@ -179,9 +177,14 @@ impl PeerRequest {
             Flown::Filling { head, is_creator: true, .. } if head.own_fields.is_some() => {
                 bare(AnswerKind::Alone)
             }
-            Flown::Filling { head, reader, is_creator } => filling(cache, probe, &head, reader, !is_creator),
+            Flown::Filling { head, reader, is_creator } => {
+                self.filling(cache, probe, &head, reader, !is_creator)
+            }
             Flown::Stored(object, cut) => self.hit(cache, &object, &cut, now_ms()),
-            Flown::Asked(object, cut, _) => validated(cache, probe, &object, &cut),
+            Flown::Asked(object, cut, _) => self.validated(cache, probe, &object, &cut),
+            Flown::InChunks(object) if self.told_length(&object).is_some() => {
+                self.validated(cache, probe, &object, &Cut::whole())
+            }
             Flown::InChunks(object) => self.read_for_itself(cache, probe, &object).await,
             Flown::Own(unshared) => own_answer(cache, probe, unshared),
             Flown::ForOthers => bare(AnswerKind::Alone),
@@ -206,24 +209,6 @@ impl PeerRequest {
         Box::pin(self.fly(cache, &probe.of_chunks(object))).await
     }
 
-    fn hit(&self, cache: &Arc<Cache>, object: &Arc<Object>, cut: &Cut, now_ms: u64) -> Response<CacheBody> {
-        // Two that count at once may lose one: an object becomes hot a request later then.
-        let heat = Heat(object.heat.load(Ordering::Relaxed)).touched(now_ms);
-        object.heat.store(heat.0, Ordering::Relaxed);
-        cache.use_cut(object, cut, now_ms);
-        let left = object.terms.time_left_ms(now_ms).div_euclid(1000);
-        let detail = source(cache.trust(&self.rule, now_ms), object, cut);
-        if detail == Detail::LocalDisk {
-            cache.cells.disk_hits.count();
-        }
-        let status = CacheStatus::hit(&cache.settings.name, left, detail);
-        let mut response = stored(AnswerKind::Hit, object, cut, &status, now_ms);
-        if heat.is_hot() {
-            response.headers_mut().insert(wire::HOT.clone(), HeaderValue::from(HOT_FOR_MS));
-        }
-        response
-    }
-
     const fn seed<'a>(&'a self, probe: &'a Probe) -> TaskSeed<'a> {
         TaskSeed {
             head: &self.head,
@@ -244,147 +229,5 @@ fn unshared(cache: &Cache, text: &str) -> Response<CacheBody> {
     if let Some(why) = cache.why_uncacheable(text) {
         wire::write_refusal(why, response.headers_mut());
     }
-    response
-}
-
-/// What is asked for of an object: a single part is marked as such, else it is the whole.
-fn stored(
-    kind: AnswerKind,
-    object: &Object,
-    cut: &Cut,
-    status: &CacheStatus<'_>,
-    now_ms: u64,
-) -> Response<CacheBody> {
-    let mut fields = object.fields.to_map(wire::OWN_FIELDS);
-    Meta::of(object.terms, object.tags(), object.fill_seq, &object.checked_seq).write(&mut fields, now_ms);
-    wire::write_selecting(object.selecting(), &mut fields);
-    match (&cut.extract, &object.body) {
-        (Extract::Part(span), body) => {
-            let response = respond(kind, object.status, fields, status, cut.part_body(object, *span));
-            as_part(response, ContentRange { span: *span, length: body.length() })
-        }
-        (
-            Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
-            StoredBody::Whole(_) | StoredBody::OnDisk(_),
-        )
-        | (Extract::Whole, StoredBody::Chunked(_)) => {
-            respond(kind, object.status, fields, status, cut.whole_body(object))
-        }
-        // Nodes ask each other for no more than one part.
-        (
-            Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
-            StoredBody::Spans(_) | StoredBody::Chunked(_),
-        ) => bare(AnswerKind::Miss),
-    }
-}
-
-/// Marks a response whose body is only a part.
-fn as_part(mut response: Response<CacheBody>, range: ContentRange) -> Response<CacheBody> {
-    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    let fields = response.headers_mut();
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(range.span.bytes()));
-    wire::insert(fields, &CONTENT_RANGE, range.to_string());
-    response
-}
-
-fn validated(cache: &Cache, probe: &Probe, object: &Object, cut: &Cut) -> Response<CacheBody> {
-    let status = CacheStatus::forwarded(&cache.settings.name, probe.why);
-    stored(AnswerKind::Filling, object, cut, &status, now_ms())
-}
-
-fn filling(
-    cache: &Cache,
-    probe: &Probe,
-    head: &FillHead,
-    reader: FillReader,
-    collapsed: bool,
-) -> Response<CacheBody> {
-    let mut fields = head.fields.clone();
-    let meta = Meta {
-        terms: head.terms,
-        tags: head.tags.clone(),
-        fill_seq: head.fill_seq,
-        checked_seq: head.checked_seq,
-    };
-    meta.write(&mut fields, now_ms());
-    wire::write_selecting(&head.selecting, &mut fields);
-    let (kind, status) = match head.source {
-        FillSource::Store(detail) => {
-            let left = head.terms.time_left_ms(now_ms()).div_euclid(1000);
-            (AnswerKind::Hit, CacheStatus::hit(&cache.settings.name, left, detail))
-        }
-        FillSource::Origin | FillSource::Peer { .. } => {
-            let status = CacheStatus {
-                forwarded_status: Some(head.answered.as_u16()),
-                stored: head.is_stored,
-                collapsed,
-                ..CacheStatus::forwarded(&cache.settings.name, probe.why)
-            };
-            (AnswerKind::Filling, status)
-        }
-    };
-    let body = CacheBody::filling(reader, head.length);
-    let mut response = respond(kind, head.status, fields, &status, body);
-    // The nodes that it came through before this one.
-    if let FillSource::Peer { member: Some(member), .. } = &head.source {
-        let members = [member.as_bytes(), status.value().as_bytes()].join(&b", "[..]);
-        if let Ok(members) = HeaderValue::from_bytes(&members) {
-            response.headers_mut().insert(wire::MEMBER.clone(), members);
-        }
-    }
-    match head.part {
-        Some(part) => as_part(response, part),
-        None => response,
-    }
-}
-
-fn own_answer(cache: &Cache, probe: &Probe, unshared: Unshared) -> Response<CacheBody> {
-    let mut response = unshared.response.map(CacheBody::origin);
-    let why = if probe.found.is_some() { Forwarded::Stale } else { probe.why };
-    let status = CacheStatus {
-        forwarded_status: Some(response.status().as_u16()),
-        detail: unshared.why.map(Detail::NotStored),
-        ..CacheStatus::forwarded(&cache.settings.name, why)
-    };
-    if let Some(why) = unshared.why {
-        wire::write_refusal(why, response.headers_mut());
-    }
-    response.headers_mut().insert(wire::ANSWER.clone(), AnswerKind::Own.value());
-    response.headers_mut().insert(wire::MEMBER.clone(), status.value());
-    response
-}
-
-fn respond(
-    kind: AnswerKind,
-    status: StatusCode,
-    mut fields: HeaderMap,
-    member: &CacheStatus<'_>,
-    body: CacheBody,
-) -> Response<CacheBody> {
-    fields.insert(wire::ANSWER.clone(), kind.value());
-    fields.insert(wire::MEMBER.clone(), member.value());
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = fields;
-    response
-}
-
-/// An answer that is only its kind.
-fn bare(kind: AnswerKind) -> Response<CacheBody> {
-    let mut response = Response::new(CacheBody::empty());
-    response.headers_mut().insert(wire::ANSWER.clone(), kind.value());
-    response
-}
-
-fn failed(failure: Failure) -> Response<CacheBody> {
-    let mut response = bare(AnswerKind::Failed);
-    wire::write_failure(failure, response.headers_mut());
-    response
-}
-
-/// Not a request of a peer's cache.
-fn refuse(status: StatusCode) -> Response<CacheBody> {
-    let mut response = Response::new(CacheBody::empty());
-    *response.status_mut() = status;
     response
 }

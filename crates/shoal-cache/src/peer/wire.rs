@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::storage::Terms;
 use shoal_policy::cache::targeted::SHOAL_CACHE_CONTROL;
 use shoal_policy::failure::Failure;
+
+use crate::conditions::{Conditions, NAMES};
 
 /// Marks a request of a peer, and says how far it has come: who may still be asked.
 pub(crate) static HOP: HeaderName = HeaderName::from_static("shoal-hop");
@@ -26,6 +28,16 @@ pub(crate) static VIEW: HeaderName = HeaderName::from_static("shoal-view");
 pub(crate) static PEEK: HeaderName = HeaderName::from_static("shoal-only-if-cached");
 /// The primary cannot be reached: fill in its place.
 pub(crate) static PRIMARY_DOWN: HeaderName = HeaderName::from_static("shoal-primary-down");
+/// The method of the request that a question is for. Where the fields of an object answer that, whoever says so takes them
+/// alone, with [`IN_CHUNKS`] and without a body.
+pub(crate) static METHOD: HeaderName = HeaderName::from_static("shoal-method");
+/// What else there is of its [`Conditions`], each by this name: a question for bytes has none.
+static CONDITIONS: [HeaderName; 4] = [
+    HeaderName::from_static("shoal-if-none-match"),
+    HeaderName::from_static("shoal-if-modified-since"),
+    HeaderName::from_static("shoal-range"),
+    HeaderName::from_static("shoal-if-range"),
+];
 /// What kind of answer it is: see [`AnswerKind`].
 pub(crate) static ANSWER: HeaderName = HeaderName::from_static("shoal-answer");
 /// Numbers of an object.
@@ -50,7 +62,7 @@ pub(crate) static CLOCK: HeaderName = HeaderName::from_static("shoal-clock");
 /// When the response in a replica was received, at the earliest, by the clock of who takes it, Unix milliseconds.
 pub(crate) static RECEIVED: HeaderName = HeaderName::from_static("shoal-received");
 
-/// How the body of a replica lies in chunks: see [`InChunks`].
+/// How the body of a replica lies in chunks, or that of an object whose fields are the answer: see [`InChunks`].
 pub(crate) static IN_CHUNKS: HeaderName = HeaderName::from_static("shoal-in-chunks");
 
 /// Where replicas are put.
@@ -215,7 +227,7 @@ impl Meta {
     }
 }
 
-/// What a replica says of chunks.
+/// What a replica, or an answer of fields alone, says of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InChunks {
     /// Of the whole body, bytes.
@@ -242,6 +254,28 @@ impl InChunks {
             None => Some(Self { length: text.parse().ok()?, number: None }),
         }
     }
+}
+
+pub(crate) fn write_conditions(conditions: &Conditions, fields: &mut HeaderMap) {
+    insert(fields, &METHOD, conditions.method.to_string());
+    for (name, written) in NAMES.iter().zip(&CONDITIONS) {
+        for value in conditions.fields.get_all(name) {
+            fields.append(written.clone(), value.clone());
+        }
+    }
+}
+
+/// `None` = whoever asks wants bytes, or does not know better.
+pub(crate) fn read_conditions(fields: &HeaderMap) -> Option<Conditions> {
+    let method = read_text(fields, &METHOD)?;
+    let method = [Method::GET, Method::HEAD].into_iter().find(|known| known.as_str() == method)?;
+    let mut conditions = Conditions { method, fields: HeaderMap::new() };
+    for (name, written) in NAMES.iter().zip(&CONDITIONS) {
+        for value in fields.get_all(written) {
+            conditions.fields.append(name.clone(), value.clone());
+        }
+    }
+    Some(conditions)
 }
 
 /// One line per selector: its text, or that and the value in Base64.
@@ -324,6 +358,14 @@ mod tests {
         write_selecting(&selecting, &mut fields);
         write_failure(Failure::UpstreamReset, &mut fields);
         write_refusal(Refusal::SetCookie, &mut fields);
+        let asked = HeaderMap::from_iter([
+            (NAMES[0].clone(), HeaderValue::from_static("\"1\"")),
+            (NAMES[0].clone(), HeaderValue::from_static("\"2\"")),
+            (NAMES[2].clone(), HeaderValue::from_static("bytes=5-")),
+        ]);
+        let conditions = Conditions { method: Method::HEAD, fields: asked };
+        write_conditions(&conditions, &mut fields);
+        assert_eq!(read_conditions(&fields), Some(conditions));
         for number in [None, Some(0), Some(u64::MAX)] {
             let in_chunks = InChunks { length: u64::MAX, number };
             in_chunks.write(&mut fields);

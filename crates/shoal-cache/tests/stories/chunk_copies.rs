@@ -23,7 +23,7 @@ async fn use_chunks(town: &Town, node: usize, other: usize, first: usize, last: 
 }
 
 /// Three nodes, of which the first owner has one chunk of the film, and the second one the film without any.
-async fn with_one_chunk() -> (Town, &'static str, [usize; 3]) {
+pub async fn with_one_chunk() -> (Town, &'static str, [usize; 3]) {
     let (town, text) = town(3);
     let roles = town.roles("/film");
     part(&town, roles[0], 3 * MIB, 3 * MIB).await;

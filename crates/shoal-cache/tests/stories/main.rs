@@ -13,6 +13,8 @@ mod copies;
 #[cfg(test)]
 mod edition;
 #[cfg(test)]
+mod fields_alone;
+#[cfg(test)]
 mod got;
 #[cfg(test)]
 mod losses;

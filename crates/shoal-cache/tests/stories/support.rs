@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
@@ -240,6 +241,11 @@ impl Town {
         let keys = vec![key.to_bytes().to_vec()];
         let request = tonic::Request::new(InvalidateRequest { keys, everything: false });
         self.nodes[node].cache.service().invalidate(request).await.unwrap();
+    }
+
+    /// Bytes that nodes have had from each other since this was asked last.
+    pub fn carried(&self) -> usize {
+        self.wires.carried.swap(0, Ordering::Relaxed)
     }
 
     /// Connections between nodes so far.
