@@ -1,5 +1,5 @@
-//! What of a request may make the fields of an object all that it gets: that it is a HEAD, a condition by which downstream has
-//! the body already, ranges that lie beyond its end. Nodes say so to each other, and no bytes travel for nothing.
+//! What of a request may make the fields of an object, or a few bytes, all that it gets: that it is a HEAD, a condition by
+//! which downstream has the body already, its ranges. Nodes say so to each other, and no bytes travel for nothing.
 
 use http::Method;
 use http::header::{HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
@@ -22,8 +22,7 @@ impl Conditions {
     /// Of a request that is about this portion.
     pub(crate) fn of(asked: &Parts, portion: &Portion) -> Self {
         let mut fields = HeaderMap::new();
-        let is_ranged = matches!(portion, Portion::Part { .. });
-        let is_meant = |name: &HeaderName| is_ranged || ![RANGE, IF_RANGE].contains(name);
+        let is_meant = |name: &HeaderName| *portion != Portion::Whole || ![RANGE, IF_RANGE].contains(name);
         for name in NAMES.into_iter().filter(is_meant) {
             for value in asked.headers.get_all(&name) {
                 fields.append(name.clone(), value.clone());

@@ -167,7 +167,7 @@ fn partial(mut fields: HeaderMap, range: ContentRange, body: CacheBody) -> Respo
 }
 
 /// Several ranges of an object of `length` bytes, which holds them.
-fn several(
+pub(crate) fn several(
     mut fields: HeaderMap,
     spans: &[Span],
     length: Option<u64>,

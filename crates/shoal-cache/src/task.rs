@@ -28,7 +28,7 @@ pub(crate) struct FillTask {
     /// The request that began the fill, as it would be sent to the origin, without conditions; with its range, if the fill is
     /// for that part.
     pub(crate) head: Parts,
-    /// What of that request may make the fields of an object enough.
+    /// What of that request may make less than the object enough.
     pub(crate) conditions: Conditions,
     pub(crate) route: Arc<RouteView>,
     pub(crate) rule: CacheRuleView,

@@ -27,6 +27,7 @@ use crate::fill::{Fill, FillHead, FillSource, WINDOW_BYTES};
 use crate::object::{UNCOPIED, likely_weight};
 use crate::peer::client::{PeerAnswer, PeerObject, PeerQuestion};
 use crate::peer::wire::Meta;
+use crate::portion::Portion;
 use crate::search::Home;
 use crate::stored_body::StoredBody;
 use crate::task::FillTask;
@@ -201,7 +202,11 @@ impl WorkerCache {
         let mut fields = stored_fields(object.response.headers(), &[]);
         let mut length = content_length(&fields);
         let mut part = None;
-        if answered == StatusCode::PARTIAL_CONTENT {
+        // Several parts are put together by the peer, for this request alone.
+        let is_several = answered == StatusCode::PARTIAL_CONTENT
+            && task.portion == Portion::Several
+            && !fields.contains_key(CONTENT_RANGE);
+        if answered == StatusCode::PARTIAL_CONTENT && !is_several {
             let Some(range) = ContentRange::read(&fields) else { return Step::Next };
             length = Some(range.span.bytes());
             part = Some(range);
@@ -212,7 +217,7 @@ impl WorkerCache {
         let chunked_length = part
             .map_or(length, |part| part.length)
             .filter(|length| is_kept_in_chunks(&task.rule, status, &fields, *length));
-        let is_whole = part.is_none() && !object.is_told;
+        let is_whole = part.is_none() && !object.is_told && !is_several;
         if !is_owner && may_copy && object.is_hit && is_whole && chunked_length.is_none() {
             let bytes = likely_weight(length.unwrap_or(0), &fields);
             task.promotion = self.cache.promotions.consider(fill.key, bytes, object.hot_ms, now_ms());
@@ -232,7 +237,7 @@ impl WorkerCache {
             tags: meta.tags.clone(),
             fill_seq: meta.fill_seq,
             checked_seq: meta.checked_seq,
-            is_shareable: !meta.terms.always_validate,
+            is_shareable: !meta.terms.always_validate && !is_several,
             // The peer keeps the parts, unless this node is the one that is to have them: of what lies in chunks it takes
             // those. And the peer may not have heard of an invalidation that this node has.
             is_stored: is_kept
@@ -259,7 +264,8 @@ impl WorkerCache {
         }
         // What lies in chunks is kept by whom it comes from: when its reader is gone, no more of it is fetched.
         let most_bytes = self.cache.most_bytes(&task.rule);
-        let keep_bytes = if is_kept && chunked_length.is_none() { most_bytes } else { WINDOW_BYTES };
+        let is_held = is_kept && chunked_length.is_none() && !is_several;
+        let keep_bytes = if is_held { most_bytes } else { WINDOW_BYTES };
         let head = fill.begin(head, keep_bytes, most_bytes);
         if self.stream_from_peer(task, &head, object, spare).await {
             self.finish(task, &head, if is_owner { copied_under } else { UNCOPIED });

@@ -92,7 +92,7 @@ impl Drop for Visit {
 /// What is asked of a peer.
 pub(crate) struct PeerQuestion<'a> {
     pub(crate) head: &'a Parts,
-    /// Where these make the fields of an object enough, they will do alone; `None` = bytes are wanted in any case.
+    /// Fields alone, or several parts, will do where they answer a request with these; `None` = just what `head` says is wanted.
     pub(crate) conditions: Option<&'a Conditions>,
     pub(crate) text: &'a str,
     pub(crate) route: &'a str,

@@ -20,7 +20,7 @@ use crate::fill::{FillHead, FillReader, FillSource};
 use crate::lookup::Probe;
 use crate::node::Cache;
 use crate::object::Object;
-use crate::respond::source;
+use crate::respond::{several, source};
 use crate::stored_body::StoredBody;
 use crate::task::Unshared;
 
@@ -91,7 +91,12 @@ impl PeerRequest {
             | (Extract::Whole, StoredBody::Chunked(_)) => {
                 respond(kind, object.status, fields, status, cut.whole_body(object))
             }
-            // Nodes ask each other for no more than one part.
+            (Extract::Parts(spans), StoredBody::Chunked(_)) if self.is_verbatim => {
+                let parts = several(fields, spans, object.body.length(), |span| cut.part_body(object, span));
+                let (head, body) = parts.into_parts();
+                respond(kind, head.status, head.headers, status, body)
+            }
+            // Whoever asks does not know better.
             (
                 Extract::Whole | Extract::Parts(_) | Extract::Unsatisfiable,
                 StoredBody::Spans(_) | StoredBody::Chunked(_),
@@ -101,7 +106,7 @@ impl PeerRequest {
 
     /// Bytes of the body of `object`, if its fields answer, and will do alone.
     pub(super) fn told_length(&self, object: &Object) -> Option<u64> {
-        object.told_length(&self.head.method, &self.head.headers).filter(|_| self.takes_fields)
+        object.told_length(&self.head.method, &self.head.headers).filter(|_| self.is_verbatim)
     }
 
     /// What is on its way in.

@@ -34,8 +34,8 @@ use crate::task::{Asker, FillTask, TaskSeed};
 pub(super) struct PeerRequest {
     /// As it came from downstream, as far as is known here.
     pub(super) head: Parts,
-    /// Fields will do alone where they answer it.
-    pub(super) takes_fields: bool,
+    /// It is just what downstream asks for: fields alone, or several parts, will do where they answer that.
+    pub(super) is_verbatim: bool,
     pub(super) peer: NodeId,
     pub(super) text: Box<str>,
     pub(super) route: Arc<RouteView>,
@@ -108,10 +108,10 @@ impl PeerRequest {
             (false, false) => Role::Primary,
         };
         let conditions = wire::read_conditions(&head.headers);
-        let takes_fields = conditions.is_some();
+        let is_verbatim = conditions.is_some();
         wire::remove_own_fields(&mut head.headers);
         conditions.into_iter().for_each(|conditions| conditions.restore(&mut head));
-        Some(Self { head, takes_fields, peer, text, route, rule, role, hop })
+        Some(Self { head, is_verbatim, peer, text, route, rule, role, hop })
     }
 
     pub(super) async fn answer(&self, cache: &Arc<Cache>) -> Response<CacheBody> {

@@ -79,8 +79,8 @@ fn read(cache: &Cache, request: WarmRequest) -> Option<PeerRequest> {
     head.headers = fields(request.fields)?;
     wire::remove_own_fields(&mut head.headers);
     let role = if request.primary_down { Role::Deputy } else { Role::Primary };
-    let (peer, hop, takes_fields) = (cache.settings.node, Hop::Owner, false);
-    Some(PeerRequest { head, takes_fields, peer, text: request.text.into(), route, rule, role, hop })
+    let (peer, hop, is_verbatim) = (cache.settings.node, Hop::Owner, false);
+    Some(PeerRequest { head, is_verbatim, peer, text: request.text.into(), route, rule, role, hop })
 }
 
 fn fields(written: Vec<RequestField>) -> Option<HeaderMap> {

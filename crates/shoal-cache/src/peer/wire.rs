@@ -29,9 +29,9 @@ pub(crate) static PEEK: HeaderName = HeaderName::from_static("shoal-only-if-cach
 /// The primary cannot be reached: fill in its place.
 pub(crate) static PRIMARY_DOWN: HeaderName = HeaderName::from_static("shoal-primary-down");
 /// The method of the request that a question is for. Where the fields of an object answer that, whoever says so takes them
-/// alone, with [`IN_CHUNKS`] and without a body.
+/// alone, with [`IN_CHUNKS`] and without a body; and several parts where it asks for those.
 pub(crate) static METHOD: HeaderName = HeaderName::from_static("shoal-method");
-/// What else there is of its [`Conditions`], each by this name: a question for bytes has none.
+/// What else there is of its [`Conditions`], each by this name.
 static CONDITIONS: [HeaderName; 4] = [
     HeaderName::from_static("shoal-if-none-match"),
     HeaderName::from_static("shoal-if-modified-since"),

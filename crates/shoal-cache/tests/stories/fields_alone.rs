@@ -1,4 +1,5 @@
-//! What asks for no bytes gets none, at whatever node: of what lies in chunks an owner tells the others the fields.
+//! Of what lies in chunks an owner gives other nodes no more than answers a request: the fields alone to what asks for no
+//! bytes, and of several ranges just those.
 
 use std::time::{Duration, SystemTime};
 
@@ -145,5 +146,51 @@ fn a_region_is_told_by_the_one_that_shields_the_upstream() {
             assert_part(&town.get_with(node, "/show", &range).await, text, at, at + 9);
         }
         assert_eq!(asked(&town, 0), ["3-3"]);
+    });
+}
+
+#[test]
+fn an_owner_puts_several_ranges_together_for_the_others() {
+    play(async || {
+        let (town, text) = town(3);
+        let [primary, _, stranger] = town.roles("/film");
+        part(&town, primary, 3 * MIB, 5 * MIB - 1).await;
+        town.carried();
+        let only = ("cache-control", "only-if-cached");
+        let (one, other) =
+            (format!("{}-{}", 3 * MIB, 3 * MIB + 9), format!("{}-{}", 4 * MIB + 5, 4 * MIB + 7));
+        let range = format!("bytes={one},{other}");
+        for fields in [vec![("range", &*range)], vec![("range", &*range), only]] {
+            let got = town.get_with(stranger, "/film", &fields).await;
+            assert_eq!(
+                (got.status, got.is_hit()),
+                (StatusCode::PARTIAL_CONTENT, true),
+                "{}",
+                got.cache_status()
+            );
+            assert!(got.field("content-type").starts_with("multipart/byteranges; boundary="));
+            assert_eq!(got.field("content-length"), got.text().len().to_string());
+            for (range, bytes) in [(&one, 3 * MIB..3 * MIB + 10), (&other, 4 * MIB + 5..4 * MIB + 8)] {
+                let part = format!("Content-Range: bytes {range}/{LENGTH}\r\n\r\n{}\r\n", &text[bytes]);
+                assert!(got.text().contains(&part), "{}", got.text());
+            }
+        }
+        let touching = format!("bytes={}-{},{}-{}", 3 * MIB, 3 * MIB + 4, 3 * MIB + 5, 3 * MIB + 9);
+        let got = town.get_with(stranger, "/film", &[("range", &touching)]).await;
+        assert_part(&got, text, 3 * MIB, 3 * MIB + 9);
+        let beyond = format!("bytes={LENGTH}-,{}-", LENGTH + 5);
+        let got = town.get_with(stranger, "/film", &[("range", &beyond)]).await;
+        assert_eq!((got.status, got.is_hit()), (StatusCode::RANGE_NOT_SATISFIABLE, true));
+        assert!(town.carried() < HEADS);
+
+        // One of them is nowhere.
+        let lacking = format!("bytes=0-9,{other}");
+        assert!(town.get_with(stranger, "/film", &[("range", &lacking)]).await.is_direct);
+        assert_whole(&town.get(primary, "/film").await, text);
+        assert_eq!(
+            town.get_with(stranger, "/film", &[("range", &lacking)]).await.status,
+            StatusCode::PARTIAL_CONTENT
+        );
+        assert_eq!(asked(&town, 0), ["3-4", "0-2*", "5-5*"]);
     });
 }
