@@ -271,6 +271,11 @@ impl WorkerCache {
             self.cache.load(chunked.key(number)).await;
             known = chunked.find(number);
         }
+        // It was said that everything is here. Whoever only looks for that waits for nobody who asks, or both might look at each
+        // other.
+        if known.is_none() && task.is_peek {
+            return Err(Failure::Internal);
+        }
         let claim = known.map(Claim::Held).or_else(|| self.claim(header, number, task.asker.hop()));
         match claim.ok_or(Failure::Internal)? {
             Claim::Held(chunk) => {

@@ -81,10 +81,6 @@ impl WorkerCache {
         fill: &Fill,
     ) -> Result<Delivered, NoDelivery> {
         let internal = NoDelivery::Failed(Failure::Internal);
-        // It was said that everything is here.
-        if task.is_peek {
-            return Err(internal);
-        }
         let (Some(validator), Some(length)) = (strong_validator(&header.fields), header.body.length()) else {
             return Err(internal);
         };

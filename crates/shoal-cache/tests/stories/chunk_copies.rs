@@ -1,13 +1,15 @@
 //! Second copies of what lies in chunks: each chunk that is used has one, and it is found wherever it is.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{Either, join, select};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use shoal_cache::Answer;
 use shoal_cluster::NodeState;
 use shoal_model::state::{PurgeKind, PurgeScope};
+use tokio::time::timeout;
 
 use crate::chunks::{LENGTH, MIB, asked, assert_part, assert_whole, film, part, town};
 use crate::edition::Edition;
@@ -280,10 +282,51 @@ fn nodes_that_ask_each_other_for_a_chunk_do_not_wait_for_each_other() {
         town.change_for(primary, town.nodes[primary].id, |node| node.state = NodeState::Draining);
         let both =
             join(part(&town, primary, 4 * MIB, 4 * MIB + 9), part(&town, second, 4 * MIB, 4 * MIB + 9));
-        let both = tokio::time::timeout(Duration::from_secs(5), both).await;
+        let both = timeout(Duration::from_secs(5), both).await;
         let (drained, asked) = both.expect("neither waits for the other");
         assert_part(&drained, text, 4 * MIB, 4 * MIB + 9);
         assert_part(&asked, text, 4 * MIB, 4 * MIB + 9);
         assert!(town.origin.fetches() <= 3, "two views, two fetches more: {}", town.origin.fetches());
+    });
+}
+
+#[test]
+fn who_looks_for_what_is_there_waits_for_nobody_who_fetches_it() {
+    play(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut town = Town::on_disk(3, directory.path()).await;
+        town.take_route("film");
+        let text = film(0);
+        town.origin.publish(Edition::new(text, "\"1\""));
+        let [primary, second, stranger] = town.roles("/film");
+        use_chunks(&town, primary, second, 0, 5).await;
+        town.settle(|town| town.nodes[primary].cache.counters().disk_objects == 7).await;
+        town.restart(primary).await;
+
+        // Both are answered from disk, chunk by chunk, as fast as they read.
+        let only = [("cache-control", "only-if-cached")];
+        let looking = town.answer(stranger, Method::GET, "/film", &only).await;
+        let from = format!("bytes={MIB}-");
+        let reading = town.answer(primary, Method::GET, "/film", &[("range", &from)]).await;
+        let (Answer::Response(looking), Answer::Response(reading)) = (looking, reading) else { panic!() };
+        town.forget_everything(primary).await;
+        town.origin.hold();
+        let mut reading = reading.into_body();
+        let mut begin = Vec::new();
+        let reads_on = async {
+            while let Some(frame) = reading.frame().await {
+                begin.extend(frame.unwrap().into_data().unwrap());
+            }
+        };
+        let asks = town.settle(|town| town.origin.fetches() == 2);
+        let has_asked = matches!(select(pin!(asks), pin!(reads_on)).await, Either::Left(_));
+        assert!(has_asked, "it asks for what it does not find any more");
+        let looking = timeout(Duration::from_secs(5), looking.into_body().collect()).await;
+        let looking = looking.expect("nobody waits for the origin").expect("the other owner goes on");
+        assert!(looking.to_bytes() == text.as_bytes());
+        assert_eq!(town.origin.fetches(), 2);
+        town.origin.let_go(9);
+        begin.extend(reading.collect().await.unwrap().to_bytes());
+        assert!(begin == text.as_bytes()[MIB..]);
     });
 }

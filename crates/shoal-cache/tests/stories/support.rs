@@ -238,8 +238,16 @@ impl Town {
     /// One node is told that `path` has changed.
     pub async fn forget(&self, node: usize, path: &str) {
         let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}"))[0];
-        let keys = vec![key.to_bytes().to_vec()];
-        let request = tonic::Request::new(InvalidateRequest { keys, everything: false });
+        self.tell(node, InvalidateRequest { keys: vec![key.to_bytes().to_vec()], everything: false }).await;
+    }
+
+    /// One node is told that everything may have changed.
+    pub async fn forget_everything(&self, node: usize) {
+        self.tell(node, InvalidateRequest { keys: Vec::new(), everything: true }).await;
+    }
+
+    async fn tell(&self, node: usize, request: InvalidateRequest) {
+        let request = tonic::Request::new(request);
         self.nodes[node].cache.service().invalidate(request).await.unwrap();
     }
 
