@@ -35,7 +35,7 @@ pub use network::Network;
 pub use node::{NodeProcess, Ports};
 pub use openssl::OpenSsl;
 pub use origin::nginx::NginxOrigin;
-pub use origin::{Origin, Payload, Reply, Seen, pattern};
+pub use origin::{Meter, Origin, Payload, Reply, Seen, pattern};
 pub use outside::{find_program, skip, text_of};
 pub use site::SiteFile;
 pub use verb::{Verb, VerbOutput};

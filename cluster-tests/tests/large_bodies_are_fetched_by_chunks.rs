@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{Cluster, Curl, Origin, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until};
+use cluster_tests::{Cluster, Curl, Meter, Origin, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until};
 
 const HOST: &str = "shop.example.com";
 const MIB: usize = 1 << 20;
 const CHUNKS: usize = 40;
 const SIZE: usize = CHUNKS * MIB;
+/// Far more than lies in the buffers of the sockets between an origin and a client three nodes away.
+const VAST: usize = 256 * MIB;
 /// Twenty megabytes a second: a node is killed in the middle.
 const SLOWLY: [&str; 2] = ["--limit-rate", "20M"];
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -23,6 +25,8 @@ const CUT_OFF: i32 = 18;
 /// What the origin has, and what it has sent.
 struct Studio {
     versions: [Bytes; 2],
+    /// What begins with `/abandoned`, and what was taken of it.
+    vast: (Bytes, Arc<Meter>),
     /// The version that there is now.
     now: AtomicUsize,
     sent: AtomicUsize,
@@ -32,6 +36,10 @@ struct Studio {
 
 impl Studio {
     fn answer(&self, seen: &Seen) -> Reply {
+        if seen.path.starts_with("/abandoned") {
+            let (body, meter) = &self.vast;
+            return Reply::of(body, "\"1\"", seen).field("cache-control", "max-age=600").metered(meter);
+        }
         let mut now = self.now.load(Ordering::SeqCst);
         let less = |left: usize| left.checked_sub(1);
         if seen.path.starts_with("/cut")
@@ -111,6 +119,7 @@ async fn large_bodies_are_fetched_by_chunks() -> Result<()> {
     };
     let studio = Arc::new(Studio {
         versions: [pattern("first", SIZE), pattern("second", SIZE)],
+        vast: (vec![b'v'; VAST].into(), Arc::default()),
         now: AtomicUsize::new(0),
         sent: AtomicUsize::new(0),
         left: AtomicUsize::default(),
@@ -122,6 +131,7 @@ async fn large_bodies_are_fetched_by_chunks() -> Result<()> {
     cluster.serves(HOST, "/warm-up").await?;
     let mut story = Story { curl, cluster, studio, origin };
     only_what_is_missing_is_fetched(&story).await?;
+    nothing_is_fetched_for_who_has_gone(&story).await?;
     an_owner_is_killed(&mut story).await?;
     a_purge_takes_all_chunks(&story).await?;
     without_a_strong_validator_nothing_is_put_together(&story).await?;
@@ -170,6 +180,25 @@ async fn what_asks_for_no_bytes_costs_none(story: &Story) -> Result<()> {
     }
     ensure!(story.origin.count("/film") == asked, "the origin was asked for what an owner knows");
     story.expect_sent(0)
+}
+
+/// Somebody asks for a range of what nobody knows yet, and goes away when it has begun to come.
+async fn nothing_is_fetched_for_who_has_gone(story: &Story) -> Result<()> {
+    let (range, dir, meter) = (format!("{}-", 10 * MIB), tempfile::tempdir()?, &story.studio.vast.1);
+    for role in 0..3 {
+        let path = format!("/abandoned-{role}");
+        let (primary, second, stranger) = story.cluster.owners_of(&format!("http://{HOST}{path}")).await?;
+        let node = [primary, second, stranger.context("three nodes")?][role];
+        let arguments = ["-r", &range, "--limit-rate", "1M"];
+        let file = dir.path().join(role.to_string());
+        let reading = story.curl.begin(file, story.node(node), HOST, &path, &arguments)?;
+        wait_until("some of it comes", DEADLINE, async || reading.bytes() > 0).await?;
+        drop(reading);
+        wait_until("the origin is left alone", DEADLINE, async || meter.is_idle()).await?;
+        let taken = meter.taken();
+        ensure!(taken < VAST / 2, "{taken} bytes were fetched for nobody, at {role}");
+    }
+    Ok(())
 }
 
 async fn an_owner_is_killed(story: &mut Story) -> Result<()> {

@@ -5,6 +5,7 @@ pub(crate) mod nginx;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::address::LoopbackBlock;
 
 /// Heads that are remembered; counts go on past it.
 const REMEMBERED: usize = 10_000;
+
+/// Bytes that a connection takes of a metered reply at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// From the last byte of a truncated reply to the end of its connection.
 const CUT_DELAY: Duration = Duration::from_millis(50);
@@ -89,8 +93,45 @@ pub enum Payload {
         /// One permit for each reply.
         gate: Arc<Semaphore>,
     },
+    /// All of it, with a length; the meter counts what is taken of it.
+    Metered(Bytes, Arc<Meter>),
     /// No answer at all, ever.
     Hang,
+}
+
+/// What was taken of replies, piece by piece, by the connections that they went over.
+#[derive(Debug, Default)]
+pub struct Meter {
+    taken: AtomicUsize,
+    under_way: AtomicUsize,
+}
+
+impl Meter {
+    /// Bytes that were taken since this was asked last.
+    pub fn taken(&self) -> usize {
+        self.taken.swap(0, Ordering::SeqCst)
+    }
+
+    /// No reply is on its way: what was begun has ended, or whoever it was for has gone.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// A reply on its way.
+struct UnderWay(Arc<Meter>);
+
+impl UnderWay {
+    fn of(meter: Arc<Meter>) -> Self {
+        meter.under_way.fetch_add(1, Ordering::SeqCst);
+        Self(meter)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Reply {
@@ -126,6 +167,7 @@ impl Reply {
             Payload::Chunked(chunks, _) => chunks.iter().map(Bytes::len).sum(),
             Payload::Truncated { sent, .. } => sent.len(),
             Payload::Paused { first, rest, .. } => first.len() + rest.len(),
+            Payload::Metered(body, _) => body.len(),
             Payload::Hang => 0,
         }
     }
@@ -144,6 +186,14 @@ impl Reply {
     /// One more field.
     pub fn field(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What is taken of its content counts.
+    pub fn metered(mut self, meter: &Arc<Meter>) -> Self {
+        if let Payload::Whole(body) = self.payload {
+            self.payload = Payload::Metered(body, meter.clone());
+        }
         self
     }
 
@@ -354,6 +404,16 @@ async fn respond(reply: Reply) -> Result<Response<BoxBody<Bytes, anyhow::Error>>
             };
             let frames = stream::once(async { Ok(Frame::data(first)) }).chain(stream::once(second));
             BodyExt::boxed(StreamBody::new(frames))
+        }
+        Payload::Metered(body, meter) => {
+            response = response.header("content-length", body.len());
+            let under_way = UnderWay::of(meter);
+            let pieces = (0..body.len()).step_by(PIECE_BYTES).map(move |at| {
+                let piece = body.slice(at..body.len().min(at + PIECE_BYTES));
+                under_way.0.taken.fetch_add(piece.len(), Ordering::SeqCst);
+                Ok(Frame::data(piece))
+            });
+            BodyExt::boxed(StreamBody::new(stream::iter(pieces)))
         }
         Payload::Hang => std::future::pending().await,
     };
