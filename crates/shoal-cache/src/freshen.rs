@@ -10,6 +10,7 @@ use shoal_policy::cache::fill_request::limit_to_shared;
 use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::reuse::{Freshened, Reuse, Trouble};
+use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::storage::{Exchange, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
@@ -157,13 +158,21 @@ impl WorkerCache {
             rule: request.rule,
         };
         match judge_storage(&exchange) {
-            Storage::Store(Stored { terms, without, .. }) => {
+            Storage::Store(Stored { terms, selectors, without }) => {
                 let named = read_tags(self.cache.settings.key_seed, &probe.text, &fields);
                 let tags = if named.is_empty() { object.tags().into() } else { named };
                 let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
-                let selecting = object.selecting().clone();
+                // The answer is that to this request, whatever else had been asked for before.
+                let selecting = match object.is_chosen_by(&selectors) {
+                    true => object.selecting().clone(),
+                    false => Selecting::of(&selectors, &request.head.headers),
+                };
                 let fields = StoredFields::of(&fields);
-                self.cache.keep(object.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
+                let refreshed = object.refreshed(selecting, fields, terms, tags, fill.fill_seq());
+                if !refreshed.has_place_of(object) {
+                    self.cache.discard(object);
+                }
+                self.cache.keep(refreshed, fill);
             }
             Storage::Refuse(Refusal::RequestNoStore) => {}
             Storage::Refuse(_) => self.cache.discard(object),

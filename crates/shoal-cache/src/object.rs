@@ -126,6 +126,12 @@ impl Object {
         self.rare.0.as_ref().map_or(&*UNSELECTIVE, |extras| &extras.selecting)
     }
 
+    /// Whatever is among `selectors` has chosen it. What has not says nothing of which requests it answers.
+    pub(crate) fn is_chosen_by(&self, selectors: &[Selector]) -> bool {
+        let known = self.selecting().selectors();
+        selectors.iter().all(|selector| known.contains(selector))
+    }
+
     /// Scopes of its tags, sorted.
     pub(crate) fn tags(&self) -> &[u64] {
         self.rare.0.as_ref().map_or(&[], |extras| &extras.tags)

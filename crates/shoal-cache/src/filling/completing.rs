@@ -118,11 +118,14 @@ impl WorkerCache {
         let mut received = response.headers().clone();
         add_date(&mut received, response_ms);
         let fields = merged_fields(object.fields.to_map(received.len()), &received);
-        let Storage::Store(Stored { terms: owned, without, .. }) =
+        let Storage::Store(Stored { terms: owned, selectors, without }) =
             judge(task, object.status, &fields, request_ms, response_ms)
         else {
             return None;
         };
+        if !object.is_chosen_by(&selectors) {
+            return None;
+        }
         let terms = self.limit(owned, self.cache.placement.owners(fill.key));
         let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
         let tags = if named.is_empty() { object.tags().into() } else { named };

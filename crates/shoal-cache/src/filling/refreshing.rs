@@ -83,7 +83,11 @@ impl WorkerCache {
             let fields = merged_fields(other.fields.to_map(not_modified.len()), not_modified);
             let response_ms = refreshed.terms.response_ms;
             let storage = judge(task, other.status, &fields, request_ms, response_ms);
-            if let Storage::Store(Stored { terms, without, .. }) = storage {
+            if let Storage::Store(Stored { terms, selectors, without }) = storage {
+                if !other.is_chosen_by(&selectors) {
+                    self.cache.discard(other);
+                    continue;
+                }
                 let fields = StoredFields::of(&stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat()));
                 let (selecting, tags) = (other.selecting().clone(), other.tags().into());
                 self.cache.keep(other.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);

@@ -29,6 +29,43 @@ fn a_head_brings_what_is_stored_up_to_date() {
 }
 
 #[test]
+fn what_an_update_says_of_choosing_chooses() {
+    play(async || {
+        const VARY: (&str, &str) = ("vary", "x-lang");
+        let french = [("x-lang", "fr")];
+        let english = || reply("max-age=60", "hello").with("etag", "\"1\"");
+        let in_french = || reply("max-age=60", "salut").with("etag", "\"2\"").with(VARY.0, VARY.1);
+
+        // A HEAD: the version is known to answer this request, and those like it.
+        let town = Town::new(1);
+        town.origin.say(reply("max-age=0", "hello").with("etag", "\"1\""));
+        town.get(0, "/x").await;
+        town.origin.say(english().with(VARY.0, VARY.1));
+        town.ask(0, Method::HEAD, "/x", &[]).await;
+        town.origin.say(in_french());
+        assert_eq!(town.get_with(0, "/x", &french).await.text(), "salut");
+        assert!(town.get(0, "/x").await.is_hit());
+        assert!(town.get_with(0, "/x", &french).await.is_hit());
+        assert_eq!(town.origin.fetches(), 3);
+
+        // The rest of a part.
+        let town = Town::new(1);
+        let part = |range: &str, body: &'static str| {
+            let part = reply("max-age=60", body).status(206).with("etag", "\"1\"");
+            part.with("content-range", range).with("content-length", &body.len().to_string())
+        };
+        town.origin.say(part("bytes 0-1/5", "he"));
+        town.get_with(0, "/x", &[("range", "bytes=0-1")]).await;
+        town.origin.say(part("bytes 2-4/5", "llo").with(VARY.0, VARY.1));
+        town.origin.say(english().with(VARY.0, VARY.1).with("content-length", "5"));
+        assert_eq!(town.get(0, "/x").await.text(), "hello");
+        town.origin.say(in_french());
+        assert_eq!(town.get_with(0, "/x", &french).await.text(), "salut");
+        assert!(town.get(0, "/x").await.is_hit());
+    });
+}
+
+#[test]
 fn a_head_about_another_version_makes_what_is_stored_stale() {
     play(async || {
         let town = Town::new(1);
