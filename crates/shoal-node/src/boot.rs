@@ -32,11 +32,19 @@ pub struct Boot {
     pub peers: Vec<(NodeId, SocketAddr)>,
 }
 
-/// Opens the data directory and finds out who this node is; joins or bootstraps when it is new.
-pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
+/// Opens the data directory and finds out who this node is; joins or bootstraps when it is new. `bind` takes the addresses
+/// of this node: one that is taken ends the start before anything is written that a corrected one would meet.
+pub async fn boot(settings: &RunSettings, bind: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Boot> {
     check(settings)?;
     let dir = &settings.data_dir;
     let is_new = data_dir::look(dir)?.is_none();
+    if is_new && settings.join.is_empty() && settings.token.is_some() {
+        bail!(
+            "{} is of no node yet, and a token (--token or SHOAL_TOKEN) is for joining a cluster: give --join ADDR as well, \
+             or leave the token out to begin a new cluster",
+            dir.display()
+        );
+    }
     if is_new
         && settings.join.is_empty()
         && let Some(file) = &settings.apply
@@ -51,6 +59,8 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
         check_name(settings, &identity)?;
         check_cluster(settings, &identity)?;
         twins::refuse_beside_itself(settings, &identity).await?;
+        bind()?;
+        twins::remember(settings);
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
         let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
         return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
@@ -62,6 +72,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
                 dir.display()
             );
         }
+        bind()?;
         let name = settings.name.clone().unwrap_or_else(host_name);
         return bootstrap(settings, &name, lock);
     }
@@ -69,6 +80,7 @@ pub async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
         bail!("joining needs --token; create one on any node of the cluster with `shoal token create`");
     };
     let token: Token = token.parse()?;
+    bind()?;
     let key = NodeKey::load_or_generate(dir)?;
     // Several nodes of one machine have one host name.
     let own_name = || format!("{}-{}", host_name(), &key.public_key_sha256()[..4]);
@@ -254,6 +266,10 @@ mod tests {
     use super::*;
     use crate::settings::CacheDisk;
 
+    async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
+        super::boot(settings, || Ok(())).await
+    }
+
     fn settings(dir: &Path) -> RunSettings {
         RunSettings {
             data_dir: dir.to_owned(),
@@ -395,6 +411,43 @@ mod tests {
         let message = boot(&settings(dir.path())).await.err().unwrap().to_string();
         assert!(message.contains("give --join and --token again"), "{message}");
         assert!(Identity::load(dir.path()).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_alone_founds_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("data");
+        let (other, _) = Identity::bootstrap("other").unwrap();
+        let token = Token::create(&other.ca_der, "node").reveal();
+        for token in [token, "nonsense".to_owned()] {
+            let settings = RunSettings { token: Some(token), ..settings(&data_dir) };
+            let message = boot(&settings).await.err().unwrap().to_string();
+            assert!(message.contains("give --join ADDR as well"), "{message}");
+            assert!(!data_dir.exists());
+        }
+        // Once it is in its cluster, neither is needed.
+        let own = boot(&settings(&data_dir)).await.unwrap().identity;
+        let token = Some(Token::create(&own.ca_der, "node").reveal());
+        let again = boot(&RunSettings { token, ..settings(&data_dir) }).await.unwrap().identity;
+        assert_eq!(again.cluster_id, own.cluster_id);
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (other, _) = Identity::bootstrap("other").unwrap();
+        let joining = RunSettings {
+            join: vec!["127.0.0.1:1".to_owned()],
+            token: Some(Token::create(&other.ca_der, "node").reveal()),
+            ..settings(dir.path())
+        };
+        for settings in [&settings(dir.path()), &joining] {
+            let refused = super::boot(settings, || bail!("cannot listen")).await;
+            assert_eq!(refused.err().unwrap().to_string(), "cannot listen");
+            let entries = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            assert_eq!(entries.collect::<Vec<_>>(), ["lock"]);
+        }
+        assert!(boot(&settings(dir.path())).await.is_ok());
     }
 
     #[tokio::test]

@@ -171,12 +171,12 @@ async fn start(
     activated: Vec<(SocketKind, OwnedFd)>,
     tasks: &VitalTasks,
 ) -> anyhow::Result<Arc<Node>> {
-    let inherited = match successor {
+    let mut inherited = match successor {
         Some(successor) => successor.receive(&settings).await?,
         None if activated.is_empty() => Inherited::default(),
         None => Inherited::from_manager(&settings, activated)?,
     };
-    let boot = boot::boot(&settings).await?;
+    let boot = boot::boot(&settings, || inherited.bind(&settings)).await?;
     let bootstrapping = boot.bootstrap.clone();
     let has_just_joined = !boot.peers.is_empty();
     let Built { node, raft, listeners, admin, activation } =

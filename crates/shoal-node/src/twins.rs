@@ -33,7 +33,6 @@ pub async fn refuse_beside_itself(settings: &RunSettings, identity: &Identity) -
         }
         tracing::info!(from = %last, to = %settings.cluster_addr, "this node has moved");
     }
-    remember(settings);
     Ok(())
 }
 

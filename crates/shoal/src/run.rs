@@ -54,7 +54,7 @@ pub struct RunArgs {
     /// Cluster addresses of nodes to join [default: none, a new cluster]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
     join: Vec<String>,
-    /// From `shoal token create`; needed to join for the first time
+    /// From `shoal token create`; needed, with --join, to join for the first time
     #[arg(long, env = "SHOAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Worker threads [default: one per core]

@@ -160,6 +160,39 @@ fn wrong_usage_ends_with_1() {
 }
 
 #[test]
+fn a_start_that_cannot_be_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let free = [(); 3].map(|()| {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap().to_string()
+    });
+    let flags = ["--cluster-addr", "--admin-addr", "--ops-addr"];
+    for (place, flag) in flags.into_iter().enumerate() {
+        let data_dir = dir.path().join(flag);
+        let mut command = shoal();
+        command.env("RUST_LOG", "error").arg("run").arg("--data-dir").arg(&data_dir);
+        for (other, address) in flags.into_iter().zip(&free) {
+            let taken = taken[place].local_addr().unwrap().to_string();
+            command.args([other, if other == flag { &taken } else { address }]);
+        }
+        let output = command.output().unwrap();
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("cannot listen on") && stderr.contains(flag), "{stderr}");
+        let left = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["lock"], "{flag}");
+    }
+    let data_dir = dir.path().join("new");
+    let output = shoal().args(["run", "--data-dir"]).arg(&data_dir).env("SHOAL_TOKEN", "shj1.x").output();
+    let output = output.unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("give --join ADDR as well"), "{stderr}");
+    assert!(!data_dir.exists());
+}
+
+#[test]
 fn a_cluster_that_is_not_there_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");

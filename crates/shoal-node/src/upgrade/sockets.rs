@@ -71,6 +71,19 @@ impl Inherited {
         Some(self.sockets.remove(place).1)
     }
 
+    /// Binds the addresses of `settings` that nobody has bound before, for [`NodeSockets::open`] to take.
+    pub fn bind(&mut self, settings: &RunSettings) -> anyhow::Result<()> {
+        let cluster = self.tcp(Role::Cluster, "cluster", settings.cluster_addr)?;
+        let gossip = self.udp(settings.cluster_addr)?;
+        let admin = self.tcp(Role::Admin, "admin", settings.admin_addr)?;
+        let ops = self.tcp(Role::Ops, "ops", settings.ops_addr)?;
+        self.push(Role::Cluster, cluster.into());
+        self.push(Role::Gossip, gossip.into());
+        self.push(Role::Admin, admin.into());
+        self.push(Role::Ops, ops.into());
+        Ok(())
+    }
+
     /// The sockets of the site.
     pub fn take_site(&mut self) -> Vec<TcpListener> {
         std::iter::from_fn(|| self.take(Role::Site)).map(TcpListener::from).collect()
