@@ -11,12 +11,16 @@ const HOST: &str = "shop.example.com";
 const OTHER_HOST: &str = "blog.example.com";
 const PATHS: [&str; 5] = ["/", "/news/1", "/news/2", "/newsletter", "/about"];
 
-/// Every answer carries the version it was made from; `/about` carries a tag.
+/// Every answer carries the version it was made from; `/about` and `/newsletter` carry tags.
 async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
     Origin::start(move |seen| {
         let reply = Reply::ok(format!("version {}", version.load(Ordering::SeqCst)));
         let reply = reply.field("cache-control", "max-age=3600");
-        if seen.path == "/about" { reply.field("surrogate-key", "imprint legal") } else { reply }
+        match seen.path.as_str() {
+            "/about" => reply.field("surrogate-key", "imprint legal"),
+            "/newsletter" => reply.field("cache-tag", "post,café"),
+            _ => reply,
+        }
     })
     .await
 }
@@ -30,10 +34,12 @@ async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
     cluster.serves(HOST, "/").await?;
     let url = |path: &str| format!("http://{HOST}{path}");
 
-    let cases: [(&str, String, &[&str]); 4] = [
+    let cases: [(&str, String, &[&str]); 6] = [
         ("--url", url("/news/1"), &["/news/1"]),
         ("--prefix", url("/news/"), &["/news/1", "/news/2"]),
         ("--tag", "imprint".to_owned(), &["/about"]),
+        ("--tag", "post".to_owned(), &["/newsletter"]),
+        ("--tag", "café".to_owned(), &["/newsletter"]),
         ("--host", HOST.to_owned(), &PATHS),
     ];
     // What each path of HOST shows: the version that was current when it was last forgotten.

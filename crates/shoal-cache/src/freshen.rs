@@ -14,7 +14,7 @@ use shoal_policy::cache::selecting::Selecting;
 use shoal_policy::cache::sources::Hop;
 use shoal_policy::cache::storage::{Exchange, Storage, Stored, Terms, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
-use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
+use shoal_policy::cache::tags::{TAG_FIELDS, renewed_tags};
 use shoal_policy::cache::validation::{head_confirms, merged_fields, remove_conditions};
 use shoal_policy::failure::Failure;
 
@@ -157,10 +157,10 @@ impl WorkerCache {
             response_ms: heard.response_ms,
             rule: request.rule,
         };
-        match judge_storage(&exchange) {
+        let seed = self.cache.settings.key_seed;
+        let tags = renewed_tags(seed, &probe.text, object.tags(), &fields, heard.fields);
+        match judge_storage(&exchange).with_tags(&tags) {
             Storage::Store(Stored { terms, selectors, without }) => {
-                let named = read_tags(self.cache.settings.key_seed, &probe.text, &fields);
-                let tags = if named.is_empty() { object.tags().into() } else { named };
                 let fields = stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat());
                 // The answer is that to this request, whatever else had been asked for before.
                 let selecting = match object.is_chosen_by(&selectors) {

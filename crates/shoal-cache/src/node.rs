@@ -295,7 +295,7 @@ impl Cache {
     }
 
     /// The scope of a tag, as in `Surrogate-Key`, `Cache-Tag` and `xkey`.
-    pub fn purge_scope_tag(&self, tag: &str) -> PurgeScope {
+    pub fn purge_scope_tag(&self, tag: impl AsRef<[u8]>) -> PurgeScope {
         PurgeScope::Tag(tag_scope(self.settings.key_seed, tag))
     }
 

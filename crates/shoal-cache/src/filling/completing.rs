@@ -9,7 +9,7 @@ use shoal_policy::cache::fields::stored_fields;
 use shoal_policy::cache::span::{Segment, Span};
 use shoal_policy::cache::storage::{Storage, Stored, Terms};
 use shoal_policy::cache::stored_fields::StoredFields;
-use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
+use shoal_policy::cache::tags::{TAG_FIELDS, renewed_tags};
 use shoal_policy::cache::validation::{continues, is_same_version, merged_fields};
 use shoal_policy::failure::Failure;
 
@@ -118,17 +118,16 @@ impl WorkerCache {
         let mut received = response.headers().clone();
         add_date(&mut received, response_ms);
         let fields = merged_fields(object.fields.to_map(received.len()), &received);
-        let Storage::Store(Stored { terms: owned, selectors, without }) =
-            judge(task, object.status, &fields, request_ms, response_ms)
-        else {
+        let seed = self.cache.settings.key_seed;
+        let tags = renewed_tags(seed, &fill.text, object.tags(), &fields, &received);
+        let storage = judge(task, object.status, &fields, request_ms, response_ms);
+        let Storage::Store(Stored { terms: owned, selectors, without }) = storage.with_tags(&tags) else {
             return None;
         };
         if !object.is_chosen_by(&selectors) {
             return None;
         }
         let terms = self.limit(owned, self.cache.placement.owners(fill.key));
-        let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
-        let tags = if named.is_empty() { object.tags().into() } else { named };
         let without = [&without[..], &TAG_FIELDS, &[CONTENT_RANGE, CONTENT_LENGTH]].concat();
         let fields = StoredFields::of(&stored_fields(&fields, &without));
         Some((object.refreshed(object.selecting().clone(), fields, terms, tags, fill.fill_seq()), owned))

@@ -8,7 +8,7 @@ use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::storage::{Storage, Stored, Terms};
 use shoal_policy::cache::stored_fields::StoredFields;
-use shoal_policy::cache::tags::{TAG_FIELDS, read_tags};
+use shoal_policy::cache::tags::{TAG_FIELDS, renewed_tags};
 use shoal_policy::cache::validation::{confirms_as_well, merged_fields};
 
 use super::origin_answer::{add_date, judge};
@@ -35,9 +35,9 @@ impl WorkerCache {
         let mut not_modified = response.into_parts().0.headers;
         add_date(&mut not_modified, response_ms);
         let fields = merged_fields(object.fields.to_map(not_modified.len()), &not_modified);
-        let storage = judge(task, object.status, &fields, request_ms, response_ms);
-        let named = read_tags(self.cache.settings.key_seed, &fill.text, &fields);
-        let tags = if named.is_empty() { object.tags().into() } else { named };
+        let seed = self.cache.settings.key_seed;
+        let tags = renewed_tags(seed, &fill.text, object.tags(), &fields, &not_modified);
+        let storage = judge(task, object.status, &fields, request_ms, response_ms).with_tags(&tags);
         match storage {
             Storage::Store(Stored { mut terms, selectors, without }) => {
                 if owners.includes(self.cache.settings.node) {
@@ -83,14 +83,17 @@ impl WorkerCache {
             let fields = merged_fields(other.fields.to_map(not_modified.len()), not_modified);
             let response_ms = refreshed.terms.response_ms;
             let storage = judge(task, other.status, &fields, request_ms, response_ms);
-            if let Storage::Store(Stored { terms, selectors, without }) = storage {
-                if !other.is_chosen_by(&selectors) {
-                    self.cache.discard(other);
-                    continue;
+            let seed = self.cache.settings.key_seed;
+            let tags = renewed_tags(seed, &fill.text, other.tags(), &fields, not_modified);
+            match storage.with_tags(&tags) {
+                Storage::Store(Stored { terms, selectors, without }) if other.is_chosen_by(&selectors) => {
+                    let without = [&without[..], &TAG_FIELDS].concat();
+                    let fields = StoredFields::of(&stored_fields(&fields, &without));
+                    let selecting = other.selecting().clone();
+                    self.cache.keep(other.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
                 }
-                let fields = StoredFields::of(&stored_fields(&fields, &[&without[..], &TAG_FIELDS].concat()));
-                let (selecting, tags) = (other.selecting().clone(), other.tags().into());
-                self.cache.keep(other.refreshed(selecting, fields, terms, tags, fill.fill_seq()), fill);
+                Storage::Store(_) | Storage::Refuse(Refusal::TooManyTags) => self.cache.discard(other),
+                Storage::Refuse(_) => {}
             }
         }
     }

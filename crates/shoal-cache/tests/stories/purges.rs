@@ -94,6 +94,61 @@ fn who_asks_after_a_purge_of_a_tag_gets_nothing_that_was_begun_before_it() {
 }
 
 #[test]
+fn tags_are_bytes_and_none_is_lost() {
+    play(async || {
+        let town = Town::new(1);
+        let cache = &town.nodes[0].cache;
+        for (seq, tag) in [(7, "product-17"), (9, "café")] {
+            town.origin.say(reply("max-age=60", "old").with("cache-tag", "product-17,café"));
+            town.get(0, "/x").await;
+            assert!(town.get(0, "/x").await.is_hit());
+            cache.record_purge(seq, &[cache.purge_scope_tag(tag)], PurgeKind::Hard);
+            town.origin.say(reply("max-age=60", "new"));
+            assert_eq!(town.get(0, "/x").await.text(), "new", "{tag}");
+            cache.record_purge(seq + 1, &[PurgeScope::All], PurgeKind::Hard);
+        }
+    });
+}
+
+#[test]
+fn what_is_confirmed_with_more_tags_than_are_kept_is_stored_no_longer() {
+    play(async || {
+        let town = Town::new(1);
+        let cache = &town.nodes[0].cache;
+        let old = || reply("max-age=60", "old").with("etag", "\"1\"");
+        let unchanged = || reply("max-age=60", "").with("etag", "\"1\"").status(304);
+        let ask = async || town.get_with(0, "/x", &[("cache-control", "no-cache")]).await;
+        let tags = (0..65).map(|n| format!("t{n}")).collect::<Vec<_>>().join(", ");
+
+        // What says nothing of tags leaves them, also where it names groups.
+        let grouped = || old().with("xkey", "red").with("cache-groups", "\"g\"");
+        town.origin.say(grouped());
+        town.get(0, "/x").await;
+        town.origin.say(unchanged().with("cache-groups", "\"g\""));
+        assert_eq!(ask().await.text(), "old");
+        assert!(town.get(0, "/x").await.is_hit());
+        cache.record_purge(7, &[cache.purge_scope_tag("red")], PurgeKind::Hard);
+        town.origin.say(old());
+        assert!(!town.get(0, "/x").await.is_hit());
+
+        town.origin.say(unchanged().with("cache-tag", &tags));
+        assert_eq!(ask().await.text(), "old");
+        town.origin.say(old());
+        assert!(!town.get(0, "/x").await.is_hit(), "a purge of t64 would not have found it");
+
+        town.origin.say(
+            reply("max-age=60", "")
+                .with("etag", "\"1\"")
+                .with("content-length", "3")
+                .with("cache-tag", &tags),
+        );
+        town.ask(0, Method::HEAD, "/x", &[("cache-control", "no-cache")]).await;
+        town.origin.say(old());
+        assert!(!town.get(0, "/x").await.is_hit(), "neither would it after a HEAD");
+    });
+}
+
+#[test]
 fn routes_to_different_places_share_no_object_but_every_purge() {
     play(async || {
         let mut town = Town::new(1);

@@ -27,7 +27,9 @@ fn an_answer_that_is_not_stored_says_why() {
         check(reply("max-age=60", "part").status(206), &[], "detail=part").await;
         check(fresh().until_close(), &[], "detail=until-close").await;
         check(fresh().with("content-length", &large), &[], "detail=too-large").await;
-        check(fresh(), &[], "stored").await;
+        let tags = |count| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>().join(" ");
+        check(fresh().with("surrogate-key", &tags(65)), &[], "detail=too-many-tags").await;
+        check(fresh().with("surrogate-key", &tags(64)), &[], "stored").await;
     });
 }
 

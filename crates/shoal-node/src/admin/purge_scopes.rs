@@ -95,24 +95,34 @@ fn canonical_group(written: &str) -> Result<(String, &str), String> {
     Ok((origin.to_owned(), group))
 }
 
-/// A tag as it could stand in a field of a response.
+/// A tag as it could stand in a field of a response, in whatever script: its bytes are compared.
 fn checked_tag(written: &str) -> Result<&str, String> {
     if written.contains([' ', ',']) {
         return Err(format!("{written:?} is more than one tag; give --tag once for each"));
     }
-    checked(written)
+    if written.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err(format!("{written:?} would match nothing: no field can have it"));
+    }
+    checked_scope(written)
+}
+
+/// What is true of every URL, prefix and host.
+fn checked(written: &str) -> Result<&str, String> {
+    if !written.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{written:?} would match nothing: URLs have no spaces, and other than ASCII is written %C3%A9"
+        ));
+    }
+    checked_scope(written)
 }
 
 /// What is true of every scope.
-fn checked(written: &str) -> Result<&str, String> {
+fn checked_scope(written: &str) -> Result<&str, String> {
     match written {
         "" => Err("an empty scope would match nothing".to_owned()),
         _ if written.len() > MAX_SCOPE_BYTES => {
             Err(format!("a scope has {} bytes; at most {MAX_SCOPE_BYTES} are read", written.len()))
         }
-        _ if !written.bytes().all(|byte| byte.is_ascii_graphic()) => Err(format!(
-            "{written:?} would match nothing: URLs and tags have no spaces, and other than ASCII is written %C3%A9"
-        )),
         _ if written.ends_with('*') || written.contains("//*") => {
             Err(format!("{written:?} looks like a pattern, and there are none: use a prefix, a host, or all"))
         }
@@ -208,7 +218,8 @@ mod tests {
     fn tags_are_single_words() {
         let check = |written| checked_tag(written).map_err(|why| why.split(' ').next().map(str::to_owned));
         assert_eq!(check("product-17"), Ok("product-17"));
-        for bad in ["", "*", "a,b", "a b", "\t", "é"] {
+        assert_eq!(check("café"), Ok("café"));
+        for bad in ["", "*", "a,b", "a b", "\t", "a\u{7f}"] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

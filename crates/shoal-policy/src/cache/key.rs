@@ -151,9 +151,9 @@ pub fn prefix_scopes<'a>(seed: u64, parts: KeyParts<'a>) -> impl Iterator<Item =
     })
 }
 
-/// The scope of a tag.
-pub fn tag_scope(seed: u64, tag: &str) -> u64 {
-    xxh3_64_with_seed(tag.as_bytes(), seed)
+/// The scope of a tag, which is bytes: they need not be text.
+pub fn tag_scope(seed: u64, tag: impl AsRef<[u8]>) -> u64 {
+    xxh3_64_with_seed(tag.as_ref(), seed)
 }
 
 /// The scope of a cache group: a tag that means only objects of one origin (RFC 9875).

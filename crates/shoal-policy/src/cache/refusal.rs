@@ -31,12 +31,14 @@ pub enum Refusal {
     TooLarge,
     /// It ends where its connection does: nobody can tell whether it is whole.
     UntilClose,
+    /// It has more tags and groups than are kept: a purge of the others would not find it.
+    TooManyTags,
     /// What it says of queries is at odds with the query that was asked for.
     Query,
 }
 
 impl Refusal {
-    const ALL: [(Self, &'static str); 15] = [
+    const ALL: [(Self, &'static str); 16] = [
         (Self::Method, "method"),
         (Self::Status, "status"),
         (Self::Part, "part"),
@@ -51,6 +53,7 @@ impl Refusal {
         (Self::ContentType, "content-type"),
         (Self::TooLarge, "too-large"),
         (Self::UntilClose, "until-close"),
+        (Self::TooManyTags, "too-many-tags"),
         (Self::Query, "query"),
     ];
 
@@ -76,7 +79,8 @@ impl Refusal {
             | Self::RequestError
             | Self::ContentType
             | Self::TooLarge
-            | Self::UntilClose => true,
+            | Self::UntilClose
+            | Self::TooManyTags => true,
             // These are about the request.
             Self::Method | Self::Part | Self::RequestNoStore | Self::Authorization | Self::Query => false,
         }

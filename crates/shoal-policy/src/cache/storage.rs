@@ -16,6 +16,7 @@ use super::invalidation::shows;
 use super::key::KeyParts;
 use super::refusal::Refusal;
 use super::selecting::Selector;
+use super::tags::{MAX_TAGS, are_too_many};
 use super::targeted::read_targeted;
 use super::vary::{Vary, is_hopeless};
 
@@ -49,6 +50,17 @@ pub enum Storage {
     Store(Stored),
     /// Do not, and this is why.
     Refuse(Refusal),
+}
+
+impl Storage {
+    /// The same, unless what is stored would have these `tags` and they are too many.
+    #[must_use]
+    pub fn with_tags(self, tags: &[u64]) -> Self {
+        match self {
+            Self::Store(_) if tags.len() > MAX_TAGS => Self::Refuse(Refusal::TooManyTags),
+            Self::Store(_) | Self::Refuse(_) => self,
+        }
+    }
 }
 
 /// What to store, and on what terms.
@@ -160,6 +172,9 @@ fn terms_of(exchange: &Exchange<'_>) -> Result<Stored, Refusal> {
         answers_authorized: answers_authorized(&directives),
     };
     check_use(exchange, &directives, lifetime, &terms)?;
+    if are_too_many(exchange.url, exchange.response) {
+        return Err(Refusal::TooManyTags);
+    }
     Ok(Stored { terms, selectors, without })
 }
 

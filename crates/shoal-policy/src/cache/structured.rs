@@ -4,7 +4,7 @@ use http::header::{HeaderMap, HeaderName};
 
 use super::fields::Fields;
 
-/// A field with more members than this is one with a mistake in it: nobody has a use for them.
+/// A dictionary with more members than this is one with a mistake in it: nobody has a use for them.
 const MAX_MEMBERS: usize = 512;
 
 /// A value, as far as anybody here cares.
@@ -42,7 +42,8 @@ pub(super) fn read_dictionary(fields: &impl Fields, name: &HeaderName) -> Option
     }
 }
 
-/// The members of a list, all lines together. `None` as for [`read_dictionary`].
+/// The members of a list, all lines together, however many they are: only the length of a head bounds them, and who leaves
+/// one out does not do what it says. `None` as for [`read_dictionary`].
 pub(super) fn read_list(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<Item>> {
     let text = joined(fields, name)?;
     let mut parser = Parser { rest: text.trim_ascii() };
@@ -52,9 +53,6 @@ pub(super) fn read_list(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<Ite
         parser.parameters()?;
         if parser.is_over()? {
             return Some(members);
-        }
-        if members.len() >= MAX_MEMBERS {
-            return None;
         }
     }
 }
