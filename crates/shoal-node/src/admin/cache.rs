@@ -47,7 +47,7 @@ pub fn order(node: &Node, request: PurgeRequest) -> Result<PurgeOrder, String> {
         let (bytes, most) = (request.request_id.len(), failure::MAX_REQUEST_ID);
         return Err(format!("the request id has {bytes} bytes; at most {most} are kept"));
     }
-    let scopes = scopes::read(&node.cache, &request)?;
+    let scopes = scopes::read(&node.cache, &node.config.load(), &request)?;
     let timeout = match request.timeout_ms {
         0 => DEFAULT_PURGE_WAIT,
         ms => Duration::from_millis(ms.into()),

@@ -2,7 +2,9 @@
 //! wrote it believes that something is gone.
 
 use shoal_cache::Cache;
+use shoal_model::ConfigView;
 use shoal_model::state::PurgeScope;
+use shoal_policy::cache::warming::kept_urls;
 use shoal_policy::gate::{canonical_authority, canonical_path};
 use shoal_proto::admin::PurgeRequest;
 
@@ -11,8 +13,9 @@ const MAX_SCOPES: usize = 1000;
 /// Bytes of one scope as it is written.
 const MAX_SCOPE_BYTES: usize = 8192;
 
-/// The scopes of `request`, or what is wrong with the first bad one.
-pub fn read(cache: &Cache, request: &PurgeRequest) -> Result<Vec<PurgeScope>, String> {
+/// The scopes of `request` on a node that serves `config`, or what is wrong with the first bad one. A URL means what routes
+/// keep its objects under: what of its query does not count is in no key.
+pub fn read(cache: &Cache, config: &ConfigView, request: &PurgeRequest) -> Result<Vec<PurgeScope>, String> {
     let written = [&request.urls, &request.prefixes, &request.hosts, &request.tags, &request.groups];
     let count: usize = written.iter().map(|scopes| scopes.len()).sum();
     if count > MAX_SCOPES {
@@ -20,8 +23,9 @@ pub fn read(cache: &Cache, request: &PurgeRequest) -> Result<Vec<PurgeScope>, St
     }
     let mut scopes = Vec::with_capacity(count + 1);
     for written in &request.urls {
-        let url = canonical_url(written)?;
-        scopes.push(cache.purge_scope_url(&url).ok_or_else(|| not_a_url(written))?);
+        for url in kept_urls(config, &canonical_url(written)?) {
+            scopes.push(cache.purge_scope_url(&url).ok_or_else(|| not_a_url(written))?);
+        }
     }
     for written in &request.prefixes {
         let prefix = canonical_prefix(written)?;

@@ -15,7 +15,7 @@ use shoal_model::site::Protocol;
 use shoal_model::view::{ListenerView, RouteView};
 
 use super::content::is_cached_path;
-use super::key::{write_key, write_route};
+use super::key::{KeyParts, write_key, write_route};
 use super::query::write_counted;
 use crate::failure::Failure;
 use crate::forwarding::{Caller, Client, OwnName, RequestFields, prepare_request};
@@ -172,7 +172,7 @@ pub fn errand(config: &ConfigView, wish: &Wish<'_>) -> Result<Errand, Unaskable>
 pub fn kept_urls(config: &ConfigView, url: &str) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     if let Some(target) = Target::read(url) {
-        let host = target.authority.rsplit_once(':').map_or(target.authority, |(host, _)| host);
+        let host = KeyParts::of(url).host;
         let path = target.path_and_query.split('?').next().unwrap_or("/");
         for listener in target.listeners(config, None).unwrap_or_default() {
             let route = config.routes.find(listener.index, host, path);
