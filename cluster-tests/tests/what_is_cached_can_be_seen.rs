@@ -206,8 +206,15 @@ async fn owners_fetch_ahead_what_a_list_names() -> Result<()> {
 }
 
 async fn what_cannot_be_is_told(cluster: &Cluster) -> Result<()> {
-    let urls =
-        [url("/private/1"), url("/missing/1"), url("/sale/1"), format!("https://{HOST}/"), "/x".to_owned()];
+    let urls = [
+        url("/private/1"),
+        url("/missing/1"),
+        url("/sale/1"),
+        format!("https://{HOST}/"),
+        "/x".to_owned(),
+        url("/ü1"),
+        url("/%C3%BC2"),
+    ];
     let arguments: Vec<&str> = ["cache", "warm"].into_iter().chain(urls.iter().map(String::as_str)).collect();
     let output = cluster.nodes[0].shoal(&arguments).await?.expect(2)?;
     for line in [
@@ -215,10 +222,13 @@ async fn what_cannot_be_is_told(cluster: &Cluster) -> Result<()> {
         format!("{}: uncacheable: its answer (404) is not stored", urls[1]),
         format!("{}: refused: no route takes it", urls[3]),
         "/x: refused: it is not a URL".to_owned(),
-        "0 stored (0 B), 1 were there and fresh, 2 uncacheable, 2 refused".to_owned(),
+        format!("{}: refused: a URL has no spaces, and other than ASCII is written %C3%A9", urls[5]),
+        "1 stored (1000 B), 1 were there and fresh, 2 uncacheable, 3 refused".to_owned(),
     ] {
         ensure!(output.stdout.contains(&line), "{line:?} is not in {}", output.text());
     }
+    let warmed = fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/%C3%BC2").await?;
+    ensure!(warmed.is_hit(), "{}", warmed.cache_status());
     for wrong in [
         &["cache", "warm"][..],
         &["cache", "warm", &urls[2], "--field", "none"],

@@ -73,6 +73,9 @@ pub enum Unaskable {
     /// It cannot be read.
     #[error("it is not a URL; write \"http://host/path?query\"")]
     NotAUrl,
+    /// It has something in it that no URL has.
+    #[error("a URL has no spaces, and other than ASCII is written %C3%A9 in it, in its host in punycode")]
+    NotAscii,
     /// No listener is called so.
     #[error("there is no listener {0:?}")]
     NoListener(String),
@@ -118,6 +121,10 @@ impl fmt::Display for Leads {
 /// # Errors
 /// No such request is served from the cache, or it is not clear which.
 pub fn errand(config: &ConfigView, wish: &Wish<'_>) -> Result<Errand, Unaskable> {
+    // A listener would escape it, and keep the object under another key.
+    if !wish.url.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Unaskable::NotAscii);
+    }
     let target = Target::read(wish.url).ok_or(Unaskable::NotAUrl)?;
     if let Some(name) = REFUSED_FIELDS.iter().find(|name| wish.fields.contains_key(*name)) {
         return Err(Unaskable::Field(name.to_string()));
