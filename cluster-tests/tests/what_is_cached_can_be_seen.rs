@@ -237,6 +237,15 @@ async fn what_cannot_be_is_told(cluster: &Cluster) -> Result<()> {
     ] {
         cluster.nodes[0].shoal(wrong).await?.expect(1)?;
     }
+    for (wrong, told) in [
+        (&["warm", &urls[2], "--field", "Host: x"][..], "named by --host"),
+        (&["get", ""], "an empty URL"),
+        (&["purge", "--host", "bücher.example"], "punycode"),
+        (&["purge", "--host", "shop.example.com:8080"], "write \"shop.example.com\""),
+    ] {
+        let output = cluster.nodes[0].shoal(&[&["cache"], wrong].concat()).await?;
+        ensure!(output.code != 0 && output.text().contains(told), "{wrong:?}: {}", output.text());
+    }
     let listener =
         cluster.nodes[0].shoal(&["cache", "warm", &urls[2], "--listener", "inner"]).await?.expect(2)?;
     ensure!(listener.stdout.contains("there is no listener \"inner\""), "{}", listener.text());

@@ -331,6 +331,7 @@ fn overview(verb: &str) -> &'static str {
         "get" | "rollback" => "shoal history",
         "health" => "shoal health",
         "node remove" => "shoal node list",
+        "token revoke" => "shoal token list",
         _ => "shoal status",
     }
 }
@@ -395,6 +396,7 @@ mod tests {
         };
         check(Code::NotFound, Exit::Local, "get", "shoal history");
         check(Code::NotFound, Exit::Local, "health", "shoal health");
+        check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
         check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
         check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
         let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));

@@ -4,6 +4,7 @@
 use shoal_cache::Cache;
 use shoal_model::ConfigView;
 use shoal_model::state::PurgeScope;
+use shoal_policy::cache::key::KeyParts;
 use shoal_policy::cache::warming::kept_urls;
 use shoal_policy::gate::{canonical_authority, canonical_path};
 use shoal_proto::admin::PurgeRequest;
@@ -53,7 +54,10 @@ pub fn read(cache: &Cache, config: &ConfigView, request: &PurgeRequest) -> Resul
 
 /// A whole URL as a request for it is keyed: host and path in their canonical form.
 pub fn canonical_url(written: &str) -> Result<String, String> {
-    let written = checked(written)?;
+    let written = match written {
+        "" => return Err("an empty URL names nothing; write \"http://host/path?query\"".to_owned()),
+        _ => checked(written)?,
+    };
     let (scheme, rest) = written.split_once("://").ok_or_else(|| not_a_url(written))?;
     let scheme = scheme.to_ascii_lowercase();
     if !matches!(scheme.as_str(), "http" | "https") {
@@ -83,7 +87,13 @@ fn canonical_prefix(written: &str) -> Result<String, String> {
 /// A host, and nothing else.
 fn canonical_host(written: &str) -> Result<String, String> {
     let written = checked(written)?;
-    host(written, false).ok_or_else(|| not_a_host(written))
+    let canonical = host(written, false).ok_or_else(|| not_a_host(written))?;
+    match KeyParts::of(written).host {
+        name if name.len() == written.len() => Ok(canonical),
+        name => {
+            Err(format!("{written:?} names a port, and a host is purged on all its ports; write {name:?}"))
+        }
+    }
 }
 
 /// An origin in canonical form, and the name of a group: `https://shop.example.com news`.
@@ -113,9 +123,13 @@ fn checked_tag(written: &str) -> Result<&str, String> {
 /// What is true of every URL, prefix and host.
 fn checked(written: &str) -> Result<&str, String> {
     if !written.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "{written:?} would match nothing: URLs have no spaces, and other than ASCII is written %C3%A9"
-        ));
+        let rest = written.split_once("://").map_or(written, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let how = match authority.is_ascii() {
+            true => "URLs have no spaces, and other than ASCII is written %C3%A9",
+            false => "a host is written as DNS has it, in punycode (xn--bcher-kva.example)",
+        };
+        return Err(format!("{written:?} would match nothing: {how}"));
     }
     checked_scope(written)
 }
@@ -184,9 +198,10 @@ mod tests {
         check("ftp://shop/x", Err("is not a URL"));
         check("http://user@shop/", Err("is not a URL"));
         check("http://shop/a b", Err("would match nothing"));
-        check("http://shop/é", Err("would match nothing"));
+        check("http://shop/é", Err("%C3%A9"));
+        check("http://bücher.example/é", Err("punycode"));
         check("http://shop/%zz", Err("no request may have"));
-        check("", Err("empty"));
+        check("", Err("an empty URL"));
     }
 
     #[test]
@@ -201,6 +216,11 @@ mod tests {
         check(canonical_host("*.example.com"), Err("is not a host"));
         check(canonical_host("*"), Err("looks like a pattern"));
         check(canonical_host("a b"), Err("would match nothing"));
+        check(canonical_host("bücher.example"), Err("punycode"));
+        check(canonical_host("shop:8080"), Err("write \"shop\""));
+        check(canonical_host("shop:80"), Err("names a port"));
+        check(canonical_host("[::1]:80"), Err("write \"[::1]\""));
+        check(canonical_host("[::1]"), Ok("[::1]"));
     }
 
     #[test]

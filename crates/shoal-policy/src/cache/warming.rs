@@ -97,6 +97,9 @@ pub enum Unaskable {
     /// It could not be forwarded.
     #[error("a request for it would be refused: {0}")]
     Failed(Failure),
+    /// That is no matter of fields.
+    #[error("the host of a request is named by --host, and not as a field")]
+    HostField,
     /// A field that such a request may not have.
     #[error("the field {0:?} cannot be set: what is fetched is the whole of the newest version")]
     Field(String),
@@ -127,7 +130,7 @@ pub fn errand(config: &ConfigView, wish: &Wish<'_>) -> Result<Errand, Unaskable>
     }
     let target = Target::read(wish.url).ok_or(Unaskable::NotAUrl)?;
     if let Some(name) = REFUSED_FIELDS.iter().find(|name| wish.fields.contains_key(*name)) {
-        return Err(Unaskable::Field(name.to_string()));
+        return Err(if *name == HOST { Unaskable::HostField } else { Unaskable::Field(name.to_string()) });
     }
     let authority = wish.host.unwrap_or(target.authority);
     let mut refused = Unaskable::NoRoute;
@@ -381,7 +384,11 @@ routes:
         assert_eq!(seen("host"), Some("shop.example"));
         assert_eq!(seen("via"), Some("1.1 shoal-n1"));
         assert_eq!(seen("x-request-id"), Some("warm-1"));
-        for name in ["range", "if-none-match", "host", "upgrade"] {
+        assert_eq!(
+            asked("http://shop.example/a", None, None, &fields("host")).err(),
+            Some(Unaskable::HostField)
+        );
+        for name in ["range", "if-none-match", "upgrade"] {
             assert!(matches!(
                 asked("http://shop.example/a", None, None, &fields(name)),
                 Err(Unaskable::Field(_))
