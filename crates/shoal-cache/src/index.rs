@@ -137,7 +137,8 @@ fn describe_all(holding: &Holding, now_ms: u64) -> ObjectInfo {
         checked_seq: object.checked_seq.load(Ordering::Relaxed),
         purge: purge.into(),
         unused_seconds: now_ms.saturating_sub(object.used_ms.load(Ordering::Relaxed)) / 1000,
-        whole: object.body.is_whole(),
+        whole: object.body.length() == Some(holding.held_bytes),
+        held_bytes: Some(holding.held_bytes),
         promoted: object.is_promoted(),
         ..describe(object, now_ms)
     }

@@ -5,6 +5,9 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use shoal_cache::Answer;
 use shoal_model::state::{PurgeKind, PurgeScope};
+use shoal_proto::cache::LookupRequest;
+use shoal_proto::cache::cache_service_server::CacheService;
+use tonic::Request;
 
 use crate::edition::Edition;
 use crate::got::Got;
@@ -64,6 +67,16 @@ pub fn asked(town: &Town, n: usize) -> Vec<String> {
     ranges.collect()
 }
 
+/// What operators are told of the body: how long it is, how much of it is held, and whether that is all.
+async fn told(town: &Town) -> (u64, Option<u64>, bool) {
+    let cache = &town.nodes[0].cache;
+    let [(key, _)] = cache.locate("http://a.org/film")[..] else { panic!("the URL has one key") };
+    let request = LookupRequest { key: key.to_bytes().to_vec(), everything: true };
+    let objects = cache.service().lookup(Request::new(request)).await.unwrap().into_inner().objects;
+    let [object] = &objects[..] else { panic!("{objects:?}") };
+    (object.body_bytes, object.held_bytes, object.whole)
+}
+
 #[test]
 fn a_range_fetches_the_chunks_it_lies_in_and_only_those_that_are_missing() {
     play(async || {
@@ -83,11 +96,13 @@ fn a_range_fetches_the_chunks_it_lies_in_and_only_those_that_are_missing() {
         assert_part(&next, text, 3 * MIB + 5, 4 * MIB + 5);
         assert_eq!(next.cache_status(), "n1; fwd=partial; fwd-status=206; stored");
         assert_eq!(asked(&town, 1), ["4-4*"]);
+        assert_eq!(told(&town).await, (LENGTH as u64, Some(2 * MIB as u64), false));
 
         let whole = town.get(0, "/film").await;
         assert_whole(&whole, text);
         assert_eq!(whole.cache_status(), "n1; fwd=partial; fwd-status=206; stored");
         assert_eq!(asked(&town, 2), ["0-2*", "5-5*"]);
+        assert_eq!(told(&town).await, (LENGTH as u64, Some(LENGTH as u64), true));
         for _ in 0..2 {
             let hit = town.get(0, "/film").await;
             assert_whole(&hit, text);

@@ -77,8 +77,12 @@ fn owner(object: &StoredObject) -> String {
 }
 
 fn size(object: &StoredObject) -> String {
-    let part = if object.whole { "" } else { " in part" };
-    format!("{}{part}", bytes(object.body_bytes))
+    let all = bytes(object.body_bytes);
+    match object.held_bytes {
+        _ if object.whole => all,
+        Some(held_bytes) => format!("{} of {all}", bytes(held_bytes)),
+        None => format!("{all} in part"),
+    }
 }
 
 /// What chose the variant, its ETag, its tags.
@@ -239,7 +243,8 @@ mod tests {
             object("a", "secondary", "disk", "purged", -5),
             object("c", "none", "memory", "fresh", 20),
         ];
-        objects[1].whole = false;
+        (objects[1].whole, objects[1].held_bytes) = (false, Some(512));
+        objects.push(StoredObject { held_bytes: None, ..objects[1].clone() });
         objects[2].promoted = true;
         let response = CacheGetResponse {
             key: "00ff".into(),

@@ -75,6 +75,7 @@ fn stored(id: NodeId, name: &str, role: &str, object: ObjectInfo) -> StoredObjec
         fill_seq: object.fill_seq,
         checked_seq: object.checked_seq,
         promoted: object.promoted,
+        held_bytes: object.held_bytes,
     }
 }
 
