@@ -33,6 +33,11 @@ impl Store {
         }
     }
 
+    /// Bytes of objects that it holds at most.
+    pub(crate) const fn budget_bytes(&self) -> u64 {
+        self.residents.budget_bytes()
+    }
+
     /// Nothing is here any more, nor ever will be.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::SeqCst);

@@ -66,6 +66,9 @@ const LEAST_SEGMENTS: u64 = 8;
 const MOST_SEGMENTS: u64 = 128;
 /// The largest object takes this fraction of the budget.
 const OBJECT_SHARE: u64 = 4;
+/// Where a disk has so many times the room of the memory, large bodies lie there alone: files go as a whole, with what of
+/// them would have stayed in memory.
+const ROOMIER: u64 = 2;
 /// Who writes in a directory has locked this file.
 const LOCK: &str = "lock";
 /// How often a directory that another process has is tried again.
@@ -338,6 +341,7 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     // While a segment goes, its successor is there already.
     let room = free_bytes(&directory)?.saturating_add(used) / LEAST_SEGMENTS * (LEAST_SEGMENTS - 1);
     let budget_bytes = settings.budget_bytes.min(room);
+    tell_of_room(settings, budget_bytes, &shared.store);
     let segment_bytes = SEGMENT_BYTES.max(budget_bytes / MOST_SEGMENTS).min(budget_bytes / LEAST_SEGMENTS);
     let tail = tail::open(&directory)?;
     let ground = Ground { directory, epoch, budget_bytes, segment_bytes, lock, tail };
@@ -348,6 +352,28 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     tracing::info!(objects, took_ms = took.as_millis() as u64, "the disk of the cache is open");
     shared.state.send_replace(State::Open);
     Ok(Some(writer))
+}
+
+/// A disk of `budget_bytes` has that much more room than `store`, that bodies need not lie in both.
+fn is_roomier(budget_bytes: u64, store: &Store) -> bool {
+    budget_bytes / ROOMIER >= store.budget_bytes()
+}
+
+/// What the operator may not have meant: `budget_bytes` are left of what is wanted.
+fn tell_of_room(settings: &DiskSettings, budget_bytes: u64, store: &Store) {
+    let (wanted, directory) = (settings.budget_bytes, settings.directory.display());
+    let [wanted_mib, budget_mib, memory_mib] =
+        [wanted, budget_bytes, store.budget_bytes()].map(|bytes| bytes >> 20);
+    if budget_bytes < wanted {
+        tracing::warn!(%directory, wanted_mib, budget_mib, "the disk of the cache has less room than it is given");
+    }
+    if budget_bytes < store.budget_bytes() {
+        tracing::info!(
+            budget_mib,
+            memory_mib,
+            "the disk of the cache has less room than its memory: after a restart, less is there again"
+        );
+    }
 }
 
 /// Waits until no other process has the directory: the one before this lets go of it when it has handed over, or is gone.

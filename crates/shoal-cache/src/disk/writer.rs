@@ -20,7 +20,7 @@ use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, MAX_META_BYTES, PIECE_BYTES, RecordHead, piece_sums};
 use super::segment::{self, Epoch};
 use super::tail::Tail;
-use super::{STREAMED_BYTES, Shared, now_seconds, variant};
+use super::{STREAMED_BYTES, Shared, is_roomier, now_seconds, variant};
 use crate::object::Object;
 
 /// What is written at once, bytes.
@@ -127,13 +127,13 @@ impl Writer {
     /// Adds a record.
     fn append(&mut self, head: RecordHead, meta: &[u8], ticket: Option<Ticket>, object: Option<Arc<Object>>) {
         let bytes = head.record_bytes().unwrap_or(u64::MAX);
+        let kept = object.clone().filter(|object| self.takes_over(object));
         self.make_room(bytes);
         let Some(active) = &mut self.active else { return self.give_up(head.key, ticket) };
         let encoded = head.encode(meta);
         let body = object.as_ref().map_or(&[][..], |object| object.body.pieces());
         let parts = [&encoded[..], meta].into_iter().chain(body.iter().map(|piece| &piece[..]));
         if bytes <= BATCH_BYTES as u64 {
-            let kept = object.clone().filter(|object| object.body_bytes > STREAMED_BYTES);
             active.add(head, parts, ticket, kept);
             if active.batch_bytes() >= BATCH_BYTES {
                 self.flush();
@@ -281,7 +281,13 @@ impl Writer {
         }
     }
 
-    /// What was written holds from now on. A body that is large is not kept in memory any longer.
+    /// From when it is written, the body of `object` lies on disk alone. Not where memory has as much room: what goes with
+    /// its segment would leave memory empty.
+    fn takes_over(&self, object: &Object) -> bool {
+        object.body_bytes > STREAMED_BYTES && is_roomier(self.ground.budget_bytes, &self.shared.store)
+    }
+
+    /// What was written holds from now on.
     fn publish(&self, Pending { listed, ticket, object }: Pending) {
         let Some(ticket) = ticket else { return };
         let Some(entry) = Entry::of(&listed.head, listed.place) else {
@@ -293,7 +299,7 @@ impl Writer {
             return;
         }
         self.shared.figures.written.fetch_add(1, Relaxed);
-        if let Some(object) = object.filter(|object| object.body_bytes > STREAMED_BYTES)
+        if let Some(object) = object.filter(|object| self.takes_over(object))
             && let Some(file) = self.shared.file(entry.place.segment)
         {
             let body = DiskBody {

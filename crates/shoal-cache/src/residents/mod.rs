@@ -67,6 +67,11 @@ impl<R: Resident> Residents<R> {
         Self { shards, budget_bytes, held: Held::default(), hand: AtomicUsize::new(0) }
     }
 
+    /// Bytes of what it holds at most.
+    pub(crate) const fn budget_bytes(&self) -> u64 {
+        self.budget_bytes
+    }
+
     /// What lies under `key`: it is in use.
     pub(crate) fn find(&self, key: ObjectKey) -> Option<R> {
         let shard = self.read(key);

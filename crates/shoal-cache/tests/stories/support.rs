@@ -167,7 +167,7 @@ impl Town {
         let disk = self
             .disk
             .as_ref()
-            .map(|disk| DiskSettings { directory: disk.join(id.0.to_string()), budget_bytes: 16 << 20 });
+            .map(|disk| DiskSettings { directory: disk.join(id.0.to_string()), budget_bytes: 128 << 20 });
         self.nodes[node] = Node::start(id, &self.views[node], &self.config, &self.wires, &self.origin, disk);
         self.nodes[node].cache.opened().await;
     }

@@ -29,6 +29,7 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
         "PEER ERRORS",
         "ORIGIN",
         "EVICTED",
+        "DISK EVICTED",
         "PURGE SEQ",
     ]);
     for (name, node) in rows(response) {
@@ -53,10 +54,11 @@ pub fn cache_stats(response: &CacheStatsResponse) -> String {
                 counters.peer_errors.to_string(),
                 counters.origin_fetches.to_string(),
                 counters.evictions.to_string(),
+                counters.disk_evictions.to_string(),
                 counters.purge_seq.to_string(),
             ]);
         }
-        columns.row::<15>(cells);
+        columns.row::<16>(cells);
     }
     let parts = [columns.text(), fetch_times(response), route_stats(response)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
@@ -157,7 +159,8 @@ mod tests {
             peer_hits: 17,
             peer_errors: 1,
             origin_fetches: 8,
-            evictions: 0,
+            evictions: 4,
+            disk_evictions: 29,
             purge_seq: 42,
             disk_bytes: 5 << 20,
             disk_budget_bytes: 10 << 30,

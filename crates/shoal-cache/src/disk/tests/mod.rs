@@ -26,6 +26,8 @@ use crate::stored_body::StoredBody;
 
 const EPOCH: Epoch = Epoch(7);
 const BUDGET: u64 = 8 << 20;
+/// Bytes of memory beside it.
+const MEMORY: u64 = 4 << 20;
 
 /// A disk whose writer works when it is told to.
 struct Bench {
@@ -120,7 +122,11 @@ impl Bench {
 }
 
 fn open(directory: &Path, budget_bytes: u64, epoch: Epoch) -> (Arc<Shared>, Writer) {
-    let shared = Arc::new(Shared::new(Arc::new(Store::new(64 << 20))));
+    open_beside(MEMORY, directory, budget_bytes, epoch)
+}
+
+fn open_beside(memory: u64, directory: &Path, budget_bytes: u64, epoch: Epoch) -> (Arc<Shared>, Writer) {
+    let shared = Arc::new(Shared::new(Arc::new(Store::new(memory))));
     let settings = DiskSettings { directory: directory.to_owned(), budget_bytes };
     let writer = begin(&settings, epoch, &shared).unwrap().unwrap();
     (shared, writer)

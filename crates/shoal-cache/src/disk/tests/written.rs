@@ -88,3 +88,22 @@ fn large_bodies_are_read_by_pieces_and_leave_memory() {
     assert!(bench.shared.store.find(ObjectKey(1)).is_none());
     assert_eq!(proven(&in_memory), Some(version(1, 1)));
 }
+
+#[test]
+fn a_small_disk_takes_nothing_from_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (shared, writer) = open_beside(64 << 20, directory.path(), BUDGET, EPOCH);
+    let mut bench = Bench { directory, budget_bytes: BUDGET, shared, writer: Some(writer) };
+    for n in 1..=60 {
+        let written = object(version(n, 1), 500_000);
+        assert!(bench.shared.store.insert_if(&written, |_| true));
+        assert!(bench.shared.jobs.offer(written));
+        bench.work();
+    }
+    assert!(bench.found().len() < 20, "a disk of 8 MiB");
+    for n in 1..=60 {
+        let in_memory = bench.shared.store.find(ObjectKey(n)).unwrap().objects()[0].clone();
+        assert!(in_memory.disk_body().is_none());
+        assert_eq!(proven(&in_memory), Some(version(n, 1)));
+    }
+}
