@@ -51,10 +51,18 @@ async fn with_a_token_and_not_without() -> Result<()> {
     let token = cluster.nodes[1].shoal(&create).await?.expect(0)?.stdout.trim().to_owned();
     let joining = cluster.nodes[1].shoal(&["token", "create"]).await?.expect(0)?.stdout.trim().to_owned();
     let forged = token.replace(".purge.", ".node.");
-    for (wrong, why) in [("", "none"), ("abc", "no token"), (&*joining, "of a node"), (&*forged, "forged")] {
-        let (answer, _) = post(&cluster, 0, wrong, &json!({ "all": true })).await?;
-        ensure!(answer.status == 401 && answer.field("www-authenticate") == "Bearer", "{why}: {answer:?}");
+    for (wrong, status, part) in [
+        ("", 401, "a token is needed, as `Authorization: Bearer TOKEN`"),
+        ("abc", 401, "the token cannot be read: "),
+        (&*forged, 401, "the token is not known here"),
+        (&*joining, 403, "the token is for another role"),
+    ] {
+        let (answer, told) = post(&cluster, 0, wrong, &json!({ "all": true })).await?;
+        let challenge = if status == 401 { "Bearer" } else { "" };
+        ensure!(answer.status == status && answer.field("www-authenticate") == challenge, "{answer:?}");
+        ensure!(told["error"].as_str().is_some_and(|why| why.starts_with(part)), "{part}: {told}");
     }
+    what_is_asked_for_wrongly_is_told_in_json(&cluster, &token).await?;
     let stranger = cluster.nodes[0].shoal(&["token", "create", "--role", "node", "--ttl", "90d"]).await?;
     ensure!(stranger.code == 1, "a token of a node lives for 90 days: {}", stranger.text());
 
@@ -75,6 +83,8 @@ async fn with_a_token_and_not_without() -> Result<()> {
     }
     for (wrong, part) in [
         (json!({}), "nothing to purge"),
+        (json!([[], [], [], [], [], true]), "is not a JSON object"),
+        (json!({ "hosts": ["shop/css"] }), "a path as a prefix"),
         (json!({ "urls": ["/a"] }), "is not a URL"),
         (json!({ "url": [url("/a")] }), "unknown field"),
         (json!({ "tags": vec!["x"; 1001] }), "at most 1000"),
@@ -92,6 +102,25 @@ async fn with_a_token_and_not_without() -> Result<()> {
         post(&cluster, 2, &token, &json!({ "all": true })).await.is_ok_and(|(answer, _)| answer.status == 401)
     })
     .await?;
+    Ok(())
+}
+
+/// Who has no token learns nothing else; who has one is told in JSON.
+async fn what_is_asked_for_wrongly_is_told_in_json(cluster: &Cluster, token: &str) -> Result<()> {
+    for (method, path, token, status, part) in [
+        ("GET", "/v1/purge/abc", "", 401, "a token is needed"),
+        ("GET", "/v1/purge/abc", token, 400, "is not the number of a purge"),
+        ("GET", "/v1/purge", token, 405, "this path takes POST"),
+        ("DELETE", "/v1/purge/7", token, 405, "this path takes GET"),
+    ] {
+        let request = Request::builder().method(method).uri(path).header("host", "ops");
+        let request = request.header("authorization", format!("Bearer {token}")).body(empty())?;
+        let answer = send(cluster.nodes[0].at(Ports::OPS), Speak::Http1, request).await?;
+        let told: Value = serde_json::from_slice(&answer.body)?;
+        ensure!(answer.status == status, "{method} {path}: {answer:?}");
+        ensure!(told["error"].as_str().is_some_and(|why| why.contains(part)), "{method} {path}: {told}");
+        ensure!((status == 405) == !answer.field("allow").is_empty(), "{method} {path}: {answer:?}");
+    }
     Ok(())
 }
 

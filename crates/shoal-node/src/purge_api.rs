@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderValue, Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use shoal_cluster::join::{ROLE_PURGE, Token, same_text};
+use shoal_cluster::join::{ROLE_PURGE, Token, TokenError, same_text};
 use shoal_model::units::Period;
 use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
@@ -58,20 +58,46 @@ struct Told<'a> {
     complete: bool,
 }
 
+/// Why a caller is not listened to. Of a token that is good for nothing here it is not told why: to none but its owner that
+/// would be news.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Denied {
+    #[error(
+        "a token is needed, as `Authorization: Bearer TOKEN`; `shoal token create --role purge` makes one"
+    )]
+    NoToken,
+    #[error("the token cannot be read: {0}")]
+    Malformed(#[from] TokenError),
+    #[error(
+        "the token is not known here: it has expired, was revoked, or is another cluster's; `shoal token create --role \
+         purge` makes one"
+    )]
+    Unknown,
+    #[error(
+        "the token is for another role, and does not allow purges; `shoal token create --role purge` makes one"
+    )]
+    OfAnotherRole,
+}
+
 /// The paths of the API.
 pub fn routes() -> Router<Arc<Node>> {
-    Router::new().route("/v1/purge", post(purge)).route("/v1/purge/{seq}", get(status))
+    let purge = post(purge).fallback(|| async { wrong_method("POST") });
+    let status = get(status).fallback(|| async { wrong_method("GET") });
+    Router::new().route("/v1/purge", purge).route("/v1/purge/{seq}", status)
 }
 
 async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> Response<Body> {
     // Who has no token is not listened to.
-    let Some(token) = authorized(&node, &fields) else { return unauthorized() };
+    let token = match authorized(&node, &fields) {
+        Ok(token) => token,
+        Err(denied) => return deny(&denied),
+    };
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
         return respond(StatusCode::PAYLOAD_TOO_LARGE, trouble("a body of more than 1 MiB is not read"));
     };
-    let asked: Asked = match serde_json::from_slice(&body) {
+    let asked = match read(&body) {
         Ok(asked) => asked,
-        Err(error) => return respond(StatusCode::BAD_REQUEST, trouble(&error.to_string())),
+        Err(why) => return respond(StatusCode::BAD_REQUEST, trouble(&why)),
     };
     if let Some(timeout) = asked.timeout.filter(|timeout| timeout.0 > MAX_WAIT) {
         let why = format!("timeout: {timeout} is more than {}s, the longest wait", MAX_WAIT.as_secs());
@@ -91,10 +117,15 @@ async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> 
     respond(status, json)
 }
 
-async fn status(State(node): State<Arc<Node>>, Path(seq): Path<u64>, fields: HeaderMap) -> Response<Body> {
-    if authorized(&node, &fields).is_none() {
-        return unauthorized();
+async fn status(State(node): State<Arc<Node>>, uri: Uri, fields: HeaderMap) -> Response<Body> {
+    if let Err(denied) = authorized(&node, &fields) {
+        return deny(&denied);
     }
+    let written = uri.path().rsplit('/').next().unwrap_or_default();
+    let Ok(seq) = written.parse() else {
+        let why = format!("{written:?} is not the number of a purge");
+        return respond(StatusCode::BAD_REQUEST, trouble(&why));
+    };
     match purge_status(&node, &PurgeStatusRequest { seq, limit: 1 }).await {
         Ok(found) => {
             let told = found.purges.first().map(|purge| Told { complete: is_complete(purge), purge });
@@ -128,23 +159,45 @@ impl From<Asked> for PurgeRequest {
     }
 }
 
-/// The public part of the token that the caller has, if it is good for purges.
-fn authorized(node: &Node, fields: &HeaderMap) -> Option<String> {
-    let token: Token = bearer(fields)?.parse().ok()?;
-    let record = node.log.with_state(|state| state.tokens.get(&token.id).cloned())?;
-    let is_good = token.role == ROLE_PURGE
-        && token.is_for(&node.identity.ca_der)
-        && record.role == ROLE_PURGE
-        && record.expires_at_ms > now_ms()
-        && same_text(&record.secret_sha256, &token.secret_sha256());
-    is_good.then_some(token.id)
+/// What is asked for by the fields of an object. Without their names, as serde would take them from an array, nobody sees
+/// what they mean.
+fn read(body: &[u8]) -> Result<Asked, String> {
+    match body.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(body).map_err(|error| error.to_string()),
+        Some(_) | None => {
+            Err("the body is not a JSON object; write {\"urls\": [\"http://host/path\"]}".to_owned())
+        }
+    }
 }
 
-fn unauthorized() -> Response<Body> {
-    let why =
-        "a token is needed, as `Authorization: Bearer TOKEN`; `shoal token create --role purge` makes one";
-    let mut refused = respond(StatusCode::UNAUTHORIZED, trouble(why));
-    refused.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+/// The public part of the token that the caller has, if it is good for purges.
+fn authorized(node: &Node, fields: &HeaderMap) -> Result<String, Denied> {
+    let token: Token = bearer(fields).ok_or(Denied::NoToken)?.parse()?;
+    let record = node.log.with_state(|state| state.tokens.get(&token.id).cloned()).ok_or(Denied::Unknown)?;
+    let is_known = token.is_for(&node.identity.ca_der)
+        && record.expires_at_ms > now_ms()
+        && same_text(&record.secret_sha256, &token.secret_sha256());
+    match [&*token.role, &*record.role] {
+        _ if !is_known => Err(Denied::Unknown),
+        [ROLE_PURGE, ROLE_PURGE] => Ok(token.id),
+        _ => Err(Denied::OfAnotherRole),
+    }
+}
+
+fn deny(denied: &Denied) -> Response<Body> {
+    let why = trouble(&denied.to_string());
+    if *denied == Denied::OfAnotherRole {
+        return respond(StatusCode::FORBIDDEN, why);
+    }
+    let mut refused = respond(StatusCode::UNAUTHORIZED, why);
+    refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refused
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Body> {
+    let why = format!("this path takes {allowed}");
+    let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, trouble(&why));
+    refused.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     refused
 }
 
@@ -157,10 +210,10 @@ fn respond(status: StatusCode, json: String) -> Response<Body> {
     let mut response = Response::new(Body::from(json));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-        headers.insert(RETRY_AFTER, axum::http::HeaderValue::from_static("1"));
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -173,13 +226,17 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_read_strictly() {
-        let read = |text: &str| serde_json::from_str::<Asked>(text).map(PurgeRequest::from);
+        let read = |text: &str| read(text.as_bytes()).map(PurgeRequest::from);
         let request = read(r#"{"urls":["http://a/"],"soft":true,"timeout":"9s"}"#).unwrap();
         assert_eq!((request.urls.len(), request.soft, request.wait_complete), (1, true, true));
         assert_eq!(request.timeout_ms, 9000);
         assert!(!read(r#"{"all":true,"wait":"committed"}"#).unwrap().wait_complete);
-        for wrong in [r#"{"url":"http://a/"}"#, r#"{"urls":"http://a/"}"#, r#"{"wait":"ever"}"#, "7", ""] {
+        assert!(read(" \r\n\t{\"all\":true}\n").unwrap().all);
+        for wrong in [r#"{"url":"http://a/"}"#, r#"{"urls":"http://a/"}"#, r#"{"wait":"ever"}"#, "{", "{}x"] {
             assert!(read(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["[[],[],[],[],[],true]", "[]", "7", "null", "", " "] {
+            assert!(read(wrong).unwrap_err().contains("is not a JSON object"), "{wrong}");
         }
     }
 
@@ -203,7 +260,7 @@ mod tests {
     #[test]
     fn tokens_are_borne() {
         let check = |value: &'static str, expected: Option<&str>| {
-            let fields = HeaderMap::from_iter([(AUTHORIZATION, axum::http::HeaderValue::from_static(value))]);
+            let fields = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
             assert_eq!(bearer(&fields), expected, "{value}");
         };
         check("Bearer abc", Some("abc"));

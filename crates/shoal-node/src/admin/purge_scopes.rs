@@ -112,7 +112,7 @@ fn canonical_group(written: &str) -> Result<(String, &str), String> {
 /// A tag as it could stand in a field of a response, in whatever script: its bytes are compared.
 fn checked_tag(written: &str) -> Result<&str, String> {
     if written.contains([' ', ',']) {
-        return Err(format!("{written:?} is more than one tag; give --tag once for each"));
+        return Err(format!("{written:?} is more than one tag; give each by itself"));
     }
     if written.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(format!("{written:?} would match nothing: no field can have it"));
@@ -170,7 +170,7 @@ fn not_a_prefix(written: &str) -> String {
 }
 
 fn not_a_host(written: &str) -> String {
-    format!("{written:?} is not a host; write \"shop.example.com\", and a path as --prefix")
+    format!("{written:?} is not a host; write \"shop.example.com\", and a path as a prefix")
 }
 
 #[cfg(test)]
