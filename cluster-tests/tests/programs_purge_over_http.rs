@@ -97,6 +97,7 @@ async fn with_a_token_and_not_without() -> Result<()> {
 
     who_acknowledged_is_remembered(&cluster, &token, told["seq"].as_u64().unwrap_or_default()).await?;
     let id = token.split('.').nth(3).unwrap_or_default();
+    who_asked_for_what_is_in_the_log(&cluster, id).await?;
     cluster.nodes[0].shoal(&["token", "revoke", id]).await?.expect(0)?;
     wait_until("it is revoked here", Duration::from_secs(10), async || {
         post(&cluster, 2, &token, &json!({ "all": true })).await.is_ok_and(|(answer, _)| answer.status == 401)
@@ -120,6 +121,26 @@ async fn what_is_asked_for_wrongly_is_told_in_json(cluster: &Cluster, token: &st
         ensure!(answer.status == status, "{method} {path}: {answer:?}");
         ensure!(told["error"].as_str().is_some_and(|why| why.contains(part)), "{method} {path}: {told}");
         ensure!((status == 405) == !answer.field("allow").is_empty(), "{method} {path}: {answer:?}");
+    }
+    Ok(())
+}
+
+async fn who_asked_for_what_is_in_the_log(cluster: &Cluster, token: &str) -> Result<()> {
+    cluster.nodes[1].shoal(&["cache", "purge", "--host", "elsewhere.example", "--soft"]).await?.expect(0)?;
+    for (node, parts) in [
+        (
+            2,
+            [
+                "kind=\"hard\"",
+                &format!("by=\"token {token}\""),
+                "tag \"imprint\", group \"http://shop.example.com news\"",
+            ],
+        ),
+        (1, ["kind=\"soft\"", "by=\"", "what=host \"elsewhere.example\""]),
+    ] {
+        let log = cluster.nodes[node].log();
+        let mut told = log.lines().filter(|line| line.contains("a purge was asked for"));
+        ensure!(told.any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} are not in {log}");
     }
     Ok(())
 }

@@ -33,6 +33,7 @@ mod purge_history;
 mod purge_owed;
 mod purge_reply;
 mod purge_sweep;
+mod purge_trail;
 mod purge_writes;
 mod purging;
 mod readiness;

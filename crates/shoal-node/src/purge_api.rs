@@ -104,16 +104,11 @@ async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> 
         return respond(StatusCode::BAD_REQUEST, trouble(&why));
     }
     let was_awaited = asked.wait == Wait::Complete;
-    let order = match purge_order(&node, asked.into()) {
+    let order = match purge_order(&node, asked.into(), format!("token {token}")) {
         Ok(order) => order,
         Err(why) => return respond(StatusCode::BAD_REQUEST, trouble(&why)),
     };
-    let (scopes, kind) = (order.scopes.len(), order.kind);
-    let outcome = node.purge(order).await;
-    if let Ok(purged) = &outcome {
-        tracing::info!(seq = purged.seq, scopes, ?kind, token, "a purge was asked for over HTTP");
-    }
-    let (status, json) = reply(&outcome, was_awaited);
+    let (status, json) = reply(&node.purge(order).await, was_awaited);
     respond(status, json)
 }
 

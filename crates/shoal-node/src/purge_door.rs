@@ -18,6 +18,7 @@ use crate::node::Node;
 use crate::purge_debts::{Debtor, Debts};
 use crate::purge_owed::{Batch, Owed};
 use crate::purge_reply::{reply, trouble};
+use crate::purge_trail::PurgeTrail;
 use crate::purging::PurgeOrder;
 
 /// Purges on their way here; those of callers beyond are refused where they come in.
@@ -49,7 +50,7 @@ async fn take_on(node: &Arc<Node>, mut purges: mpsc::Receiver<AskedPurge>, ledge
                 ledger.lock().add(host, purge, now_us);
                 ledger.grows.notify_one();
             }
-            PurgeAsker::Caller => match places.clone().try_acquire_owned() {
+            PurgeAsker::Caller { .. } => match places.clone().try_acquire_owned() {
                 Ok(place) => _ = tokio::spawn(carry_out(node.clone(), purge, place)),
                 Err(_) => {
                     let json = trouble("too many purges are under way on this node");
@@ -63,9 +64,10 @@ async fn take_on(node: &Arc<Node>, mut purges: mpsc::Receiver<AskedPurge>, ledge
 }
 
 async fn carry_out(node: Arc<Node>, purge: AskedPurge, place: OwnedSemaphorePermit) {
-    let AskedPurge { scopes, asker: _, kind, wait_complete, answer } = purge;
+    let AskedPurge { scopes, asker, kind, wait_complete, answer } = purge;
     let wait = wait_complete.then_some(WAIT);
-    let order = PurgeOrder { scopes, kind, is_limited: true, request_id: String::new(), wait };
+    let trail = PurgeTrail::from(&asker);
+    let order = PurgeOrder { scopes, kind, is_limited: true, request_id: String::new(), wait, trail };
     let (status, json) = reply(&node.purge(order).await, wait_complete);
     tell(answer, status, json);
     drop(place);
@@ -90,7 +92,14 @@ async fn next_batch(places: &Arc<Semaphore>, ledger: &Ledger) -> Option<(OwnedSe
 /// Has every node forget `batch`, or owes it again.
 async fn forget(node: Arc<Node>, ledger: Arc<Ledger>, batch: Changed, place: OwnedSemaphorePermit) {
     let (scopes, kind) = (batch.scopes(), PurgeKind::Hard);
-    let order = PurgeOrder { scopes, kind, is_limited: false, request_id: String::new(), wait: Some(WAIT) };
+    let order = PurgeOrder {
+        scopes,
+        kind,
+        is_limited: false,
+        request_id: String::new(),
+        wait: Some(WAIT),
+        trail: PurgeTrail::default(),
+    };
     let purged = node.purge(order).await;
     let waiting = match &purged {
         Ok(_) => ledger.lock().settle(batch),

@@ -10,6 +10,7 @@ use shoal_policy::tcp::arrival;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::node::Node;
+use crate::purge_trail::PurgeTrail;
 use crate::purging::PurgeOrder;
 
 /// Changes on their way here; of those beyond, nodes are reminded.
@@ -69,7 +70,14 @@ async fn purge(node: Arc<Node>, batch: Vec<UnconfirmedChange>, place: OwnedSemap
     keys.sort_unstable();
     keys.dedup();
     let (scopes, kind) = (keys.into_iter().map(PurgeScope::Url).collect(), PurgeKind::Hard);
-    let order = PurgeOrder { scopes, kind, is_limited: false, request_id: String::new(), wait: Some(WAIT) };
+    let order = PurgeOrder {
+        scopes,
+        kind,
+        is_limited: false,
+        request_id: String::new(),
+        wait: Some(WAIT),
+        trail: PurgeTrail::default(),
+    };
     match node.purge(order).await {
         // Whoever asked may have gone away.
         Ok(purged) if purged.is_complete => batch.into_iter().for_each(|change| _ = change.done.send(())),

@@ -19,6 +19,7 @@ use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::node::{Node, now_ms};
+use crate::purge_trail::PurgeTrail;
 
 /// For this node to apply what the leader has acknowledged: whoever asks here looks here next.
 const OWN_WAIT: Duration = Duration::from_secs(1);
@@ -38,6 +39,8 @@ pub struct PurgeOrder {
     pub request_id: String,
     /// How long to wait until no node can serve it any more; `None` = only until it is in the log.
     pub wait: Option<Duration>,
+    /// Who asks, as the log of this node tells it.
+    pub trail: PurgeTrail,
 }
 
 /// A purge that is in the log.
@@ -144,7 +147,7 @@ impl Node {
             self.purge_figures.note_refused();
             return Err(PurgeError::TooFast(per_second));
         }
-        let PurgeOrder { scopes, kind, is_limited: _, mut request_id, wait } = order;
+        let PurgeOrder { scopes, kind, is_limited: _, mut request_id, wait, trail } = order;
         if request_id.is_empty() {
             // With an id the log may be asked again when an answer is lost.
             request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());
@@ -156,6 +159,7 @@ impl Node {
             Reply::Refused(refusal) => return Err(PurgeError::Refused(refusal)),
             _ => return Err(PurgeError::Unexpected),
         };
+        trail.tell(seq, kind);
         let committed = Committed { seq, silences, at: Instant::now() };
         let reached = self.await_applied(seq, Revision(0), OWN_WAIT).await;
         let members = self.members_to_wait_for(&committed, reached.applied_index >= seq);

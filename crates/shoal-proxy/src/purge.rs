@@ -1,6 +1,7 @@
 //! Purges that requests ask for: by the method `PURGE` (who may, for what, and the answer of whoever carries it out), and by
 //! what the origin answers to those that change something.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -23,10 +24,15 @@ use crate::metrics::PurgeResult;
 const GROUPS_PATIENCE: Duration = Duration::from_secs(12);
 
 /// Who wants something to be forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PurgeAsker {
     /// Somebody who says so, and may be asked to come again.
-    Caller,
+    Caller {
+        /// From where.
+        address: IpAddr,
+        /// The URL that is meant, as it was asked for.
+        url: Box<str>,
+    },
     /// The origin, which has changed it: it is forgotten sooner or later. Where there are too many changes, all of the host
     /// is.
     Origin {
@@ -74,11 +80,12 @@ pub(crate) async fn carry_out(
     connection: &Connection,
     request: &CacheRequest<'_>,
     rule: &PurgeMethodView,
-    caller: std::net::IpAddr,
+    caller: IpAddr,
 ) -> Response<Payload> {
     let worker = &connection.worker;
     let fields = &request.head.headers;
-    if !rule.admits(caller.to_canonical()) || !has_token(rule, fields) {
+    let address = caller.to_canonical();
+    if !rule.admits(address) || !has_token(rule, fields) {
         worker.metrics.purge(PurgeResult::Forbidden);
         return refuse(StatusCode::FORBIDDEN, "this caller may not purge here");
     }
@@ -91,7 +98,7 @@ pub(crate) async fn carry_out(
     };
     let (answer, answered) = oneshot::channel();
     let scope = connection.listener.sources.cache.purge_scope(request);
-    let asker = PurgeAsker::Caller;
+    let asker = PurgeAsker::Caller { address, url: url_of(request) };
     let order = AskedPurge { scopes: vec![scope], asker, kind, wait_complete, answer };
     let answer = match worker.purges.try_send(order) {
         Ok(()) => answered.await.ok(),
@@ -103,6 +110,12 @@ pub(crate) async fn carry_out(
     };
     worker.metrics.purge(if status.is_success() { PurgeResult::Done } else { PurgeResult::Failed });
     respond(status, json)
+}
+
+fn url_of(request: &CacheRequest<'_>) -> Box<str> {
+    let scheme = if request.https { "https" } else { "http" };
+    let target = request.head.uri.path_and_query().map_or("/", |target| target.as_str());
+    format!("{scheme}://{}{target}", request.host).into()
 }
 
 /// Has the groups forgotten that the origin's answer to `request` makes invalid; returns when no node serves them any more,

@@ -17,10 +17,12 @@ use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
 use tonic::{Code, Request, Status};
 
+use super::change::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::purge_scopes as scopes;
 use super::top::{busiest, duration_buckets};
 use crate::node::Node;
+use crate::purge_trail::PurgeTrail;
 use crate::purging::{PurgeError, PurgeOrder};
 use crate::report::Wanted;
 
@@ -30,8 +32,9 @@ const DEFAULT_PURGE_WAIT: Duration = Duration::from_secs(10);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Forgets cached objects, in the order of the log, on every node.
-pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeResponse, Status> {
-    let order = order(node, request).map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
+pub async fn purge(node: &Arc<Node>, request: PurgeRequest, caller: &str) -> Result<PurgeResponse, Status> {
+    let by = author_of(&request.author, caller);
+    let order = order(node, request, by).map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why))?;
     let purged = node.purge(order).await.map_err(refused)?;
     Ok(PurgeResponse {
         seq: purged.seq,
@@ -41,8 +44,8 @@ pub async fn purge(node: &Arc<Node>, request: PurgeRequest) -> Result<PurgeRespo
     })
 }
 
-/// What is asked for, or what is wrong with it.
-pub fn order(node: &Node, request: PurgeRequest) -> Result<PurgeOrder, String> {
+/// What `by` asks for, or what is wrong with it.
+pub fn order(node: &Node, request: PurgeRequest, by: String) -> Result<PurgeOrder, String> {
     if request.request_id.len() > failure::MAX_REQUEST_ID {
         let (bytes, most) = (request.request_id.len(), failure::MAX_REQUEST_ID);
         return Err(format!("the request id has {bytes} bytes; at most {most} are kept"));
@@ -56,8 +59,9 @@ pub fn order(node: &Node, request: PurgeRequest) -> Result<PurgeOrder, String> {
         scopes,
         kind: if request.soft { PurgeKind::Soft } else { PurgeKind::Hard },
         is_limited: true,
-        request_id: request.request_id,
         wait: request.wait_complete.then_some(timeout),
+        trail: PurgeTrail::of_request(by, &request),
+        request_id: request.request_id,
     })
 }
 

@@ -329,7 +329,7 @@ pub(super) fn wait_of(timeout_ms: u32) -> Duration {
 }
 
 /// What the caller calls itself, and who it is proven to be.
-fn author_of(claimed: &str, proven: &str) -> String {
+pub(super) fn author_of(claimed: &str, proven: &str) -> String {
     let claimed: String = claimed.chars().filter(|c| !c.is_control()).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
 }

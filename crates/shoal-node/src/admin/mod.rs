@@ -85,7 +85,8 @@ impl AdminService for AdminRpc {
     }
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
-        cache::purge(&self.node, request.into_inner()).await.map(Response::new)
+        let caller = listener::caller_of(&request);
+        cache::purge(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn purge_status(
