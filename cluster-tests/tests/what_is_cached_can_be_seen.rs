@@ -137,7 +137,8 @@ async fn what_is_used_most_and_what_it_saves() -> Result<()> {
     let by_size =
         told(&cluster, 0, &["cache", "top", "--by", "size", "--for", "1s", "--limit", "500"]).await?;
     ensure!(by_size["objects"].as_array().is_some_and(|objects| objects.len() == 31), "{by_size}");
-    cluster.nodes[0].shoal(&["cache", "top", "--for", "1m"]).await?.expect(1)?;
+    let refused = cluster.nodes[0].shoal(&["cache", "top", "--for", "1m"]).await?.expect(1)?;
+    ensure!(refused.text().contains("hits are counted for 1s to 10s, not for 1m"), "{}", refused.text());
 
     let total = &stats["total"]["counters"];
     let sum = |field: &str| {

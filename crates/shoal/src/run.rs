@@ -48,7 +48,7 @@ pub struct RunArgs {
     /// Operator gRPC, mutual TLS
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7401", value_parser = socket_address)]
     admin_addr: SocketAddr,
-    /// Plain HTTP: /livez /readyz /metrics
+    /// Plain HTTP: /livez /readyz /metrics, and /v1/purge for who has a token
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7402", value_parser = socket_address)]
     ops_addr: SocketAddr,
     /// Cluster addresses of nodes to join [default: none, a new cluster]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::NodeId;
+use shoal_model::units::Period;
 use shoal_proto::admin::{CacheTopRequest, CacheTopResponse, HotUrl};
 use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{HotObject, HottestOrder, HottestRequest, HottestResponse};
@@ -36,8 +37,9 @@ pub async fn top(node: &Arc<Node>, request: &CacheTopRequest) -> Result<CacheTop
         return Err(misread(format!("{limit} objects; at most {MAX_LIMIT} are told of")));
     }
     if !WINDOW_MS.contains(&window_ms) {
-        let (least, most) = (WINDOW_MS.start(), WINDOW_MS.end());
-        return Err(misread(format!("hits are counted for {least} to {most} ms, not for {window_ms} ms")));
+        let period = |ms: &u32| Period(Duration::from_millis((*ms).into()));
+        let [least, most, wanted] = [WINDOW_MS.start(), WINDOW_MS.end(), &window_ms].map(period);
+        return Err(misread(format!("hits are counted for {least} to {most}, not for {wanted}")));
     }
     let order = read_order(&request.order).map_err(misread)?;
     // Each node tells of more than is wanted: what is much used on all may be little used on each.
