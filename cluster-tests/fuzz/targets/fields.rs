@@ -19,7 +19,7 @@ use shoal_policy::cache::selecting::{Selecting, Selector};
 use shoal_policy::cache::span::{Segment, Span, plan};
 use shoal_policy::cache::storage::{Exchange, Storage, judge_storage};
 use shoal_policy::cache::stored_fields::StoredFields;
-use shoal_policy::cache::tags::{MAX_TAGS, read_tags};
+use shoal_policy::cache::tags::{MAX_TAGS, are_too_many, read_tags};
 use shoal_policy::cache::targeted::read_targeted;
 use shoal_policy::cache::validation::merged_fields;
 use shoal_policy::cache::vary::{MAX_VARY_FIELDS, Vary};
@@ -58,7 +58,8 @@ fn check_numbers(fields: &HeaderMap) {
     let deadline = grpc::timeout(fields).unwrap_or_default();
     assert!(deadline <= Duration::from_secs(99_999_999 * 3600));
     let tags = read_tags(7, "http://a/", fields);
-    assert!(tags.len() <= MAX_TAGS && tags.is_sorted_by(|a, b| a < b));
+    assert!(tags.is_sorted_by(|a, b| a < b), "none twice");
+    assert_eq!(are_too_many("http://a/", fields), tags.len() > MAX_TAGS);
     if let Vary::Fields(names) = Vary::read(fields) {
         assert!(names.len() <= MAX_VARY_FIELDS && names.is_sorted_by(|a, b| a.as_str() < b.as_str()));
         let mut selectors: Vec<Selector> = names.into_iter().map(Selector::from).collect();
