@@ -11,7 +11,7 @@ use super::index::Index;
 use super::jobs::Ticket;
 use super::list::{Listed, is_list_taken, write_list};
 use super::record::{Kind, Place, RecordHead, UNIT};
-use super::segment::{Epoch, HEADER_BYTES, create_file, data_path, header};
+use super::segment::{HEADER_BYTES, Header, create_file, data_path};
 use crate::object::Object;
 
 /// Segments by their number.
@@ -40,13 +40,14 @@ pub(super) struct Pending {
 
 impl Active {
     /// [`io::ErrorKind::AlreadyExists`] = something else has that number.
-    pub fn create(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Self> {
+    pub fn create(directory: &Path, header: Header) -> io::Result<Self> {
+        let segment = header.segment;
         let path = data_path(directory, segment);
         if is_list_taken(directory, segment) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = create_file(&path)?;
-        if let Err(error) = file.write_all_at(&header(epoch), 0) {
+        if let Err(error) = file.write_all_at(&header.encode(), 0) {
             _ = std::fs::remove_file(path);
             return Err(error);
         }

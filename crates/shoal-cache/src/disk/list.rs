@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::record::{HEAD_BYTES, Place, RecordHead};
 use super::segment::{create_file, list_path, open_file};
 
-const LIST_MAGIC: &[u8; 8] = b"shoalix1";
+const LIST_MAGIC: &[u8; 8] = b"shoalix2";
 /// Bytes of a record in a list: its offset, and its head.
 const LISTED_BYTES: usize = 4 + HEAD_BYTES;
 
@@ -31,7 +31,7 @@ pub(super) fn write_list(directory: &Path, segment: u32, records: &[Listed]) -> 
     let path = list_path(directory, segment);
     let unfinished = path.with_extension("tmp");
     let mut file = create_file(&unfinished)?;
-    let written = file.write_all(&encode_list(records)).and_then(|()| fs::rename(&unfinished, path));
+    let written = file.write_all(&encode_list(segment, records)).and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
         // It would be in the way of the next one.
         _ = fs::remove_file(unfinished);
@@ -43,12 +43,18 @@ pub(super) fn write_list(directory: &Path, segment: u32, records: &[Listed]) -> 
 pub(super) fn read_list(directory: &Path, segment: u32) -> Option<Vec<Listed>> {
     let mut bytes = Vec::new();
     open_file(&list_path(directory, segment)).ok()?.read_to_end(&mut bytes).ok()?;
-    decode_list(&bytes, segment)
+    let (said, records) = decode_list(&bytes)?;
+    if said != segment {
+        tracing::warn!(segment, said, "a list of the cache is of another segment: it is not used");
+        return None;
+    }
+    Some(records)
 }
 
-fn encode_list(records: &[Listed]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(LIST_MAGIC.len() + records.len() * LISTED_BYTES + 8);
+fn encode_list(segment: u32, records: &[Listed]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(LIST_MAGIC.len() + 4 + records.len() * LISTED_BYTES + 8);
     out.extend_from_slice(LIST_MAGIC);
+    out.extend_from_slice(&segment.to_le_bytes());
     for Listed { place, head } in records {
         out.extend_from_slice(&place.offset.to_le_bytes());
         // Without its description: the sum of the list holds for all of it.
@@ -59,27 +65,30 @@ fn encode_list(records: &[Listed]) -> Vec<u8> {
     out
 }
 
-fn decode_list(bytes: &[u8], segment: u32) -> Option<Vec<Listed>> {
+/// What is listed, and of which segment.
+fn decode_list(bytes: &[u8]) -> Option<(u32, Vec<Listed>)> {
     let (rest, sum) = bytes.split_last_chunk::<8>()?;
     if xxh3_64(rest).to_le_bytes() != *sum {
         return None;
     }
-    let records = rest.strip_prefix(LIST_MAGIC)?.chunks(LISTED_BYTES).map(|listed| {
+    let (segment, records) = rest.strip_prefix(LIST_MAGIC)?.split_first_chunk::<4>()?;
+    let segment = u32::from_le_bytes(*segment);
+    let records = records.chunks(LISTED_BYTES).map(|listed| {
         let (offset, head) = listed.split_first_chunk::<4>()?;
         let place = Place { segment, offset: u32::from_le_bytes(*offset) };
         Some(Listed { place, head: RecordHead::decode(head.try_into().ok()?)? })
     });
-    records.collect()
+    Some((segment, records.collect::<Option<_>>()?))
 }
 
 /// A list of what was found is read as it is written, and so is what is read of `bytes`.
 #[cfg(feature = "fuzzing")]
 pub(super) fn fuzz(bytes: &[u8], found: Vec<Listed>) {
-    assert_eq!(decode_list(&encode_list(&found), 3), Some(found));
+    assert_eq!(decode_list(&encode_list(3, &found)), Some((3, found)));
     let mut list = [&LIST_MAGIC[..], bytes].concat();
     list.extend_from_slice(&xxh3_64(&list).to_le_bytes());
-    if let Some(records) = decode_list(&list, 3) {
-        assert_eq!(decode_list(&encode_list(&records), 3), Some(records));
+    if let Some((segment, records)) = decode_list(&list) {
+        assert_eq!(decode_list(&encode_list(segment, &records)), Some((segment, records)));
     }
 }
 
@@ -106,14 +115,14 @@ mod tests {
     #[test]
     fn lists_are_whole_or_nothing() {
         let records = [listed(1), listed(3), listed(7)];
-        let bytes = encode_list(&records);
-        assert_eq!(decode_list(&bytes, 9).as_deref(), Some(&records[..]));
-        assert_eq!(decode_list(&encode_list(&[]), 9).as_deref(), Some(&[][..]));
+        let bytes = encode_list(9, &records);
+        assert_eq!(decode_list(&bytes), Some((9, records.to_vec())));
+        assert_eq!(decode_list(&encode_list(7, &[])), Some((7, Vec::new())));
         for end in 0..bytes.len() {
-            assert_eq!(decode_list(&bytes[..end], 9), None, "{end} bytes");
+            assert_eq!(decode_list(&bytes[..end]), None, "{end} bytes");
             let mut damaged = bytes.clone();
             damaged[end] ^= 1;
-            assert_eq!(decode_list(&damaged, 9), None, "byte {end}");
+            assert_eq!(decode_list(&damaged), None, "byte {end}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::list::{Listed, read_list, write_list};
 use super::record::Kind;
 use super::scan::{Scanned, scan};
 use super::segment::{Epoch, HEADER_BYTES, Named, Origin, data_path, numbers, open_file, origin, remove};
-use super::tail::Noted;
+use super::tail::Tail;
 
 /// What was found.
 pub(super) struct Recovered {
@@ -24,35 +24,43 @@ pub(super) struct Recovered {
 
 /// Reads the lists of the segments in `directory` into `index`, and what has none from beginning to end. What is of no
 /// more use at `now` (Unix seconds) stays out. Where something is lost, so is all that is older: it may have been forgotten
-/// since; where that is the end, it is all there is. Segments go from the oldest on, and so a number that is missing between
-/// others is lost, too.
+/// since; where that is the end, it is all there is. Segments go from the oldest on, and each says which one came before it:
+/// one that is missing between others is lost, too, whatever has its name now. So is one that says another number than that.
 pub(super) fn recover(directory: &Path, epoch: Epoch, now: u64, index: &Index) -> io::Result<Recovered> {
     let mut recovered = Recovered { files: BTreeMap::new(), next: Some(0), refused: 0 };
-    let noted = Noted::read(directory)?;
-    let mut is_whole = noted == Noted::Nothing;
+    let tail = Tail::read(directory)?;
+    let (mut is_whole, mut has_told_of_older) = (false, false);
     for (segment, named) in numbers(directory)? {
         if named == Named::Other {
             tracing::warn!(segment, "what is named as a segment of the cache is not a file: it is let be");
-            if recovered.next == Some(segment) {
-                recovered.next = segment.checked_add(1);
-            }
             continue;
         }
         let trouble = match open(directory, segment, epoch) {
-            Ok(Opened::Segment(file, Scanned { records, has_gap })) => {
-                let is_missing = recovered.next != Some(segment) && !recovered.files.is_empty();
+            Ok(Opened::Segment { file, before, scanned: Scanned { records, has_gap } }) => {
+                let last = recovered.files.last_key_value().map(|(last, _)| *last);
+                let is_missing = last.is_some() && last != before;
                 if has_gap || is_missing {
                     let what = if has_gap { "is damaged" } else { "has lost the one before" };
                     tracing::warn!(segment, "a segment of the cache {what}: what is older is taken away");
                     recovered.distrust(directory, index)?;
                 }
                 records.iter().for_each(|record| apply(index, record, now));
-                is_whole |= noted.is_reached_by(segment, end_of(&records));
+                is_whole |= tail.is_some_and(|tail| tail.is_reached_by(segment, end_of(&records)));
                 recovered.files.insert(segment, Arc::new(file));
                 recovered.next = segment.checked_add(1);
                 continue;
             }
+            Ok(Opened::Older) => {
+                if !std::mem::replace(&mut has_told_of_older, true) {
+                    tracing::info!(
+                        "what the cache has on disk was written by an older version: it is taken away"
+                    );
+                }
+                remove(directory, segment)?;
+                continue;
+            }
             Ok(Opened::Others) => None,
+            Ok(Opened::Misplaced) => Some("it says another number".to_owned()),
             Ok(Opened::Unknown) => Some("it has lost its beginning".to_owned()),
             Err(error) => Some(error.to_string()),
         };
@@ -98,21 +106,29 @@ fn end_of(records: &[Listed]) -> u64 {
 
 /// What a segment turned out to be.
 enum Opened {
-    Segment(File, Scanned),
+    Segment {
+        file: File,
+        before: Option<u32>,
+        scanned: Scanned,
+    },
+    Older,
     /// Of another cluster, or never begun.
     Others,
+    Misplaced,
     Unknown,
 }
 
 fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Opened> {
     let file = open_file(&data_path(directory, segment))?;
-    match origin(&file, epoch)? {
-        Origin::Ours => {}
+    let before = match origin(&file, epoch, segment)? {
+        Origin::Ours { before } => before,
+        Origin::Older => return Ok(Opened::Older),
         Origin::Others => return Ok(Opened::Others),
+        Origin::Misplaced => return Ok(Opened::Misplaced),
         Origin::Unknown => return Ok(Opened::Unknown),
-    }
+    };
     if let Some(records) = read_list(directory, segment) {
-        return Ok(Opened::Segment(file, Scanned { records, has_gap: false }));
+        return Ok(Opened::Segment { file, before, scanned: Scanned { records, has_gap: false } });
     }
     let scanned = scan(&file, segment)?;
     // The next start is spared that; if it cannot be written, it is not. Where there is a gap, what is older goes first.
@@ -121,7 +137,7 @@ fn open(directory: &Path, segment: u32, epoch: Epoch) -> io::Result<Opened> {
     {
         tracing::debug!(segment, %error, "cannot write the list of a segment of the cache");
     }
-    Ok(Opened::Segment(file, scanned))
+    Ok(Opened::Segment { file, before, scanned })
 }
 
 /// What a record says holds from there on: all that is known yet was written before it.

@@ -14,7 +14,9 @@ use super::record::UNIT;
 
 /// What a segment begins with takes up one unit.
 pub(super) const HEADER_BYTES: u64 = UNIT;
-const SEGMENT_MAGIC: &[u8; 8] = b"shoalsg1";
+const SEGMENT_MAGIC: &[u8; 8] = b"shoalsg2";
+/// What it began with before it said its number.
+const OLDER_MAGIC: &[u8; 8] = b"shoalsg1";
 
 /// Which cluster the objects of a segment belong to: those of another have other keys and other purges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,36 +101,67 @@ pub(super) fn remove(directory: &Path, segment: u32) -> io::Result<()> {
 }
 
 /// What a segment begins with.
-pub(super) fn header(epoch: Epoch) -> [u8; HEADER_BYTES as usize] {
-    let mut out = [0; HEADER_BYTES as usize];
-    out[..8].copy_from_slice(SEGMENT_MAGIC);
-    out[8..24].copy_from_slice(&epoch.0.to_le_bytes());
-    let sum = xxh3_64(&out[..24]);
-    out[24..32].copy_from_slice(&sum.to_le_bytes());
-    out
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub epoch: Epoch,
+    /// Its number: a name can be given to another file.
+    pub segment: u32,
+    /// The one that was the newest when it was begun. Numbers alone do not tell: those that something else has are left out.
+    pub before: Option<u32>,
+}
+
+impl Header {
+    pub fn encode(self) -> [u8; HEADER_BYTES as usize] {
+        let mut out = [0; HEADER_BYTES as usize];
+        out[..8].copy_from_slice(SEGMENT_MAGIC);
+        out[8..24].copy_from_slice(&self.epoch.0.to_le_bytes());
+        out[24..28].copy_from_slice(&self.segment.to_le_bytes());
+        // None comes before itself.
+        out[28..32].copy_from_slice(&self.before.unwrap_or(self.segment).to_le_bytes());
+        let sum = xxh3_64(&out[..32]);
+        out[32..40].copy_from_slice(&sum.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8; HEADER_BYTES as usize]) -> Option<Self> {
+        let (epoch, rest) = bytes[8..].split_first_chunk()?;
+        let (segment, rest) = rest.split_first_chunk()?;
+        let segment = u32::from_le_bytes(*segment);
+        let before = Some(u32::from_le_bytes(*rest.first_chunk()?)).filter(|before| *before != segment);
+        let header = Self { epoch: Epoch(u128::from_le_bytes(*epoch)), segment, before };
+        (header.encode() == *bytes).then_some(header)
+    }
 }
 
 /// Whose a segment is, by what it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Written by this version, for this cluster.
-    Ours,
+    /// Written by this version, for this cluster, under this number.
+    Ours {
+        /// See [`Header::before`].
+        before: Option<u32>,
+    },
+    /// Written by a version whose segments do not say their number.
+    Older,
     /// It says that it is of another cluster, or it was not even begun.
     Others,
+    /// It says another number than its name.
+    Misplaced,
     /// What it was is not known any more, or never was.
     Unknown,
 }
 
 /// Whose the segment in `file` is.
-pub(super) fn origin(file: &File, epoch: Epoch) -> io::Result<Origin> {
+pub(super) fn origin(file: &File, epoch: Epoch, segment: u32) -> io::Result<Origin> {
     let mut found = [0; HEADER_BYTES as usize];
     match file.read_exact_at(&mut found, 0) {
-        Ok(()) if found == header(epoch) => Ok(Origin::Ours),
-        Ok(()) => {
-            let said = found[8..].first_chunk().map(|epoch| Epoch(u128::from_le_bytes(*epoch)));
-            let is_sound = said.is_some_and(|epoch| found == header(epoch));
-            Ok(if is_sound { Origin::Others } else { Origin::Unknown })
-        }
+        Ok(()) => Ok(match Header::decode(&found) {
+            Some(header) if header.epoch != epoch => Origin::Others,
+            Some(header) if header.segment != segment => Origin::Misplaced,
+            Some(Header { before, .. }) => Origin::Ours { before },
+            None if found.starts_with(OLDER_MAGIC) => Origin::Older,
+            None => Origin::Unknown,
+        }),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Origin::Others),
         Err(error) => Err(error),
     }
@@ -164,11 +197,16 @@ mod tests {
         let path = data_path(directory.path(), 1);
         let check = |bytes: &[u8], expected: Origin| {
             fs::write(&path, bytes).unwrap();
-            assert_eq!(origin(&File::open(&path).unwrap(), Epoch(1)).unwrap(), expected);
+            assert_eq!(origin(&File::open(&path).unwrap(), Epoch(1), 4).unwrap(), expected);
         };
-        let ours = header(Epoch(1));
-        check(&ours, Origin::Ours);
-        check(&header(Epoch(2)), Origin::Others);
+        let header = |epoch, segment, before| Header { epoch: Epoch(epoch), segment, before }.encode();
+        let ours = header(1, 4, Some(2));
+        check(&ours, Origin::Ours { before: Some(2) });
+        check(&header(1, 4, None), Origin::Ours { before: None });
+        check(&header(2, 4, Some(2)), Origin::Others);
+        check(&header(2, 5, Some(2)), Origin::Others);
+        check(&header(1, 5, Some(4)), Origin::Misplaced);
+        check(&[&OLDER_MAGIC[..], &ours[8..]].concat(), Origin::Older);
         check(&ours[..63], Origin::Others);
         check(b"", Origin::Others);
         for place in 0..ours.len() {

@@ -23,36 +23,6 @@ pub(super) struct Tail {
     pub end: u64,
 }
 
-/// What is known of that at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Noted {
-    /// Nothing was noted: nothing was written yet, or by a version that notes nothing.
-    Nothing,
-    At(Tail),
-    /// It cannot be read any more.
-    Lost,
-}
-
-impl Noted {
-    pub fn read(directory: &Path) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        match open_file(&directory.join(NAME)) {
-            Ok(file) => _ = file.take(64).read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::Nothing),
-            Err(error) => return Err(error),
-        }
-        Ok(match bytes.is_empty() {
-            true => Self::Nothing,
-            false => Tail::decode(&bytes).map_or(Self::Lost, Self::At),
-        })
-    }
-
-    /// Nothing of what was noted is missing if `segment` ends at `end`.
-    pub fn is_reached_by(self, segment: u32, end: u64) -> bool {
-        matches!(self, Self::At(tail) if tail.segment == segment && tail.end <= end)
-    }
-}
-
 /// The file, to note something in.
 pub(super) fn open(directory: &Path) -> io::Result<File> {
     // A pipe of that name would wait for somebody at its other end.
@@ -61,6 +31,22 @@ pub(super) fn open(directory: &Path) -> io::Result<File> {
 }
 
 impl Tail {
+    /// What was noted; `None` = nothing, or it cannot be read any more.
+    pub fn read(directory: &Path) -> io::Result<Option<Self>> {
+        let mut bytes = Vec::new();
+        match open_file(&directory.join(NAME)) {
+            Ok(file) => _ = file.take(64).read_to_end(&mut bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        Ok(Self::decode(&bytes))
+    }
+
+    /// Nothing of what was noted is missing if `segment` ends at `end`.
+    pub const fn is_reached_by(self, segment: u32, end: u64) -> bool {
+        self.segment == segment && self.end <= end
+    }
+
     /// All at once: it is never half of one and half of another.
     pub fn note(self, file: &File) -> io::Result<()> {
         file.write_all_at(&self.encode(), 0)
@@ -88,25 +74,25 @@ mod tests {
     #[test]
     fn what_is_noted_is_read_again_or_lost() {
         let directory = tempfile::tempdir().unwrap();
-        let read = || Noted::read(directory.path()).unwrap();
-        assert_eq!(read(), Noted::Nothing);
+        let read = || Tail::read(directory.path()).unwrap();
+        assert_eq!(read(), None);
         let file = open(directory.path()).unwrap();
-        assert_eq!(read(), Noted::Nothing);
+        assert_eq!(read(), None);
         let tail = Tail { segment: 3, end: 1 << 40 };
         Tail { segment: 4, end: 7 }.note(&file).unwrap();
         tail.note(&file).unwrap();
-        assert_eq!(read(), Noted::At(tail));
+        assert_eq!(read(), Some(tail));
         for (segment, end, expected) in
             [(3, 1 << 40, true), (3, u64::MAX, true), (3, 5, false), (4, 1 << 41, false)]
         {
-            assert_eq!(read().is_reached_by(segment, end), expected, "{segment} {end}");
+            assert_eq!(tail.is_reached_by(segment, end), expected, "{segment} {end}");
         }
         for at in 0..tail.encode().len() as u64 {
             file.write_all_at(&[tail.encode()[at as usize] ^ 1], at).unwrap();
-            assert_eq!(read(), Noted::Lost, "byte {at}");
+            assert_eq!(read(), None, "byte {at}");
             tail.note(&file).unwrap();
         }
         file.set_len(20).unwrap();
-        assert_eq!(read(), Noted::Lost);
+        assert_eq!(read(), None);
     }
 }

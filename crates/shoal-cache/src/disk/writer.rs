@@ -18,7 +18,7 @@ use super::jobs::{Put, Ticket, Work};
 use super::list::{Listed, read_list, write_list};
 use super::meta::Meta;
 use super::record::{HEAD_BYTES, Kind, MAX_META_BYTES, PIECE_BYTES, RecordHead, piece_sums};
-use super::segment::{self, Epoch};
+use super::segment::{self, Epoch, Header};
 use super::tail::Tail;
 use super::{STREAMED_BYTES, Shared, is_roomier, now_seconds, variant};
 use crate::object::Object;
@@ -200,7 +200,9 @@ impl Writer {
                 self.drop_everything();
                 0
             });
-            let created = Active::create(&self.ground.directory, segment, self.ground.epoch);
+            let before = self.sealed.back().map(|(segment, _)| *segment);
+            let header = Header { epoch: self.ground.epoch, segment, before };
+            let created = Active::create(&self.ground.directory, header);
             let is_taken = created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
             if is_taken || created.is_ok() {
                 self.next = segment.checked_add(1);

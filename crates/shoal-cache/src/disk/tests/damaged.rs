@@ -88,33 +88,6 @@ fn what_was_forgotten_does_not_come_back_where_that_was_lost() {
 }
 
 #[test]
-fn a_segment_that_is_missing_takes_what_is_older_with_it() {
-    for (missing, is_old_there) in [(0, true), (1, false)] {
-        let mut bench = Bench::new(BUDGET);
-        bench.put(version(1, 1), 10);
-        (10..50).for_each(|key| _ = bench.put(version(key, 1), 30_000));
-        bench.forget(1, None);
-        (50..130).for_each(|key| _ = bench.put(version(key, 1), 30_000));
-        let bench = bench.restart();
-        assert!(bench.found().contains_key(&(10, 0)) && bench.segments().len() > 3);
-        let expected: Vec<u128> = (missing + 1..=bench.writer_segment())
-            .flat_map(|segment| bench.shared.index.of_segment(segment))
-            .map(|entry| entry.key().0)
-            .collect();
-        assert!(expected.len() > 50);
-        drop(bench.writer);
-        segment::remove(bench.directory.path(), missing).unwrap();
-        let mut bench = Bench::on(bench.directory, BUDGET);
-        for _ in 0..2 {
-            let found: Vec<u128> = bench.found().into_keys().map(|(key, _)| key).collect();
-            assert_eq!(found, expected, "without {missing}");
-            assert_eq!(bench.segments().contains(&1), is_old_there);
-            bench = bench.crash();
-        }
-    }
-}
-
-#[test]
 fn what_was_cut_off_at_the_end_takes_everything_with_it() {
     // What is left of the last segment, in bytes behind the record that says what is gone; `None` = nothing at all.
     for (left, is_stopped, expected) in [

@@ -1,11 +1,10 @@
 //! The directory: whose it is, and what of others lies in it.
 
-use super::*;
+use std::os::unix::fs::FileExt;
 
-fn make_pipe(path: &Path) {
-    use rustix::fs::{CWD, FileType, Mode, mknodat};
-    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-}
+use super::super::segment::{HEADER_BYTES, Header};
+use super::super::tail::Tail;
+use super::*;
 
 #[tokio::test]
 async fn two_processes_never_write_in_one_directory() {
@@ -31,7 +30,25 @@ fn objects_of_another_cluster_or_version_are_taken_away() {
     let (shared, writer) = open(bench.directory.path(), BUDGET, Epoch(8));
     assert_eq!((shared.index.len(), shared.figures.damaged.load(Relaxed)), (0, 1));
     drop(writer);
-    assert!(Bench::on(bench.directory, BUDGET).found().is_empty());
+    let mut bench = Bench::on(bench.directory, BUDGET);
+    assert!(bench.found().is_empty());
+
+    (0..100).for_each(|key| _ = bench.put(version(key, 1), 30_000));
+    let bench = bench.restart();
+    let segments = bench.segments();
+    assert!(segments.len() > 2 && !bench.found().is_empty());
+    drop(bench.writer);
+    for segment in &segments {
+        let data = segment::data_path(bench.directory.path(), *segment);
+        let data = File::options().write(true).open(data).unwrap();
+        data.write_all_at(b"shoalsg1", 0).unwrap();
+    }
+    let mut bench = Bench::on(bench.directory, BUDGET);
+    assert!(bench.found().is_empty() && bench.segments().is_empty());
+    assert_eq!(bench.shared.figures.damaged.load(Relaxed), 0);
+    assert!(segments.iter().all(|n| !segment::data_path(bench.directory.path(), *n).exists()));
+    bench.put(version(1, 2), 10);
+    assert_eq!(bench.crash().found(), BTreeMap::from([((1, 0), 2)]));
 }
 
 #[tokio::test]
@@ -92,8 +109,13 @@ fn behind_the_last_number_it_begins_anew() {
     let (shared, writer) = open(bench.directory.path(), BUDGET, EPOCH);
     assert_eq!((shared.index.len(), path(u32::MAX).exists()), (1, false));
     drop(writer);
-    fs::rename(path(0), path(u32::MAX)).unwrap();
-    fs::remove_file(bench.directory.path().join("tail")).unwrap();
+    let mut bytes = fs::read(path(0)).unwrap();
+    let header = Header { epoch: EPOCH, segment: u32::MAX, before: None };
+    bytes[..HEADER_BYTES as usize].copy_from_slice(&header.encode());
+    fs::write(path(u32::MAX), &bytes).unwrap();
+    fs::remove_file(path(0)).unwrap();
+    let tail = Tail { segment: u32::MAX, end: bytes.len() as u64 };
+    tail.note(&tail::open(bench.directory.path()).unwrap()).unwrap();
     let mut bench = Bench::on(bench.directory, BUDGET);
     assert_eq!(bench.segments(), [u32::MAX]);
     assert_eq!(bench.shared.index.find(ObjectKey(1)).len(), 1);

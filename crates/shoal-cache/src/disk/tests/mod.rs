@@ -3,6 +3,7 @@
 mod damaged;
 mod directory;
 mod forgotten;
+mod misplaced;
 mod room;
 mod written;
 
@@ -197,6 +198,11 @@ fn proven(object: &Object) -> Option<Version> {
     assert_eq!(read, expected, "{version:?}");
     assert_eq!((object.tags(), object.fill_seq), (&[version.number][..], version.number));
     Some(version)
+}
+
+fn make_pipe(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
 }
 
 fn file_bytes(bench: &Bench, segment: u32) -> u64 {
