@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
-use shoal_policy::cache::invalidation::{invalidated_keys, is_safe};
-use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::invalidation::{invalidated_urls, is_safe};
 use tokio::time::sleep;
 
 use crate::clock::now_ms;
 use crate::node::Cache;
+use crate::seam::Change;
 
 /// When what a given-up request may have changed is forgotten again, each time after the one before: nobody sees when the
 /// origin is done with it.
@@ -51,24 +51,25 @@ impl PendingChange {
     /// downstream is answered.
     pub async fn settle(mut self, status: StatusCode, fields: &HeaderMap) -> Sent {
         self.is_settled = true;
-        let texts = invalidated_keys(&self.method, &self.target, status, fields);
-        let keys: Vec<ObjectKey> = texts.iter().flat_map(|text| self.cache.keys_of(text)).collect();
+        let config = self.cache.settings.config.load_full();
+        let urls = invalidated_urls(&config, &self.method, &self.target, status, fields);
+        let changes: Vec<Change> = urls.iter().flat_map(|url| self.cache.changes_of(url)).collect();
         let mut sent = self.sent;
-        if let Some(target) = keys.first() {
-            let is_overtaken = self.cache.changed_since(*target, sent.request_ms);
-            keys.iter().for_each(|key| _ = self.cache.forget(*key));
-            sent.changed_ms = Some(self.cache.last_change_ms(*target)).filter(|_| !is_overtaken);
+        if let Some(target) = changes.first() {
+            let is_overtaken = self.cache.changed_since(target.key, sent.request_ms);
+            changes.iter().for_each(|change| self.cache.forget_change(change));
+            sent.changed_ms = Some(self.cache.last_change_ms(target.key)).filter(|_| !is_overtaken);
         }
-        self.cache.tell_everywhere(keys).await;
+        self.cache.tell_everywhere(changes).await;
         sent
     }
 
     /// The origin did not answer, but it may have seen the request: as [`Self::settle`], of the target alone.
     pub async fn assume(mut self) {
         if !std::mem::replace(&mut self.is_settled, true) {
-            let keys: Vec<ObjectKey> = self.cache.keys_of(&self.target).collect();
-            keys.iter().for_each(|key| _ = self.cache.forget(*key));
-            self.cache.tell_everywhere(keys).await;
+            let changes: Vec<Change> = self.cache.changes_of(&self.target).collect();
+            changes.iter().for_each(|change| self.cache.forget_change(change));
+            self.cache.tell_everywhere(changes).await;
         }
     }
 
@@ -81,21 +82,21 @@ impl PendingChange {
 impl Drop for PendingChange {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.cache.keys_of(&self.target).for_each(|key| abandon(&self.cache, key));
+            self.cache.changes_of(&self.target).for_each(|change| abandon(&self.cache, change));
         }
     }
 }
 
-/// Nobody waits here: other nodes are told as they are reminded, many keys at once.
-fn abandon(cache: &Arc<Cache>, key: ObjectKey) {
-    cache.forget_soon(key);
+/// Nobody waits here: other nodes are told as they are reminded, of many changes at once.
+fn abandon(cache: &Arc<Cache>, change: Change) {
+    cache.forget_soon(&change);
     let Ok(place) = cache.abandoned.clone().try_acquire_owned() else { return };
     let weak = Arc::downgrade(cache);
     cache.control.spawn(async move {
         for pause in ECHOES {
             sleep(pause).await;
             let Some(cache) = weak.upgrade() else { return };
-            cache.forget_soon(key);
+            cache.forget_soon(&change);
         }
         drop(place);
     });

@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::fill::{Fill, Joined};
 use crate::lookup::{Found, Probe};
 use crate::object::Object;
-use crate::seam::{Answer, CacheRequest};
+use crate::seam::{Answer, CacheRequest, Change};
 use crate::task::{Unshared, counted_uri};
 use crate::worker::WorkerCache;
 
@@ -80,7 +80,7 @@ impl WorkerCache {
             let heard = Heard { fields: response.headers(), request_ms, response_ms: now_ms() };
             if self.hear(request, probe, landing.fill(), &heard) {
                 // Other nodes have what is not the newest, too, and would go on using it.
-                self.cache.tell_everywhere(vec![probe.key]).await;
+                self.cache.tell_everywhere(vec![Change { key: probe.key, url: None }]).await;
             }
         }
         Answer::Response(self.pass_on(request, probe, Unshared { response, why: None }))

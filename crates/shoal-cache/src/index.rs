@@ -60,7 +60,7 @@ impl CacheService for CacheIndex {
         &self,
         request: Request<InvalidateRequest>,
     ) -> Result<Response<InvalidateResponse>, Status> {
-        let InvalidateRequest { keys, everything } = request.into_inner();
+        let InvalidateRequest { keys, everything, urls } = request.into_inner();
         let dropped: usize = if everything {
             let cache = self.0.clone();
             // It walks through the whole store.
@@ -68,7 +68,11 @@ impl CacheService for CacheIndex {
             forgetting.await.map_err(|error| Status::internal(error.to_string()))?
         } else {
             let keys: Vec<ObjectKey> = keys.iter().map(|key| read_key(key)).collect::<Result<_, _>>()?;
-            keys.into_iter().map(|key| self.0.forget(key)).sum()
+            if urls.len() > keys.len() {
+                return Err(Status::invalid_argument("there are more URLs than keys"));
+            }
+            let by_key: usize = keys.into_iter().map(|key| self.0.forget(key)).sum();
+            by_key + urls.iter().map(|url| self.0.forget_equal(url)).sum::<usize>()
         };
         if self.0.is_retired() {
             // The disk may be another process's by now: that one has to forget it.

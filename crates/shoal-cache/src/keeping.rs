@@ -6,7 +6,11 @@ use std::sync::atomic::Ordering;
 use http::HeaderMap;
 use shoal_model::site::Replicate;
 use shoal_policy::cache::chunks::{Run, first_missing};
+use shoal_policy::cache::fields::Fields;
 use shoal_policy::cache::keeping::{Writing, judge_writing};
+use shoal_policy::cache::key::url_of;
+use shoal_policy::cache::search::NO_VARY_SEARCH;
+use shoal_policy::cache::trust::Begun;
 
 use crate::chunks::{Chunked, Cut, have_same_chunks};
 use crate::clock::now_ms;
@@ -25,7 +29,12 @@ impl Cache {
     pub(crate) fn keep(&self, object: Arc<Object>, fill: &Fill) -> Arc<Object> {
         // An invalidation of what the object is kept as does not reach a fill for something else.
         let key = object.key;
-        let is_changed = || fill.is_spoilt() || (key != fill.key && self.changed_since(key, fill.asked_ms()));
+        let came = object.clone();
+        let is_changed = || {
+            fill.is_spoilt()
+                || (key != fill.key && self.changed_since(key, fill.asked_ms()))
+                || self.is_overtaken_by_equal(&came, fill)
+        };
         if is_changed() {
             return object;
         }
@@ -52,6 +61,14 @@ impl Cache {
         self.ensure_copy(&object);
         self.write(&object, is_changed);
         object
+    }
+
+    /// Other URLs may be answered from `object`, and one of them, nobody here knew which, has changed since the origin was
+    /// asked for it. What a peer gives is as old as it says: that is seen to when it is used.
+    fn is_overtaken_by_equal(&self, object: &Object, fill: &Fill) -> bool {
+        object.fields.line(&NO_VARY_SEARCH).is_some()
+            && matches!(fill.begun(), Begun::At(asked)
+                if asked.wall_ms <= self.search.last_change_ms(url_of(&object.text).as_bytes()))
     }
 
     /// Stores an object that lies in chunks, and returns it with the chunks that are known of its version. Of another

@@ -68,7 +68,7 @@ pub use node::Cache;
 pub use peer::ClusterLink;
 pub use relay::{RelaySender, relay};
 pub use seam::{
-    Answer, Bypass, CacheRequest, CacheSettings, Changed, Fetch, FetchFuture, LinkFuture, Lookup, PeerIo,
-    PeerLink, UnconfirmedChange, UntilClose,
+    Answer, Bypass, CacheRequest, CacheSettings, Change, Changed, Fetch, FetchFuture, LinkFuture, Lookup,
+    PeerIo, PeerLink, UnconfirmedChange, UntilClose,
 };
 pub use worker::WorkerCache;

@@ -356,7 +356,8 @@ impl Cache {
                 && may_join(trust, fill.begun(), now)
                 && fill.judge(|subject| self.purges.check_subject(subject)) == Some(Freshened::Untouched)
                 && errand.alias.is_none_or(|alias| {
-                    self.purges.check_alias(alias, fill.fill_seq()) == Some(Freshened::Untouched)
+                    alias.may_wait_for(fill.begun())
+                        && self.purges.check_alias(alias, fill.fill_seq()) == Some(Freshened::Untouched)
                 })
         };
         if let Portion::Part { range, .. } = errand.portion {

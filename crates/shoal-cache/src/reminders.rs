@@ -8,21 +8,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
 use shoal_policy::cache::key::ObjectKey;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
-use crate::seam::{Changed, PeerLink};
+use crate::seam::{Change, Changed, PeerLink};
 
 /// For a node's word that it has forgotten an object.
 pub(crate) const INVALIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Keys that one node may still have to be told of; beyond that, it is everything.
 const MAX_PENDING: usize = 10_000;
+/// Bytes of URLs that go with them, likewise.
+const MAX_PENDING_BYTES: usize = 2 << 20;
 /// Keys that are told at once.
 const MAX_BATCH: usize = 1000;
+/// Bytes of URLs that are told at once, unless one alone has more.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// For a node to forget everything.
@@ -46,8 +50,16 @@ struct Ledger {
 /// What one node has to be told of.
 #[derive(Debug, PartialEq, Eq)]
 enum Owed {
-    Keys(FxHashSet<ObjectKey>),
+    Some(Changes),
     Everything,
+}
+
+/// What has changed, with the URLs that travel along.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changes {
+    urls: FxHashMap<ObjectKey, Option<Arc<str>>>,
+    /// What the URLs take.
+    url_bytes: usize,
 }
 
 /// What came of trying to tell a node.
@@ -69,12 +81,12 @@ impl Reminders {
         Self { ledger: Arc::new(ledger), runtime: Handle::current() }
     }
 
-    /// `node` is to be told that `key` has changed.
-    pub(crate) fn add(&self, node: NodeId, key: ObjectKey) {
+    /// `node` is to be told of `change`.
+    pub(crate) fn add(&self, node: NodeId, change: Change) {
         match self.ledger.lock().entry(node) {
-            Entry::Occupied(mut owed) => owed.get_mut().add(node, key),
+            Entry::Occupied(mut owed) => owed.get_mut().add(node, change),
             Entry::Vacant(place) => {
-                place.insert(Owed::Keys(FxHashSet::from_iter([key])));
+                place.insert(Owed::nothing()).add(node, change);
                 self.runtime.spawn(tell(Arc::downgrade(&self.ledger), node));
             }
         }
@@ -112,7 +124,7 @@ impl Ledger {
         }
         let Some(batch) = self.take_batch(node) else { return Told::All };
         let patience = match batch {
-            Changed::Keys(_) => INVALIDATE_TIMEOUT,
+            Changed::Some(_) => INVALIDATE_TIMEOUT,
             Changed::Everything => EVERYTHING_TIMEOUT,
         };
         match timeout(patience, self.link.invalidate(node, batch.clone())).await {
@@ -138,7 +150,7 @@ impl Ledger {
         let mut ledger = self.lock();
         let owed = ledger.entry(node).or_insert_with(Owed::nothing);
         match batch {
-            Changed::Keys(keys) => keys.into_iter().for_each(|key| owed.add(node, key)),
+            Changed::Some(changes) => changes.into_iter().for_each(|change| owed.add(node, change)),
             Changed::Everything => *owed = Owed::Everything,
         }
     }
@@ -150,28 +162,21 @@ impl Ledger {
 
 impl Owed {
     fn nothing() -> Self {
-        Self::Keys(FxHashSet::default())
+        Self::Some(Changes::default())
     }
 
-    fn add(&mut self, node: NodeId, key: ObjectKey) {
-        match self {
-            Self::Keys(keys) if keys.len() < MAX_PENDING || keys.contains(&key) => _ = keys.insert(key),
-            Self::Keys(_) => {
-                tracing::warn!(%node, "too much has changed without a node: it is to forget everything");
-                *self = Self::Everything;
-            }
-            Self::Everything => {}
+    fn add(&mut self, node: NodeId, change: Change) {
+        let Self::Some(changes) = self else { return };
+        changes.add(change);
+        if changes.urls.len() > MAX_PENDING || changes.url_bytes > MAX_PENDING_BYTES {
+            tracing::warn!(%node, "too much has changed without a node: it is to forget everything");
+            *self = Self::Everything;
         }
     }
 
     fn take_batch(&mut self) -> Option<Changed> {
         match self {
-            Self::Keys(keys) if keys.is_empty() => None,
-            Self::Keys(keys) => {
-                let batch: Vec<ObjectKey> = keys.iter().take(MAX_BATCH).copied().collect();
-                batch.iter().for_each(|key| _ = keys.remove(key));
-                Some(Changed::Keys(batch))
-            }
+            Self::Some(changes) => changes.take_batch().map(Changed::Some),
             Self::Everything => {
                 *self = Self::nothing();
                 Some(Changed::Everything)
@@ -180,41 +185,105 @@ impl Owed {
     }
 }
 
+impl Changes {
+    fn add(&mut self, Change { key, url }: Change) {
+        let known = self.urls.entry(key).or_default();
+        // A URL is that of its key: there is no other one to go with it.
+        if known.is_none() {
+            self.url_bytes += bytes(url.as_ref());
+            *known = url;
+        }
+    }
+
+    /// `None` = there is nothing.
+    fn take_batch(&mut self) -> Option<Vec<Change>> {
+        let mut batch_bytes = 0;
+        let fits = |(_, url): &(&ObjectKey, &Option<Arc<str>>)| {
+            let is_first = batch_bytes == 0;
+            batch_bytes += bytes(url.as_ref());
+            is_first || batch_bytes <= MAX_BATCH_BYTES
+        };
+        let batch = self.urls.iter().take(MAX_BATCH).take_while(fits);
+        let batch: Vec<Change> = batch.map(|(key, url)| Change { key: *key, url: url.clone() }).collect();
+        for Change { key, url } in &batch {
+            self.urls.remove(key);
+            self.url_bytes -= bytes(url.as_ref());
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+fn bytes(url: Option<&Arc<str>>) -> usize {
+    url.map_or(0, |url| url.len())
+}
+
 #[cfg(test)]
 mod tests {
+    use rustc_hash::FxHashSet;
+
     use super::*;
+
+    fn change(key: u128) -> Change {
+        Change { key: ObjectKey(key), url: None }
+    }
 
     fn owed(keys: impl IntoIterator<Item = u128>) -> Owed {
         let mut owed = Owed::nothing();
-        keys.into_iter().for_each(|key| owed.add(NodeId(1), ObjectKey(key)));
+        keys.into_iter().for_each(|key| owed.add(NodeId(1), change(key)));
         owed
+    }
+
+    fn batch(owed: &mut Owed) -> Vec<Change> {
+        match owed.take_batch() {
+            Some(Changed::Some(changes)) => changes,
+            Some(Changed::Everything) | None => panic!("{owed:?}"),
+        }
     }
 
     #[test]
     fn too_many_keys_are_everything() {
         let most = MAX_PENDING as u128;
-        assert!(matches!(owed(0..most), Owed::Keys(_)));
-        assert!(matches!(owed((0..most).chain([0])), Owed::Keys(_)), "it is in already");
+        assert!(matches!(owed(0..most), Owed::Some(_)));
+        assert!(matches!(owed((0..most).chain([0])), Owed::Some(_)), "it is in already");
         assert_eq!(owed(0..=most), Owed::Everything);
     }
 
     #[test]
     fn what_is_told_is_not_owed_and_what_changes_meanwhile_is() {
         let mut owed = owed(0..MAX_BATCH as u128 + 1);
-        let Some(Changed::Keys(mut told)) = owed.take_batch() else { panic!() };
+        let mut told = batch(&mut owed);
         assert_eq!(told.len(), MAX_BATCH);
-        owed.add(NodeId(1), told[0]);
-        let Some(Changed::Keys(rest)) = owed.take_batch() else { panic!() };
+        owed.add(NodeId(1), told[0].clone());
+        let rest = batch(&mut owed);
         assert_eq!(rest.len(), 2);
         assert!(rest.contains(&told[0]));
         told.extend(rest);
-        let told: FxHashSet<ObjectKey> = told.into_iter().collect();
+        let told: FxHashSet<ObjectKey> = told.into_iter().map(|change| change.key).collect();
         assert_eq!(told.len(), MAX_BATCH + 1);
         assert_eq!(owed.take_batch(), None);
 
         let mut owed = Owed::Everything;
         assert_eq!(owed.take_batch(), Some(Changed::Everything));
-        owed.add(NodeId(1), ObjectKey(7));
-        assert_eq!(owed.take_batch(), Some(Changed::Keys(vec![ObjectKey(7)])));
+        owed.add(NodeId(1), change(7));
+        assert_eq!(batch(&mut owed), [change(7)]);
+    }
+
+    #[test]
+    fn urls_go_along_as_long_as_there_is_room() {
+        let with_url = |key: u128, length| Change { url: Some("u".repeat(length).into()), ..change(key) };
+        let mut owed = owed([1]);
+        owed.add(NodeId(1), with_url(1, 10));
+        owed.add(NodeId(1), change(1));
+        assert_eq!(batch(&mut owed), [with_url(1, 10)], "once it is known, it stays");
+        assert_eq!(owed, Owed::nothing());
+
+        let half = MAX_BATCH_BYTES / 2 + 1;
+        (0..3).for_each(|key| owed.add(NodeId(1), with_url(key, half)));
+        (0..3).for_each(|_| assert_eq!(batch(&mut owed).len(), 1));
+        assert_eq!(owed, Owed::nothing());
+        owed.add(NodeId(1), with_url(0, MAX_PENDING_BYTES));
+        assert_eq!(batch(&mut owed).len(), 1, "there is one at least");
+        (0..4).for_each(|key| owed.add(NodeId(1), with_url(key, half)));
+        assert_eq!(owed, Owed::Everything);
     }
 }

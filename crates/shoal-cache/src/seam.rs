@@ -13,6 +13,7 @@ use shoal_model::view::{CacheRuleView, RouteView};
 use shoal_model::{ConfigView, NodeId};
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::failure::Failure;
+use shoal_proto::cache::InvalidateRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,10 +68,33 @@ pub trait PeerLink: Send + Sync + 'static {
 /// What a node is to forget, since the origin has changed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// The objects with these keys.
-    Keys(Vec<ObjectKey>),
-    /// All of them.
+    /// This.
+    Some(Vec<Change>),
+    /// All there is.
     Everything,
+}
+
+/// A resource that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key of its objects.
+    pub key: ObjectKey,
+    /// The URL of that key, if it has a query: whoever hears of it may know what it is equal to.
+    pub url: Option<Arc<str>>,
+}
+
+impl Changed {
+    /// As it travels.
+    pub fn into_request(self) -> InvalidateRequest {
+        let Self::Some(changes) = self else {
+            return InvalidateRequest { everything: true, ..InvalidateRequest::default() };
+        };
+        InvalidateRequest {
+            keys: changes.iter().map(|change| change.key.to_bytes().to_vec()).collect(),
+            everything: false,
+            urls: changes.iter().filter_map(|change| change.url.as_deref()).map(str::to_owned).collect(),
+        }
+    }
 }
 
 /// What a [`PeerLink`] promises.

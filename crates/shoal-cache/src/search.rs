@@ -2,25 +2,34 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use shoal_policy::cache::fields::Fields;
 use shoal_policy::cache::key::{KeyParts, ObjectKey, url_of};
-use shoal_policy::cache::search::{SearchRule, path_of};
+use shoal_policy::cache::search::{SearchRule, has_query, path_of};
+use shoal_policy::cache::trust::Begun;
 
 use crate::node::Cache;
 use crate::object::Object;
+use crate::recent::Recent;
 use crate::residents::{PLACE_BYTES, Resident, Residents};
 
 /// What the rules of paths may take, bytes; a path whose rule is not remembered has a key for each query.
 const MAX_BYTES: u64 = 4 << 20;
 /// What a rule costs beside its names.
 const RULE_BYTES: u64 = 128;
+/// For how long it is remembered that a path has changed while its rule was not known.
+const CHANGE_MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// How many such paths are remembered.
+const MAX_CHANGED_PATHS: usize = 50_000;
 
 /// The newest rule of each path.
 pub(crate) struct SearchRules {
     seed: u64,
     rules: Residents<PathRule>,
+    /// When some URL of a path has changed last without anybody here knowing what it is equal to, Unix milliseconds.
+    changed: Recent<u64>,
     /// There has been one.
     is_used: AtomicBool,
 }
@@ -59,8 +68,7 @@ pub(crate) struct Alias {
     url: Box<[u8]>,
     /// What purges of it speak of.
     pub(crate) key: ObjectKey,
-    /// When it was last known to have changed, Unix milliseconds: a node that knows of no rule tells the others of this URL
-    /// alone.
+    /// When it may have changed last, Unix milliseconds: whoever hears of that without a rule forgets this URL alone.
     changed_ms: u64,
 }
 
@@ -74,22 +82,36 @@ impl Cache {
 
 impl SearchRules {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, rules: Residents::new(MAX_BYTES), is_used: AtomicBool::new(false) }
+        let (rules, changed) = (Residents::new(MAX_BYTES), Recent::new(CHANGE_MEMORY, MAX_CHANGED_PATHS));
+        Self { seed, rules, changed, is_used: AtomicBool::new(false) }
     }
 
     /// Makes `url` the one that names the object; answers what it was, if it was another.
     fn reduce(&self, url: &mut Vec<u8>) -> Option<Box<[u8]>> {
-        if !self.is_used.load(Ordering::Relaxed) {
-            return None;
-        }
-        let path = path_of(url);
-        if path.len() == url.len() {
-            return None;
-        }
-        let PathRule { rule, .. } = self.rules.find(self.key(path))?;
+        let rule = self.rule(url)?;
         let asked: Box<[u8]> = (&**url).into();
         rule.reduce(url);
         (*url != *asked).then_some(asked)
+    }
+
+    fn rule(&self, url: &[u8]) -> Option<Arc<SearchRule>> {
+        if !self.is_used.load(Ordering::Relaxed) || !has_query(url) {
+            return None;
+        }
+        self.rules.find(self.path_key(url)).map(|known| known.rule)
+    }
+
+    /// `url` has changed. What it is equal to may be stored here, and that is only found out once there is a rule: what is
+    /// older than this is not what the path's other URLs are answered from, then.
+    pub(crate) fn note_change(&self, url: &str, now_ms: u64) {
+        if self.rule(url.as_bytes()).is_none() {
+            self.changed.note(self.path_key(url.as_bytes()), now_ms);
+        }
+    }
+
+    /// When a URL of the path of this one has changed last while there was no rule, Unix milliseconds; 0 = not of late.
+    pub(crate) fn last_change_ms(&self, url: &[u8]) -> u64 {
+        self.changed.of(self.path_key(url)).unwrap_or_default()
     }
 
     /// The key of the object that a URL means beside its own.
@@ -120,13 +142,17 @@ impl SearchRules {
     fn learn(&self, url: &[u8], fields: &HeaderMap) -> Option<Arc<SearchRule>> {
         let rule = SearchRule::read(fields).map(Arc::new);
         if let Some(rule) = &rule {
-            let (key, rule) = (self.key(path_of(url)), rule.clone());
+            let (key, rule) = (self.path_key(url), rule.clone());
             self.rules.insert(PathRule { key, rule }, |_| {});
             self.is_used.store(true, Ordering::Relaxed);
         } else if self.is_used.load(Ordering::Relaxed) {
-            self.rules.remove(self.key(path_of(url)));
+            self.rules.remove(self.path_key(url));
         }
         rule
+    }
+
+    fn path_key(&self, url: &[u8]) -> ObjectKey {
+        self.key(path_of(url))
     }
 
     fn key(&self, url: &[u8]) -> ObjectKey {
@@ -137,7 +163,16 @@ impl SearchRules {
 impl Alias {
     fn new(cache: &Cache, url: Box<[u8]>) -> Self {
         let key = cache.search.key(&url);
-        Self { key, changed_ms: cache.last_change_ms(key), url }
+        let changed_ms = cache.last_change_ms(key).max(cache.search.last_change_ms(&url));
+        Self { key, changed_ms, url }
+    }
+
+    /// The answer to a fill that has come so far cannot be older than what this URL is known to be.
+    pub(crate) fn may_wait_for(&self, begun: Begun) -> bool {
+        match begun {
+            Begun::At(asked) => asked.wall_ms > self.changed_ms,
+            Begun::NotYet | Begun::Elsewhere => true,
+        }
     }
 
     /// What is stored is for this URL, too, and has not changed since by the name of this one.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use shoal_cluster::Peers;
 use shoal_model::NodeId;
-use shoal_proto::cache::InvalidateRequest;
 
 use crate::seam::{Changed, LinkFuture, PeerIo, PeerLink};
 
@@ -25,14 +24,7 @@ impl PeerLink for ClusterLink {
         let peers = self.0.clone();
         Box::pin(async move {
             let mut client = peers.cache(node).map_err(io::Error::other)?;
-            let request = match changed {
-                Changed::Keys(keys) => InvalidateRequest {
-                    keys: keys.into_iter().map(|key| key.to_bytes().to_vec()).collect(),
-                    everything: false,
-                },
-                Changed::Everything => InvalidateRequest { keys: Vec::new(), everything: true },
-            };
-            client.invalidate(request).await.map_err(io::Error::other)?;
+            client.invalidate(changed.into_request()).await.map_err(io::Error::other)?;
             Ok(())
         })
     }

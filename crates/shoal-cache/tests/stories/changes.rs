@@ -105,6 +105,23 @@ fn what_a_post_created_elsewhere_is_found_however_it_is_written() {
 }
 
 #[test]
+fn what_a_post_created_elsewhere_is_found_whatever_does_not_count_in_its_url() {
+    play(async || {
+        let mut town = Town::new(3);
+        town.take_route("lists");
+        town.origin.say_always(reply("max-age=60", "old"));
+        for node in 0..3 {
+            assert_eq!(town.get(node, "/lists?utm_a=1").await.text(), "old");
+        }
+        town.after_creation(1, "/lists?page=2", "/lists?utm_b=2&fbclid").await;
+        town.origin.say_always(reply("max-age=60", "new"));
+        for node in 0..3 {
+            assert_eq!(town.get(node, "/lists?utm_c=3").await.text(), "new");
+        }
+    });
+}
+
+#[test]
 fn what_a_head_finds_changed_is_used_nowhere() {
     play(async || {
         let town = Town::new(3);

@@ -12,6 +12,16 @@ fn equal(body: &'static str) -> Reply {
     reply("max-age=60", body).with("no-vary-search", "params=(\"utm\"), key-order")
 }
 
+/// Three nodes: one has learnt of a path and has an object of it, another one has not; those two.
+async fn half_learnt() -> (Town, usize, usize) {
+    let town = Town::new(3);
+    let [learnt, _, stranger] = town.roles("/x?utm=1");
+    town.origin.say_always(equal("old"));
+    town.get(learnt, "/x?utm=1").await;
+    assert!(town.get(learnt, "/x?utm=2").await.is_hit());
+    (town, learnt, stranger)
+}
+
 #[test]
 fn equal_urls_share_an_object() {
     play(async || {
@@ -136,6 +146,69 @@ fn nodes_learn_from_each_other() {
             town.get(node, "/x?utm=6").await;
         }
         assert_eq!(town.origin.fetches(), fetches + 1);
+    });
+}
+
+#[test]
+fn a_write_through_a_node_that_has_not_learnt_reaches_what_others_have() {
+    play(async || {
+        let (town, learnt, writer) = half_learnt().await;
+        town.after_unsafe(writer, Method::POST, "/x?utm=2", StatusCode::NO_CONTENT).await;
+        assert_eq!(town.held(learnt), 0, "it knows that this is the same");
+        town.origin.say_always(equal("new"));
+        for node in [learnt, 0, 1, 2] {
+            town.crowd_out_changes(node).await;
+            assert_eq!(town.get(node, "/x?utm=2").await.text(), "new");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_hears_of_a_write_later_knows_what_it_means() {
+    play(async || {
+        let (town, learnt, writer) = half_learnt().await;
+        town.kill(town.nodes[learnt].id, false);
+        town.after_unsafe(writer, Method::POST, "/x?utm=2", StatusCode::NO_CONTENT).await;
+        assert!(town.get(learnt, "/x?utm=2").await.is_hit(), "it has not heard yet");
+        town.bring_back(town.nodes[learnt].id);
+        town.settle(|town| town.held(learnt) == 0).await;
+    });
+}
+
+#[test]
+fn a_write_that_nobody_waits_for_reaches_what_others_have() {
+    play(async || {
+        let (town, learnt, writer) = half_learnt().await;
+        drop(town.begin_unsafe(writer, Method::POST, "/x?utm=2"));
+        town.settle(|town| town.held(learnt) == 0).await;
+    });
+}
+
+#[test]
+fn what_was_written_while_the_rule_was_not_known_is_not_answered_from_what_is_older() {
+    play(async || {
+        let town = Town::new(1);
+        town.origin.say(equal("old"));
+        town.get(0, "/x?utm=1").await;
+        town.origin.say(reply("max-age=60", "its own"));
+        town.get(0, "/x?a=1&utm=1").await;
+        town.after_unsafe(0, Method::POST, "/x?utm=2", StatusCode::NO_CONTENT).await;
+        town.origin.hold();
+        town.origin.say(equal("begun before"));
+        let before = town.get(0, "/x?b=1");
+        let written = async {
+            town.until_asked(3).await;
+            town.after_unsafe(0, Method::POST, "/x?b=1&utm=2", StatusCode::NO_CONTENT).await;
+            town.origin.let_go(1);
+        };
+        assert_eq!(join(before, written).await.0.text(), "begun before");
+        town.crowd_out_changes(0).await;
+        // The rule is known again.
+        for path in ["/x?utm=2", "/x?b=1&utm=2"] {
+            town.origin.let_go(1);
+            town.origin.say(equal("new"));
+            assert_eq!(town.get(0, path).await.text(), "new", "{path}");
+        }
     });
 }
 

@@ -238,12 +238,22 @@ impl Town {
     /// One node is told that `path` has changed.
     pub async fn forget(&self, node: usize, path: &str) {
         let (key, _) = self.nodes[node].cache.locate(&format!("http://a.org{path}"))[0];
-        self.tell(node, InvalidateRequest { keys: vec![key.to_bytes().to_vec()], everything: false }).await;
+        self.tell(
+            node,
+            InvalidateRequest { keys: vec![key.to_bytes().to_vec()], ..InvalidateRequest::default() },
+        )
+        .await;
+    }
+
+    /// One node is told that so much else has changed that it does not remember what changed before.
+    pub async fn crowd_out_changes(&self, node: usize) {
+        let keys = (0..100_000_u128).map(|key| key.to_be_bytes().to_vec()).collect();
+        self.tell(node, InvalidateRequest { keys, ..InvalidateRequest::default() }).await;
     }
 
     /// One node is told that everything may have changed.
     pub async fn forget_everything(&self, node: usize) {
-        self.tell(node, InvalidateRequest { keys: Vec::new(), everything: true }).await;
+        self.tell(node, InvalidateRequest { everything: true, ..InvalidateRequest::default() }).await;
     }
 
     async fn tell(&self, node: usize, request: InvalidateRequest) {

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use shoal_cache::{Cache, Changed, LinkFuture, PeerIo, PeerLink};
 use shoal_model::NodeId;
-use shoal_proto::cache::InvalidateRequest;
 use shoal_proto::cache::cache_service_server::CacheService;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Semaphore;
@@ -95,14 +94,7 @@ impl PeerLink for Link {
     fn invalidate(&self, node: NodeId, changed: Changed) -> LinkFuture<()> {
         let wires = self.0.clone();
         Box::pin(async move {
-            let request = match changed {
-                Changed::Keys(keys) => {
-                    let keys = keys.iter().map(|key| key.to_bytes().to_vec()).collect();
-                    InvalidateRequest { keys, everything: false }
-                }
-                Changed::Everything => InvalidateRequest { keys: Vec::new(), everything: true },
-            };
-            let request = tonic::Request::new(request);
+            let request = tonic::Request::new(changed.into_request());
             wires.reach(node)?.service().invalidate(request).await.map_err(std::io::Error::other)?;
             Ok(())
         })

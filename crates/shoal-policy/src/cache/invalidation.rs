@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use http::header::{CONTENT_LOCATION, HeaderMap, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
+use shoal_model::ConfigView;
 
 use super::key::{KeyParts, key_of_url};
+use super::warming::kept_urls;
 use crate::failure::Failure;
 
 /// The request changes nothing at the origin (RFC 9110 §9.2.1); an unknown method is taken for one that does.
@@ -27,9 +29,10 @@ pub const fn is_unsent(failure: Failure, tries: u32) -> bool {
     tries == 0 || (tries == 1 && is_stuck)
 }
 
-/// The texts of the keys to forget after an answer to `method` on `target` (the text of its key): itself, and what
-/// `Location` and `Content-Location` name on the same origin.
-pub fn invalidated_keys(
+/// The URLs of the keys to forget after an answer to `method` on `target` (the URL of its key): itself, and what `Location`
+/// and `Content-Location` name on the same origin, as routes let its query count.
+pub fn invalidated_urls(
+    config: &ConfigView,
     method: &Method,
     target: &str,
     status: StatusCode,
@@ -38,16 +41,17 @@ pub fn invalidated_keys(
     if !has_changed(method, status) {
         return Vec::new();
     }
-    let mut keys = vec![target.to_owned()];
+    let mut urls = vec![target.to_owned()];
     for name in [LOCATION, CONTENT_LOCATION] {
         let reference = response.get(&name).and_then(escaped);
-        if let Some(key) = reference.and_then(|reference| resolve(target, &reference))
-            && !keys.contains(&key)
-        {
-            keys.push(key);
+        let named = reference.and_then(|reference| resolve(target, &reference));
+        for url in named.iter().flat_map(|url| kept_urls(config, url)) {
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
         }
     }
-    keys
+    urls
 }
 
 /// `Content-Location` says that the content is what a GET of `target` would show (RFC 9110 §8.7).
@@ -102,14 +106,30 @@ fn has_scheme(reference: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::Revision;
+    use shoal_model::site::read_site;
+
     use super::*;
 
+    const SITE: &str = r#"
+listeners: { web: { address: ":80", protocol: http } }
+routes:
+  shop:
+    listeners: [web]
+    hosts: [a.org]
+    path_prefix: /counted
+    upstream: u
+    cache: { key: { exclude_query: [utm_*] } }
+upstreams: { u: { endpoints: ["10.0.0.9:9"] } }
+"#;
+
     fn check(method: Method, status: u16, location: &'static str, expected: &[&str]) {
+        let config = ConfigView::compile(Revision(1), &read_site("site.yaml", SITE).unwrap()).unwrap();
         let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
         let fields = HeaderMap::from_iter([(LOCATION, location.clone())]);
         let status = StatusCode::from_u16(status).unwrap();
-        let keys = invalidated_keys(&method, "http://a.org:81/x/y?q", status, &fields);
-        assert_eq!(keys, expected, "{method} {status} {location:?}");
+        let urls = invalidated_urls(&config, &method, "http://a.org:81/x/y?q", status, &fields);
+        assert_eq!(urls, expected, "{method} {status} {location:?}");
     }
 
     #[test]
@@ -126,6 +146,8 @@ mod tests {
         check(Method::POST, 201, "http://b.org/z", &[target]);
         check(Method::POST, 201, "https://a.org:81/z", &[target]);
         check(Method::POST, 201, "/x/y?q", &[target]);
+        check(Method::POST, 201, "/counted?utm_a=1&b", &[target, "http://a.org:81/counted?b"]);
+        check(Method::POST, 201, "/?utm_a=1&b", &[target, "http://a.org:81/?utm_a=1&b"]);
     }
 
     #[test]

@@ -99,6 +99,11 @@ pub fn path_of(url: &[u8]) -> &[u8] {
     &url[..memchr::memchr(b'?', url).unwrap_or(url.len())]
 }
 
+/// There is something that a rule may take out.
+pub fn has_query(url: &[u8]) -> bool {
+    path_of(url).len() < url.len()
+}
+
 fn read_names(items: &[Item]) -> Option<Names> {
     if items.len() > MAX_NAMES {
         return None;
@@ -205,6 +210,7 @@ mod tests {
     fn rules_are_known_by_the_path() {
         for (url, path) in [("http://a/x?b?c", "http://a/x"), ("http://a/x", "http://a/x")] {
             assert_eq!(path_of(url.as_bytes()), path.as_bytes());
+            assert_eq!(has_query(url.as_bytes()), url != path);
         }
     }
 }
