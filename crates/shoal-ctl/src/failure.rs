@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
+use shoal_model::is_deceptive;
 use shoal_model::site::{Problem, ProblemKind, Problems};
 
 /// Longest reason that is printed, in bytes.
@@ -131,12 +132,6 @@ impl Failure {
         }
         format!("{object}\n")
     }
-}
-
-/// Not shown as what it is: a control character, or one that breaks lines or turns the direction of those around it.
-fn is_deceptive(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text from elsewhere with such characters written as escapes, so that it can be told from other text.

@@ -1,7 +1,10 @@
-//! Log lines go to stderr with every control character escaped: what the network sent cannot drive a terminal.
+//! Log lines go to stderr with every control character escaped, and what turns the direction of text: what the network sent
+//! can neither drive a terminal nor pass for something else.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+
+use shoal_model::is_deceptive;
 
 /// Stderr for the log.
 pub fn stderr() -> impl Write {
@@ -15,10 +18,10 @@ impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         let body = text.strip_suffix('\n').unwrap_or(&text);
-        if body.chars().any(char::is_control) {
+        if body.chars().any(is_deceptive) {
             let mut escaped = String::with_capacity(text.len() + 16);
             for c in body.chars() {
-                if c.is_control() {
+                if is_deceptive(c) {
                     _ = write!(escaped, "{}", c.escape_default());
                 } else {
                     escaped.push(c);
@@ -48,6 +51,7 @@ mod tests {
             ("a\u{1b}[31mb\n", "a\\u{1b}[31mb\n"),
             ("two\nlines\r\n", "two\\nlines\\r\n"),
             ("c1 \u{9b}31m\n", "c1 \\u{9b}31m\n"),
+            ("ab\u{202e}cd\n", "ab\\u{202e}cd\n"),
         ] {
             let mut written = Vec::new();
             assert_eq!(Escaped(&mut written).write(line.as_bytes()).unwrap(), line.len());

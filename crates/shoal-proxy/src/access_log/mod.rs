@@ -2,8 +2,10 @@
 
 mod file;
 mod handle;
+mod json;
 mod template;
 mod writer;
 
 pub(crate) use handle::{AccessLog, LogLine};
+pub(crate) use json::to_json;
 pub(crate) use template::{Value, fill};

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use shoal_model::is_deceptive;
 use shoal_model::log_format::{LogField, LogPart};
 
 /// The value of a field.
@@ -53,7 +54,7 @@ fn write_text(value: Option<&str>, out: &mut String) {
     let Some(value) = value.filter(|value| !value.is_empty()) else { return out.push('-') };
     let mut utf8 = [0; 4];
     for c in value.chars() {
-        if !c.is_control() && !matches!(c, '"' | '\\') {
+        if !is_deceptive(c) && !matches!(c, '"' | '\\') {
             out.push(c);
             continue;
         }
@@ -80,6 +81,7 @@ mod tests {
         check(None, "-");
         check(Some(""), "-");
         check(Some("/plain?a=é"), "/plain?a=é");
+        check(Some("a\u{202e}b"), "a\\xE2\\x80\\xAEb");
         check(Some("a\n\"b\\\u{85}"), "a\\x0A\\x22b\\x5C\\xC2\\x85");
     }
 }

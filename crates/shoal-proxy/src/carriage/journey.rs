@@ -12,7 +12,7 @@ use shoal_model::site::Protocol;
 use shoal_model::view::{ListenerView, UpstreamView};
 use shoal_policy::failure::Failure;
 
-use crate::access_log::{LogLine, Value, fill};
+use crate::access_log::{LogLine, Value, fill, to_json};
 use crate::listener::WorkerListener;
 use crate::trace::Trace;
 
@@ -74,7 +74,7 @@ impl Journey {
             total_us: us(self.started.elapsed()),
         };
         match self.view.access_log.as_ref().map(|log| &log.format) {
-            None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),
+            None | Some(LogFormat::Json) => to_json(&line),
             Some(LogFormat::Template(parts)) => fill(parts, |field| line.value(field)),
         }
     }

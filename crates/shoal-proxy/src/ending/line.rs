@@ -7,7 +7,7 @@ use serde::Serialize;
 use shoal_model::log_format::{LogField, LogFormat};
 use shoal_policy::failure::Failure;
 
-use crate::access_log::{Value, fill};
+use crate::access_log::{Value, fill, to_json};
 use crate::exchange::{Exchange, Record};
 use crate::listener::Connection;
 
@@ -47,7 +47,7 @@ struct Line<'a> {
     client_cert_sha256: Option<&'a str>,
 }
 
-/// The line of a request that has ended. Every text is escaped as JSON demands.
+/// The line of a request that has ended.
 pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record, total: Duration) -> String {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let us = |duration: Duration| duration.as_micros() as u64;
@@ -95,7 +95,7 @@ pub(super) fn line(connection: &Connection, exchange: &Exchange, record: &Record
             .map(|shown| &*shown.certificate.sha256),
     };
     match connection.settings.view.access_log.as_ref().map(|log| &log.format) {
-        None | Some(LogFormat::Json) => serde_json::to_string(&line).unwrap_or_default(),
+        None | Some(LogFormat::Json) => to_json(&line),
         Some(LogFormat::Template(parts)) => fill(parts, |field| line.value(field)),
     }
 }
