@@ -14,6 +14,8 @@ import urllib.parse
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PROXY_CPU, LOAD_CPU, ANY_CPU = "0", "1", "0,1"
+# A turn takes some seconds; once h2load went on after its time.
+LOAD_PATIENCE_S = 120
 
 PORTS = range(20000, 32000)
 
@@ -146,8 +148,9 @@ def handshakes(url, clients, seconds):
     return sum(done), sum(client.returncode != 0 for client in running), sum(done) / seconds
 
 
-def pinned(argv):
-    run = subprocess.run(["taskset", "-c", LOAD_CPU, *argv], capture_output=True, text=True)
+def pinned(argv, patience_s=LOAD_PATIENCE_S):
+    """What a load generator prints; one that does not end by itself is ended."""
+    run = subprocess.run(["taskset", "-c", LOAD_CPU, *argv], capture_output=True, text=True, timeout=patience_s)
     if run.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)}: {run.stdout[-500:]}{run.stderr[-500:]}")
     return run.stdout

@@ -17,6 +17,8 @@ NODES = 3
 # For one to answer, and for all to have found each other.
 START_S, SETTLE_S = 20, 60
 LOOPBACK = "127.77"
+# Lines of a node's log that are shown when something goes wrong.
+COMPLAINTS = 8
 
 
 @dataclasses.dataclass
@@ -51,6 +53,12 @@ class Node:
     def status(self):
         return json.loads(self.verb("-o", "json", "status") or "{}")
 
+    def complaints(self):
+        """The last of what it warned of."""
+        lines = (self.place / "output").read_text().splitlines()
+        warned = [line for line in lines if " WARN " in line or " ERROR " in line]
+        return "\n".join(f"{self.name}: {line}" for line in warned[-COMPLAINTS:])
+
     def kill(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -72,7 +80,10 @@ def started(stage, label, origin_address, is_warm=True):
         assembled(stack, nodes, origin_address)
         for node in nodes if is_warm else []:
             measure.wait_for(f"{node.name} serves hits", START_S, lambda: serves_hits(node))
-        yield nodes
+        try:
+            yield nodes
+        except Exception as error:
+            raise RuntimeError(f"{error}\n" + "\n".join(node.complaints() for node in nodes)) from error
 
 
 def planned(place):

@@ -40,7 +40,7 @@ def ask_for(url, first, count, patience_s=900):
         script.write(SCRIPT % (first, count))
         script.flush()
         argv = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{patience_s}s", "--timeout", "10s", "-s", script.name, url]
-        found = re.search(r"^wrong: (\d+)", measure.pinned(argv), re.M)
+        found = re.search(r"^wrong: (\d+)", measure.pinned(argv, patience_s + 30), re.M)
     if not found:
         raise TimeoutError(f"{count} objects took more than {patience_s} s")
     return int(found.group(1))
@@ -58,6 +58,15 @@ def missing(url, origin, first, count):
         wrong = sum(answer.status != 200 or answer.body != content for answer in answers)
     # What asks for the figure is counted as well.
     return (requests(origin) - asked_before - 1) / len(sample), wrong
+
+
+def head_size(origin, n):
+    """How many bytes the fields and the URL of an object are, as written, without what is said of a connection."""
+    host, port = origin.split(":")
+    with client.Connection((host, int(port))) as connection:
+        fields = connection.ask(path(n)).fields
+    lines = sum(len(f"{name}: {value}\r\n") for name, value in fields.items() if name != "connection")
+    return lines + len(f"http://{client.HOST}{path(n)}")
 
 
 def requests(origin):
