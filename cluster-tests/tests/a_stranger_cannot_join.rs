@@ -80,8 +80,8 @@ async fn operators_are_made_and_renewed() -> Result<()> {
     let node = &cluster.nodes[0];
     let file = cluster.dir().join("ada.json");
     let path = file.to_str().context("the directory is not UTF-8")?;
-    node.shoal(&["operator", "create", "ada", path]).await?.expect(0)?;
-    node.shoal(&["operator", "create", "ada", path]).await?.expect(1)?;
+    node.shoal(&["operator", "create", "ada", path, "--role", "admin"]).await?.expect(0)?;
+    node.shoal(&["operator", "create", "ada", path, "--role", "admin"]).await?.expect(1)?;
     let address = node.at(Ports::ADMIN).to_string();
     let as_ada = async |verb: &[&str]| {
         let way = ["--addr", &address, "--identity", path];

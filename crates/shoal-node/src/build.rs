@@ -46,6 +46,7 @@ use crate::purge_history::PurgeHistory;
 use crate::purge_sweep;
 use crate::purge_writes;
 use crate::purging::PurgeRate;
+use crate::refusals::Refusals;
 use crate::removed;
 use crate::settings::RunSettings;
 use crate::twins;
@@ -200,6 +201,7 @@ pub async fn build(
         purge_history,
         purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
+        refused_calls: Refusals::default(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
         swept_seq: AtomicU64::new(0),
         writers: Mutex::new(()),

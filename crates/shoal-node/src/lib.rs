@@ -37,6 +37,7 @@ mod purge_trail;
 mod purge_writes;
 mod purging;
 mod readiness;
+mod refusals;
 mod removal;
 mod removed;
 mod report;

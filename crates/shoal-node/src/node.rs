@@ -27,6 +27,7 @@ use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
 use crate::purging::PurgeRate;
+use crate::refusals::Refusals;
 use crate::report::{CacheReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::settings::RunSettings;
 use crate::twins;
@@ -64,6 +65,8 @@ pub struct Node {
     pub(crate) purge_history: Arc<PurgeHistory>,
     pub(crate) purge_rate: PurgeRate,
     pub(crate) export_figures: Arc<ExportFigures>,
+    /// Operators whose role did not allow what they called.
+    pub(crate) refused_calls: Refusals,
     /// Places for operators who warm the cache by way of this node.
     pub(crate) warming: Arc<Semaphore>,
     /// The log index up to which all that is cached here was checked against purges.

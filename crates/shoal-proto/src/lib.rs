@@ -9,6 +9,11 @@ pub mod admin {
     tonic::include_proto!("shoal.admin.v1");
 }
 
+/// The calls of the operator's API as an enum: whoever decides about each of them has to decide about a new one, too.
+pub mod calls {
+    include!(concat!(env!("OUT_DIR"), "/admin_calls.rs"));
+}
+
 /// The sharded cache index.
 #[allow(missing_docs, clippy::large_futures, unused_qualifications)]
 pub mod cache {

@@ -8,17 +8,17 @@ use rcgen::{
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
-use shoal_model::{ClusterId, NodeId};
+use shoal_model::{ClusterId, NodeId, Role};
 
 use super::{ClusterSecret, IdentityError, NodeKey, Operator, Purpose, random_bytes, sha256_hex};
 use crate::tls::names;
 
 /// How long the authority lasts.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// How long a node's or operator's certificate lasts. Long, because nothing renews them yet.
+/// How long a node's certificate lasts, and an operator's by default. Long, because nothing renews them yet.
 pub const LEAF_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Certificates are valid from a little before they are made: clocks differ.
-const CLOCK_SLACK: Duration = Duration::from_secs(300);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(300);
 /// Largest certificate request that is read, bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
 
@@ -85,33 +85,35 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, IdentityError> {
         let request = read_request(request_der)?;
         let names = [names::node(node_id, self.cluster_id), names::any_node(self.cluster_id)];
-        let mut params = leaf_params(&names, &node_id.to_string())?;
+        let mut params = leaf_params(&names, &node_id.to_string(), LEAF_VALIDITY)?;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, &request.public_key)
     }
 
-    /// A key and certificate with which an operator may call the cluster. `name` is what the audit shows.
+    /// A key and certificate with which an operator may do everything for [`LEAF_VALIDITY`]. `name` is what the audit shows.
     pub fn issue_operator(&self, name: &str) -> Result<Operator, IdentityError> {
         let key = NodeKey::generate()?;
         Ok(Operator {
             cluster_id: self.cluster_id,
             name: name.to_owned(),
             ca_der: self.certificate.clone(),
-            cert_der: self.sign_operator(&key.request()?, name)?,
+            cert_der: self.sign_operator(&key.request()?, name, Role::Admin, LEAF_VALIDITY)?,
             key_der: key.key_der(),
         })
     }
 
-    /// The certificate of the operator called `name`, for the public key of the request. Whatever else the request asks
-    /// for is ignored.
+    /// The certificate of the operator called `name`, who has `role`, for the public key of the request. Whatever else the
+    /// request asks for is ignored.
     pub fn sign_operator(
         &self,
         request_der: &[u8],
         name: &str,
+        role: Role,
+        validity: Duration,
     ) -> Result<CertificateDer<'static>, IdentityError> {
         let request = read_request(request_der)?;
-        let mut params = leaf_params(&[names::operator(self.cluster_id)], name)?;
+        let mut params = leaf_params(&[names::operator(role, self.cluster_id)], name, validity)?;
         // Not a server's: an operator cannot pose as a node.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, &request.public_key)
@@ -145,14 +147,18 @@ fn read_request(request_der: &[u8]) -> Result<CertificateSigningRequestParams, I
     request.map_err(|error| IdentityError::certificate(what, error))
 }
 
-fn leaf_params(names: &[String], subject: &str) -> Result<CertificateParams, IdentityError> {
+fn leaf_params(
+    names: &[String],
+    subject: &str,
+    validity: Duration,
+) -> Result<CertificateParams, IdentityError> {
     let params = CertificateParams::new(names.to_vec());
     let mut params = params.map_err(|error| IdentityError::certificate("name a certificate", error))?;
     params.distinguished_name = common_name(subject);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial_number());
-    set_validity(&mut params, LEAF_VALIDITY);
+    set_validity(&mut params, validity);
     Ok(params)
 }
 
@@ -214,7 +220,7 @@ mod tests {
         let (_, authority) = Identity::bootstrap("one").unwrap();
         let check = |request: &[u8]| {
             assert!(authority.sign_node(request, NodeId(2)).is_err());
-            assert!(authority.sign_operator(request, "ada").is_err());
+            assert!(authority.sign_operator(request, "ada", Role::Viewer, LEAF_VALIDITY).is_err());
             assert!(Authority::request_key_sha256(request).is_err());
         };
         check(b"");

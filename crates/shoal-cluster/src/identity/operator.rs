@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use shoal_model::ClusterId;
 
-use super::IdentityError;
+use super::authority::CLOCK_SLACK;
 use super::files::{Base64, read_secret_file, write_secret_file};
+use super::{IdentityError, validity};
 
 /// An operator's certificate and key, with the authority by which it knows the cluster's nodes.
 pub struct Operator {
@@ -44,6 +46,13 @@ impl Operator {
             cert_der: CertificateDer::from(file.certificate.0),
             key_der: PrivatePkcs8KeyDer::from(file.key.0),
         })
+    }
+
+    /// For how long it was given; `None` = its certificate cannot be read.
+    pub fn lifetime(&self) -> Option<Duration> {
+        let (from, to) = validity(&self.cert_der)?;
+        let given = Duration::from_secs(u64::try_from(to - from).ok()?);
+        Some(given.saturating_sub(CLOCK_SLACK))
     }
 
     /// Writes it to `path`, mode 0600, whole or not at all.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use rustls_pki_types::CertificateDer;
-use shoal_model::NodeId;
+use shoal_model::{NodeId, Role};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -18,14 +18,23 @@ pub enum Caller {
     /// Another node of this cluster.
     Node(NodeId),
     /// An operator of this cluster.
-    Operator(String),
+    Operator(ProvenOperator),
+}
+
+/// An operator who has proven to be one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProvenOperator {
+    /// What logs and the history call it.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(id) => write!(f, "{id}"),
-            Self::Operator(name) => write!(f, "{name}"),
+            Self::Operator(operator) => f.write_str(&operator.name),
         }
     }
 }
@@ -43,14 +52,16 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
     for name in &names.value.general_names {
         let GeneralName::DNSName(name) = name else { continue };
         // The authority signs for one cluster only: which one need not be checked again.
-        match names::split(name)? {
-            ("node", _) => {}
-            ("operator", _) => {
+        let (who, _) = names::split(name)?;
+        found = match (who, names::role(who)) {
+            ("node", _) => continue,
+            (_, Some(role)) => {
                 let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
-                found = (name.len() <= MAX_OPERATOR_NAME).then(|| Caller::Operator(name.to_owned()));
+                let operator = ProvenOperator { name: name.to_owned(), role };
+                (name.len() <= MAX_OPERATOR_NAME).then_some(Caller::Operator(operator))
             }
-            (who, _) => found = who.parse().ok().map(Caller::Node),
-        }
+            (_, None) => who.parse().ok().map(Caller::Node),
+        };
     }
     found
 }
@@ -58,7 +69,7 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Identity, NodeKey};
+    use crate::identity::{Identity, LEAF_VALIDITY, NodeKey};
 
     #[test]
     fn certificates_name_their_owners() {
@@ -69,8 +80,12 @@ mod tests {
         check(&identity.cert_der, Some(Caller::Node(NodeId(1))));
         let request = NodeKey::generate().unwrap().request().unwrap();
         check(&authority.sign_node(&request, NodeId(42)).unwrap(), Some(Caller::Node(NodeId(42))));
-        let operator = authority.issue_operator("grace").unwrap();
-        check(&operator.cert_der, Some(Caller::Operator("grace".to_owned())));
+        let operator = |role| Some(Caller::Operator(ProvenOperator { name: "grace".to_owned(), role }));
+        check(&authority.issue_operator("grace").unwrap().cert_der, operator(Role::Admin));
+        for role in Role::ALL {
+            let certificate = authority.sign_operator(&request, "grace", role, LEAF_VALIDITY).unwrap();
+            check(&certificate, operator(role));
+        }
         check(authority.certificate(), None);
         check(&CertificateDer::from(vec![1, 2, 3]), None);
         assert_eq!(caller(&[]), None);

@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::identity::{Identity, Operator};
 
-pub use caller::{Caller, caller, peer_identity};
+pub use caller::{Caller, ProvenOperator, caller, peer_identity};
 pub(crate) use pinned::pinned_client_config;
 
 /// gRPC.
@@ -122,7 +122,7 @@ fn provider() -> Arc<CryptoProvider> {
 #[cfg(test)]
 mod tests {
     use rustls_pki_types::ServerName;
-    use shoal_model::NodeId;
+    use shoal_model::{NodeId, Role};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -178,7 +178,10 @@ mod tests {
             let seen = handshake(client, name, server).await;
             assert_eq!(seen.as_ref().ok(), expected.as_ref(), "{what}: {seen:?}");
         };
-        let grace = || Some(Some(Caller::Operator("grace".to_owned())));
+        let grace = || {
+            let (name, role) = ("grace".to_owned(), Role::Admin);
+            Some(Some(Caller::Operator(ProvenOperator { name, role })))
+        };
         check("node to itself", node(&one), node_name(1), peer(), Some(Some(Caller::Node(NodeId(1))))).await;
         check("node expecting another", node(&one), node_name(2), peer(), None).await;
         check("node of another cluster", node(&other), node_name(1), peer(), None).await;

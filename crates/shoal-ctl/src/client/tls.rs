@@ -9,7 +9,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use shoal_cluster::identity::{Operator, not_after};
 use shoal_cluster::{inspect_certificate, tls};
-use shoal_model::ClusterId;
 
 use crate::failure::Failure;
 
@@ -70,9 +69,7 @@ fn read_pem(ca: &Path, cert: &Path, key: &Path) -> Result<Operator, Failure> {
     let cluster_id = facts
         .dns_names
         .iter()
-        .find_map(|name| {
-            name.strip_prefix("operator.")?.strip_suffix(".shoal.internal")?.parse::<ClusterId>().ok()
-        })
+        .find_map(|name| tls::names::operator_cluster(name))
         .ok_or_else(|| unusable(cert, "it is not an operator's certificate of a shoal cluster"))?;
     Ok(Operator { cluster_id, name: String::new(), ca_der, cert_der, key_der })
 }

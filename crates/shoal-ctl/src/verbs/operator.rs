@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use rustls::pki_types::CertificateDer;
 use shoal_cluster::identity::{NodeKey, Operator};
-use shoal_model::ClusterId;
+use shoal_cluster::tls::{Caller, caller};
+use shoal_model::units::Period;
+use shoal_model::{ClusterId, Role};
 use shoal_proto::admin::{IssueOperatorRequest, IssueOperatorResponse};
 
 use super::Session;
@@ -14,7 +17,9 @@ use crate::failure::{Exit, Failure};
 
 /// What `shoal operator` takes.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal operator create ada ada.json\n  shoal operator renew ada.json")]
+#[command(
+    after_help = "Example:\n  shoal operator create ada ada.json --role viewer\n  shoal operator renew ada.json"
+)]
 pub struct OperatorVerb {
     #[command(subcommand)]
     verb: Operators,
@@ -26,14 +31,17 @@ enum Operators {
     Renew(RenewArgs),
 }
 
-/// Write a new identity file with which an operator may call every node for 90 days
+/// Write a new identity file with which an operator may call every node
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   shoal --socket /var/lib/shoal/admin.sock operator create ada ada.json
+  shoal --socket /var/lib/shoal/admin.sock operator create guest guest.json --role viewer --ttl 8h
   shoal --addr 10.0.0.1:7401 --identity ada.json status
 
-The key is made here and never leaves the file; nobody else may read that.")]
+A viewer looks at everything but secrets, which nobody is shown. An operator also changes the site and the cache: apply,
+rollback, cache purge, cache warm. An admin also decides who belongs to the cluster and who may call it: token create and
+revoke, node remove, operator create and renew. The socket of a node is an admin. The key is made here and never leaves the file; nobody else may read that.")]
 struct CreateArgs {
     /// What logs and the history call the operator
     #[arg(value_name = "NAME")]
@@ -41,23 +49,48 @@ struct CreateArgs {
     /// Where to write it; nothing may be there
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// What the operator may do
+    #[arg(long, value_name = "ROLE", value_parser = role(), default_value = Role::Operator.name())]
+    role: Role,
+    /// How long it is good, 1s to 366d
+    #[arg(long, value_name = "TIME", value_parser = ttl, default_value = "90d")]
+    ttl: Period,
     #[command(flatten)]
     node: NodeArgs,
 }
 
-/// Replace an identity file by a new one of the same operator, for another 90 days
+/// Replace an identity file by a new one of the same operator and role; only an admin may
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:
   shoal --addr 10.0.0.1:7401 --identity ada.json operator renew ada.json
 
-An identity that has ended opens nothing, and can still be renewed over the socket of a node: --socket DIR/admin.sock.")]
+An identity that is no admin's, or has ended, is renewed by an admin, or over the socket of a node: --socket
+DIR/admin.sock.")]
 struct RenewArgs {
     /// The identity file
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// How long it is good, 1s to 366d [default: as long as before]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    ttl: Option<Period>,
     #[command(flatten)]
     node: NodeArgs,
+}
+
+/// Longest life of an identity.
+const MAX_TTL: Period = Period::seconds(366 * 86_400);
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| name.parse::<Role>())
+}
+
+fn ttl(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    match (Period::seconds(1)..=MAX_TTL).contains(&period) {
+        true => Ok(period),
+        false => Err("an identity is good for 1s to 366d".to_owned()),
+    }
 }
 
 impl OperatorVerb {
@@ -87,7 +120,7 @@ async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
         Err(error) => return Err(Failure::local(what, error)),
     }
     let session = Session::open(args.node, root)?;
-    let operator = issue(&session, &args.name).await?;
+    let operator = issue(&session, Wanted { name: args.name, role: args.role, ttl: args.ttl }).await?;
     operator.save(&args.file).map_err(|error| Failure::local(what, error))?;
     Ok(Exit::Done)
 }
@@ -95,8 +128,10 @@ async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
 async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let what = || format!("renew {}", args.file.display());
     let old = Operator::load(&args.file).map_err(|error| Failure::local(what(), error))?;
+    let (role, given) = terms(&old).map_err(|why| Failure::local(what(), why))?;
     let session = Session::open(args.node, root)?;
-    let operator = issue(&session, &old.name).await?;
+    let wanted = Wanted { name: old.name.clone(), role, ttl: args.ttl.unwrap_or(given) };
+    let operator = issue(&session, wanted).await?;
     if operator.cluster_id != old.cluster_id {
         let why = format!("it is of cluster {}, and {} was asked", old.cluster_id, operator.cluster_id);
         return Err(Failure::local(what(), why));
@@ -105,18 +140,41 @@ async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// What an identity allows, and how long it was given for.
+fn terms(operator: &Operator) -> Result<(Role, Period), &'static str> {
+    let Some(Caller::Operator(proven)) = caller(std::slice::from_ref(&operator.cert_der)) else {
+        return Err("its certificate is not an operator's");
+    };
+    let given = operator.lifetime().ok_or("its certificate cannot be read")?;
+    Ok((proven.role, Period(given).min(MAX_TTL)))
+}
+
+/// The identity that is asked for.
+struct Wanted {
+    name: String,
+    role: Role,
+    ttl: Period,
+}
+
 /// A key of this machine's making, certified by the cluster.
-async fn issue(session: &Session, name: &str) -> Result<Operator, Failure> {
+async fn issue(session: &Session, wanted: Wanted) -> Result<Operator, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::local("make an identity", error.to_string());
     let key = NodeKey::generate().map_err(|error| failed(&error))?;
     let certificate_request = key.request().map_err(|error| failed(&error))?;
-    let request = IssueOperatorRequest { name: name.to_owned(), certificate_request };
-    let IssueOperatorResponse { cluster_id, ca_certificate, certificate } =
+    let role = wanted.role.to_string();
+    let ttl_seconds = u32::try_from(wanted.ttl.0.as_secs()).unwrap_or(u32::MAX);
+    let request = IssueOperatorRequest { name: wanted.name.clone(), certificate_request, role, ttl_seconds };
+    let IssueOperatorResponse { cluster_id, ca_certificate, certificate, role } =
         session.client.issue_operator(request).await?;
+    if role != wanted.role.name() {
+        // What it has certified is good for everything, and thrown away with its key.
+        let why = "this node knows no roles: it runs an older version; ask another one";
+        return Err(Failure::new(Exit::Remote, "make an identity", why).try_command("shoal node list"));
+    }
     let cluster_id: ClusterId = cluster_id.parse().map_err(|_| failed(&"the node names no cluster"))?;
     Ok(Operator {
         cluster_id,
-        name: name.to_owned(),
+        name: wanted.name,
         ca_der: CertificateDer::from(ca_certificate),
         cert_der: CertificateDer::from(certificate),
         key_der: key.key_der(),

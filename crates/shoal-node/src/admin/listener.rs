@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cluster::tls::{Caller, peer_identity};
+use shoal_cluster::tls::{Caller, ProvenOperator, peer_identity};
+use shoal_model::Role;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::{Code, Request, Status};
 
 use super::AdminRpc;
-use super::failure::{Exit, with_exit};
-use crate::incoming::{CallerIo, Connection};
+use super::gate::{Gate, Named};
+use crate::incoming::CallerIo;
 use crate::node::Node;
-use crate::removed::ADVICE;
 
 /// Largest message: a whole site.
 const MAX_MESSAGE: usize = 128 << 20;
@@ -36,7 +34,7 @@ pub struct AdminListeners {
     pub tcp: TcpListener,
     /// Wants an operator's certificate.
     pub tls: Arc<rustls::ServerConfig>,
-    /// Local root: the directory's rights are the proof.
+    /// Local root, who may do everything: the directory's rights are the proof.
     pub socket: UnixListener,
 }
 
@@ -57,7 +55,7 @@ pub async fn serve(
         Server::builder()
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .add_service(InterceptedService::new(service, Gate(node.clone())))
+            .add_service(Named(InterceptedService::new(service, Gate(node.clone()))))
     };
     let stopped = || stop.clone().cancelled_owned();
     let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
@@ -114,37 +112,10 @@ async fn accept_socket(
         };
         match incoming {
             Ok((stream, _)) => {
-                let local = Caller::Operator("local".to_owned());
+                let local = Caller::Operator(ProvenOperator { name: "local".to_owned(), role: Role::Admin });
                 _ = accepted.send(Ok(CallerIo::new(stream, Some(local), None))).await;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
         }
     }
-}
-
-/// Lets operators through, as long as this node has a cluster to speak for.
-#[derive(Clone)]
-struct Gate(Arc<Node>);
-
-impl Interceptor for Gate {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let request = only_operators(request)?;
-        match self.0.removed.is_cancelled() {
-            true => Err(with_exit(Code::FailedPrecondition, Exit::Remote, ADVICE)),
-            false => Ok(request),
-        }
-    }
-}
-
-fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
-    match request.extensions().get::<Connection>() {
-        Some(Connection { caller: Some(Caller::Operator(_)), .. }) => Ok(request),
-        _ => Err(Status::unauthenticated("only operators of this cluster may call this")),
-    }
-}
-
-/// Who calls, as the audit trail names it.
-pub(super) fn caller_of<T>(request: &Request<T>) -> String {
-    let connection = request.extensions().get::<Connection>();
-    connection.and_then(|connection| connection.caller.as_ref()).map_or_else(String::new, Caller::to_string)
 }

@@ -6,6 +6,7 @@ mod cache_top;
 mod cache_warm;
 mod change;
 pub(crate) mod failure;
+mod gate;
 mod listener;
 mod look;
 mod members;
@@ -59,12 +60,12 @@ impl AdminService for AdminRpc {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         change::apply(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         change::rollback(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
@@ -85,7 +86,7 @@ impl AdminService for AdminRpc {
     }
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         cache::purge(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
@@ -134,7 +135,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<CacheWarmRequest>,
     ) -> Result<Response<Self::CacheWarmStream>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         cache_warm::warm(&self.node, request.into_inner(), &caller).map(Response::new)
     }
 
@@ -142,7 +143,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         tokens::create(&self.node, &request.into_inner(), &caller).await.map(Response::new)
     }
 
@@ -157,7 +158,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         tokens::revoke(&self.node, &request.into_inner(), &caller).await.map(Response::new)
     }
 
@@ -165,7 +166,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<IssueOperatorRequest>,
     ) -> Result<Response<IssueOperatorResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         operators::issue(&self.node, &request.into_inner(), &caller).await.map(Response::new)
     }
 
@@ -173,7 +174,7 @@ impl AdminService for AdminRpc {
         &self,
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
-        let caller = listener::caller_of(&request);
+        let caller = gate::caller_of(&request);
         members::remove(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 }

@@ -1,7 +1,7 @@
 //! What nodes ask of each other besides consensus, and the door for those who want to become one.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::Authority;
@@ -21,13 +21,12 @@ use tonic::{Request, Response, Status};
 use crate::admin::failure;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
+use crate::refusals::Refusals;
 use crate::removal::{self, RemovalError, Removing};
 use crate::report::Wanted;
 
 /// Strangers being admitted at once.
 const MAX_JOINING: usize = 4;
-/// Between two lines of the log about refusals.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 /// For this node to hear of the member whose name is taken.
 const ROOM_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`PeerService::await_applied`].
@@ -37,13 +36,13 @@ const MAX_AWAIT: Duration = Duration::from_secs(60);
 pub struct PeerRpc {
     node: Arc<Node>,
     joining: Semaphore,
-    refusals: Mutex<Refusals>,
+    refusals: Refusals,
 }
 
 impl PeerRpc {
     /// On behalf of `node`.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, joining: Semaphore::new(MAX_JOINING), refusals: Mutex::default() }
+        Self { node, joining: Semaphore::new(MAX_JOINING), refusals: Refusals::default() }
     }
 
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -119,13 +118,7 @@ impl PeerRpc {
 
     /// Says who was refused and why: not more often than strangers may fill the log.
     fn note_refusal(&self, from: Option<SocketAddr>, status: &Status) {
-        let unsaid = {
-            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            match refusals.note(Instant::now()) {
-                Some(unsaid) => unsaid,
-                None => return,
-            }
-        };
+        let Some(unsaid) = self.refusals.note(Instant::now()) else { return };
         let from = from.map(|from| from.to_string());
         let why = status.message();
         tracing::warn!(from, why = ?why, unsaid, "a node was refused that wanted to join");
@@ -165,25 +158,6 @@ impl PeerRpc {
             cluster_secret: identity.secret.expose().to_vec(),
             peers,
         })
-    }
-}
-
-/// Keeps refusals from filling the log.
-#[derive(Debug, Default)]
-struct Refusals {
-    said: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Refusals {
-    /// One more. `Some` = it is to be said, with the number of those before it that were not.
-    fn note(&mut self, now: Instant) -> Option<u64> {
-        if self.said.is_some_and(|said| now.duration_since(said) < REFUSAL_PAUSE) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
     }
 }
 
@@ -238,25 +212,5 @@ impl PeerService for PeerRpc {
         })?;
         let admitted = self.admit(request.into_inner()).await;
         admitted.map(Response::new).inspect_err(|status| self.note_refusal(from, status))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_do_not_fill_the_log() {
-        let start = Instant::now();
-        let mut refusals = Refusals::default();
-        let mut check = |at_ms, expected| {
-            assert_eq!(refusals.note(start + Duration::from_millis(at_ms)), expected, "at {at_ms} ms");
-        };
-        check(0, Some(0));
-        check(10, None);
-        check(999, None);
-        check(1000, Some(2));
-        check(1001, None);
-        check(9000, Some(1));
     }
 }
