@@ -41,7 +41,9 @@ Example:
 
 A viewer looks at everything but secrets, which nobody is shown. An operator also changes the site and the cache: apply,
 rollback, cache purge, cache warm. An admin also decides who belongs to the cluster and who may call it: token create and
-revoke, node remove, operator create and renew. The socket of a node is an admin. The key is made here and never leaves the file; nobody else may read that.")]
+revoke, node remove, operator create and renew. The socket of a node is an admin.
+
+The key is made here and never leaves the file; nobody else may read that.")]
 struct CreateArgs {
     /// What logs and the history call the operator
     #[arg(value_name = "NAME")]
