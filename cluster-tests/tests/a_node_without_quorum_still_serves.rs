@@ -84,6 +84,9 @@ async fn serves_alone(
         "the refusal does not say why: {}",
         refused.text()
     );
+    node.shoal(&["get"]).await?.expect(0)?;
+    let unsure = node.shoal(&["get", "--consistent"]).await?.expect(6)?;
+    ensure!(unsure.stderr.contains("quorum"), "the refusal does not say why: {}", unsure.text());
     let file = cluster.file("changed.json", changed.text())?;
     let file = file.to_str().context("a path of the story")?;
     let planned = node.shoal(&["plan", "-f", file]).await?.expect(3)?;

@@ -41,6 +41,11 @@ async fn the_second_of_two_changes_from_one_revision_is_refused() -> Result<()> 
     ensure!(cluster.revision(0).await? == revision + 2, "a rollback is a new revision");
     let shown = node.shoal(&["-o", "json", "get"]).await?.expect(0)?;
     ensure!(!shown.stdout.contains("blog"), "the rollback left the blog: {}", shown.stdout);
+
+    let told = node.shoal(&["apply", "-f", file_text, "--no-wait"]).await?.expect(0)?;
+    ensure!(told.stdout.contains("no node was waited for"), "it does not say so: {}", told.stdout);
+    let agreed = node.shoal(&["-o", "json", "get", "--consistent"]).await?.expect(0)?;
+    ensure!(agreed.stdout.contains("wiki"), "what was agreed on is not there: {}", agreed.stdout);
     Ok(())
 }
 

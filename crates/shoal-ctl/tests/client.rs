@@ -43,7 +43,8 @@ fn refused<T>() -> Result<Response<T>, Status> {
 #[tonic::async_trait]
 impl AdminService for Scripted {
     async fn show(&self, _: Request<ShowRequest>) -> Result<Response<ShowResponse>, Status> {
-        Ok(Response::new(ShowResponse { revision: 8, site_json: "x".repeat(self.site_bytes), quorum: true }))
+        let site_json = "x".repeat(self.site_bytes);
+        Ok(Response::new(ShowResponse { revision: 8, site_json, quorum: true, ..ShowResponse::default() }))
     }
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         Ok(Response::new(StatusResponse { node: self.name.to_owned(), ..StatusResponse::default() }))
@@ -179,7 +180,7 @@ async fn refusals_and_large_sites_pass_over_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = serve_socket(dir.path(), "node1", 20 << 20);
     let client = Client::local(socket, DEADLINE);
-    let shown = client.show(ShowRequest { revision: 0 }).await.unwrap();
+    let shown = client.show(ShowRequest::default()).await.unwrap();
     assert_eq!(shown.site_json.len(), 20 << 20);
     let refused =
         client.apply(ApplyRequest { site_json: "y".repeat(20 << 20), ..ApplyRequest::default() }).await;

@@ -55,6 +55,12 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
         return format!("revision {revision}: {same}\n");
     }
     let what = if response.unchanged { same.to_owned() } else { counts(&response.changes) };
+    if response.acks.is_empty() {
+        let elapsed_ms = response.elapsed_ms;
+        return format!(
+            "revision {revision}: {what}\nagreed on in {elapsed_ms} ms; no node was waited for\n"
+        );
+    }
     let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
     format!("revision {revision}: {what}\n{where_to}{}", way_out(response))
 }
@@ -264,6 +270,10 @@ mod tests {
         assert_eq!(applied(&same, ""), "revision 8: no changes\n");
         let told = "revision 8: no changes; there is no new revision, so the message is not kept\n";
         assert_eq!(applied(&same, "why"), told);
+        let agreed = ApplyResponse { acks: vec![], ..response };
+        let expected = "revision 8: 4 changes: 1 added, 2 changed, 1 removed\n\
+                        agreed on in 84 ms; no node was waited for\n";
+        assert_eq!(applied(&agreed, ""), expected);
     }
 
     #[test]

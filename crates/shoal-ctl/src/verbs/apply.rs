@@ -21,7 +21,8 @@ Example:
   shoal apply -f site.yaml
   shoal apply -f sites/ --check-revision 7 -m 'move the shop to the new hosts'
 
-Objects that the file does not mention stay as they are, unless --prune is given.
+Objects that the file does not mention stay as they are, unless --prune is given. With --no-wait the revision is in the log of a
+majority and will be served by every node that is alive or comes back; `shoal status` shows which one each serves.
 Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active,
 5 not on every live node (which, is printed), 6 no quorum.")]
 pub struct ApplyArgs {
@@ -34,6 +35,9 @@ pub struct ApplyArgs {
     /// Remove objects that the file does not mention [default: keep them]
     #[arg(long)]
     prune: bool,
+    /// End as soon as the cluster has agreed, without waiting for the nodes [default: wait for every live node]
+    #[arg(long)]
+    no_wait: bool,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -53,6 +57,7 @@ impl ApplyArgs {
             message: self.message.clone(),
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
+            no_wait: self.no_wait,
         };
         let response = session.client.apply(request).await?;
         // What is not in the file may be in the cluster, unless there was nothing before.
@@ -96,6 +101,6 @@ pub(super) async fn read_checked(
 
 /// The active site, if a node can be reached and has one.
 async fn active_site(client: &Client) -> Option<Site> {
-    let shown = client.show(ShowRequest { revision: 0 }).await.ok()?;
+    let shown = client.show(ShowRequest::default()).await.ok()?;
     Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())
 }

@@ -19,8 +19,10 @@ Example:
   shoal get > site.yaml
   shoal get route/shop
   shoal get upstreams -r 7 -o json
+  shoal get --consistent
 
-KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown.")]
+Without --consistent the node that is asked prints what it has applied, which may be a moment old, and older where it is cut
+off. KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown.")]
 pub struct GetArgs {
     /// All objects of a kind, or one of them [default: the whole site]
     #[arg(value_name = "KIND[/NAME]")]
@@ -28,6 +30,9 @@ pub struct GetArgs {
     /// Revision [default: the active one]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     revision: Option<u64>,
+    /// Ask a majority first, so that nothing is missing that was acknowledged before; without one: exit 6
+    #[arg(long, conflicts_with = "revision")]
+    consistent: bool,
     #[command(flatten)]
     pub(super) node: NodeArgs,
 }
@@ -40,7 +45,12 @@ impl GetArgs {
             let why = "a site is printed as yaml or json; there is no table of it";
             return Err(Failure::local("get", why).try_command("shoal get -o yaml, or shoal status"));
         }
-        let shown = session.client.show(ShowRequest { revision: self.revision.unwrap_or(0) }).await?;
+        let request = ShowRequest { revision: self.revision.unwrap_or(0), consistent: self.consistent };
+        let shown = session.client.show(request).await?;
+        if self.consistent && !shown.consistent {
+            let why = "the node that answered is too old to ask a majority first";
+            return Err(Failure::new(Exit::Remote, "get", why).try_command("shoal get --consistent -a NODE"));
+        }
         let unreadable = |error| Failure::new(Exit::Remote, "get", format!("the node sent no site: {error}"));
         let mut site: Map<String, Value> = serde_json::from_str(&shown.site_json).map_err(unreadable)?;
         if let Some(part) = part {

@@ -54,6 +54,7 @@ pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Res
         author: author_of(&request.author, caller),
         message: request.message,
         request_id: request.request_id,
+        no_wait: request.no_wait,
     };
     carry_out(node, order).await
 }
@@ -77,6 +78,7 @@ pub async fn rollback(
         author: author_of(&request.author, caller),
         message,
         request_id: request.request_id,
+        no_wait: false,
     };
     carry_out(node, order).await
 }
@@ -123,6 +125,8 @@ struct Order {
     author: String,
     message: String,
     request_id: String,
+    /// Being in the log is enough.
+    no_wait: bool,
 }
 
 /// What the site is to become.
@@ -163,7 +167,10 @@ async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Stat
         }
         false => 0,
     };
-    let acks = node.await_everywhere(index, revision, order.left()).await;
+    let acks = match order.no_wait {
+        true => Vec::new(),
+        false => node.await_everywhere(index, revision, order.left()).await,
+    };
     Ok(ApplyResponse {
         revision: revision.0,
         unchanged: !is_new,
@@ -237,6 +244,7 @@ pub(super) struct Base {
     content: Arc<str>,
 }
 
+/// No older than anything that was acknowledged before now; fails without a majority.
 pub(super) async fn linearizable_base(node: &Node) -> Result<Base, Status> {
     let index = node.log.read_index().await.map_err(failure::propose)?;
     base_at(node, index).await

@@ -13,6 +13,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
+use super::change::linearizable_base;
 use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;
@@ -21,8 +22,12 @@ use crate::sealed_site::redact;
 const DEFAULT_HISTORY: usize = 20;
 
 /// The site of a revision, keys left out.
-pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> {
+pub async fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> {
     failure::check_log(&node.log)?;
+    if request.consistent {
+        // What is applied by the time it is read may be newer than that, never older.
+        linearizable_base(node).await?;
+    }
     let (revision, content) = node.log.with_state(|state| match request.revision {
         0 => {
             let (revision, content) = state.revisions.active();
@@ -33,7 +38,8 @@ pub fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, Status> 
     let content = content.ok_or_else(|| failure::no_such_revision(revision))?;
     let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
     let site_json = redact(site).to_canonical_json();
-    Ok(ShowResponse { revision: revision.0, site_json, quorum: node.log.status().quorum })
+    let quorum = node.log.status().quorum;
+    Ok(ShowResponse { revision: revision.0, site_json, quorum, consistent: request.consistent })
 }
 
 /// Past revisions, newest first.

@@ -70,7 +70,7 @@ impl AdminService for AdminRpc {
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowResponse>, Status> {
-        look::show(&self.node, &request.into_inner()).map(Response::new)
+        look::show(&self.node, &request.into_inner()).await.map(Response::new)
     }
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
