@@ -44,6 +44,16 @@ impl Cluster {
         cluster.assemble().await
     }
 
+    /// The same with `name` set in the environment of every node.
+    pub async fn start_planted(n: usize, name: &str) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        for i in 1..=n {
+            cluster.plan_node(cluster.block.ip(10 + i as u8), Vec::new(), &[]);
+        }
+        cluster.nodes.iter_mut().for_each(|node| node.set_environment(name, "1"));
+        cluster.assemble().await
+    }
+
     /// The same with each node in a place of its own: the first one in the first.
     pub async fn start_in(network: &mut Network, n: usize, extra: &[&str]) -> Result<Self> {
         let mut cluster = Self::planned()?;

@@ -46,6 +46,8 @@ pub struct NodeProcess {
     entering: Vec<String>,
     /// Descriptors it may have; `None` = those of the story.
     descriptors: Option<u32>,
+    /// What it finds in its environment beside what the story has in its own.
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     /// The process group of the first process: those it handed over to are in it as well.
     group: Option<Pid>,
@@ -62,6 +64,7 @@ impl NodeProcess {
             extra,
             entering: Vec::new(),
             descriptors: None,
+            environment: Vec::new(),
             child: None,
             group: None,
         }
@@ -75,6 +78,11 @@ impl NodeProcess {
     /// From its next start on it may open no more descriptors than these.
     pub fn allow_descriptors(&mut self, descriptors: u32) {
         self.descriptors = Some(descriptors);
+    }
+
+    /// From its next start on it finds this in its environment.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the process. `join` = address and token, on an empty directory.
@@ -110,6 +118,7 @@ impl NodeProcess {
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info,openraft=warn,h2=error");
         }
+        command.envs(self.environment.iter().cloned());
         let child = command.spawn().with_context(|| format!("start {}", self.name))?;
         self.group = Some(Pid::from_child(&child));
         self.child = Some(child);

@@ -3,6 +3,7 @@
 mod confirmed;
 mod membership;
 mod open;
+mod planted;
 mod propose;
 mod purge_batch;
 mod read_index;

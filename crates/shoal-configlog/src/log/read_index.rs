@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::reason::Reason;
 use super::status::Leadership;
-use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock};
+use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock, planted};
 
 impl ConfigLog {
     /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
@@ -29,6 +29,9 @@ impl ConfigLog {
 
     /// [`ConfigLog::read_index`] in one attempt, while the same node leads: for those who ask again anyway.
     pub async fn try_read_index(&self) -> Result<u64, ProposeError> {
+        if planted::reads_are_unconfirmed() {
+            return Ok(*self.applied().borrow());
+        }
         let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
         let deadline = self.shared.timings.silence();
         let leader = match self.leadership() {
