@@ -46,7 +46,8 @@ floods seconds="4" binary="target/release/shoal" name="all" rate="":
     cargo build --release --workspace --bin shoal --bin floods && SHOAL_BIN={{binary}} target/release/floods {{seconds}} {{quote(name)}} {{rate}}
 
 # Side by side with nginx, haproxy, varnish and caddy; figure = CPU of the proxy per request. `bench cache ROW…`: what the
-# cache costs and how long it takes, on one node and on three, beside nginx, haproxy and varnish (cluster-tests/README.md).
+# cache costs and how long it takes, on one node and on three, beside nginx, haproxy and varnish; `bench control`: what changes
+# of the configuration cost, beside etcd (cluster-tests/README.md).
 bench *scenarios:
     cargo build --profile dist --locked -p shoal && cluster-tests/bench/side_by_side {{scenarios}}
 

@@ -157,9 +157,23 @@ def shoal_binary():
     return os.environ.get("SHOAL_BIN", str(built))
 
 
-PROGRAMS = {"shoal": shoal_binary(), "nginx": "nginx", "haproxy": "haproxy", "varnish": "varnishd", "caddy": "caddy"}
+PROGRAMS = {
+    "shoal": shoal_binary(),
+    "nginx": "nginx",
+    "haproxy": "haproxy",
+    "varnish": "varnishd",
+    "caddy": "caddy",
+    "etcd": "etcd",
+}
 ARGV = {"shoal": shoal, "nginx": nginx, "haproxy": haproxy, "varnish": varnish, "caddy": caddy}
-VERSION = {"shoal": ["version"], "nginx": ["-v"], "haproxy": ["-v"], "varnish": ["-V"], "caddy": ["version"]}
+VERSION = {
+    "shoal": ["version"],
+    "nginx": ["-v"],
+    "haproxy": ["-v"],
+    "varnish": ["-V"],
+    "caddy": ["version"],
+    "etcd": ["--version"],
+}
 
 
 def installed(name):

@@ -1,7 +1,7 @@
 """Fifty clients ask at once for what nobody has: how often the origin is asked, and how long the last one waits."""
 
-from cache import client, origin
-from cache.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
+from rows import client, origin
+from rows.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
 
 CLIENTS = 50
 DELAY_MS = 300

@@ -1,6 +1,6 @@
 """Hits in the memory of the node that is asked: what they cost the proxy."""
 
-from cache.row import ALONE, HAPROXY, NGINX, VARNISH, Goal, Line, Row, Taken
+from rows.row import ALONE, HAPROXY, NGINX, VARNISH, Goal, Line, Row, Taken
 from scenarios import SCENARIOS
 
 

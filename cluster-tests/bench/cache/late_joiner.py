@@ -1,7 +1,7 @@
 """Somebody asks for an object that is on its way: when he gets the first byte of its body."""
 
-from cache import client, origin
-from cache.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
+from rows import client, origin
+from rows.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
 
 OBJECTS, SIZE = 6, 100_000
 # Before the first byte, and for all of it: who asks the origin by himself is seen by the delay.

@@ -6,7 +6,7 @@ import tempfile
 import urllib.request
 
 import measure
-from cache import client
+from rows import client
 
 CONNECTIONS = 32
 # wrk itself would go on for as long as it was told.

@@ -6,7 +6,7 @@ haproxy has all its memory from the start, and nginx keeps objects in files: of 
 import measure
 import peers
 from cache import load
-from cache.row import ALONE, VARNISH, Goal, Line, Row, Taken
+from rows.row import ALONE, VARNISH, Goal, Line, Row, Taken
 
 SIZE = 1024
 # What the first ones cost, in buffers and threads, stays out of it; on disk, all that stay in memory as well.

@@ -3,9 +3,9 @@
 import math
 
 import measure
-from cache import client, cluster, origin
-from cache.admin import Admin
-from cache.row import THREE, Goal, Line, Row, Taken
+from rows import client, cluster, origin
+from rows.admin import Admin
+from rows.row import THREE, Goal, Line, Row, Taken
 
 OBJECTS = 300
 SIZE = 4096

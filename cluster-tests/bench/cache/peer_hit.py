@@ -3,8 +3,8 @@ may have come here by then."""
 
 import statistics
 
-from cache import client, origin
-from cache.row import THREE, Goal, Line, Row, Taken
+from rows import client, origin
+from rows.row import THREE, Goal, Line, Row, Taken
 
 OBJECTS = 600
 # Connections between the nodes are made meanwhile.

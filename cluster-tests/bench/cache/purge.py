@@ -5,9 +5,9 @@ import os
 import tempfile
 import time
 
-from cache import client, cluster, cut
-from cache.admin import APPLIED, HOST, URL, Admin
-from cache.row import THREE, Goal, Line, Row, Taken
+from rows import client, cluster, cut
+from rows.admin import APPLIED, HOST, URL, Admin
+from rows.row import THREE, Goal, Line, Row, Taken
 
 PURGES = 500
 # What a node's lease may last, and what the acknowledgement may take beyond it.

@@ -6,8 +6,9 @@ import time
 
 import measure
 import peers
-from cache import client, load
-from cache.row import ALONE, NGINX, Goal, Line, Row, Taken
+from cache import load
+from rows import client
+from rows.row import ALONE, NGINX, Goal, Line, Row, Taken
 
 # Of room on disk for each.
 ROOM = 4096

@@ -3,9 +3,9 @@
 import statistics
 import time
 
-from cache import client, origin
+from rows import client, origin
 from cache.cold import DELAY_MS, wave
-from cache.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
+from rows.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
 
 FRESH_S = 1
 # `Date` has whole seconds: a proxy may take an object for a second younger than it is.

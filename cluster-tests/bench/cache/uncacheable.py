@@ -1,8 +1,8 @@
 """Fifty clients ask at once for what nobody may keep, and once more when they have it: nobody should wait in vain."""
 
-from cache import origin
+from rows import origin
 from cache.cold import DELAY_MS, wave
-from cache.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
+from rows.row import ALONE, CACHES, THREE, Goal, Line, Row, Taken
 
 
 def take(turn):

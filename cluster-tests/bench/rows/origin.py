@@ -59,7 +59,7 @@ def started(stage):
 def script(name, *words):
     """The command that runs a script of this directory."""
     home = pathlib.Path(__file__).resolve().parents[1]
-    return ["env", f"PYTHONPATH={home}", sys.executable, "-B", "-m", f"cache.{name}", *words]
+    return ["env", f"PYTHONPATH={home}", sys.executable, "-B", "-m", f"rows.{name}", *words]
 
 
 async def serve(port):

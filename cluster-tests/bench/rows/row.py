@@ -1,4 +1,4 @@
-"""A kind of work the cache is measured by: who takes part, and which figures come of a turn."""
+"""A kind of work that is measured: who takes part, and which figures come of a turn."""
 
 import contextlib
 import dataclasses
@@ -7,13 +7,14 @@ import statistics
 import measure
 import peers
 import ratios
-from cache import cluster
+from rows import cluster
 
 ALONE, THREE = "shoal", "shoal ×3"
 NGINX, UNLOCKED, HAPROXY, VARNISH = "nginx", "nginx without lock", "haproxy", "varnish"
 CACHES = (NGINX, UNLOCKED, HAPROXY, VARNISH)
+ETCD = "etcd ×3"
 OURS = (ALONE, THREE)
-NAMES = (*OURS, *CACHES)
+NAMES = (*OURS, *CACHES, ETCD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +122,7 @@ def playing(stage, name, label, origin_address):
 
 
 def program(name):
-    return {THREE: "shoal", UNLOCKED: "nginx"}.get(name, name)
+    return {THREE: "shoal", UNLOCKED: "nginx", ETCD: "etcd"}.get(name, name)
 
 
 def summary(turns, line):

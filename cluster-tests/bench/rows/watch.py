@@ -7,7 +7,7 @@ Prints, for each answer that is right, when it was asked for, by the clock that 
 import sys
 import time
 
-from cache import client
+from rows import client
 
 PAUSE_S = 0.002
 

@@ -5,7 +5,7 @@ import selectors
 import socket
 import time
 
-from cache import origin
+from rows import origin
 
 HOST = "bench.example"
 # Nobody waits longer for anything.

@@ -10,7 +10,7 @@ import signal
 import subprocess
 
 import measure
-from cache import cluster, origin
+from rows import cluster, origin
 
 # Of what a node sends: all share one loopback, and the group of its process says which one it was.
 GROUP = 7701

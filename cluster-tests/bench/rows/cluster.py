@@ -11,7 +11,7 @@ import subprocess
 
 import measure
 import peers
-from cache import client, origin
+from rows import client, origin
 
 NODES = 3
 # For one to answer, and for all to have found each other.

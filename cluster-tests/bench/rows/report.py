@@ -1,9 +1,7 @@
-"""The figures of the cache as a table: for who waits for it, and for README."""
+"""The figures as a table: for who waits for it, and for README."""
 
 import table
-from cache.row import NAMES, OURS
-
-BEGIN, END = "<!-- cache-bench: begin -->", "<!-- cache-bench: end -->"
+from rows.row import NAMES, OURS
 
 
 def show(label, row, lines, notes):
@@ -59,5 +57,6 @@ def cell(line, rows, name):
     return f"{figure} ({summary['lowest']:.4g}–{summary['highest']:.4g}){wrong}"
 
 
-def put(text, file):
-    table.put(text, file, BEGIN, END)
+def put(text, file, name):
+    """Between the marks of the table `name`, or as the whole file."""
+    table.put(text, file, f"<!-- {name}-bench: begin -->", f"<!-- {name}-bench: end -->")
