@@ -9,13 +9,14 @@ use shoal_ctl::client::{IdentityFiles, Target};
 use shoal_ctl::{Client, Exit};
 use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer};
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
-    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
-    CacheWarmResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
+    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
+    CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
+    CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -53,6 +54,15 @@ impl AdminService for Scripted {
         refused()
     }
     async fn apply(&self, _: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn stage(&self, _: Request<StageRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        refused()
+    }
+    async fn abort(&self, _: Request<AbortRequest>) -> Result<Response<ApplyResponse>, Status> {
         refused()
     }
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {

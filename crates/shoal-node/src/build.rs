@@ -48,6 +48,7 @@ use crate::purge_writes;
 use crate::purging::PurgeRate;
 use crate::refusals::Refusals;
 use crate::removed;
+use crate::rollout::{self, RolloutClock};
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
@@ -204,6 +205,7 @@ pub async fn build(
         refused_calls: Refusals::default(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
         swept_seq: AtomicU64::new(0),
+        rollout_clock: RolloutClock::default(),
         writers: Mutex::new(()),
         lock: boot.lock,
         sockets,
@@ -227,6 +229,7 @@ pub async fn build(
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
+    tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     let activation = Dormant { activator, newest: newest_seen, has_resumed };
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })

@@ -41,6 +41,7 @@ mod refusals;
 mod removal;
 mod removed;
 mod report;
+mod rollout;
 mod run;
 mod sealed_site;
 mod settings;

@@ -29,6 +29,7 @@ use crate::purge_history::PurgeHistory;
 use crate::purging::PurgeRate;
 use crate::refusals::Refusals;
 use crate::report::{CacheReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
+use crate::rollout::RolloutClock;
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::NodeSockets;
@@ -71,6 +72,8 @@ pub struct Node {
     pub(crate) warming: Arc<Semaphore>,
     /// The log index up to which all that is cached here was checked against purges.
     pub(crate) swept_seq: AtomicU64,
+    /// How long the revision that waits to be confirmed still may.
+    pub(crate) rollout_clock: RolloutClock,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// The data directory is this process's until it is unlocked.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::ClusterView;
 use shoal_model::NodeId;
-use shoal_model::state::{COMMANDS, Command};
+use shoal_model::state::{Command, FORGET_PURGES};
 use shoal_policy::cache::forgetting::{Member, Remembered, forgettable, is_worthwhile};
 
 use crate::node::Node;
@@ -76,5 +76,5 @@ fn judge(heard: Option<&Heard>, now: Instant) -> Member {
         return Member { checked_seq: 0, knows: false, away: None };
     };
     let away = Some(now.duration_since(at)).filter(|away| !away.is_zero());
-    Member { checked_seq, knows: commands >= COMMANDS, away }
+    Member { checked_seq, knows: commands >= FORGET_PURGES, away }
 }

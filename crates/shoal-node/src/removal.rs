@@ -116,7 +116,9 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
             Ok(Removal { index: proposed.index, state, lapse })
         }
         Reply::Refused(refusal) => Err(RemovalError::Refused(refusal)),
-        Reply::Published(_) | Reply::Purged { .. } | Reply::Admitted(_) => Err(RemovalError::Unexpected),
+        Reply::Published(_) | Reply::Confirmed(_) | Reply::Purged { .. } | Reply::Admitted(_) => {
+            Err(RemovalError::Unexpected)
+        }
     }
 }
 

@@ -15,5 +15,6 @@ pub mod grpc;
 pub mod health;
 pub mod http1;
 pub mod retry;
+pub mod rollout;
 pub mod shedding;
 pub mod tcp;

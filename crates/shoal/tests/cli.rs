@@ -6,11 +6,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 32] = [
+const VERBS: [&str; 34] = [
     "",
     "run",
     "dev",
     "apply",
+    "confirm",
+    "abort",
     "plan",
     "validate",
     "get",

@@ -334,7 +334,9 @@ fn judge_refusal(leader: NodeId, status: &Status) -> Attempt {
 /// Whether writing a command twice does the same as writing it once.
 fn may_be_repeated(command: &Command) -> bool {
     match command {
-        Command::Publish { request_id, .. } | Command::Purge { request_id, .. } => !request_id.is_empty(),
+        Command::Publish { request_id, .. }
+        | Command::Rollout { request_id, .. }
+        | Command::Purge { request_id, .. } => !request_id.is_empty(),
         Command::UploadPart { .. }
         | Command::ForgetPurges { .. }
         | Command::CreateToken { .. }

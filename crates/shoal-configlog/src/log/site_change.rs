@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand;
 use shoal_model::Revision;
-use shoal_model::state::{Command, SiteText};
+use shoal_model::state::{Command, SiteText, Terms};
 
 use super::{ConfigLog, ProposeError, Proposed};
 
@@ -27,6 +27,8 @@ pub struct SiteChange {
     pub at_ms: u64,
     /// Objects added, removed, changed.
     pub counts: [u32; 3],
+    /// Whether it stays.
+    pub terms: Terms,
 }
 
 impl ConfigLog {
@@ -63,6 +65,7 @@ impl SiteChange {
             message: self.message,
             at_ms: self.at_ms,
             counts: self.counts,
+            terms: self.terms,
         }
     }
 }

@@ -178,6 +178,7 @@ impl StateMachine {
                 text.len() as u64
             }
             Command::Publish { .. }
+            | Command::Rollout { .. }
             | Command::Bootstrap { .. }
             | Command::Purge { .. }
             | Command::ForgetPurges { .. }
@@ -212,7 +213,7 @@ enum Change {
 impl Change {
     fn of(command: &Command) -> Self {
         match command {
-            Command::Publish { .. } => Self::Site,
+            Command::Publish { .. } | Command::Rollout { .. } => Self::Site,
             Command::Purge { scopes, kind, .. } => Self::Purge(scopes.clone(), *kind),
             Command::ForgetPurges { up_to } => Self::Forgetting(*up_to),
             Command::Bootstrap { .. }

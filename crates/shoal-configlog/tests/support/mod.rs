@@ -9,7 +9,7 @@ use shoal_cluster::identity::{Authority, Identity, NodeKey};
 use shoal_cluster::tls::{Caller, caller, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, Timings};
 use shoal_model::NodeId;
-use shoal_model::state::{Admission, Command, MemberRecord, Reply, SiteText, TokenRecord};
+use shoal_model::state::{Admission, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord};
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
 use shoal_proto::raft::raft_service_server::RaftServiceServer;
@@ -218,6 +218,7 @@ pub fn publish(request_id: &str, site: &str) -> Command {
         message: String::new(),
         at_ms: 1,
         counts: [1, 0, 0],
+        terms: Terms::default(),
     }
 }
 

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
-    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
-    CacheWarmResponse, CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, ShowRequest, ShowResponse, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
+    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
+    CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
+    CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -106,6 +107,21 @@ impl Client {
     /// `Apply`.
     pub async fn apply(&self, request: ApplyRequest) -> Result<ApplyResponse, Failure> {
         self.call("apply", request, async |mut node, request| node.apply(request).await).await
+    }
+
+    /// `Stage`.
+    pub async fn stage(&self, request: StageRequest) -> Result<ApplyResponse, Failure> {
+        self.call("apply", request, async |mut node, request| node.stage(request).await).await
+    }
+
+    /// `Confirm`.
+    pub async fn confirm(&self, request: ConfirmRequest) -> Result<ConfirmResponse, Failure> {
+        self.call("confirm", request, async |mut node, request| node.confirm(request).await).await
+    }
+
+    /// `Abort`.
+    pub async fn abort(&self, request: AbortRequest) -> Result<ApplyResponse, Failure> {
+        self.call("abort", request, async |mut node, request| node.abort(request).await).await
     }
 
     /// `Show`.
@@ -317,6 +333,11 @@ fn refusal(verb: &str, status: &Status) -> Failure {
     };
     let failure = Failure::new(exit, verb, why);
     match exit {
+        // What is in the way is another change, not the state that this one was made for.
+        Exit::Conflict if status.code() == Code::AlreadyExists => {
+            failure.try_command("shoal confirm, or shoal abort")
+        }
+        Exit::Conflict if matches!(verb, "confirm" | "abort") => failure.try_command("shoal history"),
         Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
         Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
         Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
@@ -328,7 +349,7 @@ fn refusal(verb: &str, status: &Status) -> Failure {
 /// The verb that lists what was asked for and is not there.
 fn overview(verb: &str) -> &'static str {
     match verb {
-        "get" | "rollback" => "shoal history",
+        "get" | "rollback" | "confirm" | "abort" => "shoal history",
         "health" => "shoal health",
         "node remove" => "shoal node list",
         "token revoke" => "shoal token list",
@@ -398,6 +419,9 @@ mod tests {
         check(Code::NotFound, Exit::Local, "health", "shoal health");
         check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
         check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
+        check(Code::FailedPrecondition, Exit::Conflict, "apply", "shoal history, then shoal plan -f FILE");
+        check(Code::AlreadyExists, Exit::Conflict, "apply", "shoal confirm, or shoal abort");
+        check(Code::FailedPrecondition, Exit::Conflict, "confirm", "shoal history");
         check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
         let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
         for (target, why, expected) in [

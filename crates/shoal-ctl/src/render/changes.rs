@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use shoal_proto::admin::{
-    AbsentNode, AckState, ApplyResponse, Change, ChangeAction, FieldChange, HistoryResponse, NodeAck,
-    PlanResponse,
+    AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, FieldChange, HistoryResponse,
+    NodeAck, PlanResponse, RevisionInfo, Rollout,
 };
 
 use super::table::Columns;
-use super::units::moment;
+use super::units::{moment, span};
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -55,14 +55,29 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
         return format!("revision {revision}: {same}\n");
     }
     let what = if response.unchanged { same.to_owned() } else { counts(&response.changes) };
+    let waits = response.rollout.as_ref().map(|rollout| unconfirmed(rollout) + "\n").unwrap_or_default();
     if response.acks.is_empty() {
         let elapsed_ms = response.elapsed_ms;
         return format!(
-            "revision {revision}: {what}\nagreed on in {elapsed_ms} ms; no node was waited for\n"
+            "revision {revision}: {what}\nagreed on in {elapsed_ms} ms; no node was waited for\n{waits}"
         );
     }
     let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
-    format!("revision {revision}: {what}\n{where_to}{}", way_out(response))
+    format!("revision {revision}: {what}\n{where_to}{}{waits}", way_out(response))
+}
+
+/// How long a revision may wait, and what to type.
+pub(super) fn unconfirmed(rollout: &Rollout) -> String {
+    let (revision, before, left) = (rollout.revision, rollout.before, span(rollout.left_ms.div_ceil(1000)));
+    format!(
+        "revision {revision} is not confirmed: the cluster goes back to revision {before} in {left}; to keep it, type: \
+         shoal confirm {revision}, to go back now: shoal abort {revision}"
+    )
+}
+
+/// A revision stays.
+pub fn confirmed(response: &ConfirmResponse) -> String {
+    format!("revision {} is confirmed: it stays in force\n", response.revision)
 }
 
 /// What to do where a node has refused the revision; nothing where none has.
@@ -127,9 +142,8 @@ pub fn history(response: &HistoryResponse) -> String {
     }
     let mut columns = Columns::new(["REVISION", "AT", "AUTHOR", "CHANGES", "MESSAGE"]);
     for info in &response.revisions {
-        let gone = if info.restorable { "" } else { " (content dropped)" };
         columns.row([
-            format!("{}{gone}", info.revision),
+            format!("{}{}", info.revision, standing(info)),
             moment(i64::try_from(info.at_ms / 1000).unwrap_or(i64::MAX)),
             info.author.clone(),
             format!("+{} ~{} -{}", info.added, info.changed, info.removed),
@@ -137,6 +151,20 @@ pub fn history(response: &HistoryResponse) -> String {
         ]);
     }
     columns.text()
+}
+
+/// What is to be known of a revision beside its number.
+fn standing(info: &RevisionInfo) -> String {
+    let mut notes = Vec::new();
+    match info.standing.as_str() {
+        "" => {}
+        "reverted" => notes.push(format!("reverted by {}", info.reverted_by)),
+        other => notes.push(one_line(other)),
+    }
+    if !info.restorable {
+        notes.push("content dropped".to_owned());
+    }
+    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
 }
 
 fn counts(changes: &[Change]) -> String {
@@ -259,6 +287,7 @@ mod tests {
             elapsed_ms: 84,
             changes: changes(),
             absent: vec![],
+            rollout: None,
         };
         let expected =
             "revision 8: 4 changes: 1 added, 2 changed, 1 removed\napplied on 2/2 nodes in 84 ms\n";
@@ -274,6 +303,22 @@ mod tests {
         let expected = "revision 8: 4 changes: 1 added, 2 changed, 1 removed\n\
                         agreed on in 84 ms; no node was waited for\n";
         assert_eq!(applied(&agreed, ""), expected);
+    }
+
+    #[test]
+    fn a_revision_that_waits_says_what_to_type() {
+        let rollout = Rollout { revision: 8, before: 7, left_ms: 299_100, ..Rollout::default() };
+        let response = ApplyResponse {
+            revision: 8,
+            acks: vec![ack("node1", AckState::Applied, "")],
+            elapsed_ms: 84,
+            changes: changes(),
+            rollout: Some(rollout),
+            ..ApplyResponse::default()
+        };
+        check_golden("applied_unconfirmed", &applied(&response, ""));
+        let stays = ConfirmResponse { revision: 8 };
+        assert_eq!(confirmed(&stays), "revision 8 is confirmed: it stays in force\n");
     }
 
     #[test]
@@ -310,9 +355,17 @@ mod tests {
             removed: 0,
             changed: 1,
             restorable,
+            ..RevisionInfo::default()
         };
-        let revisions =
-            vec![info(12, "move the shop\nto new hosts", true), info(11, "", true), info(2, "old", false)];
+        let standing =
+            |standing: &str, info| RevisionInfo { standing: standing.into(), reverted_by: 11, ..info };
+        let revisions = vec![
+            standing("unconfirmed", info(12, "move the shop\nto new hosts", true)),
+            info(11, "", true),
+            standing("reverted", info(10, "too fast", true)),
+            standing("confirmed", info(9, "", false)),
+            info(2, "old", false),
+        ];
         check_golden("history", &history(&HistoryResponse { revisions }));
         assert_eq!(history(&HistoryResponse::default()), "no revisions yet\n");
     }

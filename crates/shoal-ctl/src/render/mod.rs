@@ -14,7 +14,7 @@ mod top;
 mod units;
 
 pub use cache::{cache_stats, locations, purged};
-pub use changes::{applied, history, plan};
+pub use changes::{applied, confirmed, history, plan};
 pub use health::health;
 pub use node::removed;
 pub use purges::purge_status;

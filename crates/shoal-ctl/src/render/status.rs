@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
+use super::changes::unconfirmed;
 use super::health::name_failure;
 use super::table::Columns;
 use super::units::{bytes, date, percent, span};
@@ -148,6 +149,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
     if !response.quorum {
         text.push_str("warning: no quorum: the last-known-good site is served, and nothing can be changed\n");
     }
+    if let Some(rollout) = &response.rollout {
+        let _ = writeln!(text, "warning: by {}: {}", one_line(&rollout.author), unconfirmed(rollout));
+    }
     for node in &response.nodes {
         let name = one_line(&node.node);
         if node.state != "alive" && node.state != "left" {
@@ -231,7 +235,7 @@ fn is_ending(unix: i64, style: Style) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{CacheCounters, UpstreamStatus};
+    use shoal_proto::admin::{CacheCounters, Rollout, UpstreamStatus};
 
     use super::super::check_golden;
     use super::*;
@@ -286,6 +290,7 @@ mod tests {
             upstreams: vec![UpstreamStatus { name: "shop".into(), endpoints: 2, available: 2, panic: false }],
             committed_index: 120,
             name_failures: vec![],
+            rollout: None,
         }
     }
 
@@ -302,6 +307,9 @@ mod tests {
         let mut response = healthy();
         response.quorum = false;
         response.leader_id = 0;
+        let author = "ada@desk".to_owned();
+        response.rollout =
+            Some(Rollout { revision: 7, before: 6, author, left_ms: 179_001, ..Rollout::default() });
         response.nodes[1].active_revision = 6;
         response.nodes[1].refused = "listener web: address in use".into();
         response.nodes[0].version = "0.2.0".into();

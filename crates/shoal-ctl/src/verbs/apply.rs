@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shoal_model::Site;
-use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest};
+use shoal_model::state::{LONGEST_CONFIRM, SHORTEST_CONFIRM};
+use shoal_model::units::Period;
+use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest, StageRequest};
 
 use super::Session;
 use super::author::{author, request_id};
@@ -20,10 +22,13 @@ use crate::{output, render};
 Example:
   shoal apply -f site.yaml
   shoal apply -f sites/ --check-revision 7 -m 'move the shop to the new hosts'
+  shoal apply -f site.yaml --confirm-timeout 5m    (then: shoal confirm)
 
 Objects that the file does not mention stay as they are, unless --prune is given. With --no-wait the revision is in the log of a
 majority and will be served by every node that is alive or comes back; `shoal status` shows which one each serves.
-Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active,
+With --confirm-timeout the cluster goes back by itself to what was before, whoever is gone by then, unless `shoal confirm`
+comes in time; until then nothing else can be applied, and `shoal abort` goes back at once.
+Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active, or waits to be confirmed,
 5 not on every live node (which, is printed), 6 no quorum.")]
 pub struct ApplyArgs {
     /// Site file (YAML or JSON), directory of site files, or - for stdin
@@ -38,6 +43,9 @@ pub struct ApplyArgs {
     /// End as soon as the cluster has agreed, without waiting for the nodes [default: wait for every live node]
     #[arg(long)]
     no_wait: bool,
+    /// Go back to what was before unless the revision is confirmed in time; 5s to 7d [default: it stays]
+    #[arg(long, value_name = "TIME", value_parser = confirm_timeout)]
+    confirm_timeout: Option<Period>,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -59,7 +67,13 @@ impl ApplyArgs {
             timeout_ms: session.timeout_ms(),
             no_wait: self.no_wait,
         };
-        let response = session.client.apply(request).await?;
+        let response = match self.confirm_timeout {
+            None => session.client.apply(request).await?,
+            Some(Period(within)) => {
+                let confirm_within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                session.client.stage(StageRequest { change: Some(request), confirm_within_ms }).await?
+            }
+        };
         // What is not in the file may be in the cluster, unless there was nothing before.
         let is_whole = self.prune || response.revision == 1;
         for warning in if is_whole { warnings(&site) } else { warnings_of_parts(&site) } {
@@ -69,7 +83,19 @@ impl ApplyArgs {
     }
 }
 
-/// Prints what `apply` and `rollback` answer; the exit says whether every node has it.
+/// Somebody has to have a chance, and nobody else can apply anything meanwhile.
+fn confirm_timeout(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    match (SHORTEST_CONFIRM..=LONGEST_CONFIRM).contains(&period.0) {
+        true => Ok(period),
+        false => {
+            let (shortest, longest) = (Period(SHORTEST_CONFIRM), Period(LONGEST_CONFIRM));
+            Err(format!("a revision can be confirmed within {shortest} to {longest}"))
+        }
+    }
+}
+
+/// Prints what `apply`, `rollback` and `abort` answer; the exit says whether every node has it.
 /// `message`: what was to be kept in the history with it.
 pub(super) fn print_applied(
     session: &Session,

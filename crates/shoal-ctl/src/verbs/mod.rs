@@ -4,6 +4,7 @@ mod apply;
 mod author;
 mod cache;
 mod config;
+mod confirm;
 mod get;
 mod health;
 mod history;
@@ -28,6 +29,10 @@ use crate::output::{self, Format, Style};
 pub enum Verb {
     /// Make a site file the next revision, and wait until every live node serves it
     Apply(apply::ApplyArgs),
+    /// Keep the revision that was applied with --confirm-timeout
+    Confirm(confirm::ConfirmArgs),
+    /// Go back from the revision that was applied with --confirm-timeout, at once
+    Abort(confirm::AbortArgs),
     /// Show what applying a site file would change, by object and field
     Plan(plan::PlanArgs),
     /// Check a site file without asking any node
@@ -85,6 +90,8 @@ impl Verb {
     pub fn format(&self) -> Option<Format> {
         let node = match self {
             Self::Apply(args) => &args.node,
+            Self::Confirm(args) => &args.node,
+            Self::Abort(args) => &args.node,
             Self::Plan(args) => &args.node,
             Self::Get(args) => &args.node,
             Self::History(args) => &args.node,
@@ -106,6 +113,8 @@ impl Verb {
 pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
     match verb {
         Verb::Apply(args) => args.run(root).await,
+        Verb::Confirm(args) => args.run(root).await,
+        Verb::Abort(args) => args.run(root).await,
         Verb::Plan(args) => args.run(root).await,
         Verb::Validate(args) => args.run(&root),
         Verb::Get(args) => args.run(root).await,

@@ -4,12 +4,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MemberRecord, PurgeKind, PurgeScope, TokenRecord};
+use super::{MemberRecord, PurgeKind, PurgeScope, RolloutStep, Terms, TokenRecord};
 use crate::id::{ClusterId, NodeId, Revision};
 
-/// Which commands this version knows: one more with each that was added since nodes tell each other. 1 =
-/// [`Command::ForgetPurges`].
-pub const COMMANDS: u32 = 1;
+/// The least [`COMMANDS`] of a node that knows [`Command::ForgetPurges`].
+pub const FORGET_PURGES: u32 = 1;
+/// The least [`COMMANDS`] of a node that knows [`Command::Rollout`], and [`Terms`] of [`Command::Publish`].
+pub const ROLLOUTS: u32 = 2;
+/// Which commands this version knows: one more with each that was added since nodes tell each other.
+pub const COMMANDS: u32 = ROLLOUTS;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +55,25 @@ pub enum Command {
         at_ms: u64,
         /// Objects added, removed, changed.
         counts: [u32; 3],
+        /// Others than the usual ones only where every member knows [`ROLLOUTS`].
+        #[serde(default, skip_serializing_if = "Terms::are_usual")]
+        terms: Terms,
+    },
+    /// What becomes of a revision that is not in force for good. Proposed only where every member knows [`ROLLOUTS`], or
+    /// there would be none.
+    Rollout {
+        /// The same id is applied once.
+        request_id: String,
+        /// Refused unless this is the one.
+        revision: Revision,
+        /// What.
+        step: RolloutStep,
+        /// Who.
+        author: String,
+        /// Why.
+        message: String,
+        /// Unix milliseconds.
+        at_ms: u64,
     },
     /// Cached objects are to be forgotten. The index of the entry is the purge's sequence number.
     Purge {
@@ -65,7 +87,7 @@ pub enum Command {
         at_ms: u64,
     },
     /// Purges up to this log index are remembered no longer one by one: what was not checked since has to be validated.
-    /// Proposed only where every member knows [`COMMANDS`].
+    /// Proposed only where every member knows [`FORGET_PURGES`].
     ForgetPurges {
         /// The index.
         up_to: u64,
@@ -124,7 +146,9 @@ impl Command {
     /// The request id and time of a command that is applied once however often it is proposed.
     pub(super) fn request(&self) -> Option<(String, u64)> {
         match self {
-            Self::Publish { request_id, at_ms, .. } | Self::Purge { request_id, at_ms, .. } => {
+            Self::Publish { request_id, at_ms, .. }
+            | Self::Rollout { request_id, at_ms, .. }
+            | Self::Purge { request_id, at_ms, .. } => {
                 (!request_id.is_empty()).then(|| (request_id.clone(), *at_ms))
             }
             Self::Bootstrap { .. }
@@ -145,6 +169,7 @@ impl fmt::Display for Command {
             Self::Bootstrap { .. } => "bootstrap",
             Self::UploadPart { .. } => "upload part",
             Self::Publish { .. } => "publish",
+            Self::Rollout { .. } => "rollout",
             Self::Purge { .. } => "purge",
             Self::ForgetPurges { .. } => "forget purges",
             Self::CreateToken { .. } => "create token",
@@ -163,6 +188,8 @@ pub enum Reply {
     Done,
     /// The new revision.
     Published(Revision),
+    /// This revision is in force for good.
+    Confirmed(Revision),
     /// The purge is in force from this sequence number on.
     Purged {
         /// Index of its entry.
@@ -185,6 +212,12 @@ pub enum Refusal {
         /// What is there.
         active: Revision,
     },
+    /// The active revision may have to be taken back, which is only clear as long as nothing follows it.
+    #[error("revision {0} is not confirmed yet: type `shoal confirm {0}` or `shoal abort {0}` first")]
+    Unconfirmed(Revision),
+    /// It is in force for good, or not any more.
+    #[error("revision {0} does not wait to be confirmed")]
+    NotUnconfirmed(Revision),
     /// Parts of the site document are missing.
     #[error("parts of the site document are missing; apply it again")]
     UploadIncomplete,

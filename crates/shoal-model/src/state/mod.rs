@@ -4,18 +4,20 @@ mod command;
 mod nodes;
 mod purge;
 mod revisions;
+mod rollout;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-pub use command::{Admission, COMMANDS, Command, Refusal, Reply, SiteText};
+pub use command::{Admission, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, SiteText};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
 };
 pub use revisions::{RevisionRecord, Revisions};
+pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 
 use crate::id::{ClusterId, NodeId};
 
@@ -104,7 +106,7 @@ impl ConfigState {
                 Reply::Admitted(NodeId(1))
             }
             Command::UploadPart { upload, part, text, at_ms } => self.upload_part(upload, part, &text, at_ms),
-            Command::Publish { expected, site, author, message, at_ms, counts, .. } => {
+            Command::Publish { expected, site, author, message, at_ms, counts, terms, .. } => {
                 let site = match site {
                     SiteText::Inline(text) => text,
                     SiteText::Uploaded { upload, parts } => match self.uploads.remove(&upload) {
@@ -112,9 +114,19 @@ impl ConfigState {
                         _ => return Reply::Refused(Refusal::UploadIncomplete),
                     },
                 };
-                let record = RevisionRecord { author, message, at_ms, index, counts };
-                self.revisions.publish(expected, site, record)
+                let record =
+                    RevisionRecord { author, message, at_ms, index, counts, ..RevisionRecord::default() };
+                self.revisions.publish(expected, site, record, terms)
             }
+            Command::Rollout { revision, step, author, message, at_ms, .. } => match step {
+                RolloutStep::Confirm => self.revisions.confirm(revision, author, at_ms),
+                RolloutStep::Revert(cause) => {
+                    let message = cause.explain(revision, &message);
+                    let record =
+                        RevisionRecord { author, message, at_ms, index, ..RevisionRecord::default() };
+                    self.revisions.revert(revision, record)
+                }
+            },
             Command::Purge { scopes, kind, .. } => {
                 // No hit waits for this state.
                 drop(self.purges.record(index, &scopes, kind));
@@ -237,6 +249,7 @@ mod tests {
             message: String::new(),
             at_ms: 1,
             counts: [1, 0, 0],
+            terms: Terms::default(),
         }
     }
 

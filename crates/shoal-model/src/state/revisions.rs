@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, Reply};
+use super::{Refusal, Reply, Rollout, Standing, Terms};
 use crate::id::Revision;
 
 /// Revisions whose record is kept.
@@ -28,6 +28,9 @@ pub struct RevisionRecord {
     pub index: u64,
     /// Objects added, removed, changed.
     pub counts: [u32; 3],
+    /// Whether it is in force for good.
+    #[serde(default, skip_serializing_if = "Standing::is_final")]
+    pub standing: Standing,
 }
 
 /// All revisions, oldest dropped first.
@@ -36,6 +39,9 @@ pub struct Revisions {
     active: Revision,
     records: BTreeMap<Revision, RevisionRecord>,
     contents: BTreeMap<Revision, Arc<str>>,
+    /// Of the active revision, as long as that is not in force for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollout: Option<Rollout>,
 }
 
 impl Revisions {
@@ -62,20 +68,62 @@ impl Revisions {
         self.records.get(&revision)
     }
 
+    /// The active revision's way to being in force for good, unless it is.
+    pub fn rollout(&self) -> Option<Rollout> {
+        self.rollout
+    }
+
     pub(super) fn publish(
         &mut self,
         expected: Option<Revision>,
         site: String,
         record: RevisionRecord,
+        terms: Terms,
     ) -> Reply {
+        if let Some(rollout) = self.rollout.filter(|_| !terms.overrides) {
+            return Reply::Refused(Refusal::Unconfirmed(rollout.revision));
+        }
         if let Some(expected) = expected
             && expected != self.active
         {
             return Reply::Refused(Refusal::RevisionConflict { expected, active: self.active });
         }
+        let before = self.active;
+        let reply = self.succeed(site.into(), record);
+        if let Some(confirm_within_ms) = terms.confirm_within_ms {
+            self.rollout = Some(Rollout { revision: self.active, before, confirm_within_ms });
+            self.mark(self.active, Standing::Unconfirmed);
+        }
+        reply
+    }
+
+    pub(super) fn confirm(&mut self, revision: Revision, author: String, at_ms: u64) -> Reply {
+        if self.rollout.take_if(|rollout| rollout.revision == revision).is_none() {
+            return Reply::Refused(Refusal::NotUnconfirmed(revision));
+        }
+        self.mark(revision, Standing::Confirmed { author, at_ms });
+        Reply::Confirmed(revision)
+    }
+
+    /// What was before `revision` becomes the next one. Its content is there: nothing was published in between.
+    pub(super) fn revert(&mut self, revision: Revision, mut record: RevisionRecord) -> Reply {
+        let rollout = self.rollout.filter(|rollout| rollout.revision == revision);
+        let Some(site) = rollout.and_then(|rollout| self.content(rollout.before)) else {
+            return Reply::Refused(Refusal::NotUnconfirmed(revision));
+        };
+        let [added, removed, changed] = self.record(revision).map_or([0; 3], |record| record.counts);
+        record.counts = [removed, added, changed];
+        self.succeed(site, record)
+    }
+
+    /// Makes `site` the active revision, and ends what the one before was waiting for.
+    fn succeed(&mut self, site: Arc<str>, record: RevisionRecord) -> Reply {
         self.active = Revision(self.active.0 + 1);
+        if let Some(ended) = self.rollout.take() {
+            self.mark(ended.revision, Standing::Reverted { by: self.active });
+        }
         self.records.insert(self.active, record);
-        self.contents.insert(self.active, site.into());
+        self.contents.insert(self.active, site);
         while self.records.len() > MAX_RECORDS {
             self.records.pop_first();
         }
@@ -84,5 +132,11 @@ impl Revisions {
             bytes -= self.contents.pop_first().map_or(0, |(_, content)| content.len());
         }
         Reply::Published(self.active)
+    }
+
+    fn mark(&mut self, revision: Revision, standing: Standing) {
+        if let Some(record) = self.records.get_mut(&revision) {
+            record.standing = standing;
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::identity::ClusterSecret;
 use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Problems, diff, read_site};
-use shoal_model::state::{Refusal, Reply};
+use shoal_model::state::{Refusal, Reply, Terms};
 use shoal_model::{Revision, Site};
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, ChangeAction, FieldChange, PlanRequest, PlanResponse, RollbackRequest,
@@ -16,14 +16,15 @@ use tonic::{Code, Status};
 
 use super::failure::{self, Exit, with_exit};
 use super::next_site::next_site;
+use super::rollout;
 use crate::node::{Node, now_ms};
 
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// What is left for acknowledgements at least, however long it took to get the change into the log.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a message: the history keeps a thousand.
 const MAX_MESSAGE: usize = 4096;
 
@@ -46,6 +47,16 @@ pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse
 
 /// Makes the given site the next revision and waits for every live node.
 pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Result<ApplyResponse, Status> {
+    apply_on(node, request, caller, Terms::default()).await
+}
+
+/// The same on other terms than the usual ones.
+pub(super) async fn apply_on(
+    node: &Arc<Node>,
+    request: ApplyRequest,
+    caller: &str,
+    terms: Terms,
+) -> Result<ApplyResponse, Status> {
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
@@ -55,11 +66,12 @@ pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Res
         message: request.message,
         request_id: request.request_id,
         no_wait: request.no_wait,
+        terms,
     };
     carry_out(node, order).await
 }
 
-/// Makes the content of an old revision the next one.
+/// Makes the content of an old revision the next one, also while the active one waits to be confirmed.
 pub async fn rollback(
     node: &Arc<Node>,
     request: RollbackRequest,
@@ -79,6 +91,7 @@ pub async fn rollback(
         message,
         request_id: request.request_id,
         no_wait: false,
+        terms: Terms { overrides: true, ..Terms::default() },
     };
     carry_out(node, order).await
 }
@@ -127,6 +140,7 @@ struct Order {
     request_id: String,
     /// Being in the log is enough.
     no_wait: bool,
+    terms: Terms,
 }
 
 /// What the site is to become.
@@ -158,35 +172,53 @@ impl Order {
 
 /// Writes what is wished for over whatever is active, as often as somebody else is faster, and waits for the nodes.
 async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Status> {
-    failure::check_length("the message", &order.message, MAX_MESSAGE)?;
-    failure::check_length("the request id", &order.request_id, failure::MAX_REQUEST_ID)?;
-    let Written { revision, is_new, changes } = write(node, &order).await?;
+    check_words(&order.message, &order.request_id)?;
+    let written = write(node, &order).await?;
+    let left = (!order.no_wait).then(|| order.left());
+    Ok(tell_everywhere(node, written, order.started, left).await)
+}
+
+/// What is kept with a change is short.
+pub(super) fn check_words(message: &str, request_id: &str) -> Result<(), Status> {
+    failure::check_length("the message", message, MAX_MESSAGE)?;
+    failure::check_length("the request id", request_id, failure::MAX_REQUEST_ID)
+}
+
+/// Waits until every live node has decided about what was written, no longer than `left`; `None` = not at all.
+pub(super) async fn tell_everywhere(
+    node: &Arc<Node>,
+    written: Written,
+    started: Instant,
+    left: Option<Duration>,
+) -> ApplyResponse {
+    let Written { revision, is_new, changes } = written;
     let index = match is_new {
         true => {
             node.log.with_state(|state| state.revisions.record(revision).map_or(0, |record| record.index))
         }
         false => 0,
     };
-    let acks = match order.no_wait {
-        true => Vec::new(),
-        false => node.await_everywhere(index, revision, order.left()).await,
+    let acks = match left {
+        None => Vec::new(),
+        Some(left) => node.await_everywhere(index, revision, left).await,
     };
-    Ok(ApplyResponse {
+    ApplyResponse {
         revision: revision.0,
         unchanged: !is_new,
         acks,
-        elapsed_ms: order.started.elapsed().as_millis() as u32,
+        elapsed_ms: started.elapsed().as_millis() as u32,
         changes: changes.iter().map(change_message).collect(),
         absent: node.absent_members(),
-    })
+        rollout: node.rollout_message().filter(|rollout| rollout.revision == revision.0),
+    }
 }
 
 /// What came of an order in the log.
-struct Written {
-    revision: Revision,
+pub(super) struct Written {
+    pub revision: Revision,
     /// It was made for this order; else it is what was active already.
-    is_new: bool,
-    changes: Vec<Change>,
+    pub is_new: bool,
+    pub changes: Vec<Change>,
 }
 
 async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
@@ -201,6 +233,10 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if let Some((revision, changes)) = done_before(node, &order.request_id).await? {
             return Ok(Written { revision, is_new: true, changes });
         }
+        let waits = node.waiting_rollout().is_some();
+        if waits && !order.terms.overrides {
+            return Err(rollout::unconfirmed(node));
+        }
         if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
             let active = base.revision;
             return Err(failure::refusal(&Refusal::RevisionConflict { expected, active }));
@@ -209,7 +245,12 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if draft.changes.is_empty() {
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
-        let proposed = node.log.propose_site(draft.change(order)).await.map_err(failure::propose)?;
+        let terms = Terms { overrides: waits, ..order.terms };
+        let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
+        if order.terms.confirm_within_ms.is_some() {
+            // Then this node can tell how long it waits.
+            node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
+        }
         match proposed.reply {
             Reply::Published(revision) => {
                 return Ok(Written { revision, is_new: true, changes: draft.changes });
@@ -217,6 +258,8 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             // A writer on another node was faster.
             Reply::Refused(Refusal::RevisionConflict { .. })
                 if order.expected.is_none() && order.started.elapsed() < order.wait => {}
+            // That one waits to be confirmed.
+            Reply::Refused(Refusal::Unconfirmed(_)) if order.started.elapsed() < order.wait => {}
             Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
             _ => return Err(failure::unexpected_reply()),
         }
@@ -225,17 +268,17 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
 
 /// The revision that the request with this id has made already, and what it changed.
 async fn done_before(node: &Arc<Node>, request_id: &str) -> Result<Option<(Revision, Vec<Change>)>, Status> {
-    let found = node.log.with_state(|state| match state.answered(request_id) {
-        Some(Reply::Published(revision)) => {
-            let before = Revision(revision.0.saturating_sub(1));
-            Some((*revision, state.revisions.content(before), state.revisions.content(*revision)))
-        }
-        _ => None,
-    });
-    let Some((revision, before, after)) = found else { return Ok(None) };
-    let (Some(before), Some(after)) = (before, after) else { return Ok(Some((revision, Vec::new()))) };
-    let changes = blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await?;
-    Ok(Some((revision, changes)))
+    let answered = node.log.with_state(|state| state.answered(request_id).cloned());
+    let Some(Reply::Published(revision)) = answered else { return Ok(None) };
+    Ok(Some((revision, changes_of(node, revision).await?)))
+}
+
+/// What a revision has changed; nothing where that is not stored any more.
+pub(super) async fn changes_of(node: &Arc<Node>, revision: Revision) -> Result<Vec<Change>, Status> {
+    let before = Revision(revision.0.saturating_sub(1));
+    let contents = node.log.with_state(|state| [before, revision].map(|r| state.revisions.content(r)));
+    let [Some(before), Some(after)] = contents else { return Ok(Vec::new()) };
+    blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await
 }
 
 /// What is active, no older than anything that was acknowledged before now.
@@ -275,7 +318,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn change(&self, order: &Order) -> SiteChange {
+    fn change(&self, order: &Order, terms: Terms) -> SiteChange {
         let count = |action| self.changes.iter().filter(|change| change.action == action).count() as u32;
         SiteChange {
             request_id: order.request_id.clone(),
@@ -285,6 +328,7 @@ impl Draft {
             message: order.message.clone(),
             at_ms: now_ms(),
             counts: [count(Action::Add), count(Action::Remove), count(Action::Change)],
+            terms,
         }
     }
 }

@@ -56,7 +56,7 @@ pub fn check_log(log: &ConfigLog) -> Result<(), Status> {
 /// The replicated state said no.
 pub fn refusal(refusal: &Refusal) -> Status {
     match refusal {
-        Refusal::RevisionConflict { .. } => {
+        Refusal::RevisionConflict { .. } | Refusal::Unconfirmed(_) | Refusal::NotUnconfirmed(_) => {
             with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string())
         }
         _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),

@@ -33,7 +33,13 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::CacheGet
         | AdminCall::CacheTop
         | AdminCall::ListTokens => Role::Viewer,
-        AdminCall::Apply | AdminCall::Rollback | AdminCall::Purge | AdminCall::CacheWarm => Role::Operator,
+        AdminCall::Apply
+        | AdminCall::Stage
+        | AdminCall::Confirm
+        | AdminCall::Abort
+        | AdminCall::Rollback
+        | AdminCall::Purge
+        | AdminCall::CacheWarm => Role::Operator,
         // Who lets others in could let in somebody who may do more: so only those do who may do everything.
         AdminCall::CreateToken
         | AdminCall::RevokeToken
@@ -139,6 +145,9 @@ mod tests {
     /// Calls that take more than the least role, and which.
     const TAKEN: &str = "\
 Apply operator
+Stage operator
+Confirm operator
+Abort operator
 Rollback operator
 Purge operator
 CacheWarm operator

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use shoal_cluster::ClusterView;
 use shoal_cluster::health::{Opinion, Says};
+use shoal_model::state::{RevisionRecord, Standing};
 use shoal_model::view::{EndpointView, UpstreamView};
 use shoal_model::{EndpointId, Revision, Site};
 use shoal_policy::health::{Availability, FactState, is_panic};
@@ -49,19 +50,40 @@ pub fn history(node: &Node, request: &HistoryRequest) -> Result<HistoryResponse,
     let revisions = node.log.with_state(|state| {
         let records = state.revisions.history().take(limit);
         records
-            .map(|(revision, record)| RevisionInfo {
-                revision: revision.0,
-                author: record.author.clone(),
-                message: record.message.clone(),
-                at_ms: record.at_ms,
-                added: record.counts[0],
-                removed: record.counts[1],
-                changed: record.counts[2],
-                restorable: state.revisions.content(revision).is_some(),
+            .map(|(revision, record)| {
+                revision_info(revision, record, state.revisions.content(revision).is_some())
             })
             .collect()
     });
     Ok(HistoryResponse { revisions })
+}
+
+fn revision_info(revision: Revision, record: &RevisionRecord, restorable: bool) -> RevisionInfo {
+    let [added, removed, changed] = record.counts;
+    let info = RevisionInfo {
+        revision: revision.0,
+        author: record.author.clone(),
+        message: record.message.clone(),
+        at_ms: record.at_ms,
+        added,
+        removed,
+        changed,
+        restorable,
+        ..RevisionInfo::default()
+    };
+    match &record.standing {
+        Standing::Final => info,
+        Standing::Unconfirmed => RevisionInfo { standing: "unconfirmed".to_owned(), ..info },
+        Standing::Confirmed { author, at_ms } => RevisionInfo {
+            standing: "confirmed".to_owned(),
+            confirmed_by: author.clone(),
+            confirmed_at_ms: *at_ms,
+            ..info
+        },
+        Standing::Reverted { by } => {
+            RevisionInfo { standing: "reverted".to_owned(), reverted_by: by.0, ..info }
+        }
+    }
 }
 
 /// Every endpoint: who says what, since when, and why.

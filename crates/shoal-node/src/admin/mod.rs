@@ -14,6 +14,7 @@ mod next_site;
 mod operators;
 mod purge_scopes;
 mod purge_status;
+mod rollout;
 mod status;
 mod tokens;
 mod top;
@@ -22,12 +23,13 @@ use std::sync::Arc;
 
 use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest, CacheLocateResponse,
-    CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse, CacheWarmRequest,
-    CreateTokenRequest, CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
+    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
+    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
+    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse, StageRequest,
     StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::{Request, Response, Status};
@@ -67,6 +69,21 @@ impl AdminService for AdminRpc {
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
         change::rollback(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn stage(&self, request: Request<StageRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        rollout::stage(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        rollout::confirm(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn abort(&self, request: Request<AbortRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        rollout::abort(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn show(&self, request: Request<ShowRequest>) -> Result<Response<ShowResponse>, Status> {

@@ -46,6 +46,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         upstreams: upstreams(node),
         name_failures: name_failures(node, |_| true),
         committed_index: log.committed,
+        rollout: node.rollout_message(),
     }
 }
 

@@ -1,0 +1,159 @@
+//! A change on trial takes itself back unless somebody confirms it, whoever is gone by then.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until};
+use serde_json::Value;
+
+const HOST: &str = "shop.example.com";
+/// A debug build on a shared machine elects slowly; revisions are in force everywhere a moment later.
+const SLACK: Duration = Duration::from_secs(15);
+
+/// Two sites that answer differently.
+struct Sites {
+    /// What stays; answers `old`.
+    old: SiteFile,
+    /// What is tried; answers `new`.
+    new: SiteFile,
+    _origins: [Origin; 2],
+}
+
+impl Sites {
+    async fn start() -> Result<Self> {
+        let origins =
+            [Origin::start(|_| Reply::ok("old")).await?, Origin::start(|_| Reply::ok("new")).await?];
+        let [old, new] = origins.each_ref().map(|origin| SiteFile::new().proxy("shop", &[origin.endpoint()]));
+        Ok(Self { old, new, _origins: origins })
+    }
+}
+
+/// Applies `site` through the `i`-th node, to be confirmed within this time.
+async fn stage(cluster: &Cluster, i: usize, site: &SiteFile, within: &str) -> Result<VerbOutput> {
+    let file = cluster.dir().join("staged.json");
+    site.write(&file)?;
+    let file = file.to_str().context("a path of the story")?;
+    let arguments = ["apply", "--prune", "-f", file, "-m", "try it", "--confirm-timeout", within];
+    cluster.nodes[i].shoal(&arguments).await
+}
+
+/// The `i`-th node answers downstream with `body`.
+async fn answers(cluster: &Cluster, i: usize, body: &str) -> bool {
+    fetch(cluster.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
+}
+
+/// Each revision that the `i`-th node knows of, newest first: `NUMBER STANDING MESSAGE`.
+async fn history(cluster: &Cluster, i: usize) -> Result<Vec<String>> {
+    let history = cluster.nodes[i].shoal(&["-o", "json", "history"]).await?.expect(0)?.json()?;
+    let revisions = history["revisions"].as_array().context("no revisions")?;
+    let text = |info: &Value, name: &str| info[name].as_str().unwrap_or_default().to_owned();
+    let line = |info: &Value| {
+        let number = info["revision"].as_u64().unwrap_or_default();
+        format!("{number} {} {}", text(info, "standing"), text(info, "message")).trim_end().to_owned()
+    };
+    Ok(revisions.iter().map(line).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_confirms_and_the_leader_who_was_asked_is_killed() -> Result<()> {
+    const WITHIN: Duration = Duration::from_secs(15);
+    let mut cluster = Cluster::start(3).await?;
+    let sites = Sites::start().await?;
+    cluster.apply(0, &sites.old).await?;
+    let leader = cluster.leader_seen_by(0).await?;
+    let survivors: Vec<usize> = (0..3).filter(|&i| i != leader).collect();
+
+    let asked = Instant::now();
+    let staged = stage(&cluster, leader, &sites.new, "15s").await?.expect(0)?;
+    let acknowledged = Instant::now();
+    for told in ["applied on 3/3 nodes", "goes back to revision 1 in", "type: shoal confirm 2,"] {
+        ensure!(staged.stdout.contains(told), "{told:?} is missing: {}", staged.stdout);
+    }
+    for i in 0..3 {
+        ensure!(answers(&cluster, i, "new").await, "n{} does not serve what was applied", i + 1);
+    }
+    let status = cluster.status(survivors[0]).await?;
+    ensure!(status["rollout"]["revision"] == 2 && status["rollout"]["before"] == 1, "{status}");
+    let left = status["rollout"]["left_ms"].as_u64().context("no time is told")?;
+    ensure!((1..=WITHIN.as_millis() as u64).contains(&left), "{left} ms are left");
+    let refused = cluster.try_apply(survivors[1], &SiteFile::new()).await?.expect(4)?;
+    for told in
+        ["revision 2 by ", "is not confirmed", "back to revision 1 in", "shoal confirm, or shoal abort"]
+    {
+        ensure!(refused.stderr.contains(told), "{told:?} is missing: {}", refused.stderr);
+    }
+    let lines = history(&cluster, survivors[0]).await?;
+    ensure!(lines == ["2 unconfirmed try it", "1"], "{lines:?}");
+
+    cluster.nodes[leader].kill9()?;
+    for &i in &survivors {
+        let left = (WITHIN + SLACK).saturating_sub(acknowledged.elapsed());
+        wait_until("a survivor serves what was before", left, async || answers(&cluster, i, "old").await)
+            .await?;
+    }
+    ensure!(asked.elapsed() >= WITHIN, "it was taken back after {:?}", asked.elapsed());
+    cluster.restart(leader)?;
+    cluster.answers(leader).await?;
+    for i in 0..3 {
+        let what = "every node serves what was before, and knows why";
+        wait_until(what, SLACK, async || {
+            let is_told = history(&cluster, i).await.is_ok_and(|lines| {
+                lines == ["3  revert of 2: not confirmed in time", "2 reverted try it", "1"]
+            });
+            is_told && answers(&cluster, i, "old").await
+        })
+        .await?;
+    }
+    cluster.apply(survivors[0], &sites.new).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_says_what_becomes_of_it() -> Result<()> {
+    let mut cluster = Cluster::start(1).await?;
+    let Sites { old, new, _origins } = Sites::start().await?;
+    cluster.apply(0, &old).await?;
+    stage(&cluster, 0, &new, "4s").await?.expect(1)?;
+
+    // Confirmed, it outlives its time.
+    let asked = Instant::now();
+    stage(&cluster, 0, &new, "5s").await?.expect(0)?;
+    let confirmed = cluster.nodes[0].shoal(&["confirm"]).await?.expect(0)?;
+    ensure!(confirmed.stdout == "revision 2 is confirmed: it stays in force\n", "{}", confirmed.stdout);
+    wait_until("its time is over", SLACK, async || asked.elapsed() > Duration::from_secs(7)).await?;
+    ensure!(answers(&cluster, 0, "new").await && cluster.revision(0).await? == 2, "it was taken back");
+    let late = cluster.nodes[0].shoal(&["confirm", "2"]).await?.expect(4)?;
+    ensure!(late.stderr.contains("has confirmed revision 2"), "{}", late.stderr);
+    cluster.nodes[0].shoal(&["abort"]).await?.expect(4)?;
+
+    // Aborted or rolled back, it goes at once.
+    stage(&cluster, 0, &old, "1h").await?.expect(0)?;
+    cluster.nodes[0].shoal(&["confirm", "2"]).await?.expect(4)?;
+    cluster.nodes[0].shoal(&["abort", "3", "-m", "too slow"]).await?.expect(0)?;
+    ensure!(answers(&cluster, 0, "new").await, "abort leaves it");
+    stage(&cluster, 0, &old, "1h").await?.expect(0)?;
+    cluster.nodes[0].shoal(&["rollback", "--to-revision", "2"]).await?.expect(0)?;
+    ensure!(answers(&cluster, 0, "new").await, "rollback leaves it");
+    let lines = history(&cluster, 0).await?;
+    let expected = [
+        "6  rollback to revision 2",
+        "5 reverted try it",
+        "4  revert of 3: aborted: too slow",
+        "3 reverted try it",
+        "2 confirmed try it",
+        "1",
+    ];
+    ensure!(lines == expected, "{lines:?}");
+
+    // The time goes on while nobody is there to count it.
+    let asked = Instant::now();
+    stage(&cluster, 0, &old, "8s").await?.expect(0)?;
+    cluster.nodes[0].kill9()?;
+    wait_until("its time is over", SLACK, async || asked.elapsed() > Duration::from_secs(8)).await?;
+    cluster.restart(0)?;
+    cluster.answers(0).await?;
+    let left = Duration::from_secs(6);
+    wait_until("the restarted node goes back", left, async || answers(&cluster, 0, "new").await).await?;
+    ensure!(cluster.revision(0).await? == 8, "by a revision of its own");
+    Ok(())
+}

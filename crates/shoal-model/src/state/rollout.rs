@@ -1,0 +1,206 @@
+//! A revision on its way to being in force for good: on which terms it was published, and how the way ends.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Revision;
+
+/// The least time in which somebody can confirm a revision.
+pub const SHORTEST_CONFIRM: Duration = Duration::from_secs(5);
+/// The most: nothing else can be published meanwhile.
+pub const LONGEST_CONFIRM: Duration = Duration::from_secs(7 * 86_400);
+
+/// On which terms a revision is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Terms {
+    /// Unless it is confirmed so many milliseconds later, the cluster goes back to what was before. `None` = it stays.
+    pub confirm_within_ms: Option<u64>,
+    /// It may follow a revision that waits to be confirmed, which ends that.
+    pub overrides: bool,
+}
+
+impl Terms {
+    /// It stays, and follows only what stays.
+    pub fn are_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The way of the active revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The active revision.
+    pub revision: Revision,
+    /// The one that the cluster goes back to.
+    pub before: Revision,
+    /// See [`Terms::confirm_within_ms`].
+    pub confirm_within_ms: u64,
+}
+
+/// What becomes of a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutStep {
+    /// The revision stays.
+    Confirm,
+    /// What was before it becomes the next revision.
+    Revert(RevertCause),
+}
+
+/// Why a revision does not stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RevertCause {
+    /// Nobody has confirmed it in time.
+    NotConfirmed,
+    /// Somebody has said so.
+    Aborted,
+}
+
+impl RevertCause {
+    /// The message of the revision that takes the place of `reverted`.
+    pub(super) fn explain(self, reverted: Revision, message: &str) -> String {
+        let colon = if message.is_empty() { "" } else { ": " };
+        format!("revert of {reverted}: {self}{colon}{message}")
+    }
+}
+
+impl fmt::Display for RevertCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotConfirmed => "not confirmed in time",
+            Self::Aborted => "aborted",
+        })
+    }
+}
+
+/// Whether a revision is, or was, in force for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// From the beginning.
+    #[default]
+    Final,
+    /// Not yet.
+    Unconfirmed,
+    /// Since somebody has said so.
+    Confirmed {
+        /// Who.
+        author: String,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// It never was.
+    Reverted {
+        /// What took its place.
+        by: Revision,
+    },
+}
+
+impl Standing {
+    /// Nothing has to be said about it.
+    pub fn is_final(&self) -> bool {
+        *self == Self::Final
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Command, ConfigState, Refusal, Reply, SiteText};
+
+    /// `publish SITE [5s] [over]`, `confirm N`, `time-out N`, `abort N`.
+    fn command(text: &str) -> Command {
+        let words: Vec<&str> = text.split(' ').collect();
+        let (author, message) = ("ann".to_owned(), String::new());
+        let confirm_within_ms = words.contains(&"5s").then_some(5000);
+        let step = match words[0] {
+            "confirm" => RolloutStep::Confirm,
+            "time-out" => RolloutStep::Revert(RevertCause::NotConfirmed),
+            "abort" => RolloutStep::Revert(RevertCause::Aborted),
+            _ => {
+                return Command::Publish {
+                    request_id: String::new(),
+                    expected: None,
+                    site: SiteText::Inline(words[1].to_owned()),
+                    author,
+                    message,
+                    at_ms: 1,
+                    counts: [1, 2, 3],
+                    terms: Terms { confirm_within_ms, overrides: words.contains(&"over") },
+                };
+            }
+        };
+        let revision = Revision(words[1].parse().unwrap());
+        Command::Rollout { request_id: String::new(), revision, step, author, message, at_ms: 7 }
+    }
+
+    fn standing(state: &ConfigState, revision: u64) -> Standing {
+        state.revisions.record(Revision(revision)).unwrap().standing.clone()
+    }
+
+    /// Carries out `story`, whose last step answers `reply`; then `site` is active, and waits to be confirmed or not.
+    fn check(story: &[&str], reply: Reply, site: &str, waits: bool) -> ConfigState {
+        let mut state = ConfigState::default();
+        let replies = story.iter().enumerate().map(|(n, step)| state.apply(n as u64 + 1, command(step)));
+        assert_eq!(replies.last().unwrap(), reply, "{story:?}");
+        assert_eq!(state.revisions.active().1.as_ref(), site, "{story:?}");
+        assert_eq!(state.revisions.rollout().is_some(), waits, "{story:?}");
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<ConfigState>(&text).unwrap(), state, "{story:?}");
+        state
+    }
+
+    #[test]
+    fn an_unconfirmed_revision_ends_in_one_way() {
+        use Refusal::{NotUnconfirmed, Unconfirmed};
+        let r = Revision;
+        let (refused, published) = (Reply::Refused, |n| Reply::Published(Revision(n)));
+        let staged = ["publish a", "publish b 5s"];
+        let then = |steps: &[&'static str]| [&staged[..], steps].concat();
+        check(&staged, published(2), "b", true);
+        check(&then(&["confirm 2"]), Reply::Confirmed(r(2)), "b", false);
+        check(&then(&["confirm 1"]), refused(NotUnconfirmed(r(1))), "b", true);
+        check(&then(&["time-out 2"]), published(3), "a", false);
+        check(&then(&["abort 2"]), published(3), "a", false);
+        // Whatever is first in the log counts.
+        check(&then(&["confirm 2", "time-out 2"]), refused(NotUnconfirmed(r(2))), "b", false);
+        check(&then(&["time-out 2", "confirm 2"]), refused(NotUnconfirmed(r(2))), "a", false);
+        check(&then(&["time-out 2", "time-out 2"]), refused(NotUnconfirmed(r(2))), "a", false);
+        // Nothing follows it but what ends it.
+        check(&then(&["publish c"]), refused(Unconfirmed(r(2))), "b", true);
+        check(&then(&["publish c 5s"]), refused(Unconfirmed(r(2))), "b", true);
+        check(&then(&["publish c over"]), published(3), "c", false);
+        check(&then(&["abort 2", "publish c"]), published(4), "c", false);
+        check(&then(&["abort 2", "publish c 5s", "abort 4"]), published(5), "a", false);
+        // Before the first revision there is the empty site.
+        check(&["publish a 5s", "time-out 1"], published(2), "{}", false);
+    }
+
+    #[test]
+    fn the_history_tells_how_it_ended() {
+        let staged = ["publish a", "publish b 5s"];
+        let state = check(&staged, Reply::Published(Revision(2)), "b", true);
+        assert_eq!((standing(&state, 1), standing(&state, 2)), (Standing::Final, Standing::Unconfirmed));
+        let steps = [&staged[..], &["confirm 2"]].concat();
+        let state = check(&steps, Reply::Confirmed(Revision(2)), "b", false);
+        assert_eq!(standing(&state, 2), Standing::Confirmed { author: "ann".into(), at_ms: 7 });
+        let steps = [&staged[..], &["time-out 2"]].concat();
+        let state = check(&steps, Reply::Published(Revision(3)), "a", false);
+        assert_eq!(standing(&state, 2), Standing::Reverted { by: Revision(3) });
+        let record = state.revisions.record(Revision(3)).unwrap();
+        assert_eq!(record.message, "revert of 2: not confirmed in time");
+        assert_eq!((record.counts, &record.standing), ([2, 1, 3], &Standing::Final));
+        assert_eq!(RevertCause::Aborted.explain(Revision(2), "too slow"), "revert of 2: aborted: too slow");
+    }
+
+    #[test]
+    fn what_was_written_before_there_were_rollouts_is_read() {
+        let text = r#"{"Publish":{"request_id":"x","expected":null,"site":{"Inline":"{}"},"author":"ann",
+            "message":"","at_ms":1,"counts":[1,0,0]}}"#;
+        let command: Command = serde_json::from_str(text).unwrap();
+        let Command::Publish { terms, .. } = &command else { panic!("{command:?}") };
+        assert!(terms.are_usual());
+        assert!(!serde_json::to_string(&command).unwrap().contains("terms"), "and reads what is written");
+    }
+}
