@@ -4,7 +4,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Connection, Origin, Ports, SelfSigned, SiteFile, Speak, fetch, wait_until};
+use cluster_tests::{
+    Cluster, Connection, Origin, Ports, Reply, SelfSigned, SiteFile, Speak, fetch, wait_until,
+};
 
 const HOST: &str = "shop.example.com";
 
@@ -109,4 +111,47 @@ async fn a_node_that_was_paused_catches_up() -> Result<()> {
     let answer = fetch(cluster.nodes[paused].at(Ports::HTTP), "late.example.com", "/late").await?;
     ensure!(answer.status == 200, "{answer:?}");
     Ok(())
+}
+
+/// The guard cannot tell a process that was killed from one that has crashed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_of_a_revision_twice_goes_back_to_the_one_before() -> Result<()> {
+    const VICTIM: usize = 2;
+    let mut cluster = Cluster::start(3).await?;
+    let origins = [Origin::start(|_| Reply::ok("old")).await?, Origin::start(|_| Reply::ok("new")).await?];
+    let [old, new] = origins.each_ref().map(|origin| SiteFile::new().proxy("shop", &[origin.endpoint()]));
+    cluster.apply(0, &old).await?;
+    cluster.apply(0, &new).await?;
+    // The first death may have had any reason, the second is one too many, and what is refused stays so.
+    for served in ["new", "old", "old"] {
+        cluster.nodes[VICTIM].kill9()?;
+        cluster.restart(VICTIM)?;
+        answers(&cluster, VICTIM, served).await?;
+        cluster.answers(VICTIM).await?;
+        answers(&cluster, 0, "new").await?;
+    }
+    cluster
+        .eventually("the others are told why", async || {
+            let status = cluster.status(0).await.ok()?;
+            let nodes = status["nodes"].as_array()?;
+            let refused = nodes.iter().find(|node| node["node"] == "n3")?["refused"].as_str()?;
+            refused.starts_with("2 processes of this node have died within 60s").then_some(())
+        })
+        .await?;
+    answers(&cluster, VICTIM, "old").await?;
+
+    // Another revision is tried.
+    let next = new.clone().upstream("unused", serde_json::json!({ "endpoints": [origins[0].endpoint()] }));
+    cluster.apply(0, &next).await?;
+    answers(&cluster, VICTIM, "new").await
+}
+
+/// The `i`-th node comes to answer with `body`.
+async fn answers(cluster: &Cluster, i: usize, body: &str) -> Result<()> {
+    let what = format!("{} answers {body:?}", cluster.nodes[i].name);
+    wait_until(&what, Duration::from_secs(30), async || {
+        fetch(cluster.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
+    })
+    .await
+    .map(drop)
 }

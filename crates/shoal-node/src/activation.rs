@@ -11,6 +11,7 @@ use shoal_model::{ConfigView, Revision, Site};
 use shoal_proxy::Proxy;
 use tokio::sync::watch;
 
+use crate::crash_guard::{Before, CrashGuard};
 use crate::last_known_good::LastKnownGood;
 use crate::sealed_site::unseal;
 
@@ -55,6 +56,8 @@ pub struct Activator {
     pub proxy: Arc<Proxy>,
     /// Remembers across restarts.
     pub kept: LastKnownGood,
+    /// Remembers what did not survive.
+    pub guard: Arc<CrashGuard>,
     /// Tells the others.
     pub gossip: Arc<Gossip>,
     /// Tells this process.
@@ -63,18 +66,20 @@ pub struct Activator {
 
 impl Activator {
     /// Takes up the revisions of `log` as `newest` names them, until its sender is gone. What was refused is tried again: a
-    /// port may have become free.
+    /// port may have become free. Not what this node has died of.
     pub async fn run(self: Arc<Self>, log: Arc<ConfigLog>, mut newest: watch::Receiver<Revision>) {
         let this = self;
         let mut pause = FIRST_RETRY;
         loop {
-            let refused = this.status.borrow().refused.is_some();
+            let refused = this.status.borrow().refused.as_ref().map(|(revision, _)| *revision);
+            let worth_a_try = refused.is_some_and(|revision| this.guard.refusal(revision).is_none());
             let is_new = tokio::select! {
                 changed = newest.changed() => match changed {
                     Ok(()) => true,
                     Err(_) => return,
                 },
-                () = tokio::time::sleep(pause), if refused => false,
+                () = tokio::time::sleep(pause), if worth_a_try => false,
+                () = this.proven() => continue,
             };
             pause = if is_new { FIRST_RETRY } else { (pause * 2).min(LONGEST_RETRY) };
             let revision = *newest.borrow_and_update();
@@ -96,7 +101,18 @@ impl Activator {
             pause = (pause * 2).min(LONGEST_RETRY);
             self.clone().resume_aside().await;
         }
-        std::future::pending().await
+        loop {
+            self.proven().await;
+        }
+    }
+
+    /// Resolves when what is in force has proven itself, if that is still open.
+    async fn proven(&self) {
+        match self.guard.due() {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+        self.guard.prove();
     }
 
     /// The first site of this process: the newest of `log` if that has `caught_up` with the cluster, else the one that was
@@ -128,17 +144,40 @@ impl Activator {
 
     /// Serves what was served last, before anything is known from the log.
     pub fn resume(&self) {
-        let Some((revision, content)) = self.kept.load() else { return };
+        let kept = self.kept.load(self.guard.refused()).or_else(|| self.kept.load(None));
+        let Some((revision, content)) = kept else { return };
         tracing::info!(%revision, "resuming with the last known site");
-        self.tell(revision, self.put_in_force_caught(revision, &content));
+        self.tell(revision, self.put_in_force_guarded(revision, &content).map(drop));
     }
 
     fn activate(&self, revision: Revision, content: &str) -> Result<(), String> {
-        self.put_in_force_caught(revision, content)?;
-        if let Err(error) = self.kept.save(revision, content) {
+        let before = self.put_in_force_guarded(revision, content)?;
+        let saved = match before.is_good {
+            true => self.kept.save(revision, content),
+            false => self.kept.overwrite(revision, content),
+        };
+        if let Err(error) = saved {
             tracing::error!(%revision, %error, "the site is served but could not be written to disk");
         }
         Ok(())
+    }
+
+    /// Notes it first, in case this process does not live to say how it was.
+    fn put_in_force_guarded(&self, revision: Revision, content: &str) -> Result<Before, String> {
+        // Without anything else to serve it is tried once more: somebody may have the time to mend it.
+        if let Some(why) = self.guard.refusal(revision)
+            && self.kept.load(Some(revision)).is_some()
+        {
+            return Err(why);
+        }
+        let before = self.guard.begin(revision);
+        match self.put_in_force_caught(revision, content) {
+            Ok(()) => Ok(before),
+            Err(why) => {
+                self.guard.abandon(before);
+                Err(why)
+            }
+        }
     }
 
     /// One bad site must not take the node down, least of all at every start.

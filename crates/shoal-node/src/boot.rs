@@ -292,6 +292,7 @@ mod tests {
             purge_retention: Duration::from_secs(86_400),
             cache_disk: CacheDisk::Off,
             cache_dir: None,
+            crash_guard: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
             handover_bytes_per_second: 0,
             drain_timeout: Duration::ZERO,

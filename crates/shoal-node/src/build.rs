@@ -31,6 +31,7 @@ use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
+use crate::crash_guard::CrashGuard;
 use crate::descriptors;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
@@ -143,10 +144,14 @@ pub async fn build(
     let reports = Reports { health_events: events.clone(), spans, purges };
     let proxy = Arc::new(build_proxy(&settings, &identity, &gossip, &config, &cache, reports)?);
     let (status, activation) = watch::channel(Activation::default());
+    let kept = LastKnownGood::in_dir(&settings.data_dir);
+    let (window, successor) = (settings.crash_guard, inherited.still_served);
+    let crash_guard = Arc::new(CrashGuard::open(&settings.data_dir, window, kept.revision(), successor));
     let activator = Activator {
         identity: identity.clone(),
         proxy: proxy.clone(),
-        kept: LastKnownGood::in_dir(&settings.data_dir),
+        kept,
+        guard: crash_guard.clone(),
         gossip: gossip.clone(),
         status,
     };
@@ -190,6 +195,7 @@ pub async fn build(
         proxy,
         config: config.clone(),
         activation,
+        crash_guard,
         certificates: Certificates::default(),
         certificate_not_after,
         _checker: checker,

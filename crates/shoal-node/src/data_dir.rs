@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use shoal_cluster::identity::Identity;
 
 use crate::cache_disk::DIRECTORY;
+use crate::crash_guard;
 
 /// The first entry of a new cluster, until it is in the log.
 pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
@@ -22,8 +23,8 @@ pub(crate) const ADDRESS: &str = "address";
 /// Who has the directory, has locked this file.
 const LOCK: &str = "lock";
 /// What only a node has that has taken part in its cluster.
-const OF_A_MEMBER: [&str; 4] =
-    ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json"];
+const OF_A_MEMBER: [&str; 5] =
+    ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json", crash_guard::FILE];
 /// What a first start may leave that was cut short, and what the file system has put there.
 const OF_A_BEGINNING: [&str; 11] = [
     LOCK,

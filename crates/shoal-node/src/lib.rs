@@ -9,6 +9,7 @@ mod build;
 mod cache_disk;
 mod catch_up;
 mod certificates;
+mod crash_guard;
 mod data_dir;
 mod descriptors;
 mod headcount;

@@ -23,6 +23,7 @@ use tonic::Request;
 
 use crate::activation::Activation;
 use crate::certificates::Certificates;
+use crate::crash_guard::CrashGuard;
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
@@ -51,6 +52,7 @@ pub struct Node {
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) activation: watch::Receiver<Activation>,
+    pub(crate) crash_guard: Arc<CrashGuard>,
     pub(crate) certificates: Certificates,
     /// Unix seconds at which this node's own certificate expires; 0 = it cannot be read.
     pub(crate) certificate_not_after: i64,

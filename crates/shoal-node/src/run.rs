@@ -86,6 +86,9 @@ async fn live(
         }
     };
     tracing::info!(why = ?end, "stopping: draining first");
+    if !matches!(end, End::Lost(_)) {
+        node.crash_guard.stopped();
+    }
     tokio::select! {
         () = drain(&node) => {}
         () = signals.stop_asked() => tracing::warn!("stopping at once"),

@@ -58,6 +58,9 @@ pub struct RunSettings {
     pub cache_disk: CacheDisk,
     /// Where they are kept; default `cache` in the data directory.
     pub cache_dir: Option<PathBuf>,
+    /// How long a new revision is served until it counts as good; one that two processes have died of before is refused.
+    /// Zero = none is.
+    pub crash_guard: Duration,
     /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
     pub drain_delay: Duration,
     /// How long requests under way may take after that.

@@ -92,6 +92,10 @@ pub struct RunArgs {
     /// Where cached objects are kept on disk, a directory for nothing else [default: cache in the data directory]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// How long this node has to serve a new revision until it counts as good: when its process dies of it sooner, twice, what
+    /// was good before is served and this one is refused here; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = Period::parse)]
+    crash_guard: Period,
     /// How long a stopping node still accepts connections while /readyz already says no
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
     drain_delay: Period,
@@ -142,6 +146,7 @@ impl RunArgs {
             purge_retention: self.purge_retention.0,
             cache_disk: self.cache_disk,
             cache_dir: self.cache_dir,
+            crash_guard: self.crash_guard.0,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
             handover_bytes_per_second: self.handover_rate.0,

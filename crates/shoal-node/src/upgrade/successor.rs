@@ -80,7 +80,7 @@ fn rehearse(settings: &RunSettings) -> anyhow::Result<()> {
     let Some(identity) = Identity::load(&settings.data_dir)? else {
         bail!("{} has no identity", settings.data_dir.display());
     };
-    if let Some((revision, content)) = LastKnownGood::in_dir(&settings.data_dir).load() {
+    if let Some((revision, content)) = LastKnownGood::in_dir(&settings.data_dir).load(None) {
         let compiled = compile(&identity, revision, &content);
         compiled.map_err(|why| anyhow::anyhow!("this version cannot serve revision {revision}: {why}"))?;
     }
