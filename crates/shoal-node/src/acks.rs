@@ -10,15 +10,21 @@ use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 use crate::node::Node;
 
 impl Node {
-    /// Waits until every live node has applied `index` and decided about `revision`; nodes that die meanwhile are
-    /// left out once the others have noticed.
+    /// Waits until every live node that is to serve `revision` has applied `index` and decided about it; nodes that die
+    /// meanwhile are left out once the others have noticed.
     pub(crate) async fn await_everywhere(
         self: &Arc<Self>,
         index: u64,
         revision: Revision,
         timeout: Duration,
     ) -> Vec<NodeAck> {
-        let waits = self.live_members().into_iter().map(|(id, name)| {
+        let serves = |id: &NodeId| {
+            self.log.with_state(|state| {
+                let rollout = state.revisions.rollout().filter(|rollout| rollout.revision == revision);
+                rollout.is_none_or(|rollout| rollout.includes(*id))
+            })
+        };
+        let waits = self.live_members().into_iter().filter(|(id, _)| serves(id)).map(|(id, name)| {
             let node = self.clone();
             tokio::spawn(async move { node.await_one(id, name, index, revision, timeout).await })
         });

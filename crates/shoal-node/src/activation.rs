@@ -118,7 +118,7 @@ impl Activator {
     /// The first site of this process: the newest of `log` if that has `caught_up` with the cluster, else the one that was
     /// served last. That one also in place of a newest one that is refused here, as if the node had never been away.
     pub async fn begin(self: Arc<Self>, log: &ConfigLog, caught_up: bool) {
-        let newest = log.with_state(|state| state.revisions.active().0);
+        let newest = log.with_state(|state| state.revisions.served_by(log.node_id()));
         if caught_up && newest > Revision(0) {
             self.clone().take_up(log, newest).await;
             if self.status.borrow().active == newest {

@@ -50,6 +50,7 @@ use crate::purging::PurgeRate;
 use crate::refusals::Refusals;
 use crate::removed;
 use crate::rollout::{self, RolloutClock};
+use crate::rollout_gate;
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
@@ -166,6 +167,7 @@ pub async fn build(
         gossip: gossip.clone(),
         cache: cache.clone(),
         purge_history: purge_history.clone(),
+        local: identity.node_id,
         newest,
     };
     let opening = Box::pin(build_log(&settings, &identity, past, effects));
@@ -236,6 +238,7 @@ pub async fn build(
     tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
     tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
+    tasks.spawn_until_stop("the gate of revisions that are tried", rollout_gate::watch(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     let activation = Dormant { activator, newest: newest_seen, has_resumed };
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })
@@ -388,14 +391,17 @@ struct Effects {
     gossip: Arc<Gossip>,
     cache: Arc<Cache>,
     purge_history: Arc<PurgeHistory>,
+    /// This node.
+    local: NodeId,
+    /// What it is to serve.
     newest: watch::Sender<Revision>,
 }
 
 impl Effects {
     fn follow(&self, applied: &Applied<'_>) {
         match applied {
-            Applied::Revision { revision, index, .. } => {
-                self.newest.send_replace(*revision);
+            Applied::Revision { revisions, index, .. } => {
+                self.newest.send_replace(revisions.served_by(self.local));
                 self.cache.set_applied(*index);
             }
             Applied::Purge { seq, scopes, kind } => {
@@ -408,7 +414,7 @@ impl Effects {
             Applied::Snapshot { state, index } => {
                 self.meet(&state.nodes);
                 self.cache.replace_purges(&state.purges, *index);
-                self.newest.send_replace(state.revisions.active().0);
+                self.newest.send_replace(state.revisions.served_by(self.local));
             }
         }
     }

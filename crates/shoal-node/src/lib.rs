@@ -43,6 +43,7 @@ mod removal;
 mod removed;
 mod report;
 mod rollout;
+mod rollout_gate;
 mod run;
 mod sealed_site;
 mod settings;

@@ -72,7 +72,7 @@ impl Node {
     pub fn readiness_facts(&self, max_staleness: Option<Duration>) -> Facts {
         let view = self.gossip.view().load_full();
         let (known, newest) =
-            self.log.with_state(|state| (state.nodes.len().max(1), state.revisions.active().0));
+            self.log.with_state(|state| (state.nodes.len().max(1), state.revisions.served_by(self.id())));
         let heard = view.nodes.iter().filter(|node| node.alive || node.id == self.id()).count().max(1);
         let activation = self.activation.borrow().clone();
         let log = self.log.status();

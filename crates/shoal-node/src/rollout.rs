@@ -1,11 +1,12 @@
 //! Watches over the revision that waits to be confirmed. Every node counts the time; the one that leads when it is over
 //! has the cluster go back to what was before. Whoever led or published meanwhile may be gone.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shoal_model::Revision;
 use shoal_model::state::{Command, Refusal, Reply, RevertCause, RevisionRecord, Rollout, RolloutStep};
+use shoal_model::{NodeId, Revision};
 use shoal_policy::rollout::{LastLook, left, missed};
 use shoal_proto::admin;
 
@@ -71,7 +72,7 @@ pub async fn watch(node: Arc<Node>) {
             && left == Some(Duration::ZERO)
             && log.leader == Some(node.id())
         {
-            revert(&node, rollout, record.index).await;
+            revert(&node, rollout, record.index, RevertCause::NotConfirmed, String::new()).await;
         }
         tokio::time::sleep(left.filter(|left| !left.is_zero()).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL))
             .await;
@@ -80,25 +81,25 @@ pub async fn watch(node: Arc<Node>) {
 
 /// Proposes what every leader would, under the same id. Whoever confirms at the same time is in time if he is before it in
 /// the log.
-async fn revert(node: &Node, rollout: &Rollout, index: u64) {
+pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: RevertCause, message: String) {
     let revision = rollout.revision;
     let command = Command::Rollout {
         request_id: format!("revert of revision {revision} in entry {index}"),
         revision,
-        step: RolloutStep::Revert(RevertCause::NotConfirmed),
+        step: RolloutStep::Revert(cause),
         author: NOBODY.to_owned(),
-        message: String::new(),
+        message,
         at_ms: now_ms(),
     };
     match node.log.propose(command).await.map(|proposed| proposed.reply) {
         Ok(Reply::Published(by)) => {
-            tracing::warn!(%revision, %by, before = %rollout.before, "not confirmed in time: the cluster goes back");
+            tracing::warn!(%revision, %by, before = %rollout.before, why = %cause, "the cluster goes back");
         }
         Ok(Reply::Refused(Refusal::NotUnconfirmed(_))) => {}
         Ok(reply) => {
             tracing::error!(%revision, ?reply, "the log answers the end of a rollout with something else")
         }
-        Err(error) => tracing::warn!(%revision, %error, "not confirmed in time, and not taken back yet"),
+        Err(error) => tracing::warn!(%revision, %error, why = %cause, "the cluster does not go back yet"),
     }
 }
 
@@ -106,8 +107,9 @@ impl Node {
     /// The revision that waits to be confirmed and its record, as far as this node has applied the log.
     pub(crate) fn waiting_rollout(&self) -> Option<(Rollout, RevisionRecord)> {
         self.log.with_state(|state| {
-            let rollout = state.revisions.rollout()?;
-            Some((rollout, state.revisions.record(rollout.revision)?.clone()))
+            let rollout = state.revisions.rollout()?.clone();
+            let record = state.revisions.record(rollout.revision)?.clone();
+            Some((rollout, record))
         })
     }
 
@@ -122,7 +124,14 @@ impl Node {
             at_ms: record.at_ms,
             confirm_within_ms: rollout.confirm_within_ms,
             left_ms: self.rollout_clock.left(&rollout).as_millis() as u64,
+            nodes: self.names_of(rollout.canary.as_ref()),
         })
+    }
+
+    fn names_of(&self, chosen: Option<&BTreeSet<NodeId>>) -> Vec<String> {
+        let Some(chosen) = chosen else { return Vec::new() };
+        let members = self.members().into_iter().filter(|(id, _)| chosen.contains(id));
+        members.map(|(_, member)| member.name).collect()
     }
 
     /// Names of members that are not known to know commands of this number: an older version runs there, or nobody has

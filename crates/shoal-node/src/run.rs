@@ -203,7 +203,7 @@ async fn start(
     } else if has_just_joined && caught_up {
         boot::finished(&node.settings.data_dir);
     }
-    let known = node.log.with_state(|state| state.revisions.active().0);
+    let known = node.log.with_state(|state| state.revisions.served_by(node.id()));
     node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
     node.started_serving.store(true, Ordering::Relaxed);
     node.gossip.set_state(NodeState::Ready);

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_model::state::{ConfigState, MemberRecord, PurgeKind, PurgeScope};
+use shoal_model::state::{ConfigState, MemberRecord, PurgeKind, PurgeScope, Revisions};
 use shoal_model::{NodeId, Revision};
 
 /// Something took effect. Told in the order of the log, before whoever proposed it gets its answer.
 #[derive(Debug)]
 pub enum Applied<'a> {
-    /// The site has a new revision.
+    /// The site has a new revision, or the newest one is for all nodes now.
     Revision {
         /// Its number.
         revision: Revision,
-        /// Index of its entry.
+        /// Index of the entry.
         index: u64,
         /// Its content, as published.
         site: Arc<str>,
+        /// All there are.
+        revisions: &'a Revisions,
     },
     /// Objects were purged.
     Purge {

@@ -150,10 +150,8 @@ impl StateMachine {
         // Locked for reading: only this task writes, so nobody waits, and the listener sees exactly this entry's state.
         let state = self.read();
         match (change, &reply) {
-            (Change::Site, Reply::Published(revision)) if *revision != before => {
-                let (revision, site): (Revision, Arc<str>) = state.revisions.active();
-                self.tell(Applied::Revision { revision, index, site });
-            }
+            (Change::Site, Reply::Published(newer)) if *newer != before => self.tell_revision(&state, index),
+            (Change::Site, Reply::Confirmed(_)) => self.tell_revision(&state, index),
             (Change::Purge(scopes, kind), Reply::Purged { seq }) if *seq == index => {
                 self.tell(Applied::Purge { seq: index, scopes: &scopes, kind });
             }
@@ -170,6 +168,11 @@ impl StateMachine {
             ) => {}
         }
         reply
+    }
+
+    fn tell_revision(&self, state: &ConfigState, index: u64) {
+        let (revision, site): (Revision, Arc<str>) = state.revisions.active();
+        self.tell(Applied::Revision { revision, index, site, revisions: &state.revisions });
     }
 
     fn count_bytes(&self, command: &Command) {

@@ -69,15 +69,29 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
 /// How long a revision may wait, and what to type.
 pub(super) fn unconfirmed(rollout: &Rollout) -> String {
     let (revision, before, left) = (rollout.revision, rollout.before, span(rollout.left_ms.div_ceil(1000)));
+    let (by, keep) = match rollout.nodes.len() {
+        0 => (String::new(), "to keep it"),
+        _ => (format!(", and served by {} alone", some(&rollout.nodes)), "to have it everywhere"),
+    };
     format!(
-        "revision {revision} is not confirmed: the cluster goes back to revision {before} in {left}; to keep it, type: \
+        "revision {revision} is not confirmed{by}: the cluster goes back to revision {before} in {left}; {keep}, type: \
          shoal confirm {revision}, to go back now: shoal abort {revision}"
     )
 }
 
+/// A few names.
+fn some(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(MAX_ABSENT).map(|name| one_line(name)).collect();
+    match names.len().saturating_sub(MAX_ABSENT) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// A revision stays.
 pub fn confirmed(response: &ConfirmResponse) -> String {
-    format!("revision {} is confirmed: it stays in force\n", response.revision)
+    let applied = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
+    format!("revision {} is confirmed: it stays in force\n{applied}", response.revision)
 }
 
 /// What to do where a node has refused the revision; nothing where none has.
@@ -313,12 +327,16 @@ mod tests {
             acks: vec![ack("node1", AckState::Applied, "")],
             elapsed_ms: 84,
             changes: changes(),
-            rollout: Some(rollout),
+            rollout: Some(rollout.clone()),
             ..ApplyResponse::default()
         };
         check_golden("applied_unconfirmed", &applied(&response, ""));
-        let stays = ConfirmResponse { revision: 8 };
-        assert_eq!(confirmed(&stays), "revision 8 is confirmed: it stays in force\n");
+        let canary = Rollout { nodes: vec!["node2".into(), "node3".into()], ..rollout };
+        check_golden("unconfirmed_canary", &(unconfirmed(&canary) + "\n"));
+        let acks = vec![ack("node1", AckState::Applied, "")];
+        let stays = ConfirmResponse { revision: 8, acks, elapsed_ms: 7, ..ConfirmResponse::default() };
+        let expected = "revision 8 is confirmed: it stays in force\napplied on 1/1 nodes in 7 ms\n";
+        assert_eq!(confirmed(&stays), expected);
     }
 
     #[test]

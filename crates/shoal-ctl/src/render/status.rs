@@ -170,7 +170,7 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         if !node.refused.is_empty() {
             let _ =
                 writeln!(text, "warning: {name} refused the newest revision: {}", one_line(&node.refused));
-        } else if node.reported && node.active_revision != response.revision {
+        } else if node.reported && node.active_revision != response.revision && !is_spared(response, node) {
             let _ = writeln!(
                 text,
                 "warning: {name} serves revision {}, not {}",
@@ -217,6 +217,12 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
         let _ = writeln!(text, "warning: certificate {}: {left}", one_line(&certificate.name));
     }
     text
+}
+
+/// It serves what was before, since others try the newest revision first.
+fn is_spared(response: &StatusResponse, node: &NodeStatus) -> bool {
+    let tried = response.rollout.as_ref().filter(|rollout| !rollout.nodes.is_empty());
+    tried.is_some_and(|rollout| rollout.before == node.active_revision && !rollout.nodes.contains(&node.node))
 }
 
 fn identity_warning(not_after: Option<i64>, style: Style) -> String {

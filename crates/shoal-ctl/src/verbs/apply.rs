@@ -6,7 +6,7 @@ use clap::Args;
 use shoal_model::Site;
 use shoal_model::state::{LONGEST_CONFIRM, SHORTEST_CONFIRM};
 use shoal_model::units::Period;
-use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, ShowRequest, StageRequest};
+use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, Canary, NodeAck, ShowRequest, StageRequest};
 
 use super::Session;
 use super::author::{author, request_id};
@@ -16,6 +16,9 @@ use crate::failure::{Exit, Failure};
 use crate::site_files::SiteFiles;
 use crate::{output, render};
 
+/// How long some nodes try a revision when nobody says.
+const CANARY_TIMEOUT: Period = Period::seconds(3600);
+
 /// What `shoal apply` takes.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -23,11 +26,14 @@ Example:
   shoal apply -f site.yaml
   shoal apply -f sites/ --check-revision 7 -m 'move the shop to the new hosts'
   shoal apply -f site.yaml --confirm-timeout 5m    (then: shoal confirm)
+  shoal apply -f site.yaml --canary percent=10     (then: shoal confirm)
 
 Objects that the file does not mention stay as they are, unless --prune is given. With --no-wait the revision is in the log of a
 majority and will be served by every node that is alive or comes back; `shoal status` shows which one each serves.
 With --confirm-timeout the cluster goes back by itself to what was before, whoever is gone by then, unless `shoal confirm`
 comes in time; until then nothing else can be applied, and `shoal abort` goes back at once.
+With --canary only some nodes serve it until then, and the cluster goes back sooner if they refuse it, die, or fail more
+requests than the others.
 Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active, or waits to be confirmed,
 5 not on every live node (which, is printed), 6 no quorum.")]
 pub struct ApplyArgs {
@@ -44,8 +50,13 @@ pub struct ApplyArgs {
     #[arg(long)]
     no_wait: bool,
     /// Go back to what was before unless the revision is confirmed in time; 5s to 7d [default: it stays]
+    /// [with --canary: 1h]
     #[arg(long, value_name = "TIME", value_parser = confirm_timeout)]
     confirm_timeout: Option<Period>,
+    /// Until it is confirmed only these serve it: node=NAME[,NAME…], region=NAME, or percent=1 to 99 of the nodes
+    /// [default: all do]
+    #[arg(long, value_name = "WHO", value_parser = canary)]
+    canary: Option<Canary>,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -67,11 +78,13 @@ impl ApplyArgs {
             timeout_ms: session.timeout_ms(),
             no_wait: self.no_wait,
         };
-        let response = match self.confirm_timeout {
+        let within = self.confirm_timeout.or(self.canary.is_some().then_some(CANARY_TIMEOUT));
+        let response = match within {
             None => session.client.apply(request).await?,
             Some(Period(within)) => {
                 let confirm_within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                session.client.stage(StageRequest { change: Some(request), confirm_within_ms }).await?
+                let (change, canary) = (Some(request), self.canary.clone());
+                session.client.stage(StageRequest { change, confirm_within_ms, canary }).await?
             }
         };
         // What is not in the file may be in the cluster, unless there was nothing before.
@@ -95,6 +108,24 @@ fn confirm_timeout(text: &str) -> Result<Period, String> {
     }
 }
 
+/// Who tries a revision, as it is written on the command line.
+fn canary(text: &str) -> Result<Canary, String> {
+    let (kind, who) = text.split_once('=').unwrap_or_default();
+    match kind {
+        "node" if who.split(',').all(|name| !name.is_empty()) => {
+            Ok(Canary { nodes: who.split(',').map(str::to_owned).collect(), ..Canary::default() })
+        }
+        "region" if !who.is_empty() => Ok(Canary { region: who.to_owned(), ..Canary::default() }),
+        "percent" => match who.parse() {
+            Ok(percent @ 1..=99) => Ok(Canary { percent, ..Canary::default() }),
+            _ => {
+                Err("write 1 to 99, as in percent=10; to have it on all nodes leave --canary out".to_owned())
+            }
+        },
+        _ => Err("write node=NAME, region=NAME or percent=N".to_owned()),
+    }
+}
+
 /// Prints what `apply`, `rollback` and `abort` answer; the exit says whether every node has it.
 /// `message`: what was to be kept in the history with it.
 pub(super) fn print_applied(
@@ -103,8 +134,13 @@ pub(super) fn print_applied(
     message: &str,
 ) -> Result<Exit, Failure> {
     session.print(response, |response| render::applied(response, message))?;
-    let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);
-    Ok(if everywhere { Exit::Done } else { Exit::Unacknowledged })
+    Ok(exit_of(&response.acks))
+}
+
+/// Whether everybody who was waited for has it.
+pub(super) fn exit_of(acks: &[NodeAck]) -> Exit {
+    let everywhere = acks.iter().all(|ack| ack.state() == AckState::Applied);
+    if everywhere { Exit::Done } else { Exit::Unacknowledged }
 }
 
 /// Reads the site for `verb` and checks it here, before any node is bothered with it. A file that is wrong by itself
@@ -129,4 +165,30 @@ pub(super) async fn read_checked(
 async fn active_site(client: &Client) -> Option<Site> {
     let shown = client.show(ShowRequest::default()).await.ok()?;
     Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_canary_is_written_in_three_ways() {
+        let check = |text: &str, expected: Option<(&[&str], &str, u32)>| {
+            let expected = expected.map(|(nodes, region, percent)| Canary {
+                nodes: nodes.iter().map(|&name| name.to_owned()).collect(),
+                region: region.to_owned(),
+                percent,
+            });
+            assert_eq!(canary(text).ok(), expected, "{text}");
+        };
+        check("node=n1", Some((&["n1"], "", 0)));
+        check("node=n1,n2", Some((&["n1", "n2"], "", 0)));
+        check("region=west", Some((&[], "west", 0)));
+        check("percent=10", Some((&[], "", 10)));
+        for wrong in
+            ["", "n1", "node=", "node=n1,", "region=", "percent=0", "percent=100", "percent=-1", "zone=a"]
+        {
+            check(wrong, None);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use shoal_proto::admin::{AbortRequest, ConfirmRequest};
 
 use super::Session;
-use super::apply::print_applied;
+use super::apply::{exit_of, print_applied};
 use super::author::{author, request_id};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
@@ -17,7 +17,8 @@ Example:
   shoal confirm
   shoal confirm 8
 
-Exit codes: 0 it stays, 4 it does not wait to be confirmed (any more), 6 no quorum.")]
+Of a revision that some nodes have tried (--canary), that means all nodes from now on.
+Exit codes: 0 it stays, 4 it does not wait to be confirmed (any more), 5 not on every live node, 6 no quorum.")]
 pub struct ConfirmArgs {
     /// Revision that stays [default: the one that waits to be confirmed]
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
@@ -33,10 +34,11 @@ impl ConfirmArgs {
             revision: self.revision.unwrap_or_default(),
             author: author(),
             request_id: request_id()?,
+            timeout_ms: session.timeout_ms(),
         };
         let response = session.client.confirm(request).await?;
         session.print(&response, render::confirmed)?;
-        Ok(Exit::Done)
+        Ok(exit_of(&response.acks))
     }
 }
 

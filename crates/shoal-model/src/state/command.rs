@@ -11,8 +11,10 @@ use crate::id::{ClusterId, NodeId, Revision};
 pub const FORGET_PURGES: u32 = 1;
 /// The least [`COMMANDS`] of a node that knows [`Command::Rollout`], and [`Terms`] of [`Command::Publish`].
 pub const ROLLOUTS: u32 = 2;
+/// The least [`COMMANDS`] of a node that knows [`Terms::canary`].
+pub const CANARIES: u32 = 3;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = ROLLOUTS;
+pub const COMMANDS: u32 = CANARIES;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

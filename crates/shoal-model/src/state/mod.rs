@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-pub use command::{Admission, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, SiteText};
+pub use command::{
+    Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, SiteText,
+};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Refusal, Reply, Rollout, Standing, Terms};
-use crate::id::Revision;
+use crate::id::{NodeId, Revision};
 
 /// Revisions whose record is kept.
 const MAX_RECORDS: usize = 1_000;
@@ -69,8 +69,16 @@ impl Revisions {
     }
 
     /// The active revision's way to being in force for good, unless it is.
-    pub fn rollout(&self) -> Option<Rollout> {
+    pub fn rollout(&self) -> Option<&Rollout> {
+        self.rollout.as_ref()
+    }
+
+    /// The revision that `node` is to serve: the active one, unless others are to try it first.
+    pub fn served_by(&self, node: NodeId) -> Revision {
         self.rollout
+            .as_ref()
+            .filter(|rollout| !rollout.includes(node))
+            .map_or(self.active, |rollout| rollout.before)
     }
 
     pub(super) fn publish(
@@ -80,7 +88,7 @@ impl Revisions {
         record: RevisionRecord,
         terms: Terms,
     ) -> Reply {
-        if let Some(rollout) = self.rollout.filter(|_| !terms.overrides) {
+        if let Some(rollout) = self.rollout.as_ref().filter(|_| !terms.overrides) {
             return Reply::Refused(Refusal::Unconfirmed(rollout.revision));
         }
         if let Some(expected) = expected
@@ -91,7 +99,8 @@ impl Revisions {
         let before = self.active;
         let reply = self.succeed(site.into(), record);
         if let Some(confirm_within_ms) = terms.confirm_within_ms {
-            self.rollout = Some(Rollout { revision: self.active, before, confirm_within_ms });
+            let (revision, canary) = (self.active, terms.canary);
+            self.rollout = Some(Rollout { revision, before, confirm_within_ms, canary });
             self.mark(self.active, Standing::Unconfirmed);
         }
         reply
@@ -107,7 +116,7 @@ impl Revisions {
 
     /// What was before `revision` becomes the next one. Its content is there: nothing was published in between.
     pub(super) fn revert(&mut self, revision: Revision, mut record: RevisionRecord) -> Reply {
-        let rollout = self.rollout.filter(|rollout| rollout.revision == revision);
+        let rollout = self.rollout.as_ref().filter(|rollout| rollout.revision == revision);
         let Some(site) = rollout.and_then(|rollout| self.content(rollout.before)) else {
             return Reply::Refused(Refusal::NotUnconfirmed(revision));
         };

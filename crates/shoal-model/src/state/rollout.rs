@@ -1,11 +1,12 @@
 //! A revision on its way to being in force for good: on which terms it was published, and how the way ends.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Revision;
+use crate::id::{NodeId, Revision};
 
 /// The least time in which somebody can confirm a revision.
 pub const SHORTEST_CONFIRM: Duration = Duration::from_secs(5);
@@ -13,11 +14,15 @@ pub const SHORTEST_CONFIRM: Duration = Duration::from_secs(5);
 pub const LONGEST_CONFIRM: Duration = Duration::from_secs(7 * 86_400);
 
 /// On which terms a revision is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Terms {
     /// Unless it is confirmed so many milliseconds later, the cluster goes back to what was before. `None` = it stays.
     pub confirm_within_ms: Option<u64>,
+    /// Until it is confirmed only these nodes serve it. `None` = all do. Only where every member knows
+    /// [`CANARIES`](super::CANARIES).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<BTreeSet<NodeId>>,
     /// It may follow a revision that waits to be confirmed, which ends that.
     pub overrides: bool,
 }
@@ -30,7 +35,7 @@ impl Terms {
 }
 
 /// The way of the active revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
     /// The active revision.
     pub revision: Revision,
@@ -38,6 +43,16 @@ pub struct Rollout {
     pub before: Revision,
     /// See [`Terms::confirm_within_ms`].
     pub confirm_within_ms: u64,
+    /// See [`Terms::canary`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<BTreeSet<NodeId>>,
+}
+
+impl Rollout {
+    /// `node` serves the revision already.
+    pub fn includes(&self, node: NodeId) -> bool {
+        self.canary.as_ref().is_none_or(|canary| canary.contains(&node))
+    }
 }
 
 /// What becomes of a rollout.
@@ -56,6 +71,8 @@ pub enum RevertCause {
     NotConfirmed,
     /// Somebody has said so.
     Aborted,
+    /// The nodes that have tried it did worse than the others.
+    Worse,
 }
 
 impl RevertCause {
@@ -71,6 +88,7 @@ impl fmt::Display for RevertCause {
         f.write_str(match self {
             Self::NotConfirmed => "not confirmed in time",
             Self::Aborted => "aborted",
+            Self::Worse => "worse than what was before",
         })
     }
 }
@@ -127,7 +145,7 @@ mod tests {
                     message,
                     at_ms: 1,
                     counts: [1, 2, 3],
-                    terms: Terms { confirm_within_ms, overrides: words.contains(&"over") },
+                    terms: Terms { confirm_within_ms, canary: None, overrides: words.contains(&"over") },
                 };
             }
         };
@@ -175,6 +193,34 @@ mod tests {
         check(&then(&["abort 2", "publish c 5s", "abort 4"]), published(5), "a", false);
         // Before the first revision there is the empty site.
         check(&["publish a 5s", "time-out 1"], published(2), "{}", false);
+    }
+
+    #[test]
+    fn only_some_serve_what_is_tried() {
+        let check = |state: &ConfigState, expected: [u64; 2]| {
+            let served = [1, 2].map(|node| state.revisions.served_by(NodeId(node)));
+            assert_eq!(served, expected.map(Revision));
+        };
+        let mut state = ConfigState::default();
+        check(&state, [0, 0]);
+        let mut canary = command("publish b 5s");
+        if let Command::Publish { terms, .. } = &mut canary {
+            terms.canary = Some([NodeId(2)].into());
+        }
+        for (index, (step, expected)) in [
+            (command("publish a"), [1, 1]),
+            (canary.clone(), [1, 2]),
+            (command("confirm 2"), [2, 2]),
+            (canary, [2, 3]),
+            (command("abort 3"), [4, 4]),
+            (command("publish c 5s"), [5, 5]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            state.apply(index as u64 + 1, step);
+            check(&state, expected);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Problems, diff, read_site};
 use shoal_model::state::{Refusal, Reply, Terms};
 use shoal_model::{Revision, Site};
+use shoal_policy::rollout::Canary;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, ChangeAction, FieldChange, PlanRequest, PlanResponse, RollbackRequest,
 };
@@ -47,15 +48,15 @@ pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse
 
 /// Makes the given site the next revision and waits for every live node.
 pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    apply_on(node, request, caller, Terms::default()).await
+    apply_as(node, request, caller, Manner::default()).await
 }
 
-/// The same on other terms than the usual ones.
-pub(super) async fn apply_on(
+/// The same in another manner than the usual one.
+pub(super) async fn apply_as(
     node: &Arc<Node>,
     request: ApplyRequest,
     caller: &str,
-    terms: Terms,
+    manner: Manner,
 ) -> Result<ApplyResponse, Status> {
     let order = Order {
         started: Instant::now(),
@@ -66,7 +67,7 @@ pub(super) async fn apply_on(
         message: request.message,
         request_id: request.request_id,
         no_wait: request.no_wait,
-        terms,
+        manner,
     };
     carry_out(node, order).await
 }
@@ -91,7 +92,7 @@ pub async fn rollback(
         message,
         request_id: request.request_id,
         no_wait: false,
-        terms: Terms { overrides: true, ..Terms::default() },
+        manner: Manner { overrides: true, ..Manner::default() },
     };
     carry_out(node, order).await
 }
@@ -140,7 +141,27 @@ struct Order {
     request_id: String,
     /// Being in the log is enough.
     no_wait: bool,
-    terms: Terms,
+    manner: Manner,
+}
+
+/// How a revision comes into force.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Manner {
+    /// Also in the place of one that waits to be confirmed.
+    pub overrides: bool,
+    /// See [`Terms::confirm_within_ms`].
+    pub confirm_within_ms: Option<u64>,
+    /// Who tries it until then; `None` = everybody.
+    pub canary: Option<Canary>,
+}
+
+impl Manner {
+    /// The terms for `revision`, which follows one that `waits` to be confirmed, or not.
+    fn terms(&self, node: &Node, revision: Revision, waits: bool) -> Result<Terms, Status> {
+        let canary = self.canary.as_ref().map(|canary| rollout::choose_canary(node, canary, revision));
+        let confirm_within_ms = self.confirm_within_ms;
+        Ok(Terms { confirm_within_ms, canary: canary.transpose()?, overrides: waits })
+    }
 }
 
 /// What the site is to become.
@@ -234,7 +255,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             return Ok(Written { revision, is_new: true, changes });
         }
         let waits = node.waiting_rollout().is_some();
-        if waits && !order.terms.overrides {
+        if waits && !order.manner.overrides {
             return Err(rollout::unconfirmed(node));
         }
         if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
@@ -245,10 +266,10 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if draft.changes.is_empty() {
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
-        let terms = Terms { overrides: waits, ..order.terms };
+        let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits)?;
         let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
-        if order.terms.confirm_within_ms.is_some() {
-            // Then this node can tell how long it waits.
+        if order.manner.confirm_within_ms.is_some() {
+            // Then this node can tell how long it waits, and for whom.
             node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
         }
         match proposed.reply {

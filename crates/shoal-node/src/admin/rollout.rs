@@ -1,17 +1,21 @@
 //! Verbs about a revision that does not stay unless somebody confirms it: stage, confirm, abort.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_model::Revision;
 use shoal_model::state::{
-    Command, LONGEST_CONFIRM, ROLLOUTS, Refusal, Reply, RevertCause, RolloutStep, SHORTEST_CONFIRM, Standing,
-    Terms,
+    CANARIES, Command, LONGEST_CONFIRM, MemberRecord, ROLLOUTS, Refusal, Reply, RevertCause, RolloutStep,
+    SHORTEST_CONFIRM, Standing,
 };
-use shoal_proto::admin::{AbortRequest, ApplyResponse, ConfirmRequest, ConfirmResponse, StageRequest};
+use shoal_model::{NodeId, Revision};
+use shoal_policy::rollout::{Canary, Candidate, choose};
+use shoal_proto::admin::{self, AbortRequest, ApplyResponse, ConfirmRequest, ConfirmResponse, StageRequest};
 use tonic::{Code, Status};
 
-use super::change::{self, CATCH_UP_WAIT, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of};
+use super::change::{
+    self, CATCH_UP_WAIT, Manner, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of,
+};
 use super::failure::{self, Exit, with_exit};
 use crate::node::{Node, now_ms};
 
@@ -23,7 +27,8 @@ pub async fn stage(node: &Arc<Node>, request: StageRequest, caller: &str) -> Res
             format!("{within:?} to confirm it: {SHORTEST_CONFIRM:?} to {LONGEST_CONFIRM:?} are possible");
         return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
     }
-    let unaware = node.members_without(ROLLOUTS);
+    let canary = request.canary.map(canary_of).transpose()?;
+    let unaware = node.members_without(if canary.is_some() { CANARIES } else { ROLLOUTS });
     if !unaware.is_empty() {
         let why = format!(
             "a node that does not know of unconfirmed revisions would keep this one, and so may {}: upgrade it, start \
@@ -32,16 +37,43 @@ pub async fn stage(node: &Arc<Node>, request: StageRequest, caller: &str) -> Res
         );
         return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
     }
-    let terms = Terms { confirm_within_ms: Some(request.confirm_within_ms), overrides: false };
-    change::apply_on(node, request.change.unwrap_or_default(), caller, terms).await
+    let manner = Manner { overrides: false, confirm_within_ms: Some(request.confirm_within_ms), canary };
+    change::apply_as(node, request.change.unwrap_or_default(), caller, manner).await
 }
 
-/// The revision stays.
+/// Whom the caller wants to try it.
+fn canary_of(canary: admin::Canary) -> Result<Canary, Status> {
+    let admin::Canary { nodes, region, percent } = canary;
+    match (nodes.is_empty(), region.is_empty(), percent) {
+        (false, true, 0) => Ok(Canary::Nodes(nodes.into_iter().collect())),
+        (true, false, 0) => Ok(Canary::Region(region)),
+        (true, true, 1..=99) => Ok(Canary::Percent(percent as u8)),
+        _ => {
+            let why = "a canary is some nodes, a region, or 1 to 99 percent of the nodes";
+            Err(with_exit(Code::InvalidArgument, Exit::Local, why))
+        }
+    }
+}
+
+/// Those that try `revision`.
+pub fn choose_canary(node: &Node, canary: &Canary, revision: Revision) -> Result<BTreeSet<NodeId>, Status> {
+    let live = node.live_members();
+    let candidate = |(id, member): (NodeId, MemberRecord)| {
+        let is_alive = live.iter().any(|(alive, _)| *alive == id);
+        Candidate { id, name: member.name, region: member.region, is_alive }
+    };
+    let members: Vec<Candidate> = node.members().into_iter().map(candidate).collect();
+    choose(canary, revision, &members)
+        .map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why.to_string()))
+}
+
+/// The revision stays, and is for everybody from now on.
 pub async fn confirm(
     node: &Arc<Node>,
     request: ConfirmRequest,
     caller: &str,
 ) -> Result<ConfirmResponse, Status> {
+    let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
     let wish = Wish {
         revision: request.revision,
         step: RolloutStep::Confirm,
@@ -52,7 +84,10 @@ pub async fn confirm(
     match wish.carry_out(node).await? {
         Reply::Confirmed(revision) => {
             tracing::info!(%revision, by = caller, "the revision was confirmed");
-            Ok(ConfirmResponse { revision: revision.0 })
+            let left = wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT);
+            let acks = node.await_everywhere(0, revision, left).await;
+            let elapsed_ms = started.elapsed().as_millis() as u32;
+            Ok(ConfirmResponse { revision: revision.0, acks, absent: node.absent_members(), elapsed_ms })
         }
         _ => Err(failure::unexpected_reply()),
     }
@@ -132,7 +167,10 @@ pub fn unconfirmed(node: &Node) -> Status {
 fn nothing_to_settle(node: &Node, revision: Revision) -> Status {
     let (standing, waiting) = node.log.with_state(|state| {
         let record = state.revisions.record(revision);
-        (record.map(|record| record.standing.clone()), state.revisions.rollout())
+        (
+            record.map(|record| record.standing.clone()),
+            state.revisions.rollout().map(|rollout| rollout.revision),
+        )
     });
     let why = match (standing, waiting) {
         (_, None) if revision == Revision(0) => "no revision waits to be confirmed".to_owned(),

@@ -140,7 +140,7 @@ impl Node {
     }
 
     /// The same, with what else is wanted.
-    pub(super) async fn ask_reports(
+    pub(crate) async fn ask_reports(
         self: &Arc<Self>,
         wanted: Wanted,
     ) -> Vec<(NodeId, String, Option<NodeReport>)> {
