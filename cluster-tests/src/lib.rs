@@ -38,6 +38,6 @@ pub use origin::nginx::NginxOrigin;
 pub use origin::{Meter, Origin, Payload, Reply, Seen, pattern};
 pub use outside::{find_program, skip, text_of};
 pub use site::SiteFile;
-pub use verb::{Verb, VerbOutput};
+pub use verb::{RunningVerb, Verb, VerbOutput};
 pub use wait::{wait_until, wait_until_some};
 pub use weight::Weight;

@@ -1,11 +1,12 @@
 //! A change made on any node is on all of them when it is acknowledged, and disturbs no request.
 
-use std::net::SocketAddr;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, wait_until};
-use serde_json::json;
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, Verb, fetch, pattern, wait_until};
+use serde_json::{Value, json};
 
 const ROUTES: usize = 1_000;
 const UPSTREAMS: usize = 200;
@@ -79,5 +80,126 @@ async fn requests_in_flight_survive_ten_changes_in_a_row() -> Result<()> {
         let errors = target.wrong() + target.connection_errors();
         ensure!(errors == 0, "n{}: {errors} faults\n{}", i + 1, target.faults());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_is_asked_before_anything_changes() -> Result<()> {
+    const OTHER: u16 = 8090;
+    let cluster = Cluster::start(3).await?;
+    let origin = Origin::of_patterns(100, "no-store").await?;
+    let site = SiteFile::new().proxy("any", &[origin.endpoint()]);
+    cluster.apply(0, &site).await?;
+    let revision = cluster.revision(0).await?;
+    let of_somebody_else = TcpListener::bind(cluster.nodes[1].at(OTHER))?;
+    let other = json!({ "address": format!(":{OTHER}"), "protocol": "http" });
+    let file = cluster.file("site.json", site.clone().set("listeners", "other", other.clone()).text())?;
+    let file = file.to_str().unwrap_or_default();
+    let refusal =
+        format!("n2 would refuse it: listener \"other\": cannot listen on {}", cluster.nodes[1].at(OTHER));
+
+    let plan = cluster.nodes[0].shoal(&["plan", "-f", file]).await?.expect(3)?;
+    ensure!(plan.stdout.contains(&refusal), "the plan does not say who refuses it: {}", plan.stdout);
+    ensure!(plan.stdout.contains("2/3 live nodes would take it"), "{}", plan.stdout);
+    let refused = cluster.nodes[2].shoal(&["apply", "-f", file]).await?.expect(1)?;
+    ensure!(refused.stderr.contains(&refusal) && refused.stderr.contains("--force"), "{}", refused.stderr);
+    let set = ["set", "listener/other", &format!("address=:{OTHER}"), "protocol=http"];
+    let refused = cluster.nodes[0].shoal(&set).await?.expect(1)?;
+    ensure!(refused.stderr.contains(&refusal), "{}", refused.stderr);
+    ensure!(cluster.revision(1).await? == revision, "what was refused made a revision");
+
+    // Its own sockets are in nobody's way, under whatever name, and stay as they are.
+    let renamed = SiteFile::new().proxy("any", &[origin.endpoint()]).text().replace("\"web\"", "\"http\"");
+    let renamed = cluster.file("renamed.json", renamed)?;
+    let plan =
+        cluster.nodes[0].shoal(&["plan", "--prune", "-f", renamed.to_str().unwrap_or_default()]).await?;
+    ensure!(plan.expect(3)?.stdout.contains("3/3 live nodes would take it"), "a node is in its own way");
+
+    // Who is sick already stands in nobody's way either.
+    let forced = cluster.nodes[0].shoal(&["apply", "--force", "-f", file]).await?.expect(5)?;
+    ensure!(forced.stdout.contains("n2 refused: listener \"other\""), "{}", forced.stdout);
+    let third = ["set", "listener/third", "address=:8091", "protocol=http"];
+    let plan = cluster.nodes[0].shoal(&[&third[..], &["--dry-run"]].concat()).await?.expect(0)?;
+    ensure!(plan.stdout.contains("n2 refuses the active revision, too: "), "{}", plan.stdout);
+    cluster.nodes[0].shoal(&third).await?.expect(5)?;
+    drop(of_somebody_else);
+    cluster
+        .eventually("n2 serves what it has refused", async || {
+            fetch(cluster.nodes[1].at(OTHER), "any.example.com", "/")
+                .await
+                .ok()
+                .filter(|answer| answer.status == 200)
+        })
+        .await?;
+    cluster.apply(0, &site).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_sees_every_revision_once_whichever_node_is_lost() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let site = SiteFile::new().proxy("shop", &["127.0.0.1:9".to_owned()]);
+    cluster.apply(0, &site).await?;
+    let first = cluster.revision(0).await?;
+    let identity = cluster.dir().join("ada.json");
+    let identity = identity.to_str().context("a path of the story")?.to_owned();
+    cluster.nodes[0].shoal(&["operator", "create", "ada", &identity]).await?.expect(0)?;
+    let address = |i: usize| cluster.nodes[i].at(Ports::ADMIN).to_string();
+    let addresses = [address(1), address(2), address(0)].join(",");
+    let file = cluster.dir().join("watched");
+    let watch = ["--addr", &addresses, "--identity", &identity, "-o", "json", "watch"];
+    let _watch = Verb::from_afar(&watch).start(File::create(&file)?)?;
+    let seen = || -> Vec<Value> {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let last = || seen().last().and_then(|event| event["revision"].as_u64()).unwrap_or(0);
+
+    wait_until("the watch begins", Duration::from_secs(20), async || !seen().is_empty()).await?;
+    // The node that is watched dies, comes back, and the one after it stops without a word.
+    let mut revision = first;
+    for round in 0..3 {
+        if round == 1 {
+            cluster.nodes[1].kill9()?;
+        } else if round == 2 {
+            cluster.restart(1)?;
+            cluster.answers(1).await?;
+            cluster.settle().await?;
+            cluster.nodes[2].stop()?;
+        }
+        for n in 0..5 {
+            let setting = format!("max_requests={}", 10 * round + n + 1);
+            // Who has just been lost may still count as alive.
+            let set = cluster.nodes[0].shoal(&["set", "upstream/shop", &setting]).await?;
+            ensure!([0, 5].contains(&set.code), "{}", set.text());
+            revision += 1;
+        }
+        let what = format!("the watch has seen revision {revision}");
+        wait_until(&what, Duration::from_secs(60), async || last() >= revision).await?;
+    }
+    cluster.nodes[2].cont()?;
+
+    let events = seen();
+    ensure!(events[0]["event"] == "full" && events[0]["revision"] == first, "it begins with {}", events[0]);
+    ensure!(events[0]["put"]["routes"]["shop"]["upstream"] == "shop", "the site is not whole: {}", events[0]);
+    for (n, event) in events.iter().enumerate().skip(1) {
+        let expected = first + n as u64;
+        ensure!(event["revision"] == expected, "event {n} is not revision {expected}: {event}");
+        ensure!(event["event"] == "delta" && event["previous_revision"] == expected - 1, "{event}");
+        ensure!(event["put"]["upstreams"]["shop"]["max_requests"].is_u64(), "{event}");
+        ensure!(
+            event["put"].as_object().is_some_and(|put| put.len() == 1),
+            "more than what differs: {event}"
+        );
+    }
+    ensure!(events.len() as u64 == revision - first + 1, "{} events", events.len());
+
+    // From a revision that is past, everything since then; it ends with its reader.
+    let past = File::create(cluster.dir().join("past"))?;
+    let from = cluster.nodes[0].verb(&["watch", "--from", &first.to_string()]);
+    let _past = from.start(past)?;
+    let lines = || fs::read_to_string(cluster.dir().join("past")).unwrap_or_default().lines().count() as u64;
+    let all = revision - first + 1;
+    wait_until("the past is told", Duration::from_secs(20), async || lines() == all).await?;
     Ok(())
 }

@@ -14,13 +14,13 @@ const MAX_PROBLEMS: usize = 50;
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done; for `plan`: no difference.
+    /// Done; for `plan` and `diff`: no difference.
     Done = 0,
     /// Wrong usage, a bad file, a refused site: nothing was asked of the cluster, or it would not have helped.
     Local = 1,
     /// The node could not be reached, or failed.
     Remote = 2,
-    /// `plan` found differences.
+    /// `plan` or `diff` found differences.
     Differences = 3,
     /// The active revision is not the one that was expected.
     Conflict = 4,

@@ -80,11 +80,15 @@ pub fn warn(text: &str) {
 
 /// Writes to stdout; a reader that has gone (`shoal get | head`) is no error.
 pub fn write_stdout(text: &str) -> Result<(), Failure> {
+    print_line(text).map(drop)
+}
+
+/// The same for one of many: whether somebody still reads them.
+pub fn print_line(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::local("write to stdout", error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::local("write to stdout", error)),
     }
 }

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use shoal_cluster::{inspect_authorities, inspect_certificate, inspect_client_auth, inspect_staple};
 use shoal_model::Site;
 use shoal_model::site::{
-    Absent, MAX_SITE_BYTES, Problem, ProblemKind, Problems, check_authorities, check_certificates,
-    check_client_auth, check_staples, locate, merge, parse_site, step, validate, validate_next,
+    Absent, MAX_SITE_BYTES, ObjectName, Problem, ProblemKind, Problems, check_authorities,
+    check_certificates, check_client_auth, check_staples, holds, locate, merge, parse_object, parse_site,
+    validate, validate_next,
 };
 
 /// Largest file that a site names, in bytes.
 const MAX_PEM_BYTES: usize = 1 << 20;
 /// Most files of a site directory.
-const MAX_FILES: usize = 10_000;
+pub const MAX_FILES: usize = 10_000;
 /// Problems whose place is looked up: each costs a walk over its file.
 const MAX_PLACED: usize = 50;
 
@@ -32,6 +33,8 @@ struct Document {
     /// Certificate files are relative to this.
     dir: PathBuf,
     text: String,
+    /// Key path of what it holds; empty = a site.
+    root: String,
     site: Site,
 }
 
@@ -49,11 +52,42 @@ impl SiteFiles {
     /// Reads a file, every `*.yaml`, `*.yml` and `*.json` of a directory, or stdin (`-`), and checks their form.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let texts = read_texts(path).map_err(|problem| Problems(vec![problem]))?;
-        let mut documents = Vec::with_capacity(texts.len());
+        Self::of(texts.into_iter().map(Document::of_site))
+    }
+
+    /// The site in `text`: complaints call it `name`, and the files that it names are relative to `dir`.
+    pub fn of_text(name: &str, dir: &Path, text: String) -> Result<Self, Problems> {
+        Self::of([Document::of_site((name.to_owned(), dir.to_owned(), text))])
+    }
+
+    /// Reads a file or stdin (`-`) with the settings of `object`, or with a site that has nothing else, as it is shown.
+    pub fn read_object(path: &Path, object: &ObjectName) -> Result<Self, Problems> {
+        let mut texts = read_texts(path).map_err(|problem| Problems(vec![problem]))?;
+        let (1, Some(text)) = (texts.len(), texts.pop()) else {
+            let why = format!("{} has several files; {object} is to be in one", path.display());
+            return Err(Problems(vec![Problem::at("", why).of_kind(ProblemKind::Unread)]));
+        };
+        let is_site = holds(&text.2, object.kind.plural());
+        let files =
+            Self::of([if is_site { Document::of_site(text) } else { Document::of_object(text, object) }])?;
+        let others = files.site.objects().filter(|other| other != object);
+        files.settle(
+            others
+                .map(|other| Problem::at(other.path(), format!("is not {object}, which is to be set")))
+                .collect(),
+        )?;
+        match files.site.has(object) {
+            true => Ok(files),
+            false => Err(Problems(vec![Problem::at(object.path(), format!("is not in {}", path.display()))])),
+        }
+    }
+
+    fn of(read: impl IntoIterator<Item = Result<Document, Problem>>) -> Result<Self, Problems> {
+        let mut documents = Vec::new();
         let mut problems = Vec::new();
-        for (name, dir, text) in texts {
-            match parse_site(&name, &text) {
-                Ok(site) => documents.push(Document { name, dir, text, site }),
+        for document in read {
+            match document {
+                Ok(document) => documents.push(document),
                 Err(problem) => problems.push(problem),
             }
         }
@@ -91,7 +125,7 @@ impl SiteFiles {
     pub fn with_certificates(&self) -> Result<Site, Problems> {
         let mut homes = HashMap::new();
         for document in &self.documents {
-            homes.extend(object_paths(&document.site).map(|object| (object, document.dir.as_path())));
+            homes.extend(document.site.objects().map(|object| (object.path(), document.dir.as_path())));
         }
         let mut site = self.site.clone();
         let mut problems = Vec::new();
@@ -118,7 +152,8 @@ impl SiteFiles {
         let mut site = Site::default();
         let mut written: BTreeMap<String, String> = BTreeMap::new();
         for document in &self.documents {
-            for path in object_paths(&document.site) {
+            for object in document.site.objects() {
+                let path = object.path();
                 if let Some(first) = written.get(&path) {
                     let message = format!("is already written in {first}");
                     problems.push(document.place(Problem::at(path, message)));
@@ -152,31 +187,36 @@ impl SiteFiles {
     }
 }
 
+/// Name, directory and text of a document.
+type Text = (String, PathBuf, String);
+
 impl Document {
+    fn of_site((name, dir, text): Text) -> Result<Self, Problem> {
+        let site = parse_site(&name, &text)?;
+        Ok(Self { name, dir, text, root: String::new(), site })
+    }
+
+    fn of_object((name, dir, text): Text, object: &ObjectName) -> Result<Self, Problem> {
+        let site = parse_object(object, &name, &text)?;
+        Ok(Self { name, dir, text, root: object.path(), site })
+    }
+
     fn holds(&self, path: &str) -> bool {
-        object_paths(&self.site).any(|object| {
-            path.strip_prefix(object.as_str())
+        self.site.objects().any(|object| {
+            path.strip_prefix(object.path().as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         })
     }
 
     fn place(&self, problem: Problem) -> Problem {
-        let (line, column) = locate(&self.text, &problem.path).unwrap_or((1, 1));
+        let path = problem.path.strip_prefix(self.root.as_str()).unwrap_or(&problem.path);
+        let (line, column) = locate(&self.text, path).unwrap_or((1, 1));
         Problem { place: Some((self.name.clone(), line, column)), ..problem }
     }
 }
 
-/// The key path of every object of `site`.
-fn object_paths(site: &Site) -> impl Iterator<Item = String> {
-    let path = |kind: &'static str| move |name: &String| format!("{kind}.{}", step(name));
-    let listeners = site.listeners.keys().map(path("listeners"));
-    let certificates = site.certificates.keys().map(path("certificates"));
-    let routes = site.routes.keys().map(path("routes"));
-    listeners.chain(certificates).chain(routes).chain(site.upstreams.keys().map(path("upstreams")))
-}
-
 /// Name, directory and text of every document at `path`, by name.
-fn read_texts(path: &Path) -> Result<Vec<(String, PathBuf, String)>, Problem> {
+fn read_texts(path: &Path) -> Result<Vec<Text>, Problem> {
     let whole = |why: String| Problem::at("", why).of_kind(ProblemKind::Unread);
     if path == Path::new("-") {
         let text = read_bounded(io::stdin().lock(), MAX_SITE_BYTES).and_then(decode);
@@ -203,7 +243,8 @@ fn read_texts(path: &Path) -> Result<Vec<(String, PathBuf, String)>, Problem> {
     Ok(texts)
 }
 
-fn site_files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// The files of a directory that hold a site, by name.
+pub(crate) fn site_files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -258,7 +299,7 @@ mod tests {
             fs::write(dir.path().join(name), content).unwrap();
         }
         let prefix = format!("{}/", dir.path().display());
-        let loaded = load_site(dir.path()).map(|site| object_paths(&site).count());
+        let loaded = load_site(dir.path()).map(|site| site.objects().count());
         let loaded = loaded.map_err(|problems| {
             problems.0.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect::<Vec<_>>()
         });
@@ -286,6 +327,30 @@ mod tests {
             &[("a.yaml", b"routes: []\n"), ("b.yaml", b"upstreams: \xff\n")],
             Err(&["b.yaml is not UTF-8 text: byte 0xff at offset 11"]),
         );
+    }
+
+    #[test]
+    fn an_object_is_read_by_itself_or_as_it_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shop.yaml");
+        let check = |text: &str, expected: Result<(), &str>| {
+            fs::write(&file, text).unwrap();
+            let read = SiteFiles::read_object(&file, &"route/shop".parse().unwrap());
+            let read = read.and_then(|files| files.check_over(&parse_site("", UPSTREAMS).unwrap()));
+            let read = read.map_err(|why| why.to_string().replace(&format!("{}/", dir.path().display()), ""));
+            assert_eq!(read, expected.map_err(str::to_owned), "{text}");
+        };
+        check("path_prefix: /\nupstream: shop\n", Ok(()));
+        check(ROUTES, Ok(()));
+        check(
+            "path_prefix: /\nupstream: shap\n",
+            Err("shop.yaml:2:11: routes.shop.upstream: there is no upstream \"shap\"; upstreams are: shop"),
+        );
+        check(
+            "routes: { shop: { upstream: shop }, blog: { upstream: shop } }\n",
+            Err("shop.yaml:1:43: routes.blog: is not route/shop, which is to be set"),
+        );
+        check("routes: {}\n", Err("routes.shop: is not in shop.yaml"));
     }
 
     #[test]

@@ -12,11 +12,12 @@ use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
     CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
-    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    CreateTokenResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
+    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RollbackRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest,
+    TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -63,6 +64,19 @@ impl AdminService for Scripted {
         refused()
     }
     async fn abort(&self, _: Request<AbortRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    type WatchStream = ReceiverStream<Result<WatchResponse, Status>>;
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        refused()
+    }
+    async fn diff(&self, _: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        refused()
+    }
+    async fn plan_edit(&self, _: Request<EditRequest>) -> Result<Response<PlanResponse>, Status> {
+        refused()
+    }
+    async fn edit(&self, _: Request<EditRequest>) -> Result<Response<ApplyResponse>, Status> {
         refused()
     }
     async fn history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {

@@ -8,7 +8,7 @@ use shoal_cluster::gossip::Gossip;
 use shoal_cluster::identity::Identity;
 use shoal_configlog::ConfigLog;
 use shoal_model::{ConfigView, Revision, Site};
-use shoal_proxy::Proxy;
+use shoal_proxy::{BindError, Proxy};
 use tokio::sync::watch;
 
 use crate::crash_guard::{Before, CrashGuard};
@@ -188,10 +188,7 @@ impl Activator {
 
     fn put_in_force(&self, revision: Revision, content: &str) -> Result<(), String> {
         let view = compile(&self.identity, revision, content)?;
-        self.proxy.apply(Arc::new(view)).map_err(|errors| {
-            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            errors.join("; ")
-        })
+        self.proxy.apply(Arc::new(view)).map_err(one_reason)
     }
 
     fn tell(&self, revision: Revision, outcome: Result<(), String>) {
@@ -213,9 +210,20 @@ impl Activator {
     }
 }
 
+/// Why listeners cannot be as they shall be, in one line.
+pub fn one_reason(errors: Vec<BindError>) -> String {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.join("; ")
+}
+
 /// From the document in the log to what is served.
 pub fn compile(identity: &Identity, revision: Revision, content: &str) -> Result<ConfigView, String> {
     let site = Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))?;
+    compile_site(identity, revision, site)
+}
+
+/// The same from a site as it is in the log.
+pub fn compile_site(identity: &Identity, revision: Revision, site: Site) -> Result<ConfigView, String> {
     let site = unseal(site, &identity.secret).map_err(|error| error.to_string())?;
     ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())
 }

@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
-use crate::admin::{AdminListeners, MAX_WARM_CALLS};
+use crate::admin::{AdminListeners, MAX_WARM_CALLS, MAX_WATCHES};
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
@@ -48,6 +48,7 @@ use crate::purge_sweep;
 use crate::purge_writes;
 use crate::purging::PurgeRate;
 use crate::refusals::Refusals;
+use crate::rehearsal::MAX_REHEARSALS;
 use crate::removed;
 use crate::rollout::{self, RolloutClock};
 use crate::rollout_gate;
@@ -215,6 +216,8 @@ pub async fn build(
         swept_seq: AtomicU64::new(0),
         rollout_clock: RolloutClock::default(),
         writers: Mutex::new(()),
+        rehearsing: Semaphore::new(MAX_REHEARSALS),
+        watching: Arc::new(Semaphore::new(MAX_WATCHES)),
         lock: boot.lock,
         sockets,
     });

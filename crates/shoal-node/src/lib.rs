@@ -39,6 +39,7 @@ mod purge_writes;
 mod purging;
 mod readiness;
 mod refusals;
+mod rehearsal;
 mod removal;
 mod removed;
 mod report;

@@ -78,6 +78,10 @@ pub struct Node {
     pub(crate) rollout_clock: RolloutClock,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
+    /// Places for changes that are tried out here.
+    pub(crate) rehearsing: Semaphore,
+    /// Places for those who follow the revisions by way of this node.
+    pub(crate) watching: Arc<Semaphore>,
     /// The data directory is this process's until it is unlocked.
     pub(crate) lock: File,
     pub(crate) sockets: NodeSockets,

@@ -200,6 +200,14 @@ impl Proxy {
         Ok(())
     }
 
+    /// Whether [`Proxy::apply`] could make `config` the site that is served: every port could be bound. Nothing changes, and
+    /// nobody who connects meanwhile notices.
+    pub fn rehearse(&self, config: &ConfigView) -> Result<(), Vec<BindError>> {
+        let mut listeners = self.listeners();
+        listeners.leaving.retain(|listener| listener.is_leaving());
+        listener::plan(&listeners, config, self.listen_ip, 0, self.ticket_seed).map(drop)
+    }
+
     /// Sockets of the process whose place this one takes: a listener on the address of one accepts on it. To be called
     /// before the first [`Proxy::apply`].
     pub fn inherit(&self, sockets: Vec<TcpListener>, owner: Owner) {

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 34] = [
+const VERBS: [&str; 40] = [
     "",
     "run",
     "dev",
@@ -16,7 +16,13 @@ const VERBS: [&str; 34] = [
     "plan",
     "validate",
     "get",
+    "set",
+    "delete",
+    "edit",
     "history",
+    "diff",
+    "export",
+    "watch",
     "rollback",
     "status",
     "node",

@@ -192,7 +192,7 @@ mod tests {
     use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
     use shoal_proto::raft::{
         AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-        ReadIndexResponse, ReportRequest, ReportResponse,
+        ReadIndexResponse, RehearseRequest, RehearseResponse, ReportRequest, ReportResponse,
     };
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -236,6 +236,10 @@ mod tests {
         }
 
         async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn rehearse(&self, _: Request<RehearseRequest>) -> Result<Response<RehearseResponse>, Status> {
             Err(Status::unimplemented(""))
         }
 

@@ -320,6 +320,13 @@ impl PeerService for PeerRpc {
         Err(Status::unimplemented("not part of the log"))
     }
 
+    async fn rehearse(
+        &self,
+        _request: Request<proto::RehearseRequest>,
+    ) -> Result<Response<proto::RehearseResponse>, Status> {
+        Err(Status::unimplemented("not part of the log"))
+    }
+
     async fn join(
         &self,
         _request: Request<proto::JoinRequest>,

@@ -6,6 +6,7 @@
 mod connector;
 mod node_args;
 mod tls;
+mod watch;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -17,11 +18,12 @@ use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
     CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
-    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    CreateTokenResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
+    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RollbackRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest,
+    TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -132,6 +134,21 @@ impl Client {
     /// `History`.
     pub async fn history(&self, request: HistoryRequest) -> Result<HistoryResponse, Failure> {
         self.call("history", request, async |mut node, request| node.history(request).await).await
+    }
+
+    /// `Diff`.
+    pub async fn diff(&self, request: DiffRequest) -> Result<DiffResponse, Failure> {
+        self.call("diff", request, async |mut node, request| node.diff(request).await).await
+    }
+
+    /// `PlanEdit`, for `verb`.
+    pub async fn plan_edit(&self, verb: &str, request: EditRequest) -> Result<PlanResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.plan_edit(request).await).await
+    }
+
+    /// `Edit`, for `verb`.
+    pub async fn edit(&self, verb: &str, request: EditRequest) -> Result<ApplyResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.edit(request).await).await
     }
 
     /// `Rollback`.
@@ -338,8 +355,14 @@ fn refusal(verb: &str, status: &Status) -> Failure {
             failure.try_command("shoal confirm, or shoal abort")
         }
         Exit::Conflict if matches!(verb, "confirm" | "abort") => failure.try_command("shoal history"),
+        Exit::Conflict if matches!(verb, "set" | "delete" | "edit") => {
+            failure.try_command("shoal history, then shoal get KIND/NAME, and change that")
+        }
         Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
         Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
+        Exit::Local if status.code() == Code::FailedPrecondition && verb != "node remove" => {
+            failure.try_command(format!("shoal {verb} --force, if that is meant"))
+        }
         Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
         Exit::Local => failure.try_command(format!("shoal {verb} --help")),
         _ => failure.try_command("shoal status"),
@@ -349,7 +372,8 @@ fn refusal(verb: &str, status: &Status) -> Failure {
 /// The verb that lists what was asked for and is not there.
 fn overview(verb: &str) -> &'static str {
     match verb {
-        "get" | "rollback" | "confirm" | "abort" => "shoal history",
+        "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
+        "set" | "delete" | "edit" => "shoal get",
         "health" => "shoal health",
         "node remove" => "shoal node list",
         "token revoke" => "shoal token list",

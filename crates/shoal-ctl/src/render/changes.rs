@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use shoal_proto::admin::{
-    AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, FieldChange, HistoryResponse,
-    NodeAck, PlanResponse, RevisionInfo, Rollout,
+    AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, DiffResponse, FieldChange,
+    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo, Rollout,
 };
 
 use super::table::Columns;
@@ -32,16 +32,55 @@ pub fn plan(response: &PlanResponse, style: Style) -> String {
         return text;
     }
     let _ = writeln!(text, "changes to revision {}:", response.base_revision);
-    for change in &response.changes {
+    push_changes(&mut text, &response.changes, style);
+    push_verdicts(&mut text, &response.verdicts);
+    text
+}
+
+/// `3/3 live nodes would take it`, and a line for each of the others.
+fn push_verdicts(text: &mut String, verdicts: &[NodeVerdict]) {
+    // An earlier version asks nobody.
+    if verdicts.is_empty() {
+        return;
+    }
+    let takers = verdicts.iter().filter(|verdict| verdict.verdict == "takes").count();
+    let _ = writeln!(text, "{takers}/{} live nodes would take it", verdicts.len());
+    for NodeVerdict { node, verdict, why, .. } in verdicts {
+        let what = match verdict.as_str() {
+            "takes" => continue,
+            "refuses" => "would refuse it",
+            "refuses_already" => "refuses the active revision, too",
+            _ => "was not to be asked",
+        };
+        let _ = writeln!(text, "  {} {what}: {}", one_line(node), one_line(why));
+    }
+}
+
+/// What differs between two revisions, in the same way.
+pub fn difference(response: &DiffResponse, style: Style) -> String {
+    let DiffResponse { from_revision, to_revision, changes, quorum } = response;
+    if changes.is_empty() {
+        return format!("no changes from revision {from_revision} to {to_revision}\n");
+    }
+    let mut text = String::new();
+    if !quorum {
+        let _ = writeln!(text, "warning: no quorum: there may be later revisions than this node has");
+    }
+    let _ = writeln!(text, "changes from revision {from_revision} to {to_revision}:");
+    push_changes(&mut text, changes, style);
+    text
+}
+
+fn push_changes(text: &mut String, changes: &[Change], style: Style) {
+    for change in changes {
         let sign = sign_of(change.action());
         let line = format!("{sign} {} {}", one_line(&change.kind), one_line(&change.name));
-        push_line(&mut text, sign, &line, style);
+        push_line(text, sign, &line, style);
         for field in &change.fields {
-            push_field(&mut text, field, style);
+            push_field(text, field, style);
         }
     }
-    let _ = writeln!(text, "{}", counts(&response.changes));
-    text
+    let _ = writeln!(text, "{}", counts(changes));
 }
 
 /// A new revision, and on which nodes it is. Where there is none, its `message` is lost.
@@ -278,11 +317,33 @@ mod tests {
 
     #[test]
     fn a_plan_is_a_diff() {
-        let response = PlanResponse { base_revision: 7, changes: changes(), quorum: true };
+        let mut response =
+            PlanResponse { base_revision: 7, changes: changes(), quorum: true, verdicts: vec![] };
         check_golden("plan", &plan(&response, Style { colour: false, now: 0 }));
         let coloured = plan(&response, Style { colour: true, now: 0 });
         assert!(coloured.contains("\u{1b}[32m+ route blog\u{1b}[0m\n"), "{coloured}");
-        let same = PlanResponse { base_revision: 7, changes: vec![], quorum: true };
+        let verdict = |node: &str, verdict: &str, why: &str| NodeVerdict {
+            node_id: 1,
+            node: node.into(),
+            verdict: verdict.into(),
+            why: why.into(),
+        };
+        response.verdicts = vec![
+            verdict("n1", "takes", ""),
+            verdict("n2", "refuses", "listener web: cannot listen on 10.0.0.2:80: Address already in use"),
+            verdict("n3", "unknown", "it did not answer within 3 s"),
+            verdict("n4", "refuses_already", "listener old: permission denied"),
+        ];
+        let told = plan(&response, Style { colour: false, now: 0 });
+        let (_, told) = told.split_once("1 removed\n").unwrap();
+        assert_eq!(
+            told,
+            "1/4 live nodes would take it\n  \
+             n2 would refuse it: listener web: cannot listen on 10.0.0.2:80: Address already in use\n  \
+             n3 was not to be asked: it did not answer within 3 s\n  \
+             n4 refuses the active revision, too: listener old: permission denied\n"
+        );
+        let same = PlanResponse { base_revision: 7, changes: vec![], quorum: true, verdicts: vec![] };
         assert_eq!(plan(&same, Style { colour: true, now: 0 }), "no changes to revision 7\n");
         let alone = plan(&PlanResponse { quorum: false, ..same }, Style { colour: true, now: 0 });
         assert_eq!(
@@ -290,6 +351,18 @@ mod tests {
             "warning: no quorum: compared with revision 7, the newest this node has; it is possibly old\n\
              no changes to revision 7\n"
         );
+    }
+
+    #[test]
+    fn a_difference_is_shown_as_a_plan_is() {
+        let mut response = DiffResponse { from_revision: 5, to_revision: 7, changes: vec![], quorum: true };
+        let style = Style { colour: false, now: 0 };
+        assert_eq!(difference(&response, style), "no changes from revision 5 to 7\n");
+        response.changes =
+            vec![change(ChangeAction::Remove, "route", "old", vec![field("path", "\"/\"", "")])];
+        let expected = "changes from revision 5 to 7:\n- route old\n    - path: \"/\"\n\
+                        1 change: 0 added, 0 changed, 1 removed\n";
+        assert_eq!(difference(&response, style), expected);
     }
 
     #[test]

@@ -12,9 +12,10 @@ mod table;
 mod tokens;
 mod top;
 mod units;
+mod watch;
 
 pub use cache::{cache_stats, locations, purged};
-pub use changes::{applied, confirmed, history, plan};
+pub use changes::{applied, confirmed, difference, history, plan};
 pub use health::health;
 pub use node::removed;
 pub use purges::purge_status;
@@ -22,6 +23,7 @@ pub use status::{nodes, status};
 pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
 pub use tokens::tokens;
 pub use top::{Rates, top};
+pub use watch::revision;
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.
 #[cfg(test)]

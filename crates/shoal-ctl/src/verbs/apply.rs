@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shoal_model::Site;
+use shoal_model::site::Problems;
 use shoal_model::state::{LONGEST_CONFIRM, SHORTEST_CONFIRM};
 use shoal_model::units::Period;
 use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, Canary, NodeAck, ShowRequest, StageRequest};
@@ -30,6 +31,8 @@ Example:
 
 Objects that the file does not mention stay as they are, unless --prune is given. With --no-wait the revision is in the log of a
 majority and will be served by every node that is alive or comes back; `shoal status` shows which one each serves.
+Nothing changes (exit 1) when a node that is alive and serves the active revision would refuse this one, as for a port that
+another process has: see `shoal plan`.
 With --confirm-timeout the cluster goes back by itself to what was before, whoever is gone by then, unless `shoal confirm`
 comes in time; until then nothing else can be applied, and `shoal abort` goes back at once.
 With --canary only some nodes serve it until then, and the cluster goes back sooner if they refuse it, die, or fail more
@@ -57,6 +60,9 @@ pub struct ApplyArgs {
     /// [default: all do]
     #[arg(long, value_name = "WHO", value_parser = canary)]
     canary: Option<Canary>,
+    /// Apply it also when a live node says that it would refuse it [default: change nothing then]
+    #[arg(long)]
+    force: bool,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -77,6 +83,7 @@ impl ApplyArgs {
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
             no_wait: self.no_wait,
+            force: self.force,
         };
         let within = self.confirm_timeout.or(self.canary.is_some().then_some(CANARY_TIMEOUT));
         let response = match within {
@@ -151,12 +158,22 @@ pub(super) async fn read_checked(
     prune: bool,
     client: &Client,
 ) -> Result<Site, Failure> {
-    let complain = |problems| Failure::site(format!("{verb} {}", path.display()), &problems);
+    let complain = |problems: Problems| Failure::site(format!("{verb} {}", path.display()), &problems);
     let files = SiteFiles::read(path).map_err(complain)?;
+    checked(&files, complain, prune, client).await
+}
+
+/// The site of `files`, checked, with every certificate inline.
+pub(super) async fn checked(
+    files: &SiteFiles,
+    complain: impl Fn(Problems) -> Failure,
+    prune: bool,
+    client: &Client,
+) -> Result<Site, Failure> {
     if let Err(problems) = files.check_alone() {
         let active = if prune { None } else { active_site(client).await };
         let Some(active) = active else { return Err(complain(problems)) };
-        files.check_over(&active).map_err(complain)?;
+        files.check_over(&active).map_err(&complain)?;
     }
     files.with_certificates().map_err(complain)
 }

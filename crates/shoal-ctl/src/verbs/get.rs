@@ -2,15 +2,13 @@
 
 use clap::Args;
 use serde_json::{Map, Value};
+use shoal_model::site::{Kind, ObjectName};
 use shoal_proto::admin::ShowRequest;
 
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, to_json, to_yaml, write_stdout};
-
-/// Kinds of objects, as they stand in a site file.
-const KINDS: [&str; 4] = ["listeners", "certificates", "routes", "upstreams"];
 
 /// What `shoal get` takes.
 #[derive(Args, Clone, Debug)]
@@ -22,7 +20,8 @@ Example:
   shoal get --consistent
 
 Without --consistent the node that is asked prints what it has applied, which may be a moment old, and older where it is cut
-off. KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown.")]
+off. KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown. The first line
+of YAML names the revision: `shoal set` and `apply` take it as --check-revision.")]
 pub struct GetArgs {
     /// All objects of a kind, or one of them [default: the whole site]
     #[arg(value_name = "KIND[/NAME]")]
@@ -40,7 +39,7 @@ pub struct GetArgs {
 impl GetArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
-        let part = self.object.as_deref().map(Part::parse).transpose()?;
+        let part = self.object.as_deref().map(|part| Part::parse("get", part)).transpose()?;
         if session.format == Some(Format::Table) {
             let why = "a site is printed as yaml or json; there is no table of it";
             return Err(Failure::local("get", why).try_command("shoal get -o yaml, or shoal status"));
@@ -58,7 +57,7 @@ impl GetArgs {
         }
         let text = match session.format {
             Some(Format::Json) => to_json(&site)?,
-            _ => to_yaml(&site)?,
+            _ => format!("# revision {}\n{}", shown.revision, to_yaml(&site)?),
         };
         write_stdout(&text)?;
         Ok(Exit::Done)
@@ -67,34 +66,41 @@ impl GetArgs {
 
 /// Some objects of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Part<'a> {
-    kind: &'static str,
+pub(super) struct Part<'a> {
+    kind: Kind,
     name: Option<&'a str>,
 }
 
 impl<'a> Part<'a> {
-    fn parse(text: &'a str) -> Result<Self, Failure> {
+    /// `KIND[/NAME]` as it was written behind `verb`.
+    pub(super) fn parse(verb: &str, text: &'a str) -> Result<Self, Failure> {
         let (kind, name) = text.split_once('/').map_or((text, None), |(kind, name)| (kind, Some(name)));
-        let known = KINDS.into_iter().find(|known| *known == kind || known.strip_suffix('s') == Some(kind));
-        let Some(kind) = known else {
-            let why = format!("{kind:?} is no kind of object; kinds are {}", KINDS.join(", "));
-            return Err(Failure::local("get", why).try_command("shoal get routes"));
-        };
+        let kind = kind
+            .parse()
+            .map_err(|why: String| Failure::local(verb, why).try_command(format!("shoal {verb} routes")))?;
         Ok(Self { kind, name: name.filter(|name| !name.is_empty()) })
     }
 
+    /// Whether `object` is one of them.
+    pub(super) fn has(self, object: &ObjectName) -> bool {
+        object.kind == self.kind && self.name.is_none_or(|name| object.name == name)
+    }
+
+    /// What to say when the one object that is wanted is not there.
+    pub(super) fn absent(self, verb: &str, revision: u64) -> Failure {
+        let (kind, name) = (self.kind, self.name.unwrap_or_default());
+        let why = format!("revision {revision} has no {} {name:?}", kind.singular());
+        Failure::local(verb, why).try_command(format!("shoal get {}", kind.plural()))
+    }
+
     fn of(self, mut site: Map<String, Value>, revision: u64) -> Result<Map<String, Value>, Failure> {
-        let mut objects = site.remove(self.kind).unwrap_or_else(|| Value::Object(Map::new()));
+        let kind = self.kind.plural();
+        let mut objects = site.remove(kind).unwrap_or_else(|| Value::Object(Map::new()));
         if let Some(name) = self.name {
-            let one =
-                objects.as_object_mut().and_then(|objects| objects.remove_entry(name)).ok_or_else(|| {
-                    let why =
-                        format!("revision {revision} has no {} {name:?}", self.kind.trim_end_matches('s'));
-                    Failure::local("get", why).try_command(format!("shoal get {}", self.kind))
-                })?;
-            objects = Value::Object(Map::from_iter([one]));
+            let one = objects.as_object_mut().and_then(|objects| objects.remove_entry(name));
+            objects = Value::Object(Map::from_iter([one.ok_or_else(|| self.absent("get", revision))?]));
         }
-        Ok(Map::from_iter([(self.kind.to_owned(), objects)]))
+        Ok(Map::from_iter([(kind.to_owned(), objects)]))
     }
 }
 
@@ -108,7 +114,7 @@ mod tests {
         let Value::Object(site) = json!({ "routes": { "a": 1, "b": 2 }, "upstreams": { "u": 3 } }) else {
             panic!("it is a map");
         };
-        let found = Part::parse(part).and_then(|part| part.of(site, 7)).map(Value::Object);
+        let found = Part::parse("get", part).and_then(|part| part.of(site, 7)).map(Value::Object);
         assert_eq!(found.map_err(|failure| failure.why), expected.map_err(str::to_owned), "{part}");
     }
 

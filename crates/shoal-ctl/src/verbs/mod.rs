@@ -5,6 +5,10 @@ mod author;
 mod cache;
 mod config;
 mod confirm;
+mod delete;
+mod diff;
+mod edit;
+mod export;
 mod get;
 mod health;
 mod history;
@@ -12,10 +16,13 @@ mod node;
 mod operator;
 mod plan;
 mod rollback;
+mod set;
+mod single;
 mod status;
 mod token;
 mod top;
 mod validate;
+mod watch;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -39,8 +46,20 @@ pub enum Verb {
     Validate(validate::ValidateArgs),
     /// Print the site, or some of its objects, as a site file
     Get(get::GetArgs),
+    /// Put one object in its place, whole or setting by setting
+    Set(set::SetArgs),
+    /// Take objects out of the site
+    Delete(delete::DeleteArgs),
+    /// Change the site, or some of its objects, in an editor
+    Edit(edit::EditArgs),
     /// List revisions, newest first: who made them, when and why
     History(history::HistoryArgs),
+    /// Show what differs between two revisions
+    Diff(diff::DiffArgs),
+    /// Write a revision to files, one for each object
+    Export(export::ExportArgs),
+    /// Print revisions as they come, each once
+    Watch(watch::WatchArgs),
     /// Make the content of an old revision the next revision
     Rollback(rollback::RollbackArgs),
     /// Show the cluster on one screen: leader, nodes, upstreams, certificates, warnings
@@ -94,7 +113,13 @@ impl Verb {
             Self::Abort(args) => &args.node,
             Self::Plan(args) => &args.node,
             Self::Get(args) => &args.node,
+            Self::Set(args) => &args.single.node,
+            Self::Delete(args) => &args.single.node,
+            Self::Edit(args) => &args.single.node,
             Self::History(args) => &args.node,
+            Self::Diff(args) => &args.node,
+            Self::Export(args) => &args.node,
+            Self::Watch(args) => &args.node,
             Self::Rollback(args) => &args.node,
             Self::Status(args) => &args.node,
             Self::Top(args) => &args.node,
@@ -118,7 +143,13 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Plan(args) => args.run(root).await,
         Verb::Validate(args) => args.run(&root),
         Verb::Get(args) => args.run(root).await,
+        Verb::Set(args) => args.run(root).await,
+        Verb::Delete(args) => args.run(root).await,
+        Verb::Edit(args) => args.run(root).await,
         Verb::History(args) => args.run(root).await,
+        Verb::Diff(args) => args.run(root).await,
+        Verb::Export(args) => args.run(root).await,
+        Verb::Watch(args) => args.run(root).await,
         Verb::Rollback(args) => args.run(root).await,
         Verb::Status(args) => args.run(root).await,
         Verb::Top(args) => args.run(root).await,

@@ -18,6 +18,7 @@ Example:
   shoal plan -f site.yaml
   shoal plan -f site.yaml --prune -o json
 
+Every live node is asked whether it could serve the result: whether it compiles there and its ports can be bound.
 Works without a quorum: then the file is compared with what the node that is asked has, and a warning says so.
 Exit codes: 0 no difference, 3 differences, 1 bad site, 2 node failed.")]
 pub struct PlanArgs {

@@ -25,7 +25,7 @@ pub fn locate(text: &str, path: &str) -> Option<(u32, u32)> {
 }
 
 /// Splits `routes.shop.hosts[1]` into its steps; a name with dots in it is written `routes."a.b".hosts`.
-fn split(path: &str) -> Vec<String> {
+pub(super) fn split(path: &str) -> Vec<String> {
     let mut steps = vec![String::new()];
     let mut quoted = false;
     for c in path.chars() {

@@ -3,6 +3,7 @@
 //! Every optional setting stays absent when it was not written; defaults are filled in when a [`crate::ConfigView`]
 //! is compiled, so that `shoal get` shows what was written and a new default needs no migration.
 
+mod assign;
 mod cache_extension;
 mod cache_key;
 mod certificate;
@@ -16,6 +17,7 @@ mod merge;
 mod naming;
 mod network;
 mod no_effect;
+mod object;
 mod observe;
 mod otlp;
 mod overload;
@@ -44,6 +46,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use assign::assign;
 pub use cache_extension::ContentClass;
 pub use cache_key::CacheKeyRule;
 pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check_staples};
@@ -55,6 +58,7 @@ pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_aut
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use no_effect::validate_next;
+pub use object::{Delta, Kind, ObjectName};
 pub(crate) use observe::log_subject;
 pub use observe::{AccessLog, Tracing};
 pub use otlp::Otlp;
@@ -67,7 +71,7 @@ pub use pin::Pin;
 pub use problem::{Problem, ProblemKind, Problems, step};
 pub use purge_method::PurgeMethod;
 pub(crate) use purge_method::read_sha256;
-pub use read::{parse_site, read_site};
+pub use read::{holds, parse_object, parse_site, read_site};
 pub use regions::{Failback, boundless_failover};
 pub use resolver::{AddressFamily, Resolver};
 pub use retry::{RetryOn, RetryRule};

@@ -1,9 +1,12 @@
 //! Text to [`Site`]: strict, and every complaint says where.
 
+use std::collections::BTreeMap;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
 use super::yaml::{MAX_SITE_BYTES, reading_options};
-use super::{Problem, ProblemKind, Problems, Site, locate, validate};
+use super::{Kind, ObjectName, Problem, ProblemKind, Problems, Site, locate, validate};
 
 /// Problems of meaning that are reported at once.
 const MAX_PROBLEMS: usize = 50;
@@ -32,17 +35,47 @@ pub fn read_site(file: &str, text: &str) -> Result<Site, Problems> {
 
 /// Reads the site file `file` for its form only: what it refers to may stand in another file, or in the cluster.
 pub fn parse_site(file: &str, text: &str) -> Result<Site, Problem> {
+    parse(file, text, "a site has listeners, routes and upstreams")
+}
+
+/// Reads `file`, which holds nothing but the settings of one object, for its form.
+pub fn parse_object(object: &ObjectName, file: &str, text: &str) -> Result<Site, Problem> {
+    fn one<T: DeserializeOwned>(name: &str, file: &str, text: &str) -> Result<BTreeMap<String, T>, Problem> {
+        Ok(BTreeMap::from([(name.to_owned(), parse(file, text, "an object has settings")?)]))
+    }
+    let ObjectName { kind, name } = object;
+    let mut site = Site::default();
+    let read = match kind {
+        Kind::Listener => one(name, file, text).map(|one| site.listeners = one),
+        Kind::Certificate => one(name, file, text).map(|one| site.certificates = one),
+        Kind::Route => one(name, file, text).map(|one| site.routes = one),
+        Kind::Upstream => one(name, file, text).map(|one| site.upstreams = one),
+    };
+    read.map_err(|problem| {
+        let dot = if problem.path.is_empty() || problem.path.starts_with('[') { "" } else { "." };
+        Problem { path: format!("{}{dot}{}", object.path(), problem.path), ..problem }
+    })?;
+    Ok(site)
+}
+
+/// Whether `text` is a map with this key.
+pub fn holds(text: &str, key: &str) -> bool {
+    let read = serde_saphyr::from_str_with_options::<BTreeMap<String, IgnoredAny>>(text, reading_options());
+    read.is_ok_and(|map| map.contains_key(key))
+}
+
+/// Reads `text` for its form; `expected` is what an empty one lacks.
+fn parse<T: DeserializeOwned>(file: &str, text: &str, expected: &str) -> Result<T, Problem> {
     if text.len() > MAX_SITE_BYTES {
         let message =
             format!("{file} has {} bytes; a site file may have at most {MAX_SITE_BYTES}", text.len());
         return Err(Problem::at("", message));
     }
     if text.trim().is_empty() {
-        let message = "the file is empty; a site has listeners, routes and upstreams";
         return Err(Problem {
             place: Some((file.to_owned(), 1, 1)),
             path: String::new(),
-            message: message.into(),
+            message: format!("the file is empty; {expected}"),
             kind: ProblemKind::Form,
         });
     }
@@ -198,6 +231,31 @@ upstreams:
         );
         check("", &["site.yaml:1:1: the file is empty; a site has listeners, routes and upstreams"]);
         check("routes: {}\nroutes: {}\n", &["site.yaml:2:1: \"routes\" is written twice"]);
+    }
+
+    #[test]
+    fn an_object_is_read_by_itself() {
+        let check = |object: &str, text: &str, expected: Result<(), &str>| {
+            let read = parse_object(&object.parse().unwrap(), "it.yaml", text);
+            let read = read.map(|site| assert!(site.has(&object.parse().unwrap())));
+            assert_eq!(
+                read.map_err(|problem| problem.to_string()),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
+        };
+        check("route/shop", "upstream: shop\ncache: {}\n", Ok(()));
+        check("upstream/a.b", "{ \"endpoints\": [\"h:1\"] }", Ok(()));
+        check(
+            "upstream/a.b",
+            "endpoints: ['h:1']\nhealth: { interval: 2 }\n",
+            Err(
+                "it.yaml:2:21: upstreams.\"a.b\".health.interval: \"2\" has no unit; write it as \"2s\" or \"2ms\"",
+            ),
+        );
+        check("route/shop", "", Err("it.yaml:1:1: routes.shop: the file is empty; an object has settings"));
+        assert!(holds("routes: { shop: {} }", "routes"));
+        assert!(!holds("upstream: shop", "routes") && !holds("[", "routes") && !holds("", "routes"));
     }
 
     #[test]

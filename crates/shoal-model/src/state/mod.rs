@@ -18,7 +18,7 @@ pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
 };
-pub use revisions::{RevisionRecord, Revisions};
+pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 
 use crate::id::{ClusterId, NodeId};

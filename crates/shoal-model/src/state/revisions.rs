@@ -44,6 +44,18 @@ pub struct Revisions {
     rollout: Option<Rollout>,
 }
 
+/// A revision as somebody is told of it who follows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which.
+    pub revision: Revision,
+    /// The content of the revision before; `None` = it is not stored any more, or was not known, so that only the whole tells
+    /// what there is.
+    pub before: Option<Arc<str>>,
+    /// Its content.
+    pub content: Arc<str>,
+}
+
 impl Revisions {
     /// The active revision and its content (canonical JSON, keys sealed); revision 0 is the empty site.
     pub fn active(&self) -> (Revision, Arc<str>) {
@@ -79,6 +91,20 @@ impl Revisions {
             .as_ref()
             .filter(|rollout| !rollout.includes(node))
             .map_or(self.active, |rollout| rollout.before)
+    }
+
+    /// What somebody has to be told next who knows `known`; `None` = he knows everything. Who knows nothing is told the
+    /// active revision.
+    pub fn after(&self, known: Option<Revision>) -> Option<Step> {
+        if known.is_some_and(|known| known >= self.active) {
+            return None;
+        }
+        let next = known.map(|known| Revision(known.0 + 1));
+        let delta = known.zip(next).and_then(|(known, next)| {
+            Some(Step { revision: next, before: Some(self.content(known)?), content: self.content(next)? })
+        });
+        let (revision, content) = self.active();
+        Some(delta.unwrap_or(Step { revision, before: None, content }))
     }
 
     pub(super) fn publish(
@@ -147,5 +173,33 @@ impl Revisions {
         if let Some(record) = self.records.get_mut(&revision) {
             record.standing = standing;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn followers_miss_nothing_and_hear_nothing_twice() {
+        let mut revisions = Revisions::default();
+        for n in 1..=7 {
+            revisions.publish(None, format!("site {n}"), RevisionRecord::default(), Terms::default());
+        }
+        (1..=3).for_each(|n| _ = revisions.contents.remove(&Revision(n)));
+        let check = |known: Option<u64>, expected: Option<(u64, Option<&str>)>| {
+            let step = revisions.after(known.map(Revision));
+            let seen = step.as_ref().map(|step| (step.revision.0, step.before.as_deref()));
+            assert_eq!(seen, expected, "{known:?}");
+            assert!(step.is_none_or(|step| *step.content == format!("site {}", step.revision)));
+        };
+        check(None, Some((7, None)));
+        check(Some(4), Some((5, Some("site 4"))));
+        check(Some(6), Some((7, Some("site 6"))));
+        check(Some(7), None);
+        check(Some(99), None); // yet to come
+        check(Some(3), Some((7, None))); // what 4 has changed is forgotten
+        check(Some(1), Some((7, None)));
+        check(Some(0), Some((7, None)));
     }
 }

@@ -1,4 +1,4 @@
-//! Verbs that change the site: plan, apply and rollback.
+//! Verbs that change the site: plan, apply, edit and rollback.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,19 +6,22 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::ClusterSecret;
 use shoal_configlog::{ProposeError, SiteChange};
-use shoal_model::site::{Absent, Action, Change, Problems, diff, read_site};
+use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, read_site};
 use shoal_model::state::{Refusal, Reply, Terms};
 use shoal_model::{Revision, Site};
 use shoal_policy::rollout::Canary;
 use shoal_proto::admin::{
-    ApplyRequest, ApplyResponse, ChangeAction, FieldChange, PlanRequest, PlanResponse, RollbackRequest,
+    ApplyRequest, ApplyResponse, EditRequest, PlanRequest, PlanResponse, RollbackRequest,
 };
 use tonic::{Code, Status};
 
+use super::differences::change_message;
 use super::failure::{self, Exit, with_exit};
+use super::given::{Given, forgotten};
 use super::next_site::next_site;
 use super::rollout;
 use crate::node::{Node, now_ms};
+use crate::rehearsal::{Says, Verdict};
 
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -26,23 +29,35 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
 pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// Nodes that are named with what they would refuse.
+const MAX_REFUSALS: usize = 5;
 /// Bytes of a message: the history keeps a thousand.
 const MAX_MESSAGE: usize = 4096;
 
 /// The difference between the given site and the active revision, or what this node knows of it: whoever plans while
 /// there is no quorum wants to see something all the same.
 pub async fn plan(node: &Arc<Node>, request: PlanRequest) -> Result<PlanResponse, Status> {
-    let wish = Wish::of_site(request.site_json, request.prune);
-    let (base, quorum) = match node.log.try_read_index().await {
-        Ok(index) => (base_at(node, index).await?, true),
-        Err(error @ ProposeError::Broken { .. }) => return Err(failure::propose(error)),
-        Err(_) => (applied_base(node), false),
-    };
+    plan_wish(node, Wish::given(Given::site(request.site_json, request.prune))).await
+}
+
+/// The same for single objects.
+pub async fn plan_edit(node: &Arc<Node>, request: EditRequest) -> Result<PlanResponse, Status> {
+    let given = Given::objects(request.put_json, &request.remove, request.unchanged_since)?;
+    plan_wish(node, Wish::given(given)).await
+}
+
+async fn plan_wish(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> {
+    let (base, quorum) = newest_base(node).await?;
     let draft = draft(node, &base, &wish).await?;
+    let verdicts = match draft.changes.is_empty() {
+        true => Vec::new(),
+        false => node.rehearse_everywhere(draft.base, &draft.delta).await,
+    };
     Ok(PlanResponse {
         base_revision: draft.base.0,
         changes: draft.changes.iter().map(change_message).collect(),
         quorum,
+        verdicts: verdicts.into_iter().map(Verdict::message).collect(),
     })
 }
 
@@ -61,13 +76,31 @@ pub(super) async fn apply_as(
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
-        wish: Wish::of_site(request.site_json, request.prune),
+        wish: Wish::given(Given::site(request.site_json, request.prune)),
         expected: request.check_revision.map(Revision),
         author: author_of(&request.author, caller),
         message: request.message,
         request_id: request.request_id,
         no_wait: request.no_wait,
+        force: request.force,
         manner,
+    };
+    carry_out(node, order).await
+}
+
+/// Puts and removes single objects and waits for every live node.
+pub async fn edit(node: &Arc<Node>, request: EditRequest, caller: &str) -> Result<ApplyResponse, Status> {
+    let order = Order {
+        started: Instant::now(),
+        wait: wait_of(request.timeout_ms),
+        wish: Wish::given(Given::objects(request.put_json, &request.remove, request.unchanged_since)?),
+        expected: None,
+        author: author_of(&request.author, caller),
+        message: request.message,
+        request_id: request.request_id,
+        no_wait: false,
+        force: request.force,
+        manner: Manner::default(),
     };
     carry_out(node, order).await
 }
@@ -93,6 +126,8 @@ pub async fn rollback(
         request_id: request.request_id,
         no_wait: false,
         manner: Manner { overrides: true, ..Manner::default() },
+        // What was in force once is the way out of trouble: nobody is asked first.
+        force: true,
     };
     carry_out(node, order).await
 }
@@ -102,6 +137,7 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
     let request = ApplyRequest {
         site_json: read_first_site(path).await?.to_canonical_json(),
         message: format!("applied from {} at start", path.display()),
+        force: true,
         ..ApplyRequest::default()
     };
     apply(node, request, "local").await.map_err(|status| anyhow::anyhow!("{}", status.message()))
@@ -126,7 +162,7 @@ pub async fn read_first_site(path: &Path) -> anyhow::Result<Site> {
 
 /// Whether a cluster that has no site would take this one.
 pub fn check_first_site(secret: &ClusterSecret, site: Site) -> Result<(), Problems> {
-    next_site(secret, &Site::default(), site, Absent::Keep).map(drop)
+    next_site(secret, &Site::default(), site.into(), Absent::Keep).map(drop)
 }
 
 /// A change of the site that somebody waits for.
@@ -141,6 +177,8 @@ struct Order {
     request_id: String,
     /// Being in the log is enough.
     no_wait: bool,
+    /// Also when a live node would refuse it.
+    force: bool,
     manner: Manner,
 }
 
@@ -166,21 +204,22 @@ impl Manner {
 
 /// What the site is to become.
 enum Wish {
-    /// This one, laid over what is active.
-    Site { json: Arc<str>, absent: Absent },
+    /// This, laid over what is active.
+    Given(Arc<Given>),
     /// What it was in this revision; 0 = the one before the active one.
     Content(u64),
 }
 
 /// The same with everything at hand, so that it can be worked on elsewhere.
 enum Source {
-    Given(Arc<str>, Absent),
+    /// With the content of the revision since which nothing may have changed, if another one is active.
+    Given(Arc<Given>, Option<Arc<str>>),
     Stored(Arc<str>),
 }
 
 impl Wish {
-    fn of_site(json: String, prune: bool) -> Self {
-        Self::Site { json: json.into(), absent: if prune { Absent::Remove } else { Absent::Keep } }
+    fn given(given: Given) -> Self {
+        Self::Given(Arc::new(given))
     }
 }
 
@@ -266,6 +305,9 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if draft.changes.is_empty() {
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
+        if !order.force {
+            check_takers(node, &draft).await?;
+        }
         let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits)?;
         let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
         if order.manner.confirm_within_ms.is_some() {
@@ -287,6 +329,30 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
     }
 }
 
+/// Refuses what a live node would refuse, as far as that is known. A node that refuses the active revision already, or does not
+/// answer, is in nobody's way: it is sick whatever is applied, and catches up.
+async fn check_takers(node: &Arc<Node>, draft: &Draft) -> Result<(), Status> {
+    if !node.may_differ(&draft.changes) {
+        return Ok(());
+    }
+    let verdicts = node.rehearse_everywhere(draft.base, &draft.delta).await;
+    let refusals: Vec<String> = verdicts
+        .into_iter()
+        .filter_map(|Verdict { node, says, .. }| match says {
+            Says::Refuses(why) => Some(format!("{node} would refuse it: {why}")),
+            Says::Takes | Says::RefusesAlready(_) | Says::Unknown(_) => None,
+        })
+        .take(MAX_REFUSALS)
+        .collect();
+    match refusals.is_empty() {
+        true => Ok(()),
+        false => {
+            let why = format!("nothing was changed, since {}", refusals.join("; "));
+            Err(with_exit(Code::FailedPrecondition, Exit::Local, why))
+        }
+    }
+}
+
 /// The revision that the request with this id has made already, and what it changed.
 async fn done_before(node: &Arc<Node>, request_id: &str) -> Result<Option<(Revision, Vec<Change>)>, Status> {
     let answered = node.log.with_state(|state| state.answered(request_id).cloned());
@@ -304,14 +370,23 @@ pub(super) async fn changes_of(node: &Arc<Node>, revision: Revision) -> Result<V
 
 /// What is active, no older than anything that was acknowledged before now.
 pub(super) struct Base {
-    revision: Revision,
-    content: Arc<str>,
+    pub(super) revision: Revision,
+    pub(super) content: Arc<str>,
 }
 
 /// No older than anything that was acknowledged before now; fails without a majority.
 pub(super) async fn linearizable_base(node: &Node) -> Result<Base, Status> {
     let index = node.log.read_index().await.map_err(failure::propose)?;
     base_at(node, index).await
+}
+
+/// What is active, and whether a majority says so; without one it is what this node has, which is possibly old.
+pub(super) async fn newest_base(node: &Node) -> Result<(Base, bool), Status> {
+    match node.log.try_read_index().await {
+        Ok(index) => Ok((base_at(node, index).await?, true)),
+        Err(error @ ProposeError::Broken { .. }) => Err(failure::propose(error)),
+        Err(_) => Ok((applied_base(node), false)),
+    }
 }
 
 /// What is active once this node has applied `index`.
@@ -336,6 +411,8 @@ struct Draft {
     base: Revision,
     text: String,
     changes: Vec<Change>,
+    /// What nodes are asked about.
+    delta: Delta,
 }
 
 impl Draft {
@@ -356,41 +433,46 @@ impl Draft {
 
 async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Status> {
     let (revision, active) = (base.revision, base.content.clone());
-    let stored = |target: u64| {
-        let target = Revision(if target == 0 { revision.0.saturating_sub(1) } else { target });
-        let content = node.log.with_state(|state| state.revisions.content(target));
-        content.ok_or_else(|| failure::no_such_revision(target))
-    };
+    let stored = |target| node.log.with_state(|state| state.revisions.content(target));
     let source = match wish {
-        Wish::Site { json, absent } => Source::Given(json.clone(), *absent),
-        Wish::Content(target) => Source::Stored(stored(*target)?),
+        Wish::Given(given) => {
+            let since = given.since.filter(|since| *since != revision);
+            let then = since.map(|since| stored(since).ok_or_else(|| forgotten(since))).transpose()?;
+            Source::Given(given.clone(), then)
+        }
+        Wish::Content(target) => {
+            let target = Revision(if *target == 0 { revision.0.saturating_sub(1) } else { *target });
+            Source::Stored(stored(target).ok_or_else(|| failure::no_such_revision(target))?)
+        }
     };
     let identity = node.identity.clone();
     blocking(move || {
         let active = stored_site(&active)?;
-        let next = match source {
-            Source::Given(json, absent) => given_site(&identity.secret, &active, &json, absent)?,
-            Source::Stored(content) => stored_site(&content)?,
+        let (next, changes) = match source {
+            Source::Given(given, then) => {
+                let then = then.map(|then| stored_site(&then)).transpose()?;
+                given.over(&identity.secret, &active, then.as_ref())?
+            }
+            Source::Stored(content) => {
+                let next = stored_site(&content)?;
+                let changes = diff(&active, &next);
+                (next, changes)
+            }
         };
-        Ok(Draft { base: revision, text: next.to_canonical_json(), changes: diff(&active, &next) })
+        let delta = Delta::between(&active, &next);
+        Ok(Draft { base: revision, text: next.to_canonical_json(), changes, delta })
     })
     .await
 }
 
-fn given_site(secret: &ClusterSecret, active: &Site, json: &str, absent: Absent) -> Result<Site, Status> {
-    let given = Site::from_json(json).map_err(|error| {
-        with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}"))
-    })?;
-    next_site(secret, active, given, absent).map_err(|problems| failure::site(&problems))
-}
-
-fn stored_site(content: &str) -> Result<Site, Status> {
+/// The site of the log's text.
+pub(super) fn stored_site(content: &str) -> Result<Site, Status> {
     Site::from_json(content)
         .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))
 }
 
 /// Sites are large: reading and comparing them must not hold up heartbeats on the control runtime.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -405,23 +487,4 @@ pub(super) fn wait_of(timeout_ms: u32) -> Duration {
 pub(super) fn author_of(claimed: &str, proven: &str) -> String {
     let claimed: String = claimed.chars().filter(|c| !c.is_control()).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
-}
-
-fn change_message(change: &Change) -> shoal_proto::admin::Change {
-    let action = match change.action {
-        Action::Add => ChangeAction::Add,
-        Action::Remove => ChangeAction::Remove,
-        Action::Change => ChangeAction::Change,
-    };
-    let field = |field: &shoal_model::site::FieldChange| FieldChange {
-        path: field.path.clone(),
-        old: field.old.clone().unwrap_or_default(),
-        new: field.new.clone().unwrap_or_default(),
-    };
-    shoal_proto::admin::Change {
-        action: action.into(),
-        kind: change.kind.to_owned(),
-        name: change.name.clone(),
-        fields: change.fields.iter().map(field).collect(),
-    }
 }

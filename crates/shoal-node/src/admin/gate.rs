@@ -22,6 +22,9 @@ use crate::removed::ADVICE;
 const fn least_role(call: AdminCall) -> Role {
     match call {
         AdminCall::Plan
+        | AdminCall::Diff
+        | AdminCall::Watch
+        | AdminCall::PlanEdit
         | AdminCall::Show
         | AdminCall::History
         | AdminCall::Status
@@ -34,6 +37,7 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::CacheTop
         | AdminCall::ListTokens => Role::Viewer,
         AdminCall::Apply
+        | AdminCall::Edit
         | AdminCall::Stage
         | AdminCall::Confirm
         | AdminCall::Abort
@@ -148,6 +152,7 @@ Apply operator
 Stage operator
 Confirm operator
 Abort operator
+Edit operator
 Rollback operator
 Purge operator
 CacheWarm operator

@@ -49,7 +49,7 @@ pub async fn serve(
     let (over_socket, socket_incoming) =
         mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
     let router = |node: &Arc<Node>| {
-        let service = AdminServiceServer::new(AdminRpc::new(node.clone()))
+        let service = AdminServiceServer::new(AdminRpc::new(node.clone(), stop.clone()))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         Server::builder()

@@ -5,8 +5,10 @@ mod cache_get;
 mod cache_top;
 mod cache_warm;
 mod change;
+mod differences;
 pub(crate) mod failure;
 mod gate;
+mod given;
 mod listener;
 mod look;
 mod members;
@@ -18,6 +20,7 @@ mod rollout;
 mod status;
 mod tokens;
 mod top;
+mod watch;
 
 use std::sync::Arc;
 
@@ -25,13 +28,14 @@ use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
-    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
-    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
-    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse, StageRequest,
-    StatusRequest, StatusResponse, TopRequest, TopResponse,
+    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse, DiffRequest,
+    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
+    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 pub use cache::order as purge_order;
@@ -40,18 +44,20 @@ pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use purge_status::status as purge_status;
+pub use watch::MAX_WATCHES;
 
 use crate::node::Node;
 
 /// Answers operators.
 pub struct AdminRpc {
     node: Arc<Node>,
+    stop: CancellationToken,
 }
 
 impl AdminRpc {
-    /// On behalf of `node`.
-    pub fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    /// On behalf of `node`, until `stop`.
+    pub fn new(node: Arc<Node>, stop: CancellationToken) -> Self {
+        Self { node, stop }
     }
 }
 
@@ -64,6 +70,15 @@ impl AdminService for AdminRpc {
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
         change::apply(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn plan_edit(&self, request: Request<EditRequest>) -> Result<Response<PlanResponse>, Status> {
+        change::plan_edit(&self.node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn edit(&self, request: Request<EditRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        change::edit(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
@@ -92,6 +107,16 @@ impl AdminService for AdminRpc {
 
     async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
         look::history(&self.node, &request.into_inner()).map(Response::new)
+    }
+
+    type WatchStream = watch::Watched;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        watch::watch(&self.node, request.get_ref(), self.stop.clone()).map(Response::new)
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        differences::differences(&self.node, request.get_ref()).await.map(Response::new)
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

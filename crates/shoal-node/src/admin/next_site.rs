@@ -4,22 +4,23 @@ use shoal_cluster::identity::{
     ClusterSecret, inspect_authorities, inspect_certificate, inspect_client_auth, inspect_staple,
 };
 use shoal_model::site::{
-    Absent, KeyForm, Problem, Problems, check_authorities, check_certificates, check_client_auth,
+    Absent, Delta, KeyForm, Problem, Problems, check_authorities, check_certificates, check_client_auth,
     check_staples, merge, step, validate_next,
 };
 use shoal_model::{ConfigView, Revision, Site};
 
 use crate::sealed_site::{open_key, seal, unseal};
 
-/// The given site laid over the active one: validated, compiled once, keys sealed.
+/// The given objects laid over the active ones: validated, compiled once, keys sealed.
 pub fn next_site(
     secret: &ClusterSecret,
     active: &Site,
-    mut given: Site,
+    given: Delta,
     absent: Absent,
 ) -> Result<Site, Problems> {
-    find_renamed_keys(secret, active, &mut given);
-    let merged = merge(active, given, absent);
+    let Delta { mut put, removed } = given;
+    find_renamed_keys(secret, active, &mut put);
+    let merged = merge(active, put, absent).without(&removed);
     if merged.is_empty() && !active.is_empty() {
         let why = "the result would be an empty site, and every request would be refused";
         return Err(Problems(vec![Problem::at("", why)]));
@@ -100,16 +101,16 @@ mod tests {
     #[test]
     fn a_site_that_was_shown_can_be_applied_again() {
         let secret = ClusterSecret::generate();
-        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
+        let active = next_site(&secret, &Site::default(), site("shop", pair()).into(), Absent::Keep).unwrap();
         let sealed = &active.certificates["shop"];
         assert_eq!((sealed.key_form(), &sealed.key_pem), (KeyForm::Sealed, &None));
         let shown = redact(active.clone());
 
-        let again = next_site(&secret, &active, shown.clone(), Absent::Remove).unwrap();
+        let again = next_site(&secret, &active, shown.clone().into(), Absent::Remove).unwrap();
         assert!(diff(&active, &again).is_empty());
 
         let renamed = site("store", shown.certificates["shop"].clone());
-        let renamed = next_site(&secret, &active, renamed, Absent::Remove).unwrap();
+        let renamed = next_site(&secret, &active, renamed.into(), Absent::Remove).unwrap();
         assert!(!renamed.certificates.contains_key("shop"));
         let key = |name: &str, site: &Site| open_key(name, &site.certificates[name], &secret).unwrap();
         assert_eq!(key("store", &renamed), key("shop", &active), "sealed anew under its new name");
@@ -118,10 +119,11 @@ mod tests {
     #[test]
     fn keys_that_do_not_fit_are_refused() {
         let secret = ClusterSecret::generate();
-        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
+        let active = next_site(&secret, &Site::default(), site("shop", pair()).into(), Absent::Keep).unwrap();
         let shown = redact(active.clone()).certificates["shop"].clone();
         let check = |certificate: Certificate, expected: &str| {
-            let refused = next_site(&secret, &active, site("shop", certificate), Absent::Keep).unwrap_err();
+            let refused =
+                next_site(&secret, &active, site("shop", certificate).into(), Absent::Keep).unwrap_err();
             assert!(refused.to_string().contains(expected), "{refused}");
         };
         let other_chain = Certificate { chain_pem: pair().chain_pem, ..shown.clone() };
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn a_site_is_not_emptied_by_accident() {
         let secret = ClusterSecret::generate();
-        let active = next_site(&secret, &Site::default(), site("shop", pair()), Absent::Keep).unwrap();
-        assert!(next_site(&secret, &active, Site::default(), Absent::Remove).is_err());
-        assert!(next_site(&secret, &active, Site::default(), Absent::Keep).is_ok());
+        let active = next_site(&secret, &Site::default(), site("shop", pair()).into(), Absent::Keep).unwrap();
+        assert!(next_site(&secret, &active, Delta::default(), Absent::Remove).is_err());
+        assert!(next_site(&secret, &active, Delta::default(), Absent::Keep).is_ok());
     }
 }

@@ -13,7 +13,7 @@ use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
     AwaitAppliedRequest, AwaitAppliedResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse,
-    ReadIndexRequest, ReadIndexResponse, ReportRequest, ReportResponse,
+    ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse, ReportRequest, ReportResponse,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -203,6 +203,14 @@ impl PeerService for PeerRpc {
         let report = self.node.full_report(Wanted::of(request.get_ref()));
         let report = serde_json::to_vec(&report).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(ReportResponse { report }))
+    }
+
+    async fn rehearse(
+        &self,
+        request: Request<RehearseRequest>,
+    ) -> Result<Response<RehearseResponse>, Status> {
+        self.only_members(&request)?;
+        self.node.rehearse(request.into_inner()).await.map(Response::new)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

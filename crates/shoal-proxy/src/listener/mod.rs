@@ -200,7 +200,7 @@ pub(crate) struct Listeners {
 }
 
 /// Compares what is open with what `config` wants, and binds what is new. On any error every socket bound here is closed
-/// again.
+/// again. With no `workers` it is only found out whether it could be bound: nobody can connect to it.
 pub(crate) fn plan(
     listeners: &Listeners,
     config: &ConfigView,
@@ -259,6 +259,8 @@ impl Sockets<'_> {
             for place in 0..missing {
                 sockets.push(sockets[place].try_clone()?);
             }
+        } else if self.count == 0 && sockets.is_empty() && !self.ours {
+            socket::probe(address)?;
         } else if missing > 0 {
             sockets.extend(socket::bind(address, missing, self.ours || !sockets.is_empty())?);
         }

@@ -12,8 +12,8 @@ const BACKLOG: i32 = 4096;
 /// same for all. Unless the port is `ours` already, a foreign process on it is an error: with SO_REUSEPORT alone both
 /// would get a share of the connections, silently.
 pub(super) fn bind(address: SocketAddr, count: usize, ours: bool) -> io::Result<Vec<TcpListener>> {
-    if !ours && address.port() != 0 {
-        open(address, Sharing::Alone)?;
+    if !ours {
+        probe(address)?;
     }
     let mut sockets: Vec<TcpListener> = Vec::with_capacity(count);
     let mut address = address;
@@ -23,6 +23,14 @@ pub(super) fn bind(address: SocketAddr, count: usize, ours: bool) -> io::Result<
         sockets.push(listener);
     }
     Ok(sockets)
+}
+
+/// Whether `address` can be bound, by nobody else but us; it is free again when this returns.
+pub(super) fn probe(address: SocketAddr) -> io::Result<()> {
+    match address.port() {
+        0 => Ok(()),
+        _ => open(address, Sharing::Alone).map(drop),
+    }
 }
 
 /// What is accepted on `socket` sends at once whatever it is given, as it inherits this: streamed frames would wait for up to

@@ -1,0 +1,104 @@
+//! What the verbs that change single objects have in common: a transaction of a few objects, shown or carried out.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::Args;
+use shoal_model::Site;
+use shoal_model::site::{Delta, ObjectName};
+use shoal_proto::admin::{EditRequest, PlanResponse};
+
+use super::Session;
+use super::apply::print_applied;
+use super::author::{author, request_id};
+use crate::client::NodeArgs;
+use crate::failure::{Exit, Failure};
+use crate::render;
+
+/// What `set`, `delete` and `edit` take.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SingleArgs {
+    /// Refuse (exit 4) unless the objects that change are as they were in this revision
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) check_revision: Option<u64>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Change it also when a live node says that it would refuse it [default: change nothing then]
+    #[arg(long)]
+    force: bool,
+    /// Why, for the history [default: nothing]
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    message: String,
+    #[command(flatten)]
+    pub(super) node: NodeArgs,
+}
+
+impl SingleArgs {
+    /// Shows the change, or carries it out. `since`: refused when an object that it changes is not as it was then.
+    pub(super) async fn send(
+        &self,
+        session: &Session,
+        verb: &str,
+        delta: &Delta,
+        since: Option<u64>,
+    ) -> Result<Exit, Failure> {
+        if self.dry_run {
+            let plan = self.plan(session, verb, delta, since).await?;
+            session.print(&plan, |plan| render::plan(plan, session.style))?;
+            return Ok(Exit::Done);
+        }
+        let response = session.client.edit(verb, self.request(session, delta, since)?).await?;
+        print_applied(session, &response, &self.message)
+    }
+
+    /// What would change, as the node says that would carry it out.
+    pub(super) async fn plan(
+        &self,
+        session: &Session,
+        verb: &str,
+        delta: &Delta,
+        since: Option<u64>,
+    ) -> Result<PlanResponse, Failure> {
+        session.client.plan_edit(verb, self.request(session, delta, since)?).await
+    }
+
+    fn request(&self, session: &Session, delta: &Delta, since: Option<u64>) -> Result<EditRequest, Failure> {
+        Ok(EditRequest {
+            put_json: delta.put.to_canonical_json(),
+            remove: delta.removed.iter().map(ObjectName::to_string).collect(),
+            unchanged_since: since,
+            author: author(),
+            message: self.message.clone(),
+            request_id: request_id()?,
+            timeout_ms: session.timeout_ms(),
+            force: self.force,
+        })
+    }
+}
+
+/// `KIND/NAME` as it was written behind `verb`.
+pub(super) fn object_name(verb: &str, text: &str) -> Result<ObjectName, Failure> {
+    text.parse().map_err(|why: String| Failure::local(verb, why).try_command(format!("shoal {verb} --help")))
+}
+
+/// The site that is active, with its revision.
+pub(super) async fn active_site(session: &Session, verb: &str) -> Result<(u64, Site), Failure> {
+    let shown = session.client.show(Default::default()).await?;
+    let unreadable = |error| Failure::new(Exit::Remote, verb, format!("the node sent no site: {error}"));
+    Ok((shown.revision, Site::from_json(&shown.site_json).map_err(unreadable)?))
+}
+
+/// Somebody is there who can be asked.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Shows `text` and asks on the terminal; only a word that begins with y is a yes.
+pub(super) fn ask(text: &str, question: &str) -> bool {
+    // Who cannot be shown the question does not answer it with yes.
+    let mut stderr = io::stderr().lock();
+    let asked = write!(stderr, "{text}{question} [y/N] ").and_then(|()| stderr.flush());
+    let mut answer = String::new();
+    asked.and_then(|()| io::stdin().read_line(&mut answer)).is_ok()
+        && answer.trim().to_lowercase().starts_with('y')
+}
