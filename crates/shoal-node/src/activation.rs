@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_cluster::gossip::Gossip;
 use shoal_cluster::identity::Identity;
@@ -137,9 +137,10 @@ impl Activator {
     async fn take_up(self: Arc<Self>, log: &ConfigLog, revision: Revision) {
         let content = log.with_state(|state| state.revisions.content(revision));
         let Some(content) = content else { return };
-        let worker = self.clone();
+        let (worker, began) = (self.clone(), Instant::now());
         let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
-        self.tell(revision, activated.unwrap_or_else(|_| Err("activating it panicked".to_owned())));
+        let activated = activated.unwrap_or_else(|_| Err("activating it panicked".to_owned()));
+        self.tell(revision, activated, began.elapsed());
     }
 
     /// Serves what was served last, before anything is known from the log.
@@ -147,7 +148,9 @@ impl Activator {
         let kept = self.kept.load(self.guard.refused()).or_else(|| self.kept.load(None));
         let Some((revision, content)) = kept else { return };
         tracing::info!(%revision, "resuming with the last known site");
-        self.tell(revision, self.put_in_force_guarded(revision, &content).map(drop));
+        let began = Instant::now();
+        let outcome = self.put_in_force_guarded(revision, &content).map(drop);
+        self.tell(revision, outcome, began.elapsed());
     }
 
     fn activate(&self, revision: Revision, content: &str) -> Result<(), String> {
@@ -191,10 +194,10 @@ impl Activator {
         self.proxy.apply(Arc::new(view)).map_err(one_reason)
     }
 
-    fn tell(&self, revision: Revision, outcome: Result<(), String>) {
+    fn tell(&self, revision: Revision, outcome: Result<(), String>, took: Duration) {
         match outcome {
             Ok(()) => {
-                tracing::info!(%revision, "revision is in force");
+                tracing::info!(%revision, took_ms = took.as_millis() as u64, "revision is in force");
                 self.gossip.set_active_revision(revision.0);
                 self.status.send_replace(Activation { active: revision, refused: None });
             }
