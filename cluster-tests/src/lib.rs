@@ -30,7 +30,7 @@ pub use client::{Answer, Connection, Speak, empty, fetch, send};
 pub use cluster::Cluster;
 pub use curl::{Curl, Download};
 pub use haproxy::HaproxyFront;
-pub use load::{Load, LoadReport, TargetReport};
+pub use load::{Load, LoadReport, TargetReport, Tongue, grpc_message};
 pub use network::Network;
 pub use node::{NodeProcess, Ports};
 pub use openssl::OpenSsl;

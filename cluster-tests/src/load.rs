@@ -1,4 +1,4 @@
-//! A bounded closed loop of HTTP/1.1 clients that checks every byte it gets.
+//! A bounded closed loop of clients that checks every byte it gets.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -16,6 +18,25 @@ use crate::client::{Answer, Connection, Speak, empty};
 const PACE: Duration = Duration::from_millis(15);
 /// Faults whose text is kept.
 const KEPT_FAULTS: usize = 20;
+
+/// What the clients of a load speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tongue {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// The same, with unary calls of gRPC: what is expected is the message.
+    Grpc,
+}
+
+/// A message as gRPC frames it: not compressed, and so long.
+pub fn grpc_message(content: &[u8]) -> Bytes {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(content.len()).unwrap_or(u32::MAX).to_be_bytes());
+    framed.extend_from_slice(content);
+    framed.into()
+}
 
 /// What happened on one target.
 #[derive(Debug, Default)]
@@ -60,12 +81,26 @@ struct Client {
     next: Arc<AtomicUsize>,
     expected: Arc<Expected>,
     stopping: Arc<AtomicBool>,
+    tongue: Tongue,
 }
 
 impl Load {
     /// `clients` clients per target walk through `paths`. A client whose target refuses connections goes to the next
     /// target, as a browser does with a name of several addresses.
     pub fn start(
+        targets: &[SocketAddr],
+        clients: usize,
+        host: &str,
+        paths: Vec<String>,
+        expected: impl Fn(&str) -> Option<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_in(Tongue::Http1, targets, clients, host, paths, expected)
+    }
+
+    /// The same in another tongue. A request that its connection has never sent, since the other side wants no more of them,
+    /// is asked again.
+    pub fn start_in(
+        tongue: Tongue,
         targets: &[SocketAddr],
         clients: usize,
         host: &str,
@@ -86,6 +121,7 @@ impl Load {
                 next: next.clone(),
                 expected: expected.clone(),
                 stopping: stopping.clone(),
+                tongue,
             };
             tasks.spawn(client.run());
         }
@@ -116,7 +152,8 @@ impl Client {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.stopping.load(Ordering::Relaxed) {
             let (address, report) = self.targets[self.home].clone();
-            match Connection::open(address, Speak::Http1).await {
+            let speak = if self.tongue == Tongue::Http1 { Speak::Http1 } else { Speak::Http2 };
+            match Connection::open(address, speak).await {
                 Ok(connection) => self.use_up(connection, &report, &mut pace).await,
                 Err(error) => {
                     report.refused.fetch_add(1, Ordering::Relaxed);
@@ -137,16 +174,18 @@ impl Client {
                 return;
             }
             let path = &self.paths[self.next.fetch_add(1, Ordering::Relaxed) % self.paths.len()];
-            let request = Request::get(path).header("host", &*self.host).body(empty());
-            let Ok(request) = request else { return report.keep(format!("{path:?} is not a path")) };
+            let Ok(request) = self.request(path) else {
+                return report.keep(format!("{path:?} is not a path"));
+            };
             match connection.send(request).await {
                 Ok(answer) => {
                     fault = &report.broken;
-                    report.judge(path, &answer, (self.expected)(path));
+                    report.judge(path, &answer, self.expect(path));
                     if answer.field("connection").eq_ignore_ascii_case("close") {
                         return;
                     }
                 }
+                Err(error) if self.tongue != Tongue::Http1 && was_never_sent(&error) => return,
                 Err(error) => {
                     fault.fetch_add(1, Ordering::Relaxed);
                     return report.keep(format!("{path}: {error:#}"));
@@ -154,6 +193,32 @@ impl Client {
             }
         }
     }
+
+    fn request(&self, path: &str) -> http::Result<Request<BoxBody<Bytes, anyhow::Error>>> {
+        let host = &*self.host;
+        match self.tongue {
+            Tongue::Http1 => Request::get(path).header("host", host).body(empty()),
+            Tongue::Http2 => Request::get(format!("http://{host}{path}")).body(empty()),
+            Tongue::Grpc => {
+                let message = Full::new(grpc_message(path.as_bytes())).map_err(|never| match never {});
+                Request::post(format!("http://{host}{path}"))
+                    .header("content-type", "application/grpc")
+                    .header("te", "trailers")
+                    .body(message.boxed())
+            }
+        }
+    }
+
+    fn expect(&self, path: &str) -> Option<Bytes> {
+        let expected = (self.expected)(path)?;
+        Some(if self.tongue == Tongue::Grpc { grpc_message(&expected) } else { expected })
+    }
+}
+
+/// The connection was told to end before the request was on it: nobody has seen it.
+fn was_never_sent(error: &anyhow::Error) -> bool {
+    let hyper = error.chain().find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    hyper.is_some_and(|error| error.is_canceled() || error.is_closed())
 }
 
 impl TargetReport {
@@ -162,6 +227,11 @@ impl TargetReport {
             let text = String::from_utf8_lossy(&answer.body);
             self.keep(format!("{path}: {} {} {text:.200}", answer.status, answer.cache_status()));
             &self.non_2xx
+        } else if answer.field("content-type") == "application/grpc"
+            && answer.trailers.get("grpc-status").is_none_or(|status| status != "0")
+        {
+            self.keep(format!("{path}: ended with {:?}", answer.trailers));
+            &self.wrong_bytes
         } else if expected.is_some_and(|expected| expected != answer.body) {
             self.keep(format!("{path}: {} other bytes ({})", answer.body.len(), answer.cache_status()));
             &self.wrong_bytes

@@ -74,8 +74,14 @@ async fn a_removed_node_makes_room_and_stays_away() -> Result<()> {
     ensure!(!namesake.ended(DEADLINE).await?.success(), "{}", namesake.log());
     ensure!(namesake.log().contains("shoal node remove n3"), "{}", namesake.log());
 
+    let described = cluster.nodes[0].shoal(&["node", "describe", "n3"]).await?.expect(0)?.stdout;
+    for part in ["alive, ready", "voter, ", "[+] listeners", "listener ", " s left of 2 s", "the newest"] {
+        ensure!(described.contains(part), "{part:?} is missing: {described}");
+    }
     cluster.nodes[2].kill9()?;
     is_held_dead(&cluster, "n3").await?;
+    let described = cluster.nodes[0].shoal(&["node", "describe", "n3"]).await?.expect(0)?.stdout;
+    ensure!(described.contains("dead, does not answer"), "{described}");
     let removed = cluster.nodes[0].shoal(&["node", "remove", "n3"]).await?.expect(0)?;
     ensure!(removed.stdout.contains("removed n3 ("), "{removed:?}");
     ensure!(removed.stdout.contains("in force on 2/2 nodes"), "{removed:?}");

@@ -17,7 +17,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -324,11 +324,23 @@ async fn serve(stream: TcpStream, answer: Arc<Answerer>, log: Arc<Log>) {
         let (answer, log) = (answer.clone(), log.clone());
         async move { exchange(request, &*answer, &log).await }
     });
+    let mut first = [0; 3];
+    let speaks_http2 = stream.peek(&mut first).await.is_ok_and(|count| first[..count] == *b"PRI");
     // A connection that ends early is the story's own doing.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = match speaks_http2 {
+        true => {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+        }
+        false => {
+            hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+        }
+    };
 }
 
 async fn exchange(

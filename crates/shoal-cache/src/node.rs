@@ -240,6 +240,14 @@ impl Cache {
         !self.is_retired() && self.purges.has_lease(now_ms())
     }
 
+    /// For how long they still may be.
+    pub fn lease_left(&self) -> Duration {
+        match self.has_lease() {
+            true => self.purges.lease_left(now_ms()),
+            false => Duration::ZERO,
+        }
+    }
+
     /// Figures since the start, of all workers and the control runtime together. Each is read by itself: they need not be of
     /// the same moment.
     pub fn counters(&self) -> Counters {

@@ -153,6 +153,11 @@ impl Purges {
         is_plausible(now_ms) && now_ms < self.lease_until_ms.load(Ordering::Acquire)
     }
 
+    /// For how long the lease lasts, if there is one.
+    pub(crate) fn lease_left(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(self.lease_until_ms.load(Ordering::Acquire).saturating_sub(now_ms))
+    }
+
     /// Newest purge.
     pub(crate) fn newest(&self) -> u64 {
         self.tables().newest

@@ -64,9 +64,14 @@ impl NodeView {
         self.offered.iter().find(|(known, _)| *known == upstream).map_or(0, |(_, rate)| *rate)
     }
 
-    /// It may own objects and check endpoints: heard, and neither joining, draining nor gone.
+    /// It may own objects and check endpoints: heard, and neither joining, cordoned, draining nor gone.
     pub fn is_serving(&self) -> bool {
         self.alive && self.state == NodeState::Ready
+    }
+
+    /// Requests of downstreams come in there.
+    pub fn takes_traffic(&self) -> bool {
+        self.alive && matches!(self.state, NodeState::Ready | NodeState::Cordoned)
     }
 }
 
@@ -78,6 +83,8 @@ pub enum NodeState {
     Joining,
     /// Serving.
     Ready,
+    /// Serving, without duties for the others. A version that does not know it takes it for joining.
+    Cordoned,
     /// On its way out; serves what it has.
     Draining,
     /// Gone on purpose.

@@ -12,12 +12,13 @@ use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
     CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest,
-    TopResponse, WatchRequest, WatchResponse,
+    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
+    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse,
+    StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
+    WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -129,6 +130,19 @@ impl AdminService for Scripted {
         &self,
         _: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
+        refused()
+    }
+    async fn describe_node(
+        &self,
+        _: Request<DescribeNodeRequest>,
+    ) -> Result<Response<DescribeNodeResponse>, Status> {
+        refused()
+    }
+    type SetStandingStream = ReceiverStream<Result<StandingProgress, Status>>;
+    async fn set_standing(
+        &self,
+        _: Request<SetStandingRequest>,
+    ) -> Result<Response<Self::SetStandingStream>, Status> {
         refused()
     }
     async fn create_token(

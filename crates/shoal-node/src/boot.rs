@@ -294,6 +294,8 @@ mod tests {
             cache_dir: None,
             crash_guard: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
+            drain_hook: None,
+            drain_hook_timeout: Duration::ZERO,
             handover_bytes_per_second: 0,
             drain_timeout: Duration::ZERO,
             program: None,

@@ -26,13 +26,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
-use crate::admin::{AdminListeners, MAX_WARM_CALLS, MAX_WATCHES};
+use crate::admin::{AdminListeners, MAX_WARM_CALLS, MAX_WATCHERS, MAX_WATCHES};
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
 use crate::descriptors;
+use crate::drain::Drain;
 use crate::health;
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
@@ -174,6 +175,11 @@ pub async fn build(
     let opening = Box::pin(build_log(&settings, &identity, past, effects));
     let (log, mut has_resumed) = open_or_resume(opening, &activator, inherited.still_served).await?;
     let log = Arc::new(log);
+    let drain = Drain::default();
+    if log.with_state(|state| state.standing(identity.node_id)).standing.is_drained() {
+        tracing::warn!("this node is drained: it serves nobody until `shoal node undrain`");
+        drain.begin_drained(&proxy);
+    }
     let needless = boot.bootstrap.is_some() || is_needless(identity.node_id, &log.status());
     if !has_resumed && (inherited.still_served || needless) {
         activator.resume();
@@ -204,7 +210,7 @@ pub async fn build(
         _checker: checker,
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
+        drain,
         removed: CancellationToken::new(),
         stand_back: CancellationToken::new(),
         purge_figures: PurgeFigures::default(),
@@ -213,6 +219,7 @@ pub async fn build(
         export_figures: export_figures.clone(),
         refused_calls: Refusals::default(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
+        standing_watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         swept_seq: AtomicU64::new(0),
         rollout_clock: RolloutClock::default(),
         writers: Mutex::new(()),
@@ -437,7 +444,7 @@ impl Effects {
 /// Resolves when the gossip has ended before this node said goodbye.
 async fn gossip_lost(node: Arc<Node>) {
     node.gossip.ended().await;
-    if node.is_draining() {
+    if node.is_stopping() {
         std::future::pending().await
     }
 }

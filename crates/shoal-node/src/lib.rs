@@ -12,6 +12,7 @@ mod certificates;
 mod crash_guard;
 mod data_dir;
 mod descriptors;
+mod drain;
 mod headcount;
 mod health;
 mod incoming;

@@ -24,12 +24,14 @@ use tonic::Request;
 use crate::activation::Activation;
 use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
+use crate::drain::Drain;
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
 use crate::purging::PurgeRate;
+use crate::readiness::judge;
 use crate::refusals::Refusals;
-use crate::report::{CacheReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
+use crate::report::{CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::rollout::RolloutClock;
 use crate::settings::RunSettings;
 use crate::twins;
@@ -59,7 +61,7 @@ pub struct Node {
     pub(crate) _checker: Checker,
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
-    pub(crate) draining: AtomicBool,
+    pub(crate) drain: Drain,
     /// This node was removed from the cluster.
     pub(crate) removed: CancellationToken,
     /// Another process has this node's identity, and had it first.
@@ -70,6 +72,8 @@ pub struct Node {
     pub(crate) export_figures: Arc<ExportFigures>,
     /// Operators whose role did not allow what they called.
     pub(crate) refused_calls: Refusals,
+    /// Places for operators who watch nodes go out of service and back.
+    pub(crate) standing_watchers: Arc<Semaphore>,
     /// Places for operators who warm the cache by way of this node.
     pub(crate) warming: Arc<Semaphore>,
     /// The log index up to which all that is cached here was checked against purges.
@@ -107,11 +111,6 @@ impl Node {
     /// Every room is built and the first site is in force.
     pub fn has_started(&self) -> bool {
         self.started_serving.load(Ordering::Relaxed)
-    }
-
-    /// It was told to stop.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
     }
 
     /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`.
@@ -181,6 +180,7 @@ impl Node {
             log_broken: self.log.status().broken,
             twin: twins::warning(&self.gossip, &self.identity),
             problems: self.problems(),
+            drain: self.drain.progress().into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,
@@ -215,6 +215,7 @@ impl Node {
             },
             traffic: None,
             purges: Vec::new(),
+            details: None,
         }
     }
 
@@ -225,7 +226,24 @@ impl Node {
             seq => self.purge_history.find(seq).into_iter().collect(),
         };
         let traffic = wanted.traffic.then(|| self.traffic_report());
-        NodeReport { traffic, purges, ..self.report() }
+        let details = wanted.details.then(|| self.details_report());
+        NodeReport { traffic, purges, details, ..self.report() }
+    }
+
+    fn details_report(&self) -> DetailsReport {
+        let readiness = judge(&self.readiness_facts(None), true);
+        let listeners = self.proxy.connections_by_listener().into_iter();
+        let listeners = listeners.map(|(name, bound, connections)| {
+            (name.to_string(), bound.to_string(), u64::try_from(connections).unwrap_or(u64::MAX))
+        });
+        DetailsReport {
+            ready: readiness.is_ready(),
+            readiness: readiness.text,
+            in_flight: self.proxy.figures().in_flight,
+            lease_left_ms: u64::try_from(self.cache.lease_left().as_millis()).unwrap_or(u64::MAX),
+            peers_under_way: self.cache.peers_under_way() as u64,
+            listeners: listeners.collect(),
+        }
     }
 
     fn traffic_report(&self) -> NodeTrafficReport {
@@ -254,6 +272,7 @@ impl Node {
             traffic: wanted.traffic,
             purges: wanted.purges,
             purge_seq: wanted.purge_seq,
+            details: wanted.details,
         });
         request.set_timeout(REPORT_TIMEOUT);
         let response = client.report(request);

@@ -82,7 +82,7 @@ impl Node {
                 && !activation.serves_nothing(newest)
                 && (log.broken.is_empty() || activation.active != Revision(0)),
             revision: activation.active.0,
-            draining: self.is_draining(),
+            drain: self.drain.progress().phase.reason(),
             members: (heard, known),
             uptime: self.started.elapsed(),
             quorum: log.quorum,

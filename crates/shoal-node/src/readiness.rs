@@ -14,8 +14,8 @@ pub struct Facts {
     pub listeners_bound: bool,
     /// The revision that is served.
     pub revision: u64,
-    /// The node was told to stop, or to drain.
-    pub draining: bool,
+    /// Why the node is out of service, or on its way out; `None` = it is not.
+    pub drain: Option<&'static str>,
     /// Members heard now, this node included, and members known.
     pub members: (usize, usize),
     /// Since the process started.
@@ -43,17 +43,27 @@ pub struct Answer {
     pub text: String,
 }
 
+impl Answer {
+    /// The node should be sent requests.
+    pub const fn is_ready(&self) -> bool {
+        self.status == 200
+    }
+}
+
 /// Judges `facts`; `verbose` lists every condition.
 pub fn judge(facts: &Facts, verbose: bool) -> Answer {
     let joined = facts.members.1 <= 1 || facts.members.0 > 1 || facts.uptime > LONELY_AFTER;
     let fresh = facts.max_staleness.is_none_or(|max| facts.staleness <= max);
     let listeners = match facts.listeners_bound {
+        true if facts.drain.is_some() => {
+            format!("those of revision {}, as far as they are not closed yet", facts.revision)
+        }
         true => format!("bound for revision {}", facts.revision),
         false => "not all open yet; at a start the node looks for its cluster first".to_owned(),
     };
     let conditions = [
         ("listeners", facts.listeners_bound, listeners),
-        ("accepting", !facts.draining, if facts.draining { "draining" } else { "not draining" }.to_owned()),
+        ("accepting", facts.drain.is_none(), facts.drain.unwrap_or("not draining").to_owned()),
         ("gossip", joined, format!("{} of {} members heard", facts.members.0, facts.members.1)),
         ("staleness", fresh, format!("{} s", facts.staleness.as_secs())),
     ];
@@ -79,12 +89,12 @@ pub fn judge(facts: &Facts, verbose: bool) -> Answer {
             _ = writeln!(text, "[!] revision refused: {refused}");
         }
     }
-    let word = match (ready, facts.draining) {
+    let word = match (ready, facts.drain) {
         (true, _) if facts.log_broken.is_some() => "ready, but the log cannot be used",
         (true, _) if facts.quorum => "ready",
         (true, _) => "ready, no quorum",
-        (false, true) => "draining",
-        (false, false) => "not ready",
+        (false, Some(why)) => why,
+        (false, None) => "not ready",
     };
     _ = writeln!(text, "{word}");
     Answer { status: if ready { 200 } else { 503 }, text }
@@ -98,7 +108,7 @@ mod tests {
         Facts {
             listeners_bound: true,
             revision: 7,
-            draining: false,
+            drain: None,
             members: (3, 3),
             uptime: Duration::from_secs(1),
             quorum: true,
@@ -121,7 +131,11 @@ mod tests {
                 200,
                 "ready, but the log cannot be used\n",
             ),
-            (Facts { draining: true, ..facts() }, 503, "draining\n"),
+            (
+                Facts { drain: Some("draining: connections end"), ..facts() },
+                503,
+                "draining: connections end\n",
+            ),
             (Facts { listeners_bound: false, ..facts() }, 503, "not ready\n"),
             (Facts { members: (1, 3), ..facts() }, 503, "not ready\n"),
             (

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shoal_cache::{BOUNDS_US, FetchTimes};
-use shoal_proto::admin::CacheCounters;
+use shoal_proto::admin::{CacheCounters, ListenerStatus, NodeDetails};
 use shoal_proto::raft::ReportRequest;
 use shoal_proxy::TrafficSum;
 
+use crate::drain::Progress;
 use crate::purge_history::PurgeSeen;
 
 /// What a report is to hold besides what every one does.
@@ -19,15 +20,20 @@ pub struct Wanted {
     pub purges: u32,
     /// This purge instead; 0 = none.
     pub purge_seq: u64,
+    /// What describes the node.
+    pub details: bool,
 }
 
 impl Wanted {
     /// The traffic.
-    pub const TRAFFIC: Self = Self { traffic: true, purges: 0, purge_seq: 0 };
+    pub const TRAFFIC: Self = Self { traffic: true, purges: 0, purge_seq: 0, details: false };
+    /// What describes the node.
+    pub const DETAILS: Self = Self { traffic: false, purges: 0, purge_seq: 0, details: true };
 
     /// As a peer asks for it.
     pub const fn of(request: &ReportRequest) -> Self {
-        Self { traffic: request.traffic, purges: request.purges, purge_seq: request.purge_seq }
+        let ReportRequest { traffic, purges, purge_seq, details, .. } = *request;
+        Self { traffic, purges, purge_seq, details }
     }
 }
 
@@ -49,6 +55,9 @@ pub struct NodeReport {
     /// Files that it cannot write to, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// How far it is with leaving service.
+    #[serde(default)]
+    pub drain: DrainReport,
     /// Its version.
     pub version: String,
     /// Since its start.
@@ -68,6 +77,61 @@ pub struct NodeReport {
     /// Purges that it has applied; only those that were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub purges: Vec<PurgeSeen>,
+    /// What describes it; only when asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<DetailsReport>,
+}
+
+/// How far a node is with leaving service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainReport {
+    /// [`Phase::name`]; empty = its version does not tell.
+    ///
+    /// [`Phase::name`]: crate::drain::Phase::name
+    pub phase: String,
+    /// What did not go as it should, or was left out.
+    pub notes: Vec<String>,
+}
+
+impl From<Progress> for DrainReport {
+    fn from(progress: Progress) -> Self {
+        Self { phase: progress.phase.name().to_owned(), notes: progress.notes }
+    }
+}
+
+/// What a node tells of itself when it is to be described.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DetailsReport {
+    /// It should be sent requests.
+    pub ready: bool,
+    /// Why, or why not, a line for each condition.
+    pub readiness: String,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// For how long it may still serve hits without asking, milliseconds.
+    pub lease_left_ms: u64,
+    /// Requests of peers that its cache is answering.
+    pub peers_under_way: u64,
+    /// Open listeners: name, address, connections.
+    pub listeners: Vec<(String, String, u64)>,
+}
+
+impl From<DetailsReport> for NodeDetails {
+    fn from(report: DetailsReport) -> Self {
+        let listeners = report.listeners.into_iter();
+        let listeners =
+            listeners.map(|(name, address, connections)| ListenerStatus { name, address, connections });
+        Self {
+            ready: report.ready,
+            readiness: report.readiness,
+            in_flight: report.in_flight,
+            lease_left_ms: report.lease_left_ms,
+            peers_under_way: report.peers_under_way,
+            listeners: listeners.collect(),
+        }
+    }
 }
 
 /// What goes through a node: counters since its start.

@@ -2,11 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use shoal_cluster::NodeState;
 use shoal_model::state::Command;
 use shoal_proxy::Ports;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +19,7 @@ use crate::settings::RunSettings;
 use crate::signals::{Questions, Signals};
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
-use crate::{admin, boot, descriptors, notify, ops, peer, twins};
+use crate::{admin, boot, descriptors, drain, notify, ops, peer, twins};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
 const CONTROL_THREADS: usize = 2;
@@ -76,6 +74,7 @@ async fn live(
             Some(what) = lost.recv() => break End::Lost(what),
             () = node.removed.cancelled() => break End::Removed,
             () = node.stand_back.cancelled() => break End::Twin,
+            () = node.drain.told_to_leave.cancelled() => break End::Ordered,
             asked = door.asked() => asked,
             _ = upgrades.recv() => Asked::by_signal(),
         };
@@ -90,7 +89,7 @@ async fn live(
         node.crash_guard.stopped();
     }
     tokio::select! {
-        () = drain(&node) => {}
+        () = leave(&node) => {}
         () = signals.stop_asked() => tracing::warn!("stopping at once"),
     }
     tasks.end(CLOSE_TIMEOUT).await;
@@ -98,7 +97,7 @@ async fn live(
     node.cache.close_disk().await;
     tracing::info!("stopped");
     match end {
-        End::Asked => Ok(()),
+        End::Asked | End::Ordered => Ok(()),
         End::Lost(what) => anyhow::bail!("{what} ended by itself; the log says why"),
         End::Removed => anyhow::bail!(ADVICE),
         End::Twin => anyhow::bail!(twins::warning(&node.gossip, &node.identity)),
@@ -110,6 +109,8 @@ async fn live(
 enum End {
     /// A signal.
     Asked,
+    /// An operator, from afar.
+    Ordered,
     /// A part is gone that it cannot do without.
     Lost(&'static str),
     /// It belongs to the cluster no more, and nobody would tell it of changes.
@@ -205,8 +206,7 @@ async fn start(
     }
     let known = node.log.with_state(|state| state.revisions.served_by(node.id()));
     node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
-    node.started_serving.store(true, Ordering::Relaxed);
-    node.gossip.set_state(NodeState::Ready);
+    node.begin_to_serve();
     node.proxy.close_unclaimed();
     match successor {
         Some(successor) => successor.serving(),
@@ -215,6 +215,7 @@ async fn start(
     if let Some(interval) = notify::watchdog(successor.is_some()) {
         tasks.spawn_until_stop("the watchdog", notify::keep_alive(interval));
     }
+    tasks.spawn_until_stop("operators' orders", drain::follow(node.clone()));
     tracing::info!(node = %node.id(), name = node.identity.name, "serving");
     Ok(node)
 }
@@ -234,35 +235,8 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Readiness fails first, then listeners close politely, then leadership and membership are handed on.
-async fn drain(node: &Arc<Node>) {
+/// Out of service, and out of the cluster's gossip.
+async fn leave(node: &Arc<Node>) {
     notify::stopping();
-    node.draining.store(true, Ordering::Relaxed);
-    if node.stand_back.is_cancelled() {
-        // From now on only the other process speaks in the name of this node.
-        node.log.shutdown().await;
-        node.gossip.stop().await;
-    }
-    node.gossip.set_state(NodeState::Draining);
-    node.proxy.retire();
-    let serving = async {
-        tokio::time::sleep(node.settings.drain_delay).await;
-        node.proxy.drain(node.settings.drain_timeout, Ports::Closed).await;
-    };
-    tokio::join!(serving, hand_over_cache(node));
-    // Peers that read from this node get the rest: without it they would have to begin again.
-    let _ = tokio::time::timeout(node.settings.drain_timeout, node.cache.peers_answered()).await;
-    if !node.stand_back.is_cancelled() {
-        node.log.hand_over().await;
-        node.gossip.leave().await;
-    }
-}
-
-/// Nodes that own what is cached here from now on get it, as far as there is time.
-async fn hand_over_cache(node: &Arc<Node>) {
-    let (settings, budget) = (&node.settings, node.settings.handover_bytes_per_second);
-    if budget > 0 && !node.stand_back.is_cancelled() {
-        let patience = settings.drain_delay + settings.drain_timeout;
-        let _ = tokio::time::timeout(patience, node.cache.hand_over(budget)).await;
-    }
+    drain::leave(node).await;
 }

@@ -63,6 +63,11 @@ pub struct RunSettings {
     pub crash_guard: Duration,
     /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
     pub drain_delay: Duration,
+    /// Withdraws what leads here before the node leaves service, and announces it once it serves; called with `withdraw` or
+    /// `announce`.
+    pub drain_hook: Option<PathBuf>,
+    /// How long that may take.
+    pub drain_hook_timeout: Duration,
     /// How long requests under way may take after that.
     pub drain_timeout: Duration,
     /// What it meanwhile gives of its cache to those that own it from then on; 0 = nothing.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use shoal_policy::eviction::{Candidate, evicted, share};
+use tokio_util::sync::CancellationToken;
 
 use crate::listener::{Connection, ConnectionState, Listener, Order, counted_as};
 use crate::metrics::Limit;
@@ -16,7 +17,9 @@ pub(crate) struct Connections {
     next: Cell<u64>,
     open: RefCell<FxHashMap<u64, Rc<Connection>>>,
     tunnels: Cell<usize>,
-    /// The node is on its way out.
+    /// Cancelled when tunnels are cut off, and replaced then.
+    cut: RefCell<CancellationToken>,
+    /// The node is on its way out, or out of service.
     retiring: Cell<bool>,
 }
 
@@ -48,9 +51,25 @@ impl Connections {
         self.states().iter().for_each(|state| state.give(Order::Retire));
     }
 
+    /// Connections that are still to come may stay; those that are there end with their next answer all the same.
+    pub(crate) fn resume(&self) {
+        self.retiring.set(false);
+    }
+
     /// All shall end.
     pub(crate) fn finish_all(&self) {
         self.states().iter().for_each(|state| state.give(Order::Finish));
+    }
+
+    /// All end now, and so do tunnels.
+    pub(crate) fn cut_all(&self) {
+        self.states().iter().for_each(|state| state.give(Order::Abort));
+        self.cut.take().cancel();
+    }
+
+    /// When the tunnels that begin now are cut off.
+    pub(crate) fn cut(&self) -> CancellationToken {
+        self.cut.borrow().clone()
     }
 
     /// The connections of one listener shall end.

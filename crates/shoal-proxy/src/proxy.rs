@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::access_log::AccessLog;
 use crate::clock::Clock;
 use crate::health_event::HealthEvent;
-use crate::listener::{self, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
+use crate::listener::{self, AfterDrain, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
 use crate::purge::AskedPurge;
@@ -171,9 +171,13 @@ impl Proxy {
     /// Makes `config` the site that is served: opens what is new, keeps what stays with its connections, drains what is
     /// gone. On any error nothing changes at all.
     pub fn apply(&self, config: Arc<ConfigView>) -> Result<(), Vec<BindError>> {
-        let mut listeners = self.listeners();
+        self.apply_to(&mut self.listeners(), config)
+    }
+
+    fn apply_to(&self, listeners: &mut Listeners, config: Arc<ConfigView>) -> Result<(), Vec<BindError>> {
         listeners.leaving.retain(|listener| listener.is_leaving());
-        let plan = listener::plan(&listeners, &config, self.listen_ip, self.workers.len(), self.ticket_seed)?;
+        listeners.ending.retain(|listener| listener.open.read() > 0);
+        let plan = listener::plan(listeners, &config, self.listen_ip, self.workers.len(), self.ticket_seed)?;
         if config.upstreams.iter().any(|upstream| upstream.transport.wants_system_roots()) {
             // Reading them takes a while: no worker shall wait for it.
             SystemRoots::current();
@@ -273,10 +277,48 @@ impl Proxy {
         for listener in self.listeners().open.iter() {
             listener.drain(ports);
         }
+        self.end_connections(within, AfterDrain::End).await
+    }
+
+    /// Accepts on nothing until [`Proxy::resume`]: sites are checked and kept meanwhile, but nothing is bound. Connections go
+    /// on.
+    pub fn stop_accepting(&self) {
+        let mut listeners = self.listeners();
+        listeners.is_resting = true;
+        for listener in std::mem::take(&mut listeners.open) {
+            listener.drain(Ports::Closed);
+            listeners.leaving.push(listener.clone());
+            listeners.ending.push(listener);
+        }
+    }
+
+    /// Stops accepting, and lets every connection end with its next answer. Those that nobody uses are closed after `within`,
+    /// and a moment later the others are cut off; answers how many these were. All else goes on, until [`Proxy::resume`] or
+    /// [`Proxy::drain`].
+    pub async fn rest(&self, within: Duration) -> usize {
+        self.stop_accepting();
+        self.end_connections(within, AfterDrain::Rest).await
+    }
+
+    /// Accepts again, on the listeners of the site there is now. On any error nothing is accepted on.
+    pub fn resume(&self) -> Result<(), Vec<BindError>> {
+        let mut listeners = self.listeners();
+        listeners.is_resting = false;
+        for worker in &self.workers {
+            // A worker that is gone was drained: the node is on its way out.
+            let _ = worker.commands.send(Command::Resume);
+        }
+        let resumed = self.apply_to(&mut listeners, self.config.load_full());
+        listeners.is_resting = resumed.is_err();
+        resumed
+    }
+
+    /// Tells all workers that what is open shall end, and waits for it.
+    async fn end_connections(&self, within: Duration, then: AfterDrain) -> usize {
         let mut answers = Vec::new();
         for worker in &self.workers {
             let (answer, answered) = oneshot::channel();
-            if worker.commands.send(Command::Drain(within, answer)).is_ok() {
+            if worker.commands.send(Command::Drain(within, then, answer)).is_ok() {
                 answers.push(answered);
             }
         }
@@ -317,7 +359,9 @@ impl Proxy {
 
     /// Connections open now.
     pub fn open_connections(&self) -> usize {
-        self.listeners().open.iter().map(|listener| listener.open.read()).sum()
+        let listeners = self.listeners();
+        let all = listeners.open.iter().chain(&listeners.ending);
+        all.map(|listener| listener.open.read()).sum()
     }
 
     /// A few figures for status pages.

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::TICK;
 use crate::listener::{
-    Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, set_nodelay,
+    AfterDrain, Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, set_nodelay,
 };
 use crate::metrics::WorkerMetrics;
 use crate::shedding::{Memory, QueueProbe, Valve};
@@ -167,10 +167,14 @@ pub(crate) async fn run(
                 Some(Command::Open(listener, socket)) => run.open(listener, socket),
                 Some(Command::Adopt(arrival)) => adopt(run.listener(arrival.listener.clone()), arrival),
                 Some(Command::Retire) => run.lobby.connections.retire_all(),
-                Some(Command::Drain(within, answer)) => {
+                Some(Command::Drain(within, then, answer)) => {
                     run.lobby.connections.retire_all();
                     let until_ms = worker.clock.tick() + within.as_millis() as u64;
-                    draining = Some(Draining { until_ms, answer });
+                    draining = Some(Draining { until_ms, then, answer });
+                }
+                Some(Command::Resume) => {
+                    run.lobby.connections.resume();
+                    draining = None;
                 }
             },
             Some(job) = fills.recv() => run.sources.cache.run_job(job),
@@ -197,7 +201,10 @@ pub(crate) async fn run(
                         && let Some(at) = draining.take()
                     {
                         let _ = at.answer.send(left);
-                        return;
+                        match at.then {
+                            AfterDrain::End => return,
+                            AfterDrain::Rest => run.lobby.connections.cut_all(),
+                        }
                     }
                 }
             },
@@ -207,5 +214,6 @@ pub(crate) async fn run(
 
 struct Draining {
     until_ms: u64,
+    then: AfterDrain,
     answer: oneshot::Sender<usize>,
 }

@@ -215,6 +215,40 @@ async fn a_node_that_goes_says_so_before_it_closes() {
 }
 
 #[tokio::test]
+async fn a_proxy_at_rest_comes_back() {
+    let origin = Origin::start(|seen: Seen| match seen.path() {
+        "/half" => "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf".to_owned(),
+        _ => ok(""),
+    })
+    .await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut idle = stage.connect().await;
+    idle.send(GET).await;
+    assert_eq!(idle.answer().await.field("connection"), None);
+    let mut endless = stage.connect().await;
+    endless.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    endless.read_until(b"half").await.unwrap();
+    let web = stage.address("web");
+    assert_eq!(stage.proxy.rest(Duration::from_millis(200)).await, 1, "one was cut off");
+    assert!(idle.is_closed().await && endless.is_closed().await);
+    assert!(tokio::net::TcpStream::connect(web).await.is_err(), "nobody listens any more");
+    assert!(stage.proxy.addresses().is_empty());
+
+    // Sites change meanwhile; what could not be served is refused.
+    let renamed = site(&[origin.address], ", path_prefix: /new", "");
+    stage.proxy.apply(stage.compile(2, &renamed)).unwrap();
+    assert!(stage.proxy.addresses().is_empty());
+    stage.proxy.resume().unwrap();
+    let mut downstream = stage.connect().await;
+    for path in ["/new", "/new/again"] {
+        downstream.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let answer = downstream.answer().await;
+        assert_eq!((answer.status, answer.field("connection")), (200, None), "{path}");
+    }
+    assert_eq!(stage.proxy.drain(Duration::from_millis(200), Ports::Closed).await, 0);
+}
+
+#[tokio::test]
 async fn connections_end_politely_after_enough_requests() {
     let origin = Origin::start(|_| ok("")).await;
     let text = site(&[origin.address], "", "")

@@ -96,9 +96,17 @@ pub struct RunArgs {
     /// was good before is served and this one is refused here; 0s: never
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = Period::parse)]
     crash_guard: Period,
-    /// How long a stopping node still accepts connections while /readyz already says no
+    /// How long a node that drains still accepts connections while /readyz already says no: balancers have to notice, and
+    /// after a hook routes or DNS
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
     drain_delay: Period,
+    /// A program that withdraws what leads to this node (routes, DNS) before it drains, called with `withdraw`, and announces
+    /// it once it serves, called with `announce`; it finds SHOAL_NODE, SHOAL_REGION and SHOAL_ZONE set [default: none]
+    #[arg(long, value_name = "FILE")]
+    drain_hook: Option<PathBuf>,
+    /// How long the hook may take before it is killed; the drain goes on without it
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = Period::parse)]
+    drain_hook_timeout: Period,
     /// How long requests under way may take after that
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = Period::parse)]
     drain_timeout: Period,
@@ -148,6 +156,8 @@ impl RunArgs {
             cache_dir: self.cache_dir,
             crash_guard: self.crash_guard.0,
             drain_delay: self.drain_delay.0,
+            drain_hook: self.drain_hook,
+            drain_hook_timeout: self.drain_hook_timeout.0,
             drain_timeout: self.drain_timeout.0,
             handover_bytes_per_second: self.handover_rate.0,
             program,

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 40] = [
+const VERBS: [&str; 45] = [
     "",
     "run",
     "dev",
@@ -27,6 +27,11 @@ const VERBS: [&str; 40] = [
     "status",
     "node",
     "node list",
+    "node describe",
+    "node drain",
+    "node undrain",
+    "node cordon",
+    "node uncordon",
     "node remove",
     "health",
     "cache",

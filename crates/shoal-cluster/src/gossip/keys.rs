@@ -48,6 +48,7 @@ pub(super) const fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Joining => "joining",
         NodeState::Ready => "ready",
+        NodeState::Cordoned => "cordoned",
         NodeState::Draining => "draining",
         NodeState::Left => "left",
     }
@@ -57,6 +58,7 @@ pub(super) const fn state_name(state: NodeState) -> &'static str {
 pub(super) fn state(value: Option<&str>) -> NodeState {
     match value {
         Some("ready") => NodeState::Ready,
+        Some("cordoned") => NodeState::Cordoned,
         Some("draining") => NodeState::Draining,
         Some("left") => NodeState::Left,
         Some(_) | None => NodeState::Joining,
@@ -191,11 +193,12 @@ mod tests {
 
     #[test]
     fn every_state_is_read_back() {
-        for each in [NodeState::Joining, NodeState::Ready, NodeState::Draining, NodeState::Left] {
+        use NodeState::{Cordoned, Draining, Joining, Left, Ready};
+        for each in [Joining, Ready, Cordoned, Draining, Left] {
             assert_eq!(state(Some(state_name(each))), each);
         }
-        assert_eq!(state(Some("levitating")), NodeState::Joining);
-        assert_eq!(state(None), NodeState::Joining);
+        assert_eq!(state(Some("levitating")), Joining);
+        assert_eq!(state(None), Joining);
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn take_picture(
                 unanswered: replication.unanswered.get(id).copied(),
                 region: record.region.clone(),
                 zone: record.zone.clone(),
+                in_service: state.standing(*id).standing.is_active(),
             };
             (*id, member)
         };

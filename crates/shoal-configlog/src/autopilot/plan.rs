@@ -46,6 +46,8 @@ pub struct Member {
     pub unanswered: Option<Duration>,
     pub region: String,
     pub zone: String,
+    /// Operators want it to have duties: it is neither cordoned nor drained.
+    pub in_service: bool,
 }
 
 /// Whether a node is heard, and since when it is so.
@@ -100,7 +102,9 @@ pub fn plan(picture: &Picture, rules: Rules) -> Option<Step> {
     leave_removed(picture, rules)
         .filter(is_safe)
         .or_else(|| welcome_new(picture))
+        .or_else(|| yield_lead(picture, rules))
         .or_else(|| adjust_voters(picture, rules).map(Step::SetVoters).filter(is_safe))
+        .or_else(|| relieve(picture, rules).map(Step::SetVoters).filter(is_safe))
 }
 
 /// More than half of `voters` can decide now.
@@ -159,6 +163,30 @@ fn adjust_voters(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     }
 }
 
+/// A leader that was taken out of service hands on, if there is a voter that was not.
+fn yield_lead(picture: &Picture, rules: Rules) -> Option<Step> {
+    let mut others = picture.voters.iter().filter(|id| **id != picture.leader);
+    let heir = others.find(|id| is_in_service(picture, **id) && decides(picture, **id, rules));
+    heir.filter(|_| !is_in_service(picture, picture.leader)).map(|heir| Step::TransferLeader(*heir))
+}
+
+/// Whoever was taken out of service does not vote if others can: one after the other.
+fn relieve(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
+    let others = picture.voters.iter().copied().filter(|id| *id != picture.leader);
+    let replaced = |leaving: NodeId| {
+        let rest = picture.voters.iter().copied().filter(|id| *id != leaving).collect();
+        with_learners(picture, &rest, 1, rules)
+    };
+    let relieved = others.filter(|id| !is_in_service(picture, *id)).find_map(replaced);
+    // The only voter cannot go before there is another one to lead.
+    let is_alone = picture.voters.len() == 1 && !is_in_service(picture, picture.leader);
+    relieved.or_else(|| with_learners(picture, &picture.voters, 1, rules).filter(|_| is_alone))
+}
+
+fn is_in_service(picture: &Picture, id: NodeId) -> bool {
+    picture.members.get(&id).is_none_or(|member| member.in_service)
+}
+
 /// The voters with a learner in place of one that is dead.
 fn replace_dead(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     let dead = picture.voters.iter().copied().find(|id| is_dead(picture, *id, rules))?;
@@ -180,7 +208,7 @@ fn with_learners(
     Some(grown)
 }
 
-/// `voters` without `count` of them: the silent first, then the youngest, never the leader.
+/// `voters` without `count` of them: the silent first, then those out of service, then the youngest, never the leader.
 fn without(
     picture: &Picture,
     voters: &BTreeSet<NodeId>,
@@ -188,7 +216,9 @@ fn without(
     rules: Rules,
 ) -> Option<BTreeSet<NodeId>> {
     let mut leaving: Vec<NodeId> = voters.iter().copied().filter(|id| *id != picture.leader).collect();
-    leaving.sort_by_key(|id| (decides(picture, *id, rules), std::cmp::Reverse(*id)));
+    leaving.sort_by_key(|id| {
+        (decides(picture, *id, rules), is_in_service(picture, *id), std::cmp::Reverse(*id))
+    });
     let leaving = leaving.get(..count)?;
     Some(voters.iter().copied().filter(|id| !leaving.contains(id)).collect())
 }
@@ -201,7 +231,7 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
     let eligible = picture.learners.iter().filter(|id| !voters.contains(id)).filter_map(|id| {
         let member = picture.members.get(id)?;
         let stable = matches!(member.hearing, Hearing::Alive(since) if since >= rules.stable_after);
-        (stable && has_caught_up(member, rules)).then_some((*id, member))
+        (stable && member.in_service && has_caught_up(member, rules)).then_some((*id, member))
     });
     eligible
         .min_by_key(|(id, member)| {
@@ -250,7 +280,7 @@ mod tests {
 
     /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only,
     /// `<` five entries behind, `=` four, `-` of unknown lag, `#` has not answered for 2 s, `%` for 9 s, `0` never did, `x` removed,
-    /// `@z` in zone z. The first one leads.
+    /// `c` cordoned or drained, `@z` in zone z. The first one leads.
     fn picture(text: &str) -> Picture {
         let mut picture = Picture::default();
         for (n, word) in text.split_whitespace().enumerate() {
@@ -286,7 +316,9 @@ mod tests {
                 _ => Some(Duration::from_millis(100)),
             };
             if !marks.contains('x') {
-                let member = Member { hearing, lag, unanswered, region: "r".into(), zone: zone.into() };
+                let in_service = !marks.contains('c');
+                let (region, zone) = ("r".into(), zone.into());
+                let member = Member { hearing, lag, unanswered, region, zone, in_service };
                 picture.members.insert(id, member);
             }
         }
@@ -380,6 +412,30 @@ mod tests {
         check("1Vx 2V~ 3V 4L", Some(Step::TransferLeader(NodeId(3))));
         check("1Vx 2L", voters(&[1, 2]));
         check("1Vx 2L?", None);
+    }
+
+    #[test]
+    fn who_is_out_of_service_votes_only_if_nobody_else_can() {
+        check("1V 2L 3L 4Lc", voters(&[1, 2, 3]));
+        check("1V 2L 3Lc", None);
+        check("1V 2Vc 3V 4L", voters(&[1, 3, 4]));
+        check("1V 2Vc 3V", None);
+        check("1V 2Vc 3V 4Lc", None);
+        check("1V 2Vc 3V 4L?", None);
+        check("1V 2Vc 3V! 4L", voters(&[1, 3, 4]));
+        check("1V 2Vc 3Vc 4L 5L", voters(&[1, 2, 3, 4, 5])); // all of them vote, as before
+        check("1V 2Vc 3Vc 4V 5V 6L 7L", voters(&[1, 3, 4, 5, 6])); // one at a time
+        check("1V 2Vc 3V 4V 5V~ 6L", voters(&[1, 2, 3, 4, 6])); // the dead first
+        check("1V 2Vc 3V 4V", voters(&[1, 3, 4]));
+        check("1Vc 2V 3V", Some(Step::TransferLeader(NodeId(2))));
+        check("1Vc 2Vc 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("1Vc 2V~ 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("1Vc 2Vc 3Vc", None);
+        check("1Vc 2Vc 3Vc 4L", voters(&[1, 3, 4]));
+        check("1Vc 2L", voters(&[1, 2]));
+        check("1Vc 2V", Some(Step::TransferLeader(NodeId(2))));
+        check("2V 1Vc", voters(&[2]));
+        check("1Vc 2Lc", None);
     }
 
     #[test]

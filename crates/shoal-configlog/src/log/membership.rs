@@ -80,8 +80,12 @@ impl ConfigLog {
     pub async fn transfer_leader(&self, heir: Option<NodeId>) -> Result<(), MembershipError> {
         let replication = self.replication().ok_or(MembershipError::NotLeader)?;
         let others = replication.voters.iter().filter(|id| **id != self.node_id());
-        // Of equals the first: `max_by_key` would take the last.
-        let closest = others.rev().max_by_key(|id| replication.matched.get(id).copied().unwrap_or(0));
+        // Of equals the first: `max_by_key` would take the last. Who was taken out of service leads if nobody else can.
+        let rank = |id: &NodeId| {
+            let in_service = self.with_state(|state| state.standing(*id).standing.is_active());
+            (in_service, replication.matched.get(id).copied().unwrap_or(0))
+        };
+        let closest = others.rev().max_by_key(|id| rank(id));
         let heir = heir.or(closest.copied()).ok_or(MembershipError::NoHeir)?;
         let refused = |error: String| MembershipError::Refused(error);
         let raft = self.part()?;

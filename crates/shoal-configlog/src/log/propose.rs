@@ -343,7 +343,8 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::Admit(_)
         | Command::UpdateNode { .. }
         // The second time it is refused, since there is no such node: for who wants it gone that is the same.
-        | Command::RemoveNode { .. } => true,
+        | Command::RemoveNode { .. }
+        | Command::SetStanding(_) => true,
         Command::Bootstrap { .. } => false,
     }
 }

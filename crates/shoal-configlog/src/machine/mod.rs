@@ -188,7 +188,8 @@ impl StateMachine {
             | Command::CreateToken { .. }
             | Command::Admit(_)
             | Command::UpdateNode { .. }
-            | Command::RemoveNode { .. } => 0,
+            | Command::RemoveNode { .. }
+            | Command::SetStanding(_) => 0,
         };
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
@@ -223,7 +224,9 @@ impl Change {
             | Command::Admit(_)
             | Command::UpdateNode { .. }
             | Command::RemoveNode { .. } => Self::Members,
-            Command::UploadPart { .. } | Command::CreateToken { .. } => Self::Silent,
+            Command::UploadPart { .. } | Command::CreateToken { .. } | Command::SetStanding(_) => {
+                Self::Silent
+            }
         }
     }
 }

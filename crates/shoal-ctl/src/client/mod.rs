@@ -18,15 +18,15 @@ use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
     CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RollbackRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest,
-    TopResponse,
+    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
+    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse,
+    StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::failure::{Exit, Failure};
 use connector::Connector;
@@ -196,16 +196,38 @@ impl Client {
     pub async fn cache_warm(
         &self,
         request: CacheWarmRequest,
-        mut told: impl FnMut(CacheWarmResponse) -> Result<(), Failure>,
+        told: impl FnMut(CacheWarmResponse) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let verb = "cache warm";
-        let mut telling =
+        let telling =
             self.call(verb, request, async |mut node, request| node.cache_warm(request).await).await?;
+        self.hear(verb, telling, told).await
+    }
+
+    /// `SetStanding`: `told` is called with how far the node is, until it is done or nobody knows.
+    pub async fn set_standing(
+        &self,
+        verb: &str,
+        request: SetStandingRequest,
+        told: impl FnMut(StandingProgress) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let telling =
+            self.call(verb, request, async |mut node, request| node.set_standing(request).await).await?;
+        self.hear(verb, telling, told).await
+    }
+
+    /// Every message of an answer, as it comes, for as long as none takes longer than a call may.
+    async fn hear<T>(
+        &self,
+        verb: &str,
+        mut telling: Streaming<T>,
+        mut told: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         loop {
             let next = tokio::time::timeout(self.deadline + ANSWER_MARGIN, telling.message()).await;
             let silent = || format!("nothing was heard for {} s; it may go on", self.deadline.as_secs());
             match next.map_err(|_| Failure::new(Exit::Remote, verb, silent()))? {
-                Ok(Some(warmed)) => told(warmed)?,
+                Ok(Some(message)) => told(message)?,
                 Ok(None) => return Ok(()),
                 Err(status) => return Err(refusal(verb, &status)),
             }
@@ -249,6 +271,11 @@ impl Client {
     /// `RemoveNode`.
     pub async fn remove_node(&self, request: RemoveNodeRequest) -> Result<RemoveNodeResponse, Failure> {
         self.call("node remove", request, async |mut node, request| node.remove_node(request).await).await
+    }
+
+    /// `DescribeNode`.
+    pub async fn describe_node(&self, request: DescribeNodeRequest) -> Result<DescribeNodeResponse, Failure> {
+        self.call("node describe", request, async |mut node, request| node.describe_node(request).await).await
     }
 
     /// Sends `request` to the first node that answers.
@@ -375,7 +402,9 @@ fn overview(verb: &str) -> &'static str {
         "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
         "set" | "delete" | "edit" => "shoal get",
         "health" => "shoal health",
-        "node remove" => "shoal node list",
+        "node remove" | "node describe" | "node drain" | "node undrain" | "node cordon" | "node uncordon" => {
+            "shoal node list"
+        }
         "token revoke" => "shoal token list",
         _ => "shoal status",
     }

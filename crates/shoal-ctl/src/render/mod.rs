@@ -2,10 +2,12 @@
 
 mod cache;
 mod changes;
+mod describe;
 mod health;
 mod node;
 mod purges;
 mod quantile;
+mod standing;
 mod status;
 mod stored;
 mod table;
@@ -16,9 +18,11 @@ mod watch;
 
 pub use cache::{cache_stats, locations, purged};
 pub use changes::{applied, confirmed, difference, history, plan};
+pub use describe::described;
 pub use health::health;
 pub use node::removed;
 pub use purges::purge_status;
+pub use standing::{progress, standing};
 pub use status::{nodes, status};
 pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
 pub use tokens::tokens;

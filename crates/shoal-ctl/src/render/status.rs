@@ -7,7 +7,7 @@ use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, Upstream
 use super::changes::unconfirmed;
 use super::health::name_failure;
 use super::table::Columns;
-use super::units::{bytes, date, percent, span};
+use super::units::{bytes, date, days_left, days_until, percent, span};
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -60,7 +60,7 @@ pub fn nodes(nodes: &[NodeStatus]) -> String {
             node.node.clone(),
             format!("n{}", node.node_id),
             node.role.clone(),
-            node.state.clone(),
+            state(node),
             node.region.clone(),
             node.zone.clone(),
             node.cluster_addr.clone(),
@@ -72,13 +72,23 @@ pub fn nodes(nodes: &[NodeStatus]) -> String {
     columns.text()
 }
 
+/// What a node is doing, and what operators want of it where that does not show.
+pub(super) fn state(node: &NodeStatus) -> String {
+    let shows = matches!(node.state.as_str(), "cordoned" | "draining" | "drained");
+    match node.standing.as_str() {
+        "" => node.state.clone(),
+        _ if shows => node.state.clone(),
+        standing => format!("{}, {standing}", node.state),
+    }
+}
+
 fn node_load(response: &StatusResponse) -> String {
     let mut columns = Columns::new([
         "NODE", "ROLE", "STATE", "REVISION", "REQUESTS", "OPEN", "CACHED", "MEMORY", "HITS", "UPTIME",
     ]);
     for node in &response.nodes {
         let mut cells = std::array::from_fn(|_| String::new());
-        cells[..3].clone_from_slice(&[node.node.clone(), node.role.clone(), node.state.clone()]);
+        cells[..3].clone_from_slice(&[node.node.clone(), node.role.clone(), state(node)]);
         if node.reported {
             let cache = node.cache.unwrap_or_default();
             cells[3..].clone_from_slice(&[
@@ -129,19 +139,6 @@ fn certificates(certificates: &[CertificateStatus], style: Style) -> String {
         columns.row([certificate.name.clone(), names, expires]);
     }
     columns.text()
-}
-
-fn days_left(unix: i64, style: Style) -> String {
-    match days_until(unix, style) {
-        days if days < 0 => "expired".to_owned(),
-        1 => "1 day left".to_owned(),
-        days => format!("{days} days left"),
-    }
-}
-
-fn days_until(unix: i64, style: Style) -> i64 {
-    let now = i64::try_from(style.now).unwrap_or(i64::MAX);
-    unix.saturating_sub(now).div_euclid(86_400)
 }
 
 fn warnings(response: &StatusResponse, style: Style) -> String {
@@ -298,6 +295,23 @@ mod tests {
             name_failures: vec![],
             rollout: None,
         }
+    }
+
+    #[test]
+    fn a_standing_shows_once() {
+        let check = |state_, standing: &str, expected: &str| {
+            let node = NodeStatus {
+                state: String::from(state_),
+                standing: standing.into(),
+                ..NodeStatus::default()
+            };
+            assert_eq!(state(&node), expected);
+        };
+        check("alive", "", "alive");
+        check("dead", "drained", "dead, drained");
+        check("draining", "drained", "draining");
+        check("drained", "drained", "drained");
+        check("alive", "cordoned", "alive, cordoned"); // it has not heard of it yet
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Times and sizes in few characters.
 
+use crate::output::Style;
+
 /// `17 B`, `1.2 KiB`, `3.4 GiB`.
 pub(super) fn bytes(count: u64) -> String {
     let mut size = count as f64;
@@ -43,6 +45,21 @@ pub(super) fn date(unix_seconds: i64) -> String {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// `1 day left`, `30 days left`, `expired`.
+pub(super) fn days_left(unix: i64, style: Style) -> String {
+    match days_until(unix, style) {
+        days if days < 0 => "expired".to_owned(),
+        1 => "1 day left".to_owned(),
+        days => format!("{days} days left"),
+    }
+}
+
+/// Whole days; below 0 = it is over.
+pub(super) fn days_until(unix: i64, style: Style) -> i64 {
+    let now = i64::try_from(style.now).unwrap_or(i64::MAX);
+    unix.saturating_sub(now).div_euclid(86_400)
 }
 
 /// `hits` as a share of `all`, `-` when there is nothing to share.

@@ -18,6 +18,7 @@ mod plan;
 mod rollback;
 mod set;
 mod single;
+mod standing;
 mod status;
 mod token;
 mod top;
@@ -66,7 +67,7 @@ pub enum Verb {
     Status(status::StatusArgs),
     /// Show live what goes through the cluster: requests, errors, latency and cache, per node and route
     Top(top::TopArgs),
-    /// List the nodes of the cluster, or remove one that is gone for good
+    /// List and describe the nodes of the cluster, take them out of service and back, or remove one that is gone for good
     Node(node::NodeVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),

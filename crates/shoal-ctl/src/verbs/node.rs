@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 use shoal_model::NodeId;
-use shoal_proto::admin::{AckState, RemoveNodeRequest};
+use shoal_proto::admin::{AckState, DescribeNodeRequest, RemoveNodeRequest};
 
 use super::Session;
+use super::standing::{CordonArgs, DrainArgs, UncordonArgs, UndrainArgs};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
@@ -12,7 +13,9 @@ use crate::render;
 
 /// What `shoal node` takes.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal node list\n  shoal node remove n4")]
+#[command(
+    after_help = "Example:\n  shoal node list\n  shoal node describe n2\n  shoal node drain n2\n  shoal node undrain n2\n  shoal node remove n4"
+)]
 pub struct NodeVerb {
     #[command(subcommand)]
     verb: Nodes,
@@ -21,6 +24,11 @@ pub struct NodeVerb {
 #[derive(Subcommand, Clone, Debug)]
 enum Nodes {
     List(ListArgs),
+    Describe(DescribeArgs),
+    Drain(DrainArgs),
+    Undrain(UndrainArgs),
+    Cordon(CordonArgs),
+    Uncordon(UncordonArgs),
     Remove(RemoveArgs),
 }
 
@@ -35,6 +43,39 @@ struct ListArgs {
     node: NodeArgs,
 }
 
+/// Which node is meant.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TargetArgs {
+    /// Its name
+    #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
+    name: Option<String>,
+    /// Its id, as `shoal node list` shows it
+    #[arg(long, value_name = "ID")]
+    id: Option<NodeId>,
+}
+
+impl TargetArgs {
+    /// The name and the id, of which one is empty.
+    pub(super) fn into_parts(self) -> (String, u64) {
+        (self.name.unwrap_or_default(), self.id.map_or(0, |id| id.0))
+    }
+}
+
+/// Show everything that is known of a node: place, role, revision, readiness, lease, cache, connections, problems
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal node describe n2
+  shoal node describe --id n9 -o json
+
+Any node can be asked for any other. Of one that does not answer only what the others know is shown.")]
+struct DescribeArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 /// Take a node that is gone for good out of the cluster: it cannot come back with what it has on disk
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -45,12 +86,8 @@ Example:
 Stop the node first (SIGTERM lets it drain), or let it be dead: one that is heard is only removed with --force. Nothing is
 removed that the remaining voters could not do without. Its name is free afterwards, its id is never used again.")]
 struct RemoveArgs {
-    /// Its name
-    #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
-    name: Option<String>,
-    /// Its id, as `shoal node list` shows it
-    #[arg(long, value_name = "ID")]
-    id: Option<NodeId>,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Also when it is heard
     #[arg(long)]
     force: bool,
@@ -62,6 +99,11 @@ impl NodeVerb {
     pub(super) fn node_args(&self) -> &NodeArgs {
         match &self.verb {
             Nodes::List(args) => &args.node,
+            Nodes::Describe(args) => &args.node,
+            Nodes::Drain(args) => &args.node,
+            Nodes::Undrain(args) => &args.node,
+            Nodes::Cordon(args) => &args.node,
+            Nodes::Uncordon(args) => &args.node,
             Nodes::Remove(args) => &args.node,
         }
     }
@@ -69,6 +111,11 @@ impl NodeVerb {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Nodes::List(args) => list(args, root).await,
+            Nodes::Describe(args) => describe(args, root).await,
+            Nodes::Drain(args) => args.run(root).await,
+            Nodes::Undrain(args) => args.run(root).await,
+            Nodes::Cordon(args) => args.run(root).await,
+            Nodes::Uncordon(args) => args.run(root).await,
             Nodes::Remove(args) => remove(args, root).await,
         }
     }
@@ -82,14 +129,18 @@ async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+async fn describe(args: DescribeArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let (node, node_id) = args.target.into_parts();
+    let response = session.client.describe_node(DescribeNodeRequest { node, node_id }).await?;
+    session.print(&response, |response| render::described(response, session.style))?;
+    Ok(Exit::Done)
+}
+
 async fn remove(args: RemoveArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
-    let request = RemoveNodeRequest {
-        node: args.name.unwrap_or_default(),
-        node_id: args.id.map_or(0, |id| id.0),
-        force: args.force,
-        timeout_ms: session.timeout_ms(),
-    };
+    let (node, node_id) = args.target.into_parts();
+    let request = RemoveNodeRequest { node, node_id, force: args.force, timeout_ms: session.timeout_ms() };
     let response = session.client.remove_node(request).await?;
     session.print(&response, render::removed)?;
     let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MemberRecord, PurgeKind, PurgeScope, RolloutStep, Terms, TokenRecord};
+use super::{MemberRecord, PurgeKind, PurgeScope, RolloutStep, StandingOrder, Terms, TokenRecord};
 use crate::id::{ClusterId, NodeId, Revision};
 
 /// The least [`COMMANDS`] of a node that knows [`Command::ForgetPurges`].
@@ -13,8 +13,10 @@ pub const FORGET_PURGES: u32 = 1;
 pub const ROLLOUTS: u32 = 2;
 /// The least [`COMMANDS`] of a node that knows [`Terms::canary`].
 pub const CANARIES: u32 = 3;
+/// The least [`COMMANDS`] of a node that knows [`Command::SetStanding`].
+pub const STANDINGS: u32 = 4;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = CANARIES;
+pub const COMMANDS: u32 = STANDINGS;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +117,9 @@ pub enum Command {
         /// Which.
         node_id: NodeId,
     },
+    /// An operator takes a node out of service, or puts it back. Proposed only where every member that is known to be of
+    /// some version knows [`STANDINGS`].
+    SetStanding(StandingOrder),
 }
 
 /// The text of a site, or where its parts are.
@@ -159,7 +164,8 @@ impl Command {
             | Self::CreateToken { .. }
             | Self::Admit(_)
             | Self::UpdateNode { .. }
-            | Self::RemoveNode { .. } => None,
+            | Self::RemoveNode { .. }
+            | Self::SetStanding(_) => None,
         }
     }
 }
@@ -178,6 +184,7 @@ impl fmt::Display for Command {
             Self::Admit(_) => "admit",
             Self::UpdateNode { .. } => "update node",
             Self::RemoveNode { .. } => "remove node",
+            Self::SetStanding(_) => "set standing",
         })
     }
 }
@@ -241,6 +248,22 @@ pub enum Refusal {
     /// Somebody has to be the cluster.
     #[error("the last node of a cluster cannot be removed")]
     LastNode,
+    /// The operator has seen something else.
+    #[error("somebody else has changed it meanwhile: the node is {now}")]
+    StandingChanged {
+        /// What is so.
+        now: String,
+    },
+    /// Nobody would do any more what the node does.
+    #[error(
+        "no other node of the region {region:?} would be left in service if it were {standing}; --force does it all the same"
+    )]
+    LastInService {
+        /// Of the node.
+        region: String,
+        /// What it was to be.
+        standing: String,
+    },
     /// The cluster exists.
     #[error("this cluster is already bootstrapped")]
     AlreadyBootstrapped,

@@ -5,13 +5,14 @@ mod nodes;
 mod purge;
 mod revisions;
 mod rollout;
+mod standing;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 pub use command::{
-    Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, SiteText,
+    Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, STANDINGS, SiteText,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use purge::{
@@ -20,6 +21,7 @@ pub use purge::{
 };
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
+pub use standing::{NodeStanding, StandingOrder, StandingRecord};
 
 use crate::id::{ClusterId, NodeId};
 
@@ -48,6 +50,9 @@ pub struct ConfigState {
     pub ca_key_sealed: Vec<u8>,
     /// Nodes that were admitted and not removed.
     pub nodes: BTreeMap<NodeId, MemberRecord>,
+    /// What operators have said of how far they take part; see [`ConfigState::standing`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standings: BTreeMap<NodeId, StandingRecord>,
     /// Join tokens that were not used up, by their public part.
     pub tokens: BTreeMap<String, TokenRecord>,
     /// The site and its history.
@@ -154,6 +159,7 @@ impl ConfigState {
                 None => Reply::Refused(Refusal::UnknownNode(node_id)),
             },
             Command::RemoveNode { node_id } => self.remove_node(node_id),
+            Command::SetStanding(order) => self.set_standing(index, order),
         }
     }
 
@@ -166,6 +172,7 @@ impl ConfigState {
             return Reply::Refused(Refusal::LastNode);
         }
         self.nodes.remove(&id);
+        self.standings.remove(&id);
         Reply::Done
     }
 

@@ -35,7 +35,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::CacheLocate
         | AdminCall::CacheGet
         | AdminCall::CacheTop
-        | AdminCall::ListTokens => Role::Viewer,
+        | AdminCall::ListTokens
+        | AdminCall::DescribeNode => Role::Viewer,
         AdminCall::Apply
         | AdminCall::Edit
         | AdminCall::Stage
@@ -43,7 +44,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::Abort
         | AdminCall::Rollback
         | AdminCall::Purge
-        | AdminCall::CacheWarm => Role::Operator,
+        | AdminCall::CacheWarm
+        | AdminCall::SetStanding => Role::Operator,
         // Who lets others in could let in somebody who may do more: so only those do who may do everything.
         AdminCall::CreateToken
         | AdminCall::RevokeToken
@@ -160,6 +162,7 @@ CreateToken admin
 RevokeToken admin
 IssueOperator admin
 RemoveNode admin
+SetStanding operator
 ";
 
     #[test]

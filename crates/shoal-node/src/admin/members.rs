@@ -21,7 +21,7 @@ pub async fn remove(
     let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
     // Who joined or was removed a moment ago through another node is known here from then on.
     linearizable_base(node).await?;
-    let (id, name) = find(node, &request)?;
+    let (id, name) = find(node, &request.node, request.node_id)?;
     let removing = if request.force { Removing::Forced } else { Removing::Gone };
     let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
     tracing::info!(member = %id, name, was = removal.state, by = caller, "a member was removed");
@@ -43,20 +43,15 @@ pub async fn remove(
 }
 
 /// The member that is meant: names and ids look alike, so that each is only taken for what it was given as.
-fn find(node: &Node, request: &RemoveNodeRequest) -> Result<(NodeId, String), Status> {
-    let is_meant = |id: NodeId, name: &str| match request.node_id {
-        0 => name == request.node,
+pub(super) fn find(node: &Node, called: &str, with_id: u64) -> Result<(NodeId, String), Status> {
+    let is_meant = |id: NodeId, name: &str| match with_id {
+        0 => name == called,
         wanted => id == NodeId(wanted),
     };
-    let found = node.log.with_state(|state| {
-        let mut members = state.nodes.iter();
-        members
-            .find(|(id, member)| is_meant(**id, &member.name))
-            .map(|(id, member)| (*id, member.name.clone()))
-    });
-    found.ok_or_else(|| {
-        let what = match request.node_id {
-            0 => format!("called {:?}", request.node),
+    let found = node.members().into_iter().find(|(id, member)| is_meant(*id, &member.name));
+    found.map(|(id, member)| (id, member.name)).ok_or_else(|| {
+        let what = match with_id {
+            0 => format!("called {called:?}"),
             id => format!("with the id {}", NodeId(id)),
         };
         with_exit(Code::NotFound, Exit::Local, format!("there is no node {what}"))

@@ -5,6 +5,7 @@ mod cache_get;
 mod cache_top;
 mod cache_warm;
 mod change;
+mod describe;
 mod differences;
 pub(crate) mod failure;
 mod gate;
@@ -17,6 +18,7 @@ mod operators;
 mod purge_scopes;
 mod purge_status;
 mod rollout;
+mod standing;
 mod status;
 mod tokens;
 mod top;
@@ -28,12 +30,13 @@ use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
     CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
-    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse, DiffRequest,
-    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, ShowRequest, ShowResponse,
-    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
+    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
+    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
+    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
+    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse, StageRequest,
+    StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -44,6 +47,7 @@ pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use purge_status::status as purge_status;
+pub use standing::MAX_WATCHERS;
 pub use watch::MAX_WATCHES;
 
 use crate::node::Node;
@@ -218,5 +222,22 @@ impl AdminService for AdminRpc {
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         let caller = gate::caller_of(&request);
         members::remove(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn describe_node(
+        &self,
+        request: Request<DescribeNodeRequest>,
+    ) -> Result<Response<DescribeNodeResponse>, Status> {
+        describe::describe(&self.node, request.get_ref()).await.map(Response::new)
+    }
+
+    type SetStandingStream = standing::Telling;
+
+    async fn set_standing(
+        &self,
+        request: Request<SetStandingRequest>,
+    ) -> Result<Response<Self::SetStandingStream>, Status> {
+        let caller = gate::caller_of(&request);
+        standing::set(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 }

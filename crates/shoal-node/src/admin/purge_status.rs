@@ -35,7 +35,7 @@ pub async fn status(node: &Arc<Node>, request: &PurgeStatusRequest) -> Result<Pu
         0 => DEFAULT_LIMIT,
         limit => limit.min(MAX_LIMIT),
     };
-    let wanted = Wanted { traffic: false, purges, purge_seq: request.seq };
+    let wanted = Wanted { purges, purge_seq: request.seq, ..Wanted::default() };
     let mut reports: BTreeMap<NodeId, NodeReport> = BTreeMap::new();
     for (id, _, report) in node.ask_reports(wanted).await {
         reports.extend(report.map(|report| (id, report)));

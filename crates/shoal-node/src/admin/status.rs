@@ -10,14 +10,13 @@ use shoal_policy::health::Availability;
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
 use super::look::{is_ejected_here, is_in_panic, name_failures};
+use crate::drain::Phase;
 use crate::node::Node;
 use crate::report::{NodeReport, Wanted};
 
 /// Everything on one screen.
 pub async fn status(node: &Arc<Node>) -> StatusResponse {
-    let mut log = node.log.status();
-    // Who led before the quorum was lost leads nobody now.
-    log.leader = log.leader.filter(|_| log.quorum);
+    let log = node.led_status();
     let reports = node.reports().await;
     let view = node.gossip.view().load_full();
     let members = node.members();
@@ -31,7 +30,8 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
     let nodes = members.iter().map(|(id, member)| {
         let report =
             reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
-        node_status(*id, member, view.node(*id), report, &log, node.id())
+        let status = node_status(*id, member, view.node(*id), report, &log, node.id());
+        NodeStatus { standing: node.standing_name(*id), ..status }
     });
     StatusResponse {
         cluster_id: node.identity.cluster_id.to_string(),
@@ -50,7 +50,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
     }
 }
 
-fn node_status(
+pub(super) fn node_status(
     id: NodeId,
     member: &MemberRecord,
     seen: Option<&NodeView>,
@@ -64,7 +64,9 @@ fn node_status(
         Some(seen) => match seen.state {
             NodeState::Left => "left",
             _ if !seen.alive && id != local => "dead",
+            NodeState::Draining if report.is_some_and(is_drained) => "drained",
             NodeState::Draining => "draining",
+            NodeState::Cordoned => "cordoned",
             NodeState::Joining => "joining",
             NodeState::Ready => "alive",
         },
@@ -92,6 +94,8 @@ fn node_status(
         log_broken: figures.log_broken,
         twin: figures.twin,
         problems: figures.problems,
+        standing: String::new(),
+        drain_phase: figures.drain.phase,
         version: report.map_or_else(
             || seen.map_or_else(String::new, |seen| seen.version.to_string()),
             |r| r.version.clone(),
@@ -103,6 +107,10 @@ fn node_status(
         reported: report.is_some(),
         certificate_not_after_unix: figures.certificate_not_after,
     }
+}
+
+fn is_drained(report: &NodeReport) -> bool {
+    report.drain.phase == Phase::Drained.name()
 }
 
 fn certificates(node: &Node) -> Vec<CertificateStatus> {
@@ -134,6 +142,18 @@ fn upstreams(node: &Node) -> Vec<UpstreamStatus> {
 }
 
 impl Node {
+    /// The log as seen from here; who led before the quorum was lost leads nobody now.
+    pub(super) fn led_status(&self) -> LogStatus {
+        let log = self.log.status();
+        LogStatus { leader: log.leader.filter(|_| log.quorum), ..log }
+    }
+
+    /// What operators want of `member`, unless it is that it takes part in everything.
+    pub(super) fn standing_name(&self, member: NodeId) -> String {
+        let standing = self.log.with_state(|state| state.standing(member)).standing;
+        if standing.is_active() { String::new() } else { standing.name().to_owned() }
+    }
+
     /// Every live member's report, asked for at once.
     pub(super) async fn reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
         self.ask_reports(Wanted::default()).await

@@ -33,8 +33,11 @@ pub(crate) async fn serve(
 ) {
     // It is left alone until the node goes, and waited for then.
     let _registered = listener.lobby.connections.register_tunnel();
+    let cut = listener.lobby.connections.cut();
     let mut journey = Journey::begin(listener, settings.view.clone(), ends.source.ip());
-    journey.failure = carry(carriage, &mut stream, ends, &mut journey).await.err();
+    if let Some(carried) = cut.run_until_cancelled(carry(carriage, &mut stream, ends, &mut journey)).await {
+        journey.failure = carried.err();
+    }
 }
 
 async fn carry(

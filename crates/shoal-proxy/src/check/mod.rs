@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
-use shoal_cluster::{ClusterView, NodeView};
+use shoal_cluster::{ClusterView, NodeState, NodeView};
 use shoal_model::view::{EndpointView, HealthView};
 use shoal_model::{ConfigView, EndpointId};
 use shoal_policy::health::{CHECKERS_PER_ENDPOINT, Candidate, assign};
@@ -132,8 +132,13 @@ fn duties(config: &ConfigView, names: &Names, cluster: &ClusterView) -> FxHashMa
         .filter(in_region)
         .map(|node| Candidate { id: node.id, zone: &node.zone })
         .collect();
-    // A node nobody knows of yet checks for itself.
-    let alone = candidates.iter().all(|candidate| candidate.id != cluster.local);
+    // A node nobody knows of yet checks for itself; one that was taken out believes the others.
+    let is_relieved =
+        local.is_some_and(|node| matches!(node.state, NodeState::Cordoned | NodeState::Draining));
+    let alone = match is_relieved {
+        true => candidates.is_empty(),
+        false => candidates.iter().all(|candidate| candidate.id != cluster.local),
+    };
     let mut duties = FxHashMap::default();
     for upstream in &names.upstreams(config) {
         let Some(health) = &upstream.health else { continue };
@@ -150,7 +155,6 @@ fn duties(config: &ConfigView, names: &Names, cluster: &ClusterView) -> FxHashMa
 
 #[cfg(test)]
 mod tests {
-    use shoal_cluster::NodeState;
     use shoal_model::{NodeId, Revision};
 
     use super::*;
@@ -198,6 +202,10 @@ mod tests {
         assert_eq!(checks(&near[..2], tcp), 30 * 2);
         assert_eq!(checks(&near[..1], tcp), 30);
         assert_eq!(checks(&near, ""), 0, "no check is asked for");
+        let mut relieved = near.clone();
+        (relieved[0].state, relieved[1].state) = (NodeState::Cordoned, NodeState::Draining);
+        assert_eq!(checks(&relieved, tcp), 30 * 3, "who was taken out checks nothing");
+        assert_eq!(checks(&relieved[..1], tcp), 30, "unless there is nobody else");
         let both: Vec<NodeView> = near.into_iter().chain((11..=15).map(|id| node(id, "far"))).collect();
         assert_eq!(checks(&both, tcp), 30 * 3 * 2);
     }

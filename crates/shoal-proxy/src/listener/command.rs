@@ -18,7 +18,18 @@ pub(crate) enum Command {
     /// Every answer is the last one of its connection.
     Retire,
     /// Let what is open end politely, at most for so long; then answer with what is left.
-    Drain(Duration, oneshot::Sender<usize>),
+    Drain(Duration, AfterDrain, oneshot::Sender<usize>),
+    /// Connections may stay again: what was to end as a drain goes on, and nobody new is told to go.
+    Resume,
+}
+
+/// What a worker does when nothing is open any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterDrain {
+    /// It ends.
+    End,
+    /// It waits for listeners to come.
+    Rest,
 }
 
 /// A connection that was accepted elsewhere. Until it is served it counts among those on their way.

@@ -73,7 +73,7 @@ impl Lobby {
             Ok(()) => None,
             Err(unsent) => match unsent.0 {
                 Command::Adopt(arrival) => TcpStream::from_std(arrival.stream).ok(),
-                Command::Open(..) | Command::Retire | Command::Drain(..) => None,
+                Command::Open(..) | Command::Retire | Command::Drain(..) | Command::Resume => None,
             },
         }
     }

@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use accept::{Place, accept_loop, adopt};
 pub(crate) use admission::{AddressPlace, counted_as};
 pub(crate) use certificates::Certificates;
-pub(crate) use command::Command;
+pub(crate) use command::{AfterDrain, Command};
 pub(crate) use connection::{Connection, WorkerListener};
 pub(crate) use http1::Channel;
 pub(crate) use lobby::{Lobby, Neighbours};
@@ -193,6 +193,10 @@ pub(crate) struct Listeners {
     pub(crate) open: Vec<Arc<Listener>>,
     /// Those that have just been closed: their ports are ours for a moment still.
     pub(crate) leaving: Vec<Arc<Listener>>,
+    /// Those that a node at rest has closed, as long as they have connections.
+    pub(crate) ending: Vec<Arc<Listener>>,
+    /// Nothing is accepted on until it is over.
+    pub(crate) is_resting: bool,
     /// Bound by the process whose place this one takes, until a listener wants them.
     pub(crate) inherited: Vec<std::net::TcpListener>,
     /// Who else has those.
@@ -215,6 +219,12 @@ pub(crate) fn plan(
         ListenerPlan { open: Vec::new(), keep: Vec::new(), close: closed.into_iter().cloned().collect() };
     let mut errors = Vec::new();
     for view in &config.listeners {
+        if listeners.is_resting {
+            // Whether it could be bound nobody can tell by then.
+            let address = view.address.on(listen_ip);
+            errors.extend(ListenerSettings::new(view, config, address, seed, None).err());
+            continue;
+        }
         let result = match kept.iter().find(|listener| listener.address == view.address) {
             Some(listener) => {
                 let before = listener.settings.load();

@@ -124,8 +124,9 @@ pub(crate) async fn open(
         }
     };
     let relayed = relay(worker.clone(), downstream, side, limits.tunnel_idle_timeout, tally);
+    let cut = connection.listener.lobby.connections.cut();
     tokio::task::spawn_local(async move {
-        relayed.await;
+        cut.run_until_cancelled_owned(relayed).await;
         // Until now the endpoint was busy with it.
         drop((counted, held));
     });

@@ -173,7 +173,7 @@ struct Source<'a> {
 /// Those of `upstream`; this node's own rate is `rate`, of the others it is what they say.
 fn sources(cluster: &ClusterView, upstream: UpstreamId, rate: f64) -> Vec<Source<'_>> {
     let mut sources: Vec<Source<'_>> = Vec::new();
-    for node in cluster.nodes.iter().filter(|node| node.is_serving() || node.id == cluster.local) {
+    for node in cluster.nodes.iter().filter(|node| node.takes_traffic() || node.id == cluster.local) {
         let rate = if node.id == cluster.local { rate } else { f64::from(node.offered(upstream)) };
         match sources.iter_mut().find(|source| *source.region == *node.region) {
             Some(source) => source.rate += rate,

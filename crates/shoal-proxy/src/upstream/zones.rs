@@ -25,7 +25,7 @@ pub(super) fn demand(zones: &[Box<str>], cluster: &ClusterView) -> Zones {
     let mut seen = Zones::default();
     let Some(local) = cluster.node(cluster.local) else { return seen };
     seen.own = place_of(zones, &local.zone) as u8;
-    let here = || cluster.nodes.iter().filter(|node| node.is_serving() && node.region == local.region);
+    let here = || cluster.nodes.iter().filter(|node| node.takes_traffic() && node.region == local.region);
     let share = 1.0 / here().count().max(1) as f32;
     for node in here() {
         seen.demand[place_of(zones, &node.zone)] += share;
