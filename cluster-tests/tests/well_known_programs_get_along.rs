@@ -1,14 +1,17 @@
 //! Programs that people have, on either side of a node: nginx as an endpoint, haproxy in front, and clients of every make.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use cluster_tests::{
-    Cluster, HaproxyFront, NginxOrigin, OpenSsl, Origin, Ports, Reply, SelfSigned, SiteFile, find_program,
-    pattern, skip, text_of, wait_until,
+    Answer, Cluster, HaproxyFront, NginxOrigin, OpenSsl, Origin, Ports, Reply, SelfSigned, SiteFile, Speak,
+    fetch, find_program, pattern, send, skip, text_of, wait_until,
 };
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
 const HOST: &str = "shop.example.com";
@@ -130,6 +133,95 @@ async fn nginx_is_an_endpoint_like_others() -> Result<()> {
     })
     .await
     .with_context(|| nginx.log("callers.log").unwrap_or_default())?;
+    Ok(())
+}
+
+/// A configuration that nginx serves at `ip`; the servers that it leads to say who they are and what they were asked.
+fn in_front(ip: IpAddr, servers: &NginxOrigin) -> String {
+    let (first, second, third) = (servers.endpoint(), servers.endpoint_at(81), servers.endpoint_at(82));
+    format!(
+        "# Two sites, and whatever else is asked for.
+  proxy_set_header Host $host;
+  proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+  upstream shop {{ server {first}; server {second} backup; keepalive 8; }}
+  server {{
+    listen {ip}:80;
+    server_name shop.example.com *.shop.example.com;
+    client_max_body_size 1k;
+    location / {{ proxy_pass http://shop; }}
+    location = /exact {{ proxy_pass http://{second}; }}
+    location /blog/ {{ proxy_pass http://{second}/blog/; proxy_read_timeout 10s; }}
+    location /blog/old/ {{ proxy_pass http://{third}; }}
+    location ~* \\.(png|css)$ {{ proxy_pass http://{third}; }}
+    location ~ ^/v[0-9]+/users$ {{ proxy_pass http://{second}; }}
+  }}
+  server {{ listen {ip}:80; server_name .api.example.com; location / {{ proxy_pass http://{third}; }} }}
+  server {{ listen {ip}:80 default_server; server_name _; location / {{ proxy_pass http://{second}; }} }}
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nginx_did_is_done_once_it_is_converted() -> Result<()> {
+    const STORY: &str = "what_nginx_did_is_done_once_it_is_converted";
+    let cluster = Cluster::start(1).await?;
+    let (node, dir) = (&cluster.nodes[0], cluster.dir());
+    let (behind, before) = (dir.join("servers"), dir.join("front"));
+    let servers = NginxOrigin::serving(&behind, |ip| {
+        let server =
+            |port| format!("server {{ listen {ip}:{port}; return 200 '{port} $host $request_uri'; }}\n");
+        [80, 81, 82].map(server).concat()
+    });
+    let Some(servers) = servers.await? else {
+        skip(STORY, "nginx is not installed");
+        return Ok(());
+    };
+    let nginx = NginxOrigin::serving(&before, |ip| in_front(ip, &servers)).await?;
+    let nginx: SocketAddr =
+        nginx.as_ref().context("nginx has gone since it was found")?.endpoint().parse()?;
+
+    let file = cluster.file("nginx.conf", in_front(node.at(80).ip(), &servers))?;
+    let path = file.to_str().context("a path")?;
+    let converted = node.shoal(&["convert", "--from", "nginx", "--strict", path]).await?.expect(0)?;
+    ensure!(converted.stderr.contains("nginx.conf:11:5: location /blog/: warning: "), "{}", converted.stderr);
+    let site = cluster.file("converted.yaml", &converted.stdout)?;
+    node.shoal(&["apply", "--prune", "-f", site.to_str().context("a path")?]).await?.expect(0)?;
+
+    for (host, path) in [
+        ("shop.example.com", "/"),
+        ("SHOP.example.com", "/any/path?with=query"),
+        ("eu.shop.example.com", "/exact"),
+        ("shop.example.com", "/exact/not"),
+        ("shop.example.com", "/blog/today"),
+        ("shop.example.com", "/blog/old/yesterday"),
+        ("shop.example.com", "/blog/picture.PNG?x"),
+        ("shop.example.com", "/v12/users"),
+        ("shop.example.com", "/v12/users/7"),
+        ("api.example.com", "/exact"),
+        ("v1.eu.api.example.com", "/blog/"),
+        ("elsewhere.example.org", "/exact"),
+    ] {
+        let before = fetch(nginx, host, path).await?;
+        let now = fetch(node.at(80), host, path).await?;
+        let text = |answer: &Answer| String::from_utf8_lossy(&answer.body).to_lowercase();
+        ensure!(before.status == 200 && text(&before).ends_with(&path.to_lowercase()), "{before:?}");
+        ensure!(
+            (now.status, text(&now)) == (before.status, text(&before)),
+            "{host} {path}: {now:?}, {before:?}"
+        );
+    }
+    for size in [1024, 1025] {
+        let upload = || {
+            let body = Full::new(Bytes::from(vec![b'x'; size])).map_err(|never| match never {}).boxed();
+            Request::post("/").header("host", "shop.example.com").body(body)
+        };
+        let before = send(nginx, Speak::Http1, upload()?).await?.status;
+        let now = send(node.at(80), Speak::Http1, upload()?).await?.status;
+        ensure!(
+            (before, now) == if size > 1024 { (413, 413) } else { (200, 200) },
+            "{size}: {before}, {now}"
+        );
+    }
     Ok(())
 }
 

@@ -74,8 +74,13 @@ pub fn to_yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
 
 /// Tells people something beside the answer, on stderr, where no script takes it for one.
 pub fn warn(text: &str) {
+    note(&format!("warning: {text}"));
+}
+
+/// The same without a word in front: `text` says what it is.
+pub fn note(text: &str) {
     // Nobody may be there to read it.
-    _ = writeln!(io::stderr().lock(), "warning: {text}");
+    _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes to stdout; a reader that has gone (`shoal get | head`) is no error.

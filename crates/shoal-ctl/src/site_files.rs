@@ -219,8 +219,7 @@ impl Document {
 fn read_texts(path: &Path) -> Result<Vec<Text>, Problem> {
     let whole = |why: String| Problem::at("", why).of_kind(ProblemKind::Unread);
     if path == Path::new("-") {
-        let text = read_bounded(io::stdin().lock(), MAX_SITE_BYTES).and_then(decode);
-        let text = text.map_err(|why| whole(format!("stdin {why}")))?;
+        let text = read_stdin(MAX_SITE_BYTES).map_err(whole)?;
         return Ok(vec![("stdin".to_owned(), PathBuf::from("."), text)]);
     }
     let mut files = vec![path.to_owned()];
@@ -257,7 +256,13 @@ pub(crate) fn site_files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
+/// What stdin has, of at most `max_bytes`; else why not.
+pub(crate) fn read_stdin(max_bytes: usize) -> Result<String, String> {
+    read_bounded(io::stdin().lock(), max_bytes).and_then(decode).map_err(|why| format!("stdin {why}"))
+}
+
+/// The text of a file of at most `max_bytes`; else why not, with its name.
+pub(crate) fn read_text(path: &Path, max_bytes: usize) -> Result<String, String> {
     read_bytes(path, max_bytes).and_then(decode).map_err(|why| format!("{} {why}", path.display()))
 }
 

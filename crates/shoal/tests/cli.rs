@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 45] = [
+const VERBS: [&str; 46] = [
     "",
     "run",
     "dev",
@@ -15,6 +15,7 @@ const VERBS: [&str; 45] = [
     "abort",
     "plan",
     "validate",
+    "convert",
     "get",
     "set",
     "delete",
@@ -272,6 +273,60 @@ fn a_bad_site_is_refused_with_its_place() {
         1,
         "error: validate /nonexistent/site.yaml: /nonexistent/site.yaml cannot be read: No such file",
     );
+}
+
+#[test]
+fn a_configuration_of_another_proxy_becomes_a_site() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("nginx.conf");
+    let path = file.to_str().unwrap();
+    let good = "server { listen 80 default_server; location / { proxy_pass http://10.0.0.1:9000; } }\n";
+    fs::write(&file, good).unwrap();
+    let site = run(&["convert", "--from", "nginx", path]);
+    assert_eq!(site.status.code(), Some(0), "{}", text(&site.stderr));
+    let written = site_file(dir.path(), &site.stdout);
+    assert_eq!(run(&["validate", "-f", written.to_str().unwrap()]).status.code(), Some(0));
+    let strict = run(&["convert", "--strict", "--from", "nginx", path]);
+    assert_eq!((strict.status.code(), strict.stdout), (Some(0), site.stdout));
+
+    // What is lost is told on stderr and in a file; the site is printed all the same.
+    fs::write(&file, good.replace("location", "gzip on; location")).unwrap();
+    let report = dir.path().join("report.json");
+    let lossy = ["convert", "--from", "nginx", path, "-o", "json", "--report", report.to_str().unwrap()];
+    let output = run(&lossy);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let place = format!("{path}:1:36: gzip on: not carried over: Shoal compresses nothing");
+    assert!(text(&output.stderr).contains(&place), "{}", text(&output.stderr));
+    let site: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(site["upstreams"]["10.0.0.1-9000"]["endpoints"][0], "10.0.0.1:9000");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert_eq!((&report[0]["line"], &report[0]["column"]), (&1.into(), &36.into()));
+    assert_eq!((&report[0]["kind"], &report[0]["directive"]), (&"left_out".into(), &"gzip on".into()));
+    let strict = run(&[&lossy[..], &["--strict"]].concat());
+    assert_eq!((strict.status.code(), strict.stdout), (Some(1), output.stdout));
+
+    // A certificate that is not here has to be brought.
+    let secure = "server { listen 443 ssl default_server; ssl_certificate a.pem; ssl_certificate_key a.key;\n\
+                  location / { proxy_pass http://app; } }\n";
+    fs::write(&file, secure).unwrap();
+    let output = run(&["convert", "--from", "nginx", path]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let missing = "before the site can be applied: certificates.default.chain_file: ";
+    assert!(text(&output.stderr).contains(missing), "{}", text(&output.stderr));
+
+    fs::write(&file, "http {\n  server {\n").unwrap();
+    check_error(&["convert", "--from", "nginx", path], 1, &format!("{path}:2:10: this `{{` is never closed"));
+    fs::write(&file, "server { return 200; }").unwrap();
+    check_error(&["convert", "--from", "nginx", path], 1, "nothing in it leads to an endpoint");
+    check_error(
+        &["convert", "--from", "nginx", "/nonexistent/nginx.conf"],
+        1,
+        "cannot be read: No such file",
+    );
+    check_error(&["convert", "--from", "nginx", path, "-o", "table"], 1, "there is no table");
+    check_error(&["convert", "--from", "apache", path], 1, "invalid value 'apache'");
+    fs::write(&file, "a.example.com {\n").unwrap();
+    check_error(&["convert", "--from", "caddy", path], 1, "it cannot be read as a Caddyfile");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod author;
 mod cache;
 mod config;
 mod confirm;
+mod convert;
 mod delete;
 mod diff;
 mod edit;
@@ -45,6 +46,8 @@ pub enum Verb {
     Plan(plan::PlanArgs),
     /// Check a site file without asking any node
     Validate(validate::ValidateArgs),
+    /// Write the configuration of nginx or Caddy as a site file, and say what was not carried over
+    Convert(convert::ConvertArgs),
     /// Print the site, or some of its objects, as a site file
     Get(get::GetArgs),
     /// Put one object in its place, whole or setting by setting
@@ -130,6 +133,7 @@ impl Verb {
             Self::Token(verb) => verb.node_args(),
             Self::Operator(verb) => verb.node_args(),
             Self::Validate(args) => return args.output,
+            Self::Convert(args) => return args.output,
             Self::Config(_) => return None,
         };
         node.output
@@ -143,6 +147,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Abort(args) => args.run(root).await,
         Verb::Plan(args) => args.run(root).await,
         Verb::Validate(args) => args.run(&root),
+        Verb::Convert(args) => args.run(&root),
         Verb::Get(args) => args.run(root).await,
         Verb::Set(args) => args.run(root).await,
         Verb::Delete(args) => args.run(root).await,

@@ -1,0 +1,186 @@
+//! The words of a Caddyfile, line by line.
+
+use std::iter::Peekable;
+use std::rc::Rc;
+use std::str::Chars;
+
+use crate::convert::directive::{Mistake, Place};
+
+/// A word of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Without its quotes.
+    pub(super) text: String,
+    /// It is no sign, whatever it looks like.
+    pub(super) is_quoted: bool,
+    pub(super) place: Place,
+}
+
+/// Cuts a text into lines of words.
+pub(super) struct Lexer<'a> {
+    rest: Peekable<Chars<'a>>,
+    place: Place,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(file: &Rc<str>, text: &'a str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self { rest: text.chars().peekable(), place: Place { file: file.clone(), line: 1, column: 1 } }
+    }
+
+    /// Where it has come to.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The words of the next line that has any; none at the end of the text.
+    pub(super) fn line(&mut self) -> Result<Vec<Word>, Mistake> {
+        let mut words = Vec::new();
+        loop {
+            match self.rest.peek().copied() {
+                None => return Ok(words),
+                Some('\n') => {
+                    self.take();
+                    if !words.is_empty() {
+                        return Ok(words);
+                    }
+                }
+                Some('#') => {
+                    while self.rest.peek().is_some_and(|c| *c != '\n') {
+                        self.take();
+                    }
+                }
+                Some(c) if c.is_whitespace() => {
+                    self.take();
+                }
+                Some('\\') if self.continues() => {}
+                Some(_) => words.push(self.word()?),
+            }
+        }
+    }
+
+    /// Passes over a backslash at the end of a line, which goes on in the next.
+    fn continues(&mut self) -> bool {
+        let mut ahead = self.rest.clone();
+        ahead.next();
+        while ahead.next_if_eq(&'\r').is_some() {}
+        if ahead.next() != Some('\n') {
+            return false;
+        }
+        while self.take() != Some('\n') {}
+        true
+    }
+
+    fn take(&mut self) -> Option<char> {
+        let c = self.rest.next()?;
+        if c == '\n' {
+            self.place.line += 1;
+            self.place.column = 1;
+        } else {
+            self.place.column += 1;
+        }
+        Some(c)
+    }
+
+    fn word(&mut self) -> Result<Word, Mistake> {
+        let place = self.place.clone();
+        let quote = self.rest.peek().copied().filter(|c| matches!(c, '"' | '`'));
+        let Some(quote) = quote else {
+            let mut text = String::new();
+            while self.rest.peek().is_some_and(|c| !c.is_whitespace()) {
+                text.extend(self.take());
+            }
+            if let Some(marker) = text.strip_prefix("<<").filter(|marker| is_marker(marker)) {
+                let text = self.here_document(marker, &place)?;
+                return Ok(Word { text, is_quoted: true, place });
+            }
+            return Ok(Word { text, is_quoted: false, place });
+        };
+        self.take();
+        let mut text = String::new();
+        loop {
+            match self.take() {
+                None => return Err(Mistake::at(&place, format!("this {quote} is never closed"))),
+                Some(c) if c == quote => return Ok(Word { text, is_quoted: true, place }),
+                // Only quotes are escaped; a backslash before anything else is one.
+                Some('\\') if quote == '"' && self.rest.peek() == Some(&'"') => text.extend(self.take()),
+                Some(c) => text.push(c),
+            }
+        }
+    }
+
+    /// The lines up to one that has nothing but `marker`.
+    fn here_document(&mut self, marker: &str, place: &Place) -> Result<String, Mistake> {
+        while self.rest.peek().is_some_and(|c| *c != '\n') {
+            self.take();
+        }
+        self.take();
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            while self.rest.peek().is_some_and(|c| *c != '\n') {
+                // Words may follow the marker.
+                if line.trim_start() == marker {
+                    break;
+                }
+                line.extend(self.take());
+            }
+            if line.trim() == marker {
+                return Ok(lines.join("\n"));
+            }
+            lines.push(line);
+            if self.take().is_none() {
+                return Err(Mistake::at(place, format!("there is no {marker} that ends this text")));
+            }
+        }
+    }
+}
+
+fn is_marker(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines of words, in brackets when they are quoted, with the place of the first.
+    fn lines(text: &str) -> Result<Vec<String>, String> {
+        let mut lexer = Lexer::new(&"t".into(), text);
+        let mut seen = Vec::new();
+        loop {
+            let words = lexer.line().map_err(|mistake| mistake.to_string())?;
+            let Some(first) = words.first() else { return Ok(seen) };
+            let mut line = format!("{}:{}", first.place.line, first.place.column);
+            for word in &words {
+                match word.is_quoted {
+                    true => line.push_str(&format!(" [{}]", word.text)),
+                    false => line.push_str(&format!(" {}", word.text)),
+                }
+            }
+            seen.push(line);
+        }
+    }
+
+    #[test]
+    fn lines_are_cut_as_caddy_cuts_them() {
+        let check = |text: &str, expected: &[&str]| {
+            assert_eq!(lines(text), Ok(expected.iter().map(ToString::to_string).collect()), "{text}");
+        };
+        check("a b {\n  c\n}\n", &["1:1 a b {", "2:3 c", "3:1 }"]);
+        check("# no\n\n a#b # c\n", &["3:2 a#b"]);
+        check("a \"b \\\" c\" `d \\\"`", &["1:1 a [b \" c] [d \\\"]"]);
+        check("a \\\n  b\nc", &["1:1 a b", "3:1 c"]);
+        check("respond <<END\n  one\n  two\n  END 200\nx", &["1:1 respond [  one\n  two] 200", "5:1 x"]);
+        check("a \"{\"", &["1:1 a [{]"]);
+        check("", &[]);
+        check("a\r\nb\r\n", &["1:1 a", "2:1 b"]);
+    }
+
+    #[test]
+    fn what_cannot_be_cut_is_refused_at_its_place() {
+        let check = |text: &str, expected: &str| assert_eq!(lines(text), Err(expected.to_owned()), "{text}");
+        check("a\n  \"b", "t:2:3: this \" is never closed");
+        check("a <<END\nb\n", "t:1:3: there is no END that ends this text");
+    }
+}
