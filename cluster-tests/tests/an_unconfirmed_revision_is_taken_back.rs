@@ -215,3 +215,62 @@ async fn a_node_that_fails_with_it_is_the_last_one_to_try_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_tries_it_and_dies_of_it() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let Sites { old, new, _origins } = Sites::start().await?;
+    cluster.apply(0, &old).await?;
+    let leader = cluster.leader_seen_by(0).await?;
+    let canary = format!("node={}", cluster.nodes[leader].name);
+    stage_as(&cluster, (leader + 1) % 3, &new, &["--canary", &canary]).await?.expect(0)?;
+    cluster.nodes[leader].kill9()?;
+
+    let survivors: Vec<usize> = (0..3).filter(|&i| i != leader).collect();
+    let reason =
+        format!("3  revert of 2: worse than what was before: n{} was lost while it tried it", leader + 1);
+    wait_until("the next leader takes it back", SLACK * 2, async || {
+        for &i in &survivors {
+            assert!(answers(&cluster, i, "old").await, "n{} was to be spared", i + 1);
+        }
+        history(&cluster, survivors[0]).await.is_ok_and(|lines| lines.first() == Some(&reason))
+    })
+    .await?;
+    cluster.restart(leader)?;
+    let what = "the node comes back with what was before";
+    wait_until(what, SLACK * 2, async || answers(&cluster, leader, "old").await).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_left_alone_goes_back_alone() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let Sites { old, new, _origins } = Sites::start().await?;
+    cluster.apply(0, &old).await?;
+    let asked = Instant::now();
+    stage(&cluster, 0, &new, "8s").await?.expect(0)?;
+    cluster.nodes[0].kill9()?;
+    cluster.nodes[1].kill9()?;
+    wait_until("without a quorum it goes back", SLACK * 2, async || answers(&cluster, 2, "old").await)
+        .await?;
+    ensure!(asked.elapsed() >= Duration::from_secs(8), "after {:?}", asked.elapsed());
+    wait_until("it says why", SLACK, async || {
+        cluster.readyz(2).await.is_ok_and(|(_, told)| told.contains("2: nobody has confirmed it in time"))
+    })
+    .await?;
+    for i in 0..2 {
+        cluster.restart(i)?;
+    }
+    for i in 0..3 {
+        let what = "the cluster agrees on what the node has found by itself";
+        wait_until(what, SLACK * 2, async || {
+            let is_told = history(&cluster, i).await.is_ok_and(|lines| lines.len() == 3);
+            is_told && answers(&cluster, i, "old").await
+        })
+        .await?;
+    }
+    wait_until("nothing is refused any more", SLACK, async || {
+        cluster.readyz(2).await.is_ok_and(|(_, told)| !told.contains("refused"))
+    })
+    .await
+    .map(drop)
+}

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::crash_guard::{Before, CrashGuard};
 use crate::last_known_good::LastKnownGood;
+use crate::rollout::Overdue;
 use crate::sealed_site::unseal;
 
 /// Between a refusal and the next attempt, at first.
@@ -58,6 +59,8 @@ pub struct Activator {
     pub kept: LastKnownGood,
     /// Remembers what did not survive.
     pub guard: Arc<CrashGuard>,
+    /// What is not to be served any more, until the log says otherwise.
+    pub overdue: watch::Receiver<Option<Overdue>>,
     /// Tells the others.
     pub gossip: Arc<Gossip>,
     /// Tells this process.
@@ -66,11 +69,13 @@ pub struct Activator {
 
 impl Activator {
     /// Takes up the revisions of `log` as `newest` names them, until its sender is gone. What was refused is tried again: a
-    /// port may have become free. Not what this node has died of.
+    /// port may have become free. Not what this node has died of, nor what is overdue.
     pub async fn run(self: Arc<Self>, log: Arc<ConfigLog>, mut newest: watch::Receiver<Revision>) {
         let this = self;
+        let mut overdue = this.overdue.clone();
         let mut pause = FIRST_RETRY;
         loop {
+            let is_overdue = overdue.borrow().is_some();
             let refused = this.status.borrow().refused.as_ref().map(|(revision, _)| *revision);
             let worth_a_try = refused.is_some_and(|revision| this.guard.refusal(revision).is_none());
             let is_new = tokio::select! {
@@ -78,8 +83,17 @@ impl Activator {
                     Ok(()) => true,
                     Err(_) => return,
                 },
-                () = tokio::time::sleep(pause), if worth_a_try => false,
+                () = tokio::time::sleep(pause), if worth_a_try && !is_overdue => false,
                 () = this.proven() => continue,
+                // Its sender lives as long as the node.
+                Ok(()) = overdue.changed() => {
+                    let now = *overdue.borrow_and_update();
+                    if let Some(overdue) = now {
+                        this.clone().go_back(&log, overdue).await;
+                        continue;
+                    }
+                    false
+                }
             };
             pause = if is_new { FIRST_RETRY } else { (pause * 2).min(LONGEST_RETRY) };
             let revision = *newest.borrow_and_update();
@@ -126,6 +140,18 @@ impl Activator {
             }
         }
         self.resume_aside().await;
+    }
+
+    /// Serves what was before, as if the revision had been refused: once the log can be asked again, it is tried again.
+    async fn go_back(self: Arc<Self>, log: &ConfigLog, overdue: Overdue) {
+        let Overdue { revision, before } = overdue;
+        if self.status.borrow().active != revision {
+            return;
+        }
+        self.clone().take_up(log, before).await;
+        let why = "nobody has confirmed it in time, and there is no quorum to say more".to_owned();
+        tracing::warn!(%revision, %before, why, "going back without the cluster");
+        self.status.send_modify(|status| status.refused = Some((revision, why)));
     }
 
     async fn resume_aside(self: Arc<Self>) {

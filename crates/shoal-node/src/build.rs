@@ -149,12 +149,14 @@ pub async fn build(
     let (status, activation) = watch::channel(Activation::default());
     let kept = LastKnownGood::in_dir(&settings.data_dir);
     let (window, successor) = (settings.crash_guard, inherited.still_served);
+    let (overdue, overdue_seen) = watch::channel(None);
     let crash_guard = Arc::new(CrashGuard::open(&settings.data_dir, window, kept.revision(), successor));
     let activator = Activator {
         identity: identity.clone(),
         proxy: proxy.clone(),
         kept,
         guard: crash_guard.clone(),
+        overdue: overdue_seen,
         gossip: gossip.clone(),
         status,
     };
@@ -222,6 +224,7 @@ pub async fn build(
         standing_watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         swept_seq: AtomicU64::new(0),
         rollout_clock: RolloutClock::default(),
+        overdue,
         writers: Mutex::new(()),
         rehearsing: Semaphore::new(MAX_REHEARSALS),
         watching: Arc::new(Semaphore::new(MAX_WATCHES)),

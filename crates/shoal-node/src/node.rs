@@ -32,7 +32,7 @@ use crate::purging::PurgeRate;
 use crate::readiness::judge;
 use crate::refusals::Refusals;
 use crate::report::{CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
-use crate::rollout::RolloutClock;
+use crate::rollout::{Overdue, RolloutClock};
 use crate::settings::RunSettings;
 use crate::twins;
 use crate::upgrade::NodeSockets;
@@ -80,6 +80,8 @@ pub struct Node {
     pub(crate) swept_seq: AtomicU64,
     /// How long the revision that waits to be confirmed still may.
     pub(crate) rollout_clock: RolloutClock,
+    /// The same where its time is over and there is no quorum.
+    pub(crate) overdue: watch::Sender<Option<Overdue>>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
     /// Places for changes that are tried out here.

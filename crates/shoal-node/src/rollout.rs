@@ -7,10 +7,19 @@ use std::time::{Duration, Instant};
 
 use shoal_model::state::{Command, Refusal, Reply, RevertCause, RevisionRecord, Rollout, RolloutStep};
 use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{LastLook, left, missed};
+use shoal_policy::rollout::{LastLook, is_overdue, left, missed};
 use shoal_proto::admin;
 
 use crate::node::{Node, now_ms};
+
+/// A revision that nobody has confirmed in time, while nobody can say so in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The revision.
+    pub revision: Revision,
+    /// What is served in its place until the log can tell.
+    pub before: Revision,
+}
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -68,6 +77,9 @@ pub async fn watch(node: Arc<Node>) {
         // Who is still being told what was committed long ago was not there either.
         last = Some((Instant::now(), log.quorum && log.applied >= log.committed));
         let left = rollout.map(|rollout| node.rollout_clock.left(rollout));
+        let silence = node.log.timings().silence();
+        let overdue = rollout.filter(|_| left.is_some_and(|left| is_overdue(left, log.staleness, silence)));
+        note_overdue(&node, overdue);
         if let Some((rollout, record)) = &waiting
             && left == Some(Duration::ZERO)
             && log.leader == Some(node.id())
@@ -77,6 +89,16 @@ pub async fn watch(node: Arc<Node>) {
         tokio::time::sleep(left.filter(|left| !left.is_zero()).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL))
             .await;
     }
+}
+
+/// Without a quorum nobody can say what becomes of a revision whose time is over: then each node serves what was before.
+fn note_overdue(node: &Node, rollout: Option<&Rollout>) {
+    let overdue = rollout.map(|rollout| Overdue { revision: rollout.revision, before: rollout.before });
+    node.overdue.send_if_modified(|known| {
+        let is_new = *known != overdue;
+        *known = overdue;
+        is_new
+    });
 }
 
 /// Proposes what every leader would, under the same id. Whoever confirms at the same time is in time if he is before it in

@@ -47,6 +47,7 @@ impl Node {
     fn tell_log(&self) {
         let (log, activation) = (self.log.status(), self.activation.borrow().clone());
         let known = self.log.with_state(|state| state.revisions.active().0);
+        let unconfirmed = self.waiting_rollout().map(|(rollout, _)| rollout.revision.0);
         let leader = log.leader.map(|leader| leader.to_string());
         let refused = activation.refused.map(|(revision, why)| format!("{revision}: {why}"));
         tracing::info!(
@@ -57,6 +58,7 @@ impl Node {
             applied = *self.log.applied().borrow(),
             revision_known = known.0,
             revision_served = activation.active.0,
+            revision_unconfirmed = unconfirmed,
             refused,
             broken = log.broken,
             stale_seconds = log.staleness.as_secs(),

@@ -8,4 +8,4 @@ mod waiting;
 pub use canary::{Canary, CanaryError, Candidate, choose};
 pub use gate::{Counts, Worse};
 pub use trial::{Evidence, Said, Sighting, Trial};
-pub use waiting::{LastLook, left, missed};
+pub use waiting::{LastLook, is_overdue, left, missed};

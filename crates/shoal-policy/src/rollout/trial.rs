@@ -22,6 +22,9 @@ pub struct Sighting {
     pub is_alive: bool,
 }
 
+/// Bytes of a reason that are kept.
+const MAX_REASON: usize = 500;
+
 /// What a member says of itself.
 #[derive(Clone, Debug)]
 pub struct Said {
@@ -100,7 +103,7 @@ impl Trial {
                 continue;
             };
             if sighting.tries && !said.refused.is_empty() {
-                return Some(Evidence::Refused(sighting.name.clone(), said.refused.clone()));
+                return Some(Evidence::Refused(sighting.name.clone(), shortened(&said.refused)));
             }
             let is_new = known.is_some_and(|known| said.counts.requests < known.requests);
             if sighting.tries && is_new {
@@ -120,6 +123,10 @@ impl Trial {
         }
         compare(tried, others).map(|worse| Evidence::Fails(worse, [tried, others]))
     }
+}
+
+fn shortened(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
 }
 
 #[cfg(test)]
@@ -165,6 +172,13 @@ mod tests {
         check(&["a:8:0/0 c:7:1000/500 d:7:1000/0", "a:8:100/50 c:7:1100/500 d:7:1100/0"], Some(fails));
         let fails = "50.0 % of 200 requests failed with it, 0.0 % of 100 without it";
         check(&["a:8:0/0 b:8:5/5 c:7:9/9", "a:8:100/0 b:8:105/105 c:7:109/9"], Some(fails));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(shortened("port in use"), "port in use");
+        assert_eq!(shortened(&"ä".repeat(400)).len(), MAX_REASON);
+        assert_eq!(shortened(&format!("x{}", "ä".repeat(400))).len(), MAX_REASON - 1);
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub fn left(within: Duration, missed: Duration, seen_for: Duration) -> Duration 
     within.saturating_sub(missed).saturating_sub(seen_for)
 }
 
+/// Whether a node goes back by itself from a revision of whose time so much is left: nobody has confirmed it as far as it
+/// knows, and for so long there was no leader to tell. `silence` = how long an election may take.
+pub fn is_overdue(left: Duration, unled_for: Duration, silence: Duration) -> bool {
+    left.is_zero() && unled_for >= silence * 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +58,15 @@ mod tests {
         check(Some((500, false)), 100, 130, 30); // it was cut off
         check(None, 100, 130, 30); // it was restarted
         check(None, 100, 99, 0);
+    }
+
+    #[test]
+    fn who_hears_of_nobody_goes_back_alone() {
+        for (left, unled_for, expected) in [(0, 0, false), (0, 1, false), (0, 2, true), (1, 9, false)] {
+            let seconds = Duration::from_secs;
+            let overdue = is_overdue(seconds(left), seconds(unled_for), seconds(1));
+            assert_eq!(overdue, expected, "{left} {unled_for}");
+        }
     }
 
     #[test]
