@@ -130,7 +130,7 @@ impl ConfigLog {
         // Only the first node waits for a leader; one that was asked wrongly says so at once.
         let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
-        let mut perhaps_written = None;
+        let mut perhaps_written: Option<String> = None;
         let mut changes = self.leader_changes();
         loop {
             let attempt = match self.leadership() {
@@ -149,7 +149,15 @@ impl ConfigLog {
             };
             let reason = match attempt {
                 Attempt::Done(proposed) => return Ok(proposed),
-                Attempt::Failed(error) => return Err(error),
+                // What is certain of this try is not of one before it.
+                Attempt::Failed(error) => {
+                    return Err(match perhaps_written {
+                        Some(before) => {
+                            ProposeError::OutcomeUnknown { reason: format!("{before}; after that: {error}") }
+                        }
+                        None => error,
+                    });
+                }
                 Attempt::NotWritten(reason) => reason,
                 Attempt::PerhapsWritten(reason) if !repeatable => {
                     return Err(ProposeError::OutcomeUnknown { reason });
