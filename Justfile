@@ -20,9 +20,11 @@ test:
 cluster-test story="*":
     cargo test -p cluster-tests --locked --test '{{story}}'
 
-# The promises of the cluster's cache in ten thousand orders of events; with a seed, the story of that one.
-sim seed="":
+# The promises of the cluster's cache in ten thousand orders of events, and those of the config log in a thousand stories of
+# what goes wrong; with a seed, the two stories of that one.
+sim seed="" log_seeds="1000":
     SHOAL_SIM_SEED={{seed}} cargo test -p shoal-cache --locked --test simulation -- --nocapture
+    SHOAL_SIM_SEED={{seed}} SHOAL_SIM_SEEDS={{log_seeds}} cargo test -p shoal-configlog --locked --lib simulation::promises -- --nocapture
 
 # What a tool can put right by itself.
 fix:

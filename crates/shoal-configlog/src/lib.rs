@@ -7,6 +7,8 @@ mod autopilot;
 mod log;
 mod machine;
 mod network;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod timings;
 mod trouble;

@@ -1,9 +1,9 @@
 //! Since when each node is heard or silent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use shoal_model::NodeId;
+use tokio::time::Instant;
 
 use super::plan::Hearing;
 

@@ -5,10 +5,10 @@ mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shoal_model::NodeId;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use self::hearing::HearingLog;
 use self::plan::{Member, Picture, Rules, Step, names, plan};

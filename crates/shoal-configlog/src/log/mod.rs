@@ -13,16 +13,19 @@ mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shoal_model::NodeId;
 use shoal_model::state::ConfigState;
 use shoal_policy::cache::lease::Askers;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub use membership::MembershipError;
 pub(crate) use membership::Replication;
+#[cfg(test)]
+pub(crate) use open::Opened;
 pub use open::{Compaction, LogSettings, OpenError};
 pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
@@ -97,7 +100,7 @@ impl ConfigLog {
     }
 
     /// openraft, if this node takes part.
-    fn raft(&self) -> Option<&Raft> {
+    pub(crate) fn raft(&self) -> Option<&Raft> {
         self.shared.raft.as_ref().ok()
     }
 

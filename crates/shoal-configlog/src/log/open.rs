@@ -4,21 +4,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config, SnapshotPolicy};
-use shoal_cluster::channel::Peers;
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::purge_batch::PurgeBatches;
 use super::{CLOSE_DEADLINE, ConfigLog, Shared};
 use crate::autopilot::{self, Liveness};
 use crate::machine::{OnApplied, Raft, StateMachine};
-use crate::network::{Dialer, Directory, Heard};
+use crate::network::{Dialer, Directory, Heard, Peers};
 use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
-use crate::trouble::is_out_of_space;
+use crate::trouble::{Trouble, is_out_of_space};
+use crate::types::TypeConfig;
 
 /// The directory of snapshots, in the data directory.
 const SNAPSHOTS: &str = "snapshots";
@@ -100,11 +102,13 @@ pub enum OpenError {
     },
 }
 
-struct Opened {
-    store: LogStore,
-    file_closed: oneshot::Receiver<()>,
-    machine: StateMachine,
-    timings: Timings,
+/// What is on disk, ready to be used.
+pub(crate) struct Opened<S> {
+    pub store: S,
+    pub trouble: Trouble,
+    pub file_closed: oneshot::Receiver<()>,
+    pub machine: StateMachine,
+    pub timings: Timings,
 }
 
 impl OpenError {
@@ -158,15 +162,22 @@ impl ConfigLog {
         let dir = settings.dir.display().to_string();
         let for_files = settings.clone();
         let opened = tokio::task::spawn_blocking(move || open_files(&for_files)).await;
-        let opened =
-            opened.map_err(|error| OpenError::Restore { dir: dir.clone(), reason: error.to_string() })??;
-        let Opened { store, file_closed, machine, timings } = opened;
+        let opened = opened.map_err(|error| OpenError::Restore { dir, reason: error.to_string() })??;
+        Self::take_part_with(&settings, opened).await
+    }
 
+    /// The same with a log that is open.
+    pub(crate) async fn take_part_with<S: RaftLogStorage<TypeConfig>>(
+        settings: &LogSettings,
+        opened: Opened<S>,
+    ) -> Result<Self, OpenError> {
+        let dir = settings.dir.display().to_string();
+        let Opened { store, trouble, file_closed, machine, timings } = opened;
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers.clone(), machine.clone());
         let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
-        let troubles = [store.trouble(), machine.trouble()];
+        let troubles = [trouble, machine.trouble()];
         let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
         let raft = match Box::pin(raft).await {
             Ok(raft) => raft,
@@ -255,7 +266,7 @@ fn with_advice(error: &OpenError, dir: &Path) -> String {
     format!("{error}; the last known site is served meanwhile; {repair}")
 }
 
-fn open_files(settings: &LogSettings) -> Result<Opened, OpenError> {
+fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
     let dir = &settings.dir;
     let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
     std::fs::create_dir_all(dir).map_err(unusable)?;
@@ -272,7 +283,7 @@ fn open_files(settings: &LogSettings) -> Result<Opened, OpenError> {
     let (store, file_closed) = LogStore::open(&dir.join("raft.redb"), stamp, settings.past)?;
     let on_applied = settings.on_applied.clone();
     let machine = StateMachine::open(dir.join(SNAPSHOTS), on_applied).map_err(unusable)?;
-    Ok(Opened { store, file_closed, machine, timings })
+    Ok(Opened { trouble: store.trouble(), store, file_closed, machine, timings })
 }
 
 fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) -> Result<Config, String> {

@@ -2,11 +2,17 @@
 
 /// A node that is started with this in its environment believes that it has applied whatever was acknowledged: what it calls
 /// a linearizable read asks nobody.
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(test)))]
 const UNCONFIRMED_READS: &str = "SHOAL_PLANT_UNCONFIRMED_READS";
 
 /// Whether reads ask nobody.
-#[cfg(debug_assertions)]
+#[cfg(test)]
+pub(super) fn reads_are_unconfirmed() -> bool {
+    crate::simulation::reads_are_unconfirmed()
+}
+
+/// The same of a whole node.
+#[cfg(all(debug_assertions, not(test)))]
 pub(super) fn reads_are_unconfirmed() -> bool {
     use std::sync::LazyLock;
     static PLANTED: LazyLock<bool> = LazyLock::new(|| {
@@ -19,7 +25,7 @@ pub(super) fn reads_are_unconfirmed() -> bool {
     *PLANTED
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(any(debug_assertions, test)))]
 pub(super) const fn reads_are_unconfirmed() -> bool {
     false
 }

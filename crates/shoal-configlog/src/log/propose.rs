@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
-use shoal_cluster::channel::{PeerChannel, UnknownPeer};
+use shoal_cluster::channel::UnknownPeer;
 use shoal_model::NodeId;
 use shoal_model::state::{Command, Reply};
 use shoal_proto::raft as proto;
@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use super::reason::Reason;
 use super::status::Leadership;
 use super::{ConfigLog, LOOK_AGAIN, lock};
-use crate::network::{MAX_ENTRY_BYTES, decode, encode, entry_bytes};
+use crate::network::{MAX_ENTRY_BYTES, PeerChannel, decode, encode, entry_bytes};
 
 /// How long a proposal is pursued by the node it was made on.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -206,6 +206,7 @@ impl ConfigLog {
         };
         let write = raft.client_write(command);
         let written = tokio::select! {
+            biased;
             written = Box::pin(write) => written,
             () = tokio::time::sleep_until(deadline) => {
                 return Attempt::PerhapsWritten("the cluster did not acknowledge it in time".to_owned());
@@ -284,6 +285,7 @@ impl ConfigLog {
         };
         let call = client.propose(proto::ProposeRequest { command, hops });
         let answer = tokio::select! {
+            biased;
             answer = tokio::time::timeout_at(deadline, call) => answer,
             () = self.not_led_by(leader), if repeatable => {
                 return Attempt::PerhapsWritten(format!("{leader} was lost before it answered"));

@@ -45,6 +45,7 @@ impl ConfigLog {
             self.peer(leader).map_err(|error| ProposeError::NoQuorum { reason: error.to_string() })?;
         let call = client.read_index(proto::ReadIndexRequest {});
         let answer = tokio::select! {
+            biased;
             answer = tokio::time::timeout(deadline, call) => answer,
             () = self.not_led_by(leader) => return no_quorum(&format!("{leader} does not lead any more")),
         };

@@ -60,6 +60,7 @@ impl LeaderChanges {
         let pause = tokio::time::sleep(LOOK_AGAIN);
         let Some(changes) = &mut self.0 else { return pause.await };
         tokio::select! {
+            biased;
             changed = changes.changed() => if changed.is_err() {
                 self.0 = None;
             },
@@ -73,7 +74,7 @@ impl ConfigLog {
     pub(super) fn leader_changes(&self) -> LeaderChanges {
         LeaderChanges(self.raft().map(|raft| {
             let mut changes = raft.server_metrics();
-            changes.borrow_and_update();
+            drop(changes.borrow_and_update());
             changes
         }))
     }

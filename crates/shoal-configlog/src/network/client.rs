@@ -13,12 +13,12 @@ use openraft::raft::{
 use openraft::{BasicNode, OptionalSend, RPCTypes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_cluster::channel::PeerChannel;
 use shoal_model::NodeId;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use tonic::{Code, Response, Status};
 
+use super::PeerChannel;
 use super::directory::Directory;
 use super::wire::{decode, encode};
 use crate::machine::{Header, Snapshot, StateDocument};
@@ -233,6 +233,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             sent = self.send_snapshot(vote, snapshot, option.soft_ttl()) => {
                 sent.map_err(|error| self.error(error, RPCTypes::InstallSnapshot).into())

@@ -1,8 +1,8 @@
 //! Where the other nodes are, for those that gossip has not told of yet.
 
-use shoal_cluster::channel::Peers;
 use shoal_model::NodeId;
 
+use super::Peers;
 use crate::machine::StateMachine;
 
 /// Channels to other nodes, and the log's own knowledge of their addresses.

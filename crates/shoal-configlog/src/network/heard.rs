@@ -3,9 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shoal_policy::cache::confirmed::{Confirmations, Mandate};
+use tokio::time::Instant;
 
 /// The time of the last message from a leader this node follows.
 #[derive(Debug)]

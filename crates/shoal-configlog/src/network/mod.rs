@@ -8,6 +8,12 @@ mod heard;
 mod server;
 mod wire;
 
+/// The way to other nodes; in the simulation there is no wire.
+#[cfg(test)]
+pub use crate::simulation::{PeerChannel, Peers};
+#[cfg(not(test))]
+pub use shoal_cluster::channel::{PeerChannel, Peers};
+
 pub use client::Dialer;
 pub use directory::Directory;
 pub use heard::Heard;

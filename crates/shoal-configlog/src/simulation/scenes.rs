@@ -1,0 +1,90 @@
+//! Single things that go wrong, with what is promised of each.
+
+use std::time::Duration;
+
+use shoal_model::NodeId;
+use shoal_model::state::Reply;
+use tokio::time::Instant;
+
+use super::clients::publish;
+use super::world::{Process, RECOVERY, World, scene};
+use crate::log::ProposeError;
+
+/// A node that does not lead.
+fn follower(world: &World, leader: NodeId) -> Result<(NodeId, Process), String> {
+    let node = world.nodes().into_iter().find(|node| *node != leader).ok_or("nobody else is there")?;
+    Ok((node, world.process(node).ok_or("it does not run")?))
+}
+
+/// For how long nothing is written elsewhere, once the leader hears nobody while everybody hears it.
+async fn outlive_a_deaf_leader(world: &World, leader: NodeId) -> Result<Duration, String> {
+    let others = world.nodes().into_iter().filter(|node| *node != leader);
+    others.for_each(|other| world.network().cut(other, leader));
+    let since = Instant::now();
+    // What it still takes must not keep it in its place either.
+    if let Some(deaf) = world.process(leader) {
+        tokio::spawn(async move { Box::pin(deaf.log.propose(publish(1, None))).await.is_ok() });
+    }
+    let (_, other) = follower(world, leader)?;
+    while Box::pin(other.log.propose(publish(2, None))).await.is_err() {
+        if since.elapsed() > RECOVERY {
+            return Err(format!("not within {RECOVERY:?}: {:?}", other.log.status()));
+        }
+    }
+    Ok(since.elapsed())
+}
+
+#[test]
+fn a_leader_that_hears_nobody_makes_room() {
+    let outlive = |seed| {
+        let outlived = scene(seed, async |world, leader| outlive_a_deaf_leader(world, leader).await);
+        outlived.unwrap_or_else(|why| panic!("seed {seed}: {why}"))
+    };
+    let longest = (1..=20).map(outlive).max().unwrap_or_default();
+    println!("nothing was written for {longest:?} at most");
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
+}
+
+/// What it has sent to the others is committed, or may be, but it has not flushed it.
+async fn come_back_with_less(world: &World, leader: NodeId) -> Result<(), String> {
+    let (_, other) = follower(world, leader)?;
+    world.disk(leader).set_slow(true);
+    let leading = world.process(leader).ok_or("it leads")?;
+    tokio::spawn(async move { Box::pin(leading.log.propose(publish(1, None))).await.is_ok() });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.kill(leader);
+    world.disk(leader).set_slow(false);
+    world.start(leader).await?;
+    while Box::pin(other.log.propose(publish(2, None))).await.is_err() {}
+    world.recovers().await?;
+    world.agrees().await
+}
+
+#[test]
+fn a_leader_that_comes_back_with_less_does_not_lead_on() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| come_back_with_less(world, leader).await);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
+
+/// Its own flush of what it has sent to the leader is the one that fails: it knows less than before, not that nothing happened.
+async fn lose_the_disk_on_the_way(world: &World, leader: NodeId) -> Result<(), String> {
+    let (node, process) = follower(world, leader)?;
+    world.disk(node).fail();
+    let proposed = Box::pin(process.log.propose(publish(1, None))).await;
+    let written = Box::pin(world.process(leader).ok_or("it leads")?.log.propose(publish(1, None))).await;
+    let written = matches!(written.map(|written| written.reply), Ok(Reply::Published(_)));
+    match proposed {
+        Ok(_) | Err(ProposeError::OutcomeUnknown { .. }) if written => Ok(()),
+        proposed => Err(format!("{node} says {proposed:?}; written: {written}")),
+    }
+}
+
+#[test]
+fn a_node_whose_disk_fails_on_the_way_denies_nothing() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| lose_the_disk_on_the_way(world, leader).await);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
