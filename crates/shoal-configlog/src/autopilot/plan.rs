@@ -1,5 +1,6 @@
 //! Who should vote: the decision alone, from a picture of the membership to at most one step. No clock, no IO.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
@@ -9,6 +10,10 @@ use shoal_model::NodeId;
 /// Entries that were in the leader's log a round ago and that a learner may lack and still count as caught up. Few: one
 /// that is stuck is often only some dozens behind, and what was written within the last round is not counted.
 const MAX_LAG: u64 = 4;
+/// Voters of a cluster that could have more: it survives the loss of two.
+const MAX_VOTERS: usize = 5;
+/// From so many regions on none of them has more than half of the voters.
+const SPREAD_REGIONS: usize = 3;
 
 /// For how long a node has to be heard, or not to be heard, before anything is done about it.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +110,7 @@ pub fn plan(picture: &Picture, rules: Rules) -> Option<Step> {
         .or_else(|| yield_lead(picture, rules))
         .or_else(|| adjust_voters(picture, rules).map(Step::SetVoters).filter(is_safe))
         .or_else(|| relieve(picture, rules).map(Step::SetVoters).filter(is_safe))
+        .or_else(|| spread(picture, rules).map(Step::SetVoters).filter(is_safe))
 }
 
 /// More than half of `voters` can decide now.
@@ -112,13 +118,18 @@ fn has_quorum(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> boo
     voters.iter().filter(|id| decides(picture, **id, rules)).count() * 2 > voters.len()
 }
 
-/// How many voters a cluster of `members` nodes has: never an even number.
-fn target_voters(members: usize) -> usize {
-    match members {
-        0..=2 => 1,
-        3..=4 => 3,
-        5.. => 5,
-    }
+/// How many voters the cluster has in the end: never an even number, and, where there are three regions, no more than can
+/// be spread so that none has more than half of them.
+fn target_voters(picture: &Picture) -> usize {
+    let mut regions: BTreeMap<&str, usize> = BTreeMap::new();
+    picture.members.values().for_each(|member| *regions.entry(&member.region).or_default() += 1);
+    let can_be_spread = |count: usize| {
+        let minority = (count - 1) / 2;
+        regions.len() < SPREAD_REGIONS
+            || regions.values().map(|has| minority.min(*has)).sum::<usize>() >= count
+    };
+    let most = picture.members.len().min(MAX_VOTERS);
+    (2..=most).rev().find(|count| count % 2 == 1 && can_be_spread(*count)).unwrap_or(1)
 }
 
 /// Removed members leave the membership, voters with a successor where there is one.
@@ -148,7 +159,7 @@ fn welcome_new(picture: &Picture) -> Option<Step> {
 
 /// Grows, shrinks or repairs the set of voters, never to an even number if it can be helped.
 fn adjust_voters(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
-    let target = target_voters(picture.members.len());
+    let target = target_voters(picture);
     let voters = &picture.voters;
     match voters.len() {
         count if count % 2 == 0 && count < target => {
@@ -183,6 +194,27 @@ fn relieve(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     relieved.or_else(|| with_learners(picture, &picture.voters, 1, rules).filter(|_| is_alone))
 }
 
+/// A region that has more than half of the voters gives a vote to another one, where there are three or more.
+fn spread(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
+    let voters = &picture.voters;
+    let regions: BTreeSet<&str> = picture.members.values().map(|member| &*member.region).collect();
+    let crowded = |id: &NodeId| crowd(picture, voters, *id) * 2 > voters.len();
+    if regions.len() < SPREAD_REGIONS || voters.len() < SPREAD_REGIONS || !voters.iter().any(crowded) {
+        return None;
+    }
+    let rest = without(picture, voters, 1, rules)?;
+    let heir = best_learner(picture, &rest, rules)?;
+    let grown: BTreeSet<NodeId> = rest.into_iter().chain([heir]).collect();
+    let gains = |id: &NodeId| crowd(picture, &grown, *id) < crowd(picture, voters, *id);
+    voters.iter().filter(|id| crowded(id)).any(gains).then_some(grown)
+}
+
+/// How many of `voters` are in the region of `id`.
+fn crowd(picture: &Picture, voters: &BTreeSet<NodeId>, id: NodeId) -> usize {
+    let region = |id: &NodeId| picture.members.get(id).map(|member| &member.region);
+    voters.iter().filter(|other| region(other) == region(&id)).count()
+}
+
 fn is_in_service(picture: &Picture, id: NodeId) -> bool {
     picture.members.get(&id).is_none_or(|member| member.in_service)
 }
@@ -208,19 +240,26 @@ fn with_learners(
     Some(grown)
 }
 
-/// `voters` without `count` of them: the silent first, then those out of service, then the youngest, never the leader.
+/// `voters` without `count` of them: the silent first, then those out of service, then those in the region that has most of
+/// them, then the youngest, never the leader.
 fn without(
     picture: &Picture,
     voters: &BTreeSet<NodeId>,
     count: usize,
     rules: Rules,
 ) -> Option<BTreeSet<NodeId>> {
-    let mut leaving: Vec<NodeId> = voters.iter().copied().filter(|id| *id != picture.leader).collect();
-    leaving.sort_by_key(|id| {
-        (decides(picture, *id, rules), is_in_service(picture, *id), std::cmp::Reverse(*id))
-    });
-    let leaving = leaving.get(..count)?;
-    Some(voters.iter().copied().filter(|id| !leaving.contains(id)).collect())
+    let mut rest = voters.clone();
+    for _ in 0..count {
+        let others = rest.iter().copied().filter(|id| *id != picture.leader);
+        let leaving = others.min_by_key(|id| {
+            let crowd = Reverse(crowd(picture, &rest, *id));
+            // Who is no member any more is in no region.
+            let stays = picture.members.contains_key(id) && is_in_service(picture, *id);
+            (decides(picture, *id, rules), stays, crowd, Reverse(*id))
+        });
+        rest.remove(&leaving?);
+    }
+    Some(rest)
 }
 
 /// The learner that would spread `voters` best: over regions, then over zones; the oldest if all are alike.
@@ -280,7 +319,7 @@ mod tests {
 
     /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only,
     /// `<` five entries behind, `=` four, `-` of unknown lag, `#` has not answered for 2 s, `%` for 9 s, `0` never did, `x` removed,
-    /// `c` cordoned or drained, `@z` in zone z. The first one leads.
+    /// `c` cordoned or drained, `@z` in zone z, `@g/z` in zone z of region g. The first one leads.
     fn picture(text: &str) -> Picture {
         let mut picture = Picture::default();
         for (n, word) in text.split_whitespace().enumerate() {
@@ -295,7 +334,8 @@ mod tests {
                 "N" => {}
                 other => panic!("{other} is no role"),
             }
-            let (marks, zone) = word.split_once('@').unwrap_or((word, ""));
+            let (marks, place) = word.split_once('@').unwrap_or((word, ""));
+            let (region, zone) = place.split_once('/').unwrap_or(("r", place));
             let seconds = Duration::from_secs;
             let hearing = match marks {
                 _ if marks.contains('~') => Hearing::Silent(seconds(9)),
@@ -317,7 +357,7 @@ mod tests {
             };
             if !marks.contains('x') {
                 let in_service = !marks.contains('c');
-                let (region, zone) = ("r".into(), zone.into());
+                let (region, zone) = (region.into(), zone.into());
                 let member = Member { hearing, lag, unanswered, region, zone, in_service };
                 picture.members.insert(id, member);
             }
@@ -443,6 +483,22 @@ mod tests {
         check("1V@a 2L@a 3L@a 4L@b", voters(&[1, 2, 4]));
         check("1V@a 2V~@b 3V@c 4L@a 5L@b", Some(Step::SetVoters([1, 2, 3, 4, 5].map(NodeId).into())));
         check("1V@a 2V~@b 3V@a 4L@a", voters(&[1, 3, 4]));
+    }
+
+    #[test]
+    fn no_region_of_three_has_most_of_the_voters() {
+        check("1V@a/ 2L@a/ 3L@b/ 4L@c/", voters(&[1, 3, 4]));
+        check("1V@a/ 2V@a/ 3V@b/ 4L@c/", voters(&[1, 3, 4]));
+        check("1V@a/ 2V@a/ 3V@b/ 4L@b/", None); // two regions are all there are
+        check("1V@a/ 2V@a/ 3V@b/ 4L?@c/", None); // not for long enough
+        check("1V@b/ 2V@a/ 3V@a/ 4L@c/", voters(&[1, 2, 4]));
+        check("1V@a/ 2V@b/ 3V@c/ 4L@a/ 5L@a/", None); // five would be three of one region
+        check("1V@a/ 2V@b/ 3V@c/ 4V@a/ 5V@a/", voters(&[1, 2, 3])); // as it was before there were more regions
+        check("1V@a/ 2V@a/ 3V@a/ 4V@b/ 5V@c/ 6L@b/ 7L@c/", voters(&[1, 2, 4, 5, 6]));
+        check("1V@a/ 2V@a/ 3V@a/ 4V@b/ 5V@c/ 6L@a/ 7L@b/", voters(&[1, 2, 4, 5, 7]));
+        check("1V@a/ 2V@a/ 3V@b/ 4V@b/ 5V@c/ 6L@c/ 7L@c/", None);
+        check("1V@a/ 2V@b/ 3V@c/ 4L@a/ 5L@b/ 6L@c/", voters(&[1, 2, 3, 4, 5]));
+        check("1V@a/ 2V@a/ 3V~@b/ 4L@c/", voters(&[1, 2, 4])); // the dead first
     }
 
     #[test]
