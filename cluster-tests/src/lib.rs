@@ -32,7 +32,7 @@ pub use curl::{Curl, Download};
 pub use haproxy::HaproxyFront;
 pub use load::{Load, LoadReport, TargetReport, Tongue, grpc_message};
 pub use network::Network;
-pub use node::{NodeProcess, Ports};
+pub use node::{NodeProcess, Ports, copy_directory};
 pub use openssl::OpenSsl;
 pub use origin::nginx::NginxOrigin;
 pub use origin::{Meter, Origin, Payload, Reply, Seen, pattern};

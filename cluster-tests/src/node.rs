@@ -53,6 +53,22 @@ pub struct NodeProcess {
     group: Option<Pid>,
 }
 
+/// Copies a data directory, as it lies there.
+pub fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()? {
+            kind if kind.is_dir() => copy_directory(&entry.path(), &target)?,
+            kind if kind.is_file() => drop(fs::copy(entry.path(), target)?),
+            // A socket is of the process that made it.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 impl NodeProcess {
     /// A node that has not been started. `extra` arguments are given at every start.
     pub fn new(name: &str, ip: IpAddr, dir: &Path, extra: &[&str]) -> Self {

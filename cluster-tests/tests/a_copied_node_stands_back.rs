@@ -1,36 +1,20 @@
 //! A data directory is copied to another machine and started there: one node must not be two.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, NodeProcess, wait_until};
+use cluster_tests::{Cluster, NodeProcess, copy_directory, wait_until};
 
 /// For the copy to be noticed, and to end.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()? {
-            kind if kind.is_dir() => copy(&entry.path(), &target)?,
-            kind if kind.is_file() => drop(fs::copy(entry.path(), target)?),
-            // A socket is of the process that made it.
-            _ => {}
-        }
-    }
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_later_of_two_with_one_identity_ends() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
     cluster.nodes[1].kill9()?;
     let dir = cluster.dir().join("n2-copy");
-    copy(&cluster.nodes[1].data_dir(), &dir.join("data"))?;
+    copy_directory(&cluster.nodes[1].data_dir(), &dir.join("data"))?;
     cluster.restart(1)?;
     cluster.answers(1).await?;
     cluster.settle().await?;

@@ -1,9 +1,11 @@
 //! Operators have roles, which their certificates carry: each call takes one, and who has less is refused, counted and told.
+//! What they change is on a record that every node has.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{Cluster, NodeProcess, Ports, SiteFile, Verb, VerbOutput};
+use serde_json::Value;
 
 /// From the least to the highest.
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
@@ -44,6 +46,8 @@ fn calls<'a>(site: &'a str, new_file: &'a str) -> Vec<(&'static str, &'static st
         ("CacheTop", "viewer", vec!["cache", "top", "--for", "1s"]),
         ("PurgeStatus", "viewer", vec!["cache", "purge-status"]),
         ("ListTokens", "viewer", vec!["token", "list"]),
+        ("Audit", "viewer", vec!["audit"]),
+        ("ListOperators", "viewer", vec!["operator", "list"]),
         ("Apply", "operator", vec!["apply", "-f", site]),
         ("Stage", "operator", vec!["apply", "-f", site, "--confirm-timeout", "5s"]),
         ("Confirm", "operator", vec!["confirm"]),
@@ -55,7 +59,9 @@ fn calls<'a>(site: &'a str, new_file: &'a str) -> Vec<(&'static str, &'static st
         ("CreateToken", "admin", vec!["token", "create"]),
         ("RevokeToken", "admin", vec!["token", "revoke", "0123456789abcdef"]),
         ("IssueOperator", "admin", vec!["operator", "create", "eve", new_file]),
+        ("RevokeOperator", "admin", vec!["operator", "revoke", "nobody"]),
         ("RemoveNode", "admin", vec!["node", "remove", "n9"]),
+        ("RevokeNode", "admin", vec!["node", "revoke", "n9"]),
     ]
 }
 
@@ -118,5 +124,84 @@ async fn identities_end_and_keep_their_role() -> Result<()> {
         .await?;
     let wrong = node.shoal(&["operator", "create", "eve", "x.json", "--role", "root"]).await?;
     ensure!(wrong.code != 0 && wrong.stderr.contains("viewer, operator, admin"), "{wrong:?}");
+    Ok(())
+}
+
+/// What `audit` says on the `i`-th node, in the order in which it was done.
+async fn record(cluster: &Cluster, i: usize) -> Result<Vec<Value>> {
+    let answer =
+        cluster.nodes[i].shoal(&["-o", "json", "audit", "--limit", "500"]).await?.expect(0)?.json()?;
+    ensure!(answer["quorum"] == true, "{answer:#}");
+    let mut records = answer["records"].as_array().cloned().unwrap_or_default();
+    records.reverse();
+    Ok(records)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_change_is_on_the_record_of_every_node() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let (ada, guest) =
+        (identity(&cluster, "ada", "admin").await?, identity(&cluster, "guest", "viewer").await?);
+    let file = cluster.dir().join("site.json");
+    SiteFile::new().proxy("shop", &["127.0.0.1:9".to_owned()]).write(&file)?;
+    let (site, second) = (text(&file)?, &cluster.nodes[1]);
+    run_as(&ada, second, &["apply", "-f", site, "-m", "first"]).await?.expect(0)?;
+    run_as(&ada, second, &["apply", "-f", site, "-m", "nothing new"]).await?.expect(0)?;
+    let back = ["rollback", "--to-revision", "1"];
+    run_as(&guest, second, &back).await?.expect(2)?;
+    run_as(&ada, second, &[&back[..], &["--check-revision", "7"]].concat()).await?.expect(4)?;
+    SiteFile::new().proxy("shop", &["127.0.0.1:8".to_owned()]).write(&file)?;
+    run_as(&ada, second, &["apply", "-f", site]).await?.expect(0)?;
+    cluster.nodes[2].shoal(&back).await?.expect(0)?;
+    run_as(&ada, second, &["cache", "purge", "--tag", "red", "--url", "http://a/b"]).await?.expect(0)?;
+    let token = cluster.nodes[0].shoal(&["token", "create", "--role", "purge"]).await?.expect(0)?;
+    run_as(&ada, second, &["token", "revoke", token.stdout.trim()]).await?.expect(0)?;
+
+    let records = record(&cluster, 0).await?;
+    let told = |record: &Value, name: &str| record[name].as_str().unwrap_or_default().to_owned();
+    let shown: Vec<_> = records
+        .iter()
+        .map(|record| ["by", "role", "node", "call", "outcome"].map(|name| told(record, name)).join(" "))
+        .collect();
+    // The others join while tokens are still being made.
+    let begun = shown.iter().position(|line| line.contains(" Apply ")).context("nothing was applied")?;
+    let (before, after) = shown.split_at(begun);
+    let count = |begin: &str, end: &str| {
+        before.iter().filter(|line| line.starts_with(begin) && line.contains(end)).count()
+    };
+    ensure!(count("local  n1 Bootstrap admitted as n1", "") == 1, "{shown:#?}");
+    ensure!(count("local  n1 IssueOperator done", "") == 1, "{shown:#?}");
+    ensure!(count("local admin n1 CreateToken done", "") == 2, "{shown:#?}");
+    ensure!(count("local admin n1 IssueOperator done", "") == 2, "{shown:#?}");
+    ensure!(count("token ", " node n1 Join admitted as n") == 2 && before.len() == 8, "{shown:#?}");
+    let purged = after.iter().find(|line| line.contains(" Purge ")).context("nothing was purged")?;
+    // The record is of the purge's own entry.
+    let purge = records.iter().find(|record| record["call"] == "Purge").context("no purge")?;
+    ensure!(*purged == format!("ada admin n2 Purge purge {}", purge["index"]), "{shown:#?}");
+    let expected = [
+        "ada admin n2 Apply revision 1",
+        "ada admin n2 Apply revision 2",
+        "local admin n3 Rollback revision 3",
+        purged,
+        "local admin n1 CreateToken done",
+        "ada admin n2 RevokeToken done",
+    ];
+    ensure!(after == expected, "{shown:#?}");
+    let of = |call: &str| records.iter().find(|record| record["call"] == call).cloned().unwrap_or_default();
+    let (apply, rollback) = (of("Apply"), of("Rollback"));
+    ensure!(told(&apply, "from").starts_with("127."), "{apply:#}");
+    ensure!(told(&apply, "what").contains("first") && !told(&apply, "request_id").is_empty(), "{apply:#}");
+    ensure!(told(&rollback, "from").starts_with("socket, uid "), "{rollback:#}");
+    ensure!(told(purge, "what") == "tag \"red\", url \"http://a/b\"", "{purge:#}");
+    ensure!(cluster.nodes[1].log().contains("an operator was refused"), "{}", cluster.nodes[1].log());
+
+    // Equal on all, and still so after one has begun anew from its disk.
+    cluster.nodes[2].kill9()?;
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    cluster.settle().await?;
+    for i in [1, 2] {
+        ensure!(record(&cluster, i).await? == records, "n{} has another record", i + 1);
+    }
     Ok(())
 }

@@ -17,7 +17,7 @@ mod types;
 pub use autopilot::Liveness;
 pub use log::{
     Compaction, ConfigLog, LogSettings, LogStatus, MembershipError, OpenError, ProposeError, Proposed,
-    SiteChange,
+    SiteChange, described_as, on_behalf_of,
 };
 pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;

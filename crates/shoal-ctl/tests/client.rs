@@ -9,16 +9,17 @@ use shoal_ctl::client::{IdentityFiles, Target};
 use shoal_ctl::{Client, Exit};
 use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer};
 use shoal_proto::admin::{
-    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
-    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
-    CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
-    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
-    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse,
-    StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
-    WatchResponse,
+    AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
+    CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse,
+    CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest,
+    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
+    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
+    RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest,
+    SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
+    StatusResponse, TopRequest, TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -161,6 +162,27 @@ impl AdminService for Scripted {
         &self,
         _: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
+        refused()
+    }
+    async fn list_operators(
+        &self,
+        _: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        refused()
+    }
+    async fn revoke_operator(
+        &self,
+        _: Request<RevokeOperatorRequest>,
+    ) -> Result<Response<RevokeOperatorResponse>, Status> {
+        refused()
+    }
+    async fn revoke_node(
+        &self,
+        _: Request<RevokeNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        refused()
+    }
+    async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         refused()
     }
     async fn issue_operator(

@@ -1,6 +1,6 @@
 //! The composition root: one `build_*` per room, from the bottom up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -219,7 +219,9 @@ pub async fn build(
         purge_history,
         purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
-        refused_calls: Refusals::default(),
+        refused_calls: AtomicU64::default(),
+        refused_changes: Refusals::default(),
+        requests_named: AtomicU64::default(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
         standing_watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
         swept_seq: AtomicU64::new(0),
@@ -423,23 +425,24 @@ impl Effects {
                 self.purge_history.note(*seq, scopes.len(), *kind, now_ms());
             }
             Applied::PurgesForgotten { up_to, index } => self.cache.forget_purges(*up_to, *index),
-            Applied::Members { nodes, .. } => self.meet(nodes),
+            Applied::Members { nodes, revoked, index } => self.meet(nodes, revoked, *index),
             Applied::Snapshot { state, index } => {
-                self.meet(&state.nodes);
+                self.meet(&state.nodes, &state.revoked, *index);
                 self.cache.replace_purges(&state.purges, *index);
                 self.newest.send_replace(state.revisions.served_by(self.local));
             }
         }
     }
 
-    fn meet(&self, nodes: &BTreeMap<NodeId, MemberRecord>) {
+    fn meet(&self, nodes: &BTreeMap<NodeId, MemberRecord>, revoked: &BTreeSet<NodeId>, through: u64) {
+        self.peers.expel(revoked.iter().copied());
         let known = nodes.iter().filter_map(|(id, node)| Some((*id, node.cluster_addr.parse().ok()?)));
         let known: Vec<(NodeId, SocketAddr)> = known.collect();
         for (id, address) in &known {
             self.peers.set_address(*id, *address);
         }
         if !known.is_empty() {
-            self.gossip.set_members(known);
+            self.gossip.set_members(known, through);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! TLS connections for tonic that know who called.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,8 +16,30 @@ use tonic::transport::server::Connected;
 pub struct Connection {
     /// Proven by a certificate, or by the rights of the local socket; `None` = a stranger.
     pub caller: Option<Caller>,
-    /// Where it comes from; `None` = the local socket.
-    pub from: Option<SocketAddr>,
+    /// Where it comes from.
+    pub from: Origin,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Another machine, or this one.
+    Address(SocketAddr),
+    /// The local socket, and the user behind it, if the system tells.
+    Socket {
+        /// Its number.
+        uid: Option<u32>,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Socket { uid: Some(uid) } => write!(f, "socket, uid {uid}"),
+            Self::Socket { uid: None } => f.write_str("socket"),
+        }
+    }
 }
 
 /// A byte stream with its caller.
@@ -29,13 +52,19 @@ pub struct CallerIo<IO> {
 
 impl<IO> CallerIo<IO> {
     /// `io`, called by `caller` from `from`.
-    pub fn new(io: IO, caller: Option<Caller>, from: Option<SocketAddr>) -> Self {
+    pub fn new(io: IO, caller: Option<Caller>, from: Origin) -> Self {
         Self { io, connection: Connection { caller, from }, _place: None }
     }
 
-    /// `io` of a stranger, which takes up one of few places.
-    pub fn of_stranger(io: IO, from: SocketAddr, place: OwnedSemaphorePermit) -> Self {
-        Self { io, connection: Connection { caller: None, from: Some(from) }, _place: Some(place) }
+    /// `io` of somebody who is nobody here (any more), which takes up one of few places.
+    pub fn of_stranger(
+        io: IO,
+        caller: Option<Caller>,
+        from: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let connection = Connection { caller, from: Origin::Address(from) };
+        Self { io, connection, _place: Some(place) }
     }
 }
 

@@ -4,6 +4,7 @@ mod acks;
 mod activated;
 mod activation;
 mod admin;
+mod asking;
 mod boot;
 mod build;
 mod cache_disk;

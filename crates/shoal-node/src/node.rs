@@ -40,6 +40,9 @@ use crate::upgrade::NodeSockets;
 /// For a peer's report.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Between two looks at the log's membership.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Problems that are told.
 const MAX_PROBLEMS: usize = 8;
 
@@ -70,8 +73,12 @@ pub struct Node {
     pub(crate) purge_history: Arc<PurgeHistory>,
     pub(crate) purge_rate: PurgeRate,
     pub(crate) export_figures: Arc<ExportFigures>,
-    /// Operators whose role did not allow what they called.
-    pub(crate) refused_calls: Refusals,
+    /// Calls of operators whose role did not reach.
+    pub(crate) refused_calls: AtomicU64,
+    /// Changes that operators have asked for in vain.
+    pub(crate) refused_changes: Refusals,
+    /// Requests that came without an id and have got one.
+    pub(crate) requests_named: AtomicU64,
     /// Places for operators who watch nodes go out of service and back.
     pub(crate) standing_watchers: Arc<Semaphore>,
     /// Places for operators who warm the cache by way of this node.
@@ -296,6 +303,19 @@ impl Node {
             if applied.changed().await.is_err() {
                 std::future::pending().await
             }
+        }
+    }
+
+    /// Nothing of a node is listened to any more: it was revoked, or was removed and has left the log's membership as well.
+    pub fn is_expelled(&self, id: NodeId) -> bool {
+        self.log.has_left(id) || self.log.with_state(|state| state.revoked.contains(&id))
+    }
+
+    /// Resolves when it is so.
+    pub async fn expulsion_of(&self, id: NodeId) {
+        self.removal_of(id).await;
+        while !self.is_expelled(id) {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 

@@ -93,8 +93,12 @@ impl Callers {
 
 async fn answer(stream: TcpStream, router: Router, limits: OpsLimits, has_asked: Arc<AtomicBool>) {
     let router = TowerToHyperService::new(router);
-    let noting = service_fn(move |request: hyper::Request<Incoming>| {
+    let from = stream.peer_addr().ok();
+    let noting = service_fn(move |mut request: hyper::Request<Incoming>| {
         has_asked.store(true, Relaxed);
+        if let Some(from) = from {
+            request.extensions_mut().insert(from);
+        }
         router.call(request)
     });
     let served = http1::Builder::new()

@@ -1,9 +1,9 @@
 //! Purges over plain HTTP, for programs that have a token: `POST /v1/purge` and `GET /v1/purge/SEQ` on the ops address.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::header::{
@@ -11,12 +11,15 @@ use axum::http::header::{
 };
 use axum::http::{HeaderValue, Response, StatusCode, Uri};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 use shoal_cluster::join::{ROLE_PURGE, Token, TokenError, same_text};
+use shoal_configlog::on_behalf_of;
 use shoal_model::units::Period;
 use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
 use crate::admin::{purge_order, purge_status};
+use crate::asking::Who;
 use crate::node::{Node, now_ms};
 use crate::purge_reply::{reply, trouble};
 
@@ -86,7 +89,12 @@ pub fn routes() -> Router<Arc<Node>> {
     Router::new().route("/v1/purge", purge).route("/v1/purge/{seq}", status)
 }
 
-async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> Response<Body> {
+async fn purge(
+    State(node): State<Arc<Node>>,
+    from: Option<Extension<SocketAddr>>,
+    fields: HeaderMap,
+    body: Body,
+) -> Response<Body> {
     // Who has no token is not listened to.
     let token = match authorized(&node, &fields) {
         Ok(token) => token,
@@ -108,7 +116,9 @@ async fn purge(State(node): State<Arc<Node>>, fields: HeaderMap, body: Body) -> 
         Ok(order) => order,
         Err(why) => return respond(StatusCode::BAD_REQUEST, trouble(&why)),
     };
-    let (status, json) = reply(&node.purge(order).await, was_awaited);
+    let from = from.map_or_else(String::new, |Extension(from)| from.to_string());
+    let asker = node.asker(Who::with_token(&token, ROLE_PURGE, from), "POST /v1/purge");
+    let (status, json) = reply(&on_behalf_of(asker, node.purge(order)).await, was_awaited);
     respond(status, json)
 }
 

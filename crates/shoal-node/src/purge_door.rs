@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
+use shoal_configlog::on_behalf_of;
 use shoal_model::state::PurgeKind;
 use shoal_proxy::{AskedPurge, PurgeAnswer, PurgeAsker};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::asking::Who;
 use crate::node::Node;
 use crate::purge_debts::{Debtor, Debts};
 use crate::purge_owed::{Batch, Owed};
@@ -50,8 +52,12 @@ async fn take_on(node: &Arc<Node>, mut purges: mpsc::Receiver<AskedPurge>, ledge
                 ledger.lock().add(host, purge, now_us);
                 ledger.grows.notify_one();
             }
-            PurgeAsker::Caller { .. } => match places.clone().try_acquire_owned() {
-                Ok(place) => _ = tokio::spawn(carry_out(node.clone(), purge, place)),
+            PurgeAsker::Caller { address, .. } => match places.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let who = Who { from: address.to_string(), ..Who::default() };
+                    let carrying = carry_out(node.clone(), purge, place);
+                    tokio::spawn(on_behalf_of(node.asker(who, "PURGE"), carrying));
+                }
                 Err(_) => {
                     let json = trouble("too many purges are under way on this node");
                     tell(purge.answer, StatusCode::SERVICE_UNAVAILABLE, json);

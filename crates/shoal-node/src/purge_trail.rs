@@ -37,6 +37,12 @@ impl PurgeTrail {
         Self { by, many: list(all.into_iter().chain(named)), urls: list(urls) }
     }
 
+    /// What was written, in one line.
+    pub fn summary(&self) -> String {
+        let between = if self.many.is_empty() || self.urls.is_empty() { "" } else { ", " };
+        format!("{}{between}{}", self.many, self.urls)
+    }
+
     /// Says that it is in the log, at `seq`.
     pub fn tell(&self, seq: u64, kind: PurgeKind) {
         let kind = match kind {
@@ -108,6 +114,7 @@ mod tests {
             format!("all, host \"shop\", prefix \"shop/a\\\"b\", tag \"{tag}\"…, group \"http://shop news\"");
         assert_eq!(trail.many, many);
         assert_eq!(trail.urls, "url \"http://a/\\u{1b}[31m\"");
+        assert_eq!(trail.summary(), format!("{many}, {}", trail.urls));
 
         let request = PurgeRequest { tags: vec!["12345678".to_owned(); 1000], ..PurgeRequest::default() };
         let many = PurgeTrail::of_request(String::new(), &request).many;

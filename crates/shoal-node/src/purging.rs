@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::NodeState;
-use shoal_configlog::{ProposeError, Proposed};
+use shoal_configlog::{ProposeError, Proposed, described_as};
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lapse_of, lease_said};
@@ -81,18 +81,12 @@ pub enum PurgeError {
 #[derive(Debug, Default)]
 pub struct PurgeRate {
     state: AtomicU64,
-    admitted: AtomicU64,
 }
 
 impl PurgeRate {
     fn admits(&self, now_us: u64, per_second: u32) -> bool {
         let next = |state| arrival::admit(state, now_us, per_second);
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
-    }
-
-    /// A number that no other purge of this process has.
-    fn number(&self) -> u64 {
-        self.admitted.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -150,10 +144,11 @@ impl Node {
         let PurgeOrder { scopes, kind, is_limited: _, mut request_id, wait, trail } = order;
         if request_id.is_empty() {
             // With an id the log may be asked again when an answer is lost.
-            request_id = format!("{}.{:x}.{}", self.id(), now_ms(), self.purge_rate.number());
+            request_id = self.new_request_id();
         }
         let command = Command::Purge { request_id, scopes, kind, at_ms: now_ms() };
-        let Proposed { reply, silences, .. } = self.log.propose(command).await?;
+        let proposing = described_as(trail.summary(), self.log.propose(command));
+        let Proposed { reply, silences, .. } = proposing.await?;
         let seq = match reply {
             Reply::Purged { seq } => seq,
             Reply::Refused(refusal) => return Err(PurgeError::Refused(refusal)),

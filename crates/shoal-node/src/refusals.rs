@@ -1,4 +1,4 @@
-//! Who is refused is counted and told, but not more often than the log can bear.
+//! Who is refused is told of in the log, but not more often than that can bear.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,6 @@ pub struct Refusals {
 
 #[derive(Debug, Default)]
 struct State {
-    total: u64,
     said: Option<Instant>,
     unsaid: u64,
 }
@@ -23,18 +22,12 @@ impl Refusals {
     /// One more. `Some` = it is to be said, with the number of those before it that were not.
     pub fn note(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.total += 1;
         if state.said.is_some_and(|said| now.duration_since(said) < PAUSE) {
             state.unsaid += 1;
             return None;
         }
         state.said = Some(now);
         Some(std::mem::take(&mut state.unsaid))
-    }
-
-    /// How many there were.
-    pub fn total(&self) -> u64 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).total
     }
 }
 
@@ -55,6 +48,5 @@ mod tests {
         check(1000, Some(2));
         check(1001, None);
         check(9000, Some(1));
-        assert_eq!(refusals.total(), 6);
     }
 }

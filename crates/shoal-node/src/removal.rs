@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_configlog::ProposeError;
-use shoal_model::state::{Command, Refusal, Reply};
+use shoal_model::state::{Command, REVOKING, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{lapse_of, lease_said};
 use shoal_proto::admin::NodeAck;
@@ -24,6 +24,8 @@ pub enum Removing {
     Gone,
     /// An operator wants it gone, whether it is or not.
     Forced,
+    /// An operator does not trust it any more.
+    Revoked,
     /// Another machine asks for its name.
     Replaced,
 }
@@ -66,6 +68,10 @@ pub enum Objection {
     #[error("it has not been heard here at all, so that nobody can tell whether it is gone")]
     NeverHeard,
     #[error(
+        "not every node has said that it knows what that means: upgrade all, or give `shoal node remove --force`"
+    )]
+    NotKnown,
+    #[error(
         "of the {left} voters that would be left {heard} are heard, which is no majority: start the others first"
     )]
     Quorum { heard: usize, left: usize },
@@ -106,8 +112,16 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
     if let Some(objection) = objection(&scene, id, state, removing) {
         return Err(objection.into());
     }
+    let is_known = node.log.with_state(|state| state.operators.has_begun() || !state.revoked.is_empty());
+    if removing == Removing::Revoked && !is_known && !node.members_without(REVOKING).is_empty() {
+        return Err(Objection::NotKnown.into());
+    }
     let said = node.members().get(&id).map_or(0, |member| member.purge_lease_ms);
-    let proposed = node.log.propose(Command::RemoveNode { node_id: id }).await.map_err(RemovalError::Log)?;
+    let command = match removing {
+        Removing::Gone | Removing::Forced | Removing::Replaced => Command::RemoveNode { node_id: id },
+        Removing::Revoked => Command::RevokeNode { node_id: id },
+    };
+    let proposed = node.log.propose(command).await.map_err(RemovalError::Log)?;
     match proposed.reply {
         // Somebody else was faster, or this was tried twice.
         Reply::Done | Reply::Refused(Refusal::UnknownNode(_)) => {
@@ -176,7 +190,7 @@ mod tests {
 
     #[test]
     fn who_is_heard_stays_unless_forced() {
-        use Removing::{Forced, Gone, Replaced};
+        use Removing::{Forced, Gone, Replaced, Revoked};
         let all: (&[u64], &[u64]) = (&[1, 2, 3], &[1, 2, 3]);
         let but_three: (&[u64], &[u64]) = (&[1, 2, 3], &[1, 2]);
         for (cluster, member, removing, expected) in [
@@ -189,6 +203,9 @@ mod tests {
             (all, (3, "alive"), Gone, Some(Objection::Heard)),
             (all, (3, "alive"), Replaced, Some(Objection::Heard)),
             (all, (3, "alive"), Forced, None),
+            (all, (3, "alive"), Revoked, None),
+            (but_three, (3, "unknown"), Revoked, None),
+            (all, (1, "alive"), Revoked, Some(Objection::Itself)),
             (all, (1, "alive"), Forced, Some(Objection::Itself)),
             (all, (1, "alive"), Replaced, Some(Objection::Itself)),
         ] {

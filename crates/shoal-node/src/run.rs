@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use shoal_cluster::identity::Operator;
+use shoal_configlog::on_behalf_of;
+use shoal_model::Role;
 use shoal_model::state::Command;
 use shoal_proxy::Ports;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::activated::{self, SocketKind};
+use crate::asking::Who;
 use crate::build::{self, Built};
 use crate::catch_up::{Patience, catch_up};
+use crate::data_dir::OPERATOR;
 use crate::node::Node;
 use crate::removed::ADVICE;
 use crate::settings::RunSettings;
@@ -223,9 +228,12 @@ async fn start(
 /// Writes the first entry of a new cluster, and the first site.
 async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     node.log.bootstrap().await.context("cannot start the log of a new cluster")?;
-    node.log.propose(command).await.context("cannot write the first entry")?;
+    let founding = on_behalf_of(node.asker(Who::starts(), "Bootstrap"), node.log.propose(command));
+    founding.await.context("cannot write the first entry")?;
+    remember_first_operator(node).await;
     if let Some(path) = &node.settings.apply {
-        let applied = tokio::time::timeout(FIRST_SITE_TIMEOUT, admin::apply_file(node, path)).await;
+        let applying = on_behalf_of(node.asker(Who::starts(), "Apply"), admin::apply_file(node, path));
+        let applied = tokio::time::timeout(FIRST_SITE_TIMEOUT, applying).await;
         let applied = applied.context("the first site was not taken into service in time")??;
         if let Some(refused) = applied.acks.iter().find(|ack| !ack.detail.is_empty()) {
             anyhow::bail!("the first site cannot be served: {}", refused.detail);
@@ -233,6 +241,19 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     }
     boot::finished(&node.settings.data_dir);
     Ok(())
+}
+
+/// The list of operators begins with the one that a new cluster has. Without it the identity is good all the same.
+async fn remember_first_operator(node: &Arc<Node>) {
+    let remembering = async {
+        let first =
+            Operator::load(&node.settings.data_dir.join(OPERATOR)).map_err(|error| error.to_string())?;
+        let remembered = admin::remember_operator(node, &first.name, Role::Admin, &first.cert_der).await;
+        remembered.map_err(|status| status.message().to_owned())
+    };
+    if let Err(why) = on_behalf_of(node.asker(Who::starts(), "IssueOperator"), remembering).await {
+        tracing::warn!(why, "the first operator is not on the list of operators");
+    }
 }
 
 /// Out of service, and out of the cluster's gossip.

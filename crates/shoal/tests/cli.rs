@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 46] = [
+const VERBS: [&str; 50] = [
     "",
     "run",
     "dev",
@@ -24,6 +24,7 @@ const VERBS: [&str; 46] = [
     "diff",
     "export",
     "watch",
+    "audit",
     "rollback",
     "status",
     "node",
@@ -34,6 +35,7 @@ const VERBS: [&str; 46] = [
     "node cordon",
     "node uncordon",
     "node remove",
+    "node revoke",
     "health",
     "cache",
     "cache get",
@@ -48,6 +50,8 @@ const VERBS: [&str; 46] = [
     "token revoke",
     "operator create",
     "operator renew",
+    "operator list",
+    "operator revoke",
     "config",
     "config schema",
     "completion",

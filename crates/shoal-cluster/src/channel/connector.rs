@@ -15,9 +15,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::{CONNECT_TIMEOUT, UnknownPeer};
+use super::{CONNECT_TIMEOUT, Cuttable, UnknownPeer};
 
 /// Where to connect, and who must answer there.
 #[derive(Clone)]
@@ -74,16 +75,18 @@ pub(crate) async fn connect_tls(target: &Target) -> Result<TlsStream<TcpStream>,
 #[derive(Clone)]
 pub(crate) struct Connector {
     target: Arc<Target>,
+    cut: CancellationToken,
 }
 
 impl Connector {
-    pub(crate) fn to(target: Target) -> Self {
-        Self { target: Arc::new(target) }
+    /// Connects until it is `cut`, and its connections end then.
+    pub(crate) fn to(target: Target, cut: CancellationToken) -> Self {
+        Self { target: Arc::new(target), cut }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Cuttable<TlsStream<TcpStream>>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -92,7 +95,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let target = self.target.clone();
-        Box::pin(async move { connect_tls(&target).await.map(TokioIo::new) })
+        let (target, cut) = (self.target.clone(), self.cut.clone());
+        Box::pin(async move {
+            let stream = connect_tls(&target).await?;
+            Ok(TokioIo::new(Cuttable::until(stream, cut.cancelled_owned())))
+        })
     }
 }

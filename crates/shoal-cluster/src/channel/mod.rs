@@ -1,13 +1,14 @@
 //! Connections to other nodes: mutual TLS, cached, bounded in time, dropped at the first error.
 
 mod connector;
+mod cuttable;
 mod peer_channel;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustls::ClientConfig;
 use shoal_model::{ClusterId, NodeId};
 use shoal_proto::cache::cache_service_client::CacheServiceClient;
@@ -15,6 +16,7 @@ use shoal_proto::raft::peer_service_client::PeerServiceClient;
 use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::identity::Identity;
@@ -23,6 +25,7 @@ use crate::view::ClusterView;
 
 pub use connector::ConnectError;
 pub(crate) use connector::{Connector, Target, connect_tls};
+pub use cuttable::Cuttable;
 pub use peer_channel::PeerChannel;
 
 /// For a connection to be made, TLS included.
@@ -80,6 +83,8 @@ pub(crate) struct Shared {
 struct Book {
     addresses: FxHashMap<NodeId, SocketAddr>,
     channels: FxHashMap<(NodeId, Lane), Cached>,
+    /// Nodes that are not to be called any more, whoever says where they are.
+    expelled: FxHashSet<NodeId>,
     /// Counts channels, so that an error of an old one does not drop its successor.
     made: u64,
 }
@@ -87,6 +92,8 @@ struct Book {
 struct Cached {
     serial: u64,
     channel: Channel,
+    /// Ends its connection.
+    cut: CancellationToken,
 }
 
 impl Peers {
@@ -116,11 +123,16 @@ impl Peers {
         });
     }
 
-    /// Forgets a node that was removed; its channels are dropped.
-    pub fn forget(&self, node: NodeId) {
+    /// Never calls these nodes again: their connections are cut, with all that is under way on them.
+    pub fn expel(&self, nodes: impl IntoIterator<Item = NodeId>) {
         self.shared.with_book(|book| {
-            book.addresses.remove(&node);
-            book.channels.retain(|(of, _), _| *of != node);
+            for node in nodes {
+                book.expelled.insert(node);
+                book.addresses.remove(&node);
+                for (_, cached) in book.channels.extract_if(|(of, _), _| *of == node) {
+                    cached.cut.cancel();
+                }
+            }
         });
     }
 
@@ -138,7 +150,8 @@ impl Peers {
             let Book { channels, made, .. } = book;
             let cached = channels.entry((node, lane)).or_insert_with(|| {
                 *made += 1;
-                Cached { serial: *made, channel: shared.open(node, address, lane) }
+                let cut = CancellationToken::new();
+                Cached { serial: *made, channel: shared.open(node, address, lane, cut.clone()), cut }
             });
             let (serial, channel) = (cached.serial, cached.channel.clone());
             Ok(PeerChannel::new(channel, Arc::downgrade(shared), node, lane, serial))
@@ -182,13 +195,10 @@ impl Peers {
 }
 
 impl Shared {
-    fn open(&self, node: NodeId, address: SocketAddr, lane: Lane) -> Channel {
+    fn open(&self, node: NodeId, address: SocketAddr, lane: Lane, cut: CancellationToken) -> Channel {
         let name = names::node_server_name(node, self.cluster_id);
-        endpoint(lane.deadline()).connect_with_connector_lazy(Connector::to(Target {
-            address,
-            name,
-            tls: self.h2.clone(),
-        }))
+        let target = Target { address, name, tls: self.h2.clone() };
+        endpoint(lane.deadline()).connect_with_connector_lazy(Connector::to(target, cut))
     }
 
     /// Drops a channel that failed, unless it was replaced already.
@@ -208,7 +218,7 @@ impl Shared {
 
 impl Book {
     fn set_address(&mut self, node: NodeId, address: SocketAddr) {
-        if self.addresses.insert(node, address) != Some(address) {
+        if !self.expelled.contains(&node) && self.addresses.insert(node, address) != Some(address) {
             self.channels.retain(|(of, _), _| *of != node);
         }
     }
@@ -329,6 +339,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_is_expelled_is_cut_off() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let node = serve(&member(&one, &authority, 2)).await;
+        let peers = Peers::new(&one).unwrap();
+        peers.set_address(NodeId(2), node.address);
+        let mut client = peers.control(NodeId(2)).unwrap();
+        let answered = client.read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_eq!(answered.code(), tonic::Code::NotFound);
+        peers.expel([NodeId(2)]);
+        // What has a channel already can do no more with it: at most it connects in vain.
+        let cut = client.read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_ne!(cut.code(), tonic::Code::NotFound, "{cut:?}");
+    }
+
+    #[tokio::test]
     async fn a_broken_channel_is_replaced() {
         let (one, authority) = Identity::bootstrap("one").unwrap();
         let node = serve(&member(&one, &authority, 2)).await;
@@ -354,7 +379,8 @@ mod tests {
         assert_eq!(serial(&peers), first);
         peers.set_address(NodeId(2), address(2));
         assert_ne!(serial(&peers), first);
-        peers.forget(NodeId(2));
+        peers.expel([NodeId(2)]);
+        peers.set_address(NodeId(2), address(3));
         assert!(peers.channel(NodeId(2), Lane::Raft).is_err());
     }
 }

@@ -15,7 +15,7 @@ use super::fold::{Folder, Report};
 use super::hear::say_and_hear;
 use super::keys::{self, HealthView};
 use super::run::{chitchat_config, ended};
-use super::seal::{MAX_MESSAGE, Opener, Party, Sealer};
+use super::seal::{MAX_MESSAGE, Opened, Opener, Party, Sealer};
 use super::twin::TwinWatch;
 use super::{GossipSettings, GossipTiming, own_keys};
 use crate::identity::ClusterSecret;
@@ -50,8 +50,8 @@ pub fn datagram(bytes: &[u8]) {
         opened = opener.open(&mut datagram, NOW_MS).ok();
     }
     assert_eq!(opened.is_some(), change == 0, "only what is as it was sent is believed");
-    let Some((from, message)) = opened else { return };
-    assert_eq!((from, &*message), (peer.address, bytes), "it is what was sent, by whom it says");
+    let Some(Opened { sender, message }) = opened else { return };
+    assert_eq!((sender, &*message), (peer, bytes), "it is what was sent, by whom it says");
     for mut datagram in datagrams {
         assert!(opener.open(&mut datagram, NOW_MS).is_err(), "once");
     }

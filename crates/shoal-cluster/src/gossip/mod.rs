@@ -6,6 +6,7 @@ pub mod fuzzing;
 mod guard;
 mod hear;
 mod keys;
+mod members;
 mod replay;
 mod run;
 mod seal;
@@ -14,7 +15,6 @@ mod tests;
 mod transport;
 mod twin;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,12 +30,10 @@ use crate::health::{Author, FACT_REFRESH, Opinion, Placements, Round};
 use crate::identity::{ClusterSecret, Identity};
 use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
+use members::Members;
 
 pub use transport::GossipCounters;
 pub use twin::Twin;
-
-/// Members that are remembered, at most: far above what one ring can hold.
-const MAX_MEMBERS: usize = 1000;
 
 /// How this node takes part.
 #[derive(Clone, Debug)]
@@ -135,7 +133,7 @@ pub struct Gossip {
 /// What the running gossip and its handle share. Locks are never held across an await.
 struct Shared {
     own: Mutex<OwnKeys>,
-    members: Mutex<Option<BTreeMap<NodeId, SocketAddr>>>,
+    members: Arc<Mutex<Members>>,
     /// Something of the above has changed, or another node's keys have.
     wake: Notify,
     view: Arc<ArcSwap<ClusterView>>,
@@ -175,7 +173,7 @@ impl Gossip {
         let (changes, _) = watch::channel(Arc::default());
         let shared = Arc::new(Shared {
             own: Mutex::new(own_keys(&settings)),
-            members: Mutex::new(None),
+            members: Arc::default(),
             wake: Notify::new(),
             view: Arc::default(),
             changes,
@@ -217,11 +215,10 @@ impl Gossip {
         self.shared.twin.subscribe()
     }
 
-    /// The nodes of the log's table, with their cluster addresses: others are ignored from now on, and these are called
-    /// again and again while they are silent.
-    pub fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>) {
-        let members = members.into_iter().take(MAX_MEMBERS).collect();
-        *self.shared.members.lock().unwrap_or_else(PoisonError::into_inner) = Some(members);
+    /// The nodes of the log's table as of the entry at `through`, with their cluster addresses: others are ignored from now on,
+    /// those that were removed neither heard nor told anything, and these are called again and again while they are silent.
+    pub fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>, through: u64) {
+        self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).replace(members, through);
         self.shared.wake.notify_one();
     }
 

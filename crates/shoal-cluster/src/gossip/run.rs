@@ -169,6 +169,7 @@ impl Runner {
             local: Party { id: self.settings.node_id.0, address: self.advertise },
             generation: self.generation,
             counters: self.shared.counters.clone(),
+            members: self.shared.members.clone(),
         }
     }
 
@@ -209,7 +210,7 @@ impl Runner {
 
     fn fold(&mut self, reports: Vec<Report>) -> Folded {
         let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let members: Option<BTreeSet<_>> = members.as_ref().map(|members| members.keys().copied().collect());
+        let members: Option<BTreeSet<_>> = members.known().map(|known| known.keys().copied().collect());
         self.folder.fold(reports, members.as_ref(), Instant::now(), unix_ms() / 1000)
     }
 
@@ -230,9 +231,9 @@ impl Runner {
     /// Members that came or moved since they were called, all of them after a restart: they need not wait to be called.
     fn has_new_members(&mut self) -> bool {
         let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = *members != self.called;
+        let is_new = members.known() != self.called.as_ref();
         if is_new {
-            self.called.clone_from(&members);
+            self.called = members.known().cloned();
         }
         is_new
     }
@@ -240,8 +241,8 @@ impl Runner {
     /// After a partition has healed, the gossip itself would rarely try those that fell silent.
     fn call_silent_members(&mut self, handle: &ChitchatHandle) {
         let view = self.shared.view.load_full();
-        let members =
-            self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default();
+        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = members.known().cloned().unwrap_or_default();
         let is_silent = |(id, _): &(NodeId, SocketAddr)| {
             *id != view.local && view.node(*id).is_none_or(|node| !node.alive)
         };
@@ -264,7 +265,7 @@ impl Runner {
         let Some(id) = turn_of(&living, view.local, self.more_calls) else { return };
         self.more_calls = self.more_calls.wrapping_add(1);
         let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = members.as_ref().and_then(|members| members.get(&id)) {
+        if let Some(address) = members.known().and_then(|members| members.get(&id)) {
             // As above.
             let _ = handle.gossip(*address);
         }

@@ -149,7 +149,7 @@ fn nonce(counter: u64) -> Nonce {
 }
 
 /// A node as datagrams name it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Party {
     /// Its id.
     pub(super) id: u64,
@@ -207,6 +207,14 @@ impl Sealer {
     }
 }
 
+/// What another node has sealed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Who, and where an answer is to go.
+    pub(super) sender: Party,
+    pub(super) message: Vec<u8>,
+}
+
 /// Opens what other nodes sealed.
 pub(super) struct Opener {
     secret: ClusterSecret,
@@ -236,12 +244,8 @@ impl Opener {
         }
     }
 
-    /// The message in `datagram`, which is used as working space, and where an answer to it is to go.
-    pub(super) fn open(
-        &mut self,
-        datagram: &mut [u8],
-        now_ms: u64,
-    ) -> Result<(SocketAddr, Vec<u8>), Dropped> {
+    /// The message in `datagram`, which is used as working space.
+    pub(super) fn open(&mut self, datagram: &mut [u8], now_ms: u64) -> Result<Opened, Dropped> {
         let Some((header_bytes, sealed)) = datagram.split_first_chunk_mut::<HEADER_BYTES>() else {
             return Err(Dropped::Unauthentic);
         };
@@ -273,7 +277,8 @@ impl Opener {
         if !sender.window.admit(header.counter) {
             return Err(Dropped::Replayed);
         }
-        Ok((header.address, sender.assemble(header.part, header.counter, payload)?))
+        let message = sender.assemble(header.part, header.counter, payload)?;
+        Ok(Opened { sender: Party { id: header.sender, address: header.address }, message })
     }
 
     fn remember(&mut self, from: (u64, u64), key: LessSafeKey) {
@@ -331,7 +336,7 @@ mod tests {
     }
 
     fn open(opener: &mut Opener, mut datagram: Vec<u8>) -> Result<Vec<u8>, Dropped> {
-        opener.open(&mut datagram, NOW).map(|(_, message)| message)
+        opener.open(&mut datagram, NOW).map(|opened| opened.message)
     }
 
     #[test]
@@ -339,7 +344,7 @@ mod tests {
         let check = |key: u8, ring: &str, local, now_ms, expected: Result<&[u8], Dropped>| {
             let mut datagram = sealer(7).seal(b"hello", party(local).address, NOW).unwrap().remove(0);
             let opened = Opener::new(&secret(key), ring, party(local)).open(&mut datagram, now_ms);
-            let expected = expected.map(|message| (party(2).address, message.to_vec()));
+            let expected = expected.map(|message| Opened { sender: party(2), message: message.to_vec() });
             assert_eq!(opened, expected);
         };
         check(1, "ring", 1, NOW, Ok(b"hello"));
@@ -357,7 +362,7 @@ mod tests {
         let check = |to: &str, local: &str, expected| {
             let mut datagram = sealer(7).seal(b"hello", address(to), NOW).unwrap().remove(0);
             let mut opener = Opener::new(&secret(1), "ring", Party { id: 1, address: address(local) });
-            let opened = opener.open(&mut datagram, NOW).map(|(_, message)| message);
+            let opened = opener.open(&mut datagram, NOW).map(|opened| opened.message);
             assert_eq!(opened, expected, "to {to}, at {local}");
         };
         let hello = || Ok(b"hello".to_vec());

@@ -114,7 +114,7 @@ async fn new_members_are_called_at_once() {
         let told = || two.view().load().node(NodeId(2)).is_some_and(|node| node.active_revision == revision);
         wait_until("it has run for some rounds", told).await;
     }
-    two.set_members([(NodeId(1), one.local_addr()), (NodeId(2), two.local_addr())]);
+    two.set_members([(NodeId(1), one.local_addr()), (NodeId(2), two.local_addr())], 9);
     wait_until("the member is known", || two.view().load().node(NodeId(1)).is_some()).await;
 }
 
@@ -174,8 +174,8 @@ async fn a_killed_node_is_noticed_and_comes_back_as_the_same() {
     let [one, two, three] = cluster.three().await;
     let members =
         [(NodeId(1), one.local_addr()), (NodeId(2), two.local_addr()), (NodeId(3), three.local_addr())];
-    one.set_members(members);
-    two.set_members(members);
+    one.set_members(members, 9);
+    two.set_members(members, 9);
     let before = one.view().load().placement_id;
     drop(three);
     for node in [&one, &two] {
@@ -218,14 +218,21 @@ async fn those_without_the_secret_or_a_place_in_the_log_are_not_heard() {
     let stranger = Gossip::start(without).await.unwrap();
     let removed = cluster.start(3, &[one.local_addr()]).await;
     let member = cluster.start(4, &[one.local_addr()]).await;
-    one.set_members([(NodeId(4), member.local_addr())]);
+    let members = [(NodeId(1), one.local_addr()), (NodeId(4), member.local_addr())];
+    one.set_members(members, 9);
+    member.set_members(members, 9);
     wait_until("the member is heard", || serving(&one) == [1, 4]).await;
     wait_until("the stranger tried often", || one.counters().unauthentic.load(Ordering::Relaxed) >= 5).await;
     let ids: Vec<_> = one.view().load().nodes.iter().map(|node| node.id.0).collect();
     assert_eq!(ids, [1, 4]);
     assert_eq!(stranger.counters().received.load(Ordering::Relaxed), 0, "a stranger was answered");
     assert_eq!(stranger.counters().unauthentic.load(Ordering::Relaxed), 0, "a stranger was answered");
-    drop(removed);
+    let dropped = |node: &Gossip| node.counters().removed.load(Ordering::Relaxed);
+    let heard = || removed.counters().received.load(Ordering::Relaxed);
+    wait_until("the removed node tried often", || dropped(&one) >= 5).await;
+    let before = heard();
+    wait_until("and goes on", || dropped(&one) >= 10).await;
+    assert_eq!(heard(), before, "a removed node was told something");
 }
 
 /// A datagram of a node with id 9 that is reached at `from`, sealed for the node at `to`.

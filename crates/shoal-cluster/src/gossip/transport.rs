@@ -1,16 +1,18 @@
 //! The wire under the gossip: UDP, sealed. It survives everything that can arrive.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
+use shoal_model::NodeId;
 use tokio::net::UdpSocket;
 
-use super::seal::{Dropped, MAX_DATAGRAM, Opener, Party, Sealer};
+use super::members::Members;
+use super::seal::{Dropped, MAX_DATAGRAM, Opened, Opener, Party, Sealer};
 use crate::identity::ClusterSecret;
 
 /// Larger messages are worth a warning: three fifths of what the gossip library can carry.
@@ -29,6 +31,8 @@ pub struct GossipCounters {
     pub skewed: AtomicU64,
     /// Datagrams seen before, or our own.
     pub replayed: AtomicU64,
+    /// Messages of nodes that were removed.
+    pub removed: AtomicU64,
     /// Messages of a node of this cluster that cannot be read: it may be of a later version.
     pub malformed: AtomicU64,
     /// Bytes of the largest message sent: what every node says of itself grows with the cluster.
@@ -78,6 +82,7 @@ pub(super) struct SealedTransport {
     pub(super) local: Party,
     pub(super) generation: u64,
     pub(super) counters: Arc<GossipCounters>,
+    pub(super) members: Arc<Mutex<Members>>,
 }
 
 #[async_trait]
@@ -89,6 +94,7 @@ impl Transport for SealedTransport {
             opener: Opener::new(&self.secret, &self.ring, self.local),
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counters: self.counters.clone(),
+            members: self.members.clone(),
         }))
     }
 }
@@ -99,12 +105,22 @@ struct SealedSocket {
     opener: Opener,
     buffer: Box<[u8]>,
     counters: Arc<GossipCounters>,
+    members: Arc<Mutex<Members>>,
+}
+
+impl SealedSocket {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
 impl Socket for SealedSocket {
     /// Never fails: a datagram that cannot be sent is a datagram lost, and the next round sends another.
     async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        if !self.members().may_be_told(to) {
+            return Ok(());
+        }
         let mut plain = Vec::with_capacity(message.serialized_len());
         message.serialize(&mut plain);
         self.counters.note_size(plain.len());
@@ -139,17 +155,21 @@ impl Socket for SealedSocket {
                 }
             };
             let opened = self.opener.open(&mut self.buffer[..length], unix_ms());
-            let (from, message) = match opened {
+            let Opened { sender: Party { id, address }, message } = match opened {
                 Ok(opened) => opened,
                 Err(dropped) => {
                     self.counters.count_dropped(dropped);
                     continue;
                 }
             };
+            if !self.members().hears(NodeId(id), address) {
+                GossipCounters::count(&self.counters.removed);
+                continue;
+            }
             match ChitchatMessage::deserialize(&mut message.as_slice()) {
                 Ok(message) => {
                     GossipCounters::count(&self.counters.received);
-                    return Ok((from, message));
+                    return Ok((address, message));
                 }
                 Err(_) => GossipCounters::count(&self.counters.malformed),
             }

@@ -11,6 +11,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authorities::Authorities;
+use super::hex;
 
 /// Most certificates in one chain.
 const MAX_CHAIN: usize = 10;
@@ -66,6 +67,12 @@ pub fn validity(certificate_der: &[u8]) -> Option<(i64, i64)> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
     let validity = certificate.validity();
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// The serial number of a certificate, hex; `None` = it is none.
+pub fn serial(certificate_der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
+    Some(hex(certificate.raw_serial()))
 }
 
 /// SHA-256 of the public key of a certificate (SubjectPublicKeyInfo); `None` = it is none.

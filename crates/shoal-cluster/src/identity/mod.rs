@@ -19,7 +19,7 @@ pub use authorities::Authorities;
 pub use authority::{Authority, LEAF_VALIDITY};
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::write_private;
-pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, validity};
+pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, serial, validity};
 pub use operator::Operator;
 pub(crate) use secret::hex;
 pub use secret::{ClusterSecret, Purpose, sha256_hex};

@@ -10,6 +10,7 @@ use shoal_model::{ClusterId, NodeId};
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
 use shoal_proto::raft::{JoinRequest, JoinResponse};
 use tokio::net::lookup_host;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
@@ -132,7 +133,8 @@ async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinE
         Err(ConnectError::Prove { source, .. }) => return Err(JoinError::OtherCluster { address, source }),
         Err(error) => return Err(JoinError::Unreachable(error.to_string())),
     }
-    let connecting = endpoint(JOIN_DEADLINE).connect_with_connector(Connector::to(target)).await;
+    let connector = Connector::to(target, CancellationToken::new());
+    let connecting = endpoint(JOIN_DEADLINE).connect_with_connector(connector).await;
     let channel = connecting.map_err(|error| JoinError::Unreachable(format!("{address}: {error}")))?;
     let answer =
         PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).join(request).await;

@@ -8,6 +8,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::names;
+use crate::identity::hex;
 
 /// Longest operator name that is believed.
 const MAX_OPERATOR_NAME: usize = 128;
@@ -28,6 +29,10 @@ pub struct ProvenOperator {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// The serial number of its certificate, hex; `None` = it has shown none, and is local.
+    pub serial: Option<String>,
+    /// Unix seconds at which it ends.
+    pub ends_at: Option<i64>,
 }
 
 impl fmt::Display for Caller {
@@ -57,7 +62,9 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
             ("node", _) => continue,
             (_, Some(role)) => {
                 let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
-                let operator = ProvenOperator { name: name.to_owned(), role };
+                let serial = Some(hex(certificate.raw_serial()));
+                let ends_at = Some(certificate.validity().not_after.timestamp());
+                let operator = ProvenOperator { name: name.to_owned(), role, serial, ends_at };
                 (name.len() <= MAX_OPERATOR_NAME).then_some(Caller::Operator(operator))
             }
             (_, None) => who.parse().ok().map(Caller::Node),
@@ -69,7 +76,7 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Identity, LEAF_VALIDITY, NodeKey};
+    use crate::identity::{Identity, LEAF_VALIDITY, NodeKey, not_after, serial};
 
     #[test]
     fn certificates_name_their_owners() {
@@ -80,11 +87,16 @@ mod tests {
         check(&identity.cert_der, Some(Caller::Node(NodeId(1))));
         let request = NodeKey::generate().unwrap().request().unwrap();
         check(&authority.sign_node(&request, NodeId(42)).unwrap(), Some(Caller::Node(NodeId(42))));
-        let operator = |role| Some(Caller::Operator(ProvenOperator { name: "grace".to_owned(), role }));
-        check(&authority.issue_operator("grace").unwrap().cert_der, operator(Role::Admin));
+        let operator = |certificate: &CertificateDer<'static>, role| {
+            let (name, serial, ends_at) = ("grace".to_owned(), serial(certificate), not_after(certificate));
+            assert_eq!(serial.as_ref().map(String::len), Some(32));
+            Some(Caller::Operator(ProvenOperator { name, role, serial, ends_at }))
+        };
+        let first = authority.issue_operator("grace").unwrap().cert_der;
+        check(&first, operator(&first, Role::Admin));
         for role in Role::ALL {
             let certificate = authority.sign_operator(&request, "grace", role, LEAF_VALIDITY).unwrap();
-            check(&certificate, operator(role));
+            check(&certificate, operator(&certificate, role));
         }
         check(authority.certificate(), None);
         check(&CertificateDer::from(vec![1, 2, 3]), None);

@@ -127,7 +127,7 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
-    use crate::identity::sha256_hex;
+    use crate::identity::{not_after, serial, sha256_hex};
 
     /// Who the server sees, or that one side refused the other.
     async fn handshake(
@@ -179,8 +179,9 @@ mod tests {
             assert_eq!(seen.as_ref().ok(), expected.as_ref(), "{what}: {seen:?}");
         };
         let grace = || {
+            let (serial, ends_at) = (serial(&operator.cert_der), not_after(&operator.cert_der));
             let (name, role) = ("grace".to_owned(), Role::Admin);
-            Some(Some(Caller::Operator(ProvenOperator { name, role })))
+            Some(Some(Caller::Operator(ProvenOperator { name, role, serial, ends_at })))
         };
         check("node to itself", node(&one), node_name(1), peer(), Some(Some(Caller::Node(NodeId(1))))).await;
         check("node expecting another", node(&one), node_name(2), peer(), None).await;

@@ -1,5 +1,6 @@
 //! The config log of one node: opening it, looking at it, closing it.
 
+mod asked;
 mod confirmed;
 mod membership;
 mod open;
@@ -22,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use asked::{described_as, on_behalf_of};
 pub use membership::MembershipError;
 pub(crate) use membership::Replication;
 #[cfg(test)]

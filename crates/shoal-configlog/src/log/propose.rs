@@ -90,9 +90,11 @@ pub(super) enum Attempt {
 
 impl ConfigLog {
     /// Puts `command` into the log and returns what applying it answered. Follows changes of leadership for a few
-    /// seconds; without a quorum it fails within three elections.
+    /// seconds; without a quorum it fails within three elections. Who has asked for it (see [`on_behalf_of`]) is on the record.
+    ///
+    /// [`on_behalf_of`]: super::on_behalf_of
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
-        self.pursue(command, 0, DEADLINE).await
+        self.pursue(self.on_record(command), 0, DEADLINE).await
     }
 
     /// Answers `PeerService.Propose`; the caller has been checked to be a node.
@@ -347,6 +349,7 @@ fn may_be_repeated(command: &Command) -> bool {
         Command::Publish { request_id, .. }
         | Command::Rollout { request_id, .. }
         | Command::Purge { request_id, .. } => !request_id.is_empty(),
+        Command::AskedBy { command, .. } => may_be_repeated(command),
         Command::UploadPart { .. }
         | Command::ForgetPurges { .. }
         | Command::CreateToken { .. }
@@ -354,7 +357,10 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::UpdateNode { .. }
         // The second time it is refused, since there is no such node: for who wants it gone that is the same.
         | Command::RemoveNode { .. }
-        | Command::SetStanding(_) => true,
+        | Command::SetStanding(_)
+        | Command::RevokeNode { .. }
+        | Command::GiveCertificate { .. }
+        | Command::RevokeOperator { .. } => true,
         Command::Bootstrap { .. } => false,
     }
 }

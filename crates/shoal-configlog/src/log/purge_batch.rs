@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use futures_util::future::BoxFuture;
-use shoal_model::state::{Command, PurgeKind, PurgeScope};
+use shoal_model::state::{Asker, Command, PurgeKind, PurgeScope};
 use tokio::sync::oneshot;
 
 use super::lock;
 
 /// Scopes of one entry.
 const MAX_SCOPES: usize = 1000;
+/// Who asks for one entry, at most: each may say a kilobyte of himself, and entries have to stay small.
+const MAX_ASKERS: usize = 200;
 
 /// Purges on their way into the log here, where the leader is. `T` is what writing an entry answers.
 pub(super) struct PurgeBatches<T> {
@@ -21,6 +23,7 @@ pub(super) struct PurgeBatches<T> {
 }
 
 struct Waiting<T> {
+    askers: Vec<Asker>,
     request_id: String,
     scopes: Vec<PurgeScope>,
     kind: PurgeKind,
@@ -42,11 +45,12 @@ impl<T: Clone> PurgeBatches<T> {
         command: Command,
         write: impl Fn(Command) -> BoxFuture<'a, T>,
     ) -> Option<T> {
+        let (askers, command) = command.into_parts();
         let Command::Purge { request_id, scopes, kind, at_ms } = command else {
-            return Some(write(command).await);
+            return Some(write(command.asked_by(askers)).await);
         };
         let (written, mut outcome) = oneshot::channel();
-        lock(&self.waiting).push_back(Waiting { request_id, scopes, kind, at_ms, written });
+        lock(&self.waiting).push_back(Waiting { askers, request_id, scopes, kind, at_ms, written });
         let _turn = self.turn.lock().await;
         loop {
             match outcome.try_recv() {
@@ -67,10 +71,11 @@ impl<T: Clone> PurgeBatches<T> {
     /// Those that have waited for longest and fit into one entry.
     fn next_batch(&self) -> Vec<Waiting<T>> {
         let mut waiting = lock(&self.waiting);
-        let (mut batch, mut scopes): (Vec<Waiting<T>>, usize) = (Vec::new(), 0);
+        let (mut batch, mut scopes, mut askers): (Vec<Waiting<T>>, usize, usize) = (Vec::new(), 0, 0);
         while let Some(next) = waiting.front() {
-            scopes += next.scopes.len();
-            if batch.first().is_some_and(|first| first.kind != next.kind || scopes > MAX_SCOPES) {
+            (scopes, askers) = (scopes + next.scopes.len(), askers + next.askers.len());
+            let is_full = scopes > MAX_SCOPES || askers > MAX_ASKERS;
+            if batch.first().is_some_and(|first| first.kind != next.kind || is_full) {
                 break;
             }
             batch.extend(waiting.pop_front());
@@ -90,7 +95,8 @@ fn merged<T>(batch: &[Waiting<T>]) -> Option<Command> {
         at_ms = at_ms.max(other.at_ms);
     }
     let request_id = if others.is_empty() { first.request_id.clone() } else { String::new() };
-    Some(Command::Purge { request_id, scopes, kind: first.kind, at_ms })
+    let askers = batch.iter().flat_map(|waiting| waiting.askers.iter().cloned()).collect();
+    Some(Command::Purge { request_id, scopes, kind: first.kind, at_ms }.asked_by(askers))
 }
 
 #[cfg(test)]
@@ -153,6 +159,29 @@ mod tests {
         ];
         assert_eq!(entries(commands).await, expected);
         assert_eq!(entries(vec![purge(7, soft, 2000)]).await, [("7".to_owned(), 2000, soft)]);
+    }
+
+    #[test]
+    fn all_who_ask_for_an_entry_are_named() {
+        let waiting = |names: &[&str]| {
+            let asker = |name: &&str| Asker { by: (*name).to_owned(), ..Asker::default() };
+            Waiting {
+                askers: names.iter().map(asker).collect(),
+                request_id: "r".to_owned(),
+                scopes: vec![PurgeScope::All],
+                kind: PurgeKind::Hard,
+                at_ms: 1,
+                written: oneshot::channel::<()>().0,
+            }
+        };
+        let check = |batch: &[Waiting<()>], expected: &[&str]| {
+            let (askers, command) = merged(batch).unwrap().into_parts();
+            let names: Vec<&str> = askers.iter().map(|asker| asker.by.as_str()).collect();
+            assert_eq!(names, expected);
+            assert!(matches!(command, Command::Purge { .. }), "{command:?}");
+        };
+        check(&[waiting(&[])], &[]);
+        check(&[waiting(&["ada"]), waiting(&[]), waiting(&["eve"])], &["ada", "eve"]);
     }
 
     #[tokio::test]

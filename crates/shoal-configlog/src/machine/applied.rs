@@ -1,6 +1,6 @@
 //! What the log tells the rest of the node when entries take effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use shoal_model::state::{ConfigState, MemberRecord, PurgeKind, PurgeScope, Revisions};
@@ -40,6 +40,8 @@ pub enum Applied<'a> {
     Members {
         /// All there are now.
         nodes: &'a BTreeMap<NodeId, MemberRecord>,
+        /// Who is to be cut off at once.
+        revoked: &'a BTreeSet<NodeId>,
         /// Index of the entry.
         index: u64,
     },

@@ -156,7 +156,7 @@ impl StateMachine {
                 self.tell(Applied::Purge { seq: index, scopes: &scopes, kind });
             }
             (Change::Members, Reply::Done | Reply::Admitted(_)) => {
-                self.tell(Applied::Members { nodes: &state.nodes, index });
+                self.tell(Applied::Members { nodes: &state.nodes, revoked: &state.revoked, index });
             }
             (Change::Forgetting(up_to), Reply::Done) => {
                 self.tell(Applied::PurgesForgotten { up_to: up_to.min(index), index });
@@ -177,6 +177,7 @@ impl StateMachine {
 
     fn count_bytes(&self, command: &Command) {
         let bytes = match command {
+            Command::AskedBy { command, .. } => return self.count_bytes(command),
             Command::UploadPart { text, .. } | Command::Publish { site: SiteText::Inline(text), .. } => {
                 text.len() as u64
             }
@@ -189,7 +190,10 @@ impl StateMachine {
             | Command::Admit(_)
             | Command::UpdateNode { .. }
             | Command::RemoveNode { .. }
-            | Command::SetStanding(_) => 0,
+            | Command::SetStanding(_)
+            | Command::RevokeNode { .. }
+            | Command::GiveCertificate { .. }
+            | Command::RevokeOperator { .. } => 0,
         };
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
@@ -217,16 +221,20 @@ enum Change {
 impl Change {
     fn of(command: &Command) -> Self {
         match command {
+            Command::AskedBy { command, .. } => Self::of(command),
             Command::Publish { .. } | Command::Rollout { .. } => Self::Site,
             Command::Purge { scopes, kind, .. } => Self::Purge(scopes.clone(), *kind),
             Command::ForgetPurges { up_to } => Self::Forgetting(*up_to),
             Command::Bootstrap { .. }
             | Command::Admit(_)
             | Command::UpdateNode { .. }
-            | Command::RemoveNode { .. } => Self::Members,
-            Command::UploadPart { .. } | Command::CreateToken { .. } | Command::SetStanding(_) => {
-                Self::Silent
-            }
+            | Command::RemoveNode { .. }
+            | Command::RevokeNode { .. } => Self::Members,
+            Command::UploadPart { .. }
+            | Command::CreateToken { .. }
+            | Command::SetStanding(_)
+            | Command::GiveCertificate { .. }
+            | Command::RevokeOperator { .. } => Self::Silent,
         }
     }
 }

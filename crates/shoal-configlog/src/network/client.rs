@@ -83,6 +83,9 @@ enum CallError {
 impl Client {
     fn service(&self) -> Result<RaftServiceClient<PeerChannel>, CallError> {
         let node = NodeId(self.target);
+        if self.directory.was_revoked(node) {
+            return Err(CallError::Unreachable(format!("{node} was revoked")));
+        }
         let peers = self.directory.peers_knowing(node, &self.first_address);
         let client = match self.kind {
             Kind::Control => peers.raft(node),

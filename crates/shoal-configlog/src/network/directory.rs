@@ -18,6 +18,11 @@ impl Directory {
         Self { peers, machine }
     }
 
+    /// Nobody may tell `node` anything any more.
+    pub fn was_revoked(&self, node: NodeId) -> bool {
+        self.machine.read().revoked.contains(&node)
+    }
+
     /// The channels, `node` being known: what it gossips of itself wins over its record in the log, and that over the
     /// address it had when it entered the membership.
     pub fn peers_knowing(&self, node: NodeId, first_address: &str) -> &Peers {

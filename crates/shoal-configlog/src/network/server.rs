@@ -40,7 +40,11 @@ impl RaftRpc {
         let caller = proven_node(extensions)?;
         self.part()?;
         let applied = *self.machine.applied().borrow();
-        if self.machine.read().was_removed(caller, applied) && !self.is_in_membership(caller) {
+        let (was_removed, was_revoked) = {
+            let state = self.machine.read();
+            (state.was_removed(caller, applied), state.revoked.contains(&caller))
+        };
+        if was_revoked || (was_removed && !self.is_in_membership(caller)) {
             return Err(Status::permission_denied(format!("{caller} was removed from this cluster")));
         }
         Ok(caller)

@@ -15,15 +15,17 @@ use std::time::Duration;
 
 use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
-    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
-    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
-    CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
-    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
-    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse,
-    StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
+    CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse,
+    CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest,
+    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
+    IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
+    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
+    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
+    RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest,
+    SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
+    StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -268,6 +270,22 @@ impl Client {
         self.call("operator", request, async |mut node, request| node.issue_operator(request).await).await
     }
 
+    /// `ListOperators`.
+    pub async fn list_operators(&self) -> Result<ListOperatorsResponse, Failure> {
+        let request = ListOperatorsRequest {};
+        self.call("operator list", request, async |mut node, request| node.list_operators(request).await)
+            .await
+    }
+
+    /// `RevokeOperator`.
+    pub async fn revoke_operator(
+        &self,
+        request: RevokeOperatorRequest,
+    ) -> Result<RevokeOperatorResponse, Failure> {
+        self.call("operator revoke", request, async |mut node, request| node.revoke_operator(request).await)
+            .await
+    }
+
     /// `RemoveNode`.
     pub async fn remove_node(&self, request: RemoveNodeRequest) -> Result<RemoveNodeResponse, Failure> {
         self.call("node remove", request, async |mut node, request| node.remove_node(request).await).await
@@ -276,6 +294,16 @@ impl Client {
     /// `DescribeNode`.
     pub async fn describe_node(&self, request: DescribeNodeRequest) -> Result<DescribeNodeResponse, Failure> {
         self.call("node describe", request, async |mut node, request| node.describe_node(request).await).await
+    }
+
+    /// `RevokeNode`.
+    pub async fn revoke_node(&self, request: RevokeNodeRequest) -> Result<RemoveNodeResponse, Failure> {
+        self.call("node revoke", request, async |mut node, request| node.revoke_node(request).await).await
+    }
+
+    /// `Audit`.
+    pub async fn audit(&self, request: AuditRequest) -> Result<AuditResponse, Failure> {
+        self.call("audit", request, async |mut node, request| node.audit(request).await).await
     }
 
     /// Sends `request` to the first node that answers.
@@ -402,9 +430,8 @@ fn overview(verb: &str) -> &'static str {
         "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
         "set" | "delete" | "edit" => "shoal get",
         "health" => "shoal health",
-        "node remove" | "node describe" | "node drain" | "node undrain" | "node cordon" | "node uncordon" => {
-            "shoal node list"
-        }
+        "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
+        | "node uncordon" => "shoal node list",
         "token revoke" => "shoal token list",
         _ => "shoal status",
     }

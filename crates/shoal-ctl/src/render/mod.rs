@@ -1,5 +1,6 @@
 //! Answers as text for people: pure functions, tested against the files in `testdata/`.
 
+mod audit;
 mod cache;
 mod changes;
 mod describe;
@@ -16,6 +17,7 @@ mod top;
 mod units;
 mod watch;
 
+pub use audit::audit;
 pub use cache::{cache_stats, locations, purged};
 pub use changes::{applied, confirmed, difference, history, plan};
 pub use describe::described;
@@ -25,7 +27,7 @@ pub use purges::purge_status;
 pub use standing::{progress, standing};
 pub use status::{nodes, status};
 pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
-pub use tokens::tokens;
+pub use tokens::{operators, tokens};
 pub use top::{Rates, top};
 pub use watch::revision;
 

@@ -7,10 +7,10 @@ use shoal_proto::admin::RemoveNodeResponse;
 use super::changes::acknowledged;
 use crate::failure::one_line;
 
-/// Who was removed, who knows of it, and who votes now.
-pub fn removed(response: &RemoveNodeResponse) -> String {
+/// Who was removed, or however else it was `done`, who knows of it, and who votes now.
+pub fn removed(done: &str, response: &RemoveNodeResponse) -> String {
     let RemoveNodeResponse { node, node_id, state, acks, absent, elapsed_ms, .. } = response;
-    let mut text = format!("removed {} (n{node_id}, {})\n", one_line(node), one_line(state));
+    let mut text = format!("{done} {} (n{node_id}, {})\n", one_line(node), one_line(state));
     text.push_str(&acknowledged("in force on", acks, absent, *elapsed_ms));
     let voters: Vec<String> = response.voters.iter().map(|name| one_line(name)).collect();
     let _ = writeln!(text, "voters: {}", voters.join(", "));
@@ -44,8 +44,8 @@ mod tests {
             ..RemoveNodeResponse::default()
         };
         let expected = "removed n4 (n9, dead)\nin force on 2/2 nodes in 84 ms\nvoters: n1, n2\n";
-        assert_eq!(removed(&done), expected);
-        let under_way = removed(&RemoveNodeResponse { left_membership: false, ..done });
+        assert_eq!(removed("removed", &done), expected);
+        let under_way = removed("removed", &RemoveNodeResponse { left_membership: false, ..done });
         assert!(under_way.ends_with("see: shoal status\n"), "{under_way}");
     }
 }

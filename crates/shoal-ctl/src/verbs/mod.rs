@@ -1,6 +1,7 @@
 //! What can be asked of a cluster; a file per noun.
 
 mod apply;
+mod audit;
 mod author;
 mod cache;
 mod config;
@@ -64,6 +65,8 @@ pub enum Verb {
     Export(export::ExportArgs),
     /// Print revisions as they come, each once
     Watch(watch::WatchArgs),
+    /// List who has asked for which change, from where, and what came of it, newest first
+    Audit(audit::AuditArgs),
     /// Make the content of an old revision the next revision
     Rollback(rollback::RollbackArgs),
     /// Show the cluster on one screen: leader, nodes, upstreams, certificates, warnings
@@ -78,7 +81,7 @@ pub enum Verb {
     Cache(cache::CacheVerb),
     /// Let new nodes into the cluster: create, list and revoke tokens
     Token(token::TokenVerb),
-    /// Make and renew the identities with which operators call the cluster from afar
+    /// Make, renew, list and revoke the identities with which operators call the cluster from afar
     Operator(operator::OperatorVerb),
     /// Describe the site file
     Config(config::ConfigVerb),
@@ -124,6 +127,7 @@ impl Verb {
             Self::Diff(args) => &args.node,
             Self::Export(args) => &args.node,
             Self::Watch(args) => &args.node,
+            Self::Audit(args) => &args.node,
             Self::Rollback(args) => &args.node,
             Self::Status(args) => &args.node,
             Self::Top(args) => &args.node,
@@ -156,6 +160,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Diff(args) => args.run(root).await,
         Verb::Export(args) => args.run(root).await,
         Verb::Watch(args) => args.run(root).await,
+        Verb::Audit(args) => args.run(root).await,
         Verb::Rollback(args) => args.run(root).await,
         Verb::Status(args) => args.run(root).await,
         Verb::Top(args) => args.run(root).await,

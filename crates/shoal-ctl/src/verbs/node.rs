@@ -2,7 +2,9 @@
 
 use clap::{Args, Subcommand};
 use shoal_model::NodeId;
-use shoal_proto::admin::{AckState, DescribeNodeRequest, RemoveNodeRequest};
+use shoal_proto::admin::{
+    AckState, DescribeNodeRequest, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
+};
 
 use super::Session;
 use super::standing::{CordonArgs, DrainArgs, UncordonArgs, UndrainArgs};
@@ -30,6 +32,7 @@ enum Nodes {
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),
     Remove(RemoveArgs),
+    Revoke(RevokeArgs),
 }
 
 /// List the nodes: id, role, state, addresses, revision
@@ -95,6 +98,27 @@ struct RemoveArgs {
     node: NodeArgs,
 }
 
+/// Cut a node off at once that is not trusted any more, as one whose disk was stolen; it is removed as well
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal node revoke n4
+  shoal node revoke --id n9
+
+Every node that hears of it closes what is open to or from the revoked one, and refuses its certificate from then on: whoever
+has it, or a copy of its disk, is told nothing. Whether it is heard makes no difference, but as with `node remove` the other
+voters have to be able to do without it. What was on the disk before, as the cluster's secret, is known to whoever has it.")]
+struct RevokeArgs {
+    /// Its name
+    #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
+    name: Option<String>,
+    /// Its id, as `shoal node list` shows it
+    #[arg(long, value_name = "ID")]
+    id: Option<NodeId>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 impl NodeVerb {
     pub(super) fn node_args(&self) -> &NodeArgs {
         match &self.verb {
@@ -105,6 +129,7 @@ impl NodeVerb {
             Nodes::Cordon(args) => &args.node,
             Nodes::Uncordon(args) => &args.node,
             Nodes::Remove(args) => &args.node,
+            Nodes::Revoke(args) => &args.node,
         }
     }
 
@@ -117,6 +142,7 @@ impl NodeVerb {
             Nodes::Cordon(args) => args.run(root).await,
             Nodes::Uncordon(args) => args.run(root).await,
             Nodes::Remove(args) => remove(args, root).await,
+            Nodes::Revoke(args) => revoke(args, root).await,
         }
     }
 }
@@ -142,7 +168,23 @@ async fn remove(args: RemoveArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let (node, node_id) = args.target.into_parts();
     let request = RemoveNodeRequest { node, node_id, force: args.force, timeout_ms: session.timeout_ms() };
     let response = session.client.remove_node(request).await?;
-    session.print(&response, render::removed)?;
+    session.print(&response, |response| render::removed("removed", response))?;
+    Ok(exit_of(&response))
+}
+
+async fn revoke(args: RevokeArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let request = RevokeNodeRequest {
+        node: args.name.unwrap_or_default(),
+        node_id: args.id.map_or(0, |id| id.0),
+        timeout_ms: session.timeout_ms(),
+    };
+    let response = session.client.revoke_node(request).await?;
+    session.print(&response, |response| render::removed("revoked", response))?;
+    Ok(exit_of(&response))
+}
+
+fn exit_of(response: &RemoveNodeResponse) -> Exit {
     let everywhere = response.acks.iter().all(|ack| ack.state() == AckState::Applied);
-    Ok(if everywhere && response.left_membership { Exit::Done } else { Exit::Unacknowledged })
+    if everywhere && response.left_membership { Exit::Done } else { Exit::Unacknowledged }
 }

@@ -7,13 +7,16 @@ use clap::{Args, Subcommand};
 use rustls::pki_types::CertificateDer;
 use shoal_cluster::identity::{NodeKey, Operator};
 use shoal_cluster::tls::{Caller, caller};
+use shoal_model::state::MAX_OPERATOR_SECONDS;
 use shoal_model::units::Period;
 use shoal_model::{ClusterId, Role};
-use shoal_proto::admin::{IssueOperatorRequest, IssueOperatorResponse};
+use shoal_proto::admin::{IssueOperatorRequest, IssueOperatorResponse, RevokeOperatorRequest};
 
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
+use crate::output::{self, Format};
+use crate::render;
 
 /// What `shoal operator` takes.
 #[derive(Args, Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct OperatorVerb {
 enum Operators {
     Create(CreateArgs),
     Renew(RenewArgs),
+    List(ListArgs),
+    Revoke(RevokeArgs),
 }
 
 /// Write a new identity file with which an operator may call every node
@@ -80,8 +85,35 @@ struct RenewArgs {
     node: NodeArgs,
 }
 
+/// List the certificates that operators have, until when they are good, and the names that were revoked
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal operator list
+  shoal operator list -o json")]
+struct ListArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Let nobody call with the identities that an operator has; open connections are closed
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Example:
+  shoal operator revoke ada
+
+All identities of that name are refused from then on by every node that hears of it, also those that are on no list since they
+were made before there was one. An identity of that name that is made afterwards is good.")]
+struct RevokeArgs {
+    /// The operator
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 /// Longest life of an identity.
-const MAX_TTL: Period = Period::seconds(366 * 86_400);
+const MAX_TTL: Period = Period::seconds(MAX_OPERATOR_SECONDS as u64);
 
 fn role() -> impl TypedValueParser<Value = Role> {
     PossibleValuesParser::new(Role::ALL.map(Role::name)).try_map(|name| name.parse::<Role>())
@@ -100,6 +132,8 @@ impl OperatorVerb {
         match &self.verb {
             Operators::Create(args) => &args.node,
             Operators::Renew(args) => &args.node,
+            Operators::List(args) => &args.node,
+            Operators::Revoke(args) => &args.node,
         }
     }
 
@@ -107,6 +141,8 @@ impl OperatorVerb {
         match self.verb {
             Operators::Create(args) => create(args, root).await,
             Operators::Renew(args) => renew(args, root).await,
+            Operators::List(args) => list(args, root).await,
+            Operators::Revoke(args) => revoke(args, root).await,
         }
     }
 }
@@ -139,6 +175,22 @@ async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
         return Err(Failure::local(what(), why));
     }
     operator.save(&args.file).map_err(|error| Failure::local(what(), error))?;
+    Ok(Exit::Done)
+}
+
+async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let response = session.client.list_operators().await?;
+    let format = session.format.unwrap_or(Format::Table);
+    output::print(format, &response.operators, |operators| render::operators(operators, session.style))?;
+    Ok(Exit::Done)
+}
+
+async fn revoke(args: RevokeArgs, root: NodeArgs) -> Result<Exit, Failure> {
+    let session = Session::open(args.node, root)?;
+    let response = session.client.revoke_operator(RevokeOperatorRequest { name: args.name.clone() }).await?;
+    let revoked = serde_json::json!({ "revoked": args.name, "certificates": response.certificates });
+    session.print(&revoked, |_| format!("revoked {}: {} on the list\n", args.name, response.certificates))?;
     Ok(Exit::Done)
 }
 

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{MemberRecord, PurgeKind, PurgeScope, RolloutStep, StandingOrder, Terms, TokenRecord};
+use super::{
+    Asker, MemberRecord, OperatorRecord, PurgeKind, PurgeScope, RolloutStep, StandingOrder, Terms,
+    TokenRecord,
+};
 use crate::id::{ClusterId, NodeId, Revision};
 
 /// The least [`COMMANDS`] of a node that knows [`Command::ForgetPurges`].
@@ -15,8 +18,13 @@ pub const ROLLOUTS: u32 = 2;
 pub const CANARIES: u32 = 3;
 /// The least [`COMMANDS`] of a node that knows [`Command::SetStanding`].
 pub const STANDINGS: u32 = 4;
+/// The least [`COMMANDS`] of a node that knows [`Command::AskedBy`].
+pub const ASKERS: u32 = 5;
+/// The least [`COMMANDS`] of a node that knows [`Command::RevokeNode`], [`Command::GiveCertificate`] and
+/// [`Command::RevokeOperator`].
+pub const REVOKING: u32 = 6;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = STANDINGS;
+pub const COMMANDS: u32 = REVOKING;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +128,34 @@ pub enum Command {
     /// An operator takes a node out of service, or puts it back. Proposed only where every member that is known to be of
     /// some version knows [`STANDINGS`].
     SetStanding(StandingOrder),
+    /// A node is not trusted any more: it is gone for good like one that was removed, and cut off at once. Proposed only where
+    /// every other member knows [`REVOKING`].
+    RevokeNode {
+        /// Which.
+        node_id: NodeId,
+    },
+    /// An operator has got a certificate. Proposed only where every member knows [`REVOKING`], or some are remembered.
+    GiveCertificate {
+        /// Its serial number, hex.
+        serial: String,
+        /// What it is good for.
+        record: OperatorRecord,
+    },
+    /// The certificates of an operator are good for nothing any more. Proposed only where [`Command::GiveCertificate`] is.
+    RevokeOperator {
+        /// Whose.
+        name: String,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// What somebody has asked for, and is on the record for it. Proposed only where every member knows [`ASKERS`],
+    /// or the record has begun.
+    AskedBy {
+        /// More than one where purges went together.
+        askers: Vec<Asker>,
+        /// What is to be done.
+        command: Box<Self>,
+    },
 }
 
 /// The text of a site, or where its parts are.
@@ -150,6 +186,22 @@ pub struct Admission {
 }
 
 impl Command {
+    /// Who asks, and what is to be done.
+    pub fn into_parts(self) -> (Vec<Asker>, Self) {
+        match self {
+            Self::AskedBy { askers, command } => (askers, *command),
+            command => (Vec::new(), command),
+        }
+    }
+
+    /// The same because `askers` ask for it; nobody = of its own accord.
+    pub fn asked_by(self, askers: Vec<Asker>) -> Self {
+        match askers.is_empty() {
+            true => self,
+            false => Self::AskedBy { askers, command: Box::new(self) },
+        }
+    }
+
     /// The request id and time of a command that is applied once however often it is proposed.
     pub(super) fn request(&self) -> Option<(String, u64)> {
         match self {
@@ -165,7 +217,11 @@ impl Command {
             | Self::Admit(_)
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
-            | Self::SetStanding(_) => None,
+            | Self::SetStanding(_)
+            | Self::RevokeNode { .. }
+            | Self::GiveCertificate { .. }
+            | Self::RevokeOperator { .. } => None,
+            Self::AskedBy { command, .. } => command.request(),
         }
     }
 }
@@ -185,6 +241,10 @@ impl fmt::Display for Command {
             Self::UpdateNode { .. } => "update node",
             Self::RemoveNode { .. } => "remove node",
             Self::SetStanding(_) => "set standing",
+            Self::RevokeNode { .. } => "revoke node",
+            Self::GiveCertificate { .. } => "give certificate",
+            Self::RevokeOperator { .. } => "revoke operator",
+            Self::AskedBy { command, .. } => return command.fmt(f),
         })
     }
 }
@@ -208,6 +268,20 @@ pub enum Reply {
     Admitted(NodeId),
     /// Nothing was changed.
     Refused(Refusal),
+}
+
+/// In short, for people.
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done => f.write_str("done"),
+            Self::Published(revision) => write!(f, "revision {revision}"),
+            Self::Confirmed(revision) => write!(f, "revision {revision} stays"),
+            Self::Purged { seq } => write!(f, "purge {seq}"),
+            Self::Admitted(id) => write!(f, "admitted as {id}"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
 }
 
 /// Why a command changed nothing.
@@ -245,6 +319,11 @@ pub enum Refusal {
     /// Never admitted, or removed.
     #[error("{0} is not a node of this cluster")]
     UnknownNode(NodeId),
+    /// Nobody is forgotten who could call.
+    #[error(
+        "too many certificates of operators, or names that were revoked, are remembered; wait until some have ended"
+    )]
+    TooManyOperators,
     /// Somebody has to be the cluster.
     #[error("the last node of a cluster cannot be removed")]
     LastNode,

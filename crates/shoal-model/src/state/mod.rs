@@ -1,20 +1,25 @@
 //! The replicated state: what the Raft log adds up to. Deterministic: no clock, randomness, IO or hash-map order.
 
+mod audit;
 mod command;
 mod nodes;
+mod operators;
 mod purge;
 mod revisions;
 mod rollout;
 mod standing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
-    Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, ROLLOUTS, Refusal, Reply, STANDINGS, SiteText,
+    ASKERS, Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, REVOKING, ROLLOUTS, Refusal, Reply,
+    STANDINGS, SiteText,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
+pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
@@ -31,6 +36,10 @@ const MAX_REMEMBERED: usize = 10_000;
 const REMEMBER_MS: u64 = 24 * 3600 * 1000;
 /// Tokens that are kept, at most: beyond that the one that expires first makes room.
 const MAX_TOKENS: usize = 1_000;
+
+/// Revoked nodes that are remembered as such, at most; those before are merely removed, and have long been left out of
+/// everything.
+const MAX_REVOKED: usize = 1_000;
 
 /// Site documents on their way in at once.
 const MAX_UPLOADS: usize = 16;
@@ -53,12 +62,21 @@ pub struct ConfigState {
     /// What operators have said of how far they take part; see [`ConfigState::standing`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standings: BTreeMap<NodeId, StandingRecord>,
+    /// Of those that were removed, the ones that nobody may listen to from then on, whatever else they are still part of.
+    #[serde(default)]
+    pub revoked: BTreeSet<NodeId>,
     /// Join tokens that were not used up, by their public part.
     pub tokens: BTreeMap<String, TokenRecord>,
     /// The site and its history.
     pub revisions: Revisions,
     /// What was purged when.
     pub purges: PurgeTables,
+    /// Who may call, and who may not any more.
+    #[serde(default)]
+    pub operators: Operators,
+    /// Who has asked for what.
+    #[serde(default)]
+    pub audit: Audit,
     /// Parts of large site documents on their way in, by upload id.
     uploads: BTreeMap<String, Upload>,
     /// Results of recent mutations by request id, oldest first in `remembered_order`.
@@ -160,6 +178,28 @@ impl ConfigState {
             },
             Command::RemoveNode { node_id } => self.remove_node(node_id),
             Command::SetStanding(order) => self.set_standing(index, order),
+            Command::RevokeNode { node_id } => {
+                let reply = self.remove_node(node_id);
+                if reply == Reply::Done {
+                    self.revoked.insert(node_id);
+                    while self.revoked.len() > MAX_REVOKED {
+                        self.revoked.pop_first();
+                    }
+                }
+                reply
+            }
+            Command::GiveCertificate { serial, record } => self.operators.give(serial, record),
+            Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
+            Command::AskedBy { askers, command } => {
+                let is_purge = matches!(*command, Command::Purge { .. });
+                let is_of_stranger = matches!(*command, Command::Admit(_));
+                let reply = self.carry_out(index, *command);
+                // Anybody could fill the record with tokens that are none.
+                if !(is_of_stranger && matches!(reply, Reply::Refused(_))) {
+                    self.audit.note(index, askers, is_purge, &reply);
+                }
+                reply
+            }
         }
     }
 
@@ -321,6 +361,31 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_is_on_the_record_once_and_with_the_outcome() {
+        let mut state = ConfigState::default();
+        let asked = |request_id: &str, command: Command| {
+            let asker = Asker { by: "ada".into(), request_id: request_id.into(), ..Asker::default() };
+            Command::AskedBy { askers: vec![asker], command: Box::new(command) }
+        };
+        let token = || Command::CreateToken { id: "t".into(), token: TokenRecord::default() };
+        let conflict =
+            Reply::Refused(Refusal::RevisionConflict { expected: Revision(7), active: Revision(1) });
+        for (index, command, expected) in [
+            (1, asked("a", publish("a", None, "{}")), Reply::Published(Revision(1))),
+            (2, asked("a", publish("a", None, "{}")), Reply::Published(Revision(1))),
+            (3, asked("b", publish("b", Some(7), "{}")), conflict.clone()),
+            (4, asked("c", token()), Reply::Done),
+            (5, asked("c", token()), Reply::Done),
+            (6, token(), Reply::Done),
+        ] {
+            assert_eq!(state.apply(index, command), expected, "{index}");
+        }
+        let records = state.audit.changes.newest_first().map(|(_, record)| (record.index, &record.outcome));
+        let expected = [(4, &Reply::Done), (3, &conflict), (1, &Reply::Published(Revision(1)))];
+        assert_eq!(records.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn tokens_are_bounded() {
         let mut state = ConfigState::default();
         for n in 0..=MAX_TOKENS as u64 {
@@ -407,6 +472,26 @@ mod tests {
             assert_eq!(state.apply(index, command.clone()), expected, "{index}: {command:?}");
         }
         assert!(state.was_removed(NodeId(3), 12) && state.was_removed(NodeId(10), 12));
+    }
+
+    #[test]
+    fn revoked_nodes_are_removed_and_remembered() {
+        let mut state = ConfigState::default();
+        for id in 1..=2 {
+            state.nodes.insert(NodeId(id), node(&format!("n{id}")));
+        }
+        let revoke = |id| Command::RevokeNode { node_id: NodeId(id) };
+        assert_eq!(state.apply(5, revoke(7)), Reply::Refused(Refusal::UnknownNode(NodeId(7))));
+        assert_eq!(state.apply(6, revoke(2)), Reply::Done);
+        assert_eq!(state.apply(7, revoke(1)), Reply::Refused(Refusal::LastNode));
+        assert!(state.was_removed(NodeId(2), 7));
+        assert_eq!(state.revoked, BTreeSet::from([NodeId(2)]));
+        for id in 100..=100 + MAX_REVOKED as u64 {
+            state.nodes.insert(NodeId(id), node(&format!("n{id}")));
+            state.apply(id, revoke(id));
+        }
+        assert_eq!(state.revoked.len(), MAX_REVOKED);
+        assert!(!state.revoked.contains(&NodeId(2)));
     }
 
     #[test]

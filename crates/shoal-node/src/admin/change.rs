@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::identity::ClusterSecret;
 use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, read_site};
-use shoal_model::state::{Refusal, Reply, Terms};
+use shoal_model::state::{Command, Refusal, Reply, Terms};
 use shoal_model::{Revision, Site};
 use shoal_policy::rollout::Canary;
 use shoal_proto::admin::{
@@ -366,6 +366,16 @@ pub(super) async fn changes_of(node: &Arc<Node>, revision: Revision) -> Result<V
     let contents = node.log.with_state(|state| [before, revision].map(|r| state.revisions.content(r)));
     let [Some(before), Some(after)] = contents else { return Ok(Vec::new()) };
     blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await
+}
+
+/// Puts a command into the log that is answered by nothing but that it is done.
+pub(super) async fn put(node: &Node, command: Command) -> Result<(), Status> {
+    let proposed = node.log.propose(command).await.map_err(failure::propose)?;
+    match proposed.reply {
+        Reply::Done => Ok(()),
+        Reply::Refused(refusal) => Err(failure::refusal(&refusal)),
+        _ => Err(failure::unexpected_reply()),
+    }
 }
 
 /// What is active, no older than anything that was acknowledged before now.

@@ -1,11 +1,14 @@
 //! The gate of the operator's API: who may call what, decided in one place, before a call reaches its handler.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::http;
 use shoal_cluster::tls::{Caller, ProvenOperator};
+use shoal_configlog::on_behalf_of;
 use shoal_model::Role;
 use shoal_proto::calls::AdminCall;
 use tonic::server::NamedService;
@@ -14,6 +17,7 @@ use tonic::{Code, Request, Status};
 use tower_service::Service;
 
 use super::failure::{Exit, with_exit};
+use crate::asking::Who;
 use crate::incoming::Connection;
 use crate::node::Node;
 use crate::removed::ADVICE;
@@ -36,7 +40,9 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::CacheGet
         | AdminCall::CacheTop
         | AdminCall::ListTokens
-        | AdminCall::DescribeNode => Role::Viewer,
+        | AdminCall::DescribeNode
+        | AdminCall::Audit
+        | AdminCall::ListOperators => Role::Viewer,
         AdminCall::Apply
         | AdminCall::Edit
         | AdminCall::Stage
@@ -50,12 +56,13 @@ const fn least_role(call: AdminCall) -> Role {
         AdminCall::CreateToken
         | AdminCall::RevokeToken
         | AdminCall::IssueOperator
-        | AdminCall::RemoveNode => Role::Admin,
+        | AdminCall::RevokeOperator
+        | AdminCall::RemoveNode
+        | AdminCall::RevokeNode => Role::Admin,
     }
 }
 
-/// Lets operators through who may make the call, as long as this node has a cluster to speak for. Who is refused is counted
-/// and told.
+/// Lets operators through who may make the call, as long as this node has a cluster to speak for. Who is refused is counted.
 #[derive(Clone)]
 pub struct Gate(pub Arc<Node>);
 
@@ -67,25 +74,28 @@ impl Interceptor for Gate {
         if self.0.removed.is_cancelled() {
             return Err(with_exit(Code::FailedPrecondition, Exit::Remote, ADVICE));
         }
+        if !self.0.admits(operator) {
+            self.0.refused_calls.fetch_add(1, Ordering::Relaxed);
+            let why = format!("the identity of {:?} was revoked", operator.name);
+            return Err(with_exit(Code::PermissionDenied, Exit::Remote, why));
+        }
         // What is no call of the service has no handler either.
         let Some(call) = request.extensions().get::<AdminCall>() else { return Ok(request) };
-        match may_call(operator, *call) {
-            Ok(()) => Ok(request),
-            Err(refusal) => {
-                self.note_refusal(&request, &refusal);
-                Err(with_exit(Code::PermissionDenied, Exit::Remote, refusal.to_string()))
-            }
-        }
+        may_call(operator, *call).map_err(|refusal| {
+            self.0.refused_calls.fetch_add(1, Ordering::Relaxed);
+            with_exit(Code::PermissionDenied, Exit::Remote, refusal.to_string())
+        })?;
+        Ok(request)
     }
 }
 
-impl Gate {
-    fn note_refusal(&self, request: &Request<()>, refusal: &Refusal) {
-        let Some(unsaid) = self.0.refused_calls.note(Instant::now()) else { return };
-        let connection = request.extensions().get::<Connection>();
-        let from = connection.and_then(|connection| connection.from).map(|from| from.to_string());
-        let Refusal { name, role, call, takes } = refusal;
-        tracing::warn!(by = name, %role, from, call = call.name(), %takes, unsaid, "an operator was refused");
+impl Node {
+    /// The certificate of an operator was not revoked.
+    pub(crate) fn admits(&self, operator: &ProvenOperator) -> bool {
+        operator
+            .serial
+            .as_ref()
+            .is_none_or(|serial| self.log.with_state(|state| state.operators.admits(&operator.name, serial)))
     }
 }
 
@@ -119,29 +129,63 @@ pub fn caller_of<T>(request: &Request<T>) -> String {
     operator_of(request).map_or_else(String::new, |operator| operator.name.clone())
 }
 
-/// A service whose requests tell the [`Gate`] within which call they are.
+/// Where calls come in: the [`Gate`] behind it learns which they are, the log on whose behalf they are answered, and who reads
+/// this node's log which changes were asked for in vain.
 #[derive(Clone)]
-pub struct Named<S>(pub S);
+pub struct Porch<S> {
+    node: Arc<Node>,
+    service: S,
+}
 
-impl<S: NamedService> NamedService for Named<S> {
+impl<S> Porch<S> {
+    /// Before `service` of `node`.
+    pub fn of(node: Arc<Node>, service: S) -> Self {
+        Self { node, service }
+    }
+}
+
+impl<S: NamedService> NamedService for Porch<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S: Service<http::Request<B>>, B> Service<http::Request<B>> for Named<S> {
+impl<S, B, A> Service<http::Request<B>> for Porch<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<A>>,
+    S::Future: Send + 'static,
+{
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.service.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> S::Future {
-        if let Some(call) = AdminCall::of_path(request.uri().path()) {
-            request.extensions_mut().insert(call);
-        }
-        self.0.call(request)
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        let call = AdminCall::of_path(request.uri().path());
+        let who = request.extensions().get::<Connection>().map(Who::at);
+        let (Some(call), Some(who)) = (call, who) else { return Box::pin(self.service.call(request)) };
+        request.extensions_mut().insert(call);
+        let asker = self.node.asker(who.clone(), call.name());
+        let answering = on_behalf_of(asker, self.service.call(request));
+        let node = self.node.clone();
+        Box::pin(async move {
+            let response = answering.await?;
+            if least_role(call) > Role::Viewer
+                && let Some(status) = Status::from_header_map(response.headers())
+                && status.code() != Code::Ok
+            {
+                tell_refusal(&node, &who, call, status.message());
+            }
+            Ok(response)
+        })
     }
+}
+
+fn tell_refusal(node: &Node, who: &Who, call: AdminCall, why: &str) {
+    let Some(unsaid) = node.refused_changes.note(Instant::now()) else { return };
+    let (Who { by, role, from }, call) = (who, call.name());
+    tracing::warn!(by, role, from, call, why = ?why, unsaid, "an operator was refused");
 }
 
 #[cfg(test)]
@@ -161,8 +205,10 @@ CacheWarm operator
 CreateToken admin
 RevokeToken admin
 IssueOperator admin
+RevokeOperator admin
 RemoveNode admin
 SetStanding operator
+RevokeNode admin
 ";
 
     #[test]
@@ -176,11 +222,12 @@ SetStanding operator
     fn a_role_may_what_those_below_it_may() {
         for call in AdminCall::ALL {
             for role in Role::ALL {
-                let operator = ProvenOperator { name: "ada".to_owned(), role };
+                let operator = ProvenOperator { name: "ada".to_owned(), role, serial: None, ends_at: None };
                 assert_eq!(may_call(&operator, call).is_ok(), role >= least_role(call), "{call:?} {role}");
             }
         }
-        let viewer = ProvenOperator { name: "a\u{1b}da".to_owned(), role: Role::Viewer };
+        let viewer =
+            ProvenOperator { name: "a\u{1b}da".to_owned(), role: Role::Viewer, serial: None, ends_at: None };
         assert_eq!(
             may_call(&viewer, AdminCall::Apply).unwrap_err().to_string(),
             "\"a\\u{1b}da\" has the role viewer, and Apply takes the role operator"

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shoal_cluster::channel::Cuttable;
 use shoal_cluster::tls::{Caller, ProvenOperator, peer_identity};
 use shoal_model::Role;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
@@ -15,9 +16,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use super::AdminRpc;
-use super::gate::{Gate, Named};
-use crate::incoming::CallerIo;
-use crate::node::Node;
+use super::gate::{Gate, Porch};
+use crate::incoming::{CallerIo, Origin};
+use crate::node::{Node, now_ms};
 
 /// Largest message: a whole site.
 const MAX_MESSAGE: usize = 128 << 20;
@@ -25,6 +26,10 @@ const MAX_MESSAGE: usize = 128 << 20;
 const MAX_HANDSHAKES: usize = 256;
 /// Time for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// What the log calls whoever calls over the socket.
+pub(super) const LOCAL: &str = "local";
+/// How long a connection lasts whose operator was revoked before it was made.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 /// Calls answered at once on one connection.
 const MAX_CALLS_PER_CONNECTION: usize = 32;
 
@@ -55,13 +60,13 @@ pub async fn serve(
         Server::builder()
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .add_service(Named(InterceptedService::new(service, Gate(node.clone()))))
+            .add_service(Porch::of(node.clone(), InterceptedService::new(service, Gate(node.clone()))))
     };
     let stopped = || stop.clone().cancelled_owned();
     let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
     let socket_server =
         router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
-    let accept_tls = accept_tls(tcp, TlsAcceptor::from(tls), over_tls, stop.clone());
+    let accept_tls = accept_tls(node.clone(), tcp, TlsAcceptor::from(tls), over_tls, stop.clone());
     let accept_socket = accept_socket(socket, over_socket, stop.clone());
     let (tls_served, socket_served, (), ()) =
         tokio::join!(tls_server, socket_server, accept_tls, accept_socket);
@@ -69,9 +74,34 @@ pub async fn serve(
     Ok(socket_served?)
 }
 
-type TlsIo = CallerIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>;
+type TlsIo = CallerIo<Cuttable<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>>;
+
+/// Resolves when an operator's certificate is good for nothing any more.
+async fn end_of(node: Arc<Node>, caller: Option<Caller>) {
+    let Some(Caller::Operator(operator)) = caller else { return std::future::pending().await };
+    if !node.admits(&operator) {
+        // Each of its calls is refused; it has the time to hear why.
+        return tokio::time::sleep(REFUSAL_TIME).await;
+    }
+    let left_ms = operator.ends_at.map_or(0, |at| at.saturating_mul(1000).saturating_sub_unsigned(now_ms()));
+    let ended = tokio::time::sleep(Duration::from_millis(u64::try_from(left_ms).unwrap_or_default()));
+    tokio::select! {
+        () = ended => {}
+        () = revocation_of(&node, &operator) => {}
+    }
+}
+
+async fn revocation_of(node: &Node, operator: &ProvenOperator) {
+    let mut applied = node.log.applied();
+    while node.admits(operator) {
+        if applied.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
 
 async fn accept_tls(
+    node: Arc<Node>,
     tcp: TcpListener,
     tls: TlsAcceptor,
     accepted: mpsc::Sender<std::io::Result<TlsIo>>,
@@ -88,13 +118,14 @@ async fn accept_tls(
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
             continue;
         };
-        let (tls, accepted) = (tls.clone(), accepted.clone());
+        let (node, tls, accepted) = (node.clone(), tls.clone(), accepted.clone());
         tokio::spawn(async move {
             let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
             drop(permit);
             if let Ok(Ok(stream)) = handshake {
                 let caller = peer_identity(stream.get_ref().1);
-                _ = accepted.send(Ok(CallerIo::new(stream, caller, Some(from)))).await;
+                let stream = Cuttable::until(stream, end_of(node, caller.clone()));
+                _ = accepted.send(Ok(CallerIo::new(stream, caller, Origin::Address(from)))).await;
             }
         });
     }
@@ -112,8 +143,10 @@ async fn accept_socket(
         };
         match incoming {
             Ok((stream, _)) => {
-                let local = Caller::Operator(ProvenOperator { name: "local".to_owned(), role: Role::Admin });
-                _ = accepted.send(Ok(CallerIo::new(stream, Some(local), None))).await;
+                let local =
+                    ProvenOperator { name: LOCAL.to_owned(), role: Role::Admin, serial: None, ends_at: None };
+                let from = Origin::Socket { uid: stream.peer_cred().ok().map(|user| user.uid()) };
+                _ = accepted.send(Ok(CallerIo::new(stream, Some(Caller::Operator(local)), from))).await;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
         }

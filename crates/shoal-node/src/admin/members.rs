@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use shoal_model::NodeId;
-use shoal_proto::admin::{RemoveNodeRequest, RemoveNodeResponse};
+use shoal_proto::admin::{RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest};
 use tonic::{Code, Status};
 
 use super::change::{linearizable_base, wait_of};
@@ -18,13 +18,38 @@ pub async fn remove(
     request: RemoveNodeRequest,
     caller: &str,
 ) -> Result<RemoveNodeResponse, Status> {
-    let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    let RemoveNodeRequest { node: name, node_id, force, timeout_ms } = request;
+    let removing = if force { Removing::Forced } else { Removing::Gone };
+    take_out(node, Wanted { name, node_id, removing, timeout_ms }, caller).await
+}
+
+/// Takes a member out that is not trusted any more, and waits likewise.
+pub async fn revoke(
+    node: &Arc<Node>,
+    request: RevokeNodeRequest,
+    caller: &str,
+) -> Result<RemoveNodeResponse, Status> {
+    let RevokeNodeRequest { node: name, node_id, timeout_ms } = request;
+    take_out(node, Wanted { name, node_id, removing: Removing::Revoked, timeout_ms }, caller).await
+}
+
+/// Who is to go, and why.
+struct Wanted {
+    /// Of the two one is given.
+    name: String,
+    node_id: u64,
+    removing: Removing,
+    timeout_ms: u32,
+}
+
+async fn take_out(node: &Arc<Node>, wanted: Wanted, caller: &str) -> Result<RemoveNodeResponse, Status> {
+    let (started, wait) = (Instant::now(), wait_of(wanted.timeout_ms));
     // Who joined or was removed a moment ago through another node is known here from then on.
     linearizable_base(node).await?;
-    let (id, name) = find(node, &request.node, request.node_id)?;
-    let removing = if request.force { Removing::Forced } else { Removing::Gone };
+    let (id, name) = find(node, &wanted.name, wanted.node_id)?;
+    let removing = wanted.removing;
     let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
-    tracing::info!(member = %id, name, was = removal.state, by = caller, "a member was removed");
+    tracing::info!(member = %id, name, was = removal.state, ?removing, by = caller, "a member was removed");
     let left = wait.saturating_sub(started.elapsed());
     let (acks, left_membership) = node.await_removal(id, &removal, left).await;
     let voters = node.log.status().voters;

@@ -1,5 +1,6 @@
 //! The operator's API on this node: any node takes any verb.
 
+mod audit;
 mod cache;
 mod cache_get;
 mod cache_top;
@@ -28,15 +29,17 @@ use std::sync::Arc;
 
 use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
-    AbortRequest, ApplyRequest, ApplyResponse, CacheGetRequest, CacheGetResponse, CacheLocateRequest,
-    CacheLocateResponse, CacheStatsRequest, CacheStatsResponse, CacheTopRequest, CacheTopResponse,
-    CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
-    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
-    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
-    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollbackRequest, SetStandingRequest, ShowRequest, ShowResponse, StageRequest,
-    StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
+    AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
+    CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
+    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
+    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
+    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest,
+    ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -46,6 +49,7 @@ pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
 pub use change::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
+pub use operators::remember as remember_operator;
 pub use purge_status::status as purge_status;
 pub use standing::MAX_WATCHERS;
 pub use watch::MAX_WATCHES;
@@ -239,5 +243,32 @@ impl AdminService for AdminRpc {
     ) -> Result<Response<Self::SetStandingStream>, Status> {
         let caller = gate::caller_of(&request);
         standing::set(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn list_operators(
+        &self,
+        _: Request<ListOperatorsRequest>,
+    ) -> Result<Response<ListOperatorsResponse>, Status> {
+        operators::list(&self.node).await.map(Response::new)
+    }
+
+    async fn revoke_operator(
+        &self,
+        request: Request<RevokeOperatorRequest>,
+    ) -> Result<Response<RevokeOperatorResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        operators::revoke(&self.node, request.get_ref(), &caller).await.map(Response::new)
+    }
+
+    async fn revoke_node(
+        &self,
+        request: Request<RevokeNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        members::revoke(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
+        audit::audit(&self.node, request.get_ref()).await.map(Response::new)
     }
 }

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cluster::identity::{Authority, LEAF_VALIDITY};
-use shoal_model::state::check_member_name;
+use shoal_cluster::identity::{Authority, LEAF_VALIDITY, not_after, serial};
+use shoal_model::state::{Command, MAX_OPERATOR_SECONDS, OperatorRecord, REVOKING, check_member_name};
 use shoal_model::{Role, UnknownRole};
-use shoal_proto::admin::{IssueOperatorRequest, IssueOperatorResponse};
+use shoal_proto::admin::{
+    IssueOperatorRequest, IssueOperatorResponse, ListOperatorsResponse, OperatorStatus,
+    RevokeOperatorRequest, RevokeOperatorResponse,
+};
 use tonic::{Code, Status};
 
-use super::change::linearizable_base;
+use super::change::{linearizable_base, put};
 use super::failure::{Exit, with_exit};
-use crate::node::Node;
-
-/// Longest life of an operator's certificate.
-const MAX_SECONDS: u32 = 366 * 86_400;
+use super::listener::LOCAL;
+use crate::node::{Node, now_ms};
 
 /// Certifies the key of an operator, who keeps it.
 pub async fn issue(
@@ -24,6 +25,9 @@ pub async fn issue(
 ) -> Result<IssueOperatorResponse, Status> {
     let invalid = |why: String| with_exit(Code::InvalidArgument, Exit::Local, why);
     check_member_name(&request.name).map_err(|error| invalid(format!("the operator's name: {error}")))?;
+    if request.name == LOCAL {
+        return Err(invalid(format!("{LOCAL:?} is whoever calls over the socket; choose another name")));
+    }
     let role = match request.role.as_str() {
         // From a command of before there were roles, whose caller expects as much.
         "" => Role::Admin,
@@ -31,11 +35,10 @@ pub async fn issue(
     };
     let validity = match request.ttl_seconds {
         0 => LEAF_VALIDITY,
-        ttl if ttl <= MAX_SECONDS => Duration::from_secs(ttl.into()),
+        ttl if ttl <= MAX_OPERATOR_SECONDS => Duration::from_secs(ttl.into()),
         ttl => {
-            return Err(invalid(format!(
-                "an operator's identity lives 1 to {MAX_SECONDS} seconds, not {ttl}"
-            )));
+            let why = format!("an operator's identity lives 1 to {MAX_OPERATOR_SECONDS} seconds, not {ttl}");
+            return Err(invalid(why));
         }
     };
     // A node that was removed must not certify anybody: it would not get an answer here.
@@ -48,6 +51,7 @@ pub async fn issue(
     let certificate = authority
         .sign_operator(&request.certificate_request, &request.name, role, validity)
         .map_err(|error| invalid(error.to_string()))?;
+    remember(node, &request.name, role, &certificate).await?;
     tracing::info!(operator = request.name, %role, by = caller, "an operator was given a certificate");
     Ok(IssueOperatorResponse {
         cluster_id: identity.cluster_id.to_string(),
@@ -55,4 +59,76 @@ pub async fn issue(
         certificate: certificate.to_vec(),
         role: role.to_string(),
     })
+}
+
+/// Puts a certificate on the list, unless an older member could not read that.
+pub async fn remember(
+    node: &Arc<Node>,
+    name: &str,
+    role: Role,
+    certificate_der: &[u8],
+) -> Result<(), Status> {
+    let unreadable = || Status::internal("the certificate cannot be read");
+    let serial = serial(certificate_der).ok_or_else(unreadable)?;
+    let ends_at = not_after(certificate_der).ok_or_else(unreadable)?;
+    if !node.keeps_operators() {
+        return Ok(());
+    }
+    let record = OperatorRecord {
+        name: name.to_owned(),
+        role: role.to_string(),
+        given_at_ms: now_ms(),
+        ends_at_ms: u64::try_from(ends_at).unwrap_or_default() * 1000,
+    };
+    put(node, Command::GiveCertificate { serial, record }).await
+}
+
+/// Who has which certificates, and which names were revoked.
+pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
+    linearizable_base(node).await?;
+    let mut operators: Vec<OperatorStatus> = node.log.with_state(|state| {
+        let given = state.operators.given(now_ms()).map(|(serial, record)| OperatorStatus {
+            name: record.name.clone(),
+            role: record.role.clone(),
+            serial: serial.clone(),
+            at_ms: record.given_at_ms,
+            ends_at_ms: record.ends_at_ms,
+        });
+        let revoked = state.operators.revoked().map(|(name, at_ms)| OperatorStatus {
+            name: name.clone(),
+            role: "revoked".to_owned(),
+            at_ms,
+            ..OperatorStatus::default()
+        });
+        given.chain(revoked).collect()
+    });
+    operators.sort_by(|a, b| (&a.name, a.at_ms).cmp(&(&b.name, b.at_ms)));
+    Ok(ListOperatorsResponse { operators })
+}
+
+/// Lets nobody call with what an operator has. Also of a name that is not on the list: there are certificates of before.
+pub async fn revoke(
+    node: &Arc<Node>,
+    request: &RevokeOperatorRequest,
+    caller: &str,
+) -> Result<RevokeOperatorResponse, Status> {
+    let invalid = |why: String| with_exit(Code::InvalidArgument, Exit::Local, why);
+    check_member_name(&request.name).map_err(|error| invalid(format!("the operator's name: {error}")))?;
+    linearizable_base(node).await?;
+    if !node.keeps_operators() {
+        let why = "a member has not said that it can refuse operators: upgrade all of them, or wait until it is heard";
+        return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
+    }
+    let has = |(_, record): &(&String, &OperatorRecord)| record.name == request.name;
+    let certificates = node.log.with_state(|state| state.operators.given(now_ms()).filter(has).count());
+    put(node, Command::RevokeOperator { name: request.name.clone(), at_ms: now_ms() }).await?;
+    tracing::info!(operator = request.name, certificates, by = caller, "an operator was revoked");
+    Ok(RevokeOperatorResponse { certificates: u32::try_from(certificates).unwrap_or(u32::MAX) })
+}
+
+impl Node {
+    /// The log remembers who may call: since it began to, and before that once every member has said that it can read it.
+    fn keeps_operators(&self) -> bool {
+        self.log.with_state(|state| state.operators.has_begun()) || self.members_without(REVOKING).is_empty()
+    }
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use shoal_cluster::join::{ROLE_NODE, ROLE_PURGE, Token};
-use shoal_model::state::{Command, Reply, TokenRecord};
+use shoal_model::state::{Command, TokenRecord};
 use shoal_proto::admin::{
     CreateTokenRequest, CreateTokenResponse, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
     TokenStatus,
 };
 use tonic::{Code, Status};
 
-use super::change::linearizable_base;
-use super::failure::{self, Exit, with_exit};
+use super::change::{linearizable_base, put};
+use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 
 /// Longest life of a token with which nodes join.
@@ -85,10 +85,5 @@ pub async fn revoke(
 }
 
 async fn keep(node: &Arc<Node>, id: String, token: TokenRecord) -> Result<(), Status> {
-    let proposed = node.log.propose(Command::CreateToken { id, token }).await.map_err(failure::propose)?;
-    match proposed.reply {
-        Reply::Done => Ok(()),
-        Reply::Refused(refusal) => Err(failure::refusal(&refusal)),
-        _ => Err(failure::unexpected_reply()),
-    }
+    put(node, Command::CreateToken { id, token }).await
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cluster::channel::MAX_MESSAGE_BYTES;
+use shoal_cluster::channel::{Cuttable, MAX_MESSAGE_BYTES};
 use shoal_cluster::tls::{Caller, peer_identity};
 use shoal_configlog::RaftRpc;
 use shoal_proto::cache::cache_service_server::CacheServiceServer;
@@ -22,7 +22,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use super::PeerRpc;
-use crate::incoming::{CallerIo, Connection};
+use crate::incoming::{CallerIo, Connection, Origin};
 use crate::node::Node;
 
 /// TLS handshakes under way at once; more wait in the kernel's queue.
@@ -31,7 +31,7 @@ const MAX_HANDSHAKES: usize = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections accepted but not yet taken by the gRPC server.
 const MAX_PENDING: usize = 64;
-/// Connections without a certificate, which may only ask to join.
+/// Connections of strangers and of nodes that were removed, which may only ask to join, and are told what has become of them.
 const MAX_STRANGERS: usize = 16;
 /// How long such a connection may last.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
 }
 
-type Incoming = std::io::Result<CallerIo<TlsStream<TcpStream>>>;
+type Incoming = std::io::Result<CallerIo<Cuttable<TlsStream<TcpStream>>>>;
 
 /// Where connections go once it is known who is at their other end.
 #[derive(Clone)]
@@ -117,12 +117,17 @@ impl Entrance {
                     () = self.node.removal_of(peer) => {}
                 }
             }
-            (Some(b"h2"), Some(caller)) => {
-                _ = self.nodes.send(Ok(CallerIo::new(stream, Some(caller), Some(from)))).await;
+            (Some(b"h2"), Some(Caller::Node(peer))) if !self.node.is_expelled(peer) => {
+                let node = self.node.clone();
+                let stream = Cuttable::until(stream, async move { node.expulsion_of(peer).await });
+                let caller = Some(Caller::Node(peer));
+                _ = self.nodes.send(Ok(CallerIo::new(stream, caller, Origin::Address(from)))).await;
             }
-            (Some(b"h2"), None) => {
+            // Who is not of the cluster any more is told so, at the door.
+            (Some(b"h2"), caller) => {
                 let Ok(place) = self.places.try_acquire_owned() else { return };
-                _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, from, place))).await;
+                let stream = Cuttable::until(stream, std::future::pending());
+                _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, caller, from, place))).await;
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
-use shoal_configlog::Proposed;
+use shoal_configlog::{Proposed, on_behalf_of};
 use shoal_model::state::{Admission, Command, MemberRecord, Refusal, Reply, check_member_name};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::admin::failure;
+use crate::asking::Who;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
 use crate::refusals::Refusals;
@@ -117,9 +118,8 @@ impl PeerRpc {
     }
 
     /// Says who was refused and why: not more often than strangers may fill the log.
-    fn note_refusal(&self, from: Option<SocketAddr>, status: &Status) {
+    fn note_refusal(&self, from: &str, status: &Status) {
         let Some(unsaid) = self.refusals.note(Instant::now()) else { return };
-        let from = from.map(|from| from.to_string());
         let why = status.message();
         tracing::warn!(from, why = ?why, unsaid, "a node was refused that wanted to join");
     }
@@ -130,7 +130,7 @@ impl PeerRpc {
         match connection.and_then(|connection| connection.caller.as_ref()) {
             Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(*id),
             // By this code, and by nothing else, the node learns what has become of it.
-            Some(Caller::Node(id)) if self.node.log.has_left(*id) => {
+            Some(Caller::Node(id)) if self.node.is_expelled(*id) => {
                 Err(Status::permission_denied(format!("{id} was removed from this cluster")))
             }
             _ => Err(Status::unauthenticated("only nodes of this cluster may call this")),
@@ -214,11 +214,16 @@ impl PeerService for PeerRpc {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let from = request.extensions().get::<Connection>().and_then(|connection| connection.from);
+        let connection = request.extensions().get::<Connection>();
+        let from = connection.map_or_else(String::new, |connection| connection.from.to_string());
         let _one_of_few = self.joining.try_acquire().map_err(|_| {
             Status::resource_exhausted("too many nodes are joining at once; try again in a moment")
         })?;
-        let admitted = self.admit(request.into_inner()).await;
-        admitted.map(Response::new).inspect_err(|status| self.note_refusal(from, status))
+        let request = request.into_inner();
+        let token = request.token.parse::<Token>().ok();
+        let who = token.map(|token| Who::with_token(&token.id, ROLE_NODE, from.clone()));
+        let asker = who.and_then(|who| self.node.asker(who, "Join"));
+        let admitted = on_behalf_of(asker, self.admit(request)).await;
+        admitted.map(Response::new).inspect_err(|status| self.note_refusal(&from, status))
     }
 }

@@ -1,0 +1,224 @@
+//! A machine is stolen: its node is revoked, and whoever uses its certificate, or starts a copy of its disk, gets nothing. So it
+//! is with the identity of an operator.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use cluster_tests::{
+    Answer, Cluster, Connection, NodeProcess, Origin, Ports, SiteFile, Speak, Verb, copy_directory, empty,
+    wait_until,
+};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+/// For a revoked process to find out, drain and end.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// For what is open to be cut once the command was given, its own start included.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// What a node or an operator has to show, taken from a disk.
+struct Stolen {
+    identity: Value,
+}
+
+impl Stolen {
+    fn from(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file)?;
+        Ok(Self { identity: serde_json::from_str(&text)? })
+    }
+
+    fn part(&self, name: &str) -> Result<Vec<u8>> {
+        let text = self.identity[name].as_str().with_context(|| format!("there is no {name}"))?;
+        Ok(STANDARD.decode(text)?)
+    }
+
+    /// Its side of TLS, with the protocol `alpn`.
+    fn speak(&self, alpn: &[u8]) -> Result<Speak> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(self.part("ca")?))?;
+        let chain = vec![CertificateDer::from(self.part("certificate")?)];
+        let key = PrivatePkcs8KeyDer::from(self.part("key")?).into();
+        let mut config =
+            ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let cluster = self.identity["cluster_id"].as_str().context("there is no cluster id")?;
+        Ok(Speak::Tls(Arc::new(config), format!("node.{cluster}.shoal.internal")))
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Connection> {
+        Connection::open(address, self.speak(b"h2")?).await
+    }
+}
+
+/// A call with a message that is encoded already: its status, and how much was answered.
+async fn call(connection: &mut Connection, method: &str, message: &[u8]) -> Result<(String, usize)> {
+    let head = [&[0][..], &u32::try_from(message.len())?.to_be_bytes()].concat();
+    let body = Full::new(Bytes::from([&head, message].concat())).map_err(|never| match never {}).boxed();
+    let request = Request::post(format!("https://shoal.internal/shoal.{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)?;
+    let Answer { headers, trailers, body, .. } = connection.send(request).await?;
+    let status = trailers.get("grpc-status").or(headers.get("grpc-status")).context("no status")?;
+    Ok((status.to_str()?.to_owned(), body.len()))
+}
+
+/// What a thief may try on an address of the cluster.
+const CALLS: [&str; 7] = [
+    "raft.v1.PeerService/Report",
+    "raft.v1.PeerService/ReadIndex",
+    "raft.v1.PeerService/Propose",
+    "raft.v1.RaftService/Vote",
+    "raft.v1.RaftService/AppendEntries",
+    "cache.v1.CacheService/Lookup",
+    "admin.v1.AdminService/Status",
+];
+
+/// `AwaitApplied` of an entry that does not come for half a minute.
+const WAIT_LONG: [u8; 10] = [0x08, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 0xb0, 0xea, 0x01];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_node_gets_nothing() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    cluster.nodes[2].kill9()?;
+    let dir = cluster.dir().join("n3-copy");
+    copy_directory(&cluster.nodes[2].data_dir(), &dir.join("data"))?;
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    cluster.settle().await?;
+    let stolen = Stolen::from(&dir.join("data/identity/node.json"))?;
+    let doors = [0, 1].map(|i| cluster.nodes[i].at(Ports::CLUSTER));
+
+    // With it, a thief is the node.
+    let mut before = stolen.connect(doors[0]).await?;
+    let (status, bytes) = call(&mut before, CALLS[0], &[]).await?;
+    ensure!(status == "0" && bytes > 100, "a member is told {bytes} bytes, status {status}");
+    let mut waiting = stolen.connect(doors[1]).await?;
+    let waiting = tokio::spawn(async move {
+        let outcome = call(&mut waiting, "raft.v1.PeerService/AwaitApplied", &WAIT_LONG).await;
+        (outcome, Instant::now())
+    });
+
+    let given = Instant::now();
+    let revoked = cluster.nodes[0].shoal(&["node", "revoke", "n3"]).await?.expect(0)?;
+    ensure!(
+        revoked.stdout.contains("revoked n3 (") && revoked.stdout.contains("in force on 2/2 nodes"),
+        "{revoked:?}"
+    );
+    let (outcome, cut) = waiting.await?;
+    let after = cut.duration_since(given);
+    ensure!(!matches!(&outcome, Ok((status, _)) if status == "0"), "it was answered: {outcome:?}");
+    ensure!(after < AT_ONCE, "what was open was cut after {after:?}");
+    println!("cut {after:?} after the command was given");
+    ensure!(call(&mut before, CALLS[0], &[]).await.is_err(), "an open connection goes on");
+
+    for door in doors {
+        for method in CALLS {
+            let mut connection = stolen.connect(door).await?;
+            let (status, bytes) = call(&mut connection, method, &[]).await?;
+            ensure!(status != "0" && bytes == 0, "{method} at {door}: status {status}, {bytes} bytes");
+        }
+        let body = Connection::open(door, stolen.speak(b"http/1.1")?).await;
+        let answered = match body {
+            Ok(mut connection) => connection.send(Request::get("/").body(empty())?).await.is_ok(),
+            Err(_) => false,
+        };
+        ensure!(!answered, "{door} speaks of bodies");
+    }
+    for i in [0, 1] {
+        let mut connection = stolen.connect(cluster.nodes[i].at(Ports::ADMIN)).await?;
+        let (status, _) = call(&mut connection, "admin.v1.AdminService/Status", &[]).await?;
+        ensure!(status == "16", "n{} answers operators with {status}", i + 1);
+    }
+
+    // The node itself, and a copy of its disk elsewhere, are told that, and end.
+    let advice = "this node was removed from the cluster";
+    ensure!(!cluster.nodes[2].ended(DEADLINE).await?.success() && cluster.nodes[2].log().contains(advice));
+    fs::remove_file(dir.join("data/address"))?;
+    let mut copy = NodeProcess::new("n3", cluster.block().ip(40), &dir, &["--drain-delay", "0s"]);
+    copy.start(None)?;
+    ensure!(!copy.ended(DEADLINE).await?.success() && copy.log().contains(advice), "{}", copy.log());
+    let status = cluster.status(1).await?;
+    let names: Vec<_> = status["nodes"].as_array().into_iter().flatten().map(|node| &node["node"]).collect();
+    ensure!(names == ["n1", "n2"], "{names:?}");
+    let record = cluster.nodes[1].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(record.stdout.contains("RevokeNode") && record.stdout.contains("n3 ("), "{record:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_operator_is_cut_off() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let node = &cluster.nodes[0];
+    let file = cluster.dir().join("ada.json");
+    let path = file.to_str().context("the directory is not UTF-8")?;
+    node.shoal(&["operator", "create", "ada", path]).await?.expect(0)?;
+    let door = cluster.nodes[2].at(Ports::ADMIN);
+    let address = door.to_string();
+    let as_ada = async |verb: &[&str]| {
+        let way = ["--addr", &address, "--identity", path];
+        Verb::from_afar(&[&way, verb].concat()).run().await
+    };
+    let stolen = Stolen::from(&file)?;
+    let mut open = stolen.connect(door).await?;
+    let status = "admin.v1.AdminService/Status";
+    ensure!(call(&mut open, status, &[]).await?.0 == "0", "an operator is not answered");
+
+    let revoked = node.shoal(&["operator", "revoke", "ada"]).await?.expect(0)?;
+    ensure!(revoked.stdout.contains("revoked ada: 1 on the list"), "{revoked:?}");
+    wait_until("every node refuses it", DEADLINE, async || {
+        as_ada(&["status"]).await.is_ok_and(|output| output.code == 2)
+    })
+    .await?;
+    ensure!(call(&mut open, status, &[]).await.is_err(), "an open connection goes on");
+    let (answer, bytes) = call(&mut stolen.connect(door).await?, status, &[]).await?;
+    ensure!(answer == "7" && bytes == 0, "it is answered with {answer}, {bytes} bytes");
+    let refused = as_ada(&["history"]).await?.expect(2)?;
+    ensure!(refused.stderr.contains("the identity of \"ada\" was revoked"), "{refused:?}");
+
+    // She is given another one, which is good.
+    fs::remove_file(&file)?;
+    node.shoal(&["operator", "create", "ada", path, "--role", "viewer", "--ttl", "1h"]).await?.expect(0)?;
+    cluster
+        .eventually("the new one is good", async || {
+            as_ada(&["status"]).await.ok().filter(|output| output.code == 0)
+        })
+        .await?;
+    let listed = cluster.nodes[1].shoal(&["operator", "list"]).await?.expect(0)?;
+    let shown: Vec<Vec<&str>> =
+        listed.stdout.lines().map(|line| line.split_whitespace().take(2).collect()).collect();
+    ensure!(
+        shown == [["NAME", "ROLE"], ["ada", "revoked"], ["ada", "viewer"], ["admin", "admin"]],
+        "{listed:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_revoked_like_any_other() -> Result<()> {
+    let cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(50, "no-store").await?;
+    let leader = cluster.leader_seen_by(0).await?;
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let name = cluster.nodes[leader].name.clone();
+    let itself = cluster.nodes[leader].shoal(&["node", "revoke", &name]).await?.expect(1)?;
+    ensure!(itself.stderr.contains("ask another one"), "{itself:?}");
+    cluster.nodes[one].shoal(&["node", "revoke", &name]).await?.expect(0)?;
+    wait_until("another one leads", DEADLINE, async || {
+        cluster.leader_seen_by(other).await.is_ok_and(|new| new != leader)
+    })
+    .await?;
+    let applied = cluster.apply(other, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
+    ensure!(applied.stdout.contains("applied on 2/2 nodes"), "{applied:?}");
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! Who has changed what: a record of each command that was put into the log because somebody asked for it.
+//!
+//! Records are chained: each has the hash of the one before it and of its own [`AuditRecord::line`], so that none can be
+//! changed, left out or put in without every later hash being another. Purges are many and have a chain of their own, lest
+//! they push out everything else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Command, ConfigState, Reply, RolloutStep};
+use crate::id::NodeId;
+
+/// Changes that are remembered; the oldest make room.
+pub const MAX_CHANGES: usize = 5_000;
+/// Purges that are remembered.
+pub const MAX_PURGES: usize = 2_000;
+/// Among so many of the newest records the same is looked for before it is noted: a command that is proposed again since its
+/// answer was lost was asked for once.
+const REPEATS: usize = 16;
+/// Characters of each text of a record.
+const MAX_TEXT: usize = 256;
+
+/// On whose behalf a command is proposed. The proposer fills it in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Who, as was proven: an operator's name, `local`, or a token's id.
+    pub by: String,
+    /// What it may do; empty = who it is says so.
+    pub role: String,
+    /// An address, or the local socket and the user behind it.
+    pub from: String,
+    /// The node that was asked.
+    pub node: NodeId,
+    /// The call of the API.
+    pub call: String,
+    /// What was asked for, in short.
+    pub what: String,
+    /// Under which the lines of the asked node's log may be found, and the same request is done once.
+    pub request_id: String,
+    /// When, by the clock of the asked node: Unix milliseconds.
+    pub at_ms: u64,
+}
+
+impl Asker {
+    /// With texts that are short, and in which nothing is hidden.
+    fn cleaned(self) -> Self {
+        let Self { by, role, from, node, call, what, request_id, at_ms } = self;
+        let [by, role, from, call, what, request_id] =
+            [by, role, from, call, what, request_id].map(|text| cleaned(&text));
+        Self { by, role, from, node, call, what, request_id, at_ms }
+    }
+}
+
+fn cleaned(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+}
+
+/// Something was asked for, and this came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Counts the records of a chain, from 1.
+    pub number: u64,
+    /// Index of the entry.
+    pub index: u64,
+    /// Who asked, and for what.
+    pub asker: Asker,
+    /// What came of it.
+    pub outcome: Reply,
+    /// SHA-256 of the hash of the record before, as hex digits (none before the first), and [`AuditRecord::line`]; hex.
+    pub hash: String,
+}
+
+impl AuditRecord {
+    /// All of it but the hash, as one line of JSON: what the hash is of.
+    pub fn line(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            number: u64,
+            index: u64,
+            asker: &'a Asker,
+            outcome: &'a Reply,
+        }
+        let Self { number, index, asker, outcome, hash: _ } = self;
+        let line = Line { number: *number, index: *index, asker, outcome };
+        serde_json::to_string(&line).expect("numbers and texts can be written")
+    }
+}
+
+/// The hash of a record with this line.
+fn link(previous: &str, line: &str) -> String {
+    let digest = Sha256::new().chain_update(previous).chain_update(line).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditTrail {
+    /// The hash of the record before the oldest that is remembered.
+    before: String,
+    /// The number of the newest.
+    newest: u64,
+    records: VecDeque<Arc<AuditRecord>>,
+}
+
+impl AuditTrail {
+    fn note(&mut self, index: u64, asker: Asker, outcome: &Reply, most: usize) {
+        let asker = asker.cleaned();
+        let is_same = |record: &Arc<AuditRecord>| record.asker == asker && record.outcome == *outcome;
+        if self.records.iter().rev().take(REPEATS).any(is_same) {
+            return;
+        }
+        let previous = self.records.back().map_or(&self.before, |record| &record.hash);
+        self.newest += 1;
+        let (number, outcome) = (self.newest, outcome.clone());
+        let mut record = AuditRecord { number, index, asker, outcome, hash: String::new() };
+        record.hash = link(previous, &record.line());
+        self.records.push_back(Arc::new(record));
+        while self.records.len() > most {
+            let Some(oldest) = self.records.pop_front() else { return };
+            self.before.clone_from(&oldest.hash);
+        }
+    }
+
+    /// Each with the hash of the one before it, the newest first.
+    pub fn newest_first(&self) -> impl Iterator<Item = (&str, &Arc<AuditRecord>)> {
+        let hashes = self.records.iter().rev().skip(1).map(|record| &record.hash);
+        hashes.chain(std::iter::once(&self.before)).map(String::as_str).zip(self.records.iter().rev())
+    }
+}
+
+/// Both chains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Of everything but purges.
+    pub changes: AuditTrail,
+    /// Of purges.
+    pub purges: AuditTrail,
+}
+
+impl Audit {
+    /// Somebody has asked for something on the record.
+    pub fn has_begun(&self) -> bool {
+        self.changes.newest + self.purges.newest > 0
+    }
+
+    pub(super) fn note(&mut self, index: u64, askers: Vec<Asker>, is_purge: bool, outcome: &Reply) {
+        let (trail, most) = match is_purge {
+            true => (&mut self.purges, MAX_PURGES),
+            false => (&mut self.changes, MAX_CHANGES),
+        };
+        for asker in askers {
+            trail.note(index, asker, outcome, most);
+        }
+    }
+}
+
+/// `command`, on the record as asked for by `asker`, unless it is one that goes without. What is asked for is said by the
+/// command, as far as `state` can name it, where the asker does not say it.
+pub fn on_record(command: Command, mut asker: Asker, state: &ConfigState) -> Command {
+    let Some(summary) = summary(&command, state) else { return command };
+    if asker.what.is_empty() {
+        asker.what = summary;
+    }
+    if let Some((request_id, _)) = command.request() {
+        asker.request_id = request_id;
+    }
+    command.asked_by(vec![asker.cleaned()])
+}
+
+fn summary(command: &Command, state: &ConfigState) -> Option<String> {
+    let name_of = |id: &NodeId| match state.nodes.get(id) {
+        Some(node) => format!("{} ({id})", node.name),
+        None => id.to_string(),
+    };
+    Some(match command {
+        Command::Bootstrap { cluster_id, node, .. } => format!("cluster {cluster_id}, {}", node.name),
+        Command::Publish { author, message, counts: [added, removed, changed], .. } => {
+            format!("+{added} ~{changed} -{removed} as {author}: {message}")
+        }
+        Command::Rollout { revision, step: RolloutStep::Confirm, author, .. } => {
+            format!("revision {revision} stays, as {author}")
+        }
+        Command::Rollout { revision, step: RolloutStep::Revert(cause), author, .. } => {
+            format!("back from revision {revision}, {cause}, as {author}")
+        }
+        Command::Purge { scopes, .. } => format!("{} scopes", scopes.len()),
+        Command::CreateToken { id, token } if token.expires_at_ms == 0 => format!("token {id} revoked"),
+        Command::CreateToken { id, token } => {
+            format!("token {id} for a {}, {} uses", token.role, token.uses_left)
+        }
+        Command::Admit(admission) => format!("{} at {}", admission.node.name, admission.node.cluster_addr),
+        Command::UpdateNode { node_id, .. }
+        | Command::RemoveNode { node_id }
+        | Command::RevokeNode { node_id } => name_of(node_id),
+        Command::SetStanding(order) => format!("{} {}", name_of(&order.node_id), order.standing.name()),
+        Command::GiveCertificate { serial, record } => {
+            format!("{} as {}, certificate {serial}", record.name, record.role)
+        }
+        Command::RevokeOperator { name, .. } => name.clone(),
+        Command::AskedBy { command, .. } => return summary(command, state),
+        // The revision that follows is on the record; and forgetting changes nothing that anybody sees.
+        Command::UploadPart { .. } | Command::ForgetPurges { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Revision;
+
+    fn asker(what: &str) -> Asker {
+        let text = |text: &str| text.to_owned();
+        Asker {
+            by: text("ada"),
+            role: text("operator"),
+            from: text("192.0.2.7:5000"),
+            node: NodeId(3),
+            call: text("Apply"),
+            what: text(what),
+            request_id: text("r1"),
+            at_ms: 17,
+        }
+    }
+
+    #[test]
+    fn a_record_is_one_line_and_its_hash_is_of_it() {
+        let mut audit = Audit::default();
+        assert!(!audit.has_begun());
+        audit.note(9, vec![asker("a\nb")], false, &Reply::Published(Revision(4)));
+        let (previous, record) = audit.changes.newest_first().next().unwrap();
+        assert_eq!(previous, "");
+        let line = "{\"number\":1,\"index\":9,\"asker\":{\"by\":\"ada\",\"role\":\"operator\",\
+                    \"from\":\"192.0.2.7:5000\",\"node\":3,\"call\":\"Apply\",\"what\":\"ab\",\"request_id\":\"r1\",\
+                    \"at_ms\":17},\"outcome\":{\"Published\":4}}";
+        assert_eq!(record.line(), line);
+        assert_eq!(record.hash, link("", line));
+        assert!(audit.has_begun());
+    }
+
+    #[test]
+    fn records_are_chained_and_bounded() {
+        let mut trail = AuditTrail::default();
+        for n in 0..7 {
+            let asker = Asker { at_ms: n, ..asker(&"x".repeat(1000)) };
+            trail.note(n, asker.clone(), &Reply::Done, 3);
+            trail.note(n + 100, asker, &Reply::Done, 3); // proposed again
+        }
+        let kept: Vec<_> = trail.newest_first().collect();
+        let numbers: Vec<u64> = kept.iter().map(|(_, record)| record.number).collect();
+        assert_eq!(numbers, [7, 6, 5]);
+        for (previous, record) in &kept {
+            assert_eq!(record.hash, link(previous, &record.line()), "{}", record.number);
+            assert_eq!(record.asker.what.len(), MAX_TEXT);
+        }
+        assert!(kept.windows(2).all(|pair| pair[0].0 == pair[1].1.hash) && !kept[2].0.is_empty());
+        let text = serde_json::to_string(&trail).unwrap();
+        assert_eq!(serde_json::from_str::<AuditTrail>(&text).unwrap(), trail);
+    }
+}
