@@ -106,9 +106,9 @@ pub fn plan(picture: &Picture, rules: Rules) -> Option<Step> {
     };
     leave_removed(picture, rules)
         .filter(is_safe)
-        .or_else(|| welcome_new(picture))
         .or_else(|| yield_lead(picture, rules))
         .or_else(|| adjust_voters(picture, rules).map(Step::SetVoters).filter(is_safe))
+        .or_else(|| welcome_new(picture))
         .or_else(|| relieve(picture, rules).map(Step::SetVoters).filter(is_safe))
         .or_else(|| spread(picture, rules).map(Step::SetVoters).filter(is_safe))
 }
@@ -388,6 +388,7 @@ mod tests {
         check("1V 2L 3L<", None);
         check("1V 2L 3L=", voters(&[1, 2, 3]));
         check("1V 2L 3L! 4L", voters(&[1, 2, 4]));
+        check("1V 2L 3L 4N", voters(&[1, 2, 3])); // of many that come at once, some vote before all are welcomed
         check("1V 2V 3V 4L", None);
         check("1V 2V 3V 4L 5L", voters(&[1, 2, 3, 4, 5]));
         check("1V 2V 3V 4V 5V 6L 7L", None);
