@@ -47,7 +47,9 @@ async fn accepts(address: SocketAddr) -> bool {
 /// A `shoal` that is asked and not waited for; what it prints is in `shown`.
 fn ask(cluster: &Cluster, i: usize, arguments: &[&str], shown: &Path) -> Result<Child> {
     let socket = cluster.nodes[i].data_dir().join("admin.sock");
-    let mut command = Command::new(shoal_binary().map_err(anyhow::Error::msg)?);
+    // Whoever runs the tests in the background may have them ignore Ctrl-C, and everything that they start.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(shoal_binary().map_err(anyhow::Error::msg)?);
     command.arg("--socket").arg(socket).args(arguments).stdin(Stdio::null());
     Ok(command.stdout(File::create(shown)?).stderr(Stdio::null()).spawn()?)
 }
