@@ -307,8 +307,6 @@ fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) 
         // What it has sent to others it may not have flushed itself: leading on in the same term, it would give the places of
         // what it has lost to something else, and those who have it would not notice.
         enable_leader_restore: Some(false),
-        // A leader that is heard and hears nobody must not keep the others from choosing one.
-        quorum_loss_probe_interval: Some(millis(timings.silence())),
         ..Config::default()
     };
     config.validate().map_err(|error| error.to_string())

@@ -33,6 +33,9 @@ use crate::network::RaftRpc;
 
 /// After so much silence a connection is given up, as by pings that are not answered.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Who gets no acknowledgements sends for no longer than that: of the first window of a connection, ten segments, a leader
+/// uses one with each heartbeat (RFC 6928 §2).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(1);
 /// Between two looks whether somebody can be reached again.
 const LOOK_AGAIN: Duration = Duration::from_millis(40);
 
@@ -46,8 +49,8 @@ struct Shared {
     dice: SmallRng,
     /// Of the running ones.
     doors: BTreeMap<NodeId, Door>,
-    /// From whom to whom nothing passes.
-    cut: BTreeSet<(NodeId, NodeId)>,
+    /// From whom to whom nothing passes, and since when.
+    cut: BTreeMap<(NodeId, NodeId), Instant>,
     /// These neither send nor hear, and do both later.
     asleep: BTreeSet<NodeId>,
     /// Per cent of what is sent that has to be sent again.
@@ -76,7 +79,7 @@ impl Network {
         let shared = Shared {
             dice: dice(),
             doors: BTreeMap::new(),
-            cut: BTreeSet::new(),
+            cut: BTreeMap::new(),
             asleep: BTreeSet::new(),
             loss: 0,
         };
@@ -106,7 +109,7 @@ impl Network {
 
     /// Nothing passes from one to the other any more.
     pub fn cut(&self, from: NodeId, to: NodeId) {
-        self.shared().cut.insert((from, to));
+        self.shared().cut.entry((from, to)).or_insert_with(Instant::now);
     }
 
     /// A node does nothing that anybody would notice, until it wakes.
@@ -137,7 +140,12 @@ impl Network {
             let (passes, millis) = {
                 let mut shared = self.shared();
                 let Shared { dice, cut, asleep, loss, .. } = &mut *shared;
-                let passes = !cut.contains(&(from, to)) && !asleep.contains(&from) && !asleep.contains(&to);
+                let is_unacknowledged =
+                    cut.get(&(to, from)).is_some_and(|since| since.elapsed() >= UNACKNOWLEDGED);
+                let passes = !cut.contains_key(&(from, to))
+                    && !is_unacknowledged
+                    && !asleep.contains(&from)
+                    && !asleep.contains(&to);
                 let is_lost = dice.random_range(0..100) < *loss;
                 (passes, if is_lost { dice.random_range(150..450) } else { dice.random_range(0..3) })
             };
