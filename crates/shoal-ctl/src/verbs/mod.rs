@@ -22,6 +22,7 @@ mod set;
 mod single;
 mod standing;
 mod status;
+mod target;
 mod token;
 mod top;
 mod validate;

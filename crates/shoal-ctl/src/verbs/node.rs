@@ -8,6 +8,7 @@ use shoal_proto::admin::{
 
 use super::Session;
 use super::standing::{CordonArgs, DrainArgs, UncordonArgs, UndrainArgs};
+use super::target::TargetArgs;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};
@@ -44,24 +45,6 @@ Example:
 struct ListArgs {
     #[command(flatten)]
     node: NodeArgs,
-}
-
-/// Which node is meant.
-#[derive(Args, Clone, Debug)]
-pub(super) struct TargetArgs {
-    /// Its name
-    #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
-    name: Option<String>,
-    /// Its id, as `shoal node list` shows it
-    #[arg(long, value_name = "ID")]
-    id: Option<NodeId>,
-}
-
-impl TargetArgs {
-    /// The name and the id, of which one is empty.
-    pub(super) fn into_parts(self) -> (String, u64) {
-        (self.name.unwrap_or_default(), self.id.map_or(0, |id| id.0))
-    }
 }
 
 /// Show everything that is known of a node: place, role, revision, readiness, lease, cache, connections, problems

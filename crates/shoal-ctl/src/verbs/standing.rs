@@ -6,7 +6,7 @@ use shoal_proto::admin::{SetStandingRequest, StandingProgress, StandingVerb};
 
 use super::Session;
 use super::author::author;
-use super::node::TargetArgs;
+use super::target::TargetArgs;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format};

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Command, ConfigState, Reply, RolloutStep};
 use crate::id::NodeId;
+use crate::is_deceptive;
 
 /// Changes that are remembered; the oldest make room.
 pub const MAX_CHANGES: usize = 5_000;
@@ -55,7 +56,7 @@ impl Asker {
 }
 
 fn cleaned(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+    text.chars().filter(|c| !is_deceptive(*c)).take(MAX_TEXT).collect()
 }
 
 /// Something was asked for, and this came of it.
@@ -229,7 +230,7 @@ mod tests {
     fn a_record_is_one_line_and_its_hash_is_of_it() {
         let mut audit = Audit::default();
         assert!(!audit.has_begun());
-        audit.note(9, vec![asker("a\nb")], false, &Reply::Published(Revision(4)));
+        audit.note(9, vec![asker("a\n\u{202e}b")], false, &Reply::Published(Revision(4)));
         let (previous, record) = audit.changes.newest_first().next().unwrap();
         assert_eq!(previous, "");
         let line = "{\"number\":1,\"index\":9,\"asker\":{\"by\":\"ada\",\"role\":\"operator\",\

@@ -8,7 +8,7 @@ use shoal_cluster::identity::ClusterSecret;
 use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, read_site};
 use shoal_model::state::{Command, Refusal, Reply, Terms};
-use shoal_model::{Revision, Site};
+use shoal_model::{Revision, Site, is_deceptive};
 use shoal_policy::rollout::Canary;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, EditRequest, PlanRequest, PlanResponse, RollbackRequest,
@@ -495,6 +495,6 @@ pub(super) fn wait_of(timeout_ms: u32) -> Duration {
 
 /// What the caller calls itself, and who it is proven to be.
 pub(super) fn author_of(claimed: &str, proven: &str) -> String {
-    let claimed: String = claimed.chars().filter(|c| !c.is_control()).take(100).collect();
+    let claimed: String = claimed.chars().filter(|c| !is_deceptive(*c)).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
 }

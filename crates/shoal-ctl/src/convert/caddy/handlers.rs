@@ -4,8 +4,9 @@ use shoal_model::site::{AccessLog, Route};
 use shoal_model::units::ByteSize;
 
 use super::matcher::{Matched, Named, matcher_of};
-use super::options::{each, networks};
+use super::options::each;
 use super::proxy::Proxy;
+use super::values::networks;
 use crate::convert::directive::{Directive, Mistake};
 use crate::convert::draft::Draft;
 use crate::convert::pattern::{Paths, unlike_letters};

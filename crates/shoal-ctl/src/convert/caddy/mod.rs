@@ -7,6 +7,7 @@ mod matcher;
 mod options;
 mod proxy;
 mod tree;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -2,19 +2,15 @@
 
 use std::path::Path;
 
-use ipnet::IpNet;
 use shoal_model::site::{ClientAuth, ClientAuthMode, Listener, ProxyProtocol, TlsVersion};
 use shoal_model::units::{ByteSize, Period};
 
 use super::address::Ports;
-use super::proxy::period;
+use super::values::{networks, period, trusted};
 use crate::convert::directive::Directive;
 use crate::convert::draft::Draft;
 use crate::convert::units::caddy_size;
 
-/// What Caddy calls `private_ranges`.
-const PRIVATE: [&str; 6] =
-    ["192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8", "127.0.0.1/8", "fd00::/8", "::1"];
 /// About Caddy itself.
 const HARMLESS: [&str; 9] = [
     "admin",
@@ -27,22 +23,6 @@ const HARMLESS: [&str; 9] = [
     "metrics",
     "log",
 ];
-
-/// Networks by their names, `private_ranges` taken apart.
-pub(super) fn trusted(words: &[String]) -> impl Iterator<Item = String> {
-    words.iter().flat_map(|word| match word.as_str() {
-        "private_ranges" => PRIVATE.map(str::to_owned).to_vec(),
-        "static" => Vec::new(),
-        word => vec![word.to_owned()],
-    })
-}
-
-/// Networks that can be read.
-pub(super) fn networks(words: &[String]) -> Vec<IpNet> {
-    let read =
-        |word: &String| word.parse().ok().or_else(|| word.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
-    words.iter().filter_map(read).collect()
-}
 
 /// The ports of the global options.
 pub(super) fn ports(options: &[Directive], draft: &mut Draft) -> Ports {

@@ -7,10 +7,9 @@ use shoal_model::site::{
 use shoal_model::units::Period;
 
 use super::matcher::matcher_of;
-use super::options::trusted;
+use super::values::{period, trusted};
 use crate::convert::directive::Directive;
 use crate::convert::draft::Draft;
-use crate::convert::units::go_duration;
 
 /// Most ports of a range.
 const MAX_PORTS: u16 = 64;
@@ -350,15 +349,4 @@ fn header_up(at: &Directive, draft: &mut Draft) {
     if !is_kept_host && !is_own && name != "connection" && name != "upgrade" {
         draft.left_out(at, "Shoal sets no fields of requests beside those that say who called");
     }
-}
-
-/// A time that is written; what cannot be read, or would be over at once, is reported.
-pub(super) fn period(at: &Directive, draft: &mut Draft) -> Option<Period> {
-    let time = go_duration(at.first());
-    match time {
-        Some(time) if !time.0.is_zero() => return Some(time),
-        Some(_) => draft.left_out(at, "a time of 0 would be over at once here"),
-        None => draft.left_out(at, "it says no time that is known"),
-    }
-    None
 }

@@ -9,9 +9,9 @@ use shoal_model::site::{
 };
 use shoal_model::units::{ByteSize, Period};
 
+use super::hosts::hosts_of;
 use super::listen::Listen;
 use super::scope::Scope;
-use super::server::hosts_of;
 use super::upstream::time;
 use crate::convert::directive::Directive;
 use crate::convert::draft::{Draft, UNLIMITED};

@@ -1,6 +1,7 @@
 //! `nginx.conf`: its servers and locations as routes, its upstreams as upstreams.
 
 mod cache;
+mod hosts;
 mod known;
 mod lexer;
 mod listen;
