@@ -14,6 +14,7 @@ mod crash_guard;
 mod data_dir;
 mod descriptors;
 mod drain;
+mod gossip_figures;
 mod headcount;
 mod health;
 mod incoming;

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::is_in_panic;
+use crate::gossip_figures;
 use crate::headcount;
 use crate::node::Node;
 use crate::ops_listener::{self, OpsLimits};
@@ -134,6 +135,7 @@ impl Node {
         gauge(text, "shoal_gossip_left_members", "Members that have left on purpose.", members.left);
         let help = "1 while another process is heard that has this node's identity.";
         gauge(text, "shoal_node_has_twin", help, u64::from(self.gossip.twin().borrow().is_some()));
+        gossip_figures::render(self.gossip.counters(), text);
         self.render_purge_metrics(text);
         render_peer_lag(text, &view, log.committed, self.id());
         self.render_panic_metrics(text, &view);
