@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use shoal_model::{EndpointId, NodeId, UpstreamId};
+use shoal_policy::agreement::StateHash;
 use shoal_policy::health::{Availability, CHECKERS_PER_ENDPOINT, Candidate, assign};
 
 /// What this node knows of the cluster now. Immutable: a change is a new view and one pointer swap.
@@ -54,6 +55,8 @@ pub struct NodeView {
     pub checked_seq: u64,
     /// Which commands of the log it knows; 0 = it has not said so.
     pub commands: u32,
+    /// What its state is after an entry after which all are compared.
+    pub state_hash: Option<StateHash>,
     /// Its version.
     pub version: Arc<str>,
 }
@@ -142,6 +145,7 @@ mod tests {
             applied_index: 0,
             checked_seq: 0,
             commands: 0,
+            state_hash: None,
             version: "".into(),
         };
         let nodes = vec![

@@ -7,6 +7,7 @@ mod autopilot;
 mod log;
 mod machine;
 mod network;
+mod planted;
 #[cfg(test)]
 mod simulation;
 mod store;
@@ -16,8 +17,8 @@ mod types;
 
 pub use autopilot::Liveness;
 pub use log::{
-    Compaction, ConfigLog, LogSettings, LogStatus, MembershipError, OpenError, ProposeError, Proposed,
-    SiteChange, described_as, on_behalf_of,
+    Compaction, ConfigLog, Divergence, Hashed, LogSettings, LogStatus, MembershipError, OpenError,
+    ProposeError, Proposed, SiteChange, described_as, on_behalf_of,
 };
 pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;

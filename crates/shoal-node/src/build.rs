@@ -54,6 +54,7 @@ use crate::removed;
 use crate::rollout::{self, RolloutClock};
 use crate::rollout_gate;
 use crate::settings::RunSettings;
+use crate::state_check;
 use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
 use crate::vital::VitalTasks;
@@ -219,6 +220,7 @@ pub async fn build(
         purge_history,
         purge_rate: PurgeRate::default(),
         export_figures: export_figures.clone(),
+        divergences: AtomicU64::default(),
         refused_calls: AtomicU64::default(),
         refused_changes: Refusals::default(),
         requests_named: AtomicU64::default(),
@@ -254,6 +256,7 @@ pub async fn build(
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
     tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
     tasks.spawn_until_stop("the gate of revisions that are tried", rollout_gate::watch(node.clone()));
+    tasks.spawn_until_stop("the comparison of states", state_check::watch(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
     let activation = Dormant { activator, newest: newest_seen, has_resumed };
     Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })

@@ -52,6 +52,7 @@ mod run;
 mod sealed_site;
 mod settings;
 mod signals;
+mod state_check;
 mod state_dump;
 mod twins;
 mod upgrade;

@@ -73,6 +73,8 @@ pub struct Node {
     pub(crate) purge_history: Arc<PurgeHistory>,
     pub(crate) purge_rate: PurgeRate,
     pub(crate) export_figures: Arc<ExportFigures>,
+    /// How often the state of this node was found to be another than that of the others.
+    pub(crate) divergences: AtomicU64,
     /// Calls of operators whose role did not reach.
     pub(crate) refused_calls: AtomicU64,
     /// Changes that operators have asked for in vain.
@@ -174,7 +176,8 @@ impl Node {
         let told = broken.take(MAX_PROBLEMS).map(|(path, why)| {
             format!("the access log {} cannot be written, its lines are lost: {why}", path.display())
         });
-        told.collect()
+        let divergence = self.log.divergence().map(|divergence| divergence.to_string());
+        divergence.into_iter().chain(told).collect()
     }
 
     /// This node about itself.

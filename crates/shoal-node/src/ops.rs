@@ -122,6 +122,12 @@ impl Node {
         gauge(text, "shoal_raft_broken", "1 while the log of this node cannot be used.", broken);
         gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
         gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
+        let differs = u64::from(self.log.divergence().is_some());
+        let help = "1 while the replicated state of this node is another than that of the others.";
+        gauge(text, "shoal_raft_state_differs", help, differs);
+        let help =
+            "How often the replicated state of this node was found to be another than that of the others.";
+        counter(text, "shoal_raft_state_differences_total", help, self.divergences.load(Ordering::Relaxed));
         gauge(text, "shoal_config_version", "Newest revision known here.", newest.0);
         gauge(text, "shoal_config_applied_version", "Revision served here.", activation.active.0);
         gauge(text, "shoal_config_stale_seconds", "Seconds without a quorum.", log.staleness.as_secs());

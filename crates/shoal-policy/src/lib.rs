@@ -4,6 +4,7 @@
 //! replayed from a table.
 
 pub mod age;
+pub mod agreement;
 pub mod balance;
 pub mod cache;
 pub mod discovery;

@@ -50,6 +50,7 @@ impl Report {
             applied_index: keys::number(value(keys::APPLIED)),
             checked_seq: keys::number(value(keys::CHECKED)),
             commands: keys::number(value(keys::COMMANDS)),
+            state_hash: value(keys::STATE_HASH).and_then(|text| text.parse().ok()),
             version: text(keys::VERSION),
         };
         let author = Author {
@@ -280,7 +281,7 @@ mod tests {
         let node = folded.view.node(LOCAL).unwrap();
         assert_eq!(
             format!("{node:?}"),
-            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, checked_seq: 0, commands: 0, version: \"0.1.0\" }"
+            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, checked_seq: 0, commands: 0, state_hash: None, version: \"0.1.0\" }"
         );
         let garbage = [("load", "many"), ("revision", "-1"), ("h/view", "?"), ("h/3", "?")];
         let said = [Said { id: 1, generation: 1, heard: true, keys: &garbage }];

@@ -21,6 +21,7 @@ pub(super) const REVISION: &str = "revision";
 pub(super) const APPLIED: &str = "applied";
 pub(super) const CHECKED: &str = "checked";
 pub(super) const COMMANDS: &str = "commands";
+pub(super) const STATE_HASH: &str = "state-hash";
 pub(super) const VERSION: &str = "version";
 pub(super) const HEALTH_VIEW: &str = "h/view";
 pub(super) const HEALTH_SHARDS: [&str; SHARDS] = ["h/0", "h/1", "h/2", "h/3", "h/4", "h/5", "h/6", "h/7"];

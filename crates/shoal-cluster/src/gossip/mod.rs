@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use shoal_model::{ClusterId, EndpointId, NodeId, UpstreamId};
+use shoal_policy::agreement::StateHash;
 use shoal_policy::health::{Fact, encode_shards};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
@@ -256,6 +257,11 @@ impl Gossip {
     /// Which commands of the log this node knows.
     pub fn set_commands(&self, known: u32) {
         self.set_own(keys::COMMANDS, known.to_string());
+    }
+
+    /// What the state of this node is after an entry after which all are compared; `None` = it is not to be compared.
+    pub fn set_state_hash(&self, hash: Option<StateHash>) {
+        self.set_own(keys::STATE_HASH, hash.map(|hash| hash.to_string()).unwrap_or_default());
     }
 
     /// What this node's checks and traffic found, exceptions only; what is not among `facts` is fine. Once every

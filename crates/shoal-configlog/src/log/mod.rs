@@ -4,12 +4,12 @@ mod asked;
 mod confirmed;
 mod membership;
 mod open;
-mod planted;
 mod propose;
 mod purge_batch;
 mod read_index;
 mod reason;
 mod site_change;
+mod state_hash;
 mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +31,7 @@ pub(crate) use open::Opened;
 pub use open::{Compaction, LogSettings, OpenError};
 pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
+pub use state_hash::{Divergence, Hashed};
 pub use status::LogStatus;
 
 use self::propose::Attempt;
@@ -69,6 +70,8 @@ struct Shared {
     purges: PurgeBatches<Attempt>,
     /// Who has asked this node, as the leader, how far the log is committed.
     askers: Mutex<Askers>,
+    /// Of the state after the newest entry after which all are compared.
+    hashed: watch::Sender<Option<Hashed>>,
     file_closed: Mutex<Option<oneshot::Receiver<()>>>,
     /// Another process has the log of this node, and answers on its address.
     is_passed_on: AtomicBool,

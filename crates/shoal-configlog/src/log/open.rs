@@ -9,11 +9,11 @@ use std::time::Duration;
 use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use shoal_model::{ClusterId, NodeId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::purge_batch::PurgeBatches;
-use super::{CLOSE_DEADLINE, ConfigLog, Shared};
+use super::{CLOSE_DEADLINE, ConfigLog, Shared, state_hash};
 use crate::autopilot::{self, Liveness};
 use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard, Peers};
@@ -207,12 +207,14 @@ impl ConfigLog {
                 file_closed: Mutex::new(Some(file_closed)),
                 purges: PurgeBatches::default(),
                 askers: Mutex::default(),
+                hashed: watch::Sender::new(None),
                 is_passed_on: AtomicBool::new(false),
             }),
         };
         let tasks = vec![
             tokio::spawn(autopilot::run(log.clone(), settings.liveness.clone())),
             tokio::spawn(compact_when_large(log.clone())),
+            tokio::spawn(state_hash::run(log.clone())),
         ];
         super::lock(&log.shared.tasks).extend(tasks);
         Ok(log)
@@ -234,6 +236,7 @@ impl ConfigLog {
             file_closed: Mutex::default(),
             purges: PurgeBatches::default(),
             askers: Mutex::default(),
+            hashed: watch::Sender::new(None),
             is_passed_on: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }

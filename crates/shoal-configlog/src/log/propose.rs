@@ -67,6 +67,12 @@ pub enum ProposeError {
         /// Why.
         reason: String,
     },
+    /// What this node would answer by is not what was agreed.
+    #[error("{reason}")]
+    Diverged {
+        /// How that is known.
+        reason: String,
+    },
     /// The leader would not talk to this node.
     #[error("{leader} refused the proposal: {reason}")]
     Refused {
@@ -321,6 +327,11 @@ impl ConfigLog {
         self.shared.directory.peers_knowing(node, &self.membership_address(node)).raft(node)
     }
 
+    /// The same, on a connection that large transfers are for.
+    pub(super) fn snapshot_peer(&self, node: NodeId) -> Result<RaftServiceClient<PeerChannel>, UnknownPeer> {
+        self.shared.directory.peers_knowing(node, &self.membership_address(node)).snapshot(node)
+    }
+
     fn membership_address(&self, node: NodeId) -> String {
         let metrics = self.metrics();
         metrics.membership_config.get_node(&node.0).map(|node| node.addr.clone()).unwrap_or_default()
@@ -360,7 +371,8 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::SetStanding(_)
         | Command::RevokeNode { .. }
         | Command::GiveCertificate { .. }
-        | Command::RevokeOperator { .. } => true,
+        | Command::RevokeOperator { .. }
+        | Command::CompareStates => true,
         Command::Bootstrap { .. } => false,
     }
 }
@@ -372,7 +384,7 @@ impl ProposeError {
             Self::OutcomeUnknown { .. } => Reason::OutcomeUnknown,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::TooManyHops | Self::Refused { .. } => Reason::NotLeader,
-            Self::Broken { .. } => Reason::Broken,
+            Self::Broken { .. } | Self::Diverged { .. } => Reason::Broken,
         };
         reason.status(self.to_string())
     }

@@ -10,7 +10,8 @@ use tonic::Status;
 
 use super::reason::Reason;
 use super::status::Leadership;
-use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock, planted};
+use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock};
+use crate::planted;
 
 impl ConfigLog {
     /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
@@ -31,6 +32,9 @@ impl ConfigLog {
     pub async fn try_read_index(&self) -> Result<u64, ProposeError> {
         if planted::reads_are_unconfirmed() {
             return Ok(*self.applied().borrow());
+        }
+        if let Some(divergence) = self.divergence() {
+            return Err(ProposeError::Diverged { reason: divergence.to_string() });
         }
         let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
         let deadline = self.shared.timings.silence();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shoal_model::state::ConfigState;
@@ -66,6 +66,12 @@ pub enum DamagedSnapshot {
     Digest,
 }
 
+impl AsRef<Self> for Header {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 impl Header {
     /// The header of a document that covers what `meta` says.
     pub fn of(meta: SnapshotMeta, document: &StateDocument) -> Self {
@@ -89,6 +95,32 @@ impl Header {
         } else {
             Ok(())
         }
+    }
+}
+
+/// SHA-256 of what is written to it.
+pub struct Hasher(Context);
+
+impl Hasher {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Of all that was written.
+    pub fn finish(self) -> Digest {
+        self.0.finish()
+    }
+}
+
+impl io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

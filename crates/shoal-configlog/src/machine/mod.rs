@@ -3,6 +3,7 @@
 mod applied;
 mod document;
 mod files;
+mod replacing;
 
 use std::io;
 use std::path::PathBuf;
@@ -17,9 +18,12 @@ use shoal_model::state::{Command, ConfigState, Reply, SiteText};
 use tokio::sync::{Notify, watch};
 
 pub use applied::{Applied, OnApplied};
-pub use document::{Header, Snapshot, StateDocument};
+pub use document::{Hasher, Header, Snapshot, StateDocument};
+pub use replacing::{Compared, Divergence};
 
 use self::files::SnapshotDir;
+use self::replacing::Replacing;
+use crate::planted;
 use crate::trouble::Trouble;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -44,6 +48,7 @@ struct Shared {
     trouble: Trouble,
     bytes_since_snapshot: AtomicU64,
     wants_snapshot: Notify,
+    replacing: Replacing,
 }
 
 /// How far the state is.
@@ -80,6 +85,7 @@ impl StateMachine {
             trouble: Trouble::default(),
             bytes_since_snapshot: AtomicU64::new(0),
             wants_snapshot: Notify::new(),
+            replacing: Replacing::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -145,7 +151,12 @@ impl StateMachine {
         let (reply, before) = {
             let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = state.revisions.active().0;
-            (state.apply(index, command), before)
+            let diverge = planted::divergence(&command);
+            let reply = state.apply(index, command);
+            if let Some(diverge) = diverge {
+                diverge(&mut state);
+            }
+            (reply, before)
         };
         // Locked for reading: only this task writes, so nobody waits, and the listener sees exactly this entry's state.
         let state = self.read();
@@ -161,6 +172,7 @@ impl StateMachine {
             (Change::Forgetting(up_to), Reply::Done) => {
                 self.tell(Applied::PurgesForgotten { up_to: up_to.min(index), index });
             }
+            (Change::Comparing, _) => self.freeze_for_comparison(index, &state),
             // Refused, or answered from memory: nothing has changed.
             (
                 Change::Site | Change::Purge(..) | Change::Forgetting(_) | Change::Members | Change::Silent,
@@ -193,12 +205,33 @@ impl StateMachine {
             | Command::SetStanding(_)
             | Command::RevokeNode { .. }
             | Command::GiveCertificate { .. }
-            | Command::RevokeOperator { .. } => 0,
+            | Command::RevokeOperator { .. }
+            | Command::CompareStates => 0,
         };
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
             self.shared.wants_snapshot.notify_one();
         }
+    }
+
+    fn put_in_place(&self, state: ConfigState, meta: &SnapshotMeta) {
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        *lock(&self.shared.mark) =
+            Mark { last_applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.shared.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        self.tell(Applied::Snapshot { state: &self.read(), index });
+        self.shared.applied.send_replace(index);
+    }
+
+    /// The state as it is now as a document, and what it covers.
+    pub async fn document(&self) -> io::Result<(Header, StateDocument)> {
+        let Builder { state, meta, .. } = self.freeze();
+        blocking(move || {
+            let document = StateDocument::of(&state)?;
+            Ok((Header::of(meta, &document), document))
+        })
+        .await
     }
 
     /// The state as it is now, frozen; texts are shared, not copied.
@@ -215,6 +248,7 @@ enum Change {
     Purge(Vec<shoal_model::state::PurgeScope>, shoal_model::state::PurgeKind),
     Forgetting(u64),
     Members,
+    Comparing,
     Silent,
 }
 
@@ -225,6 +259,7 @@ impl Change {
             Command::Publish { .. } | Command::Rollout { .. } => Self::Site,
             Command::Purge { scopes, kind, .. } => Self::Purge(scopes.clone(), *kind),
             Command::ForgetPurges { up_to } => Self::Forgetting(*up_to),
+            Command::CompareStates => Self::Comparing,
             Command::Bootstrap { .. }
             | Command::Admit(_)
             | Command::UpdateNode { .. }
@@ -254,7 +289,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let reply = self.apply_entry(entry);
+            let reply = self.apply_in_turn(entry).await;
             if let Some(responder) = responder {
                 responder.send(reply);
             }
@@ -262,8 +297,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        Some(self.freeze())
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        // Of entries that openraft has still to hand over it must not be told that they are in a snapshot.
+        (force || !self.is_ahead()).then(|| self.freeze())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -283,13 +319,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok(state)
         })
         .await?;
-        let index = meta.last_log_id.map_or(0, |id| id.index);
-        *self.shared.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        *lock(&self.shared.mark) =
-            Mark { last_applied: meta.last_log_id, membership: meta.last_membership.clone() };
-        self.shared.bytes_since_snapshot.store(0, Ordering::Relaxed);
-        self.tell(Applied::Snapshot { state: &self.read(), index });
-        self.shared.applied.send_replace(index);
+        self.put_in_place(state, meta);
+        self.shared.replacing.is_as_handed_over();
         Ok(())
     }
 

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -20,6 +19,7 @@ use tonic::{Code, Response, Status};
 
 use super::PeerChannel;
 use super::directory::Directory;
+use super::parts::parts_of;
 use super::wire::{decode, encode};
 use crate::machine::{Header, Snapshot, StateDocument};
 use crate::types::{TypeConfig, Vote};
@@ -27,8 +27,6 @@ use crate::types::{TypeConfig, Vote};
 /// How long entries may take to be on the follower's disk. openraft would give them one heartbeat, and take a large
 /// entry for a dead follower; heartbeats themselves have their own connection and deadline.
 const APPEND_DEADLINE: Duration = Duration::from_secs(3);
-/// Bytes of one part of a snapshot.
-const PART_BYTES: usize = 256 << 10;
 
 /// Makes clients to other nodes.
 pub struct Dialer {
@@ -126,7 +124,8 @@ impl Client {
         let mut client = self.service()?;
         let header = Header::of(snapshot.meta, &snapshot.snapshot);
         let header = to_bytes(&SnapshotHead { vote, header })?;
-        let parts = tokio_stream::iter(parts_of(header, &snapshot.snapshot));
+        let parts = parts_of(header, &snapshot.snapshot).map(proto::InstallSnapshotRequest::from);
+        let parts = tokio_stream::iter(parts);
         let answer = self.answer(deadline, client.install_snapshot(parts)).await?;
         from_bytes(&answer.payload)
     }
@@ -152,23 +151,10 @@ pub struct SnapshotHead {
     pub header: Header,
 }
 
-/// The parts of a snapshot, made as they are sent; the header goes first, by itself.
-fn parts_of(
-    header: Vec<u8>,
-    document: &StateDocument,
-) -> impl Iterator<Item = proto::InstallSnapshotRequest> + Send + 'static {
-    let first = proto::InstallSnapshotRequest { header, data: Vec::new(), last: false };
-    let mut rest = document.bytes.clone();
-    let mut done = false;
-    let data = std::iter::from_fn(move || {
-        if done {
-            return None;
-        }
-        let part: Bytes = rest.split_to(rest.len().min(PART_BYTES));
-        done = rest.is_empty();
-        Some(proto::InstallSnapshotRequest { header: Vec::new(), data: part.to_vec(), last: done })
-    });
-    std::iter::once(first).chain(data)
+impl AsRef<Header> for SnapshotHead {
+    fn as_ref(&self) -> &Header {
+        &self.header
+    }
 }
 
 fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CallError> {
@@ -256,28 +242,5 @@ impl RaftNetworkV2<TypeConfig> for Client {
             from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
         };
         call.await.map_err(|error| self.error(error, RPCTypes::TransferLeader))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_snapshot_is_cut_into_parts_and_the_last_one_says_so() {
-        let check = |length: usize, expected: &[usize]| {
-            let document = StateDocument { bytes: vec![7; length].into() };
-            let parts: Vec<_> = parts_of(vec![1], &document).collect();
-            assert_eq!(parts[0].header, [1]);
-            assert!(parts[1..].iter().all(|part| part.header.is_empty()));
-            let lengths: Vec<_> = parts[1..].iter().map(|part| part.data.len()).collect();
-            assert_eq!(lengths, expected);
-            assert_eq!(parts.iter().filter(|part| part.last).count(), 1);
-            assert!(parts.last().unwrap().last);
-        };
-        check(0, &[0]);
-        check(1, &[1]);
-        check(PART_BYTES, &[PART_BYTES]);
-        check(PART_BYTES + 1, &[PART_BYTES, 1]);
     }
 }

@@ -5,6 +5,7 @@ mod directory;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod heard;
+mod parts;
 mod server;
 mod wire;
 
@@ -17,5 +18,6 @@ pub use shoal_cluster::channel::{PeerChannel, Peers};
 pub use client::Dialer;
 pub use directory::Directory;
 pub use heard::Heard;
+pub use parts::{Part, collect};
 pub use server::RaftRpc;
 pub use wire::{MAX_ENTRY_BYTES, decode, encode, entry_bytes};

@@ -1,7 +1,10 @@
 //! Answers the consensus RPCs of other nodes.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use shoal_cluster::tls::Caller;
@@ -9,16 +12,20 @@ use shoal_model::NodeId;
 use shoal_policy::cache::confirmed::Mandate;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_server::RaftService;
+use tokio::sync::Semaphore;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::client::SnapshotHead;
 use super::heard::Heard;
+use super::parts::{Part, collect, parts_of};
 use super::wire::{decode, encode};
-use crate::machine::{Raft, Snapshot, StateDocument, StateMachine};
+use crate::machine::{Raft, Snapshot, StateMachine};
 use crate::types::{TypeConfig, Vote};
 
-/// Bytes of a snapshot that is accepted, at most.
-const MAX_SNAPSHOT_BYTES: u64 = 512 << 20;
+/// States on their way to other nodes at once.
+const MAX_STATES: usize = 2;
+/// How long one that asks for a state waits for this node to apply an entry.
+const APPLY_WAIT: Duration = Duration::from_secs(3);
 
 /// The consensus service of this node. Expects a verified [`Caller`] among the extensions of every request, and refuses
 /// all but nodes.
@@ -28,11 +35,12 @@ pub struct RaftRpc {
     raft: Result<Raft, String>,
     machine: StateMachine,
     heard: Arc<Heard>,
+    sending: Arc<Semaphore>,
 }
 
 impl RaftRpc {
     pub(crate) fn new(raft: Result<Raft, String>, machine: StateMachine, heard: Arc<Heard>) -> Self {
-        Self { raft, machine, heard }
+        Self { raft, machine, heard, sending: Arc::new(Semaphore::new(MAX_STATES)) }
     }
 
     /// The node that sent a request, unless it was removed.
@@ -140,7 +148,8 @@ impl RaftService for RaftRpc {
         request: Request<Streaming<proto::InstallSnapshotRequest>>,
     ) -> Result<Response<proto::InstallSnapshotResponse>, Status> {
         let caller = self.calling_node(request.extensions())?;
-        let (head, document) = receive_snapshot(request.into_inner()).await?;
+        let parts = request.into_inner().map(|part| part.map(Part::from));
+        let (head, document): (SnapshotHead, _) = collect(parts).await?;
         check_sender(caller, &head.vote)?;
         self.heard.may_confirm(mandate(&head.vote));
         let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
@@ -180,33 +189,34 @@ impl RaftService for RaftRpc {
             }
         }
     }
-}
 
-/// Collects the parts of a snapshot and checks that they are what its head announced.
-async fn receive_snapshot(
-    mut parts: Streaming<proto::InstallSnapshotRequest>,
-) -> Result<(SnapshotHead, StateDocument), Status> {
-    let cut_off = || Status::invalid_argument("the snapshot ends before its last part");
-    let first = parts.message().await?.ok_or_else(cut_off)?;
-    let head: SnapshotHead = decode(&first.header)?;
-    if head.header.length > MAX_SNAPSHOT_BYTES {
-        let length = head.header.length;
-        return Err(Status::resource_exhausted(format!(
-            "a snapshot of {length} bytes; {MAX_SNAPSHOT_BYTES} are accepted"
-        )));
-    }
-    let (mut bytes, mut last) = (first.data, first.last);
-    while !last {
-        let part = parts.message().await?.ok_or_else(cut_off)?;
-        if (bytes.len() + part.data.len()) as u64 > head.header.length {
-            return Err(Status::invalid_argument("the snapshot is longer than announced"));
+    type FetchStateStream = Pin<Box<dyn Stream<Item = Result<proto::FetchStateResponse, Status>> + Send>>;
+
+    async fn fetch_state(
+        &self,
+        request: Request<proto::FetchStateRequest>,
+    ) -> Result<Response<Self::FetchStateStream>, Status> {
+        self.calling_node(request.extensions())?;
+        self.part()?;
+        let place = Arc::clone(&self.sending).try_acquire_owned();
+        let place =
+            place.map_err(|_| Status::resource_exhausted("others are being sent the state; try again"))?;
+        if let Some(divergence) = self.machine.divergence() {
+            return Err(Status::failed_precondition(divergence.to_string()));
         }
-        bytes.extend_from_slice(&part.data);
-        last = part.last;
+        let at_least = request.get_ref().at_least;
+        let mut applied = self.machine.applied();
+        let catching_up = tokio::time::timeout(APPLY_WAIT, applied.wait_for(|index| *index >= at_least));
+        let has_caught_up = catching_up.await.is_ok_and(|applied| applied.is_ok());
+        if !has_caught_up {
+            return Err(Status::failed_precondition(format!("entry {at_least} is not applied here")));
+        }
+        let failed = |error: std::io::Error| Status::internal(error.to_string());
+        let (header, document) = self.machine.document().await.map_err(failed)?;
+        let parts = parts_of(encode(&header)?, &document).map(move |part| {
+            let _taken = &place;
+            Ok(part.into())
+        });
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
-    let document = StateDocument { bytes: bytes.into() };
-    head.header
-        .verify(&document)
-        .map_err(|damage| Status::data_loss(format!("the snapshot is damaged: {damage}")))?;
-    Ok((head, document))
 }

@@ -202,8 +202,8 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         }
         Command::RevokeOperator { name, .. } => name.clone(),
         Command::AskedBy { command, .. } => return summary(command, state),
-        // The revision that follows is on the record; and forgetting changes nothing that anybody sees.
-        Command::UploadPart { .. } | Command::ForgetPurges { .. } => return None,
+        // The revision that follows is on the record; and forgetting and comparing change nothing that anybody sees.
+        Command::UploadPart { .. } | Command::ForgetPurges { .. } | Command::CompareStates => return None,
     })
 }
 

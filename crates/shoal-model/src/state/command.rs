@@ -23,8 +23,10 @@ pub const ASKERS: u32 = 5;
 /// The least [`COMMANDS`] of a node that knows [`Command::RevokeNode`], [`Command::GiveCertificate`] and
 /// [`Command::RevokeOperator`].
 pub const REVOKING: u32 = 6;
+/// The least [`COMMANDS`] of a node that knows [`Command::CompareStates`].
+pub const COMPARING: u32 = 7;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = REVOKING;
+pub const COMMANDS: u32 = COMPARING;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,6 +150,9 @@ pub enum Command {
         /// Unix milliseconds.
         at_ms: u64,
     },
+    /// Changes nothing: a place in the log after which the states of all nodes are compared. Proposed only where every member
+    /// knows [`COMPARING`].
+    CompareStates,
     /// What somebody has asked for, and is on the record for it. Proposed only where every member knows [`ASKERS`],
     /// or the record has begun.
     AskedBy {
@@ -220,7 +225,8 @@ impl Command {
             | Self::SetStanding(_)
             | Self::RevokeNode { .. }
             | Self::GiveCertificate { .. }
-            | Self::RevokeOperator { .. } => None,
+            | Self::RevokeOperator { .. }
+            | Self::CompareStates => None,
             Self::AskedBy { command, .. } => command.request(),
         }
     }
@@ -244,6 +250,7 @@ impl fmt::Display for Command {
             Self::RevokeNode { .. } => "revoke node",
             Self::GiveCertificate { .. } => "give certificate",
             Self::RevokeOperator { .. } => "revoke operator",
+            Self::CompareStates => "compare states",
             Self::AskedBy { command, .. } => return command.fmt(f),
         })
     }

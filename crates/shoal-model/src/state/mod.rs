@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
-    ASKERS, Admission, CANARIES, COMMANDS, Command, FORGET_PURGES, REVOKING, ROLLOUTS, Refusal, Reply,
-    STANDINGS, SiteText,
+    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, FORGET_PURGES, REVOKING, ROLLOUTS, Refusal,
+    Reply, STANDINGS, SiteText,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
@@ -190,6 +190,7 @@ impl ConfigState {
             }
             Command::GiveCertificate { serial, record } => self.operators.give(serial, record),
             Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
+            Command::CompareStates => Reply::Done,
             Command::AskedBy { askers, command } => {
                 let is_purge = matches!(*command, Command::Purge { .. });
                 let is_of_stranger = matches!(*command, Command::Admit(_));

@@ -394,7 +394,9 @@ pub(super) async fn linearizable_base(node: &Node) -> Result<Base, Status> {
 pub(super) async fn newest_base(node: &Node) -> Result<(Base, bool), Status> {
     match node.log.try_read_index().await {
         Ok(index) => Ok((base_at(node, index).await?, true)),
-        Err(error @ ProposeError::Broken { .. }) => Err(failure::propose(error)),
+        Err(error @ (ProposeError::Broken { .. } | ProposeError::Diverged { .. })) => {
+            Err(failure::propose(error))
+        }
         Err(_) => Ok((applied_base(node), false)),
     }
 }

@@ -40,7 +40,9 @@ pub fn site(problems: &Problems) -> Status {
 pub fn propose(error: ProposeError) -> Status {
     match error {
         ProposeError::NoQuorum { .. } => with_exit(Code::Unavailable, Exit::NoQuorum, error.to_string()),
-        ProposeError::Broken { .. } => with_exit(Code::Unavailable, Exit::Remote, error.to_string()),
+        ProposeError::Broken { .. } | ProposeError::Diverged { .. } => {
+            with_exit(Code::Unavailable, Exit::Remote, error.to_string())
+        }
         _ => with_exit(Code::Aborted, Exit::Remote, error.to_string()),
     }
 }
