@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, VerbOutput, fetch, pattern};
+use serde_json::json;
 
 const HOST: &str = "shop.example.com";
 
@@ -77,21 +78,36 @@ async fn every_refusal_names_the_place_and_the_reason() -> Result<()> {
     Ok(())
 }
 
-/// A key of another certificate, a file that is missing, a file that is no certificate.
+/// A key of another certificate, a file that is missing, a file that is no certificate, a key where everybody reads.
 async fn certificates_are_looked_into(cluster: &Cluster, origin: &Origin) -> Result<()> {
     let one = SelfSigned::create(cluster.dir(), &["one.example.com"])?;
     let two = SelfSigned::create(cluster.dir(), &["two.example.com"])?;
     let noise = cluster.file("noise.pem", pattern("noise", 2_000))?;
     let missing = cluster.dir().join("missing.pem");
+    let both = [std::fs::read(&one.chain_file)?, std::fs::read(&one.key_file)?].concat();
+    let combined = cluster.file("combined.pem", &both)?;
     let cases: &[(&str, &Path, &Path, &[&str])] = &[
         ("a key that does not match", &one.chain_file, &two.key_file, &["certificates.shop", "match"]),
         ("a chain that is missing", &missing, &one.key_file, &["missing.pem"]),
         ("a chain that is noise", &noise, &one.key_file, &["certificates.shop"]),
         ("a key that is noise", &one.chain_file, &noise, &["certificates.shop"]),
+        (
+            "a chain with its key",
+            &combined,
+            &one.key_file,
+            &["certificates.shop.chain_file", "combined.pem holds a private key"],
+        ),
     ];
     for (what, chain, key, expected) in cases {
         let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure("shop", chain, key);
         is_refused(what, cluster.try_apply(0, &site).await?, expected)?;
+    }
+    let endpoints = [origin.endpoint()];
+    for (field, value) in [("ca_file", combined.display().to_string()), ("ca_pem", String::from_utf8(both)?)] {
+        let upstream = json!({ "endpoints": endpoints, "tls": { "server_name": "a", field: value } });
+        let site = SiteFile::new().proxy("shop", &endpoints).set("upstreams", "other", upstream);
+        let expected = [&format!("upstreams.other.tls.{field}"), "holds a private key"];
+        is_refused(field, cluster.try_apply(0, &site).await?, &expected)?;
     }
     Ok(())
 }

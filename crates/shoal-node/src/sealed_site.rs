@@ -48,7 +48,8 @@ pub fn unseal(mut site: Site, secret: &ClusterSecret) -> Result<Site, UnsealErro
 }
 
 /// `site` as it may be shown.
-pub fn redact(mut site: Site) -> Site {
+pub fn redact(site: Site) -> Site {
+    let mut site = site.with_own_blocks();
     for certificate in site.certificates.values_mut() {
         *certificate = certificate.redacted();
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Listener, Problem, Protocol, Site, TlsVersion, step};
+use super::{Listener, Problem, Protocol, Site, TlsVersion, pem, step};
 
 /// Certificates that downstreams show (mutual TLS).
 ///
@@ -105,6 +105,9 @@ fn validate_client_auth(path: &str, auth: &ClientAuth, problems: &mut Vec<Proble
     }
     if auth.crl_file.is_some() && auth.crl_pem.is_some() {
         problems.push(Problem::at(path, "has both `crl_file` and `crl_pem`; keep one"));
+    }
+    for (field, text) in [("ca_pem", &auth.ca_pem), ("crl_pem", &auth.crl_pem)] {
+        pem::validate_text(|| format!("{path}.{field}"), text.as_ref(), problems);
     }
 }
 

@@ -6,9 +6,9 @@ use super::{Balance, Problem, ProblemKind, Route, Site, Upstream, UpstreamProtoc
 /// what others have written, or what an earlier version took.
 pub fn validate_next(next: &Site, active: &Site) -> Vec<Problem> {
     let mut problems = validate(next);
-    if problems.iter().any(|problem| problem.kind == ProblemKind::NoEffect) {
+    if problems.iter().any(Problem::is_served_in_force) {
         let known = validate(active);
-        problems.retain(|problem| problem.kind != ProblemKind::NoEffect || !known.contains(problem));
+        problems.retain(|problem| !problem.is_served_in_force() || !known.contains(problem));
     }
     problems
 }

@@ -22,6 +22,8 @@ pub enum ProblemKind {
     Meaning,
     /// It makes sense and changes nothing. A site that is in force is served all the same.
     NoEffect,
+    /// An earlier version took it, and this one does not any more. A site that is in force is served all the same.
+    Outdated,
     /// It names an object that is not written; the cluster may have it.
     Absent,
     /// It cannot be read on from here: there may be more problems behind it.
@@ -34,6 +36,11 @@ impl Problem {
     /// A problem at a key path.
     pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { place: None, path: path.into(), message: message.into(), kind: ProblemKind::Meaning }
+    }
+
+    /// Nobody mended it before, and nobody has to now.
+    pub(crate) fn is_served_in_force(&self) -> bool {
+        matches!(self.kind, ProblemKind::NoEffect | ProblemKind::Outdated)
     }
 
     /// The same problem as one of another kind.

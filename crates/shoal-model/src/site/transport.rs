@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::pin::Pin;
-use super::{Certificate, Problem, ProblemKind, Upstream};
+use super::{Certificate, Problem, ProblemKind, Upstream, pem};
 use crate::address::EndpointAddress;
 
 /// The version of HTTP spoken to endpoints.
@@ -96,6 +96,7 @@ fn validate_tls(
     if tls.ca_file.is_some() && tls.ca_pem.is_some() {
         problems.push(Problem::at(format!("{path}.tls"), "has both `ca_file` and `ca_pem`; keep one"));
     }
+    pem::validate_text(|| format!("{path}.tls.ca_pem"), tls.ca_pem.as_ref(), problems);
     if tls.verify == Some(false) && (tls.ca_file.is_some() || tls.ca_pem.is_some()) {
         let message = "nothing is verified: authorities have no use with `verify: false`";
         problems.push(Problem::at(format!("{path}.tls.verify"), message));

@@ -16,7 +16,7 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, purge_method, step, trusted_proxies,
+    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, pem, purge_method, step, trusted_proxies,
     validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
@@ -186,6 +186,7 @@ fn validate_certificate(path: &str, certificate: &Certificate, problems: &mut Ve
     if certificate.key_file.is_some() && certificate.key_pem.is_some() {
         problems.push(Problem::at(path, "has both `key_file` and `key_pem`; keep one"));
     }
+    pem::validate_text(|| format!("{path}.chain_pem"), certificate.chain_pem.as_ref(), problems);
     if certificate.ocsp_file.is_some() && certificate.ocsp_base64.is_some() {
         problems.push(Problem::at(path, "has both `ocsp_file` and `ocsp_base64`; keep one"));
     }

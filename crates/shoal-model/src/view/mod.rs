@@ -44,7 +44,7 @@ pub use trusted_proxies::TrustedProxiesView;
 pub use upstream::{EndpointView, UpstreamView};
 
 use crate::id::Revision;
-use crate::site::{HeaderCase, Problem, ProblemKind, Problems, Site, Upstream, validate};
+use crate::site::{HeaderCase, Problem, Problems, Site, Upstream, validate};
 
 /// The compiled site. Immutable: a new revision is a new view, and one pointer swap puts it into force.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl ConfigView {
     pub fn compile(revision: Revision, site: &Site) -> Result<Self, Problems> {
         let mut problems = validate(site);
         // What an earlier version took is no reason to serve nothing.
-        problems.retain(|problem| problem.kind != ProblemKind::NoEffect);
+        problems.retain(|problem| !problem.is_served_in_force());
         if !problems.is_empty() {
             return Err(Problems(problems));
         }

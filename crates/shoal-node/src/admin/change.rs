@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::ClusterSecret;
 use shoal_configlog::{ProposeError, SiteChange};
-use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, read_site};
+use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, holds_private_key, read_site};
 use shoal_model::state::{Command, Refusal, Reply, Terms};
 use shoal_model::{Revision, Site, is_deceptive};
 use shoal_policy::rollout::Canary;
@@ -472,12 +472,18 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
             }
         };
         let delta = Delta::between(&active, &next);
-        Ok(Draft { base: revision, text: next.to_canonical_json(), changes, delta })
+        let text = next.to_canonical_json();
+        // Wherever it stands: what is in the log, everybody may read.
+        if holds_private_key(&text) {
+            let why = "the site holds a private key in clear; keys belong into `key_file` or `key_pem`";
+            return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+        }
+        Ok(Draft { base: revision, text, changes, delta })
     })
     .await
 }
 
-/// The site of the log's text.
+/// The site of the log's text. What an older version has let in beside certificates is left out.
 pub(super) fn stored_site(content: &str) -> Result<Site, Status> {
     Site::from_json(content)
         .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))
@@ -500,3 +506,4 @@ pub(super) fn author_of(claimed: &str, proven: &str) -> String {
     let claimed: String = claimed.chars().filter(|c| !is_deceptive(*c)).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
 }
+        .map(Site::with_own_blocks)

@@ -11,6 +11,9 @@ use shoal_model::{ConfigView, Revision, Site};
 
 use crate::sealed_site::{open_key, seal, unseal};
 
+/// Of a file that is only named: what it would say does not count, and the default would instead.
+const UNREAD: &str = "its file was not read in where the site comes from; nodes read none";
+
 /// The given objects laid over the active ones: validated, compiled once, keys sealed.
 pub fn next_site(
     secret: &ClusterSecret,
@@ -20,6 +23,10 @@ pub fn next_site(
 ) -> Result<Site, Problems> {
     let Delta { mut put, removed } = given;
     find_renamed_keys(secret, active, &mut put);
+    let unread = put.take_files().iter().map(|named| Problem::at(named.path(), UNREAD)).collect::<Vec<_>>();
+    if !unread.is_empty() {
+        return Err(Problems(unread));
+    }
     let merged = merge(active, put, absent).without(&removed);
     if merged.is_empty() && !active.is_empty() {
         let why = "the result would be an empty site, and every request would be refused";
@@ -27,13 +34,13 @@ pub fn next_site(
     }
     let mut problems = validate_next(&merged, active);
     for (name, certificate) in &merged.certificates {
-        if matches!(certificate.key_form(), KeyForm::File | KeyForm::Fingerprint) {
+        if certificate.key_form() == KeyForm::Fingerprint {
             let why = "the key was not sent, and the cluster has no key with that fingerprint";
             problems.push(Problem::at(format!("certificates.{}", step(name)), why));
         }
     }
     // A chain may have been replaced while its key stayed: sealed keys are compared too.
-    let clear = unseal(merged, secret).map_err(|error| Problems(vec![error.problem()]))?;
+    let clear = unseal(merged.with_own_blocks(), secret).map_err(|error| Problems(vec![error.problem()]))?;
     problems.extend(check_certificates(&clear, inspect_certificate));
     problems.extend(check_staples(&clear, inspect_staple));
     problems.extend(check_authorities(&clear, inspect_authorities));
@@ -132,6 +139,48 @@ mod tests {
         check(unknown_key, "the cluster has no key with that fingerprint");
         let forged_seal = Certificate { key_sealed: Some(STANDARD.encode([7; 80])), ..shown };
         check(forged_seal, "certificates.shop: its key cannot be unsealed");
+    }
+
+    #[test]
+    fn keys_and_unread_files_are_refused_wherever_they_stand() {
+        let (secret, certificate) = (ClusterSecret::generate(), pair());
+        let chain = certificate.chain_pem.clone().unwrap();
+        let combined = format!("{chain}{}", certificate.key_pem.as_deref().unwrap());
+        let next = |text: &str| {
+            let given = Site::from_json(text).unwrap();
+            next_site(&secret, &Site::default(), given.into(), Absent::Keep)
+        };
+        let check = |object: serde_json::Value, expected: &str| {
+            let refused = next(&object.to_string()).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
+        };
+        let upstream = |tls| serde_json::json!({"upstreams": {"u": {"endpoints": ["h:1"], "tls": tls}}});
+        let listener = |auth| {
+            let mut site = serde_json::to_value(site("c", certificate.clone())).unwrap();
+            site["listeners"] = serde_json::json!({"l": {
+                "address": ":1", "protocol": "https", "certificates": ["c"], "client_auth": auth,
+            }});
+            site
+        };
+        let own = Certificate { chain_pem: Some(combined.clone()), ..certificate.clone() };
+        let of_chain = serde_json::to_value(site("c", own)).unwrap();
+        check(of_chain, "certificates.c.chain_pem: holds a private key");
+        check(upstream(serde_json::json!({"ca_pem": combined})), "upstreams.u.tls.ca_pem: holds a private key");
+        let auth = serde_json::json!({"ca_pem": chain, "crl_pem": combined});
+        check(listener(auth), "listeners.l.client_auth.crl_pem: holds a private key");
+        check(upstream(serde_json::json!({"ca_file": "a"})), "upstreams.u.tls.ca_file: its file was not read in");
+        check(listener(serde_json::json!({"ca_file": "a"})), "listeners.l.client_auth.ca_file: its file");
+        let with_staple = Certificate { ocsp_file: Some("a".into()), ..certificate.clone() };
+        let with_staple = serde_json::to_value(site("c", with_staple)).unwrap();
+        check(with_staple, "certificates.c.ocsp_file: its file");
+
+        // What lies around a certificate goes, and what an older version has stored is not shown.
+        let noted = Certificate { chain_pem: Some(format!("subject=a\n{chain}")), ..certificate.clone() };
+        let taken = next(&site("c", noted).to_canonical_json()).unwrap();
+        assert_eq!(taken.certificates["c"].chain_pem.as_ref(), Some(&chain));
+        let mut stored = taken;
+        stored.certificates.get_mut("c").unwrap().chain_pem = Some(combined.clone());
+        assert_eq!(redact(stored).certificates["c"].chain_pem.as_ref(), Some(&chain));
     }
 
     #[test]
