@@ -2,76 +2,19 @@
 //! is with the identity of an operator.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use cluster_tests::{
-    Answer, Cluster, Connection, NodeProcess, Origin, Ports, SiteFile, Speak, Verb, copy_directory, empty,
-    wait_until,
+    Bearer, Cluster, Connection, NodeProcess, Origin, Outcome, Ports, SiteFile, Verb, call, copy_directory,
+    empty, wait_until,
 };
 use http::Request;
-use http_body_util::{BodyExt, Full};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
 
 /// For a revoked process to find out, drain and end.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// For what is open to be cut once the command was given, its own start included.
 const AT_ONCE: Duration = Duration::from_secs(3);
-
-/// What a node or an operator has to show, taken from a disk.
-struct Stolen {
-    identity: Value,
-}
-
-impl Stolen {
-    fn from(file: &Path) -> Result<Self> {
-        let text = fs::read_to_string(file)?;
-        Ok(Self { identity: serde_json::from_str(&text)? })
-    }
-
-    fn part(&self, name: &str) -> Result<Vec<u8>> {
-        let text = self.identity[name].as_str().with_context(|| format!("there is no {name}"))?;
-        Ok(STANDARD.decode(text)?)
-    }
-
-    /// Its side of TLS, with the protocol `alpn`.
-    fn speak(&self, alpn: &[u8]) -> Result<Speak> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.part("ca")?))?;
-        let chain = vec![CertificateDer::from(self.part("certificate")?)];
-        let key = PrivatePkcs8KeyDer::from(self.part("key")?).into();
-        let mut config =
-            ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
-        config.alpn_protocols = vec![alpn.to_vec()];
-        let cluster = self.identity["cluster_id"].as_str().context("there is no cluster id")?;
-        Ok(Speak::Tls(Arc::new(config), format!("node.{cluster}.shoal.internal")))
-    }
-
-    async fn connect(&self, address: SocketAddr) -> Result<Connection> {
-        Connection::open(address, self.speak(b"h2")?).await
-    }
-}
-
-/// A call with a message that is encoded already: its status, and how much was answered.
-async fn call(connection: &mut Connection, method: &str, message: &[u8]) -> Result<(String, usize)> {
-    let head = [&[0][..], &u32::try_from(message.len())?.to_be_bytes()].concat();
-    let body = Full::new(Bytes::from([&head, message].concat())).map_err(|never| match never {}).boxed();
-    let request = Request::post(format!("https://shoal.internal/shoal.{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(body)?;
-    let Answer { headers, trailers, body, .. } = connection.send(request).await?;
-    let status = trailers.get("grpc-status").or(headers.get("grpc-status")).context("no status")?;
-    Ok((status.to_str()?.to_owned(), body.len()))
-}
 
 /// What a thief may try on an address of the cluster.
 const CALLS: [&str; 7] = [
@@ -96,13 +39,13 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     cluster.restart(2)?;
     cluster.answers(2).await?;
     cluster.settle().await?;
-    let stolen = Stolen::from(&dir.join("data/identity/node.json"))?;
+    let stolen = Bearer::from(&dir.join("data/identity/node.json"))?;
     let doors = [0, 1].map(|i| cluster.nodes[i].at(Ports::CLUSTER));
 
     // With it, a thief is the node.
     let mut before = stolen.connect(doors[0]).await?;
-    let (status, bytes) = call(&mut before, CALLS[0], &[]).await?;
-    ensure!(status == "0" && bytes > 100, "a member is told {bytes} bytes, status {status}");
+    let told = call(&mut before, CALLS[0], &[]).await?;
+    ensure!(told.status == "0" && told.body.len() > 100, "a member is told {told:?}");
     let mut waiting = stolen.connect(doors[1]).await?;
     let waiting = tokio::spawn(async move {
         let outcome = call(&mut waiting, "raft.v1.PeerService/AwaitApplied", &WAIT_LONG).await;
@@ -117,7 +60,7 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     );
     let (outcome, cut) = waiting.await?;
     let after = cut.duration_since(given);
-    ensure!(!matches!(&outcome, Ok((status, _)) if status == "0"), "it was answered: {outcome:?}");
+    ensure!(!matches!(&outcome, Ok(Outcome { status, .. }) if status == "0"), "it was answered: {outcome:?}");
     ensure!(after < AT_ONCE, "what was open was cut after {after:?}");
     println!("cut {after:?} after the command was given");
     ensure!(call(&mut before, CALLS[0], &[]).await.is_err(), "an open connection goes on");
@@ -125,8 +68,8 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     for door in doors {
         for method in CALLS {
             let mut connection = stolen.connect(door).await?;
-            let (status, bytes) = call(&mut connection, method, &[]).await?;
-            ensure!(status != "0" && bytes == 0, "{method} at {door}: status {status}, {bytes} bytes");
+            let Outcome { status, body, .. } = call(&mut connection, method, &[]).await?;
+            ensure!(status != "0" && body.is_empty(), "{method} at {door}: status {status}, {body:?}");
         }
         let body = Connection::open(door, stolen.speak(b"http/1.1")?).await;
         let answered = match body {
@@ -137,7 +80,7 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     }
     for i in [0, 1] {
         let mut connection = stolen.connect(cluster.nodes[i].at(Ports::ADMIN)).await?;
-        let (status, _) = call(&mut connection, "admin.v1.AdminService/Status", &[]).await?;
+        let Outcome { status, .. } = call(&mut connection, "admin.v1.AdminService/Status", &[]).await?;
         ensure!(status == "16", "n{} answers operators with {status}", i + 1);
     }
 
@@ -169,10 +112,10 @@ async fn a_revoked_operator_is_cut_off() -> Result<()> {
         let way = ["--addr", &address, "--identity", path];
         Verb::from_afar(&[&way, verb].concat()).run().await
     };
-    let stolen = Stolen::from(&file)?;
+    let stolen = Bearer::from(&file)?;
     let mut open = stolen.connect(door).await?;
     let status = "admin.v1.AdminService/Status";
-    ensure!(call(&mut open, status, &[]).await?.0 == "0", "an operator is not answered");
+    ensure!(call(&mut open, status, &[]).await?.status == "0", "an operator is not answered");
 
     let revoked = node.shoal(&["operator", "revoke", "ada"]).await?.expect(0)?;
     ensure!(revoked.stdout.contains("revoked ada: 1 on the list"), "{revoked:?}");
@@ -181,8 +124,8 @@ async fn a_revoked_operator_is_cut_off() -> Result<()> {
     })
     .await?;
     ensure!(call(&mut open, status, &[]).await.is_err(), "an open connection goes on");
-    let (answer, bytes) = call(&mut stolen.connect(door).await?, status, &[]).await?;
-    ensure!(answer == "7" && bytes == 0, "it is answered with {answer}, {bytes} bytes");
+    let answer = call(&mut stolen.connect(door).await?, status, &[]).await?;
+    ensure!(answer.status == "7" && answer.body.is_empty(), "it is answered with {answer:?}");
     let refused = as_ada(&["history"]).await?.expect(2)?;
     ensure!(refused.stderr.contains("the identity of \"ada\" was revoked"), "{refused:?}");
 

@@ -4,7 +4,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, LoopbackBlock, NodeProcess, Ports, Verb, pattern, wait_until};
+use cluster_tests::{
+    Bearer, Cluster, LoopbackBlock, NodeProcess, Ports, Verb, call, field, pattern, wait_until,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -71,6 +73,56 @@ async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
     let status = cluster.status(0).await?;
     let nodes = status["nodes"].as_array().map_or(0, Vec::len);
     ensure!(nodes == 1, "a stranger is a member now: {status:#}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invented_tokens_never_reach_the_log() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let node = &cluster.nodes[0];
+    let somebody = Bearer::from(&node.data_dir().join("identity/node.json"))?;
+    let good = cluster.token().await?;
+    let parts: Vec<&str> = good.split('.').collect();
+    let [prefix, authority, role, id, secret] = parts[..] else { anyhow::bail!("not a token") };
+    let key = rcgen::KeyPair::generate()?;
+    let request = rcgen::CertificateParams::new(Vec::new())?.serialize_request(&key)?;
+    let before = cluster.status(0).await?["committed_index"].as_u64().context("no index")?;
+    let mut connection = somebody.connect_as_stranger(node.at(Ports::CLUSTER)).await?;
+    for n in 0..300 {
+        let (id, secret) = match n % 2 {
+            0 => (format!("{n:012x}"), secret.to_owned()),
+            _ => (id.to_owned(), damaged(secret)),
+        };
+        let token = format!("{prefix}.{authority}.{role}.{id}.{secret}");
+        let message = [
+            field(1, token),
+            field(2, request.der()),
+            field(3, format!("s{n}")),
+            field(4, "r"),
+            field(5, "z"),
+            field(6, "127.0.0.1:7400"),
+            field(7, "127.0.0.1:7401"),
+        ];
+        let refused = call(&mut connection, "raft.v1.PeerService/Join", &message.concat()).await?;
+        // Not allowed; or too many that nobody has heard of.
+        ensure!(["7", "8"].contains(&refused.status.as_str()), "{n}: {refused:?}");
+    }
+    let after = cluster.status(0).await?["committed_index"].as_u64().context("no index")?;
+    ensure!(after - before < 10, "strangers have written {} entries", after - before);
+    // Who has a good one still comes in, at whichever node.
+    for (number, door) in [(41, 1), (42, 2)] {
+        let fresh = cluster.token().await?;
+        let dir = cluster.dir().join(format!("late-{number}"));
+        let mut late = NodeProcess::new(&format!("l{number}"), cluster.block().ip(number), &dir, &[]);
+        late.start(Some((cluster.nodes[door].at(Ports::CLUSTER), &fresh)))?;
+        cluster
+            .eventually("the new node is a member", async || {
+                let status = cluster.status(0).await.ok()?;
+                let names = status["nodes"].as_array()?.iter().map(|node| node["node"].to_string());
+                names.into_iter().any(|name| name.contains(&late.name)).then_some(())
+            })
+            .await?;
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod notify;
 mod ops;
 mod ops_listener;
 mod otlp;
+mod pace;
 mod peer;
 mod process_figures;
 mod purge_api;

@@ -190,6 +190,17 @@ pub struct Admission {
     pub node: MemberRecord,
 }
 
+/// What a state says of an [`Admission`] that nobody has proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// The token is good, or the key is a member's.
+    Fits,
+    /// The state has no such token. One that was just made may still be on its way.
+    Unheard,
+    /// Nothing that is to come makes it good.
+    Refused(Refusal),
+}
+
 impl Command {
     /// Who asks, and what is to be done.
     pub fn into_parts(self) -> (Vec<Asker>, Self) {

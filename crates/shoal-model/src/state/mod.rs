@@ -9,14 +9,16 @@ mod revisions;
 mod rollout;
 mod standing;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
-    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, FORGET_PURGES, REVOKING, ROLLOUTS, Refusal,
-    Reply, STANDINGS, SiteText,
+    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, REVOKING, ROLLOUTS,
+    Refusal, Reply, STANDINGS, SiteText,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
@@ -110,6 +112,34 @@ impl ConfigState {
     /// What the mutation with this request id answered, if it was carried out not too long ago.
     pub fn answered(&self, request_id: &str) -> Option<&Reply> {
         self.remembered.get(request_id)
+    }
+
+    /// Whether a mutation whose request id begins like this was carried out not too long ago.
+    pub fn has_answered_below(&self, beginning: &str) -> bool {
+        let mut from = self.remembered.range::<str, _>((Bound::Included(beginning), Bound::Unbounded));
+        from.next().is_some_and(|(id, _)| id.starts_with(beginning))
+    }
+
+    /// What is to be said of an admission before it is proposed: strangers are many, and what they send must not fill the log.
+    pub fn examine(&self, admission: &Admission) -> Examined {
+        let key = &admission.node.public_key_sha256;
+        if self.nodes.values().any(|node| node.public_key_sha256 == *key) {
+            return Examined::Fits;
+        }
+        match self.check_token(admission) {
+            Ok(_) => Examined::Fits,
+            Err(Refusal::UnknownToken) if !self.tokens.contains_key(&admission.token_id) => Examined::Unheard,
+            Err(refusal) => Examined::Refused(refusal),
+        }
+    }
+
+    fn check_token(&self, admission: &Admission) -> Result<&TokenRecord, Refusal> {
+        let known = self.tokens.get(&admission.token_id);
+        match known.filter(|token| token.secret_sha256 == admission.secret_sha256) {
+            None => Err(Refusal::UnknownToken),
+            Some(token) if token.expires_at_ms <= admission.at_ms => Err(Refusal::TokenExpired),
+            Some(token) => Ok(token),
+        }
     }
 
     /// Whether `node` was a member once and is none any more, in the state after the entry at `applied`. Ids are indexes of
@@ -249,22 +279,17 @@ impl ConfigState {
             return Reply::Admitted(*id);
         }
         // Only who has a token may learn which names there are.
-        let is_taken = self.nodes.values().any(|node| node.name == admission.node.name);
-        let Some(token) = self.tokens.get_mut(&admission.token_id) else {
-            return Reply::Refused(Refusal::UnknownToken);
-        };
-        if token.secret_sha256 != admission.secret_sha256 {
-            return Reply::Refused(Refusal::UnknownToken);
+        if let Err(refusal) = self.check_token(&admission) {
+            return Reply::Refused(refusal);
         }
-        if token.expires_at_ms <= admission.at_ms {
-            return Reply::Refused(Refusal::TokenExpired);
-        }
-        if is_taken {
+        if self.nodes.values().any(|node| node.name == admission.node.name) {
             return Reply::Refused(Refusal::NameTaken(admission.node.name));
         }
-        token.uses_left = token.uses_left.saturating_sub(1);
-        if token.uses_left == 0 {
-            self.tokens.remove(&admission.token_id);
+        if let Entry::Occupied(mut token) = self.tokens.entry(admission.token_id) {
+            token.get_mut().uses_left = token.get().uses_left.saturating_sub(1);
+            if token.get().uses_left == 0 {
+                token.remove();
+            }
         }
         let id = NodeId(index.max(2));
         self.nodes.insert(id, admission.node);
@@ -425,7 +450,13 @@ mod tests {
             assert_eq!(state.apply(1, part(upload, 1)), Reply::Done);
         }
         assert_eq!(state.apply(2, part(99, 2)), Reply::Refused(Refusal::UploadTooLarge));
-        assert_eq!(state.apply(3, part(99, 10 * 60_000 + 1)), Reply::Done, "old ones are forgotten");
+        let mut withdrawal = publish("", None, "");
+        if let Command::Publish { site, .. } = &mut withdrawal {
+            *site = SiteText::Uploaded { upload: "u3".into(), parts: u32::MAX };
+        }
+        assert_eq!(state.apply(3, withdrawal), Reply::Refused(Refusal::UploadIncomplete));
+        assert_eq!(state.apply(4, part(99, 2)), Reply::Done, "one was withdrawn");
+        assert_eq!(state.apply(5, part(77, 10 * 60_000 + 1)), Reply::Done, "old ones are forgotten");
     }
 
     #[test]
@@ -509,11 +540,24 @@ mod tests {
                 node: node(name),
             })
         };
+        let examine = |state: &ConfigState, command: Command| match command {
+            Command::Admit(admission) => state.examine(&admission),
+            command => panic!("{command}"),
+        };
+        for (name, secret, at_ms, expected) in [
+            ("b", "wrong", 1, Examined::Refused(Refusal::UnknownToken)),
+            ("b", "s", 100, Examined::Refused(Refusal::TokenExpired)),
+            ("b", "s", 99, Examined::Fits),
+        ] {
+            assert_eq!(examine(&state, admit(name, secret, at_ms)), expected, "{secret} at {at_ms}");
+        }
         assert_eq!(state.apply(8, admit("b", "wrong", 1)), Reply::Refused(Refusal::UnknownToken));
         assert_eq!(state.apply(9, admit("b", "s", 100)), Reply::Refused(Refusal::TokenExpired));
         assert_eq!(state.apply(10, admit("b", "s", 99)), Reply::Admitted(NodeId(10)));
         assert_eq!(state.apply(11, admit("b", "s", 99)), Reply::Admitted(NodeId(10)), "same key, same id");
         assert_eq!(state.apply(12, admit("c", "s", 99)), Reply::Refused(Refusal::UnknownToken), "used up");
+        assert_eq!(examine(&state, admit("c", "s", 99)), Examined::Unheard, "it may still be to come");
+        assert_eq!(examine(&state, admit("b", "wrong", 99)), Examined::Fits, "a member asks again");
         let namesake = |secret: &str| {
             let node = MemberRecord { public_key_sha256: "other".into(), ..node("b") };
             let (token_id, secret_sha256) = ("u".into(), secret.into());

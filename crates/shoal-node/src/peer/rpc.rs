@@ -8,7 +8,7 @@ use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
-use shoal_model::state::{Admission, Command, MemberRecord, Refusal, Reply, check_member_name};
+use shoal_model::state::{Admission, Command, Examined, MemberRecord, Refusal, Reply, check_member_name};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
@@ -22,12 +22,17 @@ use crate::admin::failure;
 use crate::asking::Who;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
+use crate::pace::Pace;
 use crate::refusals::Refusals;
 use crate::removal::{self, RemovalError, Removing};
 use crate::report::Wanted;
 
 /// Strangers being admitted at once.
 const MAX_JOINING: usize = 4;
+/// Tokens that this node has not heard of, for which it asks the leader each second: all others are refused unasked.
+const MAX_LOOK_UPS_PER_SECOND: u32 = 5;
+/// For this node to hear of a token that was just made.
+const TOKEN_WAIT: Duration = Duration::from_secs(2);
 /// For this node to hear of the member whose name is taken.
 const ROOM_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`PeerService::await_applied`].
@@ -37,13 +42,19 @@ const MAX_AWAIT: Duration = Duration::from_secs(60);
 pub struct PeerRpc {
     node: Arc<Node>,
     joining: Semaphore,
+    look_ups: Pace,
     refusals: Refusals,
 }
 
 impl PeerRpc {
     /// On behalf of `node`.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node, joining: Semaphore::new(MAX_JOINING), refusals: Refusals::default() }
+        Self {
+            node,
+            joining: Semaphore::new(MAX_JOINING),
+            look_ups: Pace::per_second(MAX_LOOK_UPS_PER_SECOND),
+            refusals: Refusals::default(),
+        }
     }
 
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -76,6 +87,7 @@ impl PeerRpc {
             at_ms: now_ms(),
             node: record.clone(),
         };
+        self.check_token(&admission).await?;
         let mut proposed = self.propose(&admission).await?;
         // Only who has a valid token gets so far.
         if matches!(proposed.reply, Reply::Refused(Refusal::NameTaken(_))) {
@@ -90,6 +102,27 @@ impl PeerRpc {
         let at = record.cluster_addr.as_str();
         tracing::info!(member = %node_id, name = record.name, at, token = token.id, "a node was admitted");
         self.welcome(node_id, &request.csr)
+    }
+
+    /// Refuses what the log would refuse, before it is in the log.
+    async fn check_token(&self, admission: &Admission) -> Result<(), Status> {
+        let examine = || self.node.log.with_state(|state| state.examine(admission));
+        let mut examined = examine();
+        if examined == Examined::Unheard {
+            if !self.look_ups.takes(Instant::now()) {
+                let why = "too many unknown tokens are being shown; try again in a moment";
+                return Err(Status::resource_exhausted(why));
+            }
+            let index = self.node.log.try_read_index().await.map_err(failure::propose)?;
+            self.node.await_applied(index, Revision(0), TOKEN_WAIT).await;
+            examined = examine();
+        }
+        let refusal = match examined {
+            Examined::Fits => return Ok(()),
+            Examined::Unheard => Refusal::UnknownToken,
+            Examined::Refused(refusal) => refusal,
+        };
+        Err(Status::permission_denied(refusal.to_string()))
     }
 
     async fn propose(&self, admission: &Admission) -> Result<Proposed, Status> {
