@@ -151,6 +151,26 @@ async fn a_newcomer_gets_a_snapshot_of_what_was_compacted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sites_that_were_given_up_are_in_nobodys_way() {
+    let cluster = Cluster::of(3, 3, Compaction::default()).await;
+    let asking = cluster.follower().await;
+    let text = format!("{{\"padding\":{:?}}}", "x".repeat(8 << 20));
+    let change = |id: &str| SiteChange { request_id: id.into(), text: text.clone(), ..SiteChange::default() };
+    // More than there is room for at once.
+    for n in 0..18 {
+        let before = *asking.applied().borrow();
+        let mut applied = asking.applied();
+        tokio::select! {
+            biased;
+            some = applied.wait_for(|index| *index > before + 1) => drop(some.unwrap()),
+            done = asking.propose_site(change(&format!("given up {n}"))) => panic!("{done:?}"),
+        }
+    }
+    let kept = cluster.leader().await.propose_site(change("kept")).await.unwrap();
+    assert_eq!(kept.reply, Reply::Published(Revision(1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_voter_is_replaced_and_a_removed_node_leaves() {
     let mut cluster = Cluster::of(4, 3, Compaction::default()).await;
     let leader = cluster.leader().await;

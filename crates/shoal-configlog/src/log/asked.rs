@@ -19,16 +19,21 @@ pub fn on_behalf_of<F: Future>(asker: Option<Asker>, answering: F) -> TaskLocalF
 
 /// Whatever `answering` proposes is on the record as `what`, if somebody has asked for it.
 pub fn described_as<F: Future>(what: String, answering: F) -> TaskLocalFuture<Option<Asker>, F> {
-    let asker = ASKER.try_get().ok().flatten().map(|asker| Asker { what, ..asker });
+    let asker = asker().map(|asker| Asker { what, ..asker });
     ASKER.scope(asker, answering)
+}
+
+/// Who has asked the running task.
+pub(super) fn asker() -> Option<Asker> {
+    ASKER.try_get().ok().flatten()
 }
 
 impl ConfigLog {
     /// `command` on behalf of whoever has asked the running task.
     pub(super) fn on_record(&self, command: Command) -> Command {
-        match ASKER.try_get() {
-            Ok(Some(asker)) => self.with_state(|state| on_record(command, asker, state)),
-            Ok(None) | Err(_) => command,
+        match asker() {
+            Some(asker) => self.with_state(|state| on_record(command, asker, state)),
+            None => command,
         }
     }
 }

@@ -68,6 +68,8 @@ struct Shared {
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Purges on their way into the log.
     purges: PurgeBatches<Attempt>,
+    /// Site documents of this node whose parts are to be withdrawn.
+    left_over: Mutex<Vec<String>>,
     /// Who has asked this node, as the leader, how far the log is committed.
     askers: Mutex<Askers>,
     /// Of the state after the newest entry after which all are compared.

@@ -1,10 +1,14 @@
-//! Publishing a site of any size: large ones go ahead in parts, since entries stay small.
+//! Publishing a site of any size: large ones go ahead in parts, since entries stay small. Parts of what does not become a
+//! revision are withdrawn: there is room for few at once, on all nodes together.
 
 use aws_lc_rs::rand;
 use shoal_model::Revision;
-use shoal_model::state::{Command, SiteText, Terms};
+use shoal_model::state::{Command, Reply, SiteText, Terms};
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
-use super::{ConfigLog, ProposeError, Proposed};
+use super::asked::{asker, on_behalf_of};
+use super::{ConfigLog, ProposeError, Proposed, lock};
 
 /// A larger site text is uploaded in parts of this many bytes. JSON in JSON grows, but not to
 /// [`MAX_ENTRY_BYTES`](crate::network::MAX_ENTRY_BYTES).
@@ -32,26 +36,66 @@ pub struct SiteChange {
 }
 
 impl ConfigLog {
-    /// Makes a site the next revision.
+    /// Makes a site the next revision. When the caller is gone before all parts are written, it does not become one.
     pub async fn propose_site(&self, mut site: SiteChange) -> Result<Proposed, ProposeError> {
         let text = std::mem::take(&mut site.text);
-        let text = if text.len() <= PART_BYTES {
-            SiteText::Inline(text)
-        } else {
-            self.upload(&text, site.at_ms).await?
-        };
-        self.propose(site.into_command(text)).await
+        if text.len() <= PART_BYTES {
+            return self.propose(site.into_command(SiteText::Inline(text))).await;
+        }
+        let (log, asker) = (self.clone(), asker());
+        let (_waiting, is_waited_for) = oneshot::channel();
+        // A task of its own: it ends in order whatever becomes of the caller.
+        let writing = tokio::spawn(async move {
+            log.withdraw_left_over().await;
+            let upload = random_id();
+            let in_parts = log.publish_in_parts(site, &text, upload.clone(), is_waited_for);
+            let proposed = on_behalf_of(asker, in_parts).await;
+            if !matches!(proposed, Ok(Proposed { reply: Reply::Published(_), .. })) {
+                lock(&log.shared.left_over).push(upload);
+                log.withdraw_left_over().await;
+            }
+            proposed
+        });
+        writing.await.unwrap_or_else(|_| {
+            Err(ProposeError::OutcomeUnknown { reason: "the task that wrote it has ended badly".to_owned() })
+        })
     }
 
-    async fn upload(&self, text: &str, at_ms: u64) -> Result<SiteText, ProposeError> {
-        let upload = random_id();
+    async fn publish_in_parts(
+        &self,
+        site: SiteChange,
+        text: &str,
+        upload: String,
+        mut is_waited_for: oneshot::Receiver<()>,
+    ) -> Result<Proposed, ProposeError> {
         let mut parts = 0;
         for text in split(text, PART_BYTES) {
-            let text = text.to_owned();
-            self.propose(Command::UploadPart { upload: upload.clone(), part: parts, text, at_ms }).await?;
+            if is_waited_for.try_recv() == Err(TryRecvError::Closed) {
+                let reason = "whoever asked for it is gone".to_owned();
+                return Err(ProposeError::OutcomeUnknown { reason });
+            }
+            let (upload, text, at_ms) = (upload.clone(), text.to_owned(), site.at_ms);
+            let proposed = self.propose(Command::UploadPart { upload, part: parts, text, at_ms }).await?;
+            if proposed.reply != Reply::Done {
+                return Ok(proposed);
+            }
             parts += 1;
         }
-        Ok(SiteText::Uploaded { upload, parts })
+        self.propose(site.into_command(SiteText::Uploaded { upload, parts })).await
+    }
+
+    /// Withdraws the parts of what this node has not made a revision. What cannot be withdrawn for want of a quorum is when
+    /// the next large site comes, or forgotten after the ten minutes that anything may wait.
+    async fn withdraw_left_over(&self) {
+        let left_over = std::mem::take(&mut *lock(&self.shared.left_over));
+        for upload in left_over {
+            // With a number of parts that none has: every version refuses that, and forgets the parts.
+            let text = SiteText::Uploaded { upload: upload.clone(), parts: u32::MAX };
+            if let Err(error) = self.propose(SiteChange::default().into_command(text)).await {
+                tracing::debug!(%error, "parts of a site are not withdrawn yet");
+                lock(&self.shared.left_over).push(upload);
+            }
+        }
     }
 }
 
