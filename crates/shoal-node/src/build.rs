@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
-use crate::admin::{AdminListeners, MAX_WARM_CALLS, MAX_WATCHERS, MAX_WATCHES};
+use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MAX_WATCHERS, MAX_WATCHES};
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
@@ -230,6 +230,7 @@ pub async fn build(
         rollout_clock: RolloutClock::default(),
         overdue,
         writers: Mutex::new(()),
+        planning: Arc::new(Semaphore::new(MAX_PLANS)),
         rehearsing: Semaphore::new(MAX_REHEARSALS),
         watching: Arc::new(Semaphore::new(MAX_WATCHES)),
         lock: boot.lock,

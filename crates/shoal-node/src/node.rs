@@ -93,6 +93,8 @@ pub struct Node {
     pub(crate) overdue: watch::Sender<Option<Overdue>>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
+    /// Places for plans that are worked out here.
+    pub(crate) planning: Arc<Semaphore>,
     /// Places for changes that are tried out here.
     pub(crate) rehearsing: Semaphore,
     /// Places for those who follow the revisions by way of this node.

@@ -8,6 +8,7 @@ use super::naming::{check_host, check_reference};
 use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
+use super::path_rule::PatternBudget;
 use super::period::validate_periods;
 use super::regions::{validate_regions, validate_shields};
 use super::resolver::validate_resolver;
@@ -51,8 +52,13 @@ pub fn validate(site: &Site) -> Vec<Problem> {
     for (name, certificate) in &site.certificates {
         validate_certificate(&format!("certificates.{}", step(name)), certificate, &mut problems);
     }
+    let mut patterns = PatternBudget::new();
     for (name, route) in &site.routes {
-        validate_route(&format!("routes.{}", step(name)), route, site, &mut problems);
+        let path = format!("routes.{}", step(name));
+        validate_route(&path, route, site, &mut problems);
+        if let (Some(pattern), Ok(_)) = (&route.path_regex, PathRule::of(route)) {
+            patterns.validate(&format!("{path}.path_regex"), pattern, &mut problems);
+        }
     }
     validate_matches(site, &mut problems);
     validate_periods(site, &mut problems);
@@ -180,13 +186,13 @@ fn validate_certificate(path: &str, certificate: &Certificate, problems: &mut Ve
         }
         _ => {}
     }
+    pem::validate_text(|| format!("{path}.chain_pem"), certificate.chain_pem.as_ref(), problems);
     if certificate.key_form() == KeyForm::Missing {
         problems.push(Problem::at(path, "needs `key_file`"));
     }
     if certificate.key_file.is_some() && certificate.key_pem.is_some() {
         problems.push(Problem::at(path, "has both `key_file` and `key_pem`; keep one"));
     }
-    pem::validate_text(|| format!("{path}.chain_pem"), certificate.chain_pem.as_ref(), problems);
     if certificate.ocsp_file.is_some() && certificate.ocsp_base64.is_some() {
         problems.push(Problem::at(path, "has both `ocsp_file` and `ocsp_base64`; keep one"));
     }

@@ -17,6 +17,15 @@ pub struct RouteTable {
     wildcard: FxHashMap<Box<str>, PathTable>,
     any: PathTable,
     len: usize,
+    /// While it is built: a pattern is compiled once, however many routes and hosts have it.
+    patterns: FxHashMap<String, Regex>,
+}
+
+/// How a path is looked at, ready for use.
+enum Matcher {
+    Exact(String),
+    Prefix(String),
+    Pattern(Regex),
 }
 
 /// The routes of one host.
@@ -93,10 +102,10 @@ impl RouteTable {
         view: Arc<RouteView>,
         listeners: &[usize],
     ) -> Result<(), String> {
-        let rule = PathRule::of(route).map_err(|(_, message)| message)?;
+        let matcher = self.matcher(PathRule::of(route).map_err(|(_, message)| message)?)?;
         self.len += 1;
         if route.hosts.is_empty() {
-            return self.any.insert(&rule, &view, listeners);
+            self.any.insert(&matcher, &view, listeners);
         }
         for host in &route.hosts {
             let host = host.to_ascii_lowercase();
@@ -104,12 +113,28 @@ impl RouteTable {
                 Some(parent) => self.wildcard.entry(parent.into()).or_default(),
                 None => self.exact.entry(host.into()).or_default(),
             };
-            table.insert(&rule, &view, listeners)?;
+            table.insert(&matcher, &view, listeners);
         }
         Ok(())
     }
 
+    fn matcher(&mut self, rule: PathRule) -> Result<Matcher, String> {
+        Ok(match rule {
+            PathRule::Exact(path) => Matcher::Exact(path),
+            PathRule::Prefix(prefix) => Matcher::Prefix(prefix),
+            PathRule::Regex(pattern) => match self.patterns.get(&pattern) {
+                Some(compiled) => Matcher::Pattern(compiled.clone()),
+                None => {
+                    let (compiled, _) = compile_pattern(&pattern)?;
+                    self.patterns.insert(pattern, compiled.clone());
+                    Matcher::Pattern(compiled)
+                }
+            },
+        })
+    }
+
     pub(super) fn seal(&mut self) {
+        self.patterns = FxHashMap::default();
         let tables = self.exact.values_mut().chain(self.wildcard.values_mut()).chain([&mut self.any]);
         for table in tables {
             table.regex.sort_by(|(a, _), (b, _)| {
@@ -120,19 +145,14 @@ impl RouteTable {
 }
 
 impl PathTable {
-    fn insert(&mut self, rule: &PathRule, route: &Arc<RouteView>, listeners: &[usize]) -> Result<(), String> {
+    fn insert(&mut self, matcher: &Matcher, route: &Arc<RouteView>, listeners: &[usize]) {
         let candidate = Candidate { route: route.clone(), listeners: listeners.into() };
-        match rule {
-            PathRule::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
-            PathRule::Prefix(prefix) if prefix.as_str().is_empty() => self.root.push(candidate),
-            PathRule::Prefix(prefix) => {
-                self.prefix.entry(prefix.as_str().into()).or_default().push(candidate)
-            }
-            PathRule::Regex(pattern) => {
-                self.regex.push((compile_pattern(pattern)?, candidate));
-            }
+        match matcher {
+            Matcher::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(candidate),
+            Matcher::Prefix(prefix) if prefix.is_empty() => self.root.push(candidate),
+            Matcher::Prefix(prefix) => self.prefix.entry(prefix.as_str().into()).or_default().push(candidate),
+            Matcher::Pattern(pattern) => self.regex.push((pattern.clone(), candidate)),
         }
-        Ok(())
     }
 
     fn find(&self, listener: usize, path: &str) -> Option<&Arc<RouteView>> {

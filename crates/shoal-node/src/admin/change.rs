@@ -30,6 +30,13 @@ pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
 pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 /// Nodes that are named with what they would refuse.
+/// Plans that one node works out at once, for whoever may look: each is as much work as a change, here and on the nodes
+/// that are asked what they would make of it.
+pub const MAX_PLANS: usize = 2;
+/// For a place among them.
+const PLAN_PLACE_WAIT: Duration = Duration::from_secs(5);
+/// For a plan as a whole. What is being compiled then is compiled to its end, and keeps its place until then.
+const PLAN_TIME: Duration = Duration::from_secs(60);
 const MAX_REFUSALS: usize = 5;
 /// Bytes of a message: the history keeps a thousand.
 const MAX_MESSAGE: usize = 4096;
@@ -48,6 +55,29 @@ pub async fn plan_edit(node: &Arc<Node>, request: EditRequest) -> Result<PlanRes
 
 async fn plan_wish(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> {
     let (base, quorum) = newest_base(node).await?;
+    let place = tokio::time::timeout(PLAN_PLACE_WAIT, node.planning.clone().acquire_owned()).await;
+    let Ok(Ok(place)) = place else {
+        let why = format!("{MAX_PLANS} plans are being worked out on this node already; try again, or ask another one");
+        return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
+    };
+    // A task of its own: work that cannot be stopped keeps its place, also when nobody waits for it any more.
+    let node = node.clone();
+    let planning = tokio::spawn(async move {
+        let plan = work_out(&node, wish).await;
+        drop(place);
+        plan
+    });
+    match tokio::time::timeout(PLAN_TIME, planning).await {
+        Ok(Ok(plan)) => plan,
+        Ok(Err(_)) => Err(Status::internal("planning the change panicked")),
+        Err(_) => {
+            let why = format!("the plan is not worked out within {} s", PLAN_TIME.as_secs());
+            Err(with_exit(Code::DeadlineExceeded, Exit::Remote, why))
+        }
+    }
+}
+
+async fn work_out(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> {
     let draft = draft(node, &base, &wish).await?;
     let verdicts = match draft.changes.is_empty() {
         true => Vec::new(),

@@ -46,7 +46,7 @@ use tonic::{Request, Response, Status};
 
 pub use cache::order as purge_order;
 pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
-pub use change::{apply_file, check_first_site, read_first_site};
+pub use change::{MAX_PLANS, apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use operators::remember as remember_operator;
