@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, SelfSigned, SiteFile, VerbOutput, find_program, skip};
+use cluster_tests::{
+    Bearer, Cluster, Origin, Ports, SelfSigned, SiteFile, VerbOutput, call, field, find_program, skip,
+};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,6 +51,33 @@ async fn the_second_of_two_changes_from_one_revision_is_refused() -> Result<()> 
     ensure!(told.stdout.contains("no node was waited for"), "it does not say so: {}", told.stdout);
     let agreed = node.shoal(&["-o", "json", "get", "--consistent"]).await?.expect(0)?;
     ensure!(agreed.stdout.contains("wiki"), "what was agreed on is not there: {}", agreed.stdout);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_is_for_one_request() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let operator = Bearer::from(&cluster.nodes[0].data_dir().join("operator.json"))?;
+    let ask = async |i: usize, method: &str, message: &[Vec<u8>]| {
+        let mut connection = operator.connect(cluster.nodes[i].at(Ports::ADMIN)).await?;
+        call(&mut connection, &format!("admin.v1.AdminService/{method}"), &message.concat()).await
+    };
+    let apply = async |i: usize, upstream: &str, id: &str| {
+        let site = json!({ "upstreams": { upstream: { "endpoints": ["127.0.0.1:9"] } } });
+        ask(i, "Apply", &[field(1, site.to_string()), field(6, id)]).await
+    };
+    let first = apply(0, "one", "job-7").await?;
+    ensure!(first.status == "0", "{first:?}");
+    let revision = cluster.revision(0).await?;
+    let again = apply(1, "one", "job-7").await?;
+    ensure!(again.status == "0" && cluster.revision(1).await? == revision, "{again:?}");
+    let abort = ask(2, "Abort", &[field(4, "job-7")]).await?;
+    for other in [apply(2, "two", "job-7").await?, abort] {
+        ensure!(other.status == "3" && other.message.contains("used for something else"), "{other:?}");
+    }
+    ensure!(cluster.revision(2).await? == revision, "what was refused has made a revision");
+    let fresh = apply(2, "two", "job-8").await?;
+    ensure!(fresh.status == "0" && cluster.revision(2).await? == revision + 1, "{fresh:?}");
     Ok(())
 }
 

@@ -103,7 +103,8 @@ async fn certificates_are_looked_into(cluster: &Cluster, origin: &Origin) -> Res
         is_refused(what, cluster.try_apply(0, &site).await?, expected)?;
     }
     let endpoints = [origin.endpoint()];
-    for (field, value) in [("ca_file", combined.display().to_string()), ("ca_pem", String::from_utf8(both)?)] {
+    for (field, value) in [("ca_file", combined.display().to_string()), ("ca_pem", String::from_utf8(both)?)]
+    {
         let upstream = json!({ "endpoints": endpoints, "tls": { "server_name": "a", field: value } });
         let site = SiteFile::new().proxy("shop", &endpoints).set("upstreams", "other", upstream);
         let expected = [&format!("upstreams.other.tls.{field}"), "holds a private key"];

@@ -79,11 +79,16 @@ mod tests {
 
     #[test]
     fn only_blocks_of_the_own_kind_are_kept() {
-        let check = |blocks: Blocks, text: &str, expected: &str| assert_eq!(blocks.of(text), expected, "{text}");
+        let check =
+            |blocks: Blocks, text: &str, expected: &str| assert_eq!(blocks.of(text), expected, "{text}");
         let (one, two) = (block("CERTIFICATE", "b25l"), block("CERTIFICATE", "dHdv"));
         let (key, list) = (block("RSA PRIVATE KEY", "a2V5"), block("X509 CRL", "bGlzdA=="));
         check(Blocks::Certificates, &one, &one);
-        check(Blocks::Certificates, &format!("subject=CN = a\n{one}{key}\n# two\n{two}{list}"), &format!("{one}{two}"));
+        check(
+            Blocks::Certificates,
+            &format!("subject=CN = a\n{one}{key}\n# two\n{two}{list}"),
+            &format!("{one}{two}"),
+        );
         check(Blocks::RevocationLists, &format!("{one}{list}{key}"), &list);
         check(Blocks::Certificates, &key, "");
         check(Blocks::Certificates, "", "");

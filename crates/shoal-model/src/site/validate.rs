@@ -17,8 +17,8 @@ use super::sticky::validate_sticky;
 use super::transport::validate_transport;
 use super::{
     Certificate, CertificateFacts, HashKey, HealthCheck, KeyForm, Listener, PathRule, Problem, Protocol,
-    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, pem, purge_method, step, trusted_proxies,
-    validate_tcp,
+    Route, Site, Upstream, UpstreamProtocol, header_case, no_effect, pem, purge_method, step,
+    trusted_proxies, validate_tcp,
 };
 use crate::address::{EndpointAddress, ListenAddress};
 use crate::path::canonical_path;

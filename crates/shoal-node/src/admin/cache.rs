@@ -20,6 +20,7 @@ use tonic::{Code, Request, Status};
 use super::change::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::purge_scopes as scopes;
+use super::request_key::{RequestKey, Subject};
 use super::top::{busiest, duration_buckets};
 use crate::node::Node;
 use crate::purge_trail::PurgeTrail;
@@ -46,10 +47,12 @@ pub async fn purge(node: &Arc<Node>, request: PurgeRequest, caller: &str) -> Res
 
 /// What `by` asks for, or what is wrong with it.
 pub fn order(node: &Node, request: PurgeRequest, by: String) -> Result<PurgeOrder, String> {
-    if request.request_id.len() > failure::MAX_REQUEST_ID {
-        let (bytes, most) = (request.request_id.len(), failure::MAX_REQUEST_ID);
-        return Err(format!("the request id has {bytes} bytes; at most {most} are kept"));
-    }
+    let PurgeRequest { urls, prefixes, hosts, tags, groups, all, soft, .. } = &request;
+    let meaning = format!("{:?}", (urls, prefixes, hosts, tags, groups, all, soft));
+    let key = RequestKey::of(Subject::Purge, &by, &request.request_id, &[&meaning]);
+    // Who comes again for the same gets the same answer from the log.
+    let checked = key.and_then(|key| node.log.with_state(|state| key.answered(state)).map(|_| key));
+    let key = checked.map_err(|status| status.message().to_owned())?;
     let scopes = scopes::read(&node.cache, &node.config.load(), &request)?;
     let timeout = match request.timeout_ms {
         0 => DEFAULT_PURGE_WAIT,
@@ -61,7 +64,7 @@ pub fn order(node: &Node, request: PurgeRequest, by: String) -> Result<PurgeOrde
         is_limited: true,
         wait: request.wait_complete.then_some(timeout),
         trail: PurgeTrail::of_request(by, &request),
-        request_id: request.request_id,
+        request_id: key.text(),
     })
 }
 

@@ -19,6 +19,7 @@ use super::differences::change_message;
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
 use super::next_site::next_site;
+use super::request_key::{RequestKey, Subject};
 use super::rollout;
 use crate::node::{Node, now_ms};
 use crate::rehearsal::{Says, Verdict};
@@ -29,7 +30,6 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
 pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
-/// Nodes that are named with what they would refuse.
 /// Plans that one node works out at once, for whoever may look: each is as much work as a change, here and on the nodes
 /// that are asked what they would make of it.
 pub const MAX_PLANS: usize = 2;
@@ -37,6 +37,7 @@ pub const MAX_PLANS: usize = 2;
 const PLAN_PLACE_WAIT: Duration = Duration::from_secs(5);
 /// For a plan as a whole. What is being compiled then is compiled to its end, and keeps its place until then.
 const PLAN_TIME: Duration = Duration::from_secs(60);
+/// Nodes that are named with what they would refuse.
 const MAX_REFUSALS: usize = 5;
 /// Bytes of a message: the history keeps a thousand.
 const MAX_MESSAGE: usize = 4096;
@@ -54,10 +55,11 @@ pub async fn plan_edit(node: &Arc<Node>, request: EditRequest) -> Result<PlanRes
 }
 
 async fn plan_wish(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> {
-    let (base, quorum) = newest_base(node).await?;
     let place = tokio::time::timeout(PLAN_PLACE_WAIT, node.planning.clone().acquire_owned()).await;
     let Ok(Ok(place)) = place else {
-        let why = format!("{MAX_PLANS} plans are being worked out on this node already; try again, or ask another one");
+        let why = format!(
+            "{MAX_PLANS} plans are being worked out on this node already; try again, or ask another one"
+        );
         return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
     };
     // A task of its own: work that cannot be stopped keeps its place, also when nobody waits for it any more.
@@ -78,6 +80,7 @@ async fn plan_wish(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status>
 }
 
 async fn work_out(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> {
+    let (base, quorum) = newest_base(node).await?;
     let draft = draft(node, &base, &wish).await?;
     let verdicts = match draft.changes.is_empty() {
         true => Vec::new(),
@@ -103,14 +106,16 @@ pub(super) async fn apply_as(
     caller: &str,
     manner: Manner,
 ) -> Result<ApplyResponse, Status> {
+    let terms = format!("{} {:?} {manner:?}", request.prune, request.check_revision);
+    let meaning = ["site", &request.site_json, &terms];
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
+        key: RequestKey::of(Subject::Change, caller, &request.request_id, &meaning)?,
         wish: Wish::given(Given::site(request.site_json, request.prune)),
         expected: request.check_revision.map(Revision),
         author: author_of(&request.author, caller),
         message: request.message,
-        request_id: request.request_id,
         no_wait: request.no_wait,
         force: request.force,
         manner,
@@ -120,14 +125,16 @@ pub(super) async fn apply_as(
 
 /// Puts and removes single objects and waits for every live node.
 pub async fn edit(node: &Arc<Node>, request: EditRequest, caller: &str) -> Result<ApplyResponse, Status> {
+    let (removed, since) = (format!("{:?}", request.remove), format!("{:?}", request.unchanged_since));
+    let meaning = ["objects", &request.put_json, &removed, &since];
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
+        key: RequestKey::of(Subject::Change, caller, &request.request_id, &meaning)?,
         wish: Wish::given(Given::objects(request.put_json, &request.remove, request.unchanged_since)?),
         expected: None,
         author: author_of(&request.author, caller),
         message: request.message,
-        request_id: request.request_id,
         no_wait: false,
         force: request.force,
         manner: Manner::default(),
@@ -146,14 +153,15 @@ pub async fn rollback(
         (message, target) if message.is_empty() => format!("rollback to revision {target}"),
         (message, _) => message,
     };
+    let target = format!("{} {:?}", request.to_revision, request.check_revision);
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
+        key: RequestKey::of(Subject::Change, caller, &request.request_id, &["rollback", &target])?,
         wish: Wish::Content(request.to_revision),
         expected: request.check_revision.map(Revision),
         author: author_of(&request.author, caller),
         message,
-        request_id: request.request_id,
         no_wait: false,
         manner: Manner { overrides: true, ..Manner::default() },
         // What was in force once is the way out of trouble: nobody is asked first.
@@ -199,12 +207,12 @@ pub fn check_first_site(secret: &ClusterSecret, site: Site) -> Result<(), Proble
 struct Order {
     started: Instant,
     wait: Duration,
+    key: RequestKey,
     wish: Wish,
     /// Nothing is done unless this is the active revision.
     expected: Option<Revision>,
     author: String,
     message: String,
-    request_id: String,
     /// Being in the log is enough.
     no_wait: bool,
     /// Also when a live node would refuse it.
@@ -262,16 +270,15 @@ impl Order {
 
 /// Writes what is wished for over whatever is active, as often as somebody else is faster, and waits for the nodes.
 async fn carry_out(node: &Arc<Node>, order: Order) -> Result<ApplyResponse, Status> {
-    check_words(&order.message, &order.request_id)?;
+    check_message(&order.message)?;
     let written = write(node, &order).await?;
     let left = (!order.no_wait).then(|| order.left());
     Ok(tell_everywhere(node, written, order.started, left).await)
 }
 
 /// What is kept with a change is short.
-pub(super) fn check_words(message: &str, request_id: &str) -> Result<(), Status> {
-    failure::check_length("the message", message, MAX_MESSAGE)?;
-    failure::check_length("the request id", request_id, failure::MAX_REQUEST_ID)
+pub(super) fn check_message(message: &str) -> Result<(), Status> {
+    failure::check_length("the message", message, MAX_MESSAGE)
 }
 
 /// Waits until every live node has decided about what was written, no longer than `left`; `None` = not at all.
@@ -320,7 +327,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
     loop {
         let base = linearizable_base(node).await?;
         // A request that comes again, since the node that was asked first died, finds its own revision active.
-        if let Some((revision, changes)) = done_before(node, &order.request_id).await? {
+        if let Some((revision, changes)) = done_before(node, &order.key).await? {
             return Ok(Written { revision, is_new: true, changes });
         }
         let waits = node.waiting_rollout().is_some();
@@ -384,8 +391,8 @@ async fn check_takers(node: &Arc<Node>, draft: &Draft) -> Result<(), Status> {
 }
 
 /// The revision that the request with this id has made already, and what it changed.
-async fn done_before(node: &Arc<Node>, request_id: &str) -> Result<Option<(Revision, Vec<Change>)>, Status> {
-    let answered = node.log.with_state(|state| state.answered(request_id).cloned());
+async fn done_before(node: &Arc<Node>, key: &RequestKey) -> Result<Option<(Revision, Vec<Change>)>, Status> {
+    let answered = node.log.with_state(|state| key.answered(state))?;
     let Some(Reply::Published(revision)) = answered else { return Ok(None) };
     Ok(Some((revision, changes_of(node, revision).await?)))
 }
@@ -461,7 +468,7 @@ impl Draft {
     fn change(&self, order: &Order, terms: Terms) -> SiteChange {
         let count = |action| self.changes.iter().filter(|change| change.action == action).count() as u32;
         SiteChange {
-            request_id: order.request_id.clone(),
+            request_id: order.key.text(),
             expected: Some(self.base),
             text: self.text.clone(),
             author: order.author.clone(),
@@ -516,6 +523,7 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
 /// The site of the log's text. What an older version has let in beside certificates is left out.
 pub(super) fn stored_site(content: &str) -> Result<Site, Status> {
     Site::from_json(content)
+        .map(Site::with_own_blocks)
         .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))
 }
 
@@ -536,4 +544,3 @@ pub(super) fn author_of(claimed: &str, proven: &str) -> String {
     let claimed: String = claimed.chars().filter(|c| !is_deceptive(*c)).take(100).collect();
     if claimed.is_empty() { proven.to_owned() } else { format!("{claimed} ({proven})") }
 }
-        .map(Site::with_own_blocks)

@@ -18,6 +18,7 @@ mod next_site;
 mod operators;
 mod purge_scopes;
 mod purge_status;
+mod request_key;
 mod rollout;
 mod standing;
 mod status;

@@ -165,10 +165,16 @@ mod tests {
         let own = Certificate { chain_pem: Some(combined.clone()), ..certificate.clone() };
         let of_chain = serde_json::to_value(site("c", own)).unwrap();
         check(of_chain, "certificates.c.chain_pem: holds a private key");
-        check(upstream(serde_json::json!({"ca_pem": combined})), "upstreams.u.tls.ca_pem: holds a private key");
+        check(
+            upstream(serde_json::json!({"ca_pem": combined})),
+            "upstreams.u.tls.ca_pem: holds a private key",
+        );
         let auth = serde_json::json!({"ca_pem": chain, "crl_pem": combined});
         check(listener(auth), "listeners.l.client_auth.crl_pem: holds a private key");
-        check(upstream(serde_json::json!({"ca_file": "a"})), "upstreams.u.tls.ca_file: its file was not read in");
+        check(
+            upstream(serde_json::json!({"ca_file": "a"})),
+            "upstreams.u.tls.ca_file: its file was not read in",
+        );
         check(listener(serde_json::json!({"ca_file": "a"})), "listeners.l.client_auth.ca_file: its file");
         let with_staple = Certificate { ocsp_file: Some("a".into()), ..certificate.clone() };
         let with_staple = serde_json::to_value(site("c", with_staple)).unwrap();

@@ -17,6 +17,7 @@ use super::change::{
     self, CATCH_UP_WAIT, Manner, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of,
 };
 use super::failure::{self, Exit, with_exit};
+use super::request_key::{RequestKey, Subject};
 use crate::node::{Node, now_ms};
 
 /// Makes the given site the next revision, until its time is over or somebody has confirmed it.
@@ -74,12 +75,13 @@ pub async fn confirm(
     caller: &str,
 ) -> Result<ConfirmResponse, Status> {
     let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    let meaning = [&*request.revision.to_string()];
     let wish = Wish {
+        key: RequestKey::of(Subject::Confirm, caller, &request.request_id, &meaning)?,
         revision: request.revision,
         step: RolloutStep::Confirm,
         author: author_of(&request.author, caller),
         message: String::new(),
-        request_id: request.request_id,
     };
     match wish.carry_out(node).await? {
         Reply::Confirmed(revision) => {
@@ -96,12 +98,13 @@ pub async fn confirm(
 /// What was before the revision becomes the next one.
 pub async fn abort(node: &Arc<Node>, request: AbortRequest, caller: &str) -> Result<ApplyResponse, Status> {
     let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    let meaning = [&*request.revision.to_string()];
     let wish = Wish {
+        key: RequestKey::of(Subject::Abort, caller, &request.request_id, &meaning)?,
         revision: request.revision,
         step: RolloutStep::Revert(RevertCause::Aborted),
         author: author_of(&request.author, caller),
         message: request.message,
-        request_id: request.request_id,
     };
     let Reply::Published(revision) = wish.carry_out(node).await? else {
         return Err(failure::unexpected_reply());
@@ -114,29 +117,29 @@ pub async fn abort(node: &Arc<Node>, request: AbortRequest, caller: &str) -> Res
 
 /// A step that somebody wants to be taken.
 struct Wish {
+    key: RequestKey,
     /// Of this revision; 0 = whichever waits.
     revision: u64,
     step: RolloutStep,
     author: String,
     message: String,
-    request_id: String,
 }
 
 impl Wish {
     /// What the log answers. This node has applied it then, if it can be waited for.
     async fn carry_out(self, node: &Node) -> Result<Reply, Status> {
-        change::check_words(&self.message, &self.request_id)?;
+        change::check_message(&self.message)?;
         linearizable_base(node).await?;
         // A request that comes again, since the node that was asked first died.
-        if let Some(reply) = node.log.with_state(|state| state.answered(&self.request_id).cloned()) {
+        if let Some(reply) = node.log.with_state(|state| self.key.answered(state))? {
             return Ok(reply);
         }
         let waiting = node.waiting_rollout().map(|(rollout, _)| rollout.revision);
         let Some(revision) = waiting.filter(|waiting| [0, waiting.0].contains(&self.revision)) else {
             return Err(nothing_to_settle(node, Revision(self.revision)));
         };
-        let Self { step, author, message, request_id, .. } = self;
-        let at_ms = now_ms();
+        let Self { key, step, author, message, .. } = self;
+        let (request_id, at_ms) = (key.text(), now_ms());
         let command = Command::Rollout { request_id, revision, step, author, message, at_ms };
         let proposed = node.log.propose(command).await.map_err(failure::propose)?;
         node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
