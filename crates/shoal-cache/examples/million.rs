@@ -94,6 +94,7 @@ impl Bench {
             applied_index: 0,
             checked_seq: 0,
             commands: 0,
+            state_hash: None,
             version: "".into(),
         };
         let view =

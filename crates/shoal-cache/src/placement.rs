@@ -181,6 +181,7 @@ mod tests {
             applied_index: 0,
             checked_seq: 0,
             commands: 0,
+            state_hash: None,
             version: "".into(),
         };
         let nodes: Vec<_> = members.iter().map(node).collect();

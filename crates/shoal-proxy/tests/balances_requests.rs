@@ -226,6 +226,7 @@ fn node(id: u64, region: &str, zone: &str, rate: u32) -> NodeView {
         applied_index: 0,
         checked_seq: 0,
         commands: 0,
+        state_hash: None,
         version: "".into(),
     }
 }

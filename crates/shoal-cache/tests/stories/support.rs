@@ -446,6 +446,7 @@ fn member(id: NodeId, region: &str, zone: &str) -> NodeView {
         applied_index: 0,
         checked_seq: 0,
         commands: 0,
+        state_hash: None,
         version: "".into(),
     }
 }

@@ -229,6 +229,7 @@ mod tests {
             applied_index: 0,
             checked_seq: 0,
             commands: 0,
+            state_hash: None,
             version: "".into(),
         };
         let nodes = nodes.iter().enumerate().map(node).collect();
