@@ -70,9 +70,11 @@ pub fn copy_directory(from: &Path, to: &Path) -> Result<()> {
 }
 
 impl NodeProcess {
-    /// A node that has not been started. `extra` arguments are given at every start.
+    /// A node that has not been started. `extra` arguments are given at every start; `{ip}` and `{name}` in them stand for
+    /// this node's own.
     pub fn new(name: &str, ip: IpAddr, dir: &Path, extra: &[&str]) -> Self {
-        let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
+        let own = |argument: &str| argument.replace("{ip}", &ip.to_string()).replace("{name}", name);
+        let extra = extra.iter().map(|argument| own(argument)).collect();
         Self {
             name: name.to_owned(),
             ip,

@@ -95,6 +95,8 @@ impl Bench {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         };
         let view =

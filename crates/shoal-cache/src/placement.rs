@@ -182,6 +182,8 @@ mod tests {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         };
         let nodes: Vec<_> = members.iter().map(node).collect();

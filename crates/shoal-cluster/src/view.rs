@@ -1,12 +1,13 @@
 //! The folded gossip: who is there, what they say of themselves, and which endpoints are available.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use shoal_model::{EndpointId, NodeId, UpstreamId};
 use shoal_policy::agreement::StateHash;
 use shoal_policy::health::{Availability, CHECKERS_PER_ENDPOINT, Candidate, assign};
+use shoal_policy::readiness::ReadyIn;
 
 /// What this node knows of the cluster now. Immutable: a change is a new view and one pointer swap.
 /// A request reads exactly this and the ConfigView.
@@ -57,6 +58,10 @@ pub struct NodeView {
     pub commands: u32,
     /// What its state is after an entry after which all are compared.
     pub state_hash: Option<StateHash>,
+    /// Whether it should be sent requests, as it says itself; a version that does not say so, always.
+    pub ready: ReadyIn,
+    /// Where downstreams reach it, for answers over DNS.
+    pub public: Arc<[IpAddr]>,
     /// Its version.
     pub version: Arc<str>,
 }
@@ -146,6 +151,8 @@ mod tests {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         };
         let nodes = vec![

@@ -161,11 +161,12 @@ impl SiteFiles {
                     written.insert(path, document.name.clone());
                 }
             }
-            let Site { listeners, certificates, routes, upstreams } = document.site.clone();
+            let Site { listeners, certificates, routes, upstreams, dns_zones } = document.site.clone();
             site.listeners.extend(listeners);
             site.certificates.extend(certificates);
             site.routes.extend(routes);
             site.upstreams.extend(upstreams);
+            site.dns_zones.extend(dns_zones);
         }
         self.site = site;
         problems

@@ -264,6 +264,8 @@ mod tests {
     use shoal_policy::cache::lease::DEFAULT_LEASE;
 
     use super::*;
+    use crate::dns::DnsLimits;
+    use crate::ready_scopes::ReadyRules;
     use crate::settings::CacheDisk;
 
     async fn boot(settings: &RunSettings) -> anyhow::Result<Boot> {
@@ -279,6 +281,10 @@ mod tests {
             cluster_addr: ([127, 0, 0, 1], 7400).into(),
             admin_addr: ([127, 0, 0, 1], 7401).into(),
             ops_addr: ([127, 0, 0, 1], 7402).into(),
+            dns_listen: Vec::new(),
+            dns_limits: DnsLimits { rate: 0, max_connections: 1 },
+            public_addresses: Vec::new(),
+            ready_rules: ReadyRules::default(),
             join: Vec::new(),
             token: None,
             workers: None,

@@ -48,6 +48,7 @@ use crate::purge_history::PurgeHistory;
 use crate::purge_sweep;
 use crate::purge_writes;
 use crate::purging::PurgeRate;
+use crate::ready_scopes::{self, ReadyScopes};
 use crate::refusals::Refusals;
 use crate::rehearsal::MAX_REHEARSALS;
 use crate::removed;
@@ -214,6 +215,8 @@ pub async fn build(
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
         drain,
+        ready_scopes: ReadyScopes::inherited(&inherited.was_ready),
+        dns_figures: Arc::default(),
         removed: CancellationToken::new(),
         stand_back: CancellationToken::new(),
         purge_figures: PurgeFigures::default(),
@@ -245,6 +248,7 @@ pub async fn build(
     // A process that has handed over has requests to end, which may still change something.
     tasks.spawn_for_good("purges of requests", purge_door::serve(node.clone(), purges_waiting));
     tasks.spawn_for_good("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
+    tasks.spawn_until_stop("scopes of readiness", ready_scopes::watch(node.clone()));
     tasks.spawn_until_stop("census", census(node.clone()));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(
@@ -309,6 +313,7 @@ fn build_gossip(
         region: settings.region.clone(),
         zone: settings.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        public: settings.public_addresses.clone(),
         seeds: peers.iter().map(|(_, address)| *address).collect(),
         ..GossipSettings::of(identity, settings.cluster_addr)
     };

@@ -13,6 +13,7 @@ mod certificates;
 mod crash_guard;
 mod data_dir;
 mod descriptors;
+mod dns;
 mod drain;
 mod gossip_figures;
 mod headcount;
@@ -42,6 +43,7 @@ mod purge_trail;
 mod purge_writes;
 mod purging;
 mod readiness;
+mod ready_scopes;
 mod refusals;
 mod rehearsal;
 mod removal;
@@ -59,7 +61,13 @@ mod twins;
 mod upgrade;
 mod vital;
 
+pub use dns::DnsLimits;
+pub use ready_scopes::ReadyRules;
 pub use run::run;
 pub use settings::{CacheDisk, RunSettings};
+pub use shoal_cluster::gossip::MAX_PUBLIC_ADDRESSES;
 pub use shoal_policy::cache::lease::{LONGEST_LEASE, SHORTEST_LEASE};
+pub use shoal_policy::readiness::{
+    ParseScopeError as ReadyScopeError, Rule as ReadyRule, Scope as ReadyScope,
+};
 pub use upgrade::{AskError, Outcome, ask as ask_for_upgrade};

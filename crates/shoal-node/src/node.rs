@@ -24,12 +24,14 @@ use tonic::Request;
 use crate::activation::Activation;
 use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
+use crate::dns::DnsFigures;
 use crate::drain::Drain;
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
 use crate::purging::PurgeRate;
 use crate::readiness::judge;
+use crate::ready_scopes::ReadyScopes;
 use crate::refusals::Refusals;
 use crate::report::{CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::rollout::{Overdue, RolloutClock};
@@ -65,6 +67,8 @@ pub struct Node {
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
     pub(crate) drain: Drain,
+    pub(crate) ready_scopes: ReadyScopes,
+    pub(crate) dns_figures: Arc<DnsFigures>,
     /// This node was removed from the cluster.
     pub(crate) removed: CancellationToken,
     /// Another process has this node's identity, and had it first.

@@ -9,16 +9,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use shoal_cache::{BOUNDS_US, Counters, FetchTimes};
 use shoal_cluster::ClusterView;
 use shoal_model::units::Period;
 use shoal_model::{NodeId, Revision};
+use shoal_policy::readiness::{Look, Scope};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::is_in_panic;
+use crate::dns::count_candidates;
 use crate::gossip_figures;
 use crate::headcount;
 use crate::node::Node;
@@ -26,7 +28,7 @@ use crate::ops_listener::{self, OpsLimits};
 use crate::process_figures::ProcessFigures;
 use crate::purge_api;
 use crate::purge_figures::PurgeCounts;
-use crate::readiness::{Facts, judge};
+use crate::readiness::{Asked, Facts, judge, tell};
 
 /// Serves until `stop`.
 pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
@@ -43,19 +45,68 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
     }
 }
 
-async fn readyz(
-    State(node): State<Arc<Node>>,
-    Query(query): Query<HashMap<String, String>>,
-) -> impl IntoResponse {
-    let max_staleness = match query.get("max_staleness").map(|text| Period::parse(text)) {
-        None => None,
-        Some(Ok(period)) => Some(period.0),
-        Some(Err(why)) => return (StatusCode::BAD_REQUEST, format!("max_staleness: {why}\n")),
-    };
-    let verbose = query.get("verbose").is_some_and(|value| value != "0" && value != "false");
-    let answer = judge(&node.readiness_facts(max_staleness), verbose);
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, answer.text)
+async fn readyz(State(node): State<Arc<Node>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    match ReadyQuery::read(&query) {
+        Err(why) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+        Ok(query) => answer_readyz(&node, &query),
+    }
+}
+
+/// What is asked of `/readyz`.
+struct ReadyQuery {
+    scope: Option<Scope>,
+    min_ready: Duration,
+    max_staleness: Option<Duration>,
+    verbose: bool,
+    json: bool,
+}
+
+impl ReadyQuery {
+    fn read(query: &HashMap<String, String>) -> Result<Self, String> {
+        let value = |name: &str| query.get(name).map(String::as_str);
+        let scope = value("scope").map(|text| text.parse::<Scope>().map_err(|why| why.to_string()));
+        let scope = scope.transpose()?;
+        let seconds =
+            |text: &str| text.parse().map_err(|_| "min_ready_s: not a number of seconds".to_owned());
+        let min_ready = value("min_ready_s").map(seconds).transpose()?;
+        if min_ready.is_some() && scope.is_none() {
+            return Err("min_ready_s: only with a scope".to_owned());
+        }
+        let max_staleness = value("max_staleness").map(Period::parse).transpose();
+        let json = match value("format") {
+            None => scope.is_some(),
+            Some("json") => true,
+            Some("text") if scope.is_none() => false,
+            Some(_) => return Err("format: json, or without a scope text".to_owned()),
+        };
+        Ok(Self {
+            scope,
+            min_ready: Duration::from_secs(min_ready.unwrap_or_default()),
+            max_staleness: max_staleness
+                .map_err(|why| format!("max_staleness: {why}"))?
+                .map(|period| period.0),
+            verbose: value("verbose").is_some_and(|value| value != "0" && value != "false"),
+            json,
+        })
+    }
+}
+
+fn answer_readyz(node: &Node, query: &ReadyQuery) -> Response {
+    let facts = node.readiness_facts(query.max_staleness);
+    if !query.json {
+        let answer = judge(&facts, query.verbose);
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return (status, answer.text).into_response();
+    }
+    let asked = query.scope.map(|scope| Asked {
+        scope,
+        standing: node.standing_in(scope),
+        min_ready: query.min_ready,
+    });
+    let told = tell(&facts, asked.as_ref());
+    let status = if told.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let text = serde_json::to_string(&told).unwrap_or_default() + "\n";
+    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
@@ -63,6 +114,8 @@ async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     node.proxy.render_metrics(&mut text);
     node.export_figures.render(&mut text);
     node.render_cluster_metrics(&mut text);
+    node.render_readiness(&mut text);
+    node.dns_figures.render(&mut text, count_candidates(&node.gossip.view().load()));
     let process = tokio::task::spawn_blocking(ProcessFigures::read).await;
     process.unwrap_or_default().render(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
@@ -77,17 +130,23 @@ impl Node {
         let heard = view.nodes.iter().filter(|node| node.alive || node.id == self.id()).count().max(1);
         let activation = self.activation.borrow().clone();
         let log = self.log.status();
-        Facts {
+        let drain = self.drain.progress().phase.reason();
+        let look = Look {
             // A node whose log cannot be used does not know of any site but the one it serves.
-            listeners_bound: self.has_started()
+            serves: self.has_started()
                 && !activation.serves_nothing(newest)
                 && (log.broken.is_empty() || activation.active != Revision(0)),
-            revision: activation.active.0,
-            drain: self.drain.progress().phase.reason(),
+            drains: drain.is_some(),
             members: (heard, known),
             uptime: self.started.elapsed(),
-            quorum: log.quorum,
             staleness: log.staleness,
+            expired: self.ready_scopes.expired(),
+        };
+        Facts {
+            look,
+            revision: activation.active.0,
+            drain,
+            quorum: log.quorum,
             max_staleness,
             refused: activation.refused.map(|(revision, why)| format!("{revision}: {why}")),
             log_broken: Some(log.broken).filter(|why| !why.is_empty()),

@@ -24,7 +24,7 @@ use crate::settings::RunSettings;
 use crate::signals::{Questions, Signals};
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
-use crate::{admin, boot, descriptors, drain, notify, ops, peer, twins};
+use crate::{admin, boot, descriptors, dns, drain, notify, ops, peer, twins};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
 const CONTROL_THREADS: usize = 2;
@@ -213,6 +213,8 @@ async fn start(
     node.await_applied(0, known, FIRST_SITE_TIMEOUT).await;
     node.begin_to_serve();
     node.proxy.close_unclaimed();
+    let dns_sockets = node.sockets.dns_copies().context("cannot answer over DNS")?;
+    tasks.spawn("answers over DNS", dns::serve(node.clone(), dns_sockets, tasks.stop_token()));
     match successor {
         Some(successor) => successor.serving(),
         None => notify::ready(),

@@ -4,6 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::dns::DnsLimits;
+use crate::ready_scopes::ReadyRules;
+
 /// How much of a disk the cache may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheDisk {
@@ -32,6 +35,14 @@ pub struct RunSettings {
     pub admin_addr: SocketAddr,
     /// Plain HTTP: `/livez`, `/readyz`, `/metrics`.
     pub ops_addr: SocketAddr,
+    /// Where questions over DNS are answered; none = nowhere.
+    pub dns_listen: Vec<SocketAddr>,
+    /// What those may take.
+    pub dns_limits: DnsLimits,
+    /// Where downstreams reach this node, as they are answered over DNS.
+    pub public_addresses: Vec<IpAddr>,
+    /// How many looks readiness takes.
+    pub ready_rules: ReadyRules,
     /// Nodes of the cluster to enter; empty = bootstrap a new one.
     pub join: Vec<String>,
     /// Needed to enter a cluster for the first time.

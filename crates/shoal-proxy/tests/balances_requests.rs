@@ -227,6 +227,8 @@ fn node(id: u64, region: &str, zone: &str, rate: u32) -> NodeView {
         checked_seq: 0,
         commands: 0,
         state_hash: None,
+        ready: Default::default(),
+        public: Default::default(),
         version: "".into(),
     }
 }

@@ -38,7 +38,8 @@ pub struct Cli {
 /// Everything the binary can do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    Run(RunArgs),
+    // By far the largest.
+    Run(Box<RunArgs>),
     Dev(DevArgs),
     Upgrade(UpgradeArgs),
     #[command(flatten)]

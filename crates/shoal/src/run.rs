@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use shoal_ctl::{Exit, Failure};
 use shoal_model::units::{ByteSize, Period};
-use shoal_node::{CacheDisk, LONGEST_LEASE, RunSettings, SHORTEST_LEASE};
+use shoal_node::{
+    CacheDisk, DnsLimits, LONGEST_LEASE, MAX_PUBLIC_ADDRESSES, ReadyRule, ReadyRules, ReadyScope,
+    RunSettings, SHORTEST_LEASE,
+};
 
 /// Least memory for cached objects, bytes.
 const LEAST_CACHE_MEMORY: u64 = 1 << 20;
@@ -51,6 +54,23 @@ pub struct RunArgs {
     /// Plain HTTP: /livez /readyz /metrics, and /v1/purge for who has a token
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7402", value_parser = socket_address)]
     ops_addr: SocketAddr,
+    /// Answer over DNS for the `dns_zones` of the site, by UDP and TCP; once for each address that is asked [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = dns_address)]
+    dns_listen: Vec<SocketAddr>,
+    /// Answers a second over UDP to one network, a /24 of IPv4 or a /56 of IPv6; 0 = as many as are asked for
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    dns_rate: u32,
+    /// Connections at once of those who ask over TCP, an eighth of them for one address
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    dns_max_connections: u16,
+    /// Where downstreams reach this node, as every node that answers over DNS tells them; once for each, at most 8 [default:
+    /// none]
+    #[arg(long = "public-address", value_name = "IP", value_parser = public_address)]
+    public_addresses: Vec<IpAddr>,
+    /// Looks, one a second, that readiness in a scope of /readyz takes: good ones in a row to become ready, bad ones to cease
+    /// to be; once for each of bgp, dns and lb [default: 3/2 in each]
+    #[arg(long, value_name = "SCOPE=RISE/FALL", value_parser = ready_rule)]
+    ready_looks: Vec<(ReadyScope, ReadyRule)>,
     /// Cluster addresses of nodes to join [default: none, a new cluster]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
     join: Vec<String>,
@@ -121,6 +141,10 @@ pub struct RunArgs {
 impl RunArgs {
     /// Runs the node until it is told to stop.
     pub fn run(self) -> Result<Exit, Failure> {
+        if self.public_addresses.len() > MAX_PUBLIC_ADDRESSES {
+            let why = format!("--public-address is given at most {MAX_PUBLIC_ADDRESSES} times");
+            return Err(Failure::local("run", why));
+        }
         if let Some(parent) = self.parent {
             end_with(parent).map_err(|why| Failure::local("run", why))?;
         }
@@ -133,6 +157,10 @@ impl RunArgs {
 
     fn settings(self) -> RunSettings {
         let program = if self.parent.is_none() { own_file() } else { None };
+        let mut ready_rules = ReadyRules::default();
+        for (scope, rule) in self.ready_looks {
+            ready_rules.set(scope, rule);
+        }
         RunSettings {
             data_dir: self.data_dir,
             name: self.name,
@@ -141,6 +169,13 @@ impl RunArgs {
             cluster_addr: self.cluster_addr,
             admin_addr: self.admin_addr,
             ops_addr: self.ops_addr,
+            dns_listen: self.dns_listen,
+            dns_limits: DnsLimits {
+                rate: self.dns_rate,
+                max_connections: usize::from(self.dns_max_connections),
+            },
+            public_addresses: self.public_addresses,
+            ready_rules,
             join: self.join,
             token: self.token.filter(|token| !token.is_empty()),
             workers: self.workers.map(usize::from),
@@ -174,6 +209,28 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
         let port = port.parse::<u16>().unwrap_or(7400);
         format!("write it as IP:PORT, names are not resolved here; e.g. 127.0.0.1:{port}, 10.0.0.1:{port} or [fd00::1]:{port}")
     })
+}
+
+/// The port of DNS may be left out.
+fn dns_address(text: &str) -> Result<SocketAddr, String> {
+    let bare = || text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    text.parse().ok().or_else(bare).ok_or_else(|| {
+        "write it as IP or IP:PORT, e.g. 192.0.2.53, 192.0.2.53:53 or [2001:db8::53]:53".to_owned()
+    })
+}
+
+/// What downstreams can connect to.
+fn public_address(text: &str) -> Result<IpAddr, String> {
+    let address: Option<IpAddr> = text.parse().ok();
+    address.filter(|address| !address.is_unspecified() && !address.is_multicast()).ok_or_else(|| {
+        "write the address that downstreams connect to, e.g. 192.0.2.1 or 2001:db8::1".to_owned()
+    })
+}
+
+/// `SCOPE=RISE/FALL`.
+fn ready_rule(text: &str) -> Result<(ReadyScope, ReadyRule), String> {
+    let (scope, rule) = text.split_once('=').ok_or("write it as SCOPE=RISE/FALL, e.g. bgp=5/2")?;
+    Ok((scope.parse().map_err(|why: shoal_node::ReadyScopeError| why.to_string())?, rule.parse()?))
 }
 
 /// Less than one object fits into less.

@@ -242,7 +242,7 @@ fn a_bad_site_is_refused_with_its_place() {
     let valid = run(&["validate", "-f", path, "-o", "json"]);
     let valid: serde_json::Value = serde_json::from_slice(&valid.stdout).unwrap();
     let expected = serde_json::json!({
-        "file": path, "listeners": 1, "certificates": 0, "routes": 1, "upstreams": 1,
+        "file": path, "listeners": 1, "certificates": 0, "routes": 1, "upstreams": 1, "dns_zones": 0,
     });
     assert_eq!(valid, expected);
 

@@ -447,6 +447,8 @@ fn member(id: NodeId, region: &str, zone: &str) -> NodeView {
         checked_seq: 0,
         commands: 0,
         state_hash: None,
+        ready: Default::default(),
+        public: Default::default(),
         version: "".into(),
     }
 }

@@ -52,6 +52,8 @@ impl Report {
             commands: keys::number(value(keys::COMMANDS)),
             state_hash: value(keys::STATE_HASH).and_then(|text| text.parse().ok()),
             version: text(keys::VERSION),
+            ready: keys::ready(value(keys::READY)),
+            public: keys::addresses(value(keys::PUBLIC)),
         };
         let author = Author {
             id: row.id,
@@ -275,13 +277,15 @@ mod tests {
             ("revision", "7"),
             ("applied", "12"),
             ("version", "0.1.0"),
+            ("ready", "bgp+ dns="),
+            ("public", "192.0.2.1"),
         ];
         let said = [Said { id: 1, generation: 1, heard: true, keys: &keys }];
         let folded = Folder::new(LOCAL, INTERVAL).fold(reports(&said), None, Instant::now(), 0);
         let node = folded.view.node(LOCAL).unwrap();
         assert_eq!(
             format!("{node:?}"),
-            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, checked_seq: 0, commands: 0, state_hash: None, version: \"0.1.0\" }"
+            "NodeView { id: NodeId(1), name: \"one\", cluster_addr: 127.0.0.1:1, admin_addr: \"10.0.0.1:7401\", region: \"eu\", zone: \"a\", state: Draining, alive: true, load: 48, offered: [(UpstreamId(42), 1792)], active_revision: 7, applied_index: 12, checked_seq: 0, commands: 0, state_hash: None, ready: ReadyIn([Yes, Held, No]), public: [192.0.2.1], version: \"0.1.0\" }"
         );
         let garbage = [("load", "many"), ("revision", "-1"), ("h/view", "?"), ("h/3", "?")];
         let said = [Said { id: 1, generation: 1, heard: true, keys: &garbage }];

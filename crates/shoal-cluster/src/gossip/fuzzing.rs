@@ -117,6 +117,7 @@ fn settings() -> GossipSettings {
         region: "here".to_owned(),
         zone: String::new(),
         version: String::new(),
+        public: Vec::new(),
         seeds: Vec::new(),
         timing: GossipTiming::default(),
     }

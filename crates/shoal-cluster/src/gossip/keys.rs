@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_model::UpstreamId;
 use shoal_policy::health::{SHARDS, Shard};
+use shoal_policy::readiness::{Ready, ReadyIn};
 
 use crate::view::NodeState;
 
@@ -23,6 +25,8 @@ pub(super) const CHECKED: &str = "checked";
 pub(super) const COMMANDS: &str = "commands";
 pub(super) const STATE_HASH: &str = "state-hash";
 pub(super) const VERSION: &str = "version";
+pub(super) const READY: &str = "ready";
+pub(super) const PUBLIC: &str = "public";
 pub(super) const HEALTH_VIEW: &str = "h/view";
 pub(super) const HEALTH_SHARDS: [&str; SHARDS] = ["h/0", "h/1", "h/2", "h/3", "h/4", "h/5", "h/6", "h/7"];
 
@@ -31,6 +35,9 @@ const MAX_TEXT: usize = 256;
 
 /// Most upstreams whose rate is told, so that the value stays below 1 KB.
 const MAX_OFFERS: usize = 32;
+
+/// Most public addresses of a node.
+pub const MAX_PUBLIC_ADDRESSES: usize = 8;
 
 /// What this node says of itself.
 pub(super) type OwnKeys = BTreeMap<&'static str, String>;
@@ -98,6 +105,23 @@ pub(super) fn offers(value: Option<&str>) -> Arc<[(UpstreamId, u32)]> {
         Some((UpstreamId(u64::from_str_radix(upstream, 16).ok()?), rate.parse().ok()?))
     };
     value.unwrap_or_default().split(',').take(MAX_OFFERS).filter_map(read).collect()
+}
+
+/// `public`: addresses, by commas.
+pub(super) fn encode_addresses(addresses: &[IpAddr]) -> String {
+    let texts: Vec<_> = addresses.iter().take(MAX_PUBLIC_ADDRESSES).map(ToString::to_string).collect();
+    texts.join(",")
+}
+
+/// Reads `public`; what is no address is left out.
+pub(super) fn addresses(value: Option<&str>) -> Arc<[IpAddr]> {
+    let words = value.unwrap_or_default().split(',').take(MAX_PUBLIC_ADDRESSES);
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Reads `ready`. A version that does not say it is as ready as its state.
+pub(super) fn ready(value: Option<&str>) -> ReadyIn {
+    value.map_or(ReadyIn::all(Ready::Yes), ReadyIn::read)
 }
 
 /// `h/view`: the placement the author has checked all its endpoints under, and a beat that shows it still checks.
@@ -179,6 +203,23 @@ mod tests {
             assert!(offers(garbage).is_empty(), "{garbage:?}");
         }
         assert_eq!(offers(Some(&"1=1,".repeat(500))).len(), MAX_OFFERS);
+    }
+
+    #[test]
+    fn addresses_are_read_as_they_were_written() {
+        let check = |text: &str, expected: &[&str]| {
+            let read: Vec<_> = addresses(Some(text)).iter().map(ToString::to_string).collect();
+            assert_eq!(read, expected, "{text}");
+        };
+        let own = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap());
+        assert_eq!(encode_addresses(&own), "192.0.2.1,2001:db8::1");
+        check("192.0.2.1,2001:db8::1", &["192.0.2.1", "2001:db8::1"]);
+        check("", &[]);
+        check("x,192.0.2.1,,1", &["192.0.2.1"]);
+        check(&"192.0.2.1,".repeat(40), &["192.0.2.1"; MAX_PUBLIC_ADDRESSES]);
+        assert!(addresses(None).is_empty());
+        assert_eq!(ready(None), ReadyIn::all(Ready::Yes));
+        assert_eq!(ready(Some("")), ReadyIn::default());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod tests;
 mod transport;
 mod twin;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use shoal_model::{ClusterId, EndpointId, NodeId, UpstreamId};
 use shoal_policy::agreement::StateHash;
 use shoal_policy::health::{Fact, encode_shards};
+use shoal_policy::readiness::ReadyIn;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
 use members::Members;
 
+pub use keys::MAX_PUBLIC_ADDRESSES;
 pub use transport::GossipCounters;
 pub use twin::Twin;
 
@@ -61,6 +63,8 @@ pub struct GossipSettings {
     pub zone: String,
     /// Its version.
     pub version: String,
+    /// Where downstreams reach it; at most [`MAX_PUBLIC_ADDRESSES`] are told.
+    pub public: Vec<IpAddr>,
     /// Whom to talk to first.
     pub seeds: Vec<SocketAddr>,
     /// How often.
@@ -82,6 +86,7 @@ impl GossipSettings {
             region: String::new(),
             zone: String::new(),
             version: String::new(),
+            public: Vec::new(),
             seeds: Vec::new(),
             timing: GossipTiming::default(),
         }
@@ -254,6 +259,11 @@ impl Gossip {
         self.set_own(keys::CHECKED, seq.to_string());
     }
 
+    /// Whether this node should be sent requests; it says no until it is told.
+    pub fn set_ready(&self, ready: ReadyIn) {
+        self.set_own(keys::READY, ready.to_string());
+    }
+
     /// Which commands of the log this node knows.
     pub fn set_commands(&self, known: u32) {
         self.set_own(keys::COMMANDS, known.to_string());
@@ -343,6 +353,7 @@ impl Shared {
 }
 
 fn own_keys(settings: &GossipSettings) -> OwnKeys {
+    let (ready, public) = (ReadyIn::default().to_string(), keys::encode_addresses(&settings.public));
     [
         (keys::NAME, settings.name.as_str()),
         (keys::ADMIN, &settings.admin_addr),
@@ -350,6 +361,8 @@ fn own_keys(settings: &GossipSettings) -> OwnKeys {
         (keys::ZONE, &settings.zone),
         (keys::VERSION, &settings.version),
         (keys::STATE, keys::state_name(NodeState::Joining)),
+        (keys::READY, &ready),
+        (keys::PUBLIC, &public),
     ]
     .map(|(key, value)| (key, value.to_owned()))
     .into()

@@ -44,6 +44,7 @@ impl Cluster {
             region: String::new(),
             zone: String::new(),
             version: String::new(),
+            public: Vec::new(),
             seeds: seeds.to_vec(),
             timing: GossipTiming {
                 interval: Duration::from_millis(50),

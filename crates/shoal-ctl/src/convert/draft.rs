@@ -235,7 +235,7 @@ impl Draft {
 
     /// Certificates and upstreams of what was taken out are of no use either.
     fn drop_unused(&mut self) {
-        let Site { listeners, certificates, routes, upstreams } = &mut self.site;
+        let Site { listeners, certificates, routes, upstreams, dns_zones: _ } = &mut self.site;
         let mut used: HashSet<&String> = routes.values().map(|route| &route.upstream).collect();
         used.extend(listeners.values().flat_map(|one| one.upstream.iter().chain(one.sni.values())));
         upstreams.retain(|name, _| used.contains(name));

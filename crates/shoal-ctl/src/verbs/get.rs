@@ -20,8 +20,8 @@ Example:
   shoal get --consistent
 
 Without --consistent the node that is asked prints what it has applied, which may be a moment old, and older where it is cut
-off. KIND is listeners, certificates, routes or upstreams, also in the singular. Private keys are never shown. The first line
-of YAML names the revision: `shoal set` and `apply` take it as --check-revision.")]
+off. KIND is listeners, certificates, routes, upstreams or dns_zones, also in the singular. Private keys are never shown. The
+first line of YAML names the revision: `shoal set` and `apply` take it as --check-revision.")]
 pub struct GetArgs {
     /// All objects of a kind, or one of them [default: the whole site]
     #[arg(value_name = "KIND[/NAME]")]
@@ -144,7 +144,9 @@ mod tests {
         check("route/c", Err("revision 7 has no route \"c\""));
         check(
             "backends",
-            Err("\"backends\" is no kind of object; kinds are listeners, certificates, routes, upstreams"),
+            Err(
+                "\"backends\" is no kind of object; kinds are listeners, certificates, routes, upstreams, dns_zones",
+            ),
         );
     }
 }

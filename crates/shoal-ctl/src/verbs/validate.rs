@@ -42,6 +42,7 @@ struct Valid {
     certificates: usize,
     routes: usize,
     upstreams: usize,
+    dns_zones: usize,
     /// Names of objects that must be in the cluster.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     absent: Vec<String>,
@@ -74,6 +75,7 @@ impl ValidateArgs {
             certificates: site.certificates.len(),
             routes: site.routes.len(),
             upstreams: site.upstreams.len(),
+            dns_zones: site.dns_zones.len(),
             absent: absent.iter().map(ToString::to_string).collect(),
             warnings: if self.partial { warnings_of_parts(&site) } else { warnings(&site) },
         };
@@ -111,10 +113,14 @@ pub(super) fn warnings_of_parts(site: &Site) -> Vec<String> {
 
 impl Valid {
     fn text(&self) -> String {
-        let Self { file, listeners, certificates, routes, upstreams, absent, warnings } = self;
+        let Self { file, listeners, certificates, routes, upstreams, dns_zones, absent, warnings } = self;
         let mut text = format!(
-            "{file} is valid: listeners {listeners}, certificates {certificates}, routes {routes}, upstreams {upstreams}\n"
+            "{file} is valid: listeners {listeners}, certificates {certificates}, routes {routes}, upstreams {upstreams}"
         );
+        if *dns_zones > 0 {
+            text.push_str(&format!(", dns_zones {dns_zones}"));
+        }
+        text.push('\n');
         for warning in warnings {
             text.push_str(&format!("warning: {warning}\n"));
         }

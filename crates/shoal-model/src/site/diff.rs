@@ -12,7 +12,7 @@ use super::Site;
 pub struct Change {
     /// What happens to it.
     pub action: Action,
-    /// `listener`, `certificate`, `route` or `upstream`.
+    /// `listener`, `certificate`, `route`, `upstream` or `dns_zone`.
     pub kind: &'static str,
     /// Its name in the site file.
     pub name: String,
@@ -52,6 +52,7 @@ pub fn diff(old: &Site, new: &Site) -> Vec<Change> {
     compare("certificate", &redact(old), &redact(new), &mut changes);
     compare("route", &old.routes, &new.routes, &mut changes);
     compare("upstream", &old.upstreams, &new.upstreams, &mut changes);
+    compare("dns_zone", &old.dns_zones, &new.dns_zones, &mut changes);
     changes
 }
 

@@ -21,6 +21,7 @@ pub fn merge(active: &Site, new: Site, absent: Absent) -> Site {
     merged.listeners.extend(new.listeners);
     merged.routes.extend(new.routes);
     merged.upstreams.extend(new.upstreams);
+    merged.dns_zones.extend(new.dns_zones);
     for (name, certificate) in new.certificates {
         let certificate = keep_key(certificate, active.certificates.get(&name));
         merged.certificates.insert(name, certificate);

@@ -1,4 +1,4 @@
-//! The site as operators write it: listeners, certificates, routes and upstreams, each a map keyed by name.
+//! The site as operators write it: listeners, certificates, routes, upstreams and zones of DNS, each a map keyed by name.
 //!
 //! Every optional setting stays absent when it was not written; defaults are filled in when a [`crate::ConfigView`]
 //! is compiled, so that `shoal get` shows what was written and a new default needs no migration.
@@ -8,6 +8,7 @@ mod cache_extension;
 mod cache_key;
 mod certificate;
 mod diff;
+mod dns_zone;
 mod files;
 mod header_case;
 mod listener;
@@ -52,6 +53,8 @@ pub use cache_extension::ContentClass;
 pub use cache_key::CacheKeyRule;
 pub use certificate::{Certificate, CertificateFacts, KeyForm, StapleFacts, check_staples};
 pub use diff::{Action, Change, FieldChange, diff};
+pub use dns_zone::DnsZone;
+pub(crate) use dns_zone::{is_within, mailbox};
 pub use files::NamedFile;
 pub use header_case::HeaderCase;
 pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion};
@@ -105,6 +108,9 @@ pub struct Site {
     /// Named groups of endpoints.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Domains that nodes with `--dns-listen` answer for, keyed by the domain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dns_zones: BTreeMap<String, DnsZone>,
 }
 
 impl Site {
@@ -114,6 +120,7 @@ impl Site {
             && self.certificates.is_empty()
             && self.routes.is_empty()
             && self.upstreams.is_empty()
+            && self.dns_zones.is_empty()
     }
 
     /// The text that is stored in the log and hashed: JSON with every map in key order.

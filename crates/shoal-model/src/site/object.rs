@@ -17,11 +17,14 @@ pub enum Kind {
     Route,
     /// A group of endpoints.
     Upstream,
+    /// A domain that nodes answer for.
+    DnsZone,
 }
 
 impl Kind {
     /// All of them, in the order of a site file.
-    pub const ALL: [Self; 4] = [Self::Listener, Self::Certificate, Self::Route, Self::Upstream];
+    pub const ALL: [Self; 5] =
+        [Self::Listener, Self::Certificate, Self::Route, Self::Upstream, Self::DnsZone];
 
     /// As one of them is called: `route`.
     pub fn singular(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Kind {
             Self::Certificate => "certificates",
             Self::Route => "routes",
             Self::Upstream => "upstreams",
+            Self::DnsZone => "dns_zones",
         }
     }
 }
@@ -96,7 +100,9 @@ impl Site {
         let listeners = of(Kind::Listener, &self.listeners);
         let certificates = of(Kind::Certificate, &self.certificates);
         let routes = of(Kind::Route, &self.routes);
-        listeners.chain(certificates).chain(routes).chain(of(Kind::Upstream, &self.upstreams))
+        let upstreams = of(Kind::Upstream, &self.upstreams);
+        let zones = of(Kind::DnsZone, &self.dns_zones);
+        listeners.chain(certificates).chain(routes).chain(upstreams).chain(zones)
     }
 
     /// Whether there is such an object.
@@ -106,6 +112,7 @@ impl Site {
             Kind::Certificate => self.certificates.contains_key(name),
             Kind::Route => self.routes.contains_key(name),
             Kind::Upstream => self.upstreams.contains_key(name),
+            Kind::DnsZone => self.dns_zones.contains_key(name),
         }
     }
 
@@ -117,6 +124,7 @@ impl Site {
                 Kind::Certificate => drop(self.certificates.remove(name)),
                 Kind::Route => drop(self.routes.remove(name)),
                 Kind::Upstream => drop(self.upstreams.remove(name)),
+                Kind::DnsZone => drop(self.dns_zones.remove(name)),
             }
         }
         self
@@ -141,6 +149,7 @@ impl Delta {
             certificates: differing(&before.certificates, &after.certificates),
             routes: differing(&before.routes, &after.routes),
             upstreams: differing(&before.upstreams, &after.upstreams),
+            dns_zones: differing(&before.dns_zones, &after.dns_zones),
         };
         Self { put, removed }
     }
@@ -187,7 +196,9 @@ mod tests {
         );
         check(
             "backend/x",
-            Err("\"backend\" is no kind of object; kinds are listeners, certificates, routes, upstreams"),
+            Err(
+                "\"backend\" is no kind of object; kinds are listeners, certificates, routes, upstreams, dns_zones",
+            ),
         );
     }
 

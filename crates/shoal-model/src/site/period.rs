@@ -2,7 +2,8 @@
 //! instead.
 //!
 //! It is taken where it means something: `queue_timeout`, `fill_queue_timeout` and `expect_continue` (nobody waits), `max_stale_on_disconnect`
-//! (nothing stale), `slow_start` and `max_queue_delay` (off). Settings with a least time of their own are checked with their nouns.
+//! (nothing stale), `slow_start` and `max_queue_delay` (off), those of answers over DNS (not kept). Settings with a least time
+//! of their own are checked with their nouns.
 
 use super::{Listener, Problem, Route, Site, Upstream, step};
 use crate::units::Period;
@@ -93,7 +94,7 @@ mod tests {
     use super::super::{Site, parse_site, validate};
 
     /// Every time that a site can hold, and whether `0s` is taken there.
-    const SETTINGS: [(&str, bool); 40] = [
+    const SETTINGS: [(&str, bool); 42] = [
         ("/listeners/l/proxy_protocol/timeout", false),
         ("/listeners/l/limits/tls_handshake_timeout", false),
         ("/listeners/l/limits/header_timeout", false),
@@ -134,6 +135,8 @@ mod tests {
         ("/upstreams/u/resolver/timeout", false),
         ("/upstreams/u/resolver/min_ttl", false),
         ("/upstreams/u/resolver/max_ttl", false),
+        ("/dns_zones/example/ttl", true),
+        ("/dns_zones/example/negative_ttl", true),
     ];
 
     fn problems_with(pointer: &str, period: &str) -> Vec<String> {
@@ -149,6 +152,7 @@ mod tests {
                 "sticky": { "name": "node" }, "resolver": {}, "protocol": "h2c", "max_requests": 9,
                 "ping_interval": "5m",
             } },
+            "dns_zones": { "example": { "nameservers": { "ns.example": ["192.0.2.1"] } } },
         });
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         site.pointer_mut(parent).unwrap()[field] = Value::from(period);

@@ -50,6 +50,7 @@ pub fn parse_object(object: &ObjectName, file: &str, text: &str) -> Result<Site,
         Kind::Certificate => one(name, file, text).map(|one| site.certificates = one),
         Kind::Route => one(name, file, text).map(|one| site.routes = one),
         Kind::Upstream => one(name, file, text).map(|one| site.upstreams = one),
+        Kind::DnsZone => one(name, file, text).map(|one| site.dns_zones = one),
     };
     read.map_err(|problem| {
         let dot = if problem.path.is_empty() || problem.path.starts_with('[') { "" } else { "." };
@@ -198,7 +199,7 @@ upstreams:
         check(
             "\"li\\e[2J\\u009bsteners\": {}",
             &["site.yaml:1:1: li [2J steners: unknown field `li [2J steners`, expected one of listeners, \
-               certificates, routes, upstreams"],
+               certificates, routes, upstreams, dns_zones"],
         );
         check(
             "listeners: [",

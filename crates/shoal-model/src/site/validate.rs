@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::cache_key::validate_cache;
+use super::dns_zone::validate_dns_zones;
 use super::listener_tls::validate_listener_tls;
 use super::naming::{check_host, check_reference};
 use super::observe::validate_observation;
@@ -63,6 +64,7 @@ pub fn validate(site: &Site) -> Vec<Problem> {
     validate_matches(site, &mut problems);
     validate_periods(site, &mut problems);
     validate_shields(site, &mut problems);
+    validate_dns_zones(site, &mut problems);
     for (name, upstream) in &site.upstreams {
         let path = format!("upstreams.{}", step(name));
         validate_upstream(&path, upstream, &mut problems);

@@ -3,6 +3,7 @@
 mod cache_key;
 mod certificate;
 mod client_auth;
+mod dns;
 mod health;
 mod limits;
 mod listener;
@@ -26,6 +27,7 @@ pub use crate::address::{EndpointAddress, ListenAddress, host_of_service};
 pub use cache_key::{CacheKeyView, NamePattern, QueryView};
 pub use certificate::CertificateView;
 pub use client_auth::ClientAuthView;
+pub use dns::{DnsView, DnsZoneView, ZoneName};
 pub use health::{HealthView, ProbeView};
 pub use limits::Limits;
 pub use listener::ListenerView;
@@ -59,6 +61,8 @@ pub struct ConfigView {
     pub upstreams: Vec<Arc<UpstreamView>>,
     /// In the order of their names.
     pub certificates: Vec<Arc<CertificateView>>,
+    /// The domains that nodes answer for.
+    pub dns: DnsView,
 }
 
 impl ConfigView {
@@ -92,7 +96,8 @@ impl ConfigView {
                 .map_err(|message| Problems(vec![Problem::at(format!("routes.{name}"), message)]))?;
         }
         routes.seal();
-        Ok(Self { revision, listeners, routes, upstreams, certificates })
+        let dns = DnsView::compile(site);
+        Ok(Self { revision, listeners, routes, upstreams, certificates, dns })
     }
 
     /// The upstream called `name`.

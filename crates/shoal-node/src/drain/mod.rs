@@ -123,6 +123,11 @@ impl Drain {
         self.progress.borrow().clone()
     }
 
+    /// Every step.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
     /// Whether the node is on its way out of service, or out of it.
     pub fn has_begun(&self) -> bool {
         self.progress.borrow().phase != Phase::Serving

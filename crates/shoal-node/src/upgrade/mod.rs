@@ -47,6 +47,9 @@ enum Role {
     Ops,
     LocalAdmin,
     Door,
+    /// Only passed where both have been told of the address.
+    DnsUdp,
+    DnsTcp,
 }
 
 /// How an upgrade ended, for whoever asked for it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::successor::VARIABLE;
+use super::successor::{READY_VARIABLE, VARIABLE};
 use super::wire::Line;
 use super::{Message, Outcome, Role};
 use crate::node::Node;
@@ -35,7 +35,8 @@ pub enum Handed {
 
 /// Starts `program` as the next process of this node and hands over to it.
 pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> Handed {
-    let candidate = match Candidate::start(program).await {
+    let was_ready = node.readiness_to_hand_over();
+    let candidate = match Candidate::start(program, &was_ready).await {
         Ok(candidate) => candidate,
         Err(error) => return Handed::Kept(Outcome::Refused(format!("{error:#}"))),
     };
@@ -46,7 +47,7 @@ pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> 
         Err(error) => format!("{error:#}"),
     };
     tracing::error!(why, "the new process failed; starting the old binary again");
-    let again = async { Candidate::start(&own_binary()).await?.take_over(node).await };
+    let again = async { Candidate::start(&own_binary(), &was_ready).await?.take_over(node).await };
     match again.await {
         Ok(pid) => Handed::Over(Outcome::RolledBack(pid, why)),
         Err(error) => {
@@ -83,10 +84,11 @@ struct Candidate {
 }
 
 impl Candidate {
-    async fn start(program: &Path) -> anyhow::Result<Self> {
+    async fn start(program: &Path, was_ready: &str) -> anyhow::Result<Self> {
         let (line, theirs) = Line::pair().context("cannot make a line to a new process")?;
         let mut command = Command::new(program);
-        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(theirs));
+        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").env(READY_VARIABLE, was_ready);
+        command.stdin(Stdio::from(theirs));
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
         // Its end of the line is open in the command as well: the end of the process would not be noticed.
         drop(command);

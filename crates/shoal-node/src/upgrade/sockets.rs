@@ -12,6 +12,7 @@ use shoal_proxy::Owner;
 
 use super::Role;
 use crate::activated::SocketKind;
+use crate::dns::DnsSockets;
 use crate::settings::RunSettings;
 
 /// Sockets that were bound before this process began; none at an ordinary start.
@@ -22,12 +23,14 @@ pub struct Inherited {
     pub still_served: bool,
     /// Whoever has bound those of the site keeps them open.
     pub owner: Owner,
+    /// In which scopes that one was ready.
+    pub was_ready: String,
 }
 
 impl Inherited {
     /// What comes from a process that accepts on the sockets of the site still.
-    pub(super) fn from_predecessor(owner: Owner) -> Self {
-        Self { sockets: Vec::new(), still_served: true, owner }
+    pub(super) fn from_predecessor(owner: Owner, was_ready: String) -> Self {
+        Self { sockets: Vec::new(), still_served: true, owner, was_ready }
     }
 
     /// What a service manager has bound. Those that no setting of the node names are for the site.
@@ -43,10 +46,14 @@ impl Inherited {
                         address if address == settings.cluster_addr => Role::Cluster,
                         address if address == settings.admin_addr => Role::Admin,
                         address if address == settings.ops_addr => Role::Ops,
+                        address if settings.dns_listen.contains(&address) => Role::DnsTcp,
                         _ => Role::Site,
                     }
                 }
-                SocketKind::Udp => Role::Gossip,
+                SocketKind::Udp => match UdpSocket::from(socket.try_clone()?).local_addr()? {
+                    address if settings.dns_listen.contains(&address) => Role::DnsUdp,
+                    _ => Role::Gossip,
+                },
                 SocketKind::Local => {
                     let address = UnixListener::from(socket.try_clone()?).local_addr()?;
                     match address.as_pathname() {
@@ -71,16 +78,27 @@ impl Inherited {
         Some(self.sockets.remove(place).1)
     }
 
+    /// The one of that role that `fits`; others of it stay.
+    fn take_if(&mut self, role: Role, fits: impl Fn(&OwnedFd) -> bool) -> Option<OwnedFd> {
+        let place = self.sockets.iter().position(|(known, socket)| *known == role && fits(socket))?;
+        Some(self.sockets.remove(place).1)
+    }
+
     /// Binds the addresses of `settings` that nobody has bound before, for [`NodeSockets::open`] to take.
     pub fn bind(&mut self, settings: &RunSettings) -> anyhow::Result<()> {
         let cluster = self.tcp(Role::Cluster, "cluster", settings.cluster_addr)?;
-        let gossip = self.udp(settings.cluster_addr)?;
+        let gossip = self.udp(Role::Gossip, "gossip", settings.cluster_addr)?;
         let admin = self.tcp(Role::Admin, "admin", settings.admin_addr)?;
         let ops = self.tcp(Role::Ops, "ops", settings.ops_addr)?;
+        let dns = self.dns(settings)?;
         self.push(Role::Cluster, cluster.into());
         self.push(Role::Gossip, gossip.into());
         self.push(Role::Admin, admin.into());
         self.push(Role::Ops, ops.into());
+        for DnsSockets { udp, tcp } in dns {
+            self.push(Role::DnsUdp, udp.into());
+            self.push(Role::DnsTcp, tcp.into());
+        }
         Ok(())
     }
 
@@ -91,24 +109,31 @@ impl Inherited {
 
     /// The socket on `address`, or a new one.
     fn tcp(&mut self, role: Role, what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-        let inherited = self.take(role).map(TcpListener::from);
-        let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|bound| bound == address));
+        let inherited = self.take_if(role, |socket| is_bound_to(socket, address)).map(TcpListener::from);
+        let flag = flag_of(role, what);
         let socket = inherited.map_or_else(|| TcpListener::bind(address), Ok).with_context(|| {
-            format!(
-                "cannot listen on the {what} address {address}; is it taken? choose another with --{what}-addr"
-            )
+            format!("cannot listen on the {what} address {address}; is it taken? choose another with {flag}")
         })?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
 
-    fn udp(&mut self, address: SocketAddr) -> anyhow::Result<UdpSocket> {
-        let inherited = self.take(Role::Gossip).map(UdpSocket::from);
-        let inherited = inherited.filter(|socket| socket.local_addr().is_ok_and(|bound| bound == address));
+    fn udp(&mut self, role: Role, what: &str, address: SocketAddr) -> anyhow::Result<UdpSocket> {
+        let inherited = self.take_if(role, |socket| is_bound_to(socket, address)).map(UdpSocket::from);
         let socket = inherited.map_or_else(|| UdpSocket::bind(address), Ok);
-        let socket = socket.with_context(|| format!("cannot receive gossip on {address}/udp"))?;
+        let socket = socket.with_context(|| format!("cannot receive {what} on {address}/udp"))?;
         socket.set_nonblocking(true)?;
         Ok(socket)
+    }
+
+    fn dns(&mut self, settings: &RunSettings) -> anyhow::Result<Vec<DnsSockets>> {
+        let both = |address: &SocketAddr| {
+            Ok(DnsSockets {
+                udp: self.udp(Role::DnsUdp, "questions over DNS", *address)?,
+                tcp: self.tcp(Role::DnsTcp, "dns", *address)?,
+            })
+        };
+        settings.dns_listen.iter().map(both).collect()
     }
 
     fn local(&mut self, role: Role, path: &Path) -> anyhow::Result<UnixListener> {
@@ -132,6 +157,8 @@ pub struct NodeSockets {
     pub admin: TcpListener,
     /// `/livez`, `/readyz`, `/metrics`.
     pub ops: TcpListener,
+    /// Who asks over DNS.
+    pub dns: Vec<DnsSockets>,
     /// Operators, on this machine.
     pub local_admin: UnixListener,
     /// Who asks for an upgrade.
@@ -143,23 +170,48 @@ impl NodeSockets {
     pub fn open(settings: &RunSettings, inherited: &mut Inherited) -> anyhow::Result<Self> {
         Ok(Self {
             cluster: inherited.tcp(Role::Cluster, "cluster", settings.cluster_addr)?,
-            gossip: inherited.udp(settings.cluster_addr)?,
+            gossip: inherited.udp(Role::Gossip, "gossip", settings.cluster_addr)?,
             admin: inherited.tcp(Role::Admin, "admin", settings.admin_addr)?,
             ops: inherited.tcp(Role::Ops, "ops", settings.ops_addr)?,
+            dns: inherited.dns(settings)?,
             local_admin: inherited.local(Role::LocalAdmin, &local_admin_path(settings))?,
             door: inherited.local(Role::Door, &door_path(settings))?,
         })
     }
 
-    pub(super) fn all(&self) -> [(Role, BorrowedFd<'_>); 6] {
-        [
+    /// The sockets of DNS once more, for who answers.
+    pub fn dns_copies(&self) -> io::Result<Vec<DnsSockets>> {
+        let copy = |one: &DnsSockets| Ok(DnsSockets { udp: one.udp.try_clone()?, tcp: one.tcp.try_clone()? });
+        self.dns.iter().map(copy).collect()
+    }
+
+    pub(super) fn all(&self) -> Vec<(Role, BorrowedFd<'_>)> {
+        let mut all = vec![
             (Role::Cluster, self.cluster.as_fd()),
             (Role::Gossip, self.gossip.as_fd()),
             (Role::Admin, self.admin.as_fd()),
             (Role::Ops, self.ops.as_fd()),
             (Role::LocalAdmin, self.local_admin.as_fd()),
             (Role::Door, self.door.as_fd()),
-        ]
+        ];
+        for one in &self.dns {
+            all.extend([(Role::DnsUdp, one.udp.as_fd()), (Role::DnsTcp, one.tcp.as_fd())]);
+        }
+        all
+    }
+}
+
+/// Whether a socket of either kind is bound to it: both have the same names for addresses.
+fn is_bound_to(socket: &OwnedFd, address: SocketAddr) -> bool {
+    let bound = socket.try_clone().map(TcpListener::from).and_then(|socket| socket.local_addr());
+    bound.is_ok_and(|bound| bound == address)
+}
+
+/// What says where such a socket is.
+fn flag_of(role: Role, what: &str) -> String {
+    match role {
+        Role::DnsTcp => "--dns-listen".to_owned(),
+        _ => format!("--{what}-addr"),
     }
 }
 

@@ -18,6 +18,8 @@ use crate::settings::RunSettings;
 
 /// Set for a process that is to take the place of the one that starts it; their line is its standard input.
 pub(super) const VARIABLE: &str = "SHOAL_TAKES_OVER";
+/// In which scopes the process before was ready; one that does not know it begins anew.
+pub(super) const READY_VARIABLE: &str = "SHOAL_WAS_READY";
 /// How long the process before may take to close its log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,7 +47,8 @@ impl Successor {
             rehearse(&settings)?;
             line.send(&Message::Prepared, None)?;
             let owner = if activated::was_predecessor() { Owner::Manager } else { Owner::Node };
-            let mut inherited = Inherited::from_predecessor(owner);
+            let was_ready = env::var(READY_VARIABLE).unwrap_or_default();
+            let mut inherited = Inherited::from_predecessor(owner, was_ready);
             loop {
                 match line.receive(PATIENCE).context("the old process handed nothing over")? {
                     (Message::Socket(role), Some(descriptor)) => inherited.push(role, descriptor),

@@ -176,6 +176,8 @@ mod tests {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         }
     }

@@ -230,6 +230,8 @@ mod tests {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         };
         let nodes = nodes.iter().enumerate().map(node).collect();

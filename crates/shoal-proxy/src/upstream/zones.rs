@@ -60,6 +60,8 @@ mod tests {
             checked_seq: 0,
             commands: 0,
             state_hash: None,
+            ready: Default::default(),
+            public: Default::default(),
             version: "".into(),
         };
         let check = |nodes: &[(&str, &str)], own, expected: &[f32]| {
