@@ -1,7 +1,7 @@
 //! Whoever has no valid token of this very cluster stays outside, and is told why.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
@@ -124,6 +124,39 @@ async fn invented_tokens_never_reach_the_log() -> Result<()> {
             .await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_keep_nobody_out() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = &cluster.nodes[0];
+    let operator = Bearer::from(&node.data_dir().join("operator.json"))?;
+    // Three times as many as there are handshakes at once: one after the other they would take 9 s.
+    let mut mute = Vec::new();
+    for _ in 0..800 {
+        mute.push(TcpStream::connect(node.at(Ports::ADMIN)).await?);
+    }
+    let asked = Instant::now();
+    let mut connection = operator.connect(node.at(Ports::ADMIN)).await?;
+    let told = call(&mut connection, "admin.v1.AdminService/Status", &[]).await?;
+    ensure!(told.status == "0" && asked.elapsed() < Duration::from_secs(6), "{:?} {told:?}", asked.elapsed());
+    drop(mute);
+
+    // More than there are places for strangers, and more than one address may have.
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(operator.connect_as_stranger(node.at(Ports::CLUSTER)).await?);
+    }
+    let token = cluster.token().await?;
+    let dir = cluster.dir().join("newcomer");
+    let mut newcomer = NodeProcess::new("newcomer", cluster.block().ip(60), &dir, &[]);
+    newcomer.start(Some((node.at(Ports::CLUSTER), &token)))?;
+    cluster
+        .eventually("the newcomer is a member", async || {
+            let status = cluster.status(0).await.ok()?;
+            (status["nodes"].as_array()?.len() == 2).then_some(())
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, NodeProcess, Ports, SiteFile, Verb, VerbOutput};
+use cluster_tests::{
+    Bearer, Cluster, Connection, NodeProcess, Ports, SiteFile, Verb, VerbOutput, call, field, grpc_message,
+};
+use http::Request;
+use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
 /// From the least to the highest.
@@ -203,5 +207,45 @@ async fn every_change_is_on_the_record_of_every_node() -> Result<()> {
     for i in [1, 2] {
         ensure!(record(&cluster, i).await? == records, "n{} has another record", i + 1);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_operator_leaves_room_for_others() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let node = &cluster.nodes[0];
+    let door = node.at(Ports::ADMIN);
+    let ada = Bearer::from(&identity(&cluster, "ada", "viewer").await?)?;
+    let watch = |connection: &Connection| {
+        let request = Request::post("https://shoal.internal/shoal.admin.v1.AdminService/Watch")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(grpc_message(&[])).map_err(|never| match never {}).boxed());
+        (connection.share(), request)
+    };
+    let connection = ada.connect(door).await?;
+    let mut open = Vec::new();
+    for n in 1..=9 {
+        let (sender, request) = watch(&connection);
+        let response = sender.context("HTTP/2 is shared")?.begin(request?).await?;
+        let refused = response.headers().get("grpc-status").map(|status| status.to_str().map(str::to_owned));
+        ensure!(
+            refused.transpose()? == (n == 9).then(|| "8".to_owned()),
+            "watch {n}: {:?}",
+            response.headers()
+        );
+        open.push(response);
+    }
+    // Others follow, and local root does.
+    let bob = Bearer::from(&identity(&cluster, "bob", "viewer").await?)?;
+    let (sender, request) = watch(&bob.connect(door).await?);
+    let response = sender.context("HTTP/2 is shared")?.begin(request?).await?;
+    ensure!(!response.headers().contains_key("grpc-status"), "{:?}", response.headers());
+
+    let mut connection = ada.connect(door).await?;
+    let long = call(&mut connection, "admin.v1.AdminService/Status", &field(15, vec![0; 100 << 10])).await?;
+    ensure!(long.status == "11" && long.message.contains("65536"), "{long:?}");
+    let plan = call(&mut connection, "admin.v1.AdminService/Plan", &field(1, vec![b' '; 100 << 10])).await?;
+    ensure!(plan.status == "3" && plan.message.contains("cannot be read"), "{plan:?}");
     Ok(())
 }

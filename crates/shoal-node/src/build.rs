@@ -26,7 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
-use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MAX_WATCHERS, MAX_WATCHES};
+use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MESSAGE_BYTES, WATCHERS, WATCHES};
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
@@ -55,6 +55,7 @@ use crate::removed;
 use crate::rollout::{self, RolloutClock};
 use crate::rollout_gate;
 use crate::settings::RunSettings;
+use crate::shares::Shares;
 use crate::state_check;
 use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
@@ -228,14 +229,15 @@ pub async fn build(
         refused_changes: Refusals::default(),
         requests_named: AtomicU64::default(),
         warming: Arc::new(Semaphore::new(MAX_WARM_CALLS)),
-        standing_watchers: Arc::new(Semaphore::new(MAX_WATCHERS)),
+        standing_watchers: Shares::of(WATCHERS),
         swept_seq: AtomicU64::new(0),
         rollout_clock: RolloutClock::default(),
         overdue,
         writers: Mutex::new(()),
         planning: Arc::new(Semaphore::new(MAX_PLANS)),
         rehearsing: Semaphore::new(MAX_REHEARSALS),
-        watching: Arc::new(Semaphore::new(MAX_WATCHES)),
+        watching: Shares::of(WATCHES),
+        messages: Shares::of(MESSAGE_BYTES),
         lock: boot.lock,
         sockets,
     });

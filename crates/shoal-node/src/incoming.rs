@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 
 use shoal_cluster::tls::Caller;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::transport::server::Connected;
+
+use crate::crowd::Place;
+use crate::shares::Share;
 
 /// Who is at the other end of a connection; lands in the extensions of every request on it.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Connection {
     pub caller: Option<Caller>,
     /// Where it comes from.
     pub from: Origin,
+    /// Of somebody who is nobody here (any more): one of few places, which is given back when the connection ends.
+    pub place: Option<Place>,
 }
 
 /// Where a connection comes from.
@@ -46,25 +50,25 @@ impl fmt::Display for Origin {
 pub struct CallerIo<IO> {
     io: IO,
     connection: Connection,
-    /// Given back when the connection ends.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Of the connections that there may be; given back when it ends.
+    _share: Option<Share>,
 }
 
 impl<IO> CallerIo<IO> {
     /// `io`, called by `caller` from `from`.
     pub fn new(io: IO, caller: Option<Caller>, from: Origin) -> Self {
-        Self { io, connection: Connection { caller, from }, _place: None }
+        Self { io, connection: Connection { caller, from, place: None }, _share: None }
+    }
+
+    /// The same, which counts as `share`.
+    pub fn counted(self, share: Share) -> Self {
+        Self { _share: Some(share), ..self }
     }
 
     /// `io` of somebody who is nobody here (any more), which takes up one of few places.
-    pub fn of_stranger(
-        io: IO,
-        caller: Option<Caller>,
-        from: SocketAddr,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
-        let connection = Connection { caller, from: Origin::Address(from) };
-        Self { io, connection, _place: Some(place) }
+    pub fn of_stranger(io: IO, caller: Option<Caller>, from: SocketAddr, place: Place) -> Self {
+        let connection = Connection { caller, from: Origin::Address(from), place: Some(place) };
+        Self { io, connection, _share: None }
     }
 }
 

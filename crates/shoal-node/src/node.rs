@@ -36,6 +36,7 @@ use crate::refusals::Refusals;
 use crate::report::{CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
 use crate::rollout::{Overdue, RolloutClock};
 use crate::settings::RunSettings;
+use crate::shares::Shares;
 use crate::twins;
 use crate::upgrade::NodeSockets;
 
@@ -86,7 +87,7 @@ pub struct Node {
     /// Requests that came without an id and have got one.
     pub(crate) requests_named: AtomicU64,
     /// Places for operators who watch nodes go out of service and back.
-    pub(crate) standing_watchers: Arc<Semaphore>,
+    pub(crate) standing_watchers: Arc<Shares>,
     /// Places for operators who warm the cache by way of this node.
     pub(crate) warming: Arc<Semaphore>,
     /// The log index up to which all that is cached here was checked against purges.
@@ -102,7 +103,9 @@ pub struct Node {
     /// Places for changes that are tried out here.
     pub(crate) rehearsing: Semaphore,
     /// Places for those who follow the revisions by way of this node.
-    pub(crate) watching: Arc<Semaphore>,
+    pub(crate) watching: Arc<Shares>,
+    /// Bytes of messages that operators send.
+    pub(crate) messages: Arc<Shares>,
     /// The data directory is this process's until it is unlocked.
     pub(crate) lock: File,
     pub(crate) sockets: NodeSockets,

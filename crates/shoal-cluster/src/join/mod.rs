@@ -146,7 +146,9 @@ async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinE
         | Code::Unimplemented
         | Code::ResourceExhausted
         | Code::Aborted
-        | Code::Internal => JoinError::Unreachable(format!("{address}: {}", status.message())),
+        | Code::Internal
+        // No answer at all: the connection was cut.
+        | Code::Unknown => JoinError::Unreachable(format!("{address}: {}", status.message())),
         _ => JoinError::Refused(status.message().to_owned()),
     })
 }

@@ -1,8 +1,8 @@
 //! The gate of the operator's API: who may call what, decided in one place, before a call reaches its handler.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -11,12 +11,14 @@ use shoal_cluster::tls::{Caller, ProvenOperator};
 use shoal_configlog::on_behalf_of;
 use shoal_model::Role;
 use shoal_proto::calls::AdminCall;
+use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Interceptor;
 use tonic::{Code, Request, Status};
 use tower_service::Service;
 
 use super::failure::{Exit, with_exit};
+use super::message_body::MessageBody;
 use crate::asking::Who;
 use crate::incoming::Connection;
 use crate::node::Node;
@@ -148,9 +150,9 @@ impl<S: NamedService> NamedService for Porch<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S, B, A> Service<http::Request<B>> for Porch<S>
+impl<S, A> Service<http::Request<Body>> for Porch<S>
 where
-    S: Service<http::Request<B>, Response = http::Response<A>>,
+    S: Service<http::Request<Body>, Response = http::Response<A>>,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -161,16 +163,22 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let call = AdminCall::of_path(request.uri().path());
         let who = request.extensions().get::<Connection>().map(Who::at);
         let (Some(call), Some(who)) = (call, who) else { return Box::pin(self.service.call(request)) };
         request.extensions_mut().insert(call);
+        let Ok(held) = self.node.messages.take(&who.by, 0) else {
+            return Box::pin(self.service.call(request));
+        };
+        let held = Arc::new(Mutex::new(held));
+        let request = request.map(|body| Body::new(MessageBody::of(call, body, held.clone())));
         let asker = self.node.asker(who.clone(), call.name());
         let answering = on_behalf_of(asker, self.service.call(request));
         let node = self.node.clone();
         Box::pin(async move {
             let response = answering.await?;
+            drop(held);
             if least_role(call) > Role::Viewer
                 && let Some(status) = Status::from_header_map(response.headers())
                 && status.code() != Code::Ok

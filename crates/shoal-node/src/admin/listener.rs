@@ -1,14 +1,14 @@
 //! Where operators come in: mutual TLS on the admin address, and the local socket.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Cuttable;
 use shoal_cluster::tls::{Caller, ProvenOperator, peer_identity};
 use shoal_model::Role;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -17,17 +17,19 @@ use tonic::transport::Server;
 
 use super::AdminRpc;
 use super::gate::{Gate, Porch};
+use super::message_body::MAX_MESSAGE;
+use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
 use crate::node::{Node, now_ms};
+use crate::refusals::Refusals;
+use crate::shares::{LOCAL, Portions, Shares};
 
-/// Largest message: a whole site.
-const MAX_MESSAGE: usize = 128 << 20;
 /// TLS handshakes under way at once.
 const MAX_HANDSHAKES: usize = 256;
-/// Time for a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// What the log calls whoever calls over the socket.
-pub(super) const LOCAL: &str = "local";
+/// And of one address.
+const MAX_HANDSHAKES_OF_ONE: usize = 128;
+/// Connections that are open on the admin address, and those of one operator; the socket has no such limit.
+const CONNECTIONS: Portions = Portions { most: 512, each: 64, reserve: 0 };
 /// How long a connection lasts whose operator was revoked before it was made.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 /// Calls answered at once on one connection.
@@ -107,9 +109,9 @@ async fn accept_tls(
     accepted: mpsc::Sender<std::io::Result<TlsIo>>,
     stop: CancellationToken,
 ) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
+    let (connections, too_many) = (Shares::of(CONNECTIONS), Arc::new(Refusals::default()));
     loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let incoming = tokio::select! {
             () = stop.cancelled() => return,
             incoming = tcp.accept() => incoming,
@@ -119,14 +121,32 @@ async fn accept_tls(
             continue;
         };
         let (node, tls, accepted) = (node.clone(), tls.clone(), accepted.clone());
+        let (connections, too_many) = (connections.clone(), too_many.clone());
+        let place = handshakes.admit(from.ip());
         tokio::spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
-            drop(permit);
-            if let Ok(Ok(stream)) = handshake {
-                let caller = peer_identity(stream.get_ref().1);
-                let stream = Cuttable::until(stream, end_of(node, caller.clone()));
-                _ = accepted.send(Ok(CallerIo::new(stream, caller, Origin::Address(from)))).await;
-            }
+            let Some(stream) = shake_hands(tls, stream, place).await else { return };
+            let caller = peer_identity(stream.get_ref().1);
+            // Nodes have no business here, and share what one operator may have.
+            let who = match &caller {
+                Some(Caller::Operator(operator)) => operator.name.as_str(),
+                Some(Caller::Node(_)) | None => "",
+            };
+            let Ok(share) = connections.take(who, 1) else {
+                if let Some(unsaid) = too_many.note(Instant::now()) {
+                    let Portions { most, each, .. } = CONNECTIONS;
+                    tracing::warn!(
+                        operator = who,
+                        most,
+                        each,
+                        unsaid,
+                        "too many connections on the admin address"
+                    );
+                }
+                return;
+            };
+            let stream = Cuttable::until(stream, end_of(node, caller.clone()));
+            let io = CallerIo::new(stream, caller, Origin::Address(from)).counted(share);
+            _ = accepted.send(Ok(io)).await;
         });
     }
 }

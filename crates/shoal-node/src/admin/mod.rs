@@ -14,6 +14,7 @@ mod given;
 mod listener;
 mod look;
 mod members;
+mod message_body;
 mod next_site;
 mod operators;
 mod purge_scopes;
@@ -50,10 +51,11 @@ pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
 pub use change::{MAX_PLANS, apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
+pub use message_body::MESSAGE_BYTES;
 pub use operators::remember as remember_operator;
 pub use purge_status::status as purge_status;
-pub use standing::MAX_WATCHERS;
-pub use watch::MAX_WATCHES;
+pub use standing::WATCHERS;
+pub use watch::WATCHES;
 
 use crate::node::Node;
 
@@ -121,7 +123,8 @@ impl AdminService for AdminRpc {
     type WatchStream = watch::Watched;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        watch::watch(&self.node, request.get_ref(), self.stop.clone()).map(Response::new)
+        let caller = gate::caller_of(&request);
+        watch::watch(&self.node, request.get_ref(), &caller, self.stop.clone()).map(Response::new)
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {

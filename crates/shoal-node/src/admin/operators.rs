@@ -14,8 +14,8 @@ use tonic::{Code, Status};
 
 use super::change::{linearizable_base, put};
 use super::failure::{Exit, with_exit};
-use super::listener::LOCAL;
 use crate::node::{Node, now_ms};
+use crate::shares::LOCAL;
 
 /// Certifies the key of an operator, who keeps it.
 pub async fn issue(

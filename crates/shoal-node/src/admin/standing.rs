@@ -9,7 +9,7 @@ use shoal_cluster::{NodeState, NodeView};
 use shoal_model::NodeId;
 use shoal_model::state::{Command, NodeStanding, Refusal, Reply, STANDINGS, StandingOrder, StandingRecord};
 use shoal_proto::admin::{SetStandingRequest, StandingProgress, StandingVerb};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -19,9 +19,10 @@ use super::members::find;
 use crate::drain::Phase;
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
+use crate::shares::{Portions, Share};
 
 /// Callers who are told at once, on one node.
-pub const MAX_WATCHERS: usize = 16;
+pub const WATCHERS: Portions = Portions { most: 16, each: 8, reserve: 8 };
 /// Between two looks at the node.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Something is said at least so often.
@@ -33,10 +34,13 @@ pub type Telling = ReceiverStream<Result<StandingProgress, Status>>;
 /// Gives the order, if there is anything to order, and tells.
 pub async fn set(node: &Arc<Node>, request: SetStandingRequest, caller: &str) -> Result<Telling, Status> {
     let busy = |_| {
-        let why = format!("{MAX_WATCHERS} others watch nodes by way of this one; ask another one");
+        let Portions { most, each, .. } = WATCHERS;
+        let why = format!(
+            "{most} nodes, or {each} by {caller:?}, are being watched by way of this one; ask another one"
+        );
         with_exit(Code::ResourceExhausted, Exit::Remote, why)
     };
-    let place = node.standing_watchers.clone().try_acquire_owned().map_err(busy)?;
+    let place = node.standing_watchers.take(caller, 1).map_err(busy)?;
     // What was ordered a moment ago through another node is known here from then on.
     linearizable_base(node).await?;
     let (id, name) = find(node, &request.node, request.node_id)?;
@@ -164,7 +168,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn run(self, told: mpsc::Sender<Result<StandingProgress, Status>>, _place: OwnedSemaphorePermit) {
+    async fn run(self, told: mpsc::Sender<Result<StandingProgress, Status>>, _place: Share) {
         let mut last: Option<(StandingProgress, Instant)> = None;
         let mut heard_at = Instant::now();
         loop {

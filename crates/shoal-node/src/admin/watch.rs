@@ -7,7 +7,7 @@ use shoal_model::Revision;
 use shoal_model::site::{Delta, ObjectName};
 use shoal_model::state::{RevisionRecord, Step};
 use shoal_proto::admin::{WatchRequest, WatchResponse};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -16,9 +16,10 @@ use super::change::{blocking, stored_site};
 use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;
+use crate::shares::{NoShare, Portions, Share};
 
 /// Watches that are open on one node.
-pub const MAX_WATCHES: usize = 64;
+pub const WATCHES: Portions = Portions { most: 64, each: 8, reserve: 8 };
 /// Revisions on their way to a slow follower: the others stay where they are.
 const MAX_UNREAD: usize = 2;
 /// Between two signs of life.
@@ -28,10 +29,20 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
 pub type Watched = ReceiverStream<Result<WatchResponse, Status>>;
 
 /// Follows the revisions of `node` until the caller has enough, or `stop`.
-pub fn watch(node: &Arc<Node>, request: &WatchRequest, stop: CancellationToken) -> Result<Watched, Status> {
+pub fn watch(
+    node: &Arc<Node>,
+    request: &WatchRequest,
+    caller: &str,
+    stop: CancellationToken,
+) -> Result<Watched, Status> {
     failure::check_log(&node.log)?;
-    let place = node.watching.clone().try_acquire_owned().map_err(|_| {
-        let why = format!("{MAX_WATCHES} others watch this node already; ask another one");
+    let place = node.watching.take(caller, 1).map_err(|none| {
+        let why = match none {
+            NoShare::Taken => format!("{} others watch this node already; ask another one", WATCHES.most),
+            NoShare::OwnIsTaken => {
+                format!("{caller:?} watches this node {} times already; ask another one", WATCHES.each)
+            }
+        };
         with_exit(Code::ResourceExhausted, Exit::Remote, why)
     })?;
     let (told, events) = mpsc::channel(MAX_UNREAD);
@@ -49,7 +60,7 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(mut self, _place: OwnedSemaphorePermit) {
+    async fn follow(mut self, _place: Share) {
         let mut applied = self.node.log.applied();
         let mut bookmark = tokio::time::interval(BOOKMARK_INTERVAL);
         loop {

@@ -1,7 +1,7 @@
 //! Accepts TLS on the cluster address and hands each connection on by its ALPN protocol.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_cluster::channel::{Cuttable, MAX_MESSAGE_BYTES};
@@ -11,7 +11,7 @@ use shoal_proto::cache::cache_service_server::CacheServiceServer;
 use shoal_proto::raft::peer_service_server::PeerServiceServer;
 use shoal_proto::raft::raft_service_server::RaftServiceServer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,17 +22,20 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use super::PeerRpc;
+use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Connection, Origin};
 use crate::node::Node;
 
-/// TLS handshakes under way at once; more wait in the kernel's queue.
+/// TLS handshakes under way at once.
 const MAX_HANDSHAKES: usize = 1024;
-/// Time for a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// And of one address.
+const MAX_HANDSHAKES_OF_ONE: usize = 512;
 /// Connections accepted but not yet taken by the gRPC server.
 const MAX_PENDING: usize = 64;
 /// Connections of strangers and of nodes that were removed, which may only ask to join, and are told what has become of them.
-const MAX_STRANGERS: usize = 16;
+const MAX_STRANGERS: usize = 32;
+/// And of one address.
+const MAX_STRANGERS_OF_ONE: usize = 16;
 /// How long such a connection may last.
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(20);
 /// After that it is told to end, and after this it is cut.
@@ -82,7 +85,7 @@ pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::R
         .max_connection_age_grace(STRANGER_GRACE)
         .add_service(door)
         .serve_with_incoming_shutdown(ReceiverStream::new(from_strangers), stopped());
-    let places = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let places = Arc::new(Mutex::new(Crowd::new(MAX_STRANGERS, MAX_STRANGERS_OF_ONE)));
     let entrance = Entrance { node, nodes, strangers, places };
     let (in_house, at_door, ()) =
         tokio::join!(house, door, accept(socket, TlsAcceptor::from(tls), entrance, stop.clone()));
@@ -104,7 +107,7 @@ struct Entrance {
     node: Arc<Node>,
     nodes: mpsc::Sender<Incoming>,
     strangers: mpsc::Sender<Incoming>,
-    places: Arc<Semaphore>,
+    places: Arc<Mutex<Crowd>>,
 }
 
 impl Entrance {
@@ -125,8 +128,8 @@ impl Entrance {
             }
             // Who is not of the cluster any more is told so, at the door.
             (Some(b"h2"), caller) => {
-                let Ok(place) = self.places.try_acquire_owned() else { return };
-                let stream = Cuttable::until(stream, std::future::pending());
+                let place = self.places.lock().unwrap_or_else(PoisonError::into_inner).admit(from.ip());
+                let stream = Cuttable::until(stream, place.given_up());
                 _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, caller, from, place))).await;
             }
             _ => {}
@@ -135,9 +138,8 @@ impl Entrance {
 }
 
 async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop: CancellationToken) {
-    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
     loop {
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = socket.accept() => accepted,
@@ -147,11 +149,9 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop:
             continue;
         };
         _ = tcp.set_nodelay(true);
-        let (tls, entrance) = (tls.clone(), entrance.clone());
+        let (tls, entrance, place) = (tls.clone(), entrance.clone(), handshakes.admit(from.ip()));
         tokio::spawn(async move {
-            let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await;
-            drop(permit);
-            if let Ok(Ok(stream)) = handshake {
+            if let Some(stream) = shake_hands(tls, tcp, place).await {
                 entrance.hand_on(stream, from).await;
             }
         });

@@ -249,6 +249,9 @@ impl PeerService for PeerRpc {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let connection = request.extensions().get::<Connection>();
         let from = connection.map_or_else(String::new, |connection| connection.from.to_string());
+        if let Some(place) = connection.and_then(|connection| connection.place.as_ref()) {
+            place.has_spoken();
+        }
         let _one_of_few = self.joining.try_acquire().map_err(|_| {
             Status::resource_exhausted("too many nodes are joining at once; try again in a moment")
         })?;
