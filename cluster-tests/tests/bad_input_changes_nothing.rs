@@ -78,6 +78,22 @@ async fn every_refusal_names_the_place_and_the_reason() -> Result<()> {
     Ok(())
 }
 
+/// An answer has room for so many problems.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_problems_some_are_told() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let route = |n: u32| (format!("r{n}"), json!({ "path": format!("/{n}"), "upstream": "u" }));
+    let site = json!({
+        "listeners": { "web": { "address": ":8080", "protocol": "http" } },
+        "routes": (0..3_000).map(route).collect::<serde_json::Map<_, _>>(),
+        "upstreams": { "u": { "endpoints": ["127.0.0.1:9"] } },
+    });
+    let file = cluster.file("many.json", site.to_string())?;
+    apply(&cluster, &file).await?.expect(0)?;
+    let refused = cluster.nodes[0].shoal(&["delete", "upstream/u"]).await?;
+    is_refused("3,000 dangling routes", refused, &["routes.r0.upstream", "and 2980 more"])
+}
+
 /// A key of another certificate, a file that is missing, a file that is no certificate, a key where everybody reads.
 async fn certificates_are_looked_into(cluster: &Cluster, origin: &Origin) -> Result<()> {
     let one = SelfSigned::create(cluster.dir(), &["one.example.com"])?;

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use shoal_model::is_deceptive;
-use shoal_model::site::{Problem, ProblemKind, Problems};
+use shoal_model::site::{ProblemKind, Problems};
 
 /// Longest reason that is printed, in bytes.
 const MAX_WHY_BYTES: usize = 2_000;
@@ -94,15 +94,12 @@ impl Failure {
             return Self::local(what, problem).try_command("shoal validate --help");
         }
         let count = problems.0.len();
-        let mut lines: Vec<String> = problems.0.iter().take(MAX_PROBLEMS).map(Problem::to_string).collect();
-        if count > MAX_PROBLEMS {
-            lines.push(format!("… and {} more", count - MAX_PROBLEMS));
-        }
         let mut why = format!("the site has {count} problem{}", if count == 1 { "" } else { "s" });
         if problems.0.iter().any(|problem| problem.kind == ProblemKind::Form) {
             why.push_str(", and what follows it was not read");
         }
-        Self { problems: lines, ..Self::local(what, why) }.try_command("shoal config schema")
+        Self { problems: problems.lines(MAX_PROBLEMS), ..Self::local(what, why) }
+            .try_command("shoal config schema")
     }
 
     /// What goes to stderr in text: the problems, then `error: <what>: <why>; try: <command>`.
@@ -162,6 +159,8 @@ pub fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::site::Problem;
+
     use super::*;
 
     #[test]

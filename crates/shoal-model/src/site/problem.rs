@@ -71,6 +71,17 @@ fn write_plain(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(pub Vec<Problem>);
 
+impl Problems {
+    /// A line for each of the first `most`, and one for all others.
+    pub fn lines(&self, most: usize) -> Vec<String> {
+        let mut lines: Vec<String> = self.0.iter().take(most).map(Problem::to_string).collect();
+        if self.0.len() > most {
+            lines.push(format!("… and {} more", self.0.len() - most));
+        }
+        lines
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.0.iter().enumerate() {

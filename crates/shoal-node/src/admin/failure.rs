@@ -7,6 +7,10 @@ use shoal_model::state::Refusal;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+/// Problems of a site that are told.
+const MAX_PROBLEMS: usize = 20;
+/// Bytes of a reason: it goes into a field of the answer, whose whole head may not be longer than 16 KiB.
+const MAX_REASON: usize = 4096;
 /// Bytes of the id under which a request is done once.
 pub const MAX_REQUEST_ID: usize = 64;
 
@@ -25,6 +29,11 @@ pub enum Exit {
 
 /// An error that ends the CLI with `exit`.
 pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    if message.len() > MAX_REASON {
+        message.truncate(message.floor_char_boundary(MAX_REASON));
+        message.push_str(" …");
+    }
     let mut status = Status::new(code, message);
     let digits = MetadataValue::from(exit as u16);
     status.metadata_mut().insert("shoal-exit", digits);
@@ -33,7 +42,7 @@ pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
 
 /// The site is wrong.
 pub fn site(problems: &Problems) -> Status {
-    with_exit(Code::InvalidArgument, Exit::Local, problems.to_string())
+    with_exit(Code::InvalidArgument, Exit::Local, problems.lines(MAX_PROBLEMS).join("\n"))
 }
 
 /// The log did not take a command.
@@ -91,7 +100,19 @@ pub fn unexpected_reply() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::site::Problem;
+
     use super::*;
+
+    #[test]
+    fn reasons_fit_into_the_head_of_an_answer() {
+        let problems = |count: usize, text: &str| Problems(vec![Problem::at("routes.r", text); count]);
+        let told = |count, text: &str| site(&problems(count, text)).message().to_owned();
+        assert_eq!(told(2, "no"), "routes.r: no\nroutes.r: no");
+        assert!(told(1_000, "no").ends_with("routes.r: no\n… and 980 more"));
+        let long = told(50, &"ö".repeat(1_000));
+        assert!(long.len() < MAX_REASON + 8 && long.ends_with("ö …"), "{} bytes", long.len());
+    }
 
     #[test]
     fn what_is_too_long_is_refused_as_a_mistake_of_the_caller() {
