@@ -127,6 +127,34 @@ async fn invented_tokens_never_reach_the_log() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_token_is_forgotten_when_it_is_given() -> Result<()> {
+    /// For an hour, once.
+    const TOKEN: [u8; 5] = [0x08, 0x90, 0x1c, 0x10, 0x01];
+    let cluster = Cluster::start(1).await?;
+    let node = &cluster.nodes[0];
+    let admin = Bearer::from(&node.data_dir().join("operator.json"))?;
+    let mut connection = admin.connect(node.at(Ports::ADMIN)).await?;
+    let mut given = 0;
+    let refused = loop {
+        let answer = call(&mut connection, "admin.v1.AdminService/CreateToken", &TOKEN).await?;
+        if answer.status != "0" {
+            break answer;
+        }
+        given += 1;
+    };
+    ensure!(given == 400 && refused.status == "8", "{given} were given, then {refused:?}");
+    let listed = node.shoal(&["-o", "json", "token", "list"]).await?.expect(0)?.json()?;
+    let listed: Vec<_> = listed.as_array().into_iter().flatten().filter_map(|it| it["id"].as_str()).collect();
+    ensure!(listed.len() == 400, "{} are listed", listed.len());
+    node.shoal(&["token", "create", "--role", "purge"]).await?.expect(0)?;
+    let full = node.shoal(&["token", "create"]).await?.expect(2)?;
+    ensure!(full.stderr.contains("400 tokens for a node are good already"), "{full:?}");
+    node.shoal(&["token", "revoke", listed[0]]).await?.expect(0)?;
+    node.shoal(&["token", "create"]).await?.expect(0)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_keep_nobody_out() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let node = &cluster.nodes[0];

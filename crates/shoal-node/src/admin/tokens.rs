@@ -19,6 +19,12 @@ const MAX_NODE_SECONDS: u32 = 7 * 86_400;
 /// Longest life of one with which programs purge.
 const MAX_PURGE_SECONDS: u32 = 366 * 86_400;
 
+/// Tokens for nodes that are good at once. The log has room for 1,000 of both kinds, and beyond that forgets the one that
+/// expires first: it never comes to that.
+const MAX_NODE_TOKENS: usize = 400;
+/// Tokens for programs that are good at once.
+const MAX_PURGE_TOKENS: usize = 500;
+
 /// A token with which nodes may join, or programs purge.
 pub async fn create(
     node: &Arc<Node>,
@@ -34,6 +40,18 @@ pub async fn create(
     let ttl = request.ttl_seconds;
     if ttl == 0 || ttl > longest || request.uses == 0 || request.uses > 1000 {
         return refuse(format!("a token for a {role} lives 1 to {longest} seconds and has 1 to 1000 uses"));
+    }
+    linearizable_base(node).await?;
+    let now = now_ms();
+    let good = node.log.with_state(|state| {
+        state.tokens.values().filter(|token| token.role == role && token.expires_at_ms > now).count()
+    });
+    let most = if role == ROLE_NODE { MAX_NODE_TOKENS } else { MAX_PURGE_TOKENS };
+    if good >= most {
+        let why = format!(
+            "{most} tokens for a {role} are good already: `shoal token revoke` some, or wait until they expire"
+        );
+        return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
     }
     let token = Token::create(&node.identity.ca_der, role);
     let expires_at_ms = now_ms() + u64::from(ttl) * 1000;
