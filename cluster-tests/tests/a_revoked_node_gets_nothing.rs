@@ -117,6 +117,8 @@ async fn a_revoked_operator_is_cut_off() -> Result<()> {
     let status = "admin.v1.AdminService/Status";
     ensure!(call(&mut open, status, &[]).await?.status == "0", "an operator is not answered");
 
+    let unknown = node.shoal(&["operator", "revoke", "nobody"]).await?.expect(1)?;
+    ensure!(unknown.stderr.contains("--force revokes the name all the same"), "{unknown:?}");
     let revoked = node.shoal(&["operator", "revoke", "ada"]).await?.expect(0)?;
     ensure!(revoked.stdout.contains("revoked ada: 1 on the list"), "{revoked:?}");
     wait_until("every node refuses it", DEADLINE, async || {

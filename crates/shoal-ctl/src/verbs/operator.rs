@@ -102,12 +102,18 @@ struct ListArgs {
 Example:
   shoal operator revoke ada
 
-All identities of that name are refused from then on by every node that hears of it, also those that are on no list since they
-were made before there was one. An identity of that name that is made afterwards is good.")]
+All identities of that name are refused from then on by every node that hears of it. An identity of that name that is made
+afterwards is good. A name that is not on the list is refused, as it may be a slip of the pen: with --force it is revoked, too,
+since identities of before there was a list are on none.
+
+What the operator has made is good all the same: see to tokens and identities that it may have given away (shoal audit).")]
 struct RevokeArgs {
     /// The operator
     #[arg(value_name = "NAME")]
     name: String,
+    /// Revoke it also when it is not on the list [default: refuse that]
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -188,7 +194,10 @@ async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
 
 async fn revoke(args: RevokeArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
-    let response = session.client.revoke_operator(RevokeOperatorRequest { name: args.name.clone() }).await?;
+    let response = session
+        .client
+        .revoke_operator(RevokeOperatorRequest { name: args.name.clone(), force: args.force })
+        .await?;
     let revoked = serde_json::json!({ "revoked": args.name, "certificates": response.certificates });
     session.print(&revoked, |_| format!("revoked {}: {} on the list\n", args.name, response.certificates))?;
     Ok(Exit::Done)

@@ -106,7 +106,11 @@ pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
     Ok(ListOperatorsResponse { operators })
 }
 
-/// Lets nobody call with what an operator has. Also of a name that is not on the list: there are certificates of before.
+/// Revoked names beyond which only the local socket adds one: the log remembers 1,000, and whoever has filled that must not be
+/// safe from being revoked himself.
+const MAX_REVOKED_FROM_AFAR: usize = 900;
+
+/// Lets nobody call with what an operator has. By force also of a name that is not on the list: there are certificates of before.
 pub async fn revoke(
     node: &Arc<Node>,
     request: &RevokeOperatorRequest,
@@ -120,7 +124,20 @@ pub async fn revoke(
         return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
     }
     let has = |(_, record): &(&String, &OperatorRecord)| record.name == request.name;
-    let certificates = node.log.with_state(|state| state.operators.given(now_ms()).filter(has).count());
+    let (certificates, revoked, was_revoked) = node.log.with_state(|state| {
+        let mut revoked = state.operators.revoked();
+        let was_revoked = revoked.any(|(name, _)| *name == request.name);
+        (state.operators.given(now_ms()).filter(has).count(), state.operators.revoked().count(), was_revoked)
+    });
+    if certificates == 0 && !was_revoked && !request.force {
+        let why =
+            format!("no operator {:?} is on the list; --force revokes the name all the same", request.name);
+        return Err(with_exit(Code::NotFound, Exit::Local, why));
+    }
+    if revoked >= MAX_REVOKED_FROM_AFAR && !was_revoked && caller != LOCAL {
+        let why = format!("{revoked} names are revoked already; only the socket of a node adds another one");
+        return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
+    }
     put(node, Command::RevokeOperator { name: request.name.clone(), at_ms: now_ms() }).await?;
     tracing::info!(operator = request.name, certificates, by = caller, "an operator was revoked");
     Ok(RevokeOperatorResponse { certificates: u32::try_from(certificates).unwrap_or(u32::MAX) })
