@@ -3,10 +3,11 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use rustix::fs::OFlags;
 use shoal_cluster::identity::Identity;
 
 use crate::cache_disk::DIRECTORY;
@@ -85,6 +86,23 @@ fn check_new(names: &[String]) -> Result<(), NotNew> {
     names.iter().find(is_foreign).map_or(Ok(()), |name| Err(NotNew::Foreign(name.clone())))
 }
 
+/// Whoever may write into the directory can put files there that lead elsewhere, and take the node's identity away.
+fn check_owner(dir: &Path) -> anyhow::Result<()> {
+    let cannot_read = || format!("cannot read the data directory {}", dir.display());
+    let about = fs::metadata(dir).with_context(cannot_read)?;
+    let (owner, own, mode) = (about.uid(), rustix::process::geteuid().as_raw(), about.mode() & 0o777);
+    if owner != own && owner != 0 {
+        bail!("the data directory {} belongs to user {owner}, not to {own}, who runs this", dir.display());
+    }
+    if mode & 0o002 != 0 {
+        bail!("everybody may write to the data directory {} (mode {mode:03o}): chmod o-w", dir.display());
+    }
+    if mode & 0o020 != 0 {
+        tracing::warn!(dir = %dir.display(), mode = format!("{mode:03o}"), "a group may write to the data directory");
+    }
+    Ok(())
+}
+
 /// Makes `dir` if need be, and keeps other processes out of it for as long as the answer lives.
 pub fn lock(dir: &Path) -> anyhow::Result<File> {
     fs::DirBuilder::new()
@@ -93,7 +111,17 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
         .create(dir)
         .with_context(|| format!("cannot create the data directory {}", dir.display()))?;
     let path = dir.join(LOCK);
-    let lock = File::create(&path).with_context(|| format!("cannot write to {}", dir.display()))?;
+    check_owner(dir)?;
+    // What others had put there before would be emptied, or made, where it leads to.
+    let not_elsewhere = OFlags::NOFOLLOW.bits().cast_signed();
+    let opened = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(not_elsewhere)
+        .open(&path);
+    let lock = opened.with_context(|| format!("cannot write to {}", dir.display()))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
@@ -106,6 +134,31 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_of_others_is_not_taken() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let dir = tempfile::tempdir().unwrap();
+        let check = |mode, expected: Option<&str>| {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let refused = lock(dir.path()).err().map(|error| format!("{error:#}"));
+            match expected {
+                None => assert_eq!(refused, None, "{mode:03o}"),
+                Some(part) => assert!(refused.is_some_and(|why| why.contains(part)), "{mode:03o}"),
+            }
+        };
+        check(0o700, None);
+        check(0o755, None);
+        check(0o775, None);
+        check(0o777, Some("everybody may write"));
+        let (victim, link) = (dir.path().join("victim"), dir.path().join(LOCK));
+        fs::write(&victim, "precious").unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink(&victim, &link).unwrap();
+        check(0o700, Some("cannot write to"));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
 
     #[test]
     fn only_what_nobody_can_miss_becomes_a_new_node() {

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use shoal_cluster::identity::sha256_hex;
@@ -56,7 +57,12 @@ impl LastKnownGood {
 
     fn write_beside(&self, revision: Revision, site_json: &str) -> io::Result<PathBuf> {
         let temporary = self.current.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
+        // One that was left behind, or put there, is not written through.
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
         writeln!(file, "{MAGIC} {revision} {}", sha256_hex(site_json.as_bytes()))?;
         file.write_all(site_json.as_bytes())?;
         file.sync_all()?;
