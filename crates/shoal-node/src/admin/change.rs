@@ -30,6 +30,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// For this node to apply what the cluster has acknowledged.
 pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a site as it is stored. The newest five are kept whatever they weigh, more may be on their way in, written as JSON
+/// within JSON a third is added: a node that joins takes 512 MiB of all that.
+const MAX_STORED_SITE: usize = 48 << 20;
 /// Plans that one node works out at once, for whoever may look: each is as much work as a change, here and on the nodes
 /// that are asked what they would make of it.
 pub const MAX_PLANS: usize = 2;
@@ -497,6 +500,7 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
     let identity = node.identity.clone();
     blocking(move || {
         let active = stored_site(&active)?;
+        let was_stored = matches!(source, Source::Stored(_));
         let (next, changes) = match source {
             Source::Given(given, then) => {
                 let then = then.map(|then| stored_site(&then)).transpose()?;
@@ -510,6 +514,11 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
         };
         let delta = Delta::between(&active, &next);
         let text = next.to_canonical_json();
+        if text.len() > MAX_STORED_SITE && !was_stored {
+            let why =
+                format!("the site has {} bytes as it is stored; at most {MAX_STORED_SITE} are", text.len());
+            return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+        }
         // Wherever it stands: what is in the log, everybody may read.
         if holds_private_key(&text) {
             let why = "the site holds a private key in clear; keys belong into `key_file` or `key_pem`";
