@@ -7,6 +7,7 @@ mod autopilot;
 mod log;
 mod machine;
 mod network;
+mod offline;
 mod planted;
 #[cfg(test)]
 mod simulation;
@@ -24,5 +25,6 @@ pub use machine::{Applied, OnApplied};
 pub use network::RaftRpc;
 #[cfg(feature = "fuzzing")]
 pub use network::fuzzing;
+pub use offline::{StoppedLog, Whose, found_with};
 pub use store::Past;
 pub use timings::{Profile, Timings};

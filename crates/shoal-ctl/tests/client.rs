@@ -16,10 +16,11 @@ use shoal_proto::admin::{
     DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
     IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
     ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
-    RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest,
-    SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
-    StatusResponse, TopRequest, TopResponse, WatchRequest, WatchResponse,
+    PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse, SetStandingRequest,
+    ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest,
+    TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -180,6 +181,19 @@ impl AdminService for Scripted {
         &self,
         _: Request<RevokeNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
+        refused()
+    }
+    type SaveSnapshotStream = ReceiverStream<Result<SaveSnapshotResponse, Status>>;
+    async fn save_snapshot(
+        &self,
+        _: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        refused()
+    }
+    async fn recover_plan(
+        &self,
+        _: Request<RecoverPlanRequest>,
+    ) -> Result<Response<RecoverPlanResponse>, Status> {
         refused()
     }
     async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {

@@ -136,7 +136,7 @@ fn check_cluster(settings: &RunSettings, identity: &Identity) -> anyhow::Result<
 }
 
 /// The name of this machine, or `node`.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let fits = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let name: String = name.split('.').next().unwrap_or_default().chars().filter(fits).take(40).collect();

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
 use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MESSAGE_BYTES, WATCHERS, WATCHES};
+use crate::backup::MAX_SAVES;
 use crate::boot::{Boot, member_record};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
@@ -238,6 +239,7 @@ pub async fn build(
         rehearsing: Semaphore::new(MAX_REHEARSALS),
         watching: Shares::of(WATCHES),
         messages: Shares::of(MESSAGE_BYTES),
+        saving: Arc::new(Semaphore::new(MAX_SAVES)),
         lock: boot.lock,
         sockets,
     });
@@ -330,7 +332,12 @@ fn build_cache(
     peers: &Peers,
     unconfirmed: mpsc::Sender<UnconfirmedChange>,
 ) -> Arc<Cache> {
-    let key = identity.secret.derive(Purpose::CacheKeys, b"");
+    // What was stored in an epoch before has other keys: nobody finds it.
+    let epoch = match identity.cluster_epoch {
+        0 => Vec::new(),
+        epoch => epoch.to_be_bytes().to_vec(),
+    };
+    let key = identity.secret.derive(Purpose::CacheKeys, &epoch);
     Cache::new(CacheSettings {
         node: identity.node_id,
         name: identity.name.as_str().into(),

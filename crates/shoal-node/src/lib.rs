@@ -5,6 +5,7 @@ mod activated;
 mod activation;
 mod admin;
 mod asking;
+pub mod backup;
 mod boot;
 mod build;
 mod cache_disk;
@@ -45,6 +46,7 @@ mod purge_writes;
 mod purging;
 mod readiness;
 mod ready_scopes;
+pub mod recovery;
 mod refusals;
 mod rehearsal;
 mod removal;
@@ -68,6 +70,7 @@ pub use ready_scopes::ReadyRules;
 pub use run::run;
 pub use settings::{CacheDisk, RunSettings};
 pub use shoal_cluster::gossip::MAX_PUBLIC_ADDRESSES;
+pub use shoal_cluster::identity::{Passphrase, write_private};
 pub use shoal_policy::cache::lease::{LONGEST_LEASE, SHORTEST_LEASE};
 pub use shoal_policy::readiness::{
     ParseScopeError as ReadyScopeError, Rule as ReadyRule, Scope as ReadyScope,

@@ -102,6 +102,8 @@ pub struct Node {
     pub(crate) planning: Arc<Semaphore>,
     /// Places for changes that are tried out here.
     pub(crate) rehearsing: Semaphore,
+    /// Places for snapshots that are saved.
+    pub(crate) saving: Arc<Semaphore>,
     /// Places for those who follow the revisions by way of this node.
     pub(crate) watching: Arc<Shares>,
     /// Bytes of messages that operators send.
@@ -264,6 +266,7 @@ impl Node {
             lease_left_ms: u64::try_from(self.cache.lease_left().as_millis()).unwrap_or(u64::MAX),
             peers_under_way: self.cache.peers_under_way() as u64,
             listeners: listeners.collect(),
+            log: self.log.end(),
         }
     }
 

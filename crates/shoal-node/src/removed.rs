@@ -1,6 +1,6 @@
 //! A node that was removed while it was away: it finds out, serves nobody what may be old, and stays away.
 //!
-//! Nobody tells it: it is not in the membership, and gossip ignores it. So it asks when it misses the others.
+//! Nobody tells it: it is not in the membership, and gossip ignores it. So it asks when it misses the others, or one of them.
 
 use std::io;
 use std::path::Path;
@@ -24,6 +24,8 @@ const MARK: &str = "removed";
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Members that are asked at each look, in turn.
 const ASKED_AT_ONCE: usize = 3;
+/// With a quorum only every so many looks: it may be one of nodes that are all of before the cluster was recovered.
+const QUIET_LOOKS: usize = 5;
 /// Time for their answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -40,13 +42,15 @@ pub fn refuse_to_start(dir: &Path) -> anyhow::Result<()> {
 pub async fn notice(node: Arc<Node>) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut turn = 0;
+    let mut turn = 0_usize;
     loop {
         looks.tick().await;
-        if node.log.has_left(node.id()) || (!node.log.status().quorum && is_told(&node, turn).await) {
+        let is_urgent = !node.log.status().quorum;
+        let asks = is_urgent || turn.is_multiple_of(QUIET_LOOKS);
+        if node.log.has_left(node.id()) || (asks && is_told(&node, turn, is_urgent).await) {
             break;
         }
-        turn = turn.wrapping_add(ASKED_AT_ONCE);
+        turn = turn.wrapping_add(1);
     }
     tracing::error!(node = %node.id(), name = node.identity.name, "{ADVICE}");
     if let Err(error) = mark(&node.settings.data_dir) {
@@ -56,11 +60,15 @@ pub async fn notice(node: Arc<Node>) {
     std::future::pending().await
 }
 
-/// Whether one of the next few members says that this node is none of them. Each has to prove with its certificate that it
+/// Whether one of the next few members (of those that are not heard, unless `anybody` is asked) says that this node is none of them. Each has to prove with its certificate that it
 /// is of the cluster, and none can be wrong: ids are not used again.
-async fn is_told(node: &Node, turn: usize) -> bool {
-    let others: Vec<NodeId> = node.members().into_keys().filter(|id| *id != node.id()).collect();
-    let asked = others.iter().cycle().skip(turn.checked_rem(others.len()).unwrap_or(0));
+async fn is_told(node: &Node, turn: usize, anybody: bool) -> bool {
+    let view = node.gossip.view().load_full();
+    let is_missed = |id: &NodeId| anybody || view.node(*id).is_none_or(|other| !other.alive);
+    let others = node.members().into_keys().filter(|id| *id != node.id());
+    let others: Vec<NodeId> = others.filter(is_missed).collect();
+    let first = turn.wrapping_mul(ASKED_AT_ONCE).checked_rem(others.len()).unwrap_or(0);
+    let asked = others.iter().cycle().skip(first);
     let answers = asked.take(ASKED_AT_ONCE.min(others.len())).map(|id| async {
         let answer = node.await_applied_on(*id, 0, Revision(0), ANSWER_TIMEOUT);
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {

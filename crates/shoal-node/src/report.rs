@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use shoal_cache::{BOUNDS_US, FetchTimes};
+use shoal_policy::recovery::LogEnd;
 use shoal_proto::admin::{CacheCounters, ListenerStatus, NodeDetails};
 use shoal_proto::raft::ReportRequest;
 use shoal_proxy::TrafficSum;
@@ -116,6 +117,8 @@ pub struct DetailsReport {
     pub peers_under_way: u64,
     /// Open listeners: name, address, connections.
     pub listeners: Vec<(String, String, u64)>,
+    /// How far its log is; `None` = it cannot be used, or its version does not tell.
+    pub log: Option<LogEnd>,
 }
 
 impl From<DetailsReport> for NodeDetails {

@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod health;
 pub mod http1;
 pub mod readiness;
+pub mod recovery;
 pub mod retry;
 pub mod rollout;
 pub mod shedding;

@@ -6,7 +6,9 @@ use shoal_ctl::output::Format;
 use shoal_ctl::{NodeArgs, Verb};
 
 use crate::dev::DevArgs;
+use crate::recover::RecoverArgs;
 use crate::run::RunArgs;
+use crate::snapshot::SnapshotArgs;
 use crate::upgrade::UpgradeArgs;
 
 /// A clustered reverse proxy with a shared cache.
@@ -42,6 +44,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     Dev(DevArgs),
     Upgrade(UpgradeArgs),
+    Snapshot(SnapshotArgs),
+    Recover(RecoverArgs),
     #[command(flatten)]
     Operator(Verb),
     /// Print a completion script for a shell

@@ -4,7 +4,10 @@ mod allocator;
 mod cli;
 mod dev;
 mod escape;
+mod passphrase;
+mod recover;
 mod run;
+mod snapshot;
 mod upgrade;
 mod usage;
 
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
         Command::Upgrade(args) => args.run(cli.node.timeout),
+        Command::Snapshot(args) => args.run(cli.node),
+        Command::Recover(args) => args.run(cli.node),
         Command::Version { .. } => print_version(format),
         Command::Completion { shell } => complete(shell),
         Command::Operator(verb) => operate(verb, cli.node),
@@ -52,6 +57,8 @@ fn start_logging(command: &Command) {
 fn format_of(cli: &Cli) -> Format {
     let format = match &cli.command {
         Command::Operator(verb) => verb.format().or(cli.node.output),
+        Command::Snapshot(args) => args.format().or(cli.node.output),
+        Command::Recover(args) => args.format().or(cli.node.output),
         Command::Version { output } => output.or(cli.node.output),
         Command::Run(_) | Command::Dev(_) | Command::Upgrade(_) | Command::Completion { .. } => None,
     };
@@ -65,11 +72,16 @@ fn print_version(format: Format) -> Result<Exit, Failure> {
 }
 
 fn operate(verb: Verb, node: NodeArgs) -> Result<Exit, Failure> {
+    on_runtime(Box::pin(shoal_ctl::run(verb, node)))
+}
+
+/// Runs `verb` to its end.
+fn on_runtime(verb: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::local("start", error))?;
-    runtime.block_on(Box::pin(shoal_ctl::run(verb, node)))
+    runtime.block_on(verb)
 }
 
 fn complete(shell: clap_complete::Shell) -> Result<Exit, Failure> {

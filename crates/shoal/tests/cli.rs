@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 50] = [
+const VERBS: [&str; 58] = [
     "",
     "run",
     "dev",
@@ -57,6 +57,14 @@ const VERBS: [&str; 50] = [
     "completion",
     "version",
     "upgrade",
+    "recover",
+    "recover plan",
+    "recover apply",
+    "recover site",
+    "snapshot",
+    "snapshot save",
+    "snapshot inspect",
+    "snapshot restore",
 ];
 
 const GOOD_SITE: &str = "\

@@ -76,7 +76,7 @@ impl GossipSettings {
     pub fn of(identity: &Identity, listen: SocketAddr) -> Self {
         Self {
             cluster_id: identity.cluster_id,
-            cluster_epoch: 0,
+            cluster_epoch: identity.cluster_epoch,
             secret: identity.secret.clone(),
             node_id: identity.node_id,
             name: identity.name.clone(),

@@ -20,6 +20,8 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
     cluster_id: ClusterId,
+    #[serde(default)]
+    cluster_epoch: u64,
     node_id: NodeId,
     name: String,
     ca: Base64,
@@ -47,6 +49,7 @@ impl Identity {
         })?;
         Ok(Some(Self {
             cluster_id: file.cluster_id,
+            cluster_epoch: file.cluster_epoch,
             node_id: file.node_id,
             name: file.name,
             ca_der: CertificateDer::from(file.ca.0),
@@ -62,6 +65,7 @@ impl Identity {
         make_secret_dir(&path)?;
         let file = IdentityFile {
             cluster_id: self.cluster_id,
+            cluster_epoch: self.cluster_epoch,
             node_id: self.node_id,
             name: self.name.clone(),
             ca: Base64(self.ca_der.to_vec()),

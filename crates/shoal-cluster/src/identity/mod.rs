@@ -6,6 +6,7 @@ mod client_auth;
 mod files;
 mod inspect;
 mod operator;
+mod sealed_file;
 mod secret;
 mod staple;
 
@@ -21,6 +22,7 @@ pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, in
 pub use files::write_private;
 pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, serial, validity};
 pub use operator::Operator;
+pub use sealed_file::{BadPassphrase, Passphrase, SealedFile, SealedFileError, seal_file};
 pub(crate) use secret::hex;
 pub use secret::{ClusterSecret, Purpose, sha256_hex};
 pub use staple::inspect_staple;
@@ -29,6 +31,8 @@ pub use staple::inspect_staple;
 pub struct Identity {
     /// The cluster it belongs to.
     pub cluster_id: ClusterId,
+    /// Raised by recovery: what carries a lower one is refused.
+    pub cluster_epoch: u64,
     /// Its id, given out by the log.
     pub node_id: NodeId,
     /// Its `--name`.
@@ -101,6 +105,7 @@ impl Identity {
         let cert_der = authority.sign_node(&key.request()?, node_id)?;
         let identity = Self {
             cluster_id,
+            cluster_epoch: 0,
             node_id,
             name: name.to_owned(),
             ca_der: authority.certificate().clone(),
@@ -126,6 +131,7 @@ impl Clone for Identity {
     fn clone(&self) -> Self {
         Self {
             cluster_id: self.cluster_id,
+            cluster_epoch: self.cluster_epoch,
             node_id: self.node_id,
             name: self.name.clone(),
             ca_der: self.ca_der.clone(),

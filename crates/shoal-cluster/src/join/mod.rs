@@ -173,6 +173,7 @@ fn read_answer(
     let secret = ClusterSecret::from_bytes(&answer.cluster_secret);
     let identity = Identity {
         cluster_id,
+        cluster_epoch: answer.cluster_epoch,
         node_id,
         name: applicant.name.clone(),
         ca_der: CertificateDer::from(answer.ca_certificate),
@@ -262,6 +263,7 @@ mod tests {
                 ca_certificate: identity.ca_der.to_vec(),
                 cluster_secret: identity.secret.expose().to_vec(),
                 peers: vec!["1=127.0.0.1:7400".to_owned(), "garbage".to_owned()],
+                cluster_epoch: 3,
             }))
         }
     }
@@ -302,7 +304,7 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
         let joined = join(&[silent, address], &token, &applicant(), &key).await.unwrap();
         assert_eq!(joined.identity.node_id, NodeId(2));
-        assert_eq!(joined.identity.name, "two");
+        assert_eq!((joined.identity.name.as_str(), joined.identity.cluster_epoch), ("two", 3));
         assert_eq!(joined.identity.secret, door.0.identity.secret);
         assert_eq!(joined.identity.public_key_sha256().unwrap(), key.public_key_sha256());
         assert_eq!(joined.peers, [(NodeId(1), SocketAddr::from(([127, 0, 0, 1], 7400)))]);

@@ -22,6 +22,42 @@ pub const ALPN_H2: &[u8] = b"h2";
 /// Cache bodies.
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 
+/// Epochs before the current one whose nodes are told that theirs has ended.
+const MAX_LOWER_EPOCHS: u64 = 8;
+
+/// What is spoken on a connection between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerProtocol {
+    /// gRPC.
+    Grpc,
+    /// Cache bodies.
+    Bodies,
+    /// gRPC with who is of a lower epoch, or of none yet: only to be told so, and to join.
+    Door,
+}
+
+impl PeerProtocol {
+    /// The protocol that was negotiated with a node of `epoch`; `None` = none of ours.
+    pub fn negotiated(alpn: Option<&[u8]>, epoch: u64) -> Option<Self> {
+        let alpn = alpn?;
+        if alpn == of_epoch(ALPN_H2, epoch) {
+            Some(Self::Grpc)
+        } else if alpn == of_epoch(ALPN_HTTP1, epoch) {
+            Some(Self::Bodies)
+        } else {
+            (0..epoch).any(|lower| alpn == of_epoch(ALPN_H2, lower)).then_some(Self::Door)
+        }
+    }
+}
+
+/// A protocol as nodes of `epoch` name it: those of another cannot agree on it with them.
+fn of_epoch(alpn: &[u8], epoch: u64) -> Vec<u8> {
+    match epoch {
+        0 => alpn.to_vec(),
+        _ => [alpn, b";epoch=", epoch.to_string().as_bytes()].concat(),
+    }
+}
+
 /// A TLS configuration cannot be made from an identity.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up tls for {what}: {message}")]
@@ -39,19 +75,25 @@ impl TlsError {
 /// What the cluster address serves: gRPC and cache bodies. A certificate is not demanded at this level, because
 /// `PeerService.Join` is called without one; everything else must check [`peer_identity`].
 pub fn peer_server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config("peers", identity, ClientAuth::Optional, &[ALPN_H2, ALPN_HTTP1])
+    let epoch = identity.cluster_epoch;
+    let own = [of_epoch(ALPN_H2, epoch), of_epoch(ALPN_HTTP1, epoch)];
+    // Strangers, who know of none, and those of the last few before, so that they can be told.
+    let lower = std::iter::once(0).chain(epoch.saturating_sub(MAX_LOWER_EPOCHS).max(1)..epoch);
+    let lower = lower.filter(|lower| *lower < epoch).map(|lower| of_epoch(ALPN_H2, lower));
+    server_config("peers", identity, ClientAuth::Optional, own.into_iter().chain(lower).collect())
 }
 
 /// What the admin address serves: gRPC, to callers with a certificate of this cluster.
 pub fn admin_server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config("operators", identity, ClientAuth::Required, &[ALPN_H2])
+    server_config("operators", identity, ClientAuth::Required, vec![ALPN_H2.to_vec()])
 }
 
 /// For calling other nodes. One configuration serves all of them: who is expected is said per connection, by
 /// [`names::node_server_name`].
 pub fn peer_client_config(identity: &Identity, alpn: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
     let chain = vec![identity.cert_der.clone()];
-    client_config("peers", &identity.ca_der, chain, identity.private_key(), alpn)
+    let alpn = of_epoch(alpn, identity.cluster_epoch);
+    client_config("peers", &identity.ca_der, chain, identity.private_key(), &alpn)
 }
 
 /// For an operator calling nodes. Any node of the cluster may answer: [`names::any_node_server_name`].
@@ -69,7 +111,7 @@ fn server_config(
     what: &'static str,
     identity: &Identity,
     client_auth: ClientAuth,
-    alpn: &[&[u8]],
+    alpn: Vec<Vec<u8>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(what, &identity.ca_der)?, provider());
     let verifier = match client_auth {
@@ -84,7 +126,7 @@ fn server_config(
         // The authority's own certificate goes along for nodes that join: they know only its hash.
         .with_single_cert(vec![identity.cert_der.clone(), identity.ca_der.clone()], identity.private_key())
         .map_err(|error| TlsError::new(what, error))?;
-    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.alpn_protocols = alpn;
     // Connections are few and long: each proves itself anew, so that an expired certificate cannot live on in a session.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -150,6 +192,34 @@ mod tests {
         let (served, called) = tokio::join!(serve, call);
         called?;
         served
+    }
+
+    #[tokio::test]
+    async fn nodes_of_another_epoch_get_no_further_than_the_door() {
+        let (one, _) = Identity::bootstrap("one").unwrap();
+        let of = |epoch| Identity { cluster_epoch: epoch, ..one.clone() };
+        let negotiated = async |from: u64, alpn: &[u8], to: u64| {
+            let (near, far) = duplex(64 * 1024);
+            let (client, server) = (peer_client_config(&of(from), alpn), peer_server_config(&of(to)));
+            let name = names::node_server_name(NodeId(1), one.cluster_id);
+            let serving = TlsAcceptor::from(server.unwrap()).accept(far);
+            let calling = TlsConnector::from(client.unwrap()).connect(name, near);
+            let (served, called) = tokio::join!(serving, calling);
+            called.ok()?;
+            PeerProtocol::negotiated(served.ok()?.get_ref().1.alpn_protocol(), to)
+        };
+        use PeerProtocol::{Bodies, Door, Grpc};
+        for (from, to, grpc, bodies) in [
+            (0, 0, Some(Grpc), Some(Bodies)),
+            (1, 1, Some(Grpc), Some(Bodies)),
+            (0, 1, Some(Door), None),
+            (1, 0, None, None),
+            (1, 3, Some(Door), None),
+            (3, 1, None, None),
+        ] {
+            assert_eq!(negotiated(from, ALPN_H2, to).await, grpc, "{from} calls {to}");
+            assert_eq!(negotiated(from, ALPN_HTTP1, to).await, bodies, "{from} calls {to}");
+        }
     }
 
     #[tokio::test]

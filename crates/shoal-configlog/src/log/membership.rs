@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{BasicNode, ChangeMembers, Instant};
 use shoal_model::NodeId;
+use shoal_policy::recovery::{LogEnd, LogPlace};
 
 use super::ConfigLog;
 use super::status::Leadership;
@@ -105,6 +107,24 @@ impl ConfigLog {
             Ok(()) | Err(MembershipError::NotLeader | MembershipError::NoHeir) => {}
             Err(error) => tracing::warn!(%error, "leadership was not handed over"),
         }
+    }
+
+    /// How far this node's log is, whoever else has it; `None` = it cannot be used.
+    pub fn end(&self) -> Option<LogEnd> {
+        let last = self.raft()?.data_metrics().borrow_watched().last_log;
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let (epoch, revision) = self.with_state(|state| (state.cluster_epoch, state.revisions.active().0.0));
+        Some(LogEnd {
+            last: last.map(|id| LogPlace { term: id.leader_id.term, index: id.index }).unwrap_or_default(),
+            vote_term: metrics.vote.leader_id.term,
+            vote_for: NodeId(metrics.vote.leader_id.node_id),
+            committed: metrics.local_committed.map_or(0, |id| id.index),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            epoch,
+            revision,
+        })
     }
 
     /// No trace of `node` is left: it was a member once, and neither the agreed state nor the membership has it any more.

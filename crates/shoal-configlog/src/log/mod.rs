@@ -29,6 +29,7 @@ pub(crate) use membership::Replication;
 #[cfg(test)]
 pub(crate) use open::Opened;
 pub use open::{Compaction, LogSettings, OpenError};
+pub(crate) use open::{SNAPSHOTS, STORE};
 pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
 pub use state_hash::{Divergence, Hashed};
@@ -104,6 +105,12 @@ impl ConfigLog {
     /// [`MAX_MESSAGE_BYTES`](shoal_cluster::channel::MAX_MESSAGE_BYTES) both ways.
     pub fn raft_rpc(&self) -> RaftRpc {
         RaftRpc::new(self.shared.raft.clone(), self.shared.machine.clone(), Arc::clone(&self.shared.heard))
+    }
+
+    /// The state as far as this node has applied it, as snapshots hold it (JSON), and after which entry it is so.
+    pub async fn state_document(&self) -> std::io::Result<(u64, bytes::Bytes)> {
+        let (header, document) = self.shared.machine.document().await?;
+        Ok((header.meta.last_log_id.map_or(0, |id| id.index), document.bytes))
     }
 
     /// openraft, if this node takes part.

@@ -23,7 +23,9 @@ use crate::trouble::{Trouble, is_out_of_space};
 use crate::types::TypeConfig;
 
 /// The directory of snapshots, in the data directory.
-const SNAPSHOTS: &str = "snapshots";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+/// The file of the log, there as well.
+pub(crate) const STORE: &str = "raft.redb";
 /// How long a snapshot may take to be sent and installed.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Entries of one batch, whatever they weigh.
@@ -285,7 +287,7 @@ fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
         }
     };
     let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
-    let (store, file_closed) = LogStore::open(&dir.join("raft.redb"), stamp, settings.past)?;
+    let (store, file_closed) = LogStore::open(&dir.join(STORE), stamp, settings.past)?;
     let on_applied = settings.on_applied.clone();
     let machine = StateMachine::open(dir.join(SNAPSHOTS), on_applied).map_err(unusable)?;
     Ok(Opened { trouble: store.trouble(), store, file_closed, machine, timings })

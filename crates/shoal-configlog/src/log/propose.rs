@@ -372,6 +372,7 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::RevokeNode { .. }
         | Command::GiveCertificate { .. }
         | Command::RevokeOperator { .. }
+        | Command::Recover { .. }
         | Command::CompareStates => true,
         Command::Bootstrap { .. } => false,
     }

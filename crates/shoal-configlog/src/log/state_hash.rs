@@ -19,6 +19,9 @@ pub use crate::machine::Divergence;
 /// For the state to arrive. Nothing is applied here meanwhile.
 const FETCH_DEADLINE: Duration = Duration::from_secs(20);
 
+/// What is another in another version may be a state that is written in another way.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// A state, and what it cost to look at all of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Hashed {
@@ -35,7 +38,8 @@ pub(super) async fn run(log: ConfigLog) {
         let hashing = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             let digest = digest_of(&state)?;
-            let [shape, ..] = digest_of(&(COMMANDS, ConfigState::default()))?.map(|part| part as u32);
+            let [shape, ..] =
+                digest_of(&(VERSION, COMMANDS, ConfigState::default()))?.map(|part| part as u32);
             let hash = StateHash { index, shape, digest: digest[0] };
             Ok::<_, serde_json::Error>(Hashed { hash, took: began.elapsed() })
         });

@@ -19,9 +19,9 @@ use tokio::sync::{Notify, watch};
 
 pub use applied::{Applied, OnApplied};
 pub use document::{Hasher, Header, Snapshot, StateDocument};
+pub use files::SnapshotDir;
 pub use replacing::{Compared, Divergence};
 
-use self::files::SnapshotDir;
 use self::replacing::Replacing;
 use crate::planted;
 use crate::trouble::Trouble;
@@ -206,6 +206,7 @@ impl StateMachine {
             | Command::RevokeNode { .. }
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. }
+            | Command::Recover { .. }
             | Command::CompareStates => 0,
         };
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
@@ -264,7 +265,8 @@ impl Change {
             | Command::Admit(_)
             | Command::UpdateNode { .. }
             | Command::RemoveNode { .. }
-            | Command::RevokeNode { .. } => Self::Members,
+            | Command::RevokeNode { .. }
+            | Command::Recover { .. } => Self::Members,
             Command::UploadPart { .. }
             | Command::CreateToken { .. }
             | Command::SetStanding(_)

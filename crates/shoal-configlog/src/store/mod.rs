@@ -16,7 +16,9 @@ use openraft::{OptionalSend, RaftLogReader};
 use redb::Database;
 use tokio::sync::{Semaphore, oneshot};
 
-pub use tables::{Past, Stamp, StoreError};
+#[cfg(test)]
+pub use tables::write_at_once;
+pub use tables::{Past, Stamp, StoreError, open_stopped, read_batch, write_beginning, write_end};
 
 use self::tables::{encode, read_entries};
 use self::tail::{Budget, Tail};

@@ -3,11 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shoal_model::{ClusterId, NodeId};
 
+use super::MAX_BATCH_BYTES;
 use super::tail::{Budget, Tail};
 use crate::trouble::io_error;
 use crate::types::{Entry, LogId, Vote};
@@ -36,7 +39,9 @@ pub enum Past {
 /// Whose log this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
+    /// The node.
     pub node_id: NodeId,
+    /// Its cluster.
     pub cluster_id: ClusterId,
 }
 
@@ -169,6 +174,56 @@ fn read_tail(database: &Database) -> io::Result<Tail> {
 fn read_record<T: DeserializeOwned>(read: &ReadTransaction, name: &str) -> io::Result<Option<T>> {
     let records = read.open_table(RECORDS).map_err(io_error)?;
     records.get(name).map_err(io_error)?.map(|value| decode(value.value())).transpose()
+}
+
+/// Writes a log that begins after `purged`, of which nothing is there yet, for who has given `vote`. Blocks.
+pub fn write_beginning(path: &Path, stamp: Stamp, vote: &Vote, purged: LogId) -> Result<(), StoreError> {
+    let (database, _) = open(path, stamp, Past::MayBeNew)?;
+    let write = || {
+        let records = [(VOTE, encode(vote)?), (COMMITTED, encode(&purged)?), (PURGED, encode(&purged)?)];
+        write_at_once(&database, &[], &records)
+    };
+    write().map_err(|source| StoreError::Io { path: path.display().to_string(), source })
+}
+
+/// What is known of a log beside its entries.
+pub struct Records {
+    pub vote: Option<Vote>,
+    pub committed: Option<LogId>,
+}
+
+/// Opens a log that no process uses. Blocks.
+pub fn open_stopped(path: &Path, stamp: Stamp) -> Result<(Database, Records), StoreError> {
+    let (database, tail) = open(path, stamp, Past::Kept)?;
+    Ok((database, Records { vote: tail.vote, committed: tail.committed }))
+}
+
+/// The next entries from `start` on; none = there are no more. Blocks.
+pub fn read_batch(database: &Database, start: u64) -> io::Result<Vec<Entry>> {
+    read_entries(database, start, u64::MAX, &mut Budget::of(MAX_BATCH_BYTES))
+}
+
+/// Adds `entries`, all of which are committed, written by who has given `vote`. Blocks.
+pub fn write_end(database: &Database, entries: &[Entry], vote: &Vote) -> io::Result<()> {
+    let committed = entries.last().map(|entry| entry.log_id);
+    write_at_once(database, entries, &[(VOTE, encode(vote)?), (COMMITTED, encode(&committed)?)])
+}
+
+/// Adds entries and puts records in their place, all of them or none, on the disk for good. Blocks.
+pub fn write_at_once(database: &Database, entries: &[Entry], records: &[(&str, Vec<u8>)]) -> io::Result<()> {
+    let mut write = database.begin_write().map_err(io_error)?;
+    write.set_durability(Durability::Immediate).map_err(io_error)?;
+    {
+        let mut table = write.open_table(ENTRIES).map_err(io_error)?;
+        for entry in entries {
+            table.insert(entry.log_id.index, encode(entry)?.as_slice()).map_err(io_error)?;
+        }
+        let mut table = write.open_table(RECORDS).map_err(io_error)?;
+        for (name, value) in records {
+            table.insert(*name, value.as_slice()).map_err(io_error)?;
+        }
+    }
+    write.commit().map_err(io_error)
 }
 
 /// Reads entries of `start..end` as long as `budget` lasts. Blocks.

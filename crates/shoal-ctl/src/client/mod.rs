@@ -22,10 +22,11 @@ use shoal_proto::admin::{
     DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
     IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
     ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    PurgeStatusRequest, PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
-    RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest,
-    SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
-    StatusResponse, TopRequest, TopResponse,
+    PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest,
+    RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse, SetStandingRequest,
+    ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest,
+    TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -299,6 +300,23 @@ impl Client {
     /// `RevokeNode`.
     pub async fn revoke_node(&self, request: RevokeNodeRequest) -> Result<RemoveNodeResponse, Failure> {
         self.call("node revoke", request, async |mut node, request| node.revoke_node(request).await).await
+    }
+
+    /// `SaveSnapshot`: `told` is called with each part of the file.
+    pub async fn save_snapshot(
+        &self,
+        request: SaveSnapshotRequest,
+        told: impl FnMut(SaveSnapshotResponse) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let verb = "snapshot save";
+        let sending =
+            self.call(verb, request, async |mut node, request| node.save_snapshot(request).await).await?;
+        self.hear(verb, sending, told).await
+    }
+
+    /// `RecoverPlan`.
+    pub async fn recover_plan(&self, request: RecoverPlanRequest) -> Result<RecoverPlanResponse, Failure> {
+        self.call("recover plan", request, async |mut node, request| node.recover_plan(request).await).await
     }
 
     /// `Audit`.

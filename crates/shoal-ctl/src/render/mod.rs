@@ -8,6 +8,7 @@ mod health;
 mod node;
 mod purges;
 mod quantile;
+mod recovery;
 mod standing;
 mod status;
 mod stored;
@@ -24,11 +25,13 @@ pub use describe::described;
 pub use health::health;
 pub use node::removed;
 pub use purges::purge_status;
+pub use recovery::recovery_plan;
 pub use standing::{progress, standing};
 pub use status::{nodes, status};
 pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
 pub use tokens::{operators, tokens};
 pub use top::{Rates, top};
+pub use units::moment;
 pub use watch::revision;
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.

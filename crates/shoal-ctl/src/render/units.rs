@@ -28,7 +28,7 @@ pub(super) fn span(seconds: u64) -> String {
 }
 
 /// `2026-03-01 12:34:56Z`.
-pub(super) fn moment(unix_seconds: i64) -> String {
+pub fn moment(unix_seconds: i64) -> String {
     let second = unix_seconds.rem_euclid(86_400);
     format!("{} {:02}:{:02}:{:02}Z", date(unix_seconds), second / 3600, second / 60 % 60, second % 60)
 }

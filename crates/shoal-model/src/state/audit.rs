@@ -201,6 +201,9 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
             format!("{} as {}, certificate {serial}", record.name, record.role)
         }
         Command::RevokeOperator { name, .. } => name.clone(),
+        Command::Recover { survivor, cluster_epoch } => {
+            format!("{} alone, epoch {cluster_epoch}", name_of(survivor))
+        }
         Command::AskedBy { command, .. } => return summary(command, state),
         // The revision that follows is on the record; and forgetting and comparing change nothing that anybody sees.
         Command::UploadPart { .. } | Command::ForgetPurges { .. } | Command::CompareStates => return None,

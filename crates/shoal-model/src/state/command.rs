@@ -25,8 +25,10 @@ pub const ASKERS: u32 = 5;
 pub const REVOKING: u32 = 6;
 /// The least [`COMMANDS`] of a node that knows [`Command::CompareStates`].
 pub const COMPARING: u32 = 7;
+/// The least [`COMMANDS`] of a node that knows [`Command::Recover`].
+pub const RECOVERING: u32 = 8;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = COMPARING;
+pub const COMMANDS: u32 = RECOVERING;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,6 +152,14 @@ pub enum Command {
         /// Unix milliseconds.
         at_ms: u64,
     },
+    /// One node goes on alone, a majority of the voters being lost for good. Never proposed: it is written into the log of that
+    /// node while it does not run.
+    Recover {
+        /// Which; all others are gone, and nobody may listen to them.
+        survivor: NodeId,
+        /// From now on.
+        cluster_epoch: u64,
+    },
     /// Changes nothing: a place in the log after which the states of all nodes are compared. Proposed only where every member
     /// knows [`COMPARING`].
     CompareStates,
@@ -237,6 +247,7 @@ impl Command {
             | Self::RevokeNode { .. }
             | Self::GiveCertificate { .. }
             | Self::RevokeOperator { .. }
+            | Self::Recover { .. }
             | Self::CompareStates => None,
             Self::AskedBy { command, .. } => command.request(),
         }
@@ -261,6 +272,7 @@ impl fmt::Display for Command {
             Self::RevokeNode { .. } => "revoke node",
             Self::GiveCertificate { .. } => "give certificate",
             Self::RevokeOperator { .. } => "revoke operator",
+            Self::Recover { .. } => "recover",
             Self::CompareStates => "compare states",
             Self::AskedBy { command, .. } => return command.fmt(f),
         })

@@ -5,6 +5,7 @@ mod command;
 mod nodes;
 mod operators;
 mod purge;
+mod refounding;
 mod revisions;
 mod rollout;
 mod standing;
@@ -26,6 +27,7 @@ pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
 };
+pub use refounding::Founding;
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
@@ -211,16 +213,14 @@ impl ConfigState {
             Command::RevokeNode { node_id } => {
                 let reply = self.remove_node(node_id);
                 if reply == Reply::Done {
-                    self.revoked.insert(node_id);
-                    while self.revoked.len() > MAX_REVOKED {
-                        self.revoked.pop_first();
-                    }
+                    self.revoke(node_id);
                 }
                 reply
             }
             Command::GiveCertificate { serial, record } => self.operators.give(serial, record),
             Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
             Command::CompareStates => Reply::Done,
+            Command::Recover { survivor, cluster_epoch } => self.recover(survivor, cluster_epoch),
             Command::AskedBy { askers, command } => {
                 let is_purge = matches!(*command, Command::Purge { .. });
                 let is_of_stranger = matches!(*command, Command::Admit(_));
@@ -231,6 +231,26 @@ impl ConfigState {
                 }
                 reply
             }
+        }
+    }
+
+    fn recover(&mut self, survivor: NodeId, cluster_epoch: u64) -> Reply {
+        let lost: Vec<NodeId> = self.nodes.keys().copied().filter(|node| *node != survivor).collect();
+        for node in lost {
+            self.nodes.remove(&node);
+            self.standings.remove(&node);
+            self.revoke(node);
+        }
+        // Who has one may have used it up where nobody can tell any more.
+        self.tokens.clear();
+        self.cluster_epoch = self.cluster_epoch.max(cluster_epoch);
+        Reply::Done
+    }
+
+    fn revoke(&mut self, node: NodeId) {
+        self.revoked.insert(node);
+        while self.revoked.len() > MAX_REVOKED {
+            self.revoked.pop_first();
         }
     }
 

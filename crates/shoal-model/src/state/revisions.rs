@@ -14,6 +14,8 @@ const MAX_RECORDS: usize = 1_000;
 const MAX_CONTENT_BYTES: usize = 64 << 20;
 /// Revisions that can always be rolled back to.
 const MIN_CONTENTS: usize = 5;
+/// By how much the numbers of revisions rise with a new cluster: whoever follows them sees that they are others.
+const REVISIONS_APART: u64 = 1_000_000_000;
 
 /// Who made a revision, when and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,11 +171,37 @@ impl Revisions {
         Reply::Published(self.active)
     }
 
+    /// The same in another cluster: with numbers that are higher by [`REVISIONS_APART`], and sites as `carry` makes them.
+    pub(super) fn carried_over<E>(self, mut carry: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+        let (active, content) = self.active();
+        let mut contents = BTreeMap::from([(later(active), carry(&content)?.into())]);
+        for (revision, content) in self.contents.iter().filter(|(revision, _)| **revision != active) {
+            contents.insert(later(*revision), carry(content)?.into());
+        }
+        let records = self.records.into_iter().map(|(revision, mut record)| {
+            if let Standing::Reverted { by } = &mut record.standing {
+                *by = later(*by);
+            }
+            (later(revision), record)
+        });
+        let rollout = self.rollout.map(|mut rollout| {
+            (rollout.revision, rollout.before) = (later(rollout.revision), later(rollout.before));
+            // They were nodes of the old one.
+            rollout.canary = None;
+            rollout
+        });
+        Ok(Self { active: later(active), records: records.collect(), contents, rollout })
+    }
+
     fn mark(&mut self, revision: Revision, standing: Standing) {
         if let Some(record) = self.records.get_mut(&revision) {
             record.standing = standing;
         }
     }
+}
+
+const fn later(revision: Revision) -> Revision {
+    Revision(revision.0 + REVISIONS_APART)
 }
 
 #[cfg(test)]

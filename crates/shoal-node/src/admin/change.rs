@@ -419,7 +419,8 @@ pub(super) async fn put(node: &Node, command: Command) -> Result<(), Status> {
 }
 
 /// What is active, no older than anything that was acknowledged before now.
-pub(super) struct Base {
+pub struct Base {
+    /// The revision.
     pub(super) revision: Revision,
     pub(super) content: Arc<str>,
 }
@@ -431,7 +432,7 @@ pub(super) async fn linearizable_base(node: &Node) -> Result<Base, Status> {
 }
 
 /// What is active, and whether a majority says so; without one it is what this node has, which is possibly old.
-pub(super) async fn newest_base(node: &Node) -> Result<(Base, bool), Status> {
+pub async fn newest_base(node: &Node) -> Result<(Base, bool), Status> {
     match node.log.try_read_index().await {
         Ok(index) => Ok((base_at(node, index).await?, true)),
         Err(error @ (ProposeError::Broken { .. } | ProposeError::Diverged { .. })) => {

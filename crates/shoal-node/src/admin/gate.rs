@@ -44,6 +44,7 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::ListTokens
         | AdminCall::DescribeNode
         | AdminCall::Audit
+        | AdminCall::RecoverPlan
         | AdminCall::ListOperators => Role::Viewer,
         AdminCall::Apply
         | AdminCall::Edit
@@ -60,6 +61,7 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::IssueOperator
         | AdminCall::RevokeOperator
         | AdminCall::RemoveNode
+        | AdminCall::SaveSnapshot
         | AdminCall::RevokeNode => Role::Admin,
     }
 }
@@ -217,6 +219,7 @@ RevokeOperator admin
 RemoveNode admin
 SetStanding operator
 RevokeNode admin
+SaveSnapshot admin
 ";
 
     #[test]

@@ -38,17 +38,17 @@ use shoal_proto::admin::{
     HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
     IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
     ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
-    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SetStandingRequest,
-    ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
-    WatchRequest,
+    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SetStandingRequest, ShowRequest, ShowResponse,
+    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 pub use cache::order as purge_order;
 pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
-pub use change::{MAX_PLANS, apply_file, check_first_site, read_first_site};
+pub use change::{MAX_PLANS, apply_file, check_first_site, newest_base, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use message_body::MESSAGE_BYTES;
@@ -57,7 +57,9 @@ pub use purge_status::status as purge_status;
 pub use standing::WATCHERS;
 pub use watch::WATCHES;
 
+use crate::backup;
 use crate::node::Node;
+use crate::recovery;
 
 /// Answers operators.
 pub struct AdminRpc {
@@ -274,5 +276,22 @@ impl AdminService for AdminRpc {
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         audit::audit(&self.node, request.get_ref()).await.map(Response::new)
+    }
+
+    type SaveSnapshotStream = backup::Saved;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let caller = gate::caller_of(&request);
+        backup::save(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn recover_plan(
+        &self,
+        request: Request<RecoverPlanRequest>,
+    ) -> Result<Response<RecoverPlanResponse>, Status> {
+        recovery::plan(&self.node, request.get_ref()).await.map(Response::new)
     }
 }

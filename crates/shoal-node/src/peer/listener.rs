@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_cluster::channel::{Cuttable, MAX_MESSAGE_BYTES};
-use shoal_cluster::tls::{Caller, peer_identity};
+use shoal_cluster::tls::{Caller, PeerProtocol, peer_identity};
 use shoal_configlog::RaftRpc;
 use shoal_proto::cache::cache_service_server::CacheServiceServer;
 use shoal_proto::raft::peer_service_server::PeerServiceServer;
@@ -112,22 +112,24 @@ struct Entrance {
 
 impl Entrance {
     async fn hand_on(self, stream: TlsStream<TcpStream>, from: SocketAddr) {
-        let caller = peer_identity(stream.get_ref().1);
-        match (stream.get_ref().1.alpn_protocol(), caller) {
-            (Some(b"http/1.1"), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
+        let (caller, epoch) = (peer_identity(stream.get_ref().1), self.node.identity.cluster_epoch);
+        match (PeerProtocol::negotiated(stream.get_ref().1.alpn_protocol(), epoch), caller) {
+            (Some(PeerProtocol::Bodies), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
                 tokio::select! {
                     () = self.node.cache.clone().serve_peer(stream, peer) => {}
                     () = self.node.removal_of(peer) => {}
                 }
             }
-            (Some(b"h2"), Some(Caller::Node(peer))) if !self.node.is_expelled(peer) => {
+            (Some(PeerProtocol::Grpc), Some(Caller::Node(peer))) if !self.node.is_expelled(peer) => {
                 let node = self.node.clone();
                 let stream = Cuttable::until(stream, async move { node.expulsion_of(peer).await });
                 let caller = Some(Caller::Node(peer));
                 _ = self.nodes.send(Ok(CallerIo::new(stream, caller, Origin::Address(from)))).await;
             }
+            // A copy of a member, of before the cluster was recovered.
+            (Some(PeerProtocol::Door), Some(Caller::Node(peer))) if self.node.is_member(peer) => {}
             // Who is not of the cluster any more is told so, at the door.
-            (Some(b"h2"), caller) => {
+            (Some(PeerProtocol::Grpc | PeerProtocol::Door), caller) => {
                 let place = self.places.lock().unwrap_or_else(PoisonError::into_inner).admit(from.ip());
                 let stream = Cuttable::until(stream, place.given_up());
                 _ = self.strangers.send(Ok(CallerIo::of_stranger(stream, caller, from, place))).await;

@@ -190,6 +190,7 @@ impl PeerRpc {
             ca_certificate,
             cluster_secret: identity.secret.expose().to_vec(),
             peers,
+            cluster_epoch: identity.cluster_epoch,
         })
     }
 }

@@ -1,0 +1,288 @@
+//! All of a cluster is lost, or so much of it that nothing can be decided any more: what was saved, or what is left, becomes
+//! a cluster again, and what belonged to the old one stays outside.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{
+    Cluster, Connection, NodeProcess, Origin, Ports, SelfSigned, SiteFile, Speak, Verb, copy_directory,
+    fetch, wait_until,
+};
+
+const HOST: &str = "shop.example.com";
+/// For a process to find out how things are, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+const PASSPHRASE: &str = "correct horse battery";
+
+fn with_more(site: SiteFile, origin: &Origin) -> SiteFile {
+    site.upstream("more", serde_json::json!({ "endpoints": [origin.endpoint()] }))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("paths of stories are UTF-8")
+}
+
+async fn serves_certificate(node: &NodeProcess, certificate: &SelfSigned) -> Result<()> {
+    let speak = Speak::Tls(certificate.trusting_client(&["http/1.1"])?, HOST.to_owned());
+    let connection = Connection::open(node.at(Ports::HTTPS), speak).await?;
+    ensure!(connection.certificate.context("no certificate")? == certificate.der, "another certificate");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(500, "max-age=60").await?;
+    let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
+    let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
+        "shop",
+        &certificate.chain_file,
+        &certificate.key_file,
+    );
+    cluster.apply(0, &site).await?;
+    cluster.serves(HOST, "/").await?;
+    let revision = cluster.revision(0).await?;
+    let old_id = cluster.status(0).await?["cluster_id"].clone();
+
+    // Any node saves; nothing is overwritten, and nothing goes without a passphrase.
+    let file = cluster.dir().join("all.snapshot");
+    let phrase = cluster.file("passphrase", format!("{PASSPHRASE}\n"))?;
+    let save = |arguments: &[&str]| {
+        let all = [&["snapshot", "save", text(&file)][..], arguments].concat();
+        cluster.nodes[2].verb(&all)
+    };
+    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o644))?;
+    let open = save(&["--passphrase-file", text(&phrase)]).run().await?.expect(1)?;
+    ensure!(open.stderr.contains("can be read by others"), "{}", open.stderr);
+    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o600))?;
+    ensure!(save(&[]).run().await?.expect(1)?.stderr.contains("--passphrase-file"), "it asked nobody");
+    let short = save(&[]).env("SHOAL_PASSPHRASE", "too short").run().await?.expect(1)?;
+    ensure!(short.stderr.contains("12 characters"), "{}", short.stderr);
+    save(&["--passphrase-file", text(&phrase)]).run().await?.expect(0)?;
+    ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
+    let taken = save(&[]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(1)?;
+    ensure!(taken.stderr.contains("--force"), "{}", taken.stderr);
+    save(&["--force"]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(0)?;
+    let viewer = cluster.dir().join("viewer.json");
+    let create = ["operator", "create", "eve", text(&viewer), "--role", "operator"];
+    cluster.nodes[0].shoal(&create).await?.expect(0)?;
+    let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
+    let stolen = cluster.dir().join("stolen.snapshot");
+    let from_afar = ["--addr", &address, "--identity", text(&viewer), "snapshot", "save", text(&stolen)];
+    let refused = Verb::from_afar(&from_afar).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(2)?;
+    ensure!(refused.stderr.contains("takes the role admin") && !stolen.exists(), "{}", refused.stderr);
+
+    // What is in it, and what is wrong with it.
+    let bytes = fs::read(&file)?;
+    for secret in ["PRIVATE KEY", "shop"] {
+        let in_clear = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        ensure!(!in_clear, "{secret} is in the file in clear");
+    }
+    let inspect = |path: &Path, phrase: &str| {
+        Verb::from_afar(&["snapshot", "inspect", text(path), "-o", "json"]).env("SHOAL_PASSPHRASE", phrase)
+    };
+    let shown = inspect(&file, PASSPHRASE).run().await?.expect(0)?;
+    let found = shown.json()?;
+    ensure!(found["about"]["revision"] == revision && found["about"]["newest"] == true, "{found}");
+    ensure!(found["contents"]["certificates"] == serde_json::json!(["shop"]), "{found}");
+    ensure!(found["contents"]["nodes"].as_array().map(Vec::len) == Some(3), "{found}");
+    ensure!(!shown.text().contains("PRIVATE"), "a key is shown");
+    let outside = Verb::from_afar(&["snapshot", "inspect", text(&file)]).run().await?.expect(0)?;
+    ensure!(outside.stdout.contains("not opened"), "{}", outside.stdout);
+    let wrong = inspect(&file, "incorrect horse battery").run().await?.expect(1)?;
+    ensure!(wrong.stderr.contains("the passphrase is wrong"), "{}", wrong.stderr);
+    let mut damaged = bytes.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let damaged = cluster.file("damaged.snapshot", damaged)?;
+    let refused = inspect(&damaged, PASSPHRASE).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("it is damaged"), "{}", refused.stderr);
+
+    // Everything is lost, but for a copy of n2's disk.
+    let copy = cluster.dir().join("n2-of-before");
+    for node in &mut cluster.nodes {
+        node.kill9()?;
+    }
+    copy_directory(&cluster.nodes[1].data_dir(), &copy)?;
+    for node in &cluster.nodes {
+        fs::remove_dir_all(node.data_dir())?;
+    }
+    let dir = cluster.nodes[0].data_dir();
+    let restore = |dir: &Path| {
+        let words = ["snapshot", "restore", text(&file), "--data-dir", text(dir), "--name", "n1"];
+        Verb::from_afar(&words).env("SHOAL_PASSPHRASE", PASSPHRASE)
+    };
+    let refused = restore(&copy).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("is of a node"), "{}", refused.stderr);
+    let restored = restore(&dir).run().await?.expect(0)?;
+    ensure!(restored.stdout.contains("shoal run --data-dir"), "{}", restored.stdout);
+    cluster.restart(0)?;
+    cluster.answers(0).await?;
+    wait_until("it serves", DEADLINE, async || {
+        fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    serves_certificate(&cluster.nodes[0], &certificate).await?;
+    ensure!(cluster.revision(0).await? == revision + 1_000_000_000, "revisions have other numbers");
+    let status = cluster.status(0).await?;
+    ensure!(status["cluster_id"] != old_id, "it is another cluster");
+    ensure!(status["nodes"].as_array().map(Vec::len) == Some(1), "nobody else is in it: {status}");
+    let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(audit.stdout.contains("Restore"), "it is not on the record: {}", audit.stdout);
+    let refused = Verb::from_afar(&["--addr", &address, "--identity", text(&viewer), "status"]);
+    refused.run().await?.expect(2)?;
+
+    // A node of before stays by itself, and serves what it has.
+    copy_directory(&copy, &cluster.nodes[1].data_dir())?;
+    cluster.restart(1)?;
+    wait_until("n2 serves what it had", DEADLINE, async || {
+        fetch(cluster.nodes[1].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    cluster.answers(1).await?;
+    let apart = cluster.status(1).await?;
+    ensure!(apart["cluster_id"] == old_id && apart["quorum"] == false, "{apart}");
+    let refused = cluster.try_apply(1, &SiteFile::new()).await?;
+    ensure!(refused.code == 6, "{}", refused.text());
+    let status = cluster.status(0).await?;
+    ensure!(status["nodes"].as_array().map(Vec::len) == Some(1), "they have mixed: {status}");
+
+    // With empty directories they come in.
+    cluster.nodes[1].kill9()?;
+    fs::remove_dir_all(cluster.nodes[1].data_dir())?;
+    for i in 1..3 {
+        let token = cluster.token().await?;
+        let address = cluster.nodes[0].at(Ports::CLUSTER);
+        cluster.nodes[i].start(Some((address, &token)))?;
+        cluster.answers(i).await?;
+    }
+    cluster.settle().await?;
+    cluster.apply(2, &with_more(site, &origin)).await?;
+    ensure!(cluster.revision(1).await? == revision + 1_000_000_001, "changes go on from there");
+    Ok(())
+}
+
+/// `shoal recover apply` on the first node, with further arguments.
+fn recover_apply(dir: &Path, arguments: &[&str]) -> Verb {
+    Verb::from_afar(&[&["recover", "apply", "--data-dir", text(dir)][..], arguments].concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(500, "max-age=60").await?;
+    let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
+    let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
+        "shop",
+        &certificate.chain_file,
+        &certificate.key_file,
+    );
+    cluster.apply(2, &site).await?;
+    cluster.serves(HOST, "/").await?;
+    let revision = cluster.revision(0).await?;
+    let refused = cluster.nodes[0].shoal(&["recover", "plan", "--lost", "n9"]).await?.expect(1)?;
+    ensure!(refused.stderr.contains("no node called"), "{}", refused.stderr);
+    let refused = cluster.nodes[0].shoal(&["recover", "plan"]).await?.expect(2)?;
+    ensure!(refused.stdout.contains("which is a majority"), "{}", refused.stdout);
+
+    // Two of three are lost; what was on their disks comes back later.
+    let copies = [1, 2].map(|i| cluster.dir().join(format!("n{}-of-before", i + 1)));
+    for (i, copy) in [1, 2].into_iter().zip(&copies) {
+        cluster.nodes[i].kill9()?;
+        copy_directory(&cluster.nodes[i].data_dir(), copy)?;
+        fs::remove_dir_all(cluster.nodes[i].data_dir())?;
+    }
+    wait_until("n1 finds out that it has no quorum", DEADLINE, async || {
+        cluster.status(0).await.is_ok_and(|status| status["quorum"] == false)
+    })
+    .await?;
+    for _ in 0..20 {
+        let answer = fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/").await?;
+        ensure!(answer.status == 200, "it does not serve any more");
+    }
+    ensure!(cluster.try_apply(0, &site).await?.code == 6, "it cannot decide anything");
+
+    // Nobody goes on as long as somebody may know more.
+    let plan = async |lost: &[&str], code| -> Result<String> {
+        let lost: Vec<&str> = lost.iter().flat_map(|name| ["--lost", name]).collect();
+        let words = [&["recover", "plan"][..], &lost].concat();
+        Ok(cluster.nodes[0].shoal(&words).await?.expect(code)?.stdout)
+    };
+    ensure!(plan(&[], 2).await?.contains("may live, and may know more: n"), "both may live");
+    ensure!(plan(&["n2"], 2).await?.contains("may know more: n3"), "n3 may live");
+    ensure!(plan(&["n1", "n2", "n3"], 2).await?.contains("n1 answers and is not lost"), "n1 lives");
+    let shown = plan(&["n2", "n3"], 0).await?;
+    ensure!(shown.contains("n1 may go on alone") && shown.contains("lost are changes"), "{shown}");
+    let words = ["-o", "json", "recover", "plan", "--lost", "n2", "--lost", "n3"];
+    let found = cluster.nodes[0].shoal(&words).await?.expect(0)?.json()?;
+    let last = found["last"].as_str().context("no end of the log")?.to_owned();
+    let dir = cluster.nodes[0].data_dir();
+    let both = ["--lost", "n2", "--lost", "n3", "--at", &last];
+    let refused = recover_apply(&dir, &[&both[..], &["-y"]].concat()).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("has to be stopped first"), "{}", refused.stderr);
+    let saved = cluster.dir().join("before.snapshot");
+    let save = cluster.nodes[0].verb(&["snapshot", "save", text(&saved)]).env("SHOAL_PASSPHRASE", PASSPHRASE);
+    ensure!(save.run().await?.expect(0)?.stderr.contains("no majority"), "it is not known to be complete");
+    cluster.nodes[0].kill9()?;
+    for (arguments, why) in [
+        (&["--lost", "n2", "--at", &last, "-y"][..], "may know more: n3"),
+        (&["--lost", "n2", "--lost", "n3", "--at", "999.1", "-y"][..], "another node that goes on"),
+        (&both[..], "nothing was changed"),
+    ] {
+        let refused = recover_apply(&dir, arguments).run().await?.expect(1)?;
+        ensure!(refused.stderr.contains(why), "{arguments:?}: {}", refused.stderr);
+    }
+    let began = std::time::Instant::now();
+    let done = recover_apply(&dir, &[&both[..], &["-y", "-o", "json"]].concat()).run().await?.expect(0)?;
+    ensure!(done.json()?["cluster_epoch"] == 1, "{}", done.stdout);
+    cluster.restart(0)?;
+    cluster.answers(0).await?;
+    let more = with_more(site.clone(), &origin);
+    let applied = async || cluster.try_apply(0, &more).await.is_ok_and(|output| output.code == 0);
+    wait_until("it takes changes again", DEADLINE, applied).await?;
+    eprintln!("from recover apply to the first change: {:?}", began.elapsed());
+    ensure!(cluster.revision(0).await? == revision + 1, "nothing that it had is lost");
+    serves_certificate(&cluster.nodes[0], &certificate).await?;
+    let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(audit.stdout.contains("gone: n"), "it is not on the record: {}", audit.stdout);
+
+    // The two come back with their old disks, a majority of the old voters: they are told, and end.
+    for (i, copy) in [1, 2].into_iter().zip(&copies) {
+        copy_directory(copy, &cluster.nodes[i].data_dir())?;
+        cluster.restart(i)?;
+    }
+    for i in 1..3 {
+        let ended = cluster.nodes[i].ended(DEADLINE).await?;
+        ensure!(!ended.success(), "n{} ended with success", i + 1);
+        ensure!(cluster.nodes[i].log().contains("was removed from the cluster"), "n{} was not told", i + 1);
+        cluster.restart(i)?;
+        ensure!(!cluster.nodes[i].ended(DEADLINE).await?.success(), "n{} starts again", i + 1);
+    }
+    let status = cluster.status(0).await?;
+    ensure!(status["nodes"].as_array().map(Vec::len) == Some(1), "they have mixed: {status}");
+    ensure!(cluster.revision(0).await? == revision + 1, "they have changed something");
+
+    // What a node served last can be had even without its log.
+    let file = cluster.dir().join("rebuilt.json");
+    let words = ["recover", "site", text(&file), "--data-dir", text(&copies[0])];
+    Verb::from_afar(&words).run().await?.expect(0)?;
+    ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
+    let rebuilt = fs::read_to_string(&file)?;
+    ensure!(rebuilt.contains("PRIVATE KEY") && !rebuilt.contains("key_sealed"), "it has no key");
+    Verb::from_afar(&["validate", "-f", text(&file)]).run().await?.expect(0)?;
+
+    // With empty directories they come in.
+    for i in 1..3 {
+        fs::remove_dir_all(cluster.nodes[i].data_dir())?;
+        let token = cluster.token().await?;
+        let address = cluster.nodes[0].at(Ports::CLUSTER);
+        cluster.nodes[i].start(Some((address, &token)))?;
+        cluster.answers(i).await?;
+    }
+    cluster.settle().await?;
+    cluster.apply(2, &site).await?;
+    serves_certificate(&cluster.nodes[2], &certificate).await
+}

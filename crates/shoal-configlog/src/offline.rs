@@ -1,0 +1,213 @@
+//! The log of a node that does not run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use openraft::vote::RaftLeaderId;
+use openraft::{BasicNode, EntryPayload, Membership};
+use redb::Database;
+use shoal_model::NodeId;
+use shoal_model::state::{Command, ConfigState};
+use shoal_policy::recovery::{LogEnd, LogPlace};
+
+use crate::log::{OpenError, SNAPSHOTS, STORE};
+use crate::machine::{SnapshotDir, StateDocument};
+use crate::store;
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
+
+pub use crate::store::Stamp as Whose;
+
+/// The place of an entry.
+fn log_id(term: u64, node: u64, index: u64) -> LogId {
+    LogId::new(openraft::impls::leader_id_adv::LeaderId::new(term, node).to_committed(), index)
+}
+
+/// Writes the log of a new cluster into `dir`, which has none: its only voter is `whose` node, reached at `address`, and its
+/// state after the entry at `index`, before which there is nothing, is `state`. It is on the disk for good then.
+pub fn found_with(
+    dir: &Path,
+    whose: Whose,
+    address: &str,
+    (index, state): (u64, &ConfigState),
+) -> Result<(), OpenError> {
+    let failed = |reason: String| OpenError::Bootstrap { reason };
+    let node = whose.node_id.0;
+    let id = log_id(1, node, index);
+    let nodes = BTreeMap::from([(node, BasicNode::new(address))]);
+    let membership = Membership::new(vec![BTreeSet::from([node])], nodes);
+    let membership = StoredMembership::new(Some(id), membership.map_err(|error| failed(error.to_string()))?);
+    let meta = SnapshotMeta { last_log_id: Some(id), last_membership: membership };
+    let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
+    let document = StateDocument::of(state).map_err(unusable)?;
+    let snapshots = SnapshotDir::open(dir.join(SNAPSHOTS)).map_err(unusable)?;
+    snapshots.save(&meta, &document).map_err(unusable)?;
+    store::write_beginning(&dir.join(STORE), whose, &Vote::new(1, node), id)?;
+    Ok(())
+}
+
+/// The log of a node that has run, with everything in it applied, whether it is known to be committed or not: what others have
+/// acknowledged may be among it.
+pub struct StoppedLog {
+    database: Database,
+    whose: Whose,
+    end: LogEnd,
+    state: ConfigState,
+}
+
+impl StoppedLog {
+    /// Opens the log of `whose` node in `dir`, which no process may use. Blocks.
+    pub fn open(dir: &Path, whose: Whose) -> Result<Self, OpenError> {
+        let damaged = |reason: String| OpenError::Restore { dir: dir.display().to_string(), reason };
+        let snapshot = SnapshotDir::untouched(dir.join(SNAPSHOTS)).load();
+        let snapshot = snapshot.map_err(|error| damaged(error.to_string()))?;
+        let (mut state, mut last, mut membership) = match snapshot {
+            Some(snapshot) => {
+                let state = snapshot.snapshot.read().map_err(|error| damaged(error.to_string()))?;
+                (state, snapshot.meta.last_log_id, snapshot.meta.last_membership)
+            }
+            None => (ConfigState::default(), None, StoredMembership::default()),
+        };
+        let (database, records) = store::open_stopped(&dir.join(STORE), whose)?;
+        loop {
+            let next = last.map_or(0, |id: LogId| id.index + 1);
+            let entries = store::read_batch(&database, next).map_err(|error| damaged(error.to_string()))?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in entries {
+                let (id, follows) = (entry.log_id, last.map_or(0, |id| id.index + 1));
+                if id.index != follows {
+                    return Err(damaged(format!("entry {} follows where {follows} should", id.index)));
+                }
+                match entry.payload {
+                    EntryPayload::Blank => {}
+                    EntryPayload::Normal(command) => _ = state.apply(id.index, command),
+                    EntryPayload::Membership(changed) => {
+                        membership = StoredMembership::new(Some(id), changed);
+                    }
+                }
+                last = Some(id);
+            }
+        }
+        let end = LogEnd {
+            last: last.map(|id| LogPlace { term: id.leader_id.term, index: id.index }).unwrap_or_default(),
+            vote_term: records.vote.map_or(0, |vote| vote.leader_id.term),
+            vote_for: NodeId(records.vote.map_or(0, |vote| vote.leader_id.node_id)),
+            committed: records.committed.map_or(0, |id| id.index),
+            voters: membership.membership().voter_ids().map(NodeId).collect(),
+            learners: membership.membership().learner_ids().map(NodeId).collect(),
+            epoch: state.cluster_epoch,
+            revision: state.revisions.active().0.0,
+        };
+        Ok(Self { database, whose, end, state })
+    }
+
+    /// How far it is.
+    pub fn end(&self) -> &LogEnd {
+        &self.end
+    }
+
+    /// What it adds up to.
+    pub fn state(&self) -> &ConfigState {
+        &self.state
+    }
+
+    /// Makes its node, reached at `address`, the only voter, and has `command` follow: two entries more, in a term of their own.
+    /// Everything in the log counts as committed from then on. It is on the disk for good then, or nothing has changed.
+    pub fn go_on_alone(self, address: &str, command: Command) -> Result<LogEnd, OpenError> {
+        let Self { database, whose, end, .. } = self;
+        let failed = |reason: String| OpenError::Bootstrap { reason };
+        let node = whose.node_id.0;
+        let term = end.vote_term.max(end.last.term) + 1;
+        let (first, second) = (end.last.index + 1, end.last.index + 2);
+        let nodes = BTreeMap::from([(node, BasicNode::new(address))]);
+        let membership = Membership::new(vec![BTreeSet::from([node])], nodes);
+        let membership = membership.map_err(|error| failed(error.to_string()))?;
+        let entries = [
+            Entry { log_id: log_id(term, node, first), payload: EntryPayload::Membership(membership) },
+            Entry { log_id: log_id(term, node, second), payload: EntryPayload::Normal(command) },
+        ];
+        store::write_end(&database, &entries, &Vote::new(term, node))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(LogEnd {
+            last: LogPlace { term, index: second },
+            vote_term: term,
+            vote_for: whose.node_id,
+            committed: second,
+            voters: BTreeSet::from([whose.node_id]),
+            learners: BTreeSet::new(),
+            ..end
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use openraft::RaftLogReader;
+    use openraft::storage::{RaftLogStorage, RaftStateMachine};
+    use shoal_model::{ClusterId, NodeId};
+
+    use super::*;
+    use crate::machine::StateMachine;
+    use crate::store::{LogStore, Past};
+
+    const WHOSE: Whose = Whose { node_id: NodeId(1), cluster_id: ClusterId(7) };
+
+    fn state() -> ConfigState {
+        let mut state = ConfigState::default();
+        state.cluster_id = ClusterId(7);
+        state
+    }
+
+    #[tokio::test]
+    async fn a_founded_log_is_one_that_was_compacted() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = state();
+        found_with(dir.path(), WHOSE, "127.0.0.1:7400", (41, &state)).unwrap();
+        let (mut store, _closed) = LogStore::open(&dir.path().join(STORE), WHOSE, Past::Kept).unwrap();
+        let log = store.get_log_state().await.unwrap();
+        assert_eq!(
+            (log.last_purged_log_id, log.last_log_id),
+            (Some(log_id(1, 1, 41)), Some(log_id(1, 1, 41)))
+        );
+        assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(1, 1)));
+        let mut machine = StateMachine::open(dir.path().join(SNAPSHOTS), Arc::new(|_| {})).unwrap();
+        let snapshot = machine.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(snapshot.meta.last_membership.membership().voter_ids().collect::<Vec<_>>(), [1]);
+        assert_eq!(snapshot.snapshot.read().unwrap(), state);
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_alone_keeps_all_that_is_in_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = state();
+        found_with(dir.path(), WHOSE, "127.0.0.1:7400", (41, &state)).unwrap();
+        let forget = |up_to| Command::ForgetPurges { up_to };
+        // What a leader of a later term has left, of which it was never told that it is committed.
+        let others = Membership::new(
+            vec![BTreeSet::from([1, 2, 3])],
+            BTreeMap::from([1, 2, 3].map(|id| (id, BasicNode::new("127.0.0.1:7400")))),
+        );
+        let entries = [
+            Entry { log_id: log_id(3, 2, 42), payload: EntryPayload::Membership(others.unwrap()) },
+            Entry { log_id: log_id(3, 2, 43), payload: EntryPayload::Normal(forget(40)) },
+        ];
+        let (database, _) = store::open_stopped(&dir.path().join(STORE), WHOSE).unwrap();
+        store::write_at_once(&database, &entries, &[]).unwrap();
+        drop(database);
+
+        let log = StoppedLog::open(dir.path(), WHOSE).unwrap();
+        let end = log.end();
+        assert_eq!((end.last, end.committed), (LogPlace { term: 3, index: 43 }, 41));
+        assert_eq!(end.voters, BTreeSet::from([1, 2, 3].map(NodeId)));
+        assert_eq!(log.state().purges.floor, 40, "all of it is applied");
+        let recover = Command::Recover { survivor: NodeId(1), cluster_epoch: 5 };
+        let after = log.go_on_alone("127.0.0.1:7400", recover).unwrap();
+        let again = StoppedLog::open(dir.path(), WHOSE).unwrap();
+        assert_eq!((again.end().last, again.end().epoch), (LogPlace { term: 4, index: 45 }, 5));
+        assert_eq!(again.end(), &LogEnd { epoch: 5, ..after });
+        assert_eq!(again.end().voters, BTreeSet::from([NodeId(1)]));
+    }
+}
