@@ -23,9 +23,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// What a node drops.
 const RULES: &str = "table inet story {
   set unheard { type ipv4_addr; }
+  set unheard_channel { type ipv4_addr . inet_proto; }
   chain arriving {
     type filter hook input priority 0
     ip saddr @unheard drop
+    ip saddr . ip protocol @unheard_channel drop
   }
 }
 ";
@@ -33,6 +35,24 @@ const RULES: &str = "table inet story {
 /// The network of a story. It goes with it.
 pub struct Network {
     places: Vec<Place>,
+}
+
+/// What nodes say to each other, by how it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Who is there, and how endpoints do.
+    Gossip,
+    /// The log, and the cache.
+    Calls,
+}
+
+impl Channel {
+    const fn protocol(self) -> &'static str {
+        match self {
+            Self::Gossip => "udp",
+            Self::Calls => "tcp",
+        }
+    }
 }
 
 /// Where a node is.
@@ -58,7 +78,11 @@ impl Network {
             return Ok(());
         }
         let mut command = Command::new("unshare");
-        command.arg("-n").arg(env::current_exe()?).args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+        command
+            .args(["-n", "-m"])
+            .arg(env::current_exe()?)
+            .args(["--exact", test, "--nocapture"])
+            .env(INSIDE, "1");
         let told = command.output().context("start the story again")?;
         let text =
             [told.stdout, told.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -111,6 +135,27 @@ impl Network {
     pub fn mend(&self, from: usize, to: usize) -> Result<()> {
         let heard = format!("delete element inet story unheard {{ {} }}", self.places[from].ip);
         self.places[to].run("nft", &heard, "")
+    }
+
+    /// From now on nothing passes between the node and any other in `channel`, and everything else does.
+    pub fn silence(&self, node: usize, channel: Channel) -> Result<()> {
+        self.change_channel("add", node, channel)
+    }
+
+    /// From now on that does again.
+    pub fn let_speak(&self, node: usize, channel: Channel) -> Result<()> {
+        self.change_channel("delete", node, channel)
+    }
+
+    fn change_channel(&self, change: &str, node: usize, channel: Channel) -> Result<()> {
+        self.others(node).flat_map(|other| [(node, other), (other, node)]).try_for_each(|(from, to)| {
+            let unheard = format!("{} . {}", self.places[from].ip, channel.protocol());
+            self.places[to].run(
+                "nft",
+                &format!("{change} element inet story unheard_channel {{ {unheard} }}"),
+                "",
+            )
+        })
     }
 
     /// From now on nothing passes between the node and any other.

@@ -234,8 +234,13 @@ impl NodeProcess {
 
     /// Any signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    /// The process that was started.
+    pub(crate) fn pid(&self) -> Result<Pid> {
         let child = self.child.as_ref().ok_or_else(|| anyhow!("{} does not run", self.name))?;
-        Ok(kill_process(Pid::from_child(child), signal)?)
+        Ok(Pid::from_child(child))
     }
 
     /// The end of the log, for whoever reads why a story failed.

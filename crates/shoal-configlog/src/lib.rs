@@ -9,6 +9,7 @@ mod machine;
 mod network;
 mod offline;
 mod planted;
+mod room;
 #[cfg(test)]
 mod simulation;
 mod store;

@@ -46,7 +46,7 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// The system's text without its number, to go on in a sentence.
-fn in_words(error: &io::Error) -> String {
+pub fn in_words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let is_word = text.chars().nth(1).is_some_and(char::is_lowercase);

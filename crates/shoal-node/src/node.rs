@@ -188,7 +188,8 @@ impl Node {
             format!("the access log {} cannot be written, its lines are lost: {why}", path.display())
         });
         let divergence = self.log.divergence().map(|divergence| divergence.to_string());
-        divergence.into_iter().chain(told).collect()
+        let full = Some(self.log.status().out_of_space).filter(|why| !why.is_empty());
+        divergence.into_iter().chain(full).chain(told).collect()
     }
 
     /// This node about itself.

@@ -179,6 +179,13 @@ impl Node {
         gauge(text, "shoal_raft_has_quorum", "1 while a majority of voters is known.", u64::from(log.quorum));
         let broken = u64::from(!log.broken.is_empty());
         gauge(text, "shoal_raft_broken", "1 while the log of this node cannot be used.", broken);
+        let full = u64::from(!log.out_of_space.is_empty());
+        gauge(
+            text,
+            "shoal_raft_out_of_space",
+            "1 while the log of this node waits for room on its disk.",
+            full,
+        );
         gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
         gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
         let differs = u64::from(self.log.divergence().is_some());

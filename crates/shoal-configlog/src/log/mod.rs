@@ -39,6 +39,7 @@ use self::propose::Attempt;
 use self::purge_batch::PurgeBatches;
 use crate::machine::{Raft, StateMachine};
 use crate::network::{Directory, Heard, RaftRpc};
+use crate::room::Room;
 use crate::timings::Timings;
 use crate::trouble::Trouble;
 
@@ -61,6 +62,8 @@ struct Shared {
     machine: StateMachine,
     /// What has gone wrong with the disk since: in the log's file, and among the snapshots.
     troubles: [Trouble; 2],
+    /// What both wait for when the disk is full.
+    room: Room,
     directory: Directory,
     heard: Arc<Heard>,
     timings: Timings,
@@ -131,6 +134,7 @@ impl ConfigLog {
         for task in lock(&self.shared.tasks).drain(..) {
             task.abort();
         }
+        self.shared.room.give_up();
         if let Ok(raft) = &self.shared.raft
             && let Err(error) = raft.shutdown().await
         {

@@ -10,13 +10,14 @@ use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::purge_batch::PurgeBatches;
-use super::{CLOSE_DEADLINE, ConfigLog, Shared, state_hash};
+use super::{CLOSE_DEADLINE, ConfigLog, MembershipError, Shared, state_hash};
 use crate::autopilot::{self, Liveness};
 use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard, Peers};
+use crate::room::Room;
 use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Profile, Timings, measure_fsync};
 use crate::trouble::{Trouble, is_out_of_space};
@@ -30,6 +31,8 @@ pub(crate) const STORE: &str = "raft.redb";
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 /// Entries of one batch, whatever they weigh.
 const MAX_BATCH_ENTRIES: u64 = 64;
+/// For so long a leader waits for room on its disk before somebody else is to lead.
+const FULL_FOR: Duration = Duration::from_secs(1);
 /// Calls and notifications that may wait inside openraft.
 const QUEUE: u64 = 4096;
 
@@ -108,6 +111,7 @@ pub enum OpenError {
 pub(crate) struct Opened<S> {
     pub store: S,
     pub trouble: Trouble,
+    pub room: Room,
     pub file_closed: oneshot::Receiver<()>,
     pub machine: StateMachine,
     pub timings: Timings,
@@ -174,7 +178,7 @@ impl ConfigLog {
         opened: Opened<S>,
     ) -> Result<Self, OpenError> {
         let dir = settings.dir.display().to_string();
-        let Opened { store, trouble, file_closed, machine, timings } = opened;
+        let Opened { store, trouble, room, file_closed, machine, timings } = opened;
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers.clone(), machine.clone());
@@ -200,6 +204,7 @@ impl ConfigLog {
                 raft: Ok(raft),
                 machine,
                 troubles,
+                room,
                 directory,
                 heard: Arc::new(Heard::default()),
                 timings,
@@ -218,6 +223,7 @@ impl ConfigLog {
             tokio::spawn(autopilot::run(log.clone(), settings.liveness.clone())),
             tokio::spawn(compact_when_large(log.clone())),
             tokio::spawn(state_hash::run(log.clone())),
+            tokio::spawn(hand_over_when_full(log.clone())),
         ];
         super::lock(&log.shared.tasks).extend(tasks);
         Ok(log)
@@ -231,6 +237,7 @@ impl ConfigLog {
             directory: Directory::new(settings.peers.clone(), machine.clone()),
             machine,
             troubles: Default::default(),
+            room: Room::default(),
             heard: Arc::new(Heard::default()),
             timings: settings.timings.unwrap_or(Timings::LAN),
             address: settings.address.clone(),
@@ -289,8 +296,8 @@ fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
     let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
     let (store, file_closed) = LogStore::open(&dir.join(STORE), stamp, settings.past)?;
     let on_applied = settings.on_applied.clone();
-    let machine = StateMachine::open(dir.join(SNAPSHOTS), on_applied).map_err(unusable)?;
-    Ok(Opened { trouble: store.trouble(), store, file_closed, machine, timings })
+    let machine = StateMachine::open(dir.join(SNAPSHOTS), store.room(), on_applied).map_err(unusable)?;
+    Ok(Opened { trouble: store.trouble(), room: store.room(), store, file_closed, machine, timings })
 }
 
 fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) -> Result<Config, String> {
@@ -317,6 +324,23 @@ fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) 
         ..Config::default()
     };
     config.validate().map_err(|error| error.to_string())
+}
+
+/// Who has no room goes on leading, since the others acknowledge without it; but it answers nobody once it has to vote.
+async fn hand_over_when_full(log: ConfigLog) {
+    let mut looks = tokio::time::interval(FULL_FOR);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if log.shared.room.missing_for(FULL_FOR).is_none() {
+            continue;
+        }
+        match log.transfer_leader(None).await {
+            Ok(()) => tracing::warn!("there is no room for the log here: another node leads now"),
+            Err(MembershipError::NotLeader | MembershipError::NoHeir) => {}
+            Err(error) => tracing::debug!(%error, "nobody takes the lead of a node without room"),
+        }
+    }
 }
 
 /// Entries are few and large when sites are: compacts by bytes what the policy counts in entries.

@@ -73,6 +73,12 @@ pub enum ProposeError {
         /// How that is known.
         reason: String,
     },
+    /// Nothing was written: the leader has no room for it, and nobody else leads in time.
+    #[error("{reason}")]
+    OutOfSpace {
+        /// Whose disk is full, and what to do.
+        reason: String,
+    },
     /// The leader would not talk to this node.
     #[error("{leader} refused the proposal: {reason}")]
     Refused {
@@ -90,6 +96,8 @@ pub(super) enum Attempt {
     Failed(ProposeError),
     /// Certainly not written: try again.
     NotWritten(String),
+    /// The same, for want of room at the leader.
+    NoRoom(String),
     /// Perhaps written: try again only what may be written twice.
     PerhapsWritten(String),
 }
@@ -139,10 +147,14 @@ impl ConfigLog {
         let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
         let mut perhaps_written: Option<String> = None;
+        let mut is_full;
         let mut changes = self.leader_changes();
         loop {
             let attempt = match self.leadership() {
-                Leadership::Here => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
+                Leadership::Here => match self.out_of_space() {
+                    Some(why) => Attempt::NoRoom(why),
+                    None => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
+                },
                 Leadership::There(_) if hops >= MAX_HOPS => {
                     Attempt::NotWritten(ProposeError::TooManyHops.to_string())
                 }
@@ -155,6 +167,7 @@ impl ConfigLog {
                 Leadership::Nobody => Attempt::NotWritten(self.why_nobody_leads()),
                 Leadership::Stopped => Attempt::Failed(ProposeError::Broken { reason: self.status().broken }),
             };
+            is_full = matches!(attempt, Attempt::NoRoom(_));
             let reason = match attempt {
                 Attempt::Done(proposed) => return Ok(proposed),
                 // What is certain of this try is not of one before it.
@@ -166,7 +179,7 @@ impl ConfigLog {
                         None => error,
                     });
                 }
-                Attempt::NotWritten(reason) => reason,
+                Attempt::NotWritten(reason) | Attempt::NoRoom(reason) => reason,
                 Attempt::PerhapsWritten(reason) if !repeatable => {
                     return Err(ProposeError::OutcomeUnknown { reason });
                 }
@@ -179,6 +192,7 @@ impl ConfigLog {
             if now >= deadline || now >= leader_deadline {
                 return Err(match perhaps_written {
                     Some(reason) => ProposeError::OutcomeUnknown { reason },
+                    None if is_full => ProposeError::OutOfSpace { reason },
                     None => ProposeError::NoQuorum { reason },
                 });
             }
@@ -222,6 +236,7 @@ impl ConfigLog {
             () = self.deserted() => {
                 return Attempt::PerhapsWritten("the quorum was lost before it was acknowledged".to_owned());
             }
+            why = self.full() => return Attempt::PerhapsWritten(why),
         };
         match written {
             Ok(response) => {
@@ -273,6 +288,23 @@ impl ConfigLog {
                 since = Instant::now();
             } else if since.elapsed() > self.shared.timings.silence() {
                 return;
+            }
+        }
+    }
+
+    /// Whose disk is full and what to do, for as long as it has been so that this is no passing moment.
+    fn out_of_space(&self) -> Option<String> {
+        let why = self.shared.room.missing_for(LOOK_AGAIN)?;
+        Some(format!("{} leads, and {why}", self.shared.node_id))
+    }
+
+    /// Resolves once this node, without which nothing can be acknowledged, has no room.
+    async fn full(&self) -> String {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let Some(why) = self.out_of_space() else { continue };
+            if self.status().voters == [self.shared.node_id] {
+                return format!("{why}; what was asked for is done then");
             }
         }
     }
@@ -344,6 +376,7 @@ fn judge_refusal(leader: NodeId, status: &Status) -> Attempt {
     match Reason::of(status) {
         Some(Reason::NoQuorum | Reason::NotLeader | Reason::Broken) => Attempt::NotWritten(text),
         Some(Reason::OutcomeUnknown) => Attempt::PerhapsWritten(text),
+        Some(Reason::OutOfSpace) => Attempt::NoRoom(status.message().to_owned()),
         Some(Reason::TooLarge) => Attempt::Failed(ProposeError::Refused { leader, reason: text }),
         None => match status.code() {
             Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::InvalidArgument => {
@@ -386,6 +419,7 @@ impl ProposeError {
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::TooManyHops | Self::Refused { .. } => Reason::NotLeader,
             Self::Broken { .. } | Self::Diverged { .. } => Reason::Broken,
+            Self::OutOfSpace { .. } => Reason::OutOfSpace,
         };
         reason.status(self.to_string())
     }

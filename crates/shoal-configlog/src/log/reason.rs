@@ -18,11 +18,19 @@ pub enum Reason {
     NotLeader,
     /// The log of the node that was asked has failed.
     Broken,
+    /// Nothing was written: the leader has no room on its disk.
+    OutOfSpace,
 }
 
 impl Reason {
-    const ALL: [Self; 5] =
-        [Self::NoQuorum, Self::OutcomeUnknown, Self::TooLarge, Self::NotLeader, Self::Broken];
+    const ALL: [Self; 6] = [
+        Self::NoQuorum,
+        Self::OutcomeUnknown,
+        Self::TooLarge,
+        Self::NotLeader,
+        Self::Broken,
+        Self::OutOfSpace,
+    ];
 
     const fn word(self) -> &'static str {
         match self {
@@ -31,6 +39,7 @@ impl Reason {
             Self::TooLarge => "too-large",
             Self::NotLeader => "not-leader",
             Self::Broken => "broken",
+            Self::OutOfSpace => "out-of-space",
         }
     }
 
@@ -40,6 +49,7 @@ impl Reason {
             Self::OutcomeUnknown => Code::DeadlineExceeded,
             Self::TooLarge => Code::InvalidArgument,
             Self::Broken => Code::Internal,
+            Self::OutOfSpace => Code::ResourceExhausted,
         }
     }
 

@@ -34,6 +34,8 @@ pub struct LogStatus {
     pub staleness: Duration,
     /// Why this node takes no part any more; empty = it does.
     pub broken: String,
+    /// What it waits for on its disk, and goes on by itself when there is; empty = nothing.
+    pub out_of_space: String,
 }
 
 /// Who can be asked to write.
@@ -94,6 +96,7 @@ impl ConfigLog {
             quorum,
             staleness: if quorum { Duration::ZERO } else { self.unled_for(&metrics) },
             broken: self.why_stopped(&metrics).unwrap_or_default(),
+            out_of_space: self.shared.room.missing_for(Duration::ZERO).unwrap_or_default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::document::{Header, Snapshot, StateDocument};
+use crate::room::Room;
 use crate::types::SnapshotMeta;
 
 const EXTENSION: &str = "snapshot";
@@ -16,13 +17,14 @@ const MAX_HEADER_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct SnapshotDir {
     path: PathBuf,
+    room: Room,
 }
 
 impl SnapshotDir {
     /// Opens or creates the directory, and clears away what was not finished.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
+    pub fn open(path: PathBuf, room: Room) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        let dir = Self { path };
+        let dir = Self { path, room };
         for unfinished in dir.files(UNFINISHED)? {
             fs::remove_file(unfinished)?;
         }
@@ -31,11 +33,15 @@ impl SnapshotDir {
 
     /// The directory as it is, untouched: for who will neither read nor write it.
     pub fn untouched(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, room: Room::default() }
     }
 
-    /// Writes a snapshot so that it survives a power cut, then removes older ones.
+    /// Writes a snapshot so that it survives a power cut, then removes older ones. Waits for room.
     pub fn save(&self, meta: &SnapshotMeta, document: &StateDocument) -> io::Result<()> {
+        self.room.wait_for(|| self.try_to_save(meta, document))
+    }
+
+    fn try_to_save(&self, meta: &SnapshotMeta, document: &StateDocument) -> io::Result<()> {
         let index = meta.last_log_id.map_or(0, |id| id.index);
         let path = self.path.join(format!("{index:020}.{EXTENSION}"));
         let temporary = path.with_extension(UNFINISHED);
@@ -107,7 +113,7 @@ mod tests {
     #[test]
     fn the_newest_snapshot_is_kept_and_checked() {
         let dir = tempfile::tempdir().unwrap();
-        let snapshots = SnapshotDir::open(dir.path().join("snapshots")).unwrap();
+        let snapshots = SnapshotDir::open(dir.path().join("snapshots"), Room::default()).unwrap();
         assert!(snapshots.load().unwrap().is_none());
         let document = StateDocument::of(&ConfigState::default()).unwrap();
         for index in [9, 10, 100] {

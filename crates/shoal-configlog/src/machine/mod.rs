@@ -24,6 +24,7 @@ pub use replacing::{Compared, Divergence};
 
 use self::replacing::Replacing;
 use crate::planted;
+use crate::room::Room;
 use crate::trouble::Trouble;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -65,9 +66,9 @@ enum Listener {
 }
 
 impl StateMachine {
-    /// An empty state whose snapshots are in `dir`; openraft restores it from there. Blocks.
-    pub fn open(dir: PathBuf, on_applied: OnApplied) -> io::Result<Self> {
-        Ok(Self::on(SnapshotDir::open(dir)?, on_applied))
+    /// An empty state whose snapshots are in `dir` and wait for `room`; openraft restores it from there. Blocks.
+    pub fn open(dir: PathBuf, room: Room, on_applied: OnApplied) -> io::Result<Self> {
+        Ok(Self::on(SnapshotDir::open(dir, room)?, on_applied))
     }
 
     /// A state that stays empty, of which nobody is ever told, and that leaves `dir` alone.

@@ -22,6 +22,7 @@ use super::seeded::{dice, sow};
 use super::wire::Network;
 use crate::log::{Compaction, ConfigLog, LogSettings, Opened};
 use crate::machine::StateMachine;
+use crate::room::Room;
 use crate::store::Past;
 use crate::timings::{Profile, Timings};
 use crate::trouble::Trouble;
@@ -232,7 +233,7 @@ impl World {
             let mut place = self.place(node);
             place.process += 1;
             let dir = place.dir.path().to_owned();
-            let machine = StateMachine::open(dir.join("snapshots"), Arc::new(|_| {}));
+            let machine = StateMachine::open(dir.join("snapshots"), Room::default(), Arc::new(|_| {}));
             let settings = LogSettings {
                 dir,
                 past: Past::MayBeNew,
@@ -250,7 +251,14 @@ impl World {
         };
         let (_, file_closed) = oneshot::channel();
         let timings = Timings::LAN;
-        let opened = Opened { store, trouble: Trouble::default(), file_closed, machine, timings };
+        let opened = Opened {
+            store,
+            trouble: Trouble::default(),
+            room: Room::default(),
+            file_closed,
+            machine,
+            timings,
+        };
         let log = Box::pin(ConfigLog::take_part_with(&settings, opened)).await;
         let log = log.map_err(|error| format!("{node} does not start: {error}"))?;
         let mut place = self.place(node);

@@ -1,5 +1,6 @@
 //! The Raft log on disk: entries are readable at once and acknowledged after their fsync, which a thread of its own waits for.
 
+mod patient_file;
 mod tables;
 mod tail;
 mod writer;
@@ -23,6 +24,7 @@ pub use tables::{Past, Stamp, StoreError, open_stopped, read_batch, write_beginn
 use self::tables::{encode, read_entries};
 use self::tail::{Budget, Tail};
 use self::writer::{Order, Task};
+use crate::room::Room;
 use crate::trouble::Trouble;
 use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
 
@@ -45,6 +47,7 @@ struct Shared {
     database: Database,
     tail: Mutex<Tail>,
     trouble: Trouble,
+    room: Room,
     _closed: oneshot::Sender<()>,
 }
 
@@ -58,7 +61,8 @@ impl LogStore {
     /// Opens or creates the log. The receiver resolves when the last handle is gone and the file is closed. Blocks.
     pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
         // redb meets some kinds of damage with a panic.
-        let opening = catch_unwind(|| tables::open(path, stamp, past));
+        let room = Room::default();
+        let opening = catch_unwind(|| tables::open(path, stamp, past, room.clone()));
         let (database, tail) = opening.unwrap_or_else(|_| {
             let reason = "reading it panicked".to_owned();
             Err(StoreError::Damaged { path: path.display().to_string(), reason })
@@ -68,6 +72,7 @@ impl LogStore {
             database,
             tail: Mutex::new(tail),
             trouble: Trouble::default(),
+            room,
             _closed: closing,
         });
         let (orders, queue) = mpsc::channel();
@@ -76,12 +81,18 @@ impl LogStore {
             .name("config-log".to_owned())
             .spawn(move || writer::run(&for_writer, &queue))
             .map_err(|source| StoreError::Io { path: path.display().to_string(), source })?;
+        shared.room.be_patient();
         Ok((Self { shared, orders, places: Arc::new(Semaphore::new(MAX_WAITING_ORDERS)) }, closed))
     }
 
     /// Why nothing can be written any more, if so.
     pub fn trouble(&self) -> Trouble {
         self.shared.trouble.clone()
+    }
+
+    /// What its writes wait for.
+    pub fn room(&self) -> Room {
+        self.shared.room.clone()
     }
 
     async fn order(&self, task: Task) -> io::Result<()> {
@@ -245,7 +256,8 @@ mod tests {
         async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
             let dir = tempfile::tempdir().unwrap();
             let (store, _) = LogStore::open(&dir.path().join("raft.redb"), STAMP, Past::MayBeNew).unwrap();
-            let machine = StateMachine::open(dir.path().join("snapshots"), Arc::new(|_| {})).unwrap();
+            let machine =
+                StateMachine::open(dir.path().join("snapshots"), Room::default(), Arc::new(|_| {})).unwrap();
             machine.finish_restore();
             Ok((dir, store, machine))
         }

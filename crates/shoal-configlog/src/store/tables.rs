@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use shoal_model::{ClusterId, NodeId};
 
 use super::MAX_BATCH_BYTES;
+use super::patient_file::PatientFile;
 use super::tail::{Budget, Tail};
+use crate::room::Room;
 use crate::trouble::io_error;
 use crate::types::{Entry, LogId, Vote};
 
@@ -95,15 +97,19 @@ pub enum StoreError {
     },
 }
 
-/// Opens or creates the database, checks that it is whole and whose it is, and reads the end of the log. Blocks.
-pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Database, Tail), StoreError> {
+/// Opens or creates the database, checks that it is whole and whose it is, and reads the end of the log. What is written to it
+/// waits for `room`. Blocks.
+pub fn open(path: &Path, stamp: Stamp, past: Past, room: Room) -> Result<(Database, Tail), StoreError> {
     let path_text = path.display().to_string();
     let failed = |source| StoreError::Io { path: path_text.clone(), source };
     let is_new = std::fs::metadata(path).map_or(true, |metadata| metadata.len() == 0);
     if is_new && past == Past::Kept {
         return Err(StoreError::Missing { path: path_text });
     }
-    let mut database = match Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path) {
+    let file = PatientFile::open(path, room);
+    let opened =
+        file.and_then(|file| Database::builder().set_cache_size(PAGE_CACHE_BYTES).create_with_backend(file));
+    let mut database = match opened {
         Ok(database) => database,
         Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: path_text }),
         Err(error) => return Err(failed(io_error(error))),

@@ -52,6 +52,9 @@ pub fn propose(error: ProposeError) -> Status {
         ProposeError::Broken { .. } | ProposeError::Diverged { .. } => {
             with_exit(Code::Unavailable, Exit::Remote, error.to_string())
         }
+        ProposeError::OutOfSpace { .. } => {
+            with_exit(Code::ResourceExhausted, Exit::Remote, error.to_string())
+        }
         _ => with_exit(Code::Aborted, Exit::Remote, error.to_string()),
     }
 }

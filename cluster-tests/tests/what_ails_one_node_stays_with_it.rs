@@ -1,0 +1,360 @@
+//! One node's disk is full, or fails, or is slow; its clock is wrong; it hardly gets to run; it is heard on one channel only. It
+//! serves all the same, the others change what they want, and no request fails anywhere.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{
+    Belief, Channel, Cluster, FaultShim, Faults, Load, Network, Origin, Ports, Reply, SiteFile, SmallDisk,
+    Starved, copy_directory, fetch, pattern, skip, wait_until,
+};
+use serde_json::json;
+
+const HOST: &str = "shop.example.com";
+const BODY: usize = 2000;
+/// Deadline of anything that takes a moment.
+const MOMENT: Duration = Duration::from_secs(60);
+/// Requests that are answered while something ails a node, at least.
+const ENOUGH: u64 = 150;
+/// The number of "input/output error".
+const EIO: i64 = 5;
+
+/// Three nodes that serve one site, and the origin of it.
+struct Scene {
+    cluster: Cluster,
+    _origin: Origin,
+    changes: u32,
+}
+
+impl Scene {
+    async fn set(network: &mut Network) -> Result<Self> {
+        let cluster = Cluster::start_in(network, 3, &[]).await?;
+        let origin = Origin::start_at((Network::HERE, 0).into(), |seen| {
+            let fresh = if seen.path.starts_with("/kept") { "max-age=600" } else { "no-store" };
+            Reply::ok(pattern(&seen.path, BODY)).field("cache-control", fresh)
+        })
+        .await?;
+        let site = SiteFile::new().cached("shop", &[origin.endpoint()]);
+        cluster.apply(0, &site).await?;
+        cluster.serves(HOST, "/").await?;
+        Ok(Self { cluster, _origin: origin, changes: 0 })
+    }
+
+    /// Every node is asked for things until `while_` is over; none of it fails.
+    async fn serving<T>(
+        &mut self,
+        what: &str,
+        while_: impl AsyncFnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let all: Vec<_> = self.cluster.nodes.iter().map(|node| node.at(Ports::HTTP)).collect();
+        let paths = (0..20).flat_map(|n| [format!("/{n}"), format!("/kept/{n}")]).collect();
+        let load = Load::start(&all, 1, HOST, paths, |path| Some(pattern(path, BODY)));
+        let done = while_(self).await.with_context(|| what.to_owned())?;
+        wait_until("enough is asked for", MOMENT, async || load.good() > ENOUGH).await?;
+        let report = load.finish().await;
+        for (node, target) in report.targets.iter().enumerate() {
+            let failed = target.wrong() + target.connection_errors();
+            ensure!(failed == 0, "{what}: {failed} requests failed on n{}: {}", node + 1, target.faults());
+        }
+        Ok(done)
+    }
+
+    /// The site is changed at node `at`, whoever else runs it. How long that took.
+    async fn change(&mut self, at: usize) -> Result<Duration> {
+        self.changes += 1;
+        let route = json!({ "hosts": [format!("v{}.example.com", self.changes)], "upstream": "shop" });
+        let file = self.cluster.file("change.json", json!({ "routes": { "change": route } }).to_string())?;
+        let words = ["apply", "--no-wait", "-f", file.to_str().context("the directory is not UTF-8")?];
+        let since = Instant::now();
+        self.cluster.nodes[at].shoal(&words).await?.expect(0)?;
+        Ok(since.elapsed())
+    }
+
+    /// All nodes run the newest site.
+    async fn agrees(&self) -> Result<()> {
+        wait_until("all nodes run the same", MOMENT, async || {
+            let mut revisions = Vec::new();
+            for node in 0..self.cluster.nodes.len() {
+                revisions.push(self.cluster.metric(node, "shoal_config_applied_version", "").await.ok());
+            }
+            revisions.iter().all(|revision| revision.is_some() && *revision == revisions[0])
+        })
+        .await
+        .map(drop)
+    }
+
+    /// `/readyz` of a node says this, and that it is ready.
+    async fn says(&self, node: usize, what: &str) -> Result<()> {
+        wait_until(&format!("n{} says {what:?}", node + 1), MOMENT, async || {
+            self.cluster.readyz(node).await.is_ok_and(|(status, text)| status == 200 && text.contains(what))
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn term(&self, node: usize) -> Result<f64> {
+        self.cluster.metric(node, "shoal_raft_term", "").await
+    }
+
+    /// A node stops, something is done to it, and it is back.
+    async fn restarted(&mut self, node: usize, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.cluster.nodes[node].term()?;
+        self.cluster.nodes[node].ended(MOMENT).await?;
+        change(self)?;
+        self.cluster.restart(node)?;
+        self.cluster.answers(node).await?;
+        self.cluster.settle().await?;
+        self.cluster.serves(HOST, "/").await
+    }
+
+    /// From now on a node's clock and disk are what the story says.
+    async fn give_faults(&mut self, shim: &FaultShim, node: usize) -> Result<Faults> {
+        let mut faults = None;
+        self.restarted(node, |scene| {
+            faults = Some(shim.stand_before(&mut scene.cluster.nodes[node])?);
+            Ok(())
+        })
+        .await?;
+        faults.context("the shim was not put in place")
+    }
+
+    async fn leader(&self) -> Result<usize> {
+        self.cluster.leader_seen_by(0).await
+    }
+}
+
+#[test]
+fn its_disk_is_full() -> Result<()> {
+    Network::around("its_disk_is_full", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        let mut disks = Vec::new();
+        for node in 0..3 {
+            scene
+                .restarted(node, |scene| {
+                    let data = scene.cluster.nodes[node].data_dir();
+                    let aside = data.with_file_name("aside");
+                    std::fs::rename(&data, &aside)?;
+                    disks.push(SmallDisk::on(&data, 64)?);
+                    copy_directory(&aside, &data)
+                })
+                .await?;
+        }
+        for fallen in ["follower", "leader"] {
+            let leader = scene.leader().await?;
+            let full = if fallen == "leader" { leader } else { (leader + 1) % 3 };
+            scene
+                .serving(&format!("the disk of a {fallen} is full"), async |scene| {
+                    disks[full].fill()?;
+                    let took = scene.change((full + 1) % 3).await?;
+                    scene.says(full, "waits for room on the disk").await?;
+                    let next = scene.change((full + 2) % 3).await?;
+                    let here = scene.change(full).await?;
+                    eprintln!("disk of a {fallen} full: changes took {took:?}, {next:?}, at itself {here:?}");
+                    let full_now = scene.cluster.metric(full, "shoal_raft_out_of_space", "").await?;
+                    ensure!(full_now == 1.0, "shoal_raft_out_of_space is {full_now}");
+                    disks[full].free()?;
+                    let since = Instant::now();
+                    scene.agrees().await?;
+                    eprintln!("disk of a {fallen}: all the same {:?} after there was room", since.elapsed());
+                    wait_until("it has nothing to say any more", MOMENT, async || {
+                        scene.cluster.readyz(full).await.is_ok_and(|(_, text)| !text.contains("room"))
+                    })
+                    .await?;
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(())
+    })
+}
+
+/// Alone it cannot acknowledge anything, says why, and does what was asked when it can.
+#[test]
+fn the_disk_of_the_only_node_is_full() -> Result<()> {
+    Network::around("the_disk_of_the_only_node_is_full", async |mut network| {
+        let mut cluster = Cluster::start_in(&mut network, 1, &[]).await?;
+        cluster.nodes[0].term()?;
+        cluster.nodes[0].ended(MOMENT).await?;
+        let data = cluster.nodes[0].data_dir();
+        let aside = data.with_file_name("aside");
+        std::fs::rename(&data, &aside)?;
+        let disk = SmallDisk::on(&data, 64)?;
+        copy_directory(&aside, &data)?;
+        cluster.restart(0)?;
+        cluster.answers(0).await?;
+
+        disk.fill()?;
+        let site =
+            cluster.file("site.json", SiteFile::new().proxy("shop", &["127.0.0.1:9".into()]).text())?;
+        let apply = ["apply", "-f", site.to_str().context("the directory is not UTF-8")?];
+        for expected in ["the outcome is unknown", "leads, and its log waits for room"] {
+            let refused = cluster.nodes[0].shoal(&apply).await?.expect(2)?;
+            for said in [expected, "no space left on device; free space for its data directory"] {
+                ensure!(refused.stderr.contains(said), "no {said:?} in {}", refused.text());
+            }
+        }
+        disk.free()?;
+        cluster
+            .eventually("what was asked for is done", async || {
+                (cluster.revision(0).await.ok()? > 0).then_some(())
+            })
+            .await?;
+        cluster.nodes[0].shoal(&["set", "upstream/other", "endpoints=[\"127.0.0.1:9\"]"]).await?.expect(0)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn its_disk_fails() -> Result<()> {
+    Network::around("its_disk_fails", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        let Some(shim) = FaultShim::build(scene.cluster.dir())? else {
+            skip("its_disk_fails", "there is no C compiler");
+            return Ok(());
+        };
+        for fallen in ["follower", "leader"] {
+            let leader = scene.leader().await?;
+            let node = if fallen == "leader" { leader } else { (leader + 1) % 3 };
+            let faults = scene.give_faults(&shim, node).await?;
+            if fallen == "leader" {
+                lead(&mut scene, node).await?;
+            }
+            scene
+                .serving(&format!("flushes of a {fallen} take 2 s"), async |scene| {
+                    let slow = Belief { flush_delay: Duration::from_secs(2), ..Belief::default() };
+                    faults.believe(slow)?;
+                    let mut took = Vec::new();
+                    for n in 0..6 {
+                        took.push(scene.change((node + n) % 3).await?);
+                    }
+                    eprintln!("slow disk of a {fallen}: changes took {took:?}");
+                    faults.believe(Belief::default())?;
+                    scene.agrees().await
+                })
+                .await?;
+            scene
+                .serving(&format!("a flush of a {fallen} fails"), async |scene| {
+                    faults.believe(Belief { flush_error: EIO, ..Belief::default() })?;
+                    let took = scene.change((node + 1) % 3).await?;
+                    scene.says(node, "its log cannot be written: input/output error").await?;
+                    faults.believe(Belief::default())?;
+                    let next = scene.change((node + 2) % 3).await?;
+                    eprintln!("failed flush of a {fallen}: changes took {took:?} and {next:?}");
+                    // It may work again; what is on the disk is unknown all the same.
+                    scene.says(node, "its log cannot be written").await
+                })
+                .await?;
+            scene.restarted(node, |_| Ok(())).await?;
+            scene.change(node).await?;
+            scene.agrees().await?;
+        }
+        Ok(())
+    })
+}
+
+/// `node` leads from now on.
+async fn lead(scene: &mut Scene, node: usize) -> Result<()> {
+    while scene.leader().await? != node {
+        let leader = scene.leader().await?;
+        scene.restarted(leader, |_| Ok(())).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn its_clock_is_wrong() -> Result<()> {
+    Network::around("its_clock_is_wrong", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        let Some(shim) = FaultShim::build(scene.cluster.dir())? else {
+            skip("its_clock_is_wrong", "there is no C compiler");
+            return Ok(());
+        };
+        let node = (scene.leader().await? + 1) % 3;
+        let faults = scene.give_faults(&shim, node).await?;
+        let term = scene.term(0).await?;
+        for ahead in [3600, -2 * 3600, 10 * 366 * 86_400] {
+            scene
+                .serving(&format!("the clock of a node is {ahead} s ahead"), async |scene| {
+                    faults.believe(Belief { clock_ahead: ahead, ..Belief::default() })?;
+                    for at in [node, (node + 1) % 3, (node + 2) % 3] {
+                        scene.change(at).await?;
+                    }
+                    scene.agrees().await?;
+                    for n in 0..20 {
+                        let path = format!("/kept/{n}");
+                        let kept = fetch(scene.cluster.nodes[node].at(Ports::HTTP), HOST, &path);
+                        let age = kept.await?.field("age").to_owned();
+                        let is_sane = age.is_empty() || age.parse::<u32>().is_ok_and(|age| age < 600);
+                        ensure!(is_sane, "something is {age:?} s old");
+                    }
+                    Ok(())
+                })
+                .await?;
+            faults.believe(Belief::default())?;
+        }
+        let after = scene.term(0).await?;
+        ensure!(after == term, "there was an election: term {term}, then {after}");
+        // It starts with a clock that says that it has not run yet.
+        scene
+            .restarted(node, |_| faults.believe(Belief { clock_ahead: -2 * 3600, ..Belief::default() }))
+            .await?;
+        scene.change(node).await?;
+        scene.agrees().await
+    })
+}
+
+#[test]
+fn it_hardly_gets_to_run() -> Result<()> {
+    Network::around("it_hardly_gets_to_run", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        for fallen in ["follower", "leader"] {
+            let leader = scene.leader().await?;
+            let node = if fallen == "leader" { leader } else { (leader + 1) % 3 };
+            let others = [(node + 1) % 3, (node + 2) % 3];
+            scene
+                .serving(&format!("a {fallen} has a fifth of a CPU"), async |scene| {
+                    let starved = Starved::node(&scene.cluster.nodes[node])?;
+                    let mut took = Vec::new();
+                    for n in 0..10 {
+                        took.push(scene.change(others[n % 2]).await?);
+                        for other in others {
+                            let dead = scene.cluster.metric(other, "shoal_gossip_dead_members", "").await?;
+                            ensure!(dead == 0.0, "n{} takes {dead} nodes for dead", other + 1);
+                        }
+                    }
+                    eprintln!("a fifth of a CPU for a {fallen}: changes took {took:?}");
+                    drop(starved);
+                    scene.agrees().await
+                })
+                .await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn it_is_heard_on_one_channel_only() -> Result<()> {
+    Network::around("it_is_heard_on_one_channel_only", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        for channel in [Channel::Gossip, Channel::Calls] {
+            let node = (scene.leader().await? + 1) % 3;
+            let others = [(node + 1) % 3, (node + 2) % 3];
+            scene
+                .serving(&format!("a node is heard only beside {channel:?}"), async |scene| {
+                    network.silence(node, channel)?;
+                    let mut took = Vec::new();
+                    for n in 0..4 {
+                        took.push(scene.change(others[n % 2]).await?);
+                    }
+                    eprintln!("no {channel:?}: changes took {took:?}");
+                    network.let_speak(node, channel)?;
+                    scene.agrees().await
+                })
+                .await?;
+            scene.cluster.settle().await?;
+            scene.change(node).await?;
+            scene.agrees().await?;
+        }
+        Ok(())
+    })
+}
