@@ -79,7 +79,7 @@ impl Register {
     }
 
     async fn show(&self, node: usize, request: ShowRequest) -> Result<(u64, u64)> {
-        let shown = self.nodes[node].show(request).await.map_err(in_words)?;
+        let shown = self.nodes[node].show("get", request).await.map_err(in_words)?;
         let site: Value = serde_json::from_str(&shown.site_json)?;
         let host = site["routes"]["register"]["hosts"][0].as_str().context("the register is not there")?;
         let value = host.strip_prefix('v').and_then(|host| host.split('.').next()?.parse().ok());

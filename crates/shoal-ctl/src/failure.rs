@@ -145,8 +145,7 @@ pub fn escaped(text: &str) -> String {
 
 /// Text from elsewhere as one bounded line without characters that deceive.
 pub fn one_line(text: &str) -> String {
-    let mut line: String =
-        text.trim().chars().map(|c| if c == '\n' { ';' } else { c }).filter(|c| *c != '\r').collect();
+    let mut line = text.trim().replace('\r', "").replace('\n', "; ");
     if line.chars().any(is_deceptive) {
         line = line.chars().map(|c| if is_deceptive(c) { '\u{fffd}' } else { c }).collect();
     }
@@ -169,7 +168,7 @@ mod tests {
             .try_command("shoal --socket DIR/admin.sock status");
         assert_eq!(
             failure.to_text(),
-            "error: status: no node answers;at \u{fffd}[31m10.0.0.1; try: shoal --socket DIR/admin.sock status\n"
+            "error: status: no node answers; at \u{fffd}[31m10.0.0.1; try: shoal --socket DIR/admin.sock status\n"
         );
         assert!(failure.to_json().starts_with("{\"code\":2,"), "{}", failure.to_json());
         let unread = Problem::at("", "site.yaml cannot be read").of_kind(ProblemKind::Unread);

@@ -4,6 +4,7 @@
 //! tested as text.
 
 pub mod client;
+pub mod contexts;
 pub mod convert;
 pub mod failure;
 pub mod output;

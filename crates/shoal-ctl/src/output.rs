@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -61,6 +62,12 @@ pub fn to_json<T: Serialize>(answer: &T) -> Result<String, Failure> {
     Ok(text + "\n")
 }
 
+/// The same on one line: one of many documents.
+pub fn to_json_line<T: Serialize>(answer: &T) -> Result<String, Failure> {
+    let text = serde_json::to_string(answer).map_err(|error| Failure::local("print as json", error))?;
+    Ok(text + "\n")
+}
+
 /// `answer` as YAML.
 pub fn to_yaml<T: Serialize>(answer: &T) -> Result<String, Failure> {
     let options = serde_saphyr::ser_options! { folded_wrap_chars: MAX_LINE_CHARS };
@@ -96,4 +103,12 @@ pub fn print_line(text: &str) -> Result<bool, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::local("write to stdout", error)),
     }
+}
+
+/// Somebody reads what is written to stdout, as far as one can tell without writing.
+pub fn is_read() -> bool {
+    let stdout = io::stdout();
+    let mut looks = [PollFd::new(&stdout, PollFlags::empty())];
+    let known = poll(&mut looks, Some(&Timespec::default()));
+    known.is_err() || !looks[0].revents().contains(PollFlags::ERR)
 }

@@ -227,6 +227,12 @@ fn read_texts(path: &Path) -> Result<Vec<Text>, Problem> {
     if path.is_dir() {
         files = site_files_of(path)
             .map_err(|error| whole(format!("{} {}", path.display(), unreadable(error))))?;
+        if let Some(below) = site_files_below(path) {
+            let why = format!("{} is not read, and it is below {}", below.display(), path.display());
+            return Err(whole(format!(
+                "{why}; put all site files into one directory, or apply each one by itself"
+            )));
+        }
         if files.is_empty() || files.len() > MAX_FILES {
             let why = format!("{} has {} site files (*.yaml, *.yml, *.json)", path.display(), files.len());
             return Err(whole(format!("{why}; 1 to {MAX_FILES} can be read")));
@@ -248,13 +254,26 @@ pub(crate) fn site_files_of(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let known = path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json");
-        if known && path.is_file() {
+        if is_named_as_site(&path) && path.is_file() {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// What an editor or a file system leaves behind begins with a dot.
+fn is_named_as_site(path: &Path) -> bool {
+    let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !is_hidden && path.extension().is_some_and(|ext| ext == "yaml" || ext == "yml" || ext == "json")
+}
+
+/// A site file one directory further down: whoever keeps them there expects them to be read, and with --prune everything that
+/// is in them would be removed.
+fn site_files_below(dir: &Path) -> Option<PathBuf> {
+    let below = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    let directories = below.filter(|path| path.is_dir() && !path.is_symlink()).take(MAX_FILES);
+    directories.into_iter().find_map(|path| site_files_of(&path).ok()?.into_iter().next())
 }
 
 /// What stdin has, of at most `max_bytes`; else why not.
@@ -302,7 +321,9 @@ mod tests {
     fn check(files: &[(&str, &[u8])], expected: Result<usize, &[&str]>) {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
-            fs::write(dir.path().join(name), content).unwrap();
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
         }
         let prefix = format!("{}/", dir.path().display());
         let loaded = load_site(dir.path()).map(|site| site.objects().count());
@@ -315,6 +336,7 @@ mod tests {
     #[test]
     fn a_directory_is_one_site() {
         check(&[("a.yaml", ROUTES.as_bytes()), ("b.yml", UPSTREAMS.as_bytes()), ("notes.txt", b"[")], Ok(2));
+        check(&[("a.yaml", UPSTREAMS.as_bytes()), (".#a.yaml", b"["), ("certs/shop.pem", b"")], Ok(1));
         check(
             &[("a.yaml", ROUTES.as_bytes()), ("b.json", br#"{"upstreams":{"shop":{"endpoints":["h:1"]}}}"#)],
             Ok(2),

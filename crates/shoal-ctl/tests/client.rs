@@ -254,7 +254,7 @@ async fn refusals_and_large_sites_pass_over_the_socket() {
     let dir = tempfile::tempdir().unwrap();
     let socket = serve_socket(dir.path(), "node1", 20 << 20);
     let client = Client::local(socket, DEADLINE);
-    let shown = client.show(ShowRequest::default()).await.unwrap();
+    let shown = client.show("get", ShowRequest::default()).await.unwrap();
     assert_eq!(shown.site_json.len(), 20 << 20);
     let refused =
         client.apply(ApplyRequest { site_json: "y".repeat(20 << 20), ..ApplyRequest::default() }).await;

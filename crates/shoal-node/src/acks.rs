@@ -69,10 +69,12 @@ impl Node {
                 state: state.into(),
                 detail,
                 elapsed_ms: started.elapsed().as_millis() as u32,
+                serves: 0,
             };
             match self.await_applied_on(id, index, revision, left).await {
                 Ok(reached) if reached.refused.is_some() => {
-                    return Some(ack(AckState::Refused, reached.refused.unwrap_or_default()));
+                    let refused = ack(AckState::Refused, reached.refused.unwrap_or_default());
+                    return Some(NodeAck { serves: reached.active.0, ..refused });
                 }
                 Ok(reached) if reached.applied_index >= index && reached.active >= revision => {
                     return Some(ack(AckState::Applied, String::new()));
@@ -91,6 +93,7 @@ impl Node {
             state: AckState::Silent.into(),
             detail: trouble,
             elapsed_ms: started.elapsed().as_millis() as u32,
+            serves: 0,
         })
     }
 }

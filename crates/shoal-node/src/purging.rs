@@ -228,7 +228,7 @@ impl Node {
                     node: name,
                     state: AckState::Silent.into(),
                     detail: format!("asking it failed: {error}"),
-                    elapsed_ms: 0,
+                    ..NodeAck::default()
                 }),
             }
         }
@@ -240,7 +240,8 @@ impl Node {
         let started = Instant::now();
         let ack = |state: AckState, detail: String| {
             let elapsed_ms = started.elapsed().as_millis() as u32;
-            Heard::Ack(NodeAck { node_id: id.0, node: name.clone(), state: state.into(), detail, elapsed_ms })
+            let (state, node) = (state.into(), name.clone());
+            Heard::Ack(NodeAck { node_id: id.0, node, state, detail, elapsed_ms, ..NodeAck::default() })
         };
         let end = lapses.min(deadline);
         let mut trouble = "it did not answer in time".to_owned();

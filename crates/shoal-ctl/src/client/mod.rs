@@ -5,10 +5,10 @@
 
 mod connector;
 mod node_args;
+mod refusal;
 mod tls;
 mod watch;
 
-use std::error::Error;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,11 +29,12 @@ use shoal_proto::admin::{
     TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::failure::{Exit, Failure};
 use connector::Connector;
 pub use node_args::{NodeArgs, some_time};
+use refusal::{deepest, may_be_done, refusal, was_lost, way_in};
 pub use tls::IdentityFiles;
 
 /// Longest wait for a connection, TLS handshake included.
@@ -46,8 +47,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
 /// Most addresses that are tried.
 const MAX_TARGETS: usize = 64;
-/// Metadata in which a node sends the exit code, as ASCII digits.
-const EXIT_METADATA: &str = "shoal-exit";
 
 /// Where a node listens for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +105,7 @@ impl Client {
 
     /// `Plan`.
     pub async fn plan(&self, request: PlanRequest) -> Result<PlanResponse, Failure> {
-        self.call("plan", request, async |mut node, request| node.plan(request).await).await
+        self.look("plan", request, async |mut node, request| node.plan(request).await).await
     }
 
     /// `Apply`.
@@ -129,24 +128,24 @@ impl Client {
         self.call("abort", request, async |mut node, request| node.abort(request).await).await
     }
 
-    /// `Show`.
-    pub async fn show(&self, request: ShowRequest) -> Result<ShowResponse, Failure> {
-        self.call("get", request, async |mut node, request| node.show(request).await).await
+    /// `Show`, for `verb`.
+    pub async fn show(&self, verb: &str, request: ShowRequest) -> Result<ShowResponse, Failure> {
+        self.look(verb, request, async |mut node, request| node.show(request).await).await
     }
 
     /// `History`.
     pub async fn history(&self, request: HistoryRequest) -> Result<HistoryResponse, Failure> {
-        self.call("history", request, async |mut node, request| node.history(request).await).await
+        self.look("history", request, async |mut node, request| node.history(request).await).await
     }
 
     /// `Diff`.
     pub async fn diff(&self, request: DiffRequest) -> Result<DiffResponse, Failure> {
-        self.call("diff", request, async |mut node, request| node.diff(request).await).await
+        self.look("diff", request, async |mut node, request| node.diff(request).await).await
     }
 
     /// `PlanEdit`, for `verb`.
     pub async fn plan_edit(&self, verb: &str, request: EditRequest) -> Result<PlanResponse, Failure> {
-        self.call(verb, request, async |mut node, request| node.plan_edit(request).await).await
+        self.look(verb, request, async |mut node, request| node.plan_edit(request).await).await
     }
 
     /// `Edit`, for `verb`.
@@ -161,12 +160,12 @@ impl Client {
 
     /// `Status`.
     pub async fn status(&self) -> Result<StatusResponse, Failure> {
-        self.call("status", StatusRequest {}, async |mut node, request| node.status(request).await).await
+        self.look("status", StatusRequest {}, async |mut node, request| node.status(request).await).await
     }
 
     /// `Health`.
     pub async fn health(&self, request: HealthRequest) -> Result<HealthResponse, Failure> {
-        self.call("health", request, async |mut node, request| node.health(request).await).await
+        self.look("health", request, async |mut node, request| node.health(request).await).await
     }
 
     /// `Purge`.
@@ -176,23 +175,23 @@ impl Client {
 
     /// `PurgeStatus`.
     pub async fn purge_status(&self, request: PurgeStatusRequest) -> Result<PurgeStatusResponse, Failure> {
-        self.call("cache purge-status", request, async |mut node, request| node.purge_status(request).await)
+        self.look("cache purge-status", request, async |mut node, request| node.purge_status(request).await)
             .await
     }
 
     /// `CacheStats`.
     pub async fn cache_stats(&self, request: CacheStatsRequest) -> Result<CacheStatsResponse, Failure> {
-        self.call("cache stats", request, async |mut node, request| node.cache_stats(request).await).await
+        self.look("cache stats", request, async |mut node, request| node.cache_stats(request).await).await
     }
 
     /// `CacheGet`.
     pub async fn cache_get(&self, request: CacheGetRequest) -> Result<CacheGetResponse, Failure> {
-        self.call("cache get", request, async |mut node, request| node.cache_get(request).await).await
+        self.look("cache get", request, async |mut node, request| node.cache_get(request).await).await
     }
 
     /// `CacheTop`.
     pub async fn cache_top(&self, request: CacheTopRequest) -> Result<CacheTopResponse, Failure> {
-        self.call("cache top", request, async |mut node, request| node.cache_top(request).await).await
+        self.look("cache top", request, async |mut node, request| node.cache_top(request).await).await
     }
 
     /// `CacheWarm`: `told` is called for each URL, as it is done.
@@ -239,12 +238,12 @@ impl Client {
 
     /// `Top`.
     pub async fn top(&self) -> Result<TopResponse, Failure> {
-        self.call("top", TopRequest {}, async |mut node, request| node.top(request).await).await
+        self.look("top", TopRequest {}, async |mut node, request| node.top(request).await).await
     }
 
     /// `CacheLocate`.
     pub async fn cache_locate(&self, request: CacheLocateRequest) -> Result<CacheLocateResponse, Failure> {
-        self.call("cache locate", request, async |mut node, request| node.cache_locate(request).await).await
+        self.look("cache locate", request, async |mut node, request| node.cache_locate(request).await).await
     }
 
     /// `CreateToken`.
@@ -255,7 +254,7 @@ impl Client {
     /// `ListTokens`.
     pub async fn list_tokens(&self) -> Result<ListTokensResponse, Failure> {
         let request = ListTokensRequest {};
-        self.call("token list", request, async |mut node, request| node.list_tokens(request).await).await
+        self.look("token list", request, async |mut node, request| node.list_tokens(request).await).await
     }
 
     /// `RevokeToken`.
@@ -268,13 +267,14 @@ impl Client {
         &self,
         request: IssueOperatorRequest,
     ) -> Result<IssueOperatorResponse, Failure> {
-        self.call("operator", request, async |mut node, request| node.issue_operator(request).await).await
+        self.call("operator create", request, async |mut node, request| node.issue_operator(request).await)
+            .await
     }
 
     /// `ListOperators`.
     pub async fn list_operators(&self) -> Result<ListOperatorsResponse, Failure> {
         let request = ListOperatorsRequest {};
-        self.call("operator list", request, async |mut node, request| node.list_operators(request).await)
+        self.look("operator list", request, async |mut node, request| node.list_operators(request).await)
             .await
     }
 
@@ -294,7 +294,7 @@ impl Client {
 
     /// `DescribeNode`.
     pub async fn describe_node(&self, request: DescribeNodeRequest) -> Result<DescribeNodeResponse, Failure> {
-        self.call("node describe", request, async |mut node, request| node.describe_node(request).await).await
+        self.look("node describe", request, async |mut node, request| node.describe_node(request).await).await
     }
 
     /// `RevokeNode`.
@@ -316,25 +316,50 @@ impl Client {
 
     /// `RecoverPlan`.
     pub async fn recover_plan(&self, request: RecoverPlanRequest) -> Result<RecoverPlanResponse, Failure> {
-        self.call("recover plan", request, async |mut node, request| node.recover_plan(request).await).await
+        self.look("recover plan", request, async |mut node, request| node.recover_plan(request).await).await
     }
 
     /// `Audit`.
     pub async fn audit(&self, request: AuditRequest) -> Result<AuditResponse, Failure> {
-        self.call("audit", request, async |mut node, request| node.audit(request).await).await
+        self.look("audit", request, async |mut node, request| node.audit(request).await).await
     }
 
-    /// Sends `request` to the first node that answers.
+    /// Sends what changes nothing to the first node that answers.
+    async fn look<Q: Clone, A>(
+        &self,
+        verb: &str,
+        request: Q,
+        send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        self.try_all(verb, request, send).await.map_err(|(failure, _)| failure)
+    }
+
+    /// Sends what may change something to the first node that answers. Where one was lost that had been asked, nothing that
+    /// another one says means that it was not done.
     async fn call<Q: Clone, A>(
         &self,
         verb: &str,
         request: Q,
         send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Failure> {
-        let mut unreachable = String::new();
+        self.try_all(verb, request, send).await.map_err(|(failure, lost)| match lost {
+            None => failure,
+            Some(lost) => may_be_done(verb, &lost, &failure),
+        })
+    }
+
+    /// Sends `request` to the first node that answers; else why none did what it asks for, and who was lost after it had been
+    /// asked.
+    async fn try_all<Q: Clone, A>(
+        &self,
+        verb: &str,
+        request: Q,
+        send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, (Failure, Option<String>)> {
+        let (mut unreachable, mut lost) = (String::new(), None);
         for target in &self.targets {
             let why = match Box::pin(self.connect(target)).await {
-                Err(Unconnected::Misconfigured(failure)) => return Err(failure),
+                Err(Unconnected::Misconfigured(failure)) => return Err((failure, lost)),
                 Err(Unconnected::Unreachable(why)) => why,
                 Ok(node) => {
                     let mut request = Request::new(request.clone());
@@ -343,16 +368,21 @@ impl Client {
                         tokio::time::timeout(self.deadline + ANSWER_MARGIN, Box::pin(send(node, request)));
                     match answer.await {
                         Ok(Ok(response)) => return Ok(response.into_inner()),
-                        Ok(Err(status)) if was_lost(&status) => deepest(&status),
-                        Ok(Err(status)) => return Err(refusal(verb, &status)),
-                        Err(_) => return Err(self.no_answer(verb, target)),
+                        Ok(Err(status)) if was_lost(&status) => {
+                            let why = deepest(&status);
+                            lost = Some(format!("{target} was lost after it had been asked ({why})"));
+                            why
+                        }
+                        Ok(Err(status)) => return Err((refusal(verb, &status), lost)),
+                        Err(_) => return Err((self.no_answer(verb, target), lost)),
                     }
                 }
             };
             let _ = write!(unreachable, "{}{target}: {why}", if unreachable.is_empty() { "" } else { ", " });
         }
         let hint = way_in(verb, self.targets.first(), &unreachable);
-        Err(Failure::new(Exit::Remote, verb, format!("no node answers ({unreachable})")).try_command(hint))
+        let nobody = Failure::new(Exit::Remote, verb, format!("no node answers ({unreachable})"));
+        Err((nobody.try_command(hint), lost))
     }
 
     async fn connect(&self, target: &Target) -> Result<AdminServiceClient<Channel>, Unconnected> {
@@ -403,133 +433,9 @@ fn no_identity() -> Failure {
         .try_command("shoal --addr HOST:PORT --identity FILE status, or shoal --socket DIR/admin.sock status")
 }
 
-/// The connection broke before an answer, as opposed to a node that answered "unavailable".
-fn was_lost(status: &Status) -> bool {
-    let broken =
-        matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
-    broken && !status.metadata().contains_key(EXIT_METADATA) && status.source().is_some()
-}
-
-fn refusal(verb: &str, status: &Status) -> Failure {
-    let sent = status.metadata().get(EXIT_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
-    let exit = sent.and_then(Exit::from_code).filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Remote);
-    let why = match (status.code(), status.message()) {
-        (Code::Unimplemented, _) => {
-            "this node does not know the verb: it runs another version, or this is not its --admin-addr"
-                .to_owned()
-        }
-        (code, "") => code.description().to_ascii_lowercase(),
-        (_, message) => message.to_owned(),
-    };
-    let failure = Failure::new(exit, verb, why);
-    match exit {
-        // What is in the way is another change, not the state that this one was made for.
-        Exit::Conflict if status.code() == Code::AlreadyExists => {
-            failure.try_command("shoal confirm, or shoal abort")
-        }
-        Exit::Conflict if matches!(verb, "confirm" | "abort") => failure.try_command("shoal history"),
-        Exit::Conflict if matches!(verb, "set" | "delete" | "edit") => {
-            failure.try_command("shoal history, then shoal get KIND/NAME, and change that")
-        }
-        Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
-        Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
-        Exit::Local if status.code() == Code::FailedPrecondition && verb != "node remove" => {
-            failure.try_command(format!("shoal {verb} --force, if that is meant"))
-        }
-        Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
-        Exit::Local => failure.try_command(format!("shoal {verb} --help")),
-        _ => failure.try_command("shoal status"),
-    }
-}
-
-/// The verb that lists what was asked for and is not there.
-fn overview(verb: &str) -> &'static str {
-    match verb {
-        "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
-        "set" | "delete" | "edit" => "shoal get",
-        "health" => "shoal health",
-        "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
-        | "node uncordon" => "shoal node list",
-        "token revoke" => "shoal token list",
-        _ => "shoal status",
-    }
-}
-
-/// What to do when nobody could be reached, by what the system said.
-fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
-    match first {
-        _ if why.contains("Permission denied") => {
-            format!("sudo shoal {verb}, or as the user who runs the node")
-        }
-        Some(Target::Address(_)) => {
-            format!("shoal --addr HOST:7401 {verb}, with the --admin-addr of a node that runs")
-        }
-        Some(Target::Socket(_)) | None => {
-            format!("shoal --socket DIR/admin.sock {verb}, with the --data-dir of a node that runs")
-        }
-    }
-}
-
-/// The cause at the bottom, where the operating system or TLS says what happened.
-fn deepest(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use tonic::metadata::MetadataMap;
-
     use super::*;
-
-    fn check(code: Code, exit: Option<&str>, expected: Exit) {
-        let mut metadata = MetadataMap::new();
-        if let Some(exit) = exit {
-            metadata.insert(EXIT_METADATA, exit.parse().unwrap());
-        }
-        let status = Status::with_metadata(code, "because", metadata);
-        let failure = refusal("apply", &status);
-        assert_eq!((failure.exit, failure.why.as_str()), (expected, "because"), "{code:?} {exit:?}");
-    }
-
-    #[test]
-    fn refusals_end_as_the_node_says() {
-        check(Code::Aborted, Some("4"), Exit::Conflict);
-        check(Code::Unavailable, Some("6"), Exit::NoQuorum);
-        check(Code::InvalidArgument, Some("1"), Exit::Local);
-        check(Code::Internal, None, Exit::Remote);
-        check(Code::Internal, Some("0"), Exit::Remote);
-        check(Code::Internal, Some("99"), Exit::Remote);
-    }
-
-    #[test]
-    fn a_failure_says_what_to_do_next() {
-        let check = |code, exit: Exit, verb, expected: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(EXIT_METADATA, (exit as u8).to_string().parse().unwrap());
-            let failure = refusal(verb, &Status::with_metadata(code, "because", metadata));
-            assert_eq!(failure.hint.as_deref(), Some(expected), "{verb}");
-        };
-        check(Code::NotFound, Exit::Local, "get", "shoal history");
-        check(Code::NotFound, Exit::Local, "health", "shoal health");
-        check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
-        check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
-        check(Code::FailedPrecondition, Exit::Conflict, "apply", "shoal history, then shoal plan -f FILE");
-        check(Code::AlreadyExists, Exit::Conflict, "apply", "shoal confirm, or shoal abort");
-        check(Code::FailedPrecondition, Exit::Conflict, "confirm", "shoal history");
-        check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
-        let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
-        for (target, why, expected) in [
-            (&socket, "/x: Permission denied (os error 13)", "sudo shoal status, "),
-            (&address, "a:1: invalid socket address", "shoal --addr HOST:7401 status, "),
-            (&socket, "/x: Connection refused (os error 111)", "shoal --socket DIR/admin.sock status, "),
-        ] {
-            assert!(way_in("status", Some(target), why).starts_with(expected), "{why}");
-        }
-    }
 
     #[tokio::test]
     async fn every_target_is_tried_and_named() {

@@ -7,6 +7,7 @@ use clap::Args;
 use shoal_model::units::Period;
 
 use super::{Client, IdentityFiles, Target};
+use crate::contexts::Contexts;
 use crate::failure::Failure;
 use crate::output::Format;
 
@@ -22,6 +23,9 @@ pub struct NodeArgs {
     /// Admin addresses of nodes, tried in turn [env: SHOAL_ADDR]
     #[arg(short = 'a', long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "socket")]
     pub addr: Vec<String>,
+    /// A cluster that was given a name by `shoal login` [env: SHOAL_CONTEXT] [default: the one that is used]
+    #[arg(short = 'c', long, value_name = "NAME", conflicts_with_all = ["addr", "socket"])]
+    pub context: Option<String>,
     /// Local socket of a node [env: SHOAL_SOCKET] [default: /var/lib/shoal/admin.sock]
     #[arg(long, value_name = "DIR/admin.sock")]
     pub socket: Option<PathBuf>,
@@ -51,8 +55,8 @@ pub struct NodeArgs {
 impl NodeArgs {
     /// These flags where they were given, `root`'s elsewhere.
     pub fn over(mut self, root: Self) -> Self {
-        if self.addr.is_empty() && self.socket.is_none() {
-            (self.addr, self.socket) = (root.addr, root.socket);
+        if self.names_no_node() {
+            (self.addr, self.socket, self.context) = (root.addr, root.socket, root.context);
         }
         if !self.names_identity() {
             self.identity = root.identity;
@@ -67,7 +71,11 @@ impl NodeArgs {
     /// Fills in from the environment what no flag says.
     pub fn or_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        if self.addr.is_empty() && self.socket.is_none() {
+        // Who names a cluster means all of it, and nothing of another one.
+        if self.context.is_some() {
+            return self;
+        }
+        if self.names_no_node() {
             self.socket = variable("SHOAL_SOCKET").map(PathBuf::from);
             if let (None, Some(addresses)) = (&self.socket, variable("SHOAL_ADDR")) {
                 self.addr = addresses.split(',').map(|address| address.trim().to_owned()).collect();
@@ -82,7 +90,31 @@ impl NodeArgs {
             self.key = self.key.or_else(|| variable("SHOAL_KEY").map(PathBuf::from));
         }
         self.server_name = self.server_name.or_else(|| variable("SHOAL_SERVER_NAME"));
+        if self.names_no_node() {
+            self.context = variable("SHOAL_CONTEXT");
+        }
         self
+    }
+
+    /// Fills in from `contexts` what nothing else says: the one that was named, else, where no node was, the one that is used.
+    pub fn or_context(mut self, contexts: &Contexts) -> Result<Self, Failure> {
+        let context = match (&self.context, &contexts.current) {
+            (Some(name), _) => contexts.named(name)?,
+            (None, Some(current)) if self.names_no_node() => contexts.named(current)?,
+            (None, _) => return Ok(self),
+        };
+        (self.addr, self.socket) = (context.addr.clone(), context.socket.clone());
+        if !self.names_identity() {
+            self.identity = context.identity.clone();
+            (self.cacert, self.cert, self.key) =
+                (context.cacert.clone(), context.cert.clone(), context.key.clone());
+        }
+        self.server_name = self.server_name.or_else(|| context.server_name.clone());
+        Ok(self)
+    }
+
+    fn names_no_node(&self) -> bool {
+        self.addr.is_empty() && self.socket.is_none() && self.context.is_none()
     }
 
     /// The client that these flags describe.
@@ -144,6 +176,7 @@ pub fn some_time(text: &str) -> Result<Period, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contexts::Context;
 
     fn check(verb: &[&str], root: &[&str], environment: &[(&str, &str)], expected: &[&str]) {
         use clap::{FromArgMatches, Parser};
@@ -174,6 +207,45 @@ mod tests {
         check(&[], &[], &[("SHOAL_ADDR", "a:1, b:2")], &["a:1", "b:2"]);
         check(&[], &[], &[("SHOAL_ADDR", "a:1"), ("SHOAL_SOCKET", "s")], &["s"]);
         check(&[], &[], &[("SHOAL_ADDR", "")], &[DEFAULT_SOCKET]);
+    }
+
+    #[test]
+    fn a_context_is_all_of_it_or_nothing() {
+        let context = |addr: &str, identity: &str| Context {
+            addr: vec![addr.to_owned()],
+            identity: Some(identity.into()),
+            ..Context::default()
+        };
+        let contexts = Contexts {
+            current: Some("prod".to_owned()),
+            contexts: [
+                ("prod".to_owned(), context("p:1", "p.json")),
+                ("stage".to_owned(), context("s:1", "s.json")),
+            ]
+            .into(),
+        };
+        let named = |name: &str| NodeArgs { context: Some(name.to_owned()), ..NodeArgs::default() };
+        let addressed = NodeArgs { addr: vec!["a:1".to_owned()], ..NodeArgs::default() };
+        let check = |node: NodeArgs, environment: &[(&str, &str)], expected: (&str, Option<&str>)| {
+            let variable = |name: &str| {
+                environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            };
+            let node = node.or_environment(variable).or_context(&contexts).unwrap();
+            let identity = node.identity.as_deref().and_then(std::path::Path::to_str);
+            assert_eq!((node.addr.join(",").as_str(), identity), expected, "{environment:?}");
+        };
+        check(NodeArgs::default(), &[], ("p:1", Some("p.json")));
+        check(named("stage"), &[], ("s:1", Some("s.json")));
+        check(
+            named("stage"),
+            &[("SHOAL_ADDR", "e:1"), ("SHOAL_IDENTITY", "e.json")],
+            ("s:1", Some("s.json")),
+        );
+        check(NodeArgs::default(), &[("SHOAL_CONTEXT", "stage")], ("s:1", Some("s.json")));
+        check(NodeArgs::default(), &[("SHOAL_ADDR", "e:1"), ("SHOAL_CONTEXT", "stage")], ("e:1", None));
+        check(NodeArgs::default(), &[("SHOAL_IDENTITY", "e.json")], ("p:1", Some("e.json")));
+        check(addressed, &[], ("a:1", None));
+        assert!(named("dev").or_context(&contexts).unwrap_err().why.contains("contexts are: prod, stage"));
     }
 
     #[test]

@@ -23,12 +23,12 @@ enum Ended {
 
 impl Client {
     /// `Watch`: `told` is called for each revision from `from` on (0 = the active one, and what follows), once and in their
-    /// order, whichever node tells of it. Ends when `told` fails, or when no node answers: at first, or later for as long as
+    /// order, whichever node tells of it, and with nothing whenever there is nothing new for a while. Ends when `told` fails, or when no node answers: at first, or later for as long as
     /// calls may take.
     pub async fn watch(
         &self,
         from: u64,
-        mut told: impl FnMut(WatchResponse) -> Result<(), Failure>,
+        mut told: impl FnMut(Option<WatchResponse>) -> Result<(), Failure>,
     ) -> Failure {
         let mut next = from;
         let mut heard: Option<Instant> = None;
@@ -59,7 +59,7 @@ impl Client {
         target: &Target,
         next: &mut u64,
         heard: &mut Option<Instant>,
-        told: &mut impl FnMut(WatchResponse) -> Result<(), Failure>,
+        told: &mut impl FnMut(Option<WatchResponse>) -> Result<(), Failure>,
     ) -> Ended {
         let lost = |why: String| Ended::Lost(Failure::new(Exit::Remote, "watch", why));
         let mut node = match Box::pin(self.connect(target)).await {
@@ -87,14 +87,17 @@ impl Client {
                 if !event.quorum && self.targets.len() > 1 {
                     return lost("it has no quorum".to_owned());
                 }
-                continue;
+                match told(None) {
+                    Ok(()) => continue,
+                    Err(failure) => return Ended::Over(failure),
+                }
             }
             // A node never tells of less than it was asked for; one that did would make the follower go back.
             if event.revision < *next {
                 return lost(format!("it told of revision {}, which is known", event.revision));
             }
             *next = event.revision + 1;
-            if let Err(failure) = told(event) {
+            if let Err(failure) = told(Some(event)) {
                 return Ended::Over(failure);
             }
         }

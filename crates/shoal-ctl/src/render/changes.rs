@@ -93,7 +93,11 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
     if response.unchanged && response.acks.is_empty() {
         return format!("revision {revision}: {same}\n");
     }
-    let what = if response.unchanged { same.to_owned() } else { counts(&response.changes) };
+    let what = if response.unchanged {
+        same.to_owned()
+    } else {
+        counts(&response.changes) + &gone(&response.changes)
+    };
     let waits = response.rollout.as_ref().map(|rollout| unconfirmed(rollout) + "\n").unwrap_or_default();
     if response.acks.is_empty() {
         let elapsed_ms = response.elapsed_ms;
@@ -103,6 +107,13 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
     }
     let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
     format!("revision {revision}: {what}\n{where_to}{}{waits}", way_out(response))
+}
+
+/// The names of what is not there any more.
+fn gone(changes: &[Change]) -> String {
+    let removed = changes.iter().filter(|change| change.action() == ChangeAction::Remove);
+    let names: Vec<String> = removed.map(|change| format!("{}/{}", change.kind, change.name)).collect();
+    if names.is_empty() { String::new() } else { format!(": {}", some(&names)) }
 }
 
 /// How long a revision may wait, and what to type.
@@ -138,9 +149,12 @@ fn way_out(response: &ApplyResponse) -> String {
     if !response.acks.iter().any(|ack| ack.state() == AckState::Refused) {
         return String::new();
     }
-    let before = response.revision.saturating_sub(1);
-    let back =
-        if before == 0 { String::new() } else { format!(", or: shoal rollback --to-revision {before}") };
+    let refused = response.acks.iter().filter(|ack| ack.state() == AckState::Refused);
+    // What none of them serves they may have refused as well.
+    let back = match refused.map(|ack| ack.serves).min() {
+        None | Some(0) => String::new(),
+        Some(serves) => format!(", or: shoal rollback --to-revision {serves}"),
+    };
     format!(
         "the cluster has agreed on it, but who has refused it serves what was before; mend the file and apply it again{back}\n"
     )
@@ -312,7 +326,14 @@ mod tests {
     }
 
     fn ack(node: &str, state: AckState, detail: &str) -> NodeAck {
-        NodeAck { node: node.into(), state: state.into(), detail: detail.into(), ..NodeAck::default() }
+        let serves = if state == AckState::Refused { 6 } else { 0 };
+        NodeAck {
+            node: node.into(),
+            state: state.into(),
+            detail: detail.into(),
+            serves,
+            ..NodeAck::default()
+        }
     }
 
     #[test]
@@ -376,8 +397,7 @@ mod tests {
             absent: vec![],
             rollout: None,
         };
-        let expected =
-            "revision 8: 4 changes: 1 added, 2 changed, 1 removed\napplied on 2/2 nodes in 84 ms\n";
+        let expected = "revision 8: 4 changes: 1 added, 2 changed, 1 removed: listener/old\napplied on 2/2 nodes in 84 ms\n";
         assert_eq!(applied(&response, "why"), expected);
         response.acks.push(ack("node3", AckState::Refused, "listener web: address in use\u{7}"));
         response.acks.push(ack("node4", AckState::Silent, "no answer within 30 s"));

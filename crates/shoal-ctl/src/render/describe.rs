@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{CacheCounters, DescribeNodeResponse, NodeDetails, NodeStatus};
 
+use super::cache::hit_ratio;
 use super::status;
-use super::units::{bytes, date, days_left, moment, percent, span};
+use super::units::{bytes, date, days_left, moment, span};
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -152,7 +153,7 @@ fn in_memory(cache: &CacheCounters) -> String {
         cache.objects,
         bytes(cache.bytes),
         bytes(cache.budget_bytes),
-        percent(cache.hits, cache.hits + cache.misses + cache.stale)
+        hit_ratio(cache)
     )
 }
 

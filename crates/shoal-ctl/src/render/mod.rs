@@ -3,6 +3,7 @@
 mod audit;
 mod cache;
 mod changes;
+mod contexts;
 mod describe;
 mod health;
 mod node;
@@ -21,6 +22,7 @@ mod watch;
 pub use audit::audit;
 pub use cache::{cache_stats, locations, purged};
 pub use changes::{applied, confirmed, difference, history, plan};
+pub use contexts::contexts;
 pub use describe::described;
 pub use health::health;
 pub use node::removed;
@@ -32,6 +34,7 @@ pub use stored::{Warmed, hottest, not_warmed, stored, warmed};
 pub use tokens::{operators, tokens};
 pub use top::{Rates, top};
 pub use units::moment;
+pub use units::span;
 pub use watch::revision;
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
+use super::cache::hit_ratio;
 use super::changes::unconfirmed;
 use super::health::name_failure;
 use super::table::Columns;
-use super::units::{bytes, date, days_left, days_until, percent, span};
+use super::units::{bytes, date, days_left, days_until, span};
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -97,7 +98,7 @@ fn node_load(response: &StatusResponse) -> String {
                 node.open_connections.to_string(),
                 cache.objects.to_string(),
                 format!("{} of {}", bytes(cache.bytes), bytes(cache.budget_bytes)),
-                percent(cache.hits, cache.hits + cache.misses + cache.stale),
+                hit_ratio(&cache),
                 span(node.uptime_seconds),
             ]);
         }

@@ -64,7 +64,7 @@ mod tests {
             put,
             &["listener/old"],
             "why\nnot",
-            "route/a, upstream/u, upstream/v, -listener/old (why;not)",
+            "route/a, upstream/u, upstream/v, -listener/old (why; not)",
         );
         let many = Value::Object((0..10).map(|n| (format!("r{n}"), json!({}))).collect());
         check(

@@ -7,10 +7,14 @@ use shoal_model::Site;
 use shoal_model::site::Problems;
 use shoal_model::state::{LONGEST_CONFIRM, SHORTEST_CONFIRM};
 use shoal_model::units::Period;
-use shoal_proto::admin::{AckState, ApplyRequest, ApplyResponse, Canary, NodeAck, ShowRequest, StageRequest};
+use shoal_proto::admin::{
+    AckState, ApplyRequest, ApplyResponse, Canary, ChangeAction, NodeAck, PlanRequest, ShowRequest,
+    StageRequest,
+};
 
 use super::Session;
 use super::author::{author, request_id};
+use super::single::{ask, can_ask};
 use super::validate::{warnings, warnings_of_parts};
 use crate::client::{Client, NodeArgs};
 use crate::failure::{Exit, Failure};
@@ -29,7 +33,8 @@ Example:
   shoal apply -f site.yaml --confirm-timeout 5m    (then: shoal confirm)
   shoal apply -f site.yaml --canary percent=10     (then: shoal confirm)
 
-Objects that the file does not mention stay as they are, unless --prune is given. With --no-wait the revision is in the log of a
+Objects that the file does not mention stay as they are, unless --prune is given: on a terminal what would change is shown then,
+and where that removes something a yes is wanted; -y and scripts are not asked. With --no-wait the revision is in the log of a
 majority and will be served by every node that is alive or comes back; `shoal status` shows which one each serves.
 Nothing changes (exit 1) when a node that is alive and serves the active revision would refuse this one, as for a port that
 another process has: see `shoal plan`.
@@ -49,6 +54,9 @@ pub struct ApplyArgs {
     /// Remove objects that the file does not mention [default: keep them]
     #[arg(long)]
     prune: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
     /// End as soon as the cluster has agreed, without waiting for the nodes [default: wait for every live node]
     #[arg(long)]
     no_wait: bool,
@@ -74,6 +82,14 @@ impl ApplyArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let site = read_checked("apply", &self.file, self.prune, &session.client).await?;
+        if self.prune && !self.yes && can_ask() {
+            let request = PlanRequest { site_json: site.to_canonical_json(), prune: true };
+            let plan = session.client.plan(request).await?;
+            let removes = plan.changes.iter().any(|change| change.action() == ChangeAction::Remove);
+            if removes && !ask(&render::plan(&plan, session.style), "apply it, with what it removes?") {
+                return Err(Failure::local("apply", "nothing was applied: the answer was not yes"));
+            }
+        }
         let request = ApplyRequest {
             site_json: site.to_canonical_json(),
             prune: self.prune,
@@ -160,28 +176,37 @@ pub(super) async fn read_checked(
 ) -> Result<Site, Failure> {
     let complain = |problems: Problems| Failure::site(format!("{verb} {}", path.display()), &problems);
     let files = SiteFiles::read(path).map_err(complain)?;
-    checked(&files, complain, prune, client).await
+    checked(verb, &files, complain, prune, client).await
 }
 
 /// The site of `files`, checked, with every certificate inline.
 pub(super) async fn checked(
+    verb: &str,
     files: &SiteFiles,
     complain: impl Fn(Problems) -> Failure,
     prune: bool,
     client: &Client,
 ) -> Result<Site, Failure> {
     if let Err(problems) = files.check_alone() {
-        let active = if prune { None } else { active_site(client).await };
+        let active = if prune { None } else { active_site(verb, files, &complain, client).await? };
         let Some(active) = active else { return Err(complain(problems)) };
         files.check_over(&active).map_err(&complain)?;
     }
     files.with_certificates().map_err(complain)
 }
 
-/// The active site, if a node can be reached and has one.
-async fn active_site(client: &Client) -> Option<Site> {
-    let shown = client.show(ShowRequest::default()).await.ok()?;
-    Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())
+/// The active site, if there is one. Where nobody tells, that is what is wrong, unless something is wrong with `files` whatever
+/// is active.
+async fn active_site(
+    verb: &str,
+    files: &SiteFiles,
+    complain: impl Fn(Problems) -> Failure,
+    client: &Client,
+) -> Result<Option<Site>, Failure> {
+    match client.show(verb, ShowRequest::default()).await {
+        Ok(shown) => Ok(Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())),
+        Err(failure) => Err(files.check_part().err().map_or(failure, complain)),
+    }
 }
 
 #[cfg(test)]

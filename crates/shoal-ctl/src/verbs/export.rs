@@ -13,7 +13,7 @@ use shoal_proto::admin::ShowRequest;
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{to_json, to_yaml, write_stdout};
+use crate::output::{Format, to_json, to_yaml, write_stdout};
 use crate::site_files::{MAX_FILES, site_files_of};
 
 /// What `shoal export` takes.
@@ -28,7 +28,7 @@ difference. FILE ends in .yaml, .yml or .json, anything else is a directory. Pri
 fingerprints are, by which a cluster that has the keys keeps them.
 Site files in DIR that belong to no object of the revision are an error without --prune.")]
 pub struct ExportArgs {
-    /// Where to [default: stdout, as YAML]
+    /// Where to [default: stdout, as YAML or, with -o json, as JSON]
     #[arg(value_name = "DIR|FILE")]
     to: Option<PathBuf>,
     /// Revision [default: the active one]
@@ -55,12 +55,16 @@ impl ExportArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let request = ShowRequest { revision: self.revision.unwrap_or(0), consistent: false };
-        let shown = session.client.show(request).await?;
+        let shown = session.client.show("export", request).await?;
         let unreadable =
             |error| Failure::new(Exit::Remote, "export", format!("the node sent no site: {error}"));
         let site: Map<String, Value> = serde_json::from_str(&shown.site_json).map_err(unreadable)?;
         let Some(to) = &self.to else {
-            write_stdout(&to_yaml(&site)?)?;
+            let text = match session.format {
+                Some(Format::Json) => to_json(&site)?,
+                Some(Format::Yaml | Format::Table) | None => to_yaml(&site)?,
+            };
+            write_stdout(&text)?;
             return Ok(Exit::Done);
         };
         let objects = objects_of(&site);

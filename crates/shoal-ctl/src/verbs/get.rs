@@ -45,7 +45,7 @@ impl GetArgs {
             return Err(Failure::local("get", why).try_command("shoal get -o yaml, or shoal status"));
         }
         let request = ShowRequest { revision: self.revision.unwrap_or(0), consistent: self.consistent };
-        let shown = session.client.show(request).await?;
+        let shown = session.client.show("get", request).await?;
         if self.consistent && !shown.consistent {
             let why = "the node that answered is too old to ask a majority first";
             return Err(Failure::new(Exit::Remote, "get", why).try_command("shoal get --consistent -a NODE"));

@@ -6,6 +6,7 @@ mod author;
 mod cache;
 mod config;
 mod confirm;
+mod context;
 mod convert;
 mod delete;
 mod diff;
@@ -32,6 +33,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::{Client, NodeArgs};
+use crate::contexts::Contexts;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, Style};
 
@@ -84,6 +86,10 @@ pub enum Verb {
     Token(token::TokenVerb),
     /// Make, renew, list and revoke the identities with which operators call the cluster from afar
     Operator(operator::OperatorVerb),
+    /// Give a cluster a name: where it is, and with which identity it is called
+    Login(context::LoginArgs),
+    /// List, use and forget the clusters that have names
+    Context(context::ContextVerb),
     /// Describe the site file
     Config(config::ConfigVerb),
 }
@@ -97,7 +103,16 @@ struct Session {
 
 impl Session {
     fn open(node: NodeArgs, root: NodeArgs) -> Result<Self, Failure> {
-        let node = node.over(root).or_environment(|name| std::env::var(name).ok());
+        let mut node = node.over(root).or_environment(|name| std::env::var(name).ok());
+        match context::kept()? {
+            Some(contexts) => node = node.or_context(&contexts)?,
+            None if node.context.is_some() => node = node.or_context(&Contexts::default())?,
+            None => {}
+        }
+        Self::of(&node)
+    }
+
+    fn of(node: &NodeArgs) -> Result<Self, Failure> {
         Ok(Self { client: node.client()?, format: node.output, style: Style::of_stdout() })
     }
 
@@ -137,6 +152,8 @@ impl Verb {
             Self::Cache(verb) => verb.node_args(),
             Self::Token(verb) => verb.node_args(),
             Self::Operator(verb) => verb.node_args(),
+            Self::Login(args) => &args.node,
+            Self::Context(verb) => return verb.format(),
             Self::Validate(args) => return args.output,
             Self::Convert(args) => return args.output,
             Self::Config(_) => return None,
@@ -170,6 +187,8 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Cache(verb) => verb.run(root).await,
         Verb::Token(verb) => verb.run(root).await,
         Verb::Operator(verb) => verb.run(root).await,
+        Verb::Login(args) => args.run(root).await,
+        Verb::Context(verb) => verb.run(&root),
         Verb::Config(verb) => verb.run(),
     }
 }

@@ -1,11 +1,14 @@
 //! `shoal operator …`: who may call the cluster from afar.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use rustls::pki_types::CertificateDer;
-use shoal_cluster::identity::{NodeKey, Operator};
+use serde::Serialize;
+use shoal_cluster::identity::{NodeKey, Operator, not_after};
 use shoal_cluster::tls::{Caller, caller};
 use shoal_model::state::MAX_OPERATOR_SECONDS;
 use shoal_model::units::Period;
@@ -164,9 +167,10 @@ async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
         Err(error) => return Err(Failure::local(what, error)),
     }
     let session = Session::open(args.node, root)?;
+    can_be_written(&args.file).map_err(|error| Failure::local(what.clone(), error))?;
     let operator = issue(&session, Wanted { name: args.name, role: args.role, ttl: args.ttl }).await?;
     operator.save(&args.file).map_err(|error| Failure::local(what, error))?;
-    Ok(Exit::Done)
+    tell(&session, &operator, args.role, &args.file)
 }
 
 async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
@@ -174,6 +178,7 @@ async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let old = Operator::load(&args.file).map_err(|error| Failure::local(what(), error))?;
     let (role, given) = terms(&old).map_err(|why| Failure::local(what(), why))?;
     let session = Session::open(args.node, root)?;
+    can_be_written(&args.file).map_err(|error| Failure::local(what(), error))?;
     let wanted = Wanted { name: old.name.clone(), role, ttl: args.ttl.unwrap_or(given) };
     let operator = issue(&session, wanted).await?;
     if operator.cluster_id != old.cluster_id {
@@ -181,6 +186,38 @@ async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
         return Err(Failure::local(what(), why));
     }
     operator.save(&args.file).map_err(|error| Failure::local(what(), error))?;
+    tell(&session, &operator, role, &args.file)
+}
+
+/// What was certified cannot be taken back by who failed to keep it: whether there is a place for it is known before.
+fn can_be_written(path: &Path) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    File::create(&beside)?;
+    fs::remove_file(beside)
+}
+
+/// An identity that was made.
+#[derive(Serialize)]
+struct Issued<'a> {
+    name: &'a str,
+    role: String,
+    file: String,
+    /// Unix seconds.
+    not_after_unix: i64,
+}
+
+fn tell(session: &Session, operator: &Operator, role: Role, file: &Path) -> Result<Exit, Failure> {
+    let not_after_unix = not_after(&operator.cert_der).unwrap_or_default();
+    let issued = Issued {
+        name: &operator.name,
+        role: role.to_string(),
+        file: file.display().to_string(),
+        not_after_unix,
+    };
+    session.print(&issued, |issued| {
+        let left = u64::try_from(issued.not_after_unix).unwrap_or_default().saturating_sub(session.style.now);
+        format!("{} is {} for {}: {}\n", issued.name, issued.role, render::span(left), issued.file)
+    })?;
     Ok(Exit::Done)
 }
 

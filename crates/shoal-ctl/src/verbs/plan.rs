@@ -20,7 +20,7 @@ Example:
 
 Every live node is asked whether it could serve the result: whether it compiles there and its ports can be bound.
 Works without a quorum: then the file is compared with what the node that is asked has, and a warning says so.
-Exit codes: 0 no difference, 3 differences, 1 bad site, 2 node failed.")]
+Exit codes: 0 no difference, 3 differences, 1 bad site or one that a live node would refuse, 2 node failed.")]
 pub struct PlanArgs {
     /// Site file (YAML or JSON), directory of site files, or - for stdin
     #[arg(short, long, value_name = "FILE|DIR|-")]
@@ -39,6 +39,10 @@ impl PlanArgs {
         let request = PlanRequest { site_json: site.to_canonical_json(), prune: self.prune };
         let response = session.client.plan(request).await?;
         session.print(&response, |response| render::plan(response, session.style))?;
-        Ok(if response.changes.is_empty() { Exit::Done } else { Exit::Differences })
+        Ok(match response {
+            _ if response.changes.is_empty() => Exit::Done,
+            _ if response.verdicts.iter().any(|verdict| verdict.verdict == "refuses") => Exit::Local,
+            _ => Exit::Differences,
+        })
     }
 }

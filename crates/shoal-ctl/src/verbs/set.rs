@@ -56,7 +56,7 @@ impl SetArgs {
     async fn put(&self, session: &Session, object: &ObjectName, file: &Path) -> Result<Exit, Failure> {
         let complain = |problems| Failure::site(format!("set {object}"), &problems);
         let files = SiteFiles::read_object(file, object).map_err(complain)?;
-        let put = checked(&files, complain, false, &session.client).await?;
+        let put = checked("set", &files, complain, false, &session.client).await?;
         let delta = Delta::from(put);
         self.single.send(session, "set", &delta, self.single.check_revision).await
     }

@@ -83,7 +83,7 @@ pub(super) fn object_name(verb: &str, text: &str) -> Result<ObjectName, Failure>
 
 /// The site that is active, with its revision.
 pub(super) async fn active_site(session: &Session, verb: &str) -> Result<(u64, Site), Failure> {
-    let shown = session.client.show(Default::default()).await?;
+    let shown = session.client.show(verb, Default::default()).await?;
     let unreadable = |error| Failure::new(Exit::Remote, verb, format!("the node sent no site: {error}"));
     Ok((shown.revision, Site::from_json(&shown.site_json).map_err(unreadable)?))
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output;
+use crate::output::{self, Format};
 use crate::render::{self, Rates};
 
 /// Between two looks.
@@ -19,7 +19,8 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 /// What `shoal top` takes.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
-Rates and latencies are those of the last second. `-o json` prints a document each second.
+Rates and latencies are those of the last second. `-o json` prints a document each second, a line each; `-o yaml` begins each
+with `---`. Ends when nobody reads it.
 
 Example:
   shoal top
@@ -42,11 +43,14 @@ impl TopArgs {
             tokio::time::sleep(PERIOD).await;
             let now = session.client.top().await?;
             let rates = Rates::between(&before, &now);
-            if clears {
-                output::write_stdout(CLEAR)?;
-            }
-            session.print(&rates, render::top)?;
-            if self.once {
+            let text = match session.format {
+                Some(Format::Json) if !self.once => output::to_json_line(&rates)?,
+                Some(Format::Json) => output::to_json(&rates)?,
+                Some(Format::Yaml) => format!("---\n{}", output::to_yaml(&rates)?),
+                Some(Format::Table) | None if clears => CLEAR.to_owned() + &render::top(&rates),
+                Some(Format::Table) | None => render::top(&rates),
+            };
+            if !output::print_line(&text)? || self.once {
                 return Ok(Exit::Done);
             }
             before = now;

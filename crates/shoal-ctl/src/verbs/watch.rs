@@ -8,7 +8,7 @@ use shoal_proto::admin::WatchResponse;
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, print_line, to_yaml};
+use crate::output::{Format, is_read, print_line, to_json_line, to_yaml};
 use crate::render;
 
 /// What `shoal watch` takes.
@@ -52,8 +52,10 @@ impl WatchArgs {
         let failure = session
             .client
             .watch(self.from.unwrap_or(0), |event| {
-                let text = text_of(&event, session.format)?;
-                is_unread = !print_line(&text)?;
+                is_unread = match event {
+                    Some(event) => !print_line(&text_of(&event, session.format)?)?,
+                    None => !is_read(),
+                };
                 match is_unread {
                     true => Err(Failure::local("watch", "nobody reads it any more")),
                     false => Ok(()),
@@ -82,8 +84,6 @@ fn text_of(event: &WatchResponse, format: Option<Format>) -> Result<String, Fail
     };
     match format {
         Some(Format::Yaml) => Ok(format!("---\n{}", to_yaml(&document)?)),
-        _ => serde_json::to_string(&document)
-            .map(|line| line + "\n")
-            .map_err(|error| Failure::local("print as json", error)),
+        _ => to_json_line(&document),
     }
 }

@@ -46,7 +46,9 @@ pub async fn set(node: &Arc<Node>, request: SetStandingRequest, caller: &str) ->
     let (id, name) = find(node, &request.node, request.node_id)?;
     let known = node.log.with_state(|state| state.standing(id));
     let refused = |why: String| with_exit(Code::FailedPrecondition, Exit::Local, format!("{name}: {why}"));
-    let next = next_standing(known.standing, &request).map_err(refused)?;
+    // No flag would help.
+    let misplaced = |why: String| with_exit(Code::InvalidArgument, Exit::Local, format!("{name}: {why}"));
+    let next = next_standing(known.standing, &request).map_err(misplaced)?;
     if let Some(standing) = next {
         check(node, id, standing, request.force).map_err(refused)?;
         let author = author_of(&request.author, caller);

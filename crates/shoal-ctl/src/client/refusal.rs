@@ -1,0 +1,151 @@
+//! What a node's refusal means, and what to type next.
+
+use std::error::Error;
+
+use tonic::{Code, Status};
+
+use super::Target;
+use crate::failure::{Exit, Failure};
+
+/// Metadata in which a node sends the exit code, as ASCII digits.
+const EXIT_METADATA: &str = "shoal-exit";
+
+/// The connection broke before an answer, as opposed to a node that answered "unavailable".
+pub(super) fn was_lost(status: &Status) -> bool {
+    let broken =
+        matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    broken && !status.metadata().contains_key(EXIT_METADATA) && status.source().is_some()
+}
+
+/// The failure that a node's answer is.
+pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
+    let sent = status.metadata().get(EXIT_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
+    let exit = sent.and_then(Exit::from_code).filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Remote);
+    let why = match (status.code(), status.message()) {
+        (Code::Unimplemented, _) => {
+            "this node does not know the verb: it runs another version, or this is not its --admin-addr"
+                .to_owned()
+        }
+        (code, "") => code.description().to_ascii_lowercase(),
+        (_, message) => message.to_owned(),
+    };
+    let failure = Failure::new(exit, verb, why);
+    match exit {
+        // What is in the way is another change, not the state that this one was made for.
+        Exit::Conflict if status.code() == Code::AlreadyExists => {
+            failure.try_command("shoal confirm, or shoal abort")
+        }
+        Exit::Conflict if matches!(verb, "confirm" | "abort") => failure.try_command("shoal history"),
+        Exit::Conflict if matches!(verb, "set" | "delete" | "edit") => {
+            failure.try_command("shoal history, then shoal get KIND/NAME, and change that")
+        }
+        Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
+        Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
+        Exit::Local if status.code() == Code::FailedPrecondition => match verb {
+            "apply" | "set" | "delete" | "edit" | "node drain" | "node cordon" => {
+                failure.try_command(format!("shoal {verb} --force, if that is meant"))
+            }
+            _ => failure.try_command(overview(verb)),
+        },
+        Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
+        Exit::Local => failure.try_command(format!("shoal {verb} --help")),
+        _ => failure.try_command("shoal status"),
+    }
+}
+
+/// Somebody was asked and is lost; what others say after that is true of them alone.
+pub(super) fn may_be_done(verb: &str, lost: &str, failure: &Failure) -> Failure {
+    let why = format!("{lost}: it may have been done; after that: {}", failure.why);
+    Failure::new(Exit::Remote, verb, why)
+        .try_command("shoal history, or shoal audit, before it is done again")
+}
+
+/// The verb that lists what was asked for and is not there.
+fn overview(verb: &str) -> &'static str {
+    match verb {
+        "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
+        "set" | "delete" | "edit" => "shoal get",
+        "health" => "shoal health",
+        "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
+        | "node uncordon" => "shoal node list",
+        "token revoke" => "shoal token list",
+        _ => "shoal status",
+    }
+}
+
+/// What to do when nobody could be reached, by what the system said.
+pub(super) fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
+    match first {
+        _ if why.contains("Permission denied") => {
+            format!("sudo shoal {verb}, or as the user who runs the node")
+        }
+        Some(Target::Address(_)) => {
+            format!("shoal --addr HOST:7401 {verb}, with the --admin-addr of a node that runs")
+        }
+        Some(Target::Socket(_)) | None => {
+            format!("shoal --socket DIR/admin.sock {verb}, with the --data-dir of a node that runs")
+        }
+    }
+}
+
+/// The cause at the bottom, where the operating system or TLS says what happened.
+pub(super) fn deepest(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataMap;
+
+    use super::*;
+
+    fn check(code: Code, exit: Option<&str>, expected: Exit) {
+        let mut metadata = MetadataMap::new();
+        if let Some(exit) = exit {
+            metadata.insert(EXIT_METADATA, exit.parse().unwrap());
+        }
+        let status = Status::with_metadata(code, "because", metadata);
+        let failure = refusal("apply", &status);
+        assert_eq!((failure.exit, failure.why.as_str()), (expected, "because"), "{code:?} {exit:?}");
+    }
+
+    #[test]
+    fn refusals_end_as_the_node_says() {
+        check(Code::Aborted, Some("4"), Exit::Conflict);
+        check(Code::Unavailable, Some("6"), Exit::NoQuorum);
+        check(Code::InvalidArgument, Some("1"), Exit::Local);
+        check(Code::Internal, None, Exit::Remote);
+        check(Code::Internal, Some("0"), Exit::Remote);
+        check(Code::Internal, Some("99"), Exit::Remote);
+    }
+
+    #[test]
+    fn a_failure_says_what_to_do_next() {
+        let check = |code, exit: Exit, verb, expected: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(EXIT_METADATA, (exit as u8).to_string().parse().unwrap());
+            let failure = refusal(verb, &Status::with_metadata(code, "because", metadata));
+            assert_eq!(failure.hint.as_deref(), Some(expected), "{verb}");
+        };
+        check(Code::NotFound, Exit::Local, "get", "shoal history");
+        check(Code::NotFound, Exit::Local, "health", "shoal health");
+        check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
+        check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
+        check(Code::FailedPrecondition, Exit::Conflict, "apply", "shoal history, then shoal plan -f FILE");
+        check(Code::AlreadyExists, Exit::Conflict, "apply", "shoal confirm, or shoal abort");
+        check(Code::FailedPrecondition, Exit::Conflict, "confirm", "shoal history");
+        check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
+        let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
+        for (target, why, expected) in [
+            (&socket, "/x: Permission denied (os error 13)", "sudo shoal status, "),
+            (&address, "a:1: invalid socket address", "shoal --addr HOST:7401 status, "),
+            (&socket, "/x: Connection refused (os error 111)", "shoal --socket DIR/admin.sock status, "),
+        ] {
+            assert!(way_in("status", Some(target), why).starts_with(expected), "{why}");
+        }
+    }
+}
