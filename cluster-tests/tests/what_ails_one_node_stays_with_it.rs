@@ -8,7 +8,7 @@ use cluster_tests::{
     Belief, Channel, Cluster, FaultShim, Faults, Load, Network, Origin, Ports, Reply, SiteFile, SmallDisk,
     Starved, copy_directory, fetch, pattern, skip, wait_until,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 const HOST: &str = "shop.example.com";
 const BODY: usize = 2000;
@@ -16,14 +16,24 @@ const BODY: usize = 2000;
 const MOMENT: Duration = Duration::from_secs(60);
 /// Requests that are answered while something ails a node, at least.
 const ENOUGH: u64 = 150;
+/// Routes of a change that needs room on the disk.
+const HEAVY: u32 = 200;
 /// The number of "input/output error".
 const EIO: i64 = 5;
+
+/// Routes of 1 KiB each: more than what is free in the log's file already.
+fn heavy_routes(host: &str, number: u32) -> Map<String, Value> {
+    let route = |n| json!({ "hosts": [host], "path_prefix": format!("/{n:01000}"), "upstream": "shop" });
+    (0..number).map(|n| (format!("heavy{n}"), route(n))).collect()
+}
 
 /// Three nodes that serve one site, and the origin of it.
 struct Scene {
     cluster: Cluster,
     _origin: Origin,
     changes: u32,
+    /// Routes that every change makes anew.
+    weight: u32,
 }
 
 impl Scene {
@@ -37,7 +47,7 @@ impl Scene {
         let site = SiteFile::new().cached("shop", &[origin.endpoint()]);
         cluster.apply(0, &site).await?;
         cluster.serves(HOST, "/").await?;
-        Ok(Self { cluster, _origin: origin, changes: 0 })
+        Ok(Self { cluster, _origin: origin, changes: 0, weight: 0 })
     }
 
     /// Every node is asked for things until `while_` is over; none of it fails.
@@ -62,8 +72,10 @@ impl Scene {
     /// The site is changed at node `at`, whoever else runs it. How long that took.
     async fn change(&mut self, at: usize) -> Result<Duration> {
         self.changes += 1;
-        let route = json!({ "hosts": [format!("v{}.example.com", self.changes)], "upstream": "shop" });
-        let file = self.cluster.file("change.json", json!({ "routes": { "change": route } }).to_string())?;
+        let host = format!("v{}.example.com", self.changes);
+        let mut routes = heavy_routes(&host, self.weight);
+        routes.insert("change".to_owned(), json!({ "hosts": [host], "upstream": "shop" }));
+        let file = self.cluster.file("change.json", json!({ "routes": routes }).to_string())?;
         let words = ["apply", "--no-wait", "-f", file.to_str().context("the directory is not UTF-8")?];
         let since = Instant::now();
         self.cluster.nodes[at].shoal(&words).await?.expect(0)?;
@@ -139,6 +151,7 @@ fn its_disk_is_full() -> Result<()> {
                 })
                 .await?;
         }
+        scene.weight = HEAVY;
         for fallen in ["follower", "leader"] {
             let leader = scene.leader().await?;
             let full = if fallen == "leader" { leader } else { (leader + 1) % 3 };
@@ -184,8 +197,11 @@ fn the_disk_of_the_only_node_is_full() -> Result<()> {
         cluster.answers(0).await?;
 
         disk.fill()?;
-        let site =
-            cluster.file("site.json", SiteFile::new().proxy("shop", &["127.0.0.1:9".into()]).text())?;
+        let mut site = SiteFile::new().proxy("shop", &["127.0.0.1:9".into()]);
+        for (name, route) in heavy_routes("shop.example.com", HEAVY) {
+            site = site.route(&name, route);
+        }
+        let site = cluster.file("site.json", site.text())?;
         let apply = ["apply", "-f", site.to_str().context("the directory is not UTF-8")?];
         for expected in ["the outcome is unknown", "leads, and its log waits for room"] {
             let refused = cluster.nodes[0].shoal(&apply).await?.expect(2)?;

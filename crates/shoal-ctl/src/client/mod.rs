@@ -93,9 +93,9 @@ impl Client {
         Self::new(vec![Target::Socket(path.into())], None, None, deadline)
     }
 
-    /// Unix seconds at which the operator's own certificate expires; `None` = none is used.
-    pub fn identity_not_after(&self) -> Option<i64> {
-        self.identity.as_ref()?.not_after()
+    /// Unix seconds at which the operator's own certificate expires, if less than a third of its life is left.
+    pub fn identity_ends_soon(&self, now: u64) -> Option<i64> {
+        self.identity.as_ref()?.ends_soon(now)
     }
 
     /// How long a call may take.

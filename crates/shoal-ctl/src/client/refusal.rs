@@ -49,6 +49,9 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
         },
         Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),
         Exit::Local => failure.try_command(format!("shoal {verb} --help")),
+        _ if status.code() == Code::PermissionDenied => {
+            failure.try_command("shoal --identity FILE, of somebody who may: shoal operator create --help")
+        }
         _ => failure.try_command("shoal status"),
     }
 }

@@ -46,9 +46,13 @@ impl IdentityFiles {
         Ok((config, name))
     }
 
-    /// Unix seconds at which the operator's certificate expires; `None` = it cannot be read.
-    pub(super) fn not_after(&self) -> Option<i64> {
-        not_after(&self.load().ok()?.cert_der)
+    /// Unix seconds at which the operator's certificate expires, if less than a third of its life is left; `None` also if it
+    /// cannot be read.
+    pub(super) fn ends_soon(&self, now: u64) -> Option<i64> {
+        let operator = self.load().ok()?;
+        let (not_after, life) = (not_after(&operator.cert_der)?, operator.lifetime()?.as_secs());
+        let left = u64::try_from(not_after).unwrap_or_default().saturating_sub(now);
+        (left <= life / 3).then_some(not_after)
     }
 
     fn load(&self) -> Result<Operator, Failure> {

@@ -47,10 +47,11 @@ pub(super) fn date(unix_seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `1 day left`, `30 days left`, `expired`.
+/// `5h 2m left`, `1 day left`, `30 days left`, `expired`.
 pub(super) fn days_left(unix: i64, style: Style) -> String {
     match days_until(unix, style) {
         days if days < 0 => "expired".to_owned(),
+        0 => format!("{} left", span(unix.unsigned_abs().saturating_sub(style.now))),
         1 => "1 day left".to_owned(),
         days => format!("{days} days left"),
     }

@@ -22,7 +22,7 @@ impl StatusArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let response = session.client.status().await?;
-        let identity_not_after = session.client.identity_not_after();
+        let identity_not_after = session.client.identity_ends_soon(session.style.now);
         session.print(&response, |response| render::status(response, identity_not_after, session.style))?;
         Ok(Exit::Done)
     }
