@@ -18,9 +18,21 @@ async fn is_refused(
     token: &str,
     reasons: &[&str],
 ) -> Result<()> {
+    is_refused_with(&[], cluster, number, target, token, reasons).await
+}
+
+/// The same of one that is told more.
+async fn is_refused_with(
+    extra: &[&str],
+    cluster: &Cluster,
+    number: u8,
+    target: SocketAddr,
+    token: &str,
+    reasons: &[&str],
+) -> Result<()> {
     let ip = cluster.block().ip(100 + number);
     let dir = cluster.dir().join(format!("stranger-{number}"));
-    let mut stranger = NodeProcess::new(&format!("s{number}"), ip, &dir, &[]);
+    let mut stranger = NodeProcess::new(&format!("s{number}"), ip, &dir, extra);
     stranger.start(Some((target, token)))?;
     let status = stranger.ended(Duration::from_secs(30)).await?;
     let log = stranger.log();
@@ -69,6 +81,10 @@ async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
     is_refused(&cluster, 2, door, expired.stdout.trim(), &["expired"]).await?;
     is_refused(&cluster, 3, door, &foreign, &["not a node of the cluster this token is for"]).await?;
     is_refused(&cluster, 4, door, "open sesame", &["token"]).await?;
+    let wrong = "of this cluster is";
+    is_refused_with(&["--timing", "wan"], &cluster, 6, door, &good, &[wrong]).await?;
+    let wrong = "at most 5 of its nodes vote, not 7";
+    is_refused_with(&["--max-voters", "7"], &cluster, 7, door, &good, &[wrong]).await?;
 
     let status = cluster.status(0).await?;
     let nodes = status["nodes"].as_array().map_or(0, Vec::len);

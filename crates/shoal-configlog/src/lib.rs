@@ -28,4 +28,4 @@ pub use network::RaftRpc;
 pub use network::fuzzing;
 pub use offline::{StoppedLog, Whose, found_with};
 pub use store::Past;
-pub use timings::{Profile, Timings};
+pub use timings::{Timings, suited_timing};

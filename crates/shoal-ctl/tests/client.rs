@@ -11,16 +11,16 @@ use shoal_proto::admin::admin_service_server::{AdminService, AdminServiceServer}
 use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
-    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse,
-    CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest,
-    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
-    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse, SetStandingRequest,
-    ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest,
-    TopResponse, WatchRequest, WatchResponse,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ChangeSetupRequest,
+    ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
+    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
+    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
+    ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest,
+    RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
+    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest,
+    SaveSnapshotResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress,
+    StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -196,6 +196,13 @@ impl AdminService for Scripted {
     ) -> Result<Response<RecoverPlanResponse>, Status> {
         refused()
     }
+    async fn change_setup(
+        &self,
+        _: Request<ChangeSetupRequest>,
+    ) -> Result<Response<ChangeSetupResponse>, Status> {
+        refused()
+    }
+
     async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         refused()
     }

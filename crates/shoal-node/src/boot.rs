@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_cluster::identity::{ClusterSecret, Identity, NodeKey, sha256_hex, write_private};
 use shoal_cluster::join::{Applicant, Joined, Token, join};
+use shoal_configlog::suited_timing;
 use shoal_model::NodeId;
-use shoal_model::state::{Command, MemberRecord, check_member_name};
+use shoal_model::state::{ClusterSetup, Command, MemberRecord, SetupOrder, check_member_name};
 
-use crate::data_dir::{BOOTSTRAP, OPERATOR, PEERS};
+use crate::data_dir::{BOOTSTRAP, OPERATOR, PEERS, SETUP};
 use crate::removed;
 use crate::settings::RunSettings;
 use crate::{admin, data_dir, twins};
@@ -30,6 +31,8 @@ pub struct Boot {
     pub bootstrap: Option<Command>,
     /// Nodes to talk to first, until this node has the log of the cluster it joined.
     pub peers: Vec<(NodeId, SocketAddr)>,
+    /// What holds for the cluster as a whole, as this node knew it last.
+    pub setup: ClusterSetup,
 }
 
 /// Opens the data directory and finds out who this node is; joins or bootstraps when it is new. `bind` takes the addresses
@@ -63,7 +66,9 @@ pub async fn boot(settings: &RunSettings, bind: impl FnOnce() -> anyhow::Result<
         twins::remember(settings);
         tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "resuming");
         let (bootstrap, peers) = (read_pending(dir, BOOTSTRAP)?, read_pending(dir, PEERS)?);
-        return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default() });
+        let setup = read_pending::<ClusterSetup>(dir, SETUP)?.unwrap_or_default();
+        note_contradiction(setup, settings.setup);
+        return Ok(Boot { lock, bootstrap, identity, peers: peers.unwrap_or_default(), setup });
     }
     if settings.join.is_empty() {
         if NodeKey::is_kept_in(dir)? {
@@ -90,13 +95,16 @@ pub async fn boot(settings: &RunSettings, bind: impl FnOnce() -> anyhow::Result<
         zone: settings.zone.clone(),
         cluster_addr: settings.cluster_addr.to_string(),
         admin_addr: settings.admin_addr.to_string(),
+        setup: settings.setup,
     };
     twins::remember(settings);
-    let Joined { identity, peers } = join(&settings.join, &token, &applicant, &key).await?;
+    let Joined { identity, peers, setup } = join(&settings.join, &token, &applicant, &key).await?;
+    note_contradiction(setup, settings.setup);
     write_pending(dir, PEERS, &peers)?;
+    remember_setup(dir, setup)?;
     identity.save(dir)?;
     tracing::info!(node = %identity.node_id, name = identity.name, cluster = %identity.cluster_id, "joined");
-    Ok(Boot { lock, identity, bootstrap: None, peers })
+    Ok(Boot { lock, identity, bootstrap: None, peers, setup })
 }
 
 /// A node keeps the name it was admitted with. Another `--name` is a mistake, perhaps the directory of another node: who
@@ -212,19 +220,28 @@ pub fn finished(dir: &Path) {
 
 fn bootstrap(settings: &RunSettings, name: &str, lock: File) -> anyhow::Result<Boot> {
     let dir = &settings.data_dir;
+    // Without a word of the operator: the disk of the first node speaks for all, so that they are equally patient.
+    let timing = match settings.setup.timing {
+        Some(timing) => timing,
+        None => suited_timing(dir).with_context(|| format!("cannot write to {}", dir.display()))?,
+    };
+    let wanted = SetupOrder { timing: Some(timing), ..settings.setup };
+    let setup = ClusterSetup::default().with(wanted);
     let (identity, authority) = Identity::bootstrap(name)?;
     let command = Command::Bootstrap {
         cluster_id: identity.cluster_id,
         ca_certificate: identity.ca_der.to_vec(),
         ca_key_sealed: authority.seal_key(&identity.secret),
         node: member_record(settings, &identity)?,
+        setup,
     };
     write_pending(dir, BOOTSTRAP, &command)?;
+    remember_setup(dir, setup)?;
     authority.issue_operator("admin")?.save(&dir.join(OPERATOR))?;
     twins::remember(settings);
     identity.save(dir)?;
-    tracing::info!(cluster = %identity.cluster_id, name, "bootstrapped a new cluster");
-    Ok(Boot { lock, identity, bootstrap: Some(command), peers: Vec::new() })
+    tracing::info!(cluster = %identity.cluster_id, name, %setup, "bootstrapped a new cluster");
+    Ok(Boot { lock, identity, bootstrap: Some(command), peers: Vec::new(), setup })
 }
 
 /// How the log describes this node.
@@ -238,6 +255,22 @@ pub fn member_record(settings: &RunSettings, identity: &Identity) -> anyhow::Res
         public_key_sha256: identity.public_key_sha256()?,
         purge_lease_ms: settings.purge_lease.as_millis() as u64,
     })
+}
+
+/// A unit file still says what the cluster was founded with: that is no reason not to start.
+fn note_contradiction(setup: ClusterSetup, told: SetupOrder) {
+    let why = setup.contradicts(told);
+    if !why.is_empty() {
+        tracing::warn!(
+            why,
+            "--timing and --max-voters are for new clusters: this one goes by what it has agreed on"
+        );
+    }
+}
+
+/// Whole and on disk, for the next start.
+pub fn remember_setup(dir: &Path, setup: ClusterSetup) -> anyhow::Result<()> {
+    write_pending(dir, SETUP, &setup)
 }
 
 /// Whole and on disk, or not there at all: the identity that is saved next makes it binding.
@@ -285,6 +318,7 @@ mod tests {
             dns_limits: DnsLimits { rate: 0, max_connections: 1 },
             public_addresses: Vec::new(),
             ready_rules: ReadyRules::default(),
+            setup: SetupOrder::default(),
             join: Vec::new(),
             token: None,
             workers: None,
@@ -316,13 +350,15 @@ mod tests {
         let first = boot(&settings).await.unwrap();
         let message = boot(&settings).await.err().unwrap().to_string();
         assert!(message.contains("another shoal process"), "{message}");
-        let Boot { lock, identity, bootstrap, .. } = first;
+        let Boot { lock, identity, bootstrap, setup, .. } = first;
         assert!(bootstrap.is_some());
+        assert!(setup.timing.is_some(), "the disk speaks where nobody says anything");
         drop(lock);
 
         let second = boot(&settings).await.unwrap();
         assert_eq!(second.identity.cluster_id, identity.cluster_id);
         assert_eq!(second.bootstrap, bootstrap, "not in the log yet");
+        assert_eq!(second.setup, setup);
         drop(second);
         finished(dir.path());
         assert_eq!(boot(&settings).await.unwrap().bootstrap, None);

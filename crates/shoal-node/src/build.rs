@@ -13,8 +13,8 @@ use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
 use shoal_cluster::identity::{Identity, Purpose, not_after};
 use shoal_cluster::tls::{admin_server_config, peer_server_config};
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, RaftRpc};
-use shoal_model::state::{COMMANDS, Command, MemberRecord};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, RaftRpc};
+use shoal_model::state::{COMMANDS, ClusterSetup, Command, MemberRecord, Timing};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::activation::{Activation, Activator};
 use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MESSAGE_BYTES, WATCHERS, WATCHES};
 use crate::backup::MAX_SAVES;
-use crate::boot::{Boot, member_record};
+use crate::boot::{Boot, member_record, remember_setup};
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
 use crate::certificates::Certificates;
@@ -178,7 +178,7 @@ pub async fn build(
         local: identity.node_id,
         newest,
     };
-    let opening = Box::pin(build_log(&settings, &identity, past, effects));
+    let opening = Box::pin(build_log(&settings, &identity, past, boot.setup.timing, effects));
     let (log, mut has_resumed) = open_or_resume(opening, &activator, inherited.still_served).await?;
     let log = Arc::new(log);
     let drain = Drain::default();
@@ -253,7 +253,7 @@ pub async fn build(
     tasks.spawn_for_good("purges of requests", purge_door::serve(node.clone(), purges_waiting));
     tasks.spawn_for_good("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
     tasks.spawn_until_stop("scopes of readiness", ready_scopes::watch(node.clone()));
-    tasks.spawn_until_stop("census", census(node.clone()));
+    tasks.spawn_until_stop("census", census(node.clone(), boot.setup));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(
         "notice of twins",
@@ -393,6 +393,7 @@ async fn build_log(
     settings: &RunSettings,
     identity: &Identity,
     past: Past,
+    timing: Option<Timing>,
     effects: Effects,
 ) -> anyhow::Result<ConfigLog> {
     let view = effects.gossip.view().clone();
@@ -408,7 +409,7 @@ async fn build_log(
         node_id: local,
         cluster_id: identity.cluster_id,
         address: settings.cluster_addr.to_string(),
-        profile: Profile::Lan,
+        timing,
         timings: None,
         compaction: Compaction::default(),
         peers: effects.peers.clone(),
@@ -473,8 +474,9 @@ async fn gossip_lost(node: Arc<Node>) {
     }
 }
 
-/// Keeps addresses up to date: those of others as they gossip them, this node's own in the log.
-async fn census(node: Arc<Node>) {
+/// Keeps addresses up to date: those of others as they gossip them, this node's own in the log; and what holds for the whole
+/// cluster, of which this node has `written` down something for its next start.
+async fn census(node: Arc<Node>, mut written: ClusterSetup) {
     let mut ticks = tokio::time::interval(CENSUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -484,6 +486,13 @@ async fn census(node: Arc<Node>) {
         node.gossip.set_offered(node.proxy.offered());
         node.gossip.set_applied_index(*node.log.applied().borrow());
         node.gossip.set_commands(COMMANDS);
+        let (setup, is_known) = node.log.with_state(|state| (state.setup, !state.nodes.is_empty()));
+        if is_known && setup != written {
+            match remember_setup(&node.settings.data_dir, setup) {
+                Ok(()) => written = setup,
+                Err(error) => tracing::debug!(%error, "what holds for the cluster is not on disk yet"),
+            }
+        }
         let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
         let moved =
             node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));

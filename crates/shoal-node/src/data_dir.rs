@@ -17,6 +17,8 @@ use crate::crash_guard;
 pub(crate) const BOOTSTRAP: &str = "bootstrap.json";
 /// Whom to talk to first, until this node has the log of the cluster it joined.
 pub(crate) const PEERS: &str = "joined.json";
+/// What holds for the cluster as a whole, as this node knew it last: how patient it is has to be known before the log is.
+pub(crate) const SETUP: &str = "setup.json";
 /// The first operator of a new cluster.
 pub(crate) const OPERATOR: &str = "operator.json";
 /// Where this node was reached last.
@@ -27,13 +29,15 @@ const LOCK: &str = "lock";
 const OF_A_MEMBER: [&str; 5] =
     ["raft.redb", "snapshots", "last-known-good.json", "last-known-good.previous.json", crash_guard::FILE];
 /// What a first start may leave that was cut short, and what the file system has put there.
-const OF_A_BEGINNING: [&str; 11] = [
+const OF_A_BEGINNING: [&str; 13] = [
     LOCK,
     "identity",
     BOOTSTRAP,
     "bootstrap.new",
     PEERS,
     "joined.new",
+    SETUP,
+    "setup.new",
     "operator.new",
     ADDRESS,
     "address.new",
@@ -172,7 +176,7 @@ mod tests {
         check(&["lost+found"], Ok(()));
         check(&["cache"], Ok(())); // a disk of its own
         check(&["identity", "lock"], Ok(()));
-        check(&["bootstrap.json", "lock", "operator.json"], Ok(())); // cut short
+        check(&["bootstrap.json", "lock", "operator.json", "setup.json"], Ok(())); // cut short
         check(&["bootstrap.json", "lock", "operator.new"], Ok(()));
         check(&["identity", "lock", "operator.json"], lost("operator.json"));
         check(&["identity", "lock", "operator.json", "raft.redb"], lost("raft.redb"));

@@ -205,6 +205,7 @@ impl Node {
             twin: twins::warning(&self.gossip, &self.identity),
             problems: self.problems(),
             drain: self.drain.progress().into(),
+            timing: self.log.timings().timing().map_or_else(String::new, |timing| timing.to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,

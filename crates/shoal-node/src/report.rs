@@ -59,6 +59,9 @@ pub struct NodeReport {
     /// How far it is with leaving service.
     #[serde(default)]
     pub drain: DrainReport,
+    /// The timing that its process goes by; empty = not told.
+    #[serde(default)]
+    pub timing: String,
     /// Its version.
     pub version: String,
     /// Since its start.

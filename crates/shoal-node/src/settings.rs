@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shoal_model::state::SetupOrder;
+
 use crate::dns::DnsLimits;
 use crate::ready_scopes::ReadyRules;
 
@@ -43,6 +45,8 @@ pub struct RunSettings {
     pub public_addresses: Vec<IpAddr>,
     /// How many looks readiness takes.
     pub ready_rules: ReadyRules,
+    /// What a new cluster is founded with; of a node that joins, what it expects of the cluster.
+    pub setup: SetupOrder,
     /// Nodes of the cluster to enter; empty = bootstrap a new one.
     pub join: Vec<String>,
     /// Needed to enter a cluster for the first time.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use shoal_ctl::{Exit, Failure};
+use shoal_model::state::{SetupOrder, Timing, voter_limit};
 use shoal_model::units::{ByteSize, Period};
 use shoal_node::{
     CacheDisk, DnsLimits, LONGEST_LEASE, MAX_PUBLIC_ADDRESSES, ReadyRule, ReadyRules, ReadyScope,
@@ -71,6 +72,13 @@ pub struct RunArgs {
     /// to be; once for each of bgp, dns and lb [default: 3/2 in each]
     #[arg(long, value_name = "SCOPE=RISE/FALL", value_parser = ready_rule)]
     ready_looks: Vec<(ReadyScope, ReadyRule)>,
+    /// How patient the nodes of a new cluster are with each other: `lan` for one region, `small` for shared machines or slow
+    /// disks, `wan` for several regions [default: lan or small, as the disk is fast]
+    #[arg(long, value_name = "lan|small|wan")]
+    timing: Option<Timing>,
+    /// How many nodes of a new cluster vote at most: 3, 5 or 7 [default: 5]
+    #[arg(long, value_name = "N", value_parser = voter_limit)]
+    max_voters: Option<u8>,
     /// Cluster addresses of nodes to join [default: none, a new cluster]
     #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
     join: Vec<String>,
@@ -176,6 +184,7 @@ impl RunArgs {
             },
             public_addresses: self.public_addresses,
             ready_rules,
+            setup: SetupOrder { timing: self.timing, max_voters: self.max_voters },
             join: self.join,
             token: self.token.filter(|token| !token.is_empty()),
             workers: self.workers.map(usize::from),

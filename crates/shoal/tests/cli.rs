@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 58] = [
+const VERBS: [&str; 64] = [
     "",
     "run",
     "dev",
@@ -56,6 +56,8 @@ const VERBS: [&str; 58] = [
     "context list",
     "context use",
     "context remove",
+    "cluster",
+    "cluster setup",
     "config",
     "config schema",
     "completion",

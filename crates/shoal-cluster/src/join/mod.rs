@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
+use shoal_model::state::{ClusterSetup, SetupOrder};
 use shoal_model::{ClusterId, NodeId};
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
 use shoal_proto::raft::{JoinRequest, JoinResponse};
@@ -37,6 +38,8 @@ pub struct Applicant {
     pub cluster_addr: String,
     /// Where operators reach it.
     pub admin_addr: String,
+    /// What it was told of the cluster.
+    pub setup: SetupOrder,
 }
 
 /// An admitted node.
@@ -46,6 +49,8 @@ pub struct Joined {
     pub identity: Identity,
     /// Nodes to talk to first.
     pub peers: Vec<(NodeId, SocketAddr)>,
+    /// What holds for the cluster as a whole.
+    pub setup: ClusterSetup,
 }
 
 /// A node was not admitted.
@@ -100,6 +105,8 @@ pub async fn join(
         zone: applicant.zone.clone(),
         cluster_addr: applicant.cluster_addr.clone(),
         admin_addr: applicant.admin_addr.clone(),
+        timing: applicant.setup.timing.map_or_else(String::new, |timing| timing.to_string()),
+        max_voters: applicant.setup.max_voters.map_or(0, u32::from),
     };
     let tls = pinned_client_config(&token.ca_sha256)?;
     let mut last = JoinError::NoAddress;
@@ -187,13 +194,19 @@ fn read_answer(
         let (id, address) = peer.split_once('=')?;
         Some((id.parse().ok()?, address.parse().ok()?))
     });
-    Ok(Joined { peers: peers.collect(), identity })
+    // A timing that is not known here is of a later version: the disk decides, as where nobody has said anything.
+    let told = SetupOrder {
+        timing: answer.timing.parse().ok(),
+        max_voters: u8::try_from(answer.max_voters).ok().filter(|most| *most > 0),
+    };
+    Ok(Joined { peers: peers.collect(), identity, setup: ClusterSetup::default().with(told) })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use shoal_model::state::Timing;
     use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
     use shoal_proto::raft::{
         AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
@@ -264,6 +277,8 @@ mod tests {
                 cluster_secret: identity.secret.expose().to_vec(),
                 peers: vec!["1=127.0.0.1:7400".to_owned(), "garbage".to_owned()],
                 cluster_epoch: 3,
+                timing: "wan".to_owned(),
+                max_voters: 7,
             }))
         }
     }
@@ -292,6 +307,7 @@ mod tests {
         Applicant {
             name: "two".to_owned(),
             cluster_addr: "127.0.0.1:7410".to_owned(),
+            setup: SetupOrder { timing: Some(Timing::Wan), max_voters: None },
             ..Applicant::default()
         }
     }
@@ -308,7 +324,9 @@ mod tests {
         assert_eq!(joined.identity.secret, door.0.identity.secret);
         assert_eq!(joined.identity.public_key_sha256().unwrap(), key.public_key_sha256());
         assert_eq!(joined.peers, [(NodeId(1), SocketAddr::from(([127, 0, 0, 1], 7400)))]);
-        assert_eq!(door.0.told.lock().unwrap()[0].cluster_addr, "127.0.0.1:7410");
+        assert_eq!(joined.setup, ClusterSetup { timing: Some(Timing::Wan), max_voters: 7 });
+        let told = door.0.told.lock().unwrap()[0].clone();
+        assert_eq!((&*told.cluster_addr, &*told.timing, told.max_voters), ("127.0.0.1:7410", "wan", 0));
     }
 
     #[tokio::test]

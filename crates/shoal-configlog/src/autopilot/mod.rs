@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::NodeId;
+use shoal_model::state::ClusterSetup;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::hearing::HearingLog;
@@ -23,19 +24,21 @@ fn round(timings: Timings) -> Duration {
     timings.silence().mul_f32(0.8).min(Duration::from_secs(5))
 }
 
-/// A learner votes after having been heard for 2.5 times as long as a leader may be silent (3 s in one region) if its log has
-/// answered within that time; a silent voter is replaced after 4 times (5 s).
-fn rules(timings: Timings) -> Rules {
+/// A learner whose log answers votes after having been heard for as long as the timing says (10 s in one region), and the
+/// first ones of a cluster after 2.5 times as long as a leader may be silent (3 s); a silent voter is replaced after 4 times
+/// (5 s).
+fn rules(timings: Timings, setup: ClusterSetup) -> Rules {
     Rules {
+        most_voters: setup.max_voters.into(),
         answers_within: timings.silence(),
-        stable_after: timings.silence().mul_f32(2.5),
+        stable_at_first: timings.silence().mul_f32(2.5).min(timings.stable),
+        stable_after: timings.stable,
         dead_after: timings.silence().mul_f32(4.2),
     }
 }
 
 /// Runs until it is aborted.
 pub async fn run(log: ConfigLog, liveness: Liveness) {
-    let rules = rules(log.timings());
     let mut rounds = tokio::time::interval(round(log.timings()));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hearing = HearingLog::default();
@@ -49,6 +52,7 @@ pub async fn run(log: ConfigLog, liveness: Liveness) {
         let before = std::mem::replace(&mut last_before, replication.as_ref().map(|known| known.last));
         let picture = replication.and_then(|replication| take_picture(&log, &hearing, replication, before));
         let Some(picture) = picture else { continue };
+        let rules = rules(log.timings(), log.with_state(|state| state.setup));
         let Some(step) = plan(&picture, rules) else { continue };
         let (voters, learners) = (names(&picture.voters), names(&picture.learners));
         tracing::info!(%step, voters, learners, "changing who votes");

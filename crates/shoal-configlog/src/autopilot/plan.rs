@@ -10,17 +10,21 @@ use shoal_model::NodeId;
 /// Entries that were in the leader's log a round ago and that a learner may lack and still count as caught up. Few: one
 /// that is stuck is often only some dozens behind, and what was written within the last round is not counted.
 const MAX_LAG: u64 = 4;
-/// Voters of a cluster that could have more: it survives the loss of two.
-const MAX_VOTERS: usize = 5;
+/// With fewer voters than these a cluster survives the loss of none.
+const SAFE_VOTERS: usize = 3;
 /// From so many regions on none of them has more than half of the voters.
 const SPREAD_REGIONS: usize = 3;
 
-/// For how long a node has to be heard, or not to be heard, before anything is done about it.
+/// How many are to vote, and for how long a node has to be heard, or not to be heard, before anything is done about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
+    /// Voters of a cluster that could have more.
+    pub most_voters: usize,
     /// A learner that answered the leader's log longer ago may not vote.
     pub answers_within: Duration,
-    /// A learner heard for that long may vote.
+    /// A learner heard for that long may vote while the cluster survives no loss.
+    pub stable_at_first: Duration,
+    /// The same of a cluster that does.
     pub stable_after: Duration,
     /// A voter that is silent, or whose log is, for that long is replaced.
     pub dead_after: Duration,
@@ -120,7 +124,7 @@ fn has_quorum(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> boo
 
 /// How many voters the cluster has in the end: never an even number, and, where there are three regions, no more than can
 /// be spread so that none has more than half of them.
-fn target_voters(picture: &Picture) -> usize {
+fn target_voters(picture: &Picture, rules: Rules) -> usize {
     let mut regions: BTreeMap<&str, usize> = BTreeMap::new();
     picture.members.values().for_each(|member| *regions.entry(&member.region).or_default() += 1);
     let can_be_spread = |count: usize| {
@@ -128,7 +132,7 @@ fn target_voters(picture: &Picture) -> usize {
         regions.len() < SPREAD_REGIONS
             || regions.values().map(|has| minority.min(*has)).sum::<usize>() >= count
     };
-    let most = picture.members.len().min(MAX_VOTERS);
+    let most = picture.members.len().min(rules.most_voters);
     (2..=most).rev().find(|count| count % 2 == 1 && can_be_spread(*count)).unwrap_or(1)
 }
 
@@ -159,7 +163,7 @@ fn welcome_new(picture: &Picture) -> Option<Step> {
 
 /// Grows, shrinks or repairs the set of voters, never to an even number if it can be helped.
 fn adjust_voters(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
-    let target = target_voters(picture);
+    let target = target_voters(picture, rules);
     let voters = &picture.voters;
     match voters.len() {
         count if count % 2 == 0 && count < target => {
@@ -267,9 +271,13 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
     let neighbours = |same: &dyn Fn(&Member) -> bool| {
         voters.iter().filter(|id| picture.members.get(id).is_some_and(same)).count()
     };
+    let stable_after = match picture.voters.len() {
+        ..SAFE_VOTERS => rules.stable_at_first,
+        _ => rules.stable_after,
+    };
     let eligible = picture.learners.iter().filter(|id| !voters.contains(id)).filter_map(|id| {
         let member = picture.members.get(id)?;
-        let stable = matches!(member.hearing, Hearing::Alive(since) if since >= rules.stable_after);
+        let stable = matches!(member.hearing, Hearing::Alive(since) if since >= stable_after);
         (stable && member.in_service && has_caught_up(member, rules)).then_some((*id, member))
     });
     eligible
@@ -312,12 +320,14 @@ mod tests {
     use super::*;
 
     const RULES: Rules = Rules {
+        most_voters: 5,
         answers_within: Duration::from_secs(1),
-        stable_after: Duration::from_secs(3),
+        stable_at_first: Duration::from_secs(3),
+        stable_after: Duration::from_secs(10),
         dead_after: Duration::from_secs(5),
     };
 
-    /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only,
+    /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only, `,` for 5 s,
     /// `<` five entries behind, `=` four, `-` of unknown lag, `#` has not answered for 2 s, `%` for 9 s, `0` never did, `x` removed,
     /// `c` cordoned or drained, `@z` in zone z, `@g/z` in zone z of region g. The first one leads.
     fn picture(text: &str) -> Picture {
@@ -341,6 +351,7 @@ mod tests {
                 _ if marks.contains('~') => Hearing::Silent(seconds(9)),
                 _ if marks.contains('!') => Hearing::Silent(seconds(1)),
                 _ if marks.contains('?') => Hearing::Alive(seconds(1)),
+                _ if marks.contains(',') => Hearing::Alive(seconds(5)),
                 _ => Hearing::Alive(seconds(60)),
             };
             let lag = match marks {
@@ -392,6 +403,25 @@ mod tests {
         check("1V 2V 3V 4L", None);
         check("1V 2V 3V 4L 5L", voters(&[1, 2, 3, 4, 5]));
         check("1V 2V 3V 4V 5V 6L 7L", None);
+    }
+
+    #[test]
+    fn once_a_loss_is_survived_a_vote_takes_longer_to_earn() {
+        check("1V 2L, 3L,", voters(&[1, 2, 3]));
+        check("1V 2V 3V 4L, 5L", None);
+        check("1V 2V~ 3V 4L,", None);
+        check("1V 2V~ 3V 4L, 5L", voters(&[1, 3, 5]));
+    }
+
+    #[test]
+    fn operators_limit_the_voters() {
+        let check = |most_voters, text: &str, expected| {
+            assert_eq!(plan(&picture(text), Rules { most_voters, ..RULES }), expected, "{text}");
+        };
+        check(3, "1V 2V 3V 4L 5L", None);
+        check(3, "1V 2V 3V 4V 5V", voters(&[1, 2, 3]));
+        check(7, "1V 2V 3V 4V 5V 6L 7L", voters(&[1, 2, 3, 4, 5, 6, 7]));
+        check(7, "1V 2V 3V 4V 5V 6L", None);
     }
 
     #[test]

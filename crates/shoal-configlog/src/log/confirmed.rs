@@ -12,7 +12,7 @@ use shoal_proto::raft as proto;
 
 use super::{ConfigLog, lock};
 
-/// How long they are waited for. Whoever is lost has an own reason to be silent.
+/// How long they are waited for, at least. Whoever is lost has an own reason to be silent.
 const DEADLINE: Duration = Duration::from_millis(250);
 
 impl ConfigLog {
@@ -38,7 +38,9 @@ impl ConfigLog {
         let asking: FuturesUnordered<_> =
             membership.voter_ids().map(|voter| self.ask_last_confirmed(NodeId(voter), mandate)).collect();
         let mut said = BTreeMap::new();
-        let mut answers = asking.take_until(Box::pin(tokio::time::sleep(DEADLINE)));
+        // A heartbeat is longer than the way to any of them and back.
+        let deadline = self.shared.timings.heartbeat.max(DEADLINE);
+        let mut answers = asking.take_until(Box::pin(tokio::time::sleep(deadline)));
         while let Some(answer) = answers.next().await {
             said.extend(answer);
             let confirmed = last_confirmed(&voters, &said, leads_since);

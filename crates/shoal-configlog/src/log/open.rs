@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config, SnapshotPolicy};
+use shoal_model::state::Timing;
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -19,7 +20,7 @@ use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard, Peers};
 use crate::room::Room;
 use crate::store::{LogStore, Past, Stamp, StoreError};
-use crate::timings::{Profile, Timings, measure_fsync};
+use crate::timings::{Timings, suited_timing};
 use crate::trouble::{Trouble, is_out_of_space};
 use crate::types::TypeConfig;
 
@@ -63,9 +64,9 @@ pub struct LogSettings {
     pub cluster_id: ClusterId,
     /// Where other nodes reach it.
     pub address: String,
-    /// How the nodes are connected.
-    pub profile: Profile,
-    /// Instead of what the profile and the speed of the disk suggest.
+    /// What the cluster has agreed on; `None` = it has not, and this node goes by the speed of its disk.
+    pub timing: Option<Timing>,
+    /// Instead of what that comes to.
     pub timings: Option<Timings>,
     /// When it is compacted.
     pub compaction: Compaction,
@@ -286,12 +287,10 @@ fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
     std::fs::create_dir_all(dir).map_err(unusable)?;
     let timings = match settings.timings {
         Some(timings) => timings,
-        None => {
-            let fsync = measure_fsync(dir).map_err(unusable)?;
-            let timings = Timings::choose(settings.profile, fsync);
-            tracing::debug!(?fsync, ?timings, "measured the disk");
-            timings
-        }
+        None => Timings::of(match settings.timing {
+            Some(timing) => timing,
+            None => suited_timing(dir).map_err(unusable)?,
+        }),
     };
     let stamp = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
     let (store, file_closed) = LogStore::open(&dir.join(STORE), stamp, settings.past)?;

@@ -204,6 +204,7 @@ impl StateMachine {
             | Command::UpdateNode { .. }
             | Command::RemoveNode { .. }
             | Command::SetStanding(_)
+            | Command::ChangeSetup(_)
             | Command::RevokeNode { .. }
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. }
@@ -271,6 +272,7 @@ impl Change {
             Command::UploadPart { .. }
             | Command::CreateToken { .. }
             | Command::SetStanding(_)
+            | Command::ChangeSetup(_)
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. } => Self::Silent,
         }

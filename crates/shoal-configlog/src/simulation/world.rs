@@ -24,7 +24,7 @@ use crate::log::{Compaction, ConfigLog, LogSettings, Opened};
 use crate::machine::StateMachine;
 use crate::room::Room;
 use crate::store::Past;
-use crate::timings::{Profile, Timings};
+use crate::timings::Timings;
 use crate::trouble::Trouble;
 
 /// For how long things go wrong.
@@ -240,7 +240,7 @@ impl World {
                 node_id: node,
                 cluster_id: ClusterId(7),
                 address: "127.0.0.1:1".into(),
-                profile: Profile::Lan,
+                timing: None,
                 timings: Some(Timings::LAN),
                 compaction: self.shared.compaction,
                 peers: self.shared.network.peers(node, place.process),

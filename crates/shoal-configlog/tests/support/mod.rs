@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::identity::{Authority, Identity, NodeKey};
 use shoal_cluster::tls::{Caller, caller, peer_server_config};
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Profile, Timings};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Timings};
 use shoal_model::NodeId;
-use shoal_model::state::{Admission, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord};
+use shoal_model::state::{
+    Admission, ClusterSetup, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord,
+};
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
 use shoal_proto::raft::raft_service_server::RaftServiceServer;
@@ -27,6 +29,7 @@ pub const TIMINGS: Timings = Timings {
     heartbeat: Duration::from_millis(100),
     election_min: Duration::from_millis(400),
     election_max: Duration::from_millis(800),
+    stable: Duration::from_secs(4),
 };
 /// Everything here takes a second or two; a busy machine may need longer.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -90,6 +93,7 @@ impl Cluster {
             ca_certificate: vec![1],
             ca_key_sealed: vec![2],
             node: record("n1", &address),
+            setup: ClusterSetup::default(),
         };
         assert_eq!(log.propose(command).await.unwrap().reply, Reply::Admitted(NodeId(1)));
         cluster
@@ -155,7 +159,7 @@ impl Cluster {
             node_id: id,
             cluster_id: node.identity.cluster_id,
             address: node.address.clone(),
-            profile: Profile::Lan,
+            timing: None,
             timings: Some(TIMINGS),
             compaction,
             peers: Peers::new(&node.identity).unwrap(),

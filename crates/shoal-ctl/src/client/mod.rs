@@ -17,16 +17,16 @@ use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
-    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ConfirmRequest, ConfirmResponse,
-    CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest,
-    DiffResponse, EditRequest, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse,
-    ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse,
-    PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest,
-    RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse, SetStandingRequest,
-    ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, TopRequest,
-    TopResponse,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ChangeSetupRequest,
+    ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
+    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
+    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
+    ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
+    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest,
+    RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
+    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest,
+    SaveSnapshotResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress,
+    StatusRequest, StatusResponse, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -332,6 +332,11 @@ impl Client {
         send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Failure> {
         self.try_all(verb, request, send).await.map_err(|(failure, _)| failure)
+    }
+
+    /// `ChangeSetup`.
+    pub async fn change_setup(&self, request: ChangeSetupRequest) -> Result<ChangeSetupResponse, Failure> {
+        self.call("cluster setup", request, async |mut node, request| node.change_setup(request).await).await
     }
 
     /// Sends what may change something to the first node that answers. Where one was lost that had been asked, nothing that

@@ -295,6 +295,8 @@ mod tests {
             committed_index: 120,
             name_failures: vec![],
             rollout: None,
+            timing: "lan".to_owned(),
+            max_voters: 5,
         }
     }
 

@@ -4,6 +4,7 @@ mod apply;
 mod audit;
 mod author;
 mod cache;
+mod cluster;
 mod config;
 mod confirm;
 mod context;
@@ -90,6 +91,8 @@ pub enum Verb {
     Login(context::LoginArgs),
     /// List, use and forget the clusters that have names
     Context(context::ContextVerb),
+    /// Show or change what holds for the cluster as a whole
+    Cluster(cluster::ClusterVerb),
     /// Describe the site file
     Config(config::ConfigVerb),
 }
@@ -154,6 +157,7 @@ impl Verb {
             Self::Operator(verb) => verb.node_args(),
             Self::Login(args) => &args.node,
             Self::Context(verb) => return verb.format(),
+            Self::Cluster(verb) => verb.node_args(),
             Self::Validate(args) => return args.output,
             Self::Convert(args) => return args.output,
             Self::Config(_) => return None,
@@ -189,6 +193,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Operator(verb) => verb.run(root).await,
         Verb::Login(args) => args.run(root).await,
         Verb::Context(verb) => verb.run(&root),
+        Verb::Cluster(verb) => verb.run(root).await,
         Verb::Config(verb) => verb.run(),
     }
 }

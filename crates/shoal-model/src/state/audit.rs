@@ -197,6 +197,7 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         | Command::RemoveNode { node_id }
         | Command::RevokeNode { node_id } => name_of(node_id),
         Command::SetStanding(order) => format!("{} {}", name_of(&order.node_id), order.standing.name()),
+        Command::ChangeSetup(order) => state.setup.with(*order).to_string(),
         Command::GiveCertificate { serial, record } => {
             format!("{} as {}, certificate {serial}", record.name, record.role)
         }

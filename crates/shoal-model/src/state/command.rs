@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Asker, MemberRecord, OperatorRecord, PurgeKind, PurgeScope, RolloutStep, StandingOrder, Terms,
-    TokenRecord,
+    Asker, ClusterSetup, MemberRecord, OperatorRecord, PurgeKind, PurgeScope, RolloutStep, SetupOrder,
+    StandingOrder, Terms, TokenRecord,
 };
 use crate::id::{ClusterId, NodeId, Revision};
 
@@ -27,8 +27,10 @@ pub const REVOKING: u32 = 6;
 pub const COMPARING: u32 = 7;
 /// The least [`COMMANDS`] of a node that knows [`Command::Recover`].
 pub const RECOVERING: u32 = 8;
+/// The least [`COMMANDS`] of a node that knows [`Command::ChangeSetup`].
+pub const SETUPS: u32 = 9;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = RECOVERING;
+pub const COMMANDS: u32 = SETUPS;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub enum Command {
         ca_key_sealed: Vec<u8>,
         /// The first node; it gets id 1.
         node: MemberRecord,
+        /// Before there was a choice there was none.
+        #[serde(default, skip_serializing_if = "ClusterSetup::is_usual")]
+        setup: ClusterSetup,
     },
     /// A part of a site document that is too large for one entry.
     UploadPart {
@@ -132,6 +137,8 @@ pub enum Command {
     /// An operator takes a node out of service, or puts it back. Proposed only where every member that is known to be of
     /// some version knows [`STANDINGS`].
     SetStanding(StandingOrder),
+    /// What holds for the cluster as a whole changes. Proposed only where every member knows [`SETUPS`].
+    ChangeSetup(SetupOrder),
     /// A node is not trusted any more: it is gone for good like one that was removed, and cut off at once. Proposed only where
     /// every other member knows [`REVOKING`].
     RevokeNode {
@@ -244,6 +251,7 @@ impl Command {
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
             | Self::SetStanding(_)
+            | Self::ChangeSetup(_)
             | Self::RevokeNode { .. }
             | Self::GiveCertificate { .. }
             | Self::RevokeOperator { .. }
@@ -269,6 +277,7 @@ impl fmt::Display for Command {
             Self::UpdateNode { .. } => "update node",
             Self::RemoveNode { .. } => "remove node",
             Self::SetStanding(_) => "set standing",
+            Self::ChangeSetup(_) => "change setup",
             Self::RevokeNode { .. } => "revoke node",
             Self::GiveCertificate { .. } => "give certificate",
             Self::RevokeOperator { .. } => "revoke operator",

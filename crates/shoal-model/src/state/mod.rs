@@ -8,6 +8,7 @@ mod purge;
 mod refounding;
 mod revisions;
 mod rollout;
+mod setup;
 mod standing;
 
 use std::collections::btree_map::Entry;
@@ -18,8 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
-    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, REVOKING, ROLLOUTS,
-    Refusal, Reply, STANDINGS, SiteText,
+    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, RECOVERING, REVOKING,
+    ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
@@ -30,6 +31,7 @@ pub use purge::{
 pub use refounding::Founding;
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
+pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
 
 use crate::id::{ClusterId, NodeId};
@@ -61,6 +63,9 @@ pub struct ConfigState {
     pub ca_certificate: Vec<u8>,
     /// See [`ConfigState::ca_certificate`].
     pub ca_key_sealed: Vec<u8>,
+    /// What holds for the cluster as a whole.
+    #[serde(default, skip_serializing_if = "ClusterSetup::is_usual")]
+    pub setup: ClusterSetup,
     /// Nodes that were admitted and not removed.
     pub nodes: BTreeMap<NodeId, MemberRecord>,
     /// What operators have said of how far they take part; see [`ConfigState::standing`].
@@ -152,13 +157,14 @@ impl ConfigState {
 
     fn carry_out(&mut self, index: u64, command: Command) -> Reply {
         match command {
-            Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node } => {
+            Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node, setup } => {
                 if !self.nodes.is_empty() {
                     return Reply::Refused(Refusal::AlreadyBootstrapped);
                 }
                 self.cluster_id = cluster_id;
                 self.ca_certificate = ca_certificate;
                 self.ca_key_sealed = ca_key_sealed;
+                self.setup = setup;
                 self.nodes.insert(NodeId(1), node);
                 Reply::Admitted(NodeId(1))
             }
@@ -210,6 +216,10 @@ impl ConfigState {
             },
             Command::RemoveNode { node_id } => self.remove_node(node_id),
             Command::SetStanding(order) => self.set_standing(index, order),
+            Command::ChangeSetup(order) => {
+                self.setup = self.setup.with(order);
+                Reply::Done
+            }
             Command::RevokeNode { node_id } => {
                 let reply = self.remove_node(node_id);
                 if reply == Reply::Done {

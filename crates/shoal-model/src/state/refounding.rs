@@ -56,6 +56,7 @@ impl ConfigState {
             uploads: BTreeMap::new(),
             remembered: BTreeMap::new(),
             remembered_order: Default::default(),
+            setup: self.setup,
         })
     }
 }

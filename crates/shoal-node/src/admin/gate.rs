@@ -62,6 +62,7 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::RevokeOperator
         | AdminCall::RemoveNode
         | AdminCall::SaveSnapshot
+        | AdminCall::ChangeSetup
         | AdminCall::RevokeNode => Role::Admin,
     }
 }
@@ -220,6 +221,7 @@ RemoveNode admin
 SetStanding operator
 RevokeNode admin
 SaveSnapshot admin
+ChangeSetup admin
 ";
 
     #[test]

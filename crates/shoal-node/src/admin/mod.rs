@@ -21,6 +21,7 @@ mod purge_scopes;
 mod purge_status;
 mod request_key;
 mod rollout;
+mod setup;
 mod standing;
 mod status;
 mod tokens;
@@ -33,15 +34,16 @@ use shoal_proto::admin::admin_service_server::AdminService;
 use shoal_proto::admin::{
     AbortRequest, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, CacheGetRequest,
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
-    CacheTopRequest, CacheTopResponse, CacheWarmRequest, ConfirmRequest, ConfirmResponse, CreateTokenRequest,
-    CreateTokenResponse, DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest,
-    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SetStandingRequest, ShowRequest, ShowResponse,
-    StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest,
+    CacheTopRequest, CacheTopResponse, CacheWarmRequest, ChangeSetupRequest, ChangeSetupResponse,
+    ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest,
+    DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
+    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SetStandingRequest,
+    ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
+    WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -293,5 +295,13 @@ impl AdminService for AdminRpc {
         request: Request<RecoverPlanRequest>,
     ) -> Result<Response<RecoverPlanResponse>, Status> {
         recovery::plan(&self.node, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn change_setup(
+        &self,
+        request: Request<ChangeSetupRequest>,
+    ) -> Result<Response<ChangeSetupResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        setup::change(&self.node, request.get_ref(), &caller).await.map(Response::new)
     }
 }

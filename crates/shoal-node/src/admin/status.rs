@@ -20,7 +20,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
     let reports = node.reports().await;
     let view = node.gossip.view().load_full();
     let members = node.members();
-    let revision = node.log.with_state(|state| state.revisions.active().0);
+    let (revision, setup) = node.log.with_state(|state| (state.revisions.active().0, state.setup));
     // Where the own log is behind, or broken, others know better.
     let served = reports
         .iter()
@@ -47,6 +47,8 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         name_failures: name_failures(node, |_| true),
         committed_index: log.committed,
         rollout: node.rollout_message(),
+        timing: setup.timing_name(),
+        max_voters: setup.max_voters.into(),
     }
 }
 
@@ -96,6 +98,7 @@ pub(super) fn node_status(
         problems: figures.problems,
         standing: String::new(),
         drain_phase: figures.drain.phase,
+        timing: figures.timing,
         version: report.map_or_else(
             || seen.map_or_else(String::new, |seen| seen.version.to_string()),
             |r| r.version.clone(),

@@ -8,7 +8,9 @@ use shoal_cluster::identity::Authority;
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
-use shoal_model::state::{Admission, Command, Examined, MemberRecord, Refusal, Reply, check_member_name};
+use shoal_model::state::{
+    Admission, Command, Examined, MemberRecord, Refusal, Reply, SetupOrder, check_member_name,
+};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
@@ -88,6 +90,7 @@ impl PeerRpc {
             node: record.clone(),
         };
         self.check_token(&admission).await?;
+        self.check_setup(&request.timing, request.max_voters)?;
         let mut proposed = self.propose(&admission).await?;
         // Only who has a valid token gets so far.
         if matches!(proposed.reply, Reply::Refused(Refusal::NameTaken(_))) {
@@ -123,6 +126,18 @@ impl PeerRpc {
             Examined::Refused(refusal) => refusal,
         };
         Err(Status::permission_denied(refusal.to_string()))
+    }
+
+    /// Refuses a node that was told something else of the cluster than what is so: who started it should know.
+    fn check_setup(&self, timing: &str, max_voters: u32) -> Result<(), Status> {
+        let order = SetupOrder::read(timing, max_voters)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match self.node.log.with_state(|state| state.setup.contradicts(order)) {
+            why if why.is_empty() => Ok(()),
+            why => Err(Status::permission_denied(format!(
+                "{why}: leave --timing and --max-voters out, nodes that join take over what there is"
+            ))),
+        }
     }
 
     async fn propose(&self, admission: &Admission) -> Result<Proposed, Status> {
@@ -173,10 +188,10 @@ impl PeerRpc {
     /// Everything a new node needs: its certificate, the cluster's secret, and whom to talk to.
     fn welcome(&self, node_id: NodeId, csr: &[u8]) -> Result<JoinResponse, Status> {
         let identity = &self.node.identity;
-        let (ca_certificate, ca_key_sealed, peers) = self.node.log.with_state(|state| {
+        let (ca_certificate, ca_key_sealed, peers, setup) = self.node.log.with_state(|state| {
             let peers = state.nodes.iter().filter(|(id, _)| **id != node_id);
             let peers = peers.map(|(id, member)| format!("{}={}", id.0, member.cluster_addr)).collect();
-            (state.ca_certificate.clone(), state.ca_key_sealed.clone(), peers)
+            (state.ca_certificate.clone(), state.ca_key_sealed.clone(), peers, state.setup)
         });
         let authority =
             Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret);
@@ -191,6 +206,8 @@ impl PeerRpc {
             cluster_secret: identity.secret.expose().to_vec(),
             peers,
             cluster_epoch: identity.cluster_epoch,
+            timing: setup.timing_name(),
+            max_voters: setup.max_voters.into(),
         })
     }
 }
