@@ -64,6 +64,28 @@ impl Cluster {
         cluster.assemble().await
     }
 
+    /// The same in regions far apart, one of these for each node; `founding` are further arguments of the first.
+    pub async fn start_in_regions(
+        network: &mut Network,
+        regions: &[&str],
+        founding: &[&str],
+        extra: &[&str],
+    ) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        let mut known: Vec<&str> = Vec::new();
+        for (n, region) in regions.iter().enumerate() {
+            let number = known.iter().position(|other| other == region).unwrap_or(known.len());
+            if number == known.len() {
+                known.push(region);
+            }
+            let (ip, entering) = network.add_place_in(number)?;
+            let founding = if n == 0 { founding } else { &[] };
+            let all = [&["--region", region], founding, extra].concat();
+            cluster.plan_node(ip, entering, &all);
+        }
+        cluster.assemble().await
+    }
+
     fn planned() -> Result<Self> {
         crate::install_crypto();
         let dir = tempfile::Builder::new().prefix("shoal-story-").tempdir()?;

@@ -2,17 +2,23 @@
 //!
 //! The story runs as a process of its own in a network namespace that has nothing but a bridge; each node is in another one,
 //! at the end of a cable. What a node is not to hear is dropped as it arrives there, by nft: nobody is told, as on a wire.
+//!
+//! Places may be in regions: what goes from one to another takes the way through a [relay](crate::relay), which delays it. The
+//! story itself is near to all of them.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::outside::{find_program, skip};
+use crate::relay::{Carried, DEVICES, Relay, Wire, open_device};
 
 /// Says that this process is in the network already.
 const INSIDE: &str = "SHOAL_STORY_NETWORK";
@@ -35,6 +41,9 @@ const RULES: &str = "table inet story {
 /// The network of a story. It goes with it.
 pub struct Network {
     places: Vec<Place>,
+    relay: Relay,
+    /// Which regions the story knows the way to.
+    regions: BTreeSet<usize>,
 }
 
 /// What nodes say to each other, by how it travels.
@@ -91,18 +100,82 @@ impl Network {
         Ok(())
     }
 
+    /// The same for a story of regions; a skip where there can be no relay between them.
+    pub fn of_regions<S: Future<Output = Result<()>>>(
+        test: &str,
+        story: impl FnOnce(Self) -> S,
+    ) -> Result<()> {
+        if !Path::new(DEVICES).exists() {
+            skip(test, &format!("there is no {DEVICES} to relay between regions with"));
+            return Ok(());
+        }
+        Self::around(test, story)
+    }
+
     fn lay() -> Result<Self> {
         run("ip", "link set lo up")?;
         run("ip", "link add street type bridge")?;
         run("ip", &format!("addr add {}/24 dev street", Self::HERE))?;
         run("ip", "link set street up")?;
-        Ok(Self { places: Vec::new() })
+        Ok(Self { places: Vec::new(), relay: Relay::default(), regions: BTreeSet::new() })
     }
 
     /// A place for one more node: its address, and the command that enters it.
     pub(crate) fn add_place(&mut self) -> Result<(IpAddr, Vec<String>)> {
+        let ip = Ipv4Addr::new(10, 77, 0, 11 + self.places.len() as u8);
+        let place = self.make_place(ip)?;
+        place.run("ip", &format!("addr add {ip}/24 dev wall"), "")?;
+        Ok((ip.into(), self.keep(place)))
+    }
+
+    /// The same in a region, by its number: those of other regions are reached through the relay.
+    pub(crate) fn add_place_in(&mut self, region: usize) -> Result<(IpAddr, Vec<String>)> {
         let n = self.places.len() as u8;
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 11 + n));
+        let subnet = 1 + region as u8;
+        let ip = Ipv4Addr::new(10, 77, subnet, 11 + n);
+        if self.regions.insert(region) {
+            run("ip", &format!("route add 10.77.{subnet}.0/24 dev street src {}", Self::HERE))?;
+        }
+        let place = self.make_place(ip)?;
+        let device = open_device(&format!("far{n}"))?;
+        run("ip", &format!("link set far{n} netns {}", place.holder.id()))?;
+        place.run("ip", &format!("link set far{n} up"), "")?;
+        place.run("ip", &format!("addr add {ip}/32 dev wall"), "")?;
+        for (to, through) in [
+            (format!("{}/32", Self::HERE), "wall".to_owned()),
+            (format!("10.77.{subnet}.0/24"), "wall".to_owned()),
+            ("10.77.0.0/16".to_owned(), format!("far{n}")),
+        ] {
+            place.run("ip", &format!("route add {to} dev {through} src {ip}"), "")?;
+        }
+        self.relay.add(ip, region, device)?;
+        Ok((ip.into(), self.keep(place)))
+    }
+
+    /// What is sent between regions from now on goes over this wire.
+    pub fn lay_wire(&self, wire: Wire) {
+        self.relay.lay(wire);
+    }
+
+    /// From now on nothing passes between the region and any other.
+    pub fn cut_region(&self, region: usize) {
+        self.relay.set_cut(region, true);
+    }
+
+    /// From now on everything does again.
+    pub fn rejoin_region(&self, region: usize) {
+        self.relay.set_cut(region, false);
+    }
+
+    /// What went between regions so far.
+    pub fn carried(&self) -> Carried {
+        self.relay.carried()
+    }
+
+    /// A namespace at the end of a cable, with everything but a way to others.
+    fn make_place(&self, ip: Ipv4Addr) -> Result<Place> {
+        let n = self.places.len();
+        let ip = IpAddr::V4(ip);
         let mut sleep = Command::new("unshare");
         sleep.args(["-n", "sleep", "infinity"]).stdin(Stdio::null()).stdout(Stdio::null());
         let place = Place { ip, holder: sleep.spawn().context("make a network namespace")? };
@@ -113,13 +186,17 @@ impl Network {
         }
         run("ip", &format!("link add door{n} type veth peer name wall netns {}", place.holder.id()))?;
         run("ip", &format!("link set door{n} master street up"))?;
-        place.run("ip", &format!("addr add {ip}/24 dev wall"), "")?;
         place.run("ip", "link set wall up", "")?;
         place.run("ip", "link set lo up", "")?;
         place.run("nft", "-f -", RULES)?;
+        Ok(place)
+    }
+
+    /// The command that enters it.
+    fn keep(&mut self, place: Place) -> Vec<String> {
         let entering = place.entering();
         self.places.push(place);
-        Ok((ip, entering))
+        entering
     }
 
     /// From now on the node at `to` hears nothing of the one at `from`, by their numbers; the other way is left as it is.
