@@ -12,6 +12,7 @@ use shoal_policy::recovery::{LogEnd, LogPlace};
 
 use crate::log::{OpenError, SNAPSHOTS, STORE};
 use crate::machine::{SnapshotDir, StateDocument};
+use crate::room::Room;
 use crate::store;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
 
@@ -39,7 +40,7 @@ pub fn found_with(
     let meta = SnapshotMeta { last_log_id: Some(id), last_membership: membership };
     let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
     let document = StateDocument::of(state).map_err(unusable)?;
-    let snapshots = SnapshotDir::open(dir.join(SNAPSHOTS)).map_err(unusable)?;
+    let snapshots = SnapshotDir::open(dir.join(SNAPSHOTS), Room::default()).map_err(unusable)?;
     snapshots.save(&meta, &document).map_err(unusable)?;
     store::write_beginning(&dir.join(STORE), whose, &Vote::new(1, node), id)?;
     Ok(())
@@ -173,7 +174,8 @@ mod tests {
             (Some(log_id(1, 1, 41)), Some(log_id(1, 1, 41)))
         );
         assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(1, 1)));
-        let mut machine = StateMachine::open(dir.path().join(SNAPSHOTS), Arc::new(|_| {})).unwrap();
+        let mut machine =
+            StateMachine::open(dir.path().join(SNAPSHOTS), Room::default(), Arc::new(|_| {})).unwrap();
         let snapshot = machine.get_current_snapshot().await.unwrap().unwrap();
         assert_eq!(snapshot.meta.last_membership.membership().voter_ids().collect::<Vec<_>>(), [1]);
         assert_eq!(snapshot.snapshot.read().unwrap(), state);

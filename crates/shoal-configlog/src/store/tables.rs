@@ -184,7 +184,7 @@ fn read_record<T: DeserializeOwned>(read: &ReadTransaction, name: &str) -> io::R
 
 /// Writes a log that begins after `purged`, of which nothing is there yet, for who has given `vote`. Blocks.
 pub fn write_beginning(path: &Path, stamp: Stamp, vote: &Vote, purged: LogId) -> Result<(), StoreError> {
-    let (database, _) = open(path, stamp, Past::MayBeNew)?;
+    let (database, _) = open(path, stamp, Past::MayBeNew, Room::default())?;
     let write = || {
         let records = [(VOTE, encode(vote)?), (COMMITTED, encode(&purged)?), (PURGED, encode(&purged)?)];
         write_at_once(&database, &[], &records)
@@ -200,7 +200,7 @@ pub struct Records {
 
 /// Opens a log that no process uses. Blocks.
 pub fn open_stopped(path: &Path, stamp: Stamp) -> Result<(Database, Records), StoreError> {
-    let (database, tail) = open(path, stamp, Past::Kept)?;
+    let (database, tail) = open(path, stamp, Past::Kept, Room::default())?;
     Ok((database, Records { vote: tail.vote, committed: tail.committed }))
 }
 

@@ -95,8 +95,13 @@ mod tests {
         let path = dir.path().join("operator.json");
         authority.issue_operator("ada").unwrap().save(&path).unwrap();
         let expected = (std::time::UNIX_EPOCH.elapsed().unwrap() + LEAF_VALIDITY).as_secs() as i64;
-        let seen = IdentityFiles::Bundle(path.clone()).not_after().unwrap();
-        assert!((expected - 60..=expected).contains(&seen), "{seen}, not {expected}");
-        assert_eq!(IdentityFiles::Bundle(path.with_extension("gone")).not_after(), None);
+        let seen = |path: &Path, in_days: u64| {
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + in_days * 86_400;
+            IdentityFiles::Bundle(path.to_owned()).ends_soon(now)
+        };
+        assert_eq!(seen(&path, 1), None, "there is time");
+        let late = seen(&path, LEAF_VALIDITY.as_secs() / 86_400 * 3 / 4).unwrap();
+        assert!((expected - 60..=expected).contains(&late), "{late}, not {expected}");
+        assert_eq!(seen(&path.with_extension("gone"), 1), None);
     }
 }
