@@ -271,7 +271,7 @@ impl Town {
     /// The revision that `node` has.
     async fn revision(&self, node: usize) -> Result<u64> {
         let request = ShowRequest { revision: 0, consistent: false };
-        self.nodes[node].show(request).await.map(|shown| shown.revision).map_err(in_words)
+        self.nodes[node].show("get", request).await.map(|shown| shown.revision).map_err(in_words)
     }
 
     /// Changes a route at `node`; `no_wait` = it is acknowledged when it is in the log for good.
