@@ -407,7 +407,7 @@ mod tests {
         let told = "revision 8: no changes; there is no new revision, so the message is not kept\n";
         assert_eq!(applied(&same, "why"), told);
         let agreed = ApplyResponse { acks: vec![], ..response };
-        let expected = "revision 8: 4 changes: 1 added, 2 changed, 1 removed\n\
+        let expected = "revision 8: 4 changes: 1 added, 2 changed, 1 removed: listener/old\n\
                         agreed on in 84 ms; no node was waited for\n";
         assert_eq!(applied(&agreed, ""), expected);
     }
