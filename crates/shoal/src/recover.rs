@@ -119,7 +119,7 @@ impl RecoverArgs {
 
 impl PlanArgs {
     async fn run(self, root: NodeArgs, format: Format) -> Result<Exit, Failure> {
-        let client = self.node.over(root).or_environment(|name| std::env::var(name).ok()).client()?;
+        let client = self.node.settled(root)?.client()?;
         let plan = client.recover_plan(RecoverPlanRequest { lost: self.lost.clone() }).await?;
         output::print(format, &plan, |plan| render::recovery_plan(plan, &self.lost))?;
         Ok(if plan.survivor.is_empty() { Exit::Remote } else { Exit::Done })

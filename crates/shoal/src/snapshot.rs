@@ -140,7 +140,7 @@ impl SaveArgs {
         if let Some(file) = &self.file {
             self.check_free(file)?;
         }
-        let client = self.node.clone().over(root).or_environment(|name| std::env::var(name).ok()).client()?;
+        let client = self.node.clone().settled(root)?.client()?;
         let passphrase = self.passphrase.require(Asked::Twice)?;
         let mut bytes = Vec::new();
         let request = SaveSnapshotRequest { passphrase: passphrase.expose().to_owned() };

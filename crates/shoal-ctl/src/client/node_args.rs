@@ -53,6 +53,15 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// These flags over `root`'s, and for the rest what the environment says, or a cluster that has a name.
+    pub fn settled(self, root: Self) -> Result<Self, Failure> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let node = self.over(root).or_environment(variable);
+        let kept = Contexts::path(variable).filter(|path| path.exists());
+        let contexts = kept.map(|path| Contexts::load(&path)).transpose()?;
+        node.or_context(&contexts.unwrap_or_default())
+    }
+
     /// These flags where they were given, `root`'s elsewhere.
     pub fn over(mut self, root: Self) -> Self {
         if self.names_no_node() {

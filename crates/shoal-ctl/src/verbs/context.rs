@@ -1,6 +1,6 @@
 //! `shoal login` and `shoal context …`: clusters get names, and one of them is meant when nothing says which.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -185,10 +185,4 @@ fn place() -> Result<PathBuf, Failure> {
         let why = "there is no place for it: HOME is not set";
         Failure::local("contexts", why).try_command("SHOAL_CONTEXTS=FILE shoal context list")
     })
-}
-
-/// The contexts that are kept, if there is a place for them.
-pub(super) fn kept() -> Result<Option<Contexts>, Failure> {
-    let path = Contexts::path(|name| std::env::var(name).ok());
-    path.filter(|path| Path::exists(path)).map(|path| Contexts::load(&path)).transpose()
 }

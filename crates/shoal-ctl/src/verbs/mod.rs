@@ -34,7 +34,6 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use crate::client::{Client, NodeArgs};
-use crate::contexts::Contexts;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Format, Style};
 
@@ -106,13 +105,7 @@ struct Session {
 
 impl Session {
     fn open(node: NodeArgs, root: NodeArgs) -> Result<Self, Failure> {
-        let mut node = node.over(root).or_environment(|name| std::env::var(name).ok());
-        match context::kept()? {
-            Some(contexts) => node = node.or_context(&contexts)?,
-            None if node.context.is_some() => node = node.or_context(&Contexts::default())?,
-            None => {}
-        }
-        Self::of(&node)
+        Self::of(&node.settled(root)?)
     }
 
     fn of(node: &NodeArgs) -> Result<Self, Failure> {
