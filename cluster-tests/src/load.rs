@@ -97,8 +97,8 @@ impl Load {
         Self::start_in(Tongue::Http1, targets, clients, host, paths, expected)
     }
 
-    /// The same in another tongue. A request that its connection has never sent, since the other side wants no more of them,
-    /// is asked again.
+    /// The same in another tongue. A request that the other side has not taken up, since it wants no more of them on this
+    /// connection, is asked again.
     pub fn start_in(
         tongue: Tongue,
         targets: &[SocketAddr],
@@ -185,7 +185,7 @@ impl Client {
                         return;
                     }
                 }
-                Err(error) if self.tongue != Tongue::Http1 && was_never_sent(&error) => return,
+                Err(error) if self.tongue != Tongue::Http1 && was_never_taken_up(&error) => return,
                 Err(error) => {
                     fault.fetch_add(1, Ordering::Relaxed);
                     return report.keep(format!("{path}: {error:#}"));
@@ -215,10 +215,17 @@ impl Client {
     }
 }
 
-/// The connection was told to end before the request was on it: nobody has seen it.
-fn was_never_sent(error: &anyhow::Error) -> bool {
-    let hyper = error.chain().find_map(|cause| cause.downcast_ref::<hyper::Error>());
-    hyper.is_some_and(|error| error.is_canceled() || error.is_closed())
+/// The connection was told to end before the request was on it, or above the last stream that it takes: nobody has seen it, and
+/// it may be asked again (RFC 9113 §6.8). What was taken up and then lost ends with another error.
+fn was_never_taken_up(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let by_hyper = cause.downcast_ref::<hyper::Error>();
+        let by_h2 = cause.downcast_ref::<h2::Error>();
+        by_hyper.is_some_and(|error| error.is_canceled() || error.is_closed())
+            || by_h2.is_some_and(|error| {
+                error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+            })
+    })
 }
 
 impl TargetReport {
