@@ -82,6 +82,17 @@ impl Scene {
         Ok(since.elapsed())
     }
 
+    /// A node that takes no part refuses changes, and says why.
+    async fn refuses(&self, at: usize, why: &str) -> Result<()> {
+        let words = ["set", "upstream/shop", "slow_start=1s"];
+        wait_until(&format!("n{} refuses changes: {why}", at + 1), MOMENT, async || {
+            let refused = self.cluster.nodes[at].shoal(&words).await;
+            refused.is_ok_and(|refused| refused.code == 2 && refused.stderr.contains(why))
+        })
+        .await
+        .map(drop)
+    }
+
     /// All nodes run the newest site.
     async fn agrees(&self) -> Result<()> {
         wait_until("all nodes run the same", MOMENT, async || {
@@ -161,8 +172,8 @@ fn its_disk_is_full() -> Result<()> {
                     let took = scene.change((full + 1) % 3).await?;
                     scene.says(full, "waits for room on the disk").await?;
                     let next = scene.change((full + 2) % 3).await?;
-                    let here = scene.change(full).await?;
-                    eprintln!("disk of a {fallen} full: changes took {took:?}, {next:?}, at itself {here:?}");
+                    eprintln!("disk of a {fallen} full: changes took {took:?} and {next:?}");
+                    scene.refuses(full, "its log waits for room on the disk").await?;
                     let full_now = scene.cluster.metric(full, "shoal_raft_out_of_space", "").await?;
                     ensure!(full_now == 1.0, "shoal_raft_out_of_space is {full_now}");
                     disks[full].free()?;

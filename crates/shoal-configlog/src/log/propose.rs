@@ -155,7 +155,7 @@ impl ConfigLog {
         loop {
             let attempt = match self.leadership() {
                 Leadership::Here => match self.out_of_space() {
-                    Some(why) => Attempt::NoRoom(why),
+                    Some(why) => Attempt::NoRoom(format!("{} leads, and {why}", self.shared.node_id)),
                     None => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
                 },
                 Leadership::There(_) if hops >= MAX_HOPS => {
@@ -167,7 +167,13 @@ impl ConfigLog {
                 Leadership::Deserted => {
                     Attempt::NotWritten("this node leads, but no majority answers it".to_owned())
                 }
-                Leadership::Nobody => Attempt::NotWritten(self.why_nobody_leads()),
+                // Who cannot write what the leader sends answers nothing, and so hears nothing.
+                Leadership::Nobody => match self.out_of_space() {
+                    Some(why) => {
+                        Attempt::NoRoom(format!("{} hears no leader, and {why}", self.shared.node_id))
+                    }
+                    None => Attempt::NotWritten(self.why_nobody_leads()),
+                },
                 Leadership::Stopped => Attempt::Failed(ProposeError::Broken { reason: self.status().broken }),
             };
             is_full = matches!(attempt, Attempt::NoRoom(_));
@@ -297,8 +303,7 @@ impl ConfigLog {
 
     /// Whose disk is full and what to do, for as long as it has been so that this is no passing moment.
     fn out_of_space(&self) -> Option<String> {
-        let why = self.shared.room.missing_for(LOOK_AGAIN)?;
-        Some(format!("{} leads, and {why}", self.shared.node_id))
+        self.shared.room.missing_for(LOOK_AGAIN)
     }
 
     /// Resolves once this node, without which nothing can be acknowledged, has no room.
@@ -307,7 +312,7 @@ impl ConfigLog {
             tokio::time::sleep(LOOK_AGAIN).await;
             let Some(why) = self.out_of_space() else { continue };
             if self.status().voters == [self.shared.node_id] {
-                return format!("{why}; what was asked for is done then");
+                return format!("{} leads, and {why}; what was asked for is done then", self.shared.node_id);
             }
         }
     }
