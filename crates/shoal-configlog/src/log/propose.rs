@@ -306,6 +306,12 @@ impl ConfigLog {
         self.shared.room.missing_for(LOOK_AGAIN)
     }
 
+    /// Why nobody is heard, if it is for that.
+    pub(super) fn deaf_for_want_of_room(&self) -> Option<String> {
+        let why = self.out_of_space()?;
+        Some(format!("{} hears no leader, and {why}", self.shared.node_id))
+    }
+
     /// Resolves once this node, without which nothing can be acknowledged, has no room.
     async fn full(&self) -> String {
         loop {

@@ -42,7 +42,12 @@ impl ConfigLog {
             Leadership::Here => return self.read_index_here(self.node_id()).await,
             Leadership::There(leader) => leader,
             Leadership::Deserted => return no_quorum("this node leads, but no majority answers it"),
-            Leadership::Nobody => return no_quorum("no leader is heard"),
+            Leadership::Nobody => {
+                return match self.deaf_for_want_of_room() {
+                    Some(reason) => Err(ProposeError::OutOfSpace { reason }),
+                    None => no_quorum("no leader is heard"),
+                };
+            }
             Leadership::Stopped => return Err(ProposeError::Broken { reason: self.status().broken }),
         };
         let mut client =
