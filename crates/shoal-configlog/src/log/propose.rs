@@ -144,10 +144,7 @@ impl ConfigLog {
         let started = Instant::now();
         let deadline = started + patience;
         // Only the first node waits for a leader; one that was asked wrongly says so at once.
-        // So does one that has known for long that there is none.
-        let patience = self.shared.timings.patience();
-        let waits = hops == 0 && self.status().staleness <= patience;
-        let leader_deadline = if waits { started + patience } else { started };
+        let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
         let mut perhaps_written: Option<String> = None;
         let mut is_full;
