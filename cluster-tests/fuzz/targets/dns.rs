@@ -23,9 +23,9 @@ static ZONES: LazyLock<DnsView> =
 static NODES: LazyLock<Vec<Candidate>> = LazyLock::new(|| {
     let node = |n: u8| Candidate {
         id: NodeId(u64::from(n)),
-        region: if n % 2 == 0 { "eu" } else { "us" }.into(),
+        region: if n.is_multiple_of(2) { "eu" } else { "us" }.into(),
         zone: format!("z{n}").into(),
-        ready: n % 3 != 0,
+        ready: !n.is_multiple_of(3),
         addresses: [IpAddr::from([192, 0, 2, n]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)])].into(),
     };
     (1..20).map(node).collect()
