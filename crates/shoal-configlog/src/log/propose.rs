@@ -298,7 +298,7 @@ impl ConfigLog {
         }
     }
 
-    /// Whose disk is full and what to do, for as long as it has been so that this is no passing moment.
+    /// What is missing on the disk and what to do, if it has been so for longer than a passing moment.
     fn out_of_space(&self) -> Option<String> {
         self.shared.room.missing_for(LOOK_AGAIN)
     }
