@@ -44,6 +44,15 @@ impl Cluster {
         cluster.assemble().await
     }
 
+    /// The same with a node in each of these regions.
+    pub async fn start_of_regions(regions: &[&str]) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        for (i, region) in regions.iter().enumerate() {
+            cluster.plan_node(cluster.block.ip(11 + i as u8), Vec::new(), &["--region", region]);
+        }
+        cluster.assemble().await
+    }
+
     /// The same with `name` set in the environment of every node.
     pub async fn start_planted(n: usize, name: &str) -> Result<Self> {
         let mut cluster = Self::planned()?;

@@ -13,14 +13,16 @@ use shoal_proto::admin::{
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
     CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ChangeSetupRequest,
     ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
-    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
-    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
-    ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest,
-    RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
-    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest,
-    SaveSnapshotResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress,
-    StatusRequest, StatusResponse, TopRequest, TopResponse, WatchRequest, WatchResponse,
+    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest,
+    GetRolloutResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse,
+    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse,
+    StageRequest, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest,
+    TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -61,6 +63,27 @@ impl AdminService for Scripted {
         refused()
     }
     async fn stage(&self, _: Request<StageRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn roll_out(&self, _: Request<RollOutRequest>) -> Result<Response<ApplyResponse>, Status> {
+        refused()
+    }
+    async fn get_rollout(
+        &self,
+        _: Request<GetRolloutRequest>,
+    ) -> Result<Response<GetRolloutResponse>, Status> {
+        refused()
+    }
+    async fn step_rollout(
+        &self,
+        _: Request<StepRolloutRequest>,
+    ) -> Result<Response<GetRolloutResponse>, Status> {
+        refused()
+    }
+    async fn set_rollout_policy(
+        &self,
+        _: Request<SetRolloutPolicyRequest>,
+    ) -> Result<Response<SetRolloutPolicyResponse>, Status> {
         refused()
     }
     async fn confirm(&self, _: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {

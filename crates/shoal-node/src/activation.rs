@@ -144,14 +144,20 @@ impl Activator {
 
     /// Serves what was before, as if the revision had been refused: once the log can be asked again, it is tried again.
     async fn go_back(self: Arc<Self>, log: &ConfigLog, overdue: Overdue) {
-        let Overdue { revision, before } = overdue;
+        let Overdue { revision, before, is_late } = overdue;
         if self.status.borrow().active != revision {
             return;
         }
         self.clone().take_up(log, before).await;
-        let why = "nobody has confirmed it in time, and there is no quorum to say more".to_owned();
+        let why = match is_late {
+            true => "nobody has confirmed it in time, and there is no quorum to say more",
+            false => "some nodes have it before the others, and nobody is heard who watches over that",
+        };
         tracing::warn!(%revision, %before, why, "going back without the cluster");
-        self.status.send_modify(|status| status.refused = Some((revision, why)));
+        // What nobody has decided against is no refusal: whoever leads next would take it for one.
+        if is_late {
+            self.status.send_modify(|status| status.refused = Some((revision, why.to_owned())));
+        }
     }
 
     async fn resume_aside(self: Arc<Self>) {

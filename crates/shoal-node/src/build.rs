@@ -233,6 +233,7 @@ pub async fn build(
         standing_watchers: Shares::of(WATCHERS),
         swept_seq: AtomicU64::new(0),
         rollout_clock: RolloutClock::default(),
+        bake: watch::Sender::new(None),
         overdue,
         writers: Mutex::new(()),
         planning: Arc::new(Semaphore::new(MAX_PLANS)),

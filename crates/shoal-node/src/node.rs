@@ -33,7 +33,9 @@ use crate::purging::PurgeRate;
 use crate::readiness::judge;
 use crate::ready_scopes::ReadyScopes;
 use crate::refusals::Refusals;
-use crate::report::{CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets};
+use crate::report::{
+    BakeReport, CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets,
+};
 use crate::rollout::{Overdue, RolloutClock};
 use crate::settings::RunSettings;
 use crate::shares::Shares;
@@ -94,7 +96,9 @@ pub struct Node {
     pub(crate) swept_seq: AtomicU64,
     /// How long the revision that waits to be confirmed still may.
     pub(crate) rollout_clock: RolloutClock,
-    /// The same where its time is over and there is no quorum.
+    /// The wave of a rollout that this node watches over.
+    pub(crate) bake: watch::Sender<Option<BakeReport>>,
+    /// The revision that is not to be served for now, since there is no quorum.
     pub(crate) overdue: watch::Sender<Option<Overdue>>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
@@ -241,6 +245,7 @@ impl Node {
             traffic: None,
             purges: Vec::new(),
             details: None,
+            bake: self.bake.borrow().clone(),
         }
     }
 
@@ -280,6 +285,7 @@ impl Node {
             at_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             in_flight: self.proxy.figures().in_flight,
             total: figures.total.into(),
+            unconnected: figures.unconnected,
             routes: routes.collect(),
             origin_times: buckets(&cache.origin_times),
             peer_times: buckets(&cache.peer_times),

@@ -84,6 +84,23 @@ pub struct NodeReport {
     /// What describes it; only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<DetailsReport>,
+    /// The wave of a rollout that it watches over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake: Option<BakeReport>,
+}
+
+/// What whoever leads sees of a wave.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BakeReport {
+    /// Of this revision.
+    pub revision: u64,
+    /// From 1.
+    pub wave: u32,
+    /// Until it is over, at least.
+    pub left_ms: u64,
+    /// What can be said of it.
+    pub evidence: String,
 }
 
 /// How far a node is with leaving service.
@@ -150,6 +167,8 @@ pub struct NodeTrafficReport {
     pub in_flight: u64,
     /// All listeners.
     pub total: TrafficReport,
+    /// Requests for which no endpoint could be connected to.
+    pub unconnected: u64,
     /// By route.
     pub routes: BTreeMap<String, TrafficReport>,
     /// How long origins took to answer the cache: upper bound in µs, and how many lie between it and the one before.

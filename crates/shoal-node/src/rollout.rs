@@ -5,20 +5,26 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use shoal_model::state::{Command, Refusal, Reply, RevertCause, RevisionRecord, Rollout, RolloutStep};
+use shoal_configlog::ProposeError;
+use shoal_model::state::{
+    Command, MemberRecord, Pace, Refusal, Reply, RevertCause, RevisionRecord, Rollout, RolloutStep, Waves,
+};
 use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{LastLook, is_overdue, left, missed};
+use shoal_policy::rollout::{Candidate, LastLook, has_lost_touch, is_overdue, left, missed, next_wave};
 use shoal_proto::admin;
 
 use crate::node::{Node, now_ms};
+use crate::report::Wanted;
 
-/// A revision that nobody has confirmed in time, while nobody can say so in the log.
+/// A revision that is not to be served for now, while nobody can say in the log what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overdue {
     /// The revision.
     pub revision: Revision,
     /// What is served in its place until the log can tell.
     pub before: Revision,
+    /// Nobody has confirmed it in time; else it is only that nobody watches over its waves.
+    pub is_late: bool,
 }
 
 /// Between two looks.
@@ -78,7 +84,12 @@ pub async fn watch(node: Arc<Node>) {
         last = Some((Instant::now(), log.quorum && log.applied >= log.committed));
         let left = rollout.map(|rollout| node.rollout_clock.left(rollout));
         let silence = node.log.timings().silence();
-        let overdue = rollout.filter(|_| left.is_some_and(|left| is_overdue(left, log.staleness, silence)));
+        let overdue = rollout.and_then(|rollout| {
+            let is_late = left.is_some_and(|left| is_overdue(left, log.staleness, silence));
+            let is_alone = rollout.waves.is_some() && has_lost_touch(log.staleness, silence);
+            let Rollout { revision, before, .. } = *rollout;
+            (is_late || is_alone).then_some(Overdue { revision, before, is_late })
+        });
         note_overdue(&node, overdue);
         if let Some((rollout, record)) = &waiting
             && left == Some(Duration::ZERO)
@@ -91,9 +102,9 @@ pub async fn watch(node: Arc<Node>) {
     }
 }
 
-/// Without a quorum nobody can say what becomes of a revision whose time is over: then each node serves what was before.
-fn note_overdue(node: &Node, rollout: Option<&Rollout>) {
-    let overdue = rollout.map(|rollout| Overdue { revision: rollout.revision, before: rollout.before });
+/// Without a quorum nobody can say what becomes of a revision whose time is over, or that some have before the others: then
+/// each node serves what was before.
+fn note_overdue(node: &Node, overdue: Option<Overdue>) {
     node.overdue.send_if_modified(|known| {
         let is_new = *known != overdue;
         *known = overdue;
@@ -101,19 +112,11 @@ fn note_overdue(node: &Node, rollout: Option<&Rollout>) {
     });
 }
 
-/// Proposes what every leader would, under the same id. Whoever confirms at the same time is in time if he is before it in
-/// the log.
+/// Proposes what every leader would. Whoever confirms at the same time is in time if he is before it in the log.
 pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: RevertCause, message: String) {
     let revision = rollout.revision;
-    let command = Command::Rollout {
-        request_id: format!("revert of revision {revision} in entry {index}"),
-        revision,
-        step: RolloutStep::Revert(cause),
-        author: NOBODY.to_owned(),
-        message,
-        at_ms: now_ms(),
-    };
-    match node.log.propose(command).await.map(|proposed| proposed.reply) {
+    let request_id = format!("revert of revision {revision} in entry {index}");
+    match propose(node, revision, RolloutStep::Revert(cause), message, request_id).await {
         Ok(Reply::Published(by)) => {
             tracing::warn!(%revision, %by, before = %rollout.before, why = %cause, "the cluster goes back");
         }
@@ -125,7 +128,56 @@ pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: Re
     }
 }
 
+/// More nodes serve the revision from now on, or all do, as every leader would have it.
+pub(crate) async fn go_on(node: &Node, rollout: &Rollout, index: u64, evidence: String) {
+    let Some(step) = node.next_step(rollout) else { return };
+    let (revision, told) = (rollout.revision, format!("{step:?}"));
+    let request_id = match &step {
+        RolloutStep::Advance(next) => format!("wave {} of revision {revision} in entry {index}", next.wave),
+        _ => format!("the end of revision {revision} in entry {index}"),
+    };
+    match propose(node, revision, step, evidence.clone(), request_id).await {
+        Ok(Reply::Done | Reply::Confirmed(_)) => {
+            tracing::info!(%revision, step = told, evidence, "the rollout goes on")
+        }
+        // Somebody else was faster.
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%revision, %error, "the rollout does not go on yet"),
+    }
+}
+
+/// On nobody's behalf, once.
+async fn propose(
+    node: &Node,
+    revision: Revision,
+    step: RolloutStep,
+    message: String,
+    request_id: String,
+) -> Result<Reply, ProposeError> {
+    let (author, at_ms) = (NOBODY.to_owned(), now_ms());
+    let command = Command::Rollout { request_id, revision, step, author, message, at_ms };
+    node.log.propose(command).await.map(|proposed| proposed.reply)
+}
+
 impl Node {
+    /// What follows the wave that `rollout` is in; `None` = it has no waves.
+    pub(crate) fn next_step(&self, rollout: &Rollout) -> Option<RolloutStep> {
+        let (waves, serving) = (rollout.waves.as_ref()?, rollout.canary.as_ref()?);
+        let next = next_wave(rollout.revision, waves, serving, &self.candidates());
+        Some(next.map_or(RolloutStep::Confirm, RolloutStep::Advance))
+    }
+
+    /// Every member, as one that may have a revision before others.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let live = self.live_members();
+        let is_in_service = |id| !self.log.with_state(|state| state.standing(id)).standing.is_drained();
+        let candidate = |(id, member): (NodeId, MemberRecord)| {
+            let is_alive = live.iter().any(|(alive, _)| *alive == id) && is_in_service(id);
+            Candidate { id, name: member.name, region: member.region, is_alive }
+        };
+        self.members().into_iter().map(candidate).collect()
+    }
+
     /// The revision that waits to be confirmed and its record, as far as this node has applied the log.
     pub(crate) fn waiting_rollout(&self) -> Option<(Rollout, RevisionRecord)> {
         self.log.with_state(|state| {
@@ -147,7 +199,20 @@ impl Node {
             confirm_within_ms: rollout.confirm_within_ms,
             left_ms: self.rollout_clock.left(&rollout).as_millis() as u64,
             nodes: self.names_of(rollout.canary.as_ref()),
+            waves: rollout.waves.as_ref().map(|waves| {
+                let nodes = rollout.canary.as_ref().map_or(0, BTreeSet::len) as u32;
+                admin::Waves { nodes, members: self.members().len() as u32, ..waves_message(waves) }
+            }),
         })
+    }
+
+    /// What whoever leads sees of the wave that `rollout` is in.
+    pub(crate) async fn watch_of(self: &Arc<Self>, rollout: &admin::Rollout) -> Option<admin::WaveWatch> {
+        let wave = rollout.waves.as_ref()?.wave;
+        let leader = self.log.status().leader?;
+        let bake = self.report_of(leader, Wanted::default()).await?.bake?;
+        let is_it = bake.revision == rollout.revision && bake.wave == wave;
+        is_it.then_some(admin::WaveWatch { left_ms: bake.left_ms, evidence: bake.evidence })
     }
 
     fn names_of(&self, chosen: Option<&BTreeSet<NodeId>>) -> Vec<String> {
@@ -163,4 +228,27 @@ impl Node {
         let knows = |id| id == self.id() || view.node(id).is_some_and(|said| said.commands >= command);
         self.members().into_iter().filter(|(id, _)| !knows(*id)).map(|(_, member)| member.name).collect()
     }
+}
+
+/// For operators, but for how many nodes there are.
+pub(crate) fn waves_message(waves: &Waves) -> admin::Waves {
+    let passed = waves.passed.iter().map(|passed| admin::PassedWave {
+        stage: passed.stage.to_string(),
+        nodes: passed.nodes,
+        evidence: passed.evidence.clone(),
+        at_ms: passed.at_ms,
+    });
+    admin::Waves {
+        wave: waves.wave,
+        stage: waves.stage.to_string(),
+        paused_by: waves.paused_by.clone().unwrap_or_default(),
+        passed: passed.collect(),
+        pace: Some(pace_message(waves.pace)),
+        ..admin::Waves::default()
+    }
+}
+
+/// For operators.
+pub(crate) fn pace_message(pace: Pace) -> admin::Pace {
+    admin::Pace { bake_ms: pace.bake_ms, checks: pace.checks, urgent: pace.is_urgent }
 }

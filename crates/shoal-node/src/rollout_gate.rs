@@ -1,37 +1,92 @@
-//! Takes a revision back that some nodes try, and that does worse there than what the others serve. The leader watches.
+//! Takes a revision back that some nodes try, and that does worse there than what the others serve; brings one that comes in
+//! waves to the next nodes where it does not. The leader watches.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_model::Revision;
-use shoal_model::state::{RevertCause, Rollout};
-use shoal_policy::rollout::{Counts, Said, Sighting, Trial};
+use shoal_model::state::{RevertCause, Rollout, Waves};
+use shoal_policy::rollout::{Bake, Counts, Judgement, Said, Sighting, Trial};
 
 use crate::node::Node;
-use crate::report::{NodeReport, Wanted};
-use crate::rollout::revert;
+use crate::report::{BakeReport, NodeReport, Wanted};
+use crate::rollout::{go_on, revert};
 
 /// Between two looks at all nodes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What the leader watches: a new one begins anew.
+#[derive(Default)]
+struct Watched {
+    /// Some nodes, until somebody confirms it.
+    trial: Option<Trial>,
+    /// A wave, and when it was looked at last.
+    wave: Option<(Bake, Instant)>,
+}
+
 /// Looks, for as long as it is polled.
 pub async fn watch(node: Arc<Node>) {
-    let mut trial: Option<Trial> = None;
+    let mut watched = Watched::default();
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(watched.pause()).await;
         let leads = node.log.status().leader == Some(node.id());
         let tried = node.waiting_rollout().filter(|(rollout, _)| leads && rollout.canary.is_some());
         let Some((rollout, record)) = tried else {
-            trial = None;
+            watched = Watched::default();
+            node.bake.send_replace(None);
             continue;
         };
         let sightings = look(&node, &rollout).await;
-        let going_on = trial.take().filter(|trial| trial.revision() == rollout.revision);
-        let trial = trial.insert(going_on.unwrap_or_else(|| Trial::new(rollout.revision)));
-        if let Some(evidence) = trial.observe(&sightings) {
+        let evidence = match &rollout.waves {
+            None => watched.trial(&rollout).observe(&sightings).err(),
+            Some(waves) => {
+                let (bake, passed) = watched.wave(&rollout, waves);
+                let judgement = bake.judge(&sightings, passed);
+                node.bake.send_replace(report(&rollout, waves, &judgement));
+                match judgement {
+                    Judgement::Open { .. } => None,
+                    Judgement::Bad(evidence) => Some(evidence),
+                    Judgement::Good(_) if waves.paused_by.is_some() => None,
+                    Judgement::Good(evidence) => {
+                        go_on(&node, &rollout, record.index, evidence).await;
+                        None
+                    }
+                }
+            }
+        };
+        if let Some(evidence) = evidence {
             revert(&node, &rollout, record.index, RevertCause::Worse, evidence.to_string()).await;
         }
     }
+}
+
+impl Watched {
+    fn pause(&self) -> Duration {
+        self.wave.as_ref().map_or(LOOK_INTERVAL, |(bake, _)| bake.pause())
+    }
+
+    fn trial(&mut self, rollout: &Rollout) -> &mut Trial {
+        let going_on = self.trial.take().filter(|trial| trial.revision() == rollout.revision);
+        self.trial.insert(going_on.unwrap_or_else(|| Trial::new(rollout.revision)))
+    }
+
+    /// The wave that `rollout` is in, and how long nobody has looked at it.
+    fn wave(&mut self, rollout: &Rollout, waves: &Waves) -> (&mut Bake, Duration) {
+        let going_on = self.wave.take().filter(|(bake, _)| bake.is_of(rollout.revision, waves.wave));
+        let begun = || (Bake::new(rollout.revision, waves.wave, waves.pace), Instant::now());
+        let (bake, looked) = self.wave.insert(going_on.unwrap_or_else(begun));
+        (bake, std::mem::replace(looked, Instant::now()).elapsed())
+    }
+}
+
+fn report(rollout: &Rollout, waves: &Waves, judgement: &Judgement) -> Option<BakeReport> {
+    let (left, evidence) = match judgement {
+        Judgement::Open { left, so_far } => (*left, so_far.clone()),
+        Judgement::Good(evidence) => (Duration::ZERO, evidence.clone()),
+        Judgement::Bad(evidence) => (Duration::ZERO, evidence.to_string()),
+    };
+    let left_ms = left.as_millis() as u64;
+    Some(BakeReport { revision: rollout.revision.0, wave: waves.wave, left_ms, evidence })
 }
 
 async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
@@ -42,6 +97,7 @@ async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
         Sighting {
             id,
             name: member.name,
+            region: member.region,
             tries,
             is_alive: asked.is_some(),
             said: asked.and_then(|(_, _, report)| report.take()).and_then(said),
@@ -51,7 +107,17 @@ async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
 }
 
 fn said(report: NodeReport) -> Option<Said> {
-    let total = report.traffic?.total;
-    let counts = Counts { requests: total.requests, errors: total.errors };
-    Some(Said { active: Revision(report.active_revision), refused: report.refused, counts })
+    let traffic = report.traffic?;
+    let counts = Counts {
+        requests: traffic.total.requests,
+        errors: traffic.total.errors,
+        unconnected: traffic.unconnected,
+        durations: traffic.total.durations,
+    };
+    Some(Said {
+        active: Revision(report.active_revision),
+        refused: report.refused,
+        up_ms: traffic.at_ms,
+        counts,
+    })
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 64] = [
+const VERBS: [&str; 71] = [
     "",
     "run",
     "dev",
@@ -26,6 +26,13 @@ const VERBS: [&str; 64] = [
     "watch",
     "audit",
     "rollback",
+    "rollout",
+    "rollout status",
+    "rollout pause",
+    "rollout resume",
+    "rollout promote",
+    "rollout abort",
+    "rollout policy",
     "status",
     "node",
     "node list",

@@ -406,6 +406,8 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::Purge { request_id, .. } => !request_id.is_empty(),
         Command::AskedBy { command, .. } => may_be_repeated(command),
         Command::UploadPart { .. }
+        | Command::SetRolloutPolicy { .. }
+        | Command::Quarantine { .. }
         | Command::ForgetPurges { .. }
         | Command::CreateToken { .. }
         | Command::Admit(_)

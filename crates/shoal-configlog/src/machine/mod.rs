@@ -163,7 +163,8 @@ impl StateMachine {
         let state = self.read();
         match (change, &reply) {
             (Change::Site, Reply::Published(newer)) if *newer != before => self.tell_revision(&state, index),
-            (Change::Site, Reply::Confirmed(_)) => self.tell_revision(&state, index),
+            // A wave has no other answer.
+            (Change::Site, Reply::Confirmed(_) | Reply::Done) => self.tell_revision(&state, index),
             (Change::Purge(scopes, kind), Reply::Purged { seq }) if *seq == index => {
                 self.tell(Applied::Purge { seq: index, scopes: &scopes, kind });
             }
@@ -196,6 +197,8 @@ impl StateMachine {
             }
             Command::Publish { .. }
             | Command::Rollout { .. }
+            | Command::SetRolloutPolicy { .. }
+            | Command::Quarantine { .. }
             | Command::Bootstrap { .. }
             | Command::Purge { .. }
             | Command::ForgetPurges { .. }
@@ -270,6 +273,8 @@ impl Change {
             | Command::RevokeNode { .. }
             | Command::Recover { .. } => Self::Members,
             Command::UploadPart { .. }
+            | Command::SetRolloutPolicy { .. }
+            | Command::Quarantine { .. }
             | Command::CreateToken { .. }
             | Command::SetStanding(_)
             | Command::ChangeSetup(_)

@@ -19,14 +19,15 @@ use shoal_proto::admin::{
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
     CacheTopRequest, CacheTopResponse, CacheWarmRequest, CacheWarmResponse, ChangeSetupRequest,
     ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
-    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest,
-    HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse,
-    ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest,
-    PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest,
-    RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest,
-    RevokeOperatorResponse, RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest,
-    SaveSnapshotResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress,
-    StatusRequest, StatusResponse, TopRequest, TopResponse,
+    DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest,
+    GetRolloutResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse,
+    SetRolloutPolicyRequest, SetStandingRequest, ShowRequest, ShowResponse, StandingProgress, StatusRequest,
+    StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -113,9 +114,28 @@ impl Client {
         self.call("apply", request, async |mut node, request| node.apply(request).await).await
     }
 
-    /// `Stage`.
-    pub async fn stage(&self, request: StageRequest) -> Result<ApplyResponse, Failure> {
-        self.call("apply", request, async |mut node, request| node.stage(request).await).await
+    /// `RollOut`, for `verb`.
+    pub async fn roll_out(&self, verb: &str, request: RollOutRequest) -> Result<ApplyResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.roll_out(request).await).await
+    }
+
+    /// `GetRollout`.
+    pub async fn rollout(&self) -> Result<GetRolloutResponse, Failure> {
+        let request = GetRolloutRequest {};
+        self.look("rollout", request, async |mut node, request| node.get_rollout(request).await).await
+    }
+
+    /// `StepRollout`.
+    pub async fn step_rollout(&self, request: StepRolloutRequest) -> Result<GetRolloutResponse, Failure> {
+        self.call("rollout", request, async |mut node, request| node.step_rollout(request).await).await
+    }
+
+    /// `SetRolloutPolicy`.
+    pub async fn set_rollout_policy(&self, request: SetRolloutPolicyRequest) -> Result<(), Failure> {
+        let verb = "rollout policy";
+        self.call(verb, request, async |mut node, request| node.set_rollout_policy(request).await)
+            .await
+            .map(drop)
     }
 
     /// `Confirm`.

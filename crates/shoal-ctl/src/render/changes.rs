@@ -7,6 +7,7 @@ use shoal_proto::admin::{
     HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo, Rollout,
 };
 
+use super::rollout::in_waves;
 use super::table::Columns;
 use super::units::{moment, span};
 use crate::failure::one_line;
@@ -118,6 +119,9 @@ fn gone(changes: &[Change]) -> String {
 
 /// How long a revision may wait, and what to type.
 pub(super) fn unconfirmed(rollout: &Rollout) -> String {
+    if let Some(waves) = &rollout.waves {
+        return in_waves(rollout, waves);
+    }
     let (revision, before, left) = (rollout.revision, rollout.before, span(rollout.left_ms.div_ceil(1000)));
     let (by, keep) = match rollout.nodes.len() {
         0 => (String::new(), "to keep it"),
@@ -227,6 +231,9 @@ fn standing(info: &RevisionInfo) -> String {
         "" => {}
         "reverted" => notes.push(format!("reverted by {}", info.reverted_by)),
         other => notes.push(one_line(other)),
+    }
+    if !info.quarantined.is_empty() {
+        notes.push("quarantined".to_owned());
     }
     if !info.restorable {
         notes.push("content dropped".to_owned());

@@ -5,24 +5,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use shoal_model::Site;
 use shoal_model::site::Problems;
-use shoal_model::state::{LONGEST_CONFIRM, SHORTEST_CONFIRM};
-use shoal_model::units::Period;
 use shoal_proto::admin::{
-    AckState, ApplyRequest, ApplyResponse, Canary, ChangeAction, NodeAck, PlanRequest, ShowRequest,
-    StageRequest,
+    AckState, ApplyRequest, ApplyResponse, ChangeAction, NodeAck, PlanRequest, ShowRequest,
 };
 
 use super::Session;
 use super::author::{author, request_id};
+use super::manner::{Change, MannerArgs};
 use super::single::{ask, can_ask};
 use super::validate::{warnings, warnings_of_parts};
 use crate::client::{Client, NodeArgs};
 use crate::failure::{Exit, Failure};
 use crate::site_files::SiteFiles;
 use crate::{output, render};
-
-/// How long some nodes try a revision when nobody says.
-const CANARY_TIMEOUT: Period = Period::seconds(3600);
 
 /// What `shoal apply` takes.
 #[derive(Args, Clone, Debug)]
@@ -32,6 +27,7 @@ Example:
   shoal apply -f sites/ --check-revision 7 -m 'move the shop to the new hosts'
   shoal apply -f site.yaml --confirm-timeout 5m    (then: shoal confirm)
   shoal apply -f site.yaml --canary percent=10     (then: shoal confirm)
+  shoal apply -f site.yaml --waves --bake 5m       (then: shoal rollout status --watch)
 
 Objects that the file does not mention stay as they are, unless --prune is given: on a terminal what would change is shown then,
 and where that removes something a yes is wanted; -y and scripts are not asked. With --no-wait the revision is in the log of a
@@ -41,7 +37,8 @@ another process has: see `shoal plan`.
 With --confirm-timeout the cluster goes back by itself to what was before, whoever is gone by then, unless `shoal confirm`
 comes in time; until then nothing else can be applied, and `shoal abort` goes back at once.
 With --canary only some nodes serve it until then, and the cluster goes back sooner if they refuse it, die, or fail more
-requests than the others.
+requests than the others. With --waves it goes on by itself where they do not: one node, one of each region, 5 %, a region,
+25 %, all; see `shoal rollout`. What has failed so is not applied again without --force.
 Exit codes: 0 applied everywhere, 1 bad site, 2 node failed, 4 another revision is active, or waits to be confirmed,
 5 not on every live node (which, is printed), 6 no quorum.")]
 pub struct ApplyArgs {
@@ -57,18 +54,9 @@ pub struct ApplyArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// End as soon as the cluster has agreed, without waiting for the nodes [default: wait for every live node]
-    #[arg(long)]
-    no_wait: bool,
-    /// Go back to what was before unless the revision is confirmed in time; 5s to 7d [default: it stays]
-    /// [with --canary: 1h]
-    #[arg(long, value_name = "TIME", value_parser = confirm_timeout)]
-    confirm_timeout: Option<Period>,
-    /// Until it is confirmed only these serve it: node=NAME[,NAME…], region=NAME, or percent=1 to 99 of the nodes
-    /// [default: all do]
-    #[arg(long, value_name = "WHO", value_parser = canary)]
-    canary: Option<Canary>,
-    /// Apply it also when a live node says that it would refuse it [default: change nothing then]
+    #[command(flatten)]
+    manner: MannerArgs,
+    /// Apply it also when a live node says that it would refuse it, or when it did harm before [default: change nothing then]
     #[arg(long)]
     force: bool,
     /// Why, for the history [default: nothing]
@@ -98,54 +86,16 @@ impl ApplyArgs {
             message: self.message.clone(),
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
-            no_wait: self.no_wait,
+            no_wait: self.manner.no_wait,
             force: self.force,
         };
-        let within = self.confirm_timeout.or(self.canary.is_some().then_some(CANARY_TIMEOUT));
-        let response = match within {
-            None => session.client.apply(request).await?,
-            Some(Period(within)) => {
-                let confirm_within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-                let (change, canary) = (Some(request), self.canary.clone());
-                session.client.stage(StageRequest { change, confirm_within_ms, canary }).await?
-            }
-        };
+        let response = session.publish("apply", Change::Apply(request), &self.manner).await?;
         // What is not in the file may be in the cluster, unless there was nothing before.
         let is_whole = self.prune || response.revision == 1;
         for warning in if is_whole { warnings(&site) } else { warnings_of_parts(&site) } {
             output::warn(&format!("the site is in force, but {warning}"));
         }
         print_applied(&session, &response, &self.message)
-    }
-}
-
-/// Somebody has to have a chance, and nobody else can apply anything meanwhile.
-fn confirm_timeout(text: &str) -> Result<Period, String> {
-    let period = Period::parse(text)?;
-    match (SHORTEST_CONFIRM..=LONGEST_CONFIRM).contains(&period.0) {
-        true => Ok(period),
-        false => {
-            let (shortest, longest) = (Period(SHORTEST_CONFIRM), Period(LONGEST_CONFIRM));
-            Err(format!("a revision can be confirmed within {shortest} to {longest}"))
-        }
-    }
-}
-
-/// Who tries a revision, as it is written on the command line.
-fn canary(text: &str) -> Result<Canary, String> {
-    let (kind, who) = text.split_once('=').unwrap_or_default();
-    match kind {
-        "node" if who.split(',').all(|name| !name.is_empty()) => {
-            Ok(Canary { nodes: who.split(',').map(str::to_owned).collect(), ..Canary::default() })
-        }
-        "region" if !who.is_empty() => Ok(Canary { region: who.to_owned(), ..Canary::default() }),
-        "percent" => match who.parse() {
-            Ok(percent @ 1..=99) => Ok(Canary { percent, ..Canary::default() }),
-            _ => {
-                Err("write 1 to 99, as in percent=10; to have it on all nodes leave --canary out".to_owned())
-            }
-        },
-        _ => Err("write node=NAME, region=NAME or percent=N".to_owned()),
     }
 }
 
@@ -206,31 +156,5 @@ async fn active_site(
     match client.show(verb, ShowRequest::default()).await {
         Ok(shown) => Ok(Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())),
         Err(failure) => Err(files.check_part().err().map_or(failure, complain)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_canary_is_written_in_three_ways() {
-        let check = |text: &str, expected: Option<(&[&str], &str, u32)>| {
-            let expected = expected.map(|(nodes, region, percent)| Canary {
-                nodes: nodes.iter().map(|&name| name.to_owned()).collect(),
-                region: region.to_owned(),
-                percent,
-            });
-            assert_eq!(canary(text).ok(), expected, "{text}");
-        };
-        check("node=n1", Some((&["n1"], "", 0)));
-        check("node=n1,n2", Some((&["n1", "n2"], "", 0)));
-        check("region=west", Some((&[], "west", 0)));
-        check("percent=10", Some((&[], "", 10)));
-        for wrong in
-            ["", "n1", "node=", "node=n1,", "region=", "percent=0", "percent=100", "percent=-1", "zone=a"]
-        {
-            check(wrong, None);
-        }
     }
 }

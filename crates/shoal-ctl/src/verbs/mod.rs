@@ -16,10 +16,12 @@ mod export;
 mod get;
 mod health;
 mod history;
+mod manner;
 mod node;
 mod operator;
 mod plan;
 mod rollback;
+mod rollout;
 mod set;
 mod single;
 mod standing;
@@ -72,6 +74,8 @@ pub enum Verb {
     Audit(audit::AuditArgs),
     /// Make the content of an old revision the next revision
     Rollback(rollback::RollbackArgs),
+    /// Show how far a revision is that comes in waves, stop it, let it go on or go back, and when that is the usual way
+    Rollout(rollout::RolloutVerb),
     /// Show the cluster on one screen: leader, nodes, upstreams, certificates, warnings
     Status(status::StatusArgs),
     /// Show live what goes through the cluster: requests, errors, latency and cache, per node and route
@@ -141,6 +145,7 @@ impl Verb {
             Self::Watch(args) => &args.node,
             Self::Audit(args) => &args.node,
             Self::Rollback(args) => &args.node,
+            Self::Rollout(verb) => verb.node_args(),
             Self::Status(args) => &args.node,
             Self::Top(args) => &args.node,
             Self::Node(verb) => verb.node_args(),
@@ -177,6 +182,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Watch(args) => args.run(root).await,
         Verb::Audit(args) => args.run(root).await,
         Verb::Rollback(args) => args.run(root).await,
+        Verb::Rollout(verb) => verb.run(root).await,
         Verb::Status(args) => args.run(root).await,
         Verb::Top(args) => args.run(root).await,
         Verb::Node(verb) => verb.run(root).await,

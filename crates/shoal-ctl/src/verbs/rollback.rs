@@ -6,6 +6,7 @@ use shoal_proto::admin::{HistoryRequest, RollbackRequest};
 use super::Session;
 use super::apply::print_applied;
 use super::author::{author, request_id};
+use super::manner::{Change, MannerArgs};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 
@@ -16,7 +17,8 @@ Example:
   shoal rollback
   shoal rollback --to-revision 7 -m 'the new hosts are too slow'
 
-Nothing is erased: a rollback is a new revision. Exit codes are those of `shoal apply`.")]
+Nothing is erased: a rollback is a new revision. It comes at once unless something else is said here, and ends the wait of a
+revision that is not confirmed. Exit codes are those of `shoal apply`.")]
 pub struct RollbackArgs {
     /// Revision whose content is wanted [default: the one before the active one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -24,6 +26,11 @@ pub struct RollbackArgs {
     /// Refuse unless this revision is active [default: the one that was active when the verb began]
     #[arg(long, value_name = "N")]
     check_revision: Option<u64>,
+    /// Go back also to what did harm before [default: change nothing then]
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    manner: MannerArgs,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -49,8 +56,10 @@ impl RollbackArgs {
             message: self.message.clone(),
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
+            no_wait: self.manner.no_wait,
+            force: self.force,
         };
-        let response = session.client.rollback(request).await?;
+        let response = session.publish("rollback", Change::Rollback(request), &self.manner).await?;
         print_applied(&session, &response, &self.message)
     }
 }

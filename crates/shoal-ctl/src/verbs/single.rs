@@ -10,6 +10,7 @@ use shoal_proto::admin::{EditRequest, PlanResponse};
 use super::Session;
 use super::apply::print_applied;
 use super::author::{author, request_id};
+use super::manner::{Change, MannerArgs};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -23,9 +24,12 @@ pub(super) struct SingleArgs {
     /// Show what would change, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// Change it also when a live node says that it would refuse it [default: change nothing then]
+    /// Change it also when a live node says that it would refuse it, or when the result did harm before [default: change
+    /// nothing then]
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    manner: MannerArgs,
     /// Why, for the history [default: nothing]
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
@@ -47,7 +51,8 @@ impl SingleArgs {
             session.print(&plan, |plan| render::plan(plan, session.style))?;
             return Ok(Exit::Done);
         }
-        let response = session.client.edit(verb, self.request(session, delta, since)?).await?;
+        let change = Change::Edit(self.request(session, delta, since)?);
+        let response = session.publish(verb, change, &self.manner).await?;
         print_applied(session, &response, &self.message)
     }
 
@@ -72,6 +77,7 @@ impl SingleArgs {
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
             force: self.force,
+            no_wait: self.manner.no_wait,
         })
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Command, ConfigState, Reply, RolloutStep};
+use super::{Command, ConfigState, Pace, Reply, RolloutStep};
 use crate::id::NodeId;
 use crate::is_deceptive;
 
@@ -178,8 +178,15 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
     };
     Some(match command {
         Command::Bootstrap { cluster_id, node, .. } => format!("cluster {cluster_id}, {}", node.name),
-        Command::Publish { author, message, counts: [added, removed, changed], .. } => {
-            format!("+{added} ~{changed} -{removed} as {author}: {message}")
+        Command::Publish { author, message, counts: [added, removed, changed], terms, .. } => {
+            let how = match terms.waves {
+                Some(Pace { is_urgent: true, .. }) => ", urgent",
+                Some(_) => ", in waves",
+                None if state.rollout_policy.is_some() && terms.confirm_within_ms.is_none() => ", at once",
+                None => "",
+            };
+            let despite = if terms.despite_quarantine { ", despite any quarantine" } else { "" };
+            format!("+{added} ~{changed} -{removed}{how}{despite} as {author}: {message}")
         }
         Command::Rollout { revision, step: RolloutStep::Confirm, author, .. } => {
             format!("revision {revision} stays, as {author}")
@@ -187,6 +194,20 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         Command::Rollout { revision, step: RolloutStep::Revert(cause), author, .. } => {
             format!("back from revision {revision}, {cause}, as {author}")
         }
+        Command::Rollout { revision, step: RolloutStep::Advance(next), author, .. } => {
+            format!("revision {revision} to wave {}, {}, as {author}", next.wave, next.stage)
+        }
+        Command::Rollout { revision, step: RolloutStep::Pause, author, .. } => {
+            format!("revision {revision} goes no further, as {author}")
+        }
+        Command::Rollout { revision, step: RolloutStep::Resume, author, .. } => {
+            format!("revision {revision} goes on, as {author}")
+        }
+        Command::SetRolloutPolicy { waves: None } => "revisions come at once".to_owned(),
+        Command::SetRolloutPolicy { waves: Some(pace) } => {
+            format!("revisions come in waves of {} s", pace.bake_ms / 1000)
+        }
+        Command::Quarantine { revision, why, .. } => format!("what revision {revision} was: {why}"),
         Command::Purge { scopes, .. } => format!("{} scopes", scopes.len()),
         Command::CreateToken { id, token } if token.expires_at_ms == 0 => format!("token {id} revoked"),
         Command::CreateToken { id, token } => {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Asker, ClusterSetup, MemberRecord, OperatorRecord, PurgeKind, PurgeScope, RolloutStep, SetupOrder,
+    Asker, ClusterSetup, MemberRecord, OperatorRecord, Pace, PurgeKind, PurgeScope, RolloutStep, SetupOrder,
     StandingOrder, Terms, TokenRecord,
 };
 use crate::id::{ClusterId, NodeId, Revision};
@@ -29,8 +29,11 @@ pub const COMPARING: u32 = 7;
 pub const RECOVERING: u32 = 8;
 /// The least [`COMMANDS`] of a node that knows [`Command::ChangeSetup`].
 pub const SETUPS: u32 = 9;
+/// The least [`COMMANDS`] of a node that knows [`Terms::waves`] and what comes with it, [`Command::SetRolloutPolicy`] and
+/// [`Command::Quarantine`].
+pub const WAVES: u32 = 10;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = SETUPS;
+pub const COMMANDS: u32 = WAVES;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,6 +96,22 @@ pub enum Command {
         author: String,
         /// Why.
         message: String,
+        /// Unix milliseconds.
+        at_ms: u64,
+    },
+    /// How a revision comes into force where nobody says: in waves of this pace, or at once. Proposed only where every member
+    /// knows [`WAVES`].
+    SetRolloutPolicy {
+        /// `None` = at once.
+        waves: Option<Pace>,
+    },
+    /// A node cannot live with the content of a revision: it is not to be applied again. Proposed only where every member
+    /// knows [`WAVES`].
+    Quarantine {
+        /// Which.
+        revision: Revision,
+        /// Which node, and why.
+        why: String,
         /// Unix milliseconds.
         at_ms: u64,
     },
@@ -245,6 +264,8 @@ impl Command {
             }
             Self::Bootstrap { .. }
             | Self::UploadPart { .. }
+            | Self::SetRolloutPolicy { .. }
+            | Self::Quarantine { .. }
             | Self::ForgetPurges { .. }
             | Self::CreateToken { .. }
             | Self::Admit(_)
@@ -270,6 +291,8 @@ impl fmt::Display for Command {
             Self::UploadPart { .. } => "upload part",
             Self::Publish { .. } => "publish",
             Self::Rollout { .. } => "rollout",
+            Self::SetRolloutPolicy { .. } => "set rollout policy",
+            Self::Quarantine { .. } => "quarantine",
             Self::Purge { .. } => "purge",
             Self::ForgetPurges { .. } => "forget purges",
             Self::CreateToken { .. } => "create token",
@@ -340,6 +363,25 @@ pub enum Refusal {
     /// It is in force for good, or not any more.
     #[error("revision {0} does not wait to be confirmed")]
     NotUnconfirmed(Revision),
+    /// It is in force for good, or waits for somebody to confirm it.
+    #[error("revision {0} does not go from wave to wave")]
+    NotInWaves(Revision),
+    /// Somebody else was faster.
+    #[error("revision {revision} is in wave {wave} already")]
+    WaveOver {
+        /// Which.
+        revision: Revision,
+        /// Where it is.
+        wave: u32,
+    },
+    /// The same content did harm before.
+    #[error("it is what revision {revision} was, which is in quarantine ({why})")]
+    Quarantined {
+        /// When it was found out.
+        revision: Revision,
+        /// How.
+        why: String,
+    },
     /// Parts of the site document are missing.
     #[error("parts of the site document are missing; apply it again")]
     UploadIncomplete,

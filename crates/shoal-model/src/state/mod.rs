@@ -5,11 +5,13 @@ mod command;
 mod nodes;
 mod operators;
 mod purge;
+mod quarantine;
 mod refounding;
 mod revisions;
 mod rollout;
 mod setup;
 mod standing;
+mod waves;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, RECOVERING, REVOKING,
-    ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText,
+    ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText, WAVES,
 };
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
@@ -28,11 +30,16 @@ pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
 };
+pub use quarantine::{Quarantine, Quarantined};
 pub use refounding::Founding;
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
+pub use waves::{
+    DEFAULT_BAKE, DEFAULT_CHECKS, EndedRollout, LONGEST_BAKE, MAX_CHECKS, NextWave, Pace, PassedWave,
+    SHORTEST_BAKE, Stage, Waves,
+};
 
 use crate::id::{ClusterId, NodeId};
 
@@ -78,6 +85,9 @@ pub struct ConfigState {
     pub tokens: BTreeMap<String, TokenRecord>,
     /// The site and its history.
     pub revisions: Revisions,
+    /// How a revision comes into force where nobody says: in waves of this pace; `None` = at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_policy: Option<Pace>,
     /// What was purged when.
     pub purges: PurgeTables,
     /// Who may call, and who may not any more.
@@ -182,14 +192,25 @@ impl ConfigState {
                 self.revisions.publish(expected, site, record, terms)
             }
             Command::Rollout { revision, step, author, message, at_ms, .. } => match step {
-                RolloutStep::Confirm => self.revisions.confirm(revision, author, at_ms),
+                RolloutStep::Confirm => self.revisions.confirm(revision, author, message, at_ms),
                 RolloutStep::Revert(cause) => {
                     let message = cause.explain(revision, &message);
                     let record =
                         RevisionRecord { author, message, at_ms, index, ..RevisionRecord::default() };
-                    self.revisions.revert(revision, record)
+                    self.revisions.revert(revision, cause, record)
                 }
+                RolloutStep::Advance(next) => self.revisions.advance(revision, next, message, at_ms),
+                RolloutStep::Pause => self.revisions.pause(revision, Some(author)),
+                RolloutStep::Resume => self.revisions.pause(revision, None),
             },
+            Command::SetRolloutPolicy { waves } => {
+                self.rollout_policy = waves;
+                Reply::Done
+            }
+            Command::Quarantine { revision, why, at_ms } => {
+                self.revisions.isolate(revision, &why, at_ms);
+                Reply::Done
+            }
             Command::Purge { scopes, kind, .. } => {
                 // No hit waits for this state.
                 drop(self.purges.record(index, &scopes, kind));

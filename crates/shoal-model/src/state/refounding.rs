@@ -49,6 +49,7 @@ impl ConfigState {
             revoked: BTreeSet::new(),
             tokens: BTreeMap::new(),
             revisions: self.revisions.carried_over(carry)?,
+            rollout_policy: self.rollout_policy,
             // Nothing that was purged is in any cache of the new one.
             purges: PurgeTables::default(),
             operators: Operators::default(),

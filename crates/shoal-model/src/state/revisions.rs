@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, Reply, Rollout, Standing, Terms};
+use super::{EndedRollout, Quarantine, Refusal, Reply, RevertCause, Rollout, Standing, Terms, Waves};
 use crate::id::{NodeId, Revision};
 
 /// Revisions whose record is kept.
@@ -33,6 +33,9 @@ pub struct RevisionRecord {
     /// Whether it is in force for good.
     #[serde(default, skip_serializing_if = "Standing::is_final")]
     pub standing: Standing,
+    /// See [`Terms::fingerprint`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
 }
 
 /// All revisions, oldest dropped first.
@@ -44,6 +47,12 @@ pub struct Revisions {
     /// Of the active revision, as long as that is not in force for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rollout: Option<Rollout>,
+    /// The last rollout in waves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<EndedRollout>,
+    /// What is not to be applied again.
+    #[serde(default, skip_serializing_if = "Quarantine::is_empty")]
+    pub(super) quarantine: Quarantine,
 }
 
 /// A revision as somebody is told of it who follows them.
@@ -87,6 +96,25 @@ impl Revisions {
         self.rollout.as_ref()
     }
 
+    /// The last rollout in waves that has ended.
+    pub fn ended_rollout(&self) -> Option<&EndedRollout> {
+        self.ended.as_ref()
+    }
+
+    /// What is not to be applied again.
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
+    }
+
+    /// Contents are known again by their fingerprints: every member knew what those are when this began.
+    pub fn keeps_fingerprints(&self) -> bool {
+        self.records.values().rev().any(|record| !record.fingerprint.is_empty())
+    }
+
+    pub(super) fn rollout_of(&mut self, revision: Revision) -> Option<&mut Rollout> {
+        self.rollout.as_mut().filter(|rollout| rollout.revision == revision)
+    }
+
     /// The revision that `node` is to serve: the active one, unless others are to try it first.
     pub fn served_by(&self, node: NodeId) -> Revision {
         self.rollout
@@ -113,7 +141,7 @@ impl Revisions {
         &mut self,
         expected: Option<Revision>,
         site: String,
-        record: RevisionRecord,
+        mut record: RevisionRecord,
         terms: Terms,
     ) -> Reply {
         if let Some(rollout) = self.rollout.as_ref().filter(|_| !terms.overrides) {
@@ -124,33 +152,62 @@ impl Revisions {
         {
             return Reply::Refused(Refusal::RevisionConflict { expected, active: self.active });
         }
+        if let Some(refusal) = self.quarantine.refusal(&terms) {
+            return Reply::Refused(refusal);
+        }
+        self.quarantine.release(&terms);
+        record.fingerprint = terms.fingerprint;
         let before = self.active;
         let reply = self.succeed(site.into(), record);
         if let Some(confirm_within_ms) = terms.confirm_within_ms {
-            let (revision, canary) = (self.active, terms.canary);
-            self.rollout = Some(Rollout { revision, before, confirm_within_ms, canary });
+            let (revision, canary, waves) = (self.active, terms.canary, terms.waves.map(Waves::first));
+            self.rollout = Some(Rollout { revision, before, confirm_within_ms, canary, waves });
             self.mark(self.active, Standing::Unconfirmed);
         }
         reply
     }
 
-    pub(super) fn confirm(&mut self, revision: Revision, author: String, at_ms: u64) -> Reply {
-        if self.rollout.take_if(|rollout| rollout.revision == revision).is_none() {
+    /// `why` = what is to be said of the end of the last wave.
+    pub(super) fn confirm(&mut self, revision: Revision, author: String, why: String, at_ms: u64) -> Reply {
+        let Some(rollout) = self.rollout.take_if(|rollout| rollout.revision == revision) else {
             return Reply::Refused(Refusal::NotUnconfirmed(revision));
-        }
+        };
+        self.note_end(rollout, None, why, at_ms);
         self.mark(revision, Standing::Confirmed { author, at_ms });
         Reply::Confirmed(revision)
     }
 
     /// What was before `revision` becomes the next one. Its content is there: nothing was published in between.
-    pub(super) fn revert(&mut self, revision: Revision, mut record: RevisionRecord) -> Reply {
+    pub(super) fn revert(
+        &mut self,
+        revision: Revision,
+        cause: RevertCause,
+        mut record: RevisionRecord,
+    ) -> Reply {
         let rollout = self.rollout.as_ref().filter(|rollout| rollout.revision == revision);
         let Some(site) = rollout.and_then(|rollout| self.content(rollout.before)) else {
             return Reply::Refused(Refusal::NotUnconfirmed(revision));
         };
         let [added, removed, changed] = self.record(revision).map_or([0; 3], |record| record.counts);
         record.counts = [removed, added, changed];
+        let before = self.rollout.as_ref().and_then(|rollout| self.record(rollout.before));
+        record.fingerprint = before.map(|before| before.fingerprint.clone()).unwrap_or_default();
+        if cause == RevertCause::Worse {
+            self.isolate(revision, &record.message, record.at_ms);
+        }
         self.succeed(site, record)
+    }
+
+    /// What `revision` was is not to be applied again.
+    pub(super) fn isolate(&mut self, revision: Revision, why: &str, at_ms: u64) {
+        let fingerprint = self.record(revision).map(|record| record.fingerprint.clone());
+        self.quarantine.isolate(fingerprint.unwrap_or_default(), revision, why, at_ms);
+    }
+
+    fn note_end(&mut self, rollout: Rollout, reverted_by: Option<Revision>, why: String, at_ms: u64) {
+        if let Some(waves) = rollout.waves {
+            self.ended = Some(EndedRollout { revision: rollout.revision, waves, reverted_by, why, at_ms });
+        }
     }
 
     /// Makes `site` the active revision, and ends what the one before was waiting for.
@@ -158,6 +215,7 @@ impl Revisions {
         self.active = Revision(self.active.0 + 1);
         if let Some(ended) = self.rollout.take() {
             self.mark(ended.revision, Standing::Reverted { by: self.active });
+            self.note_end(ended, Some(self.active), record.message.clone(), record.at_ms);
         }
         self.records.insert(self.active, record);
         self.contents.insert(self.active, site);
@@ -187,10 +245,15 @@ impl Revisions {
         let rollout = self.rollout.map(|mut rollout| {
             (rollout.revision, rollout.before) = (later(rollout.revision), later(rollout.before));
             // They were nodes of the old one.
-            rollout.canary = None;
+            (rollout.canary, rollout.waves) = (None, None);
             rollout
         });
-        Ok(Self { active: later(active), records: records.collect(), contents, rollout })
+        let ended = self.ended.map(|mut ended| {
+            (ended.revision, ended.reverted_by) = (later(ended.revision), ended.reverted_by.map(later));
+            ended
+        });
+        let quarantine = self.quarantine.renumbered(later);
+        Ok(Self { active: later(active), records: records.collect(), contents, rollout, ended, quarantine })
     }
 
     fn mark(&mut self, revision: Revision, standing: Standing) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{NextWave, Pace, Waves};
 use crate::id::{NodeId, Revision};
 
 /// The least time in which somebody can confirm a revision.
@@ -25,6 +26,16 @@ pub struct Terms {
     pub canary: Option<BTreeSet<NodeId>>,
     /// It may follow a revision that waits to be confirmed, which ends that.
     pub overrides: bool,
+    /// It goes on from the nodes of `canary` to all, wave by wave. Only where every member knows [`WAVES`](super::WAVES), as
+    /// what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Pace>,
+    /// By which its content is known again; empty = it is not to be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+    /// Also if its content is in quarantine, which ends that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub despite_quarantine: bool,
 }
 
 impl Terms {
@@ -46,6 +57,9 @@ pub struct Rollout {
     /// See [`Terms::canary`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<BTreeSet<NodeId>>,
+    /// How far it is on its way to all nodes; `None` = it goes no further until it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waves: Option<Waves>,
 }
 
 impl Rollout {
@@ -56,12 +70,18 @@ impl Rollout {
 }
 
 /// What becomes of a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutStep {
     /// The revision stays.
     Confirm,
     /// What was before it becomes the next revision.
     Revert(RevertCause),
+    /// More nodes serve it. Only where every member knows [`WAVES`](super::WAVES), as what follows.
+    Advance(NextWave),
+    /// No wave follows by itself.
+    Pause,
+    /// Waves follow again.
+    Resume,
 }
 
 /// Why a revision does not stay.
@@ -145,7 +165,11 @@ mod tests {
                     message,
                     at_ms: 1,
                     counts: [1, 2, 3],
-                    terms: Terms { confirm_within_ms, canary: None, overrides: words.contains(&"over") },
+                    terms: Terms {
+                        confirm_within_ms,
+                        overrides: words.contains(&"over"),
+                        ..Terms::default()
+                    },
                 };
             }
         };

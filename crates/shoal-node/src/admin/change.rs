@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_cluster::identity::ClusterSecret;
+use shoal_cluster::identity::{ClusterSecret, sha256_hex};
 use shoal_configlog::{ProposeError, SiteChange};
 use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, holds_private_key, read_site};
 use shoal_model::state::{Command, Refusal, Reply, Terms};
 use shoal_model::{Revision, Site, is_deceptive};
-use shoal_policy::rollout::Canary;
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, EditRequest, PlanRequest, PlanResponse, RollbackRequest,
 };
@@ -18,11 +17,13 @@ use tonic::{Code, Status};
 use super::differences::change_message;
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
+use super::manner::{Content, Manner};
 use super::next_site::next_site;
 use super::request_key::{RequestKey, Subject};
 use super::rollout;
 use crate::node::{Node, now_ms};
 use crate::rehearsal::{Says, Verdict};
+use crate::sealed_site::redact;
 
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -97,13 +98,8 @@ async fn work_out(node: &Arc<Node>, wish: Wish) -> Result<PlanResponse, Status> 
     })
 }
 
-/// Makes the given site the next revision and waits for every live node.
-pub async fn apply(node: &Arc<Node>, request: ApplyRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    apply_as(node, request, caller, Manner::default()).await
-}
-
-/// The same in another manner than the usual one.
-pub(super) async fn apply_as(
+/// Makes the given site the next revision and waits for every live node that is to serve it.
+pub async fn apply(
     node: &Arc<Node>,
     request: ApplyRequest,
     caller: &str,
@@ -121,14 +117,22 @@ pub(super) async fn apply_as(
         message: request.message,
         no_wait: request.no_wait,
         force: request.force,
+        despite_quarantine: request.force,
+        overrides: false,
         manner,
     };
     carry_out(node, order).await
 }
 
-/// Puts and removes single objects and waits for every live node.
-pub async fn edit(node: &Arc<Node>, request: EditRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    let (removed, since) = (format!("{:?}", request.remove), format!("{:?}", request.unchanged_since));
+/// Puts and removes single objects and waits for every live node that is to serve them.
+pub async fn edit(
+    node: &Arc<Node>,
+    request: EditRequest,
+    caller: &str,
+    manner: Manner,
+) -> Result<ApplyResponse, Status> {
+    let (removed, since) =
+        (format!("{:?}", request.remove), format!("{:?} {manner:?}", request.unchanged_since));
     let meaning = ["objects", &request.put_json, &removed, &since];
     let order = Order {
         started: Instant::now(),
@@ -138,9 +142,11 @@ pub async fn edit(node: &Arc<Node>, request: EditRequest, caller: &str) -> Resul
         expected: None,
         author: author_of(&request.author, caller),
         message: request.message,
-        no_wait: false,
+        no_wait: request.no_wait,
         force: request.force,
-        manner: Manner::default(),
+        despite_quarantine: request.force,
+        overrides: false,
+        manner,
     };
     carry_out(node, order).await
 }
@@ -150,13 +156,14 @@ pub async fn rollback(
     node: &Arc<Node>,
     request: RollbackRequest,
     caller: &str,
+    manner: Manner,
 ) -> Result<ApplyResponse, Status> {
     let message = match (request.message, request.to_revision) {
         (message, 0) if message.is_empty() => "rollback to the revision before".to_owned(),
         (message, target) if message.is_empty() => format!("rollback to revision {target}"),
         (message, _) => message,
     };
-    let target = format!("{} {:?}", request.to_revision, request.check_revision);
+    let target = format!("{} {:?} {manner:?}", request.to_revision, request.check_revision);
     let order = Order {
         started: Instant::now(),
         wait: wait_of(request.timeout_ms),
@@ -165,10 +172,12 @@ pub async fn rollback(
         expected: request.check_revision.map(Revision),
         author: author_of(&request.author, caller),
         message,
-        no_wait: false,
-        manner: Manner { overrides: true, ..Manner::default() },
+        no_wait: request.no_wait,
         // What was in force once is the way out of trouble: nobody is asked first.
         force: true,
+        despite_quarantine: request.force,
+        overrides: true,
+        manner,
     };
     carry_out(node, order).await
 }
@@ -181,7 +190,8 @@ pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyRe
         force: true,
         ..ApplyRequest::default()
     };
-    apply(node, request, "local").await.map_err(|status| anyhow::anyhow!("{}", status.message()))
+    let manner = Manner::usual(node);
+    apply(node, request, "local", manner).await.map_err(|status| anyhow::anyhow!("{}", status.message()))
 }
 
 /// The site in `path`, with the files that it names.
@@ -220,27 +230,11 @@ struct Order {
     no_wait: bool,
     /// Also when a live node would refuse it.
     force: bool,
+    /// Also when its content is in quarantine.
+    despite_quarantine: bool,
+    /// Also in the place of a revision that waits to be confirmed.
+    overrides: bool,
     manner: Manner,
-}
-
-/// How a revision comes into force.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Manner {
-    /// Also in the place of one that waits to be confirmed.
-    pub overrides: bool,
-    /// See [`Terms::confirm_within_ms`].
-    pub confirm_within_ms: Option<u64>,
-    /// Who tries it until then; `None` = everybody.
-    pub canary: Option<Canary>,
-}
-
-impl Manner {
-    /// The terms for `revision`, which follows one that `waits` to be confirmed, or not.
-    fn terms(&self, node: &Node, revision: Revision, waits: bool) -> Result<Terms, Status> {
-        let canary = self.canary.as_ref().map(|canary| rollout::choose_canary(node, canary, revision));
-        let confirm_within_ms = self.confirm_within_ms;
-        Ok(Terms { confirm_within_ms, canary: canary.transpose()?, overrides: waits })
-    }
 }
 
 /// What the site is to become.
@@ -334,7 +328,8 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             return Ok(Written { revision, is_new: true, changes });
         }
         let waits = node.waiting_rollout().is_some();
-        if waits && !order.manner.overrides {
+        // What only some nodes serve cannot be what the others go back to.
+        if waits && (!order.overrides || order.manner.waits()) {
             return Err(rollout::unconfirmed(node));
         }
         if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
@@ -348,9 +343,11 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if !order.force {
             check_takers(node, &draft).await?;
         }
-        let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits)?;
+        let (fingerprint, despite_quarantine) = (draft.fingerprint.clone(), order.despite_quarantine);
+        let content = Content { fingerprint, despite_quarantine };
+        let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits, content)?;
         let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
-        if order.manner.confirm_within_ms.is_some() {
+        if order.manner.waits() {
             // Then this node can tell how long it waits, and for whom.
             node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
         }
@@ -466,6 +463,8 @@ struct Draft {
     changes: Vec<Change>,
     /// What nodes are asked about.
     delta: Delta,
+    /// By which the content is known again.
+    fingerprint: String,
 }
 
 impl Draft {
@@ -525,9 +524,18 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
             let why = "the site holds a private key in clear; keys belong into `key_file` or `key_pem`";
             return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
         }
-        Ok(Draft { base: revision, text, changes, delta })
+        let fingerprint = fingerprint(next, &text);
+        Ok(Draft { base: revision, text, changes, delta, fingerprint })
     })
     .await
+}
+
+/// The same for the same content: a key that is sealed again is another text, and is named by its own fingerprint.
+fn fingerprint(site: Site, text: &str) -> String {
+    match site.certificates.is_empty() {
+        true => sha256_hex(text.as_bytes()),
+        false => sha256_hex(redact(site).to_canonical_json().as_bytes()),
+    }
 }
 
 /// The site of the log's text. What an older version has let in beside certificates is left out.

@@ -70,9 +70,14 @@ pub fn check_log(log: &ConfigLog) -> Result<(), Status> {
 /// The replicated state said no.
 pub fn refusal(refusal: &Refusal) -> Status {
     match refusal {
-        Refusal::RevisionConflict { .. } | Refusal::Unconfirmed(_) | Refusal::NotUnconfirmed(_) => {
+        Refusal::RevisionConflict { .. }
+        | Refusal::Unconfirmed(_)
+        | Refusal::NotUnconfirmed(_)
+        | Refusal::NotInWaves(_)
+        | Refusal::WaveOver { .. } => {
             with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string())
         }
+        Refusal::Quarantined { .. } => with_exit(Code::FailedPrecondition, Exit::Local, refusal.to_string()),
         _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),
     }
 }

@@ -30,6 +30,7 @@ const fn least_role(call: AdminCall) -> Role {
         AdminCall::Plan
         | AdminCall::Diff
         | AdminCall::Watch
+        | AdminCall::GetRollout
         | AdminCall::PlanEdit
         | AdminCall::Show
         | AdminCall::History
@@ -49,6 +50,9 @@ const fn least_role(call: AdminCall) -> Role {
         AdminCall::Apply
         | AdminCall::Edit
         | AdminCall::Stage
+        | AdminCall::RollOut
+        | AdminCall::StepRollout
+        | AdminCall::SetRolloutPolicy
         | AdminCall::Confirm
         | AdminCall::Abort
         | AdminCall::Rollback
@@ -209,6 +213,9 @@ Apply operator
 Stage operator
 Confirm operator
 Abort operator
+RollOut operator
+StepRollout operator
+SetRolloutPolicy operator
 Edit operator
 Rollback operator
 Purge operator

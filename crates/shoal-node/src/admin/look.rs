@@ -51,7 +51,10 @@ pub fn history(node: &Node, request: &HistoryRequest) -> Result<HistoryResponse,
         let records = state.revisions.history().take(limit);
         records
             .map(|(revision, record)| {
-                revision_info(revision, record, state.revisions.content(revision).is_some())
+                let restorable = state.revisions.content(revision).is_some();
+                let quarantined = state.revisions.quarantine().find(&record.fingerprint);
+                let quarantined = quarantined.map(|known| known.why.clone()).unwrap_or_default();
+                RevisionInfo { quarantined, ..revision_info(revision, record, restorable) }
             })
             .collect()
     });

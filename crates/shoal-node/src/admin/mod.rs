@@ -13,6 +13,7 @@ mod gate;
 mod given;
 mod listener;
 mod look;
+mod manner;
 mod members;
 mod message_body;
 mod next_site;
@@ -27,6 +28,7 @@ mod status;
 mod tokens;
 mod top;
 mod watch;
+mod waves;
 
 use std::sync::Arc;
 
@@ -36,14 +38,15 @@ use shoal_proto::admin::{
     CacheGetResponse, CacheLocateRequest, CacheLocateResponse, CacheStatsRequest, CacheStatsResponse,
     CacheTopRequest, CacheTopResponse, CacheWarmRequest, ChangeSetupRequest, ChangeSetupResponse,
     ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest,
-    DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, HealthRequest, HealthResponse,
-    HistoryRequest, HistoryResponse, IssueOperatorRequest, IssueOperatorResponse, ListOperatorsRequest,
-    ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
-    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
-    RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollbackRequest, SaveSnapshotRequest, SetStandingRequest,
-    ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse, TopRequest, TopResponse,
-    WatchRequest,
+    DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest, GetRolloutResponse,
+    HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
+    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
+    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
+    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
+    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SetRolloutPolicyRequest,
+    SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest,
+    StatusResponse, StepRolloutRequest, TopRequest, TopResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -60,6 +63,8 @@ pub use standing::WATCHERS;
 pub use watch::WATCHES;
 
 use crate::backup;
+use manner::Manner;
+
 use crate::node::Node;
 use crate::recovery;
 
@@ -84,7 +89,8 @@ impl AdminService for AdminRpc {
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
-        change::apply(&self.node, request.into_inner(), &caller).await.map(Response::new)
+        let manner = Manner::usual(&self.node);
+        change::apply(&self.node, request.into_inner(), &caller, manner).await.map(Response::new)
     }
 
     async fn plan_edit(&self, request: Request<EditRequest>) -> Result<Response<PlanResponse>, Status> {
@@ -93,17 +99,45 @@ impl AdminService for AdminRpc {
 
     async fn edit(&self, request: Request<EditRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
-        change::edit(&self.node, request.into_inner(), &caller).await.map(Response::new)
+        let manner = Manner::usual(&self.node);
+        change::edit(&self.node, request.into_inner(), &caller, manner).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
-        change::rollback(&self.node, request.into_inner(), &caller).await.map(Response::new)
+        change::rollback(&self.node, request.into_inner(), &caller, Manner::AT_ONCE).await.map(Response::new)
     }
 
     async fn stage(&self, request: Request<StageRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = gate::caller_of(&request);
         rollout::stage(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn roll_out(&self, request: Request<RollOutRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        rollout::roll_out(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn get_rollout(
+        &self,
+        _: Request<GetRolloutRequest>,
+    ) -> Result<Response<GetRolloutResponse>, Status> {
+        waves::look(&self.node).await.map(Response::new)
+    }
+
+    async fn step_rollout(
+        &self,
+        request: Request<StepRolloutRequest>,
+    ) -> Result<Response<GetRolloutResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        waves::step(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn set_rollout_policy(
+        &self,
+        request: Request<SetRolloutPolicyRequest>,
+    ) -> Result<Response<SetRolloutPolicyResponse>, Status> {
+        waves::set_policy(&self.node, request.get_ref()).await.map(Response::new)
     }
 
     async fn confirm(&self, request: Request<ConfirmRequest>) -> Result<Response<ConfirmResponse>, Status> {

@@ -21,6 +21,8 @@ pub enum Subject {
     Confirm,
     /// A revision that is to go.
     Abort,
+    /// A rollout that is to stop, to go on, or to go faster.
+    Step,
     /// Objects that are to be forgotten. Programs with a token ask for that, too: their ids are apart from those of operators.
     Purge,
 }
@@ -31,6 +33,7 @@ impl Subject {
             Self::Change => "change",
             Self::Confirm => "confirm",
             Self::Abort => "abort",
+            Self::Step => "step",
             Self::Purge => "purge",
         }
     }
@@ -39,6 +42,7 @@ impl Subject {
         match self {
             Self::Change | Self::Abort => matches!(reply, Reply::Published(_)),
             Self::Confirm => matches!(reply, Reply::Confirmed(_)),
+            Self::Step => matches!(reply, Reply::Done | Reply::Confirmed(_)),
             Self::Purge => matches!(reply, Reply::Purged { .. }),
         }
     }

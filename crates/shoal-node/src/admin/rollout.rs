@@ -1,71 +1,53 @@
 //! Verbs about a revision that does not stay unless somebody confirms it: stage, confirm, abort.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use shoal_model::state::{
-    CANARIES, Command, LONGEST_CONFIRM, MemberRecord, ROLLOUTS, Refusal, Reply, RevertCause, RolloutStep,
-    SHORTEST_CONFIRM, Standing,
+use shoal_model::Revision;
+use shoal_model::state::{Command, Refusal, Reply, RevertCause, RolloutStep, Standing};
+use shoal_proto::admin::{
+    self, AbortRequest, ApplyResponse, ConfirmRequest, ConfirmResponse, RollOutRequest, StageRequest,
 };
-use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{Canary, Candidate, choose};
-use shoal_proto::admin::{self, AbortRequest, ApplyResponse, ConfirmRequest, ConfirmResponse, StageRequest};
 use tonic::{Code, Status};
 
-use super::change::{
-    self, CATCH_UP_WAIT, Manner, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of,
-};
+use super::change::{self, CATCH_UP_WAIT, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of};
 use super::failure::{self, Exit, with_exit};
+use super::manner::Manner;
 use super::request_key::{RequestKey, Subject};
 use crate::node::{Node, now_ms};
 
 /// Makes the given site the next revision, until its time is over or somebody has confirmed it.
 pub async fn stage(node: &Arc<Node>, request: StageRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    let within = Duration::from_millis(request.confirm_within_ms);
-    if !(SHORTEST_CONFIRM..=LONGEST_CONFIRM).contains(&within) {
-        let why =
-            format!("{within:?} to confirm it: {SHORTEST_CONFIRM:?} to {LONGEST_CONFIRM:?} are possible");
-        return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+    let StageRequest { change, confirm_within_ms, canary } = request;
+    if confirm_within_ms == 0 {
+        return Err(with_exit(Code::InvalidArgument, Exit::Local, "how long it may wait is not said"));
     }
-    let canary = request.canary.map(canary_of).transpose()?;
-    let unaware = node.members_without(if canary.is_some() { CANARIES } else { ROLLOUTS });
-    if !unaware.is_empty() {
-        let why = format!(
-            "a node that does not know of unconfirmed revisions would keep this one, and so may {}: upgrade it, start \
-             it, or remove it from the cluster",
-            unaware.join(", ")
-        );
-        return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
-    }
-    let manner = Manner { overrides: false, confirm_within_ms: Some(request.confirm_within_ms), canary };
-    change::apply_as(node, request.change.unwrap_or_default(), caller, manner).await
+    let manner = admin::Manner { confirm_within_ms, canary, ..admin::Manner::default() };
+    let apply = Some(change.unwrap_or_default());
+    roll_out(node, RollOutRequest { apply, manner: Some(manner), ..RollOutRequest::default() }, caller).await
 }
 
-/// Whom the caller wants to try it.
-fn canary_of(canary: admin::Canary) -> Result<Canary, Status> {
-    let admin::Canary { nodes, region, percent } = canary;
-    match (nodes.is_empty(), region.is_empty(), percent) {
-        (false, true, 0) => Ok(Canary::Nodes(nodes.into_iter().collect())),
-        (true, false, 0) => Ok(Canary::Region(region)),
-        (true, true, 1..=99) => Ok(Canary::Percent(percent as u8)),
-        _ => {
-            let why = "a canary is some nodes, a region, or 1 to 99 percent of the nodes";
-            Err(with_exit(Code::InvalidArgument, Exit::Local, why))
+/// Changes the site in the manner that is asked for.
+pub async fn roll_out(
+    node: &Arc<Node>,
+    request: RollOutRequest,
+    caller: &str,
+) -> Result<ApplyResponse, Status> {
+    let RollOutRequest { apply, edit, rollback, manner } = request;
+    let manner = manner.unwrap_or_default();
+    match (apply, edit, rollback) {
+        (Some(apply), None, None) => {
+            change::apply(node, apply, caller, Manner::of(manner, || Manner::usual(node))?).await
         }
+        (None, Some(edit), None) => {
+            change::edit(node, edit, caller, Manner::of(manner, || Manner::usual(node))?).await
+        }
+        // The way out of trouble takes no detour unless somebody asks for it.
+        (None, None, Some(rollback)) => {
+            change::rollback(node, rollback, caller, Manner::of(manner, || Manner::AT_ONCE)?).await
+        }
+        _ => Err(with_exit(Code::InvalidArgument, Exit::Local, "one change is rolled out at a time")),
     }
-}
-
-/// Those that try `revision`.
-pub fn choose_canary(node: &Node, canary: &Canary, revision: Revision) -> Result<BTreeSet<NodeId>, Status> {
-    let live = node.live_members();
-    let candidate = |(id, member): (NodeId, MemberRecord)| {
-        let is_alive = live.iter().any(|(alive, _)| *alive == id);
-        Candidate { id, name: member.name, region: member.region, is_alive }
-    };
-    let members: Vec<Candidate> = node.members().into_iter().map(candidate).collect();
-    choose(canary, revision, &members)
-        .map_err(|why| with_exit(Code::InvalidArgument, Exit::Local, why.to_string()))
 }
 
 /// The revision stays, and is for everybody from now on.
@@ -116,18 +98,18 @@ pub async fn abort(node: &Arc<Node>, request: AbortRequest, caller: &str) -> Res
 }
 
 /// A step that somebody wants to be taken.
-struct Wish {
-    key: RequestKey,
+pub(super) struct Wish {
+    pub key: RequestKey,
     /// Of this revision; 0 = whichever waits.
-    revision: u64,
-    step: RolloutStep,
-    author: String,
-    message: String,
+    pub revision: u64,
+    pub step: RolloutStep,
+    pub author: String,
+    pub message: String,
 }
 
 impl Wish {
     /// What the log answers. This node has applied it then, if it can be waited for.
-    async fn carry_out(self, node: &Node) -> Result<Reply, Status> {
+    pub(super) async fn carry_out(self, node: &Node) -> Result<Reply, Status> {
         change::check_message(&self.message)?;
         linearizable_base(node).await?;
         // A request that comes again, since the node that was asked first died.
@@ -159,6 +141,13 @@ pub fn unconfirmed(node: &Node) -> Status {
     };
     let (revision, before, left) = (waiting.revision, waiting.before, waiting.left_ms.div_ceil(1000));
     let author = waiting.author;
+    if let Some(admin::Waves { wave, nodes, members, .. }) = waiting.waves {
+        let why = format!(
+            "revision {revision} by {author} is being rolled out, and {nodes} of {members} nodes serve it in wave {wave}: \
+             wait until it is everywhere (`shoal rollout status --watch`), or settle it first"
+        );
+        return with_exit(Code::AlreadyExists, Exit::Conflict, why);
+    }
     let why = format!(
         "revision {revision} by {author} is not confirmed: the cluster goes back to revision {before} in {left} s \
          unless it is; settle that first"

@@ -26,7 +26,7 @@ pub struct Candidate {
     pub name: String,
     /// Where it is.
     pub region: String,
-    /// It is heard.
+    /// It is heard, and in service.
     pub is_alive: bool,
 }
 
@@ -44,8 +44,21 @@ pub enum CanaryError {
     Everybody,
 }
 
-/// The nodes that try `revision`: some, not all. Nodes take turns from one revision to the next (rendezvous hashing, so that
-/// a node that comes or goes changes no other's turn).
+/// Those that are alive, in the order in which `revision` comes to them: they take turns from one revision to the next
+/// (rendezvous hashing, so that a node that comes or goes changes no other's turn).
+pub(super) fn in_turn(revision: Revision, members: &[Candidate]) -> Vec<&Candidate> {
+    let mut alive: Vec<&Candidate> = members.iter().filter(|member| member.is_alive).collect();
+    let turn = |id: NodeId| Reverse(xxh3_64_with_seed(&id.0.to_be_bytes(), revision.0));
+    alive.sort_by_key(|member| (turn(member.id), member.id));
+    alive
+}
+
+/// So many percent of `count` nodes, rounded up, and at least one.
+pub(super) fn share(count: usize, percent: usize) -> usize {
+    (count * percent).div_ceil(100).max(1)
+}
+
+/// The nodes that try `revision`: some, not all.
 pub fn choose(
     canary: &Canary,
     revision: Revision,
@@ -64,10 +77,8 @@ pub fn choose(
             alive().filter(|member| member.region == *region).map(|member| member.id).collect()
         }
         Canary::Percent(percent) => {
-            let mut ids: Vec<NodeId> = alive().map(|member| member.id).collect();
-            ids.sort_by_key(|id| (Reverse(xxh3_64_with_seed(&id.0.to_be_bytes(), revision.0)), *id));
-            let wanted = (members.len() * usize::from(*percent)).div_ceil(100).max(1);
-            ids.into_iter().take(wanted).collect()
+            let wanted = share(members.len(), (*percent).into());
+            in_turn(revision, members).into_iter().take(wanted).map(|member| member.id).collect()
         }
     };
     match (chosen.len(), canary) {

@@ -1,61 +1,156 @@
-//! Whether the nodes that try a revision fail more often than those that do not, in the same minutes.
+//! Whether the nodes that try a revision do worse than those that do not, in the same minutes.
+
+use std::fmt;
 
 /// Fewer requests on either side say nothing.
 const LEAST_REQUESTS: u64 = 50;
+/// Requests on either side with which it can be said that they do as well.
+pub const ENOUGH_REQUESTS: u64 = 1_000;
 /// A smaller difference of the shares is nobody's business, however certain.
 const LEAST_DIFFERENCE: f64 = 0.01;
 /// How many standard errors lie between the shares: by chance in one of 30,000 comparisons, of which there are many.
 const LEAST_Z: f64 = 4.0;
+/// The share of requests that are slow where nothing is wrong: what takes longer than the others' p99 does.
+const SLOW_SHARE: f64 = 0.01;
+/// So many times the others' p99 is slow: the bounds between which durations are counted lie about as far apart.
+const SLOW_FACTOR: u64 = 2;
+/// No request that takes less is slow, µs.
+const LEAST_SLOW_US: u64 = 25_000;
 
-/// Requests, and how many of them failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Requests, how many of them failed, and how long they took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All.
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
+    /// Of those, without a connection to an endpoint.
+    pub unconnected: u64,
+    /// Upper bound in µs (`None` = there is none) and how many lie between it and the one before.
+    pub durations: Vec<(Option<u64>, u64)>,
 }
 
 impl Counts {
-    fn share(self) -> f64 {
-        self.errors as f64 / self.requests as f64
+    /// What was counted since `from`.
+    pub fn since(&self, from: &Self) -> Self {
+        let before = |place: usize| from.durations.get(place).map_or(0, |(_, count)| *count);
+        let durations = self.durations.iter().enumerate();
+        Self {
+            requests: self.requests.saturating_sub(from.requests),
+            errors: self.errors.saturating_sub(from.errors),
+            unconnected: self.unconnected.saturating_sub(from.unconnected),
+            durations: durations
+                .map(|(place, (bound, count))| (*bound, count.saturating_sub(before(place))))
+                .collect(),
+        }
+    }
+
+    /// The bound below which 99 of 100 requests lie; `None` = there is none.
+    fn p99_us(&self) -> Option<u64> {
+        let all: u64 = self.durations.iter().map(|(_, count)| count).sum();
+        let mut seen = 0;
+        let place = self.durations.iter().position(|(_, count)| {
+            seen += count;
+            seen as f64 >= all as f64 * (1.0 - SLOW_SHARE)
+        });
+        self.durations[place?].0
+    }
+
+    fn slower_than(&self, bound_us: u64) -> u64 {
+        let is_slow = |(bound, _): &&(Option<u64>, u64)| bound.is_none_or(|bound| bound > bound_us);
+        self.durations.iter().filter(is_slow).map(|(_, count)| count).sum()
     }
 }
 
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
+impl std::ops::AddAssign<&Self> for Counts {
+    fn add_assign(&mut self, other: &Self) {
         self.requests += other.requests;
         self.errors += other.errors;
+        self.unconnected += other.unconnected;
+        if self.durations.is_empty() {
+            self.durations.clone_from(&other.durations);
+            return;
+        }
+        for ((_, sum), (_, count)) in self.durations.iter_mut().zip(&other.durations) {
+            *sum += count;
+        }
     }
 }
 
-/// Those that try it fail more often.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Those that try it do worse.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Worse {
-    /// The share of failures of those that try it, percent.
+    /// In which way.
+    pub how: How,
+    /// The share of such requests of those that try it, percent.
     pub tried_percent: f64,
     /// Of the others.
     pub others_percent: f64,
+    /// All requests of those that try it.
+    pub tried: u64,
+    /// Of the others.
+    pub others: u64,
 }
 
-/// A test of two proportions (pooled z-test). `None` = not worse, as far as can be told.
-pub fn compare(tried: Counts, others: Counts) -> Option<Worse> {
+/// What is worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Answers with a status from 500.
+    Fails,
+    /// Endpoints that cannot be connected to.
+    Unconnected,
+    /// Requests that take longer than so many µs.
+    Slower(u64),
+}
+
+impl fmt::Display for Worse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { how, tried_percent, others_percent, tried, others } = self;
+        write!(f, "{tried_percent:.1} % of {tried} requests ")?;
+        match how {
+            How::Fails => f.write_str("failed")?,
+            How::Unconnected => f.write_str("found no endpoint to connect to")?,
+            How::Slower(us) => write!(f, "took longer than {} ms", us / 1000)?,
+        }
+        write!(f, " with it, {others_percent:.1} % of {others} without it")
+    }
+}
+
+/// Tests of two proportions (pooled z-tests). `None` = not worse, as far as can be told.
+pub fn compare(tried: &Counts, others: &Counts) -> Option<Worse> {
+    let unconnected = test(How::Unconnected, [tried.unconnected, others.unconnected], tried, others);
+    unconnected.or_else(|| test(How::Fails, [tried.errors, others.errors], tried, others)).or_else(|| {
+        let slow_us = others.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);
+        let slow = [tried.slower_than(slow_us), others.slower_than(slow_us)];
+        test(How::Slower(slow_us), slow, tried, others)
+    })
+}
+
+fn test(how: How, [bad, bad_others]: [u64; 2], tried: &Counts, others: &Counts) -> Option<Worse> {
     if tried.requests.min(others.requests) < LEAST_REQUESTS {
         return None;
     }
-    let (p, q) = (tried.share(), others.share());
-    let mut both = tried;
-    both += others;
-    let pooled = both.share();
-    let error =
-        (pooled * (1.0 - pooled) * (1.0 / tried.requests as f64 + 1.0 / others.requests as f64)).sqrt();
+    let (n, m) = (tried.requests as f64, others.requests as f64);
+    let (p, q) = (bad as f64 / n, bad_others as f64 / m);
+    let pooled = (bad + bad_others) as f64 / (n + m);
+    let error = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
     let is_worse = p - q >= LEAST_DIFFERENCE && error > 0.0 && (p - q) / error >= LEAST_Z;
-    is_worse.then_some(Worse { tried_percent: p * 100.0, others_percent: q * 100.0 })
+    is_worse.then_some(Worse {
+        how,
+        tried_percent: p * 100.0,
+        others_percent: q * 100.0,
+        tried: tried.requests,
+        others: others.requests,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn counts(requests: u64, errors: u64) -> Counts {
+        Counts { requests, errors, ..Counts::default() }
+    }
 
     #[test]
     fn only_a_certain_difference_counts() {
@@ -73,10 +168,55 @@ mod tests {
             ((1_000_000, 5000), (1_000_000, 1000), false), // certain, but small
             ((1000, 1000), (1000, 1000), false),
         ] {
-            let counts = |(requests, errors)| Counts { requests, errors };
-            assert_eq!(compare(counts(tried), counts(others)).is_some(), expected, "{tried:?} {others:?}");
+            let counts = |(requests, errors)| counts(requests, errors);
+            assert_eq!(compare(&counts(tried), &counts(others)).is_some(), expected, "{tried:?} {others:?}");
         }
-        let worse = compare(Counts { requests: 200, errors: 50 }, Counts { requests: 400, errors: 2 });
-        assert_eq!(worse, Some(Worse { tried_percent: 25.0, others_percent: 0.5 }));
+        let worse = compare(&counts(200, 50), &counts(400, 2)).unwrap();
+        assert_eq!(worse.to_string(), "25.0 % of 200 requests failed with it, 0.5 % of 400 without it");
+    }
+
+    #[test]
+    fn what_cannot_be_connected_to_is_named_as_that() {
+        let tried = Counts { unconnected: 50, ..counts(200, 50) };
+        let told = compare(&tried, &counts(400, 2)).unwrap().to_string();
+        assert_eq!(
+            told,
+            "25.0 % of 200 requests found no endpoint to connect to with it, 0.0 % of 400 without it"
+        );
+    }
+
+    #[test]
+    fn slow_is_what_takes_longer_than_twice_the_p99_of_the_others() {
+        // Below 10 ms, 50 ms, 100 ms, and above.
+        let timed = |buckets: [u64; 4]| {
+            let bounds = [Some(10_000), Some(50_000), Some(100_000), None];
+            let durations = bounds.into_iter().zip(buckets).collect();
+            Counts { durations, ..counts(buckets.iter().sum(), 0) }
+        };
+        for (tried, others, slower_than_us) in [
+            ([1000, 0, 0, 0], [1000, 0, 0, 0], None),
+            ([900, 100, 0, 0], [1000, 0, 0, 0], Some(25_000)),
+            ([999, 1, 0, 0], [1000, 0, 0, 0], None),
+            ([900, 0, 0, 100], [900, 100, 0, 0], Some(100_000)),
+            ([900, 0, 100, 0], [900, 100, 0, 0], None), // not twice as long
+            ([900, 0, 0, 100], [900, 0, 0, 100], None),
+            ([40, 9, 0, 0], [1000, 0, 0, 0], None),
+        ] {
+            let how = compare(&timed(tried), &timed(others)).map(|worse| worse.how);
+            assert_eq!(how, slower_than_us.map(How::Slower), "{tried:?} {others:?}");
+        }
+    }
+
+    #[test]
+    fn counters_since_a_moment_are_differences() {
+        let at = |requests, slow| Counts {
+            durations: vec![(Some(10), requests), (None, slow)],
+            ..counts(requests, 1)
+        };
+        let mut sum = at(9, 4).since(&at(5, 1));
+        assert_eq!((sum.requests, sum.errors, &sum.durations[..]), (4, 0, &[(Some(10), 4), (None, 3)][..]));
+        sum += &at(9, 4);
+        assert_eq!((sum.requests, &sum.durations[..]), (13, &[(Some(10), 13), (None, 7)][..]));
+        assert_eq!(at(9, 4).since(&Counts::default()).durations, at(9, 4).durations);
     }
 }

@@ -1,11 +1,15 @@
 //! Revisions that are not in force for good: how long they may wait, who tries them, and whether that goes well.
 
+mod bake;
 mod canary;
 mod gate;
 mod trial;
 mod waiting;
+mod waves;
 
+pub use bake::{Bake, Judgement};
 pub use canary::{Canary, CanaryError, Candidate, choose};
-pub use gate::{Counts, Worse};
-pub use trial::{Evidence, Said, Sighting, Trial};
-pub use waiting::{LastLook, is_overdue, left, missed};
+pub use gate::{Counts, How, Worse};
+pub use trial::{Evidence, Said, Seen, Sighting, Trial};
+pub use waiting::{LastLook, has_lost_touch, is_overdue, left, missed};
+pub use waves::{first_wave, next_wave};

@@ -14,6 +14,8 @@ pub struct Sighting {
     pub id: NodeId,
     /// Its name.
     pub name: String,
+    /// Where it is: nodes are compared with those of their region.
+    pub region: String,
     /// It is to try the revision.
     pub tries: bool,
     /// What it says of itself; `None` = it does not answer.
@@ -32,6 +34,8 @@ pub struct Said {
     pub active: Revision,
     /// Why it does not serve the one it is to serve; empty = it does.
     pub refused: String,
+    /// Milliseconds since its start.
+    pub up_ms: u64,
     /// Since its start.
     pub counts: Counts,
 }
@@ -45,8 +49,10 @@ pub enum Evidence {
     Restarted(String),
     /// A node went away while it tried it.
     Lost(String),
-    /// More requests fail with it than without it.
-    Fails(Worse, [Counts; 2]),
+    /// A node did not say that it serves it, or how it does, for so many seconds.
+    Silent(String, u64),
+    /// It does worse than what the others serve; the region where it does.
+    Worse(Worse, String),
 }
 
 impl fmt::Display for Evidence {
@@ -55,11 +61,10 @@ impl fmt::Display for Evidence {
             Self::Refused(name, why) => write!(f, "{name} has refused it: {why}"),
             Self::Restarted(name) => write!(f, "{name} was started anew while it tried it"),
             Self::Lost(name) => write!(f, "{name} was lost while it tried it"),
-            Self::Fails(Worse { tried_percent, others_percent }, [tried, others]) => write!(
-                f,
-                "{tried_percent:.1} % of {} requests failed with it, {others_percent:.1} % of {} without it",
-                tried.requests, others.requests
-            ),
+            Self::Silent(name, seconds) => {
+                write!(f, "{name} did not say within {seconds} s that it serves it, or how")
+            }
+            Self::Worse(worse, region) => write!(f, "{worse}, in the region {region:?}"),
         }
     }
 }
@@ -72,12 +77,23 @@ pub struct Trial {
 }
 
 /// What is known of a member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     /// What it had counted when it was first seen serving what it is to serve.
     from: Option<Counts>,
-    /// What it has said last.
-    requests: u64,
+    /// For how long it ran when it was heard last.
+    up_ms: u64,
+}
+
+/// What a look has shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// What those that try the revision have done with it.
+    pub tried: Counts,
+    /// What the others have done meanwhile.
+    pub others: Counts,
+    /// A node that is to try it, and has not said now that it does.
+    pub awaited: Option<String>,
 }
 
 impl Trial {
@@ -91,37 +107,49 @@ impl Trial {
         self.revision
     }
 
-    /// Takes note of all members; what is to be said against the revision now.
-    pub fn observe(&mut self, sightings: &[Sighting]) -> Option<Evidence> {
-        let (mut tried, mut others) = (Counts::default(), Counts::default());
+    /// Takes note of all members; fails with what is to be said against the revision now.
+    pub fn observe(&mut self, sightings: &[Sighting]) -> Result<Seen, Evidence> {
+        let mut seen = Seen::default();
+        let mut regions: BTreeMap<&str, [Counts; 2]> = BTreeMap::new();
         for sighting in sightings {
-            let known = self.members.get(&sighting.id).copied();
             let Some(said) = &sighting.said else {
                 if sighting.tries && !sighting.is_alive {
-                    return Some(Evidence::Lost(sighting.name.clone()));
+                    return Err(Evidence::Lost(sighting.name.clone()));
+                }
+                if sighting.tries {
+                    seen.awaited.get_or_insert_with(|| sighting.name.clone());
                 }
                 continue;
             };
             if sighting.tries && !said.refused.is_empty() {
-                return Some(Evidence::Refused(sighting.name.clone(), shortened(&said.refused)));
+                return Err(Evidence::Refused(sighting.name.clone(), shortened(&said.refused)));
             }
-            let is_new = known.is_some_and(|known| said.counts.requests < known.requests);
+            let known = self.members.remove(&sighting.id);
+            let is_new = known.as_ref().is_some_and(|known| said.up_ms < known.up_ms);
             if sighting.tries && is_new {
-                return Some(Evidence::Restarted(sighting.name.clone()));
+                return Err(Evidence::Restarted(sighting.name.clone()));
             }
             // Nothing counts before it serves what it is to serve.
             let serves = !sighting.tries || said.active == self.revision;
-            let from =
-                known.and_then(|known| known.from).filter(|_| serves && !is_new).unwrap_or(said.counts);
-            let requests = said.counts.requests;
-            self.members.insert(sighting.id, Known { from: serves.then_some(from), requests });
-            let side = if sighting.tries { &mut tried } else { &mut others };
-            *side += Counts {
-                requests: said.counts.requests - from.requests,
-                errors: said.counts.errors.saturating_sub(from.errors),
-            };
+            if !serves {
+                seen.awaited.get_or_insert_with(|| sighting.name.clone());
+            }
+            let from = known.and_then(|known| known.from).filter(|_| serves && !is_new);
+            let from = from.unwrap_or_else(|| said.counts.clone());
+            let counts = said.counts.since(&from);
+            self.members.insert(sighting.id, Known { from: serves.then_some(from), up_ms: said.up_ms });
+            let (side, total) = if sighting.tries { (0, &mut seen.tried) } else { (1, &mut seen.others) };
+            *total += &counts;
+            regions.entry(&sighting.region).or_default()[side] += &counts;
         }
-        compare(tried, others).map(|worse| Evidence::Fails(worse, [tried, others]))
+        for (region, [tried, others]) in regions {
+            // Where a whole region tries it, there are only others elsewhere.
+            let others = if others.requests == 0 { &seen.others } else { &others };
+            if let Some(worse) = compare(&tried, others) {
+                return Err(Evidence::Worse(worse, shortened(region)));
+            }
+        }
+        Ok(seen)
     }
 }
 
@@ -130,34 +158,48 @@ fn shortened(reason: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    /// Words `NODE:ACTIVE:REQUESTS/ERRORS`, `NODE:silent`, `NODE:dead`, `NODE:refused`. `a` and `b` try revision 8.
-    fn look(trial: &mut Trial, text: &str) -> Option<String> {
+    /// Words `NODE:ACTIVE:REQUESTS/ERRORS[@UP_MS]`, `NODE:silent`, `NODE:dead`, `NODE:refused`. `a` and `b` try revision 8;
+    /// nodes in capitals are in the west.
+    pub fn sightings(text: &str) -> Vec<Sighting> {
         let sighting = |word: &str| {
             let mut parts = word.split(':');
             let name = parts.next().unwrap();
-            let tries = matches!(name, "a" | "b");
+            let tries = matches!(name, "a" | "b" | "A");
             let state = parts.next().unwrap();
             let said = state.parse().ok().map(|active| {
-                let (requests, errors) = parts.next().unwrap().split_once('/').unwrap();
-                let counts = Counts { requests: requests.parse().unwrap(), errors: errors.parse().unwrap() };
-                Said { active: Revision(active), refused: String::new(), counts }
+                let (counts, up) =
+                    parts.next().map(|rest| rest.split_once('@').unwrap_or((rest, "0"))).unwrap();
+                let (requests, errors) = counts.split_once('/').unwrap();
+                let counts = Counts {
+                    requests: requests.parse().unwrap(),
+                    errors: errors.parse().unwrap(),
+                    ..Counts::default()
+                };
+                let up_ms = up.parse().unwrap();
+                Said { active: Revision(active), refused: String::new(), up_ms, counts }
             });
-            let refused =
-                Said { active: Revision(7), refused: "port in use".to_owned(), counts: Counts::default() };
+            let refused = Said {
+                active: Revision(7),
+                refused: "port in use".to_owned(),
+                up_ms: 0,
+                counts: Counts::default(),
+            };
             let said = if state == "refused" { Some(refused) } else { said };
             let id = NodeId(u64::from(name.as_bytes()[0]));
-            Sighting { id, name: name.to_owned(), tries, said, is_alive: state != "dead" }
+            let is_west = name.as_bytes()[0].is_ascii_uppercase();
+            let region = if is_west { "west" } else { "east" }.to_owned();
+            Sighting { id, name: name.to_owned(), region, tries, said, is_alive: state != "dead" }
         };
-        let sightings: Vec<Sighting> = text.split(' ').map(sighting).collect();
-        trial.observe(&sightings).map(|evidence| evidence.to_string())
+        text.split(' ').map(sighting).collect()
     }
 
     fn check(looks: &[&str], expected: Option<&str>) {
         let mut trial = Trial::new(Revision(8));
-        let seen: Vec<_> = looks.iter().map(|text| look(&mut trial, text)).collect();
+        let look = |text: &&str| trial.observe(&sightings(text)).err().map(|evidence| evidence.to_string());
+        let seen: Vec<_> = looks.iter().map(look).collect();
         let (last, before) = seen.split_last().unwrap();
         assert!(before.iter().all(Option::is_none), "{looks:?}: {before:?}");
         assert_eq!(last.as_deref(), expected, "{looks:?}");
@@ -168,10 +210,22 @@ mod tests {
         check(&["a:8:1000/900 c:7:1000/0"], None);
         check(&["a:8:1000/900 c:7:1000/0", "a:8:1100/900 c:7:1100/0"], None);
         check(&["a:7:1000/0 c:7:1000/0", "a:8:2000/1000 c:7:1100/0"], None); // that was with the one before
-        let fails = "50.0 % of 100 requests failed with it, 0.0 % of 200 without it";
+        let fails = "50.0 % of 100 requests failed with it, 0.0 % of 200 without it, in the region \"east\"";
         check(&["a:8:0/0 c:7:1000/500 d:7:1000/0", "a:8:100/50 c:7:1100/500 d:7:1100/0"], Some(fails));
-        let fails = "50.0 % of 200 requests failed with it, 0.0 % of 100 without it";
+        let fails = "50.0 % of 200 requests failed with it, 0.0 % of 100 without it, in the region \"east\"";
         check(&["a:8:0/0 b:8:5/5 c:7:9/9", "a:8:100/0 b:8:105/105 c:7:109/9"], Some(fails));
+    }
+
+    #[test]
+    fn nodes_are_compared_with_those_of_their_region() {
+        let before = "A:8:0/0 C:7:0/0 a:8:0/0 c:7:0/0";
+        // The origin of the west is ill, with it and without it.
+        check(&[before, "A:8:1000/500 C:7:1000/500 a:8:1000/0 c:7:1000/0"], None);
+        let fails =
+            "10.0 % of 1000 requests failed with it, 0.0 % of 1000 without it, in the region \"west\"";
+        check(&[before, "A:8:1000/100 C:7:1000/0 a:8:1000/0 c:7:1000/0"], Some(fails));
+        // The whole west tries it.
+        check(&["A:8:0/0 c:7:0/0", "A:8:1000/100 c:7:1000/0"], Some(fails));
     }
 
     #[test]
@@ -185,12 +239,22 @@ mod tests {
     fn who_tries_it_has_to_stay() {
         check(&["a:8:10/0 c:7:10/0", "a:silent c:7:20/0"], None);
         check(&["a:8:10/0 c:7:10/0", "a:dead c:7:20/0"], Some("a was lost while it tried it"));
-        check(&["a:8:10/0 c:7:10/0", "a:8:3/0 c:7:20/0"], Some("a was started anew while it tried it"));
-        check(
-            &["a:8:10/0 c:7:10/0", "a:8:30/0 c:7:20/0", "a:8:20/0 c:7:30/0"],
-            Some("a was started anew while it tried it"),
-        );
+        let anew = "a was started anew while it tried it";
+        check(&["a:8:10/0@500 c:7:10/0", "a:8:30/0@20 c:7:20/0"], Some(anew));
+        check(&["a:8:10/0@10 c:7:10/0", "a:8:30/0@20 c:7:20/0", "a:8:40/0@15 c:7:30/0"], Some(anew));
         check(&["a:refused c:7:10/0"], Some("a has refused it: port in use"));
-        check(&["a:8:10/0 c:7:1000/0", "a:8:10/0 c:dead", "a:8:99/50 c:7:10/0"], None); // it begins anew
+        check(&["a:8:10/0 c:7:1000/0@9", "a:8:10/0 c:dead", "a:8:99/50 c:7:10/0@1"], None); // it begins anew
+    }
+
+    #[test]
+    fn who_has_not_taken_it_up_is_waited_for() {
+        let mut trial = Trial::new(Revision(8));
+        for (text, expected) in [
+            ("a:7:0/0 b:8:0/0 c:7:0/0", Some("a")),
+            ("a:8:0/0 b:silent c:7:0/0", Some("b")),
+            ("a:8:0/0 b:8:0/0 c:silent", None),
+        ] {
+            assert_eq!(trial.observe(&sightings(text)).unwrap().awaited.as_deref(), expected, "{text}");
+        }
     }
 }

@@ -35,7 +35,13 @@ pub fn left(within: Duration, missed: Duration, seen_for: Duration) -> Duration 
 /// Whether a node goes back by itself from a revision of whose time so much is left: nobody has confirmed it as far as it
 /// knows, and for so long there was no leader to tell. `silence` = how long an election may take.
 pub fn is_overdue(left: Duration, unled_for: Duration, silence: Duration) -> bool {
-    left.is_zero() && unled_for >= silence * 2
+    left.is_zero() && has_lost_touch(unled_for, silence)
+}
+
+/// Nobody has led for so long that it is no election any more. A node that has got a revision before the others leaves it then:
+/// who watches over it may have taken it back.
+pub fn has_lost_touch(unled_for: Duration, silence: Duration) -> bool {
+    unled_for >= silence * 2
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cells::BUCKETS_US;
+use shoal_policy::failure::Failure;
+
+use super::cells::{BUCKETS_US, place_of};
 use super::{Traffic, WorkerMetrics};
 
 /// What went through a node since its start.
@@ -11,6 +13,8 @@ use super::{Traffic, WorkerMetrics};
 pub struct TrafficFigures {
     /// All listeners.
     pub total: TrafficSum,
+    /// Requests for which no endpoint could be connected to.
+    pub unconnected: u64,
     /// By route; at most as many as have series of their own.
     pub routes: BTreeMap<Arc<str>, TrafficSum>,
 }
@@ -37,6 +41,9 @@ impl TrafficFigures {
         let mut figures = Self::default();
         for worker in workers {
             worker.listeners.lock().values().for_each(|traffic| figures.total.add(traffic));
+            for failure in [Failure::UpstreamConnectFailed, Failure::UpstreamConnectTimeout] {
+                figures.unconnected += worker.failures[place_of(failure)].read();
+            }
             for (name, traffic) in worker.routes.lock().iter() {
                 figures.routes.entry(name.clone()).or_default().add(traffic);
             }

@@ -1,0 +1,256 @@
+//! A revision that comes in waves goes on where it does well, and harms nobody but its wave where it does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{
+    Cluster, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until, wait_until_some,
+};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+const HOST: &str = "shop.example.com";
+/// A debug build on a shared machine elects slowly; waves follow a moment later.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// A site that answers with `body`, and `500` to each `fails`-th request; 0 = to none.
+async fn site(body: &'static str, fails: u64) -> Result<(Origin, SiteFile)> {
+    let asked = AtomicU64::new(0);
+    let origin = Origin::start(move |_| {
+        let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_bad = fails > 0 && number.is_multiple_of(fails);
+        Reply::ok(body).status(if is_bad { 500 } else { 200 })
+    })
+    .await?;
+    let file = SiteFile::new().proxy("shop", &[origin.endpoint()]);
+    Ok((origin, file))
+}
+
+/// Applies `site` through the first node, in this manner.
+async fn apply(cluster: &Cluster, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
+    let file = cluster.dir().join("site.json");
+    site.write(&file)?;
+    let file = file.to_str().context("a path of the story")?;
+    cluster.nodes[0].shoal(&[&["apply", "--prune", "-f", file], how].concat()).await
+}
+
+/// What `shoal rollout status` says at the `i`-th node.
+async fn rollout(cluster: &Cluster, i: usize) -> Result<Value> {
+    cluster.nodes[i].shoal(&["-o", "json", "rollout", "status"]).await?.expect(0)?.json()
+}
+
+/// The wave that the revision on its way is in, as the `i`-th node says; 0 = none is.
+async fn wave(cluster: &Cluster, i: usize) -> Result<u64> {
+    Ok(rollout(cluster, i).await?["rollout"]["waves"]["wave"].as_u64().unwrap_or_default())
+}
+
+/// Names of the nodes that serve the revision on its way.
+async fn served_by(cluster: &Cluster, i: usize) -> Result<Vec<String>> {
+    let seen = rollout(cluster, i).await?;
+    let names = seen["rollout"]["nodes"].as_array().context("nothing is on its way")?;
+    Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+}
+
+/// The `i`-th node answers downstream with `body`.
+async fn answers(cluster: &Cluster, i: usize, body: &str) -> bool {
+    fetch(cluster.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
+}
+
+async fn all_answer(cluster: &Cluster, body: &str) -> Result<()> {
+    for i in 0..cluster.nodes.len() {
+        let what = format!("n{} answers {body}", i + 1);
+        wait_until(&what, SLACK, async || answers(cluster, i, body).await).await?;
+    }
+    Ok(())
+}
+
+/// Requests to every node, one after the other at each.
+struct Load {
+    goes_on: Arc<AtomicBool>,
+    /// What each node answered: all, and with 500.
+    counts: Vec<Arc<[AtomicU64; 2]>>,
+    asking: JoinSet<()>,
+}
+
+impl Load {
+    fn start(cluster: &Cluster) -> Self {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let (mut counts, mut asking) = (Vec::new(), JoinSet::new());
+        for node in &cluster.nodes {
+            let (address, goes_on, count) =
+                (node.at(Ports::HTTP), goes_on.clone(), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
+            counts.push(count.clone());
+            asking.spawn(async move {
+                while goes_on.load(Ordering::Relaxed) {
+                    let status = fetch(address, HOST, "/").await.map_or(599, |answer| answer.status);
+                    count[0].fetch_add(1, Ordering::Relaxed);
+                    count[1].fetch_add(u64::from(status >= 500), Ordering::Relaxed);
+                }
+            });
+        }
+        Self { goes_on, counts, asking }
+    }
+
+    /// All and failed requests of each node.
+    async fn finish(mut self) -> Vec<[u64; 2]> {
+        self.goes_on.store(false, Ordering::Relaxed);
+        while self.asking.join_next().await.is_some() {}
+        let read = |count: &Arc<[AtomicU64; 2]>| [0, 1].map(|place| count[place].load(Ordering::Relaxed));
+        self.counts.iter().map(read).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
+    let cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;
+    let (_good_origin, good) = site("good", 0).await?;
+    let (_bad_origin, bad) = site("bad", 50).await?;
+    cluster.apply(0, &good).await?;
+    let load = Load::start(&cluster);
+    let begun = apply(&cluster, &bad, &["--waves", "--bake", "30s"]).await?.expect(0)?;
+    for told in ["applied on 1/1 nodes", "wave 1, one node: 1 of 3 nodes", "shoal rollout status --watch"] {
+        ensure!(begun.stdout.contains(told), "{told:?} is missing: {}", begun.stdout);
+    }
+    let canary = served_by(&cluster, 1).await?;
+    ensure!(canary.len() == 1, "{canary:?}");
+
+    let watched =
+        cluster.nodes[1].shoal(&["--timeout", "5m", "rollout", "status", "--watch"]).await?.expect(5)?;
+    ensure!(
+        watched.stdout.contains("revision 2 was taken back in wave 1 by revision 3"),
+        "{}",
+        watched.stdout
+    );
+    all_answer(&cluster, "good").await?;
+    let damage = load.finish().await;
+    for (node, [all, failed]) in cluster.nodes.iter().zip(damage) {
+        let is_canary = node.name == canary[0];
+        ensure!(all > 0 && (is_canary || failed == 0), "{}: {failed} of {all} requests failed", node.name);
+    }
+    let seen = rollout(&cluster, 2).await?;
+    let why = seen["ended"]["why"].as_str().unwrap_or_default();
+    ensure!(
+        why.starts_with("revert of 2: worse than what was before: ")
+            && why.contains(" requests failed with it"),
+        "{why}"
+    );
+
+    // What did harm is known again by its content, whoever applies it.
+    let again = apply(&cluster, &bad, &[]).await?.expect(1)?;
+    ensure!(
+        again.stderr.contains("it is what revision 2 was, which is in quarantine (revert of 2"),
+        "{}",
+        again.stderr
+    );
+    let screen = cluster.nodes[2].shoal(&["rollout", "status"]).await?.expect(0)?;
+    ensure!(
+        screen.stdout.contains("in quarantine, and not applied again without --force"),
+        "{}",
+        screen.stdout
+    );
+    let history = cluster.nodes[2].shoal(&["history"]).await?.expect(0)?;
+    ensure!(history.stdout.contains("2 (reverted by 3, quarantined)"), "{}", history.stdout);
+    cluster.nodes[1].shoal(&["rollback", "--to-revision", "2"]).await?.expect(1)?;
+    apply(&cluster, &bad, &["--force"]).await?.expect(0)?;
+    apply(&cluster, &good, &[]).await?.expect(0)?;
+    apply(&cluster, &bad, &[]).await?.expect(0).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_killed_in_mid_wave_and_the_next_goes_on() -> Result<()> {
+    let mut cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    // Who goes first changes with the revision: until it is not the leader.
+    let leader = wait_until_some("a wave without the leader", SLACK * 2, async || {
+        apply(&cluster, &new, &["--waves", "--bake", "7s"]).await.ok()?.expect(0).ok()?;
+        let leader = cluster.leader_seen_by(0).await.ok()?;
+        if !served_by(&cluster, 0).await.ok()?.contains(&cluster.nodes[leader].name) {
+            return Some(leader);
+        }
+        cluster.nodes[0].shoal(&["rollout", "abort"]).await.ok();
+        None
+    })
+    .await?;
+    cluster.nodes[leader].kill9()?;
+    let survivor = (leader + 1) % 3;
+    let ended = wait_until_some("the next leader brings it to all", SLACK * 2, async || {
+        let seen = rollout(&cluster, survivor).await.ok()?;
+        (seen["rollout"].is_null() && seen["ended"]["waves"]["wave"].as_u64() >= Some(1)).then_some(seen)
+    })
+    .await?;
+    ensure!(ended["ended"]["reverted_by"] == 0, "{ended}");
+    cluster.restart(leader)?;
+    cluster.answers(leader).await?;
+    all_answer(&cluster, "new").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
+    let cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    cluster.nodes[0].shoal(&["rollout", "pause"]).await?.expect(4)?;
+    apply(&cluster, &new, &["--waves", "--bake", "5s"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
+    let paused_in = wave(&cluster, 2).await?;
+    let rest = wait_until_some("the wave is over and nothing follows it", SLACK, async || {
+        let seen = rollout(&cluster, 2).await.ok()?;
+        let waves = &seen["rollout"]["waves"];
+        (waves["watch"]["left_ms"] == 0).then(|| waves.clone())
+    })
+    .await?;
+    ensure!(rest["wave"] == paused_in && rest["paused_by"] != "", "{rest}");
+    let refused = apply(&cluster, &old, &[]).await?.expect(4)?;
+    ensure!(refused.stderr.contains("is being rolled out"), "{}", refused.stderr);
+    apply(&cluster, &old, &["--urgent"]).await?.expect(4)?;
+    cluster.nodes[0].shoal(&["rollback", "--waves"]).await?.expect(4)?;
+    // The next wave begins, and nothing follows that either.
+    cluster.nodes[1].shoal(&["rollout", "promote"]).await?.expect(0)?;
+    ensure!(wave(&cluster, 0).await? == paused_in + 1, "{}", rollout(&cluster, 0).await?);
+    let aborted = cluster.nodes[2].shoal(&["rollout", "abort", "-m", "enough"]).await?.expect(0)?;
+    ensure!(aborted.stdout.contains("applied on 3/3 nodes"), "{}", aborted.stdout);
+    all_answer(&cluster, "old").await?;
+
+    // By itself, once somebody lets it; what an operator took back is no harm.
+    apply(&cluster, &new, &["--waves", "--bake", "3s", "--checks", "2"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "resume"]).await?.expect(0)?;
+    let watched = cluster.nodes[0]
+        .shoal(&["--timeout", "5m", "-o", "json", "rollout", "status", "--watch"])
+        .await?
+        .expect(0)?;
+    let last: Value = serde_json::from_str(watched.stdout.lines().last().context("nothing was told")?)?;
+    ensure!(last["rollout"].is_null() && last["ended"]["reverted_by"] == 0, "{last}");
+    let passed = last["ended"]["waves"]["passed"].as_array().map_or(0, Vec::len);
+    ensure!(passed == 1 && last["ended"]["waves"]["wave"] == 2, "{last}");
+    all_answer(&cluster, "new").await?;
+
+    // What the cluster does where nobody says, also for single objects; and what is urgent.
+    cluster.nodes[0].shoal(&["rollout", "policy", "--waves", "--bake", "1h"]).await?.expect(0)?;
+    let set = cluster.nodes[2].shoal(&["set", "route/shop", "hosts=[shop.example.com]"]).await?.expect(0)?;
+    ensure!(set.stdout.contains("wave 1, one node: 1 of 3 nodes"), "{}", set.stdout);
+    let all = cluster.nodes[0].shoal(&["rollout", "promote", "--all"]).await?.expect(0)?;
+    ensure!(all.stdout.contains("applied on 3/3 nodes"), "{}", all.stdout);
+    apply(&cluster, &old, &["--at-once"]).await?.expect(0)?;
+    ensure!(wave(&cluster, 0).await? == 0, "it was to come at once");
+    cluster.nodes[0].shoal(&["rollback", "--urgent"]).await?.expect(0)?;
+    wait_until("an urgent one is soon everywhere", SLACK, async || {
+        wave(&cluster, 0).await.is_ok_and(|wave| wave == 0)
+    })
+    .await?;
+    let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(audit.stdout.contains(", urgent as"), "{}", audit.stdout);
+    all_answer(&cluster, "new").await?;
+
+    // Every verb that changes the site takes it for a while.
+    cluster.nodes[1].shoal(&["delete", "route/shop", "-y", "--confirm-timeout", "1h"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["abort"]).await?.expect(0)?;
+    let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait"]).await?.expect(0)?;
+    ensure!(quick.stdout.contains("no node was waited for"), "{}", quick.stdout);
+    Ok(())
+}
