@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use cluster_tests::{
     Cluster, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until, wait_until_some,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 const HOST: &str = "shop.example.com";
@@ -253,4 +253,103 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait"]).await?.expect(0)?;
     ensure!(quick.stdout.contains("no node was waited for"), "{}", quick.stdout);
     Ok(())
+}
+
+/// Under which nodes that are started with it cannot digest certain sites.
+const POISON: &str = "SHOAL_PLANT_POISON";
+
+/// `site` and a route that asks for nothing but trouble.
+fn poisoned(site: &SiteFile, route: &str) -> SiteFile {
+    site.clone().route(route, json!({ "hosts": ["poison.example.com"], "upstream": "shop" }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_digest_is_refused_at_the_door() -> Result<()> {
+    let cluster = Cluster::start_planted(3, POISON).await?;
+    let (_first_origin, first) = site("first", 0).await?;
+    let (_second_origin, second) = site("second", 0).await?;
+    cluster.apply(0, &second).await?;
+    let load = Load::start(&cluster);
+    for round in 0..20 {
+        let (good, body) = if round % 2 == 0 { (&first, "first") } else { (&second, "second") };
+        let refused = apply(&cluster, &poisoned(good, "planted-panic"), &["--force"]).await?.expect(1)?;
+        ensure!(refused.stderr.contains("nothing was changed: compiling it panicked"), "{}", refused.stderr);
+        apply(&cluster, good, &[]).await?.expect(0)?;
+        all_answer(&cluster, body).await?;
+    }
+    let slow = apply(&cluster, &poisoned(&second, "planted-sleep"), &[]).await?.expect(1)?;
+    ensure!(
+        slow.stderr.contains("nothing was changed: compiling it takes longer than 10s"),
+        "{}",
+        slow.stderr
+    );
+
+    // At a limit, one above, and ten times as much.
+    let pattern = |length: usize| {
+        let route = json!({ "path_regex": format!("^/{}$", "a".repeat(length - 3)), "upstream": "shop" });
+        second.clone().route("pattern", route)
+    };
+    for (length, code) in [(1024, 0), (1025, 1), (10_240, 1), (1024, 0)] {
+        let said = apply(&cluster, &pattern(length), &[]).await?.expect(code)?;
+        ensure!(code == 0 || said.stderr.contains("routes.pattern.path_regex"), "{}", said.stderr);
+    }
+    all_answer(&cluster, "second").await?;
+    for (node, [all, failed]) in cluster.nodes.iter().zip(load.finish().await) {
+        ensure!(all > 0 && failed == 0, "{}: {failed} of {all} requests failed", node.name);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    cluster.nodes[2].kill9()?;
+    cluster.nodes[2].set_environment(POISON, "1");
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    all_answer(&cluster, "old").await?;
+
+    for (route, why) in
+        [("planted-panic", "compiling it panicked"), ("planted-sleep", "compiling it takes longer than 10s")]
+    {
+        let poison = poisoned(&new, route);
+        let applied = apply(&cluster, &poison, &[]).await?.expect(5)?;
+        ensure!(applied.stdout.contains(&format!("n3 refused: {why}")), "{}", applied.stdout);
+        for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
+            ensure!(answers(&cluster, i, body).await, "n{} does not answer {body}", i + 1);
+        }
+        let (_, told) = cluster.readyz(2).await?;
+        ensure!(told.contains(why), "{told}");
+        let told = format!("n3 has refused it: {why}");
+        wait_until("the cluster has heard of it", SLACK, async || {
+            rollout(&cluster, 0).await.is_ok_and(|seen| seen["quarantine"][0]["why"] == told.as_str())
+        })
+        .await?;
+        cluster.apply(0, &old).await?;
+        let again = apply(&cluster, &poison, &[]).await?.expect(1)?;
+        ensure!(again.stderr.contains(&told), "{}", again.stderr);
+        all_answer(&cluster, "old").await?;
+    }
+
+    // Found twice at its start: the site of before is served, and the cluster hears why.
+    apply(&cluster, &poisoned(&new, "planted-death"), &["--no-wait"]).await?.expect(0)?;
+    for _ in 0..2 {
+        cluster.nodes[2].ended(SLACK).await?;
+        cluster.restart(2)?;
+    }
+    cluster.answers(2).await?;
+    wait_until("n3 answers old", SLACK, async || answers(&cluster, 2, "old").await).await?;
+    wait_until("it says why", SLACK, async || {
+        let is_told = rollout(&cluster, 0).await.is_ok_and(|seen| {
+            let why = seen["quarantine"][0]["why"].as_str().unwrap_or_default();
+            why.starts_with("n3 has refused it: 2 processes of this node have died")
+        });
+        is_told && answers(&cluster, 0, "new").await && answers(&cluster, 1, "new").await
+    })
+    .await?;
+    cluster.apply(0, &old).await?;
+    all_answer(&cluster, "old").await
 }

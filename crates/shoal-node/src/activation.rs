@@ -12,7 +12,9 @@ use shoal_proxy::{BindError, Proxy};
 use tokio::sync::watch;
 
 use crate::crash_guard::{Before, CrashGuard};
+use crate::hard_work::{ACTIVATIONS, GivenUp, LIMIT};
 use crate::last_known_good::LastKnownGood;
+use crate::planted;
 use crate::rollout::Overdue;
 use crate::sealed_site::unseal;
 
@@ -28,6 +30,8 @@ pub struct Activation {
     pub active: Revision,
     /// The newest revision it refused and why; the active one goes on.
     pub refused: Option<(Revision, String)>,
+    /// The newest revision that this node will never serve, whatever else changes.
+    pub poison: Option<Revision>,
 }
 
 impl Activation {
@@ -46,6 +50,31 @@ impl Activation {
     /// There is something to serve, `newest` being the newest revision known, and nothing of it is served.
     pub fn serves_nothing(&self, newest: Revision) -> bool {
         self.active == Revision(0) && (newest > Revision(0) || self.refused.is_some())
+    }
+}
+
+/// Why a revision is not served.
+struct Trouble {
+    why: String,
+    /// It is the revision's own fault: it is not tried again.
+    is_final: bool,
+}
+
+impl Trouble {
+    fn poison(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_final: true }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self { why, is_final: false }
+    }
+}
+
+impl From<GivenUp> for Trouble {
+    fn from(given_up: GivenUp) -> Self {
+        Self { why: given_up.to_string(), is_final: given_up.is_final() }
     }
 }
 
@@ -77,7 +106,8 @@ impl Activator {
         loop {
             let is_overdue = overdue.borrow().is_some();
             let refused = this.status.borrow().refused.as_ref().map(|(revision, _)| *revision);
-            let worth_a_try = refused.is_some_and(|revision| this.guard.refusal(revision).is_none());
+            let poison = this.status.borrow().poison;
+            let worth_a_try = refused.is_some_and(|revision| poison != Some(revision));
             let is_new = tokio::select! {
                 changed = newest.changed() => match changed {
                     Ok(()) => true,
@@ -171,7 +201,7 @@ impl Activator {
         let Some(content) = content else { return };
         let (worker, began) = (self.clone(), Instant::now());
         let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
-        let activated = activated.unwrap_or_else(|_| Err("activating it panicked".to_owned()));
+        let activated = activated.unwrap_or_else(|_| Err(Trouble::poison("activating it panicked")));
         self.tell(revision, activated, began.elapsed());
     }
 
@@ -181,12 +211,13 @@ impl Activator {
         let Some((revision, content)) = kept else { return };
         tracing::info!(%revision, "resuming with the last known site");
         let began = Instant::now();
-        let outcome = self.put_in_force_guarded(revision, &content).map(drop);
+        // What was good once is good: a machine that has just been started may take its time.
+        let outcome = self.put_in_force_guarded(revision, &content.into(), Duration::MAX).map(drop);
         self.tell(revision, outcome, began.elapsed());
     }
 
-    fn activate(&self, revision: Revision, content: &str) -> Result<(), String> {
-        let before = self.put_in_force_guarded(revision, content)?;
+    fn activate(&self, revision: Revision, content: &Arc<str>) -> Result<(), Trouble> {
+        let before = self.put_in_force_guarded(revision, content, LIMIT)?;
         let saved = match before.is_good {
             true => self.kept.save(revision, content),
             false => self.kept.overwrite(revision, content),
@@ -198,43 +229,54 @@ impl Activator {
     }
 
     /// Notes it first, in case this process does not live to say how it was.
-    fn put_in_force_guarded(&self, revision: Revision, content: &str) -> Result<Before, String> {
+    fn put_in_force_guarded(
+        &self,
+        revision: Revision,
+        content: &Arc<str>,
+        limit: Duration,
+    ) -> Result<Before, Trouble> {
         // Without anything else to serve it is tried once more: somebody may have the time to mend it.
         if let Some(why) = self.guard.refusal(revision)
             && self.kept.load(Some(revision)).is_some()
         {
-            return Err(why);
+            return Err(Trouble::poison(why));
         }
         let before = self.guard.begin(revision);
-        match self.put_in_force_caught(revision, content) {
+        match self.put_in_force(revision, content.clone(), limit) {
             Ok(()) => Ok(before),
-            Err(why) => {
+            Err(trouble) => {
                 self.guard.abandon(before);
-                Err(why)
+                Err(trouble)
             }
         }
     }
 
-    /// One bad site must not take the node down, least of all at every start.
-    fn put_in_force_caught(&self, revision: Revision, content: &str) -> Result<(), String> {
-        catch_unwind(AssertUnwindSafe(|| self.put_in_force(revision, content)))
-            .unwrap_or_else(|_| Err("compiling it panicked".to_owned()))
+    /// One bad site must not take the node down, or hold it up, least of all at every start.
+    fn put_in_force(&self, revision: Revision, content: Arc<str>, limit: Duration) -> Result<(), Trouble> {
+        let identity = self.identity.clone();
+        let view = ACTIVATIONS.within(limit, move || compile(&identity, revision, &content))??;
+        let applied = catch_unwind(AssertUnwindSafe(|| self.proxy.apply(Arc::new(view))));
+        applied.map_err(|_| Trouble::poison("taking it up panicked"))?.map_err(one_reason)?;
+        Ok(())
     }
 
-    fn put_in_force(&self, revision: Revision, content: &str) -> Result<(), String> {
-        let view = compile(&self.identity, revision, content)?;
-        self.proxy.apply(Arc::new(view)).map_err(one_reason)
-    }
-
-    fn tell(&self, revision: Revision, outcome: Result<(), String>, took: Duration) {
+    fn tell(&self, revision: Revision, outcome: Result<(), Trouble>, took: Duration) {
         match outcome {
             Ok(()) => {
                 tracing::info!(%revision, took_ms = took.as_millis() as u64, "revision is in force");
                 self.gossip.set_active_revision(revision.0);
-                self.status.send_replace(Activation { active: revision, refused: None });
+                // What was refused is refused as long as nothing newer is served.
+                self.status.send_modify(|status| {
+                    status.active = revision;
+                    status.refused.take_if(|(refused, _)| *refused <= revision);
+                    status.poison.take_if(|poison| *poison <= revision);
+                });
             }
-            Err(why) => {
+            Err(Trouble { why, is_final }) => {
                 let refused = Some((revision, why));
+                if is_final {
+                    self.status.send_modify(|status| status.poison = Some(revision));
+                }
                 if self.status.borrow().refused != refused {
                     let why = refused.as_ref().map(|(_, why)| why);
                     tracing::error!(%revision, why, "revision refused; what was served before stays in force");
@@ -260,6 +302,7 @@ pub fn compile(identity: &Identity, revision: Revision, content: &str) -> Result
 /// The same from a site as it is in the log.
 pub fn compile_site(identity: &Identity, revision: Revision, site: Site) -> Result<ConfigView, String> {
     let site = unseal(site, &identity.secret).map_err(|error| error.to_string())?;
+    planted::poison(&site);
     ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())
 }
 
@@ -269,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_refusal_says_nothing_of_what_is_served() {
-        let activation = Activation { active: Revision(7), refused: Some((Revision(8), "no".into())) };
+        let activation =
+            Activation { active: Revision(7), refused: Some((Revision(8), "no".into())), poison: None };
         let check = |revision, decided, refusal: Option<&str>| {
             assert_eq!(activation.has_decided(Revision(revision)), decided, "{revision}");
             assert_eq!(activation.refusal_of(Revision(revision)).as_deref(), refusal, "{revision}");
@@ -284,7 +328,7 @@ mod tests {
     fn a_site_that_is_not_served_is_told_from_no_site() {
         let check = |active, refused: Option<u64>, newest, expected| {
             let refused = refused.map(|revision| (Revision(revision), String::new()));
-            let activation = Activation { active: Revision(active), refused };
+            let activation = Activation { active: Revision(active), refused, poison: None };
             assert_eq!(activation.serves_nothing(Revision(newest)), expected, "{activation:?} {newest}");
         };
         check(0, None, 0, false);

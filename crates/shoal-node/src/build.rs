@@ -237,7 +237,7 @@ pub async fn build(
         overdue,
         writers: Mutex::new(()),
         planning: Arc::new(Semaphore::new(MAX_PLANS)),
-        rehearsing: Semaphore::new(MAX_REHEARSALS),
+        rehearsing: Arc::new(Semaphore::new(MAX_REHEARSALS)),
         watching: Shares::of(WATCHES),
         messages: Shares::of(MESSAGE_BYTES),
         saving: Arc::new(Semaphore::new(MAX_SAVES)),

@@ -105,7 +105,7 @@ pub struct Node {
     /// Places for plans that are worked out here.
     pub(crate) planning: Arc<Semaphore>,
     /// Places for changes that are tried out here.
-    pub(crate) rehearsing: Semaphore,
+    pub(crate) rehearsing: Arc<Semaphore>,
     /// Places for snapshots that are saved.
     pub(crate) saving: Arc<Semaphore>,
     /// Places for those who follow the revisions by way of this node.

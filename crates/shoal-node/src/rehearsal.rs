@@ -1,7 +1,6 @@
 //! Asking every live node whether it could serve what the site is to become, before it is a revision: what nodes have of
 //! their own are sockets and versions, and only they know whether those fit.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use shoal_proto::raft::{RehearseRequest, RehearseResponse};
 use tonic::{Code, Request, Status};
 
 use crate::activation::{compile_site, one_reason};
+use crate::hard_work::{LIMIT, TRIALS};
 use crate::node::Node;
 
 /// Changes that a node tries out at once: the others wait.
@@ -139,11 +139,14 @@ impl Node {
         let removed =
             request.remove.iter().map(|object| object.parse()).collect::<Result<Vec<ObjectName>, _>>();
         let removed = removed.map_err(wrong)?;
-        let _one_of_few = self.rehearsing.acquire().await.map_err(|_| Status::aborted("this node stops"))?;
+        let one_of_few =
+            self.rehearsing.clone().acquire_owned().await.map_err(|_| Status::aborted("this node stops"))?;
         let node = self.clone();
         let rehearsed = tokio::task::spawn_blocking(move || {
-            catch_unwind(AssertUnwindSafe(|| node.compile_and_bind(&content, &request.put_json, &removed)))
-                .unwrap_or_else(|_| Err("compiling it panicked".to_owned()))
+            // Whoever has asked may have gone: there is room for another one only when this is done.
+            let _one_of_few = one_of_few;
+            let work = move || node.compile_and_bind(&content, &request.put_json, &removed);
+            TRIALS.within(LIMIT, work).unwrap_or_else(|given_up| Err(given_up.to_string()))
         });
         let refused =
             rehearsed.await.map_err(|_| Status::aborted("this node stops"))?.err().unwrap_or_default();

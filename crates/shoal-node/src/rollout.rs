@@ -91,6 +91,7 @@ pub async fn watch(node: Arc<Node>) {
             (is_late || is_alone).then_some(Overdue { revision, before, is_late })
         });
         note_overdue(&node, overdue);
+        isolate_poison(&node).await;
         if let Some((rollout, record)) = &waiting
             && left == Some(Duration::ZERO)
             && log.leader == Some(node.id())
@@ -110,6 +111,25 @@ fn note_overdue(node: &Node, overdue: Option<Overdue>) {
         *known = overdue;
         is_new
     });
+}
+
+/// What this node cannot live with is not to be applied again: it says so until the log knows.
+async fn isolate_poison(node: &Node) {
+    let activation = node.activation.borrow().clone();
+    let Some(revision) = activation.poison else { return };
+    let is_news = node.log.with_state(|state| {
+        let record = state.revisions.record(revision).filter(|record| !record.fingerprint.is_empty());
+        let known = record.and_then(|record| state.revisions.quarantine().find(&record.fingerprint));
+        record.is_some() && known.is_none_or(|known| known.revision < revision)
+    });
+    let Some((_, why)) = activation.refused.filter(|(refused, _)| is_news && *refused == revision) else {
+        return;
+    };
+    let why = format!("{} has refused it: {why}", node.identity.name);
+    match node.log.propose(Command::Quarantine { revision, why, at_ms: now_ms() }).await {
+        Ok(_) => tracing::warn!(%revision, "what this node cannot live with is in quarantine"),
+        Err(error) => tracing::debug!(%revision, %error, "the cluster cannot be told yet"),
+    }
 }
 
 /// Proposes what every leader would. Whoever confirms at the same time is in time if he is before it in the log.

