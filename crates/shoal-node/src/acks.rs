@@ -1,5 +1,6 @@
 //! Waiting for the nodes: who has an entry in force, who refused it, and who is silent.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,22 +10,38 @@ use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::node::Node;
 
+/// What became of an entry on the members.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged {
+    /// Of those that were waited for.
+    pub acks: Vec<NodeAck>,
+    /// Nobody waits for these: they are not alive, or have only begun to join.
+    pub absent: Vec<AbsentNode>,
+}
+
 impl Node {
     /// Waits until every live node that is to serve `revision` has applied `index` and decided about it; nodes that die
-    /// meanwhile are left out once the others have noticed.
+    /// meanwhile are left out once the others have noticed. Who was still joining when the entry was committed opens its
+    /// listeners only after it has caught up with more than that, and is not waited for.
     pub(crate) async fn await_everywhere(
         self: &Arc<Self>,
         index: u64,
         revision: Revision,
         timeout: Duration,
-    ) -> Vec<NodeAck> {
+    ) -> Acknowledged {
+        let started = Instant::now();
+        // From then on this node knows who took part when it was committed.
+        self.await_applied(index, Revision(0), timeout).await;
+        let joining = self.joining_members();
+        let timeout = timeout.saturating_sub(started.elapsed());
         let serves = |id: &NodeId| {
             self.log.with_state(|state| {
                 let rollout = state.revisions.rollout().filter(|rollout| rollout.revision == revision);
                 rollout.is_none_or(|rollout| rollout.includes(*id))
             })
         };
-        let waits = self.live_members().into_iter().filter(|(id, _)| serves(id)).map(|(id, name)| {
+        let is_awaited = |id: &NodeId| serves(id) && !joining.contains_key(id);
+        let waits = self.live_members().into_iter().filter(|(id, _)| is_awaited(id)).map(|(id, name)| {
             let node = self.clone();
             tokio::spawn(async move { node.await_one(id, name, index, revision, timeout).await })
         });
@@ -34,21 +51,35 @@ impl Node {
                 acks.push(ack);
             }
         }
-        acks
+        Acknowledged { acks, absent: self.absent_besides(&joining) }
     }
 
-    /// Members that nobody waits for: they are not alive, and catch up when they are back.
+    /// Members that nobody waits for now: they are not alive, and catch up when they are back, or are joining.
     pub(crate) fn absent_members(&self) -> Vec<AbsentNode> {
+        self.absent_besides(&self.joining_members())
+    }
+
+    /// Those that are not alive, and `joining`.
+    fn absent_besides(&self, joining: &BTreeMap<NodeId, String>) -> Vec<AbsentNode> {
         let view = self.gossip.view().load_full();
         let local = self.id();
         self.log.with_state(|state| {
             let others = state.nodes.iter().filter(|(id, _)| **id != local);
             let absent = others.filter_map(|(id, member)| {
-                let state = absence(view.node(*id))?.to_owned();
+                let is_joining = joining.contains_key(id).then_some("joining");
+                let state = absence(view.node(*id)).or(is_joining)?.to_owned();
                 Some(AbsentNode { node_id: id.0, node: member.name.clone(), state })
             });
             absent.collect()
         })
+    }
+
+    /// Members, by id and name, that were admitted but do not serve yet, and to which the log is not replicated yet.
+    fn joining_members(&self) -> BTreeMap<NodeId, String> {
+        let view = self.gossip.view().load_full();
+        let is_new = |id: &NodeId| view.node(*id).is_some_and(|seen| seen.state == NodeState::Joining);
+        let live = self.live_members().into_iter();
+        live.filter(|(id, _)| *id != self.id() && is_new(id) && self.log.is_outside(*id)).collect()
     }
 
     /// `None` = the node is not alive any more.

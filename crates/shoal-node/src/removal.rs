@@ -8,9 +8,8 @@ use shoal_configlog::ProposeError;
 use shoal_model::state::{Command, REVOKING, Refusal, Reply};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{lapse_of, lease_said};
-use shoal_proto::admin::NodeAck;
 
-use crate::acks::absence;
+use crate::acks::{Acknowledged, absence};
 use crate::node::Node;
 use crate::report::Wanted;
 
@@ -149,12 +148,12 @@ async fn state_of(node: &Arc<Node>, id: NodeId) -> &'static str {
 impl Node {
     /// Waits until every live node has applied the `removal` of `id`, the leader has taken it out of the log's membership, and
     /// its last lease has run out, for no purge waits for it any more: who has, and whether it is out.
-    pub async fn await_removal(
+    pub(crate) async fn await_removal(
         self: &Arc<Self>,
         id: NodeId,
         removal: &Removal,
         timeout: Duration,
-    ) -> (Vec<NodeAck>, bool) {
+    ) -> (Acknowledged, bool) {
         let index = removal.index;
         let started = Instant::now();
         // From then on nobody waits for the removed node.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::NodeId;
-use shoal_model::state::ClusterSetup;
+use shoal_model::state::{ClusterSetup, ConfigState, MemberRecord};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::hearing::HearingLog;
@@ -72,7 +72,7 @@ fn take_picture(
     let lag = |id: &NodeId| Some(last_before?.saturating_sub(*replication.matched.get(id)?));
     let now = Instant::now();
     let members: BTreeMap<NodeId, Member> = log.with_state(|state| {
-        let member = |(id, record): (&NodeId, &shoal_model::state::MemberRecord)| {
+        let member = |(id, record): (&NodeId, &MemberRecord)| {
             let member = Member {
                 hearing: hearing.hearing(*id, now),
                 lag: lag(id),
@@ -98,16 +98,15 @@ fn take_picture(
 async fn carry_out(log: &ConfigLog, step: Step) -> Result<(), MembershipError> {
     match step {
         Step::FinishChange => log.finish_membership_change().await,
-        Step::AddLearner(node) => {
-            let address =
-                log.with_state(|state| state.nodes.get(&node).map(|record| record.cluster_addr.clone()));
-            match address {
-                Some(address) => log.add_learner(node, &address).await,
-                None => Ok(()), // removed since the picture was taken
-            }
+        Step::AddLearners(nodes) => {
+            // Who was removed since the picture was taken has no address any more.
+            let address = |state: &ConfigState, id| Some((id, state.nodes.get(&id)?.cluster_addr.clone()));
+            let found =
+                log.with_state(|state| nodes.into_iter().filter_map(|id| address(state, id)).collect());
+            log.add_learners(found).await
         }
         Step::SetVoters(voters) => log.set_voters(voters).await,
         Step::TransferLeader(heir) => log.transfer_leader(Some(heir)).await,
-        Step::Remove(node) => log.remove(node).await,
+        Step::Remove(nodes) => log.remove(nodes).await,
     }
 }

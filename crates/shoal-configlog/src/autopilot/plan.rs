@@ -12,6 +12,8 @@ use shoal_model::NodeId;
 const MAX_LAG: u64 = 4;
 /// With fewer voters than these a cluster survives the loss of none.
 const SAFE_VOTERS: usize = 3;
+/// New members that are welcomed in one change. More of them wait for the next round: the leader sends each its whole log.
+const MAX_WELCOMED: usize = 64;
 /// From so many regions on none of them has more than half of the voters.
 const SPREAD_REGIONS: usize = 3;
 
@@ -71,24 +73,24 @@ pub enum Hearing {
 pub enum Step {
     /// Complete a change that an earlier leader left half done.
     FinishChange,
-    /// Replicate to a new member.
-    AddLearner(NodeId),
+    /// Replicate to new members.
+    AddLearners(BTreeSet<NodeId>),
     /// From now on these vote; who no longer does stays a learner.
     SetVoters(BTreeSet<NodeId>),
     /// Somebody else has to lead.
     TransferLeader(NodeId),
     /// Replicate no longer to who is not a member any more.
-    Remove(NodeId),
+    Remove(BTreeSet<NodeId>),
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FinishChange => f.write_str("finish what an earlier leader began"),
-            Self::AddLearner(id) => write!(f, "add learner {id}"),
+            Self::AddLearners(ids) => write!(f, "add learners {}", names(ids)),
             Self::SetVoters(ids) => write!(f, "set voters {}", names(ids)),
             Self::TransferLeader(id) => write!(f, "hand the lead to {id}"),
-            Self::Remove(id) => write!(f, "remove {id}"),
+            Self::Remove(ids) => write!(f, "remove {}", names(ids)),
         }
     }
 }
@@ -106,7 +108,7 @@ pub fn plan(picture: &Picture, rules: Rules) -> Option<Step> {
     }
     let is_safe = |step: &Step| match step {
         Step::SetVoters(voters) => has_quorum(picture, voters, rules),
-        Step::FinishChange | Step::AddLearner(_) | Step::TransferLeader(_) | Step::Remove(_) => true,
+        Step::FinishChange | Step::AddLearners(_) | Step::TransferLeader(_) | Step::Remove(_) => true,
     };
     leave_removed(picture, rules)
         .filter(is_safe)
@@ -139,8 +141,9 @@ fn target_voters(picture: &Picture, rules: Rules) -> usize {
 /// Removed members leave the membership, voters with a successor where there is one.
 fn leave_removed(picture: &Picture, rules: Rules) -> Option<Step> {
     let is_removed = |id: &&NodeId| !picture.members.contains_key(*id);
-    if let Some(learner) = picture.learners.iter().find(is_removed) {
-        return Some(Step::Remove(*learner));
+    let learners: BTreeSet<NodeId> = picture.learners.iter().filter(is_removed).copied().collect();
+    if !learners.is_empty() {
+        return Some(Step::Remove(learners));
     }
     let removed = *picture.voters.iter().find(is_removed)?;
     let rest: BTreeSet<NodeId> = picture.voters.iter().copied().filter(|id| *id != removed).collect();
@@ -158,7 +161,9 @@ fn leave_removed(picture: &Picture, rules: Rules) -> Option<Step> {
 
 fn welcome_new(picture: &Picture) -> Option<Step> {
     let is_new = |id: &NodeId| !picture.voters.contains(id) && !picture.learners.contains(id);
-    picture.members.keys().copied().find(|id| is_new(id) && is_alive(picture, *id)).map(Step::AddLearner)
+    let new = picture.members.keys().copied().filter(|id| is_new(id) && is_alive(picture, *id));
+    let welcomed: BTreeSet<NodeId> = new.take(MAX_WELCOMED).collect();
+    (!welcomed.is_empty()).then_some(Step::AddLearners(welcomed))
 }
 
 /// Grows, shrinks or repairs the set of voters, never to an even number if it can be helped.
@@ -376,8 +381,16 @@ mod tests {
         picture
     }
 
-    fn voters(ids: &[u64]) -> Option<Step> {
-        Some(Step::SetVoters(ids.iter().copied().map(NodeId).collect()))
+    fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId).collect()
+    }
+
+    fn voters(voters: &[u64]) -> Option<Step> {
+        Some(Step::SetVoters(ids(voters)))
+    }
+
+    fn learners(learners: &[u64]) -> Option<Step> {
+        Some(Step::AddLearners(ids(learners)))
     }
 
     fn check(text: &str, expected: Option<Step>) {
@@ -387,9 +400,12 @@ mod tests {
     #[test]
     fn new_members_listen_before_they_vote() {
         check("1V", None);
-        check("1V 2N", Some(Step::AddLearner(NodeId(2))));
-        check("1V 2N! 3N", Some(Step::AddLearner(NodeId(3))));
+        check("1V 2N", learners(&[2]));
+        check("1V 2N! 3N", learners(&[3]));
         check("1V 2L", None);
+        check("1V 2N 3N! 4L? 5N", learners(&[2, 5])); // all at once
+        let many: String = (2..100).map(|id| format!(" {id}N")).collect();
+        check(&format!("1V{many}"), learners(&(2..66).collect::<Vec<_>>()));
     }
 
     #[test]
@@ -445,7 +461,7 @@ mod tests {
         check("1V 2V! 3Vx 4L", voters(&[1, 2, 4]));
         check("1V 2V! 3V! 4V 5Vx", voters(&[1, 2, 4])); // not the four that are left: half of them is silent
         check("1V 2V% 3V 4V", voters(&[1, 3, 4]));
-        check("1V 2V! 3V! 4V 5Vx 6N", Some(Step::AddLearner(NodeId(6))));
+        check("1V 2V! 3V! 4V 5Vx 6N", learners(&[6]));
         check("1V 2V~ 3V~ 4V 5V 6L 7L", voters(&[1, 3, 4, 5, 6]));
         check("1V 2V! 3V! 4L 5L", voters(&[1, 2, 3, 4, 5]));
         check("1V 2V~ 3V~ 4V~ 5V 6L 7L", voters(&[1, 3, 4, 5, 6]));
@@ -476,7 +492,8 @@ mod tests {
 
     #[test]
     fn removed_members_leave() {
-        check("1V 2Lx", Some(Step::Remove(NodeId(2))));
+        check("1V 2Lx", Some(Step::Remove(ids(&[2]))));
+        check("1V 2Lx 3L? 4Lx", Some(Step::Remove(ids(&[2, 4]))));
         check("1V 2V 3Vx 4L", voters(&[1, 2, 4]));
         check("1V 2V 3Vx", voters(&[1, 2]));
         check("1Vx 2V 3V 4L", Some(Step::TransferLeader(NodeId(2))));

@@ -55,14 +55,15 @@ pub struct Replication {
 type Change = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 impl ConfigLog {
-    /// Replicates to `node` from now on, without a vote.
-    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), MembershipError> {
-        self.change(self.part()?.add_learner(node.0, BasicNode::new(address), false)).await
+    /// Replicates to these nodes at these addresses from now on, without a vote: one entry, however many they are.
+    pub async fn add_learners(&self, nodes: BTreeMap<NodeId, String>) -> Result<(), MembershipError> {
+        let nodes = nodes.into_iter().map(|(id, address)| (id.0, BasicNode::new(address))).collect();
+        self.change(self.part()?.change_membership(ChangeMembers::AddNodes(nodes), true)).await
     }
 
-    /// Replicates to a learner no longer; a voter has to lose its vote first.
-    pub async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
-        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
+    /// Replicates to these learners no longer; a voter has to lose its vote first.
+    pub async fn remove(&self, nodes: BTreeSet<NodeId>) -> Result<(), MembershipError> {
+        let change = ChangeMembers::RemoveNodes(nodes.into_iter().map(|id| id.0).collect());
         self.change(self.part()?.change_membership(change, true)).await
     }
 
@@ -133,6 +134,13 @@ impl ConfigLog {
         let applied = *self.applied().borrow();
         let was_removed = self.with_state(|state| state.was_removed(node, applied));
         was_removed && self.metrics().membership_config.membership().get_node(&node.0).is_none()
+    }
+
+    /// Who has not been in the membership until now, as far as this node knows: the leader does not replicate to it yet.
+    pub fn is_outside(&self, node: NodeId) -> bool {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        membership.nodes().next().is_some() && membership.get_node(&node.0).is_none()
     }
 
     /// What this node knows of its followers, if it leads and is followed.

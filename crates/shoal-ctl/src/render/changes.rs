@@ -191,6 +191,7 @@ fn absences(absent: &[AbsentNode]) -> String {
         let state = match node.state.as_str() {
             "left" => "has left",
             "dead" => "is dead",
+            "joining" => "is still joining",
             _ => "is not heard",
         };
         parts.push(format!("{} {state}", one_line(&node.node)));
@@ -451,6 +452,10 @@ mod tests {
         };
         check(&[], "applied on 2/2 nodes in 84 ms\n");
         check(&[("node3", "dead")], "applied on 2/2 live nodes in 84 ms (node3 is dead and will catch up)\n");
+        check(
+            &[("node3", "joining")],
+            "applied on 2/2 live nodes in 84 ms (node3 is still joining and will catch up)\n",
+        );
         check(
             &[("node3", "dead"), ("node4", "left"), ("node5", "unknown")],
             "applied on 2/2 live nodes in 84 ms (node3 is dead, node4 has left, node5 is not heard; they will catch up)\n",

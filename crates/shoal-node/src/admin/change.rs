@@ -19,6 +19,7 @@ use super::given::{Given, forgotten};
 use super::manner::{Content, Manner};
 use super::request_key::{RequestKey, Subject};
 use super::rollout;
+use crate::acks::Acknowledged;
 use crate::hard_work::{GivenUp, LIMIT, TRIALS};
 use crate::node::{Node, now_ms};
 use crate::rehearsal::{Says, Verdict};
@@ -257,8 +258,8 @@ pub(super) async fn tell_everywhere(
         }
         false => 0,
     };
-    let acks = match left {
-        None => Vec::new(),
+    let Acknowledged { acks, absent } = match left {
+        None => Acknowledged { acks: Vec::new(), absent: node.absent_members() },
         Some(left) => node.await_everywhere(index, revision, left).await,
     };
     ApplyResponse {
@@ -267,7 +268,7 @@ pub(super) async fn tell_everywhere(
         acks,
         elapsed_ms: started.elapsed().as_millis() as u32,
         changes: changes.iter().map(change_message).collect(),
-        absent: node.absent_members(),
+        absent,
         rollout: node.rollout_message().filter(|rollout| rollout.revision == revision.0),
     }
 }

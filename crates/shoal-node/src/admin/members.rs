@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use super::change::{linearizable_base, wait_of};
 use super::failure::{self, Exit, with_exit};
+use crate::acks::Acknowledged;
 use crate::node::Node;
 use crate::removal::{self, RemovalError, Removing};
 
@@ -51,7 +52,7 @@ async fn take_out(node: &Arc<Node>, wanted: Wanted, caller: &str) -> Result<Remo
     let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
     tracing::info!(member = %id, name, was = removal.state, ?removing, by = caller, "a member was removed");
     let left = wait.saturating_sub(started.elapsed());
-    let (acks, left_membership) = node.await_removal(id, &removal, left).await;
+    let (Acknowledged { acks, absent }, left_membership) = node.await_removal(id, &removal, left).await;
     let voters = node.log.status().voters;
     let members = node.members();
     let names = voters.iter().filter_map(|id| members.get(id)).map(|member| member.name.clone());
@@ -60,7 +61,7 @@ async fn take_out(node: &Arc<Node>, wanted: Wanted, caller: &str) -> Result<Remo
         node: name,
         state: removal.state.to_owned(),
         acks,
-        absent: node.absent_members(),
+        absent,
         left_membership,
         voters: names.collect(),
         elapsed_ms: started.elapsed().as_millis() as u32,

@@ -14,6 +14,7 @@ use super::change::{self, CATCH_UP_WAIT, SHORTEST_WAIT, Written, author_of, line
 use super::failure::{self, Exit, with_exit};
 use super::manner::Manner;
 use super::request_key::{RequestKey, Subject};
+use crate::acks::Acknowledged;
 use crate::node::{Node, now_ms};
 
 /// Makes the given site the next revision, until its time is over or somebody has confirmed it.
@@ -69,9 +70,9 @@ pub async fn confirm(
         Reply::Confirmed(revision) => {
             tracing::info!(%revision, by = caller, "the revision was confirmed");
             let left = wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT);
-            let acks = node.await_everywhere(0, revision, left).await;
+            let Acknowledged { acks, absent } = node.await_everywhere(0, revision, left).await;
             let elapsed_ms = started.elapsed().as_millis() as u32;
-            Ok(ConfirmResponse { revision: revision.0, acks, absent: node.absent_members(), elapsed_ms })
+            Ok(ConfirmResponse { revision: revision.0, acks, absent, elapsed_ms })
         }
         _ => Err(failure::unexpected_reply()),
     }
