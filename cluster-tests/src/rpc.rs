@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
@@ -52,6 +53,13 @@ impl Bearer {
         let key = PrivatePkcs8KeyDer::from(self.part("key")?).into();
         let config = ClientConfig::builder().with_root_certificates(self.roots()?);
         self.tls(config.with_client_auth_cert(chain, key)?, alpn)
+    }
+
+    /// `RenewRequest`: its key is to be certified anew.
+    pub fn renewal(&self) -> Result<Vec<u8>> {
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.part("key")?))?;
+        let request = CertificateParams::default().serialize_request(&key)?;
+        Ok([field(1, request.der()), field(2, self.part("certificate")?)].concat())
     }
 
     /// Ready for calls.

@@ -17,8 +17,13 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// What a thief may try on an address of the cluster.
-const CALLS: [&str; 7] = [
+const CALLS: [&str; 12] = [
     "raft.v1.PeerService/Report",
+    "raft.v1.PeerService/AwaitApplied",
+    "raft.v1.PeerService/Rehearse",
+    "raft.v1.PeerService/Renew",
+    "raft.v1.PeerService/Join",
+    "raft.v1.RaftService/TransferLeader",
     "raft.v1.PeerService/ReadIndex",
     "raft.v1.PeerService/Propose",
     "raft.v1.RaftService/Vote",
@@ -26,6 +31,9 @@ const CALLS: [&str; 7] = [
     "cache.v1.CacheService/Lookup",
     "admin.v1.AdminService/Status",
 ];
+
+/// A certificate for a key that the cluster knows.
+const RENEW: &str = "raft.v1.PeerService/Renew";
 
 /// `AwaitApplied` of an entry that does not come for half a minute.
 const WAIT_LONG: [u8; 10] = [0x08, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 0xb0, 0xea, 0x01];
@@ -46,6 +54,8 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     let mut before = stolen.connect(doors[0]).await?;
     let told = call(&mut before, CALLS[0], &[]).await?;
     ensure!(told.status == "0" && told.body.len() > 100, "a member is told {told:?}");
+    let renewed = call(&mut before, RENEW, &stolen.renewal()?).await?;
+    ensure!(renewed.status == "0" && renewed.body.len() > 100, "a member gets no certificate: {renewed:?}");
     let mut waiting = stolen.connect(doors[1]).await?;
     let waiting = tokio::spawn(async move {
         let outcome = call(&mut waiting, "raft.v1.PeerService/AwaitApplied", &WAIT_LONG).await;
@@ -70,6 +80,11 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
             let mut connection = stolen.connect(door).await?;
             let Outcome { status, body, .. } = call(&mut connection, method, &[]).await?;
             ensure!(status != "0" && body.is_empty(), "{method} at {door}: status {status}, {body:?}");
+        }
+        // Nor by nothing but the key, as one who comes late.
+        for mut connection in [stolen.connect(door).await?, stolen.connect_as_stranger(door).await?] {
+            let told = call(&mut connection, RENEW, &stolen.renewal()?).await?;
+            ensure!(told.status == "7" && told.body.is_empty(), "a certificate at {door}: {told:?}");
         }
         let body = Connection::open(door, stolen.speak(b"http/1.1")?).await;
         let answered = match body {

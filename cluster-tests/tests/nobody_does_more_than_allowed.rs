@@ -52,6 +52,8 @@ fn calls<'a>(site: &'a str, new_file: &'a str) -> Vec<(&'static str, &'static st
         ("ListTokens", "viewer", vec!["token", "list"]),
         ("Audit", "viewer", vec!["audit"]),
         ("ListOperators", "viewer", vec!["operator", "list"]),
+        ("Keys", "viewer", vec!["cluster", "keys"]),
+        ("KeepKeys", "admin", vec!["cluster", "node-life", "7d"]),
         ("Apply", "operator", vec!["apply", "-f", site]),
         ("Stage", "operator", vec!["apply", "-f", site, "--confirm-timeout", "5s"]),
         ("Confirm", "operator", vec!["confirm"]),

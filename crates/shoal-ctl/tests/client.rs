@@ -15,14 +15,14 @@ use shoal_proto::admin::{
     ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
     DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest,
     GetRolloutResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse,
-    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse,
-    StageRequest, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest,
-    TopResponse, WatchRequest, WatchResponse,
+    IssueOperatorResponse, KeepKeysRequest, KeysRequest, KeysResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
+    SaveSnapshotResponse, SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest,
+    ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest,
+    TopRequest, TopResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -188,6 +188,14 @@ impl AdminService for Scripted {
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         refused()
     }
+    async fn keys(&self, _: Request<KeysRequest>) -> Result<Response<KeysResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn keep_keys(&self, _: Request<KeepKeysRequest>) -> Result<Response<KeysResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_operators(
         &self,
         _: Request<ListOperatorsRequest>,

@@ -126,7 +126,7 @@ fn check_cluster(settings: &RunSettings, identity: &Identity) -> anyhow::Result<
     let (dir, cluster) = (settings.data_dir.display(), &identity.cluster_id);
     if let Some(token) = &settings.token {
         let token: Token = token.parse()?;
-        if !token.is_for(&identity.ca_der) {
+        if !token.is_of(identity) {
             let own = sha256_hex(&identity.ca_der);
             bail!(
                 "{dir} is of node {:?} in cluster {cluster} (authority {}…), and the token is for another cluster \

@@ -11,10 +11,10 @@ use arc_swap::ArcSwap;
 use shoal_cache::{Cache, CacheSettings, ClusterLink, UnconfirmedChange};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
-use shoal_cluster::identity::{Identity, Purpose, not_after};
-use shoal_cluster::tls::{admin_server_config, peer_server_config};
+use shoal_cluster::identity::{Identity, Purpose};
+use shoal_cluster::tls::Credentials;
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, RaftRpc};
-use shoal_model::state::{COMMANDS, ClusterSetup, Command, MemberRecord, Timing};
+use shoal_model::state::{COMMANDS, ClusterSetup, Command, Keys, MemberRecord, Timing};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
@@ -36,6 +36,7 @@ use crate::crash_guard::CrashGuard;
 use crate::descriptors;
 use crate::drain::Drain;
 use crate::health;
+use crate::keys::{self, OwnCertificate, open_gossip_keys};
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
 use crate::news;
@@ -125,6 +126,7 @@ pub async fn build(
     tasks: &VitalTasks,
 ) -> anyhow::Result<Built> {
     let identity = Arc::new(boot.identity);
+    let credentials = Credentials::new(identity.as_ref().clone())?;
     let sockets = NodeSockets::open(&settings, &mut inherited)?;
     let listeners = Listeners {
         cluster: TcpListener::from_std(sockets.cluster.try_clone()?)?,
@@ -132,10 +134,10 @@ pub async fn build(
     };
     let admin = AdminListeners {
         tcp: TcpListener::from_std(sockets.admin.try_clone()?)?,
-        tls: admin_server_config(&identity)?,
+        credentials: credentials.clone(),
         socket: UnixListener::from_std(sockets.local_admin.try_clone()?)?,
     };
-    let peers = Peers::new(&identity)?;
+    let peers = Peers::with(credentials);
     for (id, address) in &boot.peers {
         peers.set_address(*id, *address);
     }
@@ -175,7 +177,7 @@ pub async fn build(
         gossip: gossip.clone(),
         cache: cache.clone(),
         purge_history: purge_history.clone(),
-        local: identity.node_id,
+        identity: identity.clone(),
         newest,
     };
     let opening = Box::pin(build_log(&settings, &identity, past, boot.setup.timing, effects));
@@ -198,7 +200,6 @@ pub async fn build(
         names: names.clone(),
         events,
     });
-    let certificate_not_after = not_after(&identity.cert_der).unwrap_or_default();
     let export_figures = Arc::<ExportFigures>::default();
     let node = Arc::new(Node {
         settings,
@@ -212,7 +213,7 @@ pub async fn build(
         activation,
         crash_guard,
         certificates: Certificates::default(),
-        certificate_not_after,
+        own_certificate: OwnCertificate::default(),
         _checker: checker,
         started: Instant::now(),
         started_serving: AtomicBool::new(false),
@@ -262,6 +263,9 @@ pub async fn build(
     );
     tasks.spawn_until_stop("news", news::tell(node.clone()));
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
+    tasks.spawn_until_stop("the renewal of the certificate", keys::keep(node.clone()));
+    tasks.spawn_until_stop("the succession of authorities", keys::keep_succession(node.clone()));
+    tasks.spawn_until_stop("the keys of the gossip", keys::keep_gossip_keys(node.clone()));
     tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
     tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
@@ -295,15 +299,10 @@ async fn open_or_resume(
 
 impl Listeners {
     /// The cluster address with everything that is served on it, and the ops address.
-    pub fn split(self, raft: RaftRpc, node: &Arc<Node>) -> anyhow::Result<(PeerListener, TcpListener)> {
-        let listener = PeerListener {
-            socket: self.cluster,
-            tls: peer_server_config(&node.identity)?,
-            raft,
-            peer: PeerRpc::new(node.clone()),
-            node: node.clone(),
-        };
-        Ok((listener, self.ops))
+    pub fn split(self, raft: RaftRpc, node: &Arc<Node>) -> (PeerListener, TcpListener) {
+        let listener =
+            PeerListener { socket: self.cluster, raft, peer: PeerRpc::new(node.clone()), node: node.clone() };
+        (listener, self.ops)
     }
 }
 
@@ -427,7 +426,7 @@ struct Effects {
     cache: Arc<Cache>,
     purge_history: Arc<PurgeHistory>,
     /// This node.
-    local: NodeId,
+    identity: Arc<Identity>,
     /// What it is to serve.
     newest: watch::Sender<Revision>,
 }
@@ -436,7 +435,7 @@ impl Effects {
     fn follow(&self, applied: &Applied<'_>) {
         match applied {
             Applied::Revision { revisions, index, .. } => {
-                self.newest.send_replace(revisions.served_by(self.local));
+                self.newest.send_replace(revisions.served_by(self.identity.node_id));
                 self.cache.set_applied(*index);
             }
             Applied::Purge { seq, scopes, kind } => {
@@ -445,12 +444,24 @@ impl Effects {
                 self.purge_history.note(*seq, scopes.len(), *kind, now_ms());
             }
             Applied::PurgesForgotten { up_to, index } => self.cache.forget_purges(*up_to, *index),
+            Applied::Keys { keys } => self.take_keys(keys),
             Applied::Members { nodes, revoked, index } => self.meet(nodes, revoked, *index),
             Applied::Snapshot { state, index } => {
                 self.meet(&state.nodes, &state.revoked, *index);
+                // A log that has not begun says nothing of them.
+                if !state.nodes.is_empty() {
+                    self.take_keys(&state.keys);
+                }
                 self.cache.replace_purges(&state.purges, *index);
-                self.newest.send_replace(state.revisions.served_by(self.local));
+                self.newest.send_replace(state.revisions.served_by(self.identity.node_id));
             }
+        }
+    }
+
+    fn take_keys(&self, keys: &Keys) {
+        match open_gossip_keys(&self.identity, &keys.gossip) {
+            Some(ring) => self.gossip.set_keys(ring),
+            None => tracing::error!("a key of the gossip cannot be opened: this node keeps those it has"),
         }
     }
 

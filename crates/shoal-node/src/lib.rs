@@ -22,6 +22,7 @@ mod hard_work;
 mod headcount;
 mod health;
 mod incoming;
+mod keys;
 mod last_known_good;
 mod lease;
 mod news;

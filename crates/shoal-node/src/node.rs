@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use shoal_cache::Cache;
 use shoal_cluster::channel::{Peers, UnknownPeer};
 use shoal_cluster::gossip::Gossip;
-use shoal_cluster::identity::Identity;
+use shoal_cluster::identity::{Identity, sha256_hex};
 use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::ConfigLog;
 use shoal_model::state::MemberRecord;
@@ -26,6 +26,7 @@ use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
 use crate::dns::DnsFigures;
 use crate::drain::Drain;
+use crate::keys::{OwnCertificate, life_of};
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
@@ -64,8 +65,7 @@ pub struct Node {
     pub(crate) activation: watch::Receiver<Activation>,
     pub(crate) crash_guard: Arc<CrashGuard>,
     pub(crate) certificates: Certificates,
-    /// Unix seconds at which this node's own certificate expires; 0 = it cannot be read.
-    pub(crate) certificate_not_after: i64,
+    pub(crate) own_certificate: OwnCertificate,
     pub(crate) _checker: Checker,
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,
@@ -193,7 +193,9 @@ impl Node {
         });
         let divergence = self.log.divergence().map(|divergence| divergence.to_string());
         let full = Some(self.log.status().out_of_space).filter(|why| !why.is_empty());
-        divergence.into_iter().chain(full).chain(told).collect()
+        let life = life_of(&self.peers.credentials().identity());
+        let told = full.into_iter().chain(told).chain(self.own_certificate.problem(life));
+        divergence.into_iter().chain(told).collect()
     }
 
     /// This node about itself.
@@ -201,6 +203,8 @@ impl Node {
         let activation = self.activation.borrow().clone();
         let counters = self.cache.counters();
         let figures = self.proxy.figures();
+        let identity = self.peers.credentials().identity();
+        let life = life_of(&identity);
         NodeReport {
             active_revision: activation.active.0,
             applied_index: *self.log.applied().borrow(),
@@ -214,7 +218,10 @@ impl Node {
             uptime_seconds: self.started.elapsed().as_secs(),
             requests: figures.requests,
             open_connections: figures.open_connections as u64,
-            certificate_not_after: self.certificate_not_after,
+            certificate_not_after: life.map_or(0, |life| (life.to_ms / 1000) as i64),
+            certificate_given: life.map_or(0, |life| (life.from_ms / 1000) as i64),
+            authority: sha256_hex(&identity.ca_der),
+            believes: identity.authorities().map(|authority| sha256_hex(authority)).collect(),
             cache: CacheReport {
                 objects: counters.objects,
                 bytes: counters.bytes,

@@ -250,9 +250,7 @@ impl Node {
         render_disk_metrics(text, &cache);
         let help = "Calls of operators whose role did not allow them.";
         counter(text, "shoal_admin_refused_total", help, self.refused_calls.load(Ordering::Relaxed));
-        let expiry = u64::try_from(self.certificate_not_after).unwrap_or_default();
-        let name = "shoal_node_cert_not_after_seconds";
-        gauge(text, name, "Unix seconds at which this node's own certificate expires.", expiry);
+        self.render_own_certificate(text);
         self.render_certificate_metrics(text);
     }
 

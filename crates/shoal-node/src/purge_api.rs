@@ -179,7 +179,7 @@ fn read(body: &[u8]) -> Result<Asked, String> {
 fn authorized(node: &Node, fields: &HeaderMap) -> Result<String, Denied> {
     let token: Token = bearer(fields).ok_or(Denied::NoToken)?.parse()?;
     let record = node.log.with_state(|state| state.tokens.get(&token.id).cloned()).ok_or(Denied::Unknown)?;
-    let is_known = token.is_for(&node.identity.ca_der)
+    let is_known = token.is_of(&node.peers.credentials().identity())
         && record.expires_at_ms > now_ms()
         && same_text(&record.secret_sha256, &token.secret_sha256());
     match [&*token.role, &*record.role] {

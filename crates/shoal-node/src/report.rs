@@ -73,6 +73,15 @@ pub struct NodeReport {
     /// Unix seconds at which its own certificate expires; 0 = not told.
     #[serde(default)]
     pub certificate_not_after: i64,
+    /// Unix seconds at which it was given.
+    #[serde(default)]
+    pub certificate_given: i64,
+    /// SHA-256 of the authority that has signed it, hex.
+    #[serde(default)]
+    pub authority: String,
+    /// Those of all authorities that it believes.
+    #[serde(default)]
+    pub believes: Vec<String>,
     /// Its part of the cache.
     pub cache: CacheReport,
     /// What goes through it; only when asked for.

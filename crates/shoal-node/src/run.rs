@@ -190,7 +190,7 @@ async fn start(
     let has_just_joined = !boot.peers.is_empty();
     let Built { node, raft, listeners, admin, activation } =
         build::build(settings, boot, inherited, tasks).await?;
-    let (peer_listener, ops_socket) = listeners.split(raft, &node)?;
+    let (peer_listener, ops_socket) = listeners.split(raft, &node);
     tasks.spawn("the peer server", peer::serve(peer_listener, tasks.stop_token()));
     tasks.spawn("the operator server", admin::serve(node.clone(), admin, tasks.stop_token()));
     tasks.spawn("the ops server", ops::serve(node.clone(), ops_socket, tasks.stop_token()));

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 71] = [
+const VERBS: [&str; 74] = [
     "",
     "run",
     "dev",
@@ -64,6 +64,9 @@ const VERBS: [&str; 71] = [
     "context use",
     "context remove",
     "cluster",
+    "cluster keys",
+    "cluster node-life",
+    "cluster rotate",
     "cluster setup",
     "config",
     "config schema",

@@ -1,6 +1,7 @@
 //! Answering a peer: from the store, from a running fill, or by beginning one.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::header::CONNECTION;
 use http::request::Parts;
@@ -48,15 +49,17 @@ pub(super) struct PeerRequest {
 
 impl Cache {
     /// Serves one authenticated connection of `peer` that negotiated HTTP/1.1, until it ends: requests for objects, and
-    /// copies of them.
-    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId) {
+    /// copies of them. It is told to end with the first answer after `for_so_long`.
+    pub async fn serve_peer<IO: PeerIo>(self: Arc<Self>, io: IO, peer: NodeId, for_so_long: Duration) {
+        let ends_at = Instant::now().checked_add(for_so_long);
         let service = hyper::service::service_fn(move |request| {
             let cache = self.clone();
             async move {
                 let under_way = UnderWay::new(&cache);
                 let mut answer = answer_peer(&cache, peer, request).await;
-                if cache.is_retired() {
-                    // The next one is for the process that has taken the place of this one.
+                let is_old = ends_at.is_some_and(|ends_at| Instant::now() >= ends_at);
+                if cache.is_retired() || is_old {
+                    // The next one is for the process that has taken the place of this one, or who it is from is asked again.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, std::convert::Infallible>(answer.map(|body| under_way.body(body)))

@@ -1,5 +1,7 @@
 //! Copies of other nodes on their way in, as a node that is slow or sends many writes them to the wire.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use crate::support::{Town, play};
@@ -11,7 +13,7 @@ const ROOM: usize = 8;
 /// A connection of the second node to the first.
 fn connect(town: &Town) -> DuplexStream {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(town.nodes[0].cache.clone().serve_peer(far, town.nodes[1].id));
+    tokio::spawn(town.nodes[0].cache.clone().serve_peer(far, town.nodes[1].id, Duration::MAX));
     near
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use shoal_cache::{Cache, Changed, LinkFuture, PeerIo, PeerLink};
 use shoal_model::NodeId;
@@ -85,7 +86,7 @@ impl PeerLink for Link {
                 held.push(far);
                 return Ok(Box::new(near) as Box<dyn PeerIo>);
             }
-            let serving = tokio::spawn(cache.serve_peer(far, caller)).abort_handle();
+            let serving = tokio::spawn(cache.serve_peer(far, caller, Duration::MAX)).abort_handle();
             wires.served.lock().unwrap().entry(node).or_default().push(serving);
             Ok(Box::new(near) as Box<dyn PeerIo>)
         })

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -19,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{CONNECT_TIMEOUT, Cuttable, UnknownPeer};
+use crate::tls::ClientSide;
 
 /// Where to connect, and who must answer there.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) name: ServerName<'static>,
-    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) tls: ClientSide,
 }
 
 /// A node could not be connected to.
@@ -61,7 +61,7 @@ pub(crate) async fn connect_tls(target: &Target) -> Result<TlsStream<TcpStream>,
     let connect = async {
         let tcp = TcpStream::connect(address).await.map_err(refused)?;
         tcp.set_nodelay(true).map_err(refused)?;
-        let connector = TlsConnector::from(target.tls.clone());
+        let connector = TlsConnector::from(target.tls.now());
         let connecting = connector.connect(target.name.clone(), tcp).await;
         connecting.map_err(|source| ConnectError::Prove { address, name: target.name.clone(), source })
     };

@@ -6,10 +6,9 @@ mod peer_channel;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustls::ClientConfig;
 use shoal_model::{ClusterId, NodeId};
 use shoal_proto::cache::cache_service_client::CacheServiceClient;
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::identity::Identity;
-use crate::tls::{ALPN_H2, ALPN_HTTP1, TlsError, names, peer_client_config};
+use crate::tls::{ClientSide, Credentials, Speaks, TlsError, names};
 use crate::view::ClusterView;
 
 pub use connector::ConnectError;
@@ -36,6 +35,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest message in either direction, bytes. Servers of these services should set the same.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// After this long a node is connected to anew, so that what certificates say is looked at again.
+const MAX_CHANNEL_AGE: Duration = Duration::from_secs(20 * 3600);
 /// Requests that may wait for one channel.
 const CHANNEL_QUEUE: usize = 256;
 
@@ -74,8 +75,7 @@ pub struct Peers {
 
 pub(crate) struct Shared {
     cluster_id: ClusterId,
-    h2: Arc<ClientConfig>,
-    http1: Arc<ClientConfig>,
+    credentials: Credentials,
     book: Mutex<Book>,
 }
 
@@ -91,6 +91,9 @@ struct Book {
 
 struct Cached {
     serial: u64,
+    made: Instant,
+    /// Of the credentials with which it connects.
+    generation: u64,
     channel: Channel,
     /// Ends its connection.
     cut: CancellationToken,
@@ -99,13 +102,26 @@ struct Cached {
 impl Peers {
     /// Knows nobody yet.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let shared = Shared {
-            cluster_id: identity.cluster_id,
-            h2: peer_client_config(identity, ALPN_H2)?,
-            http1: peer_client_config(identity, ALPN_HTTP1)?,
-            book: Mutex::default(),
-        };
-        Ok(Self { shared: Arc::new(shared) })
+        Credentials::new(identity.clone()).map(Self::with)
+    }
+
+    /// The same with credentials that are replaced when they are about to end.
+    pub fn with(credentials: Credentials) -> Self {
+        let cluster_id = credentials.identity().cluster_id;
+        Self { shared: Arc::new(Shared { cluster_id, credentials, book: Mutex::default() }) }
+    }
+
+    /// What this node proves itself with.
+    pub fn credentials(&self) -> &Credentials {
+        &self.shared.credentials
+    }
+
+    /// How to call a node with nothing to prove oneself with.
+    pub(crate) fn door_of(&self, node: NodeId) -> Result<Target, UnknownPeer> {
+        let address = self.address(node).ok_or(UnknownPeer(node))?;
+        let name = names::node_server_name(node, self.shared.cluster_id);
+        let tls = ClientSide::Of(self.shared.credentials.clone(), Speaks::Unproven);
+        Ok(Target { address, name, tls })
     }
 
     /// Where a node can be reached from now on. Channels to another address of it are dropped.
@@ -148,10 +164,19 @@ impl Peers {
         shared.with_book(|book| {
             let address = *book.addresses.get(&node).ok_or(UnknownPeer(node))?;
             let Book { channels, made, .. } = book;
+            let generation = shared.credentials.generation();
+            // What is under way on it goes on.
+            let is_outdated = |cached: &mut Cached| {
+                cached.generation != generation || cached.made.elapsed() > MAX_CHANNEL_AGE
+            };
+            if channels.get_mut(&(node, lane)).is_some_and(is_outdated) {
+                channels.remove(&(node, lane));
+            }
             let cached = channels.entry((node, lane)).or_insert_with(|| {
                 *made += 1;
                 let cut = CancellationToken::new();
-                Cached { serial: *made, channel: shared.open(node, address, lane, cut.clone()), cut }
+                let channel = shared.open(node, address, lane, cut.clone());
+                Cached { serial: *made, made: Instant::now(), generation, channel, cut }
             });
             let (serial, channel) = (cached.serial, cached.channel.clone());
             Ok(PeerChannel::new(channel, Arc::downgrade(shared), node, lane, serial))
@@ -190,14 +215,16 @@ impl Peers {
     pub async fn connect_http1(&self, node: NodeId) -> Result<TlsStream<TcpStream>, ConnectError> {
         let address = self.address(node).ok_or(UnknownPeer(node))?;
         let name = names::node_server_name(node, self.shared.cluster_id);
-        connect_tls(&Target { address, name, tls: self.shared.http1.clone() }).await
+        let tls = ClientSide::Of(self.shared.credentials.clone(), Speaks::Http1);
+        connect_tls(&Target { address, name, tls }).await
     }
 }
 
 impl Shared {
     fn open(&self, node: NodeId, address: SocketAddr, lane: Lane, cut: CancellationToken) -> Channel {
         let name = names::node_server_name(node, self.cluster_id);
-        let target = Target { address, name, tls: self.h2.clone() };
+        let tls = ClientSide::Of(self.credentials.clone(), Speaks::Http2);
+        let target = Target { address, name, tls };
         endpoint(lane.deadline()).connect_with_connector_lazy(Connector::to(target, cut))
     }
 
@@ -255,13 +282,13 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::identity::{Authority, NodeKey};
+    use crate::identity::{Authority, NODE_VALIDITY, NodeKey};
     use crate::tls::{Caller, peer_identity, peer_server_config};
 
     fn member(of: &Identity, authority: &Authority, node_id: u64) -> Identity {
         let key = NodeKey::generate().unwrap();
         let node_id = NodeId(node_id);
-        let cert_der = authority.sign_node(&key.request().unwrap(), node_id).unwrap();
+        let cert_der = authority.sign_node(&key.request().unwrap(), node_id, NODE_VALIDITY).unwrap();
         Identity { node_id, cert_der, key_der: key.key_der(), ..of.clone() }
     }
 
@@ -365,6 +392,28 @@ mod tests {
         assert_ne!(broken.code(), tonic::Code::NotFound, "{broken:?}");
         let replaced = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await.unwrap_err();
         assert_eq!(replaced.code(), tonic::Code::NotFound, "{replaced:?}");
+    }
+
+    #[tokio::test]
+    async fn a_new_certificate_needs_no_new_process() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let mut node = serve(&member(&one, &authority, 2)).await;
+        let credentials = Credentials::new(one.clone()).unwrap();
+        let peers = Peers::with(credentials.clone());
+        peers.set_address(NodeId(2), node.address);
+        let mut client = peers.control(NodeId(2)).unwrap();
+        let status = client.read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+        assert_eq!(node.callers.recv().await, Some(Some(Caller::Node(NodeId(1)))));
+        let before = peers.channel(NodeId(2), Lane::Control).unwrap().serial();
+        credentials.replace(member(&one, &authority, 7)).unwrap();
+        assert_ne!(peers.channel(NodeId(2), Lane::Control).unwrap().serial(), before);
+        // The second connection is one that is closed at once; who calls is told before.
+        drop(peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await);
+        assert_eq!(node.callers.recv().await, Some(Some(Caller::Node(NodeId(7)))));
+        // What is under way on the old channel goes on.
+        let status = client.read_index(ReadIndexRequest {}).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
     }
 
     #[tokio::test]

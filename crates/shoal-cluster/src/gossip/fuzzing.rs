@@ -18,7 +18,7 @@ use super::run::{chitchat_config, ended};
 use super::seal::{MAX_MESSAGE, Opened, Opener, Party, Sealer};
 use super::twin::TwinWatch;
 use super::{GossipSettings, GossipTiming, own_keys};
-use crate::identity::ClusterSecret;
+use crate::identity::KeyRing;
 use crate::join::Token;
 use crate::view::NodeState;
 
@@ -27,15 +27,19 @@ const RING: &str = "ring";
 /// Of the node that hears.
 const GENERATION: u64 = 5;
 
+fn keys_of_ring() -> KeyRing {
+    KeyRing::of_keys([[7; 32].as_slice()]).expect("a key has 32 bytes")
+}
+
 /// A datagram of a stranger, and the same bytes as the message of a peer whose datagram is damaged on its way.
 pub fn datagram(bytes: &[u8]) {
-    let secret = ClusterSecret::from_bytes(&[7; 32]).expect("a secret has 32 bytes");
+    let keys = keys_of_ring();
     let local = Party { id: 1, address: SocketAddr::from(([10, 0, 0, 1], 7400)) };
     let peer = Party { id: 2, address: SocketAddr::from(([10, 0, 0, 2], 7400)) };
-    let mut opener = Opener::new(&secret, RING, local);
+    let mut opener = Opener::new(&keys, RING, local);
     assert!(opener.open(&mut bytes.to_vec(), NOW_MS).is_err(), "who lacks the secret is not believed");
 
-    let mut sealer = Sealer::new(&secret, RING, peer, 1);
+    let mut sealer = Sealer::new(&keys, RING, peer, 1);
     let Ok(mut datagrams) = sealer.seal(bytes, local.address, NOW_MS) else {
         assert!(bytes.len() > MAX_MESSAGE, "what fits is sent");
         return;
@@ -108,7 +112,7 @@ fn settings() -> GossipSettings {
     GossipSettings {
         cluster_id: ClusterId(1),
         cluster_epoch: 0,
-        secret: ClusterSecret::from_bytes(&[7; 32]).expect("a secret has 32 bytes"),
+        keys: keys_of_ring(),
         node_id: NodeId(1),
         name: "local".to_owned(),
         listen: SocketAddr::from(([10, 0, 0, 1], 7400)),

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::{Author, FACT_REFRESH, Opinion, Placements, Round};
-use crate::identity::{ClusterSecret, Identity};
+use crate::identity::{Identity, KeyRing};
 use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
 use members::Members;
@@ -45,8 +45,8 @@ pub struct GossipSettings {
     pub cluster_id: ClusterId,
     /// Raised by recovery: nodes of a lower one are not heard.
     pub cluster_epoch: u64,
-    /// Seals what is sent.
-    pub secret: ClusterSecret,
+    /// Seal what is sent, until others are given: see [`Gossip::set_keys`].
+    pub keys: KeyRing,
     /// Who this node is.
     pub node_id: NodeId,
     /// Its `--name`.
@@ -77,7 +77,7 @@ impl GossipSettings {
         Self {
             cluster_id: identity.cluster_id,
             cluster_epoch: identity.cluster_epoch,
-            secret: identity.secret.clone(),
+            keys: identity.gossip_keys.clone().unwrap_or_else(|| KeyRing::of_secret(&identity.secret)),
             node_id: identity.node_id,
             name: identity.name.clone(),
             listen,
@@ -139,6 +139,7 @@ pub struct Gossip {
 /// What the running gossip and its handle share. Locks are never held across an await.
 struct Shared {
     own: Mutex<OwnKeys>,
+    keys: Arc<ArcSwap<KeyRing>>,
     members: Arc<Mutex<Members>>,
     /// Something of the above has changed, or another node's keys have.
     wake: Notify,
@@ -179,6 +180,7 @@ impl Gossip {
         let (changes, _) = watch::channel(Arc::default());
         let shared = Arc::new(Shared {
             own: Mutex::new(own_keys(&settings)),
+            keys: Arc::new(ArcSwap::from_pointee(settings.keys.clone())),
             members: Arc::default(),
             wake: Notify::new(),
             view: Arc::default(),
@@ -226,6 +228,19 @@ impl Gossip {
     pub fn set_members(&self, members: impl IntoIterator<Item = (NodeId, SocketAddr)>, through: u64) {
         self.shared.members.lock().unwrap_or_else(PoisonError::into_inner).replace(members, through);
         self.shared.wake.notify_one();
+    }
+
+    /// What is sealed with from now on, and what else is believed. Nobody falls silent for it, as long as all that are heard
+    /// believe what is sealed with.
+    pub fn set_keys(&self, keys: KeyRing) {
+        if **self.shared.keys.load() != keys {
+            self.shared.keys.store(Arc::new(keys));
+        }
+    }
+
+    /// What is sealed with, and what else is believed.
+    pub fn keys(&self) -> Arc<KeyRing> {
+        self.shared.keys.load_full()
     }
 
     /// What this node is doing.

@@ -164,7 +164,7 @@ impl Runner {
     fn transport(&self) -> SealedTransport {
         SealedTransport {
             socket: self.socket.clone(),
-            secret: self.settings.secret.clone(),
+            keys: self.shared.keys.clone(),
             ring: ring(&self.settings),
             local: Party { id: self.settings.node_id.0, address: self.advertise },
             generation: self.generation,

@@ -3,8 +3,9 @@
 //! ```text
 //! 1 version | 1 part | 8 sender | 8 generation | 8 counter | 8 unix ms | 18 sender's address | AES-256-GCM(payload) + 16 tag
 //! ```
-//! Each generation of each sender has its own key, derived from the cluster's secret, so that the counter alone is a
-//! nonce that never repeats. The header, the recipient's address and the ring's name are authenticated with the payload.
+//! Each generation of each sender has its own key, derived from one of the [`KeyRing`], so that the counter alone is a
+//! nonce that never repeats. Which of them it is, the datagram does not say: there are two. The header, the recipient's
+//! address and the ring's name are authenticated with the payload.
 //!
 //! The recipient is bound by the address it advertises, not by its id: whoever calls a seed knows no more of it than
 //! that. It is what seeds, the log and the gossip all name a node by, and no translation lies between nodes. A socket
@@ -17,7 +18,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use rustc_hash::FxHashMap;
 
 use super::replay::ReplayWindow;
-use crate::identity::{ClusterSecret, Purpose};
+use crate::identity::KeyRing;
 
 /// First byte of every datagram.
 const VERSION: u8 = 2;
@@ -136,10 +137,12 @@ fn associated(header: &[u8], recipient: SocketAddr, ring: &str) -> Vec<u8> {
     [header, &encode_address(recipient), ring.as_bytes()].concat()
 }
 
-fn generation_key(secret: &ClusterSecret, sender: u64, generation: u64) -> LessSafeKey {
-    let context = [sender.to_be_bytes(), generation.to_be_bytes()].concat();
-    let key = UnboundKey::new(&AES_256_GCM, &secret.derive(Purpose::Gossip, &context));
-    LessSafeKey::new(key.expect("AES-256 takes 32 bytes"))
+/// What one generation of a sender may have sealed with, the likeliest first.
+fn generation_keys(ring: &KeyRing, sender: u64, generation: u64) -> impl Iterator<Item = LessSafeKey> {
+    ring.derive(sender, generation).map(|key| {
+        let key = UnboundKey::new(&AES_256_GCM, &key);
+        LessSafeKey::new(key.expect("AES-256 takes 32 bytes"))
+    })
 }
 
 fn nonce(counter: u64) -> Nonce {
@@ -167,9 +170,18 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn new(secret: &ClusterSecret, ring: &str, sender: Party, generation: u64) -> Self {
-        let key = generation_key(secret, sender.id, generation);
+    pub(super) fn new(keys: &KeyRing, ring: &str, sender: Party, generation: u64) -> Self {
+        let key = Self::key_of(keys, sender, generation);
         Self { ring: ring.to_owned(), sender, generation, key, counter: 0 }
+    }
+
+    /// From now on with these keys. The counter goes on.
+    pub(super) fn use_keys(&mut self, keys: &KeyRing) {
+        self.key = Self::key_of(keys, self.sender, self.generation);
+    }
+
+    fn key_of(keys: &KeyRing, sender: Party, generation: u64) -> LessSafeKey {
+        generation_keys(keys, sender.id, generation).next().expect("a ring has a key")
     }
 
     /// The datagrams that carry `message` to the node that is reached at `to`, and to no other: one, or two if it is large.
@@ -217,7 +229,7 @@ pub(super) struct Opened {
 
 /// Opens what other nodes sealed.
 pub(super) struct Opener {
-    secret: ClusterSecret,
+    keys: KeyRing,
     ring: String,
     local: Party,
     senders: FxHashMap<(u64, u64), Sender>,
@@ -226,7 +238,8 @@ pub(super) struct Opener {
 }
 
 struct Sender {
-    key: LessSafeKey,
+    /// What it sealed with last; `None` = the keys have changed since.
+    key: Option<LessSafeKey>,
     window: ReplayWindow,
     heard: u64,
     /// The first half of a large message, and its counter.
@@ -234,14 +247,14 @@ struct Sender {
 }
 
 impl Opener {
-    pub(super) fn new(secret: &ClusterSecret, ring: &str, local: Party) -> Self {
-        Self {
-            secret: secret.clone(),
-            ring: ring.to_owned(),
-            local,
-            senders: FxHashMap::default(),
-            opened: 0,
-        }
+    pub(super) fn new(keys: &KeyRing, ring: &str, local: Party) -> Self {
+        Self { keys: keys.clone(), ring: ring.to_owned(), local, senders: FxHashMap::default(), opened: 0 }
+    }
+
+    /// From now on these are believed, and no others. What was seen before is still known.
+    pub(super) fn use_keys(&mut self, keys: &KeyRing) {
+        self.keys = keys.clone();
+        self.senders.values_mut().for_each(|sender| sender.key = None);
     }
 
     /// The message in `datagram`, which is used as working space.
@@ -250,25 +263,27 @@ impl Opener {
             return Err(Dropped::Unauthentic);
         };
         let header = Header::decode(header_bytes).ok_or(Dropped::Unauthentic)?;
-        let associated = Aad::from(associated(header_bytes, self.local.address, &self.ring));
+        let associated = associated(header_bytes, self.local.address, &self.ring);
         let from = (header.sender, header.generation);
-        let known = self.senders.get(&from);
+        let known = self.senders.get(&from).and_then(|sender| sender.key.as_ref());
+        let mut found = None;
+        let opened = known.and_then(|key| open_with(key, &header, &associated, sealed));
         // Nothing is remembered of a sender before it has proven itself.
-        let derived = known.is_none().then(|| generation_key(&self.secret, header.sender, header.generation));
-        let key = match (known, &derived) {
-            (Some(sender), _) => &sender.key,
-            (None, Some(key)) => key,
-            (None, None) => return Err(Dropped::Unauthentic),
-        };
-        let opened = key.open_in_place(nonce(header.counter), associated, sealed);
-        let payload = opened.map_err(|_| Dropped::Unauthentic)?;
+        let payload = opened.or_else(|| {
+            generation_keys(&self.keys, header.sender, header.generation).find_map(|key| {
+                let payload = open_with(&key, &header, &associated, sealed)?;
+                found = Some(key);
+                Some(payload)
+            })
+        });
+        let payload = payload.ok_or(Dropped::Unauthentic)?;
         if header.sender == self.local.id {
             return Err(Dropped::Reflected);
         }
         if header.at_ms.abs_diff(now_ms) > MAX_SKEW_MS {
             return Err(Dropped::Skewed);
         }
-        if let Some(key) = derived {
+        if let Some(key) = found {
             self.remember(from, key);
         }
         self.opened += 1;
@@ -282,25 +297,39 @@ impl Opener {
     }
 
     fn remember(&mut self, from: (u64, u64), key: LessSafeKey) {
+        if let Some(known) = self.senders.get_mut(&from) {
+            known.key = Some(key);
+            return;
+        }
         if self.senders.len() >= MAX_SENDERS {
             let oldest = self.senders.iter().min_by_key(|(_, sender)| sender.heard).map(|(from, _)| *from);
             oldest.map(|oldest| self.senders.remove(&oldest));
         }
-        self.senders.insert(from, Sender { key, window: ReplayWindow::default(), heard: 0, first: None });
+        self.senders
+            .insert(from, Sender { key: Some(key), window: ReplayWindow::default(), heard: 0, first: None });
     }
 }
 
+/// What was sealed with `key`, if it was. A key that does not fit leaves `sealed` as it is.
+fn open_with(key: &LessSafeKey, header: &Header, associated: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    let mut payload = sealed.to_vec();
+    let opened = key.open_in_place(nonce(header.counter), Aad::from(associated), &mut payload);
+    let length = opened.ok()?.len();
+    payload.truncate(length);
+    Some(payload)
+}
+
 impl Sender {
-    fn assemble(&mut self, part: Part, counter: u64, payload: &[u8]) -> Result<Vec<u8>, Dropped> {
+    fn assemble(&mut self, part: Part, counter: u64, payload: Vec<u8>) -> Result<Vec<u8>, Dropped> {
         match part {
-            Part::Whole => Ok(payload.to_vec()),
+            Part::Whole => Ok(payload),
             Part::First => {
-                self.first = Some((counter, payload.to_vec()));
+                self.first = Some((counter, payload));
                 Err(Dropped::Partial)
             }
             Part::Second => match self.first.take() {
                 Some((first_counter, mut message)) if first_counter + 1 == counter => {
-                    message.extend_from_slice(payload);
+                    message.extend_from_slice(&payload);
                     Ok(message)
                 }
                 Some(_) | None => Err(Dropped::Partial),
@@ -315,8 +344,10 @@ mod tests {
 
     const NOW: u64 = 1_700_000_000_000;
 
-    fn secret(byte: u8) -> ClusterSecret {
-        ClusterSecret::from_bytes(&[byte; 32]).unwrap()
+    /// A ring of keys, the one that is used first.
+    fn keys(bytes: &[u8]) -> KeyRing {
+        let keys: Vec<_> = bytes.iter().map(|byte| [*byte; 32]).collect();
+        KeyRing::of_keys(keys.iter().map(<[u8; 32]>::as_slice)).unwrap()
     }
 
     fn party(id: u64) -> Party {
@@ -324,11 +355,11 @@ mod tests {
     }
 
     fn sealer(generation: u64) -> Sealer {
-        Sealer::new(&secret(1), "ring", party(2), generation)
+        Sealer::new(&keys(&[1]), "ring", party(2), generation)
     }
 
     fn opener() -> Opener {
-        Opener::new(&secret(1), "ring", party(1))
+        Opener::new(&keys(&[1]), "ring", party(1))
     }
 
     fn seal(sealer: &mut Sealer, message: &[u8]) -> Vec<Vec<u8>> {
@@ -343,7 +374,7 @@ mod tests {
     fn only_the_same_secret_and_ring_open_it() {
         let check = |key: u8, ring: &str, local, now_ms, expected: Result<&[u8], Dropped>| {
             let mut datagram = sealer(7).seal(b"hello", party(local).address, NOW).unwrap().remove(0);
-            let opened = Opener::new(&secret(key), ring, party(local)).open(&mut datagram, now_ms);
+            let opened = Opener::new(&keys(&[key]), ring, party(local)).open(&mut datagram, now_ms);
             let expected = expected.map(|message| Opened { sender: party(2), message: message.to_vec() });
             assert_eq!(opened, expected);
         };
@@ -357,11 +388,39 @@ mod tests {
     }
 
     #[test]
+    fn keys_change_while_datagrams_come() {
+        let (mut sealer, mut opener) = (sealer(7), opener());
+        let check = |sealer: &mut Sealer, opener: &mut Opener, expected: Result<&[u8], Dropped>| {
+            let datagram = seal(sealer, b"hello").remove(0);
+            assert_eq!(open(opener, datagram.clone()), expected.map(<[u8]>::to_vec));
+            if expected.is_ok() {
+                assert_eq!(open(opener, datagram.clone()), Err(Dropped::Replayed));
+            }
+            datagram
+        };
+        let old = check(&mut sealer, &mut opener, Ok(b"hello"));
+        opener.use_keys(&keys(&[1, 2]));
+        check(&mut sealer, &mut opener, Ok(b"hello"));
+        assert_eq!(open(&mut opener, old.clone()), Err(Dropped::Replayed), "it was seen under the old ring");
+        sealer.use_keys(&keys(&[2, 1]));
+        check(&mut sealer, &mut opener, Ok(b"hello"));
+        opener.use_keys(&keys(&[2, 1]));
+        check(&mut sealer, &mut opener, Ok(b"hello"));
+        opener.use_keys(&keys(&[2]));
+        check(&mut sealer, &mut opener, Ok(b"hello"));
+        assert_eq!(open(&mut opener, old), Err(Dropped::Unauthentic));
+        opener.use_keys(&keys(&[3, 4]));
+        check(&mut sealer, &mut opener, Err(Dropped::Unauthentic));
+        assert_eq!(KeyRing::of_keys([]), None);
+        assert_eq!(KeyRing::of_keys([&[1; 31][..]]), None);
+    }
+
+    #[test]
     fn nobody_but_its_recipient_opens_it() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let check = |to: &str, local: &str, expected| {
             let mut datagram = sealer(7).seal(b"hello", address(to), NOW).unwrap().remove(0);
-            let mut opener = Opener::new(&secret(1), "ring", Party { id: 1, address: address(local) });
+            let mut opener = Opener::new(&keys(&[1]), "ring", Party { id: 1, address: address(local) });
             let opened = opener.open(&mut datagram, NOW).map(|opened| opened.message);
             assert_eq!(opened, expected, "to {to}, at {local}");
         };

@@ -27,15 +27,15 @@ impl Cluster {
         Self(ClusterId(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    fn secret(byte: u8) -> ClusterSecret {
-        ClusterSecret::from_bytes(&[byte; 32]).unwrap()
+    fn keys(byte: u8) -> KeyRing {
+        KeyRing::of_keys([[byte; 32].as_slice()]).unwrap()
     }
 
     fn settings(self, id: u64, seeds: &[SocketAddr]) -> GossipSettings {
         GossipSettings {
             cluster_id: self.0,
             cluster_epoch: 0,
-            secret: Self::secret(1),
+            keys: Self::keys(1),
             node_id: NodeId(id),
             name: format!("node-{id}"),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -215,7 +215,7 @@ async fn leaving_is_told() {
 async fn those_without_the_secret_or_a_place_in_the_log_are_not_heard() {
     let cluster = Cluster::new();
     let one = cluster.start(1, &[]).await;
-    let without = GossipSettings { secret: Cluster::secret(9), ..cluster.settings(2, &[one.local_addr()]) };
+    let without = GossipSettings { keys: Cluster::keys(9), ..cluster.settings(2, &[one.local_addr()]) };
     let stranger = Gossip::start(without).await.unwrap();
     let removed = cluster.start(3, &[one.local_addr()]).await;
     let member = cluster.start(4, &[one.local_addr()]).await;
@@ -239,7 +239,7 @@ async fn those_without_the_secret_or_a_place_in_the_log_are_not_heard() {
 /// A datagram of a node with id 9 that is reached at `from`, sealed for the node at `to`.
 fn rogue(cluster: Cluster, message: &[u8], from: &UdpSocket, to: SocketAddr) -> Vec<Vec<u8>> {
     let party = seal::Party { id: 9, address: from.local_addr().unwrap() };
-    let mut sealer = seal::Sealer::new(&Cluster::secret(1), &format!("{}/0", cluster.0), party, 1);
+    let mut sealer = seal::Sealer::new(&Cluster::keys(1), &format!("{}/0", cluster.0), party, 1);
     sealer.seal(message, to, transport::unix_ms()).unwrap()
 }
 

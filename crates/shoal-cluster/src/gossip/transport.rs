@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{ChitchatMessage, Deserializable, Serializable};
@@ -13,7 +14,7 @@ use tokio::net::UdpSocket;
 
 use super::members::Members;
 use super::seal::{Dropped, MAX_DATAGRAM, Opened, Opener, Party, Sealer};
-use crate::identity::ClusterSecret;
+use crate::identity::KeyRing;
 
 /// Larger messages are worth a warning: three fifths of what the gossip library can carry.
 const ALARM_BYTES: u64 = 40_000;
@@ -77,7 +78,7 @@ impl GossipCounters {
 /// Opens one generation's view of a socket that outlives generations.
 pub(super) struct SealedTransport {
     pub(super) socket: Arc<UdpSocket>,
-    pub(super) secret: ClusterSecret,
+    pub(super) keys: Arc<ArcSwap<KeyRing>>,
     pub(super) ring: String,
     pub(super) local: Party,
     pub(super) generation: u64,
@@ -88,10 +89,13 @@ pub(super) struct SealedTransport {
 #[async_trait]
 impl Transport for SealedTransport {
     async fn open(&self, _: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let now = self.keys.load_full();
         Ok(Box::new(SealedSocket {
             socket: self.socket.clone(),
-            sealer: Sealer::new(&self.secret, &self.ring, self.local, self.generation),
-            opener: Opener::new(&self.secret, &self.ring, self.local),
+            sealer: Sealer::new(&now, &self.ring, self.local, self.generation),
+            opener: Opener::new(&now, &self.ring, self.local),
+            keys: self.keys.clone(),
+            followed: now,
             buffer: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counters: self.counters.clone(),
             members: self.members.clone(),
@@ -103,12 +107,24 @@ struct SealedSocket {
     socket: Arc<UdpSocket>,
     sealer: Sealer,
     opener: Opener,
+    keys: Arc<ArcSwap<KeyRing>>,
+    /// What of `keys` the two have got.
+    followed: Arc<KeyRing>,
     buffer: Box<[u8]>,
     counters: Arc<GossipCounters>,
     members: Arc<Mutex<Members>>,
 }
 
 impl SealedSocket {
+    fn follow_keys(&mut self) {
+        let now = self.keys.load();
+        if !Arc::ptr_eq(&now, &self.followed) {
+            self.followed = Arc::clone(&now);
+            self.sealer.use_keys(&self.followed);
+            self.opener.use_keys(&self.followed);
+        }
+    }
+
     fn members(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -121,6 +137,7 @@ impl Socket for SealedSocket {
         if !self.members().may_be_told(to) {
             return Ok(());
         }
+        self.follow_keys();
         let mut plain = Vec::with_capacity(message.serialized_len());
         message.serialize(&mut plain);
         self.counters.note_size(plain.len());
@@ -154,6 +171,7 @@ impl Socket for SealedSocket {
                     continue;
                 }
             };
+            self.follow_keys();
             let opened = self.opener.open(&mut self.buffer[..length], unix_ms());
             let Opened { sender: Party { id, address }, message } = match opened {
                 Ok(opened) => opened,

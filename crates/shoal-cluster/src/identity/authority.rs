@@ -7,18 +7,26 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
+use rustls::RootCertStore;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, UnixTime};
 use shoal_model::{ClusterId, NodeId, Role};
 
-use super::{ClusterSecret, IdentityError, NodeKey, Operator, Purpose, random_bytes, sha256_hex};
+use super::{
+    ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, random_bytes, sha256_hex, validity,
+};
 use crate::tls::names;
 
 /// How long the authority lasts.
 const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// How long a node's certificate lasts, and an operator's by default. Long, because nothing renews them yet.
-pub const LEAF_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long a node's certificate lasts, unless the cluster has agreed on something else: the node renews it by itself.
+pub const NODE_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an operator's lasts, unless something else is asked for: nobody renews it but its bearer.
+pub const OPERATOR_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Certificates are valid from a little before they are made: clocks differ.
-pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(300);
+pub const CLOCK_SLACK: Duration = Duration::from_secs(300);
 /// Largest certificate request that is read, bytes.
 const MAX_REQUEST_BYTES: usize = 4096;
 
@@ -32,15 +40,24 @@ pub struct Authority {
 impl Authority {
     /// A new authority for a new cluster.
     pub(super) fn found(cluster_id: ClusterId) -> Result<Self, IdentityError> {
+        Self::found_as(cluster_id, &authority_params(&format!("shoal cluster {cluster_id}")))
+    }
+
+    fn found_as(cluster_id: ClusterId, params: &CertificateParams) -> Result<Self, IdentityError> {
         let failed = |error| IdentityError::certificate("found the cluster's authority", error);
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(&format!("shoal cluster {cluster_id}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, AUTHORITY_VALIDITY);
         let certificate = params.self_signed(&key).map_err(failed)?;
         Ok(Self { cluster_id, certificate: certificate.der().clone(), key })
+    }
+
+    /// One to take the place of this one, and its certificate by this one: who knows only this one believes it for that.
+    pub fn successor(&self) -> Result<(Self, CertificateDer<'static>), IdentityError> {
+        // Two authorities of one name would be taken for each other.
+        let name = format!("shoal cluster {} {}", self.cluster_id, hex(&random_bytes::<4>()));
+        let params = authority_params(&name);
+        let next = Self::found_as(self.cluster_id, &params)?;
+        let bridge = self.sign(&params, &next.key)?;
+        Ok((next, bridge))
     }
 
     /// The authority as the log keeps it.
@@ -76,29 +93,31 @@ impl Authority {
         read_request(request_der).map(|request| sha256_hex(&request.public_key.subject_public_key_info()))
     }
 
-    /// The certificate of node `node_id`, for the public key of the request. Whatever else the request asks for is
+    /// The certificate of node `node_id` for so long, for the public key of the request. Whatever else the request asks for is
     /// ignored: names and rights come from the log.
     pub fn sign_node(
         &self,
         request_der: &[u8],
         node_id: NodeId,
+        validity: Duration,
     ) -> Result<CertificateDer<'static>, IdentityError> {
         let request = read_request(request_der)?;
         let names = [names::node(node_id, self.cluster_id), names::any_node(self.cluster_id)];
-        let mut params = leaf_params(&names, &node_id.to_string(), LEAF_VALIDITY)?;
+        let mut params = leaf_params(&names, &node_id.to_string(), validity)?;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, &request.public_key)
     }
 
-    /// A key and certificate with which an operator may do everything for [`LEAF_VALIDITY`]. `name` is what the audit shows.
+    /// A key and certificate with which an operator may do everything for [`OPERATOR_VALIDITY`]. `name` is what the audit shows.
     pub fn issue_operator(&self, name: &str) -> Result<Operator, IdentityError> {
         let key = NodeKey::generate()?;
         Ok(Operator {
             cluster_id: self.cluster_id,
             name: name.to_owned(),
             ca_der: self.certificate.clone(),
-            cert_der: self.sign_operator(&key.request()?, name, Role::Admin, LEAF_VALIDITY)?,
+            other_authorities: Vec::new(),
+            cert_der: self.sign_operator(&key.request()?, name, Role::Admin, OPERATOR_VALIDITY)?,
             key_der: key.key_der(),
         })
     }
@@ -131,11 +150,38 @@ impl Authority {
     }
 }
 
+/// Whether one of these has signed the certificate of a node, which may have ended since.
+pub fn was_signed_by<'a>(
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+    certificate_der: &[u8],
+) -> bool {
+    let certificate = CertificateDer::from(certificate_der);
+    let (Ok(leaf), Some((from, _))) = (ParsedCertificate::try_from(&certificate), validity(certificate_der))
+    else {
+        return false;
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities.into_iter().cloned());
+    let given = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(from).unwrap_or_default()));
+    let provider = aws_lc_rs::default_provider();
+    let algorithms = provider.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], given, algorithms).is_ok()
+}
+
 /// Never prints the key.
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("cluster_id", &self.cluster_id).finish_non_exhaustive()
     }
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    set_validity(&mut params, AUTHORITY_VALIDITY);
+    params
 }
 
 fn read_request(request_der: &[u8]) -> Result<CertificateSigningRequestParams, IdentityError> {
@@ -194,7 +240,14 @@ mod tests {
             let read = Authority::unseal(cluster_id, authority.certificate(), sealed, secret);
             assert_eq!(read.is_ok(), expected);
             if let Ok(read) = read {
-                assert!(read.sign_node(&NodeKey::generate().unwrap().request().unwrap(), NodeId(2)).is_ok());
+                assert!(
+                    read.sign_node(
+                        &NodeKey::generate().unwrap().request().unwrap(),
+                        NodeId(2),
+                        NODE_VALIDITY
+                    )
+                    .is_ok()
+                );
             }
         };
         check(identity.cluster_id, &sealed, &identity.secret, true);
@@ -204,11 +257,34 @@ mod tests {
     }
 
     #[test]
+    fn an_authority_knows_what_it_has_signed() {
+        let (identity, authority) = Identity::bootstrap("one").unwrap();
+        let (other, _) = Identity::bootstrap("other").unwrap();
+        let request = NodeKey::generate().unwrap().request().unwrap();
+        let ended = authority.sign_node(&request, NodeId(2), Duration::ZERO).unwrap();
+        let own = authority.certificate();
+        let check = |certificate: &[u8], expected| assert_eq!(was_signed_by([own], certificate), expected);
+        check(&identity.cert_der, true);
+        check(&ended, true);
+        check(&other.cert_der, false);
+        check(b"", false);
+        let mut forged = identity.cert_der.to_vec();
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        check(&forged, false);
+        let (next, bridge) = authority.successor().unwrap();
+        let by_next = next.sign_node(&request, NodeId(2), NODE_VALIDITY).unwrap();
+        check(&by_next, false);
+        assert!(was_signed_by([own, next.certificate()], &by_next) && !was_signed_by([], &by_next));
+        assert_ne!(&bridge, next.certificate());
+    }
+
+    #[test]
     fn signing_again_makes_another_certificate() {
         let (_, authority) = Identity::bootstrap("one").unwrap();
         let request = NodeKey::generate().unwrap().request().unwrap();
         let serial = || {
-            let certificate = authority.sign_node(&request, NodeId(2)).unwrap();
+            let certificate = authority.sign_node(&request, NodeId(2), NODE_VALIDITY).unwrap();
             let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
             parsed.raw_serial().to_vec()
         };
@@ -219,8 +295,8 @@ mod tests {
     fn bad_requests_are_refused() {
         let (_, authority) = Identity::bootstrap("one").unwrap();
         let check = |request: &[u8]| {
-            assert!(authority.sign_node(request, NodeId(2)).is_err());
-            assert!(authority.sign_operator(request, "ada", Role::Viewer, LEAF_VALIDITY).is_err());
+            assert!(authority.sign_node(request, NodeId(2), NODE_VALIDITY).is_err());
+            assert!(authority.sign_operator(request, "ada", Role::Viewer, OPERATOR_VALIDITY).is_err());
             assert!(Authority::request_key_sha256(request).is_err());
         };
         check(b"");

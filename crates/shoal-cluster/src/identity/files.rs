@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use shoal_model::{ClusterId, NodeId};
 
-use super::{ClusterSecret, Identity, IdentityError, NodeKey};
+use super::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession};
 
 /// Largest file that is read as an identity, bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -25,9 +25,17 @@ struct IdentityFile {
     node_id: NodeId,
     name: String,
     ca: Base64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_authorities: Vec<Base64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bridge: Option<Base64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former_authorities: Vec<String>,
     certificate: Base64,
     key: Base64,
     secret: Base64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gossip_keys: Vec<Base64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,9 +61,19 @@ impl Identity {
             node_id: file.node_id,
             name: file.name,
             ca_der: CertificateDer::from(file.ca.0),
+            succession: Succession {
+                others: file
+                    .other_authorities
+                    .into_iter()
+                    .map(|other| CertificateDer::from(other.0))
+                    .collect(),
+                bridge: file.bridge.map(|bridge| CertificateDer::from(bridge.0)),
+                former: file.former_authorities,
+            },
             cert_der: CertificateDer::from(file.certificate.0),
             key_der: PrivatePkcs8KeyDer::from(file.key.0),
             secret,
+            gossip_keys: KeyRing::of_keys(file.gossip_keys.iter().map(|key| key.0.as_slice())),
         }))
     }
 
@@ -69,9 +87,18 @@ impl Identity {
             node_id: self.node_id,
             name: self.name.clone(),
             ca: Base64(self.ca_der.to_vec()),
+            other_authorities: self.succession.others.iter().map(|other| Base64(other.to_vec())).collect(),
+            bridge: self.succession.bridge.as_ref().map(|bridge| Base64(bridge.to_vec())),
+            former_authorities: self.succession.former.clone(),
             certificate: Base64(self.cert_der.to_vec()),
             key: Base64(self.key_der.secret_pkcs8_der().to_vec()),
             secret: Base64(self.secret.expose().to_vec()),
+            gossip_keys: self
+                .gossip_keys
+                .iter()
+                .flat_map(KeyRing::expose)
+                .map(|key| Base64(key.to_vec()))
+                .collect(),
         };
         write_secret_file(&path, &file)?;
         let join_key = join_key_path(data_dir);

@@ -5,6 +5,7 @@ mod authority;
 mod client_auth;
 mod files;
 mod inspect;
+mod key_ring;
 mod operator;
 mod sealed_file;
 mod secret;
@@ -17,10 +18,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_model::{ClusterId, NodeId};
 
 pub use authorities::Authorities;
-pub use authority::{Authority, LEAF_VALIDITY};
+pub use authority::{Authority, CLOCK_SLACK, NODE_VALIDITY, OPERATOR_VALIDITY, was_signed_by};
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::write_private;
 pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, serial, validity};
+pub use key_ring::KeyRing;
 pub use operator::Operator;
 pub use sealed_file::{BadPassphrase, Passphrase, SealedFile, SealedFileError, seal_file};
 pub(crate) use secret::hex;
@@ -39,12 +41,27 @@ pub struct Identity {
     pub name: String,
     /// The cluster's authority.
     pub ca_der: CertificateDer<'static>,
+    /// While one authority succeeds another: the other one.
+    pub succession: Succession,
     /// Its own certificate, signed by the authority.
     pub cert_der: CertificateDer<'static>,
     /// The private key of [`Identity::cert_der`], PKCS#8.
     pub key_der: PrivatePkcs8KeyDer<'static>,
     /// Shared by the nodes of the cluster.
     pub secret: ClusterSecret,
+    /// What sealed the gossip when this node joined, if that did not follow from the secret: its log tells of those since.
+    pub gossip_keys: Option<KeyRing>,
+}
+
+/// Whom a node believes beside the authority of its own certificate, and what it shows to those who do not know that one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Succession {
+    /// Authorities.
+    pub others: Vec<CertificateDer<'static>>,
+    /// The newer authority, certified by the older one.
+    pub bridge: Option<CertificateDer<'static>>,
+    /// SHA-256 of the certificates of those that have retired, hex: there are tokens that name them.
+    pub former: Vec<String>,
 }
 
 /// An identity cannot be made, read or kept.
@@ -98,27 +115,39 @@ impl Identity {
     /// The first node of a new cluster, and the authority it founds. The authority's key is sealed into the log (see
     /// [`Authority::seal_key`]) and kept nowhere else.
     pub fn bootstrap(name: &str) -> Result<(Self, Authority), IdentityError> {
-        let cluster_id = ClusterId(random_u64());
+        let cluster_id = ClusterId(random_number());
         let node_id = NodeId(1);
         let authority = Authority::found(cluster_id)?;
         let key = NodeKey::generate()?;
-        let cert_der = authority.sign_node(&key.request()?, node_id)?;
+        let cert_der = authority.sign_node(&key.request()?, node_id, NODE_VALIDITY)?;
         let identity = Self {
             cluster_id,
             cluster_epoch: 0,
             node_id,
             name: name.to_owned(),
             ca_der: authority.certificate().clone(),
+            succession: Succession::default(),
             cert_der,
             key_der: key.key_der(),
             secret: ClusterSecret::generate(),
+            gossip_keys: None,
         };
         Ok((identity, authority))
+    }
+
+    /// Every authority that it believes, that of its own certificate first.
+    pub fn authorities(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        std::iter::once(&self.ca_der).chain(&self.succession.others)
     }
 
     /// The private key, for TLS.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key_der.clone_key())
+    }
+
+    /// A certificate signing request (PKCS#10, DER) for its key.
+    pub fn certificate_request(&self) -> Result<Vec<u8>, IdentityError> {
+        NodeKey::from_der(&self.key_der)?.request()
     }
 
     /// SHA-256 of the public key (SPKI, DER), hex: what the log knows this node by.
@@ -135,9 +164,11 @@ impl Clone for Identity {
             node_id: self.node_id,
             name: self.name.clone(),
             ca_der: self.ca_der.clone(),
+            succession: self.succession.clone(),
             cert_der: self.cert_der.clone(),
             key_der: self.key_der.clone_key(),
             secret: self.secret.clone(),
+            gossip_keys: self.gossip_keys.clone(),
         }
     }
 }
@@ -201,13 +232,14 @@ impl fmt::Debug for NodeKey {
 }
 
 /// Random bits from the system.
-pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).expect("the system's random source does not fail once it is up");
     bytes
 }
 
-fn random_u64() -> u64 {
+/// Any number.
+pub fn random_number() -> u64 {
     u64::from_be_bytes(random_bytes())
 }
 

@@ -20,6 +20,8 @@ pub struct Operator {
     pub name: String,
     /// The cluster's authority.
     pub ca_der: CertificateDer<'static>,
+    /// Another one that is believed, while one succeeds the other.
+    pub other_authorities: Vec<CertificateDer<'static>>,
     /// Its certificate.
     pub cert_der: CertificateDer<'static>,
     /// Its private key, PKCS#8.
@@ -31,6 +33,8 @@ struct OperatorFile {
     cluster_id: ClusterId,
     name: String,
     ca: Base64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_authorities: Vec<Base64>,
     certificate: Base64,
     key: Base64,
 }
@@ -43,6 +47,11 @@ impl Operator {
             cluster_id: file.cluster_id,
             name: file.name,
             ca_der: CertificateDer::from(file.ca.0),
+            other_authorities: file
+                .other_authorities
+                .into_iter()
+                .map(|other| CertificateDer::from(other.0))
+                .collect(),
             cert_der: CertificateDer::from(file.certificate.0),
             key_der: PrivatePkcs8KeyDer::from(file.key.0),
         })
@@ -61,6 +70,7 @@ impl Operator {
             cluster_id: self.cluster_id,
             name: self.name.clone(),
             ca: Base64(self.ca_der.to_vec()),
+            other_authorities: self.other_authorities.iter().map(|other| Base64(other.to_vec())).collect(),
             certificate: Base64(self.cert_der.to_vec()),
             key: Base64(self.key_der.secret_pkcs8_der().to_vec()),
         };

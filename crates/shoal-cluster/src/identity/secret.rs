@@ -21,6 +21,8 @@ pub struct ClusterSecret([u8; SECRET_BYTES]);
 pub enum Purpose {
     /// Datagrams of the gossip.
     Gossip,
+    /// Keys of the gossip in the log.
+    GossipKeys,
     /// The authority's private key in the log.
     AuthorityKey,
     /// Private keys of the site's certificates in the log.
@@ -37,6 +39,7 @@ impl Purpose {
     const fn label(self) -> &'static [u8] {
         match self {
             Self::Gossip => b"shoal gossip v1",
+            Self::GossipKeys => b"shoal gossip keys v1",
             Self::AuthorityKey => b"shoal authority key v1",
             Self::SiteKeys => b"shoal site keys v1",
             Self::CacheKeys => b"shoal cache keys v1",

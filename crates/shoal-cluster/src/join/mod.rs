@@ -1,5 +1,6 @@
 //! Entering a cluster: a token, the first node that answers, a certificate.
 
+mod renew;
 mod token;
 
 use std::net::SocketAddr;
@@ -15,13 +16,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
-use crate::identity::{ClusterSecret, Identity, IdentityError, NodeKey};
-use crate::tls::{Caller, TlsError, caller, names, peer_server_config, pinned_client_config};
+use crate::identity::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession};
+use crate::tls::{Caller, ClientSide, TlsError, caller, names, peer_server_config, pinned_client_config};
 
+pub use renew::{RenewError, renew, renewed};
 pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, same_text};
 
 /// Longest wait for an admission: it is an entry of the log, and the leader may have to be found first.
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);
+/// Authorities a new one is told of beside that of its certificate, at most.
+const MAX_AUTHORITIES: usize = 4;
 /// Nodes a new one is told of, at most.
 const MAX_PEERS: usize = 1000;
 
@@ -120,7 +124,7 @@ pub async fn join(
         };
         for address in resolved {
             let name = names::any_node_server_name(ClusterId::default());
-            let target = Target { address, name, tls: tls.clone() };
+            let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()) };
             match ask(target, request.clone()).await {
                 Ok(answer) => return read_answer(answer, token, applicant, key, address),
                 // Another node may be nearer to the leader.
@@ -168,7 +172,13 @@ fn read_answer(
     address: SocketAddr,
 ) -> Result<Joined, JoinError> {
     let bad = |message: &str| JoinError::BadAnswer { address, message: message.to_owned() };
-    if !token.is_for(&answer.ca_certificate) {
+    let others = answer.other_authorities.into_iter().take(MAX_AUTHORITIES).map(CertificateDer::from);
+    let succession = Succession {
+        others: others.collect(),
+        bridge: Some(answer.bridge).filter(|bridge| !bridge.is_empty()).map(CertificateDer::from),
+        former: Vec::new(),
+    };
+    if !token.is_for(&answer.ca_certificate) && !succession.others.iter().any(|other| token.is_for(other)) {
         return Err(bad("its authority is not the one of the token"));
     }
     let cluster_id = answer.cluster_id.parse().map_err(|_| bad("its cluster id is malformed"))?;
@@ -184,8 +194,10 @@ fn read_answer(
         node_id,
         name: applicant.name.clone(),
         ca_der: CertificateDer::from(answer.ca_certificate),
+        succession,
         cert_der,
         key_der: key.key_der(),
+        gossip_keys: KeyRing::of_keys(answer.gossip_keys.iter().map(Vec::as_slice)),
         secret: secret.ok_or_else(|| bad("the cluster's secret has the wrong length"))?,
     };
     // A certificate for another key is found here, not at the first connection.
@@ -210,7 +222,8 @@ mod tests {
     use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
     use shoal_proto::raft::{
         AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-        ReadIndexResponse, RehearseRequest, RehearseResponse, ReportRequest, ReportResponse,
+        ReadIndexResponse, RehearseRequest, RehearseResponse, RenewRequest, RenewResponse, ReportRequest,
+        ReportResponse,
     };
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -219,7 +232,7 @@ mod tests {
     use tonic::{Request, Response, Status};
 
     use super::*;
-    use crate::identity::Authority;
+    use crate::identity::{Authority, NODE_VALIDITY};
 
     /// A node that admits whoever brings the right secret, as node 2.
     struct Door {
@@ -261,6 +274,10 @@ mod tests {
             Err(Status::unimplemented(""))
         }
 
+        async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
         async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
             let Door { identity, authority, secret_sha256, told } = &*self.0;
             let request = request.into_inner();
@@ -272,9 +289,12 @@ mod tests {
             Ok(Response::new(JoinResponse {
                 node_id: 2,
                 cluster_id: identity.cluster_id.to_string(),
-                certificate: authority.sign_node(&request.csr, NodeId(2)).unwrap().to_vec(),
+                certificate: authority.sign_node(&request.csr, NodeId(2), NODE_VALIDITY).unwrap().to_vec(),
                 ca_certificate: identity.ca_der.to_vec(),
                 cluster_secret: identity.secret.expose().to_vec(),
+                gossip_keys: vec![vec![5; 32]],
+                other_authorities: Vec::new(),
+                bridge: Vec::new(),
                 peers: vec!["1=127.0.0.1:7400".to_owned(), "garbage".to_owned()],
                 cluster_epoch: 3,
                 timing: "wan".to_owned(),
@@ -322,6 +342,7 @@ mod tests {
         assert_eq!(joined.identity.node_id, NodeId(2));
         assert_eq!((joined.identity.name.as_str(), joined.identity.cluster_epoch), ("two", 3));
         assert_eq!(joined.identity.secret, door.0.identity.secret);
+        assert_eq!(joined.identity.gossip_keys, KeyRing::of_keys([[5; 32].as_slice()]));
         assert_eq!(joined.identity.public_key_sha256().unwrap(), key.public_key_sha256());
         assert_eq!(joined.peers, [(NodeId(1), SocketAddr::from(([127, 0, 0, 1], 7400)))]);
         assert_eq!(joined.setup, ClusterSetup { timing: Some(Timing::Wan), max_voters: 7 });

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use crate::identity::{hex, random_bytes, sha256_hex};
+use crate::identity::{Identity, hex, random_bytes, sha256_hex};
 
 /// Format and version.
 const PREFIX: &str = "shj1";
@@ -61,6 +61,12 @@ impl Token {
             ROLE_NODE => sha256_hex(self.secret.as_bytes()),
             role => sha256_hex(format!("{role}.{}", self.secret).as_bytes()),
         }
+    }
+
+    /// Whether it is for the cluster of the node with this identity: it may name an authority that has retired.
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        identity.authorities().any(|authority| self.is_for(authority))
+            || identity.succession.former.iter().any(|former| same_text(&self.ca_sha256, former))
     }
 
     /// Whether it is for the cluster of this authority.

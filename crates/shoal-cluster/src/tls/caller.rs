@@ -76,7 +76,7 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Identity, LEAF_VALIDITY, NodeKey, not_after, serial};
+    use crate::identity::{Identity, NODE_VALIDITY, NodeKey, OPERATOR_VALIDITY, not_after, serial};
 
     #[test]
     fn certificates_name_their_owners() {
@@ -86,7 +86,10 @@ mod tests {
         };
         check(&identity.cert_der, Some(Caller::Node(NodeId(1))));
         let request = NodeKey::generate().unwrap().request().unwrap();
-        check(&authority.sign_node(&request, NodeId(42)).unwrap(), Some(Caller::Node(NodeId(42))));
+        check(
+            &authority.sign_node(&request, NodeId(42), NODE_VALIDITY).unwrap(),
+            Some(Caller::Node(NodeId(42))),
+        );
         let operator = |certificate: &CertificateDer<'static>, role| {
             let (name, serial, ends_at) = ("grace".to_owned(), serial(certificate), not_after(certificate));
             assert_eq!(serial.as_ref().map(String::len), Some(32));
@@ -95,7 +98,7 @@ mod tests {
         let first = authority.issue_operator("grace").unwrap().cert_der;
         check(&first, operator(&first, Role::Admin));
         for role in Role::ALL {
-            let certificate = authority.sign_operator(&request, "grace", role, LEAF_VALIDITY).unwrap();
+            let certificate = authority.sign_operator(&request, "grace", role, OPERATOR_VALIDITY).unwrap();
             check(&certificate, operator(&certificate, role));
         }
         check(authority.certificate(), None);

@@ -1,20 +1,23 @@
 //! TLS between nodes, and between operators and nodes: 1.3 only, both sides proven.
 
 mod caller;
+mod credentials;
 pub mod names;
 mod pinned;
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::identity::{Identity, Operator};
 
 pub use caller::{Caller, ProvenOperator, caller, peer_identity};
+pub use credentials::Credentials;
+pub(crate) use credentials::{ClientSide, Speaks};
 pub(crate) use pinned::pinned_client_config;
 
 /// gRPC.
@@ -91,15 +94,22 @@ pub fn admin_server_config(identity: &Identity) -> Result<Arc<ServerConfig>, Tls
 /// For calling other nodes. One configuration serves all of them: who is expected is said per connection, by
 /// [`names::node_server_name`].
 pub fn peer_client_config(identity: &Identity, alpn: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
-    let chain = vec![identity.cert_der.clone()];
+    let chain = std::iter::once(&identity.cert_der).chain(&identity.succession.bridge).cloned().collect();
     let alpn = of_epoch(alpn, identity.cluster_epoch);
-    client_config("peers", &identity.ca_der, chain, identity.private_key(), &alpn)
+    client_config("peers", identity.authorities(), chain, identity.private_key(), &alpn)
+}
+
+/// For calling other nodes by one whose own certificate has ended: the door is all that is open to it.
+pub(crate) fn unproven_client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = client_builder("the door", identity.authorities())?;
+    Ok(finished(builder.with_no_client_auth(), ALPN_H2))
 }
 
 /// For an operator calling nodes. Any node of the cluster may answer: [`names::any_node_server_name`].
 pub fn operator_client_config(operator: &Operator) -> Result<Arc<ClientConfig>, TlsError> {
     let key = PrivateKeyDer::Pkcs8(operator.key_der.clone_key());
-    client_config("the operator", &operator.ca_der, vec![operator.cert_der.clone()], key, ALPN_H2)
+    let authorities = std::iter::once(&operator.ca_der).chain(&operator.other_authorities);
+    client_config("the operator", authorities, vec![operator.cert_der.clone()], key, ALPN_H2)
 }
 
 enum ClientAuth {
@@ -113,18 +123,21 @@ fn server_config(
     client_auth: ClientAuth,
     alpn: Vec<Vec<u8>>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(what, &identity.ca_der)?, provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(what, identity.authorities())?, provider());
     let verifier = match client_auth {
         ClientAuth::Optional => verifier.allow_unauthenticated(),
         ClientAuth::Required => verifier,
     };
     let verifier = verifier.build().map_err(|error| TlsError::new(what, error))?;
+    // The authorities' own certificates go along for nodes that join: they know only the hash of one.
+    let chain = std::iter::once(&identity.cert_der).chain(&identity.succession.bridge);
+    let chain = chain.chain(identity.authorities()).cloned().collect();
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::new(what, error))?
         .with_client_cert_verifier(verifier)
-        // The authority's own certificate goes along for nodes that join: they know only its hash.
-        .with_single_cert(vec![identity.cert_der.clone(), identity.ca_der.clone()], identity.private_key())
+        .with_single_cert(chain, identity.private_key())
         .map_err(|error| TlsError::new(what, error))?;
     config.alpn_protocols = alpn;
     // Connections are few and long: each proves itself anew, so that an expired certificate cannot live on in a session.
@@ -133,27 +146,41 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-fn client_config(
+fn client_config<'a>(
     what: &'static str,
-    ca_der: &CertificateDer<'static>,
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     alpn: &[u8],
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| TlsError::new(what, error))?
-        .with_root_certificates(roots(what, ca_der)?)
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| TlsError::new(what, error))?;
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    let config = client_builder(what, authorities)?.with_client_auth_cert(chain, key);
+    Ok(finished(config.map_err(|error| TlsError::new(what, error))?, alpn))
 }
 
-fn roots(what: &'static str, ca_der: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, TlsError> {
+fn client_builder<'a>(
+    what: &'static str,
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| TlsError::new(what, error))?;
+    Ok(builder.with_root_certificates(roots(what, authorities)?))
+}
+
+fn finished(mut config: ClientConfig, alpn: &[u8]) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+fn roots<'a>(
+    what: &'static str,
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca_der.clone()).map_err(|error| TlsError::new(what, error))?;
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(|error| TlsError::new(what, error))?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -169,7 +196,7 @@ mod tests {
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     use super::*;
-    use crate::identity::{not_after, serial, sha256_hex};
+    use crate::identity::{Authority, NODE_VALIDITY, Succession, not_after, serial, sha256_hex};
 
     /// Who the server sees, or that one side refused the other.
     async fn handshake(
@@ -234,7 +261,7 @@ mod tests {
             ..one.clone()
         };
         let stranger = || {
-            let roots = roots("a test", &one.ca_der).unwrap();
+            let roots = roots("a test", [&one.ca_der]).unwrap();
             let builder = ClientConfig::builder_with_provider(provider());
             let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
             Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
@@ -292,12 +319,76 @@ mod tests {
         check(b"", &one, false).await;
     }
 
+    /// Nodes before, within and after a succession, each with the other, and an operator and a token of before it.
+    #[tokio::test]
+    async fn one_authority_succeeds_another() {
+        let (old, authority) = Identity::bootstrap("one").unwrap();
+        let (next, bridge) = authority.successor().unwrap();
+        let others = |other: &Authority| vec![other.certificate().clone()];
+        let spreading = Identity {
+            succession: Succession { others: others(&next), ..Succession::default() },
+            ..old.clone()
+        };
+        let cert_der = next.sign_node(&old.certificate_request().unwrap(), NodeId(1), NODE_VALIDITY).unwrap();
+        let switched = Identity {
+            ca_der: next.certificate().clone(),
+            succession: Succession {
+                others: others(&authority),
+                bridge: Some(bridge),
+                ..Succession::default()
+            },
+            cert_der,
+            ..old.clone()
+        };
+        let retired = Identity { succession: Succession::default(), ..switched.clone() };
+        let name = || names::node_server_name(NodeId(1), old.cluster_id);
+        let check = async |client: &Identity, server: &Identity, expected: bool| {
+            let client = peer_client_config(client, ALPN_H2).unwrap();
+            let seen = handshake(client, name(), peer_server_config(server).unwrap()).await;
+            assert_eq!(seen.is_ok_and(|caller| caller.is_some()), expected);
+        };
+        for (client, server, expected) in [
+            (&old, &spreading, true),
+            (&spreading, &old, true),
+            (&old, &switched, true), // away since before it began
+            (&switched, &old, true),
+            (&spreading, &switched, true),
+            (&switched, &spreading, true),
+            (&switched, &retired, true),
+            (&retired, &switched, true),
+            (&old, &retired, false),
+            (&retired, &spreading, false),
+        ] {
+            check(client, server, expected).await;
+        }
+        let operator = operator_client_config(&authority.issue_operator("grace").unwrap()).unwrap();
+        for (server, expected) in [(&old, true), (&spreading, true), (&switched, true), (&retired, false)] {
+            let any = names::any_node_server_name(old.cluster_id);
+            let seen = handshake(operator.clone(), any, admin_server_config(server).unwrap()).await;
+            assert_eq!(seen.is_ok(), expected, "{seen:?}");
+        }
+        let token =
+            |authority: &Authority| pinned_client_config(&sha256_hex(authority.certificate())).unwrap();
+        for (of, server, expected) in [
+            (&authority, &spreading, true),
+            (&authority, &switched, true),
+            (&next, &switched, true),
+            (&next, &retired, true),
+            (&authority, &retired, false),
+        ] {
+            let name = names::any_node_server_name(shoal_model::ClusterId(0));
+            let seen = handshake(token(of), name, peer_server_config(server).unwrap()).await;
+            assert_eq!(seen.is_ok(), expected, "{seen:?}");
+        }
+    }
+
     #[tokio::test]
     async fn old_tls_is_refused() {
         let (one, _) = Identity::bootstrap("one").unwrap();
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(&[&rustls::version::TLS12]).unwrap();
-        let old = builder.with_root_certificates(roots("a test", &one.ca_der).unwrap()).with_no_client_auth();
+        let old =
+            builder.with_root_certificates(roots("a test", [&one.ca_der]).unwrap()).with_no_client_auth();
         let name = names::any_node_server_name(one.cluster_id);
         assert!(handshake(Arc::new(old), name, peer_server_config(&one).unwrap()).await.is_err());
     }

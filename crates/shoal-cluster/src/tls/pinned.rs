@@ -30,7 +30,8 @@ pub(crate) fn pinned_client_config(ca_sha256: &str) -> Result<Arc<ClientConfig>,
 }
 
 /// Believes a node whose chain ends in the authority the token names: the chain must hold the authority's certificate
-/// itself (its hash is all that is known), and the leaf must be signed by it and stand for a node.
+/// itself (its hash is all that is known), and the leaf must be signed by it, or by one that it has certified, and stand for a
+/// node.
 #[derive(Debug)]
 struct PinnedAuthority {
     ca_sha256: String,
@@ -52,7 +53,7 @@ impl ServerCertVerifier for PinnedAuthority {
         roots.add(authority.clone().into_owned())?;
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, algorithms)?;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, now, algorithms)?;
         match caller(std::slice::from_ref(end_entity)) {
             Some(Caller::Node(_)) => Ok(ServerCertVerified::assertion()),
             Some(Caller::Operator(_)) | None => Err(CertificateError::NotValidForName.into()),

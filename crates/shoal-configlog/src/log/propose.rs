@@ -420,7 +420,8 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::GiveCertificate { .. }
         | Command::RevokeOperator { .. }
         | Command::Recover { .. }
-        | Command::CompareStates => true,
+        | Command::CompareStates
+        | Command::KeepKeys(_) => true,
         Command::Bootstrap { .. } => false,
     }
 }

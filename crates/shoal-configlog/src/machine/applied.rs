@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_model::state::{ConfigState, MemberRecord, PurgeKind, PurgeScope, Revisions};
+use shoal_model::state::{ConfigState, Keys, MemberRecord, PurgeKind, PurgeScope, Revisions};
 use shoal_model::{NodeId, Revision};
 
 /// Something took effect. Told in the order of the log, before whoever proposed it gets its answer.
@@ -44,6 +44,11 @@ pub enum Applied<'a> {
         revoked: &'a BTreeSet<NodeId>,
         /// Index of the entry.
         index: u64,
+    },
+    /// The cluster's own keys and certificates are kept otherwise.
+    Keys {
+        /// All that was agreed on.
+        keys: &'a Keys,
     },
     /// The whole state was replaced: at start, or because this node had fallen behind the log.
     Snapshot {

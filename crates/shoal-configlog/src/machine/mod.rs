@@ -175,9 +175,15 @@ impl StateMachine {
                 self.tell(Applied::PurgesForgotten { up_to: up_to.min(index), index });
             }
             (Change::Comparing, _) => self.freeze_for_comparison(index, &state),
+            (Change::Keys, Reply::Done) => self.tell(Applied::Keys { keys: &state.keys }),
             // Refused, or answered from memory: nothing has changed.
             (
-                Change::Site | Change::Purge(..) | Change::Forgetting(_) | Change::Members | Change::Silent,
+                Change::Site
+                | Change::Purge(..)
+                | Change::Forgetting(_)
+                | Change::Members
+                | Change::Keys
+                | Change::Silent,
                 _,
             ) => {}
         }
@@ -212,7 +218,8 @@ impl StateMachine {
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. }
             | Command::Recover { .. }
-            | Command::CompareStates => 0,
+            | Command::CompareStates
+            | Command::KeepKeys(_) => 0,
         };
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
@@ -255,6 +262,7 @@ enum Change {
     Forgetting(u64),
     Members,
     Comparing,
+    Keys,
     Silent,
 }
 
@@ -280,6 +288,7 @@ impl Change {
             | Command::ChangeSetup(_)
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. } => Self::Silent,
+            Command::KeepKeys(_) => Self::Keys,
         }
     }
 }

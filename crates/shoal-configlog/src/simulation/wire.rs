@@ -289,6 +289,13 @@ impl PeerService for PeerRpc {
         Err(Status::unimplemented("not part of the log"))
     }
 
+    async fn renew(
+        &self,
+        _request: Request<proto::RenewRequest>,
+    ) -> Result<Response<proto::RenewResponse>, Status> {
+        Err(Status::unimplemented("not part of the log"))
+    }
+
     async fn join(
         &self,
         _request: Request<proto::JoinRequest>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Peers;
-use shoal_cluster::identity::{Authority, Identity, NodeKey};
+use shoal_cluster::identity::{Authority, Identity, NODE_VALIDITY, NodeKey};
 use shoal_cluster::tls::{Caller, caller, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Timings};
 use shoal_model::NodeId;
@@ -141,7 +141,7 @@ impl Cluster {
 
     fn create(&mut self, id: NodeId, address: String) {
         let key = NodeKey::generate().unwrap();
-        let cert_der = self.authority.sign_node(&key.request().unwrap(), id).unwrap();
+        let cert_der = self.authority.sign_node(&key.request().unwrap(), id, NODE_VALIDITY).unwrap();
         let identity =
             Arc::new(Identity { node_id: id, cert_der, key_der: key.key_der(), ..self.first.clone() });
         let dir = tempfile::tempdir().unwrap();
@@ -241,6 +241,7 @@ fn describe(applied: &Applied<'_>) -> String {
         Applied::Purge { scopes, kind, .. } => format!("purge {scopes:?} {kind:?}"),
         Applied::PurgesForgotten { up_to, .. } => format!("purges up to {up_to} forgotten"),
         Applied::Members { nodes, .. } => format!("{} members", nodes.len()),
+        Applied::Keys { keys } => format!("certificates of nodes last {} s", keys.node_seconds()),
         Applied::Snapshot { state, .. } => format!("snapshot at revision {}", state.revisions.active().0),
     }
 }
@@ -328,6 +329,13 @@ impl PeerService for PeerRpc {
         &self,
         _request: Request<proto::RehearseRequest>,
     ) -> Result<Response<proto::RehearseResponse>, Status> {
+        Err(Status::unimplemented("not part of the log"))
+    }
+
+    async fn renew(
+        &self,
+        _request: Request<proto::RenewRequest>,
+    ) -> Result<Response<proto::RenewResponse>, Status> {
         Err(Status::unimplemented("not part of the log"))
     }
 

@@ -21,13 +21,13 @@ use shoal_proto::admin::{
     ChangeSetupResponse, ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse,
     DescribeNodeRequest, DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest,
     GetRolloutResponse, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SaveSnapshotResponse,
-    SetRolloutPolicyRequest, SetStandingRequest, ShowRequest, ShowResponse, StandingProgress, StatusRequest,
-    StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
+    IssueOperatorResponse, KeepKeysRequest, KeysRequest, KeysResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
+    SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest, ShowRequest, ShowResponse,
+    StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -296,6 +296,16 @@ impl Client {
         let request = ListOperatorsRequest {};
         self.look("operator list", request, async |mut node, request| node.list_operators(request).await)
             .await
+    }
+
+    /// `Keys`.
+    pub async fn keys(&self) -> Result<KeysResponse, Failure> {
+        self.call("cluster keys", KeysRequest {}, async |mut node, request| node.keys(request).await).await
+    }
+
+    /// `KeepKeys`.
+    pub async fn keep_keys(&self, request: KeepKeysRequest) -> Result<KeysResponse, Failure> {
+        self.call("cluster", request, async |mut node, request| node.keep_keys(request).await).await
     }
 
     /// `RevokeOperator`.

@@ -75,7 +75,7 @@ fn read_pem(ca: &Path, cert: &Path, key: &Path) -> Result<Operator, Failure> {
         .iter()
         .find_map(|name| tls::names::operator_cluster(name))
         .ok_or_else(|| unusable(cert, "it is not an operator's certificate of a shoal cluster"))?;
-    Ok(Operator { cluster_id, name: String::new(), ca_der, cert_der, key_der })
+    Ok(Operator { cluster_id, name: String::new(), ca_der, other_authorities: Vec::new(), cert_der, key_der })
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
@@ -84,7 +84,7 @@ fn unusable(path: &Path, why: impl std::fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use shoal_cluster::identity::{Identity, LEAF_VALIDITY};
+    use shoal_cluster::identity::{Identity, OPERATOR_VALIDITY};
 
     use super::*;
 
@@ -94,13 +94,13 @@ mod tests {
         let (_, authority) = Identity::bootstrap("node1").unwrap();
         let path = dir.path().join("operator.json");
         authority.issue_operator("ada").unwrap().save(&path).unwrap();
-        let expected = (std::time::UNIX_EPOCH.elapsed().unwrap() + LEAF_VALIDITY).as_secs() as i64;
+        let expected = (std::time::UNIX_EPOCH.elapsed().unwrap() + OPERATOR_VALIDITY).as_secs() as i64;
         let seen = |path: &Path, in_days: u64| {
             let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + in_days * 86_400;
             IdentityFiles::Bundle(path.to_owned()).ends_soon(now)
         };
         assert_eq!(seen(&path, 1), None, "there is time");
-        let late = seen(&path, LEAF_VALIDITY.as_secs() / 86_400 * 3 / 4).unwrap();
+        let late = seen(&path, OPERATOR_VALIDITY.as_secs() / 86_400 * 3 / 4).unwrap();
         assert!((expected - 60..=expected).contains(&late), "{late}, not {expected}");
         assert_eq!(seen(&path.with_extension("gone"), 1), None);
     }

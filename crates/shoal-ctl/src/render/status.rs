@@ -14,7 +14,7 @@ use crate::output::Style;
 
 /// Days before a certificate's end from which it is warned of.
 const EXPIRY_WARNING_DAYS: i64 = 14;
-/// The same for certificates of the cluster's own authority, which nobody renews.
+/// The same for the operator's own, which nobody else renews.
 const OWN_EXPIRY_WARNING_DAYS: i64 = 30;
 /// Most names of a certificate that are shown.
 const MAX_NAMES: usize = 3;
@@ -196,17 +196,6 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
     for failure in &response.name_failures {
         text.push_str(&name_failure(failure, style));
     }
-    for node in &response.nodes {
-        let not_after = node.certificate_not_after_unix;
-        if not_after != 0 && days_until(not_after, style) <= OWN_EXPIRY_WARNING_DAYS {
-            let left = days_left(not_after, style);
-            let name = one_line(&node.node);
-            let _ = writeln!(
-                text,
-                "warning: {name}'s own certificate: {left}; nothing renews it: let the node join anew before"
-            );
-        }
-    }
     for certificate in &response.certificates {
         if !is_ending(certificate.not_after_unix, style) {
             continue;
@@ -336,8 +325,7 @@ mod tests {
         response.nodes[1].active_revision = 6;
         response.nodes[1].refused = "listener web: address in use".into();
         response.nodes[0].version = "0.2.0".into();
-        response.nodes[0].problems = vec!["the access log /a cannot be written".into()];
-        response.nodes[0].certificate_not_after_unix = NOW as i64 + 5 * 86_400;
+        response.nodes[0].problems = vec!["its certificate ends in 10h: n2 did not answer within 10s".into()];
         response.nodes[2] =
             NodeStatus { node_id: 3, node: "node3".into(), state: "dead".into(), ..NodeStatus::default() };
         response.certificates[0].not_after_unix = NOW as i64 - 10;

@@ -1,4 +1,4 @@
-//! `shoal cluster …`: what holds for the cluster as a whole.
+//! `shoal cluster …`: what holds for the cluster as a whole, and its own certificates and keys (`keys.rs`).
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -6,12 +6,13 @@ use shoal_model::state::{Timing, voter_limit};
 use shoal_proto::admin::{ChangeSetupRequest, StatusResponse};
 
 use super::Session;
+use super::keys::{KeysArgs, NodeLifeArgs, RotateArgs};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure, one_line};
 
 /// What `shoal cluster` takes.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  shoal cluster setup\n  shoal cluster setup --timing wan")]
+#[command(after_help = "Example:\n  shoal cluster setup --timing wan\n  shoal cluster keys")]
 pub struct ClusterVerb {
     #[command(subcommand)]
     verb: Clusters,
@@ -20,6 +21,9 @@ pub struct ClusterVerb {
 #[derive(Subcommand, Clone, Debug)]
 enum Clusters {
     Setup(SetupArgs),
+    Keys(KeysArgs),
+    NodeLife(NodeLifeArgs),
+    Rotate(RotateArgs),
 }
 
 /// Show, or change, how patient the nodes are with each other, and how many of them vote at most
@@ -56,17 +60,24 @@ impl ClusterVerb {
     pub(super) fn node_args(&self) -> &NodeArgs {
         match &self.verb {
             Clusters::Setup(args) => &args.node,
+            Clusters::Keys(args) => &args.node,
+            Clusters::NodeLife(args) => &args.node,
+            Clusters::Rotate(args) => &args.node,
         }
     }
 
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Clusters::Setup(args) => setup(args, root).await,
+            Clusters::Keys(args) => args.run(root).await,
+            Clusters::NodeLife(args) => args.run(root).await,
+            Clusters::Rotate(args) => args.run(root).await,
         }
+        .map(|()| Exit::Done)
     }
 }
 
-async fn setup(args: SetupArgs, root: NodeArgs) -> Result<Exit, Failure> {
+async fn setup(args: SetupArgs, root: NodeArgs) -> Result<(), Failure> {
     let session = Session::open(args.node, root)?;
     if args.timing.is_some() || args.max_voters.is_some() {
         let request = ChangeSetupRequest {
@@ -76,8 +87,7 @@ async fn setup(args: SetupArgs, root: NodeArgs) -> Result<Exit, Failure> {
         session.client.change_setup(request).await?;
     }
     let setup = Setup::of(session.client.status().await?);
-    session.print(&setup, render)?;
-    Ok(Exit::Done)
+    session.print(&setup, render)
 }
 
 impl Setup {

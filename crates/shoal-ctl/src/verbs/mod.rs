@@ -16,6 +16,7 @@ mod export;
 mod get;
 mod health;
 mod history;
+mod keys;
 mod manner;
 mod node;
 mod operator;
@@ -94,7 +95,7 @@ pub enum Verb {
     Login(context::LoginArgs),
     /// List, use and forget the clusters that have names
     Context(context::ContextVerb),
-    /// Show or change what holds for the cluster as a whole
+    /// Show or change what holds for the cluster as a whole, and its own certificates and keys
     Cluster(cluster::ClusterVerb),
     /// Describe the site file
     Config(config::ConfigVerb),

@@ -264,7 +264,7 @@ async fn issue(session: &Session, wanted: Wanted) -> Result<Operator, Failure> {
     let role = wanted.role.to_string();
     let ttl_seconds = u32::try_from(wanted.ttl.0.as_secs()).unwrap_or(u32::MAX);
     let request = IssueOperatorRequest { name: wanted.name.clone(), certificate_request, role, ttl_seconds };
-    let IssueOperatorResponse { cluster_id, ca_certificate, certificate, role } =
+    let IssueOperatorResponse { cluster_id, ca_certificate, certificate, role, other_authorities } =
         session.client.issue_operator(request).await?;
     if role != wanted.role.name() {
         // What it has certified is good for everything, and thrown away with its key.
@@ -276,6 +276,7 @@ async fn issue(session: &Session, wanted: Wanted) -> Result<Operator, Failure> {
         cluster_id,
         name: wanted.name,
         ca_der: CertificateDer::from(ca_certificate),
+        other_authorities: other_authorities.into_iter().map(CertificateDer::from).collect(),
         cert_der: CertificateDer::from(certificate),
         key_der: key.key_der(),
     })

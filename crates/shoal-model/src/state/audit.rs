@@ -10,9 +10,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Command, ConfigState, Pace, Reply, RolloutStep};
+use super::{Command, ConfigState, GossipKeyStep, KeyOrder, Pace, Reply, RolloutStep, SuccessionStep};
 use crate::id::NodeId;
 use crate::is_deceptive;
+use crate::units::Period;
 
 /// Changes that are remembered; the oldest make room.
 pub const MAX_CHANGES: usize = 5_000;
@@ -225,6 +226,20 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         Command::RevokeOperator { name, .. } => name.clone(),
         Command::Recover { survivor, cluster_epoch } => {
             format!("{} alone, epoch {cluster_epoch}", name_of(survivor))
+        }
+        Command::KeepKeys(KeyOrder::Gossip(step)) => match step {
+            GossipKeyStep::Make { .. } => "a new key of the gossip".to_owned(),
+            GossipKeyStep::Use { id } => format!("key {id} of the gossip is used"),
+            GossipKeyStep::Drop { id } => format!("key {id} of the gossip alone is believed"),
+        },
+        Command::KeepKeys(KeyOrder::Authority(step)) => match step {
+            SuccessionStep::Begin { .. } => "another authority is to be believed".to_owned(),
+            SuccessionStep::Switch { begun, .. } => format!("the authority of entry {begun} signs"),
+            SuccessionStep::Retire { .. } => "the authority before is not believed any more".to_owned(),
+            SuccessionStep::Abort { begun } => format!("the authority of entry {begun} does not come"),
+        },
+        Command::KeepKeys(KeyOrder::NodeLife { seconds }) => {
+            format!("certificates of nodes last {}", Period::seconds((*seconds).into()))
         }
         Command::AskedBy { command, .. } => return summary(command, state),
         // The revision that follows is on the record; and forgetting and comparing change nothing that anybody sees.

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Asker, ClusterSetup, MemberRecord, OperatorRecord, Pace, PurgeKind, PurgeScope, RolloutStep, SetupOrder,
-    StandingOrder, Terms, TokenRecord,
+    Asker, ClusterSetup, KeyOrder, MAX_NODE_SECONDS, MIN_NODE_SECONDS, MemberRecord, OperatorRecord, Pace,
+    PurgeKind, PurgeScope, RolloutStep, SetupOrder, StandingOrder, Terms, TokenRecord,
 };
 use crate::id::{ClusterId, NodeId, Revision};
 
@@ -32,8 +32,10 @@ pub const SETUPS: u32 = 9;
 /// The least [`COMMANDS`] of a node that knows [`Terms::waves`] and what comes with it, [`Command::SetRolloutPolicy`] and
 /// [`Command::Quarantine`].
 pub const WAVES: u32 = 10;
+/// The least [`COMMANDS`] of a node that knows [`Command::KeepKeys`].
+pub const KEEPING_KEYS: u32 = 11;
 /// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = WAVES;
+pub const COMMANDS: u32 = KEEPING_KEYS;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -189,6 +191,8 @@ pub enum Command {
     /// Changes nothing: a place in the log after which the states of all nodes are compared. Proposed only where every member
     /// knows [`COMPARING`].
     CompareStates,
+    /// The cluster's own certificates are kept otherwise from now on. Proposed only where every member knows the order.
+    KeepKeys(KeyOrder),
     /// What somebody has asked for, and is on the record for it. Proposed only where every member knows [`ASKERS`],
     /// or the record has begun.
     AskedBy {
@@ -277,7 +281,8 @@ impl Command {
             | Self::GiveCertificate { .. }
             | Self::RevokeOperator { .. }
             | Self::Recover { .. }
-            | Self::CompareStates => None,
+            | Self::CompareStates
+            | Self::KeepKeys(_) => None,
             Self::AskedBy { command, .. } => command.request(),
         }
     }
@@ -306,6 +311,7 @@ impl fmt::Display for Command {
             Self::RevokeOperator { .. } => "revoke operator",
             Self::Recover { .. } => "recover",
             Self::CompareStates => "compare states",
+            Self::KeepKeys(_) => "keep keys",
             Self::AskedBy { command, .. } => return command.fmt(f),
         })
     }
@@ -405,6 +411,17 @@ pub enum Refusal {
         "too many certificates of operators, or names that were revoked, are remembered; wait until some have ended"
     )]
     TooManyOperators,
+    /// It could not be renewed in time, or not be forgotten.
+    #[error(
+        "the certificate of a node lasts {MIN_NODE_SECONDS} to {MAX_NODE_SECONDS} seconds, not {seconds}"
+    )]
+    NodeLife {
+        /// What was asked for.
+        seconds: u32,
+    },
+    /// Somebody else was faster, or it is too late for that.
+    #[error("that does not follow from how far the authorities are; see `shoal cluster keys`")]
+    Succession,
     /// Somebody has to be the cluster.
     #[error("the last node of a cluster cannot be removed")]
     LastNode,

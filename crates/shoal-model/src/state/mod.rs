@@ -2,6 +2,8 @@
 
 mod audit;
 mod command;
+mod gossip_keys;
+mod keys;
 mod nodes;
 mod operators;
 mod purge;
@@ -11,6 +13,7 @@ mod revisions;
 mod rollout;
 mod setup;
 mod standing;
+mod succession;
 mod waves;
 
 use std::collections::btree_map::Entry;
@@ -21,9 +24,11 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
-    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, RECOVERING, REVOKING,
-    ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText, WAVES,
+    ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
+    RECOVERING, REVOKING, ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText, WAVES,
 };
+pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
+pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
 pub use purge::{
@@ -36,6 +41,7 @@ pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
+pub use succession::{Succession, SuccessionStep};
 pub use waves::{
     DEFAULT_BAKE, DEFAULT_CHECKS, EndedRollout, LONGEST_BAKE, MAX_CHECKS, NextWave, Pace, PassedWave,
     SHORTEST_BAKE, Stage, Waves,
@@ -93,6 +99,9 @@ pub struct ConfigState {
     /// Who may call, and who may not any more.
     #[serde(default)]
     pub operators: Operators,
+    /// How its certificates are kept.
+    #[serde(default, skip_serializing_if = "Keys::are_usual")]
+    pub keys: Keys,
     /// Who has asked for what.
     #[serde(default)]
     pub audit: Audit,
@@ -252,6 +261,7 @@ impl ConfigState {
             Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
             Command::CompareStates => Reply::Done,
             Command::Recover { survivor, cluster_epoch } => self.recover(survivor, cluster_epoch),
+            Command::KeepKeys(order) => self.keep_keys(index, order),
             Command::AskedBy { askers, command } => {
                 let is_purge = matches!(*command, Command::Purge { .. });
                 let is_of_stranger = matches!(*command, Command::Admit(_));

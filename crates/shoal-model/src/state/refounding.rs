@@ -23,8 +23,8 @@ pub struct Founding {
 
 impl ConfigState {
     /// The first state of a new cluster, with the revisions of this one and the record of its changes, after the entry at
-    /// `index`. Nodes, tokens, operators and purges are of the old one; `carry` makes of each site what the nodes of the new
-    /// one can read.
+    /// `index`. Nodes, tokens, operators, purges, authorities and keys are of the old one; `carry` makes of each site what the
+    /// nodes of the new one can read.
     ///
     /// # Errors
     /// That of `carry`.
@@ -58,6 +58,7 @@ impl ConfigState {
             remembered: BTreeMap::new(),
             remembered_order: Default::default(),
             setup: self.setup,
+            keys: self.keys.refounded(),
         })
     }
 }
@@ -66,7 +67,7 @@ impl ConfigState {
 mod tests {
     use super::*;
     use crate::Revision;
-    use crate::state::{Command, SiteText, Terms, TokenRecord};
+    use crate::state::{Command, GossipKeyStep, KeyOrder, SiteText, Terms, TokenRecord};
 
     #[test]
     fn what_was_written_goes_along_and_who_was_there_does_not() {
@@ -75,6 +76,10 @@ mod tests {
         old.nodes = BTreeMap::from([(NodeId(1), node("a")), (NodeId(7), node("b"))]);
         old.revoked = BTreeSet::from([NodeId(3)]);
         old.apply(5, Command::CreateToken { id: "t".into(), token: TokenRecord::default() });
+        let make = GossipKeyStep::Make { sealed: vec![7], after: 0, without: BTreeSet::new(), at_ms: 1 };
+        for order in [KeyOrder::NodeLife { seconds: 60 }, KeyOrder::Gossip(make)] {
+            assert_eq!(old.apply(5, Command::KeepKeys(order)), Reply::Done);
+        }
         for (index, site) in [(6, "first"), (7, "second")] {
             let publish = Command::Publish {
                 request_id: site.into(),
@@ -100,6 +105,11 @@ mod tests {
         assert_eq!((new.cluster_id, new.cluster_epoch), (ClusterId(2), 1));
         assert_eq!(new.nodes.keys().collect::<Vec<_>>(), [&NodeId(1)]);
         assert!(new.tokens.is_empty() && new.revoked.is_empty() && new.answered("second").is_none());
+        assert_eq!(
+            (new.keys.node_seconds(), new.keys.gossip.newest().id),
+            (60, 0),
+            "a promise, and a secret"
+        );
         let (revision, site) = new.revisions.active();
         assert_eq!((revision, &*site), (Revision(1_000_000_002), "second, carried over"));
         let before = new.revisions.content(Revision(1_000_000_001));

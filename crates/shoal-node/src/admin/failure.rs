@@ -23,6 +23,8 @@ pub enum Exit {
     Remote = 2,
     /// Somebody else changed the site meanwhile.
     Conflict = 4,
+    /// In the log, but not in force everywhere.
+    Unacknowledged = 5,
     /// No majority, no leader.
     NoQuorum = 6,
 }

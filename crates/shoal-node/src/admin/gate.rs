@@ -46,7 +46,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::DescribeNode
         | AdminCall::Audit
         | AdminCall::RecoverPlan
-        | AdminCall::ListOperators => Role::Viewer,
+        | AdminCall::ListOperators
+        | AdminCall::Keys => Role::Viewer,
         AdminCall::Apply
         | AdminCall::Edit
         | AdminCall::Stage
@@ -67,7 +68,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::RemoveNode
         | AdminCall::SaveSnapshot
         | AdminCall::ChangeSetup
-        | AdminCall::RevokeNode => Role::Admin,
+        | AdminCall::RevokeNode
+        | AdminCall::KeepKeys => Role::Admin,
     }
 }
 
@@ -229,6 +231,7 @@ SetStanding operator
 RevokeNode admin
 SaveSnapshot admin
 ChangeSetup admin
+KeepKeys admin
 ";
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Cuttable;
-use shoal_cluster::tls::{Caller, ProvenOperator, peer_identity};
+use shoal_cluster::tls::{Caller, Credentials, ProvenOperator, peer_identity};
 use shoal_model::Role;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -39,8 +39,8 @@ const MAX_CALLS_PER_CONNECTION: usize = 32;
 pub struct AdminListeners {
     /// Mutual TLS.
     pub tcp: TcpListener,
-    /// Wants an operator's certificate.
-    pub tls: Arc<rustls::ServerConfig>,
+    /// What operators are shown. They have to show a certificate as well.
+    pub credentials: Credentials,
     /// Local root, who may do everything: the directory's rights are the proof.
     pub socket: UnixListener,
 }
@@ -51,7 +51,7 @@ pub async fn serve(
     listeners: AdminListeners,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let AdminListeners { tcp, tls, socket } = listeners;
+    let AdminListeners { tcp, credentials, socket } = listeners;
     let (over_tls, tls_incoming) = mpsc::channel(MAX_HANDSHAKES);
     let (over_socket, socket_incoming) =
         mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
@@ -68,7 +68,7 @@ pub async fn serve(
     let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
     let socket_server =
         router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
-    let accept_tls = accept_tls(node.clone(), tcp, TlsAcceptor::from(tls), over_tls, stop.clone());
+    let accept_tls = accept_tls(node.clone(), tcp, credentials, over_tls, stop.clone());
     let accept_socket = accept_socket(socket, over_socket, stop.clone());
     let (tls_served, socket_served, (), ()) =
         tokio::join!(tls_server, socket_server, accept_tls, accept_socket);
@@ -105,7 +105,7 @@ async fn revocation_of(node: &Node, operator: &ProvenOperator) {
 async fn accept_tls(
     node: Arc<Node>,
     tcp: TcpListener,
-    tls: TlsAcceptor,
+    credentials: Credentials,
     accepted: mpsc::Sender<std::io::Result<TlsIo>>,
     stop: CancellationToken,
 ) {
@@ -120,7 +120,8 @@ async fn accept_tls(
             tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
             continue;
         };
-        let (node, tls, accepted) = (node.clone(), tls.clone(), accepted.clone());
+        let tls = TlsAcceptor::from(credentials.admin_server());
+        let (node, accepted) = (node.clone(), accepted.clone());
         let (connections, too_many) = (connections.clone(), too_many.clone());
         let place = handshakes.admit(from.ip());
         tokio::spawn(async move {

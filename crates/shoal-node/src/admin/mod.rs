@@ -12,6 +12,7 @@ pub(crate) mod failure;
 mod first_site;
 mod gate;
 mod given;
+mod keys;
 mod listener;
 mod look;
 mod manner;
@@ -41,13 +42,13 @@ use shoal_proto::admin::{
     ConfirmRequest, ConfirmResponse, CreateTokenRequest, CreateTokenResponse, DescribeNodeRequest,
     DescribeNodeResponse, DiffRequest, DiffResponse, EditRequest, GetRolloutRequest, GetRolloutResponse,
     HealthRequest, HealthResponse, HistoryRequest, HistoryResponse, IssueOperatorRequest,
-    IssueOperatorResponse, ListOperatorsRequest, ListOperatorsResponse, ListTokensRequest,
-    ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest, PurgeResponse, PurgeStatusRequest,
-    PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse, RemoveNodeRequest, RemoveNodeResponse,
-    RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest, SetRolloutPolicyRequest,
-    SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse, StageRequest, StatusRequest,
-    StatusResponse, StepRolloutRequest, TopRequest, TopResponse, WatchRequest,
+    IssueOperatorResponse, KeepKeysRequest, KeysRequest, KeysResponse, ListOperatorsRequest,
+    ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
+    PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
+    RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
+    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse,
+    StageRequest, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -339,5 +340,14 @@ impl AdminService for AdminRpc {
     ) -> Result<Response<ChangeSetupResponse>, Status> {
         let caller = gate::caller_of(&request);
         setup::change(&self.node, request.get_ref(), &caller).await.map(Response::new)
+    }
+
+    async fn keys(&self, _: Request<KeysRequest>) -> Result<Response<KeysResponse>, Status> {
+        Ok(Response::new(keys::look(&self.node).await))
+    }
+
+    async fn keep_keys(&self, request: Request<KeepKeysRequest>) -> Result<Response<KeysResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        keys::keep(&self.node, request.get_ref(), &caller).await.map(Response::new)
     }
 }

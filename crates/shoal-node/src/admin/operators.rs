@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cluster::identity::{Authority, LEAF_VALIDITY, not_after, serial};
+use shoal_cluster::identity::{OPERATOR_VALIDITY, not_after, serial};
 use shoal_model::state::{Command, MAX_OPERATOR_SECONDS, OperatorRecord, REVOKING, check_member_name};
 use shoal_model::{Role, UnknownRole};
 use shoal_proto::admin::{
@@ -34,7 +34,7 @@ pub async fn issue(
         name => name.parse().map_err(|error: UnknownRole| invalid(error.to_string()))?,
     };
     let validity = match request.ttl_seconds {
-        0 => LEAF_VALIDITY,
+        0 => OPERATOR_VALIDITY,
         ttl if ttl <= MAX_OPERATOR_SECONDS => Duration::from_secs(ttl.into()),
         ttl => {
             let why = format!("an operator's identity lives 1 to {MAX_OPERATOR_SECONDS} seconds, not {ttl}");
@@ -43,19 +43,23 @@ pub async fn issue(
     };
     // A node that was removed must not certify anybody: it would not get an answer here.
     linearizable_base(node).await?;
-    let identity = &node.identity;
-    let (ca_certificate, ca_key_sealed) =
-        node.log.with_state(|state| (state.ca_certificate.clone(), state.ca_key_sealed.clone()));
-    let authority = Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret)
-        .map_err(|error| with_exit(Code::Internal, Exit::Remote, error.to_string()))?;
+    let authority =
+        node.authority().map_err(|error| with_exit(Code::Internal, Exit::Remote, error.to_string()))?;
     let certificate = authority
         .sign_operator(&request.certificate_request, &request.name, role, validity)
         .map_err(|error| invalid(error.to_string()))?;
     remember(node, &request.name, role, &certificate).await?;
     tracing::info!(operator = request.name, %role, by = caller, "an operator was given a certificate");
     Ok(IssueOperatorResponse {
-        cluster_id: identity.cluster_id.to_string(),
-        ca_certificate,
+        cluster_id: node.identity.cluster_id.to_string(),
+        ca_certificate: authority.certificate().to_vec(),
+        other_authorities: node
+            .succession_with(authority.certificate())
+            .unwrap_or_default()
+            .others
+            .iter()
+            .map(|other| other.to_vec())
+            .collect(),
         certificate: certificate.to_vec(),
         role: role.to_string(),
     })

@@ -53,7 +53,10 @@ pub async fn create(
         );
         return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
     }
-    let token = Token::create(&node.identity.ca_der, role);
+    let agreed = node.log.with_state(|state| state.ca_certificate.clone());
+    // The first entry of a new cluster is still on its way.
+    let authority = if agreed.is_empty() { node.identity.ca_der.to_vec() } else { agreed };
+    let token = Token::create(&authority, role);
     let expires_at_ms = now_ms() + u64::from(ttl) * 1000;
     let record = TokenRecord {
         secret_sha256: token.secret_sha256(),

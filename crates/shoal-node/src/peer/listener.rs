@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_cluster::channel::{Cuttable, MAX_MESSAGE_BYTES};
+use shoal_cluster::identity::not_after;
 use shoal_cluster::tls::{Caller, PeerProtocol, peer_identity};
 use shoal_configlog::RaftRpc;
 use shoal_proto::cache::cache_service_server::CacheServiceServer;
@@ -24,7 +25,7 @@ use tonic::{Request, Status};
 use super::PeerRpc;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Connection, Origin};
-use crate::node::Node;
+use crate::node::{Node, now_ms};
 
 /// TLS handshakes under way at once.
 const MAX_HANDSHAKES: usize = 1024;
@@ -40,6 +41,10 @@ const MAX_STRANGERS_OF_ONE: usize = 16;
 const STRANGER_TIMEOUT: Duration = Duration::from_secs(20);
 /// After that it is told to end, and after this it is cut.
 const STRANGER_GRACE: Duration = Duration::from_secs(2);
+/// A connection of a node is that old at most: then it is told to end, so that what certificates say is looked at again.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// For calls under way to end then.
+const AGE_GRACE: Duration = Duration::from_secs(60);
 /// Largest message of a stranger: a token and a certificate request.
 const MAX_STRANGER_MESSAGE: usize = 64 << 10;
 /// Calls of a stranger at once.
@@ -49,8 +54,6 @@ const MAX_STRANGER_CALLS: u32 = 2;
 pub struct PeerListener {
     /// Bound by the caller, so that a taken port is an error at start.
     pub socket: TcpListener,
-    /// Asks for a client certificate and lets strangers through to [`PeerRpc`]'s `join` alone.
-    pub tls: Arc<rustls::ServerConfig>,
     /// Consensus.
     pub raft: RaftRpc,
     /// Everything else between nodes.
@@ -61,7 +64,7 @@ pub struct PeerListener {
 
 /// Serves until `stop`; then lets running calls end.
 pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let PeerListener { socket, tls, raft, peer, node } = listener;
+    let PeerListener { socket, raft, peer, node } = listener;
     let (nodes, from_nodes) = mpsc::channel(MAX_PENDING);
     let (strangers, from_strangers) = mpsc::channel(MAX_PENDING);
     let limits = MAX_MESSAGE_BYTES;
@@ -74,6 +77,8 @@ pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::R
         PeerServiceServer::from_arc(peer).max_decoding_message_size(limits).max_encoding_message_size(limits);
     let stopped = || stop.clone().cancelled_owned();
     let house = server()
+        .max_connection_age(MAX_AGE)
+        .max_connection_age_grace(AGE_GRACE)
         .add_service(InterceptedService::new(raft, only_nodes))
         .add_service(InterceptedService::new(index, OnlyMembers(node.clone())))
         .add_service(peer)
@@ -87,8 +92,7 @@ pub async fn serve(listener: PeerListener, stop: CancellationToken) -> anyhow::R
         .serve_with_incoming_shutdown(ReceiverStream::new(from_strangers), stopped());
     let places = Arc::new(Mutex::new(Crowd::new(MAX_STRANGERS, MAX_STRANGERS_OF_ONE)));
     let entrance = Entrance { node, nodes, strangers, places };
-    let (in_house, at_door, ()) =
-        tokio::join!(house, door, accept(socket, TlsAcceptor::from(tls), entrance, stop.clone()));
+    let (in_house, at_door, ()) = tokio::join!(house, door, accept(socket, entrance, stop.clone()));
     in_house?;
     Ok(at_door?)
 }
@@ -113,16 +117,23 @@ struct Entrance {
 impl Entrance {
     async fn hand_on(self, stream: TlsStream<TcpStream>, from: SocketAddr) {
         let (caller, epoch) = (peer_identity(stream.get_ref().1), self.node.identity.cluster_epoch);
+        let proven = proven_for(stream.get_ref().1);
         match (PeerProtocol::negotiated(stream.get_ref().1.alpn_protocol(), epoch), caller) {
             (Some(PeerProtocol::Bodies), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
                 tokio::select! {
-                    () = self.node.cache.clone().serve_peer(stream, peer) => {}
+                    () = self.node.cache.clone().serve_peer(stream, peer, MAX_AGE.min(proven)) => {}
                     () = self.node.removal_of(peer) => {}
+                    () = tokio::time::sleep(proven) => {}
                 }
             }
             (Some(PeerProtocol::Grpc), Some(Caller::Node(peer))) if !self.node.is_expelled(peer) => {
                 let node = self.node.clone();
-                let stream = Cuttable::until(stream, async move { node.expulsion_of(peer).await });
+                let stream = Cuttable::until(stream, async move {
+                    tokio::select! {
+                        () = node.expulsion_of(peer) => {}
+                        () = tokio::time::sleep(proven) => {}
+                    }
+                });
                 let caller = Some(Caller::Node(peer));
                 _ = self.nodes.send(Ok(CallerIo::new(stream, caller, Origin::Address(from)))).await;
             }
@@ -139,7 +150,15 @@ impl Entrance {
     }
 }
 
-async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop: CancellationToken) {
+/// How long what the other side has shown is good.
+fn proven_for(connection: &rustls::ServerConnection) -> Duration {
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    let ends = shown.and_then(|certificate| not_after(certificate)).unwrap_or_default();
+    Duration::from_secs(u64::try_from(ends).unwrap_or_default())
+        .saturating_sub(Duration::from_millis(now_ms()))
+}
+
+async fn accept(socket: TcpListener, entrance: Entrance, stop: CancellationToken) {
     let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
     loop {
         let accepted = tokio::select! {
@@ -151,7 +170,9 @@ async fn accept(socket: TcpListener, tls: TlsAcceptor, entrance: Entrance, stop:
             continue;
         };
         _ = tcp.set_nodelay(true);
-        let (tls, entrance, place) = (tls.clone(), entrance.clone(), handshakes.admit(from.ip()));
+        // Asks for a certificate, and lets strangers through to the door.
+        let tls = TlsAcceptor::from(entrance.node.peers.credentials().peer_server());
+        let (entrance, place) = (entrance.clone(), handshakes.admit(from.ip()));
         tokio::spawn(async move {
             if let Some(stream) = shake_hands(tls, tcp, place).await {
                 entrance.hand_on(stream, from).await;

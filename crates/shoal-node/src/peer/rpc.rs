@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_cluster::identity::Authority;
+use shoal_cluster::identity::{Authority, IdentityError};
 use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
@@ -15,7 +15,8 @@ use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
     AwaitAppliedRequest, AwaitAppliedResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse,
-    ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse, ReportRequest, ReportResponse,
+    ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse, RenewRequest, RenewResponse,
+    ReportRequest, ReportResponse,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::admin::failure;
 use crate::asking::Who;
 use crate::incoming::Connection;
+use crate::keys;
 use crate::node::{Node, now_ms};
 use crate::pace::Pace;
 use crate::refusals::Refusals;
@@ -63,7 +65,7 @@ impl PeerRpc {
         let refuse = |why: String| Status::permission_denied(why);
         let invalid = |why: String| Status::invalid_argument(why);
         let token: Token = request.token.parse().map_err(|error| refuse(format!("{error}")))?;
-        if !token.is_for(&self.node.identity.ca_der) || token.role != ROLE_NODE {
+        if !token.is_of(&self.node.peers.credentials().identity()) || token.role != ROLE_NODE {
             return Err(refuse("the token is not for joining this cluster".to_owned()));
         }
         let public_key_sha256 =
@@ -188,26 +190,28 @@ impl PeerRpc {
     /// Everything a new node needs: its certificate, the cluster's secret, and whom to talk to.
     fn welcome(&self, node_id: NodeId, csr: &[u8]) -> Result<JoinResponse, Status> {
         let identity = &self.node.identity;
-        let (ca_certificate, ca_key_sealed, peers, setup) = self.node.log.with_state(|state| {
+        let (peers, setup) = self.node.log.with_state(|state| {
             let peers = state.nodes.iter().filter(|(id, _)| **id != node_id);
             let peers = peers.map(|(id, member)| format!("{}={}", id.0, member.cluster_addr)).collect();
-            (state.ca_certificate.clone(), state.ca_key_sealed.clone(), peers, state.setup)
+            (peers, state.setup)
         });
-        let authority =
-            Authority::unseal(identity.cluster_id, &ca_certificate, &ca_key_sealed, &identity.secret);
-        let certificate = authority
-            .and_then(|authority| authority.sign_node(csr, node_id))
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let internal = |error: IdentityError| Status::internal(error.to_string());
+        let authority = self.node.authority().map_err(internal)?;
+        let certificate = authority.sign_node(csr, node_id, self.node.node_validity()).map_err(internal)?;
+        let succession = self.node.succession_with(authority.certificate()).unwrap_or_default();
         Ok(JoinResponse {
             node_id: node_id.0,
             cluster_id: identity.cluster_id.to_string(),
             certificate: certificate.to_vec(),
-            ca_certificate,
+            ca_certificate: authority.certificate().to_vec(),
             cluster_secret: identity.secret.expose().to_vec(),
             peers,
             cluster_epoch: identity.cluster_epoch,
             timing: setup.timing_name(),
             max_voters: setup.max_voters.into(),
+            other_authorities: succession.others.iter().map(|other| other.to_vec()).collect(),
+            bridge: succession.bridge.map(|bridge| bridge.to_vec()).unwrap_or_default(),
+            gossip_keys: self.node.gossip.keys().expose().map(<[u8]>::to_vec).collect(),
         })
     }
 }
@@ -262,6 +266,19 @@ impl PeerService for PeerRpc {
     ) -> Result<Response<RehearseResponse>, Status> {
         self.only_members(&request)?;
         self.node.rehearse(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let connection = request.extensions().get::<Connection>();
+        let caller = match connection.and_then(|connection| connection.caller.as_ref()) {
+            Some(_) => Some(self.only_members(&request)?),
+            // It has nothing to show any more.
+            None => None,
+        };
+        let _one_of_few = self.joining.try_acquire().map_err(|_| {
+            Status::resource_exhausted("too many nodes ask for certificates at once; try again in a moment")
+        })?;
+        keys::renew(&self.node, request.get_ref(), caller).await.map(Response::new)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {

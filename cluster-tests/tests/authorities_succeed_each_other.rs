@@ -1,0 +1,148 @@
+//! The authority that signs the cluster's certificates is replaced by another one under load: nobody loses a request, who was
+//! away finds back, and what operators and machines have in their hands is good until the old one is retired.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::{
+    Cluster, Load, NodeProcess, Origin, Ports, SiteFile, Verb, VerbOutput, pattern, wait_until,
+};
+use serde_json::Value;
+
+/// For certificates to be replaced on every node.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+async fn keys(cluster: &Cluster, i: usize) -> Result<Value> {
+    cluster.nodes[i].shoal(&["-o", "json", "cluster", "keys"]).await?.expect(0)?.json()
+}
+
+/// A verb with an identity file, over TLS.
+async fn from_afar(node: &NodeProcess, identity: &str, verb: &[&str]) -> Result<VerbOutput> {
+    let address = node.at(Ports::ADMIN).to_string();
+    Verb::from_afar(&[&["--addr", &address, "--identity", identity], verb].concat()).run().await
+}
+
+/// Every node shows what the authority that signs has signed.
+async fn all_are_by_the_new_one(cluster: &Cluster, i: usize) -> Result<()> {
+    wait_until("all certificates are by the new authority", DEADLINE, async || {
+        let Ok(keys) = keys(cluster, i).await else { return false };
+        let mut nodes = keys["nodes"].as_array().into_iter().flatten();
+        keys["has_switched"] == true && nodes.all(|node| node["authority_sha256"] == keys["authority_sha256"])
+    })
+    .await
+    .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn authorities_succeed_each_other() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(200, "no-store").await?;
+    let site = |round: usize| SiteFile::new().proxy(&format!("shop-{round}"), &[origin.endpoint()]);
+    cluster.apply(0, &site(0)).await?;
+    cluster.serves("shop.example.com", "/").await?;
+    // Certificates of a minute, so that all are replaced within seconds.
+    cluster.nodes[0].shoal(&["cluster", "node-life", "1m"]).await?.expect(0)?;
+    let text =
+        |path: &std::path::Path| path.to_str().map(str::to_owned).context("the directory is not UTF-8");
+    let operator = text(&cluster.nodes[0].data_dir().join("operator.json"))?;
+    let token = cluster.token().await?;
+    let before = keys(&cluster, 0).await?["authority_sha256"].clone();
+    ensure!(before.as_str().is_some_and(|sha256| token.contains(sha256)), "{before} is not in the token");
+
+    cluster.nodes[2].kill9()?;
+    let targets: Vec<_> = cluster.nodes[..2].iter().map(|node| node.at(Ports::HTTP)).collect();
+    let paths = (0..50).map(|i| format!("/p{i}")).collect();
+    let load = Load::start(&targets, 1, "shop.example.com", paths, |path| Some(pattern(path, 200)));
+    let rotated =
+        cluster.nodes[1].shoal(&["cluster", "rotate", "ca", "--timeout", "60s"]).await?.expect(0)?;
+    ensure!(
+        rotated.stdout.contains("still with certificates of it: nodes: n3; operators: admin"),
+        "{rotated:?}"
+    );
+    let after = keys(&cluster, 0).await?;
+    ensure!(after["authority_sha256"] != before && after["other_authority_sha256"] == before, "{after:#}");
+
+    // What is in the hands of others is good still, and whoever would be shut out is named.
+    for node in &cluster.nodes[..2] {
+        from_afar(node, &operator, &["status"]).await?.expect(0)?;
+    }
+    let refused = cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--retire"]).await?.expect(2)?;
+    ensure!(
+        refused.stderr.contains("nodes: n3") && refused.stderr.contains("operators: admin"),
+        "{refused:?}"
+    );
+    cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--abort"]).await?.expect(2)?;
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    let dir = cluster.dir().join("n4");
+    let mut node = NodeProcess::new("n4", cluster.block().ip(14), &dir, &["--drain-delay", "0s"]);
+    node.start(Some((cluster.nodes[0].at(Ports::CLUSTER), &token)))?;
+    cluster.nodes.push(node);
+    cluster.answers(3).await?;
+    cluster.settle().await?;
+    all_are_by_the_new_one(&cluster, 3).await?;
+
+    let old = text(&cluster.dir().join("old.json"))?;
+    fs::copy(&operator, &old)?;
+    from_afar(&cluster.nodes[1], &operator, &["operator", "renew", &operator]).await?.expect(0)?;
+    for node in &cluster.nodes {
+        from_afar(node, &old, &["status"]).await?.expect(0)?;
+        from_afar(node, &operator, &["status"]).await?.expect(0)?;
+    }
+
+    // The old one retires: who has kept what it has signed is refused, everybody else goes on.
+    cluster.nodes[2].shoal(&["cluster", "rotate", "ca", "--retire"]).await?.expect(0)?;
+    for i in 0..4 {
+        wait_until("what the old one has signed is refused", DEADLINE, async || {
+            from_afar(&cluster.nodes[i], &old, &["status"]).await.is_ok_and(|output| output.code != 0)
+        })
+        .await?;
+        from_afar(&cluster.nodes[i], &operator, &["status"]).await?.expect(0)?;
+    }
+    cluster.apply(3, &site(1)).await?;
+    for target in load.finish().await.targets {
+        let faults = target.wrong() + target.connection_errors();
+        ensure!(faults == 0, "{faults}: {}", target.faults());
+    }
+    // It is started as it was when it joined, with a token that names the old one.
+    cluster.nodes[3].kill9()?;
+    let door = cluster.nodes[0].at(Ports::CLUSTER);
+    cluster.nodes[3].start(Some((door, &token)))?;
+    cluster.answers(3).await?;
+    cluster.settle().await?;
+    let token = cluster.token().await?;
+    let named = keys(&cluster, 0).await?["authority_sha256"].clone();
+    ensure!(named.as_str().is_some_and(|sha256| token.contains(sha256)), "{named} is not in the token");
+    for node in &cluster.nodes {
+        ensure!(!node.log().contains("panicked"), "{}", node.log());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_leader_goes_on_with_a_succession() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    cluster.nodes[0].shoal(&["cluster", "node-life", "1m"]).await?.expect(0)?;
+    let leader = cluster.leader_seen_by(0).await?;
+    let other = (leader + 1) % 3;
+    let begun = cluster.nodes[other].verb(&["cluster", "rotate", "ca", "--timeout", "1s"]);
+    let begun = tokio::spawn(begun.run());
+    wait_until("it has begun", DEADLINE, async || {
+        keys(&cluster, other).await.is_ok_and(|keys| keys["other_authority_sha256"] != "")
+    })
+    .await?;
+    cluster.nodes[leader].kill9()?;
+    let told = begun.await??;
+    ensure!([0, 2, 5, 6].contains(&told.code), "{told:?}");
+    wait_until("another one leads", DEADLINE, async || {
+        cluster.leader_seen_by(other).await.is_ok_and(|new| new != leader)
+    })
+    .await?;
+    cluster.restart(leader)?;
+    cluster.answers(leader).await?;
+    cluster.settle().await?;
+    all_are_by_the_new_one(&cluster, other).await?;
+    cluster.nodes[other].shoal(&["cluster", "rotate", "ca", "--retire", "--force"]).await?.expect(0)?;
+    cluster.settle().await
+}

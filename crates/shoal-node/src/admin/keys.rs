@@ -1,0 +1,209 @@
+//! Verbs about the cluster's own certificates.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_cluster::identity::{IdentityError, not_after, sha256_hex};
+use shoal_model::state::{Command, KEEPING_KEYS, KeyOrder, OperatorRecord, Succession, SuccessionStep};
+use shoal_proto::admin::{KeepKeysRequest, KeysResponse, NodeCertificate};
+use tonic::{Code, Status};
+
+use super::change::{linearizable_base, put};
+use super::failure::{self, Exit, with_exit};
+use crate::node::{Node, now_ms};
+
+/// Certificates of nodes last so many seconds from now on.
+const NODE_LIFE: &str = "node-life";
+/// The gossip is sealed with another key.
+const ROTATE_GOSSIP_KEY: &str = "rotate-gossip-key";
+/// Another authority signs, and is believed beside the one before.
+const ROTATE_CA: &str = "rotate-ca";
+/// The one before is not believed any more.
+const RETIRE_CA: &str = "retire-ca";
+/// The other one does not come.
+const ABORT_CA: &str = "abort-ca";
+/// Between two looks at who shows what.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+/// Longest wait for that.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// Which there are, and until when they are good.
+pub async fn look(node: &Arc<Node>) -> KeysResponse {
+    let reports = node.reports().await;
+    let (authority, keys) = node.log.with_state(|state| (state.ca_certificate.clone(), state.keys.clone()));
+    let (newest, used) =
+        (keys.gossip.newest().id, keys.gossip.believed().into_iter().next().unwrap_or_default());
+    let other = keys.succession.as_ref().map_or_else(String::new, |succession| sha256_hex(&succession.other));
+    let nodes = node.members().into_iter().map(|(id, member)| {
+        let report = reports.iter().find(|(of, _, _)| *of == id).and_then(|(_, _, report)| report.as_ref());
+        NodeCertificate {
+            node_id: id.0,
+            node: member.name,
+            reported: report.is_some(),
+            given_at_unix: report.map_or(0, |report| report.certificate_given),
+            not_after_unix: report.map_or(0, |report| report.certificate_not_after),
+            authority_sha256: report.map_or_else(String::new, |report| report.authority.clone()),
+            believes_other: report.is_some_and(|report| report.believes.contains(&other)),
+        }
+    });
+    KeysResponse {
+        authority_sha256: sha256_hex(&authority),
+        authority_not_after_unix: not_after(&authority).unwrap_or_default(),
+        other_authority_sha256: other.clone(),
+        has_switched: keys.succession.as_ref().is_some_and(|succession| succession.has_switched),
+        operators_before: operators_before(node),
+        node_seconds: keys.node_seconds(),
+        nodes: nodes.collect(),
+        gossip_key: used.id,
+        gossip_key_made_at_unix: i64::try_from(used.made_at_ms / 1000).unwrap_or_default(),
+        next_gossip_key: if newest == used.id { 0 } else { newest },
+    }
+}
+
+/// Has them kept otherwise.
+pub async fn keep(node: &Arc<Node>, request: &KeepKeysRequest, caller: &str) -> Result<KeysResponse, Status> {
+    linearizable_base(node).await?;
+    let patience = Duration::from_millis(request.timeout_ms.into()).min(MAX_WAIT);
+    match request.order.as_str() {
+        NODE_LIFE => {
+            let is_known = node.log.with_state(|state| state.keys.is_node_life_agreed());
+            if !is_known && !node.members_without(KEEPING_KEYS).is_empty() {
+                return Err(not_known());
+            }
+            agree(node, KeyOrder::NodeLife { seconds: request.seconds }).await?;
+        }
+        ROTATE_GOSSIP_KEY => {
+            rotate_gossip_key(node, patience).await?;
+        }
+        ROTATE_CA => rotate_authority(node, patience).await?,
+        RETIRE_CA => retire_authority(node, request.force).await?,
+        ABORT_CA => {
+            let begun = succession(node).map_or(0, |succession| succession.begun);
+            agree(node, KeyOrder::Authority(SuccessionStep::Abort { begun })).await?;
+        }
+        other => {
+            let why =
+                format!("this node knows no order {other:?}: it may run an older version; ask another one");
+            return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+        }
+    }
+    tracing::info!(order = request.order, seconds = request.seconds, by = caller, "keys are kept otherwise");
+    Ok(look(node).await)
+}
+
+fn not_known() -> Status {
+    let why =
+        "a member has not said that it knows what that means: upgrade all of them, or wait until it is heard";
+    with_exit(Code::FailedPrecondition, Exit::Remote, why)
+}
+
+/// Another key, and waits until the leader has everybody use it.
+async fn rotate_gossip_key(node: &Arc<Node>, patience: Duration) -> Result<(), Status> {
+    if !node.knows_gossip_keys() {
+        return Err(not_known());
+    }
+    let before = node.log.with_state(|state| state.keys.gossip.in_use());
+    node.propose_gossip_key(node.next_gossip_key()).await.map_err(failure::propose)?;
+    let mut applied = node.log.applied();
+    let is_used = || node.log.with_state(|state| state.keys.gossip.in_use() != before);
+    let used = async { while !is_used() && applied.changed().await.is_ok() {} };
+    if tokio::time::timeout(patience, used).await.is_err() {
+        let why = "the key is made, but not every node that is heard knows it yet; the leader has it used once they do";
+        return Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why));
+    }
+    Ok(())
+}
+
+fn succession(node: &Node) -> Option<Succession> {
+    node.log.with_state(|state| state.keys.succession.clone())
+}
+
+/// Puts it into the log, and waits until this node has applied it.
+async fn agree(node: &Node, order: KeyOrder) -> Result<(), Status> {
+    put(node, Command::KeepKeys(order)).await?;
+    linearizable_base(node).await.map(drop)
+}
+
+/// Names of operators who have been given what the authority before has signed, and nothing since.
+fn operators_before(node: &Node) -> Vec<String> {
+    let Some(switched_ms) = succession(node).filter(|s| s.has_switched).map(|succession| succession.at_ms)
+    else {
+        return Vec::new();
+    };
+    node.log.with_state(|state| {
+        let given = || state.operators.given(now_ms()).map(|(_, record)| record);
+        let is_before = |record: &&OperatorRecord| record.given_at_ms < switched_ms;
+        let names: BTreeSet<&String> = given().filter(is_before).map(|record| &record.name).collect();
+        let since: BTreeSet<&String> = given().filter(|r| !is_before(r)).map(|record| &record.name).collect();
+        names.difference(&since).map(|name| (*name).clone()).collect()
+    })
+}
+
+/// Another authority, or the one that is on its way already; waits until all that are heard show what it has signed.
+async fn rotate_authority(node: &Arc<Node>, patience: Duration) -> Result<(), Status> {
+    if !node.knows_successions() {
+        return Err(not_known());
+    }
+    if succession(node).is_none() {
+        let internal = |error: IdentityError| with_exit(Code::Internal, Exit::Remote, error.to_string());
+        let (next, bridge) = node.authority().and_then(|now| now.successor()).map_err(internal)?;
+        let begin = SuccessionStep::Begin {
+            certificate: next.certificate().to_vec(),
+            key_sealed: next.seal_key(&node.identity.secret),
+            bridge: bridge.to_vec(),
+            at_ms: now_ms(),
+        };
+        agree(node, KeyOrder::Authority(begin)).await?;
+    }
+    let all_show_it = async {
+        loop {
+            let shown = match succession(node) {
+                Some(succession) if !succession.has_switched => false,
+                // Somebody has taken it back meanwhile, or has even come to its end.
+                None => return,
+                Some(_) => {
+                    let now = node.log.with_state(|state| sha256_hex(&state.ca_certificate));
+                    let reports = node.reports().await;
+                    reports.iter().all(|(_, _, report)| report.as_ref().is_some_and(|r| r.authority == now))
+                }
+            };
+            if shown {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(patience, all_show_it).await.is_err() {
+        let why = "it goes on: not every node that is heard has a certificate of the new authority yet; see `shoal cluster keys`";
+        return Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why));
+    }
+    Ok(())
+}
+
+/// The end of the authority before, unless somebody would be shut out by that.
+async fn retire_authority(node: &Arc<Node>, force: bool) -> Result<(), Status> {
+    let Some(succession) = succession(node).filter(|succession| succession.has_switched) else {
+        let why = "no authority waits to be retired; `shoal cluster rotate ca` begins";
+        return Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
+    };
+    let now = node.log.with_state(|state| sha256_hex(&state.ca_certificate));
+    let nodes = node.members_of_others(&now, &node.reports().await);
+    let operators = operators_before(node);
+    let shuts_out = !nodes.is_empty() || !operators.is_empty();
+    if shuts_out && !force {
+        let of = |what: &str, names: &[String]| match names {
+            [] => String::new(),
+            names => format!("; {what}: {}", names.join(", ")),
+        };
+        let why = format!(
+            "some would be shut out, who have no certificate of the new authority{}{}: wait for the nodes, have the operators \
+             renew (`shoal operator renew FILE`), or give --force",
+            of("nodes", &nodes),
+            of("operators", &operators)
+        );
+        return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
+    }
+    let sha256 = sha256_hex(&succession.other);
+    agree(node, KeyOrder::Authority(SuccessionStep::Retire { begun: succession.begun, sha256 })).await
+}

@@ -1,0 +1,93 @@
+//! What this node signs with the authority of the cluster, whose key the log keeps, sealed.
+
+use std::time::Duration;
+
+use shoal_cluster::identity::{Authority, IdentityError, validity, was_signed_by};
+use shoal_model::{NodeId, Revision};
+use shoal_policy::renewal::{GRACE, Life};
+use shoal_proto::raft::{RenewRequest, RenewResponse};
+use tonic::Status;
+
+use crate::admin::failure;
+use crate::node::{Node, now_ms};
+
+/// For this node to apply what a majority has agreed on.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// The authority of the cluster, while something is signed.
+    pub(crate) fn authority(&self) -> Result<Authority, IdentityError> {
+        let (certificate, key_sealed) =
+            self.log.with_state(|state| (state.ca_certificate.clone(), state.ca_key_sealed.clone()));
+        Authority::unseal(self.identity.cluster_id, &certificate, &key_sealed, &self.identity.secret)
+    }
+
+    /// How long certificates of nodes last.
+    pub(crate) fn node_validity(&self) -> Duration {
+        Duration::from_secs(self.log.with_state(|state| state.keys.node_seconds()).into())
+    }
+
+    /// The member with this public key.
+    fn member_with_key(&self, public_key_sha256: &str) -> Option<NodeId> {
+        self.log.with_state(|state| {
+            let has = |(_, member): &(&NodeId, &shoal_model::state::MemberRecord)| {
+                member.public_key_sha256 == public_key_sha256
+            };
+            state.nodes.iter().find(has).map(|(id, _)| *id)
+        })
+    }
+
+    /// A certificate for the key of `csr`, if it is a member's as far as this node knows.
+    pub(super) fn sign(&self, csr: &[u8]) -> Result<(NodeId, RenewResponse), Status> {
+        let invalid = |error: IdentityError| Status::invalid_argument(error.to_string());
+        let internal = |error: IdentityError| Status::internal(error.to_string());
+        let key = Authority::request_key_sha256(csr).map_err(invalid)?;
+        let Some(id) = self.member_with_key(&key) else {
+            return Err(Status::permission_denied("no member of this cluster has this key"));
+        };
+        let authority = self.authority().map_err(internal)?;
+        let certificate = authority.sign_node(csr, id, self.node_validity()).map_err(internal)?;
+        let ca_certificate = authority.certificate().to_vec();
+        Ok((id, RenewResponse { certificate: certificate.to_vec(), ca_certificate }))
+    }
+}
+
+/// A new certificate for a member. `caller` is who has proven to be one; who has not, shows a certificate that has ended not
+/// long ago: the answer is of use to nobody but the bearer of its key.
+pub async fn renew(
+    node: &Node,
+    request: &RenewRequest,
+    caller: Option<NodeId>,
+) -> Result<RenewResponse, Status> {
+    // Before anybody else is asked for the sake of a stranger.
+    let (id, _) = node.sign(&request.csr)?;
+    match caller {
+        Some(caller) if caller == id => {}
+        Some(caller) => {
+            return Err(Status::permission_denied(format!("{caller} asks for another node's key")));
+        }
+        None => check_late(node, &request.certificate)?,
+    }
+    // A node that was removed, or is far behind, must not certify anybody.
+    let index = node.log.read_index().await.map_err(failure::propose)?;
+    if node.await_applied(index, Revision(0), CATCH_UP).await.applied_index < index {
+        return Err(Status::unavailable("this node is behind"));
+    }
+    let (id, answer) = node.sign(&request.csr)?;
+    tracing::info!(member = %id, late = caller.is_none(), "a node's certificate was renewed");
+    Ok(answer)
+}
+
+fn check_late(node: &Node, certificate: &[u8]) -> Result<(), Status> {
+    let refuse = |why: &str| Err(Status::permission_denied(why));
+    let ends = validity(certificate).and_then(|(_, to)| u64::try_from(to).ok());
+    let is_ours = was_signed_by(node.peers.credentials().identity().authorities(), certificate);
+    let Some(to_ms) = ends.filter(|_| is_ours).map(|to| to * 1000) else {
+        return refuse("that is no certificate of this cluster's authority");
+    };
+    if !(Life { from_ms: 0, to_ms }).is_renewed_late(now_ms()) {
+        let hours = GRACE.as_secs() / 3600;
+        return refuse(&format!("the certificate has ended more than {hours} h ago"));
+    }
+    Ok(())
+}
