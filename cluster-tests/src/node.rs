@@ -103,6 +103,11 @@ impl NodeProcess {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// From its next start on it finds nothing there of this name that was set for it.
+    pub fn unset_environment(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
+    }
+
     /// Starts the process. `join` = address and token, on an empty directory.
     pub fn start(&mut self, join: Option<(SocketAddr, &str)>) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);

@@ -4,6 +4,7 @@
 //! what a configuration means. Nothing of openraft is visible outside.
 
 mod autopilot;
+mod levels;
 mod log;
 mod machine;
 mod network;
@@ -18,11 +19,12 @@ mod trouble;
 mod types;
 
 pub use autopilot::Liveness;
+pub use levels::{known_level, oldest_level};
 pub use log::{
     Compaction, ConfigLog, Divergence, Hashed, LogSettings, LogStatus, MembershipError, OpenError,
     ProposeError, Proposed, SiteChange, described_as, on_behalf_of,
 };
-pub use machine::{Applied, OnApplied};
+pub use machine::{Applied, OnApplied, Unreadable, read_state};
 pub use network::RaftRpc;
 #[cfg(feature = "fuzzing")]
 pub use network::fuzzing;

@@ -7,11 +7,12 @@ use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload, Membership};
 use redb::Database;
 use shoal_model::NodeId;
-use shoal_model::state::{Command, ConfigState};
+use shoal_model::state::{Command, ConfigState, UnknownCommand};
 use shoal_policy::recovery::{LogEnd, LogPlace};
 
+use crate::levels::known_level;
 use crate::log::{OpenError, SNAPSHOTS, STORE};
-use crate::machine::{SnapshotDir, StateDocument};
+use crate::machine::{SnapshotDir, StateDocument, Unreadable};
 use crate::room::Room;
 use crate::store;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
@@ -59,11 +60,15 @@ impl StoppedLog {
     /// Opens the log of `whose` node in `dir`, which no process may use. Blocks.
     pub fn open(dir: &Path, whose: Whose) -> Result<Self, OpenError> {
         let damaged = |reason: String| OpenError::Restore { dir: dir.display().to_string(), reason };
+        let of_version = |why: &UnknownCommand| OpenError::Version { reason: why.to_string() };
         let snapshot = SnapshotDir::untouched(dir.join(SNAPSHOTS)).load();
         let snapshot = snapshot.map_err(|error| damaged(error.to_string()))?;
         let (mut state, mut last, mut membership) = match snapshot {
             Some(snapshot) => {
-                let state = snapshot.snapshot.read().map_err(|error| damaged(error.to_string()))?;
+                let state = snapshot.snapshot.read().map_err(|error| match error {
+                    Unreadable::Unknown(why) => of_version(&why),
+                    Unreadable::Malformed(error) => damaged(error.to_string()),
+                })?;
                 (state, snapshot.meta.last_log_id, snapshot.meta.last_membership)
             }
             None => (ConfigState::default(), None, StoredMembership::default()),
@@ -82,7 +87,14 @@ impl StoppedLog {
                 }
                 match entry.payload {
                     EntryPayload::Blank => {}
-                    EntryPayload::Normal(command) => _ = state.apply(id.index, command),
+                    EntryPayload::Normal(command) => {
+                        // As it is applied while the node runs: what may be ignored is left out.
+                        if let Some(command) =
+                            command.opened(known_level()).map_err(|why| of_version(&why))?
+                        {
+                            state.apply(id.index, command);
+                        }
+                    }
                     EntryPayload::Membership(changed) => {
                         membership = StoredMembership::new(Some(id), changed);
                     }

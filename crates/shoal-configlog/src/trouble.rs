@@ -1,25 +1,46 @@
-//! Why this node can write nothing any more, in words for an operator, kept where everybody can look.
+//! Why this node can write or apply nothing any more, in words for an operator, kept where everybody can look.
 
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, OnceLock};
 
-/// The first write that failed; clones are the same one.
+use shoal_model::state::UnknownCommand;
+
+/// What came first; clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Trouble(Arc<OnceLock<String>>);
+pub struct Trouble(Arc<OnceLock<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    text: String,
+    is_of_version: bool,
+}
 
 impl Trouble {
     /// A write has failed for good. The first reason stays: what comes later follows from it.
     pub fn note(&self, error: &io::Error) {
         let advice = advice(error);
-        let text = format!("its log cannot be written: {}; {advice}", in_words(error));
-        if self.0.set(text.clone()).is_ok() {
+        self.tell(format!("its log cannot be written: {}; {advice}", in_words(error)), false);
+    }
+
+    /// What another version has written cannot be applied by this one: it goes no further.
+    pub fn stop(&self, why: &UnknownCommand) {
+        self.tell(why.to_string(), true);
+    }
+
+    fn tell(&self, text: String, is_of_version: bool) {
+        if self.0.set(Told { text: text.clone(), is_of_version }).is_ok() {
             tracing::error!("this node takes no further part in decisions: {text}");
         }
     }
 
     /// What went wrong, and what to do.
     pub fn text(&self) -> Option<String> {
-        self.0.get().cloned()
+        self.0.get().map(|told| told.text.clone())
+    }
+
+    /// The same if all that is wrong is the version of this process.
+    pub fn of_version(&self) -> Option<String> {
+        self.0.get().filter(|told| told.is_of_version).map(|told| told.text.clone())
     }
 }
 

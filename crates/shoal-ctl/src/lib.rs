@@ -15,7 +15,7 @@ mod verbs;
 pub use client::{Client, NodeArgs, some_time};
 pub use failure::{Exit, Failure};
 pub use site_files::{SiteFiles, load_site};
-pub use verbs::Verb;
+pub use verbs::{UpgradeVerb, Verb};
 
 /// Runs `verb` to its end; `root` holds the connection flags that were written before it.
 ///

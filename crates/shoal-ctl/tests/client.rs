@@ -20,9 +20,10 @@ use shoal_proto::admin::{
     PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
-    SaveSnapshotResponse, SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest,
-    ShowResponse, StageRequest, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest,
-    TopRequest, TopResponse, WatchRequest, WatchResponse,
+    SaveSnapshotResponse, SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest,
+    SetUpgradeRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
+    StatusResponse, StepRolloutRequest, TopRequest, TopResponse, UpgradeStatusRequest, UpgradeStatusResponse,
+    WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -234,6 +235,18 @@ impl AdminService for Scripted {
         refused()
     }
 
+    async fn upgrade_status(
+        &self,
+        _: Request<UpgradeStatusRequest>,
+    ) -> Result<Response<UpgradeStatusResponse>, Status> {
+        refused()
+    }
+    async fn set_upgrade(
+        &self,
+        _: Request<SetUpgradeRequest>,
+    ) -> Result<Response<UpgradeStatusResponse>, Status> {
+        refused()
+    }
     async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         refused()
     }

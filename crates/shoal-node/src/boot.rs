@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_cluster::identity::{ClusterSecret, Identity, NodeKey, sha256_hex, write_private};
 use shoal_cluster::join::{Applicant, Joined, Token, join};
-use shoal_configlog::suited_timing;
+use shoal_configlog::{known_level, oldest_level, suited_timing};
 use shoal_model::NodeId;
 use shoal_model::state::{ClusterSetup, Command, MemberRecord, SetupOrder, check_member_name};
 
@@ -96,6 +96,8 @@ pub async fn boot(settings: &RunSettings, bind: impl FnOnce() -> anyhow::Result<
         cluster_addr: settings.cluster_addr.to_string(),
         admin_addr: settings.admin_addr.to_string(),
         setup: settings.setup,
+        knows_level: known_level(),
+        oldest_level: oldest_level(),
     };
     twins::remember(settings);
     let Joined { identity, peers, setup } = join(&settings.join, &token, &applicant, &key).await?;
@@ -234,6 +236,7 @@ fn bootstrap(settings: &RunSettings, name: &str, lock: File) -> anyhow::Result<B
         ca_key_sealed: authority.seal_key(&identity.secret),
         node: member_record(settings, &identity)?,
         setup,
+        level: known_level(),
     };
     write_pending(dir, BOOTSTRAP, &command)?;
     remember_setup(dir, setup)?;

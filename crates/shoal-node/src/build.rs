@@ -13,8 +13,8 @@ use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
 use shoal_cluster::identity::{Identity, Purpose};
 use shoal_cluster::tls::Credentials;
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, RaftRpc};
-use shoal_model::state::{COMMANDS, ClusterSetup, Command, Keys, MemberRecord, Timing};
+use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, RaftRpc, known_level};
+use shoal_model::state::{ClusterSetup, Command, Keys, MemberRecord, Timing};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
@@ -39,6 +39,7 @@ use crate::health;
 use crate::keys::{self, OwnCertificate, open_gossip_keys};
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
+use crate::levels;
 use crate::news;
 use crate::node::{Node, now_ms};
 use crate::otlp::{self, ExportFigures};
@@ -268,6 +269,7 @@ pub async fn build(
     tasks.spawn_until_stop("the keys of the gossip", keys::keep_gossip_keys(node.clone()));
     tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
+    tasks.spawn_until_stop("the raising of the level", levels::raise(node.clone()));
     tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
     tasks.spawn_until_stop("the gate of revisions that are tried", rollout_gate::watch(node.clone()));
     tasks.spawn_until_stop("the comparison of states", state_check::watch(node.clone()));
@@ -497,7 +499,7 @@ async fn census(node: Arc<Node>, mut written: ClusterSetup) {
         node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
         node.gossip.set_offered(node.proxy.offered());
         node.gossip.set_applied_index(*node.log.applied().borrow());
-        node.gossip.set_commands(COMMANDS);
+        node.gossip.set_commands(known_level());
         let (setup, is_known) = node.log.with_state(|state| (state.setup, !state.nodes.is_empty()));
         if is_known && setup != written {
             match remember_setup(&node.settings.data_dir, setup) {

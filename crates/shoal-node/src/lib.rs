@@ -25,6 +25,7 @@ mod incoming;
 mod keys;
 mod last_known_good;
 mod lease;
+mod levels;
 mod news;
 mod node;
 mod notify;

@@ -240,14 +240,6 @@ impl Node {
         let members = self.members().into_iter().filter(|(id, _)| chosen.contains(id));
         members.map(|(_, member)| member.name).collect()
     }
-
-    /// Names of members that are not known to know commands of this number: an older version runs there, or nobody has
-    /// heard of them for long.
-    pub(crate) fn members_without(&self, command: u32) -> Vec<String> {
-        let view = self.gossip.view().load_full();
-        let knows = |id| id == self.id() || view.node(id).is_some_and(|said| said.commands >= command);
-        self.members().into_iter().filter(|(id, _)| !knows(*id)).map(|(_, member)| member.name).collect()
-    }
 }
 
 /// For operators, but for how many nodes there are.

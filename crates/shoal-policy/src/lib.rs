@@ -17,6 +17,7 @@ pub mod gossip_keys;
 pub mod grpc;
 pub mod health;
 pub mod http1;
+pub mod levels;
 pub mod readiness;
 pub mod recovery;
 pub mod renewal;

@@ -21,6 +21,7 @@ use shoal_ctl::{Exit, Failure, NodeArgs, Verb};
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
+use upgrade::UpgradeArgs;
 
 fn main() -> ExitCode {
     // The only failure is that a provider is installed already, and this is the first line of the process.
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
+        Command::Upgrade(UpgradeArgs { cluster: Some(verb), .. }) => on_runtime(Box::pin(verb.run(cli.node))),
         Command::Upgrade(args) => args.run(cli.node.timeout),
         Command::Snapshot(args) => args.run(cli.node),
         Command::Recover(args) => args.run(cli.node),
@@ -59,6 +61,7 @@ fn format_of(cli: &Cli) -> Format {
         Command::Operator(verb) => verb.format().or(cli.node.output),
         Command::Snapshot(args) => args.format().or(cli.node.output),
         Command::Recover(args) => args.format().or(cli.node.output),
+        Command::Upgrade(UpgradeArgs { cluster: Some(verb), .. }) => verb.format().or(cli.node.output),
         Command::Version { output } => output.or(cli.node.output),
         Command::Run(_) | Command::Dev(_) | Command::Upgrade(_) | Command::Completion { .. } => None,
     };

@@ -1,28 +1,37 @@
-//! `shoal upgrade`: the node of a data directory hands over to a new process of the binary.
+//! `shoal upgrade`: the node of a data directory hands over to a new process of the binary; and what follows once all nodes of
+//! the cluster have.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use shoal_ctl::{Exit, Failure};
+use shoal_ctl::{Exit, Failure, UpgradeVerb};
 use shoal_model::units::Period;
 use shoal_node::{AskError, Outcome, ask_for_upgrade};
 
-/// Replace the running process of a node by a new one, without a refused or broken connection
+/// Replace a node's process without a refused or broken connection; or finalize the upgrade of all nodes
 ///
 /// To be run on the node's machine, after its binary was replaced. The new process takes over every listening socket, the
 /// log and the place in the cluster; the old one ends its connections and then itself. What it has cached is lost. A
 /// binary that cannot serve what is served now changes nothing.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Example:
   install shoal-1.1 /usr/local/bin/shoal && shoal upgrade --data-dir /var/lib/shoal
+  shoal upgrade status
 
-Ends with 0 once the new process serves, with 2 when the old binary goes on. SIGUSR2 to the node does the same, silently.")]
+Ends with 0 once the new process serves, with 2 when the old binary goes on. SIGUSR2 to the node does the same, silently.
+Until the upgrade of all nodes is finalized (`shoal upgrade status`), each can go back to the version before."
+)]
 pub struct UpgradeArgs {
+    #[command(subcommand)]
+    pub cluster: Option<UpgradeVerb>,
     /// The directory that the node was started with
-    #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    data_dir: Option<PathBuf>,
     /// The new binary [default: the file that the node was started from]
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -32,11 +41,13 @@ pub struct UpgradeArgs {
 }
 
 impl UpgradeArgs {
-    /// Asks, and waits until the new process serves. `timeout`: where this verb has none of its own.
+    /// Asks the node, and waits until the new process serves. `timeout`: where this verb has none of its own.
     pub fn run(self, timeout: Option<Period>) -> Result<Exit, Failure> {
-        let what = format!("upgrade {}", self.data_dir.display());
+        // Only a verb of the whole cluster goes without.
+        let data_dir = self.data_dir.unwrap_or_default();
+        let what = format!("upgrade {}", data_dir.display());
         let timeout = self.timeout.or(timeout).map(|timeout| timeout.0);
-        let outcome = ask_for_upgrade(&self.data_dir, self.binary, timeout).map_err(|error| {
+        let outcome = ask_for_upgrade(&data_dir, self.binary, timeout).map_err(|error| {
             let exit = if matches!(error, AskError::Late(_)) { Exit::Remote } else { Exit::Local };
             Failure { exit, ..Failure::local(&what, error) }
         })?;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 74] = [
+const VERBS: [&str; 77] = [
     "",
     "run",
     "dev",
@@ -81,6 +81,9 @@ const VERBS: [&str; 74] = [
     "snapshot save",
     "snapshot inspect",
     "snapshot restore",
+    "upgrade status",
+    "upgrade finalize",
+    "upgrade hold",
 ];
 
 const GOOD_SITE: &str = "\

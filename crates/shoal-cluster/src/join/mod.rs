@@ -4,8 +4,10 @@ mod renew;
 mod token;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use shoal_model::state::{ClusterSetup, SetupOrder};
 use shoal_model::{ClusterId, NodeId};
@@ -26,6 +28,10 @@ pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, same_text};
 const JOIN_DEADLINE: Duration = Duration::from_secs(15);
 /// Authorities a new one is told of beside that of its certificate, at most.
 const MAX_AUTHORITIES: usize = 4;
+/// For how long a node asks again where too many are joining at once.
+const BUSY_PATIENCE: Duration = Duration::from_secs(60);
+/// Between two times.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Nodes a new one is told of, at most.
 const MAX_PEERS: usize = 1000;
 
@@ -44,6 +50,10 @@ pub struct Applicant {
     pub admin_addr: String,
     /// What it was told of the cluster.
     pub setup: SetupOrder,
+    /// The highest level of a cluster that its version can be a node of.
+    pub knows_level: u32,
+    /// The lowest one.
+    pub oldest_level: u32,
 }
 
 /// An admitted node.
@@ -66,6 +76,9 @@ pub enum JoinError {
     /// No address has an answer.
     #[error("no node can be reached to join: {0}")]
     Unreachable(String),
+    /// Nobody has a place for this node at the moment.
+    #[error("no node has a place for one more that joins: {0}")]
+    Busy(String),
     /// Somebody answers, but not a node of the cluster the token is for. Nothing was sent to it.
     #[error("{address} is not a node of the cluster this token is for: {source}")]
     OtherCluster {
@@ -94,7 +107,8 @@ pub enum JoinError {
 }
 
 /// Asks the nodes at `addresses`, one after the other, to admit this one. The token travels only to a node that has
-/// proven, in the TLS handshake, to be of the cluster the token is for. Asking again with the same key is the same node.
+/// proven, in the TLS handshake, to be of the cluster the token is for. Asking again with the same key is the same node; where
+/// too many join at once, that is done for a minute.
 pub async fn join(
     addresses: &[String],
     token: &Token,
@@ -111,14 +125,35 @@ pub async fn join(
         admin_addr: applicant.admin_addr.clone(),
         timing: applicant.setup.timing.map_or_else(String::new, |timing| timing.to_string()),
         max_voters: applicant.setup.max_voters.map_or(0, u32::from),
+        knows_level: applicant.knows_level,
+        oldest_level: applicant.oldest_level,
     };
     let tls = pinned_client_config(&token.ca_sha256)?;
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match ask_each(addresses, &tls, &request).await {
+            Ok((address, answer)) => return read_answer(answer, token, applicant, key, address),
+            Err(JoinError::Busy(why)) if Instant::now() < deadline => {
+                tracing::info!(why, "many nodes are joining: asking again in a moment");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The first of `addresses` that has an answer.
+async fn ask_each(
+    addresses: &[String],
+    tls: &Arc<ClientConfig>,
+    request: &JoinRequest,
+) -> Result<(SocketAddr, JoinResponse), JoinError> {
     let mut last = JoinError::NoAddress;
     for address in addresses {
         let resolved = match lookup_host(address.as_str()).await {
             Ok(resolved) => resolved,
             Err(error) => {
-                last = JoinError::Unreachable(format!("{address}: {error}"));
+                last = worse(last, JoinError::Unreachable(format!("{address}: {error}")));
                 continue;
             }
         };
@@ -126,14 +161,21 @@ pub async fn join(
             let name = names::any_node_server_name(ClusterId::default());
             let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()) };
             match ask(target, request.clone()).await {
-                Ok(answer) => return read_answer(answer, token, applicant, key, address),
-                // Another node may be nearer to the leader.
-                Err(error @ (JoinError::Unreachable(_) | JoinError::OtherCluster { .. })) => last = error,
+                Ok(answer) => return Ok((address, answer)),
+                // Another node may be nearer to the leader, or have a place.
+                Err(
+                    error @ (JoinError::Unreachable(_) | JoinError::OtherCluster { .. } | JoinError::Busy(_)),
+                ) => last = worse(last, error),
                 Err(error) => return Err(error),
             }
         }
     }
     Err(last)
+}
+
+/// What is told of two addresses: that one has no place just now, since it is worth asking again, else what came last.
+fn worse(before: JoinError, error: JoinError) -> JoinError {
+    if matches!(before, JoinError::Busy(_)) { before } else { error }
 }
 
 async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinError> {
@@ -150,16 +192,17 @@ async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinE
     let answer =
         PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).join(request).await;
     answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+        // The last one is no answer at all: the connection was cut, since there are too many.
+        Code::ResourceExhausted | Code::Unknown => {
+            JoinError::Busy(format!("{address}: {}", status.message()))
+        }
         // Nothing that another node, or this one a moment later, would have to refuse as well.
         Code::Unavailable
         | Code::DeadlineExceeded
         | Code::Cancelled
         | Code::Unimplemented
-        | Code::ResourceExhausted
         | Code::Aborted
-        | Code::Internal
-        // No answer at all: the connection was cut.
-        | Code::Unknown => JoinError::Unreachable(format!("{address}: {}", status.message())),
+        | Code::Internal => JoinError::Unreachable(format!("{address}: {}", status.message())),
         _ => JoinError::Refused(status.message().to_owned()),
     })
 }
@@ -244,7 +287,7 @@ mod tests {
 
     /// What the tests below share of it.
     #[derive(Clone)]
-    struct Shared(std::sync::Arc<Door>);
+    struct Shared(Arc<Door>);
 
     #[tonic::async_trait]
     impl PeerService for Shared {
@@ -308,8 +351,7 @@ mod tests {
         let token = Token::create(&identity.ca_der, ROLE_NODE);
         let acceptor = TlsAcceptor::from(peer_server_config(&identity).unwrap());
         let secret_sha256 = token.secret_sha256();
-        let door =
-            Shared(std::sync::Arc::new(Door { identity, authority, secret_sha256, told: Mutex::default() }));
+        let door = Shared(Arc::new(Door { identity, authority, secret_sha256, told: Mutex::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let incoming = TcpListenerStream::new(listener).then(move |tcp| {

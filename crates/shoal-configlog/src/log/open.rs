@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::purge_batch::PurgeBatches;
 use super::{CLOSE_DEADLINE, ConfigLog, MembershipError, Shared, state_hash};
 use crate::autopilot::{self, Liveness};
+use crate::levels::oldest_level;
 use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard, Peers};
 use crate::room::Room;
@@ -100,6 +101,12 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// It is whole, and for another version.
+    #[error("{reason}")]
+    Version {
+        /// Which.
+        reason: String,
+    },
     /// Its beginning.
     #[error("cannot begin the log of a new cluster: {reason}")]
     Bootstrap {
@@ -127,6 +134,7 @@ impl OpenError {
             }
             Self::Store(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::Io { .. })
             | Self::Directory { .. }
+            | Self::Version { .. }
             | Self::Restore { .. } => true,
         }
     }
@@ -191,9 +199,11 @@ impl ConfigLog {
             Err(error) => {
                 // Nobody else will wait for it, and an operator may want to look at the file.
                 _ = tokio::time::timeout(CLOSE_DEADLINE, file_closed).await;
-                return Err(unusable(error.to_string()));
+                let of_version = machine.trouble().of_version().map(|reason| OpenError::Version { reason });
+                return Err(of_version.unwrap_or_else(|| unusable(error.to_string())));
             }
         };
+        check_oldest(&machine)?;
         machine.finish_restore();
         raft.run();
         // Answered by the core after its first report, so that the status is right from the start.
@@ -268,9 +278,29 @@ impl ConfigLog {
     }
 }
 
+/// This version can still be a node of a cluster of this level.
+fn check_oldest(machine: &StateMachine) -> Result<(), OpenError> {
+    let (level, is_new) = {
+        let state = machine.read();
+        (state.level.number, state.nodes.is_empty())
+    };
+    let oldest = oldest_level();
+    if is_new || level >= oldest {
+        return Ok(());
+    }
+    let reason = format!(
+        "the cluster is at level {level}, and this version works from level {oldest} on: start the version of before, \
+         finalize the upgrade of all nodes to the one between, then come back to this one"
+    );
+    Err(OpenError::Version { reason })
+}
+
 /// What is wrong, and what an operator can do about it.
 fn with_advice(error: &OpenError, dir: &Path) -> String {
     let dir = dir.display();
+    if let OpenError::Version { reason } = error {
+        return format!("{reason}; the last known site is served meanwhile");
+    }
     let repair = match error.is_out_of_space() {
         true => format!("free space for {dir}, then restart this node"),
         false => format!(

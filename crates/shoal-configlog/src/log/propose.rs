@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::reason::Reason;
 use super::status::Leadership;
 use super::{ConfigLog, LOOK_AGAIN, lock};
+use crate::levels::takes_level;
 use crate::network::{MAX_ENTRY_BYTES, PeerChannel, decode, encode, entry_bytes};
 
 /// How long a proposal is pursued by the node it was made on.
@@ -79,6 +80,19 @@ pub enum ProposeError {
         /// Whose disk is full, and what to do.
         reason: String,
     },
+    /// Nothing was written: members may be of a version that does not know it.
+    #[error(
+        "{command} takes level {needs}, and the cluster is at level {level} until the upgrade of all nodes is \
+         finalized; see `shoal upgrade status`"
+    )]
+    NotFinalized {
+        /// What was to be done.
+        command: String,
+        /// The level that knows it.
+        needs: u32,
+        /// That of the cluster.
+        level: u32,
+    },
     /// The leader would not talk to this node.
     #[error("{leader} refused the proposal: {reason}")]
     Refused {
@@ -108,6 +122,7 @@ impl ConfigLog {
     ///
     /// [`on_behalf_of`]: super::on_behalf_of
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
+        self.check_level(&command)?;
         self.pursue(self.on_record(command), 0, DEADLINE).await
     }
 
@@ -231,6 +246,10 @@ impl ConfigLog {
     async fn write_here(&self, command: Command, deadline: Instant) -> Attempt {
         let Some(raft) = self.raft() else {
             return Attempt::Failed(ProposeError::Broken { reason: self.status().broken });
+        };
+        let command = match takes_level(&command) {
+            Some(needs) if !matches!(command, Command::Bootstrap { .. }) => command.sealed(needs),
+            _ => command,
         };
         let write = raft.client_write(command);
         let written = tokio::select! {
@@ -420,9 +439,11 @@ fn may_be_repeated(command: &Command) -> bool {
         | Command::GiveCertificate { .. }
         | Command::RevokeOperator { .. }
         | Command::Recover { .. }
+        | Command::HoldLevel { .. }
         | Command::CompareStates
         | Command::KeepKeys(_) => true,
-        Command::Bootstrap { .. } => false,
+        // The second time it is refused.
+        Command::Bootstrap { .. } | Command::SetLevel { .. } | Command::Later(_) => false,
     }
 }
 
@@ -432,7 +453,7 @@ impl ProposeError {
             Self::NoQuorum { .. } => Reason::NoQuorum,
             Self::OutcomeUnknown { .. } => Reason::OutcomeUnknown,
             Self::TooLarge { .. } => Reason::TooLarge,
-            Self::TooManyHops | Self::Refused { .. } => Reason::NotLeader,
+            Self::TooManyHops | Self::Refused { .. } | Self::NotFinalized { .. } => Reason::NotLeader,
             Self::Broken { .. } | Self::Diverged { .. } => Reason::Broken,
             Self::OutOfSpace { .. } => Reason::OutOfSpace,
         };

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde::Serialize;
-use shoal_model::state::{COMMANDS, ConfigState};
+use shoal_model::state::ConfigState;
 use shoal_policy::agreement::StateHash;
 use shoal_proto::raft as proto;
 use tokio::sync::watch;
 
 use super::status::Leadership;
 use super::{ConfigLog, MembershipError};
+use crate::levels::known_level;
 use crate::machine::{Compared, Hasher, Header, StateDocument};
 use crate::network::{Part, collect};
 
@@ -39,7 +40,7 @@ pub(super) async fn run(log: ConfigLog) {
             let began = Instant::now();
             let digest = digest_of(&state)?;
             let [shape, ..] =
-                digest_of(&(VERSION, COMMANDS, ConfigState::default()))?.map(|part| part as u32);
+                digest_of(&(VERSION, known_level(), ConfigState::default()))?.map(|part| part as u32);
             let hash = StateHash { index, shape, digest: digest[0] };
             Ok::<_, serde_json::Error>(Hashed { hash, took: began.elapsed() })
         });

@@ -5,10 +5,12 @@ use std::io;
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use shoal_model::state::ConfigState;
+use shoal_model::state::{ClusterLevel, ConfigState, UnknownCommand};
 
 use openraft::type_config::alias::SnapshotOf;
 
+use crate::levels::known_level;
+use crate::trouble::Trouble;
 use crate::types::{SnapshotMeta, TypeConfig};
 
 /// A document, and what it covers.
@@ -30,9 +32,47 @@ impl StateDocument {
     }
 
     /// The state it holds.
-    pub fn read(&self) -> io::Result<ConfigState> {
-        serde_json::from_slice(&self.bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    pub fn read(&self) -> Result<ConfigState, Unreadable> {
+        read_state(&self.bytes)
     }
+}
+
+/// The state that a document holds. One of a cluster whose level is beyond this version may say what this version would leave
+/// out.
+pub fn read_state(document: &[u8]) -> Result<ConfigState, Unreadable> {
+    let (Leveled { level }, known) = (serde_json::from_slice(document)?, known_level());
+    match level.number {
+        needs if needs > known => Err(Unreadable::Unknown(UnknownCommand::NewState { needs, known })),
+        _ => Ok(serde_json::from_slice(document)?),
+    }
+}
+
+/// A document holds nothing that this version can take over.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is for a later one.
+    #[error(transparent)]
+    Unknown(UnknownCommand),
+    /// It is no state.
+    #[error(transparent)]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl Unreadable {
+    /// Noted where everybody can look, if this version is all that is wrong.
+    pub(crate) fn note_in(self, trouble: &Trouble) -> io::Error {
+        if let Self::Unknown(why) = &self {
+            trouble.stop(why);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, self)
+    }
+}
+
+/// As much of a state as every version can read.
+#[derive(Deserialize)]
+struct Leveled {
+    #[serde(default)]
+    level: ClusterLevel,
 }
 
 /// What stands before the document, in the file and on the wire.

@@ -3,6 +3,8 @@
 mod applied;
 mod document;
 mod files;
+#[cfg(test)]
+mod recorded;
 mod replacing;
 
 use std::io;
@@ -14,15 +16,16 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use shoal_model::Revision;
-use shoal_model::state::{Command, ConfigState, Reply, SiteText};
+use shoal_model::state::{Command, ConfigState, Reply, SiteText, UnknownCommand};
 use tokio::sync::{Notify, watch};
 
 pub use applied::{Applied, OnApplied};
-pub use document::{Hasher, Header, Snapshot, StateDocument};
+pub use document::{Hasher, Header, Snapshot, StateDocument, Unreadable, read_state};
 pub use files::SnapshotDir;
 pub use replacing::{Compared, Divergence};
 
 use self::replacing::Replacing;
+use crate::levels::known_level;
 use crate::planted;
 use crate::room::Room;
 use crate::trouble::Trouble;
@@ -131,11 +134,17 @@ impl StateMachine {
         on_applied(what);
     }
 
-    fn apply_entry(&self, entry: Entry) -> Reply {
+    /// An error = this version does not know what the entry says: nothing that comes after it is applied either.
+    fn apply_entry(&self, entry: Entry) -> io::Result<Reply> {
         let index = entry.log_id.index;
         let reply = match entry.payload {
             EntryPayload::Blank => Reply::Done,
-            EntryPayload::Normal(command) => self.apply_command(index, command),
+            EntryPayload::Normal(command) => {
+                match command.opened(known_level()).map_err(|unknown| self.stop(unknown))? {
+                    Some(command) => self.apply_command(index, command),
+                    None => Reply::Done,
+                }
+            }
             EntryPayload::Membership(membership) => {
                 lock(&self.shared.mark).membership = StoredMembership::new(Some(entry.log_id), membership);
                 Reply::Done
@@ -143,7 +152,13 @@ impl StateMachine {
         };
         lock(&self.shared.mark).last_applied = Some(entry.log_id);
         self.shared.applied.send_replace(index);
-        reply
+        Ok(reply)
+    }
+
+    /// From now on nothing is applied, since `why`.
+    fn stop(&self, why: UnknownCommand) -> io::Error {
+        self.shared.trouble.stop(&why);
+        io::Error::new(io::ErrorKind::Unsupported, why)
     }
 
     fn apply_command(&self, index: u64, command: Command) -> Reply {
@@ -218,6 +233,9 @@ impl StateMachine {
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. }
             | Command::Recover { .. }
+            | Command::SetLevel { .. }
+            | Command::HoldLevel { .. }
+            | Command::Later(_)
             | Command::CompareStates
             | Command::KeepKeys(_) => 0,
         };
@@ -287,7 +305,10 @@ impl Change {
             | Command::SetStanding(_)
             | Command::ChangeSetup(_)
             | Command::GiveCertificate { .. }
-            | Command::RevokeOperator { .. } => Self::Silent,
+            | Command::RevokeOperator { .. }
+            | Command::SetLevel { .. }
+            | Command::HoldLevel { .. }
+            | Command::Later(_) => Self::Silent,
             Command::KeepKeys(_) => Self::Keys,
         }
     }
@@ -308,7 +329,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let reply = self.apply_in_turn(entry).await;
+            let reply = self.apply_in_turn(entry).await?;
             if let Some(responder) = responder {
                 responder.send(reply);
             }
@@ -330,7 +351,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let trouble = self.shared.trouble.clone();
         let restoring = matches!(&*lock(&self.shared.listener), Listener::Restoring(_));
         let state = blocking(move || {
-            let state = document.read()?;
+            let state = document.read().map_err(|error| error.note_in(&trouble))?;
             // While restoring, the document was just read from its file.
             if !restoring {
                 snapshots.save(&meta_to_save, &document).inspect_err(|error| trouble.note(error))?;

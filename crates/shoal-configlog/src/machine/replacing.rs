@@ -5,6 +5,7 @@
 //! entries that it holds already are passed over when they come.
 
 use std::fmt;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,13 +97,13 @@ impl StateMachine {
         *lock(&self.shared.replacing.divergence) = divergence;
     }
 
-    pub(super) async fn apply_in_turn(&self, entry: Entry) -> Reply {
+    pub(super) async fn apply_in_turn(&self, entry: Entry) -> io::Result<Reply> {
         let replacing = &self.shared.replacing;
         let _turn = replacing.turn.lock().await;
         let index = entry.log_id.index;
         replacing.handed_over.store(index + 1, Ordering::Release);
         match index < replacing.next.load(Ordering::Acquire) {
-            true => Reply::Done,
+            true => Ok(Reply::Done),
             false => self.apply_entry(entry),
         }
     }
@@ -130,7 +131,9 @@ impl StateMachine {
         if index < applied {
             return Err(format!("it was given the state after entry {index}, and has applied {applied}"));
         }
-        let state = blocking(move || document.read()).await.map_err(|error| error.to_string())?;
+        let state = blocking(move || document.read().map_err(io::Error::other))
+            .await
+            .map_err(|error| error.to_string())?;
         replacing.next.store(index + 1, Ordering::Release);
         self.put_in_place(state, &header.meta);
         Ok(index)

@@ -10,7 +10,7 @@ use shoal_cluster::tls::{Caller, caller, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Timings};
 use shoal_model::NodeId;
 use shoal_model::state::{
-    Admission, ClusterSetup, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord,
+    Admission, COMMANDS, ClusterSetup, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord,
 };
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
@@ -94,6 +94,7 @@ impl Cluster {
             ca_key_sealed: vec![2],
             node: record("n1", &address),
             setup: ClusterSetup::default(),
+            level: COMMANDS,
         };
         assert_eq!(log.propose(command).await.unwrap().reply, Reply::Admitted(NodeId(1)));
         cluster

@@ -26,8 +26,9 @@ use shoal_proto::admin::{
     PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
-    SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest, ShowRequest, ShowResponse,
-    StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
+    SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest, SetUpgradeRequest, ShowRequest,
+    ShowResponse, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest,
+    TopResponse, UpgradeStatusRequest, UpgradeStatusResponse,
 };
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
@@ -342,6 +343,18 @@ impl Client {
         let sending =
             self.call(verb, request, async |mut node, request| node.save_snapshot(request).await).await?;
         self.hear(verb, sending, told).await
+    }
+
+    /// `UpgradeStatus`.
+    pub async fn upgrade_status(&self) -> Result<UpgradeStatusResponse, Failure> {
+        let request = UpgradeStatusRequest {};
+        self.look("upgrade status", request, async |mut node, request| node.upgrade_status(request).await)
+            .await
+    }
+
+    /// `SetUpgrade`.
+    pub async fn set_upgrade(&self, request: SetUpgradeRequest) -> Result<UpgradeStatusResponse, Failure> {
+        self.call("upgrade", request, async |mut node, request| node.set_upgrade(request).await).await
     }
 
     /// `RecoverPlan`.

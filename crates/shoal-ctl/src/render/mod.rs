@@ -19,6 +19,7 @@ mod table;
 mod tokens;
 mod top;
 mod units;
+mod upgrade;
 mod watch;
 
 pub use audit::audit;
@@ -39,6 +40,7 @@ pub use tokens::{operators, tokens};
 pub use top::{Rates, top};
 pub use units::moment;
 pub use units::span;
+pub use upgrade::upgrade;
 pub use watch::revision;
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.

@@ -30,8 +30,11 @@ mod status;
 mod target;
 mod token;
 mod top;
+mod upgrade;
 mod validate;
 mod watch;
+
+pub use upgrade::UpgradeVerb;
 
 use clap::Subcommand;
 use serde::Serialize;

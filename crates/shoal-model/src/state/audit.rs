@@ -241,9 +241,14 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         Command::KeepKeys(KeyOrder::NodeLife { seconds }) => {
             format!("certificates of nodes last {}", Period::seconds((*seconds).into()))
         }
+        Command::SetLevel { from, to } => format!("level {from} to {to}"),
+        Command::HoldLevel { hold: Some(hold) } => format!("held: {}", hold.message),
+        Command::HoldLevel { hold: None } => "held no more".to_owned(),
         Command::AskedBy { command, .. } => return summary(command, state),
         // The revision that follows is on the record; and forgetting and comparing change nothing that anybody sees.
         Command::UploadPart { .. } | Command::ForgetPurges { .. } | Command::CompareStates => return None,
+        // Only once it is on the record does a command get its envelope.
+        Command::Later(_) => return None,
     })
 }
 

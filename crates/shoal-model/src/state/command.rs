@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::level::{Envelope, Hold, LEVELS};
 use super::{
     Asker, ClusterSetup, KeyOrder, MAX_NODE_SECONDS, MIN_NODE_SECONDS, MemberRecord, OperatorRecord, Pace,
     PurgeKind, PurgeScope, RolloutStep, SetupOrder, StandingOrder, Terms, TokenRecord,
@@ -34,8 +35,9 @@ pub const SETUPS: u32 = 9;
 pub const WAVES: u32 = 10;
 /// The least [`COMMANDS`] of a node that knows [`Command::KeepKeys`].
 pub const KEEPING_KEYS: u32 = 11;
-/// Which commands this version knows: one more with each that was added since nodes tell each other.
-pub const COMMANDS: u32 = KEEPING_KEYS;
+/// Which commands this version knows: one more with each that was added since nodes tell each other. Whatever is added beyond
+/// [`LEVELS`] is only written where the cluster's level has reached it, in an [`Envelope`]: [`Command::needs`] has to say so.
+pub const COMMANDS: u32 = LEVELS;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub enum Command {
         /// Before there was a choice there was none.
         #[serde(default, skip_serializing_if = "ClusterSetup::is_usual")]
         setup: ClusterSetup,
+        /// The level that the cluster begins with.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        level: u32,
     },
     /// A part of a site document that is too large for one entry.
     UploadPart {
@@ -193,6 +198,20 @@ pub enum Command {
     CompareStates,
     /// The cluster's own certificates are kept otherwise from now on. Proposed only where every member knows the order.
     KeepKeys(KeyOrder),
+    /// Commands of a later level may be written from now on. Proposed only where every member knows them.
+    SetLevel {
+        /// Refused unless this is the level.
+        from: u32,
+        /// Never lower.
+        to: u32,
+    },
+    /// The level is not raised by itself, or is again. Proposed only where every member knows [`LEVELS`].
+    HoldLevel {
+        /// Who does not want it; `None` = nobody any more.
+        hold: Option<Hold>,
+    },
+    /// A command that was added after [`LEVELS`].
+    Later(Envelope),
     /// What somebody has asked for, and is on the record for it. Proposed only where every member knows [`ASKERS`],
     /// or the record has begun.
     AskedBy {
@@ -241,7 +260,39 @@ pub enum Examined {
     Refused(Refusal),
 }
 
+fn is_zero(level: &u32) -> bool {
+    *level == 0
+}
+
 impl Command {
+    /// The least [`COMMANDS`] of a node that can apply it.
+    pub fn needs(&self) -> u32 {
+        match self {
+            Self::UploadPart { .. }
+            | Self::Purge { .. }
+            | Self::CreateToken { .. }
+            | Self::Admit(_)
+            | Self::UpdateNode { .. }
+            | Self::RemoveNode { .. } => 0,
+            Self::Bootstrap { setup, level, .. } if setup.is_usual() => *level,
+            Self::Bootstrap { level, .. } => SETUPS.max(*level),
+            Self::Publish { terms, .. } => terms.needs(),
+            Self::Rollout { step: RolloutStep::Confirm | RolloutStep::Revert(_), .. } => ROLLOUTS,
+            Self::Rollout { .. } | Self::SetRolloutPolicy { .. } | Self::Quarantine { .. } => WAVES,
+            Self::ForgetPurges { .. } => FORGET_PURGES,
+            Self::SetStanding(_) => STANDINGS,
+            Self::RevokeNode { .. } | Self::GiveCertificate { .. } | Self::RevokeOperator { .. } => REVOKING,
+            Self::CompareStates => COMPARING,
+            Self::Recover { .. } => RECOVERING,
+            Self::ChangeSetup(_) => SETUPS,
+            Self::KeepKeys(_) => KEEPING_KEYS,
+            Self::SetLevel { to, .. } => LEVELS.max(*to),
+            Self::HoldLevel { .. } => LEVELS,
+            Self::Later(envelope) => LEVELS.max(envelope.cmd_version),
+            Self::AskedBy { command, .. } => ASKERS.max(command.needs()),
+        }
+    }
+
     /// Who asks, and what is to be done.
     pub fn into_parts(self) -> (Vec<Asker>, Self) {
         match self {
@@ -281,6 +332,9 @@ impl Command {
             | Self::GiveCertificate { .. }
             | Self::RevokeOperator { .. }
             | Self::Recover { .. }
+            | Self::SetLevel { .. }
+            | Self::HoldLevel { .. }
+            | Self::Later(_)
             | Self::CompareStates
             | Self::KeepKeys(_) => None,
             Self::AskedBy { command, .. } => command.request(),
@@ -312,6 +366,9 @@ impl fmt::Display for Command {
             Self::Recover { .. } => "recover",
             Self::CompareStates => "compare states",
             Self::KeepKeys(_) => "keep keys",
+            Self::SetLevel { .. } => "set level",
+            Self::HoldLevel { .. } => "hold level",
+            Self::Later(envelope) => return write!(f, "{:?}", envelope.kind),
             Self::AskedBy { command, .. } => return command.fmt(f),
         })
     }
@@ -440,6 +497,12 @@ pub enum Refusal {
         region: String,
         /// What it was to be.
         standing: String,
+    },
+    /// Somebody else was faster, or it would go back.
+    #[error("the cluster is at level {now} by now")]
+    LevelChanged {
+        /// The level.
+        now: u32,
     },
     /// The cluster exists.
     #[error("this cluster is already bootstrapped")]

@@ -4,6 +4,7 @@ mod audit;
 mod command;
 mod gossip_keys;
 mod keys;
+mod level;
 mod nodes;
 mod operators;
 mod purge;
@@ -29,6 +30,7 @@ pub use command::{
 };
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
+pub use level::{ClusterLevel, Envelope, Hold, LEVELS, OLDEST_LEVEL, UnknownCommand};
 pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
 pub use purge::{
@@ -72,6 +74,9 @@ pub struct ConfigState {
     pub cluster_id: ClusterId,
     /// Raised by recovery: what carries a lower one is refused.
     pub cluster_epoch: u64,
+    /// Which commands may be written.
+    #[serde(default, skip_serializing_if = "ClusterLevel::is_unset")]
+    pub level: ClusterLevel,
     /// The cluster CA's certificate (DER) and its private key, sealed with the cluster's secret.
     pub ca_certificate: Vec<u8>,
     /// See [`ConfigState::ca_certificate`].
@@ -176,7 +181,7 @@ impl ConfigState {
 
     fn carry_out(&mut self, index: u64, command: Command) -> Reply {
         match command {
-            Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node, setup } => {
+            Command::Bootstrap { cluster_id, ca_certificate, ca_key_sealed, node, setup, level } => {
                 if !self.nodes.is_empty() {
                     return Reply::Refused(Refusal::AlreadyBootstrapped);
                 }
@@ -184,6 +189,7 @@ impl ConfigState {
                 self.ca_certificate = ca_certificate;
                 self.ca_key_sealed = ca_key_sealed;
                 self.setup = setup;
+                self.level.number = level;
                 self.nodes.insert(NodeId(1), node);
                 Reply::Admitted(NodeId(1))
             }
@@ -262,6 +268,21 @@ impl ConfigState {
             Command::CompareStates => Reply::Done,
             Command::Recover { survivor, cluster_epoch } => self.recover(survivor, cluster_epoch),
             Command::KeepKeys(order) => self.keep_keys(index, order),
+            Command::SetLevel { from, to } => {
+                let now = self.level.number;
+                if from != now || to < now {
+                    return Reply::Refused(Refusal::LevelChanged { now });
+                }
+                // What was held is done.
+                self.level = ClusterLevel { number: to, held: None };
+                Reply::Done
+            }
+            Command::HoldLevel { hold } => {
+                self.level.held = hold;
+                Reply::Done
+            }
+            // Opened by whoever applies it, or left out.
+            Command::Later(_) => Reply::Done,
             Command::AskedBy { askers, command } => {
                 let is_purge = matches!(*command, Command::Purge { .. });
                 let is_of_stranger = matches!(*command, Command::Admit(_));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Asker, ConfigState, MemberRecord, Operators, PurgeTables, Reply};
+use super::{Asker, ClusterLevel, ConfigState, MemberRecord, Operators, PurgeTables, Reply};
 use crate::id::{ClusterId, NodeId};
 
 /// A new cluster.
@@ -57,6 +57,8 @@ impl ConfigState {
             uploads: BTreeMap::new(),
             remembered: BTreeMap::new(),
             remembered_order: Default::default(),
+            // What its sites and its record say takes the same versions to read. Who could go back is not there any more.
+            level: ClusterLevel { number: self.level.number, held: None },
             setup: self.setup,
             keys: self.keys.refounded(),
         })

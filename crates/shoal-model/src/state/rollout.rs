@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{NextWave, Pace, Waves};
+use super::{CANARIES, NextWave, Pace, ROLLOUTS, WAVES, Waves};
 use crate::id::{NodeId, Revision};
 
 /// The least time in which somebody can confirm a revision.
@@ -42,6 +42,18 @@ impl Terms {
     /// It stays, and follows only what stays.
     pub fn are_usual(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The least [`COMMANDS`](super::COMMANDS) of a node that knows all that is other than usual.
+    pub(super) fn needs(&self) -> u32 {
+        let Self { confirm_within_ms: _, canary, overrides: _, waves, fingerprint, despite_quarantine } =
+            self;
+        match () {
+            () if self.are_usual() => 0,
+            () if waves.is_some() || !fingerprint.is_empty() || *despite_quarantine => WAVES,
+            () if canary.is_some() => CANARIES,
+            () => ROLLOUTS,
+        }
     }
 }
 

@@ -57,6 +57,9 @@ pub fn propose(error: ProposeError) -> Status {
         ProposeError::OutOfSpace { .. } => {
             with_exit(Code::ResourceExhausted, Exit::Remote, error.to_string())
         }
+        ProposeError::NotFinalized { .. } => {
+            with_exit(Code::FailedPrecondition, Exit::Remote, error.to_string())
+        }
         _ => with_exit(Code::Aborted, Exit::Remote, error.to_string()),
     }
 }

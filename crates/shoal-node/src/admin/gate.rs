@@ -47,7 +47,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::Audit
         | AdminCall::RecoverPlan
         | AdminCall::ListOperators
-        | AdminCall::Keys => Role::Viewer,
+        | AdminCall::Keys
+        | AdminCall::UpgradeStatus => Role::Viewer,
         AdminCall::Apply
         | AdminCall::Edit
         | AdminCall::Stage
@@ -69,7 +70,9 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::SaveSnapshot
         | AdminCall::ChangeSetup
         | AdminCall::RevokeNode
-        | AdminCall::KeepKeys => Role::Admin,
+        | AdminCall::KeepKeys
+        // There is no way back from it.
+        | AdminCall::SetUpgrade => Role::Admin,
     }
 }
 
@@ -230,6 +233,7 @@ RemoveNode admin
 SetStanding operator
 RevokeNode admin
 SaveSnapshot admin
+SetUpgrade admin
 ChangeSetup admin
 KeepKeys admin
 ";

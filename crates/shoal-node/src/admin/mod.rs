@@ -29,6 +29,7 @@ mod standing;
 mod status;
 mod tokens;
 mod top;
+mod upgrade;
 mod watch;
 mod waves;
 
@@ -47,8 +48,9 @@ use shoal_proto::admin::{
     PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
-    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, ShowRequest, ShowResponse,
-    StageRequest, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse, WatchRequest,
+    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, SetUpgradeRequest, ShowRequest,
+    ShowResponse, StageRequest, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
+    UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -311,6 +313,21 @@ impl AdminService for AdminRpc {
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         let caller = gate::caller_of(&request);
         members::revoke(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn upgrade_status(
+        &self,
+        _: Request<UpgradeStatusRequest>,
+    ) -> Result<Response<UpgradeStatusResponse>, Status> {
+        upgrade::status(&self.node).await.map(Response::new)
+    }
+
+    async fn set_upgrade(
+        &self,
+        request: Request<SetUpgradeRequest>,
+    ) -> Result<Response<UpgradeStatusResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        upgrade::set(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {

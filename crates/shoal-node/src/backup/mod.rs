@@ -15,6 +15,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use shoal_cluster::identity::{ClusterSecret, Passphrase, SealedFile};
+use shoal_configlog::{Unreadable, read_state};
 use shoal_model::ClusterId;
 use shoal_model::state::ConfigState;
 
@@ -84,8 +85,11 @@ fn unseal(file: &SealedFile<'_, About>, passphrase: &Passphrase) -> anyhow::Resu
     Ok(Sealed {
         secret: ClusterSecret::from_bytes(secret).context("it has no secret")?,
         // The parser's own message could quote what is secret.
-        state: serde_json::from_slice(state).map_err(|error| {
-            anyhow::anyhow!("this version cannot read the state in it (column {})", error.column())
+        state: read_state(state).map_err(|error| match error {
+            Unreadable::Unknown(why) => anyhow::anyhow!(why),
+            Unreadable::Malformed(error) => {
+                anyhow::anyhow!("this version cannot read the state in it (column {})", error.column())
+            }
         })?,
     })
 }

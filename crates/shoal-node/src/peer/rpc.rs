@@ -37,6 +37,10 @@ const MAX_JOINING: usize = 4;
 const MAX_LOOK_UPS_PER_SECOND: u32 = 5;
 /// For this node to hear of a token that was just made.
 const TOKEN_WAIT: Duration = Duration::from_secs(2);
+/// Strangers that wait for it, at most.
+const MAX_WAITING: usize = 64;
+/// How long they wait: less than a joiner does for its answer.
+const PLACE_WAIT: Duration = Duration::from_secs(8);
 /// For this node to hear of the member whose name is taken.
 const ROOM_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of [`PeerService::await_applied`].
@@ -46,6 +50,7 @@ const MAX_AWAIT: Duration = Duration::from_secs(60);
 pub struct PeerRpc {
     node: Arc<Node>,
     joining: Semaphore,
+    waiting: Semaphore,
     look_ups: Pace,
     refusals: Refusals,
 }
@@ -53,12 +58,9 @@ pub struct PeerRpc {
 impl PeerRpc {
     /// On behalf of `node`.
     pub fn new(node: Arc<Node>) -> Self {
-        Self {
-            node,
-            joining: Semaphore::new(MAX_JOINING),
-            look_ups: Pace::per_second(MAX_LOOK_UPS_PER_SECOND),
-            refusals: Refusals::default(),
-        }
+        let [joining, waiting] = [MAX_JOINING, MAX_WAITING].map(Semaphore::new);
+        let look_ups = Pace::per_second(MAX_LOOK_UPS_PER_SECOND);
+        Self { node, joining, waiting, look_ups, refusals: Refusals::default() }
     }
 
     async fn admit(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -93,6 +95,8 @@ impl PeerRpc {
         };
         self.check_token(&admission).await?;
         self.check_setup(&request.timing, request.max_voters)?;
+        let level = self.node.log.with_state(|state| state.level.number);
+        check_version(request.knows_level, request.oldest_level, level).map_err(refuse)?;
         let mut proposed = self.propose(&admission).await?;
         // Only who has a valid token gets so far.
         if matches!(proposed.reply, Reply::Refused(Refusal::NameTaken(_))) {
@@ -216,6 +220,23 @@ impl PeerRpc {
     }
 }
 
+/// Whether a version that `knows` levels from `oldest` on can be a node of a cluster at this `level`.
+fn check_version(knows: u32, oldest: u32, level: u32) -> Result<(), String> {
+    if knows < level {
+        return Err(format!(
+            "the cluster is at level {level}, and the version of this node knows up to level {knows}: start the version \
+             that the other nodes have"
+        ));
+    }
+    if oldest > level {
+        return Err(format!(
+            "the cluster is at level {level}, and the version of this node works from level {oldest} on: start the \
+             version that the other nodes have, or upgrade them one release after the other"
+        ));
+    }
+    Ok(())
+}
+
 fn checked_name(name: String) -> Result<String, Status> {
     match check_member_name(&name) {
         Ok(()) => Ok(name),
@@ -287,14 +308,34 @@ impl PeerService for PeerRpc {
         if let Some(place) = connection.and_then(|connection| connection.place.as_ref()) {
             place.has_spoken();
         }
-        let _one_of_few = self.joining.try_acquire().map_err(|_| {
-            Status::resource_exhausted("too many nodes are joining at once; try again in a moment")
-        })?;
+        let busy = || Status::resource_exhausted("too many nodes are joining at once; try again in a moment");
+        let _in_line = self.waiting.try_acquire().map_err(|_| busy())?;
+        let place = tokio::time::timeout(PLACE_WAIT, self.joining.acquire()).await;
+        let _one_of_few = place.map_err(|_| busy())?.map_err(|_| busy())?;
         let request = request.into_inner();
         let token = request.token.parse::<Token>().ok();
         let who = token.map(|token| Who::with_token(&token.id, ROLE_NODE, from.clone()));
         let asker = who.and_then(|who| self.node.asker(who, "Join"));
         let admitted = on_behalf_of(asker, self.admit(request)).await;
         admitted.map(Response::new).inspect_err(|status| self.note_refusal(&from, status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_version;
+
+    #[test]
+    fn versions_meet_at_the_level_of_the_cluster() {
+        let check = |knows, oldest, level, expected| {
+            assert_eq!(check_version(knows, oldest, level).is_ok(), expected, "{knows} {oldest} {level}");
+        };
+        check(7, 6, 7, true);
+        check(8, 7, 7, true); // one ahead
+        check(9, 8, 7, false); // two ahead
+        check(9, 8, 8, true);
+        check(7, 6, 8, false); // the upgrade is finalized
+        check(0, 0, 0, true); // of before there were levels
+        check(0, 0, 7, false);
     }
 }

@@ -1,0 +1,70 @@
+//! Which commands this process knows, and which the cluster lets it write.
+
+use shoal_model::state::{COMMANDS, Command, LEVELS, OLDEST_LEVEL};
+
+use crate::log::{ConfigLog, ProposeError};
+
+/// A node of a build with debug assertions that is started with this in its environment pretends to be of a release to come,
+/// as many of them ahead as it says: tests of an upgrade need two versions, and there is one. It knows as many more commands,
+/// the first of which is another form of [`Command::CreateToken`]; two ahead, it works with none but the release before it.
+#[cfg(debug_assertions)]
+const RELEASES_AHEAD: &str = "SHOAL_PRETEND_RELEASES_AHEAD";
+
+/// The highest level this process can be a node of.
+pub fn known_level() -> u32 {
+    COMMANDS + releases_ahead()
+}
+
+/// The lowest one.
+pub fn oldest_level() -> u32 {
+    match releases_ahead() {
+        0 | 1 => OLDEST_LEVEL,
+        ahead => COMMANDS + ahead - 1,
+    }
+}
+
+#[cfg(debug_assertions)]
+fn releases_ahead() -> u32 {
+    use std::sync::LazyLock;
+    static AHEAD: LazyLock<u32> = LazyLock::new(|| {
+        let set = std::env::var(RELEASES_AHEAD).ok().and_then(|text| text.parse().ok());
+        let ahead: u32 = set.unwrap_or(0).min(9);
+        if ahead > 0 {
+            tracing::error!(ahead, "{RELEASES_AHEAD} is set: this node pretends to be of a release to come");
+        }
+        ahead
+    });
+    *AHEAD
+}
+
+#[cfg(not(debug_assertions))]
+const fn releases_ahead() -> u32 {
+    0
+}
+
+/// The level that has to be agreed upon before `command` may be written. What was known before there were levels asks those
+/// who propose it to look for themselves.
+pub(crate) fn takes_level(command: &Command) -> Option<u32> {
+    let needs = match command {
+        Command::AskedBy { command, .. } => return takes_level(command),
+        Command::CreateToken { .. } if releases_ahead() > 0 => COMMANDS + 1,
+        // It is what raises the level.
+        Command::SetLevel { .. } => return None,
+        command => command.needs(),
+    };
+    (needs > LEVELS).then_some(needs)
+}
+
+impl ConfigLog {
+    /// Refuses what some members may not know yet.
+    pub(crate) fn check_level(&self, command: &Command) -> Result<(), ProposeError> {
+        let level = self.with_state(|state| state.level.number);
+        match takes_level(command) {
+            // The first entry of a cluster says at which level it begins.
+            Some(needs) if needs > level && !matches!(command, Command::Bootstrap { .. }) => {
+                Err(ProposeError::NotFinalized { command: command.to_string(), needs, level })
+            }
+            _ => Ok(()),
+        }
+    }
+}
