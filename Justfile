@@ -26,6 +26,14 @@ sim seed="" log_seeds="1000":
     SHOAL_SIM_SEED={{seed}} cargo test -p shoal-cache --locked --test simulation -- --nocapture
     SHOAL_SIM_SEED={{seed}} SHOAL_SIM_SEEDS={{log_seeds}} cargo test -p shoal-configlog --locked --lib simulation::promises -- --nocapture
 
+# What the gossip of so many nodes costs, and how soon they know of a death, on a clock of its own.
+sim-gossip nodes="500" lost_percent="0":
+    SHOAL_SIM_NODES={{nodes}} SHOAL_SIM_LOSS={{lost_percent}} cargo test -p shoal-cluster --locked --lib gossip::simulation -- --nocapture
+
+# So many processes join at once, change and die: more than a test run does. Takes about 200 MB of memory for each ten.
+many nodes="50":
+    SHOAL_MANY_NODES={{nodes}} cargo test -p cluster-tests --locked --test many_nodes_are_one_cluster -- --nocapture
+
 # What a tool can put right by itself.
 fix:
     cargo fmt --all && cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged

@@ -95,6 +95,23 @@ impl Cluster {
         cluster.assemble().await
     }
 
+    /// The same, of which all but the first join at once: it is for the story to wait for what it wants of them.
+    pub async fn start_at_once(n: usize, extra: &[&str]) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        for i in 1..=n {
+            cluster.plan_node(cluster.block.ip(10 + i as u8), Vec::new(), extra);
+        }
+        cluster.nodes[0].start(None)?;
+        cluster.answers(0).await?;
+        let uses = n.to_string();
+        let token = cluster.nodes[0].shoal(&["token", "create", "--uses", &uses]).await?.expect(0)?;
+        let address = cluster.nodes[0].at(Ports::CLUSTER);
+        for node in &mut cluster.nodes[1..] {
+            node.start(Some((address, token.stdout.trim())))?;
+        }
+        Ok(cluster)
+    }
+
     fn planned() -> Result<Self> {
         crate::install_crypto();
         let dir = tempfile::Builder::new().prefix("shoal-story-").tempdir()?;

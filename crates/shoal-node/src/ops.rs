@@ -205,6 +205,10 @@ impl Node {
             "Members that are not heard and have not left on purpose; 0 in the first 10 s of a process.";
         gauge(text, "shoal_gossip_dead_members", help, members.dead);
         gauge(text, "shoal_gossip_left_members", "Members that have left on purpose.", members.left);
+        let sent = self.gossip.counters().sent_bytes.load(Ordering::Relaxed);
+        counter(text, "shoal_gossip_sent_bytes_total", "Bytes of gossip sent to other nodes.", sent);
+        let level = self.log.with_state(|state| state.level.number);
+        gauge(text, "shoal_cluster_level", "Commands up to this number may be written.", level.into());
         let help = "1 while another process is heard that has this node's identity.";
         gauge(text, "shoal_node_has_twin", help, u64::from(self.gossip.twin().borrow().is_some()));
         gossip_figures::render(self.gossip.counters(), text);

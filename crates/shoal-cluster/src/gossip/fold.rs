@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use shoal_model::NodeId;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::guard::Guard;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
@@ -10,6 +9,7 @@ use chitchat::{ChitchatMessage, Deserializable, Serializable, spawn_chitchat};
 use shoal_model::{ClusterId, NodeId};
 use shoal_policy::health::{MAX_FACTS_PER_SHARD, SHARDS, Shard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::fold::{Folder, Report};
 use super::hear::say_and_hear;

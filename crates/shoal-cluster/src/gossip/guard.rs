@@ -1,9 +1,10 @@
 //! When not to believe the failure detector: many deaths at once, or our own stall, say more about us than about others.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shoal_model::NodeId;
+use tokio::time::Instant;
 
 /// Fewer peers than this cannot die "in mass".
 const MIN_PEERS: usize = 2;

@@ -11,6 +11,8 @@ mod replay;
 mod run;
 mod seal;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod transport;
 mod twin;
@@ -136,6 +138,13 @@ pub struct Gossip {
     ended: CancellationToken,
 }
 
+/// What carries the messages, from one generation of the gossip to the next.
+enum Wire {
+    Udp(Arc<UdpSocket>),
+    #[cfg(test)]
+    Simulated(simulation::Air),
+}
+
 /// What the running gossip and its handle share. Locks are never held across an await.
 struct Shared {
     own: Mutex<OwnKeys>,
@@ -176,6 +185,12 @@ impl Gossip {
         if advertise.ip().is_unspecified() {
             return Err(GossipError::Unreachable(advertise));
         }
+        Ok(Self::start_over(Wire::Udp(Arc::new(socket)), local_addr, settings))
+    }
+
+    /// The same over any wire that leads to `local_addr`.
+    fn start_over(wire: Wire, local_addr: SocketAddr, settings: GossipSettings) -> Self {
+        let advertise = settings.advertise.unwrap_or(local_addr);
         let interval = settings.timing.interval;
         let (changes, _) = watch::channel(Arc::default());
         let shared = Arc::new(Shared {
@@ -190,7 +205,7 @@ impl Gossip {
             counters: Arc::default(),
         });
         let stop = CancellationToken::new();
-        let runner = run::Runner::new(settings, advertise, Arc::new(socket), shared.clone());
+        let runner = run::Runner::new(settings, advertise, wire, shared.clone());
         let (stopped, ended) = (stop.clone(), CancellationToken::new());
         let guard = ended.clone().drop_guard();
         tokio::spawn(async move {
@@ -200,7 +215,7 @@ impl Gossip {
                 () = stopped.cancelled() => {}
             }
         });
-        Ok(Self { shared, local_addr, interval, stop, ended })
+        Self { shared, local_addr, interval, stop, ended }
     }
 
     /// Where this node receives.

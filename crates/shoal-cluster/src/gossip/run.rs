@@ -7,19 +7,19 @@ use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use chitchat::transport::Transport;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use shoal_model::NodeId;
-use tokio::net::UdpSocket;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::fold::{Folded, Folder, Report, Row};
 use super::hear::{Heard, SpokenFor, say_and_hear};
 use super::seal::Party;
 use super::transport::{GossipCounters, SealedTransport, unix_ms};
 use super::twin::TwinWatch;
-use super::{GossipSettings, HealthState, Shared};
+use super::{GossipSettings, HealthState, Shared, Wire};
 
 /// The dead are forgotten after this long; their earlier generations count against the size of messages for half of it.
 const GRACE_PERIOD: Duration = Duration::from_secs(15 * 60);
@@ -43,7 +43,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Runner {
     settings: GossipSettings,
     advertise: SocketAddr,
-    socket: Arc<UdpSocket>,
+    wire: Wire,
     shared: Arc<Shared>,
     folder: Folder,
     twins: TwinWatch,
@@ -72,14 +72,14 @@ impl Runner {
     pub(super) fn new(
         settings: GossipSettings,
         advertise: SocketAddr,
-        socket: Arc<UdpSocket>,
+        wire: Wire,
         shared: Arc<Shared>,
     ) -> Self {
         let folder = Folder::new(settings.node_id, settings.timing.interval);
         let mut runner = Self {
             settings,
             advertise,
-            socket,
+            wire,
             shared,
             folder,
             twins: TwinWatch::default(),
@@ -108,7 +108,7 @@ impl Runner {
         self.generation = (unix_ms() * 1_000_000).max(self.generation + 1);
         let transport = self.transport();
         let config = chitchat_config(&self.settings, self.generation, self.advertise);
-        let handle = match spawn_chitchat(config, Vec::new(), &transport).await {
+        let handle = match spawn_chitchat(config, Vec::new(), &*transport).await {
             Ok(handle) => handle,
             Err(error) => return error.to_string(),
         };
@@ -161,16 +161,21 @@ impl Runner {
         }
     }
 
-    fn transport(&self) -> SealedTransport {
-        SealedTransport {
-            socket: self.socket.clone(),
+    fn transport(&self) -> Box<dyn Transport> {
+        let socket = match &self.wire {
+            Wire::Udp(socket) => socket.clone(),
+            #[cfg(test)]
+            Wire::Simulated(air) => return Box::new(air.clone()),
+        };
+        Box::new(SealedTransport {
+            socket,
             keys: self.shared.keys.clone(),
             ring: ring(&self.settings),
             local: Party { id: self.settings.node_id.0, address: self.advertise },
             generation: self.generation,
             counters: self.shared.counters.clone(),
             members: self.shared.members.clone(),
-        }
+        })
     }
 
     /// Says what is new of this node, hears what is new of others, and publishes what follows.

@@ -36,6 +36,8 @@ pub struct GossipCounters {
     pub removed: AtomicU64,
     /// Messages of a node of this cluster that cannot be read: it may be of a later version.
     pub malformed: AtomicU64,
+    /// Bytes of datagrams sent, without the headers of the network.
+    pub sent_bytes: AtomicU64,
     /// Bytes of the largest message sent: what every node says of itself grows with the cluster.
     pub largest_sent: AtomicU64,
     /// Messages too large to be sent: the state has grown past what the gossip can carry.
@@ -150,9 +152,12 @@ impl Socket for SealedSocket {
             }
         };
         for datagram in datagrams {
-            if let Err(error) = self.socket.send_to(&datagram, to).await {
-                GossipCounters::count(&self.counters.errors);
-                tracing::debug!(%to, %error, "a gossip datagram was not sent");
+            match self.socket.send_to(&datagram, to).await {
+                Ok(bytes) => _ = self.counters.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed),
+                Err(error) => {
+                    GossipCounters::count(&self.counters.errors);
+                    tracing::debug!(%to, %error, "a gossip datagram was not sent");
+                }
             }
         }
         Ok(())

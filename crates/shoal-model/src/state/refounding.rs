@@ -69,7 +69,7 @@ impl ConfigState {
 mod tests {
     use super::*;
     use crate::Revision;
-    use crate::state::{Command, GossipKeyStep, KeyOrder, SiteText, Terms, TokenRecord};
+    use crate::state::{Command, GossipKeyStep, Hold, KeyOrder, SiteText, Terms, TokenRecord};
 
     #[test]
     fn what_was_written_goes_along_and_who_was_there_does_not() {
@@ -77,6 +77,8 @@ mod tests {
         let node = |name: &str| MemberRecord { name: name.to_owned(), ..MemberRecord::default() };
         old.nodes = BTreeMap::from([(NodeId(1), node("a")), (NodeId(7), node("b"))]);
         old.revoked = BTreeSet::from([NodeId(3)]);
+        let held = Some(Hold { by: "ann".into(), message: String::new(), at_ms: 1 });
+        old.level = ClusterLevel { number: 7, held };
         old.apply(5, Command::CreateToken { id: "t".into(), token: TokenRecord::default() });
         let make = GossipKeyStep::Make { sealed: vec![7], after: 0, without: BTreeSet::new(), at_ms: 1 };
         for order in [KeyOrder::NodeLife { seconds: 60 }, KeyOrder::Gossip(make)] {
@@ -106,6 +108,7 @@ mod tests {
         let new = old.refounded(founding, 8, carry).unwrap();
         assert_eq!((new.cluster_id, new.cluster_epoch), (ClusterId(2), 1));
         assert_eq!(new.nodes.keys().collect::<Vec<_>>(), [&NodeId(1)]);
+        assert_eq!(new.level, ClusterLevel { number: 7, held: None });
         assert!(new.tokens.is_empty() && new.revoked.is_empty() && new.answered("second").is_none());
         assert_eq!(
             (new.keys.node_seconds(), new.keys.gossip.newest().id),
