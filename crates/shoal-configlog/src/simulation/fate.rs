@@ -1,6 +1,6 @@
 //! What goes wrong, and that it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,7 +9,8 @@ use shoal_model::NodeId;
 use tokio::time::Instant;
 
 use super::seeded::dice;
-use super::world::World;
+use super::world::{ADDRESS, LOOK_AGAIN, Process, RECOVERY, World};
+use crate::log::ConfigLog;
 
 /// Lets things go wrong for so long.
 pub async fn storm(world: &World, length: Duration) -> Result<(), String> {
@@ -42,7 +43,7 @@ fn strike(world: &World, dice: &mut SmallRng) -> Option<NodeId> {
     let others = || nodes.iter().copied().filter(move |other| *other != node);
     let other = others().nth(dice.random_range(0..nodes.len() - 1)).unwrap_or(node);
     let (network, disk) = (world.network(), world.disk(node));
-    match dice.random_range(0..16) {
+    match dice.random_range(0..18) {
         0..3 => {
             let runs = world.process(node).is_some();
             world.kill(node);
@@ -109,12 +110,75 @@ fn strike(world: &World, dice: &mut SmallRng) -> Option<NodeId> {
                 tokio::spawn(async move { Box::pin(process.log.hand_over()).await });
             }
         }
+        13..15 => {
+            if let Some(process) = leader.and_then(|leader| world.process(leader)) {
+                change_membership(world, process, dice);
+            }
+        }
         _ => {
             world.tell(|| "everything passes".to_owned());
             network.mend();
         }
     }
     None
+}
+
+/// Who leads gives votes to some and takes them from others, leaves one out who has none, or takes back whoever is outside. As
+/// the autopilot never does, it does not care who is there, but never leaves itself out.
+fn change_membership(world: &World, leading: Process, dice: &mut SmallRng) {
+    let log = leading.log;
+    let Some(known) = log.replication() else { return };
+    let others = world.nodes().into_iter().filter(|node| *node != log.node_id());
+    let outside: BTreeMap<NodeId, String> = others
+        .clone()
+        .filter(|node| !known.voters.contains(node) && !known.learners.contains(node))
+        .map(|node| (node, ADDRESS.to_owned()))
+        .collect();
+    let learner = known.learners.first().copied();
+    let voters: BTreeSet<NodeId> = others
+        .filter(|node| !outside.contains_key(node) && dice.random_range(0..2) == 0)
+        .chain([log.node_id()])
+        .collect();
+    world.figures().memberships += 1;
+    let choice = dice.random_range(0..4);
+    world.tell(|| format!("{} changes who takes part: {known:?}, {choice} of {voters:?}", log.node_id()));
+    tokio::spawn(async move {
+        // It may be refused, or never come to an end.
+        _ = match (choice, learner) {
+            (0, Some(learner)) => Box::pin(log.remove(BTreeSet::from([learner]))).await,
+            (0 | 1, _) if !outside.is_empty() => Box::pin(log.add_learners(outside)).await,
+            _ => Box::pin(log.set_voters(voters)).await,
+        };
+    });
+}
+
+/// Everybody votes again, soon.
+async fn restore_membership(world: &World) -> Result<(), String> {
+    let since = Instant::now();
+    let all: BTreeSet<NodeId> = world.nodes().into_iter().collect();
+    loop {
+        let logs: Vec<ConfigLog> = all.iter().filter_map(|node| Some(world.process(*node)?.log)).collect();
+        let leader = logs.into_iter().find_map(|log| Some((log.replication()?, log)));
+        if let Some((known, log)) = leader {
+            if !known.joint && known.voters == all {
+                return Ok(());
+            }
+            let inside = |node: &&NodeId| known.voters.contains(node) || known.learners.contains(node);
+            let outside: BTreeMap<NodeId, String> =
+                all.iter().filter(|node| !inside(node)).map(|node| (*node, ADDRESS.to_owned())).collect();
+            // What fails is tried again.
+            _ = match () {
+                () if known.joint => Box::pin(log.finish_membership_change()).await,
+                () if !outside.is_empty() => Box::pin(log.add_learners(outside)).await,
+                () => Box::pin(log.set_voters(all.clone())).await,
+            };
+        }
+        // A change may be waited for in vain for most of that time.
+        if since.elapsed() > 2 * RECOVERY {
+            return Err(format!("not everybody votes again within {:?}", 2 * RECOVERY));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Nothing is wrong any more: whoever does not run is started, and whoever takes no part is started again.
@@ -129,5 +193,5 @@ pub async fn calm(world: &World) -> Result<(), String> {
             world.start(node).await?;
         }
     }
-    Ok(())
+    restore_membership(world).await
 }

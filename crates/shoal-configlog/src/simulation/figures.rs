@@ -19,10 +19,11 @@ pub struct Figures {
     pub failed_disks: u64,
     pub snapshots: u64,
     pub transfers: u64,
+    pub memberships: u64,
 }
 
 impl Figures {
-    fn all(&self) -> [u64; 14] {
+    fn all(&self) -> [u64; 15] {
         [
             self.acknowledged,
             self.reads,
@@ -38,6 +39,7 @@ impl Figures {
             self.failed_disks,
             self.snapshots,
             self.transfers,
+            self.memberships,
         ]
     }
 
@@ -65,6 +67,7 @@ impl Figures {
             failed_disks: sum(),
             snapshots: sum(),
             transfers: sum(),
+            memberships: sum(),
         }
     }
 }

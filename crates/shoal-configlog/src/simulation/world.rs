@@ -33,8 +33,10 @@ const STORM: Duration = Duration::from_secs(6);
 pub const RECOVERY: Duration = Duration::from_secs(12);
 /// For all nodes to have applied the same.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// Where nodes are said to be: the wire knows better.
+pub const ADDRESS: &str = "127.0.0.1:1";
 /// Between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What came of a seed.
 pub struct Played {
@@ -220,7 +222,7 @@ impl World {
     /// All nodes are the voters of a new cluster.
     async fn found(&self) -> Result<(), String> {
         let voters: BTreeMap<u64, BasicNode> =
-            self.nodes().iter().map(|node| (node.0, BasicNode::new("127.0.0.1:1"))).collect();
+            self.nodes().iter().map(|node| (node.0, BasicNode::new(ADDRESS))).collect();
         let first = self.process(NodeId(1)).ok_or("the first node does not run")?;
         let raft = first.log.raft().ok_or("the first node takes no part")?;
         Box::pin(raft.initialize(voters)).await.map_err(|error| error.to_string())?;
@@ -239,7 +241,7 @@ impl World {
                 past: Past::MayBeNew,
                 node_id: node,
                 cluster_id: ClusterId(7),
-                address: "127.0.0.1:1".into(),
+                address: ADDRESS.into(),
                 timing: None,
                 timings: Some(Timings::LAN),
                 compaction: self.shared.compaction,
