@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use support::frames::{ACK, PING, WINDOW_UPDATE, frame, get, greeting};
-use support::outcome::next;
+use support::frames::{ACK, GOAWAY, HEADERS, PING, WINDOW_UPDATE, frame, get, greeting};
+use support::outcome::{Outcome, next, outcome};
 use support::{Downstream, Origin, Seen, Stage, ok, serve_raw, site};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -214,4 +214,30 @@ async fn who_still_reads_an_answer_of_http2_may_say_so() {
     }
     drop(stream);
     support::wait_until("the end of the connection", || stage.proxy.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn what_was_queued_before_the_goodbye_was_heard_is_answered() {
+    let origin = Origin::start(|_| ok("hello")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut stream = TcpStream::connect(stage.address("web")).await.unwrap();
+    stream.write_all(&[greeting(), get(1)].concat()).await.unwrap();
+    assert_eq!(outcome(&mut stream).await, Outcome::Status(200));
+    stage.proxy.retire();
+    let (mut pings, mut answers, mut last_streams) = (0, 0, Vec::new());
+    while let Some((kind, payload)) = next(&mut stream).await {
+        match kind {
+            // As hyper does: the answer goes first, and behind it what waited for the connection.
+            PING => {
+                pings += 1;
+                let queued = if pings == 1 { get(3) } else { Vec::new() };
+                stream.write_all(&[frame(PING, ACK, 0, &payload), queued].concat()).await.unwrap();
+            }
+            HEADERS => answers += 1,
+            GOAWAY => last_streams.push(u32::from_be_bytes(payload[..4].try_into().unwrap())),
+            _ => {}
+        }
+    }
+    assert_eq!((answers, origin.requests()), (1, 2));
+    assert_eq!((last_streams.first(), last_streams.last()), (Some(&(u32::MAX >> 1)), Some(&3)));
 }

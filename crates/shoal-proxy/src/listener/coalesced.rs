@@ -44,6 +44,10 @@ struct Inner<T> {
     written: usize,
     /// All that the codec wanted to write was taken: it ends with a frame.
     is_whole: bool,
+    /// The codec was sent away with what it wanted to write last: that may belong to the frame before it.
+    is_put_off: bool,
+    /// The codec has said its last words.
+    is_ending: bool,
     /// There was nothing to read in this turn of the connection's task.
     is_dry: bool,
     /// Bytes read in this turn.
@@ -63,6 +67,8 @@ impl<T: AsyncWrite + Unpin> Coalesced<T> {
             pending: Vec::new(),
             written: 0,
             is_whole: true,
+            is_put_off: false,
+            is_ending: false,
             is_dry: false,
             read: 0,
         })))
@@ -91,6 +97,17 @@ impl<T: AsyncWrite + Unpin> Coalesced<T> {
         if inner.is_whole {
             inner.hold(frame);
         }
+    }
+
+    /// Holds back one more frame between two of the codec, which knows nothing of it; `false` = it is in the middle of
+    /// something, and goes on with that first, or has said its last words.
+    pub(super) fn interject(&self, frame: &[u8]) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let is_between = inner.is_whole && !inner.is_put_off && !inner.is_ending;
+        if is_between {
+            inner.hold(frame);
+        }
+        is_between
     }
 
     /// The stream, and whether `bytes` more fit beside what is held back.
@@ -169,17 +186,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalesced<T> {
 
 impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let (mut inner, fits) = ready!(self.poll_room(cx, buf.len()))?;
-        if !fits {
-            let written = ready!(Pin::new(&mut inner.stream).poll_write(cx, buf))?;
-            inner.stream.sees(&buf[..written]);
-            inner.is_whole = written == buf.len();
-            return Poll::Ready(Ok(written));
-        }
-        inner.stream.sees(buf);
-        inner.hold(buf);
-        inner.is_whole = true;
-        Poll::Ready(Ok(buf.len()))
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -187,6 +194,34 @@ impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let polled = self.poll_take(cx, bufs);
+        self.0.borrow_mut().is_put_off = polled.is_pending();
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Put off: see [`Coalesced::poll_written`].
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        {
+            let mut inner = self.0.borrow_mut();
+            inner.is_ending = true;
+            inner.correct_last_words();
+        }
+        ready!(self.poll_written(cx))?;
+        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl<T: AsyncWrite + Witness + Unpin> Coalesced<T> {
+    /// Takes what the codec writes: it is held back where there is room for it.
+    fn poll_take(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let bytes = bufs.iter().map(|buf| buf.len()).sum();
         let (mut inner, fits) = ready!(self.poll_room(cx, bytes))?;
         if !fits {
@@ -206,21 +241,6 @@ impl<T: AsyncWrite + Witness + Unpin> AsyncWrite for Coalesced<T> {
         }
         inner.is_whole = true;
         Poll::Ready(Ok(bytes))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// Put off: see [`Coalesced::poll_written`].
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().correct_last_words();
-        ready!(self.poll_written(cx))?;
-        Pin::new(&mut self.0.borrow_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -321,6 +341,27 @@ mod tests {
         poll_fn(|cx| stream.poll_written(cx)).await.unwrap();
         reading = poll_once(far.read(&mut read));
         assert!(matches!(reading, Poll::Ready(Ok(4))));
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_into_the_middle_of_a_frame() {
+        let (near, mut far) = tokio::io::duplex(MAX_PENDING);
+        let mut stream = Coalesced::new(near);
+        stream.write_all(b"frame").await.unwrap();
+        assert!(stream.interject(b"between"));
+        stream.write_all(&[1; MAX_PENDING - 12]).await.unwrap();
+        poll_fn(|cx| stream.poll_written(cx)).await.unwrap();
+        stream.write_all(&[2; MAX_PENDING]).await.unwrap();
+        assert!(poll_once(stream.write(b"more")).is_pending());
+        assert!(!stream.interject(b"between"));
+        let mut read = vec![0; MAX_PENDING];
+        far.read_exact(&mut read).await.unwrap();
+        assert!(read.starts_with(b"framebetween"));
+        stream.write_all(b"more").await.unwrap();
+        assert!(stream.interject(b"between"));
+        far.read_exact(&mut read).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(!stream.interject(b"between"));
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! GOAWAY: what an HTTP/2 connection is told at its end (RFC 9113 §6.8).
 
 const BYTES: usize = 17;
+/// No stream is above it: whatever is asked before this is heard will be answered.
+pub(super) const ANY_STREAM: u32 = u32::MAX >> 1;
 /// Length, kind, flags and stream of one without debug data.
 const HEAD: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
 

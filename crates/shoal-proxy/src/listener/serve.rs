@@ -218,11 +218,11 @@ async fn serve_clear(connection: Rc<Connection>, mut stream: TcpStream) {
     let _registered = connection.listener.lobby.connections.register(&connection);
     let mut first = BytesMut::new();
     let told = poll_fn(|cx| {
-        // Nothing was asked yet.
-        if connection.state.poll_finishing(cx).is_ready() {
-            return Poll::Ready(None);
+        // What has come already is answered, as closing would reset the connection.
+        if let Poll::Ready(told) = preface::poll_version(Pin::new(&mut stream), &mut first, cx) {
+            return Poll::Ready(Some(told));
         }
-        preface::poll_version(Pin::new(&mut stream), &mut first, cx).map(Some)
+        connection.state.poll_finishing(cx).map(|()| None)
     });
     match told.await {
         Some(Ok(_)) if is_tls(&first) => {

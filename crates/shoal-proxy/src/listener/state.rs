@@ -189,7 +189,16 @@ impl ConnectionState {
         self.in_flight.set(left);
         if left == 0 {
             self.enter(IDLE);
+            // A goodbye may have waited for that.
+            if self.is_h2() && self.order() > Order::GoOn {
+                self.wake();
+            }
         }
+    }
+
+    /// Requests that are not answered yet.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.get()
     }
 
     /// Says whether some of what the downstream sends is not read: the connection is to end.

@@ -216,13 +216,17 @@ impl Inner {
                     Err(unreadable) => return Poll::Ready(Heard::Unreadable(unreadable)),
                 }
             }
-            if self.has_ended || (self.state.order() >= Order::Finish && self.state.is_idle()) {
+            if self.has_ended {
                 return Poll::Ready(Heard::Closing);
             }
             match self.poll_read_some(cx) {
                 Poll::Ready(Ok(0)) => self.has_ended = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Heard::Gone),
+                // What had come already is answered, as closing would reset the connection.
+                Poll::Pending if self.state.order() >= Order::Finish && self.state.is_idle() => {
+                    return Poll::Ready(Heard::Closing);
+                }
                 Poll::Pending if self.state.may_rest() => return Poll::Ready(Heard::Resting),
                 Poll::Pending => return Poll::Pending,
             }

@@ -26,6 +26,22 @@ impl KeepAlive {
         Self { pings, is_asked: false, deadline: deadlines.arm(INTERVAL) }
     }
 
+    /// Asks now, so that the answer comes after whatever the downstream had under way; `false` = it cannot be asked beside
+    /// what it was asked before.
+    pub(super) fn ask(&mut self) -> bool {
+        let asks = !self.is_asked && self.pings.send_ping(Ping::opaque()).is_ok();
+        if asks {
+            self.is_asked = true;
+            self.deadline.reset(TIMEOUT);
+        }
+        asks
+    }
+
+    /// An answer is still to come.
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
     /// Ready when nobody has answered. Wakes the task when there is something to ask, or to be heard.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, state: &ConnectionState) -> Poll<()> {
         if self.is_asked && self.pings.poll_pong(cx).is_ready() {

@@ -1,5 +1,6 @@
 //! HTTP/2 towards the downstream: the codec of a connection, its streams, and whether anybody is still there.
 
+mod goodbye;
 mod keep_alive;
 mod serve;
 mod stream;

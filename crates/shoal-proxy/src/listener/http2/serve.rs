@@ -14,6 +14,7 @@ use shoal_policy::gate::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use super::goodbye::{Goodbye, Leaving, Step};
 use super::keep_alive::KeepAlive;
 use super::stream;
 use crate::listener::coalesced::{Coalesced, Witness};
@@ -77,7 +78,6 @@ where
     let greeting = builder(&connection.settings.view.limits).handshake(io.clone());
     let mut codec = Codec::Greeting { greeting: Box::new(greeting), finishes: false };
     let mut registered = false;
-    let mut finishing = false;
     poll_fn(|cx| {
         // A task has one waker for life.
         if !std::mem::replace(&mut registered, true) {
@@ -97,17 +97,15 @@ where
             if let Poll::Ready(Err(_)) = io.poll_written(cx) {
                 return Poll::Ready(Ok(()));
             }
-            let shall_finish = match state.order() {
-                Order::GoOn => false,
-                Order::Retire => state.may_say_goodbye(),
+            let hurries = match state.order() {
+                Order::Retire if state.may_say_goodbye() => false,
+                Order::GoOn | Order::Retire => return Poll::Pending,
                 Order::Finish => true,
                 Order::Abort => return Poll::Ready(Ok(())),
             };
-            if !shall_finish || finishing {
+            if !codec.leave(cx, connection, io, hurries) {
                 return Poll::Pending;
             }
-            finishing = true;
-            codec.finish();
         }
     })
     .await
@@ -150,17 +148,35 @@ where
     codec: h2::server::Connection<Coalesced<T>, Bytes>,
     /// `None` = nobody is there any more.
     keep_alive: Option<KeepAlive>,
+    goodbye: Goodbye,
 }
 
 impl<T> Codec<T>
 where
     T: AsyncRead + AsyncWrite + Witness + Unpin,
 {
-    /// Nothing new shall be taken.
-    fn finish(&mut self) {
+    /// Nothing new shall be taken; `true` = there is something to send for that.
+    fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &Connection,
+        io: &Coalesced<T>,
+        hurries: bool,
+    ) -> bool {
         match self {
-            Self::Greeting { finishes, .. } => *finishes = true,
-            Self::Open(open) => open.codec.graceful_shutdown(),
+            Self::Greeting { finishes, .. } => {
+                *finishes = true;
+                false
+            }
+            Self::Open(open) => {
+                let keep_alive = open.keep_alive.as_mut();
+                let leaving = Leaving { connection, io, keep_alive, hurries };
+                let step = open.goodbye.go_on(leaving, cx);
+                if step == Step::Finish {
+                    open.codec.graceful_shutdown();
+                }
+                step != Step::Wait
+            }
         }
     }
 
@@ -173,7 +189,8 @@ where
             }
             let pings = codec.ping_pong();
             let keep_alive = pings.map(|pings| KeepAlive::new(pings, &connection.worker.deadlines));
-            *self = Self::Open(Box::new(Open { codec, keep_alive }));
+            let goodbye = if *finishes { Goodbye::Over } else { Goodbye::Unsaid };
+            *self = Self::Open(Box::new(Open { codec, keep_alive, goodbye }));
         }
         match self {
             Self::Greeting { .. } => Poll::Pending,
