@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
@@ -55,8 +55,8 @@ fn ask(cluster: &Cluster, i: usize, arguments: &[&str], shown: &Path) -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_node_is_drained_in_turn_under_load() -> Result<()> {
-    let cluster = Cluster::start_with(3, &["--drain-delay", "500ms"]).await?;
+async fn every_node_is_drained_and_restarted_in_turn_under_load() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "500ms"]).await?;
     let shop = Origin::of_patterns(SIZE, "no-store").await?;
     let calls = Origin::start(|seen| {
         let mut trailers = HeaderMap::new();
@@ -90,6 +90,7 @@ async fn every_node_is_drained_in_turn_under_load() -> Result<()> {
     };
     goes_on("the loads run").await?;
 
+    let began = Instant::now();
     for (i, web) in addresses.iter().enumerate() {
         let (name, other) = (cluster.nodes[i].name.clone(), (i + 1) % 3);
         // What leads at the time goes, too, and the site changes meanwhile.
@@ -110,6 +111,15 @@ async fn every_node_is_drained_in_turn_under_load() -> Result<()> {
         .await?;
         goes_on("the loads go on elsewhere").await?;
 
+        // As somebody does who puts another version in its place.
+        cluster.nodes[i].term()?;
+        let status = cluster.nodes[i].ended(PATIENCE).await?;
+        ensure!(status.success(), "{name} ended with {status}");
+        cluster.restart(i)?;
+        cluster.answers(i).await?;
+        is_in_state(&cluster, other, &name, "drained").await?;
+        goes_on("the loads go on while a process begins").await?;
+
         let back = cluster.nodes[other].shoal(&["node", "undrain", &name]).await?.expect(0)?;
         ensure!(back.stdout.contains(&format!("{name} is in service (")), "{back:?}");
         cluster.serves(HOST, &format!("/of/{name}")).await?;
@@ -117,7 +127,13 @@ async fn every_node_is_drained_in_turn_under_load() -> Result<()> {
         is_in_state(&cluster, other, &name, "alive").await?;
     }
     for (tongue, load) in loads {
-        for (i, target) in load.finish().await.targets.iter().enumerate() {
+        let report = load.finish().await;
+        eprintln!(
+            "{tongue:?}: {} answered while all nodes were restarted ({:?})",
+            report.good(),
+            began.elapsed()
+        );
+        for (i, target) in report.targets.iter().enumerate() {
             // A refused connection is how clients learn that a node is gone; a broken one is a lost request.
             let broken = target.broken.load(Relaxed) + target.stillborn.load(Relaxed);
             ensure!(
