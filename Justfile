@@ -30,7 +30,7 @@ sim seed="" log_seeds="1000":
 sim-gossip nodes="500" lost_percent="0":
     SHOAL_SIM_NODES={{nodes}} SHOAL_SIM_LOSS={{lost_percent}} cargo test -p shoal-cluster --locked --lib gossip::simulation -- --nocapture
 
-# So many processes join at once, change and die: more than a test run does. Takes about 200 MB of memory for each ten.
+# So many processes join at once, change and die: more than a test run does. Two CPUs bear about eight debug builds each.
 many nodes="50":
     SHOAL_MANY_NODES={{nodes}} cargo test -p cluster-tests --locked --test many_nodes_are_one_cluster -- --nocapture
 
