@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 
 use shoal_model::NodeId;
 
-/// Members that are remembered, at most: far above what one ring can hold.
-const MAX_MEMBERS: usize = 1000;
 /// Addresses of those that were removed that are remembered, at most.
 const MAX_CLOSED: usize = 1000;
 
@@ -23,7 +21,7 @@ pub(super) struct Members {
 impl Members {
     /// The table as of `through`.
     pub(super) fn replace(&mut self, nodes: impl IntoIterator<Item = (NodeId, SocketAddr)>, through: u64) {
-        let nodes: BTreeMap<_, _> = nodes.into_iter().take(MAX_MEMBERS).collect();
+        let nodes: BTreeMap<_, _> = nodes.into_iter().collect();
         for (id, address) in self.known.take().unwrap_or_default() {
             if !nodes.contains_key(&id) {
                 self.close(address);

@@ -231,6 +231,11 @@ impl fmt::Debug for NodeKey {
     }
 }
 
+/// A name that nobody else gives to anything: 64 random bits, hex.
+pub fn random_id() -> String {
+    format!("{:016x}", random_number())
+}
+
 /// Random bits from the system.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

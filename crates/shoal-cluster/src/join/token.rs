@@ -20,8 +20,8 @@ const SECRET_BYTES: usize = 24;
 /// Longest text that is read as a token.
 const MAX_TEXT: usize = 256;
 
-/// `shj1.<sha256 of the authority>.<role>.<id>.<secret>`. Whoever has it may join, or do what else its role says; it is never printed but by
-/// [`Token::reveal`].
+/// `shj1.<sha256 of the authority>.<role>.<id>.<secret>`. Whoever has it may join, or do what else its role says; it is never
+/// printed but by [`Token::reveal`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// SHA-256 of the authority's certificate (DER), hex: a joining node believes no other.
@@ -35,7 +35,7 @@ pub struct Token {
 
 /// A text is not a token. It does not quote the text, which may be most of one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a join token: {0}")]
+#[error("not a token: {0}")]
 pub struct TokenError(&'static str);
 
 impl Token {

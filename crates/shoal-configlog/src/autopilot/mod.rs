@@ -25,7 +25,7 @@ fn round(timings: Timings) -> Duration {
 }
 
 /// A learner whose log answers votes after having been heard for as long as the timing says (10 s in one region), and the
-/// first ones of a cluster after 2.5 times as long as a leader may be silent (3 s); a silent voter is replaced after 4 times
+/// first ones of a cluster after 2.5 times as long as a leader may be silent (3 s); a silent voter is replaced after 4.2 times
 /// (5 s).
 fn rules(timings: Timings, setup: ClusterSetup) -> Rules {
     Rules {

@@ -12,6 +12,7 @@ mod site_change;
 mod state_hash;
 mod status;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -73,7 +74,7 @@ struct Shared {
     /// Purges on their way into the log.
     purges: PurgeBatches<Attempt>,
     /// Site documents of this node whose parts are to be withdrawn.
-    left_over: Mutex<Vec<String>>,
+    left_over: Mutex<VecDeque<String>>,
     /// Who has asked this node, as the leader, how far the log is committed.
     askers: Mutex<Askers>,
     /// Of the state after the newest entry after which all are compared.

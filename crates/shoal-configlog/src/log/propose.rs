@@ -132,6 +132,9 @@ impl ConfigLog {
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         let command: Command = decode(&request.command)?;
+        if !command.may_be_passed_on() {
+            return Err(Status::invalid_argument("nobody proposes that to another node"));
+        }
         match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
             Ok(proposed) => {
                 let Proposed { index, reply, silences } = proposed;

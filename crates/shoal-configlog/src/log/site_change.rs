@@ -1,9 +1,9 @@
 //! Publishing a site of any size: large ones go ahead in parts, since entries stay small. Parts of what does not become a
 //! revision are withdrawn: there is room for few at once, on all nodes together.
 
-use aws_lc_rs::rand;
+use shoal_cluster::identity;
 use shoal_model::Revision;
-use shoal_model::state::{Command, Reply, SiteText, Terms};
+use shoal_model::state::{Command, MAX_UPLOADS, Reply, SiteText, Terms};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -46,14 +46,14 @@ impl ConfigLog {
         let (_waiting, is_waited_for) = oneshot::channel();
         // A task of its own: it ends in order whatever becomes of the caller.
         let writing = tokio::spawn(async move {
-            log.withdraw_left_over().await;
-            let upload = random_id();
+            let upload = identity::random_id();
             let in_parts = log.publish_in_parts(site, &text, upload.clone(), is_waited_for);
             let proposed = on_behalf_of(asker, in_parts).await;
             if !matches!(proposed, Ok(Proposed { reply: Reply::Published(_), .. })) {
-                lock(&log.shared.left_over).push(upload);
-                log.withdraw_left_over().await;
+                log.leave_over(upload);
             }
+            // Nobody waits for that: without a quorum it takes as long as any change.
+            tokio::spawn(async move { log.withdraw_left_over().await });
             proposed
         });
         writing.await.unwrap_or_else(|_| {
@@ -84,16 +84,25 @@ impl ConfigLog {
         self.propose(site.into_command(SiteText::Uploaded { upload, parts })).await
     }
 
+    /// Its parts are to be withdrawn. Of more than may be under way the first ones were forgotten by all.
+    fn leave_over(&self, upload: String) {
+        let mut left_over = lock(&self.shared.left_over);
+        left_over.push_back(upload);
+        if left_over.len() > MAX_UPLOADS {
+            left_over.pop_front();
+        }
+    }
+
     /// Withdraws the parts of what this node has not made a revision. What cannot be withdrawn for want of a quorum is when
     /// the next large site comes, or forgotten after the ten minutes that anything may wait.
     async fn withdraw_left_over(&self) {
-        let left_over = std::mem::take(&mut *lock(&self.shared.left_over));
-        for upload in left_over {
+        loop {
+            let Some(upload) = lock(&self.shared.left_over).pop_front() else { return };
             // With a number of parts that none has: every version refuses that, and forgets the parts.
             let text = SiteText::Uploaded { upload: upload.clone(), parts: u32::MAX };
             if let Err(error) = self.propose(SiteChange::default().into_command(text)).await {
                 tracing::debug!(%error, "parts of a site are not withdrawn yet");
-                lock(&self.shared.left_over).push(upload);
+                return self.leave_over(upload);
             }
         }
     }
@@ -122,15 +131,6 @@ fn split(text: &str, size: usize) -> impl Iterator<Item = &str> {
         rest = after;
         (!piece.is_empty()).then_some(piece)
     })
-}
-
-/// 64 random bits, hex. Without randomness ids would be zeros: two uploads at once would then be refused, not mixed.
-fn random_id() -> String {
-    let mut bytes = [0; 8];
-    if rand::fill(&mut bytes).is_err() {
-        tracing::warn!("no randomness for an upload id");
-    }
-    format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub async fn storm(world: &World, length: Duration) -> Result<(), String> {
             returning.remove(&node);
             world.start(node).await?;
         }
-        if let Some(node) = strike(world, &mut dice) {
+        for node in strike(world, &mut dice) {
             let away = Duration::from_millis(dice.random_range(50..3000));
             returning.insert(node, Instant::now() + away);
         }
@@ -34,7 +34,7 @@ pub async fn storm(world: &World, length: Duration) -> Result<(), String> {
 }
 
 /// One more thing happens. Says who was killed.
-fn strike(world: &World, dice: &mut SmallRng) -> Option<NodeId> {
+fn strike(world: &World, dice: &mut SmallRng) -> Vec<NodeId> {
     let nodes = world.nodes();
     let node = nodes[dice.random_range(0..nodes.len())];
     let leader = world.process(node).and_then(|process| process.log.status().leader);
@@ -43,12 +43,12 @@ fn strike(world: &World, dice: &mut SmallRng) -> Option<NodeId> {
     let others = || nodes.iter().copied().filter(move |other| *other != node);
     let other = others().nth(dice.random_range(0..nodes.len() - 1)).unwrap_or(node);
     let (network, disk) = (world.network(), world.disk(node));
-    match dice.random_range(0..18) {
+    match dice.random_range(0..19) {
         0..3 => {
             let runs = world.process(node).is_some();
             world.kill(node);
             world.figures().kills += u64::from(runs);
-            return runs.then_some(node);
+            return if runs { vec![node] } else { Vec::new() };
         }
         3 => {
             world.tell(|| format!("{node} stops"));
@@ -115,12 +115,20 @@ fn strike(world: &World, dice: &mut SmallRng) -> Option<NodeId> {
                 change_membership(world, process, dice);
             }
         }
+        15 => {
+            world.tell(|| "the power fails everywhere".to_owned());
+            let running = nodes.into_iter().filter(|node| world.process(*node).is_some());
+            let running: Vec<NodeId> = running.collect();
+            running.iter().for_each(|node| world.kill(*node));
+            world.figures().blackouts += 1;
+            return running;
+        }
         _ => {
             world.tell(|| "everything passes".to_owned());
             network.mend();
         }
     }
-    None
+    Vec::new()
 }
 
 /// Who leads gives votes to some and takes them from others, leaves one out who has none, or takes back whoever is outside. As

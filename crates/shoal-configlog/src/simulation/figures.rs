@@ -20,10 +20,11 @@ pub struct Figures {
     pub snapshots: u64,
     pub transfers: u64,
     pub memberships: u64,
+    pub blackouts: u64,
 }
 
 impl Figures {
-    fn all(&self) -> [u64; 15] {
+    fn all(&self) -> [u64; 16] {
         [
             self.acknowledged,
             self.reads,
@@ -40,6 +41,7 @@ impl Figures {
             self.snapshots,
             self.transfers,
             self.memberships,
+            self.blackouts,
         ]
     }
 
@@ -68,6 +70,7 @@ impl Figures {
             snapshots: sum(),
             transfers: sum(),
             memberships: sum(),
+            blackouts: sum(),
         }
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::level::{Envelope, Hold, LEVELS};
 use super::{
-    Asker, ClusterSetup, KeyOrder, MAX_NODE_SECONDS, MIN_NODE_SECONDS, MemberRecord, OperatorRecord, Pace,
-    PurgeKind, PurgeScope, RolloutStep, SetupOrder, StandingOrder, Terms, TokenRecord,
+    Asker, ClusterSetup, KeyOrder, MAX_NODE_SECONDS, MAX_NODES, MIN_NODE_SECONDS, MemberRecord,
+    OperatorRecord, Pace, PurgeKind, PurgeScope, RolloutStep, SetupOrder, StandingOrder, Terms, TokenRecord,
 };
 use crate::id::{ClusterId, NodeId, Revision};
 
@@ -65,7 +65,7 @@ pub enum Command {
         upload: String,
         /// From 0, in order.
         part: u32,
-        /// At most 512 KiB.
+        /// At most 256 KiB.
         text: String,
         /// Unix milliseconds.
         at_ms: u64,
@@ -309,6 +309,16 @@ impl Command {
         }
     }
 
+    /// A node may ask another one to put it into the log. The rest is written by whoever founds a cluster, or saves one.
+    pub fn may_be_passed_on(&self) -> bool {
+        match self {
+            Self::AskedBy { command, .. } => {
+                !matches!(**command, Self::AskedBy { .. }) && command.may_be_passed_on()
+            }
+            command => !matches!(command, Self::Bootstrap { .. } | Self::Recover { .. }),
+        }
+    }
+
     /// The request id and time of a command that is applied once however often it is proposed.
     pub(super) fn request(&self) -> Option<(String, u64)> {
         match self {
@@ -457,6 +467,11 @@ pub enum Refusal {
     /// Its time has passed.
     #[error("the token has expired; create a new one with `shoal token create`")]
     TokenExpired,
+    /// Each tells all others of itself.
+    #[error(
+        "the cluster has {MAX_NODES} nodes, and takes no more; remove those that are gone with `shoal node remove`"
+    )]
+    TooManyNodes,
     /// Two nodes cannot have one name.
     #[error("there is already a node called {0:?}; start this one with another --name")]
     NameTaken(String),

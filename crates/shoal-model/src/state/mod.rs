@@ -62,8 +62,12 @@ const MAX_TOKENS: usize = 1_000;
 /// everything.
 const MAX_REVOKED: usize = 1_000;
 
+/// Nodes of one cluster. Counted before one is let in, not where the log is applied: many that come at once may be some more.
+pub const MAX_NODES: usize = 1_000;
 /// Site documents on their way in at once.
-const MAX_UPLOADS: usize = 16;
+pub const MAX_UPLOADS: usize = 16;
+/// For how long the parts of one are kept, in milliseconds.
+const UPLOAD_LIFE_MS: u64 = 10 * 60_000;
 /// Bytes of one of them.
 const MAX_UPLOAD_BYTES: usize = 128 << 20;
 
@@ -158,6 +162,7 @@ impl ConfigState {
             return Examined::Fits;
         }
         match self.check_token(admission) {
+            Ok(_) if self.nodes.len() >= MAX_NODES => Examined::Refused(Refusal::TooManyNodes),
             Ok(_) => Examined::Fits,
             Err(Refusal::UnknownToken) if !self.tokens.contains_key(&admission.token_id) => Examined::Unheard,
             Err(refusal) => Examined::Refused(refusal),
@@ -330,7 +335,7 @@ impl ConfigState {
     }
 
     fn upload_part(&mut self, id: String, part: u32, text: &str, at_ms: u64) -> Reply {
-        self.uploads.retain(|_, upload| upload.started_at_ms + 10 * 60_000 > at_ms);
+        self.uploads.retain(|_, upload| upload.started_at_ms + UPLOAD_LIFE_MS > at_ms);
         let known = self.uploads.get(&id).map_or(0, |upload| upload.text.len());
         let is_full = !self.uploads.contains_key(&id) && self.uploads.len() >= MAX_UPLOADS;
         if is_full || known + text.len() > MAX_UPLOAD_BYTES {
@@ -655,5 +660,25 @@ mod tests {
         assert_eq!(state.apply(14, namesake("wrong")), Reply::Refused(Refusal::UnknownToken));
         assert_eq!(state.apply(15, namesake("s")), Reply::Refused(Refusal::NameTaken("b".into())));
         assert_eq!(state.tokens["u"].uses_left, 1, "a refusal costs no use");
+        for id in 100..100 + MAX_NODES as u64 {
+            state.nodes.insert(NodeId(id), node(&format!("n{id}")));
+        }
+        assert_eq!(examine(&state, namesake("s")), Examined::Refused(Refusal::TooManyNodes));
+        assert_eq!(examine(&state, admit("b", "wrong", 99)), Examined::Fits, "a member asks again");
+    }
+
+    #[test]
+    fn what_founds_a_cluster_is_passed_on_to_nobody() {
+        let asked = |command: Command| command.asked_by(vec![Asker::default()]);
+        let recover = Command::Recover { survivor: NodeId(1), cluster_epoch: 2 };
+        for (command, may_be) in [
+            (Command::CompareStates, true),
+            (asked(Command::CompareStates), true),
+            (recover.clone(), false),
+            (asked(recover), false),
+            (asked(asked(Command::CompareStates)), false),
+        ] {
+            assert_eq!(command.may_be_passed_on(), may_be, "{command}");
+        }
     }
 }

@@ -40,15 +40,15 @@ pub struct MemberRecord {
     pub purge_lease_ms: u64,
 }
 
-/// A token with which nodes may join. Its secret is stored only as a hash.
+/// A token with which nodes may join, or programs purge. Its secret is stored only as a hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
     /// SHA-256 of the secret part, hex.
     pub secret_sha256: String,
     /// Unix milliseconds.
     pub expires_at_ms: u64,
-    /// How many more nodes may use it.
+    /// How many more nodes may use it; of one for purges it says nothing.
     pub uses_left: u32,
-    /// `node`.
+    /// What it is for: `node` or `purge`.
     pub role: String,
 }
