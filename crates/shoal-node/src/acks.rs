@@ -8,6 +8,7 @@ use shoal_cluster::{NodeState, NodeView};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
+use crate::everybody::ask_all;
 use crate::node::Node;
 
 /// What became of an entry on the members.
@@ -41,16 +42,16 @@ impl Node {
             })
         };
         let is_awaited = |id: &NodeId| serves(id) && !joining.contains_key(id);
-        let waits = self.live_members().into_iter().filter(|(id, _)| is_awaited(id)).map(|(id, name)| {
+        let awaited = self.live_members().into_iter().filter(|(id, _)| is_awaited(id));
+        let waits = ask_all(awaited, |id, name| {
             let node = self.clone();
-            tokio::spawn(async move { node.await_one(id, name, index, revision, timeout).await })
+            async move { node.await_one(id, name, index, revision, timeout).await }
         });
-        let mut acks = Vec::new();
-        for wait in waits.collect::<Vec<_>>() {
-            if let Ok(Some(ack)) = wait.await {
-                acks.push(ack);
-            }
-        }
+        let acks = waits.await.into_iter().filter_map(|wait| match wait.answer {
+            Ok(ack) => ack,
+            Err(why) => Some(silent(wait.id, wait.name, why)),
+        });
+        let acks = acks.collect();
         Acknowledged { acks, absent: self.absent_besides(&joining) }
     }
 
@@ -118,15 +119,15 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Some(NodeAck {
-            node_id: id.0,
-            node: name,
-            state: AckState::Silent.into(),
-            detail: trouble,
-            elapsed_ms: started.elapsed().as_millis() as u32,
-            serves: 0,
-        })
+        let elapsed_ms = started.elapsed().as_millis() as u32;
+        Some(NodeAck { elapsed_ms, ..silent(id, name, trouble) })
     }
+}
+
+/// Nobody knows what that node does.
+pub(crate) fn silent(id: NodeId, name: String, why: String) -> NodeAck {
+    let state = AckState::Silent.into();
+    NodeAck { node_id: id.0, node: name, state, detail: why, ..NodeAck::default() }
 }
 
 /// Why nobody waits for a node; `None` = it is there.

@@ -17,6 +17,7 @@ mod data_dir;
 mod descriptors;
 mod dns;
 mod drain;
+mod everybody;
 mod gossip_figures;
 mod hard_work;
 mod headcount;

@@ -18,6 +18,7 @@ use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lapse_of, lease_said
 use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
+use crate::acks::{absence, silent};
 use crate::node::{Node, now_ms};
 use crate::purge_trail::PurgeTrail;
 
@@ -222,14 +223,7 @@ impl Node {
                 Ok(Heard::Ack(ack)) => acks.push(ack),
                 Ok(Heard::Absent) => absent.push(self.absent(id, name)),
                 Ok(Heard::Gone) => {}
-                // Nobody knows what that node does.
-                Err(error) => acks.push(NodeAck {
-                    node_id: id.0,
-                    node: name,
-                    state: AckState::Silent.into(),
-                    detail: format!("asking it failed: {error}"),
-                    ..NodeAck::default()
-                }),
+                Err(error) => acks.push(silent(id, name, format!("asking it failed: {error}"))),
             }
         }
         (acks, absent)
@@ -284,7 +278,7 @@ impl Node {
 
     fn absent(&self, id: NodeId, name: String) -> AbsentNode {
         let view = self.gossip.view().load();
-        let state = crate::acks::absence(view.node(id)).unwrap_or("dead").to_owned();
+        let state = absence(view.node(id)).unwrap_or("dead").to_owned();
         AbsentNode { node_id: id.0, node: name, state }
     }
 }

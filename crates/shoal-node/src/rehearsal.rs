@@ -12,6 +12,7 @@ use shoal_proto::raft::{RehearseRequest, RehearseResponse};
 use tonic::{Code, Request, Status};
 
 use crate::activation::{compile_site, one_reason};
+use crate::everybody::{Asked, ask_all};
 use crate::hard_work::{LIMIT, TRIALS};
 use crate::node::Node;
 
@@ -76,11 +77,10 @@ impl Node {
             put_json: delta.put.to_canonical_json(),
             remove: delta.removed.iter().map(ObjectName::to_string).collect(),
         };
-        let asked = self.live_members().into_iter().map(|(id, name)| {
+        let asked = ask_all(self.live_members(), |id, _| {
             let (node, request) = (self.clone(), request.clone());
-            tokio::spawn(async move {
-                let asking = tokio::time::timeout(TIMEOUT, node.rehearse_on(id, request)).await;
-                let says = match asking {
+            async move {
+                match tokio::time::timeout(TIMEOUT, node.rehearse_on(id, request)).await {
                     Ok(Ok(RehearseResponse { refused, .. })) if refused.is_empty() => Says::Takes,
                     Ok(Ok(RehearseResponse { refused, refuses_base: true })) => Says::RefusesAlready(refused),
                     Ok(Ok(RehearseResponse { refused, .. })) => Says::Refuses(refused),
@@ -89,15 +89,15 @@ impl Node {
                     }
                     Ok(Err(status)) => Says::Unknown(status.message().to_owned()),
                     Err(_) => Says::Unknown(format!("it did not answer within {} s", TIMEOUT.as_secs())),
-                };
-                Verdict { id, node: name, says }
-            })
+                }
+            }
         });
-        let mut verdicts = Vec::new();
-        for verdict in asked.collect::<Vec<_>>() {
-            verdicts.extend(verdict.await.ok());
-        }
-        verdicts
+        let verdict = |asked: Asked<Says>| Verdict {
+            id: asked.id,
+            node: asked.name,
+            says: asked.answer.unwrap_or_else(Says::Unknown),
+        };
+        asked.await.into_iter().map(verdict).collect()
     }
 
     async fn rehearse_on(

@@ -49,9 +49,14 @@ impl Shares {
 
     /// So much of it for `who`.
     pub fn take(self: &Arc<Self>, who: &str, amount: usize) -> Result<Share, NoShare> {
-        let mut share = Share { of: self.clone(), who: who.to_owned(), amount: 0 };
+        let mut share = self.none_yet(who);
         share.grow(amount)?;
         Ok(share)
+    }
+
+    /// Nothing of it for `who`, who may ask for more: there is always so much.
+    pub fn none_yet(self: &Arc<Self>, who: &str) -> Share {
+        Share { of: self.clone(), who: who.to_owned(), amount: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
@@ -105,7 +110,10 @@ mod tests {
         assert_eq!(take("eve", 1).unwrap_err(), NoShare::Taken);
         let local = take(LOCAL, 3).unwrap();
         assert_eq!(take(LOCAL, 1).unwrap_err(), NoShare::Taken);
-        drop((bob, local));
+        // Nobody else has room for anything, and everybody may ask.
+        let mut eve = shares.none_yet("eve");
+        assert_eq!(eve.grow(1).unwrap_err(), NoShare::Taken);
+        drop((bob, local, eve));
         assert_eq!(take("eve", 5).unwrap_err(), NoShare::Taken);
         drop(take("eve", 4).unwrap());
         drop(ann);

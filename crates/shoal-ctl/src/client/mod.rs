@@ -1,7 +1,7 @@
 //! The admin API of any node: over mutual TLS by address, or over the local socket.
 //!
-//! Addresses are tried in turn, also when a node is lost in the middle of a call: every call may be repeated, since
-//! writes carry a request id that is applied once.
+//! Addresses are tried in turn, also when a node is lost in the middle of a call, where it may be repeated: because it
+//! changes nothing, or carries a request id that is applied once.
 
 mod connector;
 mod node_args;
@@ -269,7 +269,8 @@ impl Client {
 
     /// `CreateToken`.
     pub async fn create_token(&self, request: CreateTokenRequest) -> Result<CreateTokenResponse, Failure> {
-        self.call("token create", request, async |mut node, request| node.create_token(request).await).await
+        self.call_once("token create", request, async |mut node, request| node.create_token(request).await)
+            .await
     }
 
     /// `ListTokens`.
@@ -280,7 +281,8 @@ impl Client {
 
     /// `RevokeToken`.
     pub async fn revoke_token(&self, request: RevokeTokenRequest) -> Result<RevokeTokenResponse, Failure> {
-        self.call("token revoke", request, async |mut node, request| node.revoke_token(request).await).await
+        self.call_once("token revoke", request, async |mut node, request| node.revoke_token(request).await)
+            .await
     }
 
     /// `IssueOperator`.
@@ -288,8 +290,10 @@ impl Client {
         &self,
         request: IssueOperatorRequest,
     ) -> Result<IssueOperatorResponse, Failure> {
-        self.call("operator create", request, async |mut node, request| node.issue_operator(request).await)
-            .await
+        self.call_once("operator create", request, async |mut node, request| {
+            node.issue_operator(request).await
+        })
+        .await
     }
 
     /// `ListOperators`.
@@ -320,7 +324,8 @@ impl Client {
 
     /// `RemoveNode`.
     pub async fn remove_node(&self, request: RemoveNodeRequest) -> Result<RemoveNodeResponse, Failure> {
-        self.call("node remove", request, async |mut node, request| node.remove_node(request).await).await
+        self.call_once("node remove", request, async |mut node, request| node.remove_node(request).await)
+            .await
     }
 
     /// `DescribeNode`.
@@ -330,7 +335,8 @@ impl Client {
 
     /// `RevokeNode`.
     pub async fn revoke_node(&self, request: RevokeNodeRequest) -> Result<RemoveNodeResponse, Failure> {
-        self.call("node revoke", request, async |mut node, request| node.revoke_node(request).await).await
+        self.call_once("node revoke", request, async |mut node, request| node.revoke_node(request).await)
+            .await
     }
 
     /// `SaveSnapshot`: `told` is called with each part of the file.
@@ -367,6 +373,11 @@ impl Client {
         self.look("audit", request, async |mut node, request| node.audit(request).await).await
     }
 
+    /// `ChangeSetup`.
+    pub async fn change_setup(&self, request: ChangeSetupRequest) -> Result<ChangeSetupResponse, Failure> {
+        self.call("cluster setup", request, async |mut node, request| node.change_setup(request).await).await
+    }
+
     /// Sends what changes nothing to the first node that answers.
     async fn look<Q: Clone, A>(
         &self,
@@ -374,23 +385,38 @@ impl Client {
         request: Q,
         send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Failure> {
-        self.try_all(verb, request, send).await.map_err(|(failure, _)| failure)
+        self.try_all(verb, request, Again::AtOthers, send).await.map_err(|(failure, _)| failure)
     }
 
-    /// `ChangeSetup`.
-    pub async fn change_setup(&self, request: ChangeSetupRequest) -> Result<ChangeSetupResponse, Failure> {
-        self.call("cluster setup", request, async |mut node, request| node.change_setup(request).await).await
-    }
-
-    /// Sends what may change something to the first node that answers. Where one was lost that had been asked, nothing that
-    /// another one says means that it was not done.
+    /// Sends what may change something, and is done once whoever is asked for it how often, to the first node that answers.
+    /// Where one was lost that had been asked, nothing that another one says means that it was not done.
     async fn call<Q: Clone, A>(
         &self,
         verb: &str,
         request: Q,
         send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Failure> {
-        self.try_all(verb, request, send).await.map_err(|(failure, lost)| match lost {
+        self.change(verb, request, Again::AtOthers, send).await
+    }
+
+    /// The same of what would be done twice if two nodes were asked.
+    async fn call_once<Q: Clone, A>(
+        &self,
+        verb: &str,
+        request: Q,
+        send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        self.change(verb, request, Again::Never, send).await
+    }
+
+    async fn change<Q: Clone, A>(
+        &self,
+        verb: &str,
+        request: Q,
+        again: Again,
+        send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Failure> {
+        self.try_all(verb, request, again, send).await.map_err(|(failure, lost)| match lost {
             None => failure,
             Some(lost) => may_be_done(verb, &lost, &failure),
         })
@@ -402,6 +428,7 @@ impl Client {
         &self,
         verb: &str,
         request: Q,
+        again: Again,
         send: impl AsyncFn(AdminServiceClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, (Failure, Option<String>)> {
         let (mut unreachable, mut lost) = (String::new(), None);
@@ -427,6 +454,9 @@ impl Client {
                 }
             };
             let _ = write!(unreachable, "{}{target}: {why}", if unreachable.is_empty() { "" } else { ", " });
+            if lost.is_some() && again == Again::Never {
+                break;
+            }
         }
         let hint = way_in(verb, self.targets.first(), &unreachable);
         let nobody = Failure::new(Exit::Remote, verb, format!("no node answers ({unreachable})"));
@@ -468,6 +498,13 @@ impl Client {
             format!("{target} did not answer within {} s; it may still be done", self.deadline.as_secs());
         Failure::new(Exit::Remote, verb, why).try_command("shoal status")
     }
+}
+
+/// Whether somebody else is asked for what somebody was asked for who is lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    AtOthers,
+    Never,
 }
 
 enum Unconnected {

@@ -65,7 +65,7 @@ impl EditArgs {
         };
         let file = EditedFile::create(&text_of(&shown, revision)?)?;
         match self.edit(&session, Editing { revision, active, shown }, &file).await {
-            Err(failure) if file.is_changed() => Err(file.kept(failure)),
+            Err(failure) if file.may_be_changed() => Err(file.kept(failure)),
             done => {
                 file.discard();
                 done
@@ -77,7 +77,7 @@ impl EditArgs {
         let since = Some(self.single.check_revision.unwrap_or(editing.revision));
         let (delta, plan) = loop {
             file.open()?;
-            if !file.is_changed() {
+            if file.read()? == file.before {
                 write_stdout("nothing was changed\n")?;
                 return Ok(Exit::Done);
             }
@@ -176,8 +176,9 @@ impl EditedFile {
         })
     }
 
-    fn is_changed(&self) -> bool {
-        self.read().is_ok_and(|text| text != self.before)
+    /// What cannot be read is somebody's work all the same.
+    fn may_be_changed(&self) -> bool {
+        self.read().map_or_else(|_| self.path.exists(), |text| text != self.before)
     }
 
     fn discard(&self) {

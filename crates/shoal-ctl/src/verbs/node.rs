@@ -134,7 +134,8 @@ async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.status().await?;
     let format = session.format.unwrap_or(Format::Table);
-    output::print(format, &response.nodes, |nodes| render::nodes(nodes))?;
+    let listed = serde_json::json!({ "nodes": response.nodes });
+    output::print(format, &listed, |_| render::nodes(&response.nodes))?;
     Ok(Exit::Done)
 }
 

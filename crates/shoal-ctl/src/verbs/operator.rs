@@ -47,9 +47,10 @@ Example:
   shoal --socket /var/lib/shoal/admin.sock operator create guest guest.json --role viewer --ttl 8h
   shoal --addr 10.0.0.1:7401 --identity ada.json status
 
-A viewer looks at everything but secrets, which nobody is shown. An operator also changes the site and the cache: apply,
-rollback, cache purge, cache warm. An admin also decides who belongs to the cluster and who may call it: token create and
-revoke, node remove, operator create and renew. The socket of a node is an admin.
+A viewer looks at everything but secrets, which nobody is shown. An operator also changes the site, what is cached and which
+nodes serve: apply, set, delete, edit, rollback, rollout, cache purge and warm, node drain and cordon. An admin also decides who
+belongs to the cluster and who may call it: tokens, operators, node remove and revoke, cluster setup, snapshot save. The socket
+of a node is an admin.
 
 The key is made here and never leaves the file; nobody else may read that.")]
 struct CreateArgs {
@@ -225,7 +226,7 @@ async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.list_operators().await?;
     let format = session.format.unwrap_or(Format::Table);
-    output::print(format, &response.operators, |operators| render::operators(operators, session.style))?;
+    output::print(format, &response, |response| render::operators(response, session.style))?;
     Ok(Exit::Done)
 }
 

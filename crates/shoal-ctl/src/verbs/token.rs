@@ -136,7 +136,7 @@ async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.list_tokens().await?;
     let format = session.format.unwrap_or(Format::Table);
-    output::print(format, &response.tokens, |tokens| render::tokens(tokens, session.style))?;
+    output::print(format, &response, |response| render::tokens(response, session.style))?;
     Ok(Exit::Done)
 }
 

@@ -22,6 +22,7 @@ use super::failure::{self, Exit, with_exit};
 use super::purge_scopes as scopes;
 use super::request_key::{RequestKey, Subject};
 use super::top::{busiest, duration_buckets};
+use crate::everybody::ask_all;
 use crate::node::Node;
 use crate::purge_trail::PurgeTrail;
 use crate::purging::{PurgeError, PurgeOrder};
@@ -203,11 +204,11 @@ pub async fn locate(node: &Arc<Node>, request: &CacheLocateRequest) -> Result<Ca
     let Some(kept) = kept_as(node, &request.url)?.into_iter().next() else {
         return Err(not_a_url(&request.url));
     };
-    let mut locations = Vec::new();
-    for (id, name) in node.live_members() {
-        let looked_up = look_up(node, id, kept.key, false).await;
-        locations.push(location(id, name, role_of(id, kept.owners), looked_up.as_ref()));
-    }
+    let asked = look_up_on(node, node.live_members(), kept.key, false).await;
+    let located = asked
+        .into_iter()
+        .map(|(id, name, looked_up)| location(id, name, role_of(id, kept.owners), looked_up.as_ref()));
+    let mut locations: Vec<Location> = located.collect();
     sort_by_role(&mut locations, |location| &location.role);
     Ok(CacheLocateResponse { key: kept.key.to_string(), locations })
 }
@@ -251,13 +252,22 @@ pub(super) fn sort_by_role<T>(rows: &mut [T], role: impl Fn(&T) -> &str) {
     });
 }
 
-/// What a node has of a key; `everything` that is there, or what it would answer with.
-pub(super) async fn look_up(
-    node: &Node,
-    id: NodeId,
+/// What each of `members` has of a key, asked all at once; `None` = it does not say.
+pub(super) async fn look_up_on(
+    node: &Arc<Node>,
+    members: Vec<(NodeId, String)>,
     key: ObjectKey,
     everything: bool,
-) -> Option<LookupResponse> {
+) -> Vec<(NodeId, String, Option<LookupResponse>)> {
+    let asked = ask_all(members, |id, _| {
+        let node = node.clone();
+        async move { look_up(&node, id, key, everything).await }
+    });
+    asked.await.into_iter().map(|asked| (asked.id, asked.name, asked.answer.ok().flatten())).collect()
+}
+
+/// What a node has of a key; `everything` that is there, or what it would answer with.
+async fn look_up(node: &Node, id: NodeId, key: ObjectKey, everything: bool) -> Option<LookupResponse> {
     let mut request = Request::new(LookupRequest { key: key.to_bytes().to_vec(), everything });
     request.set_timeout(LOOKUP_TIMEOUT);
     let response = if id == node.id() {

@@ -7,7 +7,7 @@ use shoal_proto::admin::{CacheGetRequest, CacheGetResponse, StoredObject};
 use shoal_proto::cache::{ObjectInfo, PurgeVerdict, SelectingField};
 use tonic::Status;
 
-use super::cache::{kept_as, location, look_up, named_members, role_of, sort_by_role};
+use super::cache::{kept_as, location, look_up_on, named_members, role_of, sort_by_role};
 use crate::node::Node;
 
 /// Asks the nodes, all at once.
@@ -18,18 +18,8 @@ pub async fn get(node: &Arc<Node>, request: &CacheGetRequest) -> Result<CacheGet
         if response.key.is_empty() {
             response.key = kept.key.to_string();
         }
-        let asking: Vec<_> = members
-            .iter()
-            .cloned()
-            .map(|(id, name)| {
-                let (node, key) = (node.clone(), kept.key);
-                let asking = async move { look_up(&node, id, key, true).await };
-                (id, name, tokio::spawn(asking))
-            })
-            .collect();
-        for (id, name, found) in asking {
+        for (id, name, found) in look_up_on(node, members.clone(), kept.key, true).await {
             let role = role_of(id, kept.owners);
-            let found = found.await.ok().flatten();
             response.locations.push(location(id, name.clone(), role, found.as_ref()));
             let objects = found.map(|found| found.objects).unwrap_or_default();
             response.objects.extend(objects.into_iter().map(|object| stored(id, &name, role, object)));

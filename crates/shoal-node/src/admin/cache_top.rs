@@ -15,6 +15,7 @@ use tonic::{Code, Request, Status};
 use super::cache::named_members;
 use super::cache_get::selecting;
 use super::failure::{Exit, with_exit};
+use crate::everybody::ask_all;
 use crate::node::Node;
 
 /// Objects told of where nobody says how many.
@@ -44,19 +45,16 @@ pub async fn top(node: &Arc<Node>, request: &CacheTopRequest) -> Result<CacheTop
     let order = read_order(&request.order).map_err(misread)?;
     // Each node tells of more than is wanted: what is much used on all may be little used on each.
     let asked = HottestRequest { limit: limit * 2, window_ms, order: order.into() };
-    let asking: Vec<_> = named_members(node, &request.node)?
-        .into_iter()
-        .map(|(id, name)| {
-            let node = node.clone();
-            (name, tokio::spawn(async move { hottest(&node, id, asked).await }))
-        })
-        .collect();
+    let told = ask_all(named_members(node, &request.node)?, |id, _| {
+        let node = node.clone();
+        async move { hottest(&node, id, asked).await }
+    });
     let mut response = CacheTopResponse { window_ms, ..CacheTopResponse::default() };
     let mut sums = BTreeMap::new();
-    for (name, told) in asking {
-        match told.await.ok().flatten() {
-            Some(told) => told.objects.into_iter().for_each(|object| add(&mut sums, &name, object)),
-            None => response.silent.push(name),
+    for told in told.await {
+        match told.answer.ok().flatten() {
+            Some(answer) => answer.objects.into_iter().for_each(|object| add(&mut sums, &told.name, object)),
+            None => response.silent.push(told.name),
         }
     }
     response.objects = sorted(sums, order, limit as usize, window_ms);

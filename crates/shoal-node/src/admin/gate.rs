@@ -180,10 +180,7 @@ where
         let who = request.extensions().get::<Connection>().map(Who::at);
         let (Some(call), Some(who)) = (call, who) else { return Box::pin(self.service.call(request)) };
         request.extensions_mut().insert(call);
-        let Ok(held) = self.node.messages.take(&who.by, 0) else {
-            return Box::pin(self.service.call(request));
-        };
-        let held = Arc::new(Mutex::new(held));
+        let held = Arc::new(Mutex::new(self.node.messages.none_yet(&who.by)));
         let request = request.map(|body| Body::new(MessageBody::of(call, body, held.clone())));
         let asker = self.node.asker(who.clone(), call.name());
         let answering = on_behalf_of(asker, self.service.call(request));

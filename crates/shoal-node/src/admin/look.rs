@@ -6,7 +6,7 @@ use shoal_cluster::ClusterView;
 use shoal_cluster::health::{Opinion, Says};
 use shoal_model::state::{RevisionRecord, Standing};
 use shoal_model::view::{EndpointView, UpstreamView};
-use shoal_model::{EndpointId, Revision, Site};
+use shoal_model::{EndpointId, Revision};
 use shoal_policy::health::{Availability, FactState, is_panic};
 use shoal_proto::admin::{
     EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
@@ -14,7 +14,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::linearizable_base;
+use super::change::{blocking, linearizable_base, stored_site};
 use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;
@@ -37,8 +37,8 @@ pub async fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, St
         revision => (Revision(revision), state.revisions.content(Revision(revision))),
     });
     let content = content.ok_or_else(|| failure::no_such_revision(revision))?;
-    let site = Site::from_json(&content).map_err(|error| Status::internal(error.to_string()))?;
-    let site_json = redact(site).to_canonical_json();
+    let read = move || Ok(redact(stored_site(&content)?).to_canonical_json());
+    let site_json = blocking(read).await?;
     let quorum = node.log.status().quorum;
     Ok(ShowResponse { revision: revision.0, site_json, quorum, consistent: request.consistent })
 }

@@ -12,7 +12,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, put};
+use super::change::{linearizable_base, newest_base, put};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 use crate::shares::LOCAL;
@@ -89,7 +89,7 @@ pub async fn remember(
 
 /// Who has which certificates, and which names were revoked.
 pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
-    linearizable_base(node).await?;
+    let (_, quorum) = newest_base(node).await?;
     let mut operators: Vec<OperatorStatus> = node.log.with_state(|state| {
         let given = state.operators.given(now_ms()).map(|(serial, record)| OperatorStatus {
             name: record.name.clone(),
@@ -107,7 +107,7 @@ pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
         given.chain(revoked).collect()
     });
     operators.sort_by(|a, b| (&a.name, a.at_ms).cmp(&(&b.name, b.at_ms)));
-    Ok(ListOperatorsResponse { operators })
+    Ok(ListOperatorsResponse { operators, quorum })
 }
 
 /// Revoked names beyond which only the local socket adds one: the log remembers 1,000, and whoever has filled that must not be

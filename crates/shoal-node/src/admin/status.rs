@@ -11,6 +11,7 @@ use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, Upstream
 
 use super::look::{is_ejected_here, is_in_panic, name_failures};
 use crate::drain::Phase;
+use crate::everybody::ask_all;
 use crate::node::Node;
 use crate::report::{NodeReport, Wanted};
 
@@ -167,14 +168,10 @@ impl Node {
         self: &Arc<Self>,
         wanted: Wanted,
     ) -> Vec<(NodeId, String, Option<NodeReport>)> {
-        let asked = self.live_members().into_iter().map(|(id, name)| {
+        let asked = ask_all(self.live_members(), |id, _| {
             let node = self.clone();
-            (id, name, tokio::spawn(async move { node.report_of(id, wanted).await }))
+            async move { node.report_of(id, wanted).await }
         });
-        let mut reports = Vec::new();
-        for (id, name, report) in asked.collect::<Vec<_>>() {
-            reports.push((id, name, report.await.ok().flatten()));
-        }
-        reports
+        asked.await.into_iter().map(|asked| (asked.id, asked.name, asked.answer.ok().flatten())).collect()
     }
 }

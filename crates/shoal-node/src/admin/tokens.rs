@@ -10,7 +10,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, put};
+use super::change::{linearizable_base, newest_base, put};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 
@@ -69,9 +69,9 @@ pub async fn create(
     Ok(CreateTokenResponse { token: token.reveal(), expires_at_ms })
 }
 
-/// Those with which nodes may join now.
+/// Those that are good now.
 pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
-    linearizable_base(node).await?;
+    let (_, quorum) = newest_base(node).await?;
     let now_ms = now_ms();
     let tokens = node.log.with_state(|state| {
         let valid = state.tokens.iter().filter(|(_, token)| token.expires_at_ms > now_ms);
@@ -83,10 +83,10 @@ pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
         };
         valid.map(status).collect()
     });
-    Ok(ListTokensResponse { tokens })
+    Ok(ListTokensResponse { tokens, quorum })
 }
 
-/// Lets nobody in with it any more.
+/// Nobody does anything with it any more.
 pub async fn revoke(
     node: &Arc<Node>,
     request: &RevokeTokenRequest,
