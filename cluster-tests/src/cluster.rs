@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::HOST;
 use crate::address::LoopbackBlock;
 use crate::client::fetch;
 use crate::network::Network;
@@ -195,6 +196,12 @@ impl Cluster {
     /// Applies `site` on the `i`-th node and expects every node to run it.
     pub async fn apply(&self, i: usize, site: &SiteFile) -> Result<VerbOutput> {
         self.try_apply(i, site).await?.expect(0)
+    }
+
+    /// Applies `site` on the first node, and waits until every node answers for [`HOST`] by it.
+    pub async fn put_in_force(&self, site: &SiteFile) -> Result<()> {
+        self.apply(0, site).await?;
+        self.serves(HOST, "/").await
     }
 
     /// Applies `site` on the `i`-th node, whatever comes of it.

@@ -28,6 +28,9 @@ mod verb;
 mod wait;
 mod weight;
 
+/// The host that the site of a story is of.
+pub const HOST: &str = "shop.example.com";
+
 pub use address::LoopbackBlock;
 pub use binary::shoal_binary;
 pub use certificate::{SelfSigned, install_crypto};

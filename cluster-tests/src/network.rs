@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::outside::{find_program, skip};
+use crate::outside::{SKIPPED, find_program, say_past_capture, skip};
 use crate::relay::{Carried, DEVICES, Relay, Wire, open_device};
 
 /// Says that this process is in the network already.
@@ -96,6 +96,8 @@ impl Network {
         let text =
             [told.stdout, told.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         ensure!(told.status.success(), "{test}, in a network of its own: {}\n{text}", told.status);
+        let is_skip = |line: &&str| line.starts_with(SKIPPED);
+        text.lines().filter(is_skip).for_each(say_past_capture);
         eprint!("{text}");
         Ok(())
     }

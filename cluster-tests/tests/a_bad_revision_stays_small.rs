@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until, wait_until_some,
+    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until, wait_until_some,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-const HOST: &str = "shop.example.com";
 /// A debug build on a shared machine elects slowly; waves follow a moment later.
 const SLACK: Duration = Duration::from_secs(60);
 

@@ -6,18 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, SiteFile, fetch, wait_until};
 use serde_json::json;
-
-const HOST: &str = "shop.example.com";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_log_still_serves() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let origin = Origin::of_patterns(700, "no-store").await?;
     let site = SiteFile::new().proxy("shop", &[origin.endpoint()]);
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
 
     // A node that is not the leader: the others stay a quorum either way, but sooner.
     let leader = cluster.leader_seen_by(0).await?;

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 const ROUNDS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -30,8 +29,7 @@ async fn a_sick_endpoint_is_left_and_taken_back() -> Result<()> {
     let site = SiteFile::new()
         .upstream("shop", upstream)
         .route("shop", json!({ "path_prefix": "/", "upstream": "shop" }));
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     every_node_says(&cluster, &sick, "up").await?;
 
     healthy.store(false, Ordering::Relaxed);

@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, wait_until};
+use cluster_tests::{Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, wait_until};
 
-const HOST: &str = "shop.example.com";
 const SIZE: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,8 +20,7 @@ async fn sigterm_under_load_breaks_nothing() -> Result<()> {
         .proxy("shop", &[origin.endpoint()])
         .proxy("late", &[answers_late.endpoint()])
         .route("late", serde_json::json!({ "path_prefix": "/late", "upstream": "late" }));
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let leader = cluster.leader_seen_by(0).await?;
 
     let addresses: Vec<SocketAddr> = cluster.nodes.iter().map(|node| node.at(Ports::HTTP)).collect();

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, SiteFile, fetch, wait_until};
 use serde_json::json;
 
-const HOST: &str = "shop.example.com";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Connection, NodeProcess, Origin, Ports, SelfSigned, SiteFile, Speak, Verb, copy_directory,
+    Cluster, Connection, HOST, NodeProcess, Origin, Ports, SelfSigned, SiteFile, Speak, Verb, copy_directory,
     fetch, wait_until,
 };
 
-const HOST: &str = "shop.example.com";
 /// For a process to find out how things are, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 const PASSPHRASE: &str = "correct horse battery";
@@ -42,8 +41,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
         &certificate.chain_file,
         &certificate.key_file,
     );
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let revision = cluster.revision(0).await?;
     let old_id = cluster.status(0).await?["cluster_id"].clone();
 

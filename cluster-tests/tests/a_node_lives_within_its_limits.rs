@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Connection, Origin, Ports, SiteFile, Speak, empty, fetch, wait_until};
+use cluster_tests::{Cluster, Connection, HOST, Origin, Ports, SiteFile, Speak, empty, fetch, wait_until};
 use http::Request;
 
-const HOST: &str = "shop.example.com";
 const DESCRIPTORS: u32 = 1024;
 /// What is left for downstreams.
 const ROOM: usize = 512;

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SiteFile, fetch, pattern, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, SiteFile, fetch, pattern, wait_until};
 use serde_json::json;
 
-const HOST: &str = "shop.example.com";
 const OBJECTS: usize = 100;
 const SIZE: usize = 4096;
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, send, wait_until,
+};
 use http::Request;
 use serde_json::json;
-
-const HOST: &str = "shop.example.com";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_serves_alone_and_says_so() -> Result<()> {
@@ -19,8 +19,7 @@ async fn one_of_three_serves_alone_and_says_so() -> Result<()> {
         &certificate.chain_file,
         &certificate.key_file,
     );
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let revision = cluster.revision(0).await?;
 
     // The majority dies while the third node runs…
@@ -85,6 +84,10 @@ async fn serves_alone(
         refused.text()
     );
     node.shoal(&["get"]).await?.expect(0)?;
+    for who_may_call in ["token", "operator"] {
+        let listed = node.shoal(&[who_may_call, "list"]).await?.expect(0)?;
+        ensure!(listed.stdout.starts_with("warning: no quorum"), "it looks complete: {}", listed.text());
+    }
     let unsure = node.shoal(&["get", "--consistent"]).await?.expect(6)?;
     ensure!(unsure.stderr.contains("quorum"), "the refusal does not say why: {}", unsure.text());
     let file = cluster.file("changed.json", changed.text())?;

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 
-const HOST: &str = "shop.example.com";
 const OTHER_HOST: &str = "blog.example.com";
 const PATHS: [&str; 5] = ["/", "/news/1", "/news/2", "/newsletter", "/about"];
 
@@ -30,8 +29,7 @@ async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let version = Arc::new(AtomicUsize::new(1));
     let origin = versioned_origin(version.clone()).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let url = |path: &str| format!("http://{HOST}{path}");
 
     let cases: [(&str, String, &[&str]); 6] = [

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Answer, Cluster, Network, Origin, Ports, Reply, SiteFile, Speak, VerbOutput, empty, fetch, send,
+    Answer, Cluster, HOST, Network, Origin, Ports, Reply, SiteFile, Speak, VerbOutput, empty, fetch, send,
     wait_until,
 };
 use futures_util::future::try_join_all;
@@ -16,7 +16,6 @@ use http::{Method, Request};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-const HOST: &str = "shop.example.com";
 /// Objects, each with a little of the cluster to live on.
 const OBJECTS: usize = 12;
 /// A lease, and half a second for an acknowledgement that waits for it. An election takes less, and is over before.
@@ -67,8 +66,7 @@ impl Parted {
             let path = format!("/{policy}");
             site = site.route(policy, json!({ "path_prefix": path, "upstream": "shop", "cache": cache }));
         }
-        cluster.apply(0, &site).await?;
-        cluster.serves(HOST, "/").await?;
+        cluster.put_in_force(&site).await?;
         Ok(Self { network, cluster, origin, version })
     }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 
-const HOST: &str = "shop.example.com";
 /// A lease, and what the verb takes besides.
 const AT_MOST: Duration = Duration::from_millis(2020 + 2500);
 /// What is left of it when it is renewed every half second.
@@ -24,8 +23,7 @@ async fn for_as_long_as_its_lease_and_no_longer() -> Result<()> {
         Reply::ok(format!("version {version}")).field("cache-control", "max-age=3600")
     })
     .await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let silent = (cluster.leader_seen_by(0).await? + 1) % 3;
     let (asked, name) = ((silent + 1) % 3, cluster.nodes[silent].name.clone());
     let paths: Vec<String> = (0..20).map(|n| format!("/{n}")).collect();

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Connection, Origin, Ports, Reply, SelfSigned, SiteFile, Speak, fetch, wait_until,
+    Cluster, Connection, HOST, Origin, Ports, Reply, SelfSigned, SiteFile, Speak, fetch, wait_until,
 };
-
-const HOST: &str = "shop.example.com";
 
 /// From the start of the processes to an answer; a debug build takes its time.
 fn serving_deadline() -> Duration {
@@ -91,8 +89,7 @@ fn secrets_are_private(cluster: &Cluster) -> Result<()> {
 async fn a_node_that_was_paused_catches_up() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let origin = Origin::of_patterns(500, "no-store").await?;
-    cluster.apply(0, &SiteFile::new().proxy("old", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().proxy("old", &[origin.endpoint()])).await?;
     let paused = (cluster.leader_seen_by(0).await? + 1) % 3;
     let other = (paused + 1) % 3;
     cluster.nodes[paused].stop()?;

@@ -151,6 +151,12 @@ async fn what_is_set_deleted_and_edited_is_checked_first() -> Result<()> {
     let kept = Path::new(kept.split(';').next().unwrap_or(kept).trim());
     ensure!(std::fs::read_to_string(kept)?.contains("shap"), "the file is not what was edited");
     std::fs::remove_file(kept)?;
+    // What an editor saves that is no UTF-8 is somebody's work as well.
+    let garbled = edit(&cluster, &["edit", "route/shop", "-y"], "printf '\\377' >>").await?.expect(1)?;
+    let (_, kept) = garbled.stderr.split_once("is kept in ").context("where is the file?")?;
+    let kept = Path::new(kept.split(';').next().unwrap_or(kept).trim());
+    ensure!(std::fs::read(kept)?.ends_with(b"\xff"), "the file is not what was edited");
+    std::fs::remove_file(kept)?;
     ensure!(cluster.revision(0).await? == revision, "what was refused made a revision");
 
     // In the middle of one edit somebody else changes the same object, or another one.

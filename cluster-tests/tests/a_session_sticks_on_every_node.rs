@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, NodeProcess, Origin, Ports, Reply, SiteFile, find_program, skip, text_of};
+use cluster_tests::{
+    Cluster, HOST, NodeProcess, Origin, Ports, Reply, SiteFile, find_program, skip, text_of,
+};
 use serde_json::json;
 
 const STORY: &str = "a_session_sticks_on_every_node";
-const HOST: &str = "shop.example.com";
 
 /// Asks `node` as a browser would that keeps its cookies in `jar`; answers the body.
 async fn browse(curl: &Path, node: &NodeProcess, jar: &str) -> Result<String> {
@@ -43,8 +44,7 @@ async fn a_cookie_of_one_node_is_good_on_another() -> Result<()> {
             .upstream("shop", json!({ "endpoints": endpoints, "sticky": { "name": "node", "ttl": "1h" } }))
             .route("shop", json!({ "path_prefix": "/", "upstream": "shop" }))
     };
-    cluster.apply(0, &site(endpoints(None))).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site(endpoints(None))).await?;
 
     let jar = cluster.dir().join("cookies").display().to_string();
     let first = browse(&curl, &cluster.nodes[0], &jar).await?;

@@ -13,8 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 async fn tokens(node: &NodeProcess) -> Option<usize> {
     let listed = node.shoal(&["-o", "json", "token", "list"]).await.ok().filter(|output| output.code == 0)?;
     let listed: Value = listed.json().ok()?;
-    let tokens = listed.as_array().or_else(|| listed["tokens"].as_array())?;
-    Some(tokens.iter().filter(|token| token["uses_left"] == 7).count())
+    Some(listed["tokens"].as_array()?.iter().filter(|token| token["uses_left"] == 7).count())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Answer, Cluster, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{
+    Answer, Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+};
 use http::Request;
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 /// SHA-256 of `open sesame`.
 const TOKEN_SHA256: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93ed4eb";
 
@@ -51,8 +52,7 @@ async fn who_may_by_network_and_by_token() -> Result<()> {
         let route = json!({ "path_prefix": format!("/{name}"), "upstream": "shop", "cache": { "purge_method": rule } });
         site = site.route(name, route);
     }
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let secret = [("x-purge-token", "open sesame")];
     for path in ["/near", "/far", "/secret", "/plain"] {
         for node in 0..3 {
@@ -100,8 +100,7 @@ async fn soft_serves_the_old_once_more_and_hard_does_not() -> Result<()> {
     let route = json!({ "path_prefix": "/", "upstream": "shop", "cache": cache });
     let site =
         SiteFile::new().upstream("shop", json!({ "endpoints": [origin.endpoint()] })).route("shop", route);
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     for path in ["/soft", "/hard", "/both"] {
         shown(&cluster, 0, path).await?;
     }

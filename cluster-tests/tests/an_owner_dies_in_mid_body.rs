@@ -7,12 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Cluster, Curl, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until,
+    Cluster, Curl, HOST, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until,
 };
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-const HOST: &str = "shop.example.com";
 const BODY_BYTES: usize = 200 << 20;
 const HALF: usize = BODY_BYTES / 2;
 /// What may be on its way when an owner is killed: buffers of sockets and of the nodes.

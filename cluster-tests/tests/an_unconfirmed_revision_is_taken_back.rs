@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until};
 use serde_json::Value;
 
-const HOST: &str = "shop.example.com";
 /// A debug build on a shared machine elects slowly; revisions are in force everywhere a moment later.
 const SLACK: Duration = Duration::from_secs(15);
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
 use http::{Method, Request};
 use tokio::sync::Semaphore;
 
-const HOST: &str = "shop.example.com";
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(30);
 

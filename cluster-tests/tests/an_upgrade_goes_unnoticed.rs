@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, shoal_binary, wait_until,
+    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, shoal_binary, wait_until,
 };
 
-const HOST: &str = "shop.example.com";
 const SIZE: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,8 +24,7 @@ async fn every_node_is_upgraded_under_load() -> Result<()> {
         .proxy("shop", &[origin.endpoint()])
         .proxy("late", &[answers_late.endpoint()])
         .route("late", serde_json::json!({ "path_prefix": "/late", "upstream": "late" }));
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
 
     let addresses: Vec<SocketAddr> = cluster.nodes.iter().map(|node| node.at(Ports::HTTP)).collect();
     let paths = (0..40).map(|n| format!("/live/{n}")).collect();
@@ -90,8 +88,7 @@ fn binary_that_fails_late(cluster: &Cluster) -> Result<PathBuf> {
 async fn a_binary_that_fails_late_is_replaced_by_the_old_one() -> Result<()> {
     let mut cluster = Cluster::start(1).await?;
     let origin = Origin::start(|seen| Reply::ok(pattern(&seen.path, SIZE))).await?;
-    cluster.apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
     let address = cluster.nodes[0].at(Ports::HTTP);
     let load = Load::start(&[address], 3, HOST, vec!["/live".to_owned()], |path| Some(pattern(path, SIZE)));
     wait_until("the load runs", Duration::from_secs(20), async || load.good() > 50).await?;

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Cluster, Load, LoadReport, NginxOrigin, Origin, Ports, Reply, SelfSigned, SiteFile, Speak, empty, fetch,
-    pattern, send, skip, wait_until,
+    Cluster, HOST, Load, LoadReport, NginxOrigin, Origin, Ports, Reply, SelfSigned, SiteFile, Speak, empty,
+    fetch, pattern, send, skip, wait_until,
 };
 use http::Request;
 use serde_json::json;
 
-const HOST: &str = "shop.example.com";
 const OBJECTS: usize = 300;
 const OBJECT_BYTES: usize = 4096;
 /// Clients per node.

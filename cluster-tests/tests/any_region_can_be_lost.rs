@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Load, Network, Origin, Ports, Reply, SiteFile, Wire, pattern, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Load, Network, Origin, Ports, Reply, SiteFile, Wire, pattern, wait_until,
+};
 use serde_json::json;
 use shoal_ctl::{Client, Exit, Failure};
 use shoal_proto::admin::{ApplyRequest, ShowRequest, StatusResponse};
 use tokio::task::JoinSet;
 
-const HOST: &str = "shop.example.com";
 const BODY: usize = 2000;
 /// From one region to another and back.
 const ROUND_TRIP: Duration = Duration::from_millis(80);
@@ -49,8 +50,7 @@ fn a_region_is_cut_off() -> Result<()> {
             Reply::ok(pattern(&seen.path, BODY)).field("cache-control", "no-store")
         })
         .await?;
-        cluster.apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
-        cluster.serves(HOST, "/").await?;
+        cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
         let town = Town::of(&cluster);
 
         let formed = wait_until("no region has most of five votes", UNTIL_FIVE_VOTE, async || {

@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, VerbOutput, fetch, pattern};
+use cluster_tests::{Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, VerbOutput, fetch, pattern};
 use serde_json::json;
-
-const HOST: &str = "shop.example.com";
 
 const TEMPLATE: &str = "\
 listeners:

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Answer, Cluster, Origin, Ports, Reply, SiteFile, fetch, pattern};
+use cluster_tests::{Answer, Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, pattern};
 use tokio::task::JoinSet;
 
-const HOST: &str = "shop.example.com";
 const CLIENTS: usize = 50;
 /// Small enough for one chunk, large enough to be streamed.
 const SIZES: [usize; 2] = [2_000, 600_000];

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 use serde_json::json;
 
-const HOST: &str = "shop.example.com";
 /// Longer than any lease that a node gets on a slow disk.
 const BEYOND_A_LEASE: Duration = Duration::from_secs(8);
 
@@ -32,8 +31,7 @@ async fn a_node_alone_follows_the_policy_of_each_route() -> Result<()> {
         let path = format!("/{policy}");
         site = site.route(policy, json!({ "path_prefix": path, "upstream": "shop", "cache": cache }));
     }
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let web = cluster.nodes[2].at(Ports::HTTP);
     let is_hit = async |path: &str| fetch(web, HOST, path).await.is_ok_and(|answer| answer.is_hit());
     for path in ["/revalidate", "/serve", "/fail"] {
@@ -74,8 +72,7 @@ async fn a_node_that_was_stopped_serves_nothing_that_was_purged_meanwhile() -> R
     let cluster = Cluster::start(3).await?;
     let version = Arc::new(AtomicUsize::new(1));
     let origin = versioned_origin(version.clone()).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let sleeper = (cluster.leader_seen_by(0).await? + 1) % 3;
     let awake = (sleeper + 1) % 3;
     let web = cluster.nodes[sleeper].at(Ports::HTTP);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{Cluster, Curl, Meter, Origin, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until};
+use cluster_tests::{
+    Cluster, Curl, HOST, Meter, Origin, Ports, Reply, Seen, SiteFile, pattern, skip, wait_until,
+};
 
-const HOST: &str = "shop.example.com";
 const MIB: usize = 1 << 20;
 const CHUNKS: usize = 40;
 const SIZE: usize = CHUNKS * MIB;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Load, Origin, Payload, Ports, Reply, SiteFile, Tongue, fetch, grpc_message, pattern,
+    Cluster, HOST, Load, Origin, Payload, Ports, Reply, SiteFile, Tongue, fetch, grpc_message, pattern,
     shoal_binary, wait_until,
 };
 use http::{HeaderMap, HeaderValue};
@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-const HOST: &str = "shop.example.com";
 const SIZE: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,8 +68,7 @@ async fn every_node_is_drained_and_restarted_in_turn_under_load() -> Result<()> 
         .proxy("shop", &[shop.endpoint()])
         .upstream("calls", json!({ "endpoints": [calls.endpoint()], "protocol": "h2c" }))
         .route("calls", json!({ "path_prefix": "/calls", "upstream": "calls", "trailers": true }));
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
 
     let addresses: Vec<SocketAddr> = cluster.nodes.iter().map(|node| node.at(Ports::HTTP)).collect();
     let loads: Vec<(Tongue, Load)> = [Tongue::Http1, Tongue::Http2, Tongue::Grpc]
@@ -169,8 +167,7 @@ async fn a_drain_outlasts_who_asked_for_it_and_the_process() -> Result<()> {
         path => Reply::ok(pattern(path, SIZE)),
     })
     .await?;
-    cluster.apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
     let web = cluster.nodes[1].at(Ports::HTTP);
     let slow = tokio::spawn(async move { fetch(web, HOST, "/slow").await });
     wait_until("a request is under way", PATIENCE, async || origin.count("/slow") == 1).await?;
@@ -248,8 +245,7 @@ async fn a_drain_outlasts_who_asked_for_it_and_the_process() -> Result<()> {
 async fn a_cordoned_node_serves_and_has_no_duties() -> Result<()> {
     let cluster = Cluster::start(4).await?;
     let origin = Origin::of_patterns(SIZE, "max-age=3600").await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let leader = cluster.leader_seen_by(0).await?;
     let (name, other) = (cluster.nodes[leader].name.clone(), (leader + 1) % 4);
     let cordoned = cluster.nodes[other].shoal(&["node", "cordon", &name]).await?.expect(0)?;

@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Cluster, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, pattern, send, wait_until,
+    Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, pattern, send, wait_until,
 };
 use http::Request;
 
-const HOST: &str = "shop.example.com";
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(30);
 /// Objects that are asked for in a round of kills.
@@ -219,8 +218,7 @@ async fn what_was_changed_before_a_crash_is_not_served_after_it() -> Result<()> 
 async fn a_purge_reaches_the_disk_of_a_node_that_was_down() -> Result<()> {
     let (origin, version) = changing().await?;
     let mut cluster = Cluster::start_with(3, &["--cache-disk", "64MiB"]).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let web = cluster.nodes[2].at(Ports::HTTP);
     for n in 0..30 {
         ensure!(fetch(web, HOST, &format!("/news/{n}")).await?.body == "version 1");

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{Answer, Cluster, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{
+    Answer, Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-
-const HOST: &str = "shop.example.com";
 
 async fn post(cluster: &Cluster, node: usize, token: &str, body: &Value) -> Result<(Answer, Value)> {
     let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed();
@@ -37,8 +37,7 @@ async fn with_a_token_and_not_without() -> Result<()> {
         }
     })
     .await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let url = |path: &str| format!("http://{HOST}{path}");
     let paths = ["/a", "/b/c", "/tagged", "/grouped", "/kept"];
     for path in paths {

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
 
-const HOST: &str = "shop.example.com";
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
 /// Objects that are stored.

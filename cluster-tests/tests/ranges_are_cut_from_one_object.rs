@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use cluster_tests::{Cluster, Curl, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip};
+use cluster_tests::{Cluster, Curl, HOST, Origin, Payload, Ports, Reply, Seen, SiteFile, pattern, skip};
 
-const HOST: &str = "shop.example.com";
 const TAG: &str = "\"v1\"";
 const SIZE: usize = 300_000;
 

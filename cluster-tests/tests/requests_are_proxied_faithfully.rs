@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Answer, Cluster, Connection, Origin, Payload, Ports, Reply, Seen, SelfSigned, SiteFile, Speak, empty,
-    pattern, send,
+    Answer, Cluster, Connection, HOST, Origin, Payload, Ports, Reply, Seen, SelfSigned, SiteFile, Speak,
+    empty, pattern, send,
 };
 use futures_util::{SinkExt, StreamExt, stream};
 use http::{HeaderMap, Request};
@@ -27,7 +27,6 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-const HOST: &str = "shop.example.com";
 const LARGE: usize = 8 << 20;
 
 /// One node in front of an origin that answers as its paths say.
@@ -46,8 +45,7 @@ impl Stage {
             .upstream("shop", json!({ "endpoints": [origin.endpoint()] }))
             .route("shop", json!({ "path_prefix": "/", "upstream": "shop", "trailers": true }))
             .secure("shop", &certificate.chain_file, &certificate.key_file);
-        cluster.apply(0, &site).await?;
-        cluster.serves(HOST, "/").await?;
+        cluster.put_in_force(&site).await?;
         Ok(Self { cluster, origin, certificate })
     }
 

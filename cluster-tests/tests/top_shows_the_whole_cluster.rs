@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, wait_until};
-
-const HOST: &str = "shop.example.com";
+use cluster_tests::{Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, wait_until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_tells_of_all() -> Result<()> {

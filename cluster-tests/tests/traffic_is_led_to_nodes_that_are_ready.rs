@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Origin, Ports, SiteFile, fetch, find_program, skip, text_of, wait_until, wait_until_some,
+    Cluster, HOST, Origin, Ports, SiteFile, fetch, find_program, skip, text_of, wait_until, wait_until_some,
 };
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -20,7 +20,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-const HOST: &str = "shop.example.com";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// For one answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,8 +87,7 @@ async fn comes_to_answer(cluster: &Cluster, i: usize, nodes: &[usize]) -> Result
 async fn names_lead_to_nodes_that_serve() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &[&RUN[..], &["--drain-delay", "500ms"]].concat()).await?;
     let (site, _origin) = site().await?;
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     for i in 0..3 {
         comes_to_answer(&cluster, i, &[0, 1, 2]).await?;
     }
@@ -213,8 +211,7 @@ async fn where_nobody_is_ready_everybody_is_answered() -> Result<()> {
     let looks = ["--ready-looks", "dns=1000/2"];
     let mut cluster = Cluster::start_with(2, &[&RUN[..], &looks].concat()).await?;
     let (site, _origin) = site().await?;
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     comes_to_answer(&cluster, 0, &[0, 1]).await?;
     ensure!(cluster.metric(0, "shoal_dns_nodes", "ready").await? == 0.0, "somebody is ready");
 
@@ -293,8 +290,7 @@ async fn routes_follow_readiness() -> Result<()> {
     }
     let mut cluster = Cluster::start_with(2, &["--drain-delay", "4s"]).await?;
     let (site, _origin) = site().await?;
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let announcer = Announcer::start(&cluster.nodes[1])?;
     let announced = "announce route 192.0.2.1/32 next-hop self med 100";
     let withdrawn = "withdraw route 192.0.2.1/32 next-hop self";

@@ -61,9 +61,7 @@ async fn knows_only_its_own(cluster: &Cluster, expected: usize) -> Result<()> {
             .as_array()
             .into_iter()
             .flatten()
-            .filter_map(|node| {
-                Some(node["clusterAddr"].as_str().or(node["cluster_addr"].as_str())?.to_owned())
-            })
+            .filter_map(|node| Some(node["cluster_addr"].as_str()?.to_owned()))
             .collect();
         ensure!(!seen.is_empty() && seen.is_subset(&own), "n{} of {own:?} sees {seen:?}", i + 1);
     }

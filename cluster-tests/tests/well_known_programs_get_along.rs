@@ -7,14 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Answer, Cluster, HaproxyFront, NginxOrigin, OpenSsl, Origin, Ports, Reply, SelfSigned, SiteFile, Speak,
-    fetch, find_program, pattern, send, skip, text_of, wait_until,
+    Answer, Cluster, HOST, HaproxyFront, NginxOrigin, OpenSsl, Origin, Ports, Reply, SelfSigned, SiteFile,
+    Speak, fetch, find_program, pattern, send, skip, text_of, wait_until,
 };
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 /// Where a balancer's PROXY headers are believed.
 const BEHIND_PROXY: u16 = 8081;
 /// nginx writes its log when it has answered.
@@ -308,8 +307,7 @@ async fn haproxy_in_front_says_who_calls() -> Result<()> {
         .secure("shop", &certificate.chain_file, &certificate.key_file)
         .set("listeners", "secure", secure)
         .set("listeners", "behind", clear);
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
 
     let node = &cluster.nodes[0];
     let (clear, secure) = (node.at(BEHIND_PROXY), node.at(Ports::HTTPS));
@@ -352,8 +350,7 @@ async fn shop() -> Result<(Cluster, Origin, SelfSigned)> {
         &certificate.chain_file,
         &certificate.key_file,
     );
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     Ok((cluster, origin, certificate))
 }
 

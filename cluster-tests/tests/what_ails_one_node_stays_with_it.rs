@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Belief, Channel, Cluster, FaultShim, Faults, Load, Network, Origin, Ports, Reply, SiteFile, SmallDisk,
-    Starved, copy_directory, fetch, pattern, skip, wait_until,
+    Belief, Channel, Cluster, FaultShim, Faults, HOST, Load, Network, Origin, Ports, Reply, SiteFile,
+    SmallDisk, Starved, copy_directory, fetch, pattern, skip, wait_until,
 };
 use serde_json::{Map, Value, json};
 
-const HOST: &str = "shop.example.com";
 const BODY: usize = 2000;
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
@@ -47,8 +46,7 @@ impl Scene {
         })
         .await?;
         let site = SiteFile::new().cached("shop", &[origin.endpoint()]);
-        cluster.apply(0, &site).await?;
-        cluster.serves(HOST, "/").await?;
+        cluster.put_in_force(&site).await?;
         Ok(Self { cluster, _origin: origin, changes: 0, weight: 0 })
     }
 

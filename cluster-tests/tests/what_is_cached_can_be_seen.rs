@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+};
 use http::Request;
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(30);
 

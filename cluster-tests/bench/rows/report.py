@@ -42,7 +42,8 @@ def markdown(rows, results, versions, rounds, seconds, machine):
                 f" | {line.goal or '–'} |"
             )
     notes = [f"`{label}`: {note}." for label, (_, said) in results.items() for note in said]
-    how = f"Medians of {rounds} rounds (lowest–highest), of {seconds} s each where it is CPU time;"
+    few = "" if rounds >= 3 else "A look, not a measurement: too few rounds. "
+    how = few + f"Medians of {rounds} rounds (lowest–highest), of {seconds} s each where it is CPU time;"
     how += " ratios are medians of those of each round. **Bold**: goal not reached."
     return "\n".join(out + ["", " ".join([how, *notes]), "", f"{machine}. {' · '.join(versions.values())}."]) + "\n"
 

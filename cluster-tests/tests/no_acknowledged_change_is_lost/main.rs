@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Load, Network, Origin, Ports, Reply, SiteFile, pattern, skip, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Load, Network, Origin, Ports, Reply, SiteFile, pattern, skip, wait_until,
+};
 use histories::{Answer, Asked, Picture, Violation};
 
 use register::{Crowd, Register, judge};
 
-const HOST: &str = "shop.example.com";
 const BODY: usize = 2000;
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
@@ -104,8 +105,7 @@ fn suffers(test: &str, faults: &[Fault]) -> Result<()> {
             Reply::ok(pattern(&seen.path, BODY)).field("cache-control", "no-store")
         })
         .await?;
-        cluster.apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
-        cluster.serves(HOST, "/").await?;
+        cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
         let crowd = Crowd::gather(Register::of(&cluster).await?);
         let mut missed = Vec::new();
         for fault in faults {
