@@ -191,6 +191,46 @@ fn a_bad_wire_kills_nobody() -> Result<()> {
     })
 }
 
+#[test]
+fn a_region_leaves_service_and_comes_back() -> Result<()> {
+    Network::of_regions("a_region_leaves_service_and_comes_back", async |mut network| {
+        let regions = ["eu", "eu", "us"];
+        let cluster =
+            Cluster::start_in_regions(&mut network, &regions, &[], &["--drain-delay", "1s"]).await?;
+        let origin = Origin::start_at((Network::HERE, 0).into(), |seen| {
+            Reply::ok(pattern(&seen.path, BODY)).field("cache-control", "no-store")
+        })
+        .await?;
+        cluster.apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
+        cluster.serves(HOST, "/").await?;
+        let asked = [0, 1, 2].map(|node| cluster.nodes[node].at(Ports::HTTP));
+        let paths = (0..20).map(|n| format!("/{n}")).collect();
+        let load = Load::start(&asked, 2, HOST, paths, |path| Some(pattern(path, BODY)));
+        wait_until("requests are answered", MOMENT, async || load.good() > 50).await?;
+
+        let unknown = cluster.nodes[2].shoal(&["region", "drain", "asia"]).await?.expect(1)?;
+        ensure!(unknown.stderr.contains("no node is in the region \"asia\""), "{unknown:?}");
+        let drained = cluster.nodes[0].shoal(&["region", "drain", "eu"]).await?.expect(0)?.stdout;
+        let is_drained = |name: &str| drained.find(&format!("{name} is drained ("));
+        ensure!(is_drained("n1").is_some() && is_drained("n2").is_some(), "{drained}");
+        // Again is nothing new, and nobody but the other region serves now.
+        cluster.nodes[2].shoal(&["region", "drain", "eu"]).await?.expect(0)?;
+        let last = cluster.nodes[1].shoal(&["region", "drain", "us"]).await?.expect(1)?;
+        ensure!(last.stderr.contains("no node of another region than \"us\" serves"), "{last:?}");
+        let before = load.good();
+        wait_until("the other region answers", MOMENT, async || load.good() > before + 50).await?;
+
+        let back = cluster.nodes[2].shoal(&["region", "undrain", "eu"]).await?.expect(0)?;
+        ensure!(back.stdout.matches(" is in service (").count() == 2, "{back:?}");
+        cluster.serves(HOST, "/").await?;
+        for target in load.finish().await.targets {
+            let lost = target.broken.load(Ordering::Relaxed) + target.stillborn.load(Ordering::Relaxed);
+            ensure!(target.wrong() + lost == 0, "{lost} requests were lost: {}", target.faults());
+        }
+        Ok(())
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_grows_beyond_its_region_is_made_more_patient() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &["--timing", "lan"]).await?;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 77] = [
+const VERBS: [&str; 80] = [
     "",
     "run",
     "dev",
@@ -43,6 +43,9 @@ const VERBS: [&str; 77] = [
     "node uncordon",
     "node remove",
     "node revoke",
+    "region",
+    "region drain",
+    "region undrain",
     "health",
     "cache",
     "cache get",

@@ -21,6 +21,7 @@ mod manner;
 mod node;
 mod operator;
 mod plan;
+mod region;
 mod rollback;
 mod rollout;
 mod set;
@@ -86,6 +87,8 @@ pub enum Verb {
     Top(top::TopArgs),
     /// List and describe the nodes of the cluster, take them out of service and back, or remove one that is gone for good
     Node(node::NodeVerb),
+    /// Take all nodes of a region out of service, and put them back
+    Region(region::RegionVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),
     /// Count, find, fetch and forget cached objects
@@ -153,6 +156,7 @@ impl Verb {
             Self::Status(args) => &args.node,
             Self::Top(args) => &args.node,
             Self::Node(verb) => verb.node_args(),
+            Self::Region(verb) => verb.node_args(),
             Self::Health(args) => &args.node,
             Self::Cache(verb) => verb.node_args(),
             Self::Token(verb) => verb.node_args(),
@@ -190,6 +194,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Status(args) => args.run(root).await,
         Verb::Top(args) => args.run(root).await,
         Verb::Node(verb) => verb.run(root).await,
+        Verb::Region(verb) => verb.run(root).await,
         Verb::Health(args) => args.run(root).await,
         Verb::Cache(verb) => verb.run(root).await,
         Verb::Token(verb) => verb.run(root).await,

@@ -91,10 +91,8 @@ pub(super) struct UncordonArgs {
 
 impl DrainArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        let within_ms =
-            self.deadline.map(|deadline| u64::try_from(deadline.0.as_millis()).unwrap_or(u64::MAX));
         let request = SetStandingRequest {
-            within_ms,
+            within_ms: within_ms(self.deadline),
             leave: self.leave,
             force: self.force,
             ..request(StandingVerb::Drain, self.target)
@@ -122,6 +120,11 @@ impl UncordonArgs {
     }
 }
 
+/// A node's deadline, as requests have it.
+pub(super) fn within_ms(deadline: Option<Period>) -> Option<u64> {
+    deadline.map(|deadline| u64::try_from(deadline.0.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn request(verb: StandingVerb, target: TargetArgs) -> SetStandingRequest {
     let (node, node_id) = target.into_parts();
     SetStandingRequest { node, node_id, verb: verb.into(), author: author(), ..SetStandingRequest::default() }
@@ -133,7 +136,15 @@ async fn set(
     node: NodeArgs,
     root: NodeArgs,
 ) -> Result<Exit, Failure> {
-    let session = Session::open(node, root)?;
+    carry_out(&Session::open(node, root)?, verb, request).await
+}
+
+/// Asks for it, and tells until it is so.
+pub(super) async fn carry_out(
+    session: &Session,
+    verb: &'static str,
+    request: SetStandingRequest,
+) -> Result<Exit, Failure> {
     let wanted = request.verb();
     let request = SetStandingRequest { timeout_ms: session.timeout_ms(), ..request };
     let shows_progress = session.format.unwrap_or(Format::Table) == Format::Table;
