@@ -20,6 +20,11 @@ fn with_more(site: SiteFile, origin: &Origin) -> SiteFile {
     site.upstream("more", serde_json::json!({ "endpoints": [origin.endpoint()] }))
 }
 
+/// What the cluster's own certificates and keys are.
+async fn keys(cluster: &Cluster, i: usize) -> Result<serde_json::Value> {
+    cluster.nodes[i].shoal(&["-o", "json", "cluster", "keys"]).await?.expect(0)?.json()
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("paths of stories are UTF-8")
 }
@@ -44,6 +49,11 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     cluster.put_in_force(&site).await?;
     let revision = cluster.revision(0).await?;
     let old_id = cluster.status(0).await?["cluster_id"].clone();
+
+    cluster.nodes[1].shoal(&["cluster", "node-life", "2d"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["cluster", "rotate", "gossip-key"]).await?.expect(0)?;
+    let old_keys = keys(&cluster, 1).await?;
+    ensure!(old_keys["gossip_key"] != 0, "{old_keys}");
 
     // Any node saves; nothing is overwritten, and nothing goes without a passphrase.
     let file = cluster.dir().join("all.snapshot");
@@ -128,6 +138,9 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     let status = cluster.status(0).await?;
     ensure!(status["cluster_id"] != old_id, "it is another cluster");
     ensure!(status["nodes"].as_array().map(Vec::len) == Some(1), "nobody else is in it: {status}");
+    let new_keys = keys(&cluster, 0).await?;
+    ensure!(new_keys["node_seconds"] == 2 * 86_400 && new_keys["gossip_key"] == 0, "{new_keys}");
+    ensure!(new_keys["authority_sha256"] != old_keys["authority_sha256"], "it has an authority of its own");
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("Restore"), "it is not on the record: {}", audit.stdout);
     let refused = Verb::from_afar(&["--addr", &address, "--identity", text(&viewer), "status"]);
@@ -246,6 +259,10 @@ async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
     serves_certificate(&cluster.nodes[0], &certificate).await?;
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("gone: n"), "it is not on the record: {}", audit.stdout);
+    wait_until("the gossip is sealed with what the lost ones do not know", DEADLINE, async || {
+        keys(&cluster, 0).await.is_ok_and(|keys| keys["gossip_key"] != 0)
+    })
+    .await?;
 
     // The two come back with their old disks, a majority of the old voters: they are told, and end.
     for (i, copy) in [1, 2].into_iter().zip(&copies) {

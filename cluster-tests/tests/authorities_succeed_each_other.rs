@@ -121,6 +121,56 @@ async fn authorities_succeed_each_other() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_until_the_old_one_had_retired_is_told_how_to_get_back() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(200, "no-store").await?;
+    let site = |round: usize| SiteFile::new().proxy(&format!("shop-{round}"), &[origin.endpoint()]);
+    cluster.apply(0, &site(0)).await?;
+    cluster.serves("shop.example.com", "/").await?;
+    let before = cluster.token().await?;
+    cluster.nodes[2].kill9()?;
+    cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--timeout", "60s"]).await?.expect(0)?;
+    let refused = cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--retire"]).await?.expect(2)?;
+    ensure!(refused.stderr.contains("gets back with `--join` and a new `--token`"), "{refused:?}");
+    cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--retire", "--force"]).await?.expect(0)?;
+    cluster.apply(0, &site(1)).await?;
+
+    // It serves what it had last, and says what is wrong where an operator looks.
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    wait_until("it says how it gets back", DEADLINE, async || {
+        let status = cluster.nodes[2].shoal(&["status"]).await;
+        status.is_ok_and(|status| {
+            let said = status.stdout + &status.stderr;
+            said.contains("an authority that this node does not know") && said.contains("a new `--token`")
+        })
+    })
+    .await?;
+    ensure!(cluster.nodes[2].log().contains("an authority that this node does not know"));
+
+    // A token of before is no proof of anything that is so now.
+    let door = cluster.nodes[0].at(Ports::CLUSTER);
+    cluster.nodes[2].kill9()?;
+    cluster.nodes[2].start(Some((door, &before)))?;
+    cluster.answers(2).await?;
+    ensure!(!cluster.nodes[2].log().contains("has found back"), "{}", cluster.nodes[2].log());
+    cluster.nodes[2].kill9()?;
+    let token = cluster.token().await?;
+    cluster.nodes[2].start(Some((door, &token)))?;
+    cluster.answers(2).await?;
+    cluster.settle().await?;
+    let keys = keys(&cluster, 2).await?;
+    let nodes = keys["nodes"].as_array().context("no nodes")?;
+    ensure!(nodes.len() == 3, "it is the node that it was: {keys:#}");
+    ensure!(nodes.iter().all(|node| node["authority_sha256"] == keys["authority_sha256"]), "{keys:#}");
+    cluster.apply(2, &site(2)).await?;
+    for node in &cluster.nodes {
+        ensure!(!node.log().contains("panicked"), "{}", node.log());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_leader_goes_on_with_a_succession() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     cluster.nodes[0].shoal(&["cluster", "node-life", "1m"]).await?.expect(0)?;
@@ -137,6 +187,11 @@ async fn another_leader_goes_on_with_a_succession() -> Result<()> {
     ensure!([0, 2, 5, 6].contains(&told.code), "{told:?}");
     wait_until("another one leads", DEADLINE, async || {
         cluster.leader_seen_by(other).await.is_ok_and(|new| new != leader)
+    })
+    .await?;
+    // It does not wait for the one that is gone, which finds the new one believed and signing when it is back.
+    wait_until("the new authority signs", DEADLINE, async || {
+        keys(&cluster, other).await.is_ok_and(|keys| keys["has_switched"] == true)
     })
     .await?;
     cluster.restart(leader)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_cluster::identity::{ClusterSecret, Identity, NodeKey, sha256_hex, write_private};
-use shoal_cluster::join::{Applicant, Joined, Token, join};
+use shoal_cluster::join::{Applicant, Joined, Token, find_back, join};
 use shoal_configlog::{known_level, oldest_level, suited_timing};
 use shoal_model::NodeId;
 use shoal_model::state::{ClusterSetup, Command, MemberRecord, SetupOrder, check_member_name};
@@ -60,7 +60,7 @@ pub async fn boot(settings: &RunSettings, bind: impl FnOnce() -> anyhow::Result<
     removed::refuse_to_start(dir)?;
     if let Some(identity) = data_dir::look(dir)? {
         check_name(settings, &identity)?;
-        check_cluster(settings, &identity)?;
+        let identity = in_its_cluster(settings, identity).await?;
         twins::refuse_beside_itself(settings, &identity).await?;
         bind()?;
         twins::remember(settings);
@@ -123,26 +123,39 @@ fn check_name(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()>
 }
 
 /// A node stays in the cluster that admitted it. A token of another one is a mistake, and the operator would wait for a
-/// node that never comes.
-fn check_cluster(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()> {
-    let (dir, cluster) = (settings.data_dir.display(), &identity.cluster_id);
-    if let Some(token) = &settings.token {
-        let token: Token = token.parse()?;
-        if !token.is_of(identity) {
-            let own = sha256_hex(&identity.ca_der);
-            bail!(
-                "{dir} is of node {:?} in cluster {cluster} (authority {}…), and the token is for another cluster \
-                 (authority {}…): leave --join and --token out to resume here, or give another --data-dir to join there",
-                identity.name,
-                &own[..SHOWN_DIGITS],
-                &token.ca_sha256[..SHOWN_DIGITS],
-            );
+/// node that never comes; unless it names an authority that has succeeded while this node was away.
+async fn in_its_cluster(settings: &RunSettings, identity: Identity) -> anyhow::Result<Identity> {
+    let token = settings.token.as_ref().map(|token| token.parse::<Token>()).transpose()?;
+    let Some(token) = token.filter(|token| !token.is_of(&identity)) else {
+        if settings.token.is_some() || !settings.join.is_empty() {
+            let cluster = identity.cluster_id;
+            tracing::info!(%cluster, "this node is in its cluster already: --join and --token are not needed any more");
         }
-    }
-    if settings.token.is_some() || !settings.join.is_empty() {
-        tracing::info!(%cluster, "this node is in its cluster already: --join and --token are not needed any more");
-    }
-    Ok(())
+        return Ok(identity);
+    };
+    let error = match find_back(&settings.join, &token, &identity).await {
+        Ok(found) => {
+            found.save(&settings.data_dir)?;
+            let authority = &token.ca_sha256[..SHOWN_DIGITS];
+            tracing::info!(
+                authority,
+                "this node has found back: it has a certificate of the authority of the token"
+            );
+            return Ok(found);
+        }
+        Err(error) => error,
+    };
+    let own = sha256_hex(&identity.ca_der);
+    bail!(
+        "{} is of node {:?} in cluster {} (authority {}…), and the token is for another cluster or for another authority \
+         ({}…), by which no node at --join lets this one in: {error}; leave --join and --token out to resume here, or give \
+         another --data-dir to join there",
+        settings.data_dir.display(),
+        identity.name,
+        identity.cluster_id,
+        &own[..SHOWN_DIGITS],
+        &token.ca_sha256[..SHOWN_DIGITS],
+    )
 }
 
 /// The name of this machine, or `node`.
@@ -400,7 +413,7 @@ mod tests {
     async fn a_node_stays_in_its_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let joining = |token: Option<String>| RunSettings {
-            join: vec!["10.0.0.1:7400".to_owned()],
+            join: vec!["127.0.0.1:1".to_owned()],
             token,
             ..settings(dir.path())
         };

@@ -266,6 +266,7 @@ pub async fn build(
     tasks.spawn_until_stop("the lease of the cache", lease::keep(node.clone()));
     tasks.spawn_until_stop("the renewal of the certificate", keys::keep(node.clone()));
     tasks.spawn_until_stop("the succession of authorities", keys::keep_succession(node.clone()));
+    tasks.spawn_until_stop("the look at others' authority", keys::notice_unknown_authority(node.clone()));
     tasks.spawn_until_stop("the keys of the gossip", keys::keep_gossip_keys(node.clone()));
     tasks.spawn_until_stop("the sweep of the cache", purge_sweep::sweep(node.clone()));
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));

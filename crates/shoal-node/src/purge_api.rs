@@ -13,14 +13,14 @@ use axum::http::{HeaderValue, Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
-use shoal_cluster::join::{ROLE_PURGE, Token, TokenError, same_text};
+use shoal_cluster::join::{ROLE_PURGE, Token, TokenError};
 use shoal_configlog::on_behalf_of;
 use shoal_model::units::Period;
 use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
 use crate::admin::{purge_order, purge_status};
 use crate::asking::Who;
-use crate::node::{Node, now_ms};
+use crate::node::Node;
 use crate::purge_reply::{reply, trouble};
 
 /// Bytes of a request body: a thousand URLs of a kilobyte.
@@ -178,12 +178,8 @@ fn read(body: &[u8]) -> Result<Asked, String> {
 /// The public part of the token that the caller has, if it is good for purges.
 fn authorized(node: &Node, fields: &HeaderMap) -> Result<String, Denied> {
     let token: Token = bearer(fields).ok_or(Denied::NoToken)?.parse()?;
-    let record = node.log.with_state(|state| state.tokens.get(&token.id).cloned()).ok_or(Denied::Unknown)?;
-    let is_known = token.is_of(&node.peers.credentials().identity())
-        && record.expires_at_ms > now_ms()
-        && same_text(&record.secret_sha256, &token.secret_sha256());
+    let record = node.record_of(&token).ok_or(Denied::Unknown)?;
     match [&*token.role, &*record.role] {
-        _ if !is_known => Err(Denied::Unknown),
         [ROLE_PURGE, ROLE_PURGE] => Ok(token.id),
         _ => Err(Denied::OfAnotherRole),
     }

@@ -12,10 +12,11 @@ use rustls_pki_types::CertificateDer;
 use shoal_model::state::{ClusterSetup, SetupOrder};
 use shoal_model::{ClusterId, NodeId};
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
-use shoal_proto::raft::{JoinRequest, JoinResponse};
+use shoal_proto::raft::{JoinRequest, JoinResponse, RenewRequest};
 use tokio::net::lookup_host;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
 use crate::identity::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession};
@@ -128,26 +129,60 @@ pub async fn join(
         knows_level: applicant.knows_level,
         oldest_level: applicant.oldest_level,
     };
-    let tls = pinned_client_config(&token.ca_sha256)?;
+    let tls = pinned_client_config(&token.ca_sha256, None)?;
+    let (answer, address) =
+        at_one_of(addresses, tls, async |mut client| client.join(request.clone()).await).await?;
+    read_answer(answer, token, applicant, key, address)
+}
+
+/// Asks the nodes at `addresses`, one after the other, to certify the key of a member anew whose authority none of them believes
+/// any more. `token` was made since, and names the one that they believe; the member stays who it is.
+pub async fn find_back(
+    addresses: &[String],
+    token: &Token,
+    identity: &Identity,
+) -> Result<Identity, JoinError> {
+    let request = RenewRequest {
+        csr: identity.certificate_request()?,
+        token: token.reveal(),
+        ..RenewRequest::default()
+    };
+    let tls = pinned_client_config(&token.ca_sha256, Some(identity.cluster_id))?;
+    let (answer, address) =
+        at_one_of(addresses, tls, async |mut client| client.renew(request.clone()).await).await?;
+    let bad = |message: String| JoinError::BadAnswer { address, message };
+    if !token.is_for(&answer.ca_certificate) {
+        return Err(bad("its authority is not the one of the token".to_owned()));
+    }
+    let mut believing = identity.clone();
+    believing.succession.others.push(CertificateDer::from(answer.ca_certificate.clone()));
+    renewed(&believing, answer).map_err(|error| bad(error.to_string()))
+}
+
+/// What one of them answers that has proven itself and is not at a loss; asked again for a while if none has a place.
+async fn at_one_of<T>(
+    addresses: &[String],
+    tls: Arc<ClientConfig>,
+    call: impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
+) -> Result<(T, SocketAddr), JoinError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
     loop {
-        match ask_each(addresses, &tls, &request).await {
-            Ok((address, answer)) => return read_answer(answer, token, applicant, key, address),
+        match ask_each(addresses, &tls, &call).await {
             Err(JoinError::Busy(why)) if Instant::now() < deadline => {
                 tracing::info!(why, "many nodes are joining: asking again in a moment");
                 tokio::time::sleep(ASK_AGAIN).await;
             }
-            Err(error) => return Err(error),
+            asked => return asked,
         }
     }
 }
 
 /// The first of `addresses` that has an answer.
-async fn ask_each(
+async fn ask_each<T>(
     addresses: &[String],
     tls: &Arc<ClientConfig>,
-    request: &JoinRequest,
-) -> Result<(SocketAddr, JoinResponse), JoinError> {
+    call: &impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
+) -> Result<(T, SocketAddr), JoinError> {
     let mut last = JoinError::NoAddress;
     for address in addresses {
         let resolved = match lookup_host(address.as_str()).await {
@@ -160,8 +195,8 @@ async fn ask_each(
         for address in resolved {
             let name = names::any_node_server_name(ClusterId::default());
             let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()) };
-            match ask(target, request.clone()).await {
-                Ok(answer) => return Ok((address, answer)),
+            match ask(target, call).await {
+                Ok(answer) => return Ok((answer, address)),
                 // Another node may be nearer to the leader, or have a place.
                 Err(
                     error @ (JoinError::Unreachable(_) | JoinError::OtherCluster { .. } | JoinError::Busy(_)),
@@ -178,7 +213,10 @@ fn worse(before: JoinError, error: JoinError) -> JoinError {
     if matches!(before, JoinError::Busy(_)) { before } else { error }
 }
 
-async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinError> {
+async fn ask<T>(
+    target: Target,
+    call: &impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
+) -> Result<T, JoinError> {
     let address = target.address;
     // Connected to by hand first: the channel would only say "transport error".
     match connect_tls(&target).await {
@@ -189,9 +227,8 @@ async fn ask(target: Target, request: JoinRequest) -> Result<JoinResponse, JoinE
     let connector = Connector::to(target, CancellationToken::new());
     let connecting = endpoint(JOIN_DEADLINE).connect_with_connector(connector).await;
     let channel = connecting.map_err(|error| JoinError::Unreachable(format!("{address}: {error}")))?;
-    let answer =
-        PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES).join(request).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
+    let answer = call(PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)).await;
+    answer.map(Response::into_inner).map_err(|status| match status.code() {
         // The last one is no answer at all: the connection was cut, since there are too many.
         Code::ResourceExhausted | Code::Unknown => {
             JoinError::Busy(format!("{address}: {}", status.message()))
@@ -265,14 +302,13 @@ mod tests {
     use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
     use shoal_proto::raft::{
         AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-        ReadIndexResponse, RehearseRequest, RehearseResponse, RenewRequest, RenewResponse, ReportRequest,
-        ReportResponse,
+        ReadIndexResponse, RehearseRequest, RehearseResponse, RenewResponse, ReportRequest, ReportResponse,
     };
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
     use tokio_stream::StreamExt;
     use tokio_stream::wrappers::TcpListenerStream;
-    use tonic::{Request, Response, Status};
+    use tonic::Request;
 
     use super::*;
     use crate::identity::{Authority, NODE_VALIDITY};
@@ -317,8 +353,17 @@ mod tests {
             Err(Status::unimplemented(""))
         }
 
-        async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
-            Err(Status::unimplemented(""))
+        async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+            let Door { authority, secret_sha256, .. } = &*self.0;
+            let RenewRequest { csr, token, .. } = request.into_inner();
+            let token: Token = token.parse().map_err(|_| Status::invalid_argument("no token"))?;
+            if !same_text(&token.secret_sha256(), secret_sha256) {
+                return Err(Status::permission_denied("the token is unknown or used up"));
+            }
+            Ok(Response::new(RenewResponse {
+                certificate: authority.sign_node(&csr, NodeId(1), NODE_VALIDITY).unwrap().to_vec(),
+                ca_certificate: authority.certificate().to_vec(),
+            }))
         }
 
         async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
@@ -410,5 +455,25 @@ mod tests {
         check(&[silent], &token, "no node can be reached to join").await;
         check(&[], &token, "no address to join at").await;
         check(&["not an address".to_owned()], &token, "no node can be reached to join: not an address").await;
+    }
+    #[tokio::test]
+    async fn a_member_finds_back_by_a_token_of_the_authority_of_now() {
+        let (door, token, address) = open_door().await;
+        // The authority of its certificate is none that the door believes.
+        let (lost, _) = Identity::bootstrap("two").unwrap();
+        let stranger = lost.clone();
+        let lost = Identity { cluster_id: door.0.identity.cluster_id, ..lost };
+        let addresses = [address];
+        let found = find_back(&addresses, &token, &lost).await.unwrap();
+        assert_eq!(found.ca_der, door.0.identity.ca_der);
+        assert_eq!((found.node_id, &found.succession.others), (lost.node_id, &vec![lost.ca_der.clone()]));
+        assert_eq!(found.public_key_sha256().unwrap(), lost.public_key_sha256().unwrap());
+        let check = async |identity: &Identity, token: &Token, expected: &str| {
+            let message = find_back(&addresses, token, identity).await.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} does not say {expected:?}");
+        };
+        check(&stranger, &token, "is not a node of the cluster this token is for").await;
+        let wrong = Token::create(&door.0.identity.ca_der, ROLE_NODE);
+        check(&lost, &wrong, "the token is unknown or used up").await;
     }
 }

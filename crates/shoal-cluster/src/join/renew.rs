@@ -42,8 +42,11 @@ pub enum RenewError {
 /// Asks `node` to certify this node's key anew. One whose certificate has ended asks at the door, where that may be late.
 pub async fn renew(peers: &Peers, node: NodeId) -> Result<Identity, RenewError> {
     let identity = peers.credentials().identity();
-    let request =
-        RenewRequest { csr: identity.certificate_request()?, certificate: identity.cert_der.to_vec() };
+    let request = RenewRequest {
+        csr: identity.certificate_request()?,
+        certificate: identity.cert_der.to_vec(),
+        ..RenewRequest::default()
+    };
     let mut request = Request::new(request);
     request.set_timeout(RENEW_DEADLINE);
     let answer = if has_ended(&identity) {

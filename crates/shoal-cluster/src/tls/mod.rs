@@ -191,7 +191,7 @@ fn provider() -> Arc<CryptoProvider> {
 #[cfg(test)]
 mod tests {
     use rustls_pki_types::ServerName;
-    use shoal_model::{NodeId, Role};
+    use shoal_model::{ClusterId, NodeId, Role};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -305,18 +305,21 @@ mod tests {
         let (other, _) = Identity::bootstrap("other").unwrap();
         // It sends along the right authority, which did not sign it.
         let forged = Identity { ca_der: one.ca_der.clone(), ..other.clone() };
-        let check = async |authority: &[u8], server: &Identity, expected: bool| {
-            let client = pinned_client_config(&sha256_hex(authority)).unwrap();
-            let name = names::any_node_server_name(shoal_model::ClusterId(0));
+        let check = async |authority: &[u8], cluster, server: &Identity, expected: bool| {
+            let client = pinned_client_config(&sha256_hex(authority), cluster).unwrap();
+            let name = names::any_node_server_name(ClusterId(0));
             let seen = handshake(client, name, peer_server_config(server).unwrap()).await;
             assert_eq!(seen.is_ok(), expected, "{seen:?}");
         };
-        check(&one.ca_der, &one, true).await;
-        check(&one.ca_der, &other, false).await;
-        check(&one.ca_der, &forged, false).await;
+        check(&one.ca_der, None, &one, true).await;
+        check(&one.ca_der, None, &other, false).await;
+        check(&one.ca_der, None, &forged, false).await;
         // The hash of the leaf is not the hash of an authority.
-        check(&one.cert_der, &one, false).await;
-        check(b"", &one, false).await;
+        check(&one.cert_der, None, &one, false).await;
+        check(b"", None, &one, false).await;
+        // Who is of a cluster already believes no other one.
+        check(&one.ca_der, Some(one.cluster_id), &one, true).await;
+        check(&one.ca_der, Some(other.cluster_id), &one, false).await;
     }
 
     /// Nodes before, within and after a succession, each with the other, and an operator and a token of before it.
@@ -368,7 +371,7 @@ mod tests {
             assert_eq!(seen.is_ok(), expected, "{seen:?}");
         }
         let token =
-            |authority: &Authority| pinned_client_config(&sha256_hex(authority.certificate())).unwrap();
+            |authority: &Authority| pinned_client_config(&sha256_hex(authority.certificate()), None).unwrap();
         for (of, server, expected) in [
             (&authority, &spreading, true),
             (&authority, &switched, true),
@@ -376,7 +379,7 @@ mod tests {
             (&next, &retired, true),
             (&authority, &retired, false),
         ] {
-            let name = names::any_node_server_name(shoal_model::ClusterId(0));
+            let name = names::any_node_server_name(ClusterId(0));
             let seen = handshake(token(of), name, peer_server_config(server).unwrap()).await;
             assert_eq!(seen.is_ok(), expected, "{seen:?}");
         }

@@ -1,23 +1,33 @@
-//! TLS for a node that joins: it has no authority yet, only the hash of one, from its token.
+//! TLS for a node that joins, or finds back: it does not have the authority yet, only the hash of it, from its token.
 
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use shoal_model::ClusterId;
 
+use super::names::any_node_server_name;
 use super::{ALPN_H2, TlsError, caller, provider};
 use crate::identity::sha256_hex;
 use crate::tls::Caller;
 
-/// For calling a node of a cluster whose authority's certificate has this SHA-256 (hex), and no other.
-pub(crate) fn pinned_client_config(ca_sha256: &str) -> Result<Arc<ClientConfig>, TlsError> {
+/// For calling a node of a cluster whose authority's certificate has this SHA-256 (hex), and no other. Who knows which `cluster`
+/// that should be believes no node of another one.
+pub(crate) fn pinned_client_config(
+    ca_sha256: &str,
+    cluster: Option<ClusterId>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
-    let verifier = PinnedAuthority { ca_sha256: ca_sha256.to_owned(), provider: provider.clone() };
+    let verifier = PinnedAuthority {
+        ca_sha256: ca_sha256.to_owned(),
+        name: cluster.map(any_node_server_name),
+        provider: provider.clone(),
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::new("joining", error))?
@@ -35,6 +45,8 @@ pub(crate) fn pinned_client_config(ca_sha256: &str) -> Result<Arc<ClientConfig>,
 #[derive(Debug)]
 struct PinnedAuthority {
     ca_sha256: String,
+    /// Which all nodes of the cluster have.
+    name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -54,6 +66,7 @@ impl ServerCertVerifier for PinnedAuthority {
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&leaf, &roots, intermediates, now, algorithms)?;
+        self.name.as_ref().map_or(Ok(()), |name| verify_server_name(&leaf, name))?;
         match caller(std::slice::from_ref(end_entity)) {
             Some(Caller::Node(_)) => Ok(ServerCertVerified::assertion()),
             Some(Caller::Operator(_)) | None => Err(CertificateError::NotValidForName.into()),

@@ -198,7 +198,8 @@ async fn retire_authority(node: &Arc<Node>, force: bool) -> Result<(), Status> {
         };
         let why = format!(
             "some would be shut out, who have no certificate of the new authority{}{}: wait for the nodes, have the operators \
-             renew (`shoal operator renew FILE`), or give --force",
+             renew (`shoal operator renew FILE`), or give --force; a node that is shut out gets back with `--join` and a new \
+             `--token`, and an operator by `operator renew` on a node's socket",
             of("nodes", &nodes),
             of("operators", &operators)
         );

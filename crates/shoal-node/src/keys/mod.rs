@@ -5,6 +5,7 @@ mod figures;
 mod gossip_keys;
 mod renewal;
 mod signing;
+mod stranded;
 mod succession;
 
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +16,7 @@ use shoal_policy::renewal::{Alarm, Life};
 pub use gossip_keys::{keep_gossip_keys, open_gossip_keys};
 pub use renewal::keep;
 pub use signing::renew;
+pub use stranded::notice_unknown_authority;
 pub use succession::keep_succession;
 
 /// From when to when the certificate of `identity` is good; `None` = it cannot be read.
@@ -36,6 +38,8 @@ struct State {
     alarm: Alarm,
     /// Why the last try failed; empty = it did not.
     trouble: String,
+    /// Why no other node can be believed.
+    stranded: Option<String>,
     renewed: u64,
     failed: u64,
 }

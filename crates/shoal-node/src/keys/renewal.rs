@@ -230,6 +230,9 @@ impl OwnCertificate {
 
     /// What somebody may have to look after.
     pub fn problem(&self, life: Option<Life>) -> Option<String> {
+        if let Some(why) = self.with(|state| state.stranded.clone()) {
+            return Some(why);
+        }
         let life = life?;
         let (now_ms, trouble) = (now_ms(), self.with(|state| state.trouble.clone()));
         let why = if trouble.is_empty() { "it is being renewed" } else { &trouble };

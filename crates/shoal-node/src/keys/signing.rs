@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use shoal_cluster::identity::{Authority, IdentityError, validity, was_signed_by};
+use shoal_cluster::join::{ROLE_NODE, Token, same_text};
+use shoal_model::state::{MemberRecord, Refusal, TokenRecord};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::renewal::{GRACE, Life};
 use shoal_proto::raft::{RenewRequest, RenewResponse};
@@ -27,12 +29,19 @@ impl Node {
         Duration::from_secs(self.log.with_state(|state| state.keys.node_seconds()).into())
     }
 
+    /// What the log knows of a token that is good for something.
+    pub(crate) fn record_of(&self, token: &Token) -> Option<TokenRecord> {
+        let record = self.log.with_state(|state| state.tokens.get(&token.id).cloned())?;
+        let is_good = token.is_of(&self.peers.credentials().identity())
+            && record.expires_at_ms > now_ms()
+            && same_text(&record.secret_sha256, &token.secret_sha256());
+        is_good.then_some(record)
+    }
+
     /// The member with this public key.
     fn member_with_key(&self, public_key_sha256: &str) -> Option<NodeId> {
         self.log.with_state(|state| {
-            let has = |(_, member): &(&NodeId, &shoal_model::state::MemberRecord)| {
-                member.public_key_sha256 == public_key_sha256
-            };
+            let has = |(_, member): &(&NodeId, &MemberRecord)| member.public_key_sha256 == public_key_sha256;
             state.nodes.iter().find(has).map(|(id, _)| *id)
         })
     }
@@ -53,7 +62,7 @@ impl Node {
 }
 
 /// A new certificate for a member. `caller` is who has proven to be one; who has not, shows a certificate that has ended not
-/// long ago: the answer is of use to nobody but the bearer of its key.
+/// long ago, or a token for nodes: the answer is of use to nobody but the bearer of its key.
 pub async fn renew(
     node: &Node,
     request: &RenewRequest,
@@ -66,16 +75,31 @@ pub async fn renew(
         Some(caller) => {
             return Err(Status::permission_denied(format!("{caller} asks for another node's key")));
         }
-        None => check_late(node, &request.certificate)?,
+        None if request.token.is_empty() => check_late(node, &request.certificate)?,
+        None => {}
     }
     // A node that was removed, or is far behind, must not certify anybody.
     let index = node.log.read_index().await.map_err(failure::propose)?;
     if node.await_applied(index, Revision(0), CATCH_UP).await.applied_index < index {
         return Err(Status::unavailable("this node is behind"));
     }
+    if !request.token.is_empty() {
+        check_token(node, &request.token)?;
+    }
     let (id, answer) = node.sign(&request.csr)?;
     tracing::info!(member = %id, late = caller.is_none(), "a node's certificate was renewed");
     Ok(answer)
+}
+
+/// It says that an operator of now wants the member back. It loses no use by that: nobody is admitted.
+fn check_token(node: &Node, token: &str) -> Result<(), Status> {
+    let refuse = |why: String| Status::permission_denied(why);
+    let token: Token = token.parse().map_err(|error| refuse(format!("{error}")))?;
+    let record = node.record_of(&token).ok_or_else(|| refuse(Refusal::UnknownToken.to_string()))?;
+    match [&*token.role, &*record.role] {
+        [ROLE_NODE, ROLE_NODE] => Ok(()),
+        _ => Err(refuse("the token is not for nodes".to_owned())),
+    }
 }
 
 fn check_late(node: &Node, certificate: &[u8]) -> Result<(), Status> {
