@@ -1,7 +1,7 @@
 //! Whoever reads a disk, a log, a page of figures or what operators are shown finds no secret but where it has to be: the
 //! private keys of the site, of nodes and of operators, the cluster's secret, and those of tokens, in whatever spelling.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const LARGE_REVISIONS: usize = 5;
 /// Routes of it.
 const ROUTES: usize = 4000;
+
+/// Bytes that a spelling is looked up by; each has more.
+const BEGINNING: usize = 8;
 
 /// Something that must not be found.
 struct Secret {
@@ -48,19 +51,41 @@ impl Secret {
     }
 }
 
-/// Which of `secrets` are in `text`. Texts are long and secrets many: nearly every place is told by its first two bytes.
-fn found_in(text: &[u8], secrets: &[Secret]) -> BTreeSet<usize> {
-    let mut beginnings = vec![false; 1 << 16];
-    let spellings =
-        || secrets.iter().enumerate().flat_map(|(i, secret)| secret.spellings.iter().map(move |s| (i, s)));
-    for (_, spelling) in spellings() {
-        beginnings[usize::from(u16::from_be_bytes([spelling[0], spelling[1]]))] = true;
+/// Everything that is looked for. Texts are long and secrets many: nearly every place is told by its first two bytes, and nearly
+/// all others by a few more.
+struct Spellings<'a> {
+    first_two: Vec<bool>,
+    /// Secrets and their spellings, by how these begin.
+    by_beginning: HashMap<&'a [u8], Vec<(usize, &'a [u8])>>,
+}
+
+impl<'a> Spellings<'a> {
+    fn of(secrets: &'a [Secret]) -> Self {
+        let mut all = Self { first_two: vec![false; 1 << 16], by_beginning: HashMap::new() };
+        for (i, secret) in secrets.iter().enumerate() {
+            for spelling in &secret.spellings {
+                all.first_two[usize::from(u16::from_be_bytes([spelling[0], spelling[1]]))] = true;
+                all.by_beginning.entry(&spelling[..BEGINNING]).or_default().push((i, spelling));
+            }
+        }
+        all
     }
-    let may_begin =
-        |place: &usize| beginnings[usize::from(u16::from_be_bytes([text[*place], text[*place + 1]]))];
-    let places = (0..text.len().saturating_sub(1)).filter(may_begin);
-    let at = |place: usize| spellings().filter(move |(_, spelling)| text[place..].starts_with(spelling));
-    places.flat_map(|place| at(place).map(|(i, _)| i).collect::<Vec<_>>()).collect()
+
+    /// The secrets that are in `text`.
+    fn found_in(&self, text: &[u8]) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        for (place, beginning) in text.windows(BEGINNING).enumerate() {
+            if !self.first_two[usize::from(u16::from_be_bytes([beginning[0], beginning[1]]))] {
+                continue;
+            }
+            for (secret, spelling) in self.by_beginning.get(beginning).into_iter().flatten() {
+                if text[place..].starts_with(spelling) {
+                    found.insert(*secret);
+                }
+            }
+        }
+        found
+    }
 }
 
 /// The number that is the private part of a key on P-256: an OCTET STRING of 32 bytes (RFC 5915).
@@ -201,8 +226,9 @@ async fn secrets_are_never_found() -> Result<()> {
     let bytes: usize = found.values().map(Vec::len).sum();
     println!("{} places, {bytes} bytes", found.len());
     let mut places = vec![BTreeSet::new(); secrets.len()];
+    let spellings = Spellings::of(&secrets);
     for (place, text) in &found {
-        found_in(text, &secrets).into_iter().for_each(|i| _ = places[i].insert(place.clone()));
+        spellings.found_in(text).into_iter().for_each(|i| _ = places[i].insert(place.clone()));
     }
     for (secret, places) in secrets.iter().zip(places) {
         ensure!(places == secret.homes, "{} is in {places:?}, not in {:?}", secret.what, secret.homes);
