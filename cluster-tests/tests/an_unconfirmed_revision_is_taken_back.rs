@@ -122,10 +122,14 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     // Confirmed, it outlives its time.
     let asked = Instant::now();
     stage(&cluster, 0, &new, "5s").await?.expect(0)?;
+    let shown = cluster.nodes[0].shoal(&["get"]).await?.expect(0)?;
+    ensure!(shown.stderr.contains("revision 2 may be taken back"), "it looks final: {}", shown.text());
     let confirmed = cluster.nodes[0].shoal(&["confirm"]).await?.expect(0)?;
     ensure!(confirmed.stdout.starts_with("revision 2 is confirmed: it stays in force\n"), "{confirmed:?}");
     wait_until("its time is over", SLACK, async || asked.elapsed() > Duration::from_secs(7)).await?;
     ensure!(answers(&cluster, 0, "new").await && cluster.revision(0).await? == 2, "it was taken back");
+    let shown = cluster.nodes[0].shoal(&["get"]).await?.expect(0)?;
+    ensure!(shown.stderr.is_empty(), "it is final: {}", shown.text());
     let late = cluster.nodes[0].shoal(&["confirm", "2"]).await?.expect(4)?;
     ensure!(late.stderr.contains("has confirmed revision 2"), "{}", late.stderr);
     cluster.nodes[0].shoal(&["abort"]).await?.expect(4)?;

@@ -10,7 +10,7 @@ use crate::failure::one_line;
 /// Most objects that a line names.
 const MAX_NAMED: usize = 8;
 
-/// `revision 8 2026-01-01 12:00:00 ada@desk: route/shop, -upstream/old (why)`; `put` is what `event` has as text.
+/// `revision 8 2026-01-01 12:00:00 ada@desk: route/shop, -upstream/old (why)`, or `revision 8, on trial …`; `put` is what `event` has as text.
 pub fn revision(event: &WatchResponse, put: &Value) -> String {
     let at = moment(i64::try_from(event.at_ms / 1000).unwrap_or(i64::MAX));
     let objects_of = |kind: Kind| {
@@ -33,7 +33,9 @@ pub fn revision(event: &WatchResponse, put: &Value) -> String {
     };
     let why =
         if event.message.is_empty() { String::new() } else { format!(" ({})", one_line(&event.message)) };
-    format!("revision {} {at} {}: {}{why}\n", event.revision, one_line(&event.author), one_line(&what))
+    let trial = if event.on_trial { ", on trial" } else { "" };
+    let (author, what) = (one_line(&event.author), one_line(&what));
+    format!("revision {}{trial} {at} {author}: {what}{why}\n", event.revision)
 }
 
 #[cfg(test)]

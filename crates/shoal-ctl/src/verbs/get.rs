@@ -8,7 +8,7 @@ use shoal_proto::admin::ShowRequest;
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, to_json, to_yaml, write_stdout};
+use crate::output::{Format, to_json, to_yaml, warn, write_stdout};
 
 /// What `shoal get` takes.
 #[derive(Args, Clone, Debug)]
@@ -60,6 +60,12 @@ impl GetArgs {
             _ => format!("# revision {}\n{}", shown.revision, to_yaml(&site)?),
         };
         write_stdout(&text)?;
+        if shown.on_trial {
+            let revision = shown.revision;
+            warn(&format!(
+                "revision {revision} may be taken back, and not all nodes may serve it: see shoal status"
+            ));
+        }
         Ok(Exit::Done)
     }
 }

@@ -43,6 +43,7 @@ struct Document<'a> {
     author: &'a str,
     message: &'a str,
     at_ms: u64,
+    on_trial: bool,
 }
 
 impl WatchArgs {
@@ -81,6 +82,7 @@ fn text_of(event: &WatchResponse, format: Option<Format>) -> Result<String, Fail
         author: &event.author,
         message: &event.message,
         at_ms: event.at_ms,
+        on_trial: event.on_trial,
     };
     match format {
         Some(Format::Yaml) => Ok(format!("---\n{}", to_yaml(&document)?)),

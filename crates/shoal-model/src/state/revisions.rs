@@ -38,6 +38,13 @@ pub struct RevisionRecord {
     pub fingerprint: String,
 }
 
+impl RevisionRecord {
+    /// It may be taken back: it waits to be confirmed, or has not come to all nodes yet.
+    pub fn is_on_trial(&self) -> bool {
+        self.standing == Standing::Unconfirmed
+    }
+}
+
 /// All revisions, oldest dropped first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revisions {

@@ -29,18 +29,23 @@ pub async fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, St
         // What is applied by the time it is read may be newer than that, never older.
         linearizable_base(node).await?;
     }
-    let (revision, content) = node.log.with_state(|state| match request.revision {
-        0 => {
-            let (revision, content) = state.revisions.active();
-            (revision, Some(content))
-        }
-        revision => (Revision(revision), state.revisions.content(Revision(revision))),
+    let (revision, content, on_trial) = node.log.with_state(|state| {
+        let revisions = &state.revisions;
+        let (revision, content) = match request.revision {
+            0 => {
+                let (revision, content) = revisions.active();
+                (revision, Some(content))
+            }
+            revision => (Revision(revision), revisions.content(Revision(revision))),
+        };
+        (revision, content, revisions.record(revision).is_some_and(RevisionRecord::is_on_trial))
     });
     let content = content.ok_or_else(|| failure::no_such_revision(revision))?;
     let read = move || Ok(redact(stored_site(&content)?).to_canonical_json());
     let site_json = blocking(read).await?;
     let quorum = node.log.status().quorum;
-    Ok(ShowResponse { revision: revision.0, site_json, quorum, consistent: request.consistent })
+    let consistent = request.consistent;
+    Ok(ShowResponse { revision: revision.0, site_json, quorum, consistent, on_trial })
 }
 
 /// Past revisions, newest first.

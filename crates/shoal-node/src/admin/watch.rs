@@ -119,6 +119,7 @@ fn event_of(step: Step, record: RevisionRecord) -> Result<WatchResponse, Status>
         previous_revision: if event == "delta" { step.revision.0 - 1 } else { 0 },
         put_json: delta.put.to_canonical_json(),
         removed: delta.removed.iter().map(ObjectName::to_string).collect(),
+        on_trial: record.is_on_trial(),
         author: record.author,
         message: record.message,
         at_ms: record.at_ms,
