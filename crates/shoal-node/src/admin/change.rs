@@ -287,44 +287,39 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
     let _turn = turn.map_err(|_| {
         with_exit(Code::Aborted, Exit::Remote, "other changes of the site are still under way on this node")
     })?;
-    // The log compares once more when it comes to the change: to propose it, what this node has applied is new enough, and no
-    // majority is asked first. What ends without the log is only said of what a majority has confirmed.
-    let mut confirmed = None;
     loop {
-        let seen = *node.log.applied().borrow();
-        let base = match confirmed {
-            Some(index) => base_at(node, index).await?,
-            None if node.log.divergence().is_none() => applied_base(node),
-            None => linearizable_base(node).await?,
-        };
-        let prepared = prepare(node, order, &base).await;
-        let (draft, terms) = match prepared.unwrap_or_else(|status| Prepared::Ended(Err(status))) {
-            Prepared::Change(draft, terms) => (draft, terms),
-            Prepared::Ended(answer) if confirmed.is_some() => return answer,
-            Prepared::Ended(answer) => {
-                let index = node.log.read_index().await.map_err(failure::propose)?;
-                if index <= seen {
-                    return answer;
-                }
-                confirmed = Some(index);
-                continue;
-            }
-        };
+        let base = linearizable_base(node).await?;
+        // A request that comes again, since the node that was asked first died, finds its own revision active.
+        if let Some((revision, changes)) = done_before(node, &order.key).await? {
+            return Ok(Written { revision, is_new: true, changes });
+        }
+        let waits = node.waiting_rollout().is_some();
+        // What only some nodes serve cannot be what the others go back to.
+        if waits && (!order.overrides || order.manner.waits()) {
+            return Err(rollout::unconfirmed(node));
+        }
+        if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
+            let active = base.revision;
+            return Err(failure::refusal(&Refusal::RevisionConflict { expected, active }));
+        }
+        let draft = draft(node, &base, &order.wish).await?;
+        if draft.changes.is_empty() {
+            return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
+        }
+        if !order.force {
+            check_takers(node, &draft).await?;
+        }
+        let (fingerprint, despite_quarantine) = (draft.fingerprint.clone(), order.despite_quarantine);
+        let content = Content { fingerprint, despite_quarantine };
+        let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits, content)?;
         let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
-        confirmed = Some(proposed.index);
         if order.manner.waits() {
             // Then this node can tell how long it waits, and for whom.
             node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
         }
         match proposed.reply {
-            Reply::Published(revision) if revision.0 == draft.base.0 + 1 => {
-                return Ok(Written { revision, is_new: true, changes: draft.changes });
-            }
-            // The same request has made it before, unseen by this node.
             Reply::Published(revision) => {
-                base_at(node, proposed.index).await?;
-                let changes = changes_of(node, revision).await?;
-                return Ok(Written { revision, is_new: true, changes });
+                return Ok(Written { revision, is_new: true, changes: draft.changes });
             }
             // A writer on another node was faster.
             Reply::Refused(Refusal::RevisionConflict { .. })
@@ -335,43 +330,6 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             _ => return Err(failure::unexpected_reply()),
         }
     }
-}
-
-/// What an order comes to before the log is asked.
-enum Prepared {
-    /// This is to be proposed.
-    Change(Box<Draft>, Terms),
-    /// There is nothing to propose.
-    Ended(Result<Written, Status>),
-}
-
-/// Works out what is wished for over `base`.
-async fn prepare(node: &Arc<Node>, order: &Order, base: &Base) -> Result<Prepared, Status> {
-    // A request that comes again, since the node that was asked first died, finds its own revision active.
-    if let Some((revision, changes)) = done_before(node, &order.key).await? {
-        return Ok(Prepared::Ended(Ok(Written { revision, is_new: true, changes })));
-    }
-    let waits = node.waiting_rollout().is_some();
-    // What only some nodes serve cannot be what the others go back to.
-    if waits && (!order.overrides || order.manner.waits()) {
-        return Err(rollout::unconfirmed(node));
-    }
-    if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
-        let active = base.revision;
-        return Err(failure::refusal(&Refusal::RevisionConflict { expected, active }));
-    }
-    let draft = draft(node, base, &order.wish).await?;
-    if draft.changes.is_empty() {
-        let written = Written { revision: draft.base, is_new: false, changes: draft.changes };
-        return Ok(Prepared::Ended(Ok(written)));
-    }
-    if !order.force {
-        check_takers(node, &draft).await?;
-    }
-    let (fingerprint, despite_quarantine) = (draft.fingerprint.clone(), order.despite_quarantine);
-    let content = Content { fingerprint, despite_quarantine };
-    let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits, content)?;
-    Ok(Prepared::Change(Box::new(draft), terms))
 }
 
 /// Refuses what a live node would refuse, as far as that is known. A node that refuses the active revision already, or does not
