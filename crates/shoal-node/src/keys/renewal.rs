@@ -9,6 +9,7 @@ use shoal_cluster::join::{RenewError, renew, renewed};
 use shoal_model::NodeId;
 use shoal_model::units::Period;
 use shoal_policy::renewal::{Alarm, Life};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::{OwnCertificate, life_of};
@@ -28,10 +29,12 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 /// A life counts as longer than agreed from this on: clocks differ, and seconds are rounded.
 const LIFE_SLACK: Duration = Duration::from_secs(2);
+/// A time of day that is further from what it should be by now was set.
+const CLOCK_SLACK: Duration = Duration::from_secs(600);
 
 /// Renews it whenever that is due, for as long as it is polled.
 pub async fn keep(node: Arc<Node>) {
-    let mut plan = Plan::default();
+    let (mut plan, clock) = (Plan::default(), Clock::read());
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -53,10 +56,10 @@ pub async fn keep(node: Arc<Node>) {
             continue;
         }
         let agreed = node.node_validity();
-        if now_ms() < plan.due_ms(life, agreed, node.is_succeeded(&identity)) {
+        if !plan.is_due(life, agreed, node.is_succeeded(&identity)) {
             continue;
         }
-        match renew_now(&node, life).await {
+        match renew_now(&node, life, &clock).await {
             Ok(()) => plan = Plan::after(agreed),
             Err(why) => {
                 plan.failed(life);
@@ -70,12 +73,30 @@ pub async fn keep(node: Arc<Node>) {
     }
 }
 
+/// The time of day when this process began, and how long ago that is by a clock that nobody sets.
+struct Clock {
+    began_ms: u64,
+    began: Instant,
+}
+
+impl Clock {
+    fn read() -> Self {
+        Self { began_ms: now_ms(), began: Instant::now() }
+    }
+
+    /// The time of day has moved by more than time has passed.
+    fn was_set(&self) -> bool {
+        let expected_ms = self.began_ms + self.began.elapsed().as_millis() as u64;
+        now_ms().abs_diff(expected_ms) > CLOCK_SLACK.as_millis() as u64
+    }
+}
+
 /// When the certificate is renewed.
 struct Plan {
     entropy: u64,
-    /// Tries that have failed in a row, and when the next one is.
+    /// Tries that have failed in a row, and when the next one is, by a clock that nobody sets.
     failures: u32,
-    retry_ms: u64,
+    retry_at: Instant,
     /// The life agreed on under which it was renewed last: whoever signed it may not know of that.
     settled: Option<Duration>,
     /// A life that is too long, and when it was noticed.
@@ -84,7 +105,13 @@ struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { entropy: random_number(), failures: 0, retry_ms: 0, settled: None, outlasts: None }
+        Self {
+            entropy: random_number(),
+            failures: 0,
+            retry_at: Instant::now(),
+            settled: None,
+            outlasts: None,
+        }
     }
 }
 
@@ -94,7 +121,7 @@ impl Plan {
         Self { settled: Some(agreed), ..Self::default() }
     }
 
-    fn due_ms(&mut self, life: Life, agreed: Duration, is_succeeded: bool) -> u64 {
+    fn is_due(&mut self, life: Life, agreed: Duration, is_succeeded: bool) -> bool {
         let mut due = life.renewed_at_ms(self.entropy);
         let outlasts = life.length() > agreed + LIFE_SLACK && self.settled != Some(agreed);
         if outlasts || is_succeeded {
@@ -105,12 +132,12 @@ impl Plan {
             let spread = (agreed / 10).min(LONGEST_SPREAD).as_millis() as u64;
             due = due.min(since + self.entropy % (spread + 1));
         }
-        due.max(self.retry_ms)
+        Instant::now() >= self.retry_at && now_ms() >= due
     }
 
     fn failed(&mut self, life: Life) {
         self.failures += 1;
-        self.retry_ms = now_ms() + life.retry_after(self.failures, random_number()).as_millis() as u64;
+        self.retry_at = Instant::now() + life.retry_after(self.failures, random_number());
     }
 }
 
@@ -123,7 +150,7 @@ enum Asked {
     Unanswered(String),
 }
 
-async fn renew_now(node: &Arc<Node>, life: Life) -> Result<(), String> {
+async fn renew_now(node: &Arc<Node>, life: Life, clock: &Clock) -> Result<(), String> {
     let has_ended = life.alarm(now_ms()) == Alarm::Ended;
     let others = others(node);
     let is_alone = others.is_empty();
@@ -137,8 +164,9 @@ async fn renew_now(node: &Arc<Node>, life: Life) -> Result<(), String> {
             ));
         }
         // Where all have ended nobody can be called, and each begins with itself: its log says that it is a member, and it has
-        // what any member signs with.
-        Asked::Unanswered(_) if has_ended || is_alone => sign_for_itself(node)?,
+        // what any member signs with. But where only the clock says so, which somebody has set, it has not ended, and what is
+        // signed by that clock would be believed by nobody.
+        Asked::Unanswered(_) if is_alone || (has_ended && !clock.was_set()) => sign_for_itself(node)?,
         Asked::Refused(why) | Asked::Unanswered(why) => return Err(why),
     };
     take(node, new).await
