@@ -49,6 +49,11 @@ impl Life {
         Duration::from_millis(self.to_ms.saturating_sub(self.from_ms))
     }
 
+    /// The same, ended where it would be had it been given for `length` at most.
+    pub fn no_longer_than(self, length: Duration) -> Self {
+        Self { to_ms: self.to_ms.min(self.from_ms.saturating_add(length.as_millis() as u64)), ..self }
+    }
+
     /// What is left of it at `now_ms`.
     pub fn left(self, now_ms: u64) -> Duration {
         Duration::from_millis(self.to_ms.saturating_sub(now_ms)).min(self.length())
@@ -142,6 +147,17 @@ mod tests {
                 let wait = life.retry_after(failures, entropy).as_millis() as u64;
                 assert!((least_ms..=most_ms).contains(&wait), "{life:?} {failures} {entropy}: {wait} ms");
             }
+        }
+    }
+
+    #[test]
+    fn retries_keep_the_pace_of_the_life_agreed_on() {
+        let week = Life { from_ms: 5_000, to_ms: 5_000 + 7 * 86_400_000 };
+        let (minute, century) = (Duration::from_secs(60), Duration::from_secs(100 * 365 * 86_400));
+        assert_eq!(week.no_longer_than(minute), Life { from_ms: 5_000, to_ms: 65_000 });
+        assert_eq!(week.no_longer_than(century), week);
+        for failures in [1, 99] {
+            assert!(week.no_longer_than(minute).retry_after(failures, u64::MAX) <= Duration::from_secs(2));
         }
     }
 

@@ -24,8 +24,10 @@ const MAX_ASKED: usize = 5;
 /// Bounds of the patience with one of them; in between it is a part of the life of a certificate.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
-/// What is left of a life that is longer than the cluster has agreed on is used up within this time at most, so that not all
-/// nodes ask at once.
+/// A life that is longer than the cluster has agreed on, or was given by an authority that has a successor, is over within so
+/// long for each member, so that not all ask at once.
+const SPREAD_A_MEMBER: Duration = Duration::from_secs(1);
+/// The same for all of them at most.
 const LONGEST_SPREAD: Duration = Duration::from_secs(60);
 /// A life counts as longer than agreed from this on: clocks differ, and seconds are rounded.
 const LIFE_SLACK: Duration = Duration::from_secs(2);
@@ -47,7 +49,11 @@ pub async fn keep(node: Arc<Node>) {
         {
             let believing = Identity { succession, ..identity.as_ref().clone() };
             match keep_identity(&node, believing).await {
-                Ok(()) => tracing::info!("the authorities that this node believes have changed"),
+                Ok(()) => {
+                    tracing::info!("the authorities that this node believes have changed");
+                    // What could not be believed before may have been the only trouble.
+                    plan.retry_at = Instant::now();
+                }
                 Err(why) => {
                     tracing::error!(why, "the authorities that this node believes cannot be kept");
                     tokio::time::sleep(KEEP_AGAIN).await;
@@ -55,14 +61,14 @@ pub async fn keep(node: Arc<Node>) {
             }
             continue;
         }
-        let agreed = node.node_validity();
-        if !plan.is_due(life, agreed, node.is_succeeded(&identity)) {
+        let terms = Terms::of(&node, &identity);
+        if !plan.is_due(life, &terms) {
             continue;
         }
         match renew_now(&node, life, &clock).await {
-            Ok(()) => plan = Plan::after(agreed),
+            Ok(()) => plan = Plan::after(terms.agreed),
             Err(why) => {
-                plan.failed(life);
+                plan.failed(life, &terms);
                 tracing::warn!(%why, left = %Period::seconds(life.left(now_ms()).as_secs()), "this node's certificate was not renewed yet");
                 node.own_certificate.with(|state| {
                     state.failed += 1;
@@ -88,6 +94,25 @@ impl Clock {
     fn was_set(&self) -> bool {
         let expected_ms = self.began_ms + self.began.elapsed().as_millis() as u64;
         now_ms().abs_diff(expected_ms) > CLOCK_SLACK.as_millis() as u64
+    }
+}
+
+/// What the cluster has agreed on.
+struct Terms {
+    /// The life of a certificate.
+    agreed: Duration,
+    /// The authority has a successor.
+    is_succeeded: bool,
+    /// Nodes that all have to ask anew do so within this time.
+    spread: Duration,
+}
+
+impl Terms {
+    fn of(node: &Node, identity: &Identity) -> Self {
+        let agreed = node.node_validity();
+        let members = node.log.with_state(|state| u32::try_from(state.nodes.len()).unwrap_or(u32::MAX));
+        let spread = SPREAD_A_MEMBER.saturating_mul(members).min(LONGEST_SPREAD).min(agreed / 10);
+        Self { agreed, is_succeeded: node.is_succeeded(identity), spread }
     }
 }
 
@@ -121,23 +146,30 @@ impl Plan {
         Self { settled: Some(agreed), ..Self::default() }
     }
 
-    fn is_due(&mut self, life: Life, agreed: Duration, is_succeeded: bool) -> bool {
+    /// What it has is not what it should have by now, whatever is left of it.
+    fn is_pressing(&self, life: Life, terms: &Terms) -> bool {
+        let outlasts = life.length() > terms.agreed + LIFE_SLACK && self.settled != Some(terms.agreed);
+        outlasts || terms.is_succeeded
+    }
+
+    fn is_due(&mut self, life: Life, terms: &Terms) -> bool {
         let mut due = life.renewed_at_ms(self.entropy);
-        let outlasts = life.length() > agreed + LIFE_SLACK && self.settled != Some(agreed);
-        if outlasts || is_succeeded {
-            let (of, since) = *self.outlasts.get_or_insert((agreed, now_ms()));
-            if of != agreed {
+        if self.is_pressing(life, terms) {
+            let (of, since) = *self.outlasts.get_or_insert((terms.agreed, now_ms()));
+            if of != terms.agreed {
                 self.outlasts = None;
             }
-            let spread = (agreed / 10).min(LONGEST_SPREAD).as_millis() as u64;
-            due = due.min(since + self.entropy % (spread + 1));
+            due = due.min(since + self.entropy % (terms.spread.as_millis() as u64 + 1));
         }
         Instant::now() >= self.retry_at && now_ms() >= due
     }
 
-    fn failed(&mut self, life: Life) {
+    fn failed(&mut self, life: Life, terms: &Terms) {
         self.failures += 1;
-        self.retry_at = Instant::now() + life.retry_after(self.failures, random_number());
+        let wait = life.no_longer_than(terms.agreed).retry_after(self.failures, random_number());
+        // Somebody may wait for all to have what they should have.
+        let longest = if self.is_pressing(life, terms) { terms.spread } else { Duration::MAX };
+        self.retry_at = Instant::now() + wait.min(longest);
     }
 }
 
