@@ -27,10 +27,17 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// What the line of a skip begins with.
 pub(crate) const SKIPPED: &str = "SKIPPED";
 
+/// Set where nothing may be skipped: all that stories need is there.
+const NO_SKIP: &str = "SHOAL_NO_SKIP";
+
 /// Says that a story (or a part of it) did not run, past the capture of the test runner: a skip must never look like
 /// a pass.
+///
+/// # Panics
+/// Where nothing may be skipped: that is how the story fails.
 pub fn skip(story: &str, why: &str) {
     say_past_capture(&format!("{SKIPPED} {story}: {why}"));
+    assert!(env::var_os(NO_SKIP).is_none(), "{story} was skipped ({why}), and with {NO_SKIP} nothing may be");
 }
 
 /// Says something that is not kept back where a story passes.

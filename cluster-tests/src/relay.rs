@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 /// Where TUN devices come from.
-pub(crate) const DEVICES: &str = "/dev/net/tun";
+const DEVICES: &str = "/dev/net/tun";
 /// The longest packet that a device hands over, and more.
 const PACKET: usize = 4096;
 /// Packets that are held at once; further ones are lost, as in a router.

@@ -11,32 +11,24 @@ use std::env;
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::outside::{SKIPPED, find_program, say_past_capture, skip};
-use crate::relay::{Carried, DEVICES, Relay, Wire, open_device};
+use crate::relay::{Carried, Relay, Wire, open_device};
 
 /// Says that this process is in the network already.
 const INSIDE: &str = "SHOAL_STORY_NETWORK";
 /// What the namespaces are made of.
-const PROGRAMS: [&str; 4] = ["ip", "nft", "nsenter", "unshare"];
+const PROGRAMS: [&str; 6] = ["ip", "mount", "nft", "nsenter", "umount", "unshare"];
 /// For a namespace to be there.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What a node drops.
-const RULES: &str = "table inet story {
-  set unheard { type ipv4_addr; }
-  set unheard_channel { type ipv4_addr . inet_proto; }
-  chain arriving {
-    type filter hook input priority 0
-    ip saddr @unheard drop
-    ip saddr . ip protocol @unheard_channel drop
-  }
-}
-";
+const RULES: &str = include_str!("rules.nft");
+/// Whether there can be all that at all.
+const TRIAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/network/trial.sh");
 
 /// The network of a story. It goes with it.
 pub struct Network {
@@ -77,12 +69,29 @@ impl Network {
 
     /// Tells `story`, which is all of the test called `test`, in a network of its own; a skip where there cannot be one.
     pub fn around<S: Future<Output = Result<()>>>(test: &str, story: impl FnOnce(Self) -> S) -> Result<()> {
+        Self::of_extent("", test, story)
+    }
+
+    /// The same for a story of regions; a skip where there can be no relay between them.
+    pub fn of_regions<S: Future<Output = Result<()>>>(
+        test: &str,
+        story: impl FnOnce(Self) -> S,
+    ) -> Result<()> {
+        Self::of_extent("regions", test, story)
+    }
+
+    /// `extent` is what the trial is asked for.
+    fn of_extent<S: Future<Output = Result<()>>>(
+        extent: &str,
+        test: &str,
+        story: impl FnOnce(Self) -> S,
+    ) -> Result<()> {
         if env::var_os(INSIDE).is_some() {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
             return runtime.block_on(story(Self::lay()?));
         }
-        if let Some(why) = what_is_missing() {
+        if let Some(why) = what_is_missing(extent) {
             skip(test, &why);
             return Ok(());
         }
@@ -100,18 +109,6 @@ impl Network {
         text.lines().filter(is_skip).for_each(say_past_capture);
         eprint!("{text}");
         Ok(())
-    }
-
-    /// The same for a story of regions; a skip where there can be no relay between them.
-    pub fn of_regions<S: Future<Output = Result<()>>>(
-        test: &str,
-        story: impl FnOnce(Self) -> S,
-    ) -> Result<()> {
-        if !Path::new(DEVICES).exists() {
-            skip(test, &format!("there is no {DEVICES} to relay between regions with"));
-            return Ok(());
-        }
-        Self::around(test, story)
     }
 
     fn lay() -> Result<Self> {
@@ -285,18 +282,20 @@ fn finish(mut command: Command, input: &str) -> Result<()> {
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| shown.clone())?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
+        // One that fails may not have read it.
+        _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
     Ok(())
 }
 
-fn what_is_missing() -> Option<String> {
+fn what_is_missing(extent: &str) -> Option<String> {
     if let Some(program) = PROGRAMS.iter().find(|program| find_program(program).is_none()) {
         return Some(format!("there is no {program}"));
     }
     let mut command = Command::new("unshare");
-    command.args(["-n", "nft", "-f", "-"]);
-    finish(command, RULES).err().map(|error| format!("no network can be made here: {error:#}"))
+    command.args(["-n", "-m", "sh", TRIAL, extent]);
+    let failed = finish(command, RULES).err()?;
+    Some(format!("no network can be made here: {}", failed.to_string().replace('\n', "; ")))
 }
