@@ -225,7 +225,7 @@ async fn nginx_is_told_who_called() {
     let Some(nginx) = Nginx::start().await else {
         // Past the capture of the test runner: a skip must never look like a pass.
         let _ = writeln!(io::stderr(), "SKIPPED nginx_is_told_who_called: nginx is not installed");
-        assert!(std::env::var_os("SHOAL_NO_SKIP").is_none(), "nothing may be skipped");
+        assert!(env::var_os("SHOAL_NO_SKIP").is_none(), "nothing may be skipped");
         return;
     };
     for version in ["v1", "v2"] {
