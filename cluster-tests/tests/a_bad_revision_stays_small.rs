@@ -1,5 +1,6 @@
 //! A revision that comes in waves goes on where it does well, and harms nobody but its wave where it does not.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -252,6 +253,71 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait"]).await?.expect(0)?;
     ensure!(quick.stdout.contains("no node was waited for"), "{}", quick.stdout);
     Ok(())
+}
+
+/// Whom the revision on its way leaves out, as the `i`-th node says: names and reasons.
+async fn left_out(cluster: &Cluster, i: usize) -> Result<Vec<(String, String)>> {
+    let seen = rollout(cluster, i).await?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = seen["rollout"]["left_out"].as_array().cloned().unwrap_or_default();
+    Ok(list.iter().map(|node| (text(&node["node"]), text(&node["why"]))).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_sick_already_is_left_out_and_named() -> Result<()> {
+    const OTHER: u16 = 8090;
+    let cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    let of_somebody_else = TcpListener::bind(cluster.nodes[2].at(OTHER))?;
+    let with_other = |site: &SiteFile, port: u16| {
+        site.clone().set("listeners", "other", json!({ "address": format!(":{port}"), "protocol": "http" }))
+    };
+    apply(&cluster, &with_other(&old, OTHER), &["--force"]).await?.expect(5)?;
+
+    // The only node of its region: it would be in the first wave or in the second.
+    let refuses = format!("listener \"other\": cannot listen on {}", cluster.nodes[2].at(OTHER));
+    for (round, site) in [&new, &old, &new].into_iter().enumerate() {
+        let before = cluster.revision(0).await?;
+        let begun =
+            apply(&cluster, &with_other(site, OTHER), &["--waves", "--bake", "3s"]).await?.expect(0)?;
+        let told = format!("n3 is left out, since it refuses revision {before} already: {refuses}");
+        ensure!(begun.stdout.contains(&told), "{told:?} is missing: {}", begun.stdout);
+        let seen = left_out(&cluster, 1).await?;
+        ensure!(matches!(&seen[..], [(name, why)] if name == "n3" && why.contains(&refuses)), "{seen:?}");
+        let watched = cluster.nodes[1]
+            .shoal(&["--timeout", "5m", "-o", "json", "rollout", "status", "--watch"])
+            .await?
+            .expect(0)?;
+        let last: Value = serde_json::from_str(watched.stdout.lines().last().context("nothing was told")?)?;
+        ensure!(last["ended"]["reverted_by"] == 0 && last["quarantine"] == json!([]), "{round}: {last}");
+    }
+    for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
+        wait_until("each answers what it can", SLACK, async || answers(&cluster, i, body).await).await?;
+    }
+
+    // Who tries it because somebody wants it to does no harm with that, and is cured by what it can take.
+    let for_a_while = ["--canary", "node=n1,n3", "--confirm-timeout", "1h"];
+    apply(&cluster, &with_other(&old, OTHER), &for_a_while).await?;
+    wait_until("n1 tries it", SLACK, async || answers(&cluster, 0, "old").await).await?;
+    let seen = left_out(&cluster, 1).await?;
+    ensure!(matches!(&seen[..], [(name, _)] if name == "n3"), "{seen:?}");
+    cluster.nodes[1].shoal(&["abort"]).await?.expect(5)?;
+    let cure = with_other(&old, OTHER + 1);
+    apply(&cluster, &cure, &["--canary", "node=n3", "--confirm-timeout", "1h"]).await?.expect(0)?;
+    ensure!(left_out(&cluster, 1).await?.is_empty(), "it serves it, and counts");
+    cluster.nodes[1].shoal(&["confirm"]).await?.expect(0)?;
+    all_answer(&cluster, "old").await?;
+
+    // Who serves what is active has to take what follows.
+    let taken_back = with_other(&new, OTHER);
+    apply(&cluster, &taken_back, &["--force", "--waves", "--bake", "2s"]).await?;
+    let watched =
+        cluster.nodes[1].shoal(&["--timeout", "5m", "rollout", "status", "--watch"]).await?.expect(5)?;
+    ensure!(watched.stdout.contains("worse than what was before: n3 has refused it"), "{}", watched.stdout);
+    drop(of_somebody_else);
+    all_answer(&cluster, "old").await
 }
 
 /// Under which nodes that are started with it cannot digest certain sites.

@@ -10,11 +10,13 @@ use shoal_model::state::{
     Command, MemberRecord, Pace, Refusal, Reply, RevertCause, RevisionRecord, Rollout, RolloutStep, Waves,
 };
 use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{Candidate, LastLook, has_lost_touch, is_overdue, left, missed, next_wave};
+use shoal_policy::rollout::{
+    Candidate, LastLook, has_lost_touch, is_overdue, left, missed, next_wave, refuses_already,
+};
 use shoal_proto::admin;
 
 use crate::node::{Node, now_ms};
-use crate::report::Wanted;
+use crate::report::{NodeReport, Wanted};
 
 /// A revision that is not to be served for now, while nobody can say in the log what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,8 +151,8 @@ pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: Re
 }
 
 /// More nodes serve the revision from now on, or all do, as every leader would have it.
-pub(crate) async fn go_on(node: &Node, rollout: &Rollout, index: u64, evidence: String) {
-    let Some(step) = node.next_step(rollout) else { return };
+pub(crate) async fn go_on(node: &Arc<Node>, rollout: &Rollout, index: u64, evidence: String) {
+    let Some(step) = node.next_step(rollout).await else { return };
     let (revision, told) = (rollout.revision, format!("{step:?}"));
     let request_id = match &step {
         RolloutStep::Advance(next) => format!("wave {} of revision {revision} in entry {index}", next.wave),
@@ -181,19 +183,22 @@ async fn propose(
 
 impl Node {
     /// What follows the wave that `rollout` is in; `None` = it has no waves.
-    pub(crate) fn next_step(&self, rollout: &Rollout) -> Option<RolloutStep> {
+    pub(crate) async fn next_step(self: &Arc<Self>, rollout: &Rollout) -> Option<RolloutStep> {
         let (waves, serving) = (rollout.waves.as_ref()?, rollout.canary.as_ref()?);
-        let next = next_wave(rollout.revision, waves, serving, &self.candidates());
+        let next = next_wave(rollout.revision, waves, serving, &self.candidates(rollout.before).await);
         Some(next.map_or(RolloutStep::Confirm, RolloutStep::Advance))
     }
 
-    /// Every member, as one that may have a revision before others.
-    pub(crate) fn candidates(&self) -> Vec<Candidate> {
-        let live = self.live_members();
+    /// Every member, as one that may have a revision before others, which serve the one `before` until it is their turn.
+    pub(crate) async fn candidates(self: &Arc<Self>, before: Revision) -> Vec<Candidate> {
+        let reports = self.ask_reports(Wanted::default()).await;
         let is_in_service = |id| !self.log.with_state(|state| state.standing(id)).standing.is_drained();
         let candidate = |(id, member): (NodeId, MemberRecord)| {
-            let is_alive = live.iter().any(|(alive, _)| *alive == id) && is_in_service(id);
-            Candidate { id, name: member.name, region: member.region, is_alive }
+            let live = reports.iter().find(|(alive, _, _)| *alive == id);
+            let is_alive = live.is_some() && is_in_service(id);
+            let report = live.and_then(|(_, _, report)| report.as_ref());
+            let refuses_already = report.is_some_and(|report| is_sick(report, before));
+            Candidate { id, name: member.name, region: member.region, is_alive, refuses_already }
         };
         self.members().into_iter().map(candidate).collect()
     }
@@ -219,11 +224,18 @@ impl Node {
             confirm_within_ms: rollout.confirm_within_ms,
             left_ms: self.rollout_clock.left(&rollout).as_millis() as u64,
             nodes: self.names_of(rollout.canary.as_ref()),
+            left_out: Vec::new(),
             waves: rollout.waves.as_ref().map(|waves| {
                 let nodes = rollout.canary.as_ref().map_or(0, BTreeSet::len) as u32;
                 admin::Waves { nodes, members: self.members().len() as u32, ..waves_message(waves) }
             }),
         })
+    }
+
+    /// The same with the nodes that do not count in it, as they say now.
+    pub(crate) async fn rollout_seen(self: &Arc<Self>) -> Option<admin::Rollout> {
+        let rollout = self.rollout_message()?;
+        Some(with_left_out(rollout, &self.ask_reports(Wanted::default()).await))
     }
 
     /// What whoever leads sees of the wave that `rollout` is in.
@@ -240,6 +252,23 @@ impl Node {
         let members = self.members().into_iter().filter(|(id, _)| chosen.contains(id));
         members.map(|(_, member)| member.name).collect()
     }
+}
+
+fn is_sick(report: &NodeReport, before: Revision) -> bool {
+    refuses_already(Revision(report.active_revision), &report.refused, before)
+}
+
+/// `rollout` with those of the nodes that do not count in it.
+pub(crate) fn with_left_out(
+    rollout: admin::Rollout,
+    reports: &[(NodeId, String, Option<NodeReport>)],
+) -> admin::Rollout {
+    let before = Revision(rollout.before);
+    let left_out = reports.iter().filter_map(|(id, name, report)| {
+        let report = report.as_ref().filter(|report| is_sick(report, before))?;
+        Some(admin::LeftOutNode { node_id: id.0, node: name.clone(), why: report.refused.clone() })
+    });
+    admin::Rollout { left_out: left_out.collect(), ..rollout }
 }
 
 /// For operators, but for how many nodes there are.

@@ -67,16 +67,20 @@ impl Watched {
 
     fn trial(&mut self, rollout: &Rollout) -> &mut Trial {
         let going_on = self.trial.take().filter(|trial| trial.revision() == rollout.revision);
-        self.trial.insert(going_on.unwrap_or_else(|| Trial::new(rollout.revision)))
+        self.trial.insert(going_on.unwrap_or_else(|| trial_of(rollout)))
     }
 
     /// The wave that `rollout` is in, and how long nobody has looked at it.
     fn wave(&mut self, rollout: &Rollout, waves: &Waves) -> (&mut Bake, Duration) {
         let going_on = self.wave.take().filter(|(bake, _)| bake.is_of(rollout.revision, waves.wave));
-        let begun = || (Bake::new(rollout.revision, waves.wave, waves.pace), Instant::now());
+        let begun = || (Bake::new(trial_of(rollout), waves.wave, waves.pace), Instant::now());
         let (bake, looked) = self.wave.insert(going_on.unwrap_or_else(begun));
         (bake, std::mem::replace(looked, Instant::now()).elapsed())
     }
+}
+
+fn trial_of(rollout: &Rollout) -> Trial {
+    Trial::new(rollout.revision, rollout.before)
 }
 
 fn report(rollout: &Rollout, waves: &Waves, judgement: &Judgement) -> Option<BakeReport> {

@@ -7,7 +7,7 @@ use shoal_proto::admin::{
     HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo, Rollout,
 };
 
-use super::rollout::in_waves;
+use super::rollout::{in_waves, left_out};
 use super::table::Columns;
 use super::units::{moment, span};
 use crate::failure::one_line;
@@ -99,7 +99,8 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
     } else {
         counts(&response.changes) + &gone(&response.changes)
     };
-    let waits = response.rollout.as_ref().map(|rollout| unconfirmed(rollout) + "\n").unwrap_or_default();
+    let waits = response.rollout.as_ref().map(|rollout| unconfirmed(rollout) + "\n" + &left_out(rollout));
+    let waits = waits.unwrap_or_default();
     if response.acks.is_empty() {
         let elapsed_ms = response.elapsed_ms;
         return format!(

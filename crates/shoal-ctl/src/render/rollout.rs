@@ -11,6 +11,9 @@ use crate::failure::one_line;
 /// Contents in quarantine that are shown.
 const MAX_QUARANTINED: usize = 10;
 
+/// Nodes that do not count that are shown.
+const MAX_LEFT_OUT: usize = 20;
+
 /// How far it is, wave by wave, and what is not applied again.
 pub fn rollout(response: &GetRolloutResponse) -> String {
     let mut text = String::new();
@@ -66,6 +69,7 @@ fn push_rollout(text: &mut String, rollout: &Rollout) {
     let Rollout { revision, before, author, message, at_ms, .. } = rollout;
     let Some(waves) = &rollout.waves else {
         text.push_str(&(unconfirmed(rollout) + "\n"));
+        text.push_str(&left_out(rollout));
         return;
     };
     let colon = if message.is_empty() { "" } else { ": " };
@@ -81,10 +85,24 @@ fn push_rollout(text: &mut String, rollout: &Rollout) {
     let names: Vec<String> = rollout.nodes.iter().take(20).map(|name| one_line(name)).collect();
     let more = if rollout.nodes.len() > names.len() { ", …" } else { "" };
     let _ = writeln!(text, "served by {}{more}; the others serve revision {before}", names.join(", "));
+    text.push_str(&left_out(rollout));
     if let Some(pace) = &waves.pace {
         let left = span(rollout.left_ms.div_ceil(1000));
         let _ = writeln!(text, "pace: {}; taken back unless it is everywhere in {left}", pace_text(pace));
     }
+}
+
+/// A line for each node that does not count.
+pub(super) fn left_out(rollout: &Rollout) -> String {
+    let mut text = String::new();
+    for left_out in rollout.left_out.iter().take(MAX_LEFT_OUT) {
+        let (node, before, why) = (one_line(&left_out.node), rollout.before, one_line(&left_out.why));
+        let _ = writeln!(text, "{node} is left out, since it refuses revision {before} already: {why}");
+    }
+    if let Some(more @ 1..) = rollout.left_out.len().checked_sub(MAX_LEFT_OUT) {
+        let _ = writeln!(text, "{more} more nodes are left out");
+    }
+    text
 }
 
 fn push_ended(text: &mut String, ended: &EndedRollout) {
@@ -160,7 +178,7 @@ fn at(unix_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{PassedWave, Quarantined, WaveWatch};
+    use shoal_proto::admin::{LeftOutNode, PassedWave, Quarantined, WaveWatch};
 
     use super::super::check_golden;
     use super::*;
@@ -198,6 +216,11 @@ mod tests {
             left_ms: 86_000_000,
             nodes: vec!["n1".into(), "n4".into(), "n8".into()],
             waves: Some(waves()),
+            left_out: vec![LeftOutNode {
+                node_id: 5,
+                node: "n5".into(),
+                why: "listener \"web\": cannot listen on 127.0.0.5:8080: Address already in use".into(),
+            }],
             ..Rollout::default()
         };
         GetRolloutResponse { rollout: Some(rollout), quorum: true, ..GetRolloutResponse::default() }

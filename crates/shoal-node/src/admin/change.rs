@@ -262,6 +262,10 @@ pub(super) async fn tell_everywhere(
         None => Acknowledged { acks: Vec::new(), absent: node.absent_members() },
         Some(left) => node.await_everywhere(index, revision, left).await,
     };
+    let rollout = match left {
+        None => node.rollout_message(),
+        Some(_) => node.rollout_seen().await,
+    };
     ApplyResponse {
         revision: revision.0,
         unchanged: !is_new,
@@ -269,7 +273,7 @@ pub(super) async fn tell_everywhere(
         elapsed_ms: started.elapsed().as_millis() as u32,
         changes: changes.iter().map(change_message).collect(),
         absent,
-        rollout: node.rollout_message().filter(|rollout| rollout.revision == revision.0),
+        rollout: rollout.filter(|rollout| rollout.revision == revision.0),
     }
 }
 
@@ -311,7 +315,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         }
         let (fingerprint, despite_quarantine) = (draft.fingerprint.clone(), order.despite_quarantine);
         let content = Content { fingerprint, despite_quarantine };
-        let terms = order.manner.terms(node, Revision(draft.base.0 + 1), waits, content)?;
+        let terms = order.manner.terms(node, draft.base, waits, content).await?;
         let proposed = node.log.propose_site(draft.change(order, terms)).await.map_err(failure::propose)?;
         if order.manner.waits() {
             // Then this node can tell how long it waits, and for whom.

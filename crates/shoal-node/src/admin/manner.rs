@@ -1,6 +1,7 @@
 //! How a revision comes into force: at once and for good, for a while, on some nodes first, or wave by wave.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::state::{
@@ -86,11 +87,11 @@ impl Manner {
         self.confirm_within.is_some()
     }
 
-    /// The terms for `revision`, with this content; it `overrides` one that waits to be confirmed, or there is none.
-    pub(super) fn terms(
+    /// The terms for what follows `before`, with this content; it `overrides` one that waits to be confirmed, or there is none.
+    pub(super) async fn terms(
         &self,
-        node: &Node,
-        revision: Revision,
+        node: &Arc<Node>,
+        before: Revision,
         overrides: bool,
         content: Content,
     ) -> Result<Terms, Status> {
@@ -100,9 +101,9 @@ impl Manner {
         let Content { fingerprint, despite_quarantine } = content;
         let (canary, waves) = match &self.spread {
             Spread::Everybody => (None, None),
-            Spread::Some(canary) => (Some(choose_canary(node, canary, revision)?), None),
+            Spread::Some(canary) => (Some(choose_canary(node, canary, before).await?), None),
             Spread::MoreAndMore(pace) => {
-                let first = first_wave(revision, &node.candidates());
+                let first = first_wave(next(before), &node.candidates(before).await);
                 if first.is_empty() {
                     let why = "no node is in service that could try it first";
                     return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
@@ -180,9 +181,17 @@ fn canary_of(canary: admin::Canary) -> Result<Canary, Status> {
     }
 }
 
-/// Those that try `revision`.
-fn choose_canary(node: &Node, canary: &Canary, revision: Revision) -> Result<BTreeSet<NodeId>, Status> {
-    choose(canary, revision, &node.candidates()).map_err(|why| invalid(why.to_string()))
+/// Those that try what follows `before`.
+async fn choose_canary(
+    node: &Arc<Node>,
+    canary: &Canary,
+    before: Revision,
+) -> Result<BTreeSet<NodeId>, Status> {
+    choose(canary, next(before), &node.candidates(before).await).map_err(|why| invalid(why.to_string()))
+}
+
+fn next(before: Revision) -> Revision {
+    Revision(before.0 + 1)
 }
 
 fn invalid(why: String) -> Status {

@@ -14,6 +14,7 @@ use crate::drain::Phase;
 use crate::everybody::ask_all;
 use crate::node::Node;
 use crate::report::{NodeReport, Wanted};
+use crate::rollout::with_left_out;
 
 /// Everything on one screen.
 pub async fn status(node: &Arc<Node>) -> StatusResponse {
@@ -47,7 +48,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         upstreams: upstreams(node),
         name_failures: name_failures(node, |_| true),
         committed_index: log.committed,
-        rollout: node.rollout_message(),
+        rollout: node.rollout_message().map(|rollout| with_left_out(rollout, &reports)),
         timing: setup.timing_name(),
         max_voters: setup.max_voters.into(),
     }

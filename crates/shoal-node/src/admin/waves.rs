@@ -20,7 +20,7 @@ use crate::rollout::{pace_message, waves_message};
 /// How far the revision is that is not in force for good, and what came of the one before.
 pub async fn look(node: &Arc<Node>) -> Result<GetRolloutResponse, Status> {
     let (_, quorum) = newest_base(node).await?;
-    let mut rollout = node.rollout_message();
+    let mut rollout = node.rollout_seen().await;
     if let Some(rollout) = &mut rollout {
         let watch = node.watch_of(rollout).await;
         if let Some(waves) = &mut rollout.waves {
@@ -50,14 +50,17 @@ pub async fn step(
     let StepRolloutRequest { revision, author, request_id, .. } = request;
     let meaning = [&*revision.to_string(), action.as_str_name()];
     let key = RequestKey::of(Subject::Step, caller, &request_id, &meaning)?;
-    let next = || node.waiting_rollout().and_then(|(rollout, _)| node.next_step(&rollout));
     let author = author_of(&author, caller);
     let (step, message) = match action {
         RolloutAction::Pause => (RolloutStep::Pause, String::new()),
         RolloutAction::Resume => (RolloutStep::Resume, String::new()),
         RolloutAction::Promote => {
+            let next = match node.waiting_rollout() {
+                Some((rollout, _)) => node.next_step(&rollout).await,
+                None => None,
+            };
             // Where nothing goes in waves, the log says so.
-            (next().unwrap_or(RolloutStep::Resume), format!("{author} did not wait for more"))
+            (next.unwrap_or(RolloutStep::Resume), format!("{author} did not wait for more"))
         }
         RolloutAction::Unspecified => {
             return Err(with_exit(Code::InvalidArgument, Exit::Local, "what is to be done is not said"));

@@ -57,15 +57,15 @@ pub enum Judgement {
 }
 
 impl Bake {
-    /// Of this wave of `revision`.
-    pub fn new(revision: Revision, wave: u32, pace: Pace) -> Self {
+    /// Of this wave of a revision.
+    pub fn new(trial: Trial, wave: u32, pace: Pace) -> Self {
         let length = match (pace.is_urgent, wave) {
             (false, _) => Duration::from_millis(pace.bake_ms),
             (true, 1) => FIRST_URGENT_BAKE,
             (true, _) => URGENT_BAKE,
         };
         Self {
-            trial: Trial::new(revision),
+            trial,
             wave,
             length,
             checks: if pace.is_urgent { 1 } else { pace.checks },
@@ -135,6 +135,10 @@ mod tests {
     use super::super::trial::tests::sightings;
     use super::*;
 
+    fn trial() -> Trial {
+        Trial::new(Revision(8), Revision(7))
+    }
+
     fn pace(bake_s: u64, checks: u32) -> Pace {
         Pace { bake_ms: bake_s * 1000, checks, is_urgent: false }
     }
@@ -155,7 +159,7 @@ mod tests {
     fn a_wave_with_enough_requests_takes_its_time_and_no_more() {
         let good = "good: 0.0 % of 2000 requests failed with it, 0.1 % of 2000 without it";
         check(
-            Bake::new(Revision(8), 1, pace(3, 2)),
+            Bake::new(trial(), 1, pace(3, 2)),
             &[
                 ("a:7:0/0 c:7:0/0", "3"), // it is still taken up
                 ("a:8:0/0 c:7:0/0", "3"),
@@ -172,11 +176,11 @@ mod tests {
         let look = ("a:8:9/0 c:7:0/0", "0");
         let [two, one, four] = ["2", "1", "3"].map(|left| (look.0, left));
         check(
-            Bake::new(Revision(8), 1, pace(3, 2)),
+            Bake::new(trial(), 1, pace(3, 2)),
             &[("a:8:0/0 c:7:0/0", "3"), two, one, four, two, one, (look.0, few)],
         );
         let urgent = Pace { is_urgent: true, ..pace(60, 5) };
-        check(Bake::new(Revision(8), 2, urgent), &[("a:8:0/0 c:7:0/0", "2"), one, (look.0, few)]);
+        check(Bake::new(trial(), 2, urgent), &[("a:8:0/0 c:7:0/0", "2"), one, (look.0, few)]);
     }
 
     #[test]
@@ -184,7 +188,7 @@ mod tests {
         let good = "good: 0.0 % of 0 requests failed with it, 0.0 % of 0 without it; too few to be sure";
         let look = "a:8:0/0 c:7:0/0";
         check(
-            Bake::new(Revision(8), 1, pace(1, 5)),
+            Bake::new(trial(), 1, pace(1, 5)),
             &[(look, "1"), (look, "1"), (look, "0"), (look, "0"), (look, good)],
         );
     }
@@ -196,9 +200,9 @@ mod tests {
         let mut looks = vec![("a:8:0/0 c:7:0/0", "60")];
         looks.extend([silent; 29]);
         looks.push(("a:silent c:7:0/0", bad));
-        check(Bake::new(Revision(8), 1, pace(60, 5)), &looks);
+        check(Bake::new(trial(), 1, pace(60, 5)), &looks);
         check(
-            Bake::new(Revision(8), 1, pace(60, 5)),
+            Bake::new(trial(), 1, pace(60, 5)),
             &[("a:8:0/0 c:7:0/0", "60"), ("a:refused c:7:0/0", "bad: a has refused it: port in use")],
         );
     }
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn looks_are_as_close_as_they_have_to_be() {
         for (bake_s, checks, expected_ms) in [(60, 5, 2000), (3, 5, 600), (1, 100, 250)] {
-            let bake = Bake::new(Revision(8), 1, pace(bake_s, checks));
+            let bake = Bake::new(trial(), 1, pace(bake_s, checks));
             assert_eq!(bake.pause(), Duration::from_millis(expected_ms), "{bake_s} {checks}");
         }
     }

@@ -28,6 +28,8 @@ pub struct Candidate {
     pub region: String,
     /// It is heard, and in service.
     pub is_alive: bool,
+    /// It [refuses already](super::refuses_already) what everybody else serves.
+    pub refuses_already: bool,
 }
 
 /// Nobody can be chosen so.
@@ -44,13 +46,17 @@ pub enum CanaryError {
     Everybody,
 }
 
-/// Those that are alive, in the order in which `revision` comes to them: they take turns from one revision to the next
-/// (rendezvous hashing, so that a node that comes or goes changes no other's turn).
+/// Those that can tell how good it is, in the order in which `revision` comes to them: they take turns from one revision to
+/// the next (rendezvous hashing, so that a node that comes or goes changes no other's turn).
 pub(super) fn in_turn(revision: Revision, members: &[Candidate]) -> Vec<&Candidate> {
-    let mut alive: Vec<&Candidate> = members.iter().filter(|member| member.is_alive).collect();
+    let alive = || members.iter().filter(|member| member.is_alive);
+    // Where nobody takes what is active, somebody has to try what may be the cure.
+    let nobody_takes_any = alive().all(|member| member.refuses_already);
+    let mut able: Vec<&Candidate> =
+        alive().filter(|member| nobody_takes_any || !member.refuses_already).collect();
     let turn = |id: NodeId| Reverse(xxh3_64_with_seed(&id.0.to_be_bytes(), revision.0));
-    alive.sort_by_key(|member| (turn(member.id), member.id));
-    alive
+    able.sort_by_key(|member| (turn(member.id), member.id));
+    able
 }
 
 /// So many percent of `count` nodes, rounded up, and at least one.
@@ -99,6 +105,7 @@ mod tests {
             name: format!("n{id}"),
             region: if id >= 4 { "west" } else { "east" }.to_owned(),
             is_alive: id != 2,
+            refuses_already: false,
         };
         (1..=5).map(member).collect()
     }
@@ -132,5 +139,21 @@ mod tests {
         let seen: BTreeSet<NodeId> = (1..40).flat_map(first).collect();
         assert_eq!(seen, [1, 3, 4, 5].map(NodeId).into());
         assert_eq!(first(8), first(8));
+    }
+
+    #[test]
+    fn who_refuses_already_tries_only_what_somebody_wants_it_to_try() {
+        let mut members = members();
+        members[2].refuses_already = true;
+        let named = Canary::Nodes(["n3".to_owned()].into());
+        let chosen = |canary: &Canary, revision, members: &[Candidate]| {
+            choose(canary, Revision(revision), members).unwrap_or_default()
+        };
+        // It may be the cure of that node.
+        assert_eq!(chosen(&named, 8, &members), [NodeId(3)].into());
+        let seen: BTreeSet<NodeId> = (1..40).flat_map(|n| chosen(&Canary::Percent(1), n, &members)).collect();
+        assert_eq!(seen, [1, 4, 5].map(NodeId).into());
+        members.iter_mut().for_each(|member| member.refuses_already = true);
+        assert_eq!(chosen(&Canary::Percent(1), 8, &members).len(), 1);
     }
 }

@@ -3,6 +3,7 @@
 mod bake;
 mod canary;
 mod gate;
+mod left_out;
 mod trial;
 mod waiting;
 mod waves;
@@ -10,6 +11,7 @@ mod waves;
 pub use bake::{Bake, Judgement};
 pub use canary::{Canary, CanaryError, Candidate, choose};
 pub use gate::{Counts, How, Worse};
+pub use left_out::refuses_already;
 pub use trial::{Evidence, Said, Seen, Sighting, Trial};
 pub use waiting::{LastLook, has_lost_touch, is_overdue, left, missed};
 pub use waves::{first_wave, next_wave};

@@ -1,11 +1,12 @@
 //! Watching the nodes that try a revision beside those that do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use shoal_model::{NodeId, Revision};
 
 use super::gate::{Counts, Worse, compare};
+use super::left_out::refuses_already;
 
 /// What is seen of one member at one moment.
 #[derive(Clone, Debug)]
@@ -73,7 +74,11 @@ impl fmt::Display for Evidence {
 #[derive(Clone, Debug)]
 pub struct Trial {
     revision: Revision,
+    /// What the others serve.
+    before: Revision,
     members: BTreeMap<NodeId, Known>,
+    /// Members that refuse what the others serve, and have served nothing newer since: they do not count, on either side.
+    left_out: BTreeSet<NodeId>,
 }
 
 /// What is known of a member.
@@ -97,9 +102,9 @@ pub struct Seen {
 }
 
 impl Trial {
-    /// Of `revision`.
-    pub fn new(revision: Revision) -> Self {
-        Self { revision, members: BTreeMap::new() }
+    /// Of `revision`, where the others serve the one `before`.
+    pub fn new(revision: Revision, before: Revision) -> Self {
+        Self { revision, before, members: BTreeMap::new(), left_out: BTreeSet::new() }
     }
 
     /// What the trial is of.
@@ -112,6 +117,9 @@ impl Trial {
         let mut seen = Seen::default();
         let mut regions: BTreeMap<&str, [Counts; 2]> = BTreeMap::new();
         for sighting in sightings {
+            if self.leaves_out(sighting) {
+                continue;
+            }
             let Some(said) = &sighting.said else {
                 if sighting.tries && !sighting.is_alive {
                     return Err(Evidence::Lost(sighting.name.clone()));
@@ -151,6 +159,21 @@ impl Trial {
         }
         Ok(seen)
     }
+
+    /// Nothing that this one does counts: it refuses already what the others serve, and has to serve what it is to serve
+    /// before it counts again.
+    fn leaves_out(&mut self, Sighting { id, tries, said, .. }: &Sighting) -> bool {
+        if let Some(said) = said {
+            let least = if *tries { self.revision } else { self.before };
+            if refuses_already(said.active, &said.refused, self.before) {
+                self.members.remove(id);
+                self.left_out.insert(*id);
+            } else if said.active >= least {
+                self.left_out.remove(id);
+            }
+        }
+        self.left_out.contains(id)
+    }
 }
 
 fn shortened(reason: &str) -> String {
@@ -161,8 +184,8 @@ fn shortened(reason: &str) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// Words `NODE:ACTIVE:REQUESTS/ERRORS[@UP_MS]`, `NODE:silent`, `NODE:dead`, `NODE:refused`. `a` and `b` try revision 8;
-    /// nodes in capitals are in the west.
+    /// Words `NODE:ACTIVE:REQUESTS/ERRORS[@UP_MS]`, `NODE:silent`, `NODE:dead`, `NODE:refused`, `NODE:sick` (it serves 6).
+    /// `a` and `b` try revision 8, the others serve 7; nodes in capitals are in the west.
     pub fn sightings(text: &str) -> Vec<Sighting> {
         let sighting = |word: &str| {
             let mut parts = word.split(':');
@@ -182,12 +205,12 @@ pub(super) mod tests {
                 Said { active: Revision(active), refused: String::new(), up_ms, counts }
             });
             let refused = Said {
-                active: Revision(7),
+                active: Revision(if state == "sick" { 6 } else { 7 }),
                 refused: "port in use".to_owned(),
                 up_ms: 0,
                 counts: Counts::default(),
             };
-            let said = if state == "refused" { Some(refused) } else { said };
+            let said = if matches!(state, "refused" | "sick") { Some(refused) } else { said };
             let id = NodeId(u64::from(name.as_bytes()[0]));
             let is_west = name.as_bytes()[0].is_ascii_uppercase();
             let region = if is_west { "west" } else { "east" }.to_owned();
@@ -197,7 +220,7 @@ pub(super) mod tests {
     }
 
     fn check(looks: &[&str], expected: Option<&str>) {
-        let mut trial = Trial::new(Revision(8));
+        let mut trial = Trial::new(Revision(8), Revision(7));
         let look = |text: &&str| trial.observe(&sightings(text)).err().map(|evidence| evidence.to_string());
         let seen: Vec<_> = looks.iter().map(look).collect();
         let (last, before) = seen.split_last().unwrap();
@@ -247,8 +270,25 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn who_refuses_already_what_the_others_serve_does_not_count() {
+        check(&["a:sick b:8:0/0 c:7:0/0", "a:dead b:8:9/0 c:7:9/0", "a:silent b:8:9/0 c:7:9/0"], None);
+        check(&["a:sick b:8:0/0 c:7:0/0", "a:6:0/0@5 b:8:9/0 c:7:9/0", "a:8:0/0@9 b:8:9/0 c:7:9/0"], None);
+        check(&["b:8:0/0 c:7:0/0 d:sick", "b:8:9/0 c:7:9/0 d:dead"], None);
+        // What goes through it hides nothing.
+        let fails = "50.0 % of 100 requests failed with it, 0.0 % of 100 without it, in the region \"east\"";
+        check(&["a:8:0/0 c:7:0/0 d:sick", "a:8:100/50 c:7:100/0 d:6:1000/500"], Some(fails));
+        // Once it has taken it up, it is one of those that have to stay.
+        check(&["a:sick c:7:0/0", "a:8:0/0 c:7:9/0", "a:dead c:7:9/0"], Some("a was lost while it tried it"));
+        // Who served what the others serve has to take it.
+        check(&["a:sick b:8:0/0 c:7:0/0", "a:sick b:refused c:7:0/0"], Some("b has refused it: port in use"));
+        let mut trial = Trial::new(Revision(8), Revision(7));
+        let seen = trial.observe(&sightings("a:sick b:8:0/0 c:7:0/0")).unwrap();
+        assert_eq!(seen.awaited, None);
+    }
+
+    #[test]
     fn who_has_not_taken_it_up_is_waited_for() {
-        let mut trial = Trial::new(Revision(8));
+        let mut trial = Trial::new(Revision(8), Revision(7));
         for (text, expected) in [
             ("a:7:0/0 b:8:0/0 c:7:0/0", Some("a")),
             ("a:8:0/0 b:silent c:7:0/0", Some("b")),

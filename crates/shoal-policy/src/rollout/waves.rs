@@ -92,6 +92,7 @@ mod tests {
             name: format!("n{}", id + 1),
             region: format!("r{region}"),
             is_alive: true,
+            refuses_already: false,
         };
         regions.enumerate().map(member).collect()
     }
@@ -100,18 +101,22 @@ mod tests {
         Waves { pace, wave: 1, stage: Stage::OneNode, paused_by: None, passed: Vec::new() }
     }
 
-    /// How many nodes serve revision 8 in each wave until everybody does.
-    fn sizes(counts: &[usize], pace: Pace) -> Vec<usize> {
-        let members = members(counts);
-        let mut serving = first_wave(Revision(8), &members);
-        let (mut waves, mut sizes) = (waves(pace), vec![serving.len()]);
-        while let Some(next) = next_wave(Revision(8), &waves, &serving, &members) {
+    /// The nodes that serve revision 8 in each wave until everybody does.
+    fn walk(members: &[Candidate], pace: Pace) -> Vec<BTreeSet<NodeId>> {
+        let mut serving = first_wave(Revision(8), members);
+        let (mut waves, mut seen) = (waves(pace), vec![serving.clone()]);
+        while let Some(next) = next_wave(Revision(8), &waves, &serving, members) {
             assert_eq!(next.wave, waves.wave + 1);
             (waves.wave, waves.stage) = (next.wave, next.stage);
             serving.extend(next.nodes);
-            sizes.push(serving.len());
+            seen.push(serving.clone());
         }
-        sizes
+        seen
+    }
+
+    /// How many they are.
+    fn sizes(counts: &[usize], pace: Pace) -> Vec<usize> {
+        walk(&members(counts), pace).iter().map(BTreeSet::len).collect()
     }
 
     #[test]
@@ -155,5 +160,24 @@ mod tests {
         members.iter_mut().for_each(|member| member.is_alive = false);
         assert_eq!(next(&members), None);
         assert!(first_wave(Revision(8), &members).is_empty());
+    }
+
+    #[test]
+    fn who_refuses_what_is_active_is_in_no_wave() {
+        // Which of the nodes refuse it, and the sizes of the waves before everybody's.
+        let check = |counts: &[usize], sick: &[usize], expected: &[usize]| {
+            let mut members = members(counts);
+            sick.iter().for_each(|place| members[*place].refuses_already = true);
+            let waves = walk(&members, Pace::default());
+            let sizes: Vec<usize> = waves.iter().map(BTreeSet::len).collect();
+            assert_eq!(sizes, expected, "{counts:?} {sick:?}");
+            let is_sick = |id: &NodeId| members[id.0 as usize - 1].refuses_already;
+            assert!(sick.len() == members.len() || !waves.iter().flatten().any(is_sick), "{waves:?}");
+        };
+        check(&[2, 1], &[], &[1, 2]); // the third would be everybody
+        check(&[2, 1], &[2], &[1]); // nobody is left of the second region
+        check(&[3], &[0, 1], &[1]); // two nodes that cannot bind what the third has bound
+        check(&[3, 3, 3], &[0, 3, 6], &[1, 3, 4]);
+        check(&[3], &[0, 1, 2], &[1]); // somebody has to try what may be the cure
     }
 }
