@@ -3,11 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+
+use crate::HOST;
+use crate::client::{Connection, Speak};
+use crate::node::{NodeProcess, Ports};
 
 /// Makes aws-lc-rs the one crypto provider of this process; harmless when repeated.
 pub fn install_crypto() {
@@ -46,5 +50,13 @@ impl SelfSigned {
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
+    }
+
+    /// `node` shows it to who asks for [`HOST`].
+    pub async fn is_shown_by(&self, node: &NodeProcess) -> Result<()> {
+        let speak = Speak::Tls(self.trusting_client(&["http/1.1"])?, HOST.to_owned());
+        let shown = Connection::open(node.at(Ports::HTTPS), speak).await?.certificate;
+        ensure!(shown.context("no certificate")? == self.der, "{} shows another certificate", node.name);
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use crate::HOST;
 use crate::address::LoopbackBlock;
 use crate::client::fetch;
 use crate::network::Network;
-use crate::node::{NodeProcess, Ports};
+use crate::node::{NodeProcess, Ports, copy_directory};
 use crate::site::SiteFile;
 use crate::verb::VerbOutput;
 use crate::wait::{wait_until, wait_until_some};
@@ -130,9 +130,7 @@ impl Cluster {
         self.nodes[0].start(None)?;
         self.answers(0).await?;
         for i in 1..self.nodes.len() {
-            let token = self.token().await?;
-            let address = self.nodes[0].at(Ports::CLUSTER);
-            self.nodes[i].start(Some((address, &token)))?;
+            self.let_join(i).await?;
         }
         for i in 1..self.nodes.len() {
             self.answers(i).await?;
@@ -145,6 +143,12 @@ impl Cluster {
     pub async fn token(&self) -> Result<String> {
         let output = self.nodes[0].shoal(&["token", "create"]).await?.expect(0)?;
         Ok(output.stdout.trim().to_owned())
+    }
+
+    /// The `i`-th node, which has nothing on its disk, starts and joins by the first one.
+    pub async fn let_join(&mut self, i: usize) -> Result<()> {
+        let (token, address) = (self.token().await?, self.nodes[0].at(Ports::CLUSTER));
+        self.nodes[i].start(Some((address, &token)))
     }
 
     /// The `i`-th node answers operators.
@@ -177,12 +181,28 @@ impl Cluster {
 
     /// `shoal status` of the `i`-th node, as JSON.
     pub async fn status(&self, i: usize) -> Result<Value> {
-        self.nodes[i].shoal(&["-o", "json", "status"]).await?.expect(0)?.json()
+        self.nodes[i].told(&["status"]).await
     }
 
     /// The active revision as the `i`-th node sees it.
     pub async fn revision(&self, i: usize) -> Result<u64> {
-        number(&self.status(i).await?["revision"]).context("status has no revision")
+        self.status(i).await?["revision"].as_u64().context("status has no revision")
+    }
+
+    /// What the `i`-th node knows of the one called `name`.
+    pub async fn node_seen_by(&self, i: usize, name: &str) -> Result<Value> {
+        let status = self.status(i).await?;
+        let node = status["nodes"].as_array().into_iter().flatten().find(|node| node["node"] == name);
+        node.cloned().with_context(|| format!("there is no {name}"))
+    }
+
+    /// The `i`-th node may answer from what it has stored.
+    pub async fn holds_lease(&self, i: usize) -> Result<()> {
+        wait_until(&format!("{} holds a lease", self.nodes[i].name), SETTLE_DEADLINE, async || {
+            self.metric(i, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
+        })
+        .await
+        .map(drop)
     }
 
     /// The index of the leader, as the `i`-th node sees it.
@@ -208,7 +228,7 @@ impl Cluster {
     pub async fn try_apply(&self, i: usize, site: &SiteFile) -> Result<VerbOutput> {
         let file = tempfile::Builder::new().prefix("site-").suffix(".json").tempfile_in(self.dir.path())?;
         site.write(file.path())?;
-        self.nodes[i].shoal(&["apply", "--prune", "-f", path_text(file.path())?]).await
+        self.nodes[i].shoal(&["apply", "--prune", "-f", path_text(file.path())]).await
     }
 
     /// Every node answers `path` on the clear-text listener with 200: endpoints are known, listeners open.
@@ -257,6 +277,17 @@ impl Cluster {
         self.nodes[i].start(None)
     }
 
+    /// Where a copy is of everything that the `i`-th node has on disk; it was killed for that, and is back.
+    pub async fn copy_disk(&mut self, i: usize) -> Result<PathBuf> {
+        self.nodes[i].kill9()?;
+        let copy = self.dir.path().join(format!("{}-copy", self.nodes[i].name));
+        copy_directory(&self.nodes[i].data_dir(), &copy.join("data"))?;
+        self.restart(i)?;
+        self.answers(i).await?;
+        self.settle().await?;
+        Ok(copy)
+    }
+
     /// Waits for any result of `look`, with the cluster's own patience.
     pub async fn eventually<T, F: AsyncFnMut() -> Option<T>>(&self, what: &str, look: F) -> Result<T> {
         wait_until_some(what, START_DEADLINE, look).await
@@ -293,11 +324,6 @@ fn count_nodes(status: &Value, is: impl Fn(&Value) -> bool) -> usize {
     status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| is(node)).count())
 }
 
-/// Numbers of 64 bits are text in proto's JSON and numbers in plain JSON; both are read.
-pub(crate) fn number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
-}
-
 /// Adds up the samples of `name` in Prometheus text format whose labels contain `labels`.
 fn sum_of(text: &str, name: &str, labels: &str) -> f64 {
     let samples = text.lines().filter_map(|line| {
@@ -309,8 +335,12 @@ fn sum_of(text: &str, name: &str, labels: &str) -> f64 {
     samples.sum()
 }
 
-fn path_text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{path:?} is not UTF-8"))
+/// A path of a story as an argument.
+///
+/// # Panics
+/// Where stories are told in a directory whose name is not UTF-8.
+pub fn path_text(path: &Path) -> &str {
+    path.to_str().expect("paths of stories are UTF-8")
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::node::{NodeProcess, copy_directory};
+
 /// Bytes that are written at once to fill it.
 static BLOCK: [u8; 64 << 10] = [7; 64 << 10];
 
@@ -15,8 +17,18 @@ static BLOCK: [u8; 64 << 10] = [7; 64 << 10];
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// A disk of `megabytes` on which all is that the node has, which does not run.
+    pub fn under(node: &NodeProcess, megabytes: u32) -> Result<Self> {
+        let data = node.data_dir();
+        let aside = data.with_file_name("aside");
+        fs::rename(&data, &aside)?;
+        let disk = Self::on(&data, megabytes)?;
+        copy_directory(&aside, &data)?;
+        Ok(disk)
+    }
+
     /// A disk of `megabytes` on `directory`, which is empty or not there.
-    pub fn on(directory: &Path, megabytes: u32) -> Result<Self> {
+    fn on(directory: &Path, megabytes: u32) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=700"), "story"]).arg(directory);

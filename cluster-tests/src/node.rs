@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
 
 use crate::binary::shoal_binary;
+use crate::cluster::path_text;
 use crate::verb::{Verb, VerbOutput};
 use crate::wait::wait_until_some;
 
@@ -158,6 +160,11 @@ impl NodeProcess {
         self.verb(arguments).run().await
     }
 
+    /// What that prints as JSON.
+    pub async fn told(&self, arguments: &[&str]) -> Result<Value> {
+        self.shoal(&[&["-o", "json"], arguments].concat()).await?.expect(0)?.json()
+    }
+
     /// An address of this node.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, port)
@@ -195,9 +202,7 @@ impl NodeProcess {
     /// `shoal upgrade` on this node, with further arguments.
     pub async fn upgrade(&self, arguments: &[&str]) -> Result<VerbOutput> {
         let data_dir = self.data_dir();
-        let mut all = vec!["upgrade", "--data-dir", data_dir.to_str().context("the directory is not UTF-8")?];
-        all.extend(arguments);
-        self.verb(&all).run().await
+        self.shoal(&[&["upgrade", "--data-dir", path_text(&data_dir)], arguments].concat()).await
     }
 
     /// The process ends by itself within `deadline`.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use crate::certificate::SelfSigned;
 use crate::node::Ports;
 
 /// A site under construction; JSON, which `shoal apply` reads like YAML.
@@ -38,6 +39,11 @@ impl SiteFile {
             "secure",
             json!({ "address": format!(":{}", Ports::HTTPS), "protocol": "https", "certificates": [name] }),
         )
+    }
+
+    /// The same with one that was made for the story.
+    pub fn secure_by(self, name: &str, certificate: &SelfSigned) -> Self {
+        self.secure(name, &certificate.chain_file, &certificate.key_file)
     }
 
     /// Adds or replaces a route.

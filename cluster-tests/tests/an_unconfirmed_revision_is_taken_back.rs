@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, path_text, stays_so, wait_until,
+};
 use serde_json::Value;
 
 /// A debug build on a shared machine elects slowly; revisions are in force everywhere a moment later.
@@ -36,7 +38,7 @@ async fn stage(cluster: &Cluster, i: usize, site: &SiteFile, within: &str) -> Re
 async fn stage_as(cluster: &Cluster, i: usize, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
     let file = cluster.dir().join("staged.json");
     site.write(&file)?;
-    let file = file.to_str().context("a path of the story")?;
+    let file = path_text(&file);
     let arguments = [&["apply", "--prune", "-f", file, "-m", "try it"], how].concat();
     cluster.nodes[i].shoal(&arguments).await
 }
@@ -48,7 +50,7 @@ async fn answers(cluster: &Cluster, i: usize, body: &str) -> bool {
 
 /// Each revision that the `i`-th node knows of, newest first: `NUMBER STANDING MESSAGE`.
 async fn history(cluster: &Cluster, i: usize) -> Result<Vec<String>> {
-    let history = cluster.nodes[i].shoal(&["-o", "json", "history"]).await?.expect(0)?.json()?;
+    let history = cluster.nodes[i].told(&["history"]).await?;
     let revisions = history["revisions"].as_array().context("no revisions")?;
     let text = |info: &Value, name: &str| info[name].as_str().unwrap_or_default().to_owned();
     let line = |info: &Value| {
@@ -126,8 +128,11 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     ensure!(shown.stderr.contains("revision 2 may be taken back"), "it looks final: {}", shown.text());
     let confirmed = cluster.nodes[0].shoal(&["confirm"]).await?.expect(0)?;
     ensure!(confirmed.stdout.starts_with("revision 2 is confirmed: it stays in force\n"), "{confirmed:?}");
-    wait_until("its time is over", SLACK, async || asked.elapsed() > Duration::from_secs(7)).await?;
-    ensure!(answers(&cluster, 0, "new").await && cluster.revision(0).await? == 2, "it was taken back");
+    stays_so("what is confirmed is served", asked + Duration::from_secs(7), async || {
+        answers(&cluster, 0, "new").await
+    })
+    .await?;
+    ensure!(cluster.revision(0).await? == 2, "it was taken back");
     let shown = cluster.nodes[0].shoal(&["get"]).await?.expect(0)?;
     ensure!(shown.stderr.is_empty(), "it is final: {}", shown.text());
     let late = cluster.nodes[0].shoal(&["confirm", "2"]).await?.expect(4)?;
@@ -157,7 +162,8 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     let asked = Instant::now();
     stage(&cluster, 0, &old, "8s").await?.expect(0)?;
     cluster.nodes[0].kill9()?;
-    wait_until("its time is over", SLACK, async || asked.elapsed() > Duration::from_secs(8)).await?;
+    let its_end = asked + Duration::from_secs(8);
+    stays_so("the node is not there", its_end, async || !cluster.nodes[0].runs()).await?;
     cluster.restart(0)?;
     cluster.answers(0).await?;
     let left = Duration::from_secs(6);

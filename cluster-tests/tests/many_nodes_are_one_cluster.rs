@@ -9,10 +9,11 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{
+    Cluster, HOST, NodeProcess, Origin, Ports, Reply, SiteFile, fetch, path_text, stays_so, wait_until,
+};
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 const NODES: &str = "SHOAL_MANY_NODES";
 const NODES_PER_CPU: usize = 8;
 const MOST_NODES: usize = 50;
@@ -66,7 +67,7 @@ async fn sum(cluster: &Cluster, nodes: &[usize], name: &str) -> Result<f64> {
 async fn apply(cluster: &Cluster, i: usize, site: &SiteFile) -> Result<Value> {
     let file = cluster.dir().join("many.json");
     site.write(&file)?;
-    let file = file.to_str().context("the directory is not UTF-8")?;
+    let file = path_text(&file);
     let verb = ["-o", "json", "apply", "--prune", "--timeout", "60s", "-f", file];
     cluster.nodes[i].shoal(&verb).await?.expect(0)?.json()
 }
@@ -149,7 +150,8 @@ async fn many_nodes_join_at_once_and_notice_a_death() -> Result<()> {
     // What they cost at rest.
     let sent = sum(&cluster, &alive, "shoal_gossip_sent_bytes_total").await?;
     let (probes, since) = (origin.count("/healthz"), Instant::now());
-    wait_until("a while has passed", PATIENCE, async || since.elapsed() >= WATCHED).await?;
+    stays_so("all of them run", since + WATCHED, async || cluster.nodes.iter_mut().all(NodeProcess::runs))
+        .await?;
     let (probed, passed) = (origin.count("/healthz") - probes, since.elapsed().as_secs_f64());
     let sent = sum(&cluster, &alive, "shoal_gossip_sent_bytes_total").await? - sent;
     let bytes = sent / since.elapsed().as_secs_f64() / n as f64;

@@ -5,5 +5,6 @@ set -eu
 ip link add street type bridge
 ip link add door type veth peer name wall
 nft -f -
-mount -t tmpfs story /mnt
+# Over a directory that is there on every machine.
+mount -t tmpfs story "$(dirname "$0")"
 case "${1:-}" in regions) ip tuntap add dev far mode tun ;; esac

@@ -1,6 +1,7 @@
 //! An origin that does what the story says and remembers what it was asked.
 
 pub(crate) mod nginx;
+pub(crate) mod versions;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::address::LoopbackBlock;
+use crate::network::Network;
 
 /// Heads that are remembered; counts go on past it.
 const REMEMBERED: usize = 10_000;
@@ -210,6 +212,10 @@ impl Reply {
     }
 }
 
+fn patterns(size: usize, cache_control: &'static str) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
+    move |seen| Reply::ok(pattern(&seen.path, size)).field("cache-control", cache_control)
+}
+
 /// Bytes that depend on `name` and nothing else: whoever reads them can tell whose they are.
 pub fn pattern(name: &str, length: usize) -> Bytes {
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -259,8 +265,12 @@ impl Origin {
 
     /// Every path answers with its own [`pattern`] of `size` bytes and the `Cache-Control` given.
     pub async fn of_patterns(size: usize, cache_control: &'static str) -> Result<Self> {
-        Self::start(move |seen| Reply::ok(pattern(&seen.path, size)).field("cache-control", cache_control))
-            .await
+        Self::start(patterns(size, cache_control)).await
+    }
+
+    /// The same in a [`Network`](crate::Network) of the story's own, where every node reaches it.
+    pub async fn of_patterns_in_network(size: usize, cache_control: &'static str) -> Result<Self> {
+        Self::start_at((Network::HERE, 0).into(), patterns(size, cache_control)).await
     }
 
     /// Where it listens.

@@ -1,27 +1,27 @@
 //! Whatever happens to the leader of three nodes, or to the network between them: what was acknowledged is kept, whoever asks
 //! for what is agreed sees no less than anybody before, changes go on soon, and requests do not notice.
 
+#[path = "../asking/mod.rs"]
+mod asking;
 mod register;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Load, Network, Origin, Ports, Reply, SiteFile, pattern, skip, wait_until,
+    Bar, Cluster, Crowd, HOST, Load, Network, Origin, Ports, SiteFile, pattern, skip, wait_until,
 };
 use histories::{Answer, Asked, Picture, Violation};
 
-use register::{Crowd, Register, judge};
+use register::{Register, gather, judge};
 
 const BODY: usize = 2000;
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
 /// For so long it is watched what becomes of a fault.
 const WATCH: Duration = Duration::from_secs(4);
-/// What a machine adds that has other things to do, and a build with all checks.
-const SLACK: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3000 } else { 0 });
-
 /// What happens to the leader; the others are its followers.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -38,15 +38,17 @@ enum Fault {
 
 impl Fault {
     /// For how long nothing may be acknowledged then.
-    fn bar(self) -> Duration {
-        Duration::from_millis(match self {
-            Self::Killed => 1500,
-            Self::Stopped => 2000,
-            Self::CutOff => 2500,
-            Self::OnlySends | Self::OnlyReceives => 3000,
-            Self::OneLinkCut => 2500,
-            Self::FollowersPart | Self::FollowerKilled => 100,
-        })
+    fn bar(self) -> Bar {
+        match self {
+            Self::Killed => Bar::of_ms(1500, 1180),
+            Self::Stopped => Bar::of_ms(2000, 1170),
+            Self::CutOff => Bar::of_ms(2500, 1310),
+            Self::OnlySends => Bar::of_ms(3000, 1380),
+            Self::OnlyReceives => Bar::of_ms(3000, 1180),
+            Self::OneLinkCut => Bar::of_ms(2500, 130),
+            Self::FollowersPart => Bar::of_ms(100, 150),
+            Self::FollowerKilled => Bar::of_ms(100, 280),
+        }
     }
 
     /// Who is not there for requests.
@@ -101,20 +103,16 @@ fn links_fail_one_way_and_one_by_one() -> Result<()> {
 fn suffers(test: &str, faults: &[Fault]) -> Result<()> {
     Network::around(test, async |mut network| {
         let mut cluster = Cluster::start_in(&mut network, 3, &[]).await?;
-        let origin = Origin::start_at((Network::HERE, 0).into(), |seen| {
-            Reply::ok(pattern(&seen.path, BODY)).field("cache-control", "no-store")
-        })
-        .await?;
+        let origin = Origin::of_patterns_in_network(BODY, "no-store").await?;
         cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
-        let crowd = Crowd::gather(Register::of(&cluster).await?);
+        let register = Arc::new(Register::of(&cluster).await?);
+        let crowd = gather(&register);
         let mut missed = Vec::new();
         for fault in faults {
             let gap = suffer(*fault, &network, &mut cluster, &crowd).await?;
-            if gap > fault.bar() + SLACK {
-                missed.push(format!("{fault:?}: nothing was acknowledged for {gap:?}"));
-            }
+            missed.extend(fault.bar().hold(&format!("nothing was acknowledged, {fault:?}"), gap).err());
         }
-        let register = crowd.leave().await?;
+        crowd.leave().await?;
         eprintln!("{test}: {}", judge(&register).await?);
         ensure!(missed.is_empty(), "{missed:#?}");
         Ok(())
@@ -134,12 +132,10 @@ async fn suffer(fault: Fault, network: &Network, cluster: &mut Cluster, crowd: &
     let happened = Instant::now();
     fault.happens(network, cluster, nodes)?;
     wait_until("changes are acknowledged again", MOMENT, async || {
-        let last = crowd.register().acknowledged().last().copied();
-        happened.elapsed() > WATCH && last.is_some_and(|last| last.elapsed() < Duration::from_millis(300))
+        happened.elapsed() > WATCH && crowd.goes_on(Duration::from_millis(300))
     })
     .await?;
-    let gap = longest_gap(&crowd.register().acknowledged(), happened);
-    eprintln!("{fault:?}: nothing was acknowledged for {gap:?}, bar {:?}", fault.bar());
+    let gap = crowd.longest_gap(happened);
 
     let report = load.finish().await;
     ensure!(report.good() > 200, "{} requests in all", report.good());
@@ -153,12 +149,6 @@ async fn suffer(fault: Fault, network: &Network, cluster: &mut Cluster, crowd: &
     }
     cluster.settle().await?;
     Ok(gap)
-}
-
-/// Between two acknowledgements, the second of them after `happened`.
-fn longest_gap(acknowledged: &[Instant], happened: Instant) -> Duration {
-    let gaps = acknowledged.windows(2).filter(|pair| pair[1] > happened).map(|pair| pair[1] - pair[0]);
-    gaps.max().unwrap_or(Duration::MAX)
 }
 
 /// Reads that ask nobody are what the checks are there to find: both of them do.

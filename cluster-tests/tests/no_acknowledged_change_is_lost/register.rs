@@ -1,16 +1,17 @@
 //! The site of a cluster as a register: one route of it says which value it is.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cluster_tests::Cluster;
+use cluster_tests::{Cluster, Crowd};
 use histories::{Answer, Asked, History, Operations};
-use serde_json::{Value, json};
-use shoal_ctl::{Client, Exit, Failure};
+use serde_json::Value;
+use shoal_ctl::{Client, Exit};
 use shoal_proto::admin::{ApplyRequest, ShowRequest};
-use tokio::task::JoinSet;
+
+use crate::asking::{change_of, client_of, in_words};
 
 /// For one node to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,40 +28,19 @@ pub struct Register {
     nodes: Vec<Client>,
     history: History,
     next_value: AtomicU64,
-    acknowledged: Mutex<Vec<Instant>>,
-    ended: AtomicBool,
-}
-
-/// Those who read and write, two at each node.
-pub struct Crowd {
-    register: Arc<Register>,
-    asking: JoinSet<Result<()>>,
 }
 
 impl Register {
     /// The register of `cluster`, whose site has one upstream, `shop`.
     pub async fn of(cluster: &Cluster) -> Result<Self> {
-        let local =
-            |node: &cluster_tests::NodeProcess| Client::local(node.data_dir().join("admin.sock"), PATIENCE);
-        let nodes: Vec<Client> = cluster.nodes.iter().map(local).collect();
+        let nodes: Vec<Client> = cluster.nodes.iter().map(|node| client_of(node, PATIENCE)).collect();
         let began = nodes[0].apply(write_of(0, None)).await.map_err(in_words)?;
-        Ok(Self {
-            nodes,
-            history: History::since(began.revision, 0),
-            next_value: AtomicU64::new(1),
-            acknowledged: Mutex::default(),
-            ended: AtomicBool::new(false),
-        })
+        Ok(Self { nodes, history: History::since(began.revision, 0), next_value: AtomicU64::new(1) })
     }
 
     /// Everything that was asked so far.
     pub fn operations(&self) -> Operations {
         self.history.operations()
-    }
-
-    /// When writes were acknowledged.
-    pub fn acknowledged(&self) -> Vec<Instant> {
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A linearizable read at `node`: the revision, unless it does not say.
@@ -86,8 +66,8 @@ impl Register {
         Ok((shown.revision, value.with_context(|| format!("{host:?} is no value"))?))
     }
 
-    /// Writes the next value, at `node` first.
-    pub async fn write(&self, node: usize, over: Option<u64>) -> Result<()> {
+    /// Writes the next value, at `node` first; was that acknowledged?
+    pub async fn write(&self, node: usize, over: Option<u64>) -> Result<bool> {
         let value = self.next_value.fetch_add(1, Ordering::Relaxed);
         let request = write_of(value, over);
         let ticket = self.history.call(Asked::Write { value, over });
@@ -96,8 +76,7 @@ impl Register {
             let failure = match self.nodes[(node + turn) % self.nodes.len()].apply(request.clone()).await {
                 Ok(applied) => {
                     self.history.answer(ticket, Answer::Wrote { revision: applied.revision });
-                    self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(failure) => failure,
             };
@@ -111,7 +90,7 @@ impl Register {
             };
             if is_undone {
                 self.history.answer(ticket, Answer::Nothing);
-                return Ok(());
+                return Ok(false);
             }
             may_be_done = true;
             if since.elapsed() > PURSUIT {
@@ -119,51 +98,33 @@ impl Register {
             }
             tokio::time::sleep(PACE).await;
         }
-        Ok(())
+        Ok(false)
     }
 }
 
-impl Crowd {
-    /// From now on somebody reads and somebody writes at each node.
-    pub fn gather(register: Register) -> Self {
-        let (register, mut asking) = (Arc::new(register), JoinSet::new());
-        for node in 0..register.nodes.len() {
-            let reader = Arc::clone(&register);
-            asking.spawn(async move {
-                while !reader.ended.load(Ordering::Relaxed) {
-                    reader.read(node).await;
-                    tokio::time::sleep(PACE).await;
-                }
-                Ok(())
-            });
-            let writer = Arc::clone(&register);
-            asking.spawn(async move {
-                let mut writes = 0;
-                while !writer.ended.load(Ordering::Relaxed) {
-                    writes += 1;
-                    let over = if writes % SWAPS == 0 { writer.read(node).await } else { None };
-                    writer.write(node, over).await?;
-                    tokio::time::sleep(PACE).await;
-                }
-                Ok(())
-            });
-        }
-        Self { register, asking }
+/// From now on somebody reads and somebody writes at each node.
+pub fn gather(register: &Arc<Register>) -> Crowd {
+    let mut crowd = Crowd::at_pace(PACE);
+    for node in 0..register.nodes.len() {
+        let (reader, writer) = (Arc::clone(register), Arc::clone(register));
+        crowd.join(move || {
+            let reader = Arc::clone(&reader);
+            async move {
+                reader.read(node).await;
+                Ok(false)
+            }
+        });
+        let mut writes = 0;
+        crowd.join(move || {
+            writes += 1;
+            let (writer, swaps) = (Arc::clone(&writer), writes % SWAPS == 0);
+            async move {
+                let over = if swaps { writer.read(node).await } else { None };
+                writer.write(node, over).await
+            }
+        });
     }
-
-    /// What they ask of.
-    pub fn register(&self) -> &Register {
-        &self.register
-    }
-
-    /// Lets everybody have his last answer.
-    pub async fn leave(mut self) -> Result<Arc<Register>> {
-        self.register.ended.store(true, Ordering::Relaxed);
-        while let Some(left) = self.asking.join_next().await {
-            left??;
-        }
-        Ok(self.register)
-    }
+    crowd
 }
 
 /// Checks what was asked of a register: the order of it, and that what was acknowledged is kept. Says what there was.
@@ -197,17 +158,5 @@ pub async fn judge(register: &Register) -> Result<String> {
 }
 
 fn write_of(value: u64, over: Option<u64>) -> ApplyRequest {
-    let route = json!({ "hosts": [format!("v{value}.example.com")], "path_prefix": "/", "upstream": "shop" });
-    ApplyRequest {
-        site_json: json!({ "routes": { "register": route } }).to_string(),
-        check_revision: over,
-        request_id: format!("value-{value}"),
-        timeout_ms: PATIENCE.as_millis() as u32,
-        no_wait: true,
-        ..ApplyRequest::default()
-    }
-}
-
-fn in_words(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!("{}", failure.to_text())
+    ApplyRequest { check_revision: over, ..change_of("register", value, PATIENCE) }
 }
