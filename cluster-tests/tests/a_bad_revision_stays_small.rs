@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, wait_until, wait_until_some,
+    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, path_text, wait_until, wait_until_some,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -32,13 +32,13 @@ async fn site(body: &'static str, fails: u64) -> Result<(Origin, SiteFile)> {
 async fn apply(cluster: &Cluster, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
     let file = cluster.dir().join("site.json");
     site.write(&file)?;
-    let file = file.to_str().context("a path of the story")?;
+    let file = path_text(&file);
     cluster.nodes[0].shoal(&[&["apply", "--prune", "-f", file], how].concat()).await
 }
 
 /// What `shoal rollout status` says at the `i`-th node.
 async fn rollout(cluster: &Cluster, i: usize) -> Result<Value> {
-    cluster.nodes[i].shoal(&["-o", "json", "rollout", "status"]).await?.expect(0)?.json()
+    cluster.nodes[i].told(&["rollout", "status"]).await
 }
 
 /// The wave that the revision on its way is in, as the `i`-th node says; 0 = none is.

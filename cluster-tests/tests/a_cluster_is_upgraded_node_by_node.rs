@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, NodeProcess, Origin, Ports, SiteFile, fetch, skip, wait_until};
+use cluster_tests::{Cluster, HOST, NodeProcess, Origin, Ports, SiteFile, fetch, skip, wait_until};
 use serde_json::{Value, json};
 
-const HOST: &str = "shop.example.com";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A node with this in its environment is of as many releases ahead: the next one writes tokens in another form.
 const RELEASES_AHEAD: &str = "SHOAL_PRETEND_RELEASES_AHEAD";
@@ -26,7 +25,7 @@ async fn change_version(cluster: &mut Cluster, i: usize, ahead: u32) -> Result<(
 }
 
 async fn upgrade_status(cluster: &Cluster, i: usize) -> Result<Value> {
-    cluster.nodes[i].shoal(&["-o", "json", "upgrade", "status"]).await?.expect(0)?.json()
+    cluster.nodes[i].told(&["upgrade", "status"]).await
 }
 
 /// Each node hears every other, and that it knows what it is to know.
@@ -73,8 +72,7 @@ async fn what_is_new_waits_until_every_node_knows_it() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let origin = Origin::of_patterns(100, "no-store").await?;
     let mut site = SiteFile::new().proxy("shop", &[origin.endpoint()]);
-    cluster.apply(0, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    cluster.put_in_force(&site).await?;
     let before = upgrade_status(&cluster, 2).await?;
     let level = before["level"].as_u64().context("a level")?;
     let next = level + 1;

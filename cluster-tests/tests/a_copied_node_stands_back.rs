@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, NodeProcess, copy_directory, wait_until};
+use cluster_tests::{Cluster, NodeProcess, wait_until};
 
 /// For the copy to be noticed, and to end.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -12,12 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_later_of_two_with_one_identity_ends() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
-    cluster.nodes[1].kill9()?;
-    let dir = cluster.dir().join("n2-copy");
-    copy_directory(&cluster.nodes[1].data_dir(), &dir.join("data"))?;
-    cluster.restart(1)?;
-    cluster.answers(1).await?;
-    cluster.settle().await?;
+    let dir = cluster.copy_disk(1).await?;
     let mut machine = NodeProcess::new("n2", cluster.block().ip(40), &dir, &["--drain-delay", "0s"]);
     let advice = "two processes have one identity";
 

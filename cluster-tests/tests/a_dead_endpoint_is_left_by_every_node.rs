@@ -70,7 +70,7 @@ async fn every_node_says(cluster: &Cluster, origin: &Origin, expected: &str) -> 
 
 /// What `shoal health` says of an endpoint, and that it says who thinks so.
 async fn availability(cluster: &Cluster, i: usize, endpoint: &str) -> Result<String> {
-    let health = cluster.nodes[i].shoal(&["-o", "json", "health"]).await?.expect(0)?.json()?;
+    let health = cluster.nodes[i].told(&["health"]).await?;
     let rows = health["endpoints"].as_array().cloned().unwrap_or_default();
     let row = rows.into_iter().find(|row| row["endpoint"] == endpoint).unwrap_or(Value::Null);
     let opinions = row["opinions"].as_array().map_or(0, Vec::len);

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Connection, HOST, NodeProcess, Origin, Ports, SelfSigned, SiteFile, Speak, Verb, copy_directory,
-    fetch, wait_until,
+    Cluster, HOST, Origin, Ports, Scene, SiteFile, Verb, copy_directory, fetch, path_text, wait_until,
 };
 
 /// For a process to find out how things are, on a busy machine.
@@ -22,31 +21,13 @@ fn with_more(site: SiteFile, origin: &Origin) -> SiteFile {
 
 /// What the cluster's own certificates and keys are.
 async fn keys(cluster: &Cluster, i: usize) -> Result<serde_json::Value> {
-    cluster.nodes[i].shoal(&["-o", "json", "cluster", "keys"]).await?.expect(0)?.json()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("paths of stories are UTF-8")
-}
-
-async fn serves_certificate(node: &NodeProcess, certificate: &SelfSigned) -> Result<()> {
-    let speak = Speak::Tls(certificate.trusting_client(&["http/1.1"])?, HOST.to_owned());
-    let connection = Connection::open(node.at(Ports::HTTPS), speak).await?;
-    ensure!(connection.certificate.context("no certificate")? == certificate.der, "another certificate");
-    Ok(())
+    cluster.nodes[i].told(&["cluster", "keys"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
-    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
-    let origin = Origin::of_patterns(500, "max-age=60").await?;
-    let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
-    let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
-        "shop",
-        &certificate.chain_file,
-        &certificate.key_file,
-    );
-    cluster.put_in_force(&site).await?;
+    let cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let Scene { mut cluster, origin, site, certificate } = Scene::set(cluster).await?;
     let revision = cluster.revision(0).await?;
     let old_id = cluster.status(0).await?["cluster_id"].clone();
 
@@ -59,27 +40,28 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     let file = cluster.dir().join("all.snapshot");
     let phrase = cluster.file("passphrase", format!("{PASSPHRASE}\n"))?;
     let save = |arguments: &[&str]| {
-        let all = [&["snapshot", "save", text(&file)][..], arguments].concat();
+        let all = [&["snapshot", "save", path_text(&file)][..], arguments].concat();
         cluster.nodes[2].verb(&all)
     };
     fs::set_permissions(&phrase, fs::Permissions::from_mode(0o644))?;
-    let open = save(&["--passphrase-file", text(&phrase)]).run().await?.expect(1)?;
+    let open = save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(1)?;
     ensure!(open.stderr.contains("can be read by others"), "{}", open.stderr);
     fs::set_permissions(&phrase, fs::Permissions::from_mode(0o600))?;
     ensure!(save(&[]).run().await?.expect(1)?.stderr.contains("--passphrase-file"), "it asked nobody");
     let short = save(&[]).env("SHOAL_PASSPHRASE", "too short").run().await?.expect(1)?;
     ensure!(short.stderr.contains("12 characters"), "{}", short.stderr);
-    save(&["--passphrase-file", text(&phrase)]).run().await?.expect(0)?;
+    save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(0)?;
     ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
     let taken = save(&[]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(1)?;
     ensure!(taken.stderr.contains("--force"), "{}", taken.stderr);
     save(&["--force"]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(0)?;
     let viewer = cluster.dir().join("viewer.json");
-    let create = ["operator", "create", "eve", text(&viewer), "--role", "operator"];
+    let create = ["operator", "create", "eve", path_text(&viewer), "--role", "operator"];
     cluster.nodes[0].shoal(&create).await?.expect(0)?;
     let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
     let stolen = cluster.dir().join("stolen.snapshot");
-    let from_afar = ["--addr", &address, "--identity", text(&viewer), "snapshot", "save", text(&stolen)];
+    let from_afar =
+        ["--addr", &address, "--identity", path_text(&viewer), "snapshot", "save", path_text(&stolen)];
     let refused = Verb::from_afar(&from_afar).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(2)?;
     ensure!(refused.stderr.contains("takes the role admin") && !stolen.exists(), "{}", refused.stderr);
 
@@ -90,7 +72,8 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
         ensure!(!in_clear, "{secret} is in the file in clear");
     }
     let inspect = |path: &Path, phrase: &str| {
-        Verb::from_afar(&["snapshot", "inspect", text(path), "-o", "json"]).env("SHOAL_PASSPHRASE", phrase)
+        Verb::from_afar(&["snapshot", "inspect", path_text(path), "-o", "json"])
+            .env("SHOAL_PASSPHRASE", phrase)
     };
     let shown = inspect(&file, PASSPHRASE).run().await?.expect(0)?;
     let found = shown.json()?;
@@ -98,7 +81,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     ensure!(found["contents"]["certificates"] == serde_json::json!(["shop"]), "{found}");
     ensure!(found["contents"]["nodes"].as_array().map(Vec::len) == Some(3), "{found}");
     ensure!(!shown.text().contains("PRIVATE"), "a key is shown");
-    let outside = Verb::from_afar(&["snapshot", "inspect", text(&file)]).run().await?.expect(0)?;
+    let outside = Verb::from_afar(&["snapshot", "inspect", path_text(&file)]).run().await?.expect(0)?;
     ensure!(outside.stdout.contains("not opened"), "{}", outside.stdout);
     let wrong = inspect(&file, "incorrect horse battery").run().await?.expect(1)?;
     ensure!(wrong.stderr.contains("the passphrase is wrong"), "{}", wrong.stderr);
@@ -120,7 +103,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     }
     let dir = cluster.nodes[0].data_dir();
     let restore = |dir: &Path| {
-        let words = ["snapshot", "restore", text(&file), "--data-dir", text(dir), "--name", "n1"];
+        let words = ["snapshot", "restore", path_text(&file), "--data-dir", path_text(dir), "--name", "n1"];
         Verb::from_afar(&words).env("SHOAL_PASSPHRASE", PASSPHRASE)
     };
     let refused = restore(&copy).run().await?.expect(1)?;
@@ -133,7 +116,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
         fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.status == 200)
     })
     .await?;
-    serves_certificate(&cluster.nodes[0], &certificate).await?;
+    certificate.is_shown_by(&cluster.nodes[0]).await?;
     ensure!(cluster.revision(0).await? == revision + 1_000_000_000, "revisions have other numbers");
     let status = cluster.status(0).await?;
     ensure!(status["cluster_id"] != old_id, "it is another cluster");
@@ -143,7 +126,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     ensure!(new_keys["authority_sha256"] != old_keys["authority_sha256"], "it has an authority of its own");
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("Restore"), "it is not on the record: {}", audit.stdout);
-    let refused = Verb::from_afar(&["--addr", &address, "--identity", text(&viewer), "status"]);
+    let refused = Verb::from_afar(&["--addr", &address, "--identity", path_text(&viewer), "status"]);
     refused.run().await?.expect(2)?;
 
     // A node of before stays by itself, and serves what it has.
@@ -165,9 +148,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     cluster.nodes[1].kill9()?;
     fs::remove_dir_all(cluster.nodes[1].data_dir())?;
     for i in 1..3 {
-        let token = cluster.token().await?;
-        let address = cluster.nodes[0].at(Ports::CLUSTER);
-        cluster.nodes[i].start(Some((address, &token)))?;
+        cluster.let_join(i).await?;
         cluster.answers(i).await?;
     }
     cluster.settle().await?;
@@ -178,21 +159,13 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
 
 /// `shoal recover apply` on the first node, with further arguments.
 fn recover_apply(dir: &Path, arguments: &[&str]) -> Verb {
-    Verb::from_afar(&[&["recover", "apply", "--data-dir", text(dir)][..], arguments].concat())
+    Verb::from_afar(&[&["recover", "apply", "--data-dir", path_text(dir)][..], arguments].concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
-    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
-    let origin = Origin::of_patterns(500, "max-age=60").await?;
-    let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
-    let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
-        "shop",
-        &certificate.chain_file,
-        &certificate.key_file,
-    );
-    cluster.apply(2, &site).await?;
-    cluster.serves(HOST, "/").await?;
+    let cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let Scene { mut cluster, origin, site, certificate } = Scene::set(cluster).await?;
     let revision = cluster.revision(0).await?;
     let refused = cluster.nodes[0].shoal(&["recover", "plan", "--lost", "n9"]).await?.expect(1)?;
     ensure!(refused.stderr.contains("no node called"), "{}", refused.stderr);
@@ -227,15 +200,15 @@ async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
     ensure!(plan(&["n1", "n2", "n3"], 2).await?.contains("n1 answers and is not lost"), "n1 lives");
     let shown = plan(&["n2", "n3"], 0).await?;
     ensure!(shown.contains("n1 may go on alone") && shown.contains("lost are changes"), "{shown}");
-    let words = ["-o", "json", "recover", "plan", "--lost", "n2", "--lost", "n3"];
-    let found = cluster.nodes[0].shoal(&words).await?.expect(0)?.json()?;
+    let found = cluster.nodes[0].told(&["recover", "plan", "--lost", "n2", "--lost", "n3"]).await?;
     let last = found["last"].as_str().context("no end of the log")?.to_owned();
     let dir = cluster.nodes[0].data_dir();
     let both = ["--lost", "n2", "--lost", "n3", "--at", &last];
     let refused = recover_apply(&dir, &[&both[..], &["-y"]].concat()).run().await?.expect(1)?;
     ensure!(refused.stderr.contains("has to be stopped first"), "{}", refused.stderr);
     let saved = cluster.dir().join("before.snapshot");
-    let save = cluster.nodes[0].verb(&["snapshot", "save", text(&saved)]).env("SHOAL_PASSPHRASE", PASSPHRASE);
+    let save =
+        cluster.nodes[0].verb(&["snapshot", "save", path_text(&saved)]).env("SHOAL_PASSPHRASE", PASSPHRASE);
     ensure!(save.run().await?.expect(0)?.stderr.contains("no majority"), "it is not known to be complete");
     cluster.nodes[0].kill9()?;
     for (arguments, why) in [
@@ -256,7 +229,7 @@ async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
     wait_until("it takes changes again", DEADLINE, applied).await?;
     eprintln!("from recover apply to the first change: {:?}", began.elapsed());
     ensure!(cluster.revision(0).await? == revision + 1, "nothing that it had is lost");
-    serves_certificate(&cluster.nodes[0], &certificate).await?;
+    certificate.is_shown_by(&cluster.nodes[0]).await?;
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("gone: n"), "it is not on the record: {}", audit.stdout);
     wait_until("the gossip is sealed with what the lost ones do not know", DEADLINE, async || {
@@ -282,22 +255,20 @@ async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
 
     // What a node served last can be had even without its log.
     let file = cluster.dir().join("rebuilt.json");
-    let words = ["recover", "site", text(&file), "--data-dir", text(&copies[0])];
+    let words = ["recover", "site", path_text(&file), "--data-dir", path_text(&copies[0])];
     Verb::from_afar(&words).run().await?.expect(0)?;
     ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
     let rebuilt = fs::read_to_string(&file)?;
     ensure!(rebuilt.contains("PRIVATE KEY") && !rebuilt.contains("key_sealed"), "it has no key");
-    Verb::from_afar(&["validate", "-f", text(&file)]).run().await?.expect(0)?;
+    Verb::from_afar(&["validate", "-f", path_text(&file)]).run().await?.expect(0)?;
 
     // With empty directories they come in.
     for i in 1..3 {
         fs::remove_dir_all(cluster.nodes[i].data_dir())?;
-        let token = cluster.token().await?;
-        let address = cluster.nodes[0].at(Ports::CLUSTER);
-        cluster.nodes[i].start(Some((address, &token)))?;
+        cluster.let_join(i).await?;
         cluster.answers(i).await?;
     }
     cluster.settle().await?;
     cluster.apply(2, &site).await?;
-    serves_certificate(&cluster.nodes[2], &certificate).await
+    certificate.is_shown_by(&cluster.nodes[2]).await
 }

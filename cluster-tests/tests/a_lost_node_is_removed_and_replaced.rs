@@ -32,10 +32,9 @@ async fn is_held_dead(cluster: &Cluster, name: &str) -> Result<()> {
 async fn replace(cluster: &mut Cluster, i: usize) -> Result<NodeProcess> {
     let (name, ip) = (cluster.nodes[i].name.clone(), cluster.nodes[i].ip);
     let dir = cluster.dir().join(format!("{name}-new-{}", members(cluster).await?.len()));
-    let mut machine = NodeProcess::new(&name, ip, &dir, &["--drain-delay", "0s"]);
-    let (address, token) = (cluster.nodes[0].at(Ports::CLUSTER), cluster.token().await?);
-    machine.start(Some((address, &token)))?;
+    let machine = NodeProcess::new(&name, ip, &dir, &["--drain-delay", "0s"]);
     let old = std::mem::replace(&mut cluster.nodes[i], machine);
+    cluster.let_join(i).await?;
     cluster.answers(i).await?;
     cluster.settle().await?;
     Ok(old)

@@ -54,7 +54,7 @@ async fn after_a_node_has_left_another_one_may_die() -> Result<()> {
 
 /// Objects that all nodes hold together, by the word of the `i`-th one.
 async fn objects(cluster: &Cluster, i: usize) -> Option<u64> {
-    let stats = cluster.nodes[i].shoal(&["-o", "json", "cache", "stats"]).await.ok()?.json().ok()?;
+    let stats = cluster.nodes[i].told(&["cache", "stats"]).await.ok()?;
     let nodes = stats["nodes"].as_array()?.iter();
     Some(nodes.filter_map(|node| node["counters"]["objects"].as_u64()).sum())
 }

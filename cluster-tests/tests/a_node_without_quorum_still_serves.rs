@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, send, wait_until,
+    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, path_text, send, wait_until,
 };
 use http::Request;
 use serde_json::json;
@@ -14,11 +14,7 @@ async fn one_of_three_serves_alone_and_says_so() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
     let origin = Origin::of_patterns(700, "no-store").await?;
     let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
-    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure(
-        "shop",
-        &certificate.chain_file,
-        &certificate.key_file,
-    );
+    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure_by("shop", &certificate);
     cluster.put_in_force(&site).await?;
     let revision = cluster.revision(0).await?;
 
@@ -91,7 +87,7 @@ async fn serves_alone(
     let unsure = node.shoal(&["get", "--consistent"]).await?.expect(6)?;
     ensure!(unsure.stderr.contains("quorum"), "the refusal does not say why: {}", unsure.text());
     let file = cluster.file("changed.json", changed.text())?;
-    let file = file.to_str().context("a path of the story")?;
+    let file = path_text(&file);
     let planned = node.shoal(&["plan", "-f", file]).await?.expect(3)?;
     ensure!(planned.stdout.contains("+ upstream other"), "no plan: {}", planned.text());
     ensure!(planned.stdout.contains("possibly old"), "the plan hides its base: {}", planned.text());

@@ -1,25 +1,19 @@
 //! What was purged on one node is not served by any, and nothing else is forgotten.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Ports, SiteFile, Versions, fetch, wait_until};
 
 const OTHER_HOST: &str = "blog.example.com";
 const PATHS: [&str; 5] = ["/", "/news/1", "/news/2", "/newsletter", "/about"];
 
 /// Every answer carries the version it was made from; `/about` and `/newsletter` carry tags.
-async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
-    Origin::start(move |seen| {
-        let reply = Reply::ok(format!("version {}", version.load(Ordering::SeqCst)));
-        let reply = reply.field("cache-control", "max-age=3600");
-        match seen.path.as_str() {
-            "/about" => reply.field("surrogate-key", "imprint legal"),
-            "/newsletter" => reply.field("cache-tag", "post,café"),
-            _ => reply,
-        }
+async fn versions() -> Result<Versions> {
+    Versions::start(|seen, reply| match seen.path.as_str() {
+        "/about" => reply.field("surrogate-key", "imprint legal"),
+        "/newsletter" => reply.field("cache-tag", "post,café"),
+        _ => reply,
     })
     .await
 }
@@ -27,8 +21,7 @@ async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = versioned_origin(version.clone()).await?;
+    let origin = versions().await?;
     cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let url = |path: &str| format!("http://{HOST}{path}");
 
@@ -44,7 +37,7 @@ async fn by_url_by_prefix_by_tag_and_by_host() -> Result<()> {
     let mut shown = PATHS.map(|path| (path, 1));
     expect(&cluster, &shown).await?;
     for (n, (scope, value, forgotten)) in cases.into_iter().enumerate() {
-        version.store(n + 2, Ordering::SeqCst);
+        origin.become_version(n + 2);
         let output = cluster.nodes[n % 3].shoal(&["cache", "purge", scope, &value]).await?.expect(0)?;
         ensure!(output.text().contains("3/3"), "not acknowledged by 3/3 nodes: {}", output.text());
         for (path, seen) in &mut shown {
@@ -82,11 +75,7 @@ async fn who_is_dead_is_named(cluster: &mut Cluster) -> Result<()> {
     cluster.nodes[2].kill9()?;
     let dead = cluster.nodes[2].name.clone();
     wait_until("the others have noticed", Duration::from_secs(30), async || {
-        let seen = cluster.status(0).await.ok();
-        seen.is_some_and(|status| {
-            let nodes = status["nodes"].as_array().into_iter().flatten();
-            nodes.clone().any(|node| node["node"] == dead.as_str() && node["state"] == "dead")
-        })
+        cluster.node_seen_by(0, &dead).await.is_ok_and(|seen| seen["state"] == "dead")
     })
     .await?;
     let output = cluster.nodes[0].shoal(&["cache", "purge", "--all"]).await?.expect(0)?;

@@ -118,6 +118,23 @@ impl Parted {
         Ok(started.elapsed())
     }
 
+    /// Who is to be cut off, the leader or another one, and who is asked then; the first has everything and is watched.
+    async fn watched(&self, is_leader: bool) -> Result<(usize, usize, Watch)> {
+        let leader = self.cluster.leader_seen_by(0).await?;
+        let far = if is_leader { leader } else { (leader + 1) % 3 };
+        self.warm(far).await?;
+        let watch = self.watch(far);
+        watch.goes_on().await?;
+        Ok((far, (far + 1) % 3, watch))
+    }
+
+    /// Who was cut off is back, and may answer from what it has.
+    async fn rejoin(&self, far: usize, watch: &Watch) -> Result<()> {
+        self.network.rejoin(far)?;
+        self.cluster.holds_lease(far).await?;
+        watch.goes_on().await
+    }
+
     fn watch(&self, node: usize) -> Watch {
         let web = self.cluster.nodes[node].at(Ports::HTTP);
         let (oldest, asked, ended) =
@@ -143,15 +160,6 @@ impl Parted {
             })
         };
         Watch { oldest, asked, ended, asking }
-    }
-
-    /// The node knows of every purge again.
-    async fn is_back(&self, node: usize) -> Result<()> {
-        wait_until("it has a lease again", MOMENT, async || {
-            self.cluster.metric(node, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
-        })
-        .await
-        .map(drop)
     }
 }
 
@@ -191,12 +199,7 @@ fn while_it_lasts_and_when_it_is_over() -> Result<()> {
     Network::around("while_it_lasts_and_when_it_is_over", async |network| {
         let parted = Parted::start(network).await?;
         for is_leader in [false, true] {
-            let leader = parted.cluster.leader_seen_by(0).await?;
-            let far = if is_leader { leader } else { (leader + 1) % 3 };
-            let asked = (far + 1) % 3;
-            parted.warm(far).await?;
-            let watch = parted.watch(far);
-            watch.goes_on().await?;
+            let (far, asked, watch) = parted.watched(is_leader).await?;
 
             parted.network.isolate(far)?;
             let purge = parted.purge(asked).await?;
@@ -212,9 +215,7 @@ fn while_it_lasts_and_when_it_is_over() -> Result<()> {
             ensure!(self::took(&again)? < ONE_LEASE / 2, "it was waited for again: {}", again.stdout);
             watch.goes_on().await?;
 
-            parted.network.rejoin(far)?;
-            parted.is_back(far).await?;
-            watch.goes_on().await?;
+            parted.rejoin(far, &watch).await?;
             watch.end().await?;
             parted.cluster.settle().await?;
         }
@@ -243,12 +244,8 @@ async fn policies_hold(parted: &Parted, far: usize) -> Result<()> {
 fn after_a_crash_with_what_is_on_disk() -> Result<()> {
     Network::around("after_a_crash_with_what_is_on_disk", async |network| {
         let mut parted = Parted::start(network).await?;
-        let far = (parted.cluster.leader_seen_by(0).await? + 1) % 3;
-        let asked = (far + 1) % 3;
         for is_dead_before in [false, true] {
-            parted.warm(far).await?;
-            let watch = parted.watch(far);
-            watch.goes_on().await?;
+            let (far, asked, watch) = parted.watched(false).await?;
             parted.network.isolate(far)?;
             if is_dead_before {
                 parted.cluster.nodes[far].kill9()?;
@@ -261,9 +258,7 @@ fn after_a_crash_with_what_is_on_disk() -> Result<()> {
             parted.cluster.restart(far)?;
             // It hears of nobody, and serves what it served last.
             watch.goes_on().await?;
-            parted.network.rejoin(far)?;
-            parted.is_back(far).await?;
-            watch.goes_on().await?;
+            parted.rejoin(far, &watch).await?;
             watch.end().await?;
             parted.cluster.settle().await?;
         }
@@ -275,11 +270,7 @@ fn after_a_crash_with_what_is_on_disk() -> Result<()> {
 fn a_write_is_answered_once_nobody_serves_what_it_changed() -> Result<()> {
     Network::around("a_write_is_answered_once_nobody_serves_what_it_changed", async |network| {
         let parted = Parted::start(network).await?;
-        let far = (parted.cluster.leader_seen_by(0).await? + 1) % 3;
-        let asked = (far + 1) % 3;
-        parted.warm(far).await?;
-        let watch = parted.watch(far);
-        watch.goes_on().await?;
+        let (far, asked, watch) = parted.watched(false).await?;
         let healthy = parted.write(asked).await?;
         watch.expect(parted.newest());
         watch.goes_on().await?;
@@ -297,9 +288,7 @@ fn a_write_is_answered_once_nobody_serves_what_it_changed() -> Result<()> {
         watch.goes_on().await?;
         println!("writes: {healthy:?}, with a node just cut off {first:?}");
 
-        parted.network.rejoin(far)?;
-        parted.is_back(far).await?;
-        watch.goes_on().await?;
+        parted.rejoin(far, &watch).await?;
         watch.end().await
     })
 }
@@ -312,12 +301,7 @@ fn a_group_that_an_origin_names_is_gone_everywhere() -> Result<()> {
     Network::around("a_group_that_an_origin_names_is_gone_everywhere", async |network| {
         let mut parted = Parted::start(network).await?;
         for is_leader in [false, true] {
-            let leader = parted.cluster.leader_seen_by(0).await?;
-            let far = if is_leader { leader } else { (leader + 1) % 3 };
-            let asked = (far + 1) % 3;
-            parted.warm(far).await?;
-            let watch = parted.watch(far);
-            watch.goes_on().await?;
+            let (far, asked, watch) = parted.watched(is_leader).await?;
 
             parted.network.isolate(far)?;
             let took = parted.change_stock(asked).await?;
@@ -338,9 +322,7 @@ fn a_group_that_an_origin_names_is_gone_everywhere() -> Result<()> {
             }
             watch.goes_on().await?;
 
-            parted.network.rejoin(far)?;
-            parted.is_back(far).await?;
-            watch.goes_on().await?;
+            parted.rejoin(far, &watch).await?;
             all_is_new(&parted, far).await?;
             watch.end().await?;
             parted.cluster.settle().await?;

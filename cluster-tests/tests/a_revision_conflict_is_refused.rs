@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Bearer, Cluster, Origin, Ports, SelfSigned, SiteFile, VerbOutput, call, field, find_program, skip,
+    Bearer, Cluster, Origin, Ports, SelfSigned, SiteFile, VerbOutput, call, field, find_program, path_text,
+    skip,
 };
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ async fn the_second_of_two_changes_from_one_revision_is_refused() -> Result<()> 
 
     let second = first.clone().proxy("blog", &[origin.endpoint()]).route("blog", blog("/blog"));
     let file = cluster.dir().join("site.json");
-    let file_text = file.to_str().context("a path of the story")?;
+    let file_text = path_text(&file);
     second.write(&file)?;
     let plan = node.shoal(&["plan", "-f", file_text]).await?.expect(3)?;
     ensure!(plan.text().contains("blog"), "the plan does not name what changes: {}", plan.text());
@@ -229,7 +230,7 @@ async fn what_was_exported_is_taken_back_without_a_difference() -> Result<()> {
     let certificate = SelfSigned::create(cluster.dir(), &["shop.example.com"])?;
     let endpoints = ["127.0.0.1:9".to_owned()];
     let first = SiteFile::new().proxy("shop", &endpoints);
-    let first = first.secure("shop.v2", &certificate.chain_file, &certificate.key_file);
+    let first = first.secure_by("shop.v2", &certificate);
     cluster.apply(0, &first).await?;
     let before = cluster.revision(0).await?.to_string();
     let second =
@@ -238,8 +239,8 @@ async fn what_was_exported_is_taken_back_without_a_difference() -> Result<()> {
     let after = cluster.revision(0).await?.to_string();
 
     let dir = cluster.dir().join("exported");
-    let to = dir.to_str().context("a path of the story")?;
-    let told = node.shoal(&["-o", "json", "export", to]).await?.expect(0)?.json()?;
+    let to = path_text(&dir);
+    let told = node.told(&["export", to]).await?;
     ensure!(told["objects"] == 7 && told["revision"] == cluster.revision(0).await?, "{told}");
     node.shoal(&["plan", "-f", to, "--prune"]).await?.expect(0)?;
     node.shoal(&["apply", "-f", to, "--prune"]).await?.expect(0)?;
@@ -276,7 +277,7 @@ async fn edit(cluster: &Cluster, arguments: &[&str], editor: &str) -> Result<Ver
 
 /// An object of the active site; null = it is not there.
 async fn object(cluster: &Cluster, kind: &str, name: &str) -> Result<Value> {
-    Ok(cluster.nodes[0].shoal(&["-o", "json", "get"]).await?.expect(0)?.json()?[kind][name].clone())
+    Ok(cluster.nodes[0].told(&["get"]).await?[kind][name].clone())
 }
 
 fn blog(prefix: &str) -> Value {

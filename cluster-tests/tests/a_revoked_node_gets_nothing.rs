@@ -4,10 +4,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use cluster_tests::{
-    Bearer, Cluster, Connection, NodeProcess, Origin, Outcome, Ports, SiteFile, Verb, call, copy_directory,
-    empty, wait_until,
+    Bearer, Cluster, Connection, NodeProcess, Origin, Outcome, Ports, SiteFile, Verb, call, empty, path_text,
+    wait_until,
 };
 use http::Request;
 
@@ -41,12 +41,7 @@ const WAIT_LONG: [u8; 10] = [0x08, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 0xb0, 0xe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_node_gets_nothing() -> Result<()> {
     let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
-    cluster.nodes[2].kill9()?;
-    let dir = cluster.dir().join("n3-copy");
-    copy_directory(&cluster.nodes[2].data_dir(), &dir.join("data"))?;
-    cluster.restart(2)?;
-    cluster.answers(2).await?;
-    cluster.settle().await?;
+    let dir = cluster.copy_disk(2).await?;
     let stolen = Bearer::from(&dir.join("data/identity/node.json"))?;
     let doors = [0, 1].map(|i| cluster.nodes[i].at(Ports::CLUSTER));
 
@@ -119,7 +114,7 @@ async fn a_revoked_operator_is_cut_off() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let node = &cluster.nodes[0];
     let file = cluster.dir().join("ada.json");
-    let path = file.to_str().context("the directory is not UTF-8")?;
+    let path = path_text(&file);
     node.shoal(&["operator", "create", "ada", path]).await?.expect(0)?;
     let door = cluster.nodes[2].at(Ports::ADMIN);
     let address = door.to_string();

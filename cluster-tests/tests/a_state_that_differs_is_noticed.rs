@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{Cluster, NodeProcess, wait_until};
-use serde_json::Value;
 
 /// States are compared every 10 s at most, and what others say of theirs takes a second or two.
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// How many tokens for seven nodes a node knows of.
 async fn tokens(node: &NodeProcess) -> Option<usize> {
-    let listed = node.shoal(&["-o", "json", "token", "list"]).await.ok().filter(|output| output.code == 0)?;
-    let listed: Value = listed.json().ok()?;
+    let listed = node.told(&["token", "list"]).await.ok()?;
     Some(listed["tokens"].as_array()?.iter().filter(|token| token["uses_left"] == 7).count())
 }
 

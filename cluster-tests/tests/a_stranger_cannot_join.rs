@@ -4,7 +4,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Bearer, Cluster, LoopbackBlock, NodeProcess, Ports, Verb, call, field, pattern};
+use cluster_tests::{
+    Bearer, Cluster, LoopbackBlock, NodeProcess, Ports, Verb, call, field, path_text, pattern,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -60,7 +62,7 @@ async fn tokens_that_do_not_fit_are_refused_with_a_reason() -> Result<()> {
     let expired = cluster.nodes[0].shoal(&["token", "create", "--ttl", "1s"]).await?.expect(0)?;
     let listed = cluster
         .eventually("only the good one is listed", async || {
-            let listed = cluster.nodes[0].shoal(&["-o", "json", "token", "list"]).await.ok()?.json().ok()?;
+            let listed = cluster.nodes[0].told(&["token", "list"]).await.ok()?;
             let [only] = &listed["tokens"].as_array()?[..] else { return None };
             good.contains(only["id"].as_str()?).then_some(listed)
         })
@@ -154,7 +156,7 @@ async fn no_token_is_forgotten_when_it_is_given() -> Result<()> {
         given += 1;
     };
     ensure!(given == 400 && refused.status == "8", "{given} were given, then {refused:?}");
-    let listed = node.shoal(&["-o", "json", "token", "list"]).await?.expect(0)?.json()?;
+    let listed = node.told(&["token", "list"]).await?;
     let listed: Vec<_> =
         listed["tokens"].as_array().into_iter().flatten().filter_map(|it| it["id"].as_str()).collect();
     ensure!(listed.len() == 400, "{} are listed", listed.len());
@@ -204,7 +206,7 @@ async fn operators_are_made_and_renewed() -> Result<()> {
     let cluster = Cluster::start(1).await?;
     let node = &cluster.nodes[0];
     let file = cluster.dir().join("ada.json");
-    let path = file.to_str().context("the directory is not UTF-8")?;
+    let path = path_text(&file);
     node.shoal(&["operator", "create", "ada", path, "--role", "admin"]).await?.expect(0)?;
     node.shoal(&["operator", "create", "ada", path, "--role", "admin"]).await?.expect(1)?;
     let address = node.at(Ports::ADMIN).to_string();

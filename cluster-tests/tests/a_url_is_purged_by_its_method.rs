@@ -1,12 +1,10 @@
 //! `PURGE` on a route that takes it: who may, hard and soft, and what happens on routes that do not.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cluster_tests::{
-    Answer, Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+    Answer, Cluster, HOST, Ports, Reply, SiteFile, Speak, Versions, empty, fetch, send, wait_until,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -15,9 +13,8 @@ use serde_json::{Value, json};
 const TOKEN_SHA256: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93ed4eb";
 
 /// What is fetched says which version it is of, and may be served stale for a minute.
-async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
-    Origin::start(move |seen| {
-        let version = version.load(Ordering::SeqCst);
+async fn versions() -> Result<Versions> {
+    Versions::told(|seen, version| {
         let reply = Reply::ok(format!("{} version {version}", seen.method));
         reply
             .field("cache-control", "max-age=3600, stale-while-revalidate=60")
@@ -41,8 +38,7 @@ async fn shown(cluster: &Cluster, node: usize, path: &str) -> Result<Answer> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_by_network_and_by_token() -> Result<()> {
     let cluster = Cluster::start(3).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = versioned_origin(version.clone()).await?;
+    let origin = versions().await?;
     let mut site = SiteFile::new().cached("shop", &[origin.endpoint()]);
     for (name, rule) in [
         ("near", json!({ "networks": ["127.0.0.0/8"] })),
@@ -59,7 +55,7 @@ async fn who_may_by_network_and_by_token() -> Result<()> {
             ensure!(shown(&cluster, node, path).await?.body == "GET version 1", "{path}");
         }
     }
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
 
     for (path, fields, status) in [
         ("/near", &[][..], 200),
@@ -94,8 +90,7 @@ async fn who_may_by_network_and_by_token() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soft_serves_the_old_once_more_and_hard_does_not() -> Result<()> {
     let cluster = Cluster::start(1).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = versioned_origin(version.clone()).await?;
+    let origin = versions().await?;
     let cache = json!({ "purge_method": { "networks": ["127.0.0.1"] } });
     let route = json!({ "path_prefix": "/", "upstream": "shop", "cache": cache });
     let site =
@@ -104,7 +99,7 @@ async fn soft_serves_the_old_once_more_and_hard_does_not() -> Result<()> {
     for path in ["/soft", "/hard", "/both"] {
         shown(&cluster, 0, path).await?;
     }
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
 
     let soft = [("shoal-purge", "soft")];
     ensure!(purge(&cluster, 0, "/soft", &soft).await?.status == 200);

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until};
+use cluster_tests::{
+    Cluster, HOST, Ports, Reply, Seen, SiteFile, Speak, Versions, empty, fetch, send, wait_until,
+};
 use http::{Method, Request};
 use tokio::sync::Semaphore;
 
@@ -16,38 +17,25 @@ const MOMENT: Duration = Duration::from_secs(30);
 
 /// An origin whose answers say how often anything has changed: every POST is a change.
 struct Changing {
-    origin: Origin,
-    version: Arc<AtomicUsize>,
+    origin: Versions,
     /// A change is answered when this lets it through.
     gate: Arc<Semaphore>,
 }
 
 async fn changing() -> Result<Changing> {
-    let (version, gate) = (Arc::new(AtomicUsize::new(1)), Arc::new(Semaphore::new(0)));
-    let (told, held) = (version.clone(), gate.clone());
-    let origin = Origin::start(move |seen| {
-        let is_change = seen.method == Method::POST;
-        if is_change {
-            told.fetch_add(1, Ordering::SeqCst);
-        }
-        let text = format!("version {}", told.load(Ordering::SeqCst));
-        let reply = Reply::ok(Bytes::from(text)).field("cache-control", "max-age=3600");
-        match (&*seen.path, is_change) {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let is_change = |seen: &Seen| seen.method == Method::POST;
+    let origin = Versions::changed_by(is_change, move |seen, version| {
+        let reply = Reply::ok(format!("version {version}")).field("cache-control", "max-age=3600");
+        match (&*seen.path, is_change(seen)) {
             (_, false) => reply.field("cache-groups", "\"all\""),
             ("/group", true) => reply.field("cache-group-invalidation", "\"all\"").behind(&held),
             (_, true) => reply.behind(&held),
         }
     })
     .await?;
-    Ok(Changing { origin, version, gate })
-}
-
-async fn holds_lease(cluster: &Cluster, node: usize) -> Result<()> {
-    wait_until("hits are served", MOMENT, async || {
-        cluster.metric(node, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
-    })
-    .await?;
-    Ok(())
+    Ok(Changing { origin, gate })
 }
 
 /// `changed` is posted to, which is to change what is at `path`.
@@ -56,7 +44,7 @@ async fn a_change_is_told(changed: &'static str, path: &str) -> Result<()> {
     let cluster = Cluster::start_with(1, &["--cache-disk", "64MiB"]).await?;
     cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/ready").await?;
-    holds_lease(&cluster, 0).await?;
+    cluster.holds_lease(0).await?;
     let web = cluster.nodes[0].at(Ports::HTTP);
     for _ in 0..2 {
         ensure!(fetch(web, HOST, path).await?.body == "version 1");
@@ -69,7 +57,7 @@ async fn a_change_is_told(changed: &'static str, path: &str) -> Result<()> {
     })
     .await?;
     cluster.nodes[0].upgrade(&[]).await?.expect(0)?;
-    holds_lease(&cluster, 0).await?;
+    cluster.holds_lease(0).await?;
     let before = fetch(web, HOST, path).await?;
     ensure!(before.is_hit() && before.body == "version 1", "not from the disk: {before:?}");
     gate.add_permits(1);
@@ -91,11 +79,11 @@ async fn a_change_of_a_group_reaches_the_next_process() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_fetched_meanwhile_can_be_purged() -> Result<()> {
-    let Changing { origin, version, .. } = changing().await?;
+    let Changing { origin, .. } = changing().await?;
     let cluster = Cluster::start(2).await?;
     cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/ready").await?;
-    holds_lease(&cluster, 1).await?;
+    cluster.holds_lease(1).await?;
     let (web, other) = (cluster.nodes[0].at(Ports::HTTP), cluster.nodes[1].at(Ports::HTTP));
     let (asked, is_over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (number, over) = (asked.clone(), is_over.clone());
@@ -112,7 +100,7 @@ async fn what_is_fetched_meanwhile_can_be_purged() -> Result<()> {
     is_over.store(true, Ordering::SeqCst);
     asking.await??;
 
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     cluster.nodes[1].shoal(&["cache", "purge", "--all"]).await?.expect(0)?;
     for n in 0..asked.load(Ordering::SeqCst) {
         let answer = fetch(other, HOST, &format!("/live/{n}")).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, fetch, pattern, shoal_binary, wait_until,
+    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, fetch, path_text, pattern, shoal_binary, wait_until,
 };
 
 const SIZE: usize = 3_000;
@@ -94,7 +94,7 @@ async fn a_binary_that_fails_late_is_replaced_by_the_old_one() -> Result<()> {
     wait_until("the load runs", Duration::from_secs(20), async || load.good() > 50).await?;
 
     let file = binary_that_fails_late(&cluster)?;
-    let binary = file.to_str().context("the directory is not UTF-8")?;
+    let binary = path_text(&file);
     let failed = cluster.nodes[0].upgrade(&["--binary", binary]).await?.expect(2)?;
     ensure!(failed.stderr.contains("192.0.2.1"), "why it failed is not said: {}", failed.stderr);
     ensure!(failed.stderr.contains("the old binary serves on, as process"), "{}", failed.stderr);

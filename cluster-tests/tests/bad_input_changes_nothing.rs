@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, VerbOutput, fetch, pattern};
+use anyhow::{Result, ensure};
+use cluster_tests::{
+    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, VerbOutput, fetch, path_text, pattern,
+};
 use serde_json::json;
 
 const TEMPLATE: &str = "\
@@ -128,7 +130,7 @@ async fn certificates_are_looked_into(cluster: &Cluster, origin: &Origin) -> Res
 }
 
 async fn apply(cluster: &Cluster, file: &Path) -> Result<VerbOutput> {
-    cluster.nodes[0].shoal(&["apply", "--prune", "-f", file.to_str().context("a path of the story")?]).await
+    cluster.nodes[0].shoal(&["apply", "--prune", "-f", path_text(file)]).await
 }
 
 fn is_refused(what: &str, output: VerbOutput, expected: &[&str]) -> Result<()> {

@@ -1,30 +1,18 @@
 //! A node that may have missed a purge does with its hits what each route says, and serves everything else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Ports, SiteFile, Versions, fetch, wait_until};
 use serde_json::json;
 
 /// Longer than any lease that a node gets on a slow disk.
 const BEYOND_A_LEASE: Duration = Duration::from_secs(8);
 
-/// What is fetched says which version it is of.
-async fn versioned_origin(version: Arc<AtomicUsize>) -> Result<Origin> {
-    Origin::start(move |_| {
-        let version = version.load(Ordering::SeqCst);
-        Reply::ok(format!("version {version}")).field("cache-control", "max-age=3600")
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_alone_follows_the_policy_of_each_route() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = versioned_origin(version.clone()).await?;
+    let origin = Versions::start(|_, reply| reply).await?;
     let mut site = SiteFile::new().cached("shop", &[origin.endpoint()]);
     for policy in ["revalidate", "serve", "fail"] {
         let cache = json!({ "purge_unverified": policy });
@@ -40,7 +28,7 @@ async fn a_node_alone_follows_the_policy_of_each_route() -> Result<()> {
 
     cluster.nodes[0].kill9()?;
     cluster.nodes[1].kill9()?;
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     // What this node does not own is not here any more: then it is fetched once more, which is a miss.
     wait_until("hits are refused where the route says so", Duration::from_secs(60), async || {
         fetch(web, HOST, "/fail").await.is_ok_and(|answer| answer.status == 504)
@@ -70,8 +58,7 @@ async fn a_node_alone_follows_the_policy_of_each_route() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_stopped_serves_nothing_that_was_purged_meanwhile() -> Result<()> {
     let cluster = Cluster::start(3).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = versioned_origin(version.clone()).await?;
+    let origin = Versions::start(|_, reply| reply).await?;
     cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let sleeper = (cluster.leader_seen_by(0).await? + 1) % 3;
     let awake = (sleeper + 1) % 3;
@@ -90,7 +77,7 @@ async fn a_node_that_was_stopped_serves_nothing_that_was_purged_meanwhile() -> R
         stopped.elapsed() > BEYOND_A_LEASE && dead.is_ok_and(|dead| dead == 1.0)
     })
     .await?;
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     cluster.nodes[awake].shoal(&["cache", "purge", "--all"]).await?.expect(0)?;
     // Asked before it wakes: its workers answer before it can have heard of anything.
     let asked: Vec<_> = paths

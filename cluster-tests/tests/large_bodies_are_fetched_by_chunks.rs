@@ -237,10 +237,7 @@ async fn an_owner_is_killed(story: &mut Story) -> Result<()> {
     story.cluster.restart(primary)?;
     story.cluster.answers(primary).await?;
     story.cluster.settle().await?;
-    wait_until("it knows of all purges", DEADLINE, async || {
-        story.cluster.metric(primary, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
-    })
-    .await?;
+    story.cluster.holds_lease(primary).await?;
     story.expect(primary, "/film", 0, 7 * MIB - 5, 9 * MIB).await?;
     story.expect_whole(primary, "/film", 0, &[]).await?;
     story.expect_sent(0)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
     Bearer, Cluster, Connection, NodeProcess, Ports, SiteFile, Verb, VerbOutput, call, field, grpc_message,
+    path_text,
 };
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -14,20 +15,16 @@ use serde_json::Value;
 /// From the least to the highest.
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
 
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{path:?} is not UTF-8"))
-}
-
 /// Runs a verb from afar with the identity in `file`.
 async fn run_as(file: &Path, node: &NodeProcess, verb: &[&str]) -> Result<VerbOutput> {
     let address = node.at(Ports::ADMIN).to_string();
-    Verb::from_afar(&[&["--addr", &address, "--identity", text(file)?], verb].concat()).run().await
+    Verb::from_afar(&[&["--addr", &address, "--identity", path_text(file)], verb].concat()).run().await
 }
 
 /// A new identity of the name `name` with `role`, made over the socket.
 async fn identity(cluster: &Cluster, name: &str, role: &str) -> Result<PathBuf> {
     let file = cluster.dir().join(format!("{name}.json"));
-    let make = ["operator", "create", name, text(&file)?, "--role", role];
+    let make = ["operator", "create", name, path_text(&file), "--role", role];
     cluster.nodes[0].shoal(&make).await?.expect(0)?;
     Ok(file)
 }
@@ -82,7 +79,7 @@ async fn each_call_takes_a_role() -> Result<()> {
     let mut refused = 0_u32;
     for (rank, role) in ROLES.iter().enumerate() {
         let file = identity(&cluster, &format!("ada-{role}"), role).await?;
-        for (call, least, verb) in calls(text(&site)?, text(&new_file)?) {
+        for (call, least, verb) in calls(path_text(&site), path_text(&new_file)) {
             let output = run_as(&file, node, &verb).await?;
             let may = ROLES.iter().position(|role| *role == least).is_some_and(|least| least <= rank);
             let why = format!("\"ada-{role}\" has the role {role}, and {call} takes the role {least}");
@@ -98,7 +95,7 @@ async fn each_call_takes_a_role() -> Result<()> {
         if *role != "admin" {
             ensure!(!new_file.exists(), "{role} has made an identity");
             let before = std::fs::read(&file)?;
-            run_as(&file, node, &["operator", "renew", text(&file)?]).await?.expect(2)?;
+            run_as(&file, node, &["operator", "renew", path_text(&file)]).await?.expect(2)?;
             ensure!(std::fs::read(&file)? == before, "{role} was renewed");
             refused += 1;
         }
@@ -119,11 +116,11 @@ async fn identities_end_and_keep_their_role() -> Result<()> {
     let first = node.data_dir().join("operator.json");
     run_as(&first, node, &["token", "create"]).await?.expect(0)?;
     let guest = identity(&cluster, "guest", "viewer").await?;
-    run_as(&first, node, &["operator", "renew", text(&guest)?]).await?.expect(0)?;
+    run_as(&first, node, &["operator", "renew", path_text(&guest)]).await?.expect(0)?;
     let denied = run_as(&guest, node, &["token", "create"]).await?.expect(2)?;
     ensure!(denied.stderr.contains("\"guest\" has the role viewer"), "{denied:?}");
     run_as(&guest, node, &["status"]).await?.expect(0)?;
-    run_as(&first, node, &["operator", "renew", text(&guest)?, "--ttl", "1s"]).await?.expect(0)?;
+    run_as(&first, node, &["operator", "renew", path_text(&guest), "--ttl", "1s"]).await?.expect(0)?;
     let file = &guest;
     cluster
         .eventually("the identity has ended", async || {
@@ -137,8 +134,7 @@ async fn identities_end_and_keep_their_role() -> Result<()> {
 
 /// What `audit` says on the `i`-th node, in the order in which it was done.
 async fn record(cluster: &Cluster, i: usize) -> Result<Vec<Value>> {
-    let answer =
-        cluster.nodes[i].shoal(&["-o", "json", "audit", "--limit", "500"]).await?.expect(0)?.json()?;
+    let answer = cluster.nodes[i].told(&["audit", "--limit", "500"]).await?;
     ensure!(answer["quorum"] == true, "{answer:#}");
     let mut records = answer["records"].as_array().cloned().unwrap_or_default();
     records.reverse();
@@ -152,7 +148,7 @@ async fn every_change_is_on_the_record_of_every_node() -> Result<()> {
         (identity(&cluster, "ada", "admin").await?, identity(&cluster, "guest", "viewer").await?);
     let file = cluster.dir().join("site.json");
     SiteFile::new().proxy("shop", &["127.0.0.1:9".to_owned()]).write(&file)?;
-    let (site, second) = (text(&file)?, &cluster.nodes[1]);
+    let (site, second) = (path_text(&file), &cluster.nodes[1]);
     run_as(&ada, second, &["apply", "-f", site, "-m", "first"]).await?.expect(0)?;
     run_as(&ada, second, &["apply", "-f", site, "-m", "nothing new"]).await?.expect(0)?;
     let back = ["rollback", "--to-revision", "1"];

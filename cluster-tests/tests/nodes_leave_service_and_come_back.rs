@@ -12,28 +12,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Load, Origin, Payload, Ports, Reply, SiteFile, Tongue, fetch, grpc_message, pattern,
-    shoal_binary, wait_until,
+    Cluster, HOST, Load, Origin, Payload, Ports, Reply, SiteFile, Tongue, fetch, grpc_message, path_text,
+    pattern, shoal_binary, wait_until,
 };
 use http::{HeaderMap, HeaderValue};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 const SIZE: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The node called `name`, as the `i`-th one has it.
-async fn status_of(cluster: &Cluster, i: usize, name: &str) -> Result<Value> {
-    let status = cluster.status(i).await?;
-    let node = status["nodes"].as_array().into_iter().flatten().find(|node| node["node"] == name);
-    node.cloned().with_context(|| format!("there is no {name}"))
-}
-
 async fn is_in_state(cluster: &Cluster, i: usize, name: &str, state: &str) -> Result<()> {
     wait_until(&format!("{name} is {state}"), PATIENCE, async || {
-        status_of(cluster, i, name).await.is_ok_and(|node| node["state"] == state)
+        cluster.node_seen_by(i, name).await.is_ok_and(|node| node["state"] == state)
     })
     .await
     .map(drop)
@@ -153,7 +146,7 @@ async fn a_drain_outlasts_who_asked_for_it_and_the_process() -> Result<()> {
         format!("#!/bin/sh\necho \"$1 $SHOAL_NODE\" >> {}\nprintf 'odd\\033[31m\\n'\n", calls.display());
     std::fs::write(&hook, script)?;
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755))?;
-    let hook_text = hook.to_str().context("the hook's path")?;
+    let hook_text = path_text(&hook);
     let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s", "--drain-hook", hook_text]).await?;
     let told = |name: &str| -> Vec<String> {
         let text = std::fs::read_to_string(&calls).unwrap_or_default();
@@ -177,7 +170,7 @@ async fn a_drain_outlasts_who_asked_for_it_and_the_process() -> Result<()> {
     let mut asking = ask(&cluster, 0, &drain, &shown)?;
     let in_phase = async |phase: &str| {
         wait_until(&format!("n2 is in the phase {phase}"), PATIENCE, async || {
-            status_of(&cluster, 2, "n2").await.is_ok_and(|node| node["drain_phase"] == phase)
+            cluster.node_seen_by(2, "n2").await.is_ok_and(|node| node["drain_phase"] == phase)
         })
         .await
     };
@@ -253,7 +246,7 @@ async fn a_cordoned_node_serves_and_has_no_duties() -> Result<()> {
 
     // The fourth node votes in its place, and somebody else leads.
     wait_until("it neither leads nor votes", PATIENCE, async || {
-        let status = status_of(&cluster, other, &name).await;
+        let status = cluster.node_seen_by(other, &name).await;
         status.is_ok_and(|node| node["state"] == "cordoned" && node["role"] == "learner")
     })
     .await?;
@@ -262,8 +255,7 @@ async fn a_cordoned_node_serves_and_has_no_duties() -> Result<()> {
         let path = format!("/objects/{n}");
         ensure!(fetch(web, HOST, &path).await?.body == pattern(&path, SIZE), "{path}");
         let url = format!("http://{HOST}{path}");
-        let found =
-            cluster.nodes[other].shoal(&["-o", "json", "cache", "locate", &url]).await?.expect(0)?.json()?;
+        let found = cluster.nodes[other].told(&["cache", "locate", &url]).await?;
         let places = found["locations"].as_array().context("no locations")?;
         let owns = places.iter().any(|place| place["node"] == *name && place["role"] != "none");
         ensure!(!owns, "{name} owns {path}: {found}");

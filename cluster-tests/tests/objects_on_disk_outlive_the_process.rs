@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, pattern, send, wait_until,
+    Cluster, HOST, Origin, Ports, Reply, Seen, SiteFile, Speak, Versions, empty, fetch, pattern, send,
+    wait_until,
 };
 use http::Request;
 
@@ -46,14 +46,13 @@ async fn one_node(extra: &[&str], origin: &Origin) -> Result<Cluster> {
 
 /// The node answers, and hits are allowed.
 async fn serves(cluster: &Cluster, node: usize) -> Result<()> {
-    wait_until("it answers from what it has", MOMENT, async || {
-        cluster.metric(node, "shoal_cache_lease", "").await.is_ok_and(|lease| lease == 1.0)
-            && fetch(cluster.nodes[node].at(Ports::HTTP), HOST, "/ready")
-                .await
-                .is_ok_and(|answer| answer.status == 200)
+    cluster.holds_lease(node).await?;
+    wait_until("it answers", MOMENT, async || {
+        let answer = fetch(cluster.nodes[node].at(Ports::HTTP), HOST, "/ready").await;
+        answer.is_ok_and(|answer| answer.status == 200)
     })
-    .await?;
-    Ok(())
+    .await
+    .map(drop)
 }
 
 async fn figure(cluster: &Cluster, name: &str) -> Result<f64> {
@@ -176,23 +175,21 @@ async fn what_was_written_is_there_after_a_crash() -> Result<()> {
 }
 
 /// An origin whose every answer says how often it has changed: every POST is a change.
-async fn changing() -> Result<(Origin, Arc<AtomicUsize>)> {
-    let version = Arc::new(AtomicUsize::new(1));
-    let told = version.clone();
-    let origin = Origin::start(move |seen| {
-        if seen.method == http::Method::POST {
-            told.fetch_add(1, Ordering::SeqCst);
-        }
-        let text = format!("version {}", told.load(Ordering::SeqCst));
-        Reply::ok(Bytes::from(text)).field("cache-control", "max-age=3600").field("etag", "W/\"never-asked\"")
+async fn changing() -> Result<Versions> {
+    Versions::changed_by(is_change, |_, version| {
+        let reply = Reply::ok(format!("version {version}")).field("cache-control", "max-age=3600");
+        reply.field("etag", "W/\"never-asked\"")
     })
-    .await?;
-    Ok((origin, version))
+    .await
+}
+
+fn is_change(seen: &Seen) -> bool {
+    seen.method == http::Method::POST
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_changed_before_a_crash_is_not_served_after_it() -> Result<()> {
-    let (origin, version) = changing().await?;
+    let origin = changing().await?;
     let mut cluster = one_node(&["--cache-disk", "64MiB"], &origin).await?;
     let web = cluster.nodes[0].at(Ports::HTTP);
     for n in 0..8 {
@@ -208,7 +205,7 @@ async fn what_was_changed_before_a_crash_is_not_served_after_it() -> Result<()> 
         cluster.restart(0)?;
         serves(&cluster, 0).await?;
         let answer = fetch(web, HOST, &path).await?;
-        let expected = format!("version {}", version.load(Ordering::SeqCst));
+        let expected = format!("version {}", origin.current());
         ensure!(answer.body == expected.as_bytes(), "{path}: {answer:?} for {expected}");
     }
     Ok(())
@@ -216,7 +213,7 @@ async fn what_was_changed_before_a_crash_is_not_served_after_it() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_reaches_the_disk_of_a_node_that_was_down() -> Result<()> {
-    let (origin, version) = changing().await?;
+    let origin = changing().await?;
     let mut cluster = Cluster::start_with(3, &["--cache-disk", "64MiB"]).await?;
     cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
     let web = cluster.nodes[2].at(Ports::HTTP);
@@ -228,7 +225,7 @@ async fn a_purge_reaches_the_disk_of_a_node_that_was_down() -> Result<()> {
     })
     .await?;
     cluster.nodes[2].kill9()?;
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     let purge = ["cache", "purge", "--prefix", "shop.example.com/news"];
     cluster.nodes[0].shoal(&purge).await?.expect(0)?;
     cluster.restart(2)?;
@@ -263,15 +260,9 @@ async fn an_upgrade_hands_the_disk_over() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_owed_when_a_node_was_killed_is_forgotten_later() -> Result<()> {
-    let version = Arc::new(AtomicUsize::new(1));
-    let told = version.clone();
-    let origin = Origin::start(move |seen| {
-        let is_change = seen.method == http::Method::POST;
-        if is_change {
-            told.fetch_add(1, Ordering::SeqCst);
-        }
-        let reply = Reply::ok(Bytes::from(format!("version {}", told.load(Ordering::SeqCst))));
-        match is_change {
+    let origin = Versions::changed_by(is_change, |seen, version| {
+        let reply = Reply::ok(format!("version {version}"));
+        match is_change(seen) {
             true => reply.field("cache-group-invalidation", "\"news\""),
             false => reply.field("cache-control", "max-age=3600").field("cache-groups", "\"news\""),
         }

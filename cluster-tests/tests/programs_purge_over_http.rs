@@ -1,13 +1,11 @@
 //! The HTTP API for purges on the ops address: behind a token, any scope, every node's acknowledgement.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Answer, Cluster, HOST, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+    Answer, Cluster, HOST, Ports, SiteFile, Speak, Versions, empty, fetch, send, wait_until,
 };
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -25,16 +23,10 @@ async fn post(cluster: &Cluster, node: usize, token: &str, body: &Value) -> Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_token_and_not_without() -> Result<()> {
     let cluster = Cluster::start(3).await?;
-    let version = Arc::new(AtomicUsize::new(1));
-    let current = version.clone();
-    let origin = Origin::start(move |seen| {
-        let reply = Reply::ok(format!("version {}", current.load(Ordering::SeqCst)));
-        let reply = reply.field("cache-control", "max-age=3600");
-        match seen.path.as_str() {
-            "/tagged" => reply.field("surrogate-key", "imprint"),
-            "/grouped" => reply.field("cache-groups", "\"news\""),
-            _ => reply,
-        }
+    let origin = Versions::start(|seen, reply| match seen.path.as_str() {
+        "/tagged" => reply.field("surrogate-key", "imprint"),
+        "/grouped" => reply.field("cache-groups", "\"news\""),
+        _ => reply,
     })
     .await?;
     cluster.put_in_force(&SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
@@ -65,7 +57,7 @@ async fn with_a_token_and_not_without() -> Result<()> {
     let stranger = cluster.nodes[0].shoal(&["token", "create", "--role", "node", "--ttl", "90d"]).await?;
     ensure!(stranger.code == 1, "a token of a node lives for 90 days: {}", stranger.text());
 
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     let asked = json!({
         "urls": [url("/a")], "prefixes": [url("/b")], "tags": ["imprint"], "groups": [format!("http://{HOST} news")]
     });
@@ -151,11 +143,7 @@ async fn who_acknowledged_is_remembered(cluster: &Cluster, token: &str, seq: u64
     let told: Value = serde_json::from_slice(&answer.body)?;
     ensure!(told["seq"] == seq && told["kind"] == "hard" && told["scopes"] == 4, "{told}");
     ensure!(told["complete"] == true, "{told}");
-    let output = cluster.nodes[0]
-        .shoal(&["cache", "purge-status", &seq.to_string(), "-o", "json"])
-        .await?
-        .expect(0)?;
-    let told = output.json()?;
+    let told = cluster.nodes[0].told(&["cache", "purge-status", &seq.to_string()]).await?;
     let acks: Vec<_> = told["purges"][0]["acks"].as_array().into_iter().flatten().collect();
     ensure!(acks.len() == 3, "{told}");
     for ack in acks {

@@ -1,11 +1,9 @@
 //! What every node has checked its cache against is not remembered for ever, and who was away meanwhile serves nothing of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, Reply, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Ports, Reply, SiteFile, Versions, fetch, wait_until};
 
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
@@ -17,9 +15,9 @@ const PURGED: usize = 20_000;
 const AT_ONCE: usize = 1000;
 
 /// Below `/news/` each version is another; everything else never changes. Answers are validated by their version.
-async fn changing(version: Arc<AtomicUsize>) -> Result<Origin> {
-    Origin::start(move |seen| {
-        let version = if seen.path.starts_with("/news/") { version.load(Ordering::SeqCst) } else { 1 };
+async fn changing() -> Result<Versions> {
+    Versions::told(|seen, newest| {
+        let version = if seen.path.starts_with("/news/") { newest } else { 1 };
         let etag = format!("\"{version}\"");
         let is_known = seen.field("if-none-match") == etag;
         let reply =
@@ -45,8 +43,7 @@ async fn figure(cluster: &Cluster, node: usize, name: &str) -> f64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn and_who_was_away_asks_the_origin() -> Result<()> {
-    let version = Arc::new(AtomicUsize::new(1));
-    let origin = changing(version.clone()).await?;
+    let origin = changing().await?;
     let flags = ["--cache-disk", "64MiB", "--purge-retention", "10s"];
     let mut cluster = Cluster::start_with(3, &flags).await?;
     cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
@@ -64,7 +61,7 @@ async fn and_who_was_away_asks_the_origin() -> Result<()> {
     .await?;
 
     cluster.nodes[2].kill9()?;
-    version.store(2, Ordering::SeqCst);
+    origin.become_version(2);
     purge_news(&cluster).await?;
     let seq = cluster.metric(0, "shoal_cache_purge_seq", "").await?;
     wait_until("those that are there have forgotten them", MOMENT, async || {
@@ -89,10 +86,9 @@ async fn and_who_was_away_asks_the_origin() -> Result<()> {
     ensure!(again < OBJECTS / 2, "{again} objects that nobody has purged were asked for again");
 
     cluster.restart(2)?;
-    wait_until("node 3 may answer from what it has", MOMENT, async || {
-        let lease = cluster.metric(2, "shoal_cache_lease", "").await;
-        let objects = cluster.metric(2, "shoal_cache_disk_objects", "").await;
-        lease.is_ok_and(|lease| lease == 1.0) && objects.is_ok_and(|objects| objects > 0.0)
+    cluster.holds_lease(2).await?;
+    wait_until("node 3 has read its disk", MOMENT, async || {
+        cluster.metric(2, "shoal_cache_disk_objects", "").await.is_ok_and(|objects| objects > 0.0)
     })
     .await?;
     ensure!(figure(&cluster, 2, "floor").await == seq, "node 3 does not know what was forgotten");

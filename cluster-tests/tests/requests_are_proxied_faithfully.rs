@@ -44,7 +44,7 @@ impl Stage {
         let site = SiteFile::new()
             .upstream("shop", json!({ "endpoints": [origin.endpoint()] }))
             .route("shop", json!({ "path_prefix": "/", "upstream": "shop", "trailers": true }))
-            .secure("shop", &certificate.chain_file, &certificate.key_file);
+            .secure_by("shop", &certificate);
         cluster.put_in_force(&site).await?;
         Ok(Self { cluster, origin, certificate })
     }

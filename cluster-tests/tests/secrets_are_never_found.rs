@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, Origin, Ports, SelfSigned, SiteFile, fetch, path_text, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -159,11 +159,7 @@ async fn secrets_are_never_found() -> Result<()> {
                 )
             })
             .collect();
-        let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure(
-            "shop",
-            &certificate.chain_file,
-            &certificate.key_file,
-        );
+        let site = SiteFile::new().cached("shop", &[origin.endpoint()]).secure_by("shop", &certificate);
         large.into_iter().fold(site, |site, (name, route)| site.route(&name, route))
     };
     let tokens = [cluster.token().await?, {
@@ -197,9 +193,9 @@ async fn secrets_are_never_found() -> Result<()> {
     }
     // What operators are shown.
     let exported = cluster.dir().join("exported");
-    let exported_to = exported.to_str().context("the directory is not UTF-8")?;
+    let exported_to = path_text(&exported);
     let file = cluster.file("site.json", site(LARGE_REVISIONS).text())?;
-    let file = file.to_str().context("the directory is not UTF-8")?;
+    let file = path_text(&file);
     for verb in [
         &["get"][..],
         &["-o", "json", "get"],

@@ -13,7 +13,7 @@ const SILENT: &str = "a member is not heard";
 
 /// The index of the log under which the key in use is known.
 async fn key(cluster: &Cluster, i: usize) -> Result<u64> {
-    let keys = cluster.nodes[i].shoal(&["-o", "json", "cluster", "keys"]).await?.expect(0)?.json()?;
+    let keys = cluster.nodes[i].told(&["cluster", "keys"]).await?;
     Ok(keys["gossip_key"].as_u64().unwrap_or_default())
 }
 

@@ -44,11 +44,7 @@ async fn a_ticket_of_one_node_is_good_on_another() -> Result<()> {
     let cluster = Cluster::start(2).await?;
     let origin = Origin::of_patterns(100, "no-store").await?;
     let certificate = SelfSigned::create(cluster.dir(), &[NAME])?;
-    let site = SiteFile::new().proxy("app", &[origin.endpoint()]).secure(
-        "app",
-        &certificate.chain_file,
-        &certificate.key_file,
-    );
+    let site = SiteFile::new().proxy("app", &[origin.endpoint()]).secure_by("app", &certificate);
     cluster.apply(0, &site).await?;
     cluster.serves(NAME, "/").await?;
     let [first, second] = [0, 1].map(|i| cluster.nodes[i].at(Ports::HTTPS));

@@ -18,7 +18,7 @@ async fn it_is_named_by_checks_and_by_requests() -> Result<()> {
     let health = json!({ "http": { "path": "/" }, "interval": "100ms", "fall": 1 });
     let upstream = |tls| json!({ "endpoints": [endpoint], "tls": tls, "health": health });
     let site = SiteFile::new()
-        .secure("own", &own.chain_file, &own.key_file)
+        .secure_by("own", &own)
         .upstream("far", upstream(json!({ "ca_file": other.chain_file, "server_name": HOST })))
         .route("far", json!({ "upstream": "far", "listeners": ["web"] }));
     cluster.apply(0, &site).await?;

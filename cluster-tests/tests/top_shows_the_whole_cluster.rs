@@ -15,7 +15,7 @@ async fn one_node_tells_of_all() -> Result<()> {
     let load = Load::start(&addresses, 2, HOST, vec!["/a".to_owned(), "/b".to_owned()], |_| None);
     wait_until("the load runs", Duration::from_secs(20), async || load.good() > 20).await?;
 
-    let top = cluster.nodes[0].shoal(&["-o", "json", "top", "--once"]).await?.expect(0)?.json()?;
+    let top = cluster.nodes[0].told(&["top", "--once"]).await?;
     let table = cluster.nodes[1].shoal(&["top", "--once"]).await?.expect(0)?;
     let report = load.finish().await;
     ensure!(report.good() > 20);

@@ -31,10 +31,9 @@ async fn grow(own: &mut Cluster, other: SocketAddr) -> Result<()> {
     for i in 1..3 {
         let name = format!("n{}", i + 1);
         let first = ["--join", &other.to_string()];
-        let mut node = NodeProcess::new(&name, own.block().ip(11 + i), &own.dir().join(&name), &first);
-        let token = own.token().await?;
-        node.start(Some((own.nodes[0].at(Ports::CLUSTER), &token)))?;
+        let node = NodeProcess::new(&name, own.block().ip(11 + i), &own.dir().join(&name), &first);
         own.nodes.push(node);
+        own.let_join(i.into()).await?;
         own.answers(i.into()).await?;
     }
     own.settle().await

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
     Answer, Cluster, HOST, HaproxyFront, NginxOrigin, OpenSsl, Origin, Ports, Reply, SelfSigned, SiteFile,
-    Speak, fetch, find_program, pattern, send, skip, text_of, wait_until,
+    Speak, fetch, find_program, path_text, pattern, send, skip, text_of, wait_until,
 };
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -180,11 +180,11 @@ async fn what_nginx_did_is_done_once_it_is_converted() -> Result<()> {
         nginx.as_ref().context("nginx has gone since it was found")?.endpoint().parse()?;
 
     let file = cluster.file("nginx.conf", in_front(node.at(80).ip(), &servers))?;
-    let path = file.to_str().context("a path")?;
+    let path = path_text(&file);
     let converted = node.shoal(&["convert", "--from", "nginx", "--strict", path]).await?.expect(0)?;
     ensure!(converted.stderr.contains("nginx.conf:11:5: location /blog/: warning: "), "{}", converted.stderr);
     let site = cluster.file("converted.yaml", &converted.stdout)?;
-    node.shoal(&["apply", "--prune", "-f", site.to_str().context("a path")?]).await?.expect(0)?;
+    node.shoal(&["apply", "--prune", "-f", path_text(&site)]).await?.expect(0)?;
 
     for (host, path) in [
         ("shop.example.com", "/"),
@@ -304,7 +304,7 @@ async fn haproxy_in_front_says_who_calls() -> Result<()> {
     });
     let site = SiteFile::new()
         .proxy("app", &[origin.endpoint()])
-        .secure("shop", &certificate.chain_file, &certificate.key_file)
+        .secure_by("shop", &certificate)
         .set("listeners", "secure", secure)
         .set("listeners", "behind", clear);
     cluster.put_in_force(&site).await?;
@@ -345,11 +345,7 @@ async fn shop() -> Result<(Cluster, Origin, SelfSigned)> {
     });
     let origin = origin.await?;
     let certificate = SelfSigned::create(cluster.dir(), &[HOST])?;
-    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure(
-        "shop",
-        &certificate.chain_file,
-        &certificate.key_file,
-    );
+    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]).secure_by("shop", &certificate);
     cluster.put_in_force(&site).await?;
     Ok((cluster, origin, certificate))
 }

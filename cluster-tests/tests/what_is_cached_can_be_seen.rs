@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, send, wait_until,
+    Cluster, HOST, Load, Origin, Ports, Reply, SiteFile, Speak, empty, fetch, path_text, send, wait_until,
 };
 use http::Request;
 use serde_json::{Value, json};
@@ -178,7 +178,7 @@ async fn owners_fetch_ahead_what_a_list_names() -> Result<()> {
     let mut lines = vec!["# all that is for sale".to_owned(), String::new()];
     lines.extend((0..60).map(|n| url(&format!("/sale/{n}?utm_campaign=1"))));
     let list = cluster.file("urls", lines.join("\n"))?;
-    let warm = ["cache", "warm", "--file", list.to_str().context("not UTF-8")?];
+    let warm = ["cache", "warm", "--file", path_text(&list)];
     let first = cluster.nodes[0].shoal(&warm).await?.expect(0)?;
     ensure!(first.stdout == "60 stored (58.6 KiB), 0 were there and fresh\n", "{}", first.text());
     let again = told(&cluster, 1, &warm).await?;
