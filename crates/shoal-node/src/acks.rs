@@ -9,6 +9,7 @@ use shoal_model::{NodeId, Revision};
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::everybody::ask_all;
+use crate::millis::millis_u32;
 use crate::node::Node;
 
 /// What became of an entry on the members.
@@ -100,7 +101,7 @@ impl Node {
                 node: name.clone(),
                 state: state.into(),
                 detail,
-                elapsed_ms: started.elapsed().as_millis() as u32,
+                elapsed_ms: millis_u32(started.elapsed()),
                 serves: 0,
             };
             match self.await_applied_on(id, index, revision, left).await {
@@ -119,7 +120,7 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let elapsed_ms = started.elapsed().as_millis() as u32;
+        let elapsed_ms = millis_u32(started.elapsed());
         Some(NodeAck { elapsed_ms, ..silent(id, name, trouble) })
     }
 }

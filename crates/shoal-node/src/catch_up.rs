@@ -6,6 +6,7 @@ use shoal_configlog::{LogStatus, ProposeError};
 use shoal_model::{NodeId, Revision};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::millis::millis_u64;
 use crate::node::Node;
 
 /// Between two questions while there is nobody to answer.
@@ -71,7 +72,7 @@ async fn committed(node: &Node, deadline: Instant) -> Option<u64> {
 }
 
 fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    millis_u64(since.elapsed())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::crash_guard::CrashGuard;
 use crate::dns::DnsFigures;
 use crate::drain::Drain;
 use crate::keys::{OwnCertificate, life_of};
+use crate::millis::{millis_u32, millis_u64};
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
@@ -174,7 +175,7 @@ impl Node {
         }
         let unknown = |error: UnknownPeer| tonic::Status::unavailable(error.to_string());
         let mut client = self.peers.control(node).map_err(unknown)?;
-        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        let timeout_ms = millis_u32(timeout);
         let mut request = Request::new(AwaitAppliedRequest { index, revision: revision.0, timeout_ms });
         request.set_timeout(timeout + Duration::from_millis(500));
         let response = client.await_applied(request).await?.into_inner();
@@ -277,7 +278,7 @@ impl Node {
             ready: readiness.is_ready(),
             readiness: readiness.text,
             in_flight: self.proxy.figures().in_flight,
-            lease_left_ms: u64::try_from(self.cache.lease_left().as_millis()).unwrap_or(u64::MAX),
+            lease_left_ms: millis_u64(self.cache.lease_left()),
             peers_under_way: self.cache.peers_under_way() as u64,
             listeners: listeners.collect(),
             log: self.log.end(),
@@ -289,7 +290,7 @@ impl Node {
         let routes = figures.routes.into_iter().map(|(name, sum)| (name.to_string(), sum.into()));
         let cache = self.cache.counters();
         NodeTrafficReport {
-            at_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            at_ms: millis_u64(self.started.elapsed()),
             in_flight: self.proxy.figures().in_flight,
             total: figures.total.into(),
             unconnected: figures.unconnected,

@@ -20,6 +20,7 @@ use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
 use crate::admin::{purge_order, purge_status};
 use crate::asking::Who;
+use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::purge_reply::{reply, trouble};
 
@@ -157,7 +158,7 @@ impl From<Asked> for PurgeRequest {
             all: asked.all,
             soft: asked.soft,
             wait_complete: asked.wait == Wait::Complete,
-            timeout_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+            timeout_ms: millis_u32(wait),
             author: String::new(),
             request_id: asked.request_id,
         }

@@ -4,6 +4,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use shoal_configlog::ProposeError;
 
+use crate::millis::millis_u64;
 use crate::purging::{PurgeError, Purged};
 
 #[derive(Serialize)]
@@ -66,7 +67,7 @@ fn purged_reply(purged: &Purged) -> Reply<'_> {
     Reply {
         seq: purged.seq,
         complete: purged.is_complete,
-        elapsed_ms: u64::try_from(purged.elapsed.as_millis()).unwrap_or(u64::MAX),
+        elapsed_ms: millis_u64(purged.elapsed),
         nodes: acks.chain(absent).collect(),
     }
 }

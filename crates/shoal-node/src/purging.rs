@@ -19,6 +19,7 @@ use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::acks::{absence, silent};
+use crate::millis::{millis_u32, millis_u64};
 use crate::node::{Node, now_ms};
 use crate::purge_trail::PurgeTrail;
 
@@ -161,7 +162,7 @@ impl Node {
         let members = self.members_to_wait_for(&committed, reached.applied_index >= seq);
         let lapses = members.iter().map(|(id, (_, lease))| {
             let left = lapse_left(*lease, committed.silences.get(id).copied());
-            (*id, u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+            (*id, millis_u64(left))
         });
         self.purge_history.note_lapses(seq, lapses.collect());
         let Some(wait) = wait else {
@@ -233,7 +234,7 @@ impl Node {
         let PurgeWait { seq, lapses, has_lapsed, deadline } = wait;
         let started = Instant::now();
         let ack = |state: AckState, detail: String| {
-            let elapsed_ms = started.elapsed().as_millis() as u32;
+            let elapsed_ms = millis_u32(started.elapsed());
             let (state, node) = (state.into(), name.clone());
             Heard::Ack(NodeAck { node_id: id.0, node, state, detail, elapsed_ms, ..NodeAck::default() })
         };

@@ -9,6 +9,7 @@ use shoal_cluster::{ClusterView, NodeState};
 use shoal_policy::readiness::{Finding, Ready, ReadyIn, Rule, Scope, Steady, would_empty};
 use tokio::time::MissedTickBehavior;
 
+use crate::millis::millis_u64;
 use crate::node::Node;
 
 /// From one look to the next.
@@ -221,7 +222,7 @@ impl Node {
     }
 
     fn uptime_ms(&self) -> u64 {
-        u64::try_from(Instant::now().duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+        millis_u64(Instant::now().duration_since(self.started))
     }
 
     fn has_only_expired_certificates(&self) -> bool {

@@ -6,7 +6,7 @@ use shoal_model::state::{self, AuditTrail, ConfigState};
 use shoal_proto::admin::{AuditRecord, AuditRequest, AuditResponse};
 use tonic::Status;
 
-use super::change::newest_base;
+use super::base::newest_base;
 use crate::node::Node;
 
 /// Records returned when the caller names no number.

@@ -17,12 +17,13 @@ use shoal_proto::cache::cache_service_server::CacheService;
 use shoal_proto::cache::{LookupRequest, LookupResponse};
 use tonic::{Code, Request, Status};
 
-use super::change::author_of;
+use super::caller::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::purge_scopes as scopes;
 use super::request_key::{RequestKey, Subject};
 use super::top::{busiest, duration_buckets};
 use crate::everybody::ask_all;
+use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::purge_trail::PurgeTrail;
 use crate::purging::{PurgeError, PurgeOrder};
@@ -41,7 +42,7 @@ pub async fn purge(node: &Arc<Node>, request: PurgeRequest, caller: &str) -> Res
     Ok(PurgeResponse {
         seq: purged.seq,
         acks: purged.acks,
-        elapsed_ms: u32::try_from(purged.elapsed.as_millis()).unwrap_or(u32::MAX),
+        elapsed_ms: millis_u32(purged.elapsed),
         absent: purged.absent,
     })
 }

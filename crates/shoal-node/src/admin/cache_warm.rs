@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 
 use super::failure::{Exit, with_exit};
+use crate::millis::millis_u32;
 use crate::node::{Node, now_ms};
 
 /// URLs of one call.
@@ -174,7 +175,7 @@ async fn warm_one(node: &Arc<Node>, url: &str, order: &Order) -> CacheWarmRespon
         }
         Err(why) => (response.state, response.detail) = ("refused".to_owned(), why.to_string()),
     }
-    response.elapsed_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
+    response.elapsed_ms = millis_u32(started.elapsed());
     response
 }
 

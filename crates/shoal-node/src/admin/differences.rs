@@ -7,7 +7,7 @@ use shoal_model::site::{Action, Change, diff};
 use shoal_proto::admin::{ChangeAction, DiffRequest, DiffResponse, FieldChange};
 use tonic::Status;
 
-use super::change::{blocking, newest_base, stored_site};
+use super::base::{blocking, newest_base, stored_site};
 use super::failure;
 use crate::node::Node;
 

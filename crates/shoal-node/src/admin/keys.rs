@@ -9,7 +9,7 @@ use shoal_model::state::{Command, KEEPING_KEYS, KeyOrder, OperatorRecord, Succes
 use shoal_proto::admin::{KeepKeysRequest, KeysResponse, NodeCertificate};
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, put};
+use super::base::{linearizable_base, put};
 use super::failure::{self, Exit, with_exit};
 use crate::node::{Node, now_ms};
 

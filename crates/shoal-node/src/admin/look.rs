@@ -14,7 +14,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{blocking, linearizable_base, stored_site};
+use super::base::{blocking, linearizable_base, stored_site};
 use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;

@@ -7,9 +7,11 @@ use shoal_model::NodeId;
 use shoal_proto::admin::{RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest};
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, wait_of};
+use super::base::linearizable_base;
+use super::caller::wait_of;
 use super::failure::{self, Exit, with_exit};
 use crate::acks::Acknowledged;
+use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::removal::{self, RemovalError, Removing};
 
@@ -64,7 +66,7 @@ async fn take_out(node: &Arc<Node>, wanted: Wanted, caller: &str) -> Result<Remo
         absent,
         left_membership,
         voters: names.collect(),
-        elapsed_ms: started.elapsed().as_millis() as u32,
+        elapsed_ms: millis_u32(started.elapsed()),
     })
 }
 

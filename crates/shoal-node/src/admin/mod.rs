@@ -1,13 +1,16 @@
 //! The operator's API on this node: any node takes any verb.
 
 mod audit;
+mod base;
 mod cache;
 mod cache_get;
 mod cache_top;
 mod cache_warm;
+mod caller;
 mod change;
 mod describe;
 mod differences;
+mod draft;
 pub(crate) mod failure;
 mod first_site;
 mod gate;
@@ -20,6 +23,7 @@ mod members;
 mod message_body;
 mod next_site;
 mod operators;
+mod plan;
 mod purge_scopes;
 mod purge_status;
 mod request_key;
@@ -55,14 +59,15 @@ use shoal_proto::admin::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+pub use base::newest_base;
 pub use cache::order as purge_order;
 pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
-pub use change::{MAX_PLANS, newest_base};
 pub use first_site::{apply_file, check_first_site, read_first_site};
 pub use listener::{AdminListeners, serve};
 pub use look::{is_ejected_here, is_in_panic};
 pub use message_body::MESSAGE_BYTES;
 pub use operators::remember as remember_operator;
+pub use plan::MAX_PLANS;
 pub use purge_status::status as purge_status;
 pub use standing::WATCHERS;
 pub use watch::WATCHES;
@@ -89,7 +94,7 @@ impl AdminRpc {
 #[tonic::async_trait]
 impl AdminService for AdminRpc {
     async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
-        change::plan(&self.node, request.into_inner()).await.map(Response::new)
+        plan::plan(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
@@ -99,7 +104,7 @@ impl AdminService for AdminRpc {
     }
 
     async fn plan_edit(&self, request: Request<EditRequest>) -> Result<Response<PlanResponse>, Status> {
-        change::plan_edit(&self.node, request.into_inner()).await.map(Response::new)
+        plan::plan_edit(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn edit(&self, request: Request<EditRequest>) -> Result<Response<ApplyResponse>, Status> {

@@ -12,7 +12,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, newest_base, put};
+use super::base::{linearizable_base, newest_base, put};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 use crate::shares::LOCAL;

@@ -1,7 +1,6 @@
 //! Verbs about a revision that does not stay unless somebody confirms it: stage, confirm, abort.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use shoal_model::Revision;
 use shoal_model::state::{Command, Refusal, Reply, RevertCause, RolloutStep, Standing};
@@ -10,7 +9,9 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{self, CATCH_UP_WAIT, SHORTEST_WAIT, Written, author_of, linearizable_base, wait_of};
+use super::base::{CATCH_UP_WAIT, linearizable_base};
+use super::caller::{Patience, author_of, check_message};
+use super::change::{self, Written};
 use super::failure::{self, Exit, with_exit};
 use super::manner::Manner;
 use super::request_key::{RequestKey, Subject};
@@ -57,21 +58,20 @@ pub async fn confirm(
     request: ConfirmRequest,
     caller: &str,
 ) -> Result<ConfirmResponse, Status> {
-    let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    let patience = Patience::of(request.timeout_ms);
     let meaning = [&*request.revision.to_string()];
-    let wish = Wish {
+    let asked = AskedStep {
         key: RequestKey::of(Subject::Confirm, caller, &request.request_id, &meaning)?,
         revision: request.revision,
         step: RolloutStep::Confirm,
         author: author_of(&request.author, caller),
         message: String::new(),
     };
-    match wish.carry_out(node).await? {
+    match asked.carry_out(node).await? {
         Reply::Confirmed(revision) => {
             tracing::info!(%revision, by = caller, "the revision was confirmed");
-            let left = wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT);
-            let Acknowledged { acks, absent } = node.await_everywhere(0, revision, left).await;
-            let elapsed_ms = started.elapsed().as_millis() as u32;
+            let Acknowledged { acks, absent } = node.await_everywhere(0, revision, patience.left()).await;
+            let elapsed_ms = patience.elapsed_ms();
             Ok(ConfirmResponse { revision: revision.0, acks, absent, elapsed_ms })
         }
         _ => Err(failure::unexpected_reply()),
@@ -80,26 +80,25 @@ pub async fn confirm(
 
 /// What was before the revision becomes the next one.
 pub async fn abort(node: &Arc<Node>, request: AbortRequest, caller: &str) -> Result<ApplyResponse, Status> {
-    let (started, wait) = (Instant::now(), wait_of(request.timeout_ms));
+    let patience = Patience::of(request.timeout_ms);
     let meaning = [&*request.revision.to_string()];
-    let wish = Wish {
+    let asked = AskedStep {
         key: RequestKey::of(Subject::Abort, caller, &request.request_id, &meaning)?,
         revision: request.revision,
         step: RolloutStep::Revert(RevertCause::Aborted),
         author: author_of(&request.author, caller),
         message: request.message,
     };
-    let Reply::Published(revision) = wish.carry_out(node).await? else {
+    let Reply::Published(revision) = asked.carry_out(node).await? else {
         return Err(failure::unexpected_reply());
     };
     let changes = change::changes_of(node, revision).await?;
-    let left = wait.saturating_sub(started.elapsed()).max(SHORTEST_WAIT);
     let written = Written { revision, is_new: true, changes };
-    Ok(change::tell_everywhere(node, written, started, Some(left)).await)
+    Ok(change::tell_everywhere(node, written, patience, Some(patience.left())).await)
 }
 
 /// A step that somebody wants to be taken.
-pub(super) struct Wish {
+pub(super) struct AskedStep {
     pub key: RequestKey,
     /// Of this revision; 0 = whichever waits.
     pub revision: u64,
@@ -108,10 +107,10 @@ pub(super) struct Wish {
     pub message: String,
 }
 
-impl Wish {
+impl AskedStep {
     /// What the log answers. This node has applied it then, if it can be waited for.
     pub(super) async fn carry_out(self, node: &Node) -> Result<Reply, Status> {
-        change::check_message(&self.message)?;
+        check_message(&self.message)?;
         linearizable_base(node).await?;
         // A request that comes again, since the node that was asked first died.
         if let Some(reply) = node.log.with_state(|state| self.key.answered(state))? {

@@ -6,7 +6,7 @@ use shoal_model::state::{Command, SETUPS, SetupOrder};
 use shoal_proto::admin::{ChangeSetupRequest, ChangeSetupResponse};
 use tonic::{Code, Status};
 
-use super::change::{linearizable_base, put};
+use super::base::{linearizable_base, put};
 use super::failure::{Exit, with_exit};
 use crate::node::Node;
 

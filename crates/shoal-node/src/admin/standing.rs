@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::change::{author_of, linearizable_base, wait_of};
+use super::base::linearizable_base;
+use super::caller::{author_of, wait_of};
 use super::failure::{self, Exit, with_exit};
 use super::members::find;
 use crate::drain::Phase;
+use crate::millis::millis_u32;
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
 use crate::shares::{Portions, Share};
@@ -222,7 +224,7 @@ impl Watch {
             open_connections: report.map_or(0, |report| report.open_connections),
             cached_objects: report.map_or(0, |report| report.cache.objects),
             notes: report.map_or_else(Vec::new, |report| report.drain.notes.clone()),
-            elapsed_ms: u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX),
+            elapsed_ms: millis_u32(self.started.elapsed()),
             done,
             unchanged: self.unchanged,
         }

@@ -7,7 +7,8 @@ use shoal_policy::levels::Obstacle;
 use shoal_proto::admin::{MemberVersion, SetUpgradeRequest, UpgradeAction, UpgradeStatusResponse};
 use tonic::{Code, Status};
 
-use super::change::{check_message, linearizable_base};
+use super::base::linearizable_base;
+use super::caller::check_message;
 use super::failure::{self, Exit, with_exit};
 use crate::node::{Node, now_ms};
 

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::change::{blocking, stored_site};
+use super::base::{blocking, stored_site};
 use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 use crate::sealed_site::redact;

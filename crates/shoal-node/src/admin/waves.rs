@@ -9,11 +9,12 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::change::{author_of, linearizable_base, newest_base, put};
+use super::base::{linearizable_base, newest_base, put};
+use super::caller::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::manner::{check_members_know, pace_of};
 use super::request_key::{RequestKey, Subject};
-use super::rollout::Wish;
+use super::rollout::AskedStep;
 use crate::node::Node;
 use crate::rollout::{pace_message, waves_message};
 
@@ -66,7 +67,7 @@ pub async fn step(
             return Err(with_exit(Code::InvalidArgument, Exit::Local, "what is to be done is not said"));
         }
     };
-    match (Wish { key, revision, step, author, message }).carry_out(node).await? {
+    match (AskedStep { key, revision, step, author, message }).carry_out(node).await? {
         Reply::Done | Reply::Confirmed(_) => look(node).await,
         _ => Err(failure::unexpected_reply()),
     }
