@@ -77,7 +77,7 @@ fn status_of(error: &PurgeError) -> StatusCode {
         PurgeError::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
         PurgeError::Log(ProposeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
         PurgeError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
-        PurgeError::Refused(_) | PurgeError::Unexpected => StatusCode::INTERNAL_SERVER_ERROR,
+        PurgeError::Reply(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -89,6 +89,7 @@ fn to_line(reply: &impl Serialize) -> String {
 mod tests {
     use std::time::Duration;
 
+    use shoal_model::state::OtherReply;
     use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
     use super::*;
@@ -128,6 +129,6 @@ mod tests {
         let reason = "none of 3 voters leads".to_owned();
         check(PurgeError::Log(ProposeError::NoQuorum { reason }), 503, "no quorum: none of 3 voters leads");
         check(PurgeError::Log(ProposeError::TooLarge { bytes: 9 }), 413, "too large");
-        check(PurgeError::Unexpected, 500, "does not belong");
+        check(PurgeError::Reply(OtherReply::Stray), 500, "does not belong");
     }
 }

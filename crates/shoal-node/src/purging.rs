@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::NodeState;
 use shoal_configlog::{ProposeError, Proposed, described_as};
-use shoal_model::state::{Command, PurgeKind, PurgeScope, Refusal, Reply};
+use shoal_model::state::{Command, OtherReply, PurgeKind, PurgeScope};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lapse_of, lease_said};
 use shoal_policy::tcp::arrival;
@@ -72,11 +72,8 @@ pub enum PurgeError {
     #[error(transparent)]
     Log(#[from] ProposeError),
     /// The state said no.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// The state answered something else.
-    #[error("the log answered with a reply that does not belong to a purge")]
-    Unexpected,
+    #[error(transparent)]
+    Reply(#[from] OtherReply),
 }
 
 /// How fast purges may be asked for here, and how many there were.
@@ -151,11 +148,7 @@ impl Node {
         let command = Command::Purge { request_id, scopes, kind, at_ms: now_ms() };
         let proposing = described_as(trail.summary(), self.log.propose(command));
         let Proposed { reply, silences, .. } = proposing.await?;
-        let seq = match reply {
-            Reply::Purged { seq } => seq,
-            Reply::Refused(refusal) => return Err(PurgeError::Refused(refusal)),
-            _ => return Err(PurgeError::Unexpected),
-        };
+        let seq = reply.purged()?;
         trail.tell(seq, kind);
         let committed = Committed { seq, silences, at: Instant::now() };
         let reached = self.await_applied(seq, Revision(0), OWN_WAIT).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_configlog::ProposeError;
-use shoal_model::state::{Command, REVOKING, Refusal, Reply};
+use shoal_model::state::{Command, OtherReply, REVOKING, Refusal};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{lapse_of, lease_said};
 
@@ -51,10 +51,7 @@ pub enum RemovalError {
     Log(ProposeError),
     /// The agreed state said no.
     #[error(transparent)]
-    Refused(Refusal),
-    /// A reply that belongs to something else.
-    #[error("the log answered with a reply that does not belong to the command")]
-    Unexpected,
+    Reply(OtherReply),
 }
 
 /// Why a member is not removed.
@@ -121,17 +118,14 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
         Removing::Revoked => Command::RevokeNode { node_id: id },
     };
     let proposed = node.log.propose(command).await.map_err(RemovalError::Log)?;
-    match proposed.reply {
+    match proposed.reply.done() {
         // Somebody else was faster, or this was tried twice.
-        Reply::Done | Reply::Refused(Refusal::UnknownNode(_)) => {
+        Ok(()) | Err(OtherReply::Refused(Refusal::UnknownNode(_))) => {
             // Who has left has none.
             let lapse = if state == "left" { Duration::ZERO } else { lapse_of(lease_said(said)) };
             Ok(Removal { index: proposed.index, state, lapse })
         }
-        Reply::Refused(refusal) => Err(RemovalError::Refused(refusal)),
-        Reply::Published(_) | Reply::Confirmed(_) | Reply::Purged { .. } | Reply::Admitted(_) => {
-            Err(RemovalError::Unexpected)
-        }
+        Err(other) => Err(RemovalError::Reply(other)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What can be put into the log, and what applying it answers.
+//! What can be put into the log, and why it may change nothing.
 
 use std::fmt;
 
@@ -381,41 +381,6 @@ impl fmt::Display for Command {
             Self::Later(envelope) => return write!(f, "{:?}", envelope.kind),
             Self::AskedBy { command, .. } => return command.fmt(f),
         })
-    }
-}
-
-/// What applying a command answered, equal on every node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reply {
-    /// Nothing to tell.
-    #[default]
-    Done,
-    /// The new revision.
-    Published(Revision),
-    /// This revision is in force for good.
-    Confirmed(Revision),
-    /// The purge is in force from this sequence number on.
-    Purged {
-        /// Index of its entry.
-        seq: u64,
-    },
-    /// The node has this id, for ever.
-    Admitted(NodeId),
-    /// Nothing was changed.
-    Refused(Refusal),
-}
-
-/// In short, for people.
-impl fmt::Display for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Done => f.write_str("done"),
-            Self::Published(revision) => write!(f, "revision {revision}"),
-            Self::Confirmed(revision) => write!(f, "revision {revision} stays"),
-            Self::Purged { seq } => write!(f, "purge {seq}"),
-            Self::Admitted(id) => write!(f, "admitted as {id}"),
-            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod operators;
 mod purge;
 mod quarantine;
 mod refounding;
+mod reply;
 mod revisions;
 mod rollout;
 mod setup;
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
-    RECOVERING, REVOKING, ROLLOUTS, Refusal, Reply, SETUPS, STANDINGS, SiteText, WAVES,
+    RECOVERING, REVOKING, ROLLOUTS, Refusal, SETUPS, STANDINGS, SiteText, WAVES,
 };
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
@@ -39,6 +40,7 @@ pub use purge::{
 };
 pub use quarantine::{Quarantine, Quarantined};
 pub use refounding::Founding;
+pub use reply::{OtherReply, Reply};
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
 pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_configlog::ProposeError;
-use shoal_model::state::{Command, Reply};
+use shoal_model::state::Command;
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
@@ -58,11 +58,7 @@ fn applied_base(node: &Node) -> Base {
 /// Puts a command into the log that is answered by nothing but that it is done.
 pub(super) async fn put(node: &Node, command: Command) -> Result<(), Status> {
     let proposed = node.log.propose(command).await.map_err(failure::propose)?;
-    match proposed.reply {
-        Reply::Done => Ok(()),
-        Reply::Refused(refusal) => Err(failure::refusal(&refusal)),
-        _ => Err(failure::unexpected_reply()),
-    }
+    proposed.reply.done().map_err(failure::reply)
 }
 
 /// The site of the log's text. What an older version has let in beside certificates is left out.

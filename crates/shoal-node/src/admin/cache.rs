@@ -74,8 +74,7 @@ fn refused(error: PurgeError) -> Status {
     match error {
         PurgeError::TooFast(_) => with_exit(Code::ResourceExhausted, Exit::Remote, error.to_string()),
         PurgeError::Log(error) => failure::propose(error),
-        PurgeError::Refused(refusal) => failure::refusal(&refusal),
-        PurgeError::Unexpected => failure::unexpected_reply(),
+        PurgeError::Reply(other) => failure::reply(other),
     }
 }
 

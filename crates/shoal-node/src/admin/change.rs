@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_configlog::SiteChange;
 use shoal_model::Revision;
 use shoal_model::site::{Action, Change, diff};
-use shoal_model::state::{Refusal, Reply, Terms};
+use shoal_model::state::{OtherReply, Refusal, Reply, Terms};
 use shoal_proto::admin::{ApplyRequest, ApplyResponse, EditRequest, RollbackRequest};
 use tonic::{Code, Status};
 
@@ -229,17 +229,16 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             // Then this node can tell how long it waits, and for whom.
             node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
         }
-        match proposed.reply {
-            Reply::Published(revision) => {
+        match proposed.reply.published() {
+            Ok(revision) => {
                 return Ok(Written { revision, is_new: true, changes: draft.changes });
             }
             // A writer on another node was faster.
-            Reply::Refused(Refusal::RevisionConflict { .. })
+            Err(OtherReply::Refused(Refusal::RevisionConflict { .. }))
                 if order.expected.is_none() && !order.patience.is_over() => {}
             // That one waits to be confirmed.
-            Reply::Refused(Refusal::Unconfirmed(_)) if !order.patience.is_over() => {}
-            Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
-            _ => return Err(failure::unexpected_reply()),
+            Err(OtherReply::Refused(Refusal::Unconfirmed(_))) if !order.patience.is_over() => {}
+            Err(other) => return Err(failure::reply(other)),
         }
     }
 }

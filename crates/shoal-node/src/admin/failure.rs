@@ -3,7 +3,7 @@
 use shoal_configlog::{ConfigLog, ProposeError};
 use shoal_model::Revision;
 use shoal_model::site::Problems;
-use shoal_model::state::Refusal;
+use shoal_model::state::{OtherReply, Refusal};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -102,13 +102,12 @@ pub fn check_length(what: &str, text: &str, max_bytes: usize) -> Result<(), Stat
     Err(with_exit(Code::InvalidArgument, Exit::Local, why))
 }
 
-/// An answer of the state that does not belong to the command.
-pub fn unexpected_reply() -> Status {
-    with_exit(
-        Code::Internal,
-        Exit::Remote,
-        "the log answered with a reply that does not belong to the command",
-    )
+/// The replicated state said no, or something else than it was asked.
+pub fn reply(other: OtherReply) -> Status {
+    match other {
+        OtherReply::Refused(why) => refusal(&why),
+        OtherReply::Stray => with_exit(Code::Internal, Exit::Remote, other.to_string()),
+    }
 }
 
 #[cfg(test)]

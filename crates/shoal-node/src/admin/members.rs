@@ -93,7 +93,6 @@ fn refusal(id: NodeId, name: &str, error: RemovalError) -> Status {
             with_exit(Code::FailedPrecondition, Exit::Local, why)
         }
         RemovalError::Log(error) => failure::propose(error),
-        RemovalError::Refused(refusal) => failure::refusal(&refusal),
-        RemovalError::Unexpected => failure::unexpected_reply(),
+        RemovalError::Reply(other) => failure::reply(other),
     }
 }

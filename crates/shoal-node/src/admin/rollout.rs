@@ -67,15 +67,10 @@ pub async fn confirm(
         author: author_of(&request.author, caller),
         message: String::new(),
     };
-    match asked.carry_out(node).await? {
-        Reply::Confirmed(revision) => {
-            tracing::info!(%revision, by = caller, "the revision was confirmed");
-            let Acknowledged { acks, absent } = node.await_everywhere(0, revision, patience.left()).await;
-            let elapsed_ms = patience.elapsed_ms();
-            Ok(ConfirmResponse { revision: revision.0, acks, absent, elapsed_ms })
-        }
-        _ => Err(failure::unexpected_reply()),
-    }
+    let revision = asked.carry_out(node).await?.confirmed().map_err(failure::reply)?;
+    tracing::info!(%revision, by = caller, "the revision was confirmed");
+    let Acknowledged { acks, absent } = node.await_everywhere(0, revision, patience.left()).await;
+    Ok(ConfirmResponse { revision: revision.0, acks, absent, elapsed_ms: patience.elapsed_ms() })
 }
 
 /// What was before the revision becomes the next one.
@@ -89,9 +84,7 @@ pub async fn abort(node: &Arc<Node>, request: AbortRequest, caller: &str) -> Res
         author: author_of(&request.author, caller),
         message: request.message,
     };
-    let Reply::Published(revision) = asked.carry_out(node).await? else {
-        return Err(failure::unexpected_reply());
-    };
+    let revision = asked.carry_out(node).await?.published().map_err(failure::reply)?;
     let changes = change::changes_of(node, revision).await?;
     let written = Written { revision, is_new: true, changes };
     Ok(change::tell_everywhere(node, written, patience, Some(patience.left())).await)

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::{NodeState, NodeView};
 use shoal_model::NodeId;
-use shoal_model::state::{Command, NodeStanding, Refusal, Reply, STANDINGS, StandingOrder, StandingRecord};
+use shoal_model::state::{
+    Command, NodeStanding, OtherReply, Refusal, STANDINGS, StandingOrder, StandingRecord,
+};
 use shoal_proto::admin::{SetStandingRequest, StandingProgress, StandingVerb};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,16 +59,12 @@ pub async fn set(node: &Arc<Node>, request: SetStandingRequest, caller: &str) ->
         let (force, at_ms) = (request.force, now_ms());
         let order = StandingOrder { node_id: id, standing, over: known.index, force, author, at_ms };
         let proposed = node.log.propose(Command::SetStanding(order)).await.map_err(failure::propose)?;
-        match proposed.reply {
-            Reply::Done => {}
-            Reply::Refused(why @ (Refusal::LastInService { .. } | Refusal::StandingChanged { .. })) => {
-                return Err(refused(why.to_string()));
+        proposed.reply.done().map_err(|other| match other {
+            OtherReply::Refused(why @ (Refusal::LastInService { .. } | Refusal::StandingChanged { .. })) => {
+                refused(why.to_string())
             }
-            Reply::Refused(refusal) => return Err(failure::refusal(&refusal)),
-            Reply::Published(_) | Reply::Confirmed(_) | Reply::Purged { .. } | Reply::Admitted(_) => {
-                return Err(failure::unexpected_reply());
-            }
-        }
+            other => failure::reply(other),
+        })?;
         node.await_applied(proposed.index, shoal_model::Revision(0), wait_of(request.timeout_ms)).await;
         tracing::info!(member = %id, name, standing = standing.name(), by = caller, "an operator's order");
     }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use shoal_model::state::{Command, Hold, LEVELS, Reply};
+use shoal_model::state::{Command, Hold, LEVELS};
 use shoal_policy::levels::Obstacle;
 use shoal_proto::admin::{MemberVersion, SetUpgradeRequest, UpgradeAction, UpgradeStatusResponse};
 use tonic::{Code, Status};
 
-use super::base::linearizable_base;
+use super::base::{linearizable_base, put};
 use super::caller::check_message;
-use super::failure::{self, Exit, with_exit};
+use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 
 /// Nodes that are named where all have to be upgraded first.
@@ -42,15 +42,10 @@ pub async fn set(
     };
     let Some(command) = command else { return Ok(known(node, false)) };
     let what = command.to_string();
-    match node.log.propose(command).await.map_err(failure::propose)?.reply {
-        Reply::Done => {
-            tracing::info!(what, by = caller, "the level of the cluster, or what becomes of it, was changed");
-            linearizable_base(node).await?;
-            Ok(known(node, true))
-        }
-        Reply::Refused(refusal) => Err(failure::refusal(&refusal)),
-        _ => Err(failure::unexpected_reply()),
-    }
+    put(node, command).await?;
+    tracing::info!(what, by = caller, "the level of the cluster, or what becomes of it, was changed");
+    linearizable_base(node).await?;
+    Ok(known(node, true))
 }
 
 /// What raises the level to what every member knows; `None` = it is there.

@@ -68,9 +68,10 @@ pub async fn step(
         }
     };
     match (AskedStep { key, revision, step, author, message }).carry_out(node).await? {
-        Reply::Done | Reply::Confirmed(_) => look(node).await,
-        _ => Err(failure::unexpected_reply()),
+        Reply::Confirmed(_) => {}
+        reply => reply.done().map_err(failure::reply)?,
     }
+    look(node).await
 }
 
 /// How revisions come into force where nobody says.

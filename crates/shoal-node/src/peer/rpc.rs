@@ -9,7 +9,7 @@ use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
 use shoal_model::state::{
-    Admission, Command, Examined, MemberRecord, Refusal, Reply, SetupOrder, check_member_name,
+    Admission, Command, Examined, MemberRecord, OtherReply, Refusal, Reply, SetupOrder, check_member_name,
 };
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
@@ -103,11 +103,10 @@ impl PeerRpc {
             self.make_room(&record.name, proposed.index).await?;
             proposed = self.propose(&admission).await?;
         }
-        let node_id = match proposed.reply {
-            Reply::Admitted(id) => id,
-            Reply::Refused(refusal) => return Err(refuse(refusal.to_string())),
-            _ => return Err(failure::unexpected_reply()),
-        };
+        let node_id = proposed.reply.admitted().map_err(|other| match other {
+            OtherReply::Refused(refusal) => refuse(refusal.to_string()),
+            OtherReply::Stray => failure::reply(other),
+        })?;
         let at = record.cluster_addr.as_str();
         tracing::info!(member = %node_id, name = record.name, at, token = token.id, "a node was admitted");
         self.welcome(node_id, &request.csr)
