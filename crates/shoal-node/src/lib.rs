@@ -1,5 +1,6 @@
 //! One process: builds every room in order, admin gRPC, ops HTTP, signals, drain.
 
+mod accept;
 mod acks;
 mod activated;
 mod activation;

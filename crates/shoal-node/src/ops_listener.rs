@@ -15,6 +15,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::accept::Accepting;
+
 /// What a caller may take. Each connection has one answer.
 #[derive(Clone, Copy, Debug)]
 pub struct OpsLimits {
@@ -45,11 +47,9 @@ impl Default for OpsLimits {
 /// Serves `router` until dropped; what is being answered then is cut off.
 pub async fn serve(socket: TcpListener, router: Router, limits: OpsLimits) -> Infallible {
     let mut callers = Callers { most: limits.connections, ..Callers::default() };
+    let socket = Accepting::on(socket, "the ops address");
     loop {
-        let Ok((stream, _)) = socket.accept().await else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
-            continue;
-        };
+        let (stream, _) = socket.next().await;
         callers.admit(stream, router.clone(), limits);
     }
 }

@@ -18,6 +18,7 @@ use tonic::transport::Server;
 use super::AdminRpc;
 use super::gate::{Gate, Porch};
 use super::message_body::MAX_MESSAGE;
+use crate::accept::Accepting;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
 use crate::node::{Node, now_ms};
@@ -111,14 +112,11 @@ async fn accept_tls(
 ) {
     let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
     let (connections, too_many) = (Shares::of(CONNECTIONS), Arc::new(Refusals::default()));
+    let tcp = Accepting::on(tcp, "the admin address");
     loop {
-        let incoming = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = stop.cancelled() => return,
-            incoming = tcp.accept() => incoming,
-        };
-        let Ok((stream, from)) = incoming else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
-            continue;
+            incoming = tcp.next() => incoming,
         };
         let tls = TlsAcceptor::from(credentials.admin_server());
         let (node, accepted) = (node.clone(), accepted.clone());
@@ -157,19 +155,14 @@ async fn accept_socket(
     accepted: mpsc::Sender<std::io::Result<CallerIo<UnixStream>>>,
     stop: CancellationToken,
 ) {
+    let socket = Accepting::on(socket, "the local admin socket");
     loop {
-        let incoming = tokio::select! {
+        let (stream, _) = tokio::select! {
             () = stop.cancelled() => return,
-            incoming = socket.accept() => incoming,
+            incoming = socket.next() => incoming,
         };
-        match incoming {
-            Ok((stream, _)) => {
-                let local =
-                    ProvenOperator { name: LOCAL.to_owned(), role: Role::Admin, serial: None, ends_at: None };
-                let from = Origin::Socket { uid: stream.peer_cred().ok().map(|user| user.uid()) };
-                _ = accepted.send(Ok(CallerIo::new(stream, Some(Caller::Operator(local)), from))).await;
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // out of descriptors: do not spin
-        }
+        let local = ProvenOperator { name: LOCAL.to_owned(), role: Role::Admin, serial: None, ends_at: None };
+        let from = Origin::Socket { uid: stream.peer_cred().ok().map(|user| user.uid()) };
+        _ = accepted.send(Ok(CallerIo::new(stream, Some(Caller::Operator(local)), from))).await;
     }
 }

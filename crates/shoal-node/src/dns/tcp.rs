@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Responder;
+use crate::accept::Accepting;
 
 /// How long a connection may take for its next question, and for reading an answer.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,8 +22,6 @@ const MAX_QUESTIONS: usize = 1000;
 const MAX_QUESTION: u16 = 4096;
 /// An address may have this share of all connections.
 const SHARE_PER_ADDRESS: usize = 8;
-/// After an error of the socket: do not spin.
-const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections there are.
 pub(super) struct Doors {
@@ -69,11 +68,9 @@ impl Drop for Inside {
 
 /// Answers for as long as it is polled.
 pub(super) async fn serve(socket: TcpListener, responder: Arc<Responder>, doors: Arc<Doors>) {
+    let socket = Accepting::on(socket, "the DNS address");
     loop {
-        let Ok((stream, source)) = socket.accept().await else {
-            tokio::time::sleep(ERROR_PAUSE).await;
-            continue;
-        };
+        let (stream, source) = socket.next().await;
         let Some(inside) = doors.enter(source.ip().to_canonical()) else {
             responder.figures.connections_refused.fetch_add(1, Relaxed);
             continue;

@@ -23,6 +23,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status};
 
 use super::PeerRpc;
+use crate::accept::Accepting;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Connection, Origin};
 use crate::node::{Node, now_ms};
@@ -160,14 +161,11 @@ fn proven_for(connection: &rustls::ServerConnection) -> Duration {
 
 async fn accept(socket: TcpListener, entrance: Entrance, stop: CancellationToken) {
     let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
+    let socket = Accepting::on(socket, "the cluster address");
     loop {
-        let accepted = tokio::select! {
+        let (tcp, from) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = socket.accept() => accepted,
-        };
-        let Ok((tcp, from)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
-            continue;
+            accepted = socket.next() => accepted,
         };
         _ = tcp.set_nodelay(true);
         // Asks for a certificate, and lets strangers through to the door.

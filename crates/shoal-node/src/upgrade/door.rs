@@ -10,6 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::Outcome;
+use crate::accept::Accepting;
 
 /// The name of the socket.
 pub(super) const NAME: &str = "upgrade.sock";
@@ -25,8 +26,7 @@ struct Question {
 }
 
 /// Where questions come in.
-#[derive(Debug)]
-pub struct Door(UnixListener);
+pub struct Door(Accepting<UnixListener>);
 
 /// Somebody wants this process replaced.
 #[derive(Debug)]
@@ -53,16 +53,14 @@ impl Asked {
 impl Door {
     /// On a duplicate of `socket`.
     pub fn on(socket: &std::os::unix::net::UnixListener) -> io::Result<Self> {
-        Ok(Self(UnixListener::from_std(socket.try_clone()?)?))
+        let socket = UnixListener::from_std(socket.try_clone()?)?;
+        Ok(Self(Accepting::on(socket, "upgrade.sock")))
     }
 
     /// Waits for the next question that is one.
     pub async fn asked(&self) -> Asked {
         loop {
-            let Ok((mut stream, _)) = self.0.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
-                continue;
-            };
+            let (mut stream, _) = self.0.next().await;
             let mut line = String::new();
             let reading = async {
                 let mut reader = tokio::io::BufReader::new((&mut stream).take(MAX_QUESTION));
