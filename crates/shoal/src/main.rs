@@ -26,19 +26,19 @@ use upgrade::UpgradeArgs;
 fn main() -> ExitCode {
     // The only failure is that a provider is installed already, and this is the first line of the process.
     _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = match usage::parse(std::env::args_os()) {
-        Ok(cli) => cli,
+    let (cli, format) = match usage::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(exit) => return exit.into(),
     };
     start_logging(&cli.command);
-    let format = format_of(&cli);
+    let format = format_of(&cli.command, format);
     let ended = match cli.command {
         Command::Run(args) => args.run(),
         Command::Dev(args) => args.run(),
         Command::Upgrade(UpgradeArgs { cluster: Some(verb), .. }) => on_runtime(Box::pin(verb.run(cli.node))),
         Command::Upgrade(args) => args.run(cli.node.timeout),
-        Command::Snapshot(args) => args.run(cli.node),
-        Command::Recover(args) => args.run(cli.node),
+        Command::Snapshot(args) => args.run(cli.node, format),
+        Command::Recover(args) => args.run(cli.node, format),
         Command::Version { .. } => print_version(format),
         Command::Completion { shell } => complete(shell),
         Command::Operator(verb) => operate(verb, cli.node),
@@ -55,17 +55,19 @@ fn start_logging(command: &Command) {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(escape::stderr).init();
 }
 
-/// The form in which an error of this command is written.
-fn format_of(cli: &Cli) -> Format {
-    let format = match &cli.command {
-        Command::Operator(verb) => verb.format().or(cli.node.output),
-        Command::Snapshot(args) => args.format().or(cli.node.output),
-        Command::Recover(args) => args.format().or(cli.node.output),
-        Command::Upgrade(UpgradeArgs { cluster: Some(verb), .. }) => verb.format().or(cli.node.output),
-        Command::Version { output } => output.or(cli.node.output),
-        Command::Run(_) | Command::Dev(_) | Command::Upgrade(_) | Command::Completion { .. } => None,
-    };
-    format.unwrap_or(Format::Table)
+/// The form in which answers and errors of this command are written, if this one was `given`: processes that stay print none.
+fn format_of(command: &Command, given: Option<Format>) -> Format {
+    match command {
+        Command::Run(_)
+        | Command::Dev(_)
+        | Command::Upgrade(UpgradeArgs { cluster: None, .. })
+        | Command::Completion { .. } => Format::Table,
+        Command::Upgrade(_)
+        | Command::Snapshot(_)
+        | Command::Recover(_)
+        | Command::Version { .. }
+        | Command::Operator(_) => given.unwrap_or(Format::Table),
+    }
 }
 
 fn print_version(format: Format) -> Result<Exit, Failure> {

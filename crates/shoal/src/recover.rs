@@ -97,18 +97,8 @@ struct SiteArgs {
 }
 
 impl RecoverArgs {
-    /// The `-o` of the verb, if it was given.
-    pub fn format(&self) -> Option<Format> {
-        match &self.verb {
-            Verb::Plan(args) => args.node.output,
-            Verb::Apply(args) => args.output,
-            Verb::Site(args) => args.output,
-        }
-    }
-
-    /// Does what is asked.
-    pub fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        let format = self.format().or(root.output).unwrap_or(Format::Table);
+    /// Does what is asked, and prints it in this format.
+    pub fn run(self, root: NodeArgs, format: Format) -> Result<Exit, Failure> {
         match self.verb {
             Verb::Plan(args) => crate::on_runtime(Box::pin(args.run(root, format))),
             Verb::Apply(args) => args.run(format),

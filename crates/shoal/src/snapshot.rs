@@ -100,18 +100,8 @@ struct RestoreArgs {
 }
 
 impl SnapshotArgs {
-    /// The `-o` of the verb, if it was given.
-    pub fn format(&self) -> Option<Format> {
-        match &self.verb {
-            Verb::Save(args) => args.node.output,
-            Verb::Inspect(args) => args.output,
-            Verb::Restore(args) => args.output,
-        }
-    }
-
-    /// Does what is asked.
-    pub fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        let format = self.format().or(root.output).unwrap_or(Format::Table);
+    /// Does what is asked, and prints it in this format.
+    pub fn run(self, root: NodeArgs, format: Format) -> Result<Exit, Failure> {
         match self.verb {
             Verb::Save(args) => crate::on_runtime(Box::pin(args.run(root, format))),
             Verb::Inspect(args) => {

@@ -1,18 +1,19 @@
 //! Reading the command line: clap's complaints become one line and exit code 1.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use shoal_ctl::output::Format;
 use shoal_ctl::{Exit, Failure};
 
 use crate::cli::Cli;
 
-/// The command line, or the code to exit with once help, version or a complaint is printed.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+/// The command line and the format that it asks for, or the code to exit with once help, version or a complaint is printed.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Cli, Option<Format>), Exit> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    Cli::try_parse_from(&arguments).map_err(|error| match error.kind() {
+    read(&arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has gone (`shoal --help | head -1`) is no error.
             _ = error.print();
@@ -35,6 +36,19 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
             Exit::Local
         }
     })
+}
+
+fn read(arguments: &[impl AsRef<OsStr>]) -> Result<(Cli, Option<Format>), clap::Error> {
+    let mut command = Cli::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, format_in(&matches)))
+}
+
+/// The `-o` behind the verb, or else the one in front of it, whichever verb it is.
+fn format_in(matches: &ArgMatches) -> Option<Format> {
+    let behind = matches.subcommand().and_then(|(_, verb)| format_in(verb));
+    behind.or_else(|| matches.try_get_one("output").ok().flatten().copied())
 }
 
 /// clap's paragraphs in one line, up to where the usage begins.
@@ -72,7 +86,7 @@ mod tests {
 
     fn check(arguments: &[&str], expected: &str) {
         let line = ["shoal"].into_iter().chain(arguments.iter().copied());
-        let error = Cli::try_parse_from(line).unwrap_err();
+        let error = read(&line.collect::<Vec<_>>()).unwrap_err();
         let (why, verb) = (reason(&error.render().to_string()), verb_of(arguments));
         assert_eq!(format!("error: {why}; try: {verb} --help\n"), expected);
     }
@@ -111,6 +125,26 @@ mod tests {
         for words in [&["status"][..], &["-o", "yaml"], &["apply", "-f", "json"]] {
             assert!(!wants_json(words), "{words:?}");
         }
+    }
+
+    #[test]
+    fn the_format_behind_the_verb_goes_first() {
+        let check = |line: &str, expected: Option<Format>| {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!(read(&words).unwrap().1, expected, "{line}");
+        };
+        check("shoal status", None);
+        check("shoal status -o json", Some(Format::Json));
+        check("shoal -o json status", Some(Format::Json));
+        check("shoal -o json status -o yaml", Some(Format::Yaml));
+        check("shoal -o json node list", Some(Format::Json));
+        check("shoal node list -o yaml", Some(Format::Yaml));
+        check("shoal -o json config schema", Some(Format::Json));
+        check("shoal context list -o yaml", Some(Format::Yaml));
+        check("shoal validate -f x -o json", Some(Format::Json));
+        check("shoal snapshot inspect x -o json", Some(Format::Json));
+        check("shoal recover site --data-dir d x -o json", Some(Format::Json));
+        check("shoal upgrade status -o json", Some(Format::Json));
     }
 
     #[test]

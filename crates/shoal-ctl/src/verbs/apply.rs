@@ -1,22 +1,19 @@
 //! `shoal apply`: a site becomes the next revision on every node.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use shoal_model::Site;
-use shoal_model::site::Problems;
-use shoal_proto::admin::{
-    AckState, ApplyRequest, ApplyResponse, ChangeAction, NodeAck, PlanRequest, ShowRequest,
-};
+use shoal_proto::admin::{ApplyRequest, ChangeAction, PlanRequest};
 
 use super::Session;
 use super::author::{author, request_id};
+use super::checked::read_checked;
 use super::manner::{Change, MannerArgs};
-use super::single::{ask, can_ask};
+use super::outcome::print_applied;
+use super::question::{ask, can_ask};
 use super::validate::{warnings, warnings_of_parts};
-use crate::client::{Client, NodeArgs};
+use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::site_files::SiteFiles;
 use crate::{output, render};
 
 /// What `shoal apply` takes.
@@ -63,7 +60,7 @@ pub struct ApplyArgs {
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl ApplyArgs {
@@ -96,65 +93,5 @@ impl ApplyArgs {
             output::warn(&format!("the site is in force, but {warning}"));
         }
         print_applied(&session, &response, &self.message)
-    }
-}
-
-/// Prints what `apply`, `rollback` and `abort` answer; the exit says whether every node has it.
-/// `message`: what was to be kept in the history with it.
-pub(super) fn print_applied(
-    session: &Session,
-    response: &ApplyResponse,
-    message: &str,
-) -> Result<Exit, Failure> {
-    session.print(response, |response| render::applied(response, message))?;
-    Ok(exit_of(&response.acks))
-}
-
-/// Whether everybody who was waited for has it.
-pub(super) fn exit_of(acks: &[NodeAck]) -> Exit {
-    let everywhere = acks.iter().all(|ack| ack.state() == AckState::Applied);
-    if everywhere { Exit::Done } else { Exit::Unacknowledged }
-}
-
-/// Reads the site for `verb` and checks it here, before any node is bothered with it. A file that is wrong by itself
-/// may still fit what the cluster has: only then the active site is asked for.
-pub(super) async fn read_checked(
-    verb: &str,
-    path: &Path,
-    prune: bool,
-    client: &Client,
-) -> Result<Site, Failure> {
-    let complain = |problems: Problems| Failure::site(format!("{verb} {}", path.display()), &problems);
-    let files = SiteFiles::read(path).map_err(complain)?;
-    checked(verb, &files, complain, prune, client).await
-}
-
-/// The site of `files`, checked, with every certificate inline.
-pub(super) async fn checked(
-    verb: &str,
-    files: &SiteFiles,
-    complain: impl Fn(Problems) -> Failure,
-    prune: bool,
-    client: &Client,
-) -> Result<Site, Failure> {
-    if let Err(problems) = files.check_alone() {
-        let active = if prune { None } else { active_site(verb, files, &complain, client).await? };
-        let Some(active) = active else { return Err(complain(problems)) };
-        files.check_over(&active).map_err(&complain)?;
-    }
-    files.with_certificates().map_err(complain)
-}
-
-/// The active site, if there is one. Where nobody tells, that is what is wrong, unless something is wrong with `files` whatever
-/// is active.
-async fn active_site(
-    verb: &str,
-    files: &SiteFiles,
-    complain: impl Fn(Problems) -> Failure,
-    client: &Client,
-) -> Result<Option<Site>, Failure> {
-    match client.show(verb, ShowRequest::default()).await {
-        Ok(shown) => Ok(Site::from_json(&shown.site_json).ok().filter(|site| !site.is_empty())),
-        Err(failure) => Err(files.check_part().err().map_or(failure, complain)),
     }
 }

@@ -27,7 +27,7 @@ pub struct AuditArgs {
     #[arg(long, value_name = "TIME", value_parser = Period::parse)]
     since: Option<Period>,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl AuditArgs {

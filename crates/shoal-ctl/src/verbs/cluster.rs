@@ -57,15 +57,6 @@ struct Setup {
 }
 
 impl ClusterVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Clusters::Setup(args) => &args.node,
-            Clusters::Keys(args) => &args.node,
-            Clusters::NodeLife(args) => &args.node,
-            Clusters::Rotate(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Clusters::Setup(args) => setup(args, root).await,

@@ -4,8 +4,8 @@ use clap::Args;
 use shoal_proto::admin::{AbortRequest, ConfirmRequest};
 
 use super::Session;
-use super::apply::{exit_of, print_applied};
 use super::author::{author, request_id};
+use super::outcome::{exit_of, print_applied};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -24,7 +24,7 @@ pub struct ConfirmArgs {
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     revision: Option<u64>,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl ConfirmArgs {
@@ -58,7 +58,7 @@ pub struct AbortArgs {
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl AbortArgs {

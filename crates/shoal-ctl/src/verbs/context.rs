@@ -28,7 +28,7 @@ pub struct LoginArgs {
     #[arg(value_name = "NAME", value_parser = context_name)]
     name: String,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// What `shoal context` takes.
@@ -137,14 +137,6 @@ fn context_of(node: &NodeArgs, status: &StatusResponse) -> Result<Context, Failu
 }
 
 impl ContextVerb {
-    /// The `-o` of this verb, if it was given.
-    pub(super) fn format(&self) -> Option<Format> {
-        match &self.verb {
-            Verbs::List(args) => args.output,
-            Verbs::Use(_) | Verbs::Remove(_) => None,
-        }
-    }
-
     pub(super) fn run(self, root: &NodeArgs) -> Result<Exit, Failure> {
         let path = place()?;
         let mut contexts = Contexts::load(&path)?;

@@ -40,7 +40,7 @@ pub struct ConvertArgs {
     strict: bool,
     /// How the site is printed: yaml or json [default: yaml]
     #[arg(short = 'o', long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
-    pub(super) output: Option<Format>,
+    output: Option<Format>,
 }
 
 impl ConvertArgs {

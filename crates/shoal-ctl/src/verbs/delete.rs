@@ -5,7 +5,8 @@ use shoal_model::Site;
 use shoal_model::site::Delta;
 
 use super::Session;
-use super::single::{SingleArgs, ask, can_ask, object_name};
+use super::question::{ask, can_ask};
+use super::single::{SingleArgs, object_name};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;

@@ -25,7 +25,7 @@ pub struct DiffArgs {
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     to: Option<u64>,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl DiffArgs {

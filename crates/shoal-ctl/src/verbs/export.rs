@@ -38,7 +38,7 @@ pub struct ExportArgs {
     #[arg(long, requires = "to")]
     prune: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// What was written.

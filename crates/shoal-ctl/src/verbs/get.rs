@@ -33,7 +33,7 @@ pub struct GetArgs {
     #[arg(long, conflicts_with = "revision")]
     consistent: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl GetArgs {

@@ -22,7 +22,7 @@ pub struct HealthArgs {
     #[arg(value_name = "UPSTREAM", default_value = "", hide_default_value = true)]
     upstream: String,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl HealthArgs {

@@ -19,7 +19,7 @@ pub struct HistoryArgs {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl HistoryArgs {

@@ -18,7 +18,7 @@ Example:
   shoal cluster keys -o json")]
 pub(super) struct KeysArgs {
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// Set how long certificates of nodes last; they are renewed by themselves after 50 to 80 % of that
@@ -35,7 +35,7 @@ pub(super) struct NodeLifeArgs {
     #[arg(value_name = "TIME", value_parser = life)]
     life: Period,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// Replace a key of the cluster by another
@@ -67,7 +67,7 @@ pub(super) struct RotateArgs {
     #[arg(long, requires = "retire")]
     force: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

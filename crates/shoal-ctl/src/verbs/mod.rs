@@ -4,6 +4,7 @@ mod apply;
 mod audit;
 mod author;
 mod cache;
+mod checked;
 mod cluster;
 mod config;
 mod confirm;
@@ -20,7 +21,9 @@ mod keys;
 mod manner;
 mod node;
 mod operator;
+mod outcome;
 mod plan;
+mod question;
 mod region;
 mod rollback;
 mod rollout;
@@ -130,45 +133,6 @@ impl Session {
     /// Prints `answer` as data or, by default, as `render` shows it.
     fn print<T: Serialize>(&self, answer: &T, render: impl FnOnce(&T) -> String) -> Result<(), Failure> {
         output::print(self.format.unwrap_or(Format::Table), answer, render)
-    }
-}
-
-/// The format an error is printed in, before anything else is known.
-impl Verb {
-    /// The `-o` of this verb, if it was given.
-    pub fn format(&self) -> Option<Format> {
-        let node = match self {
-            Self::Apply(args) => &args.node,
-            Self::Confirm(args) => &args.node,
-            Self::Abort(args) => &args.node,
-            Self::Plan(args) => &args.node,
-            Self::Get(args) => &args.node,
-            Self::Set(args) => &args.single.node,
-            Self::Delete(args) => &args.single.node,
-            Self::Edit(args) => &args.single.node,
-            Self::History(args) => &args.node,
-            Self::Diff(args) => &args.node,
-            Self::Export(args) => &args.node,
-            Self::Watch(args) => &args.node,
-            Self::Audit(args) => &args.node,
-            Self::Rollback(args) => &args.node,
-            Self::Rollout(verb) => verb.node_args(),
-            Self::Status(args) => &args.node,
-            Self::Top(args) => &args.node,
-            Self::Node(verb) => verb.node_args(),
-            Self::Region(verb) => verb.node_args(),
-            Self::Health(args) => &args.node,
-            Self::Cache(verb) => verb.node_args(),
-            Self::Token(verb) => verb.node_args(),
-            Self::Operator(verb) => verb.node_args(),
-            Self::Login(args) => &args.node,
-            Self::Context(verb) => return verb.format(),
-            Self::Cluster(verb) => verb.node_args(),
-            Self::Validate(args) => return args.output,
-            Self::Convert(args) => return args.output,
-            Self::Config(_) => return None,
-        };
-        node.output
     }
 }
 

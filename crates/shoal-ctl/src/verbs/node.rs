@@ -1,7 +1,6 @@
 //! `shoal node …`: the nodes of the cluster.
 
 use clap::{Args, Subcommand};
-use shoal_model::NodeId;
 use shoal_proto::admin::{
     AckState, DescribeNodeRequest, RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest,
 };
@@ -92,30 +91,13 @@ Every node that hears of it closes what is open to or from the revoked one, and 
 has it, or a copy of its disk, is told nothing. Whether it is heard makes no difference, but as with `node remove` the other
 voters have to be able to do without it. What was on the disk before, as the cluster's secret, is known to whoever has it.")]
 struct RevokeArgs {
-    /// Its name
-    #[arg(value_name = "NAME", required_unless_present = "id", conflicts_with = "id")]
-    name: Option<String>,
-    /// Its id, as `shoal node list` shows it
-    #[arg(long, value_name = "ID")]
-    id: Option<NodeId>,
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     node: NodeArgs,
 }
 
 impl NodeVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Nodes::List(args) => &args.node,
-            Nodes::Describe(args) => &args.node,
-            Nodes::Drain(args) => &args.node,
-            Nodes::Undrain(args) => &args.node,
-            Nodes::Cordon(args) => &args.node,
-            Nodes::Uncordon(args) => &args.node,
-            Nodes::Remove(args) => &args.node,
-            Nodes::Revoke(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Nodes::List(args) => list(args, root).await,
@@ -158,11 +140,8 @@ async fn remove(args: RemoveArgs, root: NodeArgs) -> Result<Exit, Failure> {
 
 async fn revoke(args: RevokeArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
-    let request = RevokeNodeRequest {
-        node: args.name.unwrap_or_default(),
-        node_id: args.id.map_or(0, |id| id.0),
-        timeout_ms: session.timeout_ms(),
-    };
+    let (node, node_id) = args.target.into_parts();
+    let request = RevokeNodeRequest { node, node_id, timeout_ms: session.timeout_ms() };
     let response = session.client.revoke_node(request).await?;
     session.print(&response, |response| render::removed("revoked", response))?;
     Ok(exit_of(&response))

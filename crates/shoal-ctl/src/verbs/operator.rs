@@ -138,15 +138,6 @@ fn ttl(text: &str) -> Result<Period, String> {
 }
 
 impl OperatorVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Operators::Create(args) => &args.node,
-            Operators::Renew(args) => &args.node,
-            Operators::List(args) => &args.node,
-            Operators::Revoke(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Operators::Create(args) => create(args, root).await,

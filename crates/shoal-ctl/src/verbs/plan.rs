@@ -6,7 +6,7 @@ use clap::Args;
 use shoal_proto::admin::PlanRequest;
 
 use super::Session;
-use super::apply::read_checked;
+use super::checked::read_checked;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -29,7 +29,7 @@ pub struct PlanArgs {
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl PlanArgs {

@@ -72,13 +72,6 @@ struct UndrainArgs {
 }
 
 impl RegionVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Regions::Drain(args) => &args.node,
-            Regions::Undrain(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Regions::Drain(args) => {

@@ -4,9 +4,9 @@ use clap::Args;
 use shoal_proto::admin::{HistoryRequest, RollbackRequest};
 
 use super::Session;
-use super::apply::print_applied;
 use super::author::{author, request_id};
 use super::manner::{Change, MannerArgs};
+use super::outcome::print_applied;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 
@@ -35,7 +35,7 @@ pub struct RollbackArgs {
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     message: String,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl RollbackArgs {

@@ -9,10 +9,10 @@ use shoal_proto::admin::{
 };
 
 use super::Session;
-use super::apply::exit_of;
 use super::author::{author, request_id};
 use super::confirm::AbortArgs;
 use super::manner::PaceArgs;
+use super::outcome::exit_of;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, print_line, to_yaml, write_stdout};
@@ -123,16 +123,6 @@ struct PolicyArgs {
 }
 
 impl RolloutVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Rollouts::Status(args) => &args.node,
-            Rollouts::Pause(args) | Rollouts::Resume(args) => &args.node,
-            Rollouts::Promote(args) => &args.step.node,
-            Rollouts::Abort(args) => &args.node,
-            Rollouts::Policy(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Rollouts::Status(args) => args.run(root).await,

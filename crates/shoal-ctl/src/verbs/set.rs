@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use shoal_model::site::{Delta, ObjectName, Problem, Problems, assign};
 
 use super::Session;
-use super::apply::checked;
+use super::checked::checked;
 use super::single::{SingleArgs, active_site, object_name};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};

@@ -1,16 +1,14 @@
 //! What the verbs that change single objects have in common: a transaction of a few objects, shown or carried out.
 
-use std::io::{self, IsTerminal, Write};
-
 use clap::Args;
 use shoal_model::Site;
 use shoal_model::site::{Delta, ObjectName};
 use shoal_proto::admin::{EditRequest, PlanResponse};
 
 use super::Session;
-use super::apply::print_applied;
 use super::author::{author, request_id};
 use super::manner::{Change, MannerArgs};
+use super::outcome::print_applied;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -92,19 +90,4 @@ pub(super) async fn active_site(session: &Session, verb: &str) -> Result<(u64, S
     let shown = session.client.show(verb, Default::default()).await?;
     let unreadable = |error| Failure::new(Exit::Remote, verb, format!("the node sent no site: {error}"));
     Ok((shown.revision, Site::from_json(&shown.site_json).map_err(unreadable)?))
-}
-
-/// Somebody is there who can be asked.
-pub(super) fn can_ask() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
-}
-
-/// Shows `text` and asks on the terminal; only a word that begins with y is a yes.
-pub(super) fn ask(text: &str, question: &str) -> bool {
-    // Who cannot be shown the question does not answer it with yes.
-    let mut stderr = io::stderr().lock();
-    let asked = write!(stderr, "{text}{question} [y/N] ").and_then(|()| stderr.flush());
-    let mut answer = String::new();
-    asked.and_then(|()| io::stdin().read_line(&mut answer)).is_ok()
-        && answer.trim().to_lowercase().starts_with('y')
 }

@@ -39,7 +39,7 @@ pub(super) struct DrainArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// Put a drained node back into service
@@ -54,7 +54,7 @@ pub(super) struct UndrainArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// Let a node serve traffic and nothing else: it owns no cached objects, checks no endpoints and votes only if it must
@@ -74,7 +74,7 @@ pub(super) struct CordonArgs {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// Let a cordoned node do its part again
@@ -86,7 +86,7 @@ pub(super) struct UncordonArgs {
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl DrainArgs {

@@ -15,7 +15,7 @@ Example:
   shoal --socket /var/lib/shoal/admin.sock status -o json")]
 pub struct StatusArgs {
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl StatusArgs {

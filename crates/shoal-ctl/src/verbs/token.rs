@@ -102,14 +102,6 @@ fn ttl(text: &str) -> Result<Period, String> {
 }
 
 impl TokenVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            Tokens::Create(args) => &args.node,
-            Tokens::List(args) => &args.node,
-            Tokens::Revoke(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             Tokens::Create(args) => create(args, root).await,

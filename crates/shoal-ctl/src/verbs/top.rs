@@ -31,7 +31,7 @@ pub struct TopArgs {
     #[arg(long)]
     once: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl TopArgs {

@@ -6,7 +6,6 @@ use shoal_proto::admin::{SetUpgradeRequest, UpgradeAction};
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::Format;
 use crate::render;
 
 /// What concerns the upgrade of a whole cluster.
@@ -60,14 +59,6 @@ pub struct HoldArgs {
 }
 
 impl UpgradeVerb {
-    /// The `-o` of this verb, if it was given.
-    pub fn format(&self) -> Option<Format> {
-        match self {
-            Self::Status(args) | Self::Finalize(args) => args.node.output,
-            Self::Hold(args) => args.node.output,
-        }
-    }
-
     /// Runs it to its end; `root` holds the connection flags that were written before it.
     ///
     /// # Errors

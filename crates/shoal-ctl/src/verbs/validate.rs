@@ -31,7 +31,7 @@ pub struct ValidateArgs {
     partial: bool,
     /// How the answer is printed: table, json or yaml [default: table]
     #[arg(short = 'o', long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
-    pub(super) output: Option<Format>,
+    output: Option<Format>,
 }
 
 /// What a valid site holds.

@@ -28,7 +28,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     from: Option<u64>,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// A revision as it is printed as data.

@@ -89,18 +89,6 @@ struct LocateArgs {
 }
 
 impl CacheVerb {
-    pub(super) fn node_args(&self) -> &NodeArgs {
-        match &self.verb {
-            CacheVerbs::Stats(args) => &args.node,
-            CacheVerbs::Get(args) => &args.node,
-            CacheVerbs::Top(args) => &args.node,
-            CacheVerbs::Warm(args) => &args.node,
-            CacheVerbs::Purge(args) => &args.node,
-            CacheVerbs::PurgeStatus(args) => &args.node,
-            CacheVerbs::Locate(args) => &args.node,
-        }
-    }
-
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         match self.verb {
             CacheVerbs::Stats(args) => {

@@ -56,7 +56,7 @@ pub(super) struct PurgeArgs {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// How long `purge` waits.

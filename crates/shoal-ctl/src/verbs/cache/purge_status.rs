@@ -35,7 +35,7 @@ pub(super) struct PurgeStatusArgs {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl PurgeStatusArgs {

@@ -32,7 +32,7 @@ pub(super) struct TopArgs {
     #[arg(long = "node", value_name = "NAME")]
     name: Option<String>,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 /// What there is to be most of.

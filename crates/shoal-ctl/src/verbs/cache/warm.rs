@@ -53,7 +53,7 @@ pub(super) struct WarmArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
     #[command(flatten)]
-    pub(super) node: NodeArgs,
+    node: NodeArgs,
 }
 
 impl WarmArgs {
