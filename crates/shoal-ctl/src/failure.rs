@@ -1,57 +1,15 @@
 //! What a verb ends with: an exit code, and one line that says what failed, why, and what to try.
 
 use std::fmt::{self, Write as _};
-use std::process::ExitCode;
 
 use shoal_model::is_deceptive;
 use shoal_model::site::{ProblemKind, Problems};
+pub use shoal_proto::Exit;
 
 /// Longest reason that is printed, in bytes.
 const MAX_WHY_BYTES: usize = 2_000;
 /// Most problems of a site file that are printed.
 const MAX_PROBLEMS: usize = 50;
-
-/// The exit codes of every verb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done; for `plan` and `diff`: no difference.
-    Done = 0,
-    /// Wrong usage, a bad file, a refused site: nothing was asked of the cluster, or it would not have helped.
-    Local = 1,
-    /// The node could not be reached, or failed.
-    Remote = 2,
-    /// `plan` or `diff` found differences.
-    Differences = 3,
-    /// The active revision is not the one that was expected.
-    Conflict = 4,
-    /// In the log, but not every live node has acknowledged it.
-    Unacknowledged = 5,
-    /// The cluster has no quorum, so nothing can be written.
-    NoQuorum = 6,
-}
-
-impl Exit {
-    /// The exit of a code that a node sent.
-    pub fn from_code(code: u8) -> Option<Self> {
-        [
-            Self::Done,
-            Self::Local,
-            Self::Remote,
-            Self::Differences,
-            Self::Conflict,
-            Self::Unacknowledged,
-            Self::NoQuorum,
-        ]
-        .into_iter()
-        .find(|exit| *exit as u8 == code)
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
 
 /// Why a verb did not do what was asked.
 #[derive(Clone, Debug)]

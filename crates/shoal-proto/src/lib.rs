@@ -1,7 +1,13 @@
 //! Generated gRPC messages and their conversions. The operator's messages also serialize under their proto names,
 //! which is what `-o json` prints.
 
+mod exit;
 mod names;
+
+pub use exit::{EXIT_METADATA, Exit};
+
+/// Bytes of a message of the operator's API, both ways: the largest site as JSON, with room to spare.
+pub const MAX_ADMIN_MESSAGE: usize = 128 << 20;
 
 /// The operator's API.
 #[allow(missing_docs, clippy::large_futures, unused_qualifications)]

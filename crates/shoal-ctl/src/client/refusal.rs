@@ -2,13 +2,11 @@
 
 use std::error::Error;
 
+use shoal_proto::EXIT_METADATA;
 use tonic::{Code, Status};
 
 use super::Target;
 use crate::failure::{Exit, Failure};
-
-/// Metadata in which a node sends the exit code, as ASCII digits.
-const EXIT_METADATA: &str = "shoal-exit";
 
 /// The connection broke before an answer, as opposed to a node that answered "unavailable".
 pub(super) fn was_lost(status: &Status) -> bool {

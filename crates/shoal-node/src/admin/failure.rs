@@ -4,6 +4,8 @@ use shoal_configlog::{ConfigLog, ProposeError};
 use shoal_model::Revision;
 use shoal_model::site::Problems;
 use shoal_model::state::{OtherReply, Refusal};
+use shoal_proto::EXIT_METADATA;
+pub use shoal_proto::Exit;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -14,21 +16,6 @@ const MAX_REASON: usize = 4096;
 /// Bytes of the id under which a request is done once.
 pub const MAX_REQUEST_ID: usize = 64;
 
-/// Exit codes of the outside contract that a node decides.
-#[derive(Clone, Copy, Debug)]
-pub enum Exit {
-    /// What was sent is wrong.
-    Local = 1,
-    /// Something failed here.
-    Remote = 2,
-    /// Somebody else changed the site meanwhile.
-    Conflict = 4,
-    /// In the log, but not in force everywhere.
-    Unacknowledged = 5,
-    /// No majority, no leader.
-    NoQuorum = 6,
-}
-
 /// An error that ends the CLI with `exit`.
 pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
     let mut message = message.into();
@@ -38,7 +25,7 @@ pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
     }
     let mut status = Status::new(code, message);
     let digits = MetadataValue::from(exit as u16);
-    status.metadata_mut().insert("shoal-exit", digits);
+    status.metadata_mut().insert(EXIT_METADATA, digits);
     status
 }
 
@@ -130,7 +117,7 @@ mod tests {
     fn what_is_too_long_is_refused_as_a_mistake_of_the_caller() {
         assert!(check_length("the message", "short", 5).is_ok());
         let status = check_length("the message", "longer", 5).unwrap_err();
-        assert_eq!(status.metadata().get("shoal-exit").unwrap(), "1");
+        assert_eq!(status.metadata().get(EXIT_METADATA).unwrap(), "1");
         assert_eq!(status.message(), "the message has 6 bytes; at most 5 are kept");
     }
 }

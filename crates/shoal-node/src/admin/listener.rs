@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use shoal_cluster::channel::Cuttable;
 use shoal_cluster::tls::{Caller, Credentials, ProvenOperator, peer_identity};
 use shoal_model::Role;
+use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -17,7 +18,6 @@ use tonic::transport::Server;
 
 use super::AdminRpc;
 use super::gate::{Gate, Porch};
-use super::message_body::MAX_MESSAGE;
 use crate::accept::Accepting;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
@@ -58,8 +58,8 @@ pub async fn serve(
         mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
     let router = |node: &Arc<Node>| {
         let service = AdminServiceServer::new(AdminRpc::new(node.clone(), stop.clone()))
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+            .max_decoding_message_size(MAX_ADMIN_MESSAGE)
+            .max_encoding_message_size(MAX_ADMIN_MESSAGE);
         Server::builder()
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::calls::AdminCall;
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -15,8 +16,6 @@ use tonic::{Code, Status};
 use super::failure::{Exit, with_exit};
 use crate::shares::{NoShare, Portions, Share};
 
-/// Largest message: a whole site.
-pub const MAX_MESSAGE: usize = 128 << 20;
 /// Largest message that is a list of what is to be purged, or fetched.
 const MAX_LIST_MESSAGE: usize = 16 << 20;
 /// Largest message of all other calls.
@@ -29,7 +28,7 @@ pub const MESSAGE_BYTES: Portions = Portions { most: 384 << 20, each: 192 << 20,
 const fn most_bytes(call: AdminCall) -> usize {
     match call {
         AdminCall::Plan | AdminCall::Apply | AdminCall::Stage | AdminCall::Edit | AdminCall::PlanEdit => {
-            MAX_MESSAGE
+            MAX_ADMIN_MESSAGE
         }
         AdminCall::Purge | AdminCall::CacheWarm => MAX_LIST_MESSAGE,
         _ => MAX_SHORT_MESSAGE,
