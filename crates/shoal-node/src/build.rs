@@ -1,6 +1,5 @@
 //! The composition root: one `build_*` per room, from the bottom up.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -13,8 +12,8 @@ use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
 use shoal_cluster::identity::{Identity, Purpose};
 use shoal_cluster::tls::Credentials;
-use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, RaftRpc, known_level};
-use shoal_model::state::{ClusterSetup, Command, Keys, MemberRecord, Timing};
+use shoal_configlog::{Compaction, ConfigLog, LogSettings, Past, RaftRpc};
+use shoal_model::state::{ClusterSetup, Timing};
 use shoal_model::{ConfigView, NodeId, Revision};
 use shoal_proxy::{
     AskedPurge, Checker, CheckerSettings, HealthEvent, Proxy, ProxySettings, RequestSpan, StickySeed,
@@ -22,26 +21,27 @@ use shoal_proxy::{
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::activation::{Activation, Activator};
 use crate::admin::{AdminListeners, MAX_PLANS, MAX_WARM_CALLS, MESSAGE_BYTES, WATCHERS, WATCHES};
 use crate::backup::MAX_SAVES;
-use crate::boot::{Boot, member_record, remember_setup};
+use crate::boot::Boot;
 use crate::cache_disk::disk_settings;
 use crate::catch_up::is_needless;
+use crate::census::census;
 use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
 use crate::descriptors;
 use crate::drain::Drain;
+use crate::effects::Effects;
 use crate::health;
-use crate::keys::{self, OwnCertificate, open_gossip_keys};
+use crate::keys::{self, OwnCertificate};
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
 use crate::levels;
 use crate::news;
-use crate::node::{Node, now_ms};
+use crate::node::Node;
 use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
 use crate::purge_door;
@@ -70,8 +70,6 @@ const HEALTH_QUEUE: usize = 1024;
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a node that starts serves nothing for the sake of what it has on disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
-/// How often addresses and members are compared with what is known.
-const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything, built but not yet serving.
 pub struct Built {
@@ -255,8 +253,15 @@ pub async fn build(
     // A process that has handed over has requests to end, which may still change something.
     tasks.spawn_for_good("purges of requests", purge_door::serve(node.clone(), purges_waiting));
     tasks.spawn_for_good("purges of changes", purge_writes::serve(node.clone(), unconfirmed_waiting));
+    start_tasks(&node, boot.setup, tasks);
+    let activation = Dormant { activator, newest: newest_seen, has_resumed };
+    Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })
+}
+
+/// What goes on for as long as the node runs. It was started with what is in `setup`.
+fn start_tasks(node: &Arc<Node>, setup: ClusterSetup, tasks: &VitalTasks) {
     tasks.spawn_until_stop("scopes of readiness", ready_scopes::watch(node.clone()));
-    tasks.spawn_until_stop("census", census(node.clone(), boot.setup));
+    tasks.spawn_until_stop("census", census(node.clone(), setup));
     tasks.spawn_until_stop("notice of removal", removed::notice(node.clone()));
     tasks.spawn_until_stop(
         "notice of twins",
@@ -275,8 +280,14 @@ pub async fn build(
     tasks.spawn_until_stop("the gate of revisions that are tried", rollout_gate::watch(node.clone()));
     tasks.spawn_until_stop("the comparison of states", state_check::watch(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));
-    let activation = Dormant { activator, newest: newest_seen, has_resumed };
-    Ok(Built { raft: log.raft_rpc(), node, listeners, admin, activation })
+}
+
+/// Resolves when the gossip has ended before this node said goodbye.
+async fn gossip_lost(node: Arc<Node>) {
+    node.gossip.ended().await;
+    if node.is_stopping() {
+        std::future::pending().await
+    }
 }
 
 /// A log that takes its time to open keeps nobody waiting for long: what was served last does not need it. Unless another
@@ -420,101 +431,4 @@ async fn build_log(
         on_applied: Arc::new(move |applied| effects.follow(&applied)),
     });
     Ok(log.await?)
-}
-
-/// What an applied entry means to the other rooms. Called on the log's own task: quick, and never blocking.
-struct Effects {
-    peers: Peers,
-    gossip: Arc<Gossip>,
-    cache: Arc<Cache>,
-    purge_history: Arc<PurgeHistory>,
-    /// This node.
-    identity: Arc<Identity>,
-    /// What it is to serve.
-    newest: watch::Sender<Revision>,
-}
-
-impl Effects {
-    fn follow(&self, applied: &Applied<'_>) {
-        match applied {
-            Applied::Revision { revisions, index, .. } => {
-                self.newest.send_replace(revisions.served_by(self.identity.node_id));
-                self.cache.set_applied(*index);
-            }
-            Applied::Purge { seq, scopes, kind } => {
-                self.cache.record_purge(*seq, scopes, *kind);
-                self.cache.set_applied(*seq);
-                self.purge_history.note(*seq, scopes.len(), *kind, now_ms());
-            }
-            Applied::PurgesForgotten { up_to, index } => self.cache.forget_purges(*up_to, *index),
-            Applied::Keys { keys } => self.take_keys(keys),
-            Applied::Members { nodes, revoked, index } => self.meet(nodes, revoked, *index),
-            Applied::Snapshot { state, index } => {
-                self.meet(&state.nodes, &state.revoked, *index);
-                // A log that has not begun says nothing of them.
-                if !state.nodes.is_empty() {
-                    self.take_keys(&state.keys);
-                }
-                self.cache.replace_purges(&state.purges, *index);
-                self.newest.send_replace(state.revisions.served_by(self.identity.node_id));
-            }
-        }
-    }
-
-    fn take_keys(&self, keys: &Keys) {
-        match open_gossip_keys(&self.identity, &keys.gossip) {
-            Some(ring) => self.gossip.set_keys(ring),
-            None => tracing::error!("a key of the gossip cannot be opened: this node keeps those it has"),
-        }
-    }
-
-    fn meet(&self, nodes: &BTreeMap<NodeId, MemberRecord>, revoked: &BTreeSet<NodeId>, through: u64) {
-        self.peers.expel(revoked.iter().copied());
-        let known = nodes.iter().filter_map(|(id, node)| Some((*id, node.cluster_addr.parse().ok()?)));
-        let known: Vec<(NodeId, SocketAddr)> = known.collect();
-        for (id, address) in &known {
-            self.peers.set_address(*id, *address);
-        }
-        if !known.is_empty() {
-            self.gossip.set_members(known, through);
-        }
-    }
-}
-
-/// Resolves when the gossip has ended before this node said goodbye.
-async fn gossip_lost(node: Arc<Node>) {
-    node.gossip.ended().await;
-    if node.is_stopping() {
-        std::future::pending().await
-    }
-}
-
-/// Keeps addresses up to date: those of others as they gossip them, this node's own in the log; and what holds for the whole
-/// cluster, of which this node has `written` down something for its next start.
-async fn census(node: Arc<Node>, mut written: ClusterSetup) {
-    let mut ticks = tokio::time::interval(CENSUS_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        node.peers.learn_from(&node.gossip.view().load());
-        node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
-        node.gossip.set_offered(node.proxy.offered());
-        node.gossip.set_applied_index(*node.log.applied().borrow());
-        node.gossip.set_commands(known_level());
-        let (setup, is_known) = node.log.with_state(|state| (state.setup, !state.nodes.is_empty()));
-        if is_known && setup != written {
-            match remember_setup(&node.settings.data_dir, setup) {
-                Ok(()) => written = setup,
-                Err(error) => tracing::debug!(%error, "what holds for the cluster is not on disk yet"),
-            }
-        }
-        let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
-        let moved =
-            node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
-        if moved
-            && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await
-        {
-            tracing::debug!(%error, "the new address is not in the log yet");
-        }
-    }
 }

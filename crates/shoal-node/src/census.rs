@@ -1,0 +1,44 @@
+//! Who is where: addresses and what holds for the cluster, compared with what is known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_configlog::known_level;
+use shoal_model::state::{ClusterSetup, Command};
+use tokio::time::MissedTickBehavior;
+
+use crate::boot::{member_record, remember_setup};
+use crate::node::Node;
+
+/// Between two looks.
+const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keeps addresses up to date: those of others as they gossip them, this node's own in the log; and what holds for the whole
+/// cluster, of which this node has `written` down something for its next start.
+pub async fn census(node: Arc<Node>, mut written: ClusterSetup) {
+    let mut ticks = tokio::time::interval(CENSUS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        node.peers.learn_from(&node.gossip.view().load());
+        node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
+        node.gossip.set_offered(node.proxy.offered());
+        node.gossip.set_applied_index(*node.log.applied().borrow());
+        node.gossip.set_commands(known_level());
+        let (setup, is_known) = node.log.with_state(|state| (state.setup, !state.nodes.is_empty()));
+        if is_known && setup != written {
+            match remember_setup(&node.settings.data_dir, setup) {
+                Ok(()) => written = setup,
+                Err(error) => tracing::debug!(%error, "what holds for the cluster is not on disk yet"),
+            }
+        }
+        let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
+        let moved =
+            node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
+        if moved
+            && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await
+        {
+            tracing::debug!(%error, "the new address is not in the log yet");
+        }
+    }
+}
