@@ -7,6 +7,7 @@ mod autopilot;
 mod levels;
 mod log;
 mod machine;
+mod mutex;
 mod network;
 mod offline;
 mod planted;

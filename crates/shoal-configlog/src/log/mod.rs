@@ -39,6 +39,7 @@ pub use status::LogStatus;
 use self::propose::Attempt;
 use self::purge_batch::PurgeBatches;
 use crate::machine::{Raft, StateMachine};
+use crate::mutex::lock;
 use crate::network::{Directory, Heard, RaftRpc};
 use crate::room::Room;
 use crate::timings::Timings;
@@ -161,8 +162,4 @@ impl ConfigLog {
     pub fn is_passed_on(&self) -> bool {
         self.shared.is_passed_on.load(Ordering::Acquire)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -10,13 +10,13 @@ mod replacing;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use shoal_model::Revision;
-use shoal_model::state::{Command, ConfigState, Reply, SiteText, UnknownCommand};
+use shoal_model::state::{Command, ConfigState, Reply, UnknownCommand};
 use tokio::sync::{Notify, watch};
 
 pub use applied::{Applied, OnApplied};
@@ -26,6 +26,7 @@ pub use replacing::{Compared, Divergence};
 
 use self::replacing::Replacing;
 use crate::levels::known_level;
+use crate::mutex::lock;
 use crate::planted;
 use crate::room::Room;
 use crate::trouble::Trouble;
@@ -211,34 +212,7 @@ impl StateMachine {
     }
 
     fn count_bytes(&self, command: &Command) {
-        let bytes = match command {
-            Command::AskedBy { command, .. } => return self.count_bytes(command),
-            Command::UploadPart { text, .. } | Command::Publish { site: SiteText::Inline(text), .. } => {
-                text.len() as u64
-            }
-            Command::Publish { .. }
-            | Command::Rollout { .. }
-            | Command::SetRolloutPolicy { .. }
-            | Command::Quarantine { .. }
-            | Command::Bootstrap { .. }
-            | Command::Purge { .. }
-            | Command::ForgetPurges { .. }
-            | Command::CreateToken { .. }
-            | Command::Admit(_)
-            | Command::UpdateNode { .. }
-            | Command::RemoveNode { .. }
-            | Command::SetStanding(_)
-            | Command::ChangeSetup(_)
-            | Command::RevokeNode { .. }
-            | Command::GiveCertificate { .. }
-            | Command::RevokeOperator { .. }
-            | Command::Recover { .. }
-            | Command::SetLevel { .. }
-            | Command::HoldLevel { .. }
-            | Command::Later(_)
-            | Command::CompareStates
-            | Command::KeepKeys(_) => 0,
-        };
+        let bytes = command.site_text().map_or(0, |text| text.len() as u64);
         let before = self.shared.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if before < SNAPSHOT_AFTER_BYTES && before + bytes >= SNAPSHOT_AFTER_BYTES {
             self.shared.wants_snapshot.notify_one();
@@ -401,8 +375,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         return work();
     }
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

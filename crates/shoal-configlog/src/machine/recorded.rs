@@ -10,8 +10,8 @@ use openraft::entry::RaftEntry;
 use openraft::vote::RaftLeaderId;
 use shoal_model::state::{
     Admission, Asker, COMMANDS, ClusterSetup, Envelope, Hold, KeyOrder, MemberRecord, NextWave, NodeStanding,
-    OperatorRecord, Pace, PurgeKind, PurgeScope, RevertCause, RolloutStep, SetupOrder, Stage, StandingOrder,
-    Terms, TokenRecord,
+    OperatorRecord, Pace, PurgeKind, PurgeScope, RevertCause, RolloutStep, SetupOrder, SiteText, Stage,
+    StandingOrder, Terms, TokenRecord,
 };
 use shoal_model::{ClusterId, NodeId};
 

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use shoal_model::NodeId;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::raft_service_client::RaftServiceClient;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 
 use super::PeerChannel;
 use super::directory::Directory;
@@ -92,14 +92,29 @@ impl Client {
         client.map_err(|error| CallError::Unreachable(error.to_string()))
     }
 
+    /// Asks with one message and is answered with one, each of which is a payload.
+    async fn ask<Q: Serialize, A: DeserializeOwned, F: Future<Output = Result<Vec<u8>, Status>>>(
+        &self,
+        action: RPCTypes,
+        deadline: Duration,
+        request: &Q,
+        send: impl FnOnce(RaftServiceClient<PeerChannel>, Vec<u8>) -> F,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let call = async {
+            let payload = to_bytes(request)?;
+            from_bytes(&self.answer(deadline, send(self.service()?, payload)).await?)
+        };
+        call.await.map_err(|error| self.error(error, action))
+    }
+
     /// Waits for an answer, at most until the deadline.
     async fn answer<T>(
         &self,
         deadline: Duration,
-        call: impl Future<Output = Result<Response<T>, Status>>,
+        call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, CallError> {
         match tokio::time::timeout(deadline, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(judge(&status)),
             Err(_) => Err(CallError::Timeout(deadline)),
         }
@@ -127,7 +142,7 @@ impl Client {
         let parts = parts_of(header, &snapshot.snapshot).map(proto::InstallSnapshotRequest::from);
         let parts = tokio_stream::iter(parts);
         let answer = self.answer(deadline, client.install_snapshot(parts)).await?;
-        from_bytes(&answer.payload)
+        from_bytes(&answer.get_ref().payload)
     }
 }
 
@@ -177,13 +192,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
             true => option.soft_ttl(),
             false => option.soft_ttl().max(APPEND_DEADLINE),
         };
-        let call = async {
-            let payload = to_bytes(&request)?;
-            let mut client = self.service()?;
-            let call = client.append_entries(proto::AppendEntriesRequest { payload });
-            from_bytes(&self.answer(deadline, call).await?.payload)
-        };
-        call.await.map_err(|error| self.error(error, RPCTypes::AppendEntries))
+        self.ask(RPCTypes::AppendEntries, deadline, &request, |mut client, payload| async move {
+            let answer = client.append_entries(proto::AppendEntriesRequest { payload }).await?;
+            Ok(answer.into_inner().payload)
+        })
+        .await
     }
 
     async fn vote(
@@ -191,13 +204,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let call = async {
-            let payload = to_bytes(&request)?;
-            let mut client = self.service()?;
-            let call = client.vote(proto::VoteRequest { payload });
-            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
-        };
-        call.await.map_err(|error| self.error(error, RPCTypes::Vote))
+        self.ask(RPCTypes::Vote, option.soft_ttl(), &request, |mut client, payload| async move {
+            let answer = client.vote(proto::VoteRequest { payload }).await?;
+            Ok(answer.into_inner().payload)
+        })
+        .await
     }
 
     async fn pre_vote(
@@ -205,13 +216,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let call = async {
-            let payload = to_bytes(&request)?;
-            let mut client = self.service()?;
-            let call = client.pre_vote(proto::PreVoteRequest { payload });
-            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
-        };
-        call.await.map_err(|error| self.error(error, RPCTypes::Vote))
+        self.ask(RPCTypes::Vote, option.soft_ttl(), &request, |mut client, payload| async move {
+            let answer = client.pre_vote(proto::PreVoteRequest { payload }).await?;
+            Ok(answer.into_inner().payload)
+        })
+        .await
     }
 
     async fn full_snapshot(
@@ -235,12 +244,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let call = async {
-            let payload = to_bytes(&request)?;
-            let mut client = self.service()?;
-            let call = client.transfer_leader(proto::TransferLeaderRequest { payload });
-            from_bytes(&self.answer(option.soft_ttl(), call).await?.payload)
-        };
-        call.await.map_err(|error| self.error(error, RPCTypes::TransferLeader))
+        self.ask(RPCTypes::TransferLeader, option.soft_ttl(), &request, |mut client, payload| async move {
+            let answer = client.transfer_leader(proto::TransferLeaderRequest { payload }).await?;
+            Ok(answer.into_inner().payload)
+        })
+        .await
     }
 }

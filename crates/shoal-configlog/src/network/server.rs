@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use serde::de::DeserializeOwned;
 use shoal_cluster::tls::Caller;
 use shoal_model::NodeId;
 use shoal_policy::cache::confirmed::Mandate;
@@ -58,6 +59,19 @@ impl RaftRpc {
         Ok(caller)
     }
 
+    /// What a node that was not removed asks in its own name.
+    fn asked<Q: DeserializeOwned>(
+        &self,
+        extensions: &Extensions,
+        payload: &[u8],
+        sender: impl FnOnce(&Q) -> Vote,
+    ) -> Result<Q, Status> {
+        let caller = self.calling_node(extensions)?;
+        let request = decode(payload)?;
+        check_sender(caller, &sender(&request))?;
+        Ok(request)
+    }
+
     fn part(&self) -> Result<&Raft, Status> {
         let raft = self.raft.as_ref().map_err(stopped)?;
         // openraft would complain of every call, for ever.
@@ -107,9 +121,8 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::AppendEntriesRequest>,
     ) -> Result<Response<proto::AppendEntriesResponse>, Status> {
-        let caller = self.calling_node(request.extensions())?;
-        let append: AppendEntriesRequest<TypeConfig> = decode(&request.get_ref().payload)?;
-        check_sender(caller, &append.vote)?;
+        let sender = |append: &AppendEntriesRequest<TypeConfig>| append.vote;
+        let append = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
         self.heard.may_confirm(mandate(&append.vote));
         let answer = Box::pin(self.part()?.append_entries(append)).await.map_err(stopped)?;
         match &answer {
@@ -125,9 +138,8 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let caller = self.calling_node(request.extensions())?;
-        let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
-        check_sender(caller, &vote.vote)?;
+        let sender = |vote: &VoteRequest<TypeConfig>| vote.vote;
+        let vote = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
         let answer = Box::pin(self.part()?.vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::VoteResponse { payload: encode(&answer)? }))
     }
@@ -136,9 +148,8 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::PreVoteRequest>,
     ) -> Result<Response<proto::PreVoteResponse>, Status> {
-        let caller = self.calling_node(request.extensions())?;
-        let vote: VoteRequest<TypeConfig> = decode(&request.get_ref().payload)?;
-        check_sender(caller, &vote.vote)?;
+        let sender = |vote: &VoteRequest<TypeConfig>| vote.vote;
+        let vote = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
         let answer = Box::pin(self.part()?.pre_vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::PreVoteResponse { payload: encode(&answer)? }))
     }
@@ -163,9 +174,8 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
-        let caller = self.calling_node(request.extensions())?;
-        let transfer: TransferLeaderRequest<TypeConfig> = decode(&request.get_ref().payload)?;
-        check_sender(caller, transfer.from_leader())?;
+        let sender = |transfer: &TransferLeaderRequest<TypeConfig>| *transfer.from_leader();
+        let transfer = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
         let answer = Box::pin(self.part()?.handle_transfer_leader(transfer)).await.map_err(stopped)?;
         Ok(Response::new(proto::TransferLeaderResponse { payload: encode(&answer)? }))
     }

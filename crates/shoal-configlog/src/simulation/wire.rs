@@ -16,20 +16,22 @@ use rand::rngs::SmallRng;
 use shoal_cluster::channel::UnknownPeer;
 use shoal_cluster::tls::Caller;
 use shoal_model::NodeId;
-use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
-use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
+use shoal_proto::raft::peer_service_server::PeerServiceServer;
 use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use shoal_proto::raft::raft_service_server::RaftServiceServer;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::body::Body;
-use tonic::{Request, Response, Status};
 use tower_service::Service;
 
 use super::seeded::dice;
 use crate::log::ConfigLog;
 use crate::network::RaftRpc;
+use peer_rpc::PeerRpc;
+
+#[path = "../../tests/support/peer_rpc.rs"]
+mod peer_rpc;
 
 /// After so much silence a connection is given up, as by pings that are not answered.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -240,66 +242,5 @@ impl Service<http::Request<Body>> for PeerChannel {
         // Of its own: who gives up waiting does not take back what is on its way.
         tokio::spawn(async move { answer.send(asking.await).ok() });
         Box::pin(async move { answered.await.unwrap_or(Err(NoAnswer::Lost)) })
-    }
-}
-
-/// What nodes ask each other beside consensus.
-#[derive(Clone)]
-struct PeerRpc {
-    log: ConfigLog,
-}
-
-#[tonic::async_trait]
-impl PeerService for PeerRpc {
-    async fn propose(
-        &self,
-        request: Request<proto::ProposeRequest>,
-    ) -> Result<Response<proto::ProposeResponse>, Status> {
-        Box::pin(self.log.answer_propose(request.into_inner())).await.map(Response::new)
-    }
-
-    async fn read_index(
-        &self,
-        request: Request<proto::ReadIndexRequest>,
-    ) -> Result<Response<proto::ReadIndexResponse>, Status> {
-        let Some(Caller::Node(asker)) = request.extensions().get::<Caller>() else {
-            return Err(Status::unauthenticated("only nodes"));
-        };
-        Box::pin(self.log.answer_read_index(*asker)).await.map(Response::new)
-    }
-
-    async fn await_applied(
-        &self,
-        _request: Request<proto::AwaitAppliedRequest>,
-    ) -> Result<Response<proto::AwaitAppliedResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn rehearse(
-        &self,
-        _request: Request<proto::RehearseRequest>,
-    ) -> Result<Response<proto::RehearseResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn report(
-        &self,
-        _request: Request<proto::ReportRequest>,
-    ) -> Result<Response<proto::ReportResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn renew(
-        &self,
-        _request: Request<proto::RenewRequest>,
-    ) -> Result<Response<proto::RenewResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn join(
-        &self,
-        _request: Request<proto::JoinRequest>,
-    ) -> Result<Response<proto::JoinResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use histories::History;
@@ -22,6 +22,7 @@ use super::seeded::{dice, sow};
 use super::wire::Network;
 use crate::log::{Compaction, ConfigLog, LogSettings, Opened};
 use crate::machine::StateMachine;
+use crate::mutex::lock;
 use crate::room::Room;
 use crate::store::Past;
 use crate::timings::Timings;
@@ -332,8 +333,4 @@ impl World {
 fn snapshot_dir() -> TempDir {
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     dir.expect("a directory can be made")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,19 +1,20 @@
 //! A cluster of config logs in one process: real files, real TLS on loopback, everything else left out.
 
+mod peer_rpc;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Peers;
 use shoal_cluster::identity::{Authority, Identity, NODE_VALIDITY, NodeKey};
-use shoal_cluster::tls::{Caller, caller, peer_server_config};
+use shoal_cluster::tls::{caller, peer_server_config};
 use shoal_configlog::{Applied, Compaction, ConfigLog, LogSettings, Past, Timings};
 use shoal_model::NodeId;
 use shoal_model::state::{
     Admission, COMMANDS, ClusterSetup, Command, MemberRecord, Reply, SiteText, Terms, TokenRecord,
 };
-use shoal_proto::raft as proto;
-use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
+use shoal_proto::raft::peer_service_server::PeerServiceServer;
 use shoal_proto::raft::raft_service_server::RaftServiceServer;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +24,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Status};
+
+use peer_rpc::PeerRpc;
 
 pub const TIMINGS: Timings = Timings {
     heartbeat: Duration::from_millis(100),
@@ -287,63 +290,4 @@ fn with_caller(mut request: Request<()>) -> Result<Request<()>, Status> {
         request.extensions_mut().insert(caller);
     }
     Ok(request)
-}
-
-struct PeerRpc {
-    log: ConfigLog,
-}
-
-#[tonic::async_trait]
-impl PeerService for PeerRpc {
-    async fn propose(
-        &self,
-        request: Request<proto::ProposeRequest>,
-    ) -> Result<Response<proto::ProposeResponse>, Status> {
-        self.log.answer_propose(request.into_inner()).await.map(Response::new)
-    }
-
-    async fn read_index(
-        &self,
-        request: Request<proto::ReadIndexRequest>,
-    ) -> Result<Response<proto::ReadIndexResponse>, Status> {
-        let Some(Caller::Node(asker)) = request.extensions().get::<Caller>() else {
-            return Err(Status::unauthenticated("only nodes"));
-        };
-        self.log.answer_read_index(*asker).await.map(Response::new)
-    }
-
-    async fn await_applied(
-        &self,
-        _request: Request<proto::AwaitAppliedRequest>,
-    ) -> Result<Response<proto::AwaitAppliedResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn report(
-        &self,
-        _request: Request<proto::ReportRequest>,
-    ) -> Result<Response<proto::ReportResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn rehearse(
-        &self,
-        _request: Request<proto::RehearseRequest>,
-    ) -> Result<Response<proto::RehearseResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn renew(
-        &self,
-        _request: Request<proto::RenewRequest>,
-    ) -> Result<Response<proto::RenewResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
-
-    async fn join(
-        &self,
-        _request: Request<proto::JoinRequest>,
-    ) -> Result<Response<proto::JoinResponse>, Status> {
-        Err(Status::unimplemented("not part of the log"))
-    }
 }

@@ -319,6 +319,18 @@ impl Command {
         }
     }
 
+    /// The text of a site, or of a part of one, that it carries.
+    pub fn site_text(&self) -> Option<&str> {
+        if let Self::AskedBy { command, .. } = self {
+            return command.site_text();
+        }
+        let (Self::UploadPart { text, .. } | Self::Publish { site: SiteText::Inline(text), .. }) = self
+        else {
+            return None;
+        };
+        Some(text)
+    }
+
     /// The request id and time of a command that is applied once however often it is proposed.
     pub(super) fn request(&self) -> Option<(String, u64)> {
         match self {
