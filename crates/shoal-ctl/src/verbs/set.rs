@@ -25,7 +25,7 @@ Example:
   shoal get route/shop > shop.yaml; shoal set route/shop -f shop.yaml --check-revision 7
 
 An object that is not there is made. FIELD is a key path below the object, VALUE is YAML; an empty one takes the setting
-away, and [N] is an entry of a list, from 0: the one after the last is added. Settings are set over whatever the object is
+away, and [N] is an item of a list, from 0: the one after the last is added. Settings are set over whatever the object is
 by then; a FILE replaces the whole object, and --check-revision refuses to undo what somebody else has changed in it since.
 The first line of `shoal get` names the revision. Other objects may change freely: they are no conflict.
 Exit codes are those of `shoal apply`; with --dry-run 0.")]

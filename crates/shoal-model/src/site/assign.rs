@@ -59,7 +59,7 @@ fn section_of<'a>(at: &'a mut Value, step: &str) -> Result<&'a mut Map<String, V
 fn index_of(step: &str, entries: usize) -> Result<usize, String> {
     let index = step.parse().ok().filter(|index| *index <= entries);
     index.ok_or_else(|| {
-        format!("{step:?} is no entry of a list of {entries}; the first is [0], the next [{entries}]")
+        format!("{step:?} is no item of a list of {entries}; the first is [0], the next [{entries}]")
     })
 }
 
@@ -102,7 +102,7 @@ mod tests {
         check(
             "endpoints[3]",
             json!("c:1"),
-            Err("\"3\" is no entry of a list of 2; the first is [0], the next [2]"),
+            Err("\"3\" is no item of a list of 2; the first is [0], the next [2]"),
         );
         check("balance.x", json!(1), Err("\"x\" cannot be set below \"p2c_ewma\""));
         check("", json!(1), Err("the key path is empty"));

@@ -42,7 +42,9 @@ pub use quarantine::{Quarantine, Quarantined};
 pub use refounding::Founding;
 pub use reply::{OtherReply, Reply};
 pub use revisions::{RevisionRecord, Revisions, Step};
-pub use rollout::{LONGEST_CONFIRM, RevertCause, Rollout, RolloutStep, SHORTEST_CONFIRM, Standing, Terms};
+pub use rollout::{
+    LONGEST_CONFIRM, RevertCause, RevisionStanding, Rollout, RolloutStep, SHORTEST_CONFIRM, Terms,
+};
 pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
 pub use succession::{Succession, SuccessionStep};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EndedRollout, Quarantine, Refusal, Reply, RevertCause, Rollout, Standing, Terms, Waves};
+use super::{EndedRollout, Quarantine, Refusal, Reply, RevertCause, RevisionStanding, Rollout, Terms, Waves};
 use crate::id::{NodeId, Revision};
 
 /// Revisions whose record is kept.
@@ -31,8 +31,8 @@ pub struct RevisionRecord {
     /// Objects added, removed, changed.
     pub counts: [u32; 3],
     /// Whether it is in force for good.
-    #[serde(default, skip_serializing_if = "Standing::is_final")]
-    pub standing: Standing,
+    #[serde(default, skip_serializing_if = "RevisionStanding::is_final")]
+    pub standing: RevisionStanding,
     /// See [`Terms::fingerprint`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fingerprint: String,
@@ -41,7 +41,7 @@ pub struct RevisionRecord {
 impl RevisionRecord {
     /// It may be taken back: it waits to be confirmed, or has not come to all nodes yet.
     pub fn is_on_trial(&self) -> bool {
-        self.standing == Standing::Unconfirmed
+        self.standing == RevisionStanding::Unconfirmed
     }
 }
 
@@ -169,7 +169,7 @@ impl Revisions {
         if let Some(confirm_within_ms) = terms.confirm_within_ms {
             let (revision, canary, waves) = (self.active, terms.canary, terms.waves.map(Waves::first));
             self.rollout = Some(Rollout { revision, before, confirm_within_ms, canary, waves });
-            self.mark(self.active, Standing::Unconfirmed);
+            self.mark(self.active, RevisionStanding::Unconfirmed);
         }
         reply
     }
@@ -180,7 +180,7 @@ impl Revisions {
             return Reply::Refused(Refusal::NotUnconfirmed(revision));
         };
         self.note_end(rollout, None, why, at_ms);
-        self.mark(revision, Standing::Confirmed { author, at_ms });
+        self.mark(revision, RevisionStanding::Confirmed { author, at_ms });
         Reply::Confirmed(revision)
     }
 
@@ -221,7 +221,7 @@ impl Revisions {
     fn succeed(&mut self, site: Arc<str>, record: RevisionRecord) -> Reply {
         self.active = Revision(self.active.0 + 1);
         if let Some(ended) = self.rollout.take() {
-            self.mark(ended.revision, Standing::Reverted { by: self.active });
+            self.mark(ended.revision, RevisionStanding::Reverted { by: self.active });
             self.note_end(ended, Some(self.active), record.message.clone(), record.at_ms);
         }
         self.records.insert(self.active, record);
@@ -244,7 +244,7 @@ impl Revisions {
             contents.insert(later(*revision), carry(content)?.into());
         }
         let records = self.records.into_iter().map(|(revision, mut record)| {
-            if let Standing::Reverted { by } = &mut record.standing {
+            if let RevisionStanding::Reverted { by } = &mut record.standing {
                 *by = later(*by);
             }
             (later(revision), record)
@@ -263,7 +263,7 @@ impl Revisions {
         Ok(Self { active: later(active), records: records.collect(), contents, rollout, ended, quarantine })
     }
 
-    fn mark(&mut self, revision: Revision, standing: Standing) {
+    fn mark(&mut self, revision: Revision, standing: RevisionStanding) {
         if let Some(record) = self.records.get_mut(&revision) {
             record.standing = standing;
         }

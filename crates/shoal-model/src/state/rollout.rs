@@ -127,7 +127,7 @@ impl fmt::Display for RevertCause {
 
 /// Whether a revision is, or was, in force for good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
+pub enum RevisionStanding {
     /// From the beginning.
     #[default]
     Final,
@@ -147,7 +147,7 @@ pub enum Standing {
     },
 }
 
-impl Standing {
+impl RevisionStanding {
     /// Nothing has to be said about it.
     pub fn is_final(&self) -> bool {
         *self == Self::Final
@@ -189,7 +189,7 @@ mod tests {
         Command::Rollout { request_id: String::new(), revision, step, author, message, at_ms: 7 }
     }
 
-    fn standing(state: &ConfigState, revision: u64) -> Standing {
+    fn standing(state: &ConfigState, revision: u64) -> RevisionStanding {
         state.revisions.record(Revision(revision)).unwrap().standing.clone()
     }
 
@@ -263,16 +263,19 @@ mod tests {
     fn the_history_tells_how_it_ended() {
         let staged = ["publish a", "publish b 5s"];
         let state = check(&staged, Reply::Published(Revision(2)), "b", true);
-        assert_eq!((standing(&state, 1), standing(&state, 2)), (Standing::Final, Standing::Unconfirmed));
+        assert_eq!(
+            (standing(&state, 1), standing(&state, 2)),
+            (RevisionStanding::Final, RevisionStanding::Unconfirmed)
+        );
         let steps = [&staged[..], &["confirm 2"]].concat();
         let state = check(&steps, Reply::Confirmed(Revision(2)), "b", false);
-        assert_eq!(standing(&state, 2), Standing::Confirmed { author: "ann".into(), at_ms: 7 });
+        assert_eq!(standing(&state, 2), RevisionStanding::Confirmed { author: "ann".into(), at_ms: 7 });
         let steps = [&staged[..], &["time-out 2"]].concat();
         let state = check(&steps, Reply::Published(Revision(3)), "a", false);
-        assert_eq!(standing(&state, 2), Standing::Reverted { by: Revision(3) });
+        assert_eq!(standing(&state, 2), RevisionStanding::Reverted { by: Revision(3) });
         let record = state.revisions.record(Revision(3)).unwrap();
         assert_eq!(record.message, "revert of 2: not confirmed in time");
-        assert_eq!((record.counts, &record.standing), ([2, 1, 3], &Standing::Final));
+        assert_eq!((record.counts, &record.standing), ([2, 1, 3], &RevisionStanding::Final));
         assert_eq!(RevertCause::Aborted.explain(Revision(2), "too slow"), "revert of 2: aborted: too slow");
     }
 

@@ -180,7 +180,7 @@ fn not_in_waves(revision: Revision) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Command, ConfigState, RevertCause, RolloutStep, SiteText, Standing, Terms};
+    use crate::state::{Command, ConfigState, RevertCause, RevisionStanding, RolloutStep, SiteText, Terms};
 
     /// `publish SITE [waves] [despite]`; `wave N NODE`, `pause`, `resume`, `confirm`, `worse`, `poison`, of revision 2.
     fn command(text: &str) -> Command {
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!((ended.waves.wave, ended.reverted_by), (2, Some(Revision(3))));
         assert_eq!(
             state.revisions.record(Revision(2)).unwrap().standing,
-            Standing::Reverted { by: Revision(3) }
+            RevisionStanding::Reverted { by: Revision(3) }
         );
         let why = "revert of 2: worse than what was before: 7 of 9".to_owned();
         let refused =

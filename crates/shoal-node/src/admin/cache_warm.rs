@@ -45,7 +45,7 @@ pub const MAX_CALLS: usize = 4;
 pub type Warmed = ReceiverStream<Result<CacheWarmResponse, Status>>;
 
 /// What all URLs of a call have in common.
-struct Order {
+struct Batch {
     host: Option<String>,
     listener: Option<String>,
     fields: HeaderMap,
@@ -68,7 +68,7 @@ pub fn warm(node: &Arc<Node>, request: CacheWarmRequest, caller: &str) -> Result
         0 => DEFAULT_TIMEOUT,
         ms => Duration::from_millis(ms.into()).min(MAX_TIMEOUT),
     };
-    let order = Order {
+    let batch = Batch {
         host: given(request.host),
         listener: given(request.listener),
         fields,
@@ -81,7 +81,7 @@ pub fn warm(node: &Arc<Node>, request: CacheWarmRequest, caller: &str) -> Result
     tracing::info!(urls = request.urls.len(), caller, "the cache is being warmed");
     let (told, telling) = mpsc::channel(MAX_CONCURRENCY as usize);
     let pace = Pace { concurrency, period };
-    tokio::spawn(warm_all(node.clone(), request.urls, Arc::new(order), pace, told, place));
+    tokio::spawn(warm_all(node.clone(), request.urls, Arc::new(batch), pace, told, place));
     Ok(ReceiverStream::new(telling))
 }
 
@@ -121,7 +121,7 @@ struct Pace {
 async fn warm_all(
     node: Arc<Node>,
     urls: Vec<String>,
-    order: Arc<Order>,
+    batch: Arc<Batch>,
     pace: Pace,
     told: mpsc::Sender<Result<CacheWarmResponse, Status>>,
     _place: OwnedSemaphorePermit,
@@ -137,9 +137,9 @@ async fn warm_all(
             () = told.closed() => return,
         }
         next = (next + pace.period).max(tokio::time::Instant::now());
-        let (node, order, told) = (node.clone(), order.clone(), told.clone());
+        let (node, batch, told) = (node.clone(), batch.clone(), told.clone());
         under_way.spawn(async move {
-            let warmed = warm_one(&node, &url, &order).await;
+            let warmed = warm_one(&node, &url, &batch).await;
             // Who does not listen any more is noticed above.
             _ = told.send(Ok(warmed)).await;
         });
@@ -151,24 +151,24 @@ async fn warm_all(
     }
 }
 
-async fn warm_one(node: &Arc<Node>, url: &str, order: &Order) -> CacheWarmResponse {
+async fn warm_one(node: &Arc<Node>, url: &str, batch: &Batch) -> CacheWarmResponse {
     let started = Instant::now();
     let mut response = CacheWarmResponse { url: url.to_owned(), ..CacheWarmResponse::default() };
     let request_id = HeaderValue::from_str(&format!("warm-{}-{:x}", node.id(), now_ms()));
     let request_id = request_id.unwrap_or_else(|_| HeaderValue::from_static("warm"));
     let wish = Wish {
         url,
-        host: order.host.as_deref(),
-        listener: order.listener.as_deref(),
-        fields: &order.fields,
-        own: &order.own,
+        host: batch.host.as_deref(),
+        listener: batch.listener.as_deref(),
+        fields: &batch.fields,
+        own: &batch.own,
         request_id: &request_id,
     };
     match errand(&node.config.load_full(), &wish) {
         Ok(errand) => {
             response.route = errand.route.name.to_string();
-            let asked = tokio::time::timeout(order.timeout, ask_owners(node, &errand, order.timeout)).await;
-            let late = || Asked { node: None, answer: Err(format!("no answer within {:?}", order.timeout)) };
+            let asked = tokio::time::timeout(batch.timeout, ask_owners(node, &errand, batch.timeout)).await;
+            let late = || Asked { node: None, answer: Err(format!("no answer within {:?}", batch.timeout)) };
             let Asked { node: owner, answer } = asked.unwrap_or_else(|_| late());
             response.node = owner.unwrap_or_default();
             tell(&mut response, answer);

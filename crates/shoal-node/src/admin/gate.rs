@@ -116,19 +116,19 @@ impl Node {
 /// An operator may not make a call.
 #[derive(Debug, thiserror::Error)]
 #[error("{name:?} has the role {role}, and {} takes the role {takes}", .call.name())]
-struct Refusal {
+struct Forbidden {
     name: String,
     role: Role,
     call: AdminCall,
     takes: Role,
 }
 
-fn may_call(operator: &ProvenOperator, call: AdminCall) -> Result<(), Refusal> {
+fn may_call(operator: &ProvenOperator, call: AdminCall) -> Result<(), Forbidden> {
     let (takes, role) = (least_role(call), operator.role);
     if role >= takes {
         return Ok(());
     }
-    Err(Refusal { name: operator.name.clone(), role, call, takes })
+    Err(Forbidden { name: operator.name.clone(), role, call, takes })
 }
 
 fn operator_of<T>(request: &Request<T>) -> Option<&ProvenOperator> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_cluster::ClusterView;
 use shoal_cluster::health::{Opinion, Says};
-use shoal_model::state::{RevisionRecord, Standing};
+use shoal_model::state::{RevisionRecord, RevisionStanding};
 use shoal_model::view::{EndpointView, UpstreamView};
 use shoal_model::{EndpointId, Revision};
 use shoal_policy::health::{Availability, FactState, is_panic};
@@ -80,15 +80,15 @@ fn revision_info(revision: Revision, record: &RevisionRecord, restorable: bool) 
         ..RevisionInfo::default()
     };
     match &record.standing {
-        Standing::Final => info,
-        Standing::Unconfirmed => RevisionInfo { standing: "unconfirmed".to_owned(), ..info },
-        Standing::Confirmed { author, at_ms } => RevisionInfo {
+        RevisionStanding::Final => info,
+        RevisionStanding::Unconfirmed => RevisionInfo { standing: "unconfirmed".to_owned(), ..info },
+        RevisionStanding::Confirmed { author, at_ms } => RevisionInfo {
             standing: "confirmed".to_owned(),
             confirmed_by: author.clone(),
             confirmed_at_ms: *at_ms,
             ..info
         },
-        Standing::Reverted { by } => {
+        RevisionStanding::Reverted { by } => {
             RevisionInfo { standing: "reverted".to_owned(), reverted_by: by.0, ..info }
         }
     }

@@ -23,7 +23,7 @@ pub async fn remove(
 ) -> Result<RemoveNodeResponse, Status> {
     let RemoveNodeRequest { node: name, node_id, force, timeout_ms } = request;
     let removing = if force { Removing::Forced } else { Removing::Gone };
-    take_out(node, Wanted { name, node_id, removing, timeout_ms }, caller).await
+    take_out(node, Leaving { name, node_id, removing, timeout_ms }, caller).await
 }
 
 /// Takes a member out that is not trusted any more, and waits likewise.
@@ -33,11 +33,11 @@ pub async fn revoke(
     caller: &str,
 ) -> Result<RemoveNodeResponse, Status> {
     let RevokeNodeRequest { node: name, node_id, timeout_ms } = request;
-    take_out(node, Wanted { name, node_id, removing: Removing::Revoked, timeout_ms }, caller).await
+    take_out(node, Leaving { name, node_id, removing: Removing::Revoked, timeout_ms }, caller).await
 }
 
 /// Who is to go, and why.
-struct Wanted {
+struct Leaving {
     /// Of the two one is given.
     name: String,
     node_id: u64,
@@ -45,12 +45,12 @@ struct Wanted {
     timeout_ms: u32,
 }
 
-async fn take_out(node: &Arc<Node>, wanted: Wanted, caller: &str) -> Result<RemoveNodeResponse, Status> {
-    let (started, wait) = (Instant::now(), wait_of(wanted.timeout_ms));
+async fn take_out(node: &Arc<Node>, leaving: Leaving, caller: &str) -> Result<RemoveNodeResponse, Status> {
+    let (started, wait) = (Instant::now(), wait_of(leaving.timeout_ms));
     // Who joined or was removed a moment ago through another node is known here from then on.
     linearizable_base(node).await?;
-    let (id, name) = find(node, &wanted.name, wanted.node_id)?;
-    let removing = wanted.removing;
+    let (id, name) = find(node, &leaving.name, leaving.node_id)?;
+    let removing = leaving.removing;
     let removal = removal::remove(node, id, removing).await.map_err(|error| refusal(id, &name, error))?;
     tracing::info!(member = %id, name, was = removal.state, ?removing, by = caller, "a member was removed");
     let left = wait.saturating_sub(started.elapsed());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_model::Revision;
-use shoal_model::state::{Command, Refusal, Reply, RevertCause, RolloutStep, Standing};
+use shoal_model::state::{Command, Refusal, Reply, RevertCause, RevisionStanding, RolloutStep};
 use shoal_proto::admin::{
     self, AbortRequest, ApplyResponse, ConfirmRequest, ConfirmResponse, RollOutRequest, StageRequest,
 };
@@ -159,16 +159,18 @@ fn nothing_to_settle(node: &Node, revision: Revision) -> Status {
     });
     let why = match (standing, waiting) {
         (_, None) if revision == Revision(0) => "no revision waits to be confirmed".to_owned(),
-        (Some(Standing::Confirmed { author, .. }), _) => {
+        (Some(RevisionStanding::Confirmed { author, .. }), _) => {
             format!("{author} has confirmed revision {revision}")
         }
-        (Some(Standing::Reverted { by }), _) => {
+        (Some(RevisionStanding::Reverted { by }), _) => {
             format!("revision {revision} was not confirmed, and revision {by} has taken its place")
         }
-        (Some(Standing::Final), _) => {
+        (Some(RevisionStanding::Final), _) => {
             format!("revision {revision} was published for good: `shoal rollback` undoes that")
         }
-        (Some(Standing::Unconfirmed), _) => "the revision has just been settled; try again".to_owned(),
+        (Some(RevisionStanding::Unconfirmed), _) => {
+            "the revision has just been settled; try again".to_owned()
+        }
         (None, _) => return failure::no_such_revision(revision),
     };
     with_exit(Code::FailedPrecondition, Exit::Conflict, why)
