@@ -1,8 +1,6 @@
-//! Which commands this process knows, and which the cluster lets it write.
+//! Which commands this process knows, and which level of the cluster each of them takes.
 
 use shoal_model::state::{COMMANDS, Command, LEVELS, OLDEST_LEVEL};
-
-use crate::log::{ConfigLog, ProposeError};
 
 /// A node of a build with debug assertions that is started with this in its environment pretends to be of a release to come,
 /// as many of them ahead as it says: tests of an upgrade need two versions, and there is one. It knows as many more commands,
@@ -53,18 +51,4 @@ pub(crate) fn takes_level(command: &Command) -> Option<u32> {
         command => command.needs(),
     };
     (needs > LEVELS).then_some(needs)
-}
-
-impl ConfigLog {
-    /// Refuses what some members may not know yet.
-    pub(crate) fn check_level(&self, command: &Command) -> Result<(), ProposeError> {
-        let level = self.with_state(|state| state.level.number);
-        match takes_level(command) {
-            // The first entry of a cluster says at which level it begins.
-            Some(needs) if needs > level && !matches!(command, Command::Bootstrap { .. }) => {
-                Err(ProposeError::NotFinalized { command: command.to_string(), needs, level })
-            }
-            _ => Ok(()),
-        }
-    }
 }

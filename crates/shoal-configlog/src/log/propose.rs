@@ -126,6 +126,18 @@ impl ConfigLog {
         self.pursue(self.on_record(command), 0, DEADLINE).await
     }
 
+    /// Refuses what some members may not know yet.
+    fn check_level(&self, command: &Command) -> Result<(), ProposeError> {
+        let level = self.with_state(|state| state.level.number);
+        match takes_level(command) {
+            // The first entry of a cluster says at which level it begins.
+            Some(needs) if needs > level && !matches!(command, Command::Bootstrap { .. }) => {
+                Err(ProposeError::NotFinalized { command: command.to_string(), needs, level })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Answers `PeerService.Propose`; the caller has been checked to be a node.
     pub async fn answer_propose(
         &self,

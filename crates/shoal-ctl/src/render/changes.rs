@@ -4,19 +4,18 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{
     AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, DiffResponse, FieldChange,
-    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo, Rollout,
+    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo,
 };
 
-use super::rollout::{in_waves, left_out};
+use super::names::{MAX_NAMES, some};
+use super::rollout::{left_out, unconfirmed};
 use super::table::Columns;
-use super::units::{moment, span};
+use super::units::moment;
 use crate::failure::one_line;
 use crate::output::Style;
 
 /// Longest value in a diff, in bytes; certificates are long and say little.
 const MAX_VALUE_BYTES: usize = 200;
-/// Most nodes that are named as away.
-const MAX_ABSENT: usize = 5;
 
 /// The difference by object and field; `+` is new, `-` goes, `~` differs.
 pub fn plan(response: &PlanResponse, style: Style) -> String {
@@ -118,31 +117,6 @@ fn gone(changes: &[Change]) -> String {
     if names.is_empty() { String::new() } else { format!(": {}", some(&names)) }
 }
 
-/// How long a revision may wait, and what to type.
-pub(super) fn unconfirmed(rollout: &Rollout) -> String {
-    if let Some(waves) = &rollout.waves {
-        return in_waves(rollout, waves);
-    }
-    let (revision, before, left) = (rollout.revision, rollout.before, span(rollout.left_ms.div_ceil(1000)));
-    let (by, keep) = match rollout.nodes.len() {
-        0 => (String::new(), "to keep it"),
-        _ => (format!(", and served by {} alone", some(&rollout.nodes)), "to have it everywhere"),
-    };
-    format!(
-        "revision {revision} is not confirmed{by}: the cluster goes back to revision {before} in {left}; {keep}, type: \
-         shoal confirm {revision}, to go back now: shoal abort {revision}"
-    )
-}
-
-/// A few names.
-fn some(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(MAX_ABSENT).map(|name| one_line(name)).collect();
-    match names.len().saturating_sub(MAX_ABSENT) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
 /// A revision stays.
 pub fn confirmed(response: &ConfirmResponse) -> String {
     let applied = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
@@ -188,7 +162,7 @@ pub(super) fn acknowledged(done: &str, acks: &[NodeAck], absent: &[AbsentNode], 
 /// `node3 is dead and will catch up`.
 fn absences(absent: &[AbsentNode]) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for node in absent.iter().take(MAX_ABSENT) {
+    for node in absent.iter().take(MAX_NAMES) {
         let state = match node.state.as_str() {
             "left" => "has left",
             "dead" => "is dead",
@@ -197,8 +171,8 @@ fn absences(absent: &[AbsentNode]) -> String {
         };
         parts.push(format!("{} {state}", one_line(&node.node)));
     }
-    if absent.len() > MAX_ABSENT {
-        parts.push(format!("{} more are not there", absent.len() - MAX_ABSENT));
+    if absent.len() > MAX_NAMES {
+        parts.push(format!("{} more are not there", absent.len() - MAX_NAMES));
     }
     let what = parts.join(", ");
     if absent.len() == 1 {
@@ -298,7 +272,7 @@ fn push_line(text: &mut String, sign: char, line: &str, style: Style) {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::RevisionInfo;
+    use shoal_proto::admin::{RevisionInfo, Rollout};
 
     use super::super::check_golden;
     use super::*;

@@ -7,6 +7,7 @@ mod contexts;
 mod describe;
 mod health;
 mod keys;
+mod names;
 mod node;
 mod purges;
 mod quantile;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{EndedRollout, GetRolloutResponse, Pace, Rollout, Waves};
 
-use super::changes::unconfirmed;
+use super::names::some;
 use super::units::{moment, span};
 use crate::failure::one_line;
 
@@ -55,8 +55,24 @@ pub fn rollout_policy(policy: Option<&Pace>) -> String {
     }
 }
 
+/// How long a revision may wait, and what to type.
+pub(super) fn unconfirmed(rollout: &Rollout) -> String {
+    if let Some(waves) = &rollout.waves {
+        return in_waves(rollout, waves);
+    }
+    let (revision, before, left) = (rollout.revision, rollout.before, span(rollout.left_ms.div_ceil(1000)));
+    let (by, keep) = match rollout.nodes.len() {
+        0 => (String::new(), "to keep it"),
+        _ => (format!(", and served by {} alone", some(&rollout.nodes)), "to have it everywhere"),
+    };
+    format!(
+        "revision {revision} is not confirmed{by}: the cluster goes back to revision {before} in {left}; {keep}, type: \
+         shoal confirm {revision}, to go back now: shoal abort {revision}"
+    )
+}
+
 /// What is to be known of a revision in waves when it was just published.
-pub(super) fn in_waves(rollout: &Rollout, waves: &Waves) -> String {
+fn in_waves(rollout: &Rollout, waves: &Waves) -> String {
     let Rollout { revision, before, .. } = rollout;
     format!(
         "revision {revision} comes in waves: {}; others serve revision {before} until it is their turn; to see how far it is, \

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
 use super::cache::hit_ratio;
-use super::changes::unconfirmed;
 use super::health::name_failure;
+use super::rollout::unconfirmed;
 use super::table::Columns;
 use super::units::{bytes, date, days_left, days_until, span};
 use crate::failure::one_line;
