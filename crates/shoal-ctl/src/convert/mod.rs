@@ -12,6 +12,7 @@ mod remark;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod text;
 mod units;
 
 use clap::ValueEnum;

@@ -5,7 +5,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cache_extension::ContentClass;
-use super::no_effect::no_effect;
 use super::{CacheRule, Problem};
 use crate::units::ByteSize;
 
@@ -82,7 +81,7 @@ pub(super) fn validate_cache(path: &str, rule: &CacheRule, problems: &mut Vec<Pr
             problems.push(Problem::at(format!("{path}.chunked_from"), message));
         } else if rule.max_object_size.unwrap_or(CacheRule::MAX_OBJECT_SIZE) < least {
             let why = "nothing above `max_object_size` is stored";
-            problems.push(no_effect(format!("{path}.chunked_from"), why));
+            problems.push(Problem::no_effect(format!("{path}.chunked_from"), why));
         }
     }
     let allowed = rule.strict_fill.as_deref().unwrap_or_default();
@@ -92,7 +91,7 @@ pub(super) fn validate_cache(path: &str, rule: &CacheRule, problems: &mut Vec<Pr
 fn validate_key(path: &str, key: &CacheKeyRule, problems: &mut Vec<Problem>) {
     if key.include_query.is_some() && key.exclude_query.is_some() {
         let why = "`include_query` leaves out everything else";
-        problems.push(no_effect(format!("{path}.exclude_query"), why));
+        problems.push(Problem::no_effect(format!("{path}.exclude_query"), why));
     }
     let lists = [("include_query", &key.include_query), ("exclude_query", &key.exclude_query)];
     for (field, list) in lists {

@@ -61,7 +61,6 @@ pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion
 pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;
 pub use merge::{Absent, merge};
-pub use no_effect::validate_next;
 pub use object::{Delta, Kind, ObjectName};
 pub(crate) use observe::log_subject;
 pub use observe::{AccessLog, Tracing};
@@ -89,7 +88,7 @@ pub use transport::{UpstreamProtocol, UpstreamTls};
 pub use upstream::{
     Balance, Endpoint, GrpcCheck, HashKey, HealthCheck, HttpCheck, ProxyVersion, TcpCheck, Upstream,
 };
-pub use validate::{check_authorities, check_certificates, validate};
+pub use validate::{check_authorities, check_certificates, validate, validate_next};
 pub use yaml::MAX_SITE_BYTES;
 
 /// The whole configuration of a cluster. A revision is one of these.

@@ -1,17 +1,6 @@
 //! Settings that would change nothing: whoever writes them takes them for something else.
 
-use super::{Balance, Problem, ProblemKind, Route, Site, Upstream, UpstreamProtocol, validate};
-
-/// Everything that is wrong with `next`, but for what has no effect and is like that in `active` already: nobody has to mend
-/// what others have written, or what an earlier version took.
-pub fn validate_next(next: &Site, active: &Site) -> Vec<Problem> {
-    let mut problems = validate(next);
-    if problems.iter().any(Problem::is_served_in_force) {
-        let known = validate(active);
-        problems.retain(|problem| !problem.is_served_in_force() || !known.contains(problem));
-    }
-    problems
-}
+use super::{Balance, Problem, Route, Upstream, UpstreamProtocol};
 
 /// What of `upstream` has no effect, because of how the rest is set.
 pub(super) fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut Vec<Problem>) {
@@ -33,7 +22,7 @@ pub(super) fn validate_upstream(path: &str, upstream: &Upstream, problems: &mut 
         ("queue_timeout", upstream.queue_timeout.is_some() && upstream.max_requests.is_none(), queued),
     ];
     for (field, _, why) in written.into_iter().filter(|(_, has_none, _)| *has_none) {
-        problems.push(no_effect(format!("{path}.{field}"), why));
+        problems.push(Problem::no_effect(format!("{path}.{field}"), why));
     }
 }
 
@@ -45,19 +34,13 @@ pub(super) fn validate_route(path: &str, route: &Route, problems: &mut Vec<Probl
         && per_try.0 > total.0
     {
         let why = "it is longer than `timeouts.total`, which ends the whole exchange before";
-        problems.push(no_effect(format!("{path}.retry.per_try_timeout"), why));
+        problems.push(Problem::no_effect(format!("{path}.retry.per_try_timeout"), why));
     }
-}
-
-/// A setting that changes nothing, and why.
-pub(super) fn no_effect(path: String, why: &str) -> Problem {
-    Problem::at(path, format!("it has no effect: {why}")).of_kind(ProblemKind::NoEffect)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::site::{parse_site, read_site};
+    use crate::site::{parse_site, read_site, validate_next};
     use crate::{ConfigView, Revision};
 
     #[test]

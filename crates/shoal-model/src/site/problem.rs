@@ -38,6 +38,11 @@ impl Problem {
         Self { place: None, path: path.into(), message: message.into(), kind: ProblemKind::Meaning }
     }
 
+    /// A setting that changes nothing, and why.
+    pub(crate) fn no_effect(path: String, why: &str) -> Self {
+        Self::at(path, format!("it has no effect: {why}")).of_kind(ProblemKind::NoEffect)
+    }
+
     /// Nobody mended it before, and nobody has to now.
     pub(crate) fn is_served_in_force(&self) -> bool {
         matches!(self.kind, ProblemKind::NoEffect | ProblemKind::Outdated)

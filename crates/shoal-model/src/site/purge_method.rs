@@ -56,7 +56,7 @@ pub(super) fn validate(path: &str, rule: &PurgeMethod, problems: &mut Vec<Proble
     if header.contains('_') || HeaderName::from_bytes(header.as_bytes()).is_err() {
         problems.push(Problem::at(path, format!("{header:?} is not the name of a field")));
     } else if rule.token_sha256.is_none() {
-        problems.push(super::no_effect::no_effect(path, "no token is asked for without `token_sha256`"));
+        problems.push(Problem::no_effect(path, "no token is asked for without `token_sha256`"));
     }
 }
 

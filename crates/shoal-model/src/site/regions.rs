@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::no_effect::no_effect;
 use super::{Problem, Site, Upstream, step};
 
 /// Most regions that an upstream may name: what a node tells apart besides its own.
@@ -98,7 +97,7 @@ pub(super) fn validate_shields(site: &Site, problems: &mut Vec<Problem>) {
     for (name, _) in site.upstreams.iter().filter(|(_, upstream)| upstream.shield.is_some()) {
         if !site.routes.values().any(|route| route.upstream == *name && route.cache.is_some()) {
             let path = format!("upstreams.{}.shield", step(name));
-            problems.push(no_effect(path, "no route with a `cache` leads to this upstream"));
+            problems.push(Problem::no_effect(path, "no route with a `cache` leads to this upstream"));
         }
     }
 }

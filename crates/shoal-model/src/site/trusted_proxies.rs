@@ -2,7 +2,6 @@
 
 use http::HeaderName;
 
-use super::no_effect::no_effect;
 use super::{Listener, Problem};
 
 /// Fields that say something else, and would be taken off whoever is not believed.
@@ -56,7 +55,7 @@ pub(super) fn validate_listener(path: &str, listener: &Listener, problems: &mut 
         let message = format!("{written:?} is not the name of a field that could name a caller");
         problems.push(Problem::at(path, message));
     } else if listener.trusted_proxies.is_empty() {
-        problems.push(no_effect(path, "nobody is believed without `trusted_proxies`"));
+        problems.push(Problem::no_effect(path, "nobody is believed without `trusted_proxies`"));
     }
 }
 

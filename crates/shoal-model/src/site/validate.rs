@@ -73,6 +73,17 @@ pub fn validate(site: &Site) -> Vec<Problem> {
     problems
 }
 
+/// Everything that is wrong with `next`, but for what has no effect and is like that in `active` already: nobody has to mend
+/// what others have written, or what an earlier version took.
+pub fn validate_next(next: &Site, active: &Site) -> Vec<Problem> {
+    let mut problems = validate(next);
+    if problems.iter().any(Problem::is_served_in_force) {
+        let known = validate(active);
+        problems.retain(|problem| !problem.is_served_in_force() || !known.contains(problem));
+    }
+    problems
+}
+
 /// Looks into every certificate whose key is in clear text. `inspect` reads chain and key (PEM) and says whether they
 /// belong together.
 pub fn check_certificates(

@@ -1,10 +1,9 @@
 //! The words of a Caddyfile, line by line.
 
-use std::iter::Peekable;
 use std::rc::Rc;
-use std::str::Chars;
 
 use crate::convert::directive::{Mistake, Place};
+use crate::convert::text::Text;
 
 /// A word of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,40 +17,38 @@ pub(super) struct Word {
 
 /// Cuts a text into lines of words.
 pub(super) struct Lexer<'a> {
-    rest: Peekable<Chars<'a>>,
-    place: Place,
+    text: Text<'a>,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(file: &Rc<str>, text: &'a str) -> Self {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { rest: text.chars().peekable(), place: Place { file: file.clone(), line: 1, column: 1 } }
+        Self { text: Text::new(file, text) }
     }
 
     /// Where it has come to.
     pub(super) fn place(&self) -> &Place {
-        &self.place
+        self.text.place()
     }
 
     /// The words of the next line that has any; none at the end of the text.
     pub(super) fn line(&mut self) -> Result<Vec<Word>, Mistake> {
         let mut words = Vec::new();
         loop {
-            match self.rest.peek().copied() {
+            match self.text.peek() {
                 None => return Ok(words),
                 Some('\n') => {
-                    self.take();
+                    self.text.take();
                     if !words.is_empty() {
                         return Ok(words);
                     }
                 }
                 Some('#') => {
-                    while self.rest.peek().is_some_and(|c| *c != '\n') {
-                        self.take();
+                    while self.text.peek().is_some_and(|c| c != '\n') {
+                        self.text.take();
                     }
                 }
                 Some(c) if c.is_whitespace() => {
-                    self.take();
+                    self.text.take();
                 }
                 Some('\\') if self.continues() => {}
                 Some(_) => words.push(self.word()?),
@@ -61,34 +58,23 @@ impl<'a> Lexer<'a> {
 
     /// Passes over a backslash at the end of a line, which goes on in the next.
     fn continues(&mut self) -> bool {
-        let mut ahead = self.rest.clone();
+        let mut ahead = self.text.ahead();
         ahead.next();
         while ahead.next_if_eq(&'\r').is_some() {}
         if ahead.next() != Some('\n') {
             return false;
         }
-        while self.take() != Some('\n') {}
+        while self.text.take() != Some('\n') {}
         true
     }
 
-    fn take(&mut self) -> Option<char> {
-        let c = self.rest.next()?;
-        if c == '\n' {
-            self.place.line += 1;
-            self.place.column = 1;
-        } else {
-            self.place.column += 1;
-        }
-        Some(c)
-    }
-
     fn word(&mut self) -> Result<Word, Mistake> {
-        let place = self.place.clone();
-        let quote = self.rest.peek().copied().filter(|c| matches!(c, '"' | '`'));
+        let place = self.text.place().clone();
+        let quote = self.text.peek().filter(|c| matches!(c, '"' | '`'));
         let Some(quote) = quote else {
             let mut text = String::new();
-            while self.rest.peek().is_some_and(|c| !c.is_whitespace()) {
-                text.extend(self.take());
+            while self.text.peek().is_some_and(|c| !c.is_whitespace()) {
+                text.extend(self.text.take());
             }
             if let Some(marker) = text.strip_prefix("<<").filter(|marker| is_marker(marker)) {
                 let text = self.here_document(marker, &place)?;
@@ -96,14 +82,14 @@ impl<'a> Lexer<'a> {
             }
             return Ok(Word { text, is_quoted: false, place });
         };
-        self.take();
+        self.text.take();
         let mut text = String::new();
         loop {
-            match self.take() {
+            match self.text.take() {
                 None => return Err(Mistake::at(&place, format!("this {quote} is never closed"))),
                 Some(c) if c == quote => return Ok(Word { text, is_quoted: true, place }),
                 // Only quotes are escaped; a backslash before anything else is one.
-                Some('\\') if quote == '"' && self.rest.peek() == Some(&'"') => text.extend(self.take()),
+                Some('\\') if quote == '"' && self.text.peek() == Some('"') => text.extend(self.text.take()),
                 Some(c) => text.push(c),
             }
         }
@@ -111,25 +97,25 @@ impl<'a> Lexer<'a> {
 
     /// The lines up to one that has nothing but `marker`.
     fn here_document(&mut self, marker: &str, place: &Place) -> Result<String, Mistake> {
-        while self.rest.peek().is_some_and(|c| *c != '\n') {
-            self.take();
+        while self.text.peek().is_some_and(|c| c != '\n') {
+            self.text.take();
         }
-        self.take();
+        self.text.take();
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            while self.rest.peek().is_some_and(|c| *c != '\n') {
+            while self.text.peek().is_some_and(|c| c != '\n') {
                 // Words may follow the marker.
                 if line.trim_start() == marker {
                     break;
                 }
-                line.extend(self.take());
+                line.extend(self.text.take());
             }
             if line.trim() == marker {
                 return Ok(lines.join("\n"));
             }
             lines.push(line);
-            if self.take().is_none() {
+            if self.text.take().is_none() {
                 return Err(Mistake::at(place, format!("there is no {marker} that ends this text")));
             }
         }

@@ -1,10 +1,9 @@
 //! The words of `nginx.conf`, as nginx itself cuts them.
 
-use std::iter::Peekable;
 use std::rc::Rc;
-use std::str::Chars;
 
 use crate::convert::directive::{Mistake, Place};
+use crate::convert::text::Text;
 
 /// A word, or what ends one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,31 +20,29 @@ pub(super) enum Token {
 
 /// Cuts a text into words.
 pub(super) struct Lexer<'a> {
-    rest: Peekable<Chars<'a>>,
-    place: Place,
+    text: Text<'a>,
 }
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(file: &Rc<str>, text: &'a str) -> Self {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { rest: text.chars().peekable(), place: Place { file: file.clone(), line: 1, column: 1 } }
+        Self { text: Text::new(file, text) }
     }
 
     /// Where it has come to.
     pub(super) fn place(&self) -> &Place {
-        &self.place
+        self.text.place()
     }
 
     /// The next token and its place; None at the end of the text.
     pub(super) fn next(&mut self) -> Result<Option<(Token, Place)>, Mistake> {
         self.skip_space();
-        let place = self.place.clone();
-        let token = match self.rest.peek() {
+        let place = self.text.place().clone();
+        let token = match self.text.peek() {
             None => return Ok(None),
             Some(';') => self.sign(Token::End),
             Some('{') => self.sign(Token::Open),
             Some('}') => self.sign(Token::Close),
-            Some(&quote @ ('"' | '\'')) => self.quoted(quote)?,
+            Some(quote @ ('"' | '\'')) => self.quoted(quote)?,
             Some(_) => self.bare(),
         };
         Ok(Some((token, place)))
@@ -53,9 +50,9 @@ impl<'a> Lexer<'a> {
 
     /// Passes over what is no configuration up to the `}` that closes it (Lua).
     pub(super) fn skip_block(&mut self) -> Result<(), Mistake> {
-        let start = self.place.clone();
+        let start = self.text.place().clone();
         let mut depth = 1_usize;
-        while let Some(c) = self.take() {
+        while let Some(c) = self.text.take() {
             match c {
                 '{' => depth += 1,
                 '}' => depth -= 1,
@@ -68,28 +65,17 @@ impl<'a> Lexer<'a> {
         Err(Mistake::at(&start, "this block is never closed"))
     }
 
-    fn take(&mut self) -> Option<char> {
-        let c = self.rest.next()?;
-        if c == '\n' {
-            self.place.line += 1;
-            self.place.column = 1;
-        } else {
-            self.place.column += 1;
-        }
-        Some(c)
-    }
-
     fn sign(&mut self, token: Token) -> Token {
-        self.take();
+        self.text.take();
         token
     }
 
     fn skip_space(&mut self) {
-        while let Some(&c) = self.rest.peek() {
+        while let Some(c) = self.text.peek() {
             if c == '#' {
-                while self.take().is_some_and(|c| c != '\n') {}
+                while self.text.take().is_some_and(|c| c != '\n') {}
             } else if is_space(c) {
-                self.take();
+                self.text.take();
             } else {
                 return;
             }
@@ -97,36 +83,36 @@ impl<'a> Lexer<'a> {
     }
 
     fn quoted(&mut self, quote: char) -> Result<Token, Mistake> {
-        let start = self.place.clone();
-        self.take();
+        let start = self.text.place().clone();
+        self.text.take();
         let mut word = String::new();
         loop {
-            match self.take() {
+            match self.text.take() {
                 None => return Err(Mistake::at(&start, format!("this {quote} is never closed"))),
                 Some('\\') => self.escaped(&mut word),
                 Some(c) if c == quote => break,
                 Some(c) => word.push(c),
             }
         }
-        match self.rest.peek() {
+        match self.text.peek() {
             None | Some(';' | '{' | ')') => Ok(Token::Word(word)),
-            Some(&c) if is_space(c) => Ok(Token::Word(word)),
-            Some(&c) => Err(Mistake::at(&self.place, format!("unexpected {c:?} behind a quoted word"))),
+            Some(c) if is_space(c) => Ok(Token::Word(word)),
+            Some(c) => Err(Mistake::at(self.text.place(), format!("unexpected {c:?} behind a quoted word"))),
         }
     }
 
     fn bare(&mut self) -> Token {
         let mut word = String::new();
-        while let Some(&c) = self.rest.peek() {
+        while let Some(c) = self.text.peek() {
             if is_space(c) || matches!(c, ';' | '{') {
                 break;
             }
-            self.take();
+            self.text.take();
             match c {
                 '\\' => self.escaped(&mut word),
                 // `${name}` is a variable and begins no block.
-                '$' if self.rest.peek() == Some(&'{') => {
-                    self.take();
+                '$' if self.text.peek() == Some('{') => {
+                    self.text.take();
                     word.push_str("${");
                 }
                 c => word.push(c),
@@ -137,7 +123,7 @@ impl<'a> Lexer<'a> {
 
     /// What follows a backslash; what has no meaning to nginx keeps it, for regular expressions.
     fn escaped(&mut self, word: &mut String) {
-        match self.take() {
+        match self.text.take() {
             None => word.push('\\'),
             Some(c @ ('"' | '\'' | '\\')) => word.push(c),
             Some('t') => word.push('\t'),
