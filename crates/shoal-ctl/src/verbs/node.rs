@@ -10,7 +10,6 @@ use super::standing::{CordonArgs, DrainArgs, UncordonArgs, UndrainArgs};
 use super::target::TargetArgs;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format};
 use crate::render;
 
 /// What `shoal node` takes.
@@ -115,9 +114,8 @@ impl NodeVerb {
 async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.status().await?;
-    let format = session.format.unwrap_or(Format::Table);
     let listed = serde_json::json!({ "nodes": response.nodes });
-    output::print(format, &listed, |_| render::nodes(&response.nodes))?;
+    session.print(&listed, |_| render::nodes(&response.nodes))?;
     Ok(Exit::Done)
 }
 

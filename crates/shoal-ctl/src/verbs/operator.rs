@@ -18,7 +18,6 @@ use shoal_proto::admin::{IssueOperatorRequest, IssueOperatorResponse, RevokeOper
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format};
 use crate::render;
 
 /// What `shoal operator` takes.
@@ -216,8 +215,7 @@ fn tell(session: &Session, operator: &Operator, role: Role, file: &Path) -> Resu
 async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.list_operators().await?;
-    let format = session.format.unwrap_or(Format::Table);
-    output::print(format, &response, |response| render::operators(response, session.style))?;
+    session.print(&response, |response| render::operators(response, session.style))?;
     Ok(Exit::Done)
 }
 

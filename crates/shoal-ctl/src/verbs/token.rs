@@ -8,7 +8,6 @@ use shoal_proto::admin::{CreateTokenRequest, RevokeTokenRequest};
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{self, Format};
 use crate::render;
 
 /// What `shoal token` takes.
@@ -127,8 +126,7 @@ async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
 async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     let response = session.client.list_tokens().await?;
-    let format = session.format.unwrap_or(Format::Table);
-    output::print(format, &response, |response| render::tokens(response, session.style))?;
+    session.print(&response, |response| render::tokens(response, session.style))?;
     Ok(Exit::Done)
 }
 
