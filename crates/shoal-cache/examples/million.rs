@@ -19,7 +19,7 @@ use shoal_cache::{
     Answer, Cache, CacheRequest, CacheSettings, Changed, DiskSettings, Fetch, FetchFuture, FetchTrace,
     LinkFuture, Lookup, PeerIo, PeerLink, WorkerCache,
 };
-use shoal_cluster::{ClusterView, NodeState, NodeView};
+use shoal_cluster::{ClusterView, NodeView};
 use shoal_model::site::read_site;
 use shoal_model::view::RouteView;
 use shoal_model::{ConfigView, NodeId, Revision};
@@ -79,26 +79,7 @@ struct Bench {
 
 impl Bench {
     async fn new(ram_bytes: u64, disk: Option<PathBuf>, objects: u64) -> Self {
-        let node = NodeView {
-            id: NODE,
-            name: "n1".into(),
-            cluster_addr: "127.0.0.1:1".parse().expect("an address"),
-            admin_addr: String::new(),
-            region: "".into(),
-            zone: "".into(),
-            state: NodeState::Ready,
-            alive: true,
-            load: 0,
-            offered: Arc::default(),
-            active_revision: 1,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
-        };
+        let node = NodeView { name: "n1".into(), active_revision: 1, ..NodeView::serving(NODE) };
         let view =
             ClusterView { nodes: vec![node], placement_id: 1, holders_id: 1, ..ClusterView::default() };
         let site = read_site("site.yaml", SITE).expect("a site");

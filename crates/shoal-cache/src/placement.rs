@@ -167,24 +167,10 @@ mod tests {
 
     fn view(members: &[(u64, &str, NodeState)]) -> ClusterView {
         let node = |(id, region, state): &(u64, &str, NodeState)| NodeView {
-            id: NodeId(*id),
-            name: "".into(),
-            cluster_addr: "127.0.0.1:1".parse().unwrap(),
-            admin_addr: String::new(),
             region: (*region).into(),
-            zone: "".into(),
             state: *state,
-            alive: true,
-            load: 0,
-            offered: Arc::default(),
             active_revision: 1,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
+            ..NodeView::serving(NodeId(*id))
         };
         let nodes: Vec<_> = members.iter().map(node).collect();
         let serving = nodes.iter().filter(|node| node.is_serving());

@@ -67,6 +67,30 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// One that is heard, serves, and has said no more of itself: what tests and measurements begin with.
+    pub fn serving(id: NodeId) -> Self {
+        Self {
+            id,
+            name: Arc::default(),
+            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            admin_addr: String::new(),
+            region: Arc::default(),
+            zone: Arc::default(),
+            state: NodeState::Ready,
+            alive: true,
+            load: 0,
+            offered: Arc::default(),
+            active_revision: 0,
+            applied_index: 0,
+            checked_seq: 0,
+            commands: 0,
+            state_hash: None,
+            ready: ReadyIn::default(),
+            public: Arc::default(),
+            version: Arc::default(),
+        }
+    }
+
     /// Requests a second that reach it for `upstream`.
     pub fn offered(&self, upstream: UpstreamId) -> u32 {
         self.offered.iter().find(|(known, _)| *known == upstream).map_or(0, |(_, rate)| *rate)
@@ -136,24 +160,11 @@ mod tests {
     #[test]
     fn checkers_serve_in_the_region_of_this_node() {
         let node = |id, region: &str, state, alive| NodeView {
-            id: NodeId(id),
             name: format!("node-{id}").into(),
-            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-            admin_addr: String::new(),
             region: region.into(),
-            zone: "".into(),
             state,
             alive,
-            load: 0,
-            offered: Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
+            ..NodeView::serving(NodeId(id))
         };
         let nodes = vec![
             node(1, "eu", NodeState::Ready, true),

@@ -36,33 +36,12 @@ pub fn count(members: impl IntoIterator<Item = NodeId>, view: &ClusterView, upti
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use shoal_cluster::NodeView;
 
     use super::*;
 
     fn node(id: u64, state: NodeState, alive: bool) -> NodeView {
-        NodeView {
-            id: NodeId(id),
-            name: "".into(),
-            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-            admin_addr: String::new(),
-            region: "".into(),
-            zone: "".into(),
-            state,
-            alive,
-            load: 0,
-            offered: std::sync::Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
-        }
+        NodeView { state, alive, ..NodeView::serving(NodeId(id)) }
     }
 
     #[test]

@@ -217,26 +217,7 @@ mod tests {
     use super::*;
 
     fn member(id: u64, state: NodeState, alive: bool) -> NodeView {
-        NodeView {
-            id: NodeId(id),
-            name: format!("node-{id}").into(),
-            cluster_addr: ([127, 0, 0, 1], 7400).into(),
-            admin_addr: String::new(),
-            region: "".into(),
-            zone: "".into(),
-            state,
-            alive,
-            load: 0,
-            offered: Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
-        }
+        NodeView { name: format!("node-{id}").into(), state, alive, ..NodeView::serving(NodeId(id)) }
     }
 
     /// Looks at each scene a second after the one before, and checks what is told.

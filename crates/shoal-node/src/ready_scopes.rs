@@ -264,8 +264,6 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use shoal_cluster::NodeView;
     use shoal_model::NodeId;
 
@@ -282,24 +280,11 @@ mod tests {
                 _ => Ready::No,
             };
             NodeView {
-                id: NodeId(n as u64 + 1),
-                name: "".into(),
-                cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-                admin_addr: String::new(),
                 region: region.into(),
-                zone: "".into(),
                 state: if mark == "~" { NodeState::Draining } else { NodeState::Ready },
                 alive: mark != "!",
-                load: 0,
-                offered: Arc::default(),
-                active_revision: 0,
-                applied_index: 0,
-                checked_seq: 0,
-                commands: 0,
-                state_hash: None,
                 ready: ReadyIn::all(ready),
-                public: Arc::default(),
-                version: "".into(),
+                ..NodeView::serving(NodeId(n as u64 + 1))
             }
         });
         ClusterView { local: NodeId(1), nodes: nodes.collect(), ..ClusterView::default() }

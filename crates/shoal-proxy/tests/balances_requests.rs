@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use shoal_cluster::{ClusterView, EndpointState, NodeState, NodeView};
+use shoal_cluster::{ClusterView, EndpointState, NodeView};
 use shoal_model::{EndpointId, NodeId, UpstreamId};
 use shoal_policy::health::Availability;
 use support::numbered::{addresses, numbered};
@@ -212,24 +212,10 @@ async fn the_next_priority_stands_in_for_the_first() {
 /// A node that serves, and is asked so many times a second for the upstream `app`.
 fn node(id: u64, region: &str, zone: &str, rate: u32) -> NodeView {
     NodeView {
-        id: NodeId(id),
-        name: "".into(),
-        cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-        admin_addr: String::new(),
         region: region.into(),
         zone: zone.into(),
-        state: NodeState::Ready,
-        alive: true,
-        load: 0,
         offered: [(UpstreamId::of("app"), rate)].into(),
-        active_revision: 0,
-        applied_index: 0,
-        checked_seq: 0,
-        commands: 0,
-        state_hash: None,
-        ready: Default::default(),
-        public: Default::default(),
-        version: "".into(),
+        ..NodeView::serving(NodeId(id))
     }
 }
 

@@ -13,7 +13,7 @@ use shoal_cache::{
     Answer, Cache, CacheRequest, CacheSettings, DiskSettings, Fetch, FillJob, Lookup, PendingChange,
     WorkerCache,
 };
-use shoal_cluster::{ClusterView, NodeState, NodeView};
+use shoal_cluster::{ClusterView, NodeView};
 use shoal_model::site::read_site;
 use shoal_model::view::RouteView;
 use shoal_model::{ConfigView, NodeId, Revision};
@@ -432,24 +432,11 @@ fn head(method: Method, path: &str, fields: &[(&'static str, &str)]) -> Parts {
 
 fn member(id: NodeId, region: &str, zone: &str) -> NodeView {
     NodeView {
-        id,
         name: format!("n{}", id.0).into(),
-        cluster_addr: "127.0.0.1:1".parse().unwrap(),
-        admin_addr: String::new(),
         region: region.into(),
         zone: zone.into(),
-        state: NodeState::Ready,
-        alive: true,
-        load: 0,
-        offered: Arc::default(),
         active_revision: 1,
-        applied_index: 0,
-        checked_seq: 0,
-        commands: 0,
-        state_hash: None,
-        ready: Default::default(),
-        public: Default::default(),
-        version: "".into(),
+        ..NodeView::serving(id)
     }
 }
 

@@ -216,8 +216,6 @@ fn answer_on(
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use shoal_model::NodeId;
     use shoal_policy::readiness::{Ready, ReadyIn};
 
@@ -226,24 +224,13 @@ mod tests {
     #[test]
     fn who_is_heard_in_service_and_ready_is_answered() {
         let node = |id: u64, state, alive, ready| NodeView {
-            id: NodeId(id),
-            name: "".into(),
-            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-            admin_addr: String::new(),
             region: "eu".into(),
             zone: "a".into(),
             state,
             alive,
-            load: 0,
-            offered: Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
             ready: ReadyIn::all(ready),
             public: [IpAddr::from([192, 0, 2, id as u8])].into(),
-            version: "".into(),
+            ..NodeView::serving(NodeId(id))
         };
         use NodeState::{Cordoned, Draining, Joining, Left, Ready as InService};
         let mut nodes = vec![

@@ -160,26 +160,7 @@ mod tests {
     use super::*;
 
     fn node(id: u64, region: &str) -> NodeView {
-        NodeView {
-            id: NodeId(id),
-            name: "x".into(),
-            cluster_addr: ([127, 0, 0, 1], 7400).into(),
-            admin_addr: String::new(),
-            region: region.into(),
-            zone: "".into(),
-            state: NodeState::Ready,
-            alive: true,
-            load: 0,
-            offered: Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
-        }
+        NodeView { region: region.into(), ..NodeView::serving(NodeId(id)) }
     }
 
     /// How many checkers the thirty endpoints have in all.

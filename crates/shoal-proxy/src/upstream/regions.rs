@@ -185,9 +185,7 @@ fn sources(cluster: &ClusterView, upstream: UpstreamId, rate: f64) -> Vec<Source
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use shoal_cluster::{NodeState, NodeView};
+    use shoal_cluster::NodeView;
     use shoal_model::site::read_site;
     use shoal_model::view::EndpointView;
     use shoal_model::{ConfigView, NodeId, Revision};
@@ -215,24 +213,9 @@ mod tests {
     fn cluster(nodes: &[(&str, u32)]) -> ClusterView {
         let upstream = UpstreamId::of("app");
         let node = |(n, (region, rate)): (usize, &(&str, u32))| NodeView {
-            id: NodeId(n as u64 + 1),
-            name: "".into(),
-            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-            admin_addr: String::new(),
             region: (*region).into(),
-            zone: "".into(),
-            state: NodeState::Ready,
-            alive: true,
-            load: 0,
             offered: [(upstream, *rate)].into(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
+            ..NodeView::serving(NodeId(n as u64 + 1))
         };
         let nodes = nodes.iter().enumerate().map(node).collect();
         ClusterView { local: NodeId(1), nodes, ..ClusterView::default() }

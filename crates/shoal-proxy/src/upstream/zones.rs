@@ -35,9 +35,7 @@ pub(super) fn demand(zones: &[Box<str>], cluster: &ClusterView) -> Zones {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use shoal_cluster::{NodeState, NodeView};
+    use shoal_cluster::NodeView;
     use shoal_model::NodeId;
 
     use super::*;
@@ -45,24 +43,9 @@ mod tests {
     #[test]
     fn requests_come_in_where_nodes_stand() {
         let node = |(n, (region, zone)): (usize, &(&str, &str))| NodeView {
-            id: NodeId(n as u64 + 1),
-            name: "".into(),
-            cluster_addr: SocketAddr::from(([127, 0, 0, 1], 7400)),
-            admin_addr: String::new(),
             region: (*region).into(),
             zone: (*zone).into(),
-            state: NodeState::Ready,
-            alive: true,
-            load: 0,
-            offered: std::sync::Arc::default(),
-            active_revision: 0,
-            applied_index: 0,
-            checked_seq: 0,
-            commands: 0,
-            state_hash: None,
-            ready: Default::default(),
-            public: Default::default(),
-            version: "".into(),
+            ..NodeView::serving(NodeId(n as u64 + 1))
         };
         let check = |nodes: &[(&str, &str)], own, expected: &[f32]| {
             let nodes = nodes.iter().enumerate().map(node).collect();
