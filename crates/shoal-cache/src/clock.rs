@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use shoal_model::units::millis_u64;
 use shoal_policy::cache::trust::Moment;
 
 /// Unix milliseconds.
@@ -14,7 +15,7 @@ pub(crate) fn now_ms() -> u64 {
 /// Milliseconds by a clock that nobody sets.
 pub(crate) fn steady_ms() -> u64 {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(u64::MAX)
+    millis_u64(BEGIN.elapsed())
 }
 
 /// Now, by both.

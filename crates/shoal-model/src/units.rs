@@ -139,6 +139,16 @@ macro_rules! text_unit {
 text_unit!(Period, "Period", r"^[0-9.]+(ms|s|m|h|d)$", "5s");
 text_unit!(ByteSize, "ByteSize", r"^[0-9.]+(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB)?$", "10MiB");
 
+/// A length of time as messages tell it: whole milliseconds in 32 bits, which are 49 days at the most.
+pub fn millis_u32(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// The same in 64 bits.
+pub fn millis_u64(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

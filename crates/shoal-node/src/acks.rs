@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::{NodeState, NodeView};
+use shoal_model::units::millis_u32;
 use shoal_model::{NodeId, Revision};
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::everybody::ask_all;
-use crate::millis::millis_u32;
 use crate::node::Node;
 
 /// What became of an entry on the members.

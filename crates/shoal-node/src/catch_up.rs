@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use shoal_configlog::{LogStatus, ProposeError};
+use shoal_model::units::millis_u64;
 use shoal_model::{NodeId, Revision};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::millis::millis_u64;
 use crate::node::Node;
 
 /// Between two questions while there is nobody to answer.

@@ -30,7 +30,6 @@ mod keys;
 mod last_known_good;
 mod lease;
 mod levels;
-mod millis;
 mod news;
 mod node;
 mod notify;

@@ -15,12 +15,11 @@ use axum::{Extension, Router};
 use serde::{Deserialize, Serialize};
 use shoal_cluster::join::{ROLE_PURGE, Token, TokenError};
 use shoal_configlog::on_behalf_of;
-use shoal_model::units::Period;
+use shoal_model::units::{Period, millis_u32};
 use shoal_proto::admin::{PurgeInfo, PurgeRequest, PurgeStatusRequest};
 
 use crate::admin::{purge_order, purge_status};
 use crate::asking::Who;
-use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::purge_reply::{reply, trouble};
 

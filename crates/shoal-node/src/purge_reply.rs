@@ -3,8 +3,8 @@
 use axum::http::StatusCode;
 use serde::Serialize;
 use shoal_configlog::ProposeError;
+use shoal_model::units::millis_u64;
 
-use crate::millis::millis_u64;
 use crate::purging::{PurgeError, Purged};
 
 #[derive(Serialize)]

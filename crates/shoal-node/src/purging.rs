@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use shoal_cluster::NodeState;
 use shoal_configlog::{ProposeError, Proposed, described_as};
 use shoal_model::state::{Command, OtherReply, PurgeKind, PurgeScope};
+use shoal_model::units::{millis_u32, millis_u64};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::cache::lease::{LONGEST_LEASE, lapse_left, lapse_of, lease_said};
 use shoal_policy::tcp::arrival;
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::acks::{absence, silent};
-use crate::millis::{millis_u32, millis_u64};
 use crate::node::{Node, now_ms};
 use crate::purge_trail::PurgeTrail;
 

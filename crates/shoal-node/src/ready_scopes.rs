@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_cluster::{ClusterView, NodeState};
+use shoal_model::units::millis_u64;
 use shoal_policy::readiness::{Finding, Ready, ReadyIn, Rule, Scope, Steady, would_empty};
 use tokio::time::MissedTickBehavior;
 
-use crate::millis::millis_u64;
 use crate::node::Node;
 
 /// From one look to the next.

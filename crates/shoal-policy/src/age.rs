@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use shoal_model::units::millis_u64;
+
 /// At most this share of the greatest age is taken off, by when a connection began, in thousandths.
 const SPREAD_PERMILLE: u64 = 100;
 
 /// Whether a connection that began at `born_ms` is too old at `now_ms`: at `max`, or up to a tenth of it before. More than
 /// 64 bits of milliseconds are no limit.
 pub fn is_over_age(born_ms: u64, now_ms: u64, max: Duration) -> bool {
-    let max_ms = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+    let max_ms = millis_u64(max);
     // Neighbouring moments are far apart after this (Fibonacci hashing).
     let earlier = (born_ms.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) % (SPREAD_PERMILLE + 1);
     max_ms < u64::MAX && now_ms.saturating_sub(born_ms) >= max_ms - max_ms / 1000 * earlier

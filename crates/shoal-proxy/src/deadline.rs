@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use shoal_model::units::millis_u64;
+
 use crate::clock::{Clock, TICK};
 
 /// The timeouts of one worker.
@@ -70,7 +72,7 @@ impl Deadlines {
     }
 
     fn after(&self, timeout: Duration) -> u64 {
-        let timeout_ms = u64::try_from((timeout + TICK).as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = millis_u64(timeout + TICK);
         self.clock.now_ms().saturating_add(timeout_ms)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use shoal_model::units::millis_u64;
+
 /// Windows of waiting that can be saved up by being faster: a pause after a quick beginning is forgiven, a tail that drips
 /// for ever is not.
 const SAVED_WINDOWS: u32 = 3;
@@ -45,7 +47,7 @@ impl Pace {
             self.owed = self.owed.saturating_add(due);
             self.waiting_since_ms = 0;
         }
-        let window = least.due(u64::try_from(least.window.as_millis()).unwrap_or(u64::MAX));
+        let window = least.due(millis_u64(least.window));
         let saved = window.saturating_mul(SAVED_WINDOWS.into());
         self.owed = self.owed.saturating_sub_unsigned(bytes).max(-saved);
         self.owed <= window

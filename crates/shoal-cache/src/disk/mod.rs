@@ -35,6 +35,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use shoal_model::units::millis_u64;
 use shoal_policy::cache::key::ObjectKey;
 use tokio::sync::watch;
 
@@ -348,7 +349,7 @@ fn begin(settings: &DiskSettings, epoch: Epoch, shared: &Arc<Shared>) -> io::Res
     let writer = Writer::new(ground, shared.clone(), sealed, found.next);
     shared.jobs.open(|work| shared.forget_again(work));
     let (objects, took) = (shared.index.len(), began.elapsed());
-    shared.figures.open_ms.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    shared.figures.open_ms.store(millis_u64(took), Relaxed);
     tracing::info!(objects, took_ms = took.as_millis() as u64, "the disk of the cache is open");
     shared.state.send_replace(State::Open);
     Ok(Some(writer))

@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::storage::RaftLogStorage;
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use shoal_model::state::Timing;
+use shoal_model::units::millis_u64;
 use shoal_model::{ClusterId, NodeId};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -330,13 +331,12 @@ fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
 }
 
 fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) -> Result<Config, String> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: cluster_id.to_string(),
-        heartbeat_interval: millis(timings.heartbeat),
-        election_timeout_min: millis(timings.election_min),
-        election_timeout_max: millis(timings.election_max),
-        install_snapshot_timeout: millis(SNAPSHOT_DEADLINE),
+        heartbeat_interval: millis_u64(timings.heartbeat),
+        election_timeout_min: millis_u64(timings.election_min),
+        election_timeout_max: millis_u64(timings.election_max),
+        install_snapshot_timeout: millis_u64(SNAPSHOT_DEADLINE),
         max_payload_entries: MAX_BATCH_ENTRIES,
         max_append_entries: Some(MAX_BATCH_ENTRIES),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(compaction.after_entries),

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 use clap::Args;
-use shoal_model::units::Period;
+use shoal_model::units::{Period, millis_u64};
 use shoal_proto::admin::{AuditRecord, AuditRequest};
 
 use super::Session;
@@ -33,7 +33,7 @@ pub struct AuditArgs {
 impl AuditArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
-        let ago = self.since.map(|since| u64::try_from(since.0.as_millis()).unwrap_or(u64::MAX));
+        let ago = self.since.map(|since| millis_u64(since.0));
         let since_ms = ago.map_or(0, |ago| (session.style.now * 1000).saturating_sub(ago));
         let response = session.client.audit(AuditRequest { limit: self.limit, since_ms }).await?;
         session.print(&response, render::audit)?;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use shoal_model::state::{LONGEST_BAKE, LONGEST_CONFIRM, MAX_CHECKS, SHORTEST_BAKE, SHORTEST_CONFIRM};
-use shoal_model::units::Period;
+use shoal_model::units::{Period, millis_u64};
 use shoal_proto::admin::{
     ApplyRequest, ApplyResponse, Canary, EditRequest, Manner, Pace, RollOutRequest, RollbackRequest,
 };
@@ -66,7 +66,7 @@ impl MannerArgs {
         let within = self.confirm_timeout.or(self.canary.is_some().then_some(CANARY_TIMEOUT));
         let in_waves = self.waves || self.urgent;
         Manner {
-            confirm_within_ms: within.map_or(0, milliseconds),
+            confirm_within_ms: within.map_or(0, |time| millis_u64(time.0)),
             canary: self.canary.clone(),
             waves: in_waves.then(|| Pace { urgent: self.urgent, ..self.pace.pace() }),
             at_once: self.at_once,
@@ -77,7 +77,7 @@ impl MannerArgs {
 impl PaceArgs {
     /// 0 = what is usual.
     pub(super) fn pace(&self) -> Pace {
-        let bake_ms = self.bake.map_or(0, milliseconds);
+        let bake_ms = self.bake.map_or(0, |time| millis_u64(time.0));
         Pace { bake_ms, checks: self.checks.unwrap_or_default(), urgent: false }
     }
 }
@@ -106,10 +106,6 @@ impl Session {
             Change::Rollback(request) => self.client.rollback(request).await,
         }
     }
-}
-
-fn milliseconds(period: Period) -> u64 {
-    u64::try_from(period.0.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Somebody has to have a chance, and nobody else can apply anything meanwhile.

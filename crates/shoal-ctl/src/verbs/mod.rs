@@ -42,6 +42,7 @@ pub use upgrade::UpgradeVerb;
 
 use clap::Subcommand;
 use serde::Serialize;
+use shoal_model::units::millis_u32;
 
 use crate::client::{Client, NodeArgs};
 use crate::failure::{Exit, Failure};
@@ -127,7 +128,7 @@ impl Session {
     }
 
     fn timeout_ms(&self) -> u32 {
-        u32::try_from(self.client.deadline().as_millis()).unwrap_or(u32::MAX)
+        millis_u32(self.client.deadline())
     }
 
     /// Prints `answer` as data or, by default, as `render` shows it.

@@ -1,7 +1,7 @@
 //! `shoal node drain`, `undrain`, `cordon` and `uncordon`: one call, and a line whenever something has changed.
 
 use clap::Args;
-use shoal_model::units::Period;
+use shoal_model::units::{Period, millis_u64};
 use shoal_proto::admin::{SetStandingRequest, StandingProgress, StandingVerb};
 
 use super::Session;
@@ -122,7 +122,7 @@ impl UncordonArgs {
 
 /// A node's deadline, as requests have it.
 pub(super) fn within_ms(deadline: Option<Period>) -> Option<u64> {
-    deadline.map(|deadline| u64::try_from(deadline.0.as_millis()).unwrap_or(u64::MAX))
+    deadline.map(|deadline| millis_u64(deadline.0))
 }
 
 fn request(verb: StandingVerb, target: TargetArgs) -> SetStandingRequest {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_model::NodeId;
 use shoal_model::state::PurgeKind;
+use shoal_model::units::millis_u32;
 use shoal_policy::cache::key::ObjectKey;
 use shoal_policy::cache::placement::Owners;
 use shoal_policy::cache::warming::kept_urls;
@@ -23,7 +24,6 @@ use super::purge_scopes as scopes;
 use super::request_key::{RequestKey, Subject};
 use super::top::{busiest, duration_buckets};
 use crate::everybody::ask_all;
-use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::purge_trail::PurgeTrail;
 use crate::purging::{PurgeError, PurgeOrder};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_model::NodeId;
+use shoal_model::units::millis_u32;
 use shoal_policy::cache::key::url_of;
 use shoal_policy::cache::warming::{Errand, Wish, errand};
 use shoal_policy::forwarding::OwnName;
@@ -17,7 +18,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
 
 use super::failure::{Exit, with_exit};
-use crate::millis::millis_u32;
 use crate::node::{Node, now_ms};
 
 /// URLs of one call.

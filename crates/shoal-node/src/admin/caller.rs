@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use shoal_model::is_deceptive;
+use shoal_model::units::millis_u32;
 use tonic::Status;
 
 use super::failure;
-use crate::millis::millis_u32;
 
 /// Wait for acknowledgements when the caller names no time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use shoal_model::NodeId;
+use shoal_model::units::millis_u32;
 use shoal_proto::admin::{RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest};
 use tonic::{Code, Status};
 
@@ -11,7 +12,6 @@ use super::base::linearizable_base;
 use super::caller::wait_of;
 use super::failure::{self, Exit, with_exit};
 use crate::acks::Acknowledged;
-use crate::millis::millis_u32;
 use crate::node::Node;
 use crate::removal::{self, RemovalError, Removing};
 

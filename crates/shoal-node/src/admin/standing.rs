@@ -10,6 +10,7 @@ use shoal_model::NodeId;
 use shoal_model::state::{
     Command, NodeStanding, OtherReply, Refusal, STANDINGS, StandingOrder, StandingRecord,
 };
+use shoal_model::units::millis_u32;
 use shoal_proto::admin::{SetStandingRequest, StandingProgress, StandingVerb};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +21,6 @@ use super::caller::{author_of, wait_of};
 use super::failure::{self, Exit, with_exit};
 use super::members::find;
 use crate::drain::Phase;
-use crate::millis::millis_u32;
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
 use crate::shares::{Portions, Share};

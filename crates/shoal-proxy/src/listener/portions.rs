@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use shoal_model::units::millis_u64;
+
 /// Largest portion, bytes: a DATA frame of the usual size.
 const MAX_PORTION: u64 = 16 << 10;
 /// A large portion is at most so many small ones: a stream that stops within one is found out in half as many timeouts.
@@ -30,7 +32,7 @@ pub(super) struct Portions {
 impl Portions {
     /// `min_rate` in bytes a second; 0 = none.
     pub(super) fn new(min_rate: u64, write_idle_timeout: Duration) -> Self {
-        let timeout_ms = u64::try_from(write_idle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = millis_u64(write_idle_timeout);
         let least = match min_rate {
             0 => NO_RATE,
             rate => (rate.saturating_mul(timeout_ms) / 1000).clamp(2, 2 * MAX_PORTION),

@@ -1,7 +1,7 @@
 //! `shoal cache top`.
 
 use clap::{Args, ValueEnum};
-use shoal_model::units::Period;
+use shoal_model::units::{Period, millis_u32};
 use shoal_proto::admin::CacheTopRequest;
 
 use crate::client::{NodeArgs, some_time};
@@ -56,7 +56,7 @@ impl TopArgs {
         let request = CacheTopRequest {
             node: self.name.unwrap_or_default(),
             limit: self.limit,
-            window_ms: u32::try_from(self.window.0.as_millis()).unwrap_or(u32::MAX),
+            window_ms: millis_u32(self.window.0),
             order: order.to_owned(),
         };
         let response = session.client.cache_top(request).await?;
