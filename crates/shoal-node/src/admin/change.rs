@@ -18,7 +18,7 @@ use super::failure::{self, Exit, with_exit};
 use super::given::Given;
 use super::manner::{Content, Manner};
 use super::request_key::{RequestKey, Subject};
-use super::rollout;
+use super::step::unconfirmed;
 use crate::acks::Acknowledged;
 use crate::node::{Node, now_ms};
 use crate::rehearsal::{Says, Verdict};
@@ -208,7 +208,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         let waits = node.waiting_rollout().is_some();
         // What only some nodes serve cannot be what the others go back to.
         if waits && (!order.overrides || order.manner.waits()) {
-            return Err(rollout::unconfirmed(node));
+            return Err(unconfirmed(node));
         }
         if let Some(expected) = order.expected.filter(|expected| *expected != base.revision) {
             let active = base.revision;

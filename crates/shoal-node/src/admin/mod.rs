@@ -31,6 +31,7 @@ mod rollout;
 mod setup;
 mod standing;
 mod status;
+mod step;
 mod tokens;
 mod top;
 mod upgrade;

@@ -14,7 +14,7 @@ use super::caller::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::manner::{check_members_know, pace_of};
 use super::request_key::{RequestKey, Subject};
-use super::rollout::AskedStep;
+use super::step::AskedStep;
 use crate::node::Node;
 use crate::rollout::{pace_message, waves_message};
 
