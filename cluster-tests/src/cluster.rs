@@ -233,13 +233,20 @@ impl Cluster {
 
     /// Every node answers `path` on the clear-text listener with 200: endpoints are known, listeners open.
     pub async fn serves(&self, host: &str, path: &str) -> Result<()> {
-        for node in &self.nodes {
-            wait_until(&format!("{} serves {path}", node.name), START_DEADLINE, async || {
-                fetch(node.at(Ports::HTTP), host, path).await.is_ok_and(|answer| answer.status == 200)
-            })
-            .await?;
+        for i in 0..self.nodes.len() {
+            self.node_serves(i, host, path).await?;
         }
         Ok(())
+    }
+
+    /// The same of the `i`-th node.
+    pub async fn node_serves(&self, i: usize, host: &str, path: &str) -> Result<()> {
+        let node = &self.nodes[i];
+        wait_until(&format!("{} serves {path}", node.name), START_DEADLINE, async || {
+            fetch(node.at(Ports::HTTP), host, path).await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await
+        .map(drop)
     }
 
     /// Status and text of `/readyz?verbose` of the `i`-th node.

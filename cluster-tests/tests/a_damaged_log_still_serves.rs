@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, HOST, Origin, Ports, SiteFile, fetch, wait_until};
+use cluster_tests::{Cluster, HOST, Origin, SiteFile, wait_until};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,10 +81,7 @@ impl Damage {
 async fn serves_and_says_why(cluster: &mut Cluster, sick: usize, path: &Path) -> Result<()> {
     cluster.answers(sick).await?;
     let node = &cluster.nodes[sick];
-    wait_until("the node serves its last known site", Duration::from_secs(30), async || {
-        fetch(node.at(Ports::HTTP), HOST, "/sick").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await?;
+    cluster.node_serves(sick, HOST, "/sick").await?;
     let path = path.display().to_string();
     let says_it = |text: &str| text.contains(&path) && text.contains("away and join");
 

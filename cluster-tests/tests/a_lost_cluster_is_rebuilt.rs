@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,71 @@ async fn keys(cluster: &Cluster, i: usize) -> Result<serde_json::Value> {
     cluster.nodes[i].told(&["cluster", "keys"]).await
 }
 
+/// Nothing is overwritten, and nothing goes without a passphrase that only who saves can read.
+async fn any_node_saves_with_a_passphrase(cluster: &Cluster, file: &Path) -> Result<()> {
+    let phrase = cluster.file("passphrase", format!("{PASSPHRASE}\n"))?;
+    let save = |arguments: &[&str]| {
+        cluster.nodes[2].verb(&[&["snapshot", "save", path_text(file)][..], arguments].concat())
+    };
+    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o644))?;
+    let open = save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(1)?;
+    ensure!(open.stderr.contains("can be read by others"), "{}", open.stderr);
+    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o600))?;
+    ensure!(save(&[]).run().await?.expect(1)?.stderr.contains("--passphrase-file"), "it asked nobody");
+    let short = save(&[]).env("SHOAL_PASSPHRASE", "too short").run().await?.expect(1)?;
+    ensure!(short.stderr.contains("12 characters"), "{}", short.stderr);
+    save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(0)?;
+    ensure!(fs::metadata(file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
+    let taken = save(&[]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(1)?;
+    ensure!(taken.stderr.contains("--force"), "{}", taken.stderr);
+    save(&["--force"]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(0)?;
+    Ok(())
+}
+
+/// Somebody with `role` asks for a snapshot in vain; the identity.
+async fn is_not_allowed_to_save(cluster: &Cluster, role: &str) -> Result<PathBuf> {
+    let (identity, stolen) =
+        (cluster.dir().join(format!("{role}.json")), cluster.dir().join("stolen.snapshot"));
+    let create = ["operator", "create", role, path_text(&identity), "--role", role];
+    cluster.nodes[0].shoal(&create).await?.expect(0)?;
+    let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
+    let from_afar =
+        ["--addr", &address, "--identity", path_text(&identity), "snapshot", "save", path_text(&stolen)];
+    let refused = Verb::from_afar(&from_afar).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(2)?;
+    ensure!(refused.stderr.contains("takes the role admin") && !stolen.exists(), "{}", refused.stderr);
+    Ok(identity)
+}
+
+/// What it is of is shown to anybody, what is in it to who knows the passphrase, secrets to nobody.
+async fn what_is_in_it_takes_the_passphrase(cluster: &Cluster, file: &Path, revision: u64) -> Result<()> {
+    let bytes = fs::read(file)?;
+    for secret in ["PRIVATE KEY", "shop"] {
+        let in_clear = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        ensure!(!in_clear, "{secret} is in the file in clear");
+    }
+    let inspect = |path: &Path, phrase: &str| {
+        Verb::from_afar(&["snapshot", "inspect", path_text(path), "-o", "json"])
+            .env("SHOAL_PASSPHRASE", phrase)
+    };
+    let shown = inspect(file, PASSPHRASE).run().await?.expect(0)?;
+    let found = shown.json()?;
+    ensure!(found["about"]["revision"] == revision && found["about"]["newest"] == true, "{found}");
+    ensure!(found["contents"]["certificates"] == serde_json::json!(["shop"]), "{found}");
+    ensure!(found["contents"]["nodes"].as_array().map(Vec::len) == Some(3), "{found}");
+    ensure!(!shown.text().contains("PRIVATE"), "a key is shown");
+    let outside = Verb::from_afar(&["snapshot", "inspect", path_text(file)]).run().await?.expect(0)?;
+    ensure!(outside.stdout.contains("not opened"), "{}", outside.stdout);
+    let wrong = inspect(file, "incorrect horse battery").run().await?.expect(1)?;
+    ensure!(wrong.stderr.contains("the passphrase is wrong"), "{}", wrong.stderr);
+    let mut damaged = bytes.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let damaged = cluster.file("damaged.snapshot", damaged)?;
+    let refused = inspect(&damaged, PASSPHRASE).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains("it is damaged"), "{}", refused.stderr);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     let cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
@@ -36,61 +101,11 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     let old_keys = keys(&cluster, 1).await?;
     ensure!(old_keys["gossip_key"] != 0, "{old_keys}");
 
-    // Any node saves; nothing is overwritten, and nothing goes without a passphrase.
     let file = cluster.dir().join("all.snapshot");
-    let phrase = cluster.file("passphrase", format!("{PASSPHRASE}\n"))?;
-    let save = |arguments: &[&str]| {
-        let all = [&["snapshot", "save", path_text(&file)][..], arguments].concat();
-        cluster.nodes[2].verb(&all)
-    };
-    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o644))?;
-    let open = save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(1)?;
-    ensure!(open.stderr.contains("can be read by others"), "{}", open.stderr);
-    fs::set_permissions(&phrase, fs::Permissions::from_mode(0o600))?;
-    ensure!(save(&[]).run().await?.expect(1)?.stderr.contains("--passphrase-file"), "it asked nobody");
-    let short = save(&[]).env("SHOAL_PASSPHRASE", "too short").run().await?.expect(1)?;
-    ensure!(short.stderr.contains("12 characters"), "{}", short.stderr);
-    save(&["--passphrase-file", path_text(&phrase)]).run().await?.expect(0)?;
-    ensure!(fs::metadata(&file)?.permissions().mode() & 0o777 == 0o600, "others may read it");
-    let taken = save(&[]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(1)?;
-    ensure!(taken.stderr.contains("--force"), "{}", taken.stderr);
-    save(&["--force"]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(0)?;
-    let viewer = cluster.dir().join("viewer.json");
-    let create = ["operator", "create", "eve", path_text(&viewer), "--role", "operator"];
-    cluster.nodes[0].shoal(&create).await?.expect(0)?;
-    let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
-    let stolen = cluster.dir().join("stolen.snapshot");
-    let from_afar =
-        ["--addr", &address, "--identity", path_text(&viewer), "snapshot", "save", path_text(&stolen)];
-    let refused = Verb::from_afar(&from_afar).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(2)?;
-    ensure!(refused.stderr.contains("takes the role admin") && !stolen.exists(), "{}", refused.stderr);
-
-    // What is in it, and what is wrong with it.
-    let bytes = fs::read(&file)?;
-    for secret in ["PRIVATE KEY", "shop"] {
-        let in_clear = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        ensure!(!in_clear, "{secret} is in the file in clear");
-    }
-    let inspect = |path: &Path, phrase: &str| {
-        Verb::from_afar(&["snapshot", "inspect", path_text(path), "-o", "json"])
-            .env("SHOAL_PASSPHRASE", phrase)
-    };
-    let shown = inspect(&file, PASSPHRASE).run().await?.expect(0)?;
-    let found = shown.json()?;
-    ensure!(found["about"]["revision"] == revision && found["about"]["newest"] == true, "{found}");
-    ensure!(found["contents"]["certificates"] == serde_json::json!(["shop"]), "{found}");
-    ensure!(found["contents"]["nodes"].as_array().map(Vec::len) == Some(3), "{found}");
-    ensure!(!shown.text().contains("PRIVATE"), "a key is shown");
-    let outside = Verb::from_afar(&["snapshot", "inspect", path_text(&file)]).run().await?.expect(0)?;
-    ensure!(outside.stdout.contains("not opened"), "{}", outside.stdout);
-    let wrong = inspect(&file, "incorrect horse battery").run().await?.expect(1)?;
-    ensure!(wrong.stderr.contains("the passphrase is wrong"), "{}", wrong.stderr);
-    let mut damaged = bytes.clone();
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 1;
-    let damaged = cluster.file("damaged.snapshot", damaged)?;
-    let refused = inspect(&damaged, PASSPHRASE).run().await?.expect(1)?;
-    ensure!(refused.stderr.contains("it is damaged"), "{}", refused.stderr);
+    any_node_saves_with_a_passphrase(&cluster, &file).await?;
+    is_not_allowed_to_save(&cluster, "viewer").await?;
+    let operator = is_not_allowed_to_save(&cluster, "operator").await?;
+    what_is_in_it_takes_the_passphrase(&cluster, &file, revision).await?;
 
     // Everything is lost, but for a copy of n2's disk.
     let copy = cluster.dir().join("n2-of-before");
@@ -112,10 +127,7 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     ensure!(restored.stdout.contains("shoal run --data-dir"), "{}", restored.stdout);
     cluster.restart(0)?;
     cluster.answers(0).await?;
-    wait_until("it serves", DEADLINE, async || {
-        fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await?;
+    cluster.node_serves(0, HOST, "/").await?;
     certificate.is_shown_by(&cluster.nodes[0]).await?;
     ensure!(cluster.revision(0).await? == revision + 1_000_000_000, "revisions have other numbers");
     let status = cluster.status(0).await?;
@@ -126,16 +138,14 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     ensure!(new_keys["authority_sha256"] != old_keys["authority_sha256"], "it has an authority of its own");
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("Restore"), "it is not on the record: {}", audit.stdout);
-    let refused = Verb::from_afar(&["--addr", &address, "--identity", path_text(&viewer), "status"]);
+    let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
+    let refused = Verb::from_afar(&["--addr", &address, "--identity", path_text(&operator), "status"]);
     refused.run().await?.expect(2)?;
 
     // A node of before stays by itself, and serves what it has.
     copy_directory(&copy, &cluster.nodes[1].data_dir())?;
     cluster.restart(1)?;
-    wait_until("n2 serves what it had", DEADLINE, async || {
-        fetch(cluster.nodes[1].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await?;
+    cluster.node_serves(1, HOST, "/").await?;
     cluster.answers(1).await?;
     let apart = cluster.status(1).await?;
     ensure!(apart["cluster_id"] == old_id && apart["quorum"] == false, "{apart}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, fetch, path_text, send, wait_until,
+    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, path_text, send, wait_until,
 };
 use http::Request;
 use serde_json::json;
@@ -53,10 +53,7 @@ async fn serves_alone(
     revision: u64,
 ) -> Result<()> {
     let node = &cluster.nodes[2];
-    wait_until("the node answers", Duration::from_secs(15), async || {
-        fetch(node.at(Ports::HTTP), HOST, "/alone").await.is_ok_and(|answer| answer.status == 200)
-    })
-    .await?;
+    cluster.node_serves(2, HOST, "/alone").await?;
     let speak = Speak::Tls(certificate.trusting_client(&["h2"])?, HOST.to_owned());
     let request = Request::get(format!("https://{HOST}/alone")).body(empty())?;
     let answer = send(node.at(Ports::HTTPS), speak, request).await?;

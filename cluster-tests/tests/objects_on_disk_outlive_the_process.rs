@@ -47,12 +47,7 @@ async fn one_node(extra: &[&str], origin: &Origin) -> Result<Cluster> {
 /// The node answers, and hits are allowed.
 async fn serves(cluster: &Cluster, node: usize) -> Result<()> {
     cluster.holds_lease(node).await?;
-    wait_until("it answers", MOMENT, async || {
-        let answer = fetch(cluster.nodes[node].at(Ports::HTTP), HOST, "/ready").await;
-        answer.is_ok_and(|answer| answer.status == 200)
-    })
-    .await
-    .map(drop)
+    cluster.node_serves(node, HOST, "/ready").await
 }
 
 async fn figure(cluster: &Cluster, name: &str) -> Result<f64> {
