@@ -3,7 +3,7 @@
 
 use shoal_cluster::identity;
 use shoal_model::Revision;
-use shoal_model::state::{Command, MAX_UPLOADS, Reply, SiteText, Terms};
+use shoal_model::state::{Command, MAX_UPLOADS, Reply, SiteText, Terms, WITHDRAWN};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -98,8 +98,7 @@ impl ConfigLog {
     async fn withdraw_left_over(&self) {
         loop {
             let Some(upload) = lock(&self.shared.left_over).pop_front() else { return };
-            // With a number of parts that none has: every version refuses that, and forgets the parts.
-            let text = SiteText::Uploaded { upload: upload.clone(), parts: u32::MAX };
+            let text = SiteText::Uploaded { upload: upload.clone(), parts: WITHDRAWN };
             if let Err(error) = self.propose(SiteChange::default().into_command(text)).await {
                 tracing::debug!(%error, "parts of a site are not withdrawn yet");
                 return self.leave_over(upload);

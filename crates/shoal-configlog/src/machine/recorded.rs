@@ -11,7 +11,7 @@ use openraft::vote::RaftLeaderId;
 use shoal_model::state::{
     Admission, Asker, COMMANDS, ClusterSetup, Envelope, Hold, KeyOrder, MemberRecord, NextWave, NodeStanding,
     OperatorRecord, Pace, PurgeKind, PurgeScope, RevertCause, RolloutStep, SetupOrder, SiteText, Stage,
-    StandingOrder, Terms, TokenRecord,
+    StandingOrder, Terms, TokenRecord, WITHDRAWN,
 };
 use shoal_model::{ClusterId, NodeId};
 
@@ -82,6 +82,20 @@ fn story() -> Vec<Command> {
     let hold = Hold { by: "ada".into(), message: "wait for monday".into(), at_ms: 4_000 };
     let ignored =
         Envelope { cmd_version: u32::MAX, kind: "of later".into(), may_ignore: true, payload: "{}".into() };
+    let part = |upload: &str, part| Command::UploadPart {
+        upload: upload.into(),
+        part,
+        text: "{      }".into(),
+        at_ms: 5_000,
+    };
+    let publish_over = |expected: u64, upload: &str| {
+        let site = SiteText::Uploaded { upload: upload.into(), parts: 1 };
+        let mut command = publish("five", site, Terms::default());
+        if let Command::Publish { expected: over, .. } = &mut command {
+            *over = Some(Revision(expected));
+        }
+        command
+    };
     vec![
         Command::Bootstrap {
             cluster_id: ClusterId(7),
@@ -133,12 +147,19 @@ fn story() -> Vec<Command> {
         rollout("wait", 5, RolloutStep::Pause),
         rollout("go on", 5, RolloutStep::Resume),
         rollout("next", 5, RolloutStep::Advance(next_wave)),
-        rollout("all", 5, RolloutStep::Confirm),
+        rollout("everywhere", 5, RolloutStep::Confirm),
         Command::Quarantine { revision: Revision(5), why: "n1 died of it".into(), at_ms: 6_000 },
         Command::HoldLevel { hold: Some(hold) },
         Command::SetLevel { from: COMMANDS, to: COMMANDS },
         Command::Later(ignored),
         Command::KeepKeys(KeyOrder::NodeLife { seconds: 3_600 }),
+        // What is refused changes nothing: the parts are there when it is tried again, and no place is held.
+        part("v", 1),
+        part("w", 0),
+        publish_over(9, "w"),
+        publish_over(5, "w"),
+        part("x", 0),
+        publish("gone", SiteText::Uploaded { upload: "x".into(), parts: WITHDRAWN }, Terms::default()),
     ]
 }
 

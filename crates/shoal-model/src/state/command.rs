@@ -35,9 +35,12 @@ pub const SETUPS: u32 = 9;
 pub const WAVES: u32 = 10;
 /// The least [`COMMANDS`] of a node that knows [`Command::KeepKeys`].
 pub const KEEPING_KEYS: u32 = 11;
+/// From this level on a command that is refused changes nothing at all, and of too many revoked nodes those are forgotten that
+/// were revoked first. No command is new: only what applying some of them does, so that every node has to know it.
+pub const REFUSING_WHOLLY: u32 = LEVELS + 1;
 /// Which commands this version knows: one more with each that was added since nodes tell each other. Whatever is added beyond
 /// [`LEVELS`] is only written where the cluster's level has reached it, in an [`Envelope`]: [`Command::needs`] has to say so.
-pub const COMMANDS: u32 = LEVELS;
+pub const COMMANDS: u32 = REFUSING_WHOLLY;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

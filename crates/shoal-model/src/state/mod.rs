@@ -16,6 +16,7 @@ mod rollout;
 mod setup;
 mod standing;
 mod succession;
+mod uploads;
 mod waves;
 
 use std::collections::btree_map::Entry;
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
-    RECOVERING, REVOKING, ROLLOUTS, Refusal, SETUPS, STANDINGS, SiteText, WAVES,
+    RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, Refusal, SETUPS, STANDINGS, SiteText, WAVES,
 };
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
@@ -48,12 +49,14 @@ pub use rollout::{
 pub use setup::{ClusterSetup, OrderError, SetupOrder, Timing, UnknownLimit, UnknownTiming, voter_limit};
 pub use standing::{NodeStanding, StandingOrder, StandingRecord};
 pub use succession::{Succession, SuccessionStep};
+use uploads::Uploads;
+pub use uploads::{MAX_UPLOADED_BYTES, MAX_UPLOADS, WITHDRAWN};
 pub use waves::{
     DEFAULT_BAKE, DEFAULT_CHECKS, EndedRollout, LONGEST_BAKE, MAX_CHECKS, NextWave, Pace, PassedWave,
     SHORTEST_BAKE, Stage, Waves,
 };
 
-use crate::id::{ClusterId, NodeId};
+use crate::id::{ClusterId, NodeId, Revision};
 
 /// Results of how many mutations are remembered for de-duplication, at most.
 const MAX_REMEMBERED: usize = 10_000;
@@ -68,12 +71,6 @@ const MAX_REVOKED: usize = 1_000;
 
 /// Nodes of one cluster. Counted before one is let in, not where the log is applied: many that come at once may be some more.
 pub const MAX_NODES: usize = 1_000;
-/// Site documents on their way in at once.
-pub const MAX_UPLOADS: usize = 16;
-/// For how long the parts of one are kept, in milliseconds.
-const UPLOAD_LIFE_MS: u64 = 10 * 60_000;
-/// Bytes of one of them.
-const MAX_UPLOAD_BYTES: usize = 128 << 20;
 
 /// Everything nodes agree on. The only way to change it is [`ConfigState::apply`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,6 +97,9 @@ pub struct ConfigState {
     /// Of those that were removed, the ones that nobody may listen to from then on, whatever else they are still part of.
     #[serde(default)]
     pub revoked: BTreeSet<NodeId>,
+    /// In which entry each of them was, if that was at a level of [`REFUSING_WHOLLY`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    revoked_in: BTreeMap<NodeId, u64>,
     /// Join tokens that were not used up, by their public part.
     pub tokens: BTreeMap<String, TokenRecord>,
     /// The site and its history.
@@ -118,30 +118,24 @@ pub struct ConfigState {
     /// Who has asked for what.
     #[serde(default)]
     pub audit: Audit,
-    /// Parts of large site documents on their way in, by upload id.
-    uploads: BTreeMap<String, Upload>,
+    /// Large site documents on their way in.
+    uploads: Uploads,
     /// Results of recent mutations by request id, oldest first in `remembered_order`.
     remembered: BTreeMap<String, Reply>,
     remembered_order: VecDeque<(u64, String)>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Upload {
-    started_at_ms: u64,
-    text: String,
-    parts: u32,
-}
-
 impl ConfigState {
     /// Applies the command of the entry at `index`. Never fails: a command that cannot be carried out answers with a
-    /// [`Refusal`] and changes nothing.
+    /// [`Refusal`] and changes nothing, from a level of [`REFUSING_WHOLLY`] on: below that some take away parts of a site that is
+    /// on its way in, or a place for one.
     pub fn apply(&mut self, index: u64, command: Command) -> Reply {
         let Some((request_id, at_ms)) = command.request() else { return self.carry_out(index, command) };
         if let Some(reply) = self.remembered.get(&request_id) {
             return reply.clone();
         }
         let reply = self.carry_out(index, command);
-        // What was refused has changed nothing: the same request may be tried again over what is active by then.
+        // What was refused has made nothing: the same request may be tried again over what is active by then.
         if !matches!(reply, Reply::Refused(_)) {
             self.remember(request_id, at_ms, &reply);
         }
@@ -202,14 +196,14 @@ impl ConfigState {
                 self.nodes.insert(NodeId(1), node);
                 Reply::Admitted(NodeId(1))
             }
-            Command::UploadPart { upload, part, text, at_ms } => self.upload_part(upload, part, &text, at_ms),
+            Command::UploadPart { upload, part, text, at_ms } => {
+                let refuses_wholly = self.refuses_wholly();
+                self.uploads.add(upload, part, &text, at_ms, refuses_wholly)
+            }
             Command::Publish { expected, site, author, message, at_ms, counts, terms, .. } => {
-                let site = match site {
-                    SiteText::Inline(text) => text,
-                    SiteText::Uploaded { upload, parts } => match self.uploads.remove(&upload) {
-                        Some(upload) if upload.parts == parts => upload.text,
-                        _ => return Reply::Refused(Refusal::UploadIncomplete),
-                    },
+                let site = match self.text_of(site, expected, &terms) {
+                    Ok(site) => site,
+                    Err(refusal) => return Reply::Refused(refusal),
                 };
                 let record =
                     RevisionRecord { author, message, at_ms, index, counts, ..RevisionRecord::default() };
@@ -268,14 +262,14 @@ impl ConfigState {
             Command::RevokeNode { node_id } => {
                 let reply = self.remove_node(node_id);
                 if reply == Reply::Done {
-                    self.revoke(node_id);
+                    self.revoke(index, node_id);
                 }
                 reply
             }
             Command::GiveCertificate { serial, record } => self.operators.give(serial, record),
             Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
             Command::CompareStates => Reply::Done,
-            Command::Recover { survivor, cluster_epoch } => self.recover(survivor, cluster_epoch),
+            Command::Recover { survivor, cluster_epoch } => self.recover(index, survivor, cluster_epoch),
             Command::KeepKeys(order) => self.keep_keys(index, order),
             Command::SetLevel { from, to } => {
                 let now = self.level.number;
@@ -305,12 +299,12 @@ impl ConfigState {
         }
     }
 
-    fn recover(&mut self, survivor: NodeId, cluster_epoch: u64) -> Reply {
+    fn recover(&mut self, index: u64, survivor: NodeId, cluster_epoch: u64) -> Reply {
         let lost: Vec<NodeId> = self.nodes.keys().copied().filter(|node| *node != survivor).collect();
         for node in lost {
             self.nodes.remove(&node);
             self.standings.remove(&node);
-            self.revoke(node);
+            self.revoke(index, node);
         }
         // Who has one may have used it up where nobody can tell any more.
         self.tokens.clear();
@@ -318,10 +312,52 @@ impl ConfigState {
         Reply::Done
     }
 
-    fn revoke(&mut self, node: NodeId) {
+    fn refuses_wholly(&self) -> bool {
+        self.level.number >= REFUSING_WHOLLY
+    }
+
+    /// The text of a site that is to be published. Of one that came in parts those are taken only when nothing is in its way,
+    /// or when it is withdrawn.
+    fn text_of(
+        &mut self,
+        site: SiteText,
+        expected: Option<Revision>,
+        terms: &Terms,
+    ) -> Result<String, Refusal> {
+        let (upload, parts) = match site {
+            SiteText::Inline(text) => return Ok(text),
+            SiteText::Uploaded { upload, parts } => (upload, parts),
+        };
+        if self.refuses_wholly() && parts != WITHDRAWN {
+            if !self.uploads.is_complete(&upload, parts) {
+                return Err(Refusal::UploadIncomplete);
+            }
+            if let Some(refusal) = self.revisions.refusal(expected, terms) {
+                return Err(refusal);
+            }
+        }
+        self.uploads.take(&upload, parts).ok_or(Refusal::UploadIncomplete)
+    }
+
+    /// What is to be said of a part of a site before it is proposed, `bytes` long.
+    pub fn examine_part(&self, bytes: usize, at_ms: u64) -> Option<Refusal> {
+        (!self.uploads.have_room(bytes, at_ms)).then_some(Refusal::UploadTooLarge)
+    }
+
+    fn revoke(&mut self, index: u64, node: NodeId) {
         self.revoked.insert(node);
+        if self.refuses_wholly() {
+            self.revoked_in.insert(node, index);
+        }
         while self.revoked.len() > MAX_REVOKED {
-            self.revoked.pop_first();
+            // Ids say when a node came. Those that were revoked before entries were kept were before all others.
+            let first = match self.refuses_wholly() {
+                true => self.revoked.iter().min_by_key(|id| self.revoked_in.get(id)).copied(),
+                false => self.revoked.first().copied(),
+            };
+            let Some(first) = first else { return };
+            self.revoked.remove(&first);
+            self.revoked_in.remove(&first);
         }
     }
 
@@ -335,22 +371,6 @@ impl ConfigState {
         }
         self.nodes.remove(&id);
         self.standings.remove(&id);
-        Reply::Done
-    }
-
-    fn upload_part(&mut self, id: String, part: u32, text: &str, at_ms: u64) -> Reply {
-        self.uploads.retain(|_, upload| upload.started_at_ms + UPLOAD_LIFE_MS > at_ms);
-        let known = self.uploads.get(&id).map_or(0, |upload| upload.text.len());
-        let is_full = !self.uploads.contains_key(&id) && self.uploads.len() >= MAX_UPLOADS;
-        if is_full || known + text.len() > MAX_UPLOAD_BYTES {
-            return Reply::Refused(Refusal::UploadTooLarge);
-        }
-        let upload = self.uploads.entry(id).or_insert(Upload { started_at_ms: at_ms, ..Upload::default() });
-        if part != upload.parts {
-            return if part < upload.parts { Reply::Done } else { Reply::Refused(Refusal::UploadIncomplete) };
-        }
-        upload.text.push_str(text);
-        upload.parts += 1;
         Reply::Done
     }
 
@@ -615,6 +635,21 @@ mod tests {
         }
         assert_eq!(state.revoked.len(), MAX_REVOKED);
         assert!(!state.revoked.contains(&NodeId(2)));
+        // An old node that is revoked after all of them.
+        let revoke_old = |level: u32| {
+            let mut state = state.clone();
+            state.level.number = level;
+            state.nodes.insert(NodeId(3), node("old"));
+            assert_eq!(state.apply(9_000, revoke(3)), Reply::Done);
+            state.nodes.extend([4, 9_001].map(|id| (NodeId(id), node(&format!("n{id}")))));
+            state.apply(9_002, revoke(9_001));
+            state.apply(9_003, revoke(4));
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<ConfigState>(&text).unwrap(), state);
+            [3, 4, 9_001].map(|id| state.revoked.contains(&NodeId(id)))
+        };
+        assert_eq!(revoke_old(REFUSING_WHOLLY - 1), [false, false, true]);
+        assert_eq!(revoke_old(REFUSING_WHOLLY), [true; 3]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::uploads::Uploads;
 use super::{Asker, ClusterLevel, ConfigState, MemberRecord, Operators, PurgeTables, Reply};
 use crate::id::{ClusterId, NodeId};
 
@@ -47,6 +48,7 @@ impl ConfigState {
             nodes: BTreeMap::from([(NodeId(1), node)]),
             standings: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            revoked_in: BTreeMap::new(),
             tokens: BTreeMap::new(),
             revisions: self.revisions.carried_over(carry)?,
             rollout_policy: self.rollout_policy,
@@ -54,7 +56,7 @@ impl ConfigState {
             purges: PurgeTables::default(),
             operators: Operators::default(),
             audit,
-            uploads: BTreeMap::new(),
+            uploads: Uploads::default(),
             remembered: BTreeMap::new(),
             remembered_order: Default::default(),
             // What its sites and its record say takes the same versions to read. Who could go back is not there any more.

@@ -144,6 +144,17 @@ impl Revisions {
         Some(delta.unwrap_or(Step { revision, before: None, content }))
     }
 
+    /// Why nothing is to be published on these terms now.
+    pub(super) fn refusal(&self, expected: Option<Revision>, terms: &Terms) -> Option<Refusal> {
+        if let Some(rollout) = self.rollout.as_ref().filter(|_| !terms.overrides) {
+            return Some(Refusal::Unconfirmed(rollout.revision));
+        }
+        if let Some(expected) = expected.filter(|expected| *expected != self.active) {
+            return Some(Refusal::RevisionConflict { expected, active: self.active });
+        }
+        self.quarantine.refusal(terms)
+    }
+
     pub(super) fn publish(
         &mut self,
         expected: Option<Revision>,
@@ -151,15 +162,7 @@ impl Revisions {
         mut record: RevisionRecord,
         terms: Terms,
     ) -> Reply {
-        if let Some(rollout) = self.rollout.as_ref().filter(|_| !terms.overrides) {
-            return Reply::Refused(Refusal::Unconfirmed(rollout.revision));
-        }
-        if let Some(expected) = expected
-            && expected != self.active
-        {
-            return Reply::Refused(Refusal::RevisionConflict { expected, active: self.active });
-        }
-        if let Some(refusal) = self.quarantine.refusal(&terms) {
+        if let Some(refusal) = self.refusal(expected, &terms) {
             return Reply::Refused(refusal);
         }
         self.quarantine.release(&terms);
