@@ -186,7 +186,7 @@ impl Node {
         })
     }
 
-    /// What somebody has to mend on this machine, a line each.
+    /// What somebody has to mend, on this machine for the most part, a line each.
     pub fn problems(&self) -> Vec<String> {
         let broken = self.proxy.broken_access_logs().into_iter();
         let told = broken.take(MAX_PROBLEMS).map(|(path, why)| {
@@ -195,7 +195,8 @@ impl Node {
         let divergence = self.log.divergence().map(|divergence| divergence.to_string());
         let full = Some(self.log.status().out_of_space).filter(|why| !why.is_empty());
         let life = life_of(&self.peers.credentials().identity());
-        let told = full.into_iter().chain(told).chain(self.own_certificate.problem(life));
+        let told = full.into_iter().chain(self.log.weight_problem()).chain(told);
+        let told = told.chain(self.own_certificate.problem(life));
         divergence.into_iter().chain(told).collect()
     }
 

@@ -38,7 +38,7 @@ pub use status::LogStatus;
 
 use self::propose::Attempt;
 use self::purge_batch::PurgeBatches;
-use crate::machine::{Raft, StateMachine};
+use crate::machine::{Raft, StateMachine, weight_problem};
 use crate::mutex::lock;
 use crate::network::{Directory, Heard, RaftRpc};
 use crate::room::Room;
@@ -116,6 +116,11 @@ impl ConfigLog {
     pub async fn state_document(&self) -> std::io::Result<(u64, bytes::Bytes)> {
         let (header, document) = self.shared.machine.document().await?;
         Ok((header.meta.last_log_id.map_or(0, |id| id.index), document.bytes))
+    }
+
+    /// What is to be said of how large the state is; `None` = nothing.
+    pub fn weight_problem(&self) -> Option<String> {
+        weight_problem(self.shared.machine.snapshot_bytes())
     }
 
     /// openraft, if this node takes part.

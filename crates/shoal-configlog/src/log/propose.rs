@@ -6,7 +6,7 @@ use std::time::Duration;
 use openraft::errors::{ClientWriteError, RaftError};
 use shoal_cluster::channel::UnknownPeer;
 use shoal_model::NodeId;
-use shoal_model::state::{Command, Reply};
+use shoal_model::state::{Command, Refusal, Reply};
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_client::PeerServiceClient;
 use shoal_proto::raft::raft_service_client::RaftServiceClient;
@@ -247,8 +247,28 @@ impl ConfigLog {
         }
     }
 
+    /// What is not written although it could be: a state has to fit through the door of a node that joins. Only the leader
+    /// knows of all that come at once.
+    fn refusal_of(&self, command: &Command) -> Option<Refusal> {
+        let command = match command {
+            Command::AskedBy { command, .. } => &**command,
+            command => command,
+        };
+        let Command::UploadPart { text, at_ms, .. } = command else { return None };
+        self.with_state(|state| state.examine_part(text.len(), *at_ms))
+    }
+
+    /// Before it is written, which it is not.
+    fn refused(&self, refusal: Refusal) -> Attempt {
+        let index = *self.applied().borrow();
+        Attempt::Done(Proposed { index, reply: Reply::Refused(refusal), silences: BTreeMap::new() })
+    }
+
     /// Purges wait for the one that is being written, and go together then.
     async fn write_in_turn(&self, command: Command, deadline: Instant) -> Attempt {
+        if let Some(refusal) = self.refusal_of(&command) {
+            return self.refused(refusal);
+        }
         let writing =
             self.shared.purges.write(command, |command| Box::pin(self.write_here(command, deadline)));
         match tokio::time::timeout_at(deadline, writing).await {

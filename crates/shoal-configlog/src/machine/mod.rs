@@ -6,6 +6,7 @@ mod files;
 #[cfg(test)]
 mod recorded;
 mod replacing;
+mod weight;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use applied::{Applied, OnApplied};
 pub use document::{Hasher, Header, Snapshot, StateDocument, Unreadable, read_state};
 pub use files::SnapshotDir;
 pub use replacing::{Compared, Divergence};
+pub use weight::{MAX_STATE_BYTES, weight_problem};
 
 use self::replacing::Replacing;
 use crate::levels::known_level;
@@ -52,6 +54,8 @@ struct Shared {
     snapshots: SnapshotDir,
     trouble: Trouble,
     bytes_since_snapshot: AtomicU64,
+    /// Of the newest one that was written, taken over or read.
+    snapshot_bytes: AtomicU64,
     wants_snapshot: Notify,
     replacing: Replacing,
 }
@@ -89,6 +93,7 @@ impl StateMachine {
             snapshots,
             trouble: Trouble::default(),
             bytes_since_snapshot: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(0),
             wants_snapshot: Notify::new(),
             replacing: Replacing::default(),
         };
@@ -120,6 +125,11 @@ impl StateMachine {
     /// The index of the last applied entry, now and whenever it changes; 0 = none.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.shared.applied.subscribe()
+    }
+
+    /// Bytes of the state, as it was when it was a document the last time; 0 = it was none yet.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.shared.snapshot_bytes.load(Ordering::Relaxed)
     }
 
     /// Resolves when so much was applied that a snapshot is due before its time.
@@ -323,6 +333,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, document: StateDocument) -> io::Result<()> {
         let (snapshots, meta_to_save) = (self.shared.snapshots.clone(), meta.clone());
         let trouble = self.shared.trouble.clone();
+        let bytes = document.bytes.len() as u64;
         let restoring = matches!(&*lock(&self.shared.listener), Listener::Restoring(_));
         let state = blocking(move || {
             let state = document.read().map_err(|error| error.note_in(&trouble))?;
@@ -334,6 +345,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         })
         .await?;
         self.put_in_place(state, meta);
+        self.shared.snapshot_bytes.store(bytes, Ordering::Relaxed);
         self.shared.replacing.is_as_handed_over();
         Ok(())
     }
@@ -364,6 +376,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         })
         .await?;
         self.shared.bytes_since_snapshot.store(0, Ordering::Relaxed);
+        self.shared.snapshot_bytes.store(snapshot.snapshot.bytes.len() as u64, Ordering::Relaxed);
         Ok(snapshot)
     }
 }

@@ -7,12 +7,10 @@ use shoal_proto::raft as proto;
 use tonic::Status;
 
 use super::wire::decode;
-use crate::machine::{Header, StateDocument};
+use crate::machine::{Header, MAX_STATE_BYTES, StateDocument};
 
 /// Bytes of one part.
 const PART_BYTES: usize = 256 << 10;
-/// Bytes of a state that is accepted, at most.
-const MAX_STATE_BYTES: u64 = 512 << 20;
 
 /// One message.
 #[derive(Debug, PartialEq, Eq)]

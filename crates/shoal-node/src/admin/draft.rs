@@ -10,13 +10,10 @@ use tonic::{Code, Status};
 use super::base::{Base, blocking, stored_site};
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
+use super::stored_size::check_stored_size;
 use crate::hard_work::{GivenUp, LIMIT, TRIALS};
 use crate::node::Node;
 use crate::sealed_site::redact;
-
-/// Bytes of a site as it is stored. The newest five are kept whatever they weigh, more may be on their way in, written as JSON
-/// within JSON a third is added: a node that joins takes 512 MiB of all that.
-const MAX_STORED_SITE: usize = 48 << 20;
 
 /// What the site is to become.
 pub(super) enum Goal {
@@ -85,10 +82,8 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
         };
         let delta = Delta::between(&active, &next);
         let text = next.to_canonical_json();
-        if text.len() > MAX_STORED_SITE && !was_stored {
-            let why =
-                format!("the site has {} bytes as it is stored; at most {MAX_STORED_SITE} are", text.len());
-            return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
+        if !was_stored {
+            check_stored_size(&text)?;
         }
         // Wherever it stands: what is in the log, everybody may read.
         if holds_private_key(&text) {

@@ -32,6 +32,7 @@ mod setup;
 mod standing;
 mod status;
 mod step;
+mod stored_size;
 mod tokens;
 mod top;
 mod upgrade;
