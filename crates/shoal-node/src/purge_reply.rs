@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use serde::Serialize;
 use shoal_configlog::ProposeError;
+use shoal_model::state::{OtherReply, Refusal};
 use shoal_model::units::millis_u64;
 
 use crate::purging::{PurgeError, Purged};
@@ -74,7 +75,9 @@ fn purged_reply(purged: &Purged) -> Reply<'_> {
 
 fn status_of(error: &PurgeError) -> StatusCode {
     match error {
-        PurgeError::TooFast(_) => StatusCode::TOO_MANY_REQUESTS,
+        PurgeError::TooFast(_) | PurgeError::Reply(OtherReply::Refused(Refusal::TooManyPurges)) => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         PurgeError::Log(ProposeError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
         PurgeError::Log(_) => StatusCode::SERVICE_UNAVAILABLE,
         PurgeError::Reply(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -89,7 +92,6 @@ fn to_line(reply: &impl Serialize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use shoal_model::state::OtherReply;
     use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
     use super::*;
@@ -126,6 +128,8 @@ mod tests {
             assert!(json.starts_with("{\"error\":\"") && json.contains(part), "{json}");
         };
         check(PurgeError::TooFast(7), 429, "more than 7 purges a second");
+        check(PurgeError::Reply(Refusal::TooManyPurges.into()), 429, "too many purges wait");
+        check(PurgeError::Reply(Refusal::LastNode.into()), 500, "the last node");
         let reason = "none of 3 voters leads".to_owned();
         check(PurgeError::Log(ProposeError::NoQuorum { reason }), 503, "no quorum: none of 3 voters leads");
         check(PurgeError::Log(ProposeError::TooLarge { bytes: 9 }), 413, "too large");

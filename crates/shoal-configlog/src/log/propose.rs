@@ -13,6 +13,7 @@ use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use super::purge_batch::Turn;
 use super::reason::Reason;
 use super::status::Leadership;
 use super::{ConfigLog, LOOK_AGAIN, lock};
@@ -272,8 +273,11 @@ impl ConfigLog {
         let writing =
             self.shared.purges.write(command, |command| Box::pin(self.write_here(command, deadline)));
         match tokio::time::timeout_at(deadline, writing).await {
-            Ok(Some(attempt)) => attempt,
-            Ok(None) => Attempt::PerhapsWritten("whoever was to write it gave up on the way".to_owned()),
+            Ok(Turn::Written(attempt)) => attempt,
+            Ok(Turn::TooMany) => self.refused(Refusal::TooManyPurges),
+            Ok(Turn::Abandoned) => {
+                Attempt::PerhapsWritten("whoever was to write it gave up on the way".to_owned())
+            }
             Err(_) => Attempt::PerhapsWritten("the purges before it were not written in time".to_owned()),
         }
     }

@@ -15,9 +15,23 @@ const MAX_SCOPES: usize = 1000;
 /// Who asks for one entry, at most: each may say a kilobyte of himself, and entries have to stay small.
 const MAX_ASKERS: usize = 200;
 
+/// Scopes that wait to be written, at most: a hundred entries of them. Whoever comes then is refused.
+const MAX_WAITING_SCOPES: usize = 100 * MAX_SCOPES;
+
+/// What became of a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn<T> {
+    /// It was written, with this outcome.
+    Written(T),
+    /// Whoever was to write it gave up on the way: it may have been written.
+    Abandoned,
+    /// Too many wait: it is not written.
+    TooMany,
+}
+
 /// Purges on their way into the log here, where the leader is. `T` is what writing an entry answers.
 pub(super) struct PurgeBatches<T> {
-    waiting: Mutex<VecDeque<Waiting<T>>>,
+    line: Mutex<Line<T>>,
     /// Held by whoever writes.
     turn: tokio::sync::Mutex<()>,
 }
@@ -31,35 +45,87 @@ struct Waiting<T> {
     written: oneshot::Sender<T>,
 }
 
+impl<T> Waiting<T> {
+    /// How much room it takes among those that wait.
+    fn weight(&self) -> usize {
+        self.scopes.len().max(1)
+    }
+}
+
+/// Those that wait, in the order in which they came.
+struct Line<T> {
+    waiting: VecDeque<Waiting<T>>,
+    /// What they weigh together.
+    weight: usize,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), weight: 0 }
+    }
+}
+
+impl<T> Line<T> {
+    /// Puts it at the end, if there is room.
+    fn push(&mut self, newcomer: Waiting<T>) -> bool {
+        if self.weight + newcomer.weight() > MAX_WAITING_SCOPES {
+            self.waiting.retain(|waiting| !waiting.written.is_closed());
+            self.weight = self.waiting.iter().map(Waiting::weight).sum();
+        }
+        let has_room = self.waiting.is_empty() || self.weight + newcomer.weight() <= MAX_WAITING_SCOPES;
+        if has_room {
+            self.weight += newcomer.weight();
+            self.waiting.push_back(newcomer);
+        }
+        has_room
+    }
+
+    /// The first one that somebody still waits for.
+    fn front(&mut self) -> Option<&Waiting<T>> {
+        while self.waiting.front().is_some_and(|waiting| waiting.written.is_closed()) {
+            self.pop();
+        }
+        self.waiting.front()
+    }
+
+    fn pop(&mut self) -> Option<Waiting<T>> {
+        let first = self.waiting.pop_front()?;
+        self.weight -= first.weight();
+        Some(first)
+    }
+}
+
 impl<T> Default for PurgeBatches<T> {
     fn default() -> Self {
-        Self { waiting: Mutex::default(), turn: tokio::sync::Mutex::default() }
+        Self { line: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 }
 
 impl<T: Clone> PurgeBatches<T> {
-    /// Writes `command` alone, unless it is a purge and others wait too. `None` = whoever was to write it gave up on the
-    /// way: it may have been written.
+    /// Writes `command` alone, unless it is a purge and others wait too. What nobody waits for any more when its turn comes is
+    /// not written.
     pub(super) async fn write<'a>(
         &self,
         command: Command,
         write: impl Fn(Command) -> BoxFuture<'a, T>,
-    ) -> Option<T> {
+    ) -> Turn<T> {
         let (askers, command) = command.into_parts();
         let Command::Purge { request_id, scopes, kind, at_ms } = command else {
-            return Some(write(command.asked_by(askers)).await);
+            return Turn::Written(write(command.asked_by(askers)).await);
         };
         let (written, mut outcome) = oneshot::channel();
-        lock(&self.waiting).push_back(Waiting { askers, request_id, scopes, kind, at_ms, written });
+        if !lock(&self.line).push(Waiting { askers, request_id, scopes, kind, at_ms, written }) {
+            return Turn::TooMany;
+        }
         let _turn = self.turn.lock().await;
         loop {
             match outcome.try_recv() {
-                Ok(outcome) => return Some(outcome),
-                Err(oneshot::error::TryRecvError::Closed) => return None,
+                Ok(outcome) => return Turn::Written(outcome),
+                Err(oneshot::error::TryRecvError::Closed) => return Turn::Abandoned,
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
             let batch = self.next_batch();
-            let command = merged(&batch)?;
+            let Some(command) = merged(&batch) else { return Turn::Abandoned };
             let outcome = write(command).await;
             for waiting in batch {
                 // Who waited may have given up.
@@ -70,15 +136,15 @@ impl<T: Clone> PurgeBatches<T> {
 
     /// Those that have waited for longest and fit into one entry.
     fn next_batch(&self) -> Vec<Waiting<T>> {
-        let mut waiting = lock(&self.waiting);
+        let mut line = lock(&self.line);
         let (mut batch, mut scopes, mut askers): (Vec<Waiting<T>>, usize, usize) = (Vec::new(), 0, 0);
-        while let Some(next) = waiting.front() {
+        while let Some(next) = line.front() {
             (scopes, askers) = (scopes + next.scopes.len(), askers + next.askers.len());
             let is_full = scopes > MAX_SCOPES || askers > MAX_ASKERS;
             if batch.first().is_some_and(|first| first.kind != next.kind || is_full) {
                 break;
             }
-            batch.extend(waiting.pop_front());
+            batch.extend(line.pop());
         }
         batch
     }
@@ -103,7 +169,7 @@ fn merged<T>(batch: &[Waiting<T>]) -> Option<Command> {
 mod tests {
     use std::sync::Arc;
 
-    use futures_util::future::join_all;
+    use futures_util::future::{FutureExt, join_all};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -134,7 +200,7 @@ mod tests {
             tokio::task::yield_now().await;
             gate.add_permits(count);
         });
-        assert!(outcomes.iter().all(Option::is_some), "{outcomes:?}");
+        assert!(outcomes.iter().all(|turn| matches!(turn, Turn::Written(_))), "{outcomes:?}");
         drop(outcomes);
         seen.into_inner().unwrap()
     }
@@ -196,6 +262,28 @@ mod tests {
             () = tokio::task::yield_now() => {}
         }
         drop(stuck);
-        assert_eq!(second.await, Some(()));
+        assert_eq!(second.await, Turn::Written(()));
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_nobody_who_gave_up() {
+        let batches = PurgeBatches::<usize>::default();
+        let stuck = || -> BoxFuture<'static, usize> { Box::pin(std::future::pending()) };
+        let mut writes: Vec<_> = Vec::new();
+        // The first is being written; the others wait.
+        for id in 0..=MAX_WAITING_SCOPES / MAX_SCOPES {
+            let mut write = Box::pin(batches.write(purge(id, PurgeKind::Hard, MAX_SCOPES), |_| stuck()));
+            assert!((&mut write).now_or_never().is_none(), "{id}");
+            writes.push(write);
+        }
+        let one_more = || batches.write(purge(0, PurgeKind::Hard, 1), |_| Box::pin(async { 7 }));
+        assert_eq!(one_more().await, Turn::TooMany);
+        // What is no purge waits for none.
+        assert_eq!(batches.write(Command::CompareStates, |_| Box::pin(async { 9 })).await, Turn::Written(9));
+        writes.truncate(1);
+        let mut last = Box::pin(one_more());
+        assert!((&mut last).now_or_never().is_none());
+        writes.clear();
+        assert_eq!(last.await, Turn::Written(7), "it is the only one that is left");
     }
 }

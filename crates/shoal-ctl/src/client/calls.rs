@@ -11,10 +11,10 @@ use shoal_proto::admin::{
     ListOperatorsResponse, ListTokensRequest, ListTokensResponse, PlanRequest, PlanResponse, PurgeRequest,
     PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
-    RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
-    SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest, SetUpgradeRequest, ShowRequest,
-    ShowResponse, StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest,
-    TopResponse, UpgradeStatusRequest, UpgradeStatusResponse,
+    RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, RolloutAction,
+    SaveSnapshotRequest, SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest,
+    SetUpgradeRequest, ShowRequest, ShowResponse, StandingProgress, StatusRequest, StatusResponse,
+    StepRolloutRequest, TopRequest, TopResponse, UpgradeAction, UpgradeStatusRequest, UpgradeStatusResponse,
 };
 
 use super::Client;
@@ -39,12 +39,18 @@ impl Client {
     /// `GetRollout`.
     pub async fn rollout(&self) -> Result<GetRolloutResponse, Failure> {
         let request = GetRolloutRequest {};
-        self.look("rollout", request, async |mut node, request| node.get_rollout(request).await).await
+        self.look("rollout status", request, async |mut node, request| node.get_rollout(request).await).await
     }
 
     /// `StepRollout`.
     pub async fn step_rollout(&self, request: StepRolloutRequest) -> Result<GetRolloutResponse, Failure> {
-        self.call("rollout", request, async |mut node, request| node.step_rollout(request).await).await
+        let verb = match request.action() {
+            RolloutAction::Pause => "rollout pause",
+            RolloutAction::Resume => "rollout resume",
+            RolloutAction::Promote => "rollout promote",
+            RolloutAction::Unspecified => "rollout",
+        };
+        self.call(verb, request, async |mut node, request| node.step_rollout(request).await).await
     }
 
     /// `SetRolloutPolicy`.
@@ -207,8 +213,8 @@ impl Client {
     }
 
     /// `KeepKeys`.
-    pub async fn keep_keys(&self, request: KeepKeysRequest) -> Result<KeysResponse, Failure> {
-        self.call("cluster", request, async |mut node, request| node.keep_keys(request).await).await
+    pub async fn keep_keys(&self, verb: &str, request: KeepKeysRequest) -> Result<KeysResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.keep_keys(request).await).await
     }
 
     /// `RevokeOperator`.
@@ -258,7 +264,12 @@ impl Client {
 
     /// `SetUpgrade`.
     pub async fn set_upgrade(&self, request: SetUpgradeRequest) -> Result<UpgradeStatusResponse, Failure> {
-        self.call("upgrade", request, async |mut node, request| node.set_upgrade(request).await).await
+        let verb = match request.action() {
+            UpgradeAction::Finalize => "upgrade finalize",
+            UpgradeAction::Hold | UpgradeAction::Release => "upgrade hold",
+            UpgradeAction::Unspecified => "upgrade",
+        };
+        self.call(verb, request, async |mut node, request| node.set_upgrade(request).await).await
     }
 
     /// `RecoverPlan`.

@@ -98,21 +98,25 @@ impl KeysArgs {
 impl NodeLifeArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<(), Failure> {
         let seconds = u32::try_from(self.life.0.as_secs()).unwrap_or(u32::MAX);
-        keep(self.node, root, request("node-life", seconds)).await
+        keep(self.node, root, "cluster node-life", request("node-life", seconds)).await
     }
 }
 
 impl RotateArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<(), Failure> {
         let request = KeepKeysRequest { force: self.force, ..request(self.order()?, 0) };
-        keep(self.node, root, request).await
+        let verb = match self.what {
+            Rotated::GossipKey => "cluster rotate gossip-key",
+            Rotated::Ca => "cluster rotate ca",
+        };
+        keep(self.node, root, verb, request).await
     }
 
     fn order(&self) -> Result<&'static str, Failure> {
         match (self.what, self.retire, self.abort) {
             (Rotated::GossipKey, false, false) => Ok("rotate-gossip-key"),
             (Rotated::GossipKey, _, _) => Err(Failure::local(
-                "rotate the key",
+                "cluster rotate gossip-key",
                 "--retire and --abort are for ca; another key is one step",
             )),
             (Rotated::Ca, true, _) => Ok("retire-ca"),
@@ -126,9 +130,9 @@ fn request(order: &str, seconds: u32) -> KeepKeysRequest {
     KeepKeysRequest { order: order.to_owned(), seconds, ..KeepKeysRequest::default() }
 }
 
-async fn keep(node: NodeArgs, root: NodeArgs, request: KeepKeysRequest) -> Result<(), Failure> {
+async fn keep(node: NodeArgs, root: NodeArgs, verb: &str, request: KeepKeysRequest) -> Result<(), Failure> {
     let session = Session::open(node, root)?;
     let request = KeepKeysRequest { timeout_ms: session.timeout_ms(), ..request };
-    let response = session.client.keep_keys(request).await?;
+    let response = session.client.keep_keys(verb, request).await?;
     session.print(&response, |response| render::keys(response, session.style))
 }

@@ -441,6 +441,9 @@ pub enum Refusal {
     /// Too many site documents are on their way in, or this one is too large.
     #[error("the site document is too large, or too many are being applied at once; try again later")]
     UploadTooLarge,
+    /// They come faster than the disks of a majority write.
+    #[error("too many purges wait to be written into the log; try again later")]
+    TooManyPurges,
     /// No such token, or a wrong secret, or it is used up.
     #[error("the token is unknown or used up; create a new one with `shoal token create`")]
     UnknownToken,
