@@ -123,6 +123,15 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
         "{}",
         watched.stdout
     );
+    // Whoever looks when it is over is told the same, whatever has begun since.
+    for named in [&["2"][..], &[]] {
+        let status = [&["rollout", "status", "--watch"], named].concat();
+        let late = cluster.nodes[2].shoal(&status).await?.expect(5)?;
+        ensure!(late.stdout.contains("revision 2 was taken back in wave 1 by revision 3"), "{}", late.stdout);
+    }
+    let first = cluster.nodes[2].shoal(&["rollout", "status", "1"]).await?.expect(0)?;
+    ensure!(first.stdout.contains("revision 1 stays"), "{}", first.stdout);
+    cluster.nodes[2].shoal(&["rollout", "status", "99"]).await?.expect(1)?;
     all_answer(&cluster, "good").await?;
     let damage = load.finish().await;
     for (node, [all, failed]) in cluster.nodes.iter().zip(damage) {
@@ -144,6 +153,14 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
         "{}",
         again.stderr
     );
+    let file = cluster.dir().join("site.json");
+    let plan = ["plan", "--prune", "-f", path_text(&file)];
+    let planned = cluster.nodes[2].shoal(&plan).await?.expect(1)?;
+    ensure!(
+        planned.stdout.contains("refused without --force: it is what revision 2 was"),
+        "{}",
+        planned.stdout
+    );
     let screen = cluster.nodes[2].shoal(&["rollout", "status"]).await?.expect(0)?;
     ensure!(
         screen.stdout.contains("in quarantine, and not applied again without --force"),
@@ -152,7 +169,10 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     );
     let history = cluster.nodes[2].shoal(&["history"]).await?.expect(0)?;
     ensure!(history.stdout.contains("2 (reverted by 3, quarantined)"), "{}", history.stdout);
-    cluster.nodes[1].shoal(&["rollback", "--to-revision", "2"]).await?.expect(1)?;
+    let refused = cluster.nodes[1].shoal(&["rollback", "--to-revision", "2"]).await?.expect(1)?;
+    ensure!(refused.stderr.contains("shoal rollback --force"), "{}", refused.stderr);
+    let back = cluster.nodes[1].shoal(&["rollback"]).await?.expect(0)?;
+    ensure!(back.stdout.contains("revision 3: no changes"), "not to what was taken back: {}", back.stdout);
     apply(&cluster, &bad, &["--force"]).await?.expect(0)?;
     apply(&cluster, &good, &[]).await?.expect(0)?;
     apply(&cluster, &bad, &[]).await?.expect(0).map(drop)
@@ -207,6 +227,11 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     ensure!(rest["wave"] == paused_in && rest["paused_by"] != "", "{rest}");
     let refused = apply(&cluster, &old, &[]).await?.expect(4)?;
     ensure!(refused.stderr.contains("is being rolled out"), "{}", refused.stderr);
+    let set = ["set", "route/shop", "hosts=[shop.example.com]", "--dry-run"];
+    let planned = cluster.nodes[1].shoal(&set).await?.expect(0)?;
+    ensure!(planned.stdout.contains("refused for now: revision 2 comes in waves"), "{}", planned.stdout);
+    let hopeless = apply(&cluster, &old, &["--waves", "--bake", "30s", "--confirm-timeout", "5s"]).await?;
+    ensure!(hopeless.expect(1)?.stderr.contains("the first wave alone is watched for 30s"), "it is tried");
     apply(&cluster, &old, &["--urgent"]).await?.expect(4)?;
     cluster.nodes[0].shoal(&["rollback", "--waves"]).await?.expect(4)?;
     // The next wave begins, and nothing follows that either.
@@ -250,7 +275,8 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     // Every verb that changes the site takes it for a while.
     cluster.nodes[1].shoal(&["delete", "route/shop", "-y", "--confirm-timeout", "1h"]).await?.expect(0)?;
     cluster.nodes[1].shoal(&["abort"]).await?.expect(0)?;
-    let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "status", "--watch"]).await?.expect(5)?;
+    let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait", "--to-revision", "1"]).await?.expect(0)?;
     ensure!(quick.stdout.contains("no node was waited for"), "{}", quick.stdout);
     Ok(())
 }

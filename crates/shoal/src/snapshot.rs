@@ -128,6 +128,11 @@ impl SaveArgs {
     async fn run(self, root: NodeArgs, format: Format) -> Result<Exit, Failure> {
         let failed = |why: String| Failure::local("snapshot save", why);
         if let Some(file) = &self.file {
+            if file.as_os_str() == "-" {
+                let why =
+                    "it holds every private key, and goes into a file that only its owner can read: name one";
+                return Err(failed(why.to_owned()));
+            }
             self.check_free(file)?;
         }
         let client = self.node.clone().settled(root)?.client()?;

@@ -61,14 +61,14 @@ impl Client {
             .map(drop)
     }
 
-    /// `Confirm`.
-    pub async fn confirm(&self, request: ConfirmRequest) -> Result<ConfirmResponse, Failure> {
-        self.call("confirm", request, async |mut node, request| node.confirm(request).await).await
+    /// `Confirm`, for `verb`.
+    pub async fn confirm(&self, verb: &str, request: ConfirmRequest) -> Result<ConfirmResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.confirm(request).await).await
     }
 
-    /// `Abort`.
-    pub async fn abort(&self, request: AbortRequest) -> Result<ApplyResponse, Failure> {
-        self.call("abort", request, async |mut node, request| node.abort(request).await).await
+    /// `Abort`, for `verb`.
+    pub async fn abort(&self, verb: &str, request: AbortRequest) -> Result<ApplyResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.abort(request).await).await
     }
 
     /// `Show`, for `verb`.

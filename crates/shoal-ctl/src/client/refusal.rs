@@ -31,16 +31,18 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
     match exit {
         // What is in the way is another change, not the state that this one was made for.
         Exit::Conflict if status.code() == Code::AlreadyExists => {
-            failure.try_command("shoal confirm, or shoal abort")
+            failure.try_command("shoal rollout status, then shoal confirm, or shoal abort")
         }
-        Exit::Conflict if matches!(verb, "confirm" | "abort") => failure.try_command("shoal history"),
+        Exit::Conflict if matches!(verb, "confirm" | "abort") || verb.starts_with("rollout ") => {
+            failure.try_command("shoal history")
+        }
         Exit::Conflict if matches!(verb, "set" | "delete" | "edit") => {
             failure.try_command("shoal history, then shoal get KIND/NAME, and change that")
         }
         Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
         Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
         Exit::Local if status.code() == Code::FailedPrecondition => match verb {
-            "apply" | "set" | "delete" | "edit" | "node drain" | "node cordon" => {
+            "apply" | "set" | "delete" | "edit" | "rollback" | "node drain" | "node cordon" => {
                 failure.try_command(format!("shoal {verb} --force, if that is meant"))
             }
             _ => failure.try_command(overview(verb)),
@@ -70,6 +72,7 @@ fn overview(verb: &str) -> &'static str {
         "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
         | "node uncordon" => "shoal node list",
         "token revoke" => "shoal token list",
+        "cluster rotate ca" => "shoal cluster keys",
         _ => "shoal status",
     }
 }
@@ -137,8 +140,15 @@ mod tests {
         check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
         check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");
         check(Code::FailedPrecondition, Exit::Conflict, "apply", "shoal history, then shoal plan -f FILE");
-        check(Code::AlreadyExists, Exit::Conflict, "apply", "shoal confirm, or shoal abort");
+        check(
+            Code::AlreadyExists,
+            Exit::Conflict,
+            "apply",
+            "shoal rollout status, then shoal confirm, or shoal abort",
+        );
         check(Code::FailedPrecondition, Exit::Conflict, "confirm", "shoal history");
+        check(Code::FailedPrecondition, Exit::Conflict, "rollout pause", "shoal history");
+        check(Code::FailedPrecondition, Exit::Local, "rollback", "shoal rollback --force, if that is meant");
         check(Code::Unavailable, Exit::NoQuorum, "apply", "shoal status, and start the voters that are dead");
         let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
         for (target, why, expected) in [

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{
     AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, DiffResponse, FieldChange,
-    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, RevisionInfo,
+    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, Quarantined, RevisionInfo, Rollout,
 };
 
 use super::names::{MAX_NAMES, some};
@@ -29,12 +29,32 @@ pub fn plan(response: &PlanResponse, style: Style) -> String {
     }
     if response.changes.is_empty() {
         let _ = writeln!(text, "no changes to revision {}", response.base_revision);
-        return text;
+    } else {
+        let _ = writeln!(text, "changes to revision {}:", response.base_revision);
+        push_changes(&mut text, &response.changes, style);
+        push_verdicts(&mut text, &response.verdicts);
     }
-    let _ = writeln!(text, "changes to revision {}:", response.base_revision);
-    push_changes(&mut text, &response.changes, style);
-    push_verdicts(&mut text, &response.verdicts);
+    push_obstacles(&mut text, response);
     text
+}
+
+/// Why nothing of it would come into force now, whatever the nodes say.
+fn push_obstacles(text: &mut String, response: &PlanResponse) {
+    if let Some(Quarantined { revision, why, .. }) = &response.quarantined {
+        let why = one_line(why);
+        let _ = writeln!(
+            text,
+            "refused without --force: it is what revision {revision} was, which is in quarantine ({why})"
+        );
+    }
+    if let Some(Rollout { revision, waves, .. }) = &response.rollout {
+        let what = if waves.is_some() { "comes in waves" } else { "waits to be confirmed" };
+        let _ = writeln!(
+            text,
+            "refused for now: revision {revision} {what}, and nothing else is applied until that has ended; see: shoal \
+             rollout status"
+        );
+    }
 }
 
 /// `3/3 live nodes would take it`, and a line for each of the others.
@@ -272,8 +292,6 @@ fn push_line(text: &mut String, sign: char, line: &str, style: Style) {
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::admin::{RevisionInfo, Rollout};
-
     use super::super::check_golden;
     use super::*;
 
@@ -322,7 +340,7 @@ mod tests {
     #[test]
     fn a_plan_is_a_diff() {
         let mut response =
-            PlanResponse { base_revision: 7, changes: changes(), quorum: true, verdicts: vec![] };
+            PlanResponse { base_revision: 7, changes: changes(), quorum: true, ..PlanResponse::default() };
         check_golden("plan", &plan(&response, Style { colour: false, now: 0 }));
         let coloured = plan(&response, Style { colour: true, now: 0 });
         assert!(coloured.contains("\u{1b}[32m+ route blog\u{1b}[0m\n"), "{coloured}");
@@ -347,8 +365,26 @@ mod tests {
              n3 was not to be asked: it did not answer within 3 s\n  \
              n4 refuses the active revision, too: listener old: permission denied\n"
         );
-        let same = PlanResponse { base_revision: 7, changes: vec![], quorum: true, verdicts: vec![] };
+        let same = PlanResponse { base_revision: 7, quorum: true, ..PlanResponse::default() };
         assert_eq!(plan(&same, Style { colour: true, now: 0 }), "no changes to revision 7\n");
+        let quarantined = Quarantined { revision: 4, why: "n3 died\nof it".into(), at_ms: 1 };
+        let rollout = |waves| Rollout { revision: 8, waves, ..Rollout::default() };
+        let told = |quarantined, waves| {
+            let response = PlanResponse { quarantined, rollout: Some(rollout(waves)), ..same.clone() };
+            plan(&response, Style { colour: false, now: 0 })
+        };
+        let after = "and nothing else is applied until that has ended; see: shoal rollout status\n";
+        assert_eq!(
+            told(Some(quarantined), None),
+            format!(
+                "no changes to revision 7\n\
+                 refused without --force: it is what revision 4 was, which is in quarantine (n3 died; of it)\n\
+                 refused for now: revision 8 waits to be confirmed, {after}"
+            )
+        );
+        assert!(
+            told(None, Some(Default::default())).ends_with(&format!("revision 8 comes in waves, {after}"))
+        );
         let alone = plan(&PlanResponse { quorum: false, ..same }, Style { colour: true, now: 0 });
         assert_eq!(
             alone,

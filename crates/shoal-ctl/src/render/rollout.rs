@@ -130,11 +130,13 @@ fn push_ended(text: &mut String, ended: &EndedRollout) {
 
 fn outcome(ended: &EndedRollout) -> String {
     let EndedRollout { revision, reverted_by, why, at_ms, .. } = ended;
-    let wave = ended.waves.as_ref().map_or(0, |waves| waves.wave);
+    let wave = ended.waves.as_ref().map(|waves| waves.wave);
     let colon = if why.is_empty() { "" } else { ": " };
-    let what = match reverted_by {
-        0 => format!("revision {revision} is everywhere after wave {wave}"),
-        by => format!("revision {revision} was taken back in wave {wave} by revision {by}"),
+    let what = match (reverted_by, wave) {
+        (0, Some(wave)) => format!("revision {revision} is everywhere after wave {wave}"),
+        (0, None) => format!("revision {revision} stays"),
+        (by, Some(wave)) => format!("revision {revision} was taken back in wave {wave} by revision {by}"),
+        (by, None) => format!("revision {revision} was taken back by revision {by}"),
     };
     format!("{what}, {}{colon}{}", at(*at_ms), one_line(why))
 }
@@ -278,6 +280,19 @@ mod tests {
             quorum: true,
         };
         check_golden("rollout_ended", &rollout(&seen));
+        let told = |waves, reverted_by, why: &str| {
+            let at_ms = 1_772_368_620_000;
+            outcome(&EndedRollout { revision: 8, waves, reverted_by, why: why.into(), at_ms })
+        };
+        assert_eq!(told(Some(waves()), 0, ""), "revision 8 is everywhere after wave 2, 2026-03-01 12:37:00Z");
+        assert_eq!(
+            told(None, 0, "confirmed by ann"),
+            "revision 8 stays, 2026-03-01 12:37:00Z: confirmed by ann"
+        );
+        assert_eq!(
+            told(None, 9, "rollback to revision 7"),
+            "revision 8 was taken back by revision 9, 2026-03-01 12:37:00Z: rollback to revision 7"
+        );
         let none = GetRolloutResponse { quorum: true, ..GetRolloutResponse::default() };
         assert_eq!(
             rollout(&none),

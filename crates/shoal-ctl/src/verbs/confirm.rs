@@ -36,7 +36,7 @@ impl ConfirmArgs {
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
         };
-        let response = session.client.confirm(request).await?;
+        let response = session.client.confirm("confirm", request).await?;
         session.print(&response, render::confirmed)?;
         Ok(exit_of(&response.acks))
     }
@@ -47,11 +47,11 @@ impl ConfirmArgs {
 #[command(after_help = "\
 Example:
   shoal abort
-  shoal abort 8 -m 'the new hosts are too slow'
+  shoal rollout abort 8 -m 'the new hosts are too slow'
 
-What was before becomes the next revision. Exit codes are those of `shoal apply`.")]
+Of a revision that waits to be confirmed, and of one that comes in waves. What was before becomes the next revision. Exit codes are those of `shoal apply`.")]
 pub struct AbortArgs {
-    /// Revision that does not stay [default: the one that waits to be confirmed]
+    /// Revision that does not stay [default: the one that is on its way]
     #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
     revision: Option<u64>,
     /// Why, for the history [default: nothing]
@@ -62,7 +62,7 @@ pub struct AbortArgs {
 }
 
 impl AbortArgs {
-    pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
+    pub(super) async fn run(self, verb: &str, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let request = AbortRequest {
             revision: self.revision.unwrap_or_default(),
@@ -71,7 +71,7 @@ impl AbortArgs {
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
         };
-        let response = session.client.abort(request).await?;
+        let response = session.client.abort(verb, request).await?;
         print_applied(&session, &response, &self.message)
     }
 }

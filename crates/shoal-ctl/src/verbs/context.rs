@@ -42,7 +42,9 @@ pub struct ContextVerb {
 #[derive(Subcommand, Clone, Debug)]
 enum Verbs {
     List(ListArgs),
+    /// Have every verb here mean this cluster, where nothing else says which
     Use(NameArgs),
+    /// Forget the name of a cluster here; the cluster goes on
     Remove(NameArgs),
 }
 
@@ -55,7 +57,7 @@ struct ListArgs {
     output: Option<Format>,
 }
 
-/// By its name
+/// What `use` and `remove` take.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  shoal context use prod\n  shoal context remove stage")]
 struct NameArgs {
@@ -164,8 +166,13 @@ impl ContextVerb {
             Verbs::Remove(args) => {
                 contexts.named(&args.name)?;
                 contexts.contexts.remove(&args.name);
-                contexts.current = contexts.current.filter(|current| *current != args.name);
+                let was_used = contexts.current.take_if(|current| *current == args.name).is_some();
                 contexts.save(&path)?;
+                if was_used {
+                    output::note(
+                        "no cluster is used now: `shoal context use NAME`, or -c NAME, says which is meant",
+                    );
+                }
             }
         }
         Ok(Exit::Done)

@@ -45,10 +45,10 @@ pub(super) struct MannerArgs {
 #[derive(Args, Clone, Debug)]
 pub(super) struct PaceArgs {
     /// How long each wave is watched, 1s to 1d; twice as long where there are fewer than 1000 requests to judge by
-    /// [default: 60s]
+    /// [default: the policy's, or 60s]
     #[arg(long, value_name = "TIME", value_parser = bake, requires = "waves")]
     bake: Option<Period>,
-    /// How often all nodes of a wave have to answer meanwhile, 1 to 100 [default: 5]
+    /// How often all nodes of a wave have to answer meanwhile, 1 to 100 [default: the policy's, or 5]
     #[arg(long, value_name = "N", requires = "waves",
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CHECKS)))]
     checks: Option<u32>,

@@ -10,6 +10,7 @@ mod config;
 mod confirm;
 mod context;
 mod convert;
+mod course;
 mod delete;
 mod diff;
 mod edit;
@@ -141,7 +142,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
     match verb {
         Verb::Apply(args) => args.run(root).await,
         Verb::Confirm(args) => args.run(root).await,
-        Verb::Abort(args) => args.run(root).await,
+        Verb::Abort(args) => args.run("abort", root).await,
         Verb::Plan(args) => args.run(root).await,
         Verb::Validate(args) => args.run(&root),
         Verb::Convert(args) => args.run(&root),

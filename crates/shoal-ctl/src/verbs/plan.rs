@@ -20,7 +20,8 @@ Example:
 
 Every live node is asked whether it could serve the result: whether it compiles there and its ports can be bound.
 Works without a quorum: then the file is compared with what the node that is asked has, and a warning says so.
-Exit codes: 0 no difference, 3 differences, 1 bad site or one that a live node would refuse, 2 node failed.")]
+Exit codes: 0 no difference, 3 differences, 1 bad site or one that a live node would refuse or that did harm before, 2 node
+failed. What is on its way is named: until that has ended `apply` is refused (exit code 4), whatever it would change.")]
 pub struct PlanArgs {
     /// Site file (YAML or JSON), directory of site files, or - for stdin
     #[arg(short, long, value_name = "FILE|DIR|-")]
@@ -41,6 +42,7 @@ impl PlanArgs {
         session.print(&response, |response| render::plan(response, session.style))?;
         Ok(match response {
             _ if response.changes.is_empty() => Exit::Done,
+            _ if response.quarantined.is_some() => Exit::Local,
             _ if response.verdicts.iter().any(|verdict| verdict.verdict == "refuses") => Exit::Local,
             _ => Exit::Differences,
         })

@@ -5,6 +5,7 @@ use shoal_proto::admin::{HistoryRequest, RollbackRequest};
 
 use super::Session;
 use super::author::{author, request_id};
+use super::course::{ALL_REVISIONS, last_that_stayed};
 use super::manner::{Change, MannerArgs};
 use super::outcome::print_applied;
 use crate::client::NodeArgs;
@@ -18,9 +19,10 @@ Example:
   shoal rollback --to-revision 7 -m 'the new hosts are too slow'
 
 Nothing is erased: a rollback is a new revision. It comes at once unless something else is said here, and ends the wait of a
-revision that is not confirmed. Exit codes are those of `shoal apply`.")]
+revision that is not confirmed. What was taken back, by the cluster or by somebody, or is in quarantine, is passed over: only
+--to-revision goes there. Exit codes are those of `shoal apply`.")]
 pub struct RollbackArgs {
-    /// Revision whose content is wanted [default: the one before the active one]
+    /// Revision whose content is wanted [default: the newest before the active one that stayed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     to_revision: Option<u64>,
     /// Refuse unless this revision is active [default: the one that was active when the verb began]
@@ -45,7 +47,7 @@ impl RollbackArgs {
             Some(to_revision) => (to_revision, self.check_revision),
             None => {
                 let (previous, active) = previous_revision(&session).await?;
-                // "The one before" is only right as long as nobody else applies meanwhile.
+                // That one is only right as long as nobody else applies meanwhile.
                 (previous, self.check_revision.or(Some(active)))
             }
         };
@@ -64,13 +66,12 @@ impl RollbackArgs {
     }
 }
 
-/// The revision before the active one, and the active one.
+/// The newest revision before the active one that stayed, and the active one.
 async fn previous_revision(session: &Session) -> Result<(u64, u64), Failure> {
-    let history = session.client.history(HistoryRequest { limit: 2 }).await?;
-    let revisions: Vec<u64> = history.revisions.iter().map(|info| info.revision).collect();
-    match revisions[..] {
-        [active, previous, ..] => Ok((previous, active)),
-        _ => Err(Failure::local("rollback", "there is no revision before the active one")
-            .try_command("shoal history")),
-    }
+    let history = session.client.history(HistoryRequest { limit: ALL_REVISIONS }).await?.revisions;
+    let active = history.first().map(|info| info.revision);
+    last_that_stayed(&history).zip(active).ok_or_else(|| {
+        Failure::local("rollback", "there is no revision before the active one that stayed")
+            .try_command("shoal history, then shoal rollback --to-revision N")
+    })
 }

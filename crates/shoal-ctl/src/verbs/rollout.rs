@@ -3,25 +3,25 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use shoal_proto::admin::{
-    ConfirmRequest, GetRolloutResponse, HistoryRequest, RolloutAction, SetRolloutPolicyRequest,
+    ConfirmRequest, EndedRollout, GetRolloutResponse, HistoryRequest, RolloutAction, SetRolloutPolicyRequest,
     StepRolloutRequest,
 };
 
 use super::Session;
 use super::author::{author, request_id};
 use super::confirm::AbortArgs;
+use super::course::{ALL_REVISIONS, Course, course};
 use super::manner::PaceArgs;
 use super::outcome::exit_of;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, print_line, to_yaml, write_stdout};
+use crate::output::{Format, print_line, to_json_line, to_yaml, write_stdout};
 use crate::render;
 
 /// Between two looks of somebody who watches.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Revisions among which the one that was watched is looked for.
-const RECENT: u32 = 50;
 
 /// What `shoal rollout` takes.
 #[derive(Args, Clone, Debug)]
@@ -55,10 +55,16 @@ enum Rollouts {
 Example:
   shoal rollout status
   shoal rollout status --watch -o json
+  shoal rollout status 8 --watch
 
-With --watch a line each time something is new, with -o json a document on a line, until the revision is everywhere or was
-taken back. Exit codes: 0 shown, or with --watch the revision stays; 5 with --watch: it was taken back.")]
+With --watch a line each time something is new, with -o json a document on a line, until the revision is everywhere, or was
+confirmed or taken back; of one that has ended already, how it has ended. Where no revision is named and none is on its way,
+that is the last one that did not come at once: scripts name the one that they have made.
+Exit codes: 0 shown, or the revision that is named or watched stays; 5 it was taken back; 1 there is no such revision.")]
 struct StatusArgs {
+    /// Revision that is meant [default: the one that is on its way]
+    #[arg(value_name = "REV", value_parser = clap::value_parser!(u64).range(1..))]
+    revision: Option<u64>,
     /// Go on until the rollout has ended
     #[arg(long)]
     watch: bool,
@@ -129,7 +135,7 @@ impl RolloutVerb {
             Rollouts::Pause(args) => args.run(RolloutAction::Pause, root).await,
             Rollouts::Resume(args) => args.run(RolloutAction::Resume, root).await,
             Rollouts::Promote(args) => args.run(root).await,
-            Rollouts::Abort(args) => args.run(root).await,
+            Rollouts::Abort(args) => args.run("rollout abort", root).await,
             Rollouts::Policy(args) => args.run(root).await,
         }
     }
@@ -139,20 +145,27 @@ impl StatusArgs {
     async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
         let session = Session::open(self.node, root)?;
         let mut seen = session.client.rollout().await?;
-        let watched = seen.rollout.as_ref().map(|rollout| rollout.revision).filter(|_| self.watch);
-        let Some(watched) = watched else {
+        let watched = self.revision.or(on_its_way(&seen));
+        if !self.watch && (self.revision.is_none() || on_its_way(&seen) == watched) {
             session.print(&seen, render::rollout)?;
             return Ok(Exit::Done);
-        };
+        }
         let mut told = String::new();
         loop {
+            if watched.is_none() || on_its_way(&seen) != watched {
+                match course_of(&session, &seen, watched).await? {
+                    Course::Open => {}
+                    Course::Ended(ended) => return tell_end(&session, seen, *ended),
+                    Course::Nothing => {
+                        session.print(&seen, render::rollout)?;
+                        return Ok(Exit::Done);
+                    }
+                }
+            }
             let text = watched_line(&seen, session.format)?;
             // Nobody reads it any more.
             if text != told && !print_line(&text)? {
                 return Ok(Exit::Done);
-            }
-            if seen.rollout.as_ref().is_none_or(|rollout| rollout.revision != watched) {
-                return stays(&session, watched).await;
             }
             told = text;
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -161,23 +174,35 @@ impl StatusArgs {
     }
 }
 
+fn on_its_way(seen: &GetRolloutResponse) -> Option<u64> {
+    seen.rollout.as_ref().map(|rollout| rollout.revision)
+}
+
+/// How the way of `revision`, or of the last one that had one, has ended.
+async fn course_of(
+    session: &Session,
+    seen: &GetRolloutResponse,
+    revision: Option<u64>,
+) -> Result<Course, Failure> {
+    let history = session.client.history(HistoryRequest { limit: ALL_REVISIONS }).await?;
+    course(&history.revisions, seen.ended.as_ref(), revision)
+}
+
+/// Tells it before anything that has begun since.
+fn tell_end(session: &Session, seen: GetRolloutResponse, ended: EndedRollout) -> Result<Exit, Failure> {
+    let exit = if ended.reverted_by == 0 { Exit::Done } else { Exit::Unacknowledged };
+    let told = GetRolloutResponse { rollout: None, ended: Some(ended), ..seen };
+    print_line(&watched_line(&told, session.format)?)?;
+    Ok(exit)
+}
+
 /// One step of a rollout.
 fn watched_line(seen: &GetRolloutResponse, format: Option<Format>) -> Result<String, Failure> {
     match format {
         None | Some(Format::Table) => Ok(render::rollout_line(seen)),
         Some(Format::Yaml) => Ok(format!("---\n{}", to_yaml(seen)?)),
-        Some(Format::Json) => serde_json::to_string(seen)
-            .map(|line| line + "\n")
-            .map_err(|error| Failure::local("print as json", error)),
+        Some(Format::Json) => to_json_line(seen),
     }
-}
-
-/// Whether a revision that is not on its way any more is in force for good.
-async fn stays(session: &Session, revision: u64) -> Result<Exit, Failure> {
-    let history = session.client.history(HistoryRequest { limit: RECENT }).await?;
-    let info = history.revisions.iter().find(|info| info.revision == revision);
-    let was_reverted = info.is_some_and(|info| info.standing == "reverted");
-    Ok(if was_reverted { Exit::Unacknowledged } else { Exit::Done })
 }
 
 impl StepArgs {
@@ -190,7 +215,7 @@ impl StepArgs {
             request_id: request_id()?,
         };
         let response = session.client.step_rollout(request).await?;
-        session.print(&response, render::rollout)?;
+        session.print(&response, render::rollout_line)?;
         Ok(Exit::Done)
     }
 }
@@ -207,7 +232,7 @@ impl PromoteArgs {
             request_id: request_id()?,
             timeout_ms: session.timeout_ms(),
         };
-        let response = session.client.confirm(request).await?;
+        let response = session.client.confirm("rollout promote", request).await?;
         session.print(&response, render::confirmed)?;
         Ok(exit_of(&response.acks))
     }
@@ -223,7 +248,7 @@ impl PolicyArgs {
         let response = session.client.rollout().await?;
         match session.format {
             None | Some(Format::Table) => write_stdout(&render::rollout_policy(response.policy.as_ref()))?,
-            Some(_) => session.print(&response.policy, |_| String::new())?,
+            Some(_) => session.print(&json!({ "policy": response.policy }), |_| String::new())?,
         }
         Ok(Exit::Done)
     }

@@ -19,7 +19,7 @@ pub(super) struct SingleArgs {
     /// Refuse (exit 4) unless the objects that change are as they were in this revision
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) check_revision: Option<u64>,
-    /// Show what would change, and change nothing
+    /// Show what would change, and change nothing (exit 1 when it did harm before, and --force is not given)
     #[arg(long)]
     pub(super) dry_run: bool,
     /// Change it also when a live node says that it would refuse it, or when the result did harm before [default: change
@@ -47,7 +47,8 @@ impl SingleArgs {
         if self.dry_run {
             let plan = self.plan(session, verb, delta, since).await?;
             session.print(&plan, |plan| render::plan(plan, session.style))?;
-            return Ok(Exit::Done);
+            let is_refused = plan.quarantined.is_some() && !self.force;
+            return Ok(if is_refused { Exit::Local } else { Exit::Done });
         }
         let change = Change::Edit(self.request(session, delta, since)?);
         let response = session.publish(verb, change, &self.manner).await?;

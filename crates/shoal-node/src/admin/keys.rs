@@ -78,10 +78,7 @@ pub async fn keep(node: &Arc<Node>, request: &KeepKeysRequest, caller: &str) -> 
         }
         ROTATE_CA => rotate_authority(node, patience).await?,
         RETIRE_CA => retire_authority(node, request.force).await?,
-        ABORT_CA => {
-            let begun = succession(node).map_or(0, |succession| succession.begun);
-            agree(node, KeyOrder::Authority(SuccessionStep::Abort { begun })).await?;
-        }
+        ABORT_CA => abort_authority(node).await?,
         other => {
             let why =
                 format!("this node knows no order {other:?}: it may run an older version; ask another one");
@@ -123,6 +120,19 @@ fn succession(node: &Node) -> Option<Succession> {
 async fn agree(node: &Node, order: KeyOrder) -> Result<(), Status> {
     put(node, Command::KeepKeys(order)).await?;
     linearizable_base(node).await.map(drop)
+}
+
+/// What was begun is forgotten, as long as the authority before it signs.
+async fn abort_authority(node: &Node) -> Result<(), Status> {
+    linearizable_base(node).await?;
+    let why = match succession(node) {
+        Some(Succession { has_switched: false, begun, .. }) => {
+            return agree(node, KeyOrder::Authority(SuccessionStep::Abort { begun })).await;
+        }
+        Some(_) => "the new authority has signed already: go on to `shoal cluster rotate ca --retire`",
+        None => "no authority is on its way; `shoal cluster rotate ca` begins",
+    };
+    Err(with_exit(Code::FailedPrecondition, Exit::Local, why))
 }
 
 /// Names of operators who have been given what the authority before has signed, and nothing since.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::state::{
-    CANARIES, DEFAULT_BAKE, DEFAULT_CHECKS, LONGEST_BAKE, LONGEST_CONFIRM, MAX_CHECKS, Pace, ROLLOUTS,
-    SHORTEST_BAKE, SHORTEST_CONFIRM, Terms, WAVES,
+    CANARIES, LONGEST_BAKE, LONGEST_CONFIRM, MAX_CHECKS, Pace, ROLLOUTS, SHORTEST_BAKE, SHORTEST_CONFIRM,
+    Terms, WAVES,
 };
 use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{Canary, choose, first_wave};
+use shoal_policy::rollout::{Canary, bake_length, choose, first_wave};
 use shoal_proto::admin;
 use tonic::{Code, Status};
 
@@ -55,8 +55,12 @@ impl Manner {
         Self { confirm_within: Some(within), spread: Spread::MoreAndMore(pace) }
     }
 
-    /// What somebody has asked for; what he leaves open is `usual`.
-    pub(super) fn of(asked: admin::Manner, usual: impl FnOnce() -> Self) -> Result<Self, Status> {
+    /// What somebody has asked for; what he leaves open is `usual`, and of waves as the `policy` has it.
+    pub(super) fn of(
+        asked: admin::Manner,
+        policy: Option<Pace>,
+        usual: impl FnOnce() -> Self,
+    ) -> Result<Self, Status> {
         let admin::Manner { confirm_within_ms, canary, waves, at_once } = asked;
         let confirm_within = (confirm_within_ms > 0).then(|| Duration::from_millis(confirm_within_ms));
         if let Some(within) =
@@ -70,7 +74,7 @@ impl Manner {
             (None, None, true) if confirm_within.is_none() => return Ok(Self::AT_ONCE),
             (None, None, false) if confirm_within.is_none() => return Ok(usual()),
             (None, None, false) => Self::AT_ONCE,
-            (None, Some(pace), false) => Self::in_waves(pace_of(pace)?),
+            (None, Some(pace), false) => Self::in_waves(pace_of(pace, policy)?),
             (Some(canary), None, false) if confirm_within.is_some() => {
                 Self { confirm_within, spread: Spread::Some(canary_of(canary)?) }
             }
@@ -79,7 +83,22 @@ impl Manner {
                 return Err(invalid(why.to_owned()));
             }
         };
-        Ok(Self { confirm_within: confirm_within.or(manner.confirm_within), ..manner })
+        let manner = Self { confirm_within: confirm_within.or(manner.confirm_within), ..manner };
+        manner.check_time().map(|()| manner)
+    }
+
+    /// Fails where it could only be taken back.
+    fn check_time(&self) -> Result<(), Status> {
+        let (Spread::MoreAndMore(pace), Some(within)) = (&self.spread, self.confirm_within) else {
+            return Ok(());
+        };
+        let first = bake_length(*pace, 1);
+        match within > first {
+            true => Ok(()),
+            false => Err(invalid(format!(
+                "{within:?} until it is everywhere: the first wave alone is watched for {first:?}"
+            ))),
+        }
     }
 
     /// The revision may have to be taken back.
@@ -154,11 +173,12 @@ pub(super) fn check_members_know(node: &Node, command: u32, does_instead: &str) 
     Err(with_exit(Code::FailedPrecondition, Exit::Remote, why))
 }
 
-/// How fast somebody wants waves to follow each other.
-pub(super) fn pace_of(pace: admin::Pace) -> Result<Pace, Status> {
-    let admin::Pace { bake_ms, checks, urgent } = pace;
-    let bake = if bake_ms == 0 { DEFAULT_BAKE } else { Duration::from_millis(bake_ms) };
-    let checks = if checks == 0 { DEFAULT_CHECKS } else { checks };
+/// How fast somebody wants waves to follow each other; what he leaves open is as the `policy` has it.
+pub(super) fn pace_of(asked: admin::Pace, policy: Option<Pace>) -> Result<Pace, Status> {
+    let admin::Pace { bake_ms, checks, urgent } = asked;
+    let usual = policy.unwrap_or_default();
+    let bake = Duration::from_millis(if bake_ms == 0 { usual.bake_ms } else { bake_ms });
+    let checks = if checks == 0 { usual.checks } else { checks };
     if !(SHORTEST_BAKE..=LONGEST_BAKE).contains(&bake) {
         return Err(invalid(format!(
             "{bake:?} for each wave: {SHORTEST_BAKE:?} to {LONGEST_BAKE:?} are possible"
@@ -204,15 +224,17 @@ mod tests {
 
     /// What comes of it where the usual manner is in waves of 9 s.
     fn check(asked: admin::Manner, expected: Result<&str, &str>) {
-        let usual = || Manner::in_waves(Pace { bake_ms: 9000, ..Pace::default() });
-        let told = Manner::of(asked.clone(), usual).map(|Manner { confirm_within, spread }| {
-            let within = confirm_within.map_or(0, |within| within.as_secs());
-            match spread {
-                Spread::Everybody => format!("all {within}"),
-                Spread::Some(_) => format!("some {within}"),
-                Spread::MoreAndMore(pace) => format!("waves of {} {within}", pace.bake_ms),
-            }
-        });
+        let policy = Pace { bake_ms: 9000, ..Pace::default() };
+        let told = Manner::of(asked.clone(), Some(policy), || Manner::in_waves(policy)).map(
+            |Manner { confirm_within, spread }| {
+                let within = confirm_within.map_or(0, |within| within.as_secs());
+                match spread {
+                    Spread::Everybody => format!("all {within}"),
+                    Spread::Some(_) => format!("some {within}"),
+                    Spread::MoreAndMore(pace) => format!("waves of {} {within}", pace.bake_ms),
+                }
+            },
+        );
         match (told, expected) {
             (Ok(told), Ok(expected)) => assert_eq!(told, expected, "{asked:?}"),
             (Err(status), Err(part)) => assert!(status.message().contains(part), "{status:?}"),
@@ -232,10 +254,14 @@ mod tests {
         check(within(4_999), Err("4.999s to confirm it"));
         check(admin::Manner { canary: canary(), ..within(5_000) }, Ok("some 5"));
         check(admin::Manner { canary: canary(), ..none() }, Err("not several"));
-        check(admin::Manner { waves: waves(0, 0), ..none() }, Ok("waves of 60000 86400"));
+        check(admin::Manner { waves: waves(0, 0), ..none() }, Ok("waves of 9000 86400"));
         check(admin::Manner { waves: waves(7_200_000, 9), ..none() }, Ok("waves of 7200000 144000"));
         check(admin::Manner { waves: waves(86_400_000, 9), ..none() }, Ok("waves of 86400000 604800"));
         check(admin::Manner { waves: waves(5_000, 0), ..within(60_000) }, Ok("waves of 5000 60"));
+        check(admin::Manner { waves: waves(60_000, 0), ..within(60_000) }, Err("the first wave alone"));
+        let urgent = || Some(admin::Pace { urgent: true, ..admin::Pace::default() });
+        check(admin::Manner { waves: urgent(), ..within(5_000) }, Err("is watched for 5s"));
+        check(admin::Manner { waves: urgent(), ..within(6_000) }, Ok("waves of 9000 6"));
         check(admin::Manner { waves: waves(999, 0), ..none() }, Err("999ms for each wave"));
         check(admin::Manner { waves: waves(0, 101), ..none() }, Err("101 checks of each wave"));
         check(admin::Manner { waves: waves(0, 0), at_once: true, ..none() }, Err("not several"));

@@ -11,6 +11,7 @@ use super::differences::change_message;
 use super::draft::{Goal, draft};
 use super::failure::{Exit, with_exit};
 use super::given::Given;
+use super::waves::quarantined_message;
 use crate::node::Node;
 use crate::rehearsal::Verdict;
 
@@ -66,10 +67,16 @@ async fn work_out(node: &Arc<Node>, goal: Goal) -> Result<PlanResponse, Status> 
         true => Vec::new(),
         false => node.rehearse_everywhere(draft.base, &draft.delta).await,
     };
+    let quarantined = node.log.with_state(|state| {
+        let known = state.revisions.quarantine().find(&draft.fingerprint);
+        known.filter(|_| !draft.changes.is_empty()).map(quarantined_message)
+    });
     Ok(PlanResponse {
         base_revision: draft.base.0,
         changes: draft.changes.iter().map(change_message).collect(),
         quorum,
         verdicts: verdicts.into_iter().map(Verdict::message).collect(),
+        quarantined,
+        rollout: node.rollout_message(),
     })
 }

@@ -36,16 +36,17 @@ pub async fn roll_out(
 ) -> Result<ApplyResponse, Status> {
     let RollOutRequest { apply, edit, rollback, manner } = request;
     let manner = manner.unwrap_or_default();
+    let policy = node.log.with_state(|state| state.rollout_policy);
     match (apply, edit, rollback) {
         (Some(apply), None, None) => {
-            change::apply(node, apply, caller, Manner::of(manner, || Manner::usual(node))?).await
+            change::apply(node, apply, caller, Manner::of(manner, policy, || Manner::usual(node))?).await
         }
         (None, Some(edit), None) => {
-            change::edit(node, edit, caller, Manner::of(manner, || Manner::usual(node))?).await
+            change::edit(node, edit, caller, Manner::of(manner, policy, || Manner::usual(node))?).await
         }
         // The way out of trouble takes no detour unless somebody asks for it.
         (None, None, Some(rollback)) => {
-            change::rollback(node, rollback, caller, Manner::of(manner, || Manner::AT_ONCE)?).await
+            change::rollback(node, rollback, caller, Manner::of(manner, policy, || Manner::AT_ONCE)?).await
         }
         _ => Err(with_exit(Code::InvalidArgument, Exit::Local, "one change is rolled out at a time")),
     }

@@ -79,12 +79,14 @@ fn nothing_to_settle(node: &Node, revision: Revision) -> Status {
         )
     });
     let why = match (standing, waiting) {
-        (_, None) if revision == Revision(0) => "no revision waits to be confirmed".to_owned(),
+        (_, None) if revision == Revision(0) => {
+            "no revision is on its way: none waits to be confirmed, and none comes in waves".to_owned()
+        }
         (Some(RevisionStanding::Confirmed { author, .. }), _) => {
             format!("{author} has confirmed revision {revision}")
         }
         (Some(RevisionStanding::Reverted { by }), _) => {
-            format!("revision {revision} was not confirmed, and revision {by} has taken its place")
+            format!("revision {revision} did not stay: revision {by} has taken its place")
         }
         (Some(RevisionStanding::Final), _) => {
             format!("revision {revision} was published for good: `shoal rollback` undoes that")
@@ -92,7 +94,7 @@ fn nothing_to_settle(node: &Node, revision: Revision) -> Status {
         (Some(RevisionStanding::Unconfirmed), _) => {
             "the revision has just been settled; try again".to_owned()
         }
-        (None, _) => return failure::no_such_revision(revision),
+        (None, _) => format!("revision {revision} is not on its way: the history has none of that number"),
     };
     with_exit(Code::FailedPrecondition, Exit::Conflict, why)
 }

@@ -48,14 +48,15 @@ pub async fn set(
     Ok(known(node, true))
 }
 
-/// What raises the level to what every member knows; `None` = it is there.
+/// What raises the level to what every member knows, or ends a hold of it; `None` = it is there.
 fn finalizing(node: &Node) -> Result<Option<Command>, Status> {
     let (level, versions, outlook) = node.levels();
     if outlook.reachable > level.number {
         return Ok(Some(Command::SetLevel { from: level.number, to: outlook.reachable }));
     }
     if outlook.newest == level.number {
-        return Ok(None);
+        // There is nothing to hold any more either.
+        return level.held.map(|_| holding(node, None)).transpose();
     }
     let told = versions.iter().zip(&outlook.obstacles).filter_map(|(member, obstacle)| match obstacle {
         None => None,

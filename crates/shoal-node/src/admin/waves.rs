@@ -79,7 +79,8 @@ pub async fn set_policy(
     node: &Arc<Node>,
     request: &SetRolloutPolicyRequest,
 ) -> Result<SetRolloutPolicyResponse, Status> {
-    let waves = request.waves.map(pace_of).transpose()?;
+    let policy = node.log.with_state(|state| state.rollout_policy);
+    let waves = request.waves.map(|asked| pace_of(asked, policy)).transpose()?;
     check_members_know(node, WAVES, "would have every change at once")?;
     put(node, Command::SetRolloutPolicy { waves }).await?;
     Ok(SetRolloutPolicyResponse {})
@@ -95,7 +96,7 @@ fn ended_message(ended: &EndedRollout) -> admin::EndedRollout {
     }
 }
 
-fn quarantined_message(quarantined: &Quarantined) -> admin::Quarantined {
+pub(super) fn quarantined_message(quarantined: &Quarantined) -> admin::Quarantined {
     let Quarantined { revision, why, at_ms } = quarantined;
     admin::Quarantined { revision: revision.0, why: why.clone(), at_ms: *at_ms }
 }

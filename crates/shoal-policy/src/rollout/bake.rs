@@ -56,18 +56,22 @@ pub enum Judgement {
     Bad(Evidence),
 }
 
+/// How long this wave is watched at least.
+pub fn bake_length(pace: Pace, wave: u32) -> Duration {
+    match (pace.is_urgent, wave) {
+        (false, _) => Duration::from_millis(pace.bake_ms),
+        (true, 1) => FIRST_URGENT_BAKE,
+        (true, _) => URGENT_BAKE,
+    }
+}
+
 impl Bake {
     /// Of this wave of a revision.
     pub fn new(trial: Trial, wave: u32, pace: Pace) -> Self {
-        let length = match (pace.is_urgent, wave) {
-            (false, _) => Duration::from_millis(pace.bake_ms),
-            (true, 1) => FIRST_URGENT_BAKE,
-            (true, _) => URGENT_BAKE,
-        };
         Self {
             trial,
             wave,
-            length,
+            length: bake_length(pace, wave),
             checks: if pace.is_urgent { 1 } else { pace.checks },
             waits_for_requests: !pace.is_urgent,
             baked: Duration::ZERO,
@@ -112,6 +116,9 @@ impl Bake {
         let so_far = told(&seen, has_enough);
         match left.is_zero() && self.answered >= self.checks {
             true => Judgement::Good(so_far),
+            false if bakes > 1 => {
+                Judgement::Open { left, so_far: so_far + ", so it is watched for twice the time" }
+            }
             false => Judgement::Open { left, so_far },
         }
     }

@@ -8,7 +8,7 @@ mod trial;
 mod waiting;
 mod waves;
 
-pub use bake::{Bake, Judgement};
+pub use bake::{Bake, Judgement, bake_length};
 pub use canary::{Canary, CanaryError, Candidate, choose};
 pub use gate::{Counts, How, Worse};
 pub use left_out::refuses_already;
