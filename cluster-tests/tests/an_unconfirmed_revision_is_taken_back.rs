@@ -236,8 +236,8 @@ async fn the_leader_tries_it_and_dies_of_it() -> Result<()> {
     cluster.nodes[leader].kill9()?;
 
     let survivors: Vec<usize> = (0..3).filter(|&i| i != leader).collect();
-    let reason =
-        format!("3  revert of 2: worse than what was before: n{} was lost while it tried it", leader + 1);
+    let lost = format!("n{} was lost while it tried it", leader + 1);
+    let reason = format!("3  revert of 2: it could not be watched to the end: {lost}");
     wait_until("the next leader takes it back", SLACK * 2, async || {
         for &i in &survivors {
             assert!(answers(&cluster, i, "old").await, "n{} was to be spared", i + 1);

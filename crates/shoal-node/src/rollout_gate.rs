@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_model::Revision;
-use shoal_model::state::{RevertCause, Rollout, Waves};
-use shoal_policy::rollout::{Bake, Counts, Judgement, Said, Sighting, Trial};
+use shoal_model::state::{REFUSING_WHOLLY, RevertCause, Rollout, Waves};
+use shoal_policy::rollout::{Bake, Counts, Evidence, Judgement, Said, Sighting, Trial};
 
 use crate::node::Node;
 use crate::report::{BakeReport, NodeReport, Wanted};
@@ -55,8 +55,17 @@ pub async fn watch(node: Arc<Node>) {
             }
         };
         if let Some(evidence) = evidence {
-            revert(&node, &rollout, record.index, RevertCause::Worse, evidence.to_string()).await;
+            revert(&node, &rollout, record.index, cause_of(&node, &evidence), evidence.to_string()).await;
         }
+    }
+}
+
+/// Why a revision goes, as far as every node knows of such a cause.
+fn cause_of(node: &Node, evidence: &Evidence) -> RevertCause {
+    let level = node.log.with_state(|state| state.level.number);
+    match evidence.is_of_absence() && level >= REFUSING_WHOLLY {
+        true => RevertCause::Unwatched,
+        false => RevertCause::Worse,
     }
 }
 

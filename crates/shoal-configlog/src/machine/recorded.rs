@@ -160,6 +160,8 @@ fn story() -> Vec<Command> {
         publish_over(5, "w"),
         part("x", 0),
         publish("gone", SiteText::Uploaded { upload: "x".into(), parts: WITHDRAWN }, Terms::default()),
+        publish("six", inline("{     }"), Terms { confirm_within_ms: Some(60_000), ..Terms::default() }),
+        rollout("nobody saw", 7, RolloutStep::Revert(RevertCause::Unwatched)),
     ]
 }
 

@@ -202,10 +202,26 @@ impl Revisions {
         record.counts = [removed, added, changed];
         let before = self.rollout.as_ref().and_then(|rollout| self.record(rollout.before));
         record.fingerprint = before.map(|before| before.fingerprint.clone()).unwrap_or_default();
-        if cause == RevertCause::Worse {
+        let did_harm = match cause {
+            RevertCause::NotConfirmed | RevertCause::Aborted => false,
+            RevertCause::Worse => true,
+            // A node that dies once may have died of it, unless all of them have lived with it.
+            RevertCause::Unwatched => !self.has_stayed_before(revision),
+        };
+        if did_harm {
             self.isolate(revision, &record.message, record.at_ms);
         }
         self.succeed(site, record)
+    }
+
+    /// Another revision with the same content was in force on all nodes for good.
+    fn has_stayed_before(&self, revision: Revision) -> bool {
+        let fingerprint = self.record(revision).map_or("", |record| record.fingerprint.as_str());
+        self.records.iter().any(|(other, record)| {
+            let stayed =
+                matches!(record.standing, RevisionStanding::Final | RevisionStanding::Confirmed { .. });
+            *other != revision && stayed && record.fingerprint == fingerprint
+        })
     }
 
     /// What `revision` was is not to be applied again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CANARIES, NextWave, Pace, ROLLOUTS, WAVES, Waves};
+use super::{CANARIES, NextWave, Pace, REFUSING_WHOLLY, ROLLOUTS, WAVES, Waves};
 use crate::id::{NodeId, Revision};
 
 /// The least time in which somebody can confirm a revision.
@@ -105,9 +105,20 @@ pub enum RevertCause {
     Aborted,
     /// The nodes that have tried it did worse than the others.
     Worse,
+    /// A node that has tried it was lost, silent or started anew: how it does, nobody can say. Only at a level of
+    /// [`REFUSING_WHOLLY`] and above.
+    Unwatched,
 }
 
 impl RevertCause {
+    /// The least [`COMMANDS`](super::COMMANDS) of a node that knows it.
+    pub(super) fn needs(self) -> u32 {
+        match self {
+            Self::NotConfirmed | Self::Aborted | Self::Worse => ROLLOUTS,
+            Self::Unwatched => REFUSING_WHOLLY,
+        }
+    }
+
     /// The message of the revision that takes the place of `reverted`.
     pub(super) fn explain(self, reverted: Revision, message: &str) -> String {
         let colon = if message.is_empty() { "" } else { ": " };
@@ -121,6 +132,7 @@ impl fmt::Display for RevertCause {
             Self::NotConfirmed => "not confirmed in time",
             Self::Aborted => "aborted",
             Self::Worse => "worse than what was before",
+            Self::Unwatched => "it could not be watched to the end",
         })
     }
 }

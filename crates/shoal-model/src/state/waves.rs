@@ -182,10 +182,10 @@ mod tests {
     use super::*;
     use crate::state::{Command, ConfigState, RevertCause, RevisionStanding, RolloutStep, SiteText, Terms};
 
-    /// `publish SITE [waves] [despite]`; `wave N NODE`, `pause`, `resume`, `confirm`, `worse`, `poison`, of revision 2.
+    /// `publish SITE [waves] [despite]`; `wave N NODE`, `pause`, `resume`, `confirm`, `worse`, `unwatched`, `poison`, of revision 2; `unwatched-4` of 4.
     fn command(text: &str) -> Command {
         let words: Vec<&str> = text.split(' ').collect();
-        let (author, at_ms, revision) = ("ann".to_owned(), 7, Revision(2));
+        let (author, at_ms, mut revision) = ("ann".to_owned(), 7, Revision(2));
         let step = match words[0] {
             "wave" => {
                 let nodes = [NodeId(words[2].parse().unwrap())].into();
@@ -199,6 +199,11 @@ mod tests {
             "resume" => RolloutStep::Resume,
             "confirm" => RolloutStep::Confirm,
             "worse" => RolloutStep::Revert(RevertCause::Worse),
+            "unwatched" => RolloutStep::Revert(RevertCause::Unwatched),
+            "unwatched-4" => {
+                revision = Revision(4);
+                RolloutStep::Revert(RevertCause::Unwatched)
+            }
             "poison" => return Command::Quarantine { revision, why: "n3 dies of it".to_owned(), at_ms },
             _ => {
                 let waves = words.contains(&"waves").then(Pace::default);
@@ -291,6 +296,15 @@ mod tests {
             Reply::Published(Revision(6)),
         );
         check(&["publish a", "publish b", "poison", "publish c", "publish b"], refused("n3 dies of it"));
+        let why = "revert of 2: it could not be watched to the end: 7 of 9".to_owned();
+        check(&then(&["unwatched", "publish b"]), refused(&why));
+        // All have lived with it: one that dies on the way says nothing about it.
+        let stayed = ["publish b", "publish c", "publish d", "publish b waves", "unwatched-4", "publish b"];
+        check(&stayed, Reply::Published(Revision(6)));
+        check(
+            &then(&["confirm", "publish c", "publish b waves", "unwatched-4", "publish b"]),
+            Reply::Published(Revision(6)),
+        );
         // What is not known by its content is not known again.
         let old = Command::Quarantine { revision: Revision(9), why: String::new(), at_ms: 1 };
         let mut state = ConfigState::default();

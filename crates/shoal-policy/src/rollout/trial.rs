@@ -56,6 +56,16 @@ pub enum Evidence {
     Worse(Worse, String),
 }
 
+impl Evidence {
+    /// It says that somebody could not be watched, and nothing of how the revision does.
+    pub fn is_of_absence(&self) -> bool {
+        match self {
+            Self::Restarted(_) | Self::Lost(_) | Self::Silent(..) => true,
+            Self::Refused(..) | Self::Worse(..) => false,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
