@@ -138,6 +138,8 @@ async fn what_was_saved_becomes_a_cluster_of_its_own() -> Result<()> {
     ensure!(new_keys["authority_sha256"] != old_keys["authority_sha256"], "it has an authority of its own");
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains("Restore"), "it is not on the record: {}", audit.stdout);
+    let operators = cluster.nodes[0].shoal(&["operator", "list"]).await?.expect(0)?;
+    ensure!(operators.stdout.contains("admin"), "its operator can be revoked: {}", operators.stdout);
     let address = cluster.nodes[0].at(Ports::ADMIN).to_string();
     let refused = Verb::from_afar(&["--addr", &address, "--identity", path_text(&operator), "status"]);
     refused.run().await?.expect(2)?;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::uploads::Uploads;
-use super::{Asker, ClusterLevel, ConfigState, MemberRecord, Operators, PurgeTables, Reply};
+use super::{Asker, ClusterLevel, ConfigState, MemberRecord, OperatorRecord, Operators, PurgeTables, Reply};
 use crate::id::{ClusterId, NodeId};
 
 /// A new cluster.
@@ -18,6 +18,8 @@ pub struct Founding {
     pub ca_key_sealed: Vec<u8>,
     /// Its only node, which has the id 1.
     pub node: MemberRecord,
+    /// The serial number of its first operator's certificate, hex, and what is known of it.
+    pub operator: (String, OperatorRecord),
     /// Who founds it.
     pub asker: Asker,
 }
@@ -35,9 +37,11 @@ impl ConfigState {
         index: u64,
         carry: impl FnMut(&str) -> Result<String, E>,
     ) -> Result<Self, E> {
-        let Founding { cluster_id, ca_certificate, ca_key_sealed, node, asker } = founding;
+        let Founding { cluster_id, ca_certificate, ca_key_sealed, node, operator, asker } = founding;
         let (revision, _) = self.revisions.active();
         let what = format!("cluster {}, revision {revision}, {}", self.cluster_id, node.name);
+        let mut operators = Operators::default();
+        _ = operators.give(operator.0, operator.1);
         let mut audit = self.audit;
         audit.note(index, vec![Asker { what, ..asker }], false, &Reply::Done);
         Ok(Self {
@@ -54,7 +58,7 @@ impl ConfigState {
             rollout_policy: self.rollout_policy,
             // Nothing that was purged is in any cache of the new one.
             purges: PurgeTables::default(),
-            operators: Operators::default(),
+            operators,
             audit,
             uploads: Uploads::default(),
             remembered: BTreeMap::new(),
@@ -104,6 +108,7 @@ mod tests {
             ca_certificate: vec![1],
             ca_key_sealed: vec![2],
             node: node("new"),
+            operator: ("5e".into(), OperatorRecord { ends_at_ms: 9, ..OperatorRecord::default() }),
             asker: Asker { by: "local".into(), ..Asker::default() },
         };
         let carry = |site: &str| Ok::<_, ()>(format!("{site}, carried over"));
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!((new.cluster_id, new.cluster_epoch), (ClusterId(2), 1));
         assert_eq!(new.nodes.keys().collect::<Vec<_>>(), [&NodeId(1)]);
         assert_eq!(new.level, ClusterLevel { number: 7, held: None });
+        assert_eq!(new.operators.given(1).map(|(serial, _)| serial.as_str()).collect::<Vec<_>>(), ["5e"]);
         assert!(new.tokens.is_empty() && new.revoked.is_empty() && new.answered("second").is_none());
         assert_eq!(
             (new.keys.node_seconds(), new.keys.gossip.newest().id),

@@ -8,11 +8,13 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use shoal_cluster::identity::{ClusterSecret, Identity, NodeKey, Passphrase, Purpose, SealedFile};
+use shoal_cluster::identity::{
+    ClusterSecret, Identity, NodeKey, Passphrase, Purpose, SealedFile, not_after, serial,
+};
 use shoal_configlog::{Whose, found_with};
 use shoal_model::site::KeyForm;
-use shoal_model::state::{Asker, Founding, MemberRecord, check_member_name};
-use shoal_model::{ClusterId, Site};
+use shoal_model::state::{Asker, Founding, MemberRecord, OperatorRecord, check_member_name};
+use shoal_model::{ClusterId, Role, Site};
 
 use super::{About, Sealed, read_file, unseal};
 use crate::boot::host_name;
@@ -71,11 +73,22 @@ pub fn restore(
         public_key_sha256: identity.public_key_sha256()?,
         purge_lease_ms: 0,
     };
+    let operator = authority.issue_operator("admin")?;
+    let (Some(serial), Some(ends_at)) = (serial(&operator.cert_der), not_after(&operator.cert_der)) else {
+        bail!("the certificate of the first operator cannot be read");
+    };
+    let record = OperatorRecord {
+        name: operator.name.clone(),
+        role: Role::Admin.to_string(),
+        given_at_ms: now_ms(),
+        ends_at_ms: u64::try_from(ends_at).unwrap_or_default() * 1000,
+    };
     let founding = Founding {
         cluster_id: identity.cluster_id,
         ca_certificate: identity.ca_der.to_vec(),
         ca_key_sealed: authority.seal_key(&identity.secret),
         node,
+        operator: (serial, record),
         asker: Asker {
             by: "local".to_owned(),
             from: "shoal snapshot restore".to_owned(),
@@ -91,7 +104,7 @@ pub fn restore(
     let state = state.refounded(founding, index, |site| keys.carry(site))?;
     let whose = Whose { node_id: identity.node_id, cluster_id: identity.cluster_id };
     found_with(data_dir, whose, NOWHERE_YET, (index, &state))?;
-    authority.issue_operator("admin")?.save(&data_dir.join(OPERATOR))?;
+    operator.save(&data_dir.join(OPERATOR))?;
     // Without it the directory is of nobody; it is written last.
     Identity { cluster_epoch: state.cluster_epoch, ..identity.clone() }.save(data_dir)?;
     Ok(Restored {
