@@ -81,12 +81,15 @@ pub enum JoinError {
     #[error("no node has a place for one more that joins: {0}")]
     Busy(String),
     /// Somebody answers, but not a node of the cluster the token is for. Nothing was sent to it.
-    #[error("{address} is not a node of the cluster this token is for: {source}")]
+    #[error(
+        "{address} is not a node of the cluster this token is for, or its authority was replaced since, as by `shoal cluster \
+         rotate ca` (make a new token then): {why}"
+    )]
     OtherCluster {
         /// Where.
         address: SocketAddr,
         /// What TLS says.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The cluster said no.
     #[error("the cluster refused this node: {0}")]
@@ -221,7 +224,9 @@ async fn ask<T>(
     // Connected to by hand first: the channel would only say "transport error".
     match connect_tls(&target).await {
         Ok(connection) => drop(connection),
-        Err(ConnectError::Prove { source, .. }) => return Err(JoinError::OtherCluster { address, source }),
+        Err(ConnectError::Prove { source, .. }) => {
+            return Err(JoinError::OtherCluster { address, why: source });
+        }
         Err(error) => return Err(JoinError::Unreachable(error.to_string())),
     }
     let connector = Connector::to(target, CancellationToken::new());

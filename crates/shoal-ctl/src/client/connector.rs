@@ -49,13 +49,17 @@ impl Connector {
     }
 }
 
+/// The authority of a node is none that the operator's identity knows.
+pub(super) const OTHER_AUTHORITY: &str =
+    "this node is of another cluster than the operator's identity, or their authority was replaced since";
+
 /// What an operator can do about a handshake that failed.
 fn in_words(error: io::Error) -> io::Error {
     use rustls::{CertificateError, Error};
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     let words = match cause {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-            "this node is of another cluster, or the operator's identity is"
+            OTHER_AUTHORITY
         }
         Some(Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

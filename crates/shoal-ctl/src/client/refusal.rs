@@ -6,6 +6,7 @@ use shoal_proto::EXIT_METADATA;
 use tonic::{Code, Status};
 
 use super::Target;
+use super::connector::OTHER_AUTHORITY;
 use crate::failure::{Exit, Failure};
 
 /// The connection broke before an answer, as opposed to a node that answered "unavailable".
@@ -82,6 +83,9 @@ pub(super) fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
     match first {
         _ if why.contains("Permission denied") => {
             format!("sudo shoal {verb}, or as the user who runs the node")
+        }
+        Some(Target::Address(_)) if why.contains(OTHER_AUTHORITY) => {
+            "shoal operator renew FILE on a node, over its socket, if the authority was replaced".to_owned()
         }
         Some(Target::Address(_)) => {
             format!("shoal --addr HOST:7401 {verb}, with the --admin-addr of a node that runs")
