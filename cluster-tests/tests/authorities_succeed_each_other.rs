@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, Load, NodeProcess, Origin, Ports, SiteFile, Verb, VerbOutput, pattern, wait_until,
+    Bearer, Cluster, Load, NodeProcess, Origin, Ports, SiteFile, Verb, VerbOutput, call, pattern, wait_until,
 };
 use serde_json::Value;
 
@@ -95,7 +95,9 @@ async fn authorities_succeed_each_other() -> Result<()> {
     cluster.nodes[2].shoal(&["cluster", "rotate", "ca", "--retire"]).await?.expect(0)?;
     for i in 0..4 {
         wait_until("what the old one has signed is refused", DEADLINE, async || {
-            from_afar(&cluster.nodes[i], &old, &["status"]).await.is_ok_and(|output| output.code != 0)
+            let refused = from_afar(&cluster.nodes[i], &old, &["status"]).await;
+            refused
+                .is_ok_and(|output| output.code != 0 && output.stderr.contains("shoal operator renew FILE"))
         })
         .await?;
         from_afar(&cluster.nodes[i], &operator, &["status"]).await?.expect(0)?;
@@ -128,11 +130,29 @@ async fn who_was_away_until_the_old_one_had_retired_is_told_how_to_get_back() ->
     cluster.apply(0, &site(0)).await?;
     cluster.serves("shop.example.com", "/").await?;
     let before = cluster.token().await?;
+    // Somebody has copied a disk, and holds on to what is open.
+    let doors = [
+        ("identity/node.json", Ports::CLUSTER, "raft.v1.PeerService/Report"),
+        ("operator.json", Ports::ADMIN, "admin.v1.AdminService/Status"),
+    ];
+    let mut open = Vec::new();
+    for (file, port, method) in doors {
+        let thief = Bearer::from(&cluster.nodes[0].data_dir().join(file))?;
+        let mut connection = thief.connect(cluster.nodes[1].at(port)).await?;
+        ensure!(call(&mut connection, method, &[]).await?.status == "0", "{file} is not answered");
+        open.push((connection, method));
+    }
     cluster.nodes[2].kill9()?;
     cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--timeout", "60s"]).await?.expect(0)?;
+    for (connection, method) in &mut open {
+        ensure!(call(connection, method, &[]).await?.status == "0", "{method} ends before its time");
+    }
     let refused = cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--retire"]).await?.expect(2)?;
     ensure!(refused.stderr.contains("gets back with `--join` and a new `--token`"), "{refused:?}");
     cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--retire", "--force"]).await?.expect(0)?;
+    for (connection, method) in &mut open {
+        ensure!(call(connection, method, &[]).await.is_err(), "{method} goes on by what has retired");
+    }
     cluster.apply(0, &site(1)).await?;
 
     // It serves what it had last, and says what is wrong where an operator looks.
@@ -167,6 +187,48 @@ async fn who_was_away_until_the_old_one_had_retired_is_told_how_to_get_back() ->
     for node in &cluster.nodes {
         ensure!(!node.log().contains("panicked"), "{}", node.log());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_died_in_the_middle_of_it_is_told_how_to_get_back() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let identity = cluster.nodes[2].data_dir().join("identity/node.json");
+    let before = fs::read(&identity)?;
+    cluster.nodes[0].shoal(&["cluster", "rotate", "ca", "--timeout", "60s"]).await?.expect(0)?;
+    // Its log tells of the new authority, and its disk has not got a certificate of it.
+    cluster.nodes[2].kill9()?;
+    fs::write(&identity, before)?;
+    let retire = ["cluster", "rotate", "ca", "--retire", "--force", "--timeout", "60s"];
+    cluster.nodes[0].shoal(&retire).await?.expect(0)?;
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    let says = async |i: usize, parts: [&str; 2]| {
+        wait_until(parts[0], DEADLINE, async || {
+            let status = cluster.nodes[i].shoal(&["status"]).await;
+            status.is_ok_and(|status| {
+                let said = status.stdout + &status.stderr;
+                parts.iter().all(|part| said.contains(part))
+            })
+        })
+        .await
+    };
+    says(2, ["do not believe the authority of this node's certificate any more", "a new `--token`"]).await?;
+    says(0, ["n3: is heard, but cannot be called: its certificate is of an authority", "a new `--token`"])
+        .await?;
+    ensure!(cluster.nodes[2].log().contains("do not believe the authority of this node's certificate"));
+
+    cluster.nodes[2].kill9()?;
+    let token = cluster.token().await?;
+    let door = cluster.nodes[0].at(Ports::CLUSTER);
+    cluster.nodes[2].start(Some((door, &token)))?;
+    cluster.answers(2).await?;
+    cluster.settle().await?;
+    ensure!(cluster.nodes[2].log().contains("has found back"), "{}", cluster.nodes[2].log());
+    let keys = keys(&cluster, 2).await?;
+    let nodes = keys["nodes"].as_array().context("no nodes")?;
+    ensure!(nodes.len() == 3, "it is the node that it was: {keys:#}");
+    ensure!(nodes.iter().all(|node| node["authority_sha256"] == keys["authority_sha256"]), "{keys:#}");
     Ok(())
 }
 

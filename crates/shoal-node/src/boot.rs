@@ -123,9 +123,20 @@ fn check_name(settings: &RunSettings, identity: &Identity) -> anyhow::Result<()>
 }
 
 /// A node stays in the cluster that admitted it. A token of another one is a mistake, and the operator would wait for a
-/// node that never comes; unless it names an authority that has succeeded while this node was away.
+/// node that never comes; unless it names an authority that has succeeded while this node was away, or before it had a
+/// certificate of it.
 async fn in_its_cluster(settings: &RunSettings, identity: Identity) -> anyhow::Result<Identity> {
     let token = settings.token.as_ref().map(|token| token.parse::<Token>()).transpose()?;
+    if let Some(token) = token.as_ref().filter(|token| token.is_of_successor(&identity)) {
+        match found_back(settings, token, &identity).await {
+            Ok(found) => return Ok(found),
+            // It need not be shut out: all may be on their way from one authority to the other.
+            Err(error) => tracing::warn!(
+                %error,
+                "this node goes on with the certificate that it has: no node at --join gave it one of the authority of the token"
+            ),
+        }
+    }
     let Some(token) = token.filter(|token| !token.is_of(&identity)) else {
         if settings.token.is_some() || !settings.join.is_empty() {
             let cluster = identity.cluster_id;
@@ -133,16 +144,8 @@ async fn in_its_cluster(settings: &RunSettings, identity: Identity) -> anyhow::R
         }
         return Ok(identity);
     };
-    let error = match find_back(&settings.join, &token, &identity).await {
-        Ok(found) => {
-            found.save(&settings.data_dir)?;
-            let authority = &token.ca_sha256[..SHOWN_DIGITS];
-            tracing::info!(
-                authority,
-                "this node has found back: it has a certificate of the authority of the token"
-            );
-            return Ok(found);
-        }
+    let error = match found_back(settings, &token, &identity).await {
+        Ok(found) => return Ok(found),
         Err(error) => error,
     };
     let own = sha256_hex(&identity.ca_der);
@@ -156,6 +159,15 @@ async fn in_its_cluster(settings: &RunSettings, identity: Identity) -> anyhow::R
         &own[..SHOWN_DIGITS],
         &token.ca_sha256[..SHOWN_DIGITS],
     )
+}
+
+/// This node with a certificate of the authority that `token` names, saved.
+async fn found_back(settings: &RunSettings, token: &Token, identity: &Identity) -> anyhow::Result<Identity> {
+    let found = find_back(&settings.join, token, identity).await?;
+    found.save(&settings.data_dir)?;
+    let authority = &token.ca_sha256[..SHOWN_DIGITS];
+    tracing::info!(authority, "this node has found back: it has a certificate of the authority of the token");
+    Ok(found)
 }
 
 /// The name of this machine, or `node`.

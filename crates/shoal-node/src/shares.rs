@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whoever calls over the local socket.
-pub const LOCAL: &str = "local";
+use shoal_cluster::tls::LOCAL;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls::CertificateError;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -53,15 +52,6 @@ pub enum ConnectError {
         /// Why.
         source: io::Error,
     },
-}
-
-impl ConnectError {
-    /// Who answers shows a certificate of an authority that this node does not believe.
-    pub fn is_of_unknown_authority(&self) -> bool {
-        let Self::Prove { source, .. } = self else { return false };
-        let shown = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(shown, Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
-    }
 }
 
 /// Connects, and verifies who answers.

@@ -1,5 +1,6 @@
 //! Connections to other nodes: mutual TLS, cached, bounded in time, dropped at the first error.
 
+mod belief;
 mod connector;
 mod cuttable;
 mod peer_channel;
@@ -22,6 +23,7 @@ use crate::identity::Identity;
 use crate::tls::{ClientSide, Credentials, Speaks, TlsError, names};
 use crate::view::ClusterView;
 
+pub use belief::Belief;
 pub use connector::ConnectError;
 pub(crate) use connector::{Connector, Target, connect_tls};
 pub use cuttable::Cuttable;

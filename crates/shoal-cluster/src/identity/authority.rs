@@ -1,6 +1,7 @@
 //! The cluster's certificate authority: signs nodes and operators, and nothing else.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -10,7 +11,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, UnixTime};
 use shoal_model::{ClusterId, NodeId, Role};
 
@@ -168,6 +169,24 @@ pub fn was_signed_by<'a>(
     verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], given, algorithms).is_ok()
 }
 
+/// The one of `authorities` in which the chain of a client ends, by when its certificate was given: whether that has ended since
+/// is not asked.
+pub fn ends_in<'a>(
+    chain: &[CertificateDer<'_>],
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Option<&'a CertificateDer<'static>> {
+    let (leaf, between) = chain.split_first()?;
+    let (from, _) = validity(leaf)?;
+    let given = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(from).unwrap_or_default()));
+    authorities.into_iter().find(|authority| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates([(*authority).clone()]);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, between, given).is_ok())
+    })
+}
+
 /// Never prints the key.
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -277,6 +296,31 @@ mod tests {
         check(&by_next, false);
         assert!(was_signed_by([own, next.certificate()], &by_next) && !was_signed_by([], &by_next));
         assert_ne!(&bridge, next.certificate());
+    }
+
+    #[test]
+    fn chains_end_in_one_authority() {
+        let (identity, authority) = Identity::bootstrap("one").unwrap();
+        let (_, other) = Identity::bootstrap("other").unwrap();
+        let (next, bridge) = authority.successor().unwrap();
+        let (old, new) = (authority.certificate(), next.certificate());
+        let request = NodeKey::generate().unwrap().request().unwrap();
+        let by_next = next.sign_node(&request, NodeId(2), NODE_VALIDITY).unwrap();
+        let operator = authority.issue_operator("grace").unwrap().cert_der;
+        let check =
+            |chain: &[&CertificateDer<'static>], authorities: &[&CertificateDer<'static>], expected| {
+                let chain: Vec<_> = chain.iter().map(|shown| (*shown).clone()).collect();
+                assert_eq!(ends_in(&chain, authorities.iter().copied()), expected);
+            };
+        check(&[&identity.cert_der], &[new, old], Some(old));
+        check(&[&operator], &[new, old], Some(old));
+        check(&[&operator], &[new], None);
+        check(&[&by_next], &[old, new], Some(new));
+        check(&[&by_next], &[old], None);
+        check(&[&by_next, &bridge], &[old], Some(old)); // by who has not heard of the next one
+        check(&[&identity.cert_der, &bridge], &[new], None);
+        check(&[&identity.cert_der], &[other.certificate()], None);
+        check(&[], &[old], None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use shoal_model::{ClusterId, NodeId};
 
 pub use authorities::Authorities;
-pub use authority::{Authority, CLOCK_SLACK, NODE_VALIDITY, OPERATOR_VALIDITY, was_signed_by};
+pub use authority::{Authority, CLOCK_SLACK, NODE_VALIDITY, OPERATOR_VALIDITY, ends_in, was_signed_by};
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::write_private;
 pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, serial, validity};

@@ -69,6 +69,13 @@ impl Token {
             || identity.succession.former.iter().any(|former| same_text(&self.ca_sha256, former))
     }
 
+    /// Whether it names the authority that takes the place of the one of this identity's certificate: somebody who has it may
+    /// want the node back that has missed that.
+    pub fn is_of_successor(&self, identity: &Identity) -> bool {
+        let is_newer = identity.succession.bridge.is_some();
+        !is_newer && identity.succession.others.iter().any(|other| self.is_for(other))
+    }
+
     /// Whether it is for the cluster of this authority.
     pub fn is_for(&self, ca_der: &[u8]) -> bool {
         same_text(&self.ca_sha256, &sha256_hex(ca_der))
@@ -131,7 +138,10 @@ impl fmt::Debug for Token {
 
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::CertificateDer;
+
     use super::*;
+    use crate::identity::Succession;
 
     #[test]
     fn tokens_are_read_back() {
@@ -142,6 +152,27 @@ mod tests {
         assert!(read.is_for(b"authority"));
         assert!(!read.is_for(b"another"));
         assert_ne!(Token::create(b"authority", ROLE_NODE).reveal(), token.reveal());
+    }
+
+    #[test]
+    fn the_token_of_a_successor_is_told_from_that_of_a_predecessor() {
+        let (old, authority) = Identity::bootstrap("one").unwrap();
+        let (next, bridge) = authority.successor().unwrap();
+        let believing = |others: &[&[u8]], bridge| {
+            let others = others.iter().map(|other| CertificateDer::from(other.to_vec())).collect();
+            Identity { succession: Succession { others, bridge, ..Succession::default() }, ..old.clone() }
+        };
+        let [of_old, of_next] = [&old.ca_der, next.certificate()].map(|ca| Token::create(ca, ROLE_NODE));
+        let check = |identity: &Identity, expected: [(bool, bool); 2]| {
+            let seen =
+                [&of_old, &of_next].map(|token| (token.is_of(identity), token.is_of_successor(identity)));
+            assert_eq!(seen, expected);
+        };
+        check(&old, [(true, false), (false, false)]);
+        check(&believing(&[next.certificate()], None), [(true, false), (true, true)]);
+        let switched =
+            Identity { ca_der: next.certificate().clone(), ..believing(&[&old.ca_der], Some(bridge)) };
+        check(&switched, [(true, false), (true, false)]);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::identity::hex;
 
 /// Longest operator name that is believed.
 const MAX_OPERATOR_NAME: usize = 128;
+/// Who calls over the socket of a node. No certificate is given to anybody of this name, and none of it is believed.
+pub const LOCAL: &str = "local";
 
 /// A proven caller. Whether a node is still a member is for the log to say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +67,7 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
                 let serial = Some(hex(certificate.raw_serial()));
                 let ends_at = Some(certificate.validity().not_after.timestamp());
                 let operator = ProvenOperator { name: name.to_owned(), role, serial, ends_at };
-                (name.len() <= MAX_OPERATOR_NAME).then_some(Caller::Operator(operator))
+                (name.len() <= MAX_OPERATOR_NAME && name != LOCAL).then_some(Caller::Operator(operator))
             }
             (_, None) => who.parse().ok().map(Caller::Node),
         };
@@ -101,6 +103,7 @@ mod tests {
             let certificate = authority.sign_operator(&request, "grace", role, OPERATOR_VALIDITY).unwrap();
             check(&certificate, operator(&certificate, role));
         }
+        check(&authority.issue_operator(LOCAL).unwrap().cert_der, None);
         check(authority.certificate(), None);
         check(&CertificateDer::from(vec![1, 2, 3]), None);
         assert_eq!(caller(&[]), None);

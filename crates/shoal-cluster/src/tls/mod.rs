@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::identity::{Identity, Operator};
 
-pub use caller::{Caller, ProvenOperator, caller, peer_identity};
+pub use caller::{Caller, LOCAL, ProvenOperator, caller, peer_identity};
 pub use credentials::Credentials;
 pub(crate) use credentials::{ClientSide, Speaks};
 pub(crate) use pinned::pinned_client_config;

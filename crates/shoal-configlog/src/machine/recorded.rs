@@ -59,8 +59,13 @@ fn rollout(request_id: &str, revision: u64, step: RolloutStep) -> Command {
 
 /// Every command there is at the newest level, at least once.
 fn story() -> Vec<Command> {
-    let token =
-        TokenRecord { secret_sha256: "s".into(), expires_at_ms: 9_000, uses_left: 3, role: "node".into() };
+    let token = TokenRecord {
+        secret_sha256: "s".into(),
+        expires_at_ms: 9_000,
+        uses_left: 3,
+        role: "node".into(),
+        ..TokenRecord::default()
+    };
     let admit = |name: &str| {
         let (token_id, secret_sha256) = ("t".into(), "s".into());
         Command::Admit(Admission { token_id, secret_sha256, at_ms: 1, node: node(name) })

@@ -61,9 +61,16 @@ fn succession(response: &KeysResponse) -> String {
     }
     let left = nodes(&|node| node.authority_sha256 != response.authority_sha256);
     let operators = named(response.operators_before.iter().map(|name| one_line(name)).collect());
+    let tokens = match &*response.tokens_before {
+        [] => String::new(),
+        ids => format!(
+            "; and tokens for nodes: {}",
+            ids.iter().map(|id| one_line(id)).collect::<Vec<_>>().join(", ")
+        ),
+    };
     format!(
         "authority {other} was before, and is believed until: shoal cluster rotate ca --retire\n\
-         still with certificates of it: nodes: {left}; operators: {operators}\n"
+         still with certificates of it: nodes: {left}; operators: {operators}{tokens}\n"
     )
 }
 
@@ -108,6 +115,7 @@ mod tests {
             other_authority_sha256: String::new(),
             has_switched: false,
             operators_before: Vec::new(),
+            tokens_before: Vec::new(),
             nodes: vec![node(1, true, 6 * 86_400 + 82_800), node(2, false, 0), node(9, true, -5)],
         };
         let waiting = KeysResponse { gossip_key: 0, next_gossip_key: 70, ..KeysResponse::default() };
@@ -121,6 +129,8 @@ mod tests {
         let operators_before = vec!["ada".to_owned(), "admin".to_owned()];
         let switched = KeysResponse { has_switched: true, operators_before, ..spreading };
         check_golden("keys_switched", &keys(&switched, style));
+        let named = KeysResponse { tokens_before: vec!["710a".into(), "e934".into()], ..switched };
+        assert!(succession(&named).ends_with("operators: ada, admin; and tokens for nodes: 710a, e934\n"));
         check_golden("keys", &keys(&response, Style { colour: false, now: NOW }));
     }
 }

@@ -150,6 +150,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
     if let Some(rollout) = &response.rollout {
         let _ = writeln!(text, "warning: by {}: {}", one_line(&rollout.author), unconfirmed(rollout));
     }
+    for waiting in &response.waiting {
+        let _ = writeln!(text, "warning: {}", one_line(waiting));
+    }
     for node in &response.nodes {
         let name = one_line(&node.node);
         if node.state != "alive" && node.state != "left" {
@@ -286,6 +289,7 @@ mod tests {
             rollout: None,
             timing: "lan".to_owned(),
             max_voters: 5,
+            waiting: vec![],
         }
     }
 
@@ -319,6 +323,7 @@ mod tests {
         let mut response = healthy();
         response.quorum = false;
         response.leader_id = 0;
+        response.waiting = vec!["the authority before is still believed".into()];
         let author = "ada@desk".to_owned();
         response.rollout =
             Some(Rollout { revision: 7, before: 6, author, left_ms: 179_001, ..Rollout::default() });

@@ -52,7 +52,10 @@ that is heard before any uses it, so that none falls silent; a node that was awa
 A new authority is believed by every node that is heard before it signs anything; then all get certificates of it. Identities of
 operators and tokens of before, and nodes that were away, are good until the old one is retired: until then operators renew
 theirs (`operator renew`), and nodes that are away come back. `cluster keys` shows who is left. Whatever is in between may be
-asked for again, on any node; another leader goes on with it.")]
+asked for again, on any node; another leader goes on with it.
+
+With --retire every node that is heard refuses what the authority before has signed, and cuts what is open by it; this ends
+with 5 and names the nodes that have not said so within --timeout.")]
 pub(super) struct RotateArgs {
     /// Which key
     #[arg(value_enum)]

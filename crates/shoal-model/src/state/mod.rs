@@ -655,8 +655,13 @@ mod tests {
     #[test]
     fn tokens_admit_as_often_as_they_say() {
         let mut state = ConfigState::default();
-        let token =
-            TokenRecord { secret_sha256: "s".into(), expires_at_ms: 100, uses_left: 1, role: "node".into() };
+        let token = TokenRecord {
+            secret_sha256: "s".into(),
+            expires_at_ms: 100,
+            uses_left: 1,
+            role: "node".into(),
+            ..TokenRecord::default()
+        };
         state.apply(7, Command::CreateToken { id: "t".into(), token });
         let admit = |name: &str, secret: &str, at_ms| {
             Command::Admit(Admission {

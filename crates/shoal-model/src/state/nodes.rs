@@ -51,4 +51,7 @@ pub struct TokenRecord {
     pub uses_left: u32,
     /// What it is for: `node` or `purge`.
     pub role: String,
+    /// SHA-256 of the certificate of the authority that it names, hex; empty = it was made by a version that does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authority_sha256: String,
 }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::identity::{IdentityError, not_after, sha256_hex};
+use shoal_model::NodeId;
 use shoal_model::state::{Command, KEEPING_KEYS, KeyOrder, OperatorRecord, Succession, SuccessionStep};
 use shoal_proto::admin::{KeepKeysRequest, KeysResponse, NodeCertificate};
 use tonic::{Code, Status};
 
 use super::base::{linearizable_base, put};
 use super::failure::{self, Exit, with_exit};
+use super::tokens;
 use crate::node::{Node, now_ms};
+use crate::report::NodeReport;
 
 /// Certificates of nodes last so many seconds from now on.
 const NODE_LIFE: &str = "node-life";
@@ -53,6 +56,10 @@ pub async fn look(node: &Arc<Node>) -> KeysResponse {
         other_authority_sha256: other.clone(),
         has_switched: keys.succession.as_ref().is_some_and(|succession| succession.has_switched),
         operators_before: operators_before(node),
+        tokens_before: match &keys.succession {
+            Some(succession) if succession.has_switched => tokens::naming(node, &other),
+            Some(_) | None => Vec::new(),
+        },
         node_seconds: keys.node_seconds(),
         nodes: nodes.collect(),
         gossip_key: used.id,
@@ -77,7 +84,7 @@ pub async fn keep(node: &Arc<Node>, request: &KeepKeysRequest, caller: &str) -> 
             rotate_gossip_key(node, patience).await?;
         }
         ROTATE_CA => rotate_authority(node, patience).await?,
-        RETIRE_CA => retire_authority(node, request.force).await?,
+        RETIRE_CA => retire_authority(node, request.force, patience).await?,
         ABORT_CA => abort_authority(node).await?,
         other => {
             let why =
@@ -191,8 +198,8 @@ async fn rotate_authority(node: &Arc<Node>, patience: Duration) -> Result<(), St
     Ok(())
 }
 
-/// The end of the authority before, unless somebody would be shut out by that.
-async fn retire_authority(node: &Arc<Node>, force: bool) -> Result<(), Status> {
+/// The end of the authority before, unless somebody would be shut out by that; waits until nobody that is heard believes it.
+async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> Result<(), Status> {
     let Some(succession) = succession(node).filter(|succession| succession.has_switched) else {
         let why = "no authority waits to be retired; `shoal cluster rotate ca` begins";
         return Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
@@ -207,14 +214,45 @@ async fn retire_authority(node: &Arc<Node>, force: bool) -> Result<(), Status> {
             names => format!("; {what}: {}", names.join(", ")),
         };
         let why = format!(
-            "some would be shut out, who have no certificate of the new authority{}{}: wait for the nodes, have the operators \
+            "some would be shut out, who have no certificate of the new authority{}{}{}: wait for the nodes, have the operators \
              renew (`shoal operator renew FILE`), or give --force; a node that is shut out gets back with `--join` and a new \
              `--token`, and an operator by `operator renew` on a node's socket",
             of("nodes", &nodes),
-            of("operators", &operators)
+            of("operators", &operators),
+            of(
+                "and these tokens for nodes name the one before",
+                &tokens::naming(node, &sha256_hex(&succession.other))
+            )
         );
         return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
     }
     let sha256 = sha256_hex(&succession.other);
-    agree(node, KeyOrder::Authority(SuccessionStep::Retire { begun: succession.begun, sha256 })).await
+    let retire = SuccessionStep::Retire { begun: succession.begun, sha256: sha256.clone() };
+    agree(node, KeyOrder::Authority(retire)).await?;
+    let mut believers = Vec::new();
+    let all_have_dropped_it = async {
+        loop {
+            believers = believers_of(&sha256, node.reports().await);
+            if believers.is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(patience, all_have_dropped_it).await.is_err() {
+        let why = format!(
+            "it has retired, but nodes that are heard have not said yet that they do not believe it any more: {}; see `shoal \
+             cluster keys` and `shoal status`",
+            believers.join(", ")
+        );
+        return Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why));
+    }
+    Ok(())
+}
+
+/// Nodes that are not known to have dropped the authority with this hash.
+fn believers_of(sha256: &str, reports: Vec<(NodeId, String, Option<NodeReport>)>) -> Vec<String> {
+    let believes = |report: &NodeReport| report.believes.iter().any(|believed| believed == sha256);
+    let believers = reports.into_iter().filter(|(_, _, report)| report.as_ref().is_none_or(believes));
+    believers.map(|(_, name, _)| name).collect()
 }

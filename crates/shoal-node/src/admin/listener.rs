@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Cuttable;
-use shoal_cluster::tls::{Caller, Credentials, ProvenOperator, peer_identity};
+use shoal_cluster::tls::{Caller, Credentials, LOCAL, ProvenOperator, peer_identity};
 use shoal_model::Role;
 use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
@@ -21,9 +21,10 @@ use super::gate::{Gate, Porch};
 use crate::accept::Accepting;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
+use crate::keys::Proof;
 use crate::node::{Node, now_ms};
 use crate::refusals::Refusals;
-use crate::shares::{LOCAL, Portions, Shares};
+use crate::shares::{Portions, Shares};
 
 /// TLS handshakes under way at once.
 const MAX_HANDSHAKES: usize = 256;
@@ -33,6 +34,10 @@ const MAX_HANDSHAKES_OF_ONE: usize = 128;
 const CONNECTIONS: Portions = Portions { most: 512, each: 64, reserve: 0 };
 /// How long a connection lasts whose operator was revoked before it was made.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
+/// A connection over TLS is that old at most: then it is told to end, so that what certificates say is looked at again.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// For calls under way to end then.
+const AGE_GRACE: Duration = Duration::from_secs(60);
 /// Calls answered at once on one connection.
 const MAX_CALLS_PER_CONNECTION: usize = 32;
 
@@ -56,19 +61,24 @@ pub async fn serve(
     let (over_tls, tls_incoming) = mpsc::channel(MAX_HANDSHAKES);
     let (over_socket, socket_incoming) =
         mpsc::channel::<std::io::Result<CallerIo<UnixStream>>>(MAX_HANDSHAKES);
-    let router = |node: &Arc<Node>| {
+    let router = |node: &Arc<Node>, age: Option<Duration>| {
         let service = AdminServiceServer::new(AdminRpc::new(node.clone(), stop.clone()))
             .max_decoding_message_size(MAX_ADMIN_MESSAGE)
             .max_encoding_message_size(MAX_ADMIN_MESSAGE);
-        Server::builder()
+        let server = match age {
+            Some(age) => Server::builder().max_connection_age(age).max_connection_age_grace(AGE_GRACE),
+            None => Server::builder(),
+        };
+        server
             .concurrency_limit_per_connection(MAX_CALLS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .add_service(Porch::of(node.clone(), InterceptedService::new(service, Gate(node.clone()))))
     };
     let stopped = || stop.clone().cancelled_owned();
-    let tls_server = router(&node).serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
+    let tls_server = router(&node, Some(MAX_AGE))
+        .serve_with_incoming_shutdown(ReceiverStream::new(tls_incoming), stopped());
     let socket_server =
-        router(&node).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
+        router(&node, None).serve_with_incoming_shutdown(ReceiverStream::new(socket_incoming), stopped());
     let accept_tls = accept_tls(node.clone(), tcp, credentials, over_tls, stop.clone());
     let accept_socket = accept_socket(socket, over_socket, stop.clone());
     let (tls_served, socket_served, (), ()) =
@@ -79,9 +89,9 @@ pub async fn serve(
 
 type TlsIo = CallerIo<Cuttable<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>>;
 
-/// Resolves when an operator's certificate is good for nothing any more.
-async fn end_of(node: Arc<Node>, caller: Option<Caller>) {
-    let Some(Caller::Operator(operator)) = caller else { return std::future::pending().await };
+/// Resolves when what an operator has shown is good for nothing any more.
+async fn end_of(node: Arc<Node>, caller: Option<Caller>, proof: Proof) {
+    let Some(Caller::Operator(operator)) = caller else { return node.disbelief_in(proof).await };
     if !node.admits(&operator) {
         // Each of its calls is refused; it has the time to hear why.
         return tokio::time::sleep(REFUSAL_TIME).await;
@@ -91,6 +101,7 @@ async fn end_of(node: Arc<Node>, caller: Option<Caller>) {
     tokio::select! {
         () = ended => {}
         () = revocation_of(&node, &operator) => {}
+        () = node.clone().disbelief_in(proof) => {}
     }
 }
 
@@ -124,6 +135,8 @@ async fn accept_tls(
         let place = handshakes.admit(from.ip());
         tokio::spawn(async move {
             let Some(stream) = shake_hands(tls, stream, place).await else { return };
+            // TLS may have been begun with what was believed a moment ago.
+            let Some(proof) = node.proof_on(stream.get_ref().1) else { return };
             let caller = peer_identity(stream.get_ref().1);
             // Nodes have no business here, and share what one operator may have.
             let who = match &caller {
@@ -143,7 +156,7 @@ async fn accept_tls(
                 }
                 return;
             };
-            let stream = Cuttable::until(stream, end_of(node, caller.clone()));
+            let stream = Cuttable::until(stream, end_of(node, caller.clone(), proof));
             let io = CallerIo::new(stream, caller, Origin::Address(from)).counted(share);
             _ = accepted.send(Ok(io)).await;
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::identity::{OPERATOR_VALIDITY, not_after, serial};
+use shoal_cluster::tls::LOCAL;
 use shoal_model::state::{Command, MAX_OPERATOR_SECONDS, OperatorRecord, REVOKING, check_member_name};
 use shoal_model::{Role, UnknownRole};
 use shoal_proto::admin::{
@@ -15,7 +16,6 @@ use tonic::{Code, Status};
 use super::base::{linearizable_base, newest_base, put};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
-use crate::shares::LOCAL;
 
 /// Certifies the key of an operator, who keeps it.
 pub async fn issue(

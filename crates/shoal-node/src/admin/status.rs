@@ -29,10 +29,13 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         .filter_map(|(_, _, report)| report.as_ref())
         .map(|report| report.active_revision)
         .max();
+    let silent = reports.iter().filter(|(_, _, report)| report.is_none());
+    let unreachable = node.why_unreachable(silent.map(|(id, name, _)| (*id, name.clone())).collect()).await;
     let nodes = members.iter().map(|(id, member)| {
         let report =
             reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
-        let status = node_status(*id, member, view.node(*id), report, &log, node.id());
+        let mut status = node_status(*id, member, view.node(*id), report, &log, node.id());
+        status.problems.extend(unreachable.iter().filter(|(of, _)| of == id).map(|(_, why)| why.clone()));
         NodeStatus { standing: node.standing_name(*id), ..status }
     });
     StatusResponse {
@@ -51,7 +54,27 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         rollout: node.rollout_message().map(|rollout| with_left_out(rollout, &reports)),
         timing: setup.timing_name(),
         max_voters: setup.max_voters.into(),
+        waiting: waiting(node),
     }
+}
+
+/// What somebody has begun and may have forgotten.
+fn waiting(node: &Node) -> Vec<String> {
+    node.log.with_state(|state| {
+        let succession = state.keys.succession.as_ref().map(|succession| match succession.has_switched {
+            true => "the authority before is still believed; once nobody needs it: shoal cluster rotate ca --retire",
+            false => "a new authority is on its way; see: shoal cluster keys",
+        });
+        let held = state.level.held.as_ref().map(|hold| {
+            let why = Some(format!(" ({})", hold.message)).filter(|_| !hold.message.is_empty());
+            format!(
+                "the level of the cluster is held by {}{}; to have it raised: shoal upgrade hold --release",
+                hold.by,
+                why.unwrap_or_default()
+            )
+        });
+        succession.map(str::to_owned).into_iter().chain(held).collect()
+    })
 }
 
 pub(super) fn node_status(

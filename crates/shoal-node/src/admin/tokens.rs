@@ -63,18 +63,22 @@ pub async fn create(
         expires_at_ms,
         uses_left: request.uses,
         role: role.to_owned(),
+        authority_sha256: token.ca_sha256.clone(),
     };
     keep(node, token.id.clone(), record).await?;
     tracing::info!(token = token.id, role, uses = request.uses, by = caller, "a token was created");
     Ok(CreateTokenResponse { token: token.reveal(), expires_at_ms })
 }
 
-/// Those that are good now.
+/// Those that are good now: nobody joins by one that names an authority that has retired.
 pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
     let (_, quorum) = newest_base(node).await?;
     let now_ms = now_ms();
     let tokens = node.log.with_state(|state| {
-        let valid = state.tokens.iter().filter(|(_, token)| token.expires_at_ms > now_ms);
+        let is_late = |token: &TokenRecord| {
+            token.role == ROLE_NODE && state.keys.retired.contains(&token.authority_sha256)
+        };
+        let valid = state.tokens.iter().filter(|(_, token)| token.expires_at_ms > now_ms && !is_late(token));
         let status = |(id, token): (&String, &TokenRecord)| TokenStatus {
             id: id.clone(),
             role: token.role.clone(),
@@ -84,6 +88,17 @@ pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
         valid.map(status).collect()
     });
     Ok(ListTokensResponse { tokens, quorum })
+}
+
+/// Ids of those by which nodes join until the authority with this hash retires.
+pub(super) fn naming(node: &Node, sha256: &str) -> Vec<String> {
+    let now_ms = now_ms();
+    let is_good =
+        |token: &TokenRecord| token.expires_at_ms > now_ms && token.uses_left > 0 && token.role == ROLE_NODE;
+    let names_it = |token: &TokenRecord| is_good(token) && token.authority_sha256 == sha256;
+    node.log.with_state(|state| {
+        state.tokens.iter().filter(|(_, token)| names_it(token)).map(|(id, _)| id.clone()).collect()
+    })
 }
 
 /// Nobody does anything with it any more.

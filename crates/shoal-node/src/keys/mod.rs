@@ -1,6 +1,7 @@
 //! The cluster's own certificates and keys: how this node keeps its own fresh, signs those of others, and has the gossip sealed
 //! otherwise from time to time.
 
+mod belief;
 mod figures;
 mod gossip_keys;
 mod renewal;
@@ -13,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use shoal_cluster::identity::{CLOCK_SLACK, Identity, validity};
 use shoal_policy::renewal::{Alarm, Life};
 
+pub use belief::Proof;
 pub use gossip_keys::{keep_gossip_keys, open_gossip_keys};
 pub use renewal::keep;
 pub use signing::renew;

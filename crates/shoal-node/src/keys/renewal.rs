@@ -40,7 +40,10 @@ pub async fn keep(node: Arc<Node>) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = node.another_succession() => {}
+        }
         let identity = node.peers.credentials().identity();
         let Some(life) = life_of(&identity) else { continue };
         node.own_certificate.look(life);

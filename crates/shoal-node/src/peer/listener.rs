@@ -117,13 +117,23 @@ struct Entrance {
 
 impl Entrance {
     async fn hand_on(self, stream: TlsStream<TcpStream>, from: SocketAddr) {
-        let (caller, epoch) = (peer_identity(stream.get_ref().1), self.node.identity.cluster_epoch);
-        let proven = proven_for(stream.get_ref().1);
+        // Behind whom no authority stands that is believed, he is a stranger, whatever he has shown.
+        let proof = self.node.proof_on(stream.get_ref().1);
+        let caller = proof.is_some().then(|| peer_identity(stream.get_ref().1)).flatten();
+        let (proven, epoch) = (proven_for(stream.get_ref().1), self.node.identity.cluster_epoch);
+        let node = self.node.clone();
+        let disproven = async move {
+            match proof {
+                Some(proof) => node.disbelief_in(proof).await,
+                None => std::future::pending().await,
+            }
+        };
         match (PeerProtocol::negotiated(stream.get_ref().1.alpn_protocol(), epoch), caller) {
             (Some(PeerProtocol::Bodies), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
                 tokio::select! {
                     () = self.node.cache.clone().serve_peer(stream, peer, MAX_AGE.min(proven)) => {}
                     () = self.node.removal_of(peer) => {}
+                    () = disproven => {}
                     () = tokio::time::sleep(proven) => {}
                 }
             }
@@ -132,6 +142,7 @@ impl Entrance {
                 let stream = Cuttable::until(stream, async move {
                     tokio::select! {
                         () = node.expulsion_of(peer) => {}
+                        () = disproven => {}
                         () = tokio::time::sleep(proven) => {}
                     }
                 });
