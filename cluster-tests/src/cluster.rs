@@ -210,6 +210,11 @@ impl Cluster {
         let status = self.status(i).await?;
         let name = status["nodes"].as_array().into_iter().flatten().find(|node| node["role"] == "leader");
         let name = name.and_then(|node| node["node"].as_str()).context("no node leads")?;
+        self.place_of(name)
+    }
+
+    /// The index of the node called `name`.
+    pub fn place_of(&self, name: &str) -> Result<usize> {
         self.nodes.iter().position(|node| node.name == name).with_context(|| format!("who is {name}?"))
     }
 

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, path_text, wait_until, wait_until_some,
+    Cluster, Connection, HOST, Origin, Ports, Reply, SiteFile, Speak, VerbOutput, empty, fetch, path_text,
+    wait_until, wait_until_some,
 };
+use http::Request;
+use http_body_util::combinators::BoxBody;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -176,6 +180,41 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     apply(&cluster, &bad, &["--force"]).await?.expect(0)?;
     apply(&cluster, &good, &[]).await?.expect(0)?;
     apply(&cluster, &bad, &[]).await?.expect(0).map(drop)
+}
+
+/// What a node answers with 501 by itself, whatever it serves.
+fn beyond_the_last_hop() -> Result<Request<BoxBody<Bytes, anyhow::Error>>> {
+    let request = Request::builder().method("TRACE").uri("/").header("host", HOST);
+    Ok(request.header("max-forwards", "0").body(empty())?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_strangers_bring_about_is_not_held_against_it() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    let load = Load::start(&cluster);
+    // It takes more than one message of the usual size.
+    let large = (0..1_000).fold(new, |site, i| {
+        site.route(
+            &format!("more-{i}"),
+            json!({ "hosts": [format!("h{i}.example.com")], "upstream": "shop" }),
+        )
+    });
+    apply(&cluster, &large, &["--waves", "--bake", "10s"]).await?.expect(0)?;
+    let canary = cluster.place_of(&served_by(&cluster, 1).await?.concat())?;
+    let mut stranger = Connection::open(cluster.nodes[canary].at(Ports::HTTP), Speak::Http1).await?;
+    for _ in 0..200 {
+        let told = stranger.send(beyond_the_last_hop()?).await?;
+        ensure!(told.status == 501, "{told:?}");
+    }
+    cluster.nodes[1].shoal(&["--timeout", "5m", "rollout", "status", "--watch"]).await?.expect(0)?;
+    all_answer(&cluster, "new").await?;
+    for (node, [all, failed]) in cluster.nodes.iter().zip(load.finish().await) {
+        ensure!(all > 0 && failed == 0, "{}: {failed} of {all} requests failed", node.name);
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -368,7 +407,7 @@ async fn what_nobody_can_digest_is_refused_at_the_door() -> Result<()> {
         apply(&cluster, good, &[]).await?.expect(0)?;
         all_answer(&cluster, body).await?;
     }
-    let slow = apply(&cluster, &poisoned(&second, "planted-sleep"), &[]).await?.expect(1)?;
+    let slow = apply(&cluster, &poisoned(&second, "planted-toil"), &["--timeout", "2m"]).await?.expect(1)?;
     ensure!(
         slow.stderr.contains("nothing was changed: compiling it takes longer than 10s"),
         "{}",
@@ -404,10 +443,10 @@ async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
     all_answer(&cluster, "old").await?;
 
     for (route, why) in
-        [("planted-panic", "compiling it panicked"), ("planted-sleep", "compiling it takes longer than 10s")]
+        [("planted-panic", "compiling it panicked"), ("planted-toil", "compiling it takes longer than 10s")]
     {
         let poison = poisoned(&new, route);
-        let applied = apply(&cluster, &poison, &[]).await?.expect(5)?;
+        let applied = apply(&cluster, &poison, &["--timeout", "2m"]).await?.expect(5)?;
         ensure!(applied.stdout.contains(&format!("n3 refused: {why}")), "{}", applied.stdout);
         for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
             ensure!(answers(&cluster, i, body).await, "n{} does not answer {body}", i + 1);

@@ -16,12 +16,22 @@ pub(crate) fn poison(site: &Site) {
     if has("planted-panic") {
         panic!("{POISON} is set, and the site has a route of that name");
     }
-    if has("planted-sleep") {
-        std::thread::sleep(std::time::Duration::from_secs(30));
+    if has("planted-toil") {
+        let (began, enough) = (on_cpu(), std::time::Duration::from_secs(12));
+        while on_cpu().saturating_sub(began) < enough {
+            std::hint::spin_loop();
+        }
     }
     if has("planted-death") {
         std::process::abort();
     }
+}
+
+/// How long this thread has had a CPU.
+#[cfg(debug_assertions)]
+fn on_cpu() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 #[cfg(not(debug_assertions))]

@@ -200,6 +200,8 @@ pub struct TrafficReport {
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
+    /// Of those, what the downstream has not brought about by itself.
+    pub faults: u64,
     /// Upper bound in µs and how many lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
     /// Answered by the cache; routes only.
@@ -215,6 +217,7 @@ impl From<TrafficSum> for TrafficReport {
         Self {
             requests: sum.requests,
             errors: sum.errors,
+            faults: sum.faults,
             durations: sum.durations,
             cache_hits: sum.cache_hits,
             cache_misses: sum.cache_misses,

@@ -1,15 +1,16 @@
 //! Takes a revision back that some nodes try, and that does worse there than what the others serve; brings one that comes in
 //! waves to the next nodes where it does not. The leader watches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_model::Revision;
 use shoal_model::state::{REFUSING_WHOLLY, RevertCause, Rollout, Waves};
-use shoal_policy::rollout::{Bake, Counts, Evidence, Judgement, Said, Sighting, Trial};
+use shoal_policy::rollout::{Bake, Counts, Evidence, Judgement, Said, Sighting, Tally, Trial};
 
 use crate::node::Node;
-use crate::report::{BakeReport, NodeReport, Wanted};
+use crate::report::{BakeReport, NodeReport, TrafficReport, Wanted};
 use crate::rollout::{go_on, revert};
 
 /// Between two looks at all nodes.
@@ -121,12 +122,15 @@ async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
 
 fn said(report: NodeReport) -> Option<Said> {
     let traffic = report.traffic?;
-    let counts = Counts {
-        requests: traffic.total.requests,
-        errors: traffic.total.errors,
-        unconnected: traffic.unconnected,
-        durations: traffic.total.durations,
+    let of_route = |(name, sum): (String, TrafficReport)| {
+        let TrafficReport { requests, faults: errors, durations, .. } = sum;
+        (name, Counts { requests, errors, unconnected: 0, durations })
     };
+    let routes: BTreeMap<String, Counts> = traffic.routes.into_iter().map(of_route).collect();
+    // What no route is for speaks neither for nor against one: strangers can ask for as much of that as they like.
+    let mut all = Counts { unconnected: traffic.unconnected, ..Counts::default() };
+    routes.values().for_each(|counts| all += counts);
+    let counts = Tally { all, routes };
     Some(Said {
         active: Revision(report.active_revision),
         refused: report.refused,

@@ -62,6 +62,13 @@ pub enum Failure {
     Internal,
 }
 
+/// Whether an answer speaks against what is served: not what the downstream has brought about by itself, be it that this
+/// proxy refused it or that no endpoint knows such a method or version (501, 505).
+pub fn is_fault(status: u16, failure: Option<Failure>) -> bool {
+    let is_of_downstream = failure.is_some_and(|failure| failure.side() == Side::Downstream);
+    status >= 500 && !matches!(status, 501 | 505) && !is_of_downstream
+}
+
 impl Failure {
     /// Who is to blame.
     pub const fn side(self) -> Side {
@@ -191,5 +198,29 @@ impl std::error::Error for Failure {}
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.reason())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_downstream_brings_about_is_no_fault() {
+        for (status, failure, expected) in [
+            (200, None, false),
+            (404, Some(Failure::NoRoute), false),
+            (499, Some(Failure::DownstreamReset), false),
+            (500, None, true),
+            (501, None, false),
+            (502, Some(Failure::UpstreamReset), true),
+            (503, Some(Failure::NoEndpoint), true),
+            (504, Some(Failure::UpstreamResponseTimeout), true),
+            (504, Some(Failure::NotCached), false),
+            (505, None, false),
+            (599, None, true),
+        ] {
+            assert_eq!(is_fault(status, failure), expected, "{status} {failure:?}");
+        }
     }
 }

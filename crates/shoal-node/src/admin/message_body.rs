@@ -27,9 +27,12 @@ pub const MESSAGE_BYTES: Portions = Portions { most: 384 << 20, each: 192 << 20,
 
 const fn most_bytes(call: AdminCall) -> usize {
     match call {
-        AdminCall::Plan | AdminCall::Apply | AdminCall::Stage | AdminCall::Edit | AdminCall::PlanEdit => {
-            MAX_ADMIN_MESSAGE
-        }
+        AdminCall::Plan
+        | AdminCall::Apply
+        | AdminCall::Stage
+        | AdminCall::RollOut
+        | AdminCall::Edit
+        | AdminCall::PlanEdit => MAX_ADMIN_MESSAGE,
         AdminCall::Purge | AdminCall::CacheWarm => MAX_LIST_MESSAGE,
         _ => MAX_SHORT_MESSAGE,
     }

@@ -1,5 +1,6 @@
 //! Whether the nodes that try a revision do worse than those that do not, in the same minutes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Fewer requests on either side say nothing.
@@ -17,12 +18,15 @@ const SLOW_FACTOR: u64 = 2;
 /// No request that takes less is slow, µs.
 const LEAST_SLOW_US: u64 = 25_000;
 
+/// The same for one route, of which there may be many: by chance in one of 3.5 million.
+const LEAST_Z_OF_ROUTE: f64 = 5.0;
+
 /// Requests, how many of them failed, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All.
+    /// All that came to a route.
     pub requests: u64,
-    /// Answered with a status from 500.
+    /// Answered with what speaks against what is served.
     pub errors: u64,
     /// Of those, without a connection to an endpoint.
     pub unconnected: u64,
@@ -77,11 +81,50 @@ impl std::ops::AddAssign<&Self> for Counts {
     }
 }
 
+/// What was counted in all, and by route.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Of all routes.
+    pub all: Counts,
+    /// Of each.
+    pub routes: BTreeMap<String, Counts>,
+}
+
+impl Tally {
+    /// What was counted since `from`.
+    pub fn since(&self, from: &Self) -> Self {
+        let nothing = Counts::default();
+        let since = |(name, counts): (&String, &Counts)| {
+            (name.clone(), counts.since(from.routes.get(name).unwrap_or(&nothing)))
+        };
+        Self { all: self.all.since(&from.all), routes: self.routes.iter().map(since).collect() }
+    }
+
+    /// Nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.all.requests == 0
+    }
+}
+
+impl std::ops::AddAssign<&Self> for Tally {
+    fn add_assign(&mut self, other: &Self) {
+        self.all += &other.all;
+        for (name, counts) in &other.routes {
+            match self.routes.get_mut(name) {
+                Some(sum) => *sum += counts,
+                None => _ = self.routes.insert(name.clone(), counts.clone()),
+            }
+        }
+    }
+}
+
 /// Those that try it do worse.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worse {
     /// In which way.
     pub how: How,
+    /// On which route; `None` = in all.
+    pub route: Option<String>,
     /// The share of such requests of those that try it, percent.
     pub tried_percent: f64,
     /// Of the others.
@@ -105,8 +148,11 @@ pub enum How {
 
 impl fmt::Display for Worse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { how, tried_percent, others_percent, tried, others } = self;
+        let Self { how, route, tried_percent, others_percent, tried, others } = self;
         write!(f, "{tried_percent:.1} % of {tried} requests ")?;
+        if let Some(route) = route {
+            write!(f, "of the route {route:?} ")?;
+        }
         match how {
             How::Fails => f.write_str("failed")?,
             How::Unconnected => f.write_str("found no endpoint to connect to")?,
@@ -116,17 +162,35 @@ impl fmt::Display for Worse {
     }
 }
 
-/// Tests of two proportions (pooled z-tests). `None` = not worse, as far as can be told.
-pub fn compare(tried: &Counts, others: &Counts) -> Option<Worse> {
-    let unconnected = test(How::Unconnected, [tried.unconnected, others.unconnected], tried, others);
-    unconnected.or_else(|| test(How::Fails, [tried.errors, others.errors], tried, others)).or_else(|| {
-        let slow_us = others.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);
-        let slow = [tried.slower_than(slow_us), others.slower_than(slow_us)];
-        test(How::Slower(slow_us), slow, tried, others)
+/// Tests of two proportions (pooled z-tests), of all requests and then of those of each route: one that is asked for seldom may
+/// be dead without showing among all of them. `None` = not worse, as far as can be told.
+pub fn compare(tried: &Tally, others: &Tally) -> Option<Worse> {
+    compare_all(&tried.all, &others.all).or_else(|| {
+        tried.routes.iter().find_map(|(name, counts)| {
+            let others = others.routes.get(name)?;
+            let worse = test(How::Fails, [counts.errors, others.errors], counts, others, LEAST_Z_OF_ROUTE)?;
+            Some(Worse { route: Some(name.clone()), ..worse })
+        })
     })
 }
 
-fn test(how: How, [bad, bad_others]: [u64; 2], tried: &Counts, others: &Counts) -> Option<Worse> {
+fn compare_all(tried: &Counts, others: &Counts) -> Option<Worse> {
+    let test = |how, bad| test(how, bad, tried, others, LEAST_Z);
+    test(How::Unconnected, [tried.unconnected, others.unconnected])
+        .or_else(|| test(How::Fails, [tried.errors, others.errors]))
+        .or_else(|| {
+            let slow_us = others.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);
+            test(How::Slower(slow_us), [tried.slower_than(slow_us), others.slower_than(slow_us)])
+        })
+}
+
+fn test(
+    how: How,
+    [bad, bad_others]: [u64; 2],
+    tried: &Counts,
+    others: &Counts,
+    least_z: f64,
+) -> Option<Worse> {
     if tried.requests.min(others.requests) < LEAST_REQUESTS {
         return None;
     }
@@ -134,9 +198,10 @@ fn test(how: How, [bad, bad_others]: [u64; 2], tried: &Counts, others: &Counts) 
     let (p, q) = (bad as f64 / n, bad_others as f64 / m);
     let pooled = (bad + bad_others) as f64 / (n + m);
     let error = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
-    let is_worse = p - q >= LEAST_DIFFERENCE && error > 0.0 && (p - q) / error >= LEAST_Z;
+    let is_worse = p - q >= LEAST_DIFFERENCE && error > 0.0 && (p - q) / error >= least_z;
     is_worse.then_some(Worse {
         how,
+        route: None,
         tried_percent: p * 100.0,
         others_percent: q * 100.0,
         tried: tried.requests,
@@ -169,16 +234,43 @@ mod tests {
             ((1000, 1000), (1000, 1000), false),
         ] {
             let counts = |(requests, errors)| counts(requests, errors);
-            assert_eq!(compare(&counts(tried), &counts(others)).is_some(), expected, "{tried:?} {others:?}");
+            assert_eq!(
+                compare_all(&counts(tried), &counts(others)).is_some(),
+                expected,
+                "{tried:?} {others:?}"
+            );
         }
-        let worse = compare(&counts(200, 50), &counts(400, 2)).unwrap();
+        let worse = compare_all(&counts(200, 50), &counts(400, 2)).unwrap();
         assert_eq!(worse.to_string(), "25.0 % of 200 requests failed with it, 0.5 % of 400 without it");
+    }
+
+    #[test]
+    fn a_route_that_is_seldom_asked_for_counts_by_itself() {
+        // Requests and errors of the route "b", among 10,000 of others that are well.
+        for (tried, others, expected) in [
+            ((49, 49), (1000, 0), false), // too few
+            ((60, 60), (60, 0), true),
+            ((60, 60), (60, 60), false), // dead before
+            ((60, 3), (60, 0), false),   // that happens
+            ((1000, 40), (1000, 0), true),
+        ] {
+            let tally = |(requests, errors)| {
+                let routes = BTreeMap::from([("b".to_owned(), counts(requests, errors))]);
+                Tally { all: counts(10_000 + requests, errors), routes }
+            };
+            let worse = compare(&tally(tried), &tally(others));
+            assert_eq!(worse.is_some(), expected, "{tried:?} {others:?}");
+            assert!(worse.is_none_or(|worse| worse.route.as_deref() == Some("b")));
+        }
+        let here = BTreeMap::from([("b".to_owned(), counts(60, 60))]);
+        let gone = Tally { all: counts(10_000, 0), routes: BTreeMap::new() };
+        assert_eq!(compare(&Tally { all: counts(10_060, 60), routes: here }, &gone), None, "it is new");
     }
 
     #[test]
     fn what_cannot_be_connected_to_is_named_as_that() {
         let tried = Counts { unconnected: 50, ..counts(200, 50) };
-        let told = compare(&tried, &counts(400, 2)).unwrap().to_string();
+        let told = compare_all(&tried, &counts(400, 2)).unwrap().to_string();
         assert_eq!(
             told,
             "25.0 % of 200 requests found no endpoint to connect to with it, 0.0 % of 400 without it"
@@ -202,7 +294,7 @@ mod tests {
             ([900, 0, 0, 100], [900, 0, 0, 100], None),
             ([40, 9, 0, 0], [1000, 0, 0, 0], None),
         ] {
-            let how = compare(&timed(tried), &timed(others)).map(|worse| worse.how);
+            let how = compare_all(&timed(tried), &timed(others)).map(|worse| worse.how);
             assert_eq!(how, slower_than_us.map(How::Slower), "{tried:?} {others:?}");
         }
     }

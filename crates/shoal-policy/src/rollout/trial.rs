@@ -5,7 +5,7 @@ use std::fmt;
 
 use shoal_model::{NodeId, Revision};
 
-use super::gate::{Counts, Worse, compare};
+use super::gate::{Tally, Worse, compare};
 use super::left_out::refuses_already;
 
 /// What is seen of one member at one moment.
@@ -38,7 +38,7 @@ pub struct Said {
     /// Milliseconds since its start.
     pub up_ms: u64,
     /// Since its start.
-    pub counts: Counts,
+    pub counts: Tally,
 }
 
 /// Why a revision is not fit for everybody.
@@ -95,7 +95,7 @@ pub struct Trial {
 #[derive(Clone, Debug)]
 struct Known {
     /// What it had counted when it was first seen serving what it is to serve.
-    from: Option<Counts>,
+    from: Option<Tally>,
     /// For how long it ran when it was heard last.
     up_ms: u64,
 }
@@ -104,9 +104,9 @@ struct Known {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     /// What those that try the revision have done with it.
-    pub tried: Counts,
+    pub tried: Tally,
     /// What the others have done meanwhile.
-    pub others: Counts,
+    pub others: Tally,
     /// A node that is to try it, and has not said now that it does.
     pub awaited: Option<String>,
 }
@@ -125,7 +125,7 @@ impl Trial {
     /// Takes note of all members; fails with what is to be said against the revision now.
     pub fn observe(&mut self, sightings: &[Sighting]) -> Result<Seen, Evidence> {
         let mut seen = Seen::default();
-        let mut regions: BTreeMap<&str, [Counts; 2]> = BTreeMap::new();
+        let mut regions: BTreeMap<&str, [Tally; 2]> = BTreeMap::new();
         for sighting in sightings {
             if self.leaves_out(sighting) {
                 continue;
@@ -162,7 +162,7 @@ impl Trial {
         }
         for (region, [tried, others]) in regions {
             // Where a whole region tries it, there are only others elsewhere.
-            let others = if others.requests == 0 { &seen.others } else { &others };
+            let others = if others.is_empty() { &seen.others } else { &others };
             if let Some(worse) = compare(&tried, others) {
                 return Err(Evidence::Worse(worse, shortened(region)));
             }
@@ -192,6 +192,7 @@ fn shortened(reason: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::gate::Counts;
     use super::*;
 
     /// Words `NODE:ACTIVE:REQUESTS/ERRORS[@UP_MS]`, `NODE:silent`, `NODE:dead`, `NODE:refused`, `NODE:sick` (it serves 6).
@@ -206,10 +207,13 @@ pub(super) mod tests {
                 let (counts, up) =
                     parts.next().map(|rest| rest.split_once('@').unwrap_or((rest, "0"))).unwrap();
                 let (requests, errors) = counts.split_once('/').unwrap();
-                let counts = Counts {
-                    requests: requests.parse().unwrap(),
-                    errors: errors.parse().unwrap(),
-                    ..Counts::default()
+                let counts = Tally {
+                    all: Counts {
+                        requests: requests.parse().unwrap(),
+                        errors: errors.parse().unwrap(),
+                        ..Counts::default()
+                    },
+                    routes: BTreeMap::new(),
                 };
                 let up_ms = up.parse().unwrap();
                 Said { active: Revision(active), refused: String::new(), up_ms, counts }
@@ -218,7 +222,7 @@ pub(super) mod tests {
                 active: Revision(if state == "sick" { 6 } else { 7 }),
                 refused: "port in use".to_owned(),
                 up_ms: 0,
-                counts: Counts::default(),
+                counts: Tally::default(),
             };
             let said = if matches!(state, "refused" | "sick") { Some(refused) } else { said };
             let id = NodeId(u64::from(name.as_bytes()[0]));

@@ -3,7 +3,7 @@
 mod line;
 mod span;
 
-use shoal_policy::failure::Failure;
+use shoal_policy::failure::{Failure, is_fault};
 
 use crate::access_log::LogLine;
 use crate::exchange::Exchange;
@@ -24,6 +24,7 @@ impl Exchange {
         }
         let sample = Sample {
             status: self.status,
+            is_fault: is_fault(self.status, self.failure),
             https: connection.settings.gate.https,
             duration: self.started.elapsed(),
             request_bytes: self.request_bytes(),

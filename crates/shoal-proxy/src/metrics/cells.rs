@@ -87,6 +87,8 @@ pub(crate) enum CacheUse {
 /// One request as it is counted.
 pub(crate) struct Sample {
     pub(crate) status: u16,
+    /// It speaks against what is served ([`is_fault`](shoal_policy::failure::is_fault)).
+    pub(crate) is_fault: bool,
     /// It came over TLS.
     pub(crate) https: bool,
     pub(crate) duration: Duration,
@@ -100,6 +102,8 @@ pub(crate) struct Sample {
 pub(crate) struct Traffic {
     /// Requests by class of status, `1xx` to `5xx`.
     pub(crate) classes: [Cell64; 5],
+    /// Of those, what speaks against what is served; not of upstreams.
+    pub(crate) faults: Cell64,
     pub(crate) buckets: [Cell64; BUCKETS_US.len() + 1],
     pub(crate) duration_us: Cell64,
     pub(crate) request_bytes: Cell64,
@@ -126,6 +130,7 @@ impl Traffic {
     pub(crate) fn record(&self, sample: &Sample) {
         let class = usize::from(sample.status / 100).clamp(1, 5) - 1;
         self.classes[class].add(1);
+        self.faults.add(sample.is_fault.into());
         self.tls.add(sample.https.into());
         let duration_us = sample.duration.as_micros() as u64;
         self.buckets[BUCKETS_US.partition_point(|bound| *bound < duration_us)].add(1);
@@ -169,6 +174,7 @@ mod tests {
             let duration = Duration::from_micros(duration_us);
             traffic.record(&Sample {
                 status: 404,
+                is_fault: false,
                 https: false,
                 duration,
                 request_bytes: 1,

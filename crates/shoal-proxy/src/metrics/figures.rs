@@ -26,6 +26,8 @@ pub struct TrafficSum {
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
+    /// Answered with what speaks against what is served.
+    pub faults: u64,
     /// Answered by the cache, without an origin; routes only.
     pub cache_hits: u64,
     /// Answered by an origin that the cache had to ask.
@@ -60,6 +62,7 @@ impl TrafficSum {
         }
         self.requests += traffic.classes.iter().map(|class| class.read()).sum::<u64>();
         self.errors += traffic.classes[4].read();
+        self.faults += traffic.faults.read();
         self.cache_hits += traffic.cache_hits.read();
         self.cache_misses += traffic.cache_misses.read();
         self.cache_hit_bytes += traffic.cache_hit_bytes.read();

@@ -72,6 +72,7 @@ mod tests {
                 &route,
                 &Sample {
                     status: 200,
+                    is_fault: false,
                     https: false,
                     duration: Duration::ZERO,
                     request_bytes: 0,
