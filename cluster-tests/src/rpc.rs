@@ -57,9 +57,18 @@ impl Bearer {
 
     /// `RenewRequest`: its key is to be certified anew.
     pub fn renewal(&self) -> Result<Vec<u8>> {
+        self.renewal_with(self)
+    }
+
+    /// The same with the certificate of another one.
+    pub fn renewal_with(&self, other: &Self) -> Result<Vec<u8>> {
+        Ok([field(1, self.certificate_request()?), field(2, other.part("certificate")?)].concat())
+    }
+
+    /// PKCS#10, DER.
+    pub fn certificate_request(&self) -> Result<Vec<u8>> {
         let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(self.part("key")?))?;
-        let request = CertificateParams::default().serialize_request(&key)?;
-        Ok([field(1, request.der()), field(2, self.part("certificate")?)].concat())
+        Ok(CertificateParams::default().serialize_request(&key)?.der().to_vec())
     }
 
     /// Ready for calls.

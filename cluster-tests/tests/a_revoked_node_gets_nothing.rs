@@ -4,10 +4,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use cluster_tests::{
-    Bearer, Cluster, Connection, NodeProcess, Origin, Outcome, Ports, SiteFile, Verb, call, empty, path_text,
-    wait_until,
+    Bearer, Cluster, Connection, NodeProcess, Origin, Outcome, Ports, SiteFile, Verb, call, empty, field,
+    path_text, wait_until,
 };
 use http::Request;
 
@@ -56,6 +56,32 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
         let outcome = call(&mut waiting, "raft.v1.PeerService/AwaitApplied", &WAIT_LONG).await;
         (outcome, Instant::now())
     });
+
+    // Even so it cannot have written what nobody knows, which would be the end of the log for all.
+    for command in [
+        r#"{"Later":{"cmd_version":4000000000,"kind":"x","may_ignore":false,"payload":"{}"}}"#,
+        r#"{"SetLevel":{"from":1,"to":4000000000}}"#,
+    ] {
+        let told = call(&mut before, "raft.v1.PeerService/Propose", &field(1, command)).await?;
+        ensure!(
+            told.status == "3" && ["known here", "nobody here"].iter().any(|why| told.message.contains(why)),
+            "{command}: {told:?}"
+        );
+    }
+    // Nor is what others show everybody a proof for who has nothing but the key.
+    let other = Bearer::from(&cluster.nodes[0].data_dir().join("identity/node.json"))?;
+    let mut stranger = stolen.connect_as_stranger(doors[0]).await?;
+    let told = call(&mut stranger, RENEW, &stolen.renewal_with(&other)?).await?;
+    ensure!(told.status == "7" && told.message.contains("of another key"), "{told:?}");
+    let name = ["name", "zone", "zone", "127.0.0.1:1", "127.0.0.1:2"];
+    let name = (3..).zip(name).flat_map(|(number, text)| field(number, text));
+    let mut parts: Vec<_> = cluster.token().await?.split('.').map(str::to_owned).collect();
+    let [.., id, secret] = &mut parts[..] else { bail!("tokens have other parts: {parts:?}") };
+    (*id, *secret) = ("0".repeat(id.len()), "0".repeat(secret.len()));
+    let invented = parts.join(".");
+    let join = [field(1, invented), field(2, stolen.certificate_request()?), name.collect()].concat();
+    let told = call(&mut stranger, "raft.v1.PeerService/Join", &join).await?;
+    ensure!(told.status == "7" && told.message.contains("token"), "{told:?}");
 
     let given = Instant::now();
     let revoked = cluster.nodes[0].shoal(&["node", "revoke", "n3"]).await?.expect(0)?;

@@ -52,3 +52,16 @@ pub(crate) fn takes_level(command: &Command) -> Option<u32> {
     };
     (needs > LEVELS).then_some(needs)
 }
+
+/// Refuses what another node must not have this one write: once it is in the log, whoever does not know it takes no part any
+/// more. Envelopes are made by whoever leads.
+pub(crate) fn check_passed_on(command: &Command) -> Result<(), &'static str> {
+    if !command.may_be_passed_on() {
+        return Err("nobody proposes that to another node");
+    }
+    match command.innermost() {
+        Command::SetLevel { to, .. } if *to > known_level() => Err("nobody here knows that level"),
+        Command::Later(_) => Err("what is in the envelope is not known here"),
+        _ => Ok(()),
+    }
+}

@@ -16,7 +16,8 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs
 use shoal_model::{ClusterId, NodeId, Role};
 
 use super::{
-    ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, random_bytes, sha256_hex, validity,
+    ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, public_key_sha256, random_bytes,
+    sha256_hex, validity,
 };
 use crate::tls::names;
 
@@ -92,6 +93,12 @@ impl Authority {
     /// has the private one.
     pub fn request_key_sha256(request_der: &[u8]) -> Result<String, IdentityError> {
         read_request(request_der).map(|request| sha256_hex(&request.public_key.subject_public_key_info()))
+    }
+
+    /// Whether a request, whose sender has the private key, asks for the key that `certificate` is of.
+    pub fn is_request_of(request_der: &[u8], certificate: &[u8]) -> bool {
+        let shown = public_key_sha256(certificate).map(|sha256| hex(&sha256));
+        shown.is_some() && shown == Self::request_key_sha256(request_der).ok()
     }
 
     /// The certificate of node `node_id` for so long, for the public key of the request. Whatever else the request asks for is

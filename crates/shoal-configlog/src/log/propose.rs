@@ -17,7 +17,7 @@ use super::purge_batch::Turn;
 use super::reason::Reason;
 use super::status::Leadership;
 use super::{ConfigLog, LOOK_AGAIN, lock};
-use crate::levels::takes_level;
+use crate::levels::{check_passed_on, takes_level};
 use crate::network::{MAX_ENTRY_BYTES, PeerChannel, decode, encode, entry_bytes};
 
 /// How long a proposal is pursued by the node it was made on.
@@ -132,7 +132,7 @@ impl ConfigLog {
         let level = self.with_state(|state| state.level.number);
         match takes_level(command) {
             // The first entry of a cluster says at which level it begins.
-            Some(needs) if needs > level && !matches!(command, Command::Bootstrap { .. }) => {
+            Some(needs) if needs > level && !matches!(command.innermost(), Command::Bootstrap { .. }) => {
                 Err(ProposeError::NotFinalized { command: command.to_string(), needs, level })
             }
             _ => Ok(()),
@@ -145,9 +145,7 @@ impl ConfigLog {
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         let command: Command = decode(&request.command)?;
-        if !command.may_be_passed_on() {
-            return Err(Status::invalid_argument("nobody proposes that to another node"));
-        }
+        check_passed_on(&command).map_err(Status::invalid_argument)?;
         match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
             Ok(proposed) => {
                 let Proposed { index, reply, silences } = proposed;
@@ -286,8 +284,12 @@ impl ConfigLog {
         let Some(raft) = self.raft() else {
             return Attempt::Failed(ProposeError::Broken { reason: self.status().broken });
         };
+        // Also for others, who may be ahead of this node for a moment.
+        if let Err(error) = self.check_level(&command) {
+            return Attempt::NotWritten(error.to_string());
+        }
         let command = match takes_level(&command) {
-            Some(needs) if !matches!(command, Command::Bootstrap { .. }) => command.sealed(needs),
+            Some(needs) if !matches!(command.innermost(), Command::Bootstrap { .. }) => command.sealed(needs),
             _ => command,
         };
         let write = raft.client_write(command);

@@ -297,6 +297,14 @@ impl Command {
         }
     }
 
+    /// What is to be done, whoever asks for it.
+    pub fn innermost(&self) -> &Self {
+        match self {
+            Self::AskedBy { command, .. } => command.innermost(),
+            command => command,
+        }
+    }
+
     /// Who asks, and what is to be done.
     pub fn into_parts(self) -> (Vec<Asker>, Self) {
         match self {

@@ -156,10 +156,11 @@ impl ConfigState {
     /// What is to be said of an admission before it is proposed: strangers are many, and what they send must not fill the log.
     pub fn examine(&self, admission: &Admission) -> Examined {
         let key = &admission.node.public_key_sha256;
-        if self.nodes.values().any(|node| node.public_key_sha256 == *key) {
-            return Examined::Fits;
-        }
+        let is_known = self.nodes.values().any(|node| node.public_key_sha256 == *key);
         match self.check_token(admission) {
+            // Whose answer was lost asks again, with what was used up for it. The key alone is no proof: it may be an old copy.
+            Ok(_) if is_known => Examined::Fits,
+            Ok(token) if token.uses_left == 0 => Examined::Refused(Refusal::UnknownToken),
             Ok(_) if self.nodes.len() >= MAX_NODES => Examined::Refused(Refusal::TooManyNodes),
             Ok(_) => Examined::Fits,
             Err(Refusal::UnknownToken) if !self.tokens.contains_key(&admission.token_id) => Examined::Unheard,
@@ -390,15 +391,21 @@ impl ConfigState {
             return Reply::Admitted(*id);
         }
         // Only who has a token may learn which names there are.
-        if let Err(refusal) = self.check_token(&admission) {
-            return Reply::Refused(refusal);
+        match self.check_token(&admission) {
+            Ok(token) if token.uses_left == 0 && self.refuses_wholly() => {
+                return Reply::Refused(Refusal::UnknownToken);
+            }
+            Ok(_) => {}
+            Err(refusal) => return Reply::Refused(refusal),
         }
         if self.nodes.values().any(|node| node.name == admission.node.name) {
             return Reply::Refused(Refusal::NameTaken(admission.node.name));
         }
+        // What is used up is kept for whoever has used it, until it expires.
+        let is_kept = self.refuses_wholly();
         if let Entry::Occupied(mut token) = self.tokens.entry(admission.token_id) {
             token.get_mut().uses_left = token.get().uses_left.saturating_sub(1);
-            if token.get().uses_left == 0 {
+            if token.get().uses_left == 0 && !is_kept {
                 token.remove();
             }
         }
@@ -653,6 +660,42 @@ mod tests {
     }
 
     #[test]
+    fn who_has_used_a_token_up_may_show_it_again() {
+        let mut state = ConfigState::default();
+        state.level.number = REFUSING_WHOLLY;
+        let token = TokenRecord {
+            secret_sha256: "s".into(),
+            expires_at_ms: 100,
+            uses_left: 1,
+            ..TokenRecord::default()
+        };
+        state.apply(7, Command::CreateToken { id: "t".into(), token });
+        let admission = |name: &str, secret: &str, at_ms| Admission {
+            token_id: "t".into(),
+            secret_sha256: secret.into(),
+            at_ms,
+            node: node(name),
+        };
+        assert_eq!(state.apply(10, Command::Admit(admission("b", "s", 99))), Reply::Admitted(NodeId(10)));
+        let unknown = || Examined::Refused(Refusal::UnknownToken);
+        for (name, secret, at_ms, expected) in [
+            ("b", "s", 99, Examined::Fits),
+            ("b", "s", 100, Examined::Refused(Refusal::TokenExpired)),
+            ("b", "wrong", 99, unknown()),
+            ("c", "s", 99, unknown()),
+        ] {
+            assert_eq!(
+                state.examine(&admission(name, secret, at_ms)),
+                expected,
+                "{name} {secret} at {at_ms}"
+            );
+        }
+        let refused = Reply::Refused(Refusal::UnknownToken);
+        assert_eq!(state.apply(11, Command::Admit(admission("c", "s", 99))), refused);
+        assert_eq!(state.tokens["t"].uses_left, 0);
+    }
+
+    #[test]
     fn tokens_admit_as_often_as_they_say() {
         let mut state = ConfigState::default();
         let token = TokenRecord {
@@ -688,7 +731,10 @@ mod tests {
         assert_eq!(state.apply(11, admit("b", "s", 99)), Reply::Admitted(NodeId(10)), "same key, same id");
         assert_eq!(state.apply(12, admit("c", "s", 99)), Reply::Refused(Refusal::UnknownToken), "used up");
         assert_eq!(examine(&state, admit("c", "s", 99)), Examined::Unheard, "it may still be to come");
-        assert_eq!(examine(&state, admit("b", "wrong", 99)), Examined::Fits, "a member asks again");
+        for secret in ["wrong", "s"] {
+            let told = examine(&state, admit("b", secret, 99));
+            assert_eq!(told, Examined::Unheard, "its key alone lets nobody back in");
+        }
         let namesake = |secret: &str| {
             let node = MemberRecord { public_key_sha256: "other".into(), ..node("b") };
             let (token_id, secret_sha256) = ("u".into(), secret.into());
@@ -708,7 +754,6 @@ mod tests {
             state.nodes.insert(NodeId(id), node(&format!("n{id}")));
         }
         assert_eq!(examine(&state, namesake("s")), Examined::Refused(Refusal::TooManyNodes));
-        assert_eq!(examine(&state, admit("b", "wrong", 99)), Examined::Fits, "a member asks again");
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub async fn renew(
         Some(caller) => {
             return Err(Status::permission_denied(format!("{caller} asks for another node's key")));
         }
-        None if request.token.is_empty() => check_late(node, &request.certificate)?,
+        None if request.token.is_empty() => check_late(node, request)?,
         None => {}
     }
     // A node that was removed, or is far behind, must not certify anybody.
@@ -102,13 +102,18 @@ fn check_token(node: &Node, token: &str) -> Result<(), Status> {
     }
 }
 
-fn check_late(node: &Node, certificate: &[u8]) -> Result<(), Status> {
+/// What ended not long ago is its bearer's: of the same key, and of the member that asks. Certificates are shown to everybody.
+fn check_late(node: &Node, request: &RenewRequest) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::permission_denied(why));
+    let certificate = &*request.certificate;
     let ends = validity(certificate).and_then(|(_, to)| u64::try_from(to).ok());
     let is_ours = was_signed_by(node.peers.credentials().identity().authorities(), certificate);
     let Some(to_ms) = ends.filter(|_| is_ours).map(|to| to * 1000) else {
         return refuse("that is no certificate of this cluster's authority");
     };
+    if !Authority::is_request_of(&request.csr, certificate) {
+        return refuse("that is the certificate of another key");
+    }
     if !(Life { from_ms: 0, to_ms }).is_renewed_late(now_ms()) {
         let hours = GRACE.as_secs() / 3600;
         return refuse(&format!("the certificate has ended more than {hours} h ago"));
