@@ -101,8 +101,12 @@ impl LeftBehind {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
             thread = thread.or_else(|| which.try_recv().ok());
-            // Where that cannot be read, by the clock.
-            worked = thread.and_then(time_on_cpu).unwrap_or_else(|| started.elapsed());
+            worked = match thread {
+                // It has not begun.
+                None => Duration::ZERO,
+                // Where that cannot be read, by the clock.
+                Some(thread) => time_on_cpu(thread).unwrap_or_else(|| started.elapsed()),
+            };
             let given_up = match () {
                 () if worked >= limit => GivenUp::TooSlow(limit),
                 () if started.elapsed() >= patience => GivenUp::Starved(patience),

@@ -194,9 +194,10 @@ impl Node {
         let reports = self.ask_reports(Wanted::default()).await;
         let is_in_service = |id| !self.log.with_state(|state| state.standing(id)).standing.is_drained();
         let candidate = |(id, member): (NodeId, MemberRecord)| {
-            let live = reports.iter().find(|(alive, _, _)| *alive == id);
-            let is_alive = live.is_some() && is_in_service(id);
-            let report = live.and_then(|(_, _, report)| report.as_ref());
+            // Who is heard but says nothing when it is called could not be watched.
+            let report =
+                reports.iter().find(|(alive, _, _)| *alive == id).and_then(|(_, _, report)| report.as_ref());
+            let is_alive = report.is_some() && is_in_service(id);
             let refuses_already = report.is_some_and(|report| is_sick(report, before));
             Candidate { id, name: member.name, region: member.region, is_alive, refuses_already }
         };

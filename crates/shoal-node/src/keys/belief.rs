@@ -50,7 +50,7 @@ impl Node {
     }
 
     /// The log believes it; or says nothing of it, since it is behind or has not begun, and this node's identity does.
-    fn believes(&self, authority: &CertificateDer<'static>) -> bool {
+    pub(super) fn believes(&self, authority: &CertificateDer<'static>) -> bool {
         let by_log = self.log.with_state(|state| {
             let other = state.keys.succession.as_ref().map(|succession| &succession.other);
             if std::iter::once(&state.ca_certificate).chain(other).any(|believed| **believed == **authority) {

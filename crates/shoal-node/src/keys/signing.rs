@@ -107,7 +107,8 @@ fn check_late(node: &Node, request: &RenewRequest) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::permission_denied(why));
     let certificate = &*request.certificate;
     let ends = validity(certificate).and_then(|(_, to)| u64::try_from(to).ok());
-    let is_ours = was_signed_by(node.peers.credentials().identity().authorities(), certificate);
+    let own = node.peers.credentials().identity();
+    let is_ours = was_signed_by(own.authorities().filter(|authority| node.believes(authority)), certificate);
     let Some(to_ms) = ends.filter(|_| is_ours).map(|to| to * 1000) else {
         return refuse("that is no certificate of this cluster's authority");
     };
