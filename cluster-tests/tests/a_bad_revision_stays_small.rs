@@ -217,6 +217,64 @@ async fn what_strangers_bring_about_is_not_held_against_it() -> Result<()> {
     Ok(())
 }
 
+/// A site whose answers, `body`, may be kept.
+async fn cached_site(body: &'static str) -> Result<(Origin, SiteFile)> {
+    let origin = Origin::start(move |_| Reply::ok(body).field("cache-control", "max-age=3600")).await?;
+    let file = SiteFile::new().cached("shop", &[origin.endpoint()]);
+    Ok((origin, file))
+}
+
+/// The `i`-th node answers each of `paths` with `body`.
+async fn all_paths_answer(cluster: &Cluster, i: usize, paths: &[String], body: &str) -> Result<()> {
+    for path in paths {
+        let answer = fetch(cluster.nodes[i].at(Ports::HTTP), HOST, path).await?;
+        ensure!(answer.body == body, "n{} answers {path} with {:?}, not with {body}", i + 1, answer.body);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_fetched_by_a_revision_on_trial_is_for_nobody_else() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let (old_origin, old) = cached_site("old").await?;
+    let (new_origin, new) = cached_site("new").await?;
+    cluster.put_in_force(&old).await?;
+    let paths: Vec<_> = (0..60).map(|i| format!("/p{i}")).collect();
+    all_paths_answer(&cluster, 0, &paths[..20], "old").await?;
+    for end in ["abort", "confirm"] {
+        apply(&cluster, &new, &["--canary", "node=n2"]).await?.expect(0)?;
+        wait_until("n2 tries it", SLACK, async || answers(&cluster, 1, "new").await).await?;
+        // Each node owns a third of them, in both ways.
+        all_paths_answer(&cluster, 1, &paths, "new").await?;
+        all_paths_answer(&cluster, 0, &paths, "old").await?;
+        all_paths_answer(&cluster, 2, &paths, "old").await?;
+        // What n2 owns they keep for themselves.
+        let fetched = old_origin.count_below("/p");
+        all_paths_answer(&cluster, 0, &paths, "old").await?;
+        ensure!(old_origin.count_below("/p") == fetched, "n1 has asked the origin again");
+        cluster.nodes[0].shoal(&[end]).await?.expect(0)?;
+        if end == "abort" {
+            for i in 0..3 {
+                all_paths_answer(&cluster, i, &paths, "old").await?;
+            }
+        }
+    }
+    // In force for good it shares what it fetches with all.
+    let rounds = AtomicU64::new(0);
+    wait_until("what three nodes answer is fetched once", SLACK, async || {
+        let room = format!("/round{}/", rounds.fetch_add(1, Ordering::Relaxed));
+        let paths: Vec<_> = (0..30).map(|i| format!("{room}{i}")).collect();
+        for i in 0..3 {
+            if all_paths_answer(&cluster, i, &paths, "new").await.is_err() {
+                return false;
+            }
+        }
+        new_origin.count_below(&room) == paths.len()
+    })
+    .await
+    .map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_is_killed_in_mid_wave_and_the_next_goes_on() -> Result<()> {
     let mut cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;

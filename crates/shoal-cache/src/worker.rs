@@ -206,7 +206,7 @@ impl WorkerCache {
             NoVarySearch::Ignore => None,
         };
         let key = ObjectKey::of(self.cache.settings.key_seed, text);
-        write_route(text, &request.route.name);
+        write_route(text, &request.route.key_name);
         (key, alias)
     }
 

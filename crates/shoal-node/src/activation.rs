@@ -1,7 +1,9 @@
 //! From a committed revision to the view that requests read: unseal, compile, bind, swap, remember.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::gossip::Gossip;
@@ -78,6 +80,44 @@ impl From<GivenUp> for Trouble {
     }
 }
 
+/// A site as the log has it.
+#[derive(Clone)]
+struct Content {
+    text: Arc<str>,
+    /// What others serve meanwhile, where this node tries it before them.
+    beside: Option<(Revision, Arc<str>)>,
+}
+
+impl Content {
+    /// In force everywhere, as far as is known.
+    fn alone(text: &str) -> Self {
+        Self { text: text.into(), beside: None }
+    }
+
+    fn of(log: &ConfigLog, revision: Revision) -> Option<Self> {
+        let beside = Self::beside(log, revision);
+        log.with_state(|state| {
+            let beside = beside.and_then(|beside| Some((beside, state.revisions.content(beside)?)));
+            Some(Self { text: state.revisions.content(revision)?, beside })
+        })
+    }
+
+    fn beside(log: &ConfigLog, revision: Revision) -> Option<Revision> {
+        log.with_state(|state| {
+            let is_active = state.revisions.active().0 == revision;
+            state.revisions.tried_beside(log.node_id()).filter(|_| is_active)
+        })
+    }
+
+    fn compile(&self, identity: &Identity, revision: Revision) -> Result<ConfigView, String> {
+        let site = read(&self.text)?;
+        // What cannot be read is other than anything.
+        let beside = self.beside.as_ref().map(|(_, text)| Site::from_json(text).unwrap_or_default());
+        let tried = beside.map(|beside| site.answered_otherwise(&beside)).unwrap_or_default();
+        compile_trial(identity, revision, site, &tried)
+    }
+}
+
 /// Takes revisions into service, one at a time, newest only.
 pub struct Activator {
     /// Opens sealed keys.
@@ -94,6 +134,8 @@ pub struct Activator {
     pub gossip: Arc<Gossip>,
     /// Tells this process.
     pub status: watch::Sender<Activation>,
+    /// What others serve beside the revision that this node tries, as that was taken up; 0 = it tries none.
+    pub beside: AtomicU64,
 }
 
 impl Activator {
@@ -127,6 +169,9 @@ impl Activator {
             };
             pause = if is_new { FIRST_RETRY } else { (pause * 2).min(LONGEST_RETRY) };
             let revision = *newest.borrow_and_update();
+            if is_new && this.is_tried_otherwise(&log, revision) {
+                this.clone().take_up_again(&log, revision).await;
+            }
             let decided = match is_new {
                 true => this.status.borrow().has_decided(revision),
                 false => this.status.borrow().active >= revision,
@@ -197,12 +242,30 @@ impl Activator {
     }
 
     async fn take_up(self: Arc<Self>, log: &ConfigLog, revision: Revision) {
-        let content = log.with_state(|state| state.revisions.content(revision));
-        let Some(content) = content else { return };
+        let Some(content) = Content::of(log, revision) else { return };
         let (worker, began) = (self.clone(), Instant::now());
         let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
         let activated = activated.unwrap_or_else(|_| Err(Trouble::poison("activating it panicked")));
         self.tell(revision, activated, began.elapsed());
+    }
+
+    /// What others serve beside `revision`, which is in force here, is not what they did when it was taken up.
+    fn is_tried_otherwise(&self, log: &ConfigLog, revision: Revision) -> bool {
+        let beside = Content::beside(log, revision).unwrap_or_default();
+        self.status.borrow().active == revision && self.beside.load(Ordering::Relaxed) != beside.0
+    }
+
+    /// It is served on, with what is cached for all, or for those alone that try it.
+    async fn take_up_again(self: Arc<Self>, log: &ConfigLog, revision: Revision) {
+        let Some(content) = Content::of(log, revision) else { return };
+        let is_tried = content.beside.is_some();
+        match tokio::task::spawn_blocking(move || self.put_in_force(revision, content, LIMIT)).await {
+            Ok(Ok(())) => tracing::info!(%revision, is_tried, "revision stays in force"),
+            Ok(Err(Trouble { why, .. })) => {
+                tracing::error!(%revision, why, "what is cached by it is not shared until the next revision");
+            }
+            Err(error) => tracing::error!(%revision, %error, "taking a revision up again failed"),
+        }
     }
 
     /// Serves what was served last, before anything is known from the log.
@@ -212,15 +275,15 @@ impl Activator {
         tracing::info!(%revision, "resuming with the last known site");
         let began = Instant::now();
         // What was good once is good: a machine that has just been started may take its time.
-        let outcome = self.put_in_force_guarded(revision, &content.into(), Duration::MAX).map(drop);
+        let outcome = self.put_in_force_guarded(revision, &Content::alone(&content), Duration::MAX).map(drop);
         self.tell(revision, outcome, began.elapsed());
     }
 
-    fn activate(&self, revision: Revision, content: &Arc<str>) -> Result<(), Trouble> {
+    fn activate(&self, revision: Revision, content: &Content) -> Result<(), Trouble> {
         let before = self.put_in_force_guarded(revision, content, LIMIT)?;
         let saved = match before.is_good {
-            true => self.kept.save(revision, content),
-            false => self.kept.overwrite(revision, content),
+            true => self.kept.save(revision, &content.text),
+            false => self.kept.overwrite(revision, &content.text),
         };
         if let Err(error) = saved {
             tracing::error!(%revision, %error, "the site is served but could not be written to disk");
@@ -232,7 +295,7 @@ impl Activator {
     fn put_in_force_guarded(
         &self,
         revision: Revision,
-        content: &Arc<str>,
+        content: &Content,
         limit: Duration,
     ) -> Result<Before, Trouble> {
         // Without anything else to serve it is tried once more: somebody may have the time to mend it.
@@ -252,11 +315,13 @@ impl Activator {
     }
 
     /// One bad site must not take the node down, or hold it up, least of all at every start.
-    fn put_in_force(&self, revision: Revision, content: Arc<str>, limit: Duration) -> Result<(), Trouble> {
+    fn put_in_force(&self, revision: Revision, content: Content, limit: Duration) -> Result<(), Trouble> {
         let identity = self.identity.clone();
-        let view = ACTIVATIONS.within(limit, move || compile(&identity, revision, &content))??;
+        let beside = content.beside.as_ref().map_or(Revision(0), |(beside, _)| *beside);
+        let view = ACTIVATIONS.within(limit, move || content.compile(&identity, revision))??;
         let applied = catch_unwind(AssertUnwindSafe(|| self.proxy.apply(Arc::new(view))));
         applied.map_err(|_| Trouble::poison("taking it up panicked"))?.map_err(one_reason)?;
+        self.beside.store(beside.0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -295,15 +360,27 @@ pub fn one_reason(errors: Vec<BindError>) -> String {
 
 /// From the document in the log to what is served.
 pub fn compile(identity: &Identity, revision: Revision, content: &str) -> Result<ConfigView, String> {
-    let site = Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))?;
-    compile_site(identity, revision, site)
+    compile_site(identity, revision, read(content)?)
 }
 
 /// The same from a site as it is in the log.
 pub fn compile_site(identity: &Identity, revision: Revision, site: Site) -> Result<ConfigView, String> {
+    compile_trial(identity, revision, site, &BTreeSet::new())
+}
+
+fn compile_trial(
+    identity: &Identity,
+    revision: Revision,
+    site: Site,
+    tried: &BTreeSet<String>,
+) -> Result<ConfigView, String> {
     let site = unseal(site, &identity.secret).map_err(|error| error.to_string())?;
     planted::poison(&site);
-    ConfigView::compile(revision, &site).map_err(|problems| problems.to_string())
+    ConfigView::compile_trial(revision, &site, tried).map_err(|problems| problems.to_string())
+}
+
+fn read(content: &str) -> Result<Site, String> {
+    Site::from_json(content).map_err(|error| format!("it cannot be read: {error}"))
 }
 
 #[cfg(test)]

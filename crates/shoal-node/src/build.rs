@@ -164,6 +164,7 @@ pub async fn build(
         overdue: overdue_seen,
         gossip: gossip.clone(),
         status,
+        beside: AtomicU64::new(0),
     };
     let site_sockets = inherited.take_site();
     proxy.inherit(site_sockets, inherited.owner);

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
 use shoal_model::NodeId;
 use shoal_model::view::{CacheRuleView, RouteView};
-use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::key::{ObjectKey, route_of};
 use shoal_policy::cache::reuse::{Freshened, Reuse};
 use shoal_policy::cache::sources::{Hop, Role, may_fill};
 
@@ -100,12 +100,15 @@ async fn answer_peer(cache: &Arc<Cache>, peer: NodeId, request: Request<Incoming
 impl PeerRequest {
     /// `None` = the route is not known here (yet), or is not cached.
     fn read(cache: &Cache, peer: NodeId, hop: Hop, mut head: Parts) -> Option<Self> {
-        let text = wire::read_text(&head.headers, &wire::URL)?.into();
+        let text: Box<str> = wire::read_text(&head.headers, &wire::URL)?.into();
         let config = cache.settings.config.load();
         let route = config.routes.by_name(wire::read_text(&head.headers, &wire::ROUTE)?)?.clone();
         let rule = route.cache.clone()?;
         let has = |name| head.headers.contains_key(name);
-        let role = match (has(&wire::PEEK), has(&wire::PRIMARY_DOWN)) {
+        // One of the two tries a revision that says otherwise how this is answered: what is here for that one may be had, and
+        // nothing is fetched on its behalf.
+        let is_tried = route_of(&text) != &*route.key_name;
+        let role = match (has(&wire::PEEK) || is_tried, has(&wire::PRIMARY_DOWN)) {
             (true, _) => Role::Holder,
             (false, true) => Role::Deputy,
             (false, false) => Role::Primary,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
-use shoal_policy::cache::key::ObjectKey;
+use shoal_policy::cache::key::{ObjectKey, route_of};
 use shoal_policy::cache::refusal::Refusal;
 use shoal_policy::cache::sources::{Hop, Role};
 use shoal_proto::cache::{RequestField, WarmOutcome, WarmRequest, WarmResponse};
@@ -72,6 +72,9 @@ fn read(cache: &Cache, request: WarmRequest) -> Option<PeerRequest> {
     let config = cache.settings.config.load();
     let route = config.routes.by_name(&request.route)?.clone();
     let rule = route.cache.clone()?;
+    if route_of(&request.text) != &*route.key_name {
+        return None;
+    }
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::GET;
     head.version = Version::HTTP_11;

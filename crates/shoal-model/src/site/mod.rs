@@ -43,7 +43,7 @@ mod validate;
 mod validate_tcp;
 mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,19 @@ pub struct Site {
 }
 
 impl Site {
+    /// Names of the routes that `other` answers otherwise, or not: of another definition, or with an upstream of another one.
+    pub fn answered_otherwise(&self, other: &Self) -> BTreeSet<String> {
+        let is_same = |name: &String, route: &Route| {
+            other.routes.get(name) == Some(route)
+                && other.upstreams.get(&route.upstream) == self.upstreams.get(&route.upstream)
+        };
+        self.routes
+            .iter()
+            .filter(|(name, route)| !is_same(name, route))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     /// Nothing is configured at all.
     pub fn is_empty(&self) -> bool {
         self.listeners.is_empty()

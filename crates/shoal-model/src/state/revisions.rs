@@ -130,6 +130,13 @@ impl Revisions {
             .map_or(self.active, |rollout| rollout.before)
     }
 
+    /// What the others serve where `node` tries the active revision before them.
+    pub fn tried_beside(&self, node: NodeId) -> Option<Revision> {
+        let tried =
+            self.rollout.as_ref().filter(|rollout| rollout.canary.is_some() && rollout.includes(node))?;
+        Some(tried.before)
+    }
+
     /// What somebody has to be told next who knows `known`; `None` = he knows everything. Who knows nothing is told the
     /// active revision.
     pub fn after(&self, known: Option<Revision>) -> Option<Step> {

@@ -248,6 +248,10 @@ mod tests {
         let check = |state: &ConfigState, expected: [u64; 2]| {
             let served = [1, 2].map(|node| state.revisions.served_by(NodeId(node)));
             assert_eq!(served, expected.map(Revision));
+            // Who has it before the others knows what those have.
+            let [others, tries] = expected.map(Revision);
+            let beside = [1, 2].map(|node| state.revisions.tried_beside(NodeId(node)));
+            assert_eq!(beside, [None, (others != tries).then_some(others)]);
         };
         let mut state = ConfigState::default();
         check(&state, [0, 0]);

@@ -21,6 +21,7 @@ mod transport;
 mod trusted_proxies;
 mod upstream;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use crate::address::{EndpointAddress, ListenAddress, host_of_service};
@@ -68,6 +69,15 @@ pub struct ConfigView {
 impl ConfigView {
     /// Compiles `site`, whose private keys are in clear text.
     pub fn compile(revision: Revision, site: &Site) -> Result<Self, Problems> {
+        Self::compile_trial(revision, site, &BTreeSet::new())
+    }
+
+    /// The same of a revision that other nodes do not serve yet, where it says otherwise how the routes `tried` are answered.
+    pub fn compile_trial(
+        revision: Revision,
+        site: &Site,
+        tried: &BTreeSet<String>,
+    ) -> Result<Self, Problems> {
         let mut problems = validate(site);
         // What an earlier version took is no reason to serve nothing.
         problems.retain(|problem| !problem.is_served_in_force());
@@ -89,7 +99,13 @@ impl ConfigView {
         let listeners = listener::compile_all(site, upstream_of)?;
         let mut routes = RouteTable::default();
         for (index, (name, route)) in site.routes.iter().enumerate() {
-            let view = Arc::new(RouteView::compile(name, index, route, upstream_of(&route.upstream)));
+            let view = Arc::new(RouteView::compile(
+                name,
+                index,
+                route,
+                upstream_of(&route.upstream),
+                tried.contains(name).then_some(revision),
+            ));
             let on: Vec<usize> = route.listeners.iter().filter_map(listener_index).collect();
             routes
                 .insert(route, view, &on)

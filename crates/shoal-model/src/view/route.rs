@@ -7,6 +7,7 @@ use http::{HeaderName, StatusCode};
 
 use super::cache_key::{CacheKeyView, field_names};
 use super::{PurgeMethodView, RetryView, UpstreamView};
+use crate::id::Revision;
 use crate::site::{
     CacheRule, NoVarySearch, PurgeUnverified, RangeMiss, Replicate, RequestDirectives, RequestErrors, Route,
     SetCookie,
@@ -18,6 +19,9 @@ use crate::units::Period;
 pub struct RouteView {
     /// Its name in the site.
     pub name: Arc<str>,
+    /// The same in the keys of what is cached: with the revision behind it while that is tried on some nodes only and says
+    /// otherwise how this route is answered. What is fetched by it is nobody else's, then.
+    pub key_name: Arc<str>,
     /// Its place among the routes, in the order of their names.
     pub index: usize,
     /// Where its requests go.
@@ -41,7 +45,13 @@ pub struct RouteView {
 }
 
 impl RouteView {
-    pub(super) fn compile(name: &str, index: usize, route: &Route, upstream: Arc<UpstreamView>) -> Self {
+    pub(super) fn compile(
+        name: &str,
+        index: usize,
+        route: &Route,
+        upstream: Arc<UpstreamView>,
+        tried_as: Option<Revision>,
+    ) -> Self {
         let timeouts = route.timeouts.clone().unwrap_or_default();
         let upgrades = match &route.upgrades {
             None => vec!["websocket".into()],
@@ -51,6 +61,8 @@ impl RouteView {
         };
         Self {
             name: name.into(),
+            // No name has this sign.
+            key_name: tried_as.map_or_else(|| name.into(), |revision| format!("{name}@{revision}").into()),
             index,
             upstream,
             cache: route.cache.as_ref().map(CacheRuleView::compile),
@@ -146,3 +158,35 @@ const ERRORS: [StatusCode; 4] = [
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::site::read_site;
+    use crate::view::ConfigView;
+
+    #[test]
+    fn what_a_revision_on_trial_answers_otherwise_has_keys_of_its_own() {
+        let read = |text: &str| read_site("site.yaml", text).unwrap();
+        let before = "\
+            upstreams: { u: { endpoints: ['127.0.0.1:1'] }, v: { endpoints: ['127.0.0.1:2'] } }\n\
+            routes: { a: { hosts: [a], upstream: u }, b: { hosts: [b], upstream: v }, c: { hosts: [c], upstream: v } }\n";
+        for (from, to, expected) in [
+            ("", "", ["a", "b", "c"]),
+            ("127.0.0.1:1", "127.0.0.1:3", ["a@7", "b", "c"]),
+            ("127.0.0.1:2", "127.0.0.1:3", ["a", "b@7", "c@7"]),
+            ("hosts: [c], upstream: v", "hosts: [c], upstream: u", ["a", "b", "c@7"]),
+            ("hosts: [b]", "hosts: [b], cache: {}", ["a", "b@7", "c"]),
+        ] {
+            let after = read(&before.replace(from, to));
+            let tried = after.answered_otherwise(&read(before));
+            let view = ConfigView::compile_trial(Revision(7), &after, &tried).unwrap();
+            let names = ["a", "b", "c"].map(|name| view.routes.by_name(name).unwrap().key_name.to_string());
+            assert_eq!(names, expected, "{from:?} -> {to:?}");
+        }
+        let all = read(before).answered_otherwise(&Default::default());
+        assert_eq!(all, BTreeSet::from(["a", "b", "c"].map(str::to_owned)));
+    }
+}

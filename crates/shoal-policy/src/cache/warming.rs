@@ -159,7 +159,7 @@ pub fn errand(config: &ConfigView, wish: &Wish<'_>) -> Result<Errand, Unaskable>
     let mut text = Vec::new();
     write_key(&mut text, target.https, admitted.authority.to_str().unwrap_or_default(), "");
     text.extend_from_slice(&counted);
-    write_route(&mut text, &route.name);
+    write_route(&mut text, &route.key_name);
     head.uri = Uri::from_maybe_shared(counted).map_err(|_| Unaskable::NotAUrl)?;
     let caller = Caller::new(IpAddr::V4(Ipv4Addr::LOCALHOST), target.https, &listener.trusted_proxies);
     let fields = RequestFields {
