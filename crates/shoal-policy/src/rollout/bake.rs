@@ -109,7 +109,7 @@ impl Bake {
             self.baked += passed;
         }
         self.answered += 1;
-        let has_enough = seen.tried.all.requests.min(seen.others.all.requests) >= ENOUGH_REQUESTS;
+        let has_enough = seen.tried.now.all.requests.min(seen.others.now.all.requests) >= ENOUGH_REQUESTS;
         let bakes =
             if has_enough || !self.waits_for_requests || self.baked < self.length { 1 } else { BAKES };
         let left = (self.length * bakes).saturating_sub(self.baked);
@@ -125,7 +125,7 @@ impl Bake {
 }
 
 fn told(seen: &Seen, has_enough: bool) -> String {
-    let (tried, others) = (&seen.tried.all, &seen.others.all);
+    let (tried, others) = (&seen.tried.now.all, &seen.others.now.all);
     let percent = |bad: u64, all: u64| if all == 0 { 0.0 } else { bad as f64 * 100.0 / all as f64 };
     let few = if has_enough { "" } else { "; too few to be sure" };
     format!(

@@ -162,50 +162,102 @@ impl fmt::Display for Worse {
     }
 }
 
+/// What nodes have counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    /// Since the trial began.
+    pub now: Tally,
+    /// From their start until then.
+    pub before: Tally,
+}
+
+impl std::ops::AddAssign<&Self> for Side {
+    fn add_assign(&mut self, other: &Self) {
+        self.now += &other.now;
+        self.before += &other.before;
+    }
+}
+
+/// The same, all of it or of one route.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    now: &'a Counts,
+    before: Option<&'a Counts>,
+}
+
+impl Part<'_> {
+    /// The share of the requests before that `bad` counts, and the variance of that; `None` = there were too few.
+    fn share_before(self, bad: &dyn Fn(&Counts) -> u64) -> Option<(f64, f64)> {
+        let before = self.before.filter(|before| before.requests >= LEAST_REQUESTS)?;
+        let share = bad(before) as f64 / before.requests as f64;
+        Some((share, share * (1.0 - share) / before.requests as f64))
+    }
+}
+
 /// Tests of two proportions (pooled z-tests), of all requests and then of those of each route: one that is asked for seldom may
-/// be dead without showing among all of them. `None` = not worse, as far as can be told.
-pub fn compare(tried: &Tally, others: &Tally) -> Option<Worse> {
-    compare_all(&tried.all, &others.all).or_else(|| {
-        tried.routes.iter().find_map(|(name, counts)| {
-            let others = others.routes.get(name)?;
-            let worse = test(How::Fails, [counts.errors, others.errors], counts, others, LEAST_Z_OF_ROUTE)?;
+/// be dead without showing among all of them. By how much those that try it were worse than the others before is no fault of
+/// what they try: not all have the same clients. `None` = not worse, as far as can be told.
+pub fn compare(tried: &Side, others: &Side) -> Option<Worse> {
+    compare_all(tried.all(), others.all()).or_else(|| {
+        tried.now.routes.keys().find_map(|name| {
+            let failed = |counts: &Counts| counts.errors;
+            let (tried, others) = (tried.route(name)?, others.route(name)?);
+            let worse = test(How::Fails, &failed, tried, others, LEAST_Z_OF_ROUTE)?;
             Some(Worse { route: Some(name.clone()), ..worse })
         })
     })
 }
 
-fn compare_all(tried: &Counts, others: &Counts) -> Option<Worse> {
-    let test = |how, bad| test(how, bad, tried, others, LEAST_Z);
-    test(How::Unconnected, [tried.unconnected, others.unconnected])
-        .or_else(|| test(How::Fails, [tried.errors, others.errors]))
+impl Side {
+    fn all(&self) -> Part<'_> {
+        Part { now: &self.now.all, before: Some(&self.before.all) }
+    }
+
+    fn route(&self, name: &str) -> Option<Part<'_>> {
+        Some(Part { now: self.now.routes.get(name)?, before: self.before.routes.get(name) })
+    }
+}
+
+fn compare_all(tried: Part<'_>, others: Part<'_>) -> Option<Worse> {
+    let test = |how, bad: &dyn Fn(&Counts) -> u64| test(how, bad, tried, others, LEAST_Z);
+    test(How::Unconnected, &|counts| counts.unconnected)
+        .or_else(|| test(How::Fails, &|counts| counts.errors))
         .or_else(|| {
-            let slow_us = others.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);
-            test(How::Slower(slow_us), [tried.slower_than(slow_us), others.slower_than(slow_us)])
+            let slow_us = others.now.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);
+            test(How::Slower(slow_us), &|counts| counts.slower_than(slow_us))
         })
 }
 
 fn test(
     how: How,
-    [bad, bad_others]: [u64; 2],
-    tried: &Counts,
-    others: &Counts,
+    bad: &dyn Fn(&Counts) -> u64,
+    tried: Part<'_>,
+    others: Part<'_>,
     least_z: f64,
 ) -> Option<Worse> {
-    if tried.requests.min(others.requests) < LEAST_REQUESTS {
+    let (requests, others_requests) = (tried.now.requests, others.now.requests);
+    if requests.min(others_requests) < LEAST_REQUESTS {
         return None;
     }
-    let (n, m) = (tried.requests as f64, others.requests as f64);
-    let (p, q) = (bad as f64 / n, bad_others as f64 / m);
-    let pooled = (bad + bad_others) as f64 / (n + m);
-    let error = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
-    let is_worse = p - q >= LEAST_DIFFERENCE && error > 0.0 && (p - q) / error >= least_z;
+    let (n, m) = (requests as f64, others_requests as f64);
+    let (bad_now, bad_others) = (bad(tried.now) as f64, bad(others.now) as f64);
+    let (p, q) = (bad_now / n, bad_others / m);
+    let pooled = (bad_now + bad_others) / (n + m);
+    let variance = pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m);
+    // What both were before, in an outage of all, excuses nobody.
+    let (excuse, uncertainty) = match (tried.share_before(bad), others.share_before(bad)) {
+        (Some((p, of_p)), Some((q, of_q))) if p > q => (p - q, of_p + of_q),
+        _ => (0.0, 0.0),
+    };
+    let (difference, error) = (p - q - excuse, (variance + uncertainty).sqrt());
+    let is_worse = difference >= LEAST_DIFFERENCE && error > 0.0 && difference / error >= least_z;
     is_worse.then_some(Worse {
         how,
         route: None,
         tried_percent: p * 100.0,
         others_percent: q * 100.0,
-        tried: tried.requests,
-        others: others.requests,
+        tried: requests,
+        others: others_requests,
     })
 }
 
@@ -215,6 +267,38 @@ mod tests {
 
     fn counts(requests: u64, errors: u64) -> Counts {
         Counts { requests, errors, ..Counts::default() }
+    }
+
+    /// Of nodes that have just been started.
+    fn side(now: Tally) -> Side {
+        Side { now, before: Tally::default() }
+    }
+
+    fn compare_counts(tried: &Counts, others: &Counts) -> Option<Worse> {
+        compare_all(Part { now: tried, before: None }, Part { now: others, before: None })
+    }
+
+    #[test]
+    fn what_was_so_before_is_no_fault_of_what_is_tried() {
+        // Requests and errors of those that try it and of the others: before, and now.
+        for (before, now, expected) in [
+            ([(10_000, 1_400), (20_000, 0)], [(1_000, 140), (2_000, 0)], false),
+            ([(10_000, 1_400), (20_000, 0)], [(1_000, 300), (2_000, 0)], true),
+            ([(10_000, 1_400), (20_000, 0)], [(1_000, 155), (2_000, 0)], false), // that happens
+            ([(49, 7), (20_000, 0)], [(1_000, 140), (2_000, 0)], true),          // it was too few
+            ([(10_000, 5_000), (20_000, 10_000)], [(1_000, 140), (2_000, 0)], true), // an outage of all
+            ([(10_000, 0), (20_000, 2_800)], [(1_000, 140), (2_000, 280)], false),
+            ([(10_000, 0), (20_000, 2_800)], [(1_000, 140), (2_000, 0)], true),
+        ] {
+            let side = |place: usize| {
+                let tally = |(requests, errors)| {
+                    let routes = BTreeMap::from([("r".to_owned(), counts(requests, errors))]);
+                    Tally { all: counts(requests, errors), routes }
+                };
+                Side { now: tally(now[place]), before: tally(before[place]) }
+            };
+            assert_eq!(compare(&side(0), &side(1)).is_some(), expected, "{before:?} {now:?}");
+        }
     }
 
     #[test]
@@ -235,12 +319,12 @@ mod tests {
         ] {
             let counts = |(requests, errors)| counts(requests, errors);
             assert_eq!(
-                compare_all(&counts(tried), &counts(others)).is_some(),
+                compare_counts(&counts(tried), &counts(others)).is_some(),
                 expected,
                 "{tried:?} {others:?}"
             );
         }
-        let worse = compare_all(&counts(200, 50), &counts(400, 2)).unwrap();
+        let worse = compare_counts(&counts(200, 50), &counts(400, 2)).unwrap();
         assert_eq!(worse.to_string(), "25.0 % of 200 requests failed with it, 0.5 % of 400 without it");
     }
 
@@ -258,19 +342,23 @@ mod tests {
                 let routes = BTreeMap::from([("b".to_owned(), counts(requests, errors))]);
                 Tally { all: counts(10_000 + requests, errors), routes }
             };
-            let worse = compare(&tally(tried), &tally(others));
+            let worse = compare(&side(tally(tried)), &side(tally(others)));
             assert_eq!(worse.is_some(), expected, "{tried:?} {others:?}");
             assert!(worse.is_none_or(|worse| worse.route.as_deref() == Some("b")));
         }
         let here = BTreeMap::from([("b".to_owned(), counts(60, 60))]);
         let gone = Tally { all: counts(10_000, 0), routes: BTreeMap::new() };
-        assert_eq!(compare(&Tally { all: counts(10_060, 60), routes: here }, &gone), None, "it is new");
+        assert_eq!(
+            compare(&side(Tally { all: counts(10_060, 60), routes: here }), &side(gone)),
+            None,
+            "it is new"
+        );
     }
 
     #[test]
     fn what_cannot_be_connected_to_is_named_as_that() {
         let tried = Counts { unconnected: 50, ..counts(200, 50) };
-        let told = compare_all(&tried, &counts(400, 2)).unwrap().to_string();
+        let told = compare_counts(&tried, &counts(400, 2)).unwrap().to_string();
         assert_eq!(
             told,
             "25.0 % of 200 requests found no endpoint to connect to with it, 0.0 % of 400 without it"
@@ -294,7 +382,7 @@ mod tests {
             ([900, 0, 0, 100], [900, 0, 0, 100], None),
             ([40, 9, 0, 0], [1000, 0, 0, 0], None),
         ] {
-            let how = compare_all(&timed(tried), &timed(others)).map(|worse| worse.how);
+            let how = compare_counts(&timed(tried), &timed(others)).map(|worse| worse.how);
             assert_eq!(how, slower_than_us.map(How::Slower), "{tried:?} {others:?}");
         }
     }

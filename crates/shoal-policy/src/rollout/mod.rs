@@ -10,7 +10,7 @@ mod waves;
 
 pub use bake::{Bake, Judgement, bake_length};
 pub use canary::{Canary, CanaryError, Candidate, choose};
-pub use gate::{Counts, How, Tally, Worse};
+pub use gate::{Counts, How, Side, Tally, Worse};
 pub use left_out::refuses_already;
 pub use trial::{Evidence, Said, Seen, Sighting, Trial};
 pub use waiting::{LastLook, has_lost_touch, is_overdue, left, missed};

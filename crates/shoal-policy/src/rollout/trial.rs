@@ -5,7 +5,7 @@ use std::fmt;
 
 use shoal_model::{NodeId, Revision};
 
-use super::gate::{Tally, Worse, compare};
+use super::gate::{Side, Tally, Worse, compare};
 use super::left_out::refuses_already;
 
 /// What is seen of one member at one moment.
@@ -91,22 +91,43 @@ pub struct Trial {
     left_out: BTreeSet<NodeId>,
 }
 
+/// What a member has counted since its start says how it was before only when it has run for so long, in milliseconds: what
+/// was counted between its taking a revision up and being seen then is a small part of that.
+const LEAST_PAST_MS: u64 = 5 * 60_000;
+
 /// What is known of a member.
 #[derive(Clone, Debug)]
 struct Known {
-    /// What it had counted when it was first seen serving what it is to serve.
-    from: Option<Tally>,
+    /// When it was first seen serving what it is to serve.
+    from: Option<Start>,
     /// For how long it ran when it was heard last.
     up_ms: u64,
+}
+
+/// Where counting begins.
+#[derive(Clone, Debug)]
+struct Start {
+    /// What it had counted by then.
+    counts: Tally,
+    /// How it was before.
+    before: Tally,
+}
+
+impl Start {
+    fn at(said: &Said) -> Self {
+        let counts = said.counts.clone();
+        let before = if said.up_ms >= LEAST_PAST_MS { counts.clone() } else { Tally::default() };
+        Self { counts, before }
+    }
 }
 
 /// What a look has shown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     /// What those that try the revision have done with it.
-    pub tried: Tally,
+    pub tried: Side,
     /// What the others have done meanwhile.
-    pub others: Tally,
+    pub others: Side,
     /// A node that is to try it, and has not said now that it does.
     pub awaited: Option<String>,
 }
@@ -125,7 +146,7 @@ impl Trial {
     /// Takes note of all members; fails with what is to be said against the revision now.
     pub fn observe(&mut self, sightings: &[Sighting]) -> Result<Seen, Evidence> {
         let mut seen = Seen::default();
-        let mut regions: BTreeMap<&str, [Tally; 2]> = BTreeMap::new();
+        let mut regions: BTreeMap<&str, [Side; 2]> = BTreeMap::new();
         for sighting in sightings {
             if self.leaves_out(sighting) {
                 continue;
@@ -153,8 +174,8 @@ impl Trial {
                 seen.awaited.get_or_insert_with(|| sighting.name.clone());
             }
             let from = known.and_then(|known| known.from).filter(|_| serves && !is_new);
-            let from = from.unwrap_or_else(|| said.counts.clone());
-            let counts = said.counts.since(&from);
+            let from = from.unwrap_or_else(|| Start::at(said));
+            let counts = Side { now: said.counts.since(&from.counts), before: from.before.clone() };
             self.members.insert(sighting.id, Known { from: serves.then_some(from), up_ms: said.up_ms });
             let (side, total) = if sighting.tries { (0, &mut seen.tried) } else { (1, &mut seen.others) };
             *total += &counts;
@@ -162,7 +183,7 @@ impl Trial {
         }
         for (region, [tried, others]) in regions {
             // Where a whole region tries it, there are only others elsewhere.
-            let others = if others.is_empty() { &seen.others } else { &others };
+            let others = if others.now.is_empty() { &seen.others } else { &others };
             if let Some(worse) = compare(&tried, others) {
                 return Err(Evidence::Worse(worse, shortened(region)));
             }
@@ -240,6 +261,21 @@ pub(super) mod tests {
         let (last, before) = seen.split_last().unwrap();
         assert!(before.iter().all(Option::is_none), "{looks:?}: {before:?}");
         assert_eq!(last.as_deref(), expected, "{looks:?}");
+    }
+
+    #[test]
+    fn only_a_long_past_says_how_it_was() {
+        // One in seven failed before, and does now: for a minute, and for an hour.
+        for (up_ms, expected) in [("60000", true), ("3600000", false)] {
+            let mut trial = Trial::new(Revision(8), Revision(7));
+            let look = |counts: [&str; 2]| {
+                let [a, c] = counts;
+                sightings(&format!("a:8:{a}@{up_ms} c:7:{c}@{up_ms}"))
+            };
+            assert!(trial.observe(&look(["10000/1400", "10000/0"])).is_ok());
+            let told = trial.observe(&look(["11000/1540", "11000/0"]));
+            assert_eq!(told.is_err(), expected, "{up_ms} {told:?}");
+        }
     }
 
     #[test]
