@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 /// For so long a machine that has other things to do may stand still, in milliseconds.
-const STALL_MS: u64 = 2000;
+const STALL_MS: u64 = 3000;
 
 /// What is wished for, which is said, and what is asserted, which goes by what was measured: a story knows neither which build
 /// it tells of nor what else its machine does. Measured are debug builds on two CPUs, with other builds at the same time.
@@ -43,8 +43,8 @@ mod tests {
     #[test]
     fn what_is_wished_for_is_not_held_to() {
         for (bar, most) in [
-            (Bar::of_ms(100, 280), 2420_u64),
-            (Bar::of_ms(3000, 1380), 4070),
+            (Bar::of_ms(100, 280), 3420_u64),
+            (Bar::of_ms(3000, 1380), 5070),
             (Bar::of_median_ms(100, 280), 840),
         ] {
             let took = |more: u64| Duration::from_millis(most + more);
