@@ -36,7 +36,8 @@ pub const WAVES: u32 = 10;
 /// The least [`COMMANDS`] of a node that knows [`Command::KeepKeys`].
 pub const KEEPING_KEYS: u32 = 11;
 /// From this level on a command that is refused changes nothing at all, and of too many revoked nodes those are forgotten that
-/// were revoked first: what applying some commands does, so that every node has to know it. [`RevertCause::Unwatched`] is new.
+/// were revoked first: what applying some commands does, so that every node has to know it.
+/// [`Unwatched`](super::RevertCause::Unwatched) is new.
 pub const REFUSING_WHOLLY: u32 = LEVELS + 1;
 /// Which commands this version knows: one more with each that was added since nodes tell each other. Whatever is added beyond
 /// [`LEVELS`] is only written where the cluster's level has reached it, in an [`Envelope`]: [`Command::needs`] has to say so.
