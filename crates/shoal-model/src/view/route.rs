@@ -59,10 +59,11 @@ impl RouteView {
                 protocols.iter().map(|protocol| protocol.to_ascii_lowercase().into()).collect()
             }
         };
+        let name: Arc<str> = name.into();
         Self {
-            name: name.into(),
             // No name has this sign.
-            key_name: tried_as.map_or_else(|| name.into(), |revision| format!("{name}@{revision}").into()),
+            key_name: tried_as.map_or_else(|| name.clone(), |revision| format!("{name}@{revision}").into()),
+            name,
             index,
             upstream,
             cache: route.cache.as_ref().map(CacheRuleView::compile),
