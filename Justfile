@@ -26,9 +26,10 @@ sim seed="" log_seeds="1000":
     SHOAL_SIM_SEED={{seed}} cargo test -p shoal-cache --locked --test simulation -- --nocapture
     SHOAL_SIM_SEED={{seed}} SHOAL_SIM_SEEDS={{log_seeds}} cargo test -p shoal-configlog --locked --lib simulation::promises -- --nocapture
 
-# What the gossip of so many nodes costs, and how soon they know of a death, on a clock of its own.
-sim-gossip nodes="500" lost_percent="0":
-    SHOAL_SIM_NODES={{nodes}} SHOAL_SIM_LOSS={{lost_percent}} cargo test -p shoal-cluster --locked --lib gossip::simulation -- --nocapture
+# What the gossip of so many nodes costs, and how soon they know of a death, on a clock of its own. `a_death`: of so many deaths as
+# SHOAL_SIM_DEATHS says; `who_stands`: who stands still for SHOAL_SIM_STILL_MS, over SHOAL_SIM_MINUTES.
+sim-gossip nodes="500" lost_percent="0" what="many_nodes":
+    SHOAL_SIM_NODES={{nodes}} SHOAL_SIM_LOSS={{lost_percent}} cargo test -p shoal-cluster --locked --lib gossip::simulation::{{what}} -- --nocapture
 
 # So many processes join at once, change and die: more than a test run does. Two CPUs bear about eight debug builds each.
 many nodes="50":

@@ -12,8 +12,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::guard::Guard;
 use super::keys::{self, HealthView};
+use super::witness::{self, Missed, Sight, Verdict, Witness};
 use crate::health::{Author, FACT_REFRESH, Placements, Round};
-use crate::view::{ClusterView, NodeView};
+use crate::view::{ClusterView, NodeState, NodeView};
 
 /// One generation of one node, as the gossip has it.
 pub(super) struct Row<'a> {
@@ -21,12 +22,15 @@ pub(super) struct Row<'a> {
     pub(super) generation: u64,
     pub(super) address: SocketAddr,
     pub(super) heard: bool,
+    pub(super) heartbeat: u64,
     pub(super) value: &'a dyn Fn(&str) -> Option<&'a str>,
 }
 
 /// A row that was read: everything of it that outlives the lock of the gossip.
 pub(super) struct Report {
     generation: u64,
+    heartbeat: u64,
+    misses: Option<Vec<Missed>>,
     view: NodeView,
     author: Author,
     health_view: Option<HealthView>,
@@ -66,7 +70,9 @@ impl Report {
             age: None,
         };
         let health_view = value(keys::HEALTH_VIEW).and_then(HealthView::decode);
-        Self { generation: row.generation, view, author, health_view }
+        let misses = value(keys::MISSED).map(witness::decode);
+        let Row { generation, heartbeat, .. } = *row;
+        Self { generation, heartbeat, misses, view, author, health_view }
     }
 }
 
@@ -76,12 +82,17 @@ pub(super) struct Folded {
     pub(super) authors: Vec<Author>,
     /// More than half of the peers died at once; the view does not show it yet.
     pub(super) mass_death: bool,
+    /// What is to be said of those that this node misses.
+    pub(super) missed: String,
+    /// The others should hear soon of somebody that is missed or dead.
+    pub(super) is_news: bool,
 }
 
 /// Folds reports into views, round after round.
 pub(super) struct Folder {
     local: NodeId,
     interval: Duration,
+    witness: Witness,
     guard: Guard,
     pub(super) placements: Placements,
     placement_since: Option<(u64, Instant)>,
@@ -94,6 +105,7 @@ impl Folder {
         Self {
             local,
             interval,
+            witness: Witness::new(interval),
             guard: Guard::default(),
             placements: Placements::default(),
             placement_since: None,
@@ -109,6 +121,7 @@ impl Folder {
 
     /// This process was late itself.
     pub(super) fn stalled(&mut self, now: Instant) {
+        self.witness.stalled(now);
         self.guard.stalled(now + 8 * self.interval);
     }
 
@@ -121,6 +134,7 @@ impl Folder {
         now_unix: u64,
     ) -> Folded {
         let mut reports = self.newest(reports, members);
+        let Verdict { missed, is_news, .. } = self.hear_witnesses(&mut reports, now);
         let mass_death = self.judge(&mut reports, now);
         let nodes: Vec<_> = reports.values().map(|report| report.view.clone()).collect();
         let (placement_id, holders_id) = (placement_id(&nodes), holders_id(&reports));
@@ -141,7 +155,7 @@ impl Folder {
             holders_id,
             endpoints: self.endpoints.clone(),
         };
-        Folded { view, authors, mass_death }
+        Folded { view, authors, mass_death, missed: witness::encode(&missed), is_news }
     }
 
     /// One report per node: a generation that is heard before one that is not, then the latest. A node that restarted is
@@ -161,10 +175,28 @@ impl Folder {
         newest
     }
 
+    /// A peer is alive if neither this node's failure detector nor what several others say is against it.
+    fn hear_witnesses(&mut self, reports: &mut BTreeMap<NodeId, Report>, now: Instant) -> Verdict {
+        let peers = reports.values().filter(|report| report.view.id != self.local);
+        let sight = |report: &Report| Sight {
+            id: report.view.id,
+            generation: report.generation,
+            heartbeat: report.heartbeat,
+            heard: report.view.alive,
+            left: report.view.state == NodeState::Left,
+            misses: report.misses.clone(),
+        };
+        let peers: Vec<_> = peers.map(sight).collect();
+        let verdict = self.witness.judge(&peers, now);
+        for report in reports.values_mut().filter(|report| report.view.id != self.local) {
+            report.view.alive = verdict.alive.contains(&report.view.id);
+        }
+        verdict
+    }
+
     fn judge(&mut self, reports: &mut BTreeMap<NodeId, Report>, now: Instant) -> bool {
         let stayed = reports.values().map(|report| &report.view);
-        let stayed =
-            stayed.filter(|view| view.id != self.local && view.state != crate::view::NodeState::Left);
+        let stayed = stayed.filter(|view| view.id != self.local && view.state != NodeState::Left);
         let peers: Vec<_> = stayed.map(|view| (view.id, view.alive)).collect();
         let judged = self.guard.judge(&peers, now);
         for report in reports.values_mut() {
@@ -253,6 +285,7 @@ mod tests {
                 generation: said.generation,
                 address,
                 heard: said.heard,
+                heartbeat: 1,
                 value: &find,
             })
         };

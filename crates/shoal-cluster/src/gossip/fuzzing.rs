@@ -17,6 +17,7 @@ use super::keys::{self, HealthView};
 use super::run::{chitchat_config, ended};
 use super::seal::{MAX_MESSAGE, Opened, Opener, Party, Sealer};
 use super::twin::TwinWatch;
+use super::witness;
 use super::{GossipSettings, GossipTiming, own_keys};
 use crate::identity::KeyRing;
 use crate::join::Token;
@@ -184,6 +185,8 @@ fn said(bytes: &[u8]) {
     let offers = keys::offers(Some(text));
     let told = keys::offers(Some(&keys::encode_offers(offers.iter().copied())));
     assert!(told.len() <= offers.len());
+    let missed = witness::decode(text);
+    assert_eq!(witness::decode(&witness::encode(&missed)), missed, "who is missed is read as it is written");
     let load: u32 = keys::number(Some(text));
     assert!(keys::coarse(load) <= load && keys::coarse(keys::coarse(load)) == keys::coarse(load));
     if let Ok(token) = text.parse::<Token>() {

@@ -54,6 +54,7 @@ fn read_reports(chitchat: &Chitchat, local: NodeId) -> Vec<Report> {
             generation: chitchat_id.generation_id,
             address: chitchat_id.gossip_advertise_addr,
             heard: live.contains(chitchat_id),
+            heartbeat: state.heartbeat().into(),
             value: &value,
         }))
     };

@@ -27,6 +27,8 @@ pub(super) const STATE_HASH: &str = "state-hash";
 pub(super) const VERSION: &str = "version";
 pub(super) const READY: &str = "ready";
 pub(super) const PUBLIC: &str = "public";
+/// Whom this node misses; empty = nobody. A version that does not say so has no such key.
+pub(super) const MISSED: &str = "missed";
 pub(super) const HEALTH_VIEW: &str = "h/view";
 pub(super) const HEALTH_SHARDS: [&str; SHARDS] = ["h/0", "h/1", "h/2", "h/3", "h/4", "h/5", "h/6", "h/7"];
 

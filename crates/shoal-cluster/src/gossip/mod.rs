@@ -16,6 +16,7 @@ mod simulation;
 mod tests;
 mod transport;
 mod twin;
+mod witness;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +96,7 @@ impl GossipSettings {
     }
 }
 
-/// How fast the gossip is. A death is noticed after about 8 mean gaps between signs of life.
+/// How fast the gossip is. A death is noticed after about 8 mean gaps between signs of life, and 4 rounds at least.
 #[derive(Clone, Copy, Debug)]
 pub struct GossipTiming {
     /// From one round to the next.
@@ -393,6 +394,7 @@ fn own_keys(settings: &GossipSettings) -> OwnKeys {
         (keys::STATE, keys::state_name(NodeState::Joining)),
         (keys::READY, &ready),
         (keys::PUBLIC, &public),
+        (keys::MISSED, ""),
     ]
     .map(|(key, value)| (key, value.to_owned()))
     .into()

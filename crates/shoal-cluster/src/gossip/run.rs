@@ -13,9 +13,11 @@ use chitchat::transport::Transport;
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use shoal_model::NodeId;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::fold::{Folded, Folder, Report, Row};
 use super::hear::{Heard, SpokenFor, say_and_hear};
+use super::keys;
 use super::seal::Party;
 use super::transport::{GossipCounters, SealedTransport, unix_ms};
 use super::twin::TwinWatch;
@@ -36,6 +38,8 @@ const MAX_RECONTACTS: usize = 8;
 /// noticed. So many members call each other more often than the gossip does by itself: twice a round one more, so that a
 /// death is known to all within 3 s. Fewer need not, and of more the messages are too large.
 const CROWD: RangeInclusive<usize> = 10..=100;
+/// Members that are told at once of a death. Each tells as many: all know within a few messages.
+const SPREAD_CALLS: u64 = 3;
 /// Pause before the gossip starts again after it ended by itself.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -53,6 +57,8 @@ pub(super) struct Runner {
     recontacted: usize,
     /// Calls of living members beside those of the gossip itself.
     more_calls: usize,
+    /// Calls to tell of a death, and when the last ones were made.
+    told: (u64, Option<Instant>),
     received_before: u64,
 }
 
@@ -87,6 +93,7 @@ impl Runner {
             called: None,
             recontacted: 0,
             more_calls: 0,
+            told: (0, None),
             received_before: 0,
         };
         runner.publish_own();
@@ -194,8 +201,43 @@ impl Runner {
             );
             self.call_silent_members(handle);
         }
+        let (missed, is_news) = (folded.missed.clone(), folded.is_news);
         self.publish(folded);
+        self.say_whom_it_misses(handle, missed).await;
+        if is_news {
+            self.spread(handle);
+        }
         Ok(())
+    }
+
+    async fn say_whom_it_misses(&self, handle: &ChitchatHandle, missed: String) {
+        handle.with_chitchat(|chitchat| chitchat.self_node_state().set(keys::MISSED, missed.as_str())).await;
+        self.shared.own.lock().unwrap_or_else(PoisonError::into_inner).insert(keys::MISSED, missed);
+    }
+
+    /// What this node says, and all that it has heard, goes to a few others at once, and from these to all.
+    fn spread(&mut self, handle: &ChitchatHandle) {
+        let (calls, last) = self.told;
+        let now = Instant::now();
+        if last.is_some_and(|last| now.duration_since(last) < self.settings.timing.interval / 5) {
+            return;
+        }
+        self.told = (calls.wrapping_add(SPREAD_CALLS), Some(now));
+        let view = self.shared.view.load();
+        let living: Vec<NodeId> = view.nodes.iter().filter(|node| node.alive).map(|node| node.id).collect();
+        for call in 0..SPREAD_CALLS {
+            if let Some(id) = any_of(&living, view.local, calls.wrapping_add(call)) {
+                self.call(handle, id);
+            }
+        }
+    }
+
+    fn call(&self, handle: &ChitchatHandle, id: NodeId) {
+        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(address) = members.known().and_then(|members| members.get(&id)) {
+            // It fails only when the gossip has ended, which is noticed elsewhere.
+            let _ = handle.gossip(*address);
+        }
     }
 
     /// The first view, before anything is sent.
@@ -206,6 +248,7 @@ impl Runner {
             id: self.settings.node_id,
             generation: 0,
             address: self.advertise,
+            heartbeat: 0,
             heard: true,
             value: &value,
         });
@@ -254,7 +297,7 @@ impl Runner {
         let silent: Vec<_> = members.into_iter().filter(is_silent).collect();
         for place in 0..silent.len().min(MAX_RECONTACTS) {
             let (_, address) = silent[(self.recontacted + place) % silent.len()];
-            // It fails only when the gossip has ended, which is noticed elsewhere.
+            // As in `call`.
             let _ = handle.gossip(address);
         }
         self.recontacted = self.recontacted.wrapping_add(MAX_RECONTACTS);
@@ -269,11 +312,7 @@ impl Runner {
         let living: Vec<NodeId> = view.nodes.iter().filter(|node| node.alive).map(|node| node.id).collect();
         let Some(id) = turn_of(&living, view.local, self.more_calls) else { return };
         self.more_calls = self.more_calls.wrapping_add(1);
-        let members = self.shared.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = members.known().and_then(|members| members.get(&id)) {
-            // As above.
-            let _ = handle.gossip(*address);
-        }
+        self.call(handle, id);
     }
 
     fn warn_of_silence(&mut self) {
@@ -295,6 +334,16 @@ fn turn_of(living: &[NodeId], local: NodeId, calls: usize) -> Option<NodeId> {
     let place = living.iter().position(|id| *id == local)?;
     let others = living.len().checked_sub(1).filter(|others| *others > 0)?;
     Some(living[(place + 1 + calls % others) % living.len()])
+}
+
+/// Whom `local` calls with its `call`-th word of a death: nobody knows whom the others call, and few are called by two.
+fn any_of(living: &[NodeId], local: NodeId, call: u64) -> Option<NodeId> {
+    let others: Vec<_> = living.iter().filter(|id| **id != local).collect();
+    let mut hash = Xxh3::new();
+    hash.update(&local.0.to_be_bytes());
+    hash.update(&call.to_be_bytes());
+    let place = usize::try_from(hash.digest() % others.len().max(1) as u64).ok()?;
+    others.get(place).map(|id| **id)
 }
 
 fn ring(settings: &GossipSettings) -> String {

@@ -2,7 +2,8 @@
 //! how soon all know each other, a change, and a death, how many bytes that takes, and how many nodes check an endpoint.
 //!
 //! `SHOAL_SIM_NODES` nodes, or sixty, and `SHOAL_SIM_LOSS` lost messages in a hundred, or none; the figures are printed. The gossip
-//! chooses whom it calls by dice of its own, so that no run is like another.
+//! chooses whom it calls by dice of its own, so that no run is like another. What is rare is looked for with
+//! `SHOAL_SIM_DEATHS` deaths of one after the other, and in `SHOAL_SIM_MINUTES` in which nodes only stand still for a while.
 
 use std::collections::HashMap;
 use std::env;
@@ -31,7 +32,7 @@ const REST: Duration = Duration::from_secs(5);
 /// Endpoints of which it is counted who checks them.
 const ENDPOINTS: u64 = 100;
 
-type Letter = (Instant, SocketAddr, Vec<u8>);
+type Letter = (SocketAddr, Vec<u8>);
 
 /// Carries every message a moment later, or loses it.
 #[derive(Clone)]
@@ -39,6 +40,8 @@ pub(super) struct Air(Arc<AirState>);
 
 struct AirState {
     boxes: Mutex<HashMap<SocketAddr, mpsc::UnboundedSender<Letter>>>,
+    /// Who stands still says and hears nothing until then, and all of it after that.
+    still_until: Mutex<HashMap<SocketAddr, Instant>>,
     lost_percent: u64,
     dice: AtomicU64,
     sent_bytes: AtomicU64,
@@ -46,14 +49,30 @@ struct AirState {
 
 impl Air {
     fn losing(lost_percent: u64) -> Self {
-        let (boxes, dice) = (Mutex::default(), AtomicU64::new(7));
-        Self(Arc::new(AirState { boxes, lost_percent, dice, sent_bytes: AtomicU64::new(0) }))
+        let (dice, sent_bytes) = (AtomicU64::new(7), AtomicU64::new(0));
+        let (boxes, still_until) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(AirState { boxes, still_until, lost_percent, dice, sent_bytes }))
+    }
+
+    fn stand_still(&self, address: SocketAddr, pause: Duration) {
+        self.0.still_until.lock().unwrap().insert(address, Instant::now() + pause);
+    }
+
+    /// When what is sent now is heard.
+    fn arrival(&self, from: SocketAddr, to: SocketAddr) -> Instant {
+        let still = self.0.still_until.lock().unwrap();
+        let until = |address| still.get(&address).copied().unwrap_or_else(Instant::now);
+        Instant::now().max(until(from)).max(until(to)) + LATENCY
+    }
+
+    fn throw(&self, sides: u64) -> u64 {
+        let thrown = self.0.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mixed = (thrown ^ (thrown >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 29)) % sides
     }
 
     fn loses(&self) -> bool {
-        let thrown = self.0.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let mixed = (thrown ^ (thrown >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (mixed ^ (mixed >> 29)) % 100 < self.0.lost_percent
+        self.throw(100) < self.0.lost_percent
     }
 }
 
@@ -84,17 +103,20 @@ impl Socket for Mouth {
         if let Some(letters) = boxes.get(&to).filter(|_| boxes.contains_key(&self.address))
             && !self.air.loses()
         {
-            _ = letters.send((Instant::now() + LATENCY, self.address, bytes));
+            let (letters, letter) = (letters.clone(), (self.address, bytes));
+            let arrival = self.air.arrival(self.address, to);
+            tokio::spawn(async move {
+                sleep_until(arrival).await;
+                // Who has gone meanwhile does not read it.
+                _ = letters.send(letter);
+            });
         }
         Ok(())
     }
 
     async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
         match self.inbox.recv().await {
-            Some((due, from, bytes)) => {
-                sleep_until(due).await;
-                Ok((from, ChitchatMessage::deserialize(&mut bytes.as_slice())?))
-            }
+            Some((from, bytes)) => Ok((from, ChitchatMessage::deserialize(&mut bytes.as_slice())?)),
             None => std::future::pending().await,
         }
     }
@@ -183,16 +205,37 @@ struct Figures {
     checkers_at_a_death: usize,
 }
 
-async fn measure(nodes: Range<u64>, lost_percent: u64) -> Figures {
-    let air = Air::losing(lost_percent);
+fn everybody(view: &ClusterView) -> u64 {
+    view.nodes.iter().filter(|node| node.is_serving()).count() as u64
+}
+
+/// So many nodes at rest, and how long they took to meet.
+async fn at_rest(air: &Air, nodes: Range<u64>) -> (Vec<Gossip>, [Duration; 3]) {
     let count = nodes.end - nodes.start;
-    let mut gossips: Vec<Gossip> = nodes.clone().map(|n| start(&air, n)).collect();
+    let gossips: Vec<Gossip> = nodes.clone().map(|n| start(air, n)).collect();
     for gossip in &gossips {
         gossip.set_members(nodes.clone().map(|n| (NodeId(n), address(n))), count);
     }
-    let everybody = |view: &ClusterView| view.nodes.iter().filter(|node| node.is_serving()).count() as u64;
     let met = until("everybody", &gossips, |view| everybody(view) == count, || {}).await;
     sleep(REST).await;
+    (gossips, met)
+}
+
+/// The last of `gossips` dies without a word. When the others know.
+async fn die(air: &Air, gossips: &mut Vec<Gossip>, watch: impl FnMut(&[Gossip])) -> [Duration; 3] {
+    let victim = gossips.pop().unwrap();
+    let dead = victim.view().load().local;
+    victim.stop().await;
+    air.0.boxes.lock().unwrap().remove(&victim.local_addr());
+    let gone = |view: &ClusterView| view.node(dead).is_none_or(|node| !node.alive);
+    let (gossips, mut watch) = (&*gossips, watch);
+    until("the death", gossips, gone, || watch(gossips)).await
+}
+
+async fn measure(nodes: Range<u64>, lost_percent: u64) -> Figures {
+    let air = Air::losing(lost_percent);
+    let count = nodes.end - nodes.start;
+    let (mut gossips, met) = at_rest(&air, nodes.clone()).await;
     let before = air.0.sent_bytes.load(Ordering::Relaxed);
     sleep(REST).await;
     let sent = air.0.sent_bytes.load(Ordering::Relaxed) - before;
@@ -205,16 +248,13 @@ async fn measure(nodes: Range<u64>, lost_percent: u64) -> Figures {
     let told = |view: &ClusterView| view.node(teller).is_some_and(|node| node.active_revision == 9);
     let change = until("the change", &gossips, told, || {}).await;
 
-    let victim = gossips.pop().unwrap();
     let dead = NodeId(nodes.end - 1);
-    let is_of_victim = |endpoint: &EndpointId| victim.view().load().checkers(*endpoint).contains(&dead);
-    let orphan = (0..).map(EndpointId).find(is_of_victim).unwrap();
-    victim.stop().await;
-    air.0.boxes.lock().unwrap().remove(&address(dead.0));
-    let gone = |view: &ClusterView| view.node(dead).is_none_or(|node| !node.alive);
+    let last = gossips[gossips.len() - 1].view().load_full();
+    let orphan = (0..).map(EndpointId).find(|endpoint| last.checkers(*endpoint).contains(&dead)).unwrap();
     let mut checkers_at_a_death = 0;
-    let count_checks = || checkers_at_a_death = checkers_at_a_death.max(checks.count(&gossips, orphan));
-    let death = until("the death", &gossips, gone, count_checks).await;
+    let count_checks =
+        |nodes: &[Gossip]| checkers_at_a_death = checkers_at_a_death.max(checks.count(nodes, orphan));
+    let death = die(&air, &mut gossips, count_checks).await;
     let bytes_a_second = sent as f64 / REST.as_secs_f64() / count as f64;
     Figures { met, change, death, false_deaths, bytes_a_second, checkers, checkers_at_a_death }
 }
@@ -236,4 +276,69 @@ async fn many_nodes_meet_and_miss_who_dies() {
     // Whoever is next in line begins as soon as it knows.
     assert!(figures.checkers_at_a_death <= CHECKERS_PER_ENDPOINT, "{figures:?}");
     assert!(figures.bytes_a_second < 2_500.0 * count as f64, "{figures:?}");
+}
+
+/// Deaths before a cluster begins anew, so that there are never many fewer nodes than there should be.
+const DEATHS_OF_EACH: u64 = 8;
+
+#[tokio::test(start_paused = true)]
+async fn a_death_is_known_to_all_in_time() {
+    let (count, lost) = (of_environment("SHOAL_SIM_NODES", 50), of_environment("SHOAL_SIM_LOSS", 0));
+    let deaths = of_environment("SHOAL_SIM_DEATHS", 3);
+    let of_each = DEATHS_OF_EACH.min(count / 6 + 1).min(deaths);
+    let (mut known, mut false_deaths) = ([const { Vec::new() }; 3], 0);
+    while (known[0].len() as u64) < deaths {
+        let air = Air::losing(lost);
+        let (mut gossips, _) = at_rest(&air, 1..count + 1 + of_each / 2).await;
+        for _ in 0..of_each {
+            let left = gossips.len() as u64 - 1;
+            let times = die(&air, &mut gossips, |_| {}).await;
+            known.iter_mut().zip(times).for_each(|(known, time)| known.push(time));
+            sleep(REST).await;
+            false_deaths += gossips.iter().filter(|gossip| everybody(&gossip.view().load()) < left).count();
+        }
+    }
+    for (who, times) in ["the first", "half", "all"].into_iter().zip(&mut known) {
+        times.sort();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+        eprintln!("{who}: {:?}, p99 {:?}, at most {:?} of {}", at(50), at(99), at(100), times.len());
+    }
+    assert_eq!(false_deaths, 0);
+    if lost == 0 && count <= 100 {
+        let latest = known[2].iter().max();
+        assert!(
+            latest.is_some_and(|latest| *latest <= Duration::from_secs(3)),
+            "known to all after {latest:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_still_is_not_declared_dead() {
+    let (count, lost) = (of_environment("SHOAL_SIM_NODES", 15), of_environment("SHOAL_SIM_LOSS", 20));
+    let still = Duration::from_millis(of_environment("SHOAL_SIM_STILL_MS", 1900));
+    let air = Air::losing(lost);
+    let (gossips, _) = at_rest(&air, 1..count + 1).await;
+    let (began, mut declared, mut pauses) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(60 * of_environment("SHOAL_SIM_MINUTES", 1)) {
+        air.stand_still(address(1 + air.throw(count)), still);
+        pauses += 1;
+        let mut missed = vec![false; gossips.len()];
+        for _ in 0..(REST.as_millis() / LOOK.as_millis()) {
+            sleep(LOOK).await;
+            let look = |(gossip, missed): (&Gossip, &mut bool)| {
+                *missed |= everybody(&gossip.view().load()) < count;
+            };
+            gossips.iter().zip(&mut missed).for_each(look);
+        }
+        let by = missed.iter().filter(|missed| **missed).count();
+        declared += usize::from(by > 0);
+        if by > 0 {
+            eprintln!("declared dead by {by}");
+        }
+    }
+    eprintln!(
+        "{count} nodes, {lost} % lost: {declared} of {pauses} that stood still for {still:?} were declared dead"
+    );
+    assert_eq!(declared, 0);
 }
