@@ -231,9 +231,28 @@ impl Cluster {
 
     /// Applies `site` on the `i`-th node, whatever comes of it.
     pub async fn try_apply(&self, i: usize, site: &SiteFile) -> Result<VerbOutput> {
+        self.apply_as(i, site, &[]).await
+    }
+
+    /// The same with these arguments.
+    pub async fn apply_as(&self, i: usize, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
         let file = tempfile::Builder::new().prefix("site-").suffix(".json").tempfile_in(self.dir.path())?;
         site.write(file.path())?;
-        self.nodes[i].shoal(&["apply", "--prune", "-f", path_text(file.path())]).await
+        self.nodes[i].shoal(&[&["apply", "--prune", "-f", path_text(file.path())], how].concat()).await
+    }
+
+    /// The `i`-th node answers downstream for [`HOST`] with `body`.
+    pub async fn answers_with(&self, i: usize, body: &str) -> bool {
+        fetch(self.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
+    }
+
+    /// Waits until every node does.
+    pub async fn all_answer_with(&self, body: &str) -> Result<()> {
+        for (i, node) in self.nodes.iter().enumerate() {
+            let what = format!("{} answers {body:?}", node.name);
+            wait_until(&what, SETTLE_DEADLINE, async || self.answers_with(i, body).await).await?;
+        }
+        Ok(())
     }
 
     /// Every node answers `path` on the clear-text listener with 200: endpoints are known, listeners open.

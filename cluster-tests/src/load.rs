@@ -12,7 +12,10 @@ use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::HOST;
 use crate::client::{Answer, Connection, Speak, empty};
+use crate::cluster::Cluster;
+use crate::node::Ports;
 
 /// Between two requests of one client: a story measures faults, not speed, and shares two cores with its cluster.
 const PACE: Duration = Duration::from_millis(15);
@@ -95,6 +98,12 @@ impl Load {
         expected: impl Fn(&str) -> Option<Bytes> + Send + Sync + 'static,
     ) -> Self {
         Self::start_in(Tongue::Http1, targets, clients, host, paths, expected)
+    }
+
+    /// Four clients of every node of `cluster` ask for `/` of [`HOST`], whatever the content is.
+    pub fn on_all(cluster: &Cluster) -> Self {
+        let targets: Vec<_> = cluster.nodes.iter().map(|node| node.at(Ports::HTTP)).collect();
+        Self::start(&targets, 4, HOST, vec!["/".to_owned()], |_| None)
     }
 
     /// The same in another tongue. A request that the other side has not taken up, since it wants no more of them on this
@@ -259,6 +268,11 @@ impl TargetReport {
     /// Non-2xx and wrong bytes: what must never happen.
     pub fn wrong(&self) -> u64 {
         self.non_2xx.load(Ordering::Relaxed) + self.wrong_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Requests were answered, and none otherwise than it should be.
+    pub fn is_faultless(&self) -> bool {
+        self.good.load(Ordering::Relaxed) > 0 && self.wrong() + self.connection_errors() == 0
     }
 
     /// Broken, stillborn and refused connections.

@@ -1,20 +1,21 @@
 //! A revision that comes in waves goes on where it does well, and harms nobody but its wave where it does not.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use cluster_tests::{
-    Cluster, Connection, HOST, Origin, Ports, Reply, SiteFile, Speak, VerbOutput, empty, fetch, path_text,
-    wait_until, wait_until_some,
+    Cluster, Connection, HOST, Load, NodeProcess, Origin, Ports, Reply, SiteFile, Speak, empty, fetch,
+    path_text, wait_until, wait_until_some,
 };
 use http::Request;
 use http_body_util::combinators::BoxBody;
+use hyper::ext::Protocol;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A debug build on a shared machine elects slowly; waves follow a moment later.
 const SLACK: Duration = Duration::from_secs(60);
@@ -30,14 +31,6 @@ async fn site(body: &'static str, fails: u64) -> Result<(Origin, SiteFile)> {
     .await?;
     let file = SiteFile::new().proxy("shop", &[origin.endpoint()]);
     Ok((origin, file))
-}
-
-/// Applies `site` through the first node, in this manner.
-async fn apply(cluster: &Cluster, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
-    let file = cluster.dir().join("site.json");
-    site.write(&file)?;
-    let file = path_text(&file);
-    cluster.nodes[0].shoal(&[&["apply", "--prune", "-f", file], how].concat()).await
 }
 
 /// What `shoal rollout status` says at the `i`-th node.
@@ -57,66 +50,19 @@ async fn served_by(cluster: &Cluster, i: usize) -> Result<Vec<String>> {
     Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
 }
 
-/// The `i`-th node answers downstream with `body`.
-async fn answers(cluster: &Cluster, i: usize, body: &str) -> bool {
-    fetch(cluster.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
-}
-
-async fn all_answer(cluster: &Cluster, body: &str) -> Result<()> {
-    for i in 0..cluster.nodes.len() {
-        let what = format!("n{} answers {body}", i + 1);
-        wait_until(&what, SLACK, async || answers(cluster, i, body).await).await?;
-    }
-    Ok(())
-}
-
-/// Requests to every node, one after the other at each.
-struct Load {
-    goes_on: Arc<AtomicBool>,
-    /// What each node answered: all, and with 500.
-    counts: Vec<Arc<[AtomicU64; 2]>>,
-    asking: JoinSet<()>,
-}
-
-impl Load {
-    fn start(cluster: &Cluster) -> Self {
-        let goes_on = Arc::new(AtomicBool::new(true));
-        let (mut counts, mut asking) = (Vec::new(), JoinSet::new());
-        for node in &cluster.nodes {
-            let (address, goes_on, count) =
-                (node.at(Ports::HTTP), goes_on.clone(), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
-            counts.push(count.clone());
-            asking.spawn(async move {
-                while goes_on.load(Ordering::Relaxed) {
-                    let status = fetch(address, HOST, "/").await.map_or(599, |answer| answer.status);
-                    count[0].fetch_add(1, Ordering::Relaxed);
-                    count[1].fetch_add(u64::from(status >= 500), Ordering::Relaxed);
-                }
-            });
-        }
-        Self { goes_on, counts, asking }
-    }
-
-    /// All and failed requests of each node.
-    async fn finish(mut self) -> Vec<[u64; 2]> {
-        self.goes_on.store(false, Ordering::Relaxed);
-        while self.asking.join_next().await.is_some() {}
-        let read = |count: &Arc<[AtomicU64; 2]>| [0, 1].map(|place| count[place].load(Ordering::Relaxed));
-        self.counts.iter().map(read).collect()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     let cluster = Cluster::start_of_regions(&["east", "east", "west"]).await?;
     let (_good_origin, good) = site("good", 0).await?;
     let (_bad_origin, bad) = site("bad", 50).await?;
     cluster.apply(0, &good).await?;
-    let load = Load::start(&cluster);
-    let begun = apply(&cluster, &bad, &["--waves", "--bake", "30s"]).await?.expect(0)?;
+    let load = Load::on_all(&cluster);
+    let begun = cluster.apply_as(0, &bad, &["--waves", "--bake", "30s"]).await?.expect(0)?;
     for told in ["applied on 1/1 nodes", "wave 1, one node: 1 of 3 nodes", "shoal rollout status --watch"] {
         ensure!(begun.stdout.contains(told), "{told:?} is missing: {}", begun.stdout);
     }
+    let history = cluster.nodes[0].shoal(&["history"]).await?.expect(0)?;
+    ensure!(history.stdout.contains("2 (in wave 1)"), "{}", history.stdout);
     let canary = served_by(&cluster, 1).await?;
     ensure!(canary.len() == 1, "{canary:?}");
 
@@ -136,11 +82,9 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     let first = cluster.nodes[2].shoal(&["rollout", "status", "1"]).await?.expect(0)?;
     ensure!(first.stdout.contains("revision 1 stays"), "{}", first.stdout);
     cluster.nodes[2].shoal(&["rollout", "status", "99"]).await?.expect(1)?;
-    all_answer(&cluster, "good").await?;
-    let damage = load.finish().await;
-    for (node, [all, failed]) in cluster.nodes.iter().zip(damage) {
-        let is_canary = node.name == canary[0];
-        ensure!(all > 0 && (is_canary || failed == 0), "{}: {failed} of {all} requests failed", node.name);
+    cluster.all_answer_with("good").await?;
+    for (node, seen) in cluster.nodes.iter().zip(load.finish().await.targets) {
+        ensure!(node.name == canary[0] || seen.is_faultless(), "{}: {}", node.name, seen.faults());
     }
     let seen = rollout(&cluster, 2).await?;
     let why = seen["ended"]["why"].as_str().unwrap_or_default();
@@ -151,13 +95,14 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     );
 
     // What did harm is known again by its content, whoever applies it.
-    let again = apply(&cluster, &bad, &[]).await?.expect(1)?;
+    let again = cluster.apply_as(0, &bad, &[]).await?.expect(1)?;
     ensure!(
         again.stderr.contains("it is what revision 2 was, which is in quarantine (revert of 2"),
         "{}",
         again.stderr
     );
     let file = cluster.dir().join("site.json");
+    bad.write(&file)?;
     let plan = ["plan", "--prune", "-f", path_text(&file)];
     let planned = cluster.nodes[2].shoal(&plan).await?.expect(1)?;
     ensure!(
@@ -177,15 +122,61 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     ensure!(refused.stderr.contains("shoal rollback --force"), "{}", refused.stderr);
     let back = cluster.nodes[1].shoal(&["rollback"]).await?.expect(0)?;
     ensure!(back.stdout.contains("revision 3: no changes"), "not to what was taken back: {}", back.stdout);
-    apply(&cluster, &bad, &["--force"]).await?.expect(0)?;
-    apply(&cluster, &good, &[]).await?.expect(0)?;
-    apply(&cluster, &bad, &[]).await?.expect(0).map(drop)
+    cluster.apply_as(0, &bad, &["--force"]).await?.expect(0)?;
+    cluster.apply_as(0, &good, &[]).await?.expect(0)?;
+    cluster.apply_as(0, &bad, &[]).await?.expect(0).map(drop)
 }
 
 /// What a node answers with 501 by itself, whatever it serves.
-fn beyond_the_last_hop() -> Result<Request<BoxBody<Bytes, anyhow::Error>>> {
-    let request = Request::builder().method("TRACE").uri("/").header("host", HOST);
+fn beyond_the_last_hop(host: &str) -> Result<Request<BoxBody<Bytes, anyhow::Error>>> {
+    let request = Request::builder().method("TRACE").uri("/").header("host", host);
     Ok(request.header("max-forwards", "0").body(empty())?)
+}
+
+/// Has `node` answer requests with this field so, more often than it takes to be sure of a difference.
+async fn bother(node: &NodeProcess, field: &str, value: &str, status: u16) -> Result<()> {
+    let mut stranger = Connection::open(node.at(Ports::HTTP), Speak::Http1).await?;
+    for _ in 0..100 {
+        let request = Request::get("/").header("host", HOST).header(field, value);
+        let told = stranger.send(request.body(empty())?).await?;
+        ensure!(told.status == status, "{field}: {told:?}");
+    }
+    Ok(())
+}
+
+/// Asks for a WebSocket where there is none, as HTTP/2 has it.
+async fn ask_for_websockets(node: &NodeProcess) -> Result<()> {
+    let mut stranger = Connection::open(node.at(Ports::HTTP), Speak::Http2).await?;
+    // Whether it is offered is known once the settings of the node have come, which an answer shows.
+    stranger.send(Request::get(format!("http://{HOST}/")).body(empty())?).await?;
+    for _ in 0..100 {
+        let request = Request::connect(format!("http://{HOST}/")).header("sec-websocket-version", "13");
+        let request = request.extension(Protocol::from_static("websocket"));
+        let told = stranger.send(request.body(empty())?).await?;
+        ensure!(told.status == 502, "{told:?}");
+    }
+    Ok(())
+}
+
+/// Requests whose bodies come when something else has been done.
+async fn dawdle(node: &NodeProcess, meanwhile: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut dawdlers = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(node.at(Ports::HTTP)).await?;
+        let head =
+            format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 1\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        dawdlers.push(stream);
+    }
+    meanwhile.await?;
+    for mut stream in dawdlers {
+        stream.write_all(b"x").await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +185,7 @@ async fn what_strangers_bring_about_is_not_held_against_it() -> Result<()> {
     let (_old_origin, old) = site("old", 0).await?;
     let (_new_origin, new) = site("new", 0).await?;
     cluster.apply(0, &old).await?;
-    let load = Load::start(&cluster);
+    let load = Load::on_all(&cluster);
     // It takes more than one message of the usual size.
     let large = (0..1_000).fold(new, |site, i| {
         site.route(
@@ -202,18 +193,63 @@ async fn what_strangers_bring_about_is_not_held_against_it() -> Result<()> {
             json!({ "hosts": [format!("h{i}.example.com")], "upstream": "shop" }),
         )
     });
-    apply(&cluster, &large, &["--waves", "--bake", "10s"]).await?.expect(0)?;
+    cluster.apply_as(0, &large, &["--waves", "--bake", "10s"]).await?.expect(0)?;
     let canary = cluster.place_of(&served_by(&cluster, 1).await?.concat())?;
-    let mut stranger = Connection::open(cluster.nodes[canary].at(Ports::HTTP), Speak::Http1).await?;
+    let node = &cluster.nodes[canary];
+    let mut stranger = Connection::open(node.at(Ports::HTTP), Speak::Http1).await?;
     for _ in 0..200 {
-        let told = stranger.send(beyond_the_last_hop()?).await?;
+        let told = stranger.send(beyond_the_last_hop(HOST)?).await?;
         ensure!(told.status == 501, "{told:?}");
     }
+    let name = format!("shoal-{}", node.name);
+    let via = format!("1.1 {name}");
+    bother(node, "via", &via, 508).await?;
+    bother(node, "cdn-loop", &name, 508).await?;
+    Box::pin(dawdle(node, ask_for_websockets(node))).await?;
     cluster.nodes[1].shoal(&["--timeout", "5m", "rollout", "status", "--watch"]).await?.expect(0)?;
-    all_answer(&cluster, "new").await?;
-    for (node, [all, failed]) in cluster.nodes.iter().zip(load.finish().await) {
-        ensure!(all > 0 && failed == 0, "{}: {failed} of {all} requests failed", node.name);
+    cluster.all_answer_with("new").await?;
+    for (node, seen) in cluster.nodes.iter().zip(load.finish().await.targets) {
+        ensure!(seen.is_faultless(), "{}: {}", node.name, seen.faults());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_strangers_bring_about_does_not_hide_what_it_does() -> Result<()> {
+    const SELDOM: &str = "seldom.example.com";
+    let cluster = Cluster::start(3).await?;
+    let (origin, old) = site("old", 0).await?;
+    let seldom = |endpoint: &str| {
+        old.clone()
+            .upstream("seldom", json!({ "endpoints": [endpoint] }))
+            .route("seldom", json!({ "hosts": [SELDOM], "upstream": "seldom" }))
+    };
+    cluster.apply(0, &seldom(&origin.endpoint())).await?;
+    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let bad = seldom(&nobody.to_string());
+    cluster.apply_as(0, &bad, &["--waves", "--bake", "1h"]).await?.expect(0)?;
+    // For each request to what is gone a hundred that any node answers by itself.
+    let goes_on = AtomicBool::new(true);
+    let ask = async |node: &NodeProcess| -> Result<()> {
+        while goes_on.load(Ordering::Relaxed) {
+            let mut stranger = Connection::open(node.at(Ports::HTTP), Speak::Http1).await?;
+            for _ in 0..100 {
+                let told = stranger.send(beyond_the_last_hop(SELDOM)?).await?;
+                ensure!(told.status == 501, "{told:?}");
+            }
+            fetch(node.at(Ports::HTTP), SELDOM, "/").await?;
+        }
+        Ok(())
+    };
+    let watch = async {
+        let watch = ["--timeout", "5m", "rollout", "status", "2", "--watch"];
+        let watched = cluster.nodes[1].shoal(&watch).await;
+        goes_on.store(false, Ordering::Relaxed);
+        watched?.expect(5)
+    };
+    let [first, second, third] = &cluster.nodes[..] else { anyhow::bail!("there are three nodes") };
+    let (watched, ..) = tokio::try_join!(watch, ask(first), ask(second), ask(third))?;
+    ensure!(watched.stdout.contains("revision 2 was taken back in wave 1"), "{}", watched.stdout);
     Ok(())
 }
 
@@ -242,8 +278,8 @@ async fn what_is_fetched_by_a_revision_on_trial_is_for_nobody_else() -> Result<(
     let paths: Vec<_> = (0..60).map(|i| format!("/p{i}")).collect();
     all_paths_answer(&cluster, 0, &paths[..20], "old").await?;
     for end in ["abort", "confirm"] {
-        apply(&cluster, &new, &["--canary", "node=n2"]).await?.expect(0)?;
-        wait_until("n2 tries it", SLACK, async || answers(&cluster, 1, "new").await).await?;
+        cluster.apply_as(0, &new, &["--canary", "node=n2"]).await?.expect(0)?;
+        wait_until("n2 tries it", SLACK, async || cluster.answers_with(1, "new").await).await?;
         // Each node owns a third of them, in both ways.
         all_paths_answer(&cluster, 1, &paths, "new").await?;
         all_paths_answer(&cluster, 0, &paths, "old").await?;
@@ -283,7 +319,7 @@ async fn the_leader_is_killed_in_mid_wave_and_the_next_goes_on() -> Result<()> {
     cluster.apply(0, &old).await?;
     // Who goes first changes with the revision: until it is not the leader.
     let leader = wait_until_some("a wave without the leader", SLACK * 2, async || {
-        apply(&cluster, &new, &["--waves", "--bake", "7s"]).await.ok()?.expect(0).ok()?;
+        cluster.apply_as(0, &new, &["--waves", "--bake", "7s"]).await.ok()?.expect(0).ok()?;
         let leader = cluster.leader_seen_by(0).await.ok()?;
         if !served_by(&cluster, 0).await.ok()?.contains(&cluster.nodes[leader].name) {
             return Some(leader);
@@ -302,7 +338,7 @@ async fn the_leader_is_killed_in_mid_wave_and_the_next_goes_on() -> Result<()> {
     ensure!(ended["ended"]["reverted_by"] == 0, "{ended}");
     cluster.restart(leader)?;
     cluster.answers(leader).await?;
-    all_answer(&cluster, "new").await
+    cluster.all_answer_with("new").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -312,7 +348,7 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     let (_new_origin, new) = site("new", 0).await?;
     cluster.apply(0, &old).await?;
     cluster.nodes[0].shoal(&["rollout", "pause"]).await?.expect(4)?;
-    apply(&cluster, &new, &["--waves", "--bake", "5s"]).await?.expect(0)?;
+    cluster.apply_as(0, &new, &["--waves", "--bake", "5s"]).await?.expect(0)?;
     cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
     let paused_in = wave(&cluster, 2).await?;
     let rest = wait_until_some("the wave is over and nothing follows it", SLACK, async || {
@@ -322,24 +358,25 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     })
     .await?;
     ensure!(rest["wave"] == paused_in && rest["paused_by"] != "", "{rest}");
-    let refused = apply(&cluster, &old, &[]).await?.expect(4)?;
+    let refused = cluster.apply_as(0, &old, &[]).await?.expect(4)?;
     ensure!(refused.stderr.contains("is being rolled out"), "{}", refused.stderr);
     let set = ["set", "route/shop", "hosts=[shop.example.com]", "--dry-run"];
     let planned = cluster.nodes[1].shoal(&set).await?.expect(0)?;
     ensure!(planned.stdout.contains("refused for now: revision 2 comes in waves"), "{}", planned.stdout);
-    let hopeless = apply(&cluster, &old, &["--waves", "--bake", "30s", "--confirm-timeout", "5s"]).await?;
+    let hopeless =
+        cluster.apply_as(0, &old, &["--waves", "--bake", "30s", "--confirm-timeout", "5s"]).await?;
     ensure!(hopeless.expect(1)?.stderr.contains("the first wave alone is watched for 30s"), "it is tried");
-    apply(&cluster, &old, &["--urgent"]).await?.expect(4)?;
+    cluster.apply_as(0, &old, &["--urgent"]).await?.expect(4)?;
     cluster.nodes[0].shoal(&["rollback", "--waves"]).await?.expect(4)?;
     // The next wave begins, and nothing follows that either.
     cluster.nodes[1].shoal(&["rollout", "promote"]).await?.expect(0)?;
     ensure!(wave(&cluster, 0).await? == paused_in + 1, "{}", rollout(&cluster, 0).await?);
     let aborted = cluster.nodes[2].shoal(&["rollout", "abort", "-m", "enough"]).await?.expect(0)?;
     ensure!(aborted.stdout.contains("applied on 3/3 nodes"), "{}", aborted.stdout);
-    all_answer(&cluster, "old").await?;
+    cluster.all_answer_with("old").await?;
 
     // By itself, once somebody lets it; what an operator took back is no harm.
-    apply(&cluster, &new, &["--waves", "--bake", "3s", "--checks", "2"]).await?.expect(0)?;
+    cluster.apply_as(0, &new, &["--waves", "--bake", "3s", "--checks", "2"]).await?.expect(0)?;
     cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
     cluster.nodes[1].shoal(&["rollout", "resume"]).await?.expect(0)?;
     let watched = cluster.nodes[0]
@@ -350,7 +387,7 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     ensure!(last["rollout"].is_null() && last["ended"]["reverted_by"] == 0, "{last}");
     let passed = last["ended"]["waves"]["passed"].as_array().map_or(0, Vec::len);
     ensure!(passed == 1 && last["ended"]["waves"]["wave"] == 2, "{last}");
-    all_answer(&cluster, "new").await?;
+    cluster.all_answer_with("new").await?;
 
     // What the cluster does where nobody says, also for single objects; and what is urgent.
     cluster.nodes[0].shoal(&["rollout", "policy", "--waves", "--bake", "1h"]).await?.expect(0)?;
@@ -358,7 +395,7 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     ensure!(set.stdout.contains("wave 1, one node: 1 of 3 nodes"), "{}", set.stdout);
     let all = cluster.nodes[0].shoal(&["rollout", "promote", "--all"]).await?.expect(0)?;
     ensure!(all.stdout.contains("applied on 3/3 nodes"), "{}", all.stdout);
-    apply(&cluster, &old, &["--at-once"]).await?.expect(0)?;
+    cluster.apply_as(0, &old, &["--at-once"]).await?.expect(0)?;
     ensure!(wave(&cluster, 0).await? == 0, "it was to come at once");
     cluster.nodes[0].shoal(&["rollback", "--urgent"]).await?.expect(0)?;
     wait_until("an urgent one is soon everywhere", SLACK, async || {
@@ -367,7 +404,7 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     .await?;
     let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
     ensure!(audit.stdout.contains(", urgent as"), "{}", audit.stdout);
-    all_answer(&cluster, "new").await?;
+    cluster.all_answer_with("new").await?;
 
     // Every verb that changes the site takes it for a while.
     cluster.nodes[1].shoal(&["delete", "route/shop", "-y", "--confirm-timeout", "1h"]).await?.expect(0)?;
@@ -376,6 +413,42 @@ async fn somebody_stops_it_lets_it_go_on_and_takes_it_back() -> Result<()> {
     let quick = cluster.nodes[1].shoal(&["rollback", "--no-wait", "--to-revision", "1"]).await?.expect(0)?;
     ensure!(quick.stdout.contains("no node was waited for"), "{}", quick.stdout);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wave_whose_only_node_is_drained_goes_to_another_one() -> Result<()> {
+    let cluster = Cluster::start_with(3, &["--drain-delay", "0s"]).await?;
+    let (_old_origin, old) = site("old", 0).await?;
+    let (_new_origin, new) = site("new", 0).await?;
+    cluster.apply(0, &old).await?;
+    cluster.apply_as(0, &new, &["--waves", "--bake", "8s"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
+    let drained = served_by(&cluster, 1).await?.concat();
+    cluster.nodes[1].shoal(&["node", "drain", &drained]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "resume"]).await?.expect(0)?;
+    let watch = ["--timeout", "5m", "-o", "json", "rollout", "status", "--watch"];
+    let watched = cluster.nodes[1].shoal(&watch).await?.expect(0)?;
+    let last: Value = serde_json::from_str(watched.stdout.lines().last().context("nothing was told")?)?;
+    let waves = &last["ended"]["waves"];
+    let evidence = waves["passed"][0]["evidence"].as_str().unwrap_or_default();
+    ensure!(waves["wave"] == 2 && evidence.starts_with("every node of the wave is drained"), "{last}");
+    cluster.nodes[1].shoal(&["node", "undrain", &drained]).await?.expect(0)?;
+    cluster.all_answer_with("new").await?;
+
+    // Where nobody else is left it is taken back, and may be tried again.
+    cluster.apply_as(0, &old, &["--waves", "--bake", "8s"]).await?.expect(0)?;
+    cluster.nodes[1].shoal(&["rollout", "pause"]).await?.expect(0)?;
+    for node in &cluster.nodes {
+        cluster.nodes[1].shoal(&["node", "drain", &node.name, "--force"]).await?.expect(0)?;
+    }
+    cluster.nodes[1].shoal(&["rollout", "resume"]).await?.expect(0)?;
+    let watched = cluster.nodes[1].shoal(&watch).await?.expect(5)?;
+    ensure!(watched.stdout.contains("and there is no other"), "{}", watched.stdout);
+    for node in &cluster.nodes {
+        cluster.nodes[1].shoal(&["node", "undrain", &node.name]).await?.expect(0)?;
+    }
+    cluster.apply_as(0, &old, &[]).await?.expect(0)?;
+    cluster.all_answer_with("old").await
 }
 
 /// Whom the revision on its way leaves out, as the `i`-th node says: names and reasons.
@@ -397,14 +470,14 @@ async fn who_is_sick_already_is_left_out_and_named() -> Result<()> {
     let with_other = |site: &SiteFile, port: u16| {
         site.clone().set("listeners", "other", json!({ "address": format!(":{port}"), "protocol": "http" }))
     };
-    apply(&cluster, &with_other(&old, OTHER), &["--force"]).await?.expect(5)?;
+    cluster.apply_as(0, &with_other(&old, OTHER), &["--force"]).await?.expect(5)?;
 
     // The only node of its region: it would be in the first wave or in the second.
     let refuses = format!("listener \"other\": cannot listen on {}", cluster.nodes[2].at(OTHER));
     for (round, site) in [&new, &old, &new].into_iter().enumerate() {
         let before = cluster.revision(0).await?;
         let begun =
-            apply(&cluster, &with_other(site, OTHER), &["--waves", "--bake", "3s"]).await?.expect(0)?;
+            cluster.apply_as(0, &with_other(site, OTHER), &["--waves", "--bake", "3s"]).await?.expect(0)?;
         let told = format!("n3 is left out, since it refuses revision {before} already: {refuses}");
         ensure!(begun.stdout.contains(&told), "{told:?} is missing: {}", begun.stdout);
         let seen = left_out(&cluster, 1).await?;
@@ -417,128 +490,28 @@ async fn who_is_sick_already_is_left_out_and_named() -> Result<()> {
         ensure!(last["ended"]["reverted_by"] == 0 && last["quarantine"] == json!([]), "{round}: {last}");
     }
     for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
-        wait_until("each answers what it can", SLACK, async || answers(&cluster, i, body).await).await?;
+        wait_until("each answers what it can", SLACK, async || cluster.answers_with(i, body).await).await?;
     }
 
     // Who tries it because somebody wants it to does no harm with that, and is cured by what it can take.
     let for_a_while = ["--canary", "node=n1,n3", "--confirm-timeout", "1h"];
-    apply(&cluster, &with_other(&old, OTHER), &for_a_while).await?;
-    wait_until("n1 tries it", SLACK, async || answers(&cluster, 0, "old").await).await?;
+    cluster.apply_as(0, &with_other(&old, OTHER), &for_a_while).await?;
+    wait_until("n1 tries it", SLACK, async || cluster.answers_with(0, "old").await).await?;
     let seen = left_out(&cluster, 1).await?;
     ensure!(matches!(&seen[..], [(name, _)] if name == "n3"), "{seen:?}");
     cluster.nodes[1].shoal(&["abort"]).await?.expect(5)?;
     let cure = with_other(&old, OTHER + 1);
-    apply(&cluster, &cure, &["--canary", "node=n3", "--confirm-timeout", "1h"]).await?.expect(0)?;
+    cluster.apply_as(0, &cure, &["--canary", "node=n3", "--confirm-timeout", "1h"]).await?.expect(0)?;
     ensure!(left_out(&cluster, 1).await?.is_empty(), "it serves it, and counts");
     cluster.nodes[1].shoal(&["confirm"]).await?.expect(0)?;
-    all_answer(&cluster, "old").await?;
+    cluster.all_answer_with("old").await?;
 
     // Who serves what is active has to take what follows.
     let taken_back = with_other(&new, OTHER);
-    apply(&cluster, &taken_back, &["--force", "--waves", "--bake", "2s"]).await?;
+    cluster.apply_as(0, &taken_back, &["--force", "--waves", "--bake", "2s"]).await?;
     let watched =
         cluster.nodes[1].shoal(&["--timeout", "5m", "rollout", "status", "--watch"]).await?.expect(5)?;
     ensure!(watched.stdout.contains("worse than what was before: n3 has refused it"), "{}", watched.stdout);
     drop(of_somebody_else);
-    all_answer(&cluster, "old").await
-}
-
-/// Under which nodes that are started with it cannot digest certain sites.
-const POISON: &str = "SHOAL_PLANT_POISON";
-
-/// `site` and a route that asks for nothing but trouble.
-fn poisoned(site: &SiteFile, route: &str) -> SiteFile {
-    site.clone().route(route, json!({ "hosts": ["poison.example.com"], "upstream": "shop" }))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_can_digest_is_refused_at_the_door() -> Result<()> {
-    let cluster = Cluster::start_planted(3, POISON).await?;
-    let (_first_origin, first) = site("first", 0).await?;
-    let (_second_origin, second) = site("second", 0).await?;
-    cluster.apply(0, &second).await?;
-    let load = Load::start(&cluster);
-    for round in 0..20 {
-        let (good, body) = if round % 2 == 0 { (&first, "first") } else { (&second, "second") };
-        let refused = apply(&cluster, &poisoned(good, "planted-panic"), &["--force"]).await?.expect(1)?;
-        ensure!(refused.stderr.contains("nothing was changed: compiling it panicked"), "{}", refused.stderr);
-        apply(&cluster, good, &[]).await?.expect(0)?;
-        all_answer(&cluster, body).await?;
-    }
-    for (node, [all, failed]) in cluster.nodes.iter().zip(load.finish().await) {
-        ensure!(all > 0 && failed == 0, "{}: {failed} of {all} requests failed", node.name);
-    }
-    // It takes ten seconds of a CPU, of which those who serve leave little.
-    let slow = apply(&cluster, &poisoned(&second, "planted-toil"), &["--timeout", "2m"]).await?.expect(1)?;
-    ensure!(
-        slow.stderr.contains("nothing was changed: compiling it takes longer than 10s"),
-        "{}",
-        slow.stderr
-    );
-
-    // At a limit, one above, and ten times as much.
-    let pattern = |length: usize| {
-        let route = json!({ "path_regex": format!("^/{}$", "a".repeat(length - 3)), "upstream": "shop" });
-        second.clone().route("pattern", route)
-    };
-    for (length, code) in [(1024, 0), (1025, 1), (10_240, 1), (1024, 0)] {
-        let said = apply(&cluster, &pattern(length), &[]).await?.expect(code)?;
-        ensure!(code == 0 || said.stderr.contains("routes.pattern.path_regex"), "{}", said.stderr);
-    }
-    all_answer(&cluster, "second").await?;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
-    let mut cluster = Cluster::start(3).await?;
-    let (_old_origin, old) = site("old", 0).await?;
-    let (_new_origin, new) = site("new", 0).await?;
-    cluster.apply(0, &old).await?;
-    cluster.nodes[2].kill9()?;
-    cluster.nodes[2].set_environment(POISON, "1");
-    cluster.restart(2)?;
-    cluster.answers(2).await?;
-    all_answer(&cluster, "old").await?;
-
-    for (route, why) in
-        [("planted-panic", "compiling it panicked"), ("planted-toil", "compiling it takes longer than 10s")]
-    {
-        let poison = poisoned(&new, route);
-        let applied = apply(&cluster, &poison, &["--timeout", "2m"]).await?.expect(5)?;
-        ensure!(applied.stdout.contains(&format!("n3 refused: {why}")), "{}", applied.stdout);
-        for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
-            ensure!(answers(&cluster, i, body).await, "n{} does not answer {body}", i + 1);
-        }
-        let (_, told) = cluster.readyz(2).await?;
-        ensure!(told.contains(why), "{told}");
-        let told = format!("n3 has refused it: {why}");
-        wait_until("the cluster has heard of it", SLACK, async || {
-            rollout(&cluster, 0).await.is_ok_and(|seen| seen["quarantine"][0]["why"] == told.as_str())
-        })
-        .await?;
-        cluster.apply(0, &old).await?;
-        let again = apply(&cluster, &poison, &[]).await?.expect(1)?;
-        ensure!(again.stderr.contains(&told), "{}", again.stderr);
-        all_answer(&cluster, "old").await?;
-    }
-
-    // Found twice at its start: the site of before is served, and the cluster hears why.
-    apply(&cluster, &poisoned(&new, "planted-death"), &["--no-wait"]).await?.expect(0)?;
-    for _ in 0..2 {
-        cluster.nodes[2].ended(SLACK).await?;
-        cluster.restart(2)?;
-    }
-    cluster.answers(2).await?;
-    wait_until("n3 answers old", SLACK, async || answers(&cluster, 2, "old").await).await?;
-    wait_until("it says why", SLACK, async || {
-        let is_told = rollout(&cluster, 0).await.is_ok_and(|seen| {
-            let why = seen["quarantine"][0]["why"].as_str().unwrap_or_default();
-            why.starts_with("n3 has refused it: 2 processes of this node have died")
-        });
-        is_told && answers(&cluster, 0, "new").await && answers(&cluster, 1, "new").await
-    })
-    .await?;
-    cluster.apply(0, &old).await?;
-    all_answer(&cluster, "old").await
+    cluster.all_answer_with("old").await
 }

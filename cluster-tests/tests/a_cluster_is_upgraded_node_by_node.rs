@@ -93,6 +93,16 @@ async fn what_is_new_waits_until_every_node_knows_it() -> Result<()> {
     // Somebody wants to look at it for a while.
     let held = cluster.nodes[1].shoal(&["upgrade", "hold", "-m", "until monday"]).await?.expect(0)?;
     ensure!(held.stdout.contains(": until monday"), "{held:?}");
+    // Nobody's reason is lost by accident.
+    cluster.nodes[2].shoal(&["upgrade", "hold", "-m", "until monday"]).await?.expect(0)?;
+    let other = cluster.nodes[2].shoal(&["upgrade", "hold", "-m", "for the fair"]).await?.expect(1)?;
+    let whose = ["it is held since 2", "Z by local: until monday; try: shoal upgrade hold --force"];
+    ensure!(whose.iter().all(|part| other.stderr.contains(part)), "{other:?}");
+    let forced = ["upgrade", "hold", "-m", "for the fair", "--force"];
+    let replaced = cluster.nodes[2].shoal(&forced).await?.expect(0)?;
+    ensure!(replaced.stdout.contains(": for the fair"), "{replaced:?}");
+    let screen = cluster.nodes[2].shoal(&["status"]).await?.expect(0)?;
+    ensure!(screen.stdout.contains("is held by local (for the fair)"), "{screen:?}");
     change_version(&mut cluster, 1, 1).await?;
     know(&cluster, [level, next, level]).await?;
     apply_on_each(&cluster, "mixed").await?;

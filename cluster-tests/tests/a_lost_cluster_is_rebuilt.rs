@@ -42,6 +42,31 @@ async fn any_node_saves_with_a_passphrase(cluster: &Cluster, file: &Path) -> Res
     let taken = save(&[]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(1)?;
     ensure!(taken.stderr.contains("--force"), "{}", taken.stderr);
     save(&["--force"]).env("SHOAL_PASSPHRASE", PASSPHRASE).run().await?.expect(0)?;
+
+    // It goes into a pipe, and to no terminal.
+    let stream = || cluster.nodes[2].verb(&["snapshot", "save", "-"]).env("SHOAL_PASSPHRASE", PASSPHRASE);
+    let shown = stream().on_terminal().run().await?.expect(1)?;
+    ensure!(shown.stdout.contains("it is no text for a terminal"), "{}", shown.stdout);
+    let piped = cluster.dir().join("piped.snapshot");
+    let _saving = stream().start(fs::File::create(&piped)?)?;
+    let inspect = ["snapshot", "inspect", path_text(&piped)];
+    cluster
+        .eventually("all of it is in the pipe", async || {
+            Verb::from_afar(&inspect).run().await.ok().filter(|inspected| inspected.code == 0)
+        })
+        .await?;
+
+    // Who has it is known on every node.
+    let audit = cluster.nodes[0].told(&["audit"]).await?;
+    let records: Vec<_> = audit["records"].as_array().into_iter().flatten().collect();
+    let saved: Vec<_> = records.iter().filter(|record| record["call"] == "SaveSnapshot").collect();
+    ensure!(saved.len() == 3, "{audit:#}");
+    for record in saved {
+        let told = ["by", "role", "node", "what", "outcome"].map(|name| record[name].as_str());
+        let expected = ["local", "admin", "n3", "the whole state, sealed", "done"];
+        ensure!(told == expected.map(Some), "{record:#}");
+        ensure!(record["from"].as_str().is_some_and(|from| from.starts_with("socket, uid ")), "{record:#}");
+    }
     Ok(())
 }
 

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{
-    Cluster, HOST, Origin, Ports, Reply, SiteFile, VerbOutput, fetch, path_text, stays_so, wait_until,
-};
+use cluster_tests::{Cluster, Origin, Reply, SiteFile, VerbOutput, stays_so, wait_until};
 use serde_json::Value;
 
 /// A debug build on a shared machine elects slowly; revisions are in force everywhere a moment later.
@@ -36,16 +34,7 @@ async fn stage(cluster: &Cluster, i: usize, site: &SiteFile, within: &str) -> Re
 
 /// The same with these arguments.
 async fn stage_as(cluster: &Cluster, i: usize, site: &SiteFile, how: &[&str]) -> Result<VerbOutput> {
-    let file = cluster.dir().join("staged.json");
-    site.write(&file)?;
-    let file = path_text(&file);
-    let arguments = [&["apply", "--prune", "-f", file, "-m", "try it"], how].concat();
-    cluster.nodes[i].shoal(&arguments).await
-}
-
-/// The `i`-th node answers downstream with `body`.
-async fn answers(cluster: &Cluster, i: usize, body: &str) -> bool {
-    fetch(cluster.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)
+    cluster.apply_as(i, site, &[&["-m", "try it"], how].concat()).await
 }
 
 /// Each revision that the `i`-th node knows of, newest first: `NUMBER STANDING MESSAGE`.
@@ -76,7 +65,7 @@ async fn nobody_confirms_and_the_leader_who_was_asked_is_killed() -> Result<()> 
         ensure!(staged.stdout.contains(told), "{told:?} is missing: {}", staged.stdout);
     }
     for i in 0..3 {
-        ensure!(answers(&cluster, i, "new").await, "n{} does not serve what was applied", i + 1);
+        ensure!(cluster.answers_with(i, "new").await, "n{} does not serve what was applied", i + 1);
     }
     let status = cluster.status(survivors[0]).await?;
     ensure!(status["rollout"]["revision"] == 2 && status["rollout"]["before"] == 1, "{status}");
@@ -94,7 +83,7 @@ async fn nobody_confirms_and_the_leader_who_was_asked_is_killed() -> Result<()> 
     cluster.nodes[leader].kill9()?;
     for &i in &survivors {
         let left = (WITHIN + SLACK).saturating_sub(acknowledged.elapsed());
-        wait_until("a survivor serves what was before", left, async || answers(&cluster, i, "old").await)
+        wait_until("a survivor serves what was before", left, async || cluster.answers_with(i, "old").await)
             .await?;
     }
     ensure!(asked.elapsed() >= WITHIN, "it was taken back after {:?}", asked.elapsed());
@@ -106,7 +95,7 @@ async fn nobody_confirms_and_the_leader_who_was_asked_is_killed() -> Result<()> 
             let is_told = history(&cluster, i).await.is_ok_and(|lines| {
                 lines == ["3  revert of 2: not confirmed in time", "2 reverted try it", "1"]
             });
-            is_told && answers(&cluster, i, "old").await
+            is_told && cluster.answers_with(i, "old").await
         })
         .await?;
     }
@@ -129,7 +118,7 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     let confirmed = cluster.nodes[0].shoal(&["confirm"]).await?.expect(0)?;
     ensure!(confirmed.stdout.starts_with("revision 2 is confirmed: it stays in force\n"), "{confirmed:?}");
     stays_so("what is confirmed is served", asked + Duration::from_secs(7), async || {
-        answers(&cluster, 0, "new").await
+        cluster.answers_with(0, "new").await
     })
     .await?;
     ensure!(cluster.revision(0).await? == 2, "it was taken back");
@@ -143,10 +132,10 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     stage(&cluster, 0, &old, "1h").await?.expect(0)?;
     cluster.nodes[0].shoal(&["confirm", "2"]).await?.expect(4)?;
     cluster.nodes[0].shoal(&["abort", "3", "-m", "too slow"]).await?.expect(0)?;
-    ensure!(answers(&cluster, 0, "new").await, "abort leaves it");
+    ensure!(cluster.answers_with(0, "new").await, "abort leaves it");
     stage(&cluster, 0, &old, "1h").await?.expect(0)?;
     cluster.nodes[0].shoal(&["rollback", "--to-revision", "2"]).await?.expect(0)?;
-    ensure!(answers(&cluster, 0, "new").await, "rollback leaves it");
+    ensure!(cluster.answers_with(0, "new").await, "rollback leaves it");
     let lines = history(&cluster, 0).await?;
     let expected = [
         "6  rollback to revision 2",
@@ -167,7 +156,7 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
     cluster.restart(0)?;
     cluster.answers(0).await?;
     let left = Duration::from_secs(6);
-    wait_until("the restarted node goes back", left, async || answers(&cluster, 0, "new").await).await?;
+    wait_until("the restarted node goes back", left, async || cluster.answers_with(0, "new").await).await?;
     ensure!(cluster.revision(0).await? == 8, "by a revision of its own");
     Ok(())
 }
@@ -185,14 +174,14 @@ async fn some_nodes_try_it_before_the_others() -> Result<()> {
         ensure!(staged.stdout.contains(told), "{told:?} is missing: {}", staged.stdout);
     }
     for (i, body) in ["old", "old", "new"].into_iter().enumerate() {
-        ensure!(answers(&cluster, i, body).await, "n{} does not answer {body}", i + 1);
+        ensure!(cluster.answers_with(i, body).await, "n{} does not answer {body}", i + 1);
     }
     let screen = cluster.nodes[0].shoal(&["status"]).await?.expect(0)?;
     ensure!(!screen.stdout.contains("n1 serves revision"), "that is no news: {}", screen.stdout);
     let confirmed = cluster.nodes[1].shoal(&["confirm"]).await?.expect(0)?;
     ensure!(confirmed.stdout.contains("applied on 3/3 nodes"), "{}", confirmed.stdout);
     for i in 0..3 {
-        ensure!(answers(&cluster, i, "new").await, "n{} does not serve what is confirmed", i + 1);
+        ensure!(cluster.answers_with(i, "new").await, "n{} does not serve what is confirmed", i + 1);
     }
     Ok(())
 }
@@ -209,7 +198,7 @@ async fn a_node_that_fails_with_it_is_the_last_one_to_try_it() -> Result<()> {
     let mut broken_on = [false; 3];
     wait_until("the revision is taken back", SLACK * 2, async || {
         for (i, is_broken) in broken_on.iter_mut().enumerate() {
-            *is_broken |= answers(&cluster, i, "broken").await;
+            *is_broken |= cluster.answers_with(i, "broken").await;
         }
         history(&cluster, 0).await.is_ok_and(|lines| lines.len() == 3)
     })
@@ -219,7 +208,7 @@ async fn a_node_that_fails_with_it_is_the_last_one_to_try_it() -> Result<()> {
     let message = "3  revert of 2: worse than what was before: 100.0 % of ";
     ensure!(lines[0].starts_with(message) && lines[0].contains("0.0 % of "), "{lines:?}");
     for i in 0..3 {
-        wait_until("everybody serves what was before", SLACK, async || answers(&cluster, i, "old").await)
+        wait_until("everybody serves what was before", SLACK, async || cluster.answers_with(i, "old").await)
             .await?;
     }
     Ok(())
@@ -240,14 +229,14 @@ async fn the_leader_tries_it_and_dies_of_it() -> Result<()> {
     let reason = format!("3  revert of 2: it could not be watched to the end: {lost}");
     wait_until("the next leader takes it back", SLACK * 2, async || {
         for &i in &survivors {
-            assert!(answers(&cluster, i, "old").await, "n{} was to be spared", i + 1);
+            assert!(cluster.answers_with(i, "old").await, "n{} was to be spared", i + 1);
         }
         history(&cluster, survivors[0]).await.is_ok_and(|lines| lines.first() == Some(&reason))
     })
     .await?;
     cluster.restart(leader)?;
     let what = "the node comes back with what was before";
-    wait_until(what, SLACK * 2, async || answers(&cluster, leader, "old").await).await.map(drop)
+    wait_until(what, SLACK * 2, async || cluster.answers_with(leader, "old").await).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,7 +248,7 @@ async fn a_node_that_is_left_alone_goes_back_alone() -> Result<()> {
     stage(&cluster, 0, &new, "8s").await?.expect(0)?;
     cluster.nodes[0].kill9()?;
     cluster.nodes[1].kill9()?;
-    wait_until("without a quorum it goes back", SLACK * 2, async || answers(&cluster, 2, "old").await)
+    wait_until("without a quorum it goes back", SLACK * 2, async || cluster.answers_with(2, "old").await)
         .await?;
     ensure!(asked.elapsed() >= Duration::from_secs(8), "after {:?}", asked.elapsed());
     wait_until("it says why", SLACK, async || {
@@ -273,7 +262,7 @@ async fn a_node_that_is_left_alone_goes_back_alone() -> Result<()> {
         let what = "the cluster agrees on what the node has found by itself";
         wait_until(what, SLACK * 2, async || {
             let is_told = history(&cluster, i).await.is_ok_and(|lines| lines.len() == 3);
-            is_told && answers(&cluster, i, "old").await
+            is_told && cluster.answers_with(i, "old").await
         })
         .await?;
     }

@@ -94,6 +94,42 @@ async fn of_many_problems_some_are_told() -> Result<()> {
     is_refused("3,000 dangling routes", refused, &["routes.r0.upstream", "and 2980 more"])
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_keeps_for_itself_is_no_endpoint_and_no_log() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let own = cluster.nodes[0].data_dir();
+    let link = cluster.dir().join("innocent.sock");
+    std::os::unix::fs::symlink(own.join("admin.sock"), &link)?;
+    for socket in [&own.join("admin.sock"), &link, &own.join("upgrade.sock")] {
+        let endpoint = format!("unix:{}", socket.display());
+        let upstream = json!({ "endpoints": [endpoint], "protocol": "h2c" });
+        cluster.apply(0, &SiteFile::new().proxy("shop", &[]).upstream("shop", upstream)).await?;
+        let answer = fetch(cluster.nodes[0].at(Ports::HTTP), HOST, "/").await?;
+        ensure!(answer.status == 502 || answer.status == 503, "{endpoint}: {answer:?}");
+    }
+    let origin = Origin::of_patterns(50, "no-store").await?;
+    let identity = own.join("identity/node.json");
+    let before = std::fs::read(&identity)?;
+    for log in [&identity, &own.join("log")] {
+        let web = json!({
+            "address": format!(":{}", Ports::HTTP), "protocol": "http", "access_log": { "path": log },
+        });
+        cluster
+            .apply(0, &SiteFile::new().proxy("shop", &[origin.endpoint()]).set("listeners", "web", web))
+            .await?;
+        cluster.serves(HOST, "/").await?;
+        cluster
+            .eventually("the line is dropped", async || {
+                let dropped = cluster.metric(0, "shoal_access_log_dropped_total", "").await.ok()?;
+                (dropped >= 1.0).then_some(())
+            })
+            .await?;
+    }
+    ensure!(std::fs::read(&identity)? == before, "the identity was written to");
+    ensure!(!own.join("log").exists(), "a log was made");
+    Ok(())
+}
+
 /// A key of another certificate, a file that is missing, a file that is no certificate, a key where everybody reads.
 async fn certificates_are_looked_into(cluster: &Cluster, origin: &Origin) -> Result<()> {
     let one = SelfSigned::create(cluster.dir(), &["one.example.com"])?;

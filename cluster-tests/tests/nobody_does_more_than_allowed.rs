@@ -249,3 +249,28 @@ async fn one_operator_leaves_room_for_others() -> Result<()> {
     ensure!(plan.status == "3" && plan.message.contains("cannot be read"), "{plan:?}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_are_bounded_before_they_are_worked_out() -> Result<()> {
+    let cluster = Cluster::start(1).await?;
+    let door = cluster.nodes[0].at(Ports::ADMIN);
+    let mut many = "{\"routes\":{".to_owned();
+    (0..=100_000).for_each(|n| many.push_str(&format!("\"r{n}\":0,")));
+    let (many, large) = (many.into_bytes(), vec![b' '; 9 << 20]);
+    let as_a_viewer = "a message for Plan by somebody with the role viewer has at most 8388608 bytes";
+    let too_many = "the site has more than 100000 objects (routes, upstreams and all others)";
+    // What holds it is told before it is found out that the rest is wrong, too.
+    for (role, site, status, why) in [
+        ("viewer", &large, "11", as_a_viewer),
+        ("operator", &large, "3", "the site cannot be read"),
+        ("viewer", &many, "3", too_many),
+        ("operator", &many, "3", too_many),
+    ] {
+        let name = format!("{role}{}", site.len());
+        let who = Bearer::from(&identity(&cluster, &name, role).await?)?;
+        let mut connection = who.connect(door).await?;
+        let plan = call(&mut connection, "admin.v1.AdminService/Plan", &field(1, site.clone())).await?;
+        ensure!(plan.status == status && plan.message.contains(why), "{role}: {plan:?}");
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! Which commands this process knows, and which level of the cluster each of them takes.
 
-use shoal_model::state::{COMMANDS, Command, LEVELS, OLDEST_LEVEL};
+use shoal_cluster::identity::not_after;
+use shoal_model::state::{COMMANDS, Command, KeyOrder, LEVELS, OLDEST_LEVEL, SuccessionStep};
 
 /// A node of a build with debug assertions that is started with this in its environment pretends to be of a release to come,
 /// as many of them ahead as it says: tests of an upgrade need two versions, and there is one. It knows as many more commands,
@@ -62,6 +63,11 @@ pub(crate) fn check_passed_on(command: &Command) -> Result<(), &'static str> {
     match command.innermost() {
         Command::SetLevel { to, .. } if *to > known_level() => Err("nobody here knows that level"),
         Command::Later(_) => Err("what is in the envelope is not known here"),
+        Command::KeepKeys(KeyOrder::Authority(SuccessionStep::Begin { certificate, bridge, .. }))
+            if [certificate, bridge].into_iter().any(|der| not_after(der).is_none()) =>
+        {
+            Err("that is no certificate of an authority")
+        }
         _ => Ok(()),
     }
 }

@@ -105,6 +105,12 @@ pub fn print_line(text: &str) -> Result<bool, Failure> {
     }
 }
 
+/// How wide the terminal is that shows what is written to stdout; `None` = it is none, or does not say.
+pub fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Somebody reads what is written to stdout, as far as one can tell without writing.
 pub fn is_read() -> bool {
     let stdout = io::stdout();

@@ -1,4 +1,4 @@
-//! Durations and sizes as operators write them: `5s`, `250ms`, `10MiB`.
+//! Durations and sizes as operators write them: `5s`, `250ms`, `10MiB`. And times as they read them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -149,6 +149,26 @@ pub fn millis_u64(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// `2026-03-01 12:34:56Z`.
+pub fn moment(unix_seconds: i64) -> String {
+    let second = unix_seconds.rem_euclid(86_400);
+    format!("{} {:02}:{:02}:{:02}Z", date(unix_seconds), second / 3600, second / 60 % 60, second % 60)
+}
+
+/// `2026-03-01`, after the days-to-civil algorithm of H. Hinnant (<https://howardhinnant.github.io/date_algorithms.html>).
+pub fn date(unix_seconds: i64) -> String {
+    let shifted = unix_seconds.div_euclid(86_400) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +207,19 @@ mod tests {
         }
         for text in ["10 miles", "MiB", "99999999TiB"] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_civil() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00Z"),
+            (951_782_399, "2000-02-28 23:59:59Z"),
+            (951_782_400, "2000-02-29 00:00:00Z"),
+            (4_107_542_400, "2100-03-01 00:00:00Z"),
+            (-1, "1969-12-31 23:59:59Z"),
+        ] {
+            assert_eq!(moment(seconds), text);
         }
     }
 }

@@ -66,6 +66,12 @@ impl Listens for UnixListener {
     }
 }
 
+/// Whether this very process is at the other end of a local socket: as a proxy, on behalf of whoever has asked it.
+pub(crate) fn is_own(stream: &UnixStream) -> bool {
+    let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+    pid.is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -306,7 +306,10 @@ impl Activator {
         }
         let before = self.guard.begin(revision);
         match self.put_in_force(revision, content.clone(), limit) {
-            Ok(()) => Ok(before),
+            Ok(()) => {
+                self.guard.serves(revision);
+                Ok(before)
+            }
             Err(trouble) => {
                 self.guard.abandon(before);
                 Err(trouble)

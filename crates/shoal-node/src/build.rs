@@ -44,6 +44,7 @@ use crate::news;
 use crate::node::Node;
 use crate::otlp::{self, ExportFigures};
 use crate::peer::{PeerListener, PeerRpc};
+use crate::poison;
 use crate::purge_door;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_forgetting;
@@ -278,6 +279,7 @@ fn start_tasks(node: &Arc<Node>, setup: ClusterSetup, tasks: &VitalTasks) {
     tasks.spawn_until_stop("the forgetting of purges", purge_forgetting::forget(node.clone()));
     tasks.spawn_until_stop("the raising of the level", levels::raise(node.clone()));
     tasks.spawn_until_stop("the watch over unconfirmed revisions", rollout::watch(node.clone()));
+    tasks.spawn_until_stop("the look at what this node cannot live with", poison::watch(node.clone()));
     tasks.spawn_until_stop("the gate of revisions that are tried", rollout_gate::watch(node.clone()));
     tasks.spawn_until_stop("the comparison of states", state_check::watch(node.clone()));
     tasks.spawn_until_stop("gossip", gossip_lost(node.clone()));

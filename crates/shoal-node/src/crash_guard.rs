@@ -4,7 +4,7 @@
 //! node has served it for a while. A process that finds the mark of one before it, which did not end as it should, counts:
 //! after two such ends the revision is refused here, whatever is asked, and what was good before is served. A new revision
 //! is tried, and so is the same one by another version of the program. Somebody who kills a node twice in that time with
-//! SIGKILL cannot be told from a crash.
+//! SIGKILL cannot be told from a crash here: whether the revision is to blame, the other nodes know ([`crate::poison`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -98,6 +98,12 @@ impl CrashGuard {
         self.state().mark.as_ref().filter(|mark| is_deadly(mark)).map(|mark| mark.revision)
     }
 
+    /// `active`, which is in force, if it has proven itself here.
+    pub fn proven(&self, active: Revision) -> Option<Revision> {
+        let state = self.state();
+        state.mark.as_ref().is_none_or(|mark| mark.revision != active).then_some(active)
+    }
+
     /// `revision` is about to be put in force.
     pub fn begin(&self, revision: Revision) -> Before {
         let mut state = self.state();
@@ -111,9 +117,17 @@ impl CrashGuard {
             before.mark.as_ref().filter(|mark| mark.revision == revision).map_or(0, |mark| mark.crashes);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         state.mark = Some(Mark { revision, in_force: true, crashes, version });
-        state.due = Some(Instant::now() + self.window);
+        state.due = None;
         self.write(state.mark.as_ref());
         before
+    }
+
+    /// It is in force: from now on it has to prove itself. How long it took to compile it proves nothing.
+    pub fn serves(&self, revision: Revision) {
+        let mut state = self.state();
+        if state.mark.as_ref().is_some_and(|mark| mark.in_force && mark.revision == revision) {
+            state.due = Some(Instant::now() + self.window);
+        }
     }
 
     /// It could not be: what was there before is served on.
@@ -268,12 +282,20 @@ mod tests {
     fn the_one_before_is_kept_if_it_was_good() {
         let dir = tempfile::tempdir().unwrap();
         let guard = CrashGuard::open(dir.path(), WINDOW, Some(Revision(1)), false);
-        assert!(guard.begin(Revision(2)).is_good && guard.due().is_some());
-        assert!(!guard.begin(Revision(3)).is_good);
+        assert!(guard.begin(Revision(2)).is_good && guard.due().is_none());
+        guard.serves(Revision(2));
+        assert!(guard.due().is_some());
+        assert!(!guard.begin(Revision(3)).is_good && guard.due().is_none());
+        guard.serves(Revision(2));
+        assert!(guard.due().is_none(), "what takes its place is compiled meanwhile");
+        assert_eq!(guard.proven(Revision(3)), None);
         guard.prove();
+        assert_eq!(guard.proven(Revision(3)), Some(Revision(3)));
         assert!(guard.begin(Revision(4)).is_good);
         let off = CrashGuard::open(dir.path(), Duration::ZERO, Some(Revision(1)), false);
-        assert!(off.begin(Revision(5)).is_good && off.due().is_none());
+        assert!(off.begin(Revision(5)).is_good);
+        off.serves(Revision(5));
+        assert!(off.due().is_none());
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub async fn raise(node: Arc<Node>) {
         let (level, _, outlook) = node.levels();
         let reachable = outlook.reachable;
         let due = reachable > level.number && level.held.is_none();
-        if !due || node.log.status().leader != Some(node.id()) {
+        if !due || !node.leads() {
             reachable_since = None;
             continue;
         }
@@ -53,7 +53,7 @@ pub async fn raise(node: Arc<Node>) {
         if since.elapsed() < RAISED_AFTER {
             continue;
         }
-        match node.log.propose(Command::SetLevel { from: level.number, to: reachable }).await {
+        match node.log.propose_as_leader(Command::SetLevel { from: level.number, to: reachable }).await {
             Ok(proposed) => tracing::info!(to = reachable, reply = %proposed.reply, "the level was raised"),
             Err(error) => tracing::warn!(%error, to = reachable, "the level is not raised yet"),
         }

@@ -39,6 +39,7 @@ mod otlp;
 mod pace;
 mod peer;
 mod planted;
+mod poison;
 mod process_figures;
 mod purge_api;
 mod purge_debts;

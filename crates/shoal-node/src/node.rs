@@ -211,6 +211,8 @@ impl Node {
             active_revision: activation.active.0,
             applied_index: *self.log.applied().borrow(),
             refused: activation.refused.map(|(_, why)| why).unwrap_or_default(),
+            proven_revision: self.crash_guard.proven(activation.active).unwrap_or_default().0,
+            died_of: self.crash_guard.refused().unwrap_or_default().0,
             log_broken: self.log.status().broken,
             twin: twins::warning(&self.gossip, &self.identity),
             problems: self.problems(),
@@ -367,6 +369,12 @@ impl Node {
             purge_lease_ms: 0,
         };
         self.gossip.view().load().nodes.iter().map(|node| (node.id, heard(node))).collect()
+    }
+
+    /// This node leads, and a majority follows it: what it sees of the others is what the cluster goes by.
+    pub fn leads(&self) -> bool {
+        let log = self.log.status();
+        log.quorum && log.leader == Some(self.id())
     }
 
     /// Members that are heard now and have not said goodbye, this node included, by id and name.

@@ -31,7 +31,7 @@ pub async fn forget(node: Arc<Node>) {
         let now = Instant::now();
         let members: Vec<NodeId> = node.members().into_keys().collect();
         listen(&mut heard, &members, &node.gossip.view().load(), now);
-        if node.log.status().leader != Some(node.id()) {
+        if !node.leads() {
             continue;
         }
         let members: Vec<Member> = members.iter().map(|id| judge(heard.get(id), now)).collect();
@@ -45,7 +45,7 @@ pub async fn forget(node: Arc<Node>) {
         });
         if let Some(up_to) = up_to {
             last = Some(now);
-            match node.log.propose(Command::ForgetPurges { up_to }).await {
+            match node.log.propose_as_leader(Command::ForgetPurges { up_to }).await {
                 Ok(_) => tracing::debug!(
                     up_to,
                     "purges were forgotten: every node has checked its cache against them"

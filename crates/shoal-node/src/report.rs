@@ -7,7 +7,7 @@ use shoal_cache::{BOUNDS_US, FetchTimes};
 use shoal_policy::recovery::LogEnd;
 use shoal_proto::admin::{CacheCounters, ListenerStatus, NodeDetails};
 use shoal_proto::raft::ReportRequest;
-use shoal_proxy::TrafficSum;
+use shoal_proxy::{JudgedSum, TrafficSum};
 
 use crate::drain::Progress;
 use crate::purge_history::PurgeSeen;
@@ -47,6 +47,12 @@ pub struct NodeReport {
     pub applied_index: u64,
     /// Why it does not serve the newest revision; empty = it does.
     pub refused: String,
+    /// The revision that it serves, if that has proven itself there; 0 = it has not, or its version does not tell.
+    #[serde(default)]
+    pub proven_revision: u64,
+    /// The revision that it has died of, and does not take up again; 0 = none.
+    #[serde(default)]
+    pub died_of: u64,
     /// Why its log takes no part in decisions; empty = it does.
     #[serde(default)]
     pub log_broken: String,
@@ -200,8 +206,10 @@ pub struct TrafficReport {
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
-    /// Of those, what the downstream has not brought about by itself.
+    /// Of those, what the downstream has not brought about by itself: nodes of older versions judge by that.
     pub faults: u64,
+    /// What says something of what is served; of older versions nothing.
+    pub judged: JudgedReport,
     /// Upper bound in µs and how many lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
     /// Answered by the cache; routes only.
@@ -212,12 +220,31 @@ pub struct TrafficReport {
     pub cache_hit_bytes: u64,
 }
 
+/// Requests that say something of what is served.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JudgedReport {
+    /// All of them.
+    pub requests: u64,
+    /// Of those, what speaks against it.
+    pub faults: u64,
+    /// How long answers took: upper bound in µs and how many lie between it and the one before.
+    pub times: Vec<(Option<u64>, u64)>,
+}
+
+impl From<JudgedSum> for JudgedReport {
+    fn from(JudgedSum { requests, faults, times }: JudgedSum) -> Self {
+        Self { requests, faults, times }
+    }
+}
+
 impl From<TrafficSum> for TrafficReport {
     fn from(sum: TrafficSum) -> Self {
         Self {
             requests: sum.requests,
             errors: sum.errors,
-            faults: sum.faults,
+            faults: sum.judged.faults,
+            judged: sum.judged.into(),
             durations: sum.durations,
             cache_hits: sum.cache_hits,
             cache_misses: sum.cache_misses,

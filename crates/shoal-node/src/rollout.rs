@@ -11,7 +11,8 @@ use shoal_model::state::{
 };
 use shoal_model::{NodeId, Revision};
 use shoal_policy::rollout::{
-    Candidate, LastLook, has_lost_touch, is_overdue, left, missed, next_wave, refuses_already,
+    Candidate, Following, LastLook, has_lost_touch, is_overdue, left, missed, next_wave, refuses_already,
+    stand_in,
 };
 use shoal_proto::admin;
 
@@ -28,6 +29,12 @@ pub struct Overdue {
     /// Nobody has confirmed it in time; else it is only that nobody watches over its waves.
     pub is_late: bool,
 }
+
+/// The node of this name is heard and in service, and does not answer: until it does, or is gone, no wave follows that would
+/// pass it over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {0:?} is heard, but does not answer")]
+pub(crate) struct Silent(String);
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -93,10 +100,9 @@ pub async fn watch(node: Arc<Node>) {
             (is_late || is_alone).then_some(Overdue { revision, before, is_late })
         });
         note_overdue(&node, overdue);
-        isolate_poison(&node).await;
         if let Some((rollout, record)) = &waiting
             && left == Some(Duration::ZERO)
-            && log.leader == Some(node.id())
+            && node.leads()
         {
             revert(&node, rollout, record.index, RevertCause::NotConfirmed, String::new()).await;
         }
@@ -115,25 +121,6 @@ fn note_overdue(node: &Node, overdue: Option<Overdue>) {
     });
 }
 
-/// What this node cannot live with is not to be applied again: it says so until the log knows.
-async fn isolate_poison(node: &Node) {
-    let activation = node.activation.borrow().clone();
-    let Some(revision) = activation.poison else { return };
-    let is_news = node.log.with_state(|state| {
-        let record = state.revisions.record(revision).filter(|record| !record.fingerprint.is_empty());
-        let known = record.and_then(|record| state.revisions.quarantine().find(&record.fingerprint));
-        record.is_some() && known.is_none_or(|known| known.revision < revision)
-    });
-    let Some((_, why)) = activation.refused.filter(|(refused, _)| is_news && *refused == revision) else {
-        return;
-    };
-    let why = format!("{} has refused it: {why}", node.identity.name);
-    match node.log.propose(Command::Quarantine { revision, why, at_ms: now_ms() }).await {
-        Ok(_) => tracing::warn!(%revision, "what this node cannot live with is in quarantine"),
-        Err(error) => tracing::debug!(%revision, %error, "the cluster cannot be told yet"),
-    }
-}
-
 /// Proposes what every leader would. Whoever confirms at the same time is in time if he is before it in the log.
 pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: RevertCause, message: String) {
     let revision = rollout.revision;
@@ -150,10 +137,35 @@ pub(crate) async fn revert(node: &Node, rollout: &Rollout, index: u64, cause: Re
     }
 }
 
-/// More nodes serve the revision from now on, or all do, as every leader would have it.
-pub(crate) async fn go_on(node: &Arc<Node>, rollout: &Rollout, index: u64, evidence: String) {
-    let Some(step) = node.next_step(rollout).await else { return };
-    let (revision, told) = (rollout.revision, format!("{step:?}"));
+/// More nodes serve the revision from now on, or all do, as every leader would have it; fails with whom that waits for.
+pub(crate) async fn go_on(
+    node: &Arc<Node>,
+    rollout: &Rollout,
+    index: u64,
+    evidence: String,
+) -> Result<(), Silent> {
+    if let Some(step) = node.next_step(rollout).await? {
+        take(node, rollout.revision, index, step, evidence).await;
+    }
+    Ok(())
+}
+
+/// Another node gets the revision in the place of those of this wave, of which none is left to be watched. Where there is none
+/// the cluster goes back, which says nothing against the revision.
+pub(crate) async fn replace(node: &Arc<Node>, rollout: &Rollout, index: u64, why: String) {
+    let (Some(waves), Some(serving)) = (&rollout.waves, &rollout.canary) else { return };
+    let next = stand_in(rollout.revision, waves, serving, &node.candidates(rollout.before).await);
+    match next {
+        Some(next) => take(node, rollout.revision, index, RolloutStep::Advance(next), why).await,
+        None => {
+            let why = format!("{why}, and there is no other");
+            revert(node, rollout, index, RevertCause::Aborted, why).await;
+        }
+    }
+}
+
+async fn take(node: &Node, revision: Revision, index: u64, step: RolloutStep, evidence: String) {
+    let told = format!("{step:?}");
     let request_id = match &step {
         RolloutStep::Advance(next) => format!("wave {} of revision {revision} in entry {index}", next.wave),
         _ => format!("the end of revision {revision} in entry {index}"),
@@ -168,7 +180,7 @@ pub(crate) async fn go_on(node: &Arc<Node>, rollout: &Rollout, index: u64, evide
     }
 }
 
-/// On nobody's behalf, once.
+/// On nobody's behalf, once, and only while this node leads.
 async fn propose(
     node: &Node,
     revision: Revision,
@@ -178,30 +190,44 @@ async fn propose(
 ) -> Result<Reply, ProposeError> {
     let (author, at_ms) = (NOBODY.to_owned(), now_ms());
     let command = Command::Rollout { request_id, revision, step, author, message, at_ms };
-    node.log.propose(command).await.map(|proposed| proposed.reply)
+    node.log.propose_as_leader(command).await.map(|proposed| proposed.reply)
 }
 
 impl Node {
     /// What follows the wave that `rollout` is in; `None` = it has no waves.
-    pub(crate) async fn next_step(self: &Arc<Self>, rollout: &Rollout) -> Option<RolloutStep> {
-        let (waves, serving) = (rollout.waves.as_ref()?, rollout.canary.as_ref()?);
-        let next = next_wave(rollout.revision, waves, serving, &self.candidates(rollout.before).await);
-        Some(next.map_or(RolloutStep::Confirm, RolloutStep::Advance))
+    pub(crate) async fn next_step(
+        self: &Arc<Self>,
+        rollout: &Rollout,
+    ) -> Result<Option<RolloutStep>, Silent> {
+        let (Some(waves), Some(serving)) = (&rollout.waves, &rollout.canary) else { return Ok(None) };
+        match next_wave(rollout.revision, waves, serving, &self.candidates(rollout.before).await) {
+            Following::Wave(next) => Ok(Some(RolloutStep::Advance(next))),
+            Following::Everybody => Ok(Some(RolloutStep::Confirm)),
+            Following::Wait(name) => Err(Silent(name)),
+        }
     }
 
     /// Every member, as one that may have a revision before others, which serve the one `before` until it is their turn.
     pub(crate) async fn candidates(self: &Arc<Self>, before: Revision) -> Vec<Candidate> {
         let reports = self.ask_reports(Wanted::default()).await;
-        let is_in_service = |id| !self.log.with_state(|state| state.standing(id)).standing.is_drained();
         let candidate = |(id, member): (NodeId, MemberRecord)| {
-            // Who is heard but says nothing when it is called could not be watched.
-            let report =
-                reports.iter().find(|(alive, _, _)| *alive == id).and_then(|(_, _, report)| report.as_ref());
-            let is_alive = report.is_some() && is_in_service(id);
-            let refuses_already = report.is_some_and(|report| is_sick(report, before));
-            Candidate { id, name: member.name, region: member.region, is_alive, refuses_already }
+            let heard = reports.iter().find(|(alive, _, _)| *alive == id);
+            let report = heard.and_then(|(_, _, report)| report.as_ref());
+            Candidate {
+                id,
+                name: member.name,
+                region: member.region,
+                is_alive: heard.is_some() && self.is_in_service(id),
+                answers: report.is_some(),
+                refuses_already: report.is_some_and(|report| is_sick(report, before)),
+            }
         };
         self.members().into_iter().map(candidate).collect()
+    }
+
+    /// Nobody has drained this member.
+    pub(crate) fn is_in_service(&self, id: NodeId) -> bool {
+        !self.log.with_state(|state| state.standing(id)).standing.is_drained()
     }
 
     /// The revision that waits to be confirmed and its record, as far as this node has applied the log.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use shoal_model::Revision;
 use shoal_model::state::{REFUSING_WHOLLY, RevertCause, Rollout, Waves};
 use shoal_policy::rollout::{Bake, Counts, Evidence, Judgement, Said, Sighting, Tally, Trial};
+use shoal_proxy::OTHER;
 
 use crate::node::Node;
-use crate::report::{BakeReport, NodeReport, TrafficReport, Wanted};
-use crate::rollout::{go_on, revert};
+use crate::report::{BakeReport, JudgedReport, NodeReport, TrafficReport, Wanted};
+use crate::rollout::{Silent, go_on, replace, revert};
 
 /// Between two looks at all nodes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -23,6 +24,8 @@ struct Watched {
     trial: Option<Trial>,
     /// A wave, and when it was looked at last.
     wave: Option<(Bake, Instant)>,
+    /// Who keeps the next one waiting.
+    waits_for: Option<Silent>,
 }
 
 /// Looks, for as long as it is polled.
@@ -30,7 +33,7 @@ pub async fn watch(node: Arc<Node>) {
     let mut watched = Watched::default();
     loop {
         tokio::time::sleep(watched.pause()).await;
-        let leads = node.log.status().leader == Some(node.id());
+        let leads = node.leads();
         let tried = node.waiting_rollout().filter(|(rollout, _)| leads && rollout.canary.is_some());
         let Some((rollout, record)) = tried else {
             watched = Watched::default();
@@ -43,13 +46,18 @@ pub async fn watch(node: Arc<Node>) {
             Some(waves) => {
                 let (bake, passed) = watched.wave(&rollout, waves);
                 let judgement = bake.judge(&sightings, passed);
-                node.bake.send_replace(report(&rollout, waves, &judgement));
+                node.bake.send_replace(report(&rollout, waves, &judgement, watched.waits_for.as_ref()));
                 match judgement {
                     Judgement::Open { .. } => None,
                     Judgement::Bad(evidence) => Some(evidence),
-                    Judgement::Good(_) if waves.paused_by.is_some() => None,
+                    Judgement::Good(_) | Judgement::Unwatched(_) if waves.paused_by.is_some() => None,
                     Judgement::Good(evidence) => {
-                        go_on(&node, &rollout, record.index, evidence).await;
+                        let gone_on = go_on(&node, &rollout, record.index, evidence).await;
+                        watched.note(&rollout, gone_on.err());
+                        None
+                    }
+                    Judgement::Unwatched(why) => {
+                        replace(&node, &rollout, record.index, why).await;
                         None
                     }
                 }
@@ -80,6 +88,14 @@ impl Watched {
         self.trial.insert(going_on.unwrap_or_else(|| trial_of(rollout)))
     }
 
+    /// The next wave of `rollout` waits for somebody, or for nobody: said once.
+    fn note(&mut self, rollout: &Rollout, waits_for: Option<Silent>) {
+        if let Some(silent) = waits_for.as_ref().filter(|_| self.waits_for != waits_for) {
+            tracing::warn!(revision = %rollout.revision, why = %silent, "the rollout waits");
+        }
+        self.waits_for = waits_for;
+    }
+
     /// The wave that `rollout` is in, and how long nobody has looked at it.
     fn wave(&mut self, rollout: &Rollout, waves: &Waves) -> (&mut Bake, Duration) {
         let going_on = self.wave.take().filter(|(bake, _)| bake.is_of(rollout.revision, waves.wave));
@@ -93,11 +109,18 @@ fn trial_of(rollout: &Rollout) -> Trial {
     Trial::new(rollout.revision, rollout.before)
 }
 
-fn report(rollout: &Rollout, waves: &Waves, judgement: &Judgement) -> Option<BakeReport> {
+fn report(
+    rollout: &Rollout,
+    waves: &Waves,
+    judgement: &Judgement,
+    waits_for: Option<&Silent>,
+) -> Option<BakeReport> {
+    let waiting = waits_for.map_or_else(String::new, |silent| format!("; {silent}, and is waited for"));
     let (left, evidence) = match judgement {
         Judgement::Open { left, so_far } => (*left, so_far.clone()),
-        Judgement::Good(evidence) => (Duration::ZERO, evidence.clone()),
+        Judgement::Good(evidence) => (Duration::ZERO, evidence.clone() + &waiting),
         Judgement::Bad(evidence) => (Duration::ZERO, evidence.to_string()),
+        Judgement::Unwatched(why) => (Duration::ZERO, why.clone()),
     };
     let left_ms = left.as_millis() as u64;
     Some(BakeReport { revision: rollout.revision.0, wave: waves.wave, left_ms, evidence })
@@ -113,6 +136,7 @@ async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
             name: member.name,
             region: member.region,
             tries,
+            is_in_service: node.is_in_service(id),
             is_alive: asked.is_some(),
             said: asked.and_then(|(_, _, report)| report.take()).and_then(said),
         }
@@ -123,13 +147,15 @@ async fn look(node: &Arc<Node>, rollout: &Rollout) -> Vec<Sighting> {
 fn said(report: NodeReport) -> Option<Said> {
     let traffic = report.traffic?;
     let of_route = |(name, sum): (String, TrafficReport)| {
-        let TrafficReport { requests, faults: errors, durations, .. } = sum;
+        let TrafficReport { judged: JudgedReport { requests, faults: errors, times: durations }, .. } = sum;
         (name, Counts { requests, errors, unconnected: 0, durations })
     };
-    let routes: BTreeMap<String, Counts> = traffic.routes.into_iter().map(of_route).collect();
+    let mut routes: BTreeMap<String, Counts> = traffic.routes.into_iter().map(of_route).collect();
     // What no route is for speaks neither for nor against one: strangers can ask for as much of that as they like.
     let mut all = Counts { unconnected: traffic.unconnected, ..Counts::default() };
     routes.values().for_each(|counts| all += counts);
+    // Which routes have no series of their own is another thing on each node.
+    routes.remove(OTHER);
     let counts = Tally { all, routes };
     Some(Said {
         active: Revision(report.active_revision),
@@ -137,4 +163,27 @@ fn said(report: NodeReport) -> Option<Said> {
         up_ms: traffic.at_ms,
         counts,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::NodeTrafficReport;
+
+    #[test]
+    fn routes_count_by_what_is_judged_and_what_they_share_in_all_alone() {
+        let route = |requests, faults| {
+            let judged = JudgedReport { requests, faults, times: Vec::new() };
+            // What the cache and the node answered by themselves is in none of that.
+            TrafficReport { requests: 1_000, judged, ..TrafficReport::default() }
+        };
+        let of_older_version = TrafficReport { requests: 7, faults: 7, ..TrafficReport::default() };
+        let routes = [("shop", route(9, 1)), (OTHER, route(5, 2)), ("old", of_older_version)];
+        let routes = routes.map(|(name, counts)| (name.to_owned(), counts)).into();
+        let traffic = Some(NodeTrafficReport { routes, ..NodeTrafficReport::default() });
+        let counts = said(NodeReport { traffic, ..NodeReport::default() }).unwrap().counts;
+        assert_eq!((counts.all.requests, counts.all.errors), (14, 3));
+        let of = |name: &str| counts.routes.get(name).map(|counts| (counts.requests, counts.errors));
+        assert_eq!([of("shop"), of(OTHER), of("old")], [Some((9, 1)), None, Some((0, 0))]);
+    }
 }

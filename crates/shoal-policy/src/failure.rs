@@ -62,11 +62,53 @@ pub enum Failure {
     Internal,
 }
 
-/// Whether an answer speaks against what is served: not what the downstream has brought about by itself, be it that this
-/// proxy refused it or that no endpoint knows such a method or version (501, 505).
-pub fn is_fault(status: u16, failure: Option<Failure>) -> bool {
-    let is_of_downstream = failure.is_some_and(|failure| failure.side() == Side::Downstream);
-    status >= 500 && !matches!(status, 501 | 505) && !is_of_downstream
+/// How an exchange has ended, as far as it tells whose doing that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What the downstream was answered with, or would have been but for a head that was out.
+    pub status: u16,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// An endpoint was asked, for this exchange or for the cache on its behalf.
+    pub was_asked: bool,
+    /// The endpoint was asked for an upgrade.
+    pub asked_switch: bool,
+    /// The downstream had not sent its request to the end.
+    pub awaits_downstream: bool,
+    /// How long it took was the downstream's doing as well: it let its body be waited for, or said how long it would wait.
+    pub is_timed_by_downstream: bool,
+}
+
+/// What an exchange says of what is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: any downstream can have any node answer so, whatever it serves.
+    Nothing,
+    /// It does well.
+    Good,
+    /// It does not.
+    Fault,
+}
+
+impl Ending {
+    /// What it says of what is served: nothing, where this node answered by itself and did not fail, where no endpoint knows
+    /// such a method or version (501, 505), and where the downstream can have brought it about by itself.
+    pub fn verdict(self) -> Verdict {
+        let is_of_downstream = match self.failure {
+            // Anybody can write our name into a `Via`. What goes in circles because of the site is the answer of an endpoint.
+            Some(Failure::Loop) => true,
+            Some(Failure::UpstreamResponseTimeout) => self.is_timed_by_downstream,
+            // Where the endpoint has nothing to switch to, the question is what was wrong.
+            Some(Failure::UpstreamProtocol) => self.asked_switch,
+            Some(failure) => failure.side() == Side::Downstream,
+            None => !self.was_asked || matches!(self.status, 501 | 505),
+        };
+        match self.status {
+            _ if is_of_downstream || self.awaits_downstream => Verdict::Nothing,
+            500.. => Verdict::Fault,
+            _ => Verdict::Good,
+        }
+    }
 }
 
 impl Failure {
@@ -206,21 +248,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_downstream_brings_about_is_no_fault() {
+    fn what_the_downstream_can_bring_about_says_nothing() {
+        use Verdict::{Fault, Good, Nothing};
+        const ASKED: Ending = Ending {
+            status: 200,
+            failure: None,
+            was_asked: true,
+            asked_switch: false,
+            awaits_downstream: false,
+            is_timed_by_downstream: false,
+        };
         for (status, failure, expected) in [
-            (200, None, false),
-            (404, Some(Failure::NoRoute), false),
-            (499, Some(Failure::DownstreamReset), false),
-            (500, None, true),
-            (501, None, false),
-            (502, Some(Failure::UpstreamReset), true),
-            (503, Some(Failure::NoEndpoint), true),
-            (504, Some(Failure::UpstreamResponseTimeout), true),
-            (504, Some(Failure::NotCached), false),
-            (505, None, false),
-            (599, None, true),
+            (101, None, Good),
+            (200, None, Good),
+            (200, Some(Failure::UpstreamReset), Good), // in the middle of its body: who reads slowly can have that
+            (404, None, Good),
+            (413, Some(Failure::BodyTooLarge), Nothing),
+            (499, Some(Failure::DownstreamReset), Nothing),
+            (500, None, Fault),
+            (501, None, Nothing),
+            (501, Some(Failure::UnknownProtocol), Nothing),
+            (502, Some(Failure::UpstreamReset), Fault),
+            (502, Some(Failure::UpstreamProtocol), Fault),
+            (503, Some(Failure::NoEndpoint), Fault),
+            (503, Some(Failure::Overload), Fault),
+            (504, Some(Failure::UpstreamResponseTimeout), Fault),
+            (504, Some(Failure::NotCached), Nothing),
+            (505, None, Nothing),
+            (508, None, Fault), // an endpoint says so: the site goes in circles
+            (508, Some(Failure::Loop), Nothing),
+            (599, None, Fault),
         ] {
-            assert_eq!(is_fault(status, failure), expected, "{status} {failure:?}");
+            let ending = Ending { status, failure, ..ASKED };
+            assert_eq!(ending.verdict(), expected, "{ending:?}");
+            let unfinished = Ending { awaits_downstream: true, ..ending };
+            assert_eq!(unfinished.verdict(), Nothing, "{unfinished:?}");
+            let slow = Ending { is_timed_by_downstream: true, ..ending };
+            let is_timeout = failure == Some(Failure::UpstreamResponseTimeout);
+            assert_eq!(slow.verdict(), if is_timeout { Nothing } else { expected }, "{slow:?}");
+            let switch = Ending { asked_switch: true, ..ending };
+            let is_protocol = failure == Some(Failure::UpstreamProtocol);
+            assert_eq!(switch.verdict(), if is_protocol { Nothing } else { expected }, "{switch:?}");
+            let by_itself = Ending { was_asked: false, ..ending };
+            let expected = if failure.is_none() { Nothing } else { expected };
+            assert_eq!(by_itself.verdict(), expected, "{by_itself:?}");
         }
     }
 }

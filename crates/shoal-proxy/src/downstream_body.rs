@@ -28,6 +28,8 @@ pub(crate) struct BodyProgress {
     pub(crate) bytes: Cell<u64>,
     /// The downstream has the next part, and has not sent it yet.
     pub(crate) awaited: Cell<bool>,
+    /// The downstream was waited for, however long.
+    pub(crate) has_waited: Cell<bool>,
 }
 
 /// What the body of a request may cost.
@@ -99,6 +101,7 @@ impl DownstreamBody {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         loop {
             let Poll::Ready(frame) = self.incoming.poll_frame(cx) else {
+                self.progress.has_waited.set(true);
                 self.pace.wait(self.deadlines.now_ms());
                 let (deadlines, timeout) = (&self.deadlines, self.limits.idle_timeout);
                 let deadline = self.deadline.get_or_insert_with(|| deadlines.arm(timeout));

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Version};
 use shoal_model::view::{CollectorView, RouteView};
@@ -21,6 +21,8 @@ use crate::trace::Trace;
 pub(crate) struct Exchange {
     pub(crate) connection: Rc<Connection>,
     pub(crate) started: Instant,
+    /// From then to the answer, on its route: what comes later hangs on how fast the downstream reads. `None` = nobody asks.
+    pub(crate) answered: Option<Duration>,
     pub(crate) status: u16,
     pub(crate) failure: Option<Failure>,
     pub(crate) route: Option<Arc<RouteView>>,
@@ -30,6 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) complete: bool,
     /// It asked for an upgrade: what follows on its connection may not be HTTP.
     pub(crate) asked_upgrade: bool,
+    /// Its endpoint was asked for an upgrade.
+    pub(crate) asked_switch: bool,
     /// It lives on as a tunnel, and ends with it.
     pub(crate) tunnel: Option<Rc<TunnelTally>>,
     /// The response carries already what every response of this node does.
@@ -61,6 +65,7 @@ impl TunnelTally {
         *self.exchange.borrow_mut() = Some(Exchange {
             connection: exchange.connection.clone(),
             started: exchange.started,
+            answered: exchange.answered,
             status: exchange.status,
             failure: exchange.failure,
             route: exchange.route.take(),
@@ -68,6 +73,7 @@ impl TunnelTally {
             response_bytes: 0,
             complete: true,
             asked_upgrade: true,
+            asked_switch: true,
             tunnel: None,
             signed: true,
             grpc: false,
@@ -116,6 +122,7 @@ impl Exchange {
         Self {
             connection: connection.clone(),
             started: Instant::now(),
+            answered: None,
             status: 0,
             failure: None,
             route: None,
@@ -123,6 +130,7 @@ impl Exchange {
             response_bytes: 0,
             complete: false,
             asked_upgrade: false,
+            asked_switch: false,
             tunnel: None,
             signed: false,
             grpc: false,

@@ -123,7 +123,6 @@ impl Drop for Tally {
         if let Some(upstream) = &self.upstream {
             upstream.record(&Sample {
                 status: self.status,
-                is_fault: false,
                 https: false,
                 duration: self.started.elapsed(),
                 request_bytes: 0,

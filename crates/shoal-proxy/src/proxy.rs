@@ -27,6 +27,7 @@ use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
 use crate::sources::SourcesSeed;
 use crate::spans::RequestSpan;
+use crate::spent;
 use crate::upstream::{Standings, StickySeed, SystemRoots};
 use crate::worker::WorkerSeed;
 
@@ -182,7 +183,7 @@ impl Proxy {
             // Reading them takes a while: no worker shall wait for it.
             SystemRoots::current();
         }
-        self.config.store(config.clone());
+        spent::let_go(self.config.swap(config.clone()));
         self.discovery.follow(&config);
         self.access_log.follow(&config);
         for (listener, settings) in plan.keep {

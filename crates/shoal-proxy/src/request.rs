@@ -449,6 +449,10 @@ fn finish(connection: &Rc<Connection>, version: Version, mut request_id: HeaderV
     }
     let exchange = &mut body.exchange;
     exchange.status = head.status.as_u16();
+    if exchange.route.is_some() && exchange.cached != CacheUse::Hit {
+        let first_byte = exchange.trace.first_byte;
+        exchange.answered = Some(first_byte.unwrap_or_else(|| exchange.started.elapsed()));
+    }
     if let Some(record) = &mut exchange.record {
         record.cache_status = cache_status;
     }

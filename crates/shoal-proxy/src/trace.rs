@@ -23,6 +23,8 @@ pub(crate) struct Trace {
     pub(crate) connect: Duration,
     /// From the start of the exchange to the response head.
     pub(crate) first_byte: Option<Duration>,
+    /// The downstream waits for a shorter time than its route would.
+    pub(crate) is_hurried: bool,
     /// Every try, if the span of the request is sent.
     pub(crate) spans: Option<Box<Tries>>,
 }

@@ -93,6 +93,21 @@ async fn routes_change_under_load() {
 }
 
 #[tokio::test]
+async fn nothing_is_kept_of_what_was_served_before() {
+    let origin = Origin::start(|_| ok("")).await;
+    let stage = Stage::start(&site(&[origin.address], "", ""));
+    let mut downstream = stage.connect().await;
+    downstream.send(GET).await;
+    assert_eq!(downstream.answer().await.status, 200);
+    let before = Arc::downgrade(&stage.config.load_full());
+    stage.proxy.apply(stage.compile(2, &site(&[origin.address], "", ""))).unwrap();
+    // Also while that connection stays, and nobody asks for anything.
+    wait_until("the end of what was served before", || before.strong_count() == 0).await;
+    downstream.send(GET).await;
+    assert_eq!(downstream.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_left_sees_its_connections_end() {
     // What is left of `left`, which `kept` stands beside, or of the whole site.
     let beside = |left: SocketAddr, kept: SocketAddr, fields: &str| {

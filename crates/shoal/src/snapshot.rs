@@ -1,6 +1,7 @@
 //! `shoal snapshot`: the state of a cluster in a file, and a cluster out of one.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -36,13 +37,15 @@ Example:
   shoal snapshot save
   shoal --addr 10.0.0.1:7401 --identity admin.json snapshot save /backup/shoal.snapshot --force \\
       --passphrase-file /etc/shoal/passphrase
+  shoal snapshot save - --passphrase-file /etc/shoal/passphrase | ssh backup 'cat > shoal.snapshot'
 
 The node that is asked seals it, with the cluster's secret: private keys are in it, and nothing of it can be read without the
-passphrase. It is on the disk when this ends. Without a majority it is what that node has, which a warning says. Every hour,
-the newest 48 kept, by cron:
+passphrase. It is on the disk when this ends. `shoal audit` shows who has saved one, when and from where. Without a majority it
+is what that node has, and on no record, which a warning says. Every hour, the newest 48 kept, by cron:
   7 * * * * cd /backup && shoal snapshot save --passphrase-file /etc/shoal/passphrase && ls -t *.snapshot | tail -n +49 | xargs -r rm")]
 struct SaveArgs {
-    /// Where to write it [default: shoal-CLUSTER-rREVISION-ENTRY.snapshot; nothing is written if that is there already]
+    /// Where to write it; - = standard output [default: shoal-CLUSTER-rREVISION-ENTRY.snapshot; nothing is written if that is
+    /// there already]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Also if there is such a file already
@@ -127,12 +130,12 @@ impl SnapshotArgs {
 impl SaveArgs {
     async fn run(self, root: NodeArgs, format: Format) -> Result<Exit, Failure> {
         let failed = |why: String| Failure::local("snapshot save", why);
-        if let Some(file) = &self.file {
-            if file.as_os_str() == "-" {
-                let why =
-                    "it holds every private key, and goes into a file that only its owner can read: name one";
-                return Err(failed(why.to_owned()));
-            }
+        let to_stdout = self.file.as_deref().is_some_and(|file| file == Path::new("-"));
+        if to_stdout && io::stdout().is_terminal() {
+            let why = "it is no text for a terminal: name a file, or send it on to another program";
+            return Err(failed(why.to_owned()));
+        }
+        if let Some(file) = self.file.as_ref().filter(|_| !to_stdout) {
             self.check_free(file)?;
         }
         let client = self.node.clone().settled(root)?.client()?;
@@ -156,6 +159,22 @@ impl SaveArgs {
         }
         let inspection = backup::inspect_bytes(&bytes, None).map_err(|error| failed(error.to_string()))?;
         let about = &inspection.about;
+        let of = |place: &dyn Display| {
+            let About { revision, cluster_id, index, .. } = about;
+            let length = bytes.len();
+            format!(
+                "saved revision {revision} of cluster {cluster_id} (entry {index}, {length} bytes) {place}"
+            )
+        };
+        if to_stdout {
+            // A reader that has gone has not got all of it.
+            let mut stdout = io::stdout().lock();
+            let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
+            written.map_err(|error| failed(format!("cannot write to stdout: {error}")))?;
+            warn_unless_newest(about);
+            output::note(&of(&"to stdout"));
+            return Ok(Exit::Done);
+        }
         let file = self.file.clone().unwrap_or_else(|| named_for(about));
         if self.file.is_none() && !self.force && file.exists() {
             output::note(&format!("nothing has changed since {} was written", file.display()));
@@ -163,20 +182,9 @@ impl SaveArgs {
         }
         self.check_free(&file)?;
         shoal_node::write_private(&file, &bytes).map_err(|error| failed(error.to_string()))?;
-        if !about.newest {
-            output::warn("no majority could be asked: changes that others have acknowledged may be missing");
-        }
+        warn_unless_newest(about);
         let saved = serde_json::json!({ "file": file, "about": about, "bytes": bytes.len() });
-        output::print(format, &saved, |_| {
-            format!(
-                "saved revision {} of cluster {} (entry {}, {} bytes) as {}\n",
-                about.revision,
-                about.cluster_id,
-                about.index,
-                bytes.len(),
-                file.display()
-            )
-        })?;
+        output::print(format, &saved, |_| of(&format_args!("as {}\n", file.display())))?;
         Ok(Exit::Done)
     }
 
@@ -192,6 +200,15 @@ impl SaveArgs {
     }
 }
 
+fn warn_unless_newest(about: &About) {
+    if !about.newest {
+        output::warn(
+            "no majority could be asked: changes that others have acknowledged may be missing, and that this was saved is on \
+             no record",
+        );
+    }
+}
+
 /// A name that no other state of any cluster has.
 fn named_for(about: &About) -> PathBuf {
     let (cluster, revision, index) = (&about.cluster_id, about.revision, about.index);
@@ -201,7 +218,7 @@ fn named_for(about: &About) -> PathBuf {
 fn shown(inspection: &Inspection) -> String {
     let Inspection { about, bytes, contents } = inspection;
     let mut text = String::new();
-    let mut row = |name: &str, value: &dyn std::fmt::Display| _ = writeln!(text, "{name:<14}{value}");
+    let mut row = |name: &str, value: &dyn Display| _ = writeln!(text, "{name:<14}{value}");
     row("cluster", &about.cluster_id);
     row("epoch", &about.cluster_epoch);
     row("revision", &about.revision);

@@ -16,8 +16,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs
 use shoal_model::{ClusterId, NodeId, Role};
 
 use super::{
-    ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, public_key_sha256, random_bytes,
-    sha256_hex, validity,
+    ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, key_of, random_bytes, sha256_hex, validity,
 };
 use crate::tls::names;
 
@@ -97,7 +96,7 @@ impl Authority {
 
     /// Whether a request, whose sender has the private key, asks for the key that `certificate` is of.
     pub fn is_request_of(request_der: &[u8], certificate: &[u8]) -> bool {
-        let shown = public_key_sha256(certificate).map(|sha256| hex(&sha256));
+        let shown = key_of(certificate);
         shown.is_some() && shown == Self::request_key_sha256(request_der).ok()
     }
 
@@ -176,15 +175,16 @@ pub fn was_signed_by<'a>(
     verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], given, algorithms).is_ok()
 }
 
-/// The one of `authorities` in which the chain of a client ends, by when its certificate was given: whether that has ended since
-/// is not asked.
+/// The one of `authorities` in which the chain of a client ends, by when its certificate was given, as the signer's clock had it:
+/// whether that has ended since is not asked. What stands between may have been made a moment later by another clock.
 pub fn ends_in<'a>(
     chain: &[CertificateDer<'_>],
     authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
 ) -> Option<&'a CertificateDer<'static>> {
     let (leaf, between) = chain.split_first()?;
     let (from, _) = validity(leaf)?;
-    let given = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(from).unwrap_or_default()));
+    let from = Duration::from_secs(u64::try_from(from).unwrap_or_default());
+    let given = UnixTime::since_unix_epoch(from + CLOCK_SLACK);
     authorities.into_iter().find(|authority| {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates([(*authority).clone()]);
@@ -325,6 +325,13 @@ mod tests {
         check(&[&by_next], &[old, new], Some(new));
         check(&[&by_next], &[old], None);
         check(&[&by_next, &bridge], &[old], Some(old)); // by who has not heard of the next one
+        let by_a_slower_clock = {
+            let mut params = leaf_params(&[], "2", NODE_VALIDITY).unwrap();
+            params.not_before -= Duration::from_secs(60);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            next.sign(&params, &read_request(&request).unwrap().public_key).unwrap()
+        };
+        check(&[&by_a_slower_clock, &bridge], &[old], Some(old));
         check(&[&identity.cert_der, &bridge], &[new], None);
         check(&[&identity.cert_der], &[other.certificate()], None);
         check(&[], &[old], None);

@@ -132,6 +132,16 @@ impl NodeKey {
     }
 }
 
+/// Whether `path` lies in the data directory of a node, of this one or another, wherever links lead. What is not there yet does
+/// if the directory does that it is to be in. Looks at the disk.
+pub fn is_in_data_dir(path: &Path) -> bool {
+    let real = fs::canonicalize(path).or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => fs::canonicalize(parent).map(|parent| parent.join(name)),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    });
+    real.is_ok_and(|real| real.ancestors().skip(1).any(|dir| identity_path(dir).exists()))
+}
+
 fn identity_path(data_dir: &Path) -> PathBuf {
     data_dir.join("identity").join("node.json")
 }

@@ -82,6 +82,11 @@ pub fn public_key_sha256(certificate_der: &[u8]) -> Option<[u8; 32]> {
     digest.as_ref().try_into().ok()
 }
 
+/// The same, hex, as the log knows the keys of nodes.
+pub fn key_of(certificate_der: &[u8]) -> Option<String> {
+    public_key_sha256(certificate_der).map(|sha256| hex(&sha256))
+}
+
 fn read_facts(leaf: &CertificateDer<'_>) -> Result<CertificateFacts, String> {
     let parsed = X509Certificate::from_der(leaf);
     let (_, certificate) = parsed.map_err(|_| "certificate 1 of the chain is not X.509".to_owned())?;

@@ -20,8 +20,10 @@ use shoal_model::{ClusterId, NodeId};
 pub use authorities::Authorities;
 pub use authority::{Authority, CLOCK_SLACK, NODE_VALIDITY, OPERATOR_VALIDITY, ends_in, was_signed_by};
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
-pub use files::write_private;
-pub use inspect::{inspect_authorities, inspect_certificate, not_after, public_key_sha256, serial, validity};
+pub use files::{is_in_data_dir, write_private};
+pub use inspect::{
+    inspect_authorities, inspect_certificate, key_of, not_after, public_key_sha256, serial, validity,
+};
 pub use key_ring::KeyRing;
 pub use operator::Operator;
 pub use sealed_file::{BadPassphrase, Passphrase, SealedFile, SealedFileError, seal_file};

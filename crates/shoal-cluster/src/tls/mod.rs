@@ -178,10 +178,18 @@ fn roots<'a>(
     authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
 ) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
+    let mut unreadable = None;
     for authority in authorities {
-        roots.add(authority.clone()).map_err(|error| TlsError::new(what, error))?;
+        // One that nobody can read must not take the others with it, least of all at a start.
+        if let Err(error) = roots.add(authority.clone()) {
+            tracing::error!(what, %error, "an authority cannot be read, and is not believed");
+            unreadable = Some(error);
+        }
     }
-    Ok(Arc::new(roots))
+    match unreadable {
+        Some(error) if roots.is_empty() => Err(TlsError::new(what, error)),
+        _ => Ok(Arc::new(roots)),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -101,6 +101,10 @@ impl ConfigLog {
         look(&self.shared.machine.read())
     }
 
+    fn called(&self, node: NodeId) -> String {
+        self.with_state(|state| state.called(node))
+    }
+
     /// The index of the last applied entry, now and whenever it changes; 0 = none.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.shared.machine.applied()

@@ -97,8 +97,8 @@ pub enum ProposeError {
     /// The leader would not talk to this node.
     #[error("{leader} refused the proposal: {reason}")]
     Refused {
-        /// Who.
-        leader: NodeId,
+        /// Who, as people call it.
+        leader: String,
         /// Why.
         reason: String,
     },
@@ -125,6 +125,27 @@ impl ConfigLog {
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
         self.check_level(&command)?;
         self.pursue(self.on_record(command), 0, DEADLINE).await
+    }
+
+    /// [`propose`], written by this node as the leader, now, or not at all: what a leader has decided by what it has seen is
+    /// void where a majority follows another.
+    ///
+    /// [`propose`]: Self::propose
+    pub async fn propose_as_leader(&self, command: Command) -> Result<Proposed, ProposeError> {
+        self.check_level(&command)?;
+        if self.leadership() != Leadership::Here {
+            return Err(ProposeError::NoQuorum { reason: self.why_nobody_leads() });
+        }
+        if let Some(reason) = self.out_of_space() {
+            return Err(ProposeError::OutOfSpace { reason });
+        }
+        match Box::pin(self.write_in_turn(self.on_record(command), Instant::now() + DEADLINE)).await {
+            Attempt::Done(proposed) => Ok(proposed),
+            Attempt::Failed(error) => Err(error),
+            Attempt::NotWritten(reason) => Err(ProposeError::NoQuorum { reason }),
+            Attempt::NoRoom(reason) => Err(ProposeError::OutOfSpace { reason }),
+            Attempt::PerhapsWritten(reason) => Err(ProposeError::OutcomeUnknown { reason }),
+        }
     }
 
     /// Refuses what some members may not know yet.
@@ -196,7 +217,7 @@ impl ConfigLog {
                 // Who cannot write what the leader sends answers nothing, and so hears nothing.
                 Leadership::Nobody => match self.out_of_space() {
                     Some(why) => {
-                        Attempt::NoRoom(format!("{} hears no leader, and {why}", self.shared.node_id))
+                        Attempt::NoRoom(format!("{} hears no leader, and {why}", self.called(self.node_id())))
                     }
                     None => Attempt::NotWritten(self.why_nobody_leads()),
                 },
@@ -240,6 +261,7 @@ impl ConfigLog {
         let status = self.status();
         match status.leader {
             Some(leader) => {
+                let leader = self.called(leader);
                 format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
             }
             None => format!("none of {} voters leads", status.voters.len()),
@@ -375,7 +397,8 @@ impl ConfigLog {
             tokio::time::sleep(LOOK_AGAIN).await;
             let Some(why) = self.out_of_space() else { continue };
             if self.status().voters == [self.shared.node_id] {
-                return format!("{} leads, and {why}; what was asked for is done then", self.shared.node_id);
+                let own = self.called(self.node_id());
+                return format!("{own} leads, and {why}; what was asked for is done then");
             }
         }
     }
@@ -399,7 +422,7 @@ impl ConfigLog {
             biased;
             answer = tokio::time::timeout_at(deadline, call) => answer,
             () = self.not_led_by(leader), if repeatable => {
-                return Attempt::PerhapsWritten(format!("{leader} was lost before it answered"));
+                return Attempt::PerhapsWritten(format!("{} was lost before it answered", self.called(leader)));
             }
         };
         match answer {
@@ -415,8 +438,8 @@ impl ConfigLog {
                     }
                 }
             }
-            Ok(Err(status)) => judge_refusal(leader, &status),
-            Err(_) => Attempt::PerhapsWritten(format!("{leader} did not answer in time")),
+            Ok(Err(status)) => judge_refusal(self.called(leader), &status),
+            Err(_) => Attempt::PerhapsWritten(format!("{} did not answer in time", self.called(leader))),
         }
     }
 
@@ -442,7 +465,7 @@ impl ConfigLog {
 }
 
 /// What another node's refusal means for the command.
-fn judge_refusal(leader: NodeId, status: &Status) -> Attempt {
+fn judge_refusal(leader: String, status: &Status) -> Attempt {
     let text = format!("{leader} answered {:?}: {:?}", status.code(), status.message());
     match Reason::of(status) {
         Some(Reason::NoQuorum | Reason::NotLeader | Reason::Broken) => Attempt::NotWritten(text),

@@ -56,8 +56,11 @@ impl ConfigLog {
         let answer = tokio::select! {
             biased;
             answer = tokio::time::timeout(deadline, call) => answer,
-            () = self.not_led_by(leader) => return no_quorum(&format!("{leader} does not lead any more")),
+            () = self.not_led_by(leader) => {
+                return no_quorum(&format!("{} does not lead any more", self.called(leader)));
+            }
         };
+        let leader = self.called(leader);
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner().commit_index),
             Ok(Err(status)) => {

@@ -106,6 +106,7 @@ impl ConfigLog {
             return Err("no other node is heard that leads".to_owned());
         };
         let mut client = self.snapshot_peer(leader).map_err(|error| error.to_string())?;
+        let leader = self.called(leader);
         let refused =
             |status: tonic::Status| format!("{leader} answered {:?}: {:?}", status.code(), status.message());
         let answer = client.fetch_state(proto::FetchStateRequest { at_least }).await.map_err(refused)?;

@@ -43,9 +43,8 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
         Exit::Conflict => failure.try_command("shoal history, then shoal plan -f FILE"),
         Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
         Exit::Local if status.code() == Code::FailedPrecondition => match verb {
-            "apply" | "set" | "delete" | "edit" | "rollback" | "node drain" | "node cordon" => {
-                failure.try_command(format!("shoal {verb} --force, if that is meant"))
-            }
+            "apply" | "set" | "delete" | "edit" | "rollback" | "node drain" | "node cordon"
+            | "upgrade hold" => failure.try_command(format!("shoal {verb} --force, if that is meant")),
             _ => failure.try_command(overview(verb)),
         },
         Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),

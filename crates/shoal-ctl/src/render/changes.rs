@@ -226,6 +226,7 @@ fn standing(info: &RevisionInfo) -> String {
     match info.standing.as_str() {
         "" => {}
         "reverted" => notes.push(format!("reverted by {}", info.reverted_by)),
+        "unconfirmed" if info.wave > 0 => notes.push(format!("in wave {}", info.wave)),
         other => notes.push(one_line(other)),
     }
     if !info.quarantined.is_empty() {
@@ -494,6 +495,7 @@ mod tests {
         let standing =
             |standing: &str, info| RevisionInfo { standing: standing.into(), reverted_by: 11, ..info };
         let revisions = vec![
+            standing("unconfirmed", RevisionInfo { wave: 2, ..info(13, "new hosts", true) }),
             standing("unconfirmed", info(12, "move the shop\nto new hosts", true)),
             info(11, "", true),
             standing("reverted", info(10, "too fast", true)),

@@ -22,6 +22,7 @@ mod top;
 mod units;
 mod upgrade;
 mod watch;
+mod wrap;
 
 pub use audit::audit;
 pub use cache::{cache_stats, locations, purged};
@@ -43,6 +44,7 @@ pub use units::moment;
 pub use units::span;
 pub use upgrade::upgrade;
 pub use watch::revision;
+pub use wrap::wrapped;
 
 /// Compares with `testdata/<name>.txt`, or writes it when `UPDATE_EXPECT=1`.
 #[cfg(test)]

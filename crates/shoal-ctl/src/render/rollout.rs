@@ -173,9 +173,12 @@ fn push_quarantine(text: &mut String, response: &GetRolloutResponse) {
     if response.quarantine.is_empty() {
         return;
     }
+    let told = response.ended.as_ref().filter(|_| response.rollout.is_none());
     text.push_str("in quarantine, and not applied again without --force, what was:\n");
     for quarantined in response.quarantine.iter().take(MAX_QUARANTINED) {
-        let (revision, why) = (quarantined.revision, one_line(&quarantined.why));
+        let revision = quarantined.revision;
+        let is_told = told.is_some_and(|ended| (ended.revision, &ended.why) == (revision, &quarantined.why));
+        let why = if is_told { "as said above".to_owned() } else { one_line(&quarantined.why) };
         let _ = writeln!(text, "  revision {revision}, since {}: {why}", at(quarantined.at_ms));
     }
     if let Some(more @ 1..) = response.quarantine.len().checked_sub(MAX_QUARANTINED) {
@@ -270,15 +273,11 @@ mod tests {
             why: "revert of 8: worse than what was before: 2.0 % of 900 requests failed with it".into(),
             at_ms: 1_772_368_620_000,
         };
-        let quarantined = Quarantined { revision: 8, why: "n3 died of it".into(), at_ms: 1_772_368_620_000 };
+        let quarantined = |why: &str| Quarantined { revision: 8, why: why.into(), at_ms: 1_772_368_620_000 };
+        let mut quarantine = vec![quarantined("n3 died of it"); 12];
+        quarantine[1] = quarantined(&ended.why);
         let policy = Some(Pace { bake_ms: 300_000, checks: 9, urgent: false });
-        let seen = GetRolloutResponse {
-            rollout: None,
-            ended: Some(ended),
-            quarantine: vec![quarantined; 12],
-            policy,
-            quorum: true,
-        };
+        let seen = GetRolloutResponse { rollout: None, ended: Some(ended), quarantine, policy, quorum: true };
         check_golden("rollout_ended", &rollout(&seen));
         let told = |waves, reverted_by, why: &str| {
             let at_ms = 1_772_368_620_000;

@@ -55,7 +55,8 @@ theirs (`operator renew`), and nodes that are away come back. `cluster keys` sho
 asked for again, on any node; another leader goes on with it.
 
 With --retire every node that is heard refuses what the authority before has signed, and cuts what is open by it; this ends
-with 5 and names the nodes that have not said so within --timeout.")]
+with 5 and names the nodes that have not said so within --timeout. What cannot be done as things stand ends with 1: --retire
+without --force while nodes or operators would be shut out, and each step before or after its time.")]
 pub(super) struct RotateArgs {
     /// Which key
     #[arg(value_enum)]

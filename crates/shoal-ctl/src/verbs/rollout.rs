@@ -17,7 +17,7 @@ use super::manner::PaceArgs;
 use super::outcome::exit_of;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, print_line, to_json_line, to_yaml, write_stdout};
+use crate::output::{Format, columns, print_line, to_json_line, to_yaml, write_stdout};
 use crate::render;
 
 /// Between two looks of somebody who watches.
@@ -147,7 +147,7 @@ impl StatusArgs {
         let mut seen = session.client.rollout().await?;
         let watched = self.revision.or(on_its_way(&seen));
         if !self.watch && (self.revision.is_none() || on_its_way(&seen) == watched) {
-            session.print(&seen, render::rollout)?;
+            session.print(&seen, shown)?;
             return Ok(Exit::Done);
         }
         let mut told = String::new();
@@ -157,7 +157,7 @@ impl StatusArgs {
                     Course::Open => {}
                     Course::Ended(ended) => return tell_end(&session, seen, *ended),
                     Course::Nothing => {
-                        session.print(&seen, render::rollout)?;
+                        session.print(&seen, shown)?;
                         return Ok(Exit::Done);
                     }
                 }
@@ -196,10 +196,18 @@ fn tell_end(session: &Session, seen: GetRolloutResponse, ended: EndedRollout) ->
     Ok(exit)
 }
 
+fn shown(seen: &GetRolloutResponse) -> String {
+    render::wrapped(&render::rollout(seen), columns())
+}
+
+fn shown_line(seen: &GetRolloutResponse) -> String {
+    render::wrapped(&render::rollout_line(seen), columns())
+}
+
 /// One step of a rollout.
 fn watched_line(seen: &GetRolloutResponse, format: Option<Format>) -> Result<String, Failure> {
     match format {
-        None | Some(Format::Table) => Ok(render::rollout_line(seen)),
+        None | Some(Format::Table) => Ok(shown_line(seen)),
         Some(Format::Yaml) => Ok(format!("---\n{}", to_yaml(seen)?)),
         Some(Format::Json) => to_json_line(seen),
     }
@@ -215,7 +223,7 @@ impl StepArgs {
             request_id: request_id()?,
         };
         let response = session.client.step_rollout(request).await?;
-        session.print(&response, render::rollout_line)?;
+        session.print(&response, shown_line)?;
         Ok(Exit::Done)
     }
 }

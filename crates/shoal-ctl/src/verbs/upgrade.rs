@@ -34,7 +34,9 @@ Exit codes: 0 done, or nothing to do; 2 some nodes are not upgraded, or not hear
     #[command(after_help = "\
 Example:
   shoal upgrade hold -m 'watch it until monday'
-  shoal upgrade hold --release")]
+  shoal upgrade hold --release
+
+Exit codes: 0 done, or it is so already; 1 somebody holds it with another message; 2 an older version is left; 6 no quorum.")]
     Hold(HoldArgs),
 }
 
@@ -54,6 +56,9 @@ pub struct HoldArgs {
     /// End the hold: the level is raised by itself again
     #[arg(long, conflicts_with = "message")]
     release: bool,
+    /// Also in the place of a hold of somebody else, or with another message
+    #[arg(long, conflicts_with = "release")]
+    force: bool,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -64,19 +69,19 @@ impl UpgradeVerb {
     /// # Errors
     /// Whatever keeps it from its answer, with the exit code it ends with.
     pub async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        let (node, action, message) = match self {
+        let (node, action, message, force) = match self {
             Self::Status(args) => {
                 let session = Session::open(args.node, root)?;
                 let response = session.client.upgrade_status().await?;
                 session.print(&response, render::upgrade)?;
                 return Ok(Exit::Done);
             }
-            Self::Finalize(args) => (args.node, UpgradeAction::Finalize, String::new()),
-            Self::Hold(args) if args.release => (args.node, UpgradeAction::Release, String::new()),
-            Self::Hold(args) => (args.node, UpgradeAction::Hold, args.message),
+            Self::Finalize(args) => (args.node, UpgradeAction::Finalize, String::new(), false),
+            Self::Hold(args) if args.release => (args.node, UpgradeAction::Release, String::new(), false),
+            Self::Hold(args) => (args.node, UpgradeAction::Hold, args.message, args.force),
         };
         let session = Session::open(node, root)?;
-        let request = SetUpgradeRequest { action: action.into(), message };
+        let request = SetUpgradeRequest { action: action.into(), message, force };
         let response = session.client.set_upgrade(request).await?;
         session.print(&response, render::upgrade)?;
         Ok(Exit::Done)

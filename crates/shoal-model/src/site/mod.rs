@@ -19,6 +19,7 @@ mod naming;
 mod network;
 mod no_effect;
 mod object;
+mod object_count;
 mod observe;
 mod otlp;
 mod overload;
@@ -62,6 +63,7 @@ pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_aut
 pub use locate::locate;
 pub use merge::{Absent, merge};
 pub use object::{Delta, Kind, ObjectName};
+pub use object_count::{MAX_OBJECTS, check_count, count_objects};
 pub(crate) use observe::log_subject;
 pub use observe::{AccessLog, Tracing};
 pub use otlp::Otlp;
@@ -113,17 +115,25 @@ pub struct Site {
 }
 
 impl Site {
-    /// Names of the routes that `other` answers otherwise, or not: of another definition, or with an upstream of another one.
+    /// Names of the routes that `other` answers otherwise, or not: of another definition, or with an upstream that is of
+    /// another one, or shows endpoints another certificate.
     pub fn answered_otherwise(&self, other: &Self) -> BTreeSet<String> {
         let is_same = |name: &String, route: &Route| {
             other.routes.get(name) == Some(route)
                 && other.upstreams.get(&route.upstream) == self.upstreams.get(&route.upstream)
+                && other.shown_to(&route.upstream) == self.shown_to(&route.upstream)
         };
         self.routes
             .iter()
             .filter(|(name, route)| !is_same(name, route))
             .map(|(name, _)| name.clone())
             .collect()
+    }
+
+    /// The certificate that endpoints of `upstream` are shown. A key that was sealed anew is the same.
+    fn shown_to(&self, upstream: &str) -> Option<Certificate> {
+        let name = self.upstreams.get(upstream)?.tls.as_ref()?.client_certificate.as_ref()?;
+        self.certificates.get(name).map(Certificate::redacted)
     }
 
     /// Nothing is configured at all.

@@ -6,6 +6,7 @@ use super::cache_key::validate_cache;
 use super::dns_zone::validate_dns_zones;
 use super::listener_tls::validate_listener_tls;
 use super::naming::{check_host, check_reference};
+use super::object_count::check_count;
 use super::observe::validate_observation;
 use super::overload::validate_overload;
 use super::passive::validate_passive;
@@ -32,7 +33,7 @@ const MAX_GRPC_SERVICE: usize = 512;
 /// Everything that is wrong with the meaning of `site`; empty = it can be served. Certificates are looked into by
 /// [`check_certificates`] once their files are read.
 pub fn validate(site: &Site) -> Vec<Problem> {
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = check_count(site.object_count()).into_iter().collect();
     let kinds = [
         ("listeners", site.listeners.keys().collect::<Vec<_>>()),
         ("certificates", site.certificates.keys().collect()),

@@ -173,10 +173,7 @@ pub fn on_record(command: Command, mut asker: Asker, state: &ConfigState) -> Com
 }
 
 fn summary(command: &Command, state: &ConfigState) -> Option<String> {
-    let name_of = |id: &NodeId| match state.nodes.get(id) {
-        Some(node) => format!("{} ({id})", node.name),
-        None => id.to_string(),
-    };
+    let name_of = |id: &NodeId| state.called(*id);
     Some(match command {
         Command::Bootstrap { cluster_id, node, .. } => format!("cluster {cluster_id}, {}", node.name),
         Command::Publish { author, message, counts: [added, removed, changed], terms, .. } => {
@@ -245,8 +242,9 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         Command::HoldLevel { hold: Some(hold) } => format!("held: {}", hold.message),
         Command::HoldLevel { hold: None } => "held no more".to_owned(),
         Command::AskedBy { command, .. } => return summary(command, state),
-        // The revision that follows is on the record; and forgetting and comparing change nothing that anybody sees.
-        Command::UploadPart { .. } | Command::ForgetPurges { .. } | Command::CompareStates => return None,
+        Command::CompareStates => "nothing changes".to_owned(),
+        // The revision that follows is on the record; and forgetting changes nothing that anybody sees.
+        Command::UploadPart { .. } | Command::ForgetPurges { .. } => return None,
         // Only once it is on the record does a command get its envelope.
         Command::Later(_) => return None,
     })

@@ -197,8 +197,8 @@ pub enum Command {
         /// From now on.
         cluster_epoch: u64,
     },
-    /// Changes nothing: a place in the log after which the states of all nodes are compared. Proposed only where every member
-    /// knows [`COMPARING`].
+    /// Changes nothing: a place in the log after which the states of all nodes are compared, and what is on the record that
+    /// changes nothing. Proposed only where every member knows [`COMPARING`].
     CompareStates,
     /// The cluster's own certificates are kept otherwise from now on. Proposed only where every member knows the order.
     KeepKeys(KeyOrder),

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ConfigState;
+use crate::id::NodeId;
+
 /// Longest name of a node, region or zone.
 const MAX_NAME: usize = 63;
 
@@ -40,6 +43,14 @@ pub struct MemberRecord {
     pub purge_lease_ms: u64,
 }
 
+impl ConfigState {
+    /// `node` as people call it: by its name, with its number where that is another word; by that alone where nobody has it.
+    pub fn called(&self, node: NodeId) -> String {
+        let name = self.nodes.get(&node).map(|record| &record.name).filter(|name| **name != node.to_string());
+        name.map_or_else(|| node.to_string(), |name| format!("{name} ({node})"))
+    }
+}
+
 /// A token with which nodes may join, or programs purge. Its secret is stored only as a hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
@@ -54,4 +65,19 @@ pub struct TokenRecord {
     /// SHA-256 of the certificate of the authority that it names, hex; empty = it was made by a version that does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub authority_sha256: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_called_by_their_names() {
+        let mut state = ConfigState::default();
+        for (id, name) in [(1, "n1"), (7, "n2")] {
+            let record = MemberRecord { name: name.to_owned(), ..MemberRecord::default() };
+            state.nodes.insert(NodeId(id), record);
+        }
+        assert_eq!([1, 2, 7].map(|id| state.called(NodeId(id))), ["n1", "n2", "n2 (n7)"]);
+    }
 }

@@ -187,6 +187,19 @@ mod tests {
             let names = ["a", "b", "c"].map(|name| view.routes.by_name(name).unwrap().key_name.to_string());
             assert_eq!(names, expected, "{from:?} -> {to:?}");
         }
+        // What an upstream is linked to is a part of how it answers.
+        let linked = before
+            .replace("['127.0.0.1:2']", "['127.0.0.1:2'], tls: { server_name: v, client_certificate: me }")
+            + "certificates: { me: { chain_pem: one, key_sealed: once, key_sha256: k }, other: { chain_pem: one, key_sealed: once, key_sha256: k } }\n";
+        for (from, to, expected) in [
+            ("me: { chain_pem: one", "me: { chain_pem: two", &["b", "c"][..]),
+            ("other: { chain_pem: one", "other: { chain_pem: two", &[]),
+            ("key_sealed: once", "key_sealed: again", &[]),
+            ("key_sha256: k", "key_sha256: l", &["b", "c"]),
+        ] {
+            let tried = read(&linked.replacen(from, to, 1)).answered_otherwise(&read(&linked));
+            assert_eq!(tried.iter().collect::<Vec<_>>(), expected, "{from:?} -> {to:?}");
+        }
         let all = read(before).answered_otherwise(&Default::default());
         assert_eq!(all, BTreeSet::from(["a", "b", "c"].map(str::to_owned)));
     }

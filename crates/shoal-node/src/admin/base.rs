@@ -12,7 +12,7 @@ use super::failure::{self, Exit, with_exit};
 use crate::node::Node;
 
 /// For this node to apply what the cluster has acknowledged.
-pub(super) const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+pub const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
 /// What is active, no older than anything that was acknowledged before now.
 pub struct Base {

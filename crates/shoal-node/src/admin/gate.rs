@@ -138,6 +138,14 @@ fn operator_of<T>(request: &Request<T>) -> Option<&ProvenOperator> {
     }
 }
 
+/// What whoever is at the other end may do: where it is no operator, who is let in nowhere, the least.
+fn role_at(connection: &Connection) -> Role {
+    match &connection.caller {
+        Some(Caller::Operator(operator)) => operator.role,
+        Some(Caller::Node(_)) | None => Role::Viewer,
+    }
+}
+
 /// Who calls, as the audit trail names it.
 pub fn caller_of<T>(request: &Request<T>) -> String {
     operator_of(request).map_or_else(String::new, |operator| operator.name.clone())
@@ -177,11 +185,14 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let call = AdminCall::of_path(request.uri().path());
-        let who = request.extensions().get::<Connection>().map(Who::at);
-        let (Some(call), Some(who)) = (call, who) else { return Box::pin(self.service.call(request)) };
+        let connection = request.extensions().get::<Connection>();
+        let who = connection.map(|connection| (Who::at(connection), role_at(connection)));
+        let (Some(call), Some((who, role))) = (call, who) else {
+            return Box::pin(self.service.call(request));
+        };
         request.extensions_mut().insert(call);
         let held = Arc::new(Mutex::new(self.node.messages.none_yet(&who.by)));
-        let request = request.map(|body| Body::new(MessageBody::of(call, body, held.clone())));
+        let request = request.map(|body| Body::new(MessageBody::of(call, role, body, held.clone())));
         let asker = self.node.asker(who.clone(), call.name());
         let answering = on_behalf_of(asker, self.service.call(request));
         let node = self.node.clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use shoal_cluster::identity::ClusterSecret;
-use shoal_model::site::{Absent, Change, Delta, ObjectName, diff};
+use shoal_model::site::{Absent, Change, Delta, ObjectName, Problems, check_count, count_objects, diff};
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
@@ -34,6 +34,11 @@ impl Given {
         Ok(Self { put_json, removed, absent: Absent::Keep, since: since.map(Revision) })
     }
 
+    /// Bytes of the objects.
+    pub(super) fn bytes(&self) -> usize {
+        self.put_json.len()
+    }
+
     /// The site after it and what that changes. `then` is the site that was active at `since`, if another one is now.
     pub(super) fn over(
         &self,
@@ -41,6 +46,10 @@ impl Given {
         active: &Site,
         then: Option<&Site>,
     ) -> Result<(Site, Vec<Change>), Status> {
+        let count = count_objects(&self.put_json);
+        if let Some(problem) = check_count(count).filter(|_| count > active.object_count()) {
+            return Err(failure::site(&Problems(vec![problem])));
+        }
         let put = Site::from_json(&self.put_json).map_err(|error| {
             with_exit(Code::InvalidArgument, Exit::Local, format!("the site cannot be read: {error}"))
         })?;

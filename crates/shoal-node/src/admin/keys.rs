@@ -173,36 +173,58 @@ async fn rotate_authority(node: &Arc<Node>, patience: Duration) -> Result<(), St
         };
         agree(node, KeyOrder::Authority(begin)).await?;
     }
+    let awaited = newest_authority(node).0;
     let all_show_it = async {
         loop {
-            let shown = match succession(node) {
-                Some(succession) if !succession.has_switched => false,
-                // Somebody has taken it back meanwhile, or has even come to its end.
-                None => return,
-                Some(_) => {
-                    let now = node.log.with_state(|state| sha256_hex(&state.ca_certificate));
-                    let reports = node.reports().await;
-                    reports.iter().all(|(_, _, report)| report.as_ref().is_some_and(|r| r.authority == now))
-                }
+            let (newest, signs) = newest_authority(node);
+            if newest != awaited {
+                return Some(taken_back());
+            }
+            let shown = |(_, _, report): &(NodeId, String, Option<NodeReport>)| {
+                report.as_ref().is_some_and(|report| report.authority == awaited)
             };
-            if shown {
-                return;
+            if signs && node.reports().await.iter().all(shown) {
+                return None;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
-    if tokio::time::timeout(patience, all_show_it).await.is_err() {
-        let why = "it goes on: not every node that is heard has a certificate of the new authority yet; see `shoal cluster keys`";
-        return Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why));
+    match tokio::time::timeout(patience, all_show_it).await {
+        Ok(None) => Ok(()),
+        Ok(Some(refusal)) => Err(refusal),
+        Err(_) => {
+            let why = "it goes on: not every node that is heard has a certificate of the new authority yet; see `shoal cluster keys`";
+            Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why))
+        }
     }
-    Ok(())
 }
 
-/// The end of the authority before, unless somebody would be shut out by that; waits until nobody that is heard believes it.
+/// The hash of the authority that came last, and whether it signs.
+fn newest_authority(node: &Node) -> (String, bool) {
+    node.log.with_state(|state| match &state.keys.succession {
+        Some(succession) if !succession.has_switched => (sha256_hex(&succession.other), false),
+        _ => (sha256_hex(&state.ca_certificate), true),
+    })
+}
+
+fn taken_back() -> Status {
+    let why = "somebody else has taken it back, or begun another, meanwhile; see `shoal cluster keys` and `shoal audit`";
+    with_exit(Code::Aborted, Exit::Conflict, why)
+}
+
+/// The end of the authority before, unless somebody would be shut out by that; waits until nobody that is heard believes it, but
+/// for those that are shut out.
 async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> Result<(), Status> {
-    let Some(succession) = succession(node).filter(|succession| succession.has_switched) else {
-        let why = "no authority waits to be retired; `shoal cluster rotate ca` begins";
-        return Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
+    let not_yet = |why: &str| Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
+    let succession = match succession(node) {
+        Some(succession) if succession.has_switched => succession,
+        Some(_) => {
+            return not_yet(
+                "the new authority has signed nothing yet: wait until every node that is heard believes it, or take it back \
+                 with `shoal cluster rotate ca --abort`",
+            );
+        }
+        None => return not_yet("no authority waits to be retired; `shoal cluster rotate ca` begins"),
     };
     let now = node.log.with_state(|state| sha256_hex(&state.ca_certificate));
     let nodes = node.members_of_others(&now, &node.reports().await);
@@ -224,7 +246,7 @@ async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> 
                 &tokens::naming(node, &sha256_hex(&succession.other))
             )
         );
-        return Err(with_exit(Code::FailedPrecondition, Exit::Remote, why));
+        return Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
     }
     let sha256 = sha256_hex(&succession.other);
     let retire = SuccessionStep::Retire { begun: succession.begun, sha256: sha256.clone() };
@@ -232,7 +254,7 @@ async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> 
     let mut believers = Vec::new();
     let all_have_dropped_it = async {
         loop {
-            believers = believers_of(&sha256, node.reports().await);
+            believers = believers_of(&sha256, &nodes, node.reports().await);
             if believers.is_empty() {
                 return;
             }
@@ -250,9 +272,39 @@ async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> 
     Ok(())
 }
 
-/// Nodes that are not known to have dropped the authority with this hash.
-fn believers_of(sha256: &str, reports: Vec<(NodeId, String, Option<NodeReport>)>) -> Vec<String> {
-    let believes = |report: &NodeReport| report.believes.iter().any(|believed| believed == sha256);
-    let believers = reports.into_iter().filter(|(_, _, report)| report.as_ref().is_none_or(believes));
+/// Nodes that are not known to have dropped the authority with this hash. Of those that are `shut_out` with it nobody will
+/// hear any more.
+fn believers_of(
+    sha256: &str,
+    shut_out: &[String],
+    reports: Vec<(NodeId, String, Option<NodeReport>)>,
+) -> Vec<String> {
+    let believers = reports.into_iter().filter(|(_, name, report)| match report {
+        Some(report) => report.believes.iter().any(|believed| believed == sha256),
+        None => !shut_out.contains(name),
+    });
     believers.map(|(_, name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_shut_out_is_not_waited_for() {
+        let believing = |authority: &str| {
+            Some(NodeReport { believes: vec![authority.to_owned()], ..NodeReport::default() })
+        };
+        let check = |shut_out: &[&str], n2: Option<NodeReport>, expected: &[&str]| {
+            let reports = [("n1", believing("new")), ("n2", n2)];
+            let reports = reports.map(|(name, report)| (NodeId(1), name.to_owned(), report));
+            let shut_out: Vec<String> = shut_out.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(believers_of("old", &shut_out, reports.into()), expected, "{shut_out:?}");
+        };
+        check(&[], believing("new"), &[]);
+        check(&[], believing("old"), &["n2"]);
+        check(&[], None, &["n2"]);
+        check(&["n2"], None, &[]);
+        check(&["n2"], believing("old"), &["n2"]); // it can be called still
+    }
 }

@@ -18,7 +18,7 @@ use tonic::transport::Server;
 
 use super::AdminRpc;
 use super::gate::{Gate, Porch};
-use crate::accept::Accepting;
+use crate::accept::{Accepting, is_own};
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
 use crate::keys::Proof;
@@ -174,6 +174,10 @@ async fn accept_socket(
             () = stop.cancelled() => return,
             incoming = socket.next() => incoming,
         };
+        if is_own(&stream) {
+            tracing::debug!("a proxied connection to the local admin socket was refused");
+            continue;
+        }
         let local = ProvenOperator { name: LOCAL.to_owned(), role: Role::Admin, serial: None, ends_at: None };
         let from = Origin::Socket { uid: stream.peer_cred().ok().map(|user| user.uid()) };
         _ = accepted.send(Ok(CallerIo::new(stream, Some(Caller::Operator(local)), from))).await;

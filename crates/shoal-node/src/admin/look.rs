@@ -59,7 +59,9 @@ pub fn history(node: &Node, request: &HistoryRequest) -> Result<HistoryResponse,
                 let restorable = state.revisions.content(revision).is_some();
                 let quarantined = state.revisions.quarantine().find(&record.fingerprint);
                 let quarantined = quarantined.map(|known| known.why.clone()).unwrap_or_default();
-                RevisionInfo { quarantined, ..revision_info(revision, record, restorable) }
+                let rollout = state.revisions.rollout().filter(|rollout| rollout.revision == revision);
+                let wave = rollout.and_then(|rollout| rollout.waves.as_ref()).map_or(0, |waves| waves.wave);
+                RevisionInfo { quarantined, wave, ..revision_info(revision, record, restorable) }
             })
             .collect()
     });

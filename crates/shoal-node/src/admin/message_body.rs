@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use shoal_model::Role;
 use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::calls::AdminCall;
 use tokio::time::Sleep;
@@ -18,6 +19,8 @@ use crate::shares::{NoShare, Portions, Share};
 
 /// Largest message that is a list of what is to be purged, or fetched.
 const MAX_LIST_MESSAGE: usize = 16 << 20;
+/// Largest plan of somebody who may not change anything: what is done with it takes far more memory than the message.
+const MAX_VIEWER_PLAN: usize = 8 << 20;
 /// Largest message of all other calls.
 const MAX_SHORT_MESSAGE: usize = 64 << 10;
 /// For a message to arrive as a whole.
@@ -25,8 +28,9 @@ const MESSAGE_TIME: Duration = Duration::from_secs(60);
 /// Bytes of messages that are under way or being answered, on one node.
 pub const MESSAGE_BYTES: Portions = Portions { most: 384 << 20, each: 192 << 20, reserve: 192 << 20 };
 
-const fn most_bytes(call: AdminCall) -> usize {
+const fn most_bytes(call: AdminCall, role: Role) -> usize {
     match call {
+        AdminCall::Plan | AdminCall::PlanEdit if matches!(role, Role::Viewer) => MAX_VIEWER_PLAN,
         AdminCall::Plan
         | AdminCall::Apply
         | AdminCall::Stage
@@ -45,22 +49,27 @@ pub type Held = Arc<Mutex<Share>>;
 pub struct MessageBody {
     body: Body,
     call: AdminCall,
+    role: Role,
     seen: usize,
     held: Held,
     clock: Pin<Box<Sleep>>,
 }
 
 impl MessageBody {
-    /// `body` of `call`.
-    pub fn of(call: AdminCall, body: Body, held: Held) -> Self {
-        Self { body, call, seen: 0, held, clock: Box::pin(tokio::time::sleep(MESSAGE_TIME)) }
+    /// `body` of `call` by somebody with `role`.
+    pub fn of(call: AdminCall, role: Role, body: Body, held: Held) -> Self {
+        Self { body, call, role, seen: 0, held, clock: Box::pin(tokio::time::sleep(MESSAGE_TIME)) }
     }
 
     fn take_in(&mut self, bytes: usize) -> Result<(), Status> {
         self.seen += bytes;
-        let (name, most) = (self.call.name(), most_bytes(self.call));
+        let (name, most) = (self.call.name(), most_bytes(self.call, self.role));
         if self.seen > most {
-            let why = format!("a message for {name} has at most {most} bytes");
+            let by = match most < most_bytes(self.call, Role::Admin) {
+                true => format!(" by somebody with the role {}", self.role),
+                false => String::new(),
+            };
+            let why = format!("a message for {name}{by} has at most {most} bytes");
             return Err(with_exit(Code::OutOfRange, Exit::Local, why));
         }
         let taken = self.held.lock().unwrap_or_else(PoisonError::into_inner).grow(bytes);

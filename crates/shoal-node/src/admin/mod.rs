@@ -61,7 +61,7 @@ use shoal_proto::admin::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-pub use base::newest_base;
+pub use base::{CATCH_UP_WAIT, newest_base};
 pub use cache::order as purge_order;
 pub use cache_warm::MAX_CALLS as MAX_WARM_CALLS;
 pub use first_site::{apply_file, check_first_site, read_first_site};

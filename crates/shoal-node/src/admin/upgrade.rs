@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use shoal_model::state::{Command, Hold, LEVELS};
+use shoal_model::units::moment;
 use shoal_policy::levels::Obstacle;
 use shoal_proto::admin::{MemberVersion, SetUpgradeRequest, UpgradeAction, UpgradeStatusResponse};
 use tonic::{Code, Status};
@@ -21,7 +22,7 @@ pub async fn status(node: &Arc<Node>) -> Result<UpgradeStatusResponse, Status> {
     Ok(known(node, false))
 }
 
-/// Raises the level, or says whether it is raised by itself.
+/// Raises the level, or says whether it is raised by itself; what is so already is not written again.
 pub async fn set(
     node: &Arc<Node>,
     request: SetUpgradeRequest,
@@ -32,8 +33,13 @@ pub async fn set(
     let command = match request.action() {
         UpgradeAction::Finalize => finalizing(node)?,
         UpgradeAction::Hold => {
-            let (by, at_ms) = (caller.to_owned(), now_ms());
-            Some(holding(node, Some(Hold { by, message: request.message, at_ms }))?)
+            let held = node.log.with_state(|state| state.level.held.clone());
+            let hold = Hold { by: caller.to_owned(), message: request.message, at_ms: now_ms() };
+            match held.filter(|_| !request.force) {
+                Some(held) if (&held.by, &held.message) == (&hold.by, &hold.message) => None,
+                Some(held) => return Err(is_held(&held)),
+                None => Some(holding(node, Some(hold))?),
+            }
         }
         UpgradeAction::Release => Some(holding(node, None)?),
         UpgradeAction::Unspecified => {
@@ -46,6 +52,15 @@ pub async fn set(
     tracing::info!(what, by = caller, "the level of the cluster, or what becomes of it, was changed");
     linearizable_base(node).await?;
     Ok(known(node, true))
+}
+
+/// Whoever holds it has a reason, which nobody is to lose unseen.
+fn is_held(held: &Hold) -> Status {
+    let Hold { by, message, at_ms } = held;
+    let colon = if message.is_empty() { "" } else { ": " };
+    let since = moment(i64::try_from(at_ms / 1000).unwrap_or(i64::MAX));
+    let why = format!("nothing was changed: it is held since {since} by {by}{colon}{message}");
+    with_exit(Code::FailedPrecondition, Exit::Local, why)
 }
 
 /// What raises the level to what every member knows, or ends a hold of it; `None` = it is there.

@@ -16,7 +16,7 @@ use super::manner::{check_members_know, pace_of};
 use super::request_key::{RequestKey, Subject};
 use super::step::AskedStep;
 use crate::node::Node;
-use crate::rollout::{pace_message, waves_message};
+use crate::rollout::{Silent, pace_message, waves_message};
 
 /// How far the revision is that is not in force for good, and what came of the one before.
 pub async fn look(node: &Arc<Node>) -> Result<GetRolloutResponse, Status> {
@@ -57,7 +57,7 @@ pub async fn step(
         RolloutAction::Resume => (RolloutStep::Resume, String::new()),
         RolloutAction::Promote => {
             let next = match node.waiting_rollout() {
-                Some((rollout, _)) => node.next_step(&rollout).await,
+                Some((rollout, _)) => node.next_step(&rollout).await.map_err(passed_over)?,
                 None => None,
             };
             // Where nothing goes in waves, the log says so.
@@ -72,6 +72,11 @@ pub async fn step(
         reply => reply.done().map_err(failure::reply)?,
     }
     look(node).await
+}
+
+fn passed_over(silent: Silent) -> Status {
+    let advice = "again in a moment, `shoal node drain`, or --all, which has it come to everybody";
+    with_exit(Code::Unavailable, Exit::Remote, format!("no wave follows as yet: {silent}; {advice}"))
 }
 
 /// How revisions come into force where nobody says.

@@ -4,13 +4,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use shoal_cluster::identity::{Passphrase, seal_file, sha256_hex};
+use shoal_configlog::{ProposeError, described_as};
+use shoal_model::Revision;
+use shoal_model::state::{COMPARING, Command};
 use shoal_proto::admin::{SaveSnapshotRequest, SaveSnapshotResponse};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::{About, FORMAT};
-use crate::admin::failure::{Exit, check_log, with_exit};
-use crate::admin::newest_base;
+use crate::admin::failure::{Exit, check_log, propose, with_exit};
+use crate::admin::{CATCH_UP_WAIT, newest_base};
 use crate::node::{Node, now_ms};
 
 /// Files that are made at once.
@@ -21,7 +24,28 @@ const PART_BYTES: usize = 256 << 10;
 /// A file, in parts.
 pub type Saved = Pin<Box<dyn Stream<Item = Result<SaveSnapshotResponse, Status>> + Send>>;
 
-/// Seals the state as it is; where a majority can be asked, everything that was acknowledged before is in it.
+/// Who takes all there is is on the record before anything leaves, and the record is in what leaves. It goes with an entry that
+/// changes nothing. Where nobody can write, saving is all the more what there is to do.
+async fn put_on_record(node: &Node) -> Result<(), Status> {
+    if !node.members_without(COMPARING).is_empty() {
+        return Ok(());
+    }
+    let entry = node.log.propose(Command::CompareStates);
+    match described_as("the whole state, sealed".to_owned(), entry).await {
+        Ok(proposed) => {
+            node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
+            Ok(())
+        }
+        Err(error @ ProposeError::OutOfSpace { .. }) => {
+            tracing::warn!(%error, "that a snapshot is saved is not on the record");
+            Ok(())
+        }
+        Err(error) => Err(propose(error)),
+    }
+}
+
+/// Seals the state as it is; where a majority can be asked, everything that was acknowledged before is in it, and who
+/// has asked for it.
 pub async fn save(node: &Arc<Node>, request: SaveSnapshotRequest, caller: &str) -> Result<Saved, Status> {
     let passphrase = Passphrase::new(&request.passphrase)
         .map_err(|error| with_exit(Code::InvalidArgument, Exit::Local, error.to_string()))?;
@@ -31,6 +55,9 @@ pub async fn save(node: &Arc<Node>, request: SaveSnapshotRequest, caller: &str) 
         with_exit(Code::ResourceExhausted, Exit::Remote, "this node is saving a snapshot for somebody else")
     })?;
     let (_, newest) = newest_base(node).await?;
+    if newest {
+        put_on_record(node).await?;
+    }
     let failed = |error: &dyn std::fmt::Display| Status::internal(format!("cannot seal the state: {error}"));
     let (index, state) = node.log.state_document().await.map_err(|error| failed(&error))?;
     let (cluster_epoch, revision) =

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use shoal_cluster::identity::{ends_in, sha256_hex};
+use shoal_cluster::identity::{ends_in, key_of, sha256_hex};
+use shoal_cluster::tls::Caller;
 
 use crate::node::Node;
 
@@ -20,6 +21,17 @@ impl Node {
         let chain = connection.peer_certificates()?.to_vec();
         let ends_in = self.believed_end_of(&chain)?;
         Some(Proof { chain, ends_in })
+    }
+
+    /// Whether a node has shown, on `connection`, a certificate for the key that the log has of it: the authority's key alone makes
+    /// nobody a member. Of one that the log does not know yet nothing can be said.
+    pub(crate) fn has_shown_its_key(&self, caller: &Caller, connection: &rustls::ServerConnection) -> bool {
+        let Caller::Node(id) = caller else { return true };
+        let known =
+            self.log.with_state(|state| state.nodes.get(id).map(|node| node.public_key_sha256.clone()));
+        let Some(known) = known.filter(|known| !known.is_empty()) else { return true };
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        shown.and_then(|leaf| key_of(leaf)).is_some_and(|shown| shown == known)
     }
 
     /// Resolves when a proof is none any more.

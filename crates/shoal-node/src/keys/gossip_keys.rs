@@ -31,7 +31,7 @@ pub async fn keep_gossip_keys(node: Arc<Node>) {
     let mut waits_since: Option<(u64, Instant)> = None;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        if node.log.status().leader != Some(node.id()) {
+        if !node.leads() {
             continue;
         }
         let keys = node.known_gossip_keys();
@@ -48,8 +48,10 @@ pub async fn keep_gossip_keys(node: Arc<Node>) {
             Step::Use => GossipKeyStep::Use { id: keys.newest },
             Step::Drop => GossipKeyStep::Drop { id: keys.in_use },
         };
-        if let Err(error) = node.propose_gossip_key(step).await {
-            tracing::debug!(%error, "the keys of the gossip are as they were");
+        let what = becomes(&step);
+        match node.log.propose_as_leader(Command::KeepKeys(KeyOrder::Gossip(step))).await {
+            Ok(proposed) => tell(&proposed, what),
+            Err(error) => tracing::debug!(%error, "the keys of the gossip are as they were"),
         }
     }
 }
@@ -69,6 +71,18 @@ fn warn_of_long_wait(keys: &Keys, waits_since: &mut Option<(u64, Instant)>) {
         }
         (Some(key), _) => *waits_since = Some((key, Instant::now())),
     }
+}
+
+fn becomes(step: &GossipKeyStep) -> &'static str {
+    match step {
+        GossipKeyStep::Make { .. } => "made",
+        GossipKeyStep::Use { .. } => "used",
+        GossipKeyStep::Drop { .. } => "the only one that is believed",
+    }
+}
+
+fn tell(proposed: &Proposed, what: &str) {
+    tracing::info!(index = proposed.index, "a new key of the gossip is {what}");
 }
 
 impl Node {
@@ -104,15 +118,11 @@ impl Node {
         })
     }
 
-    /// Puts a step into the log.
+    /// Puts a step into the log, wherever this node stands.
     pub(crate) async fn propose_gossip_key(&self, step: GossipKeyStep) -> Result<Proposed, ProposeError> {
-        let what = match step {
-            GossipKeyStep::Make { .. } => "made",
-            GossipKeyStep::Use { .. } => "used",
-            GossipKeyStep::Drop { .. } => "the only one that is believed",
-        };
+        let what = becomes(&step);
         let proposed = self.log.propose(Command::KeepKeys(KeyOrder::Gossip(step))).await?;
-        tracing::info!(index = proposed.index, "a new key of the gossip is {what}");
+        tell(&proposed, what);
         Ok(proposed)
     }
 

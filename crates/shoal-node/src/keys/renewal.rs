@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_cluster::identity::{Identity, random_number};
 use shoal_cluster::join::{RenewError, renew, renewed};
+use shoal_cluster::tls::Credentials;
 use shoal_model::NodeId;
 use shoal_model::units::Period;
 use shoal_policy::renewal::{Alarm, Life};
@@ -72,7 +73,11 @@ pub async fn keep(node: Arc<Node>) {
             Ok(()) => plan = Plan::after(terms.agreed),
             Err(why) => {
                 plan.failed(life, &terms);
-                tracing::warn!(%why, left = %Period::seconds(life.left(now_ms()).as_secs()), "this node's certificate was not renewed yet");
+                // Where it presses, it is tried every few seconds.
+                if plan.failures.is_power_of_two() {
+                    let left = Period::seconds(life.left(now_ms()).as_secs());
+                    tracing::warn!(%why, %left, tries = plan.failures, "this node's certificate was not renewed yet");
+                }
                 node.own_certificate.with(|state| {
                     state.failed += 1;
                     state.trouble = why;
@@ -247,8 +252,9 @@ fn sign_for_itself(node: &Node) -> Result<Identity, String> {
     renewed(&identity, answer).map_err(|error| error.to_string())
 }
 
-/// On disk first: a process that begins anew must not have less.
+/// On disk first: a process that begins anew must not have less. Nothing comes there that no process could begin with.
 async fn keep_identity(node: &Node, new: Identity) -> Result<(), String> {
+    Credentials::new(new.clone()).map_err(|error| error.to_string())?;
     let (dir, saved) = (node.settings.data_dir.clone(), new.clone());
     let saving = tokio::task::spawn_blocking(move || saved.save(&dir)).await;
     saving.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;

@@ -2,6 +2,7 @@
 //! to it, or it nothing to them, and what has happened is in a log that it does not get. It finds out by what they show and say,
 //! and says how it gets back; those of the others that hear it still say the same of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +14,28 @@ use crate::node::Node;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Members that are asked at each.
-const MAX_ASKED: usize = 3;
+/// Members that are asked at each, those that the gossip hears first, and of the others some more each time.
+const MAX_ASKED: usize = 8;
 /// What to do.
 const ADVICE: &str = "start it once more with `--join ADDR` and a new `--token` (`shoal token create` on another node), as it is: it \
                       stays the node that it was";
 
 /// Looks whenever no majority is heard, for as long as it is polled.
 pub async fn notice_unknown_authority(node: Arc<Node>) {
+    let mut turn = 0;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let why = match node.log.status().quorum {
             true => None,
-            false => kept_out(&node).await,
+            false => match kept_out(&node, turn).await {
+                Standing::Believed => None,
+                Standing::KeptOut(why) => Some(why),
+                // What was so when somebody answered is so.
+                Standing::Unknown => {
+                    turn = turn.wrapping_add(MAX_ASKED);
+                    continue;
+                }
+            },
         };
         let before = node.own_certificate.with(|state| std::mem::replace(&mut state.stranded, why.clone()));
         match (before, why) {
@@ -36,21 +46,36 @@ pub async fn notice_unknown_authority(node: Arc<Node>) {
     }
 }
 
-/// What is wrong, if no member that answers believes this node and is believed.
-async fn kept_out(node: &Node) -> Option<String> {
-    let others = node.members().into_iter().filter(|(id, _)| *id != node.id());
-    let asked: Vec<(NodeId, String)> = others.map(|(id, member)| (id, member.name)).take(MAX_ASKED).collect();
+/// How a node that hears no majority stands with the others.
+enum Standing {
+    /// Somebody believes it, and is believed.
+    Believed,
+    /// Nobody who answers does, and what to do.
+    KeptOut(String),
+    /// Nobody answers.
+    Unknown,
+}
+
+/// Asks some of the others, in another `turn` others.
+async fn kept_out(node: &Arc<Node>, turn: usize) -> Standing {
+    let heard: BTreeSet<NodeId> = node.live_members().into_iter().map(|(id, _)| id).collect();
+    let members = node.members().into_iter().map(|(id, member)| (id, member.name));
+    let others: Vec<(NodeId, String)> = members.filter(|(id, _)| *id != node.id()).collect();
+    let asked = ask_all(in_turn(others, &heard, turn), |id, _| {
+        let node = node.clone();
+        async move { node.peers.belief_between(id).await.ok() }
+    });
     let (mut not_here, mut not_there) = (Vec::new(), Vec::new());
-    for (id, name) in asked {
-        match node.peers.belief_between(id).await {
-            Ok(Belief::NotHere) => not_here.push(name),
-            Ok(Belief::NotThere) => not_there.push(name),
-            Ok(Belief::Mutual) => return None,
-            Err(_) => {}
+    for asked in asked.await {
+        match asked.answer.ok().flatten() {
+            Some(Belief::NotHere) => not_here.push(asked.name),
+            Some(Belief::NotThere) => not_there.push(asked.name),
+            Some(Belief::Mutual) => return Standing::Believed,
+            None => {}
         }
     }
     let what = match (&*not_here, &*not_there) {
-        ([], []) => return None,
+        ([], []) => return Standing::Unknown,
         ([], names) => format!(
             "{} do not believe the authority of this node's certificate any more, as where another has taken its place before \
              this node had a certificate of that one",
@@ -62,7 +87,20 @@ async fn kept_out(node: &Node) -> Option<String> {
             names.join(", ")
         ),
     };
-    Some(format!("{what}: {ADVICE}"))
+    Standing::KeptOut(format!("{what}: {ADVICE}"))
+}
+
+/// As many of these as are asked at once: who is heard, then the others from the one on whose turn it is.
+fn in_turn(
+    mut members: Vec<(NodeId, String)>,
+    heard: &BTreeSet<NodeId>,
+    turn: usize,
+) -> Vec<(NodeId, String)> {
+    let start = turn % members.len().max(1);
+    members.rotate_left(start);
+    members.sort_by_key(|(id, _)| !heard.contains(id));
+    members.truncate(MAX_ASKED);
+    members
 }
 
 impl Node {
@@ -89,5 +127,24 @@ impl Node {
         });
         let asked = asked.await.into_iter();
         asked.filter_map(|asked| Some((asked.id, asked.answer.ok().flatten()?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_asked_in_time_and_who_is_heard_each_time() {
+        let members: Vec<(NodeId, String)> = (1..=20).map(|id| (NodeId(id), id.to_string())).collect();
+        let heard = BTreeSet::from([NodeId(15)]);
+        let mut asked = BTreeSet::new();
+        for turn in [0, 8, 16] {
+            let now = in_turn(members.clone(), &heard, turn);
+            assert_eq!((now.len(), now[0].0), (MAX_ASKED, NodeId(15)), "{turn}");
+            asked.extend(now.into_iter().map(|(id, _)| id.0));
+        }
+        assert_eq!(asked, (1..=20).collect());
+        assert_eq!(in_turn(Vec::new(), &heard, 8), []);
     }
 }

@@ -23,7 +23,7 @@ pub async fn keep_succession(node: Arc<Node>) {
             let succession = state.keys.succession.as_ref().filter(|succession| !succession.has_switched);
             succession.map(|succession| (succession.begun, sha256_hex(&succession.other)))
         });
-        let Some((begun, next)) = waiting.filter(|_| node.log.status().leader == Some(node.id())) else {
+        let Some((begun, next)) = waiting.filter(|_| node.leads()) else {
             continue;
         };
         let reports = node.ask_reports(Wanted::default()).await;
@@ -37,7 +37,7 @@ pub async fn keep_succession(node: Arc<Node>) {
             continue;
         }
         let step = SuccessionStep::Switch { begun, at_ms: now_ms() };
-        match node.log.propose(Command::KeepKeys(KeyOrder::Authority(step))).await {
+        match node.log.propose_as_leader(Command::KeepKeys(KeyOrder::Authority(step))).await {
             Ok(_) => tracing::info!(
                 authority = next,
                 "every node that is heard believes the new authority: it signs"

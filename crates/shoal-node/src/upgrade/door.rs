@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use super::Outcome;
-use crate::accept::Accepting;
+use crate::accept::{Accepting, is_own};
 
 /// The name of the socket.
 pub(super) const NAME: &str = "upgrade.sock";
@@ -61,6 +61,10 @@ impl Door {
     pub async fn asked(&self) -> Asked {
         loop {
             let (mut stream, _) = self.0.next().await;
+            if is_own(&stream) {
+                tracing::debug!("a proxied connection to upgrade.sock was refused");
+                continue;
+            }
             let mut line = String::new();
             let reading = async {
                 let mut reader = tokio::io::BufReader::new((&mut stream).take(MAX_QUESTION));

@@ -8,8 +8,11 @@ use shoal_model::state::Pace;
 use super::gate::ENOUGH_REQUESTS;
 use super::trial::{Evidence, Seen, Sighting, Trial};
 
-/// For so long a node of the wave may leave open whether it serves the revision, and how.
+/// For so long a node of the wave may leave open whether it serves the revision, and how; and for so long there may be none
+/// that could be watched.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Why a wave says nothing.
+const NOBODY_IS_WATCHED: &str = "every node of the wave is drained, or refuses already what the others serve";
 /// The first wave of an urgent revision.
 const FIRST_URGENT_BAKE: Duration = Duration::from_secs(5);
 /// The others.
@@ -20,6 +23,8 @@ const BAKES: u32 = 2;
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// At least.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// What passes between two looks counts as at most so many pauses.
+const MOST_PAUSES: u32 = 3;
 
 /// One wave, as whoever leads watches it: a new leader begins anew.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub enum Judgement {
     Good(String),
     /// The revision is to go.
     Bad(Evidence),
+    /// Another node has to take the place of those of the wave, none of which can be watched.
+    Unwatched(String),
 }
 
 /// How long this wave is watched at least.
@@ -92,10 +99,22 @@ impl Bake {
 
     /// Takes note of all members, so long after the last look.
     pub fn judge(&mut self, sightings: &[Sighting], passed: Duration) -> Judgement {
+        // Who looks was not there itself for the rest of it.
+        let passed = passed.min(self.pause() * MOST_PAUSES);
         let seen = match self.trial.observe(sightings) {
             Ok(seen) => seen,
             Err(evidence) => return Judgement::Bad(evidence),
         };
+        if seen.trying == 0 {
+            self.silence += passed;
+            return match PATIENCE.checked_sub(self.silence).filter(|left| !left.is_zero()) {
+                Some(left) => {
+                    let so_far = format!("{NOBODY_IS_WATCHED}; another one follows in {} s", left.as_secs());
+                    Judgement::Open { left: self.length.saturating_sub(self.baked), so_far }
+                }
+                None => Judgement::Unwatched(NOBODY_IS_WATCHED.to_owned()),
+            };
+        }
         if let Some(awaited) = seen.awaited {
             self.silence += passed;
             if self.silence >= PATIENCE {
@@ -157,6 +176,7 @@ mod tests {
                 Judgement::Open { left, .. } => left.as_secs().to_string(),
                 Judgement::Good(told) => format!("good: {told}"),
                 Judgement::Bad(evidence) => format!("bad: {evidence}"),
+                Judgement::Unwatched(why) => format!("unwatched: {why}"),
             };
             assert_eq!(said, *expected, "look {number}: {text}");
         }
@@ -212,6 +232,32 @@ mod tests {
             Bake::new(trial(), 1, pace(60, 5)),
             &[("a:8:0/0 c:7:0/0", "60"), ("a:refused c:7:0/0", "bad: a has refused it: port in use")],
         );
+    }
+
+    #[test]
+    fn a_wave_that_nobody_is_left_of_does_not_pass() {
+        let unwatched =
+            "unwatched: every node of the wave is drained, or refuses already what the others serve";
+        let mut looks = vec![("a:8:0/0 c:7:0/0", "2"), ("a:8:9/0 c:7:9/0", "1")];
+        looks.extend([("a:8:9/0! c:7:99/0", "1"); 29]);
+        // It is back in time, and is watched for what was left.
+        looks.extend([("a:8:9/0 c:7:99/0", "2"), ("a:8:9/0 c:7:99/0", "1")]);
+        looks.extend([("a:8:9/0! c:7:99/0", "0"); 29]);
+        looks.push(("a:8:9/0! c:7:99/0", unwatched));
+        check(Bake::new(trial(), 1, pace(2, 1)), &looks);
+    }
+
+    #[test]
+    fn who_watches_and_stands_still_has_seen_nothing_meanwhile() {
+        let mut bake = Bake::new(trial(), 1, pace(60, 5));
+        bake.judge(&sightings("a:8:0/0 c:7:0/0"), Duration::ZERO);
+        let still = Duration::from_secs(300);
+        let left = |judgement| match judgement {
+            Judgement::Open { left, .. } => left.as_secs(),
+            ended => panic!("{ended:?}"),
+        };
+        assert_eq!(left(bake.judge(&sightings("a:silent c:7:0/0"), still)), 60);
+        assert_eq!(left(bake.judge(&sightings("a:8:0/0 c:7:0/0"), still)), 54);
     }
 
     #[test]

@@ -28,8 +28,17 @@ pub struct Candidate {
     pub region: String,
     /// It is heard, and in service.
     pub is_alive: bool,
+    /// It has answered when it was called just now: who has not could not be watched.
+    pub answers: bool,
     /// It [refuses already](super::refuses_already) what everybody else serves.
     pub refuses_already: bool,
+}
+
+impl Candidate {
+    /// It can be given a revision, and watched.
+    pub(super) fn can_try(&self) -> bool {
+        self.is_alive && self.answers
+    }
 }
 
 /// Nobody can be chosen so.
@@ -49,11 +58,20 @@ pub enum CanaryError {
 /// Those that can tell how good it is, in the order in which `revision` comes to them: they take turns from one revision to
 /// the next (rendezvous hashing, so that a node that comes or goes changes no other's turn).
 pub(super) fn in_turn(revision: Revision, members: &[Candidate]) -> Vec<&Candidate> {
-    let alive = || members.iter().filter(|member| member.is_alive);
+    turns(revision, members, Candidate::can_try)
+}
+
+/// The same of all that are heard and in service, whether they answer or not.
+pub(super) fn heard_in_turn(revision: Revision, members: &[Candidate]) -> Vec<&Candidate> {
+    turns(revision, members, |member| member.is_alive)
+}
+
+fn turns(revision: Revision, members: &[Candidate], counts: impl Fn(&Candidate) -> bool) -> Vec<&Candidate> {
+    let counted = || members.iter().filter(|member| counts(member));
     // Where nobody takes what is active, somebody has to try what may be the cure.
-    let nobody_takes_any = alive().all(|member| member.refuses_already);
+    let nobody_takes_any = counted().all(|member| member.refuses_already);
     let mut able: Vec<&Candidate> =
-        alive().filter(|member| nobody_takes_any || !member.refuses_already).collect();
+        counted().filter(|member| nobody_takes_any || !member.refuses_already).collect();
     let turn = |id: NodeId| Reverse(xxh3_64_with_seed(&id.0.to_be_bytes(), revision.0));
     able.sort_by_key(|member| (turn(member.id), member.id));
     able
@@ -70,7 +88,7 @@ pub fn choose(
     revision: Revision,
     members: &[Candidate],
 ) -> Result<BTreeSet<NodeId>, CanaryError> {
-    let alive = || members.iter().filter(|member| member.is_alive);
+    let alive = || members.iter().filter(|member| member.can_try());
     let chosen: BTreeSet<NodeId> = match canary {
         Canary::Nodes(names) => {
             let find = |name: &String| {
@@ -105,6 +123,7 @@ mod tests {
             name: format!("n{id}"),
             region: if id >= 4 { "west" } else { "east" }.to_owned(),
             is_alive: id != 2,
+            answers: id != 2,
             refuses_already: false,
         };
         (1..=5).map(member).collect()
@@ -123,7 +142,7 @@ mod tests {
         check(named(&["n2"]), Err(CanaryError::NotThere("n2".into())));
         check(Canary::Region("west".into()), Ok(&[4, 5]));
         check(Canary::Region("south".into()), Err(CanaryError::EmptyRegion("south".into())));
-        let alone = [Candidate { is_alive: true, ..members().remove(0) }];
+        let alone = [members().remove(0)];
         assert_eq!(choose(&Canary::Percent(1), Revision(8), &alone), Err(CanaryError::Everybody));
     }
 

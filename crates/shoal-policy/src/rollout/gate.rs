@@ -24,13 +24,14 @@ const LEAST_Z_OF_ROUTE: f64 = 5.0;
 /// Requests, how many of them failed, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All that came to a route.
+    /// All that came to a route and say something of what is served.
     pub requests: u64,
     /// Answered with what speaks against what is served.
     pub errors: u64,
     /// Of those, without a connection to an endpoint.
     pub unconnected: u64,
-    /// Upper bound in µs (`None` = there is none) and how many lie between it and the one before.
+    /// How long answers took that did not wait for their downstream: upper bound in µs (`None` = there is none) and how many
+    /// lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
 }
 
@@ -220,7 +221,7 @@ impl Side {
 
 fn compare_all(tried: Part<'_>, others: Part<'_>) -> Option<Worse> {
     let test = |how, bad: &dyn Fn(&Counts) -> u64| test(how, bad, tried, others, LEAST_Z);
-    test(How::Unconnected, &|counts| counts.unconnected)
+    test(How::Unconnected, &|counts| counts.unconnected.min(counts.requests))
         .or_else(|| test(How::Fails, &|counts| counts.errors))
         .or_else(|| {
             let slow_us = others.now.p99_us()?.saturating_mul(SLOW_FACTOR).max(LEAST_SLOW_US);

@@ -2,6 +2,7 @@
 
 mod bake;
 mod canary;
+mod deaths;
 mod gate;
 mod left_out;
 mod trial;
@@ -10,8 +11,9 @@ mod waves;
 
 pub use bake::{Bake, Judgement, bake_length};
 pub use canary::{Canary, CanaryError, Candidate, choose};
+pub use deaths::{Blame, Witness, blame};
 pub use gate::{Counts, How, Side, Tally, Worse};
 pub use left_out::refuses_already;
 pub use trial::{Evidence, Said, Seen, Sighting, Trial};
 pub use waiting::{LastLook, has_lost_touch, is_overdue, left, missed};
-pub use waves::{first_wave, next_wave};
+pub use waves::{Following, first_wave, next_wave, stand_in};

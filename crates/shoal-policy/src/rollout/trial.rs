@@ -19,6 +19,8 @@ pub struct Sighting {
     pub region: String,
     /// It is to try the revision.
     pub tries: bool,
+    /// It is sent requests: what one that was drained does says nothing.
+    pub is_in_service: bool,
     /// What it says of itself; `None` = it does not answer.
     pub said: Option<Said>,
     /// It is heard, whether it answers or not.
@@ -87,7 +89,8 @@ pub struct Trial {
     /// What the others serve.
     before: Revision,
     members: BTreeMap<NodeId, Known>,
-    /// Members that refuse what the others serve, and have served nothing newer since: they do not count, on either side.
+    /// Members that refuse what the others serve, and have served nothing newer since: they do not count, on either side, as
+    /// those that are out of service.
     left_out: BTreeSet<NodeId>,
 }
 
@@ -130,6 +133,8 @@ pub struct Seen {
     pub others: Side,
     /// A node that is to try it, and has not said now that it does.
     pub awaited: Option<String>,
+    /// Nodes that are to try it, and count.
+    pub trying: usize,
 }
 
 impl Trial {
@@ -151,6 +156,7 @@ impl Trial {
             if self.leaves_out(sighting) {
                 continue;
             }
+            seen.trying += usize::from(sighting.tries);
             let Some(said) = &sighting.said else {
                 if sighting.tries && !sighting.is_alive {
                     return Err(Evidence::Lost(sighting.name.clone()));
@@ -191,9 +197,13 @@ impl Trial {
         Ok(seen)
     }
 
-    /// Nothing that this one does counts: it refuses already what the others serve, and has to serve what it is to serve
-    /// before it counts again.
-    fn leaves_out(&mut self, Sighting { id, tries, said, .. }: &Sighting) -> bool {
+    /// Nothing that this one does counts: it is out of service, or refuses already what the others serve, and has to serve
+    /// what it is to serve before it counts again.
+    fn leaves_out(&mut self, Sighting { id, tries, said, is_in_service, .. }: &Sighting) -> bool {
+        if !is_in_service {
+            self.members.remove(id);
+            return true;
+        }
         if let Some(said) = said {
             let least = if *tries { self.revision } else { self.before };
             if refuses_already(said.active, &said.refused, self.before) {
@@ -217,9 +227,10 @@ pub(super) mod tests {
     use super::*;
 
     /// Words `NODE:ACTIVE:REQUESTS/ERRORS[@UP_MS]`, `NODE:silent`, `NODE:dead`, `NODE:refused`, `NODE:sick` (it serves 6).
-    /// `a` and `b` try revision 8, the others serve 7; nodes in capitals are in the west.
+    /// `a` and `b` try revision 8, the others serve 7; nodes in capitals are in the west. One with `!` behind it is drained.
     pub fn sightings(text: &str) -> Vec<Sighting> {
         let sighting = |word: &str| {
+            let (word, is_in_service) = word.strip_suffix('!').map_or((word, true), |word| (word, false));
             let mut parts = word.split(':');
             let name = parts.next().unwrap();
             let tries = matches!(name, "a" | "b" | "A");
@@ -249,7 +260,8 @@ pub(super) mod tests {
             let id = NodeId(u64::from(name.as_bytes()[0]));
             let is_west = name.as_bytes()[0].is_ascii_uppercase();
             let region = if is_west { "west" } else { "east" }.to_owned();
-            Sighting { id, name: name.to_owned(), region, tries, said, is_alive: state != "dead" }
+            let (name, is_alive) = (name.to_owned(), state != "dead");
+            Sighting { id, name, region, tries, is_in_service, said, is_alive }
         };
         text.split(' ').map(sighting).collect()
     }
@@ -334,6 +346,17 @@ pub(super) mod tests {
         let mut trial = Trial::new(Revision(8), Revision(7));
         let seen = trial.observe(&sightings("a:sick b:8:0/0 c:7:0/0")).unwrap();
         assert_eq!(seen.awaited, None);
+    }
+
+    #[test]
+    fn who_is_out_of_service_does_not_count() {
+        // It is stopped and started, as one does with what one has drained.
+        check(&["a:8:9/0@9 b:8:0/0 c:7:0/0", "a:dead! b:8:9/0 c:7:9/0", "a:8:0/0@1! b:8:9/0 c:7:9/0"], None);
+        check(&["a:8:9/0@9 c:7:0/0", "a:8:99/90@10! c:7:100/0", "a:8:199/90@11 c:7:200/0"], None);
+        let mut trial = Trial::new(Revision(8), Revision(7));
+        for (text, expected) in [("a:8:0/0 b:8:0/0! c:7:0/0", 1), ("a:8:0/0! c:7:0/0", 0), ("a:silent", 1)] {
+            assert_eq!(trial.observe(&sightings(text)).unwrap().trying, expected, "{text}");
+        }
     }
 
     #[test]

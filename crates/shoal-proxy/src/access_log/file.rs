@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use shoal_cluster::identity::is_in_data_dir;
+
 /// How often it is asked whether a file is still the one of that name.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes that are kept before they are written.
@@ -69,11 +71,19 @@ impl LogFile {
             self.looked = Some(Instant::now());
             if self.open.as_ref().is_none_or(|file| !is_file_of(file, path)) {
                 self.open = None;
-                self.open = Some(OpenOptions::new().append(true).create(true).open(path)?);
+                self.open = Some(open(path)?);
             }
         }
         self.open.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
+}
+
+/// Nothing that a node keeps for itself is a log.
+fn open(path: &Path) -> io::Result<File> {
+    if is_in_data_dir(path) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is in the data directory of a node"));
+    }
+    OpenOptions::new().append(true).create(true).open(path)
 }
 
 fn is_file_of(file: &File, path: &Path) -> bool {

@@ -9,12 +9,11 @@ use shoal_model::site::{HeaderCase, UpstreamProtocol};
 use shoal_model::view::{EndpointAddress, EndpointView, HealthView, ProbeView};
 use shoal_policy::health::{Observation, Reason};
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{MAX_HEAD, USER_AGENT, grpc};
 use crate::names::Names;
-use crate::upstream::{ClientTls, ConnectError, Introduction, Socket, Wire, dial};
+use crate::upstream::{ClientTls, ConnectError, Introduction, Socket, Wire, dial, dial_local};
 
 /// What is checked, and by what.
 pub(super) struct Probed<'a> {
@@ -96,7 +95,7 @@ async fn connect(
         name @ (EndpointAddress::Name { .. } | EndpointAddress::Service(_)) => {
             names.address_of(name, &health.resolver).await.map_err(ConnectError::unnamed)?
         }
-        EndpointAddress::Unix(path) => return Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        EndpointAddress::Unix(path) => return Ok(Socket::Unix(dial_local(path).await?)),
     };
     Ok(Socket::Tcp(dial(address).await?))
 }

@@ -3,11 +3,13 @@
 mod line;
 mod span;
 
-use shoal_policy::failure::{Failure, is_fault};
+use std::time::Duration;
+
+use shoal_policy::failure::{Ending, Failure};
 
 use crate::access_log::LogLine;
 use crate::exchange::Exchange;
-use crate::metrics::Sample;
+use crate::metrics::{CacheUse, Sample};
 
 impl Exchange {
     /// Ends it, once.
@@ -24,7 +26,6 @@ impl Exchange {
         }
         let sample = Sample {
             status: self.status,
-            is_fault: is_fault(self.status, self.failure),
             https: connection.settings.gate.https,
             duration: self.started.elapsed(),
             request_bytes: self.request_bytes(),
@@ -35,7 +36,8 @@ impl Exchange {
             upstream.record(&sample);
         }
         if let Some(route) = &self.route {
-            connection.worker.routes.record(route, &sample);
+            let (ending, answered) = self.judged();
+            connection.worker.routes.record(route, &sample, ending.verdict(), answered);
         }
         connection.worker.metrics.end_request(&connection.listener.traffic, &sample, self.failure);
         let record = self.record.take();
@@ -50,6 +52,24 @@ impl Exchange {
             connection.worker.send_span(span);
         }
         connection.state.request_ended();
+    }
+
+    /// Whose doing this was, and how long the answer took where that says something of what is served.
+    fn judged(&self) -> (Ending, Option<Duration>) {
+        let body = self.request_body.as_ref();
+        let ending = Ending {
+            status: match self.failure {
+                // The head of a gRPC call that is refused says 200, and that of what breaks off may have.
+                Some(failure) if self.response_bytes == 0 => failure.status(),
+                _ => self.status,
+            },
+            failure: self.failure,
+            asked_switch: self.asked_switch,
+            was_asked: self.trace.tries > 0 || self.cached == CacheUse::Miss,
+            awaits_downstream: body.is_some_and(|body| body.awaited.get()),
+            is_timed_by_downstream: self.trace.is_hurried || body.is_some_and(|body| body.has_waited.get()),
+        };
+        (ending, self.answered.filter(|_| !ending.is_timed_by_downstream))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_policy::failure::Failure;
+use shoal_policy::failure::{Failure, Verdict};
 use shoal_policy::gate::RULES;
 
 /// Upper bounds of the duration histogram, µs; one more bucket has no bound.
@@ -87,8 +87,6 @@ pub(crate) enum CacheUse {
 /// One request as it is counted.
 pub(crate) struct Sample {
     pub(crate) status: u16,
-    /// It speaks against what is served ([`is_fault`](shoal_policy::failure::is_fault)).
-    pub(crate) is_fault: bool,
     /// It came over TLS.
     pub(crate) https: bool,
     pub(crate) duration: Duration,
@@ -102,8 +100,6 @@ pub(crate) struct Sample {
 pub(crate) struct Traffic {
     /// Requests by class of status, `1xx` to `5xx`.
     pub(crate) classes: [Cell64; 5],
-    /// Of those, what speaks against what is served; not of upstreams.
-    pub(crate) faults: Cell64,
     pub(crate) buckets: [Cell64; BUCKETS_US.len() + 1],
     pub(crate) duration_us: Cell64,
     pub(crate) request_bytes: Cell64,
@@ -118,6 +114,8 @@ pub(crate) struct Traffic {
     pub(crate) cache_hit_bytes: Cell64,
     /// Requests that the cache was asked for and an origin had to answer.
     pub(crate) cache_misses: Cell64,
+    /// What says something of what is served; routes only.
+    pub(crate) judged: Judged,
     /// Tries after the first; upstreams only.
     pub(crate) retries: Cell64,
     /// Requests refused because too many waited for a connection, or too many connections were open; upstreams only.
@@ -126,14 +124,41 @@ pub(crate) struct Traffic {
     pub(crate) panics: Cell64,
 }
 
+/// Requests that say something of what is served.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) requests: Cell64,
+    /// Of those, what speaks against it.
+    pub(crate) faults: Cell64,
+    /// How long the answers took that did not wait for the downstream.
+    pub(crate) buckets: [Cell64; BUCKETS_US.len() + 1],
+}
+
+impl Judged {
+    /// A request that was answered after so long; `None` = that says nothing.
+    pub(crate) fn record(&self, verdict: Verdict, answered: Option<Duration>) {
+        if verdict == Verdict::Nothing {
+            return;
+        }
+        self.requests.add(1);
+        self.faults.add((verdict == Verdict::Fault).into());
+        if let Some(answered) = answered {
+            self.buckets[bucket_of(answered.as_micros() as u64)].add(1);
+        }
+    }
+}
+
+fn bucket_of(duration_us: u64) -> usize {
+    BUCKETS_US.partition_point(|bound| *bound < duration_us)
+}
+
 impl Traffic {
     pub(crate) fn record(&self, sample: &Sample) {
         let class = usize::from(sample.status / 100).clamp(1, 5) - 1;
         self.classes[class].add(1);
-        self.faults.add(sample.is_fault.into());
         self.tls.add(sample.https.into());
         let duration_us = sample.duration.as_micros() as u64;
-        self.buckets[BUCKETS_US.partition_point(|bound| *bound < duration_us)].add(1);
+        self.buckets[bucket_of(duration_us)].add(1);
         self.duration_us.add(duration_us);
         self.request_bytes.add(sample.request_bytes);
         self.response_bytes.add(sample.response_bytes);
@@ -168,13 +193,29 @@ mod tests {
     }
 
     #[test]
+    fn only_what_says_something_is_judged() {
+        let judged = Judged::default();
+        let took = Some(Duration::from_millis(30));
+        for (verdict, answered) in [
+            (Verdict::Nothing, took),
+            (Verdict::Good, took),
+            (Verdict::Fault, took),
+            (Verdict::Good, None), // it took its time to send its body
+        ] {
+            judged.record(verdict, answered);
+        }
+        let timed: Vec<u64> = judged.buckets.iter().map(Cell64::read).collect();
+        assert_eq!((judged.requests.read(), judged.faults.read()), (3, 1));
+        assert_eq!((timed[6], timed.iter().sum::<u64>()), (2, 2), "between 25 and 50 ms");
+    }
+
+    #[test]
     fn samples_land_in_their_buckets() {
         let check = |duration_us, bucket: usize| {
             let traffic = Traffic::default();
             let duration = Duration::from_micros(duration_us);
             traffic.record(&Sample {
                 status: 404,
-                is_fault: false,
                 https: false,
                 duration,
                 request_bytes: 1,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_policy::failure::Failure;
 
-use super::cells::{BUCKETS_US, place_of};
+use super::cells::{BUCKETS_US, Cell64, Judged, place_of};
 use super::{Traffic, WorkerMetrics};
 
 /// What went through a node since its start.
@@ -26,8 +26,8 @@ pub struct TrafficSum {
     pub requests: u64,
     /// Answered with a status from 500.
     pub errors: u64,
-    /// Answered with what speaks against what is served.
-    pub faults: u64,
+    /// What says something of what is served; routes only.
+    pub judged: JudgedSum,
     /// Answered by the cache, without an origin; routes only.
     pub cache_hits: u64,
     /// Answered by an origin that the cache had to ask.
@@ -36,6 +36,18 @@ pub struct TrafficSum {
     pub cache_hit_bytes: u64,
     /// Upper bound in µs (`None` = there is none) and how many lie between it and the one before.
     pub durations: Vec<(Option<u64>, u64)>,
+}
+
+/// Requests that say something of what is served ([`Verdict`](shoal_policy::failure::Verdict)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JudgedSum {
+    /// All of them.
+    pub requests: u64,
+    /// Of those, what speaks against it.
+    pub faults: u64,
+    /// How long the answers took that did not wait for the downstream: upper bound in µs (`None` = there is none) and how many
+    /// lie between it and the one before.
+    pub times: Vec<(Option<u64>, u64)>,
 }
 
 impl TrafficFigures {
@@ -56,18 +68,30 @@ impl TrafficFigures {
 
 impl TrafficSum {
     fn add(&mut self, traffic: &Traffic) {
-        if self.durations.is_empty() {
-            let bounds = BUCKETS_US.iter().copied().map(Some).chain([None]);
-            self.durations = bounds.map(|bound| (bound, 0)).collect();
-        }
         self.requests += traffic.classes.iter().map(|class| class.read()).sum::<u64>();
         self.errors += traffic.classes[4].read();
-        self.faults += traffic.faults.read();
         self.cache_hits += traffic.cache_hits.read();
         self.cache_misses += traffic.cache_misses.read();
         self.cache_hit_bytes += traffic.cache_hit_bytes.read();
-        for ((_, sum), bucket) in self.durations.iter_mut().zip(&traffic.buckets) {
-            *sum += bucket.read();
-        }
+        add_buckets(&mut self.durations, &traffic.buckets);
+        self.judged.add(&traffic.judged);
+    }
+}
+
+impl JudgedSum {
+    fn add(&mut self, judged: &Judged) {
+        self.requests += judged.requests.read();
+        self.faults += judged.faults.read();
+        add_buckets(&mut self.times, &judged.buckets);
+    }
+}
+
+fn add_buckets(sums: &mut Vec<(Option<u64>, u64)>, buckets: &[Cell64]) {
+    if sums.is_empty() {
+        let bounds = BUCKETS_US.iter().copied().map(Some).chain([None]);
+        *sums = bounds.map(|bound| (bound, 0)).collect();
+    }
+    for ((_, sum), bucket) in sums.iter_mut().zip(buckets) {
+        *sum += bucket.read();
     }
 }

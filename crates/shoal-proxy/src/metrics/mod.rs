@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use shoal_policy::failure::Failure;
 use shoal_policy::gate::{ErrorCode, Rule};
 
-pub use figures::{TrafficFigures, TrafficSum};
+pub use figures::{JudgedSum, TrafficFigures, TrafficSum};
+pub use series::OTHER;
 
 pub(crate) use cells::{CacheUse, Cell64, Sample, Traffic};
 pub(crate) use client_outcome::ClientOutcome;

@@ -270,7 +270,6 @@ mod tests {
         for worker in &workers {
             let sample = Sample {
                 status: 200,
-                is_fault: false,
                 https: false,
                 duration: Duration::from_millis(2),
                 request_bytes: 0,

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_model::view::RouteView;
+use shoal_policy::failure::Verdict;
 
 use super::{Sample, Traffic, WorkerMetrics};
 
@@ -24,27 +26,35 @@ impl RouteCells {
         Self { metrics, places: RefCell::default() }
     }
 
-    /// A request of `route` has ended.
-    pub(crate) fn record(&self, route: &RouteView, sample: &Sample) {
+    /// A request of `route` has ended; what it says of what is served, and how long the answer took if that does, too.
+    pub(crate) fn record(
+        &self,
+        route: &RouteView,
+        sample: &Sample,
+        verdict: Verdict,
+        answered: Option<Duration>,
+    ) {
+        let record = |traffic: &Traffic| {
+            traffic.record(sample);
+            traffic.judged.record(verdict, answered);
+        };
         let mut places = self.places.borrow_mut();
         if let Some(Some(place)) = places.get(route.index)
             && Arc::ptr_eq(&place.name, &route.name)
         {
-            return place.traffic.record(sample);
+            return record(&place.traffic);
         }
         if places.len() <= route.index {
             places.resize_with(route.index + 1, || None);
         }
         let traffic = self.metrics.route(&route.name);
-        traffic.record(sample);
+        record(&traffic);
         places[route.index] = Some(Place { name: route.name.clone(), traffic });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use shoal_model::site::read_site;
     use shoal_model::{ConfigView, Revision};
 
@@ -72,13 +82,14 @@ mod tests {
                 &route,
                 &Sample {
                     status: 200,
-                    is_fault: false,
                     https: false,
                     duration: Duration::ZERO,
                     request_bytes: 0,
                     response_bytes: 0,
                     cache: CacheUse::None,
                 },
+                Verdict::Good,
+                None,
             );
         };
         let (before, after) = (route(&["b", "c"], "b"), route(&["a", "b"], "b"));

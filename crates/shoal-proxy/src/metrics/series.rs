@@ -10,7 +10,7 @@ use super::Traffic;
 /// fall, so a name that is gone from the site keeps its place.
 pub(super) const MAX_SERIES: usize = 1000;
 /// The series of all other names.
-pub(super) const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 
 /// The names that have series of their own: the same ones on all workers, else a sum over workers would mean nothing.
 #[derive(Default)]

@@ -80,6 +80,7 @@ pub(crate) async fn open(
         head.headers.insert(KEY, key.clone());
     }
     let exchange = &mut answer.body.exchange;
+    exchange.asked_switch = true;
     let Switch { head: mut agreed, side, held } = match forward_upgrade(
         worker,
         &connection.listener.sources.upstreams,

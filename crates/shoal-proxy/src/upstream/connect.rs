@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 
+use shoal_cluster::identity::is_in_data_dir;
 use shoal_model::site::UpstreamProtocol;
 use shoal_model::view::EndpointAddress;
 use shoal_policy::failure::Failure;
@@ -82,7 +84,7 @@ async fn reach(
             found.map_err(ConnectError::unnamed)?
         }
         EndpointAddress::Unix(path) => {
-            let mut stream = UnixStream::connect(path).await?;
+            let mut stream = dial_local(path).await?;
             if let Some(introduction) = introduction {
                 stream.write_all(introduction.bytes()).await?;
             }
@@ -95,6 +97,15 @@ async fn reach(
         stream.write_all(introduction.bytes()).await?;
     }
     Ok(Socket::Tcp(stream))
+}
+
+/// Never to what nodes keep for themselves: whoever calls there is an operator of the cluster, and nobody who changes the site, or
+/// asks a listener for something, becomes one by that.
+pub(crate) async fn dial_local(path: &Path) -> io::Result<UnixStream> {
+    if is_in_data_dir(path) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is in the data directory of a node"));
+    }
+    UnixStream::connect(path).await
 }
 
 async fn in_time<T>(

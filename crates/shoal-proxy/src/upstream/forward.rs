@@ -46,7 +46,9 @@ pub(crate) async fn forward(
     // HTTP/2 endpoints say when they have not looked at a request: then it may go again, whatever it asks.
     let refusable = upstream.view.transport.may_share();
     let mut replay = Replay::of(route, body, may_repeat || refusable);
-    let total = total_timeout(route, head).map(|timeout| worker.deadlines.arm(timeout));
+    let total = total_timeout(route, head);
+    reply.trace.is_hurried = total != route.total_timeout;
+    let total = total.map(|timeout| worker.deadlines.arm(timeout));
     reply.trace.upstream = Some(upstream.traffic.clone());
     let introduction = Introduction::of_request(&upstream.view, &head.extensions);
     let mut sending = Sending { worker, route, total, reply, introduction, own };

@@ -50,7 +50,7 @@ use shoal_policy::retry::RetryBudget;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub(crate) use complaints::Complaints;
-pub(crate) use connect::dial;
+pub(crate) use connect::{dial, dial_local};
 pub(crate) use connect_error::ConnectError;
 pub(crate) use forward::forward;
 pub(crate) use introduction::Introduction;

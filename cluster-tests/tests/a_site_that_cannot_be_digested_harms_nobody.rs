@@ -1,0 +1,180 @@
+//! A site that nodes cannot digest, or die of, is served by nobody twice, and takes no other site's place where it cannot be.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cluster_tests::{Cluster, Load, Origin, Reply, SiteFile, wait_until};
+use serde_json::{Value, json};
+
+/// A debug build on a shared machine elects slowly; what a node is to do follows a moment later.
+const SLACK: Duration = Duration::from_secs(60);
+
+/// A site that answers with `body`.
+async fn site(body: &'static str) -> Result<(Origin, SiteFile)> {
+    let origin = Origin::start(move |_| Reply::ok(body)).await?;
+    let file = SiteFile::new().proxy("shop", &[origin.endpoint()]);
+    Ok((origin, file))
+}
+
+/// What `shoal rollout status` says at the first node to be in quarantine.
+async fn quarantine(cluster: &Cluster) -> Result<Value> {
+    Ok(cluster.nodes[0].told(&["rollout", "status"]).await?["quarantine"].clone())
+}
+
+/// Under which nodes that are started with it cannot digest certain sites.
+const POISON: &str = "SHOAL_PLANT_POISON";
+
+/// `site` and a route that asks for nothing but trouble.
+fn poisoned(site: &SiteFile, route: &str) -> SiteFile {
+    site.clone().route(route, json!({ "hosts": ["poison.example.com"], "upstream": "shop" }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_can_digest_is_refused_at_the_door() -> Result<()> {
+    let cluster = Cluster::start_planted(3, POISON).await?;
+    let (_first_origin, first) = site("first").await?;
+    let (_second_origin, second) = site("second").await?;
+    cluster.apply(0, &second).await?;
+    let load = Load::on_all(&cluster);
+    for round in 0..20 {
+        let (good, body) = if round % 2 == 0 { (&first, "first") } else { (&second, "second") };
+        let refused = cluster.apply_as(0, &poisoned(good, "planted-panic"), &["--force"]).await?.expect(1)?;
+        ensure!(refused.stderr.contains("nothing was changed: compiling it panicked"), "{}", refused.stderr);
+        cluster.apply_as(0, good, &[]).await?.expect(0)?;
+        cluster.all_answer_with(body).await?;
+    }
+    for (node, seen) in cluster.nodes.iter().zip(load.finish().await.targets) {
+        ensure!(seen.is_faultless(), "{}: {}", node.name, seen.faults());
+    }
+    // It takes ten seconds of a CPU, of which those who serve leave little.
+    let slow =
+        cluster.apply_as(0, &poisoned(&second, "planted-toil"), &["--timeout", "2m"]).await?.expect(1)?;
+    ensure!(
+        slow.stderr.contains("nothing was changed: compiling it takes longer than 10s"),
+        "{}",
+        slow.stderr
+    );
+
+    // At a limit, one above, and ten times as much.
+    let pattern = |length: usize| {
+        let route = json!({ "path_regex": format!("^/{}$", "a".repeat(length - 3)), "upstream": "shop" });
+        second.clone().route("pattern", route)
+    };
+    for (length, code) in [(1024, 0), (1025, 1), (10_240, 1), (1024, 0)] {
+        let said = cluster.apply_as(0, &pattern(length), &[]).await?.expect(code)?;
+        ensure!(code == 0 || said.stderr.contains("routes.pattern.path_regex"), "{}", said.stderr);
+    }
+    cluster.all_answer_with("second").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
+    let mut cluster = Cluster::start(3).await?;
+    let (_old_origin, old) = site("old").await?;
+    let (_new_origin, new) = site("new").await?;
+    cluster.apply(0, &old).await?;
+    cluster.nodes[2].kill9()?;
+    cluster.nodes[2].set_environment(POISON, "1");
+    cluster.restart(2)?;
+    cluster.answers(2).await?;
+    cluster.all_answer_with("old").await?;
+
+    for (route, why) in
+        [("planted-panic", "compiling it panicked"), ("planted-toil", "compiling it takes longer than 10s")]
+    {
+        let poison = poisoned(&new, route);
+        let applied = cluster.apply_as(0, &poison, &["--timeout", "2m"]).await?.expect(5)?;
+        ensure!(applied.stdout.contains(&format!("n3 refused: {why}")), "{}", applied.stdout);
+        for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
+            ensure!(cluster.answers_with(i, body).await, "n{} does not answer {body}", i + 1);
+        }
+        let (_, told) = cluster.readyz(2).await?;
+        ensure!(told.contains(why), "{told}");
+        let told = format!("n3 has refused it: {why}");
+        wait_until("the cluster has heard of it", SLACK, async || {
+            quarantine(&cluster).await.is_ok_and(|seen| seen[0]["why"] == told.as_str())
+        })
+        .await?;
+        cluster.apply(0, &old).await?;
+        let again = cluster.apply_as(0, &poison, &[]).await?.expect(1)?;
+        ensure!(again.stderr.contains(&told), "{}", again.stderr);
+        cluster.all_answer_with("old").await?;
+    }
+    Ok(())
+}
+
+/// Every process of the nodes `places` that `poison` is planted in dies of it, once as it comes and once as it starts.
+async fn die_twice(cluster: &mut Cluster, places: &[usize], poison: &SiteFile) -> Result<()> {
+    // Whoever leads may die before it answers.
+    cluster.apply_as(0, poison, &["--no-wait", "--timeout", "10s"]).await?;
+    for _ in 0..2 {
+        for i in places {
+            cluster.nodes[*i].ended(SLACK).await?;
+        }
+        for i in places {
+            cluster.restart(*i)?;
+        }
+    }
+    for i in places {
+        cluster.answers(*i).await?;
+        wait_until("it serves what was before, and says why", SLACK, async || {
+            let says_why = cluster
+                .readyz(*i)
+                .await
+                .is_ok_and(|(_, told)| told.contains("2 processes of this node have died within"));
+            says_why && cluster.answers_with(*i, "old").await
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_node_dies_of_and_the_others_do_not_is_not_to_blame() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--crash-guard", "5s"]).await?;
+    let (_old_origin, old) = site("old").await?;
+    let (_new_origin, new) = site("new").await?;
+    cluster.apply(0, &old).await?;
+    let plant = async |cluster: &mut Cluster, i: usize| {
+        cluster.nodes[i].kill9()?;
+        cluster.nodes[i].set_environment(POISON, "1");
+        cluster.restart(i)?;
+        cluster.answers(i).await
+    };
+    let proven = async |cluster: &Cluster| {
+        wait_until("the site has proven itself everywhere", SLACK, async || {
+            cluster.nodes.iter().all(|node| node.log().contains("the revision has proven itself here"))
+        })
+        .await
+    };
+    proven(&cluster).await?;
+    plant(&mut cluster, 2).await?;
+    let poison = poisoned(&new, "planted-death");
+    die_twice(&mut cluster, &[2], &poison).await?;
+    wait_until("it knows that the others live with it", SLACK, async || {
+        cluster.nodes[2].log().contains("this node has died of what others live with")
+    })
+    .await?;
+    ensure!(quarantine(&cluster).await? == json!([]), "it is in quarantine");
+    for i in 0..2 {
+        ensure!(cluster.answers_with(i, "new").await, "n{} has gone back", i + 1);
+    }
+    cluster.apply(0, &old).await?;
+    cluster.all_answer_with("old").await?;
+
+    // Two are no accident.
+    plant(&mut cluster, 1).await?;
+    let poison = poison.upstream("other", json!({ "endpoints": ["127.0.0.1:9"] }));
+    die_twice(&mut cluster, &[1, 2], &poison).await?;
+    wait_until("the cluster has heard of it", SLACK, async || {
+        quarantine(&cluster).await.is_ok_and(|seen| {
+            let why = seen[0]["why"].as_str().unwrap_or_default();
+            why.contains(" has refused it: 2 processes of this node have died")
+        })
+    })
+    .await?;
+    wait_until("n1 lives with it", SLACK, async || cluster.answers_with(0, "new").await).await?;
+    cluster.apply(0, &old).await?;
+    cluster.all_answer_with("old").await
+}
