@@ -17,8 +17,9 @@ fn a_good_revision_stays_on_its_way() -> Result<()> {
         cluster.apply(0, &site(1)).await?;
         let file = cluster.dir().join("next.json");
         site(2).write(&file)?;
-        let apply = ["apply", "--prune", "-f", path_text(&file), "--waves", "--bake", "15s"];
-        // Who goes first changes with the revision: until it is not the leader, which has to miss somebody.
+        let apply = ["apply", "--prune", "-f", path_text(&file), "--waves", "--bake", "5m"];
+        // Nothing goes on by itself while the story lasts. Who goes first changes with the revision: until it is not the
+        // leader, which has to miss somebody.
         let far = wait_until_some("a first wave without the leader", MOMENT, async || {
             cluster.nodes[0].shoal(&apply).await.ok()?.expect(0).ok()?;
             let leader = cluster.leader_seen_by(0).await.ok()?;
