@@ -2,6 +2,7 @@
 
 mod asked;
 mod confirmed;
+mod forward;
 mod membership;
 mod open;
 mod propose;

@@ -10,6 +10,7 @@ mod operators;
 mod purge;
 mod quarantine;
 mod refounding;
+mod refusal;
 mod reply;
 mod revisions;
 mod rollout;
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
-    RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, Refusal, SETUPS, STANDINGS, SiteText, WAVES,
+    RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,
 };
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
@@ -41,6 +42,7 @@ pub use purge::{
 };
 pub use quarantine::{Quarantine, Quarantined};
 pub use refounding::Founding;
+pub use refusal::Refusal;
 pub use reply::{OtherReply, Reply};
 pub use revisions::{RevisionRecord, Revisions, Step};
 pub use rollout::{
