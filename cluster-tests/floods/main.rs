@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::flood::{self, Aftermath, Apart, Backdrop, Bystander, FLOODS, Flood, Latencies, Places};
-use cluster_tests::{Cluster, LoopbackBlock, Ports, SelfSigned};
+use cluster_tests::{Cluster, LoopbackBlock, Ports, SelfSigned, WEIGHED};
 
 /// The longest time for each flood, seconds.
 const MAX_SECONDS: u64 = 600;
@@ -53,7 +53,7 @@ async fn floods(places: &Places) -> Result<bool> {
     let chosen: Vec<&Flood> = FLOODS.iter().filter(is_chosen).collect();
     ensure!(!chosen.is_empty(), "no flood has this name");
     let rate = std::env::args().nth(3).map(|text| text.parse::<u32>()).transpose().context("rate")?;
-    let cluster = Cluster::start(1).await?;
+    let cluster = Cluster::start_with(1, &[WEIGHED]).await?;
     let origin = flood::origin().await?;
     let bystander_origin = places.near.spawn(flood::origin()).await??;
     let certificate = SelfSigned::create(cluster.dir(), &["a"])?;

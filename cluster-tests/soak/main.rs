@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, SelfSigned};
+use cluster_tests::{Cluster, SelfSigned, WEIGHED};
 
 use changes::Changes;
 use clients::{Clients, Place};
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 async fn soak() -> Result<Vec<String>> {
     let minutes = std::env::args().nth(1).map_or(Ok(60), |text| text.parse::<u64>()).context("minutes")?;
     ensure!((1..=MAX_MINUTES).contains(&minutes), "1 to {MAX_MINUTES} minutes");
-    let cluster = Cluster::start(3).await?;
+    let cluster = Cluster::start_with(3, &[WEIGHED]).await?;
     let origins = Origins::start().await?;
     let certificate = SelfSigned::create(cluster.dir(), &[clients::HOST])?;
     let changes = Changes::new(&origins, &certificate);

@@ -60,4 +60,4 @@ pub use site::SiteFile;
 pub use starved::Starved;
 pub use verb::{RunningVerb, Verb, VerbOutput};
 pub use wait::{stays_so, wait_until, wait_until_some};
-pub use weight::Weight;
+pub use weight::{WEIGHED, Weight};

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
+/// A flag of nodes that are weighed: the descriptors of others are counted by root alone.
+pub const WEIGHED: &str = "--enable-core-dump";
+
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weight {

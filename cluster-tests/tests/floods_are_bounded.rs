@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use cluster_tests::flood::{self, Backdrop, FLOODS, Places};
-use cluster_tests::{Cluster, LoopbackBlock, SelfSigned};
+use cluster_tests::{Cluster, LoopbackBlock, SelfSigned, WEIGHED};
 
 /// How long each flood lasts.
 const LASTS: Duration = Duration::from_secs(3);
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_are_bounded() -> Result<()> {
-    let cluster = Cluster::start(1).await?;
+    let cluster = Cluster::start_with(1, &[WEIGHED]).await?;
     let origin = flood::origin().await?;
     let certificate = SelfSigned::create(cluster.dir(), &["a"])?;
     let backdrop = Backdrop {

@@ -2,6 +2,7 @@
 
 mod allocator;
 mod cli;
+mod core_dump;
 mod dev;
 mod escape;
 mod passphrase;

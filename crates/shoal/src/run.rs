@@ -12,6 +12,8 @@ use shoal_node::{
     RunSettings, SHORTEST_LEASE,
 };
 
+use crate::core_dump;
+
 /// Least memory for cached objects, bytes.
 const LEAST_CACHE_MEMORY: u64 = 1 << 20;
 /// The shortest absence that purges are remembered for.
@@ -141,6 +143,10 @@ pub struct RunArgs {
     /// What a stopping node gives of its cache to the nodes that own it from then on, a second; 0 = nothing
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = ByteSize::parse)]
     handover_rate: ByteSize,
+    /// Let the kernel write a core file if this process crashes, which has private keys in it, and debuggers of the same user
+    /// look into its memory [default: neither]
+    #[arg(long)]
+    enable_core_dump: bool,
     /// Stop when this process, which must be the parent, ends
     #[arg(long, value_name = "PID", hide = true)]
     parent: Option<i32>,
@@ -149,6 +155,10 @@ pub struct RunArgs {
 impl RunArgs {
     /// Runs the node until it is told to stop.
     pub fn run(self) -> Result<Exit, Failure> {
+        if !self.enable_core_dump {
+            core_dump::forbid()
+                .map_err(|why| Failure::local("run", format!("{why}; --enable-core-dump does without")))?;
+        }
         if self.public_addresses.len() > MAX_PUBLIC_ADDRESSES {
             let why = format!("--public-address is given at most {MAX_PUBLIC_ADDRESSES} times");
             return Err(Failure::local("run", why));

@@ -244,6 +244,46 @@ fn a_start_that_cannot_be_leaves_nothing_behind() {
     assert!(!data_dir.exists());
 }
 
+/// Nothing is to be seen on a machine that writes no core files at all.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_node_that_crashes_leaves_no_core_unless_it_may() {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+
+    /// Runs what follows with no limit but that of the machine.
+    const AMPLE: &str = "ulimit -S -c \"$(ulimit -H -c)\" && exec \"$0\" \"$@\"";
+    let dir = tempfile::tempdir().unwrap();
+    let ample = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", AMPLE]).current_dir(dir.path()).env_remove("SHOAL_TOKEN").stdin(Stdio::null());
+        command
+    };
+    let crash = ample().args(["sh", "-c", "kill -ABRT $$"]).status().unwrap();
+    if !crash.core_dumped() {
+        return;
+    }
+    for may in [false, true] {
+        let mut command = ample();
+        command.args([env!("CARGO_BIN_EXE_shoal"), "run", "--data-dir"]);
+        command.arg(dir.path().join(if may { "open" } else { "closed" }));
+        if may {
+            command.arg("--enable-core-dump");
+        }
+        for flag in ["--cluster-addr", "--admin-addr", "--ops-addr"] {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            command.args([flag, &socket.local_addr().unwrap().to_string()]);
+        }
+        let mut node = command.env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(node.stderr.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_ne!(line, "", "it ended before it was to");
+        assert!(Command::new("kill").args(["-ABRT", &node.id().to_string()]).status().unwrap().success());
+        let ended = node.wait().unwrap();
+        assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), may), "after {line}");
+    }
+}
+
 #[test]
 fn a_cluster_that_is_not_there_ends_with_2() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,9 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
 const SERVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// For calls of peers and operators to end; what is left then is cut off, so that nobody waits for a leader for long.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// The binary of this process, also when its file was replaced. It is the child that opens it, and that may look at itself
+/// only: at a process of which there are to be no core files nobody else may.
+const OWN_BINARY: &str = "/proc/self/exe";
 
 /// Whether this process still leads the node.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> 
         Err(error) => format!("{error:#}"),
     };
     tracing::error!(why, "the new process failed; starting the old binary again");
-    let again = async { Candidate::start(&own_binary(), &was_ready).await?.take_over(node).await };
+    let again = async { Candidate::start(Path::new(OWN_BINARY), &was_ready).await?.take_over(node).await };
     match again.await {
         Ok(pid) => Handed::Over(Outcome::RolledBack(pid, why)),
         Err(error) => {
@@ -55,11 +58,6 @@ pub async fn hand_over(node: &Arc<Node>, tasks: &VitalTasks, program: &Path) -> 
             Handed::Lost(Outcome::Lost(format!("{why}; then: {error:#}")))
         }
     }
-}
-
-/// The binary of this process, also when its file was replaced.
-fn own_binary() -> PathBuf {
-    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 
 /// Leaves consensus and gossip, without a goodbye, and frees log and directory. The workers serve on.

@@ -23,6 +23,8 @@ use home::Home;
 use layout::{Layout, MAX_NODES};
 use nodes::{Event, Nodes};
 
+use crate::core_dump;
+
 /// How long a node may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the cluster may take until it can lose a node.
@@ -55,6 +57,7 @@ pub struct DevArgs {
 impl DevArgs {
     /// Runs the cluster until it is told to stop.
     pub fn run(self) -> Result<Exit, Failure> {
+        core_dump::forbid().map_err(|why| failure(&why))?;
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
