@@ -42,7 +42,7 @@ async fn authorities_succeed_each_other() -> Result<()> {
     cluster.apply(0, &site(0)).await?;
     cluster.serves("shop.example.com", "/").await?;
     // Certificates of a minute, so that all are replaced within seconds.
-    cluster.nodes[0].shoal(&["cluster", "node-life", "1m"]).await?.expect(0)?;
+    cluster.nodes[0].shoal(&["cluster", "node-life", "1m", "--force"]).await?.expect(0)?;
     let text =
         |path: &std::path::Path| path.to_str().map(str::to_owned).context("the directory is not UTF-8");
     let operator = text(&cluster.nodes[0].data_dir().join("operator.json"))?;
@@ -238,7 +238,7 @@ async fn who_died_in_the_middle_of_it_is_told_how_to_get_back() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_leader_goes_on_with_a_succession() -> Result<()> {
     let mut cluster = Cluster::start(3).await?;
-    cluster.nodes[0].shoal(&["cluster", "node-life", "1m"]).await?.expect(0)?;
+    cluster.nodes[0].shoal(&["cluster", "node-life", "1m", "--force"]).await?.expect(0)?;
     let leader = cluster.leader_seen_by(0).await?;
     let other = (leader + 1) % 3;
     let begun = cluster.nodes[other].verb(&["cluster", "rotate", "ca", "--timeout", "1s"]);

@@ -51,7 +51,9 @@ async fn certificates_renew_themselves() -> Result<()> {
     let paths = (0..50).map(|i| format!("/p{i}")).collect();
     let load = Load::start(&targets, 1, "shop.example.com", paths, |path| Some(pattern(path, 200)));
     let life = format!("{}s", LIFE.as_secs());
-    cluster.nodes[2].shoal(&["cluster", "node-life", &life]).await?.expect(0)?;
+    let short = cluster.nodes[2].shoal(&["cluster", "node-life", &life]).await?.expect(1)?;
+    ensure!(short.stderr.contains("less than 1h"), "{short:?}");
+    cluster.nodes[2].shoal(&["cluster", "node-life", &life, "--force"]).await?.expect(0)?;
     are_renewed(&cluster, &[0.0; 3], 3.0).await?;
     for i in 0..3 {
         cluster.apply(i, &site(i + 1)).await?;

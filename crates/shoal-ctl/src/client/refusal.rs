@@ -44,7 +44,9 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
         Exit::NoQuorum => failure.try_command("shoal status, and start the voters that are dead"),
         Exit::Local if status.code() == Code::FailedPrecondition => match verb {
             "apply" | "set" | "delete" | "edit" | "rollback" | "node drain" | "node cordon"
-            | "upgrade hold" => failure.try_command(format!("shoal {verb} --force, if that is meant")),
+            | "upgrade hold" | "cluster node-life" => {
+                failure.try_command(format!("shoal {verb} --force, if that is meant"))
+            }
             _ => failure.try_command(overview(verb)),
         },
         Exit::Local if status.code() == Code::NotFound => failure.try_command(overview(verb)),

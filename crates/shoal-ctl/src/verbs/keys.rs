@@ -29,11 +29,16 @@ Example:
 
 Kept in the log, for all nodes. Certificates that last longer than that are renewed at once, spread over a minute at most. A
 short life keeps a stolen certificate from being of use for long; it also is how long a node gets along without the others,
-before it has to be let in late (72 h) or join anew.")]
+before it has to be let in late (72 h) or join anew. Less than 1h takes --force: a node whose clock differs from that of the
+others by some minutes is shut out then.
+Exit codes: 0 done; 1 less than 1h without --force; 2 an older version is left; 6 no quorum.")]
 pub(super) struct NodeLifeArgs {
     /// 10s to 90d; 7d in a new cluster
     #[arg(value_name = "TIME", value_parser = life)]
     life: Period,
+    /// Also less than 1h, where all clocks are known to agree
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -102,7 +107,8 @@ impl KeysArgs {
 impl NodeLifeArgs {
     pub(super) async fn run(self, root: NodeArgs) -> Result<(), Failure> {
         let seconds = u32::try_from(self.life.0.as_secs()).unwrap_or(u32::MAX);
-        keep(self.node, root, "cluster node-life", request("node-life", seconds)).await
+        let request = KeepKeysRequest { force: self.force, ..request("node-life", seconds) };
+        keep(self.node, root, "cluster node-life", request).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use shoal_cluster::identity::{IdentityError, not_after, sha256_hex};
 use shoal_model::NodeId;
 use shoal_model::state::{Command, KEEPING_KEYS, KeyOrder, OperatorRecord, Succession, SuccessionStep};
+use shoal_model::units::Period;
 use shoal_proto::admin::{KeepKeysRequest, KeysResponse, NodeCertificate};
 use tonic::{Code, Status};
 
@@ -26,6 +27,9 @@ const ROTATE_CA: &str = "rotate-ca";
 const RETIRE_CA: &str = "retire-ca";
 /// The other one does not come.
 const ABORT_CA: &str = "abort-ca";
+/// A life that is shorter than this many seconds is nobody's mistake: a renewed certificate has a fifth of it left at times, and
+/// whose clock is ahead by that much sees none that is good.
+const SHORT_LIFE: u32 = 3600;
 /// Between two looks at who shows what.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// Longest wait for that.
@@ -74,6 +78,7 @@ pub async fn keep(node: &Arc<Node>, request: &KeepKeysRequest, caller: &str) -> 
     let patience = Duration::from_millis(request.timeout_ms.into()).min(MAX_WAIT);
     match request.order.as_str() {
         NODE_LIFE => {
+            check_life(request.seconds, request.force)?;
             let is_known = node.log.with_state(|state| state.keys.is_node_life_agreed());
             if !is_known && !node.members_without(KEEPING_KEYS).is_empty() {
                 return Err(not_known());
@@ -94,6 +99,18 @@ pub async fn keep(node: &Arc<Node>, request: &KeepKeysRequest, caller: &str) -> 
     }
     tracing::info!(order = request.order, seconds = request.seconds, by = caller, "keys are kept otherwise");
     Ok(look(node).await)
+}
+
+fn check_life(seconds: u32, force: bool) -> Result<(), Status> {
+    if seconds >= SHORT_LIFE || force {
+        return Ok(());
+    }
+    let why = format!(
+        "nothing was changed: where certificates last less than {}, a node whose clock differs from that of the others by \
+         some minutes is shut out; --force does it all the same",
+        Period::seconds(SHORT_LIFE.into())
+    );
+    Err(with_exit(Code::FailedPrecondition, Exit::Local, why))
 }
 
 fn not_known() -> Status {
@@ -289,6 +306,19 @@ fn believers_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_life_is_somebodys_will() {
+        let check = |seconds, force, is_fine| {
+            let checked = check_life(seconds, force);
+            assert_eq!(checked.is_ok(), is_fine, "{seconds} {force}: {checked:?}");
+        };
+        check(3600, false, true);
+        check(7 * 86_400, false, true);
+        check(3599, false, false);
+        check(10, false, false);
+        check(10, true, true);
+    }
 
     #[test]
     fn who_was_shut_out_is_not_waited_for() {
