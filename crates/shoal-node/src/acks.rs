@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shoal_cluster::tls::cause_of;
 use shoal_cluster::{NodeState, NodeView};
 use shoal_model::units::millis_u32;
 use shoal_model::{NodeId, Revision};
@@ -113,7 +114,7 @@ impl Node {
                     return Some(ack(AckState::Applied, String::new()));
                 }
                 Ok(_) => {}
-                Err(status) => trouble = status.message().to_owned(),
+                Err(status) => trouble = cause_of(&status),
             }
             if !self.live_members().iter().any(|(live, _)| *live == id) {
                 return None;

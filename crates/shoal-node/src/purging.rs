@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_cluster::NodeState;
+use shoal_cluster::tls::cause_of;
 use shoal_configlog::{ProposeError, Proposed, described_as};
 use shoal_model::state::{Command, OtherReply, PurgeKind, PurgeScope};
 use shoal_model::units::{millis_u32, millis_u64};
@@ -245,7 +246,7 @@ impl Node {
                     return ack(AckState::Applied, String::new());
                 }
                 Ok(Ok(reached)) => trouble = reached.refused.unwrap_or(trouble),
-                Ok(Err(status)) => trouble = status.message().to_owned(),
+                Ok(Err(status)) => trouble = cause_of(&status),
                 Err(_) => {}
             }
             if Instant::now() >= end {

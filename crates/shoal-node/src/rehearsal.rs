@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::channel::{MAX_MESSAGE_BYTES, UnknownPeer};
+use shoal_cluster::tls::cause_of;
 use shoal_model::site::{Absent, Change, Delta, ObjectName, merge};
 use shoal_model::{NodeId, Revision, Site};
 use shoal_proto::admin::NodeVerdict;
@@ -87,7 +88,7 @@ impl Node {
                     Ok(Err(status)) if status.code() == Code::Unimplemented => {
                         Says::Unknown("its version cannot be asked".to_owned())
                     }
-                    Ok(Err(status)) => Says::Unknown(status.message().to_owned()),
+                    Ok(Err(status)) => Says::Unknown(cause_of(&status)),
                     Err(_) => Says::Unknown(format!("it did not answer within {} s", TIMEOUT.as_secs())),
                 }
             }

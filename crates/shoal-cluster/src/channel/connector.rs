@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{CONNECT_TIMEOUT, Cuttable, UnknownPeer};
-use crate::tls::ClientSide;
+use crate::tls::{ClientSide, deepest};
 
 /// Where to connect, and who must answer there.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// Somebody answers, but not the node that should, or it does not accept our certificate.
-    #[error("{address} did not prove to be {}: {source}", name.to_str())]
+    #[error("{address} did not prove to be {}: {}", name.to_str(), deepest(source))]
     Prove {
         /// Where.
         address: SocketAddr,

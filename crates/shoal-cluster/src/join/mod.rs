@@ -20,7 +20,9 @@ use tonic::{Code, Response, Status};
 
 use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
 use crate::identity::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession};
-use crate::tls::{Caller, ClientSide, TlsError, caller, names, peer_server_config, pinned_client_config};
+use crate::tls::{
+    Caller, ClientSide, TlsError, caller, clock_trouble, names, peer_server_config, pinned_client_config,
+};
 
 pub use renew::{RenewError, renew, renewed};
 pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, same_text};
@@ -90,6 +92,14 @@ pub enum JoinError {
         address: SocketAddr,
         /// What TLS says.
         why: std::io::Error,
+    },
+    /// By the clock here nobody can believe what it shows. Nothing was sent to it.
+    #[error("{address} cannot prove what it is: {why}")]
+    Untimely {
+        /// Where.
+        address: SocketAddr,
+        /// What it shows, and what time it is here.
+        why: String,
     },
     /// The cluster said no.
     #[error("the cluster refused this node: {0}")]
@@ -202,7 +212,10 @@ async fn ask_each<T>(
                 Ok(answer) => return Ok((answer, address)),
                 // Another node may be nearer to the leader, or have a place.
                 Err(
-                    error @ (JoinError::Unreachable(_) | JoinError::OtherCluster { .. } | JoinError::Busy(_)),
+                    error @ (JoinError::Unreachable(_)
+                    | JoinError::OtherCluster { .. }
+                    | JoinError::Untimely { .. }
+                    | JoinError::Busy(_)),
                 ) => last = worse(last, error),
                 Err(error) => return Err(error),
             }
@@ -225,7 +238,10 @@ async fn ask<T>(
     match connect_tls(&target).await {
         Ok(connection) => drop(connection),
         Err(ConnectError::Prove { source, .. }) => {
-            return Err(JoinError::OtherCluster { address, why: source });
+            return Err(match clock_trouble(&source) {
+                Some(why) => JoinError::Untimely { address, why },
+                None => JoinError::OtherCluster { address, why: source },
+            });
         }
         Err(error) => return Err(JoinError::Unreachable(error.to_string())),
     }

@@ -11,7 +11,7 @@ use tonic::{Request, Status};
 
 use crate::channel::{Connector, Peers, UnknownPeer, endpoint};
 use crate::identity::{Identity, IdentityError, not_after, public_key_sha256};
-use crate::tls::{Caller, TlsError, caller, peer_server_config};
+use crate::tls::{Caller, TlsError, caller, cause_of, deepest, peer_server_config};
 
 /// Longest wait for a certificate: whoever signs it asks a majority first.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
@@ -23,10 +23,10 @@ pub enum RenewError {
     #[error(transparent)]
     Unknown(#[from] UnknownPeer),
     /// The node did not answer, or said no.
-    #[error("{}", .0.message())]
+    #[error("{}", cause_of(.0))]
     Refused(#[from] Status),
     /// It cannot be connected to.
-    #[error("cannot be reached: {0}")]
+    #[error("cannot be reached: {}", deepest(.0))]
     Unreachable(#[from] tonic::transport::Error),
     /// What it sent cannot be used.
     #[error("its answer cannot be used: {0}")]

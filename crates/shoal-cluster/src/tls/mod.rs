@@ -4,6 +4,7 @@ mod caller;
 mod credentials;
 pub mod names;
 mod pinned;
+mod trouble;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub use caller::{Caller, LOCAL, ProvenOperator, caller, peer_identity};
 pub use credentials::Credentials;
 pub(crate) use credentials::{ClientSide, Speaks};
 pub(crate) use pinned::pinned_client_config;
+pub use trouble::{CLOCK_HERE, cause_of, clock_trouble, deepest};
 
 /// gRPC.
 pub const ALPN_H2: &[u8] = b"h2";

@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use shoal_cluster::tls::deepest;
 use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::admin::admin_service_client::AdminServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -22,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::failure::{Exit, Failure};
 use connector::Connector;
 pub use node_args::{NodeArgs, some_time};
-use refusal::{deepest, may_be_done, refusal, was_lost, way_in};
+use refusal::{may_be_done, refusal, was_lost, way_in};
 pub use tls::IdentityFiles;
 
 /// Longest wait for a connection, TLS handshake included.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use shoal_cluster::tls::CLOCK_HERE;
 use shoal_proto::EXIT_METADATA;
 use tonic::{Code, Status};
 
@@ -88,6 +89,10 @@ pub(super) fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
         Some(Target::Address(_)) if why.contains(OTHER_AUTHORITY) => {
             "shoal operator renew FILE on a node, over its socket, if the authority was replaced".to_owned()
         }
+        Some(Target::Address(_)) if why.contains(CLOCK_HERE) => {
+            "date -u here and there; shoal operator renew FILE on a node, over its socket, if the identity has ended"
+                .to_owned()
+        }
         Some(Target::Address(_)) => {
             format!("shoal --addr HOST:7401 {verb}, with the --admin-addr of a node that runs")
         }
@@ -95,15 +100,6 @@ pub(super) fn way_in(verb: &str, first: Option<&Target>, why: &str) -> String {
             format!("shoal --socket DIR/admin.sock {verb}, with the --data-dir of a node that runs")
         }
     }
-}
-
-/// The cause at the bottom, where the operating system or TLS says what happened.
-pub(super) fn deepest(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 #[cfg(test)]
@@ -158,6 +154,11 @@ mod tests {
         let (socket, address) = (Target::Socket("/x".into()), Target::Address("a:1".into()));
         for (target, why, expected) in [
             (&socket, "/x: Permission denied (os error 13)", "sudo shoal status, "),
+            (
+                &address,
+                "a:1: x; the clock here says 2026-03-01 12:34:56Z: is it right?",
+                "date -u here and there; ",
+            ),
             (&address, "a:1: invalid socket address", "shoal --addr HOST:7401 status, "),
             (&socket, "/x: Connection refused (os error 111)", "shoal --socket DIR/admin.sock status, "),
         ] {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use shoal_cluster::tls::cause_of;
 use shoal_model::NodeId;
 use shoal_model::units::millis_u32;
 use shoal_policy::cache::key::url_of;
@@ -251,7 +252,7 @@ async fn ask(
         let mut client = node.peers.cache(owner).map_err(|error| error.to_string())?;
         client.warm(request).await
     };
-    response.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    response.map(tonic::Response::into_inner).map_err(|status| cause_of(&status))
 }
 
 #[cfg(test)]

@@ -228,16 +228,17 @@ async fn ask(node: &Node, life: Life, others: Vec<NodeId>) -> Asked {
     let patience = (life.length() / 20).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
     let mut outcome = Asked::Unanswered("there is no other member".to_owned());
     for other in others {
+        let called = node.log.with_state(|state| state.called(other));
         match tokio::time::timeout(patience, renew(&node.peers, other)).await {
             Ok(Ok(new)) => return Asked::Renewed(Box::new(new)),
             Ok(Err(RenewError::Refused(status))) if status.code() == Code::PermissionDenied => {
-                outcome = Asked::Refused(format!("{other} says: {}", status.message()));
+                outcome = Asked::Refused(format!("{called} says: {}", status.message()));
             }
             Ok(Err(error)) if !matches!(outcome, Asked::Refused(_)) => {
-                outcome = Asked::Unanswered(format!("{other}: {error}"));
+                outcome = Asked::Unanswered(format!("{called}: {error}"));
             }
             Err(_) if !matches!(outcome, Asked::Refused(_)) => {
-                outcome = Asked::Unanswered(format!("{other} did not answer within {patience:?}"));
+                outcome = Asked::Unanswered(format!("{called} did not answer within {patience:?}"));
             }
             Ok(Err(_)) | Err(_) => {}
         }
