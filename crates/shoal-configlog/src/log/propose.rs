@@ -199,7 +199,7 @@ impl ConfigLog {
         loop {
             let attempt = match self.leadership() {
                 Leadership::Here => match self.out_of_space() {
-                    Some(why) => Attempt::NoRoom(format!("{} leads, and {why}", self.shared.node_id)),
+                    Some(why) => Attempt::NoRoom(format!("{} leads, and {why}", self.called(self.node_id()))),
                     None => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
                 },
                 Leadership::There(_) if hops >= MAX_HOPS => {
@@ -385,7 +385,7 @@ impl ConfigLog {
     /// Why nobody is heard, if it is for that.
     pub(super) fn deaf_for_want_of_room(&self) -> Option<String> {
         let why = self.out_of_space()?;
-        Some(format!("{} hears no leader, and {why}", self.shared.node_id))
+        Some(format!("{} hears no leader, and {why}", self.called(self.node_id())))
     }
 
     /// Resolves once this node, without which nothing can be acknowledged, has no room.

@@ -95,8 +95,8 @@ Example:
   shoal rollout promote
   shoal rollout promote 8 --all
 
-Who did it is kept with the wave. With --all that is `shoal confirm`. Exit codes: 0 done, 4 the revision is not on its way
-(any more), 5 not on every live node, 6 no quorum.")]
+Who did it is kept with the wave. With --all that is `shoal confirm`. Exit codes: 0 done, 2 no wave follows as yet, since a node
+in service does not answer, 4 the revision is not on its way (any more), 5 not on every live node, 6 no quorum.")]
 struct PromoteArgs {
     /// Have it on all nodes [default: on those of the next wave]
     #[arg(long)]
