@@ -35,6 +35,10 @@ const CALLS: [&str; 12] = [
 /// A certificate for a key that the cluster knows.
 const RENEW: &str = "raft.v1.PeerService/Renew";
 
+/// The first node is elsewhere now, and has another key.
+const FORGED_MOVE: &str = r#"{"UpdateNode":{"node_id":1,"record":{"name":"n1","region":"default","zone":"default",
+    "cluster_addr":"127.0.0.1:1","admin_addr":"127.0.0.1:2","public_key_sha256":"00"}}}"#;
+
 /// `AwaitApplied` of an entry that does not come for half a minute.
 const WAIT_LONG: [u8; 10] = [0x08, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 0xb0, 0xea, 0x01];
 
@@ -57,16 +61,20 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
         (outcome, Instant::now())
     });
 
-    // Even so it cannot have written what nobody knows, which would be the end of the log for all.
-    for command in [
-        r#"{"Later":{"cmd_version":4000000000,"kind":"x","may_ignore":false,"payload":"{}"}}"#,
-        r#"{"SetLevel":{"from":1,"to":4000000000}}"#,
+    // Even so it cannot have written what nobody knows, which would be the end of the log for all, nor lead the others astray
+    // about a third one.
+    let asked = format!(r#"{{"AskedBy":{{"askers":[],"command":{FORGED_MOVE}}}}}"#);
+    for (command, why) in [
+        (
+            r#"{"Later":{"cmd_version":4000000000,"kind":"x","may_ignore":false,"payload":"{}"}}"#,
+            "known here",
+        ),
+        (r#"{"SetLevel":{"from":1,"to":4000000000}}"#, "nobody here"),
+        (FORGED_MOVE, "and not where n1 is"),
+        (asked.as_str(), "and not where n1 is"),
     ] {
         let told = call(&mut before, "raft.v1.PeerService/Propose", &field(1, command)).await?;
-        ensure!(
-            told.status == "3" && ["known here", "nobody here"].iter().any(|why| told.message.contains(why)),
-            "{command}: {told:?}"
-        );
+        ensure!(told.status == "3" && told.message.contains(why), "{command}: {told:?}");
     }
     // Nor is what others show everybody a proof for who has nothing but the key.
     let other = Bearer::from(&cluster.nodes[0].data_dir().join("identity/node.json"))?;

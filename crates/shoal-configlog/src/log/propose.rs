@@ -157,13 +157,17 @@ impl ConfigLog {
         }
     }
 
-    /// Answers `PeerService.Propose`; the caller has been checked to be a node.
+    /// Answers `PeerService.Propose` of `caller`, which has been checked to be a node.
     pub async fn answer_propose(
         &self,
+        caller: NodeId,
         request: proto::ProposeRequest,
     ) -> Result<proto::ProposeResponse, Status> {
         let command: Command = decode(&request.command)?;
         check_passed_on(&command).map_err(Status::invalid_argument)?;
+        // Of what goes by way of a third node that one seems to be the caller: it is refused, and proposed again.
+        self.with_state(|state| state.check_own(caller, &command))
+            .map_err(|refusal| Status::invalid_argument(refusal.to_string()))?;
         match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
             Ok(proposed) => {
                 let Proposed { index, reply, silences } = proposed;

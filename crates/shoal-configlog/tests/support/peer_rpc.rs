@@ -1,6 +1,7 @@
 //! What nodes ask each other beside consensus, as far as the log answers it; the simulation has it, too.
 
 use shoal_cluster::tls::Caller;
+use shoal_model::NodeId;
 use shoal_proto::raft as proto;
 use shoal_proto::raft::peer_service_server::PeerService;
 use tonic::{Request, Response, Status};
@@ -14,23 +15,29 @@ pub struct PeerRpc {
     pub log: ConfigLog,
 }
 
+fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    match request.extensions().get::<Caller>() {
+        Some(Caller::Node(id)) => Ok(*id),
+        _ => Err(Status::unauthenticated("only nodes")),
+    }
+}
+
 #[tonic::async_trait]
 impl PeerService for PeerRpc {
     async fn propose(
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
-        Box::pin(self.log.answer_propose(request.into_inner())).await.map(Response::new)
+        let caller = caller(&request)?;
+        Box::pin(self.log.answer_propose(caller, request.into_inner())).await.map(Response::new)
     }
 
     async fn read_index(
         &self,
         request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
-        let Some(Caller::Node(asker)) = request.extensions().get::<Caller>() else {
-            return Err(Status::unauthenticated("only nodes"));
-        };
-        Box::pin(self.log.answer_read_index(*asker)).await.map(Response::new)
+        let caller = caller(&request)?;
+        Box::pin(self.log.answer_read_index(caller)).await.map(Response::new)
     }
 
     async fn await_applied(

@@ -34,7 +34,7 @@ pub use command::{
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
 pub use level::{ClusterLevel, Envelope, Hold, LEVELS, OLDEST_LEVEL, UnknownCommand};
-pub use nodes::{MemberRecord, NameError, TokenRecord, check_member_name};
+pub use nodes::{MemberRecord, NameError, NotItsOwn, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfigState;
+use super::{Command, ConfigState};
 use crate::id::NodeId;
 
 /// Longest name of a node, region or zone.
@@ -43,7 +43,39 @@ pub struct MemberRecord {
     pub purge_lease_ms: u64,
 }
 
+/// A member must not have another node write this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotItsOwn {
+    /// It is of another one.
+    #[error("{by} may say where it is itself, and not where {of} is")]
+    Member {
+        /// Who wants it.
+        by: NodeId,
+        /// Whom it would change.
+        of: NodeId,
+    },
+    /// Each is known by one for good.
+    #[error("{0} is known by another key, and keeps it: who has a new one joins as a new node")]
+    Key(NodeId),
+    /// There is nothing to compare with.
+    #[error("{0} is not known here as a node of this cluster")]
+    Unknown(NodeId),
+}
+
 impl ConfigState {
+    /// What is known of a member only that member changes, whoever has asked it to, and never the key by which it is known.
+    pub fn check_own(&self, by: NodeId, command: &Command) -> Result<(), NotItsOwn> {
+        let Command::UpdateNode { node_id, record } = command.innermost() else { return Ok(()) };
+        if *node_id != by {
+            return Err(NotItsOwn::Member { by, of: *node_id });
+        }
+        match self.nodes.get(&by).map(|known| &known.public_key_sha256) {
+            None => Err(NotItsOwn::Unknown(by)),
+            Some(key) if !key.is_empty() && *key != record.public_key_sha256 => Err(NotItsOwn::Key(by)),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// `node` as people call it: by its name, with its number where that is another word; by that alone where nobody has it.
     pub fn called(&self, node: NodeId) -> String {
         let name = self.nodes.get(&node).map(|record| &record.name).filter(|name| **name != node.to_string());
@@ -70,6 +102,42 @@ pub struct TokenRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Asker;
+
+    #[test]
+    fn a_member_changes_only_itself_and_keeps_its_key() {
+        let mut state = ConfigState::default();
+        let record = |key: &str, at: &str| MemberRecord {
+            cluster_addr: at.into(),
+            public_key_sha256: key.into(),
+            ..MemberRecord::default()
+        };
+        for (id, key) in [(1, "one"), (2, "two"), (3, "")] {
+            state.nodes.insert(NodeId(id), record(key, "a"));
+        }
+        let other = |by, of| Err(NotItsOwn::Member { by: NodeId(by), of: NodeId(of) });
+        let another_key = |of| Err(NotItsOwn::Key(NodeId(of)));
+        for (by, of, key, expected) in [
+            (1, 1, "one", Ok(())),
+            (2, 2, "two", Ok(())),
+            (2, 1, "one", other(2, 1)),
+            (2, 1, "two", other(2, 1)),
+            (2, 7, "two", other(2, 7)),
+            (2, 2, "one", another_key(2)),
+            (2, 2, "", another_key(2)),
+            // Of before keys were kept.
+            (3, 3, "three", Ok(())),
+            (7, 7, "seven", Err(NotItsOwn::Unknown(NodeId(7)))),
+        ] {
+            let command = Command::UpdateNode { node_id: NodeId(of), record: record(key, "b") };
+            let asked = command.clone().asked_by(vec![Asker::default()]);
+            for command in [command, asked] {
+                assert_eq!(state.check_own(NodeId(by), &command), expected, "{by}: {of} with {key:?}");
+            }
+        }
+        let removal = Command::RemoveNode { node_id: NodeId(1) };
+        assert_eq!(state.check_own(NodeId(2), &removal), Ok(()), "whoever was asked has it written");
+    }
 
     #[test]
     fn nodes_are_called_by_their_names() {

@@ -246,8 +246,8 @@ fn checked_name(name: String) -> Result<String, Status> {
 #[tonic::async_trait]
 impl PeerService for PeerRpc {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
-        self.only_members(&request)?;
-        self.node.log.answer_propose(request.into_inner()).await.map(Response::new)
+        let caller = self.only_members(&request)?;
+        self.node.log.answer_propose(caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn read_index(
