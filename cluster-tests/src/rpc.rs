@@ -30,9 +30,15 @@ impl Bearer {
         Ok(Self { identity: serde_json::from_str(&fs::read_to_string(file)?)? })
     }
 
-    fn part(&self, name: &str) -> Result<Vec<u8>> {
+    /// What stands there as `name`, decoded.
+    pub fn part(&self, name: &str) -> Result<Vec<u8>> {
         let text = self.identity[name].as_str().with_context(|| format!("there is no {name}"))?;
         Ok(STANDARD.decode(text)?)
+    }
+
+    /// The id of its cluster.
+    pub fn cluster(&self) -> Result<&str> {
+        self.identity["cluster_id"].as_str().context("there is no cluster id")
     }
 
     fn roots(&self) -> Result<RootCertStore> {
@@ -43,8 +49,7 @@ impl Bearer {
 
     fn tls(&self, mut config: ClientConfig, alpn: &[u8]) -> Result<Speak> {
         config.alpn_protocols = vec![alpn.to_vec()];
-        let cluster = self.identity["cluster_id"].as_str().context("there is no cluster id")?;
-        Ok(Speak::Tls(Arc::new(config), format!("node.{cluster}.shoal.internal")))
+        Ok(Speak::Tls(Arc::new(config), format!("node.{}.shoal.internal", self.cluster()?)))
     }
 
     /// Its side of TLS, with the protocol `alpn`.

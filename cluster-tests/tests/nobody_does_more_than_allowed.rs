@@ -1,6 +1,7 @@
 //! Operators have roles, which their certificates carry: each call takes one, and who has less is refused, counted and told.
 //! What they change is on a record that every node has.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,7 @@ use cluster_tests::{
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
+use shoal_cluster::identity::{Authority, ClusterSecret};
 
 /// From the least to the highest.
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
@@ -94,9 +96,9 @@ async fn each_call_takes_a_role() -> Result<()> {
         // Of its own accord nobody becomes more than he is.
         if *role != "admin" {
             ensure!(!new_file.exists(), "{role} has made an identity");
-            let before = std::fs::read(&file)?;
+            let before = fs::read(&file)?;
             run_as(&file, node, &["operator", "renew", path_text(&file)]).await?.expect(2)?;
-            ensure!(std::fs::read(&file)? == before, "{role} was renewed");
+            ensure!(fs::read(&file)? == before, "{role} was renewed");
             refused += 1;
         }
     }
@@ -129,6 +131,48 @@ async fn identities_end_and_keep_their_role() -> Result<()> {
         .await?;
     let wrong = node.shoal(&["operator", "create", "eve", "x.json", "--role", "root"]).await?;
     ensure!(wrong.code != 0 && wrong.stderr.contains("viewer, operator, admin"), "{wrong:?}");
+    Ok(())
+}
+
+/// Where the log has the key of the authority.
+const SEALED_KEY: &[u8] = b"\"ca_key_sealed\":";
+
+/// The authority of the cluster, as whoever takes the disk of a node apart finds it: in the first entry of its log, sealed with the
+/// secret that lies beside it.
+fn stolen_authority(data_dir: &Path) -> Result<Authority> {
+    let disk = Bearer::from(&data_dir.join("identity/node.json"))?;
+    let secret = ClusterSecret::from_bytes(&disk.part("secret")?).context("that is no secret")?;
+    let (cluster, certificate) = (disk.cluster()?.parse()?, disk.part("ca")?);
+    let log = fs::read(data_dir.join("raft.redb"))?;
+    let unsealed = |at: usize| {
+        let list = log[at..].strip_prefix(SEALED_KEY)?;
+        let end = list.iter().position(|byte| *byte == b']')?;
+        let sealed: Vec<u8> = serde_json::from_slice(&list[..=end]).ok()?;
+        Authority::unseal(cluster, &certificate, &sealed, &secret).ok()
+    };
+    (0..log.len()).find_map(unsealed).context("the log does not have the authority's key")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_the_key_of_the_authority_is_no_operator() -> Result<()> {
+    let cluster = Cluster::start(3).await?;
+    let given = identity(&cluster, "ada", "admin").await?;
+    // What the cluster has given is good at once, and everywhere.
+    for node in &cluster.nodes {
+        run_as(&given, node, &["token", "list"]).await?.expect(0)?;
+    }
+    let (forger, forged) =
+        (stolen_authority(&cluster.nodes[0].data_dir())?, cluster.dir().join("forged.json"));
+    for name in ["ada", "eve"] {
+        forger.issue_operator(name)?.save(&forged)?;
+        for node in &cluster.nodes {
+            for verb in [["token", "create"], ["operator", "list"]] {
+                let refused = run_as(&forged, node, &verb).await?.expect(2)?;
+                let why = format!("the identity of \"{name}\" is not on the list");
+                ensure!(refused.stderr.contains(&why), "{refused:?}");
+            }
+        }
+    }
     Ok(())
 }
 

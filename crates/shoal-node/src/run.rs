@@ -245,7 +245,7 @@ async fn bootstrap(node: &Arc<Node>, command: Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The list of operators begins with the one that a new cluster has. Without it the identity is good all the same.
+/// The list of operators begins with the one that a new cluster has. Without it the identity opens nothing, but the socket does.
 async fn remember_first_operator(node: &Arc<Node>) {
     let remembering = async {
         let first =
@@ -254,7 +254,10 @@ async fn remember_first_operator(node: &Arc<Node>) {
         remembered.map_err(|status| status.message().to_owned())
     };
     if let Err(why) = on_behalf_of(node.asker(Who::starts(), "IssueOperator"), remembering).await {
-        tracing::warn!(why, "the first operator is not on the list of operators");
+        tracing::warn!(
+            why,
+            "operator.json is not on the list of operators and opens nothing: make another identity over the socket"
+        );
     }
 }
 

@@ -15,6 +15,7 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer, UnixTime};
 use shoal_model::{ClusterId, NodeId, Role};
 
+use super::bound_serial::new_bound_serial;
 use super::{
     ClusterSecret, IdentityError, NodeKey, Operator, Purpose, hex, key_of, random_bytes, sha256_hex, validity,
 };
@@ -129,8 +130,8 @@ impl Authority {
         })
     }
 
-    /// The certificate of the operator called `name`, who has `role`, for the public key of the request. Whatever else the
-    /// request asks for is ignored.
+    /// The certificate of the operator called `name`, who has `role`, for the public key of the request, to which its serial
+    /// number is bound. Whatever else the request asks for is ignored.
     pub fn sign_operator(
         &self,
         request_der: &[u8],
@@ -140,6 +141,8 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, IdentityError> {
         let request = read_request(request_der)?;
         let mut params = leaf_params(&[names::operator(role, self.cluster_id)], name, validity)?;
+        let serial = new_bound_serial(&request.public_key.subject_public_key_info());
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         // Not a server's: an operator cannot pose as a node.
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, &request.public_key)
@@ -347,6 +350,22 @@ mod tests {
             parsed.raw_serial().to_vec()
         };
         assert_ne!(serial(), serial());
+    }
+
+    #[test]
+    fn what_was_given_for_one_key_is_nothing_with_another() {
+        let (_, authority) = Identity::bootstrap("one").unwrap();
+        let [own, other] = [(); 2].map(|()| NodeKey::generate().unwrap().request().unwrap());
+        let given = authority.sign_operator(&own, "ada", Role::Viewer, OPERATOR_VALIDITY).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&given).unwrap();
+        let copied = |request: &[u8]| {
+            let names = [names::operator(Role::Viewer, authority.cluster_id)];
+            let mut params = leaf_params(&names, "ada", OPERATOR_VALIDITY).unwrap();
+            params.serial_number = Some(SerialNumber::from_slice(parsed.raw_serial()));
+            let certificate = authority.sign(&params, &read_request(request).unwrap().public_key).unwrap();
+            crate::tls::caller(&[certificate]).is_some()
+        };
+        assert_eq!([copied(&own), copied(&other)], [true, false]);
     }
 
     #[test]

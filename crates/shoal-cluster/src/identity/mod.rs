@@ -2,6 +2,7 @@
 
 mod authorities;
 mod authority;
+mod bound_serial;
 mod client_auth;
 mod files;
 mod inspect;
@@ -19,6 +20,7 @@ use shoal_model::{ClusterId, NodeId};
 
 pub use authorities::Authorities;
 pub use authority::{Authority, CLOCK_SLACK, NODE_VALIDITY, OPERATOR_VALIDITY, ends_in, was_signed_by};
+pub(crate) use bound_serial::serial_fits;
 pub use client_auth::{ClientCertificate, WithoutCertificate, client_verifier, inspect_client_auth};
 pub use files::{is_in_data_dir, write_private};
 pub use inspect::{

@@ -8,7 +8,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::names;
-use crate::identity::hex;
+use crate::identity::{hex, serial_fits};
 
 /// Longest operator name that is believed.
 const MAX_OPERATOR_NAME: usize = 128;
@@ -64,6 +64,10 @@ pub fn caller(chain: &[CertificateDer<'_>]) -> Option<Caller> {
             ("node", _) => continue,
             (_, Some(role)) => {
                 let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+                // What was copied from somebody's certificate into one for another key.
+                if !serial_fits(certificate.raw_serial(), certificate.public_key().raw) {
+                    return None;
+                }
                 let serial = Some(hex(certificate.raw_serial()));
                 let ends_at = Some(certificate.validity().not_after.timestamp());
                 let operator = ProvenOperator { name: name.to_owned(), role, serial, ends_at };
@@ -94,7 +98,7 @@ mod tests {
         );
         let operator = |certificate: &CertificateDer<'static>, role| {
             let (name, serial, ends_at) = ("grace".to_owned(), serial(certificate), not_after(certificate));
-            assert_eq!(serial.as_ref().map(String::len), Some(32));
+            assert_eq!(serial.as_ref().map(String::len), Some(40));
             Some(Caller::Operator(ProvenOperator { name, role, serial, ends_at }))
         };
         let first = authority.issue_operator("grace").unwrap().cert_der;

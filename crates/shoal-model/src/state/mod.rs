@@ -29,13 +29,13 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, on_record};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
-    RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,
+    LISTING_OPERATORS, RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,
 };
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
 pub use level::{ClusterLevel, Envelope, Hold, LEVELS, OLDEST_LEVEL, UnknownCommand};
 pub use nodes::{MemberRecord, NameError, NotItsOwn, TokenRecord, check_member_name};
-pub use operators::{MAX_OPERATOR_SECONDS, OperatorRecord, Operators};
+pub use operators::{MAX_OPERATOR_SECONDS, NotAdmitted, OperatorRecord, Operators};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,
     PurgeTables,
@@ -196,6 +196,7 @@ impl ConfigState {
                 self.ca_key_sealed = ca_key_sealed;
                 self.setup = setup;
                 self.level.number = level;
+                self.operators = Operators::of_new_cluster(level);
                 self.nodes.insert(NodeId(1), node);
                 Reply::Admitted(NodeId(1))
             }
@@ -269,7 +270,9 @@ impl ConfigState {
                 }
                 reply
             }
-            Command::GiveCertificate { serial, record } => self.operators.give(serial, record),
+            Command::GiveCertificate { serial, record } => {
+                self.operators.give(serial, record, self.level.number)
+            }
             Command::RevokeOperator { name, at_ms } => self.operators.revoke(name, at_ms),
             Command::CompareStates => Reply::Done,
             Command::Recover { survivor, cluster_epoch } => self.recover(index, survivor, cluster_epoch),

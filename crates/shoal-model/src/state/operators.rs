@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::command::LISTING_OPERATORS;
 use super::{Refusal, Reply};
 
 /// Certificates that are remembered, at most: those that have ended make room, nobody else does.
@@ -36,13 +37,46 @@ pub struct Operators {
     /// Names whose certificates are good for nothing, unless they were given since; and when they were revoked.
     revoked: BTreeMap<String, u64>,
     has_begun: bool,
+    /// From then on, Unix milliseconds, every certificate that is good is on the list: what was given before everybody had to put
+    /// it there has ended. `None` = nobody can say when that will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    whole_from_ms: Option<u64>,
+}
+
+/// Why the bearer of a certificate that the authority has signed may not call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// Its name was, and it was not given since.
+    #[error("was revoked")]
+    Revoked,
+    /// The cluster has not given it to that name and role.
+    #[error(
+        "is not on the list of those that the cluster has given; see `shoal operator list` and `operator create`"
+    )]
+    Unlisted,
 }
 
 impl Operators {
-    /// Whether the bearer of a certificate that is otherwise good may call. Of a name that was never revoked every one may:
-    /// there are certificates of before they were remembered.
-    pub fn admits(&self, name: &str, serial: &str) -> bool {
-        !self.revoked.contains_key(name) || self.given.get(serial).is_some_and(|given| given.name == name)
+    /// Those of a new cluster that begins at `level`: every certificate is going to be on the list where that is
+    /// [`LISTING_OPERATORS`] or above.
+    pub(super) fn of_new_cluster(level: u32) -> Self {
+        Self { whole_from_ms: (level >= LISTING_OPERATORS).then_some(0), ..Self::default() }
+    }
+
+    /// Whether the bearer of a certificate that the authority has signed may call: the list decides. As long as there may be
+    /// certificates of before it, one that is not on it is good as well, unless its name was revoked.
+    pub fn admits(&self, name: &str, role: &str, serial: &str, now_ms: u64) -> Result<(), NotAdmitted> {
+        let listed = self.given.get(serial);
+        if listed.is_some_and(|given| given.name == name && given.role == role) {
+            return Ok(());
+        }
+        if self.revoked.contains_key(name) {
+            return Err(NotAdmitted::Revoked);
+        }
+        match listed.is_some() || self.whole_from_ms.is_some_and(|from_ms| now_ms >= from_ms) {
+            true => Err(NotAdmitted::Unlisted),
+            false => Ok(()),
+        }
     }
 
     /// Those that had not ended at `now_ms`, by serial number.
@@ -60,13 +94,17 @@ impl Operators {
         self.has_begun
     }
 
-    pub(super) fn give(&mut self, serial: String, record: OperatorRecord) -> Reply {
+    /// In a cluster at `level`.
+    pub(super) fn give(&mut self, serial: String, record: OperatorRecord, level: u32) -> Reply {
         let now_ms = record.given_at_ms;
         self.given.retain(|_, given| given.ends_at_ms > now_ms);
         if self.given.len() >= MAX_CERTIFICATES {
             return Reply::Refused(Refusal::TooManyOperators);
         }
         self.has_begun = true;
+        if level >= LISTING_OPERATORS && self.whole_from_ms.is_none() {
+            self.whole_from_ms = Some(now_ms + REMEMBER_MS);
+        }
         self.given.insert(serial, record);
         Reply::Done
     }
@@ -91,25 +129,61 @@ mod tests {
         OperatorRecord { name: name.into(), role: "viewer".into(), given_at_ms, ends_at_ms }
     }
 
+    const BEFORE: u32 = LISTING_OPERATORS - 1;
+
     #[test]
     fn a_revoked_name_begins_anew() {
         let mut operators = Operators::default();
-        let check = |operators: &Operators, expected: [bool; 4]| {
-            let seen = [("ada", "1"), ("ada", "2"), ("ada", "old"), ("eve", "1")];
-            assert_eq!(seen.map(|(name, serial)| operators.admits(name, serial)), expected);
+        let good = Ok(());
+        let (revoked, unlisted) = (Err(NotAdmitted::Revoked), Err(NotAdmitted::Unlisted));
+        let check = |operators: &Operators, expected: [Result<(), NotAdmitted>; 5]| {
+            let seen = [("ada", "1"), ("ada", "2"), ("ada", "old"), ("eve", "old"), ("eve", "1")];
+            let seen = seen.map(|(name, serial)| operators.admits(name, "viewer", serial, u64::MAX));
+            assert_eq!(seen, expected);
         };
         assert!(!operators.has_begun());
-        operators.give("1".into(), record("ada", 1, 100));
-        check(&operators, [true; 4]);
+        operators.give("1".into(), record("ada", 1, 100), BEFORE);
+        check(&operators, [good, good, good, good, unlisted]);
         operators.revoke("ada".into(), 5);
-        check(&operators, [false, false, false, true]);
-        operators.give("2".into(), record("ada", 6, 100));
-        check(&operators, [false, true, false, true]);
+        check(&operators, [revoked, revoked, revoked, good, good]);
+        operators.give("2".into(), record("ada", 6, 100), BEFORE);
+        check(&operators, [revoked, good, revoked, good, good]);
         operators.revoke("eve".into(), 7);
-        // Of another name than it was given to.
-        check(&operators, [false, true, false, false]);
+        check(&operators, [revoked, good, revoked, revoked, revoked]);
         let serials = |now_ms| operators.given(now_ms).map(|(serial, _)| serial.as_str()).collect::<Vec<_>>();
         assert_eq!((serials(50), serials(100)), (vec!["2"], vec![]));
+    }
+
+    #[test]
+    fn nobody_calls_with_what_is_not_on_a_whole_list() {
+        let unlisted = Err(NotAdmitted::Unlisted);
+        let check = |operators: &Operators, now_ms, old| {
+            for (name, role, serial, expected) in [
+                ("ada", "viewer", "1", Ok(())),
+                ("ada", "admin", "1", unlisted),
+                ("eve", "viewer", "1", unlisted),
+                ("ada", "viewer", "2", old),
+                ("eve", "admin", "2", old),
+            ] {
+                let told = operators.admits(name, role, serial, now_ms);
+                assert_eq!(told, expected, "{name} {role} {serial} at {now_ms}");
+            }
+        };
+        let mut new = Operators::of_new_cluster(LISTING_OPERATORS);
+        assert_eq!(new.admits("ada", "viewer", "1", 0), unlisted, "it has given nothing yet");
+        new.give("1".into(), record("ada", 1, 100), LISTING_OPERATORS);
+        check(&new, 0, unlisted);
+
+        let mut upgraded = Operators::of_new_cluster(BEFORE);
+        upgraded.give("1".into(), record("ada", 1, u64::MAX), BEFORE);
+        check(&upgraded, u64::MAX, Ok(()));
+        for given_at_ms in [7, 9] {
+            upgraded.give("3".into(), record("eve", given_at_ms, u64::MAX), LISTING_OPERATORS);
+            check(&upgraded, 6 + REMEMBER_MS, Ok(()));
+            check(&upgraded, 7 + REMEMBER_MS, unlisted);
+        }
+        let text = serde_json::to_string(&upgraded).unwrap();
+        assert_eq!(serde_json::from_str::<Operators>(&text).unwrap(), upgraded);
     }
 
     #[test]
@@ -117,11 +191,11 @@ mod tests {
         let mut operators = Operators::default();
         let refused = Reply::Refused(Refusal::TooManyOperators);
         for n in 0..MAX_CERTIFICATES {
-            assert_eq!(operators.give(n.to_string(), record("ada", 1, 10)), Reply::Done);
+            assert_eq!(operators.give(n.to_string(), record("ada", 1, 10), BEFORE), Reply::Done);
         }
-        assert_eq!(operators.give("more".into(), record("ada", 9, 100)), refused);
+        assert_eq!(operators.give("more".into(), record("ada", 9, 100), BEFORE), refused);
         assert_eq!(
-            operators.give("more".into(), record("ada", 10, 100)),
+            operators.give("more".into(), record("ada", 10, 100), BEFORE),
             Reply::Done,
             "the others have ended"
         );

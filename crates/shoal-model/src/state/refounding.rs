@@ -40,8 +40,9 @@ impl ConfigState {
         let Founding { cluster_id, ca_certificate, ca_key_sealed, node, operator, asker } = founding;
         let (revision, _) = self.revisions.active();
         let what = format!("cluster {}, revision {revision}, {}", self.cluster_id, node.name);
-        let mut operators = Operators::default();
-        _ = operators.give(operator.0, operator.1);
+        let level = self.level.number;
+        let mut operators = Operators::of_new_cluster(level);
+        _ = operators.give(operator.0, operator.1, level);
         let mut audit = self.audit;
         audit.note(index, vec![Asker { what, ..asker }], false, &Reply::Done);
         Ok(Self {
@@ -64,7 +65,7 @@ impl ConfigState {
             remembered: BTreeMap::new(),
             remembered_order: Default::default(),
             // What its sites and its record say takes the same versions to read. Who could go back is not there any more.
-            level: ClusterLevel { number: self.level.number, held: None },
+            level: ClusterLevel { number: level, held: None },
             setup: self.setup,
             keys: self.keys.refounded(),
         })

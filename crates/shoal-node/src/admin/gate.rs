@@ -10,6 +10,7 @@ use axum::http;
 use shoal_cluster::tls::{Caller, ProvenOperator};
 use shoal_configlog::on_behalf_of;
 use shoal_model::Role;
+use shoal_model::state::NotAdmitted;
 use shoal_proto::calls::AdminCall;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -21,7 +22,7 @@ use super::failure::{Exit, with_exit};
 use super::message_body::MessageBody;
 use crate::asking::Who;
 use crate::incoming::Connection;
-use crate::node::Node;
+use crate::node::{Node, now_ms};
 use crate::removed::ADVICE;
 
 /// The least role that may make a call.
@@ -88,28 +89,32 @@ impl Interceptor for Gate {
         if self.0.removed.is_cancelled() {
             return Err(with_exit(Code::FailedPrecondition, Exit::Remote, ADVICE));
         }
-        if !self.0.admits(operator) {
+        let refuse = |why: String| {
             self.0.refused_calls.fetch_add(1, Ordering::Relaxed);
-            let why = format!("the identity of {:?} was revoked", operator.name);
-            return Err(with_exit(Code::PermissionDenied, Exit::Remote, why));
-        }
+            with_exit(Code::PermissionDenied, Exit::Remote, why)
+        };
+        self.0
+            .admits(operator)
+            .map_err(|refusal| refuse(format!("the identity of {:?} {refusal}", operator.name)))?;
         // What is no call of the service has no handler either.
         let Some(call) = request.extensions().get::<AdminCall>() else { return Ok(request) };
-        may_call(operator, *call).map_err(|refusal| {
-            self.0.refused_calls.fetch_add(1, Ordering::Relaxed);
-            with_exit(Code::PermissionDenied, Exit::Remote, refusal.to_string())
-        })?;
+        may_call(operator, *call).map_err(|refusal| refuse(refusal.to_string()))?;
+        // It begins with an empty list, and has not heard yet which it is.
+        let knows_nobody = || self.0.log.with_state(|state| state.nodes.is_empty());
+        if operator.serial.is_some() && least_role(*call) > Role::Viewer && knows_nobody() {
+            let why = "this node does not know yet who may call; ask another one, or again in a moment";
+            return Err(with_exit(Code::Unavailable, Exit::Remote, why));
+        }
         Ok(request)
     }
 }
 
 impl Node {
-    /// The certificate of an operator was not revoked.
-    pub(crate) fn admits(&self, operator: &ProvenOperator) -> bool {
-        operator
-            .serial
-            .as_ref()
-            .is_none_or(|serial| self.log.with_state(|state| state.operators.admits(&operator.name, serial)))
+    /// The list says that an operator has been given what it has shown; who is local has shown nothing.
+    pub(crate) fn admits(&self, operator: &ProvenOperator) -> Result<(), NotAdmitted> {
+        let ProvenOperator { name, role, serial, .. } = operator;
+        let Some(serial) = serial else { return Ok(()) };
+        self.log.with_state(|state| state.operators.admits(name, role.name(), serial, now_ms()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use shoal_cluster::channel::Cuttable;
 use shoal_cluster::tls::{Caller, Credentials, LOCAL, ProvenOperator, peer_identity};
-use shoal_model::Role;
+use shoal_model::{Revision, Role};
 use shoal_proto::MAX_ADMIN_MESSAGE;
 use shoal_proto::admin::admin_service_server::AdminServiceServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -23,6 +23,7 @@ use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Origin};
 use crate::keys::Proof;
 use crate::node::{Node, now_ms};
+use crate::pace::Pace;
 use crate::refusals::Refusals;
 use crate::shares::{Portions, Shares};
 
@@ -34,6 +35,10 @@ const MAX_HANDSHAKES_OF_ONE: usize = 128;
 const CONNECTIONS: Portions = Portions { most: 512, each: 64, reserve: 0 };
 /// How long a connection lasts whose operator was revoked before it was made.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
+/// For this node to hear of a certificate that was just given.
+const LIST_WAIT: Duration = Duration::from_secs(2);
+/// Certificates that are not on the list as this node knows it, for which it asks the leader each second.
+const MAX_LOOK_UPS_PER_SECOND: u32 = 5;
 /// A connection over TLS is that old at most: then it is told to end, so that what certificates say is looked at again.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 /// For calls under way to end then.
@@ -92,7 +97,7 @@ type TlsIo = CallerIo<Cuttable<tokio_rustls::server::TlsStream<tokio::net::TcpSt
 /// Resolves when what an operator has shown is good for nothing any more.
 async fn end_of(node: Arc<Node>, caller: Option<Caller>, proof: Proof) {
     let Some(Caller::Operator(operator)) = caller else { return node.disbelief_in(proof).await };
-    if !node.admits(&operator) {
+    if node.admits(&operator).is_err() {
         // Each of its calls is refused; it has the time to hear why.
         return tokio::time::sleep(REFUSAL_TIME).await;
     }
@@ -105,9 +110,20 @@ async fn end_of(node: Arc<Node>, caller: Option<Caller>, proof: Proof) {
     }
 }
 
+/// Whoever has just been given a certificate may come before this node has heard of it.
+async fn hear_of(node: &Node, caller: Option<&Caller>, look_ups: &Pace) {
+    let Some(Caller::Operator(operator)) = caller else { return };
+    if node.admits(operator).is_err()
+        && look_ups.takes(Instant::now())
+        && let Ok(index) = node.log.try_read_index().await
+    {
+        node.await_applied(index, Revision(0), LIST_WAIT).await;
+    }
+}
+
 async fn revocation_of(node: &Node, operator: &ProvenOperator) {
     let mut applied = node.log.applied();
-    while node.admits(operator) {
+    while node.admits(operator).is_ok() {
         if applied.changed().await.is_err() {
             std::future::pending().await
         }
@@ -123,6 +139,7 @@ async fn accept_tls(
 ) {
     let mut handshakes = Crowd::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE);
     let (connections, too_many) = (Shares::of(CONNECTIONS), Arc::new(Refusals::default()));
+    let look_ups = Arc::new(Pace::per_second(MAX_LOOK_UPS_PER_SECOND));
     let tcp = Accepting::on(tcp, "the admin address");
     loop {
         let (stream, from) = tokio::select! {
@@ -131,7 +148,7 @@ async fn accept_tls(
         };
         let tls = TlsAcceptor::from(credentials.admin_server());
         let (node, accepted) = (node.clone(), accepted.clone());
-        let (connections, too_many) = (connections.clone(), too_many.clone());
+        let (connections, too_many, look_ups) = (connections.clone(), too_many.clone(), look_ups.clone());
         let place = handshakes.admit(from.ip());
         tokio::spawn(async move {
             let Some(stream) = shake_hands(tls, stream, place).await else { return };
@@ -156,6 +173,7 @@ async fn accept_tls(
                 }
                 return;
             };
+            Box::pin(hear_of(&node, caller.as_ref(), &look_ups)).await;
             let stream = Cuttable::until(stream, end_of(node, caller.clone(), proof));
             let io = CallerIo::new(stream, caller, Origin::Address(from)).counted(share);
             _ = accepted.send(Ok(io)).await;
