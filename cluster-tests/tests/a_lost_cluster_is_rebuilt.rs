@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, Scene, SiteFile, Verb, copy_directory, fetch, path_text, wait_until,
+    Cluster, HOST, Origin, Ports, Scene, SiteFile, Verb, copy_directory, fetch, path_text, skip, wait_until,
+    wait_until_some,
 };
 
 /// For a process to find out how things are, on a busy machine.
@@ -308,4 +309,79 @@ async fn one_that_is_left_goes_on_and_the_others_stay_outside() -> Result<()> {
     cluster.settle().await?;
     cluster.apply(2, &site).await?;
     certificate.is_shown_by(&cluster.nodes[2]).await
+}
+
+/// The first node goes and comes back as the version that is a release ahead, or as the one that there is.
+async fn change_version(cluster: &mut Cluster, is_ahead: bool) -> Result<()> {
+    const RELEASES_AHEAD: &str = "SHOAL_PRETEND_RELEASES_AHEAD";
+    cluster.nodes[0].term()?;
+    cluster.nodes[0].ended(DEADLINE).await?;
+    cluster.nodes[0].unset_environment(RELEASES_AHEAD);
+    if is_ahead {
+        cluster.nodes[0].set_environment(RELEASES_AHEAD, "1");
+    }
+    cluster.restart(0)?;
+    cluster.answers(0).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_later_version_knows_can_be_left_out() -> Result<()> {
+    if !cfg!(debug_assertions) {
+        skip(
+            "what_only_a_later_version_knows_can_be_left_out",
+            "only a debug build pretends to be of another release",
+        );
+        return Ok(());
+    }
+    let mut cluster = Cluster::start_with(1, &["--drain-delay", "0s"]).await?;
+    let origin = Origin::of_patterns(100, "no-store").await?;
+    let site = SiteFile::new().proxy("shop", &[origin.endpoint()]);
+    cluster.apply(0, &site).await?;
+    change_version(&mut cluster, true).await?;
+    cluster.nodes[0].shoal(&["upgrade", "finalize"]).await?.expect(0)?;
+    cluster.nodes[0].shoal(&["token", "create"]).await?.expect(0)?;
+    change_version(&mut cluster, false).await?;
+
+    // It says which entry it is, and both ways on.
+    let told = wait_until_some("the plan says what to do", DEADLINE, async || {
+        let told = cluster.nodes[0].shoal(&["recover", "plan"]).await.ok()?;
+        (told.code == 2 && told.stderr.contains("start a version that knows level")).then_some(told.stderr)
+    })
+    .await?;
+    let word_after = |flag: &str| -> Result<String> {
+        let (_, rest) = told.split_once(flag).with_context(|| format!("no {flag} in {told}"))?;
+        let word = rest.split_whitespace().next().context("nothing follows")?;
+        Ok(word.trim_end_matches(',').to_owned())
+    };
+    let (at, without) = (word_after("--at ")?, word_after("--without ")?);
+    cluster.nodes[0].kill9()?;
+    let dir = cluster.nodes[0].data_dir();
+    let refused = recover_apply(&dir, &["--at", &at, "-y"]).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains(&format!("by --without {without}")), "{}", refused.stderr);
+    let elsewhere = ["--at", &at, "--without", "1.1", "-y"];
+    let refused = recover_apply(&dir, &elsewhere).run().await?.expect(1)?;
+    ensure!(refused.stderr.contains(&format!("not with 1.1: entry {without}: ")), "{}", refused.stderr);
+    let there = ["--at", &at, "--without", &without, "-y"];
+    let refused = recover_apply(&dir, &there).run().await?.expect(1)?;
+    ensure!(
+        refused.stderr.contains(&format!("entry {without} is known to be committed")),
+        "{}",
+        refused.stderr
+    );
+    let (_, phrase) = refused.stderr.split_once("--phrase '").context("no phrase")?;
+    let phrase = phrase.split('\'').next().unwrap_or_default();
+    let done = recover_apply(&dir, &[&there[..], &["--phrase", phrase]].concat()).run().await?.expect(0)?;
+    let left_out = format!(" from {without} on (");
+    for part in [left_out.as_str(), "1 create token", "1 set level"] {
+        ensure!(done.stdout.contains(part), "{part:?} is missing: {}", done.stdout);
+    }
+
+    cluster.restart(0)?;
+    cluster.answers(0).await?;
+    let more = with_more(site, &origin);
+    let applied = async || cluster.try_apply(0, &more).await.is_ok_and(|output| output.code == 0);
+    wait_until("it takes changes again", DEADLINE, applied).await?;
+    let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(audit.stdout.contains("without "), "it is not on the record: {}", audit.stdout);
+    Ok(())
 }

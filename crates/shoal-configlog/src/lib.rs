@@ -18,6 +18,7 @@ mod store;
 mod timings;
 mod trouble;
 mod types;
+mod unknown;
 
 pub use autopilot::Liveness;
 pub use levels::{known_level, oldest_level};
@@ -29,6 +30,6 @@ pub use machine::{Applied, OnApplied, Unreadable, read_state};
 pub use network::RaftRpc;
 #[cfg(feature = "fuzzing")]
 pub use network::fuzzing;
-pub use offline::{StoppedLog, Whose, found_with};
+pub use offline::{LeftOut, StoppedLog, Whose, found_with};
 pub use store::Past;
 pub use timings::{Timings, suited_timing};

@@ -25,7 +25,7 @@ impl std::str::FromStr for LogPlace {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "the end of a log is TERM.INDEX, as 7.1234";
+        let wrong = "a place in a log is TERM.INDEX, as 7.1234";
         let (term, index) = text.split_once('.').ok_or(wrong)?;
         Ok(Self { term: term.parse().map_err(|_| wrong)?, index: index.parse().map_err(|_| wrong)? })
     }
@@ -51,6 +51,71 @@ pub struct LogEnd {
     pub epoch: u64,
     /// The active revision, once all of it is applied.
     pub revision: u64,
+    /// From where on it cannot be applied, if so.
+    pub unknown: Option<UnknownEntry>,
+}
+
+/// The first entry of a log that the version of its node does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("entry {place}: {why}")]
+pub struct UnknownEntry {
+    /// Which.
+    pub place: LogPlace,
+    /// What is not known of it, and which version would.
+    pub why: String,
+}
+
+impl UnknownEntry {
+    /// With both ways on from there.
+    pub fn explain(&self) -> String {
+        format!(
+            "{self}; or, if there is none, leave that entry out with all that follows it, by --without {}",
+            self.place
+        )
+    }
+}
+
+/// What is taken away with the end of a log, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Nobody may have been told that it was done.
+    Open,
+    /// It was agreed upon.
+    Committed,
+}
+
+/// Why a log keeps its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCut {
+    /// There is no reason to.
+    #[error("this version knows every entry of the log, which ends at {last}: nothing is to be left out")]
+    KnowsAll {
+        /// Where it ends.
+        last: LogPlace,
+    },
+    /// What is before it is kept, and what follows it cannot be.
+    #[error(
+        "what can be left out begins with the first entry that this version does not know, not with {asked}: {unknown}"
+    )]
+    Elsewhere {
+        /// Where it was to be cut.
+        asked: LogPlace,
+        /// Where it can be.
+        unknown: UnknownEntry,
+    },
+}
+
+/// Whether a log that ends so may be cut so that `from` is the first entry that is left out: what a node can apply it may have
+/// applied, and stays.
+pub fn cut(end: &LogEnd, from: LogPlace) -> Result<Cut, NoCut> {
+    match &end.unknown {
+        None => Err(NoCut::KnowsAll { last: end.last }),
+        Some(unknown) if unknown.place != from => {
+            Err(NoCut::Elsewhere { asked: from, unknown: unknown.clone() })
+        }
+        Some(_) if from.index <= end.committed => Ok(Cut::Committed),
+        Some(_) => Ok(Cut::Open),
+    }
 }
 
 /// Why nobody should go on alone.
@@ -199,5 +264,27 @@ mod tests {
         check("2.10", false);
         check("3.1", false);
         assert!("7".parse::<LogPlace>().is_err() && "7.x".parse::<LogPlace>().is_err());
+    }
+
+    #[test]
+    fn a_log_is_cut_where_its_version_knows_no_further() {
+        let unknown = |place: &str| UnknownEntry { place: place.parse().unwrap(), why: "too new".to_owned() };
+        let check = |unknown: Option<UnknownEntry>, committed, from: &str, expected: Result<Cut, &str>| {
+            let end = LogEnd { unknown, committed, ..end(2, 9, &[1, 2, 3]) };
+            let found = cut(&end, from.parse().unwrap()).map_err(|why| why.to_string());
+            assert_eq!(found, expected.map_err(str::to_owned), "{from}");
+        };
+        check(Some(unknown("2.8")), 7, "2.8", Ok(Cut::Open));
+        check(Some(unknown("2.8")), 8, "2.8", Ok(Cut::Committed));
+        check(Some(unknown("1.8")), 9, "1.8", Ok(Cut::Committed));
+        for elsewhere in ["2.7", "2.9", "1.8", "2.99"] {
+            let why = format!(
+                "what can be left out begins with the first entry that this version does not know, not with {elsewhere}: \
+                 entry 2.8: too new"
+            );
+            check(Some(unknown("2.8")), 7, elsewhere, Err(&why));
+        }
+        let all = "this version knows every entry of the log, which ends at 2.9: nothing is to be left out";
+        check(None, 7, "2.9", Err(all));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use shoal_ctl::output::{self, Format};
 use shoal_ctl::{Exit, Failure, NodeArgs, render};
-use shoal_node::recovery::{self, LogPlace, Prepared, Recovered};
+use shoal_node::recovery::{self, LeftOut, LogPlace, Prepared, Recovered};
 use shoal_proto::admin::RecoverPlanRequest;
 
 /// Go on with what is left, once a majority of the voters is lost for good
@@ -54,7 +54,10 @@ Example:
 
 To be run on the machine of the node that `shoal recover plan` names, while it is stopped. All that is in its log counts from
 then on; what only lost nodes had is lost. The cluster gets a new epoch: nodes of the one before are not heard any more, are
-told so where they come back, and have to join again with empty directories. It stands in the log and in `shoal audit`.")]
+told so where they come back, and have to join again with empty directories. It stands in the log and in `shoal audit`.
+
+A log that a later version has written to is best gone on with by that version. Where there is none, --without takes the entries
+away that this one does not know, and all that follows them: copy the directory first.")]
 struct ApplyArgs {
     /// The directory of the node
     #[arg(long, value_name = "DIR")]
@@ -65,6 +68,9 @@ struct ApplyArgs {
     /// End of its log, as the plan says it: one that does not go as far is of another node
     #[arg(long, value_name = "TERM.INDEX")]
     at: LogPlace,
+    /// Leave out this entry, the first that this version does not know, and what follows it
+    #[arg(long, value_name = "TERM.INDEX")]
+    without: Option<LogPlace>,
     /// Do not ask
     #[arg(short = 'y', long)]
     yes: bool,
@@ -119,7 +125,7 @@ impl PlanArgs {
 impl ApplyArgs {
     fn run(self, format: Format) -> Result<Exit, Failure> {
         let failed = |why: String| Failure::local("recover apply", why);
-        let prepared = recovery::prepare(&self.data_dir, &self.lost, self.at);
+        let prepared = recovery::prepare(&self.data_dir, &self.lost, self.at, self.without);
         let prepared = prepared.map_err(|error| failed(format!("{error:#}")))?;
         let is_forced = self.is_forced(&prepared)?;
         if !self.yes && !is_forced && !confirmed(&prepared) {
@@ -173,9 +179,10 @@ fn confirmed(prepared: &Prepared) -> bool {
     }
     let (node, end) = (prepared.node(), prepared.end());
     let mut stderr = io::stderr().lock();
+    let left_out = left_out(prepared.left_out.as_ref());
     let asked = write!(
         stderr,
-        "{node} becomes the only node of cluster {}, with its log up to {} (revision {}). These are members no more: {}.\n\
+        "{node} becomes the only node of cluster {}, with its log up to {} (revision {}). {left_out}These are members no more: {}.\n\
          There is no way back. Type the name of the node to go on: ",
         prepared.cluster_id(),
         end.last,
@@ -187,12 +194,19 @@ fn confirmed(prepared: &Prepared) -> bool {
         && answer.trim() == node
 }
 
+/// A sentence and the end of its line, or nothing.
+fn left_out(left_out: Option<&LeftOut>) -> String {
+    left_out.map(|left_out| format!("Left out: {left_out}.\n")).unwrap_or_default()
+}
+
 fn done(recovered: &Recovered, dir: &dyn std::fmt::Display) -> String {
-    let Recovered { node, cluster_id, cluster_epoch, from, to, revision, expelled } = recovered;
+    let Recovered { node, cluster_id, cluster_epoch, from, to, revision, left_out: gone, expelled } =
+        recovered;
+    let left_out = left_out(gone.as_ref());
     format!(
         "\
 {node} is the only node of cluster {cluster_id}, in epoch {cluster_epoch}: its log goes on from {from} with {to}, at revision {revision}.
-
+{left_out}
 1. Start it:   shoal run --data-dir {dir} …
 2. Let the others ({}) join again, with empty directories and a token of `shoal token create`.
    Whoever comes back with an old directory is told that it was removed, and is not heard.

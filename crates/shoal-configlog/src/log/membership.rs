@@ -8,12 +8,13 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{BasicNode, ChangeMembers, Instant};
 use shoal_model::NodeId;
-use shoal_policy::recovery::{LogEnd, LogPlace};
+use shoal_policy::recovery::LogEnd;
 
 use super::ConfigLog;
 use super::status::Leadership;
 use crate::machine::Raft;
 use crate::types::TypeConfig;
+use crate::unknown::place_of;
 
 /// How long a change may take; adding a learner could wait for ever otherwise.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -112,12 +113,13 @@ impl ConfigLog {
 
     /// How far this node's log is, whoever else has it; `None` = it cannot be used.
     pub fn end(&self) -> Option<LogEnd> {
-        let last = self.raft()?.data_metrics().borrow_watched().last_log;
+        let Some(raft) = self.raft() else { return self.shared.left_to_another.clone() };
+        let last = raft.data_metrics().borrow_watched().last_log;
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
         let (epoch, revision) = self.with_state(|state| (state.cluster_epoch, state.revisions.active().0.0));
         Some(LogEnd {
-            last: last.map(|id| LogPlace { term: id.leader_id.term, index: id.index }).unwrap_or_default(),
+            last: last.map(place_of).unwrap_or_default(),
             vote_term: metrics.vote.leader_id.term,
             vote_for: NodeId(metrics.vote.leader_id.node_id),
             committed: metrics.local_committed.map_or(0, |id| id.index),
@@ -125,6 +127,7 @@ impl ConfigLog {
             learners: membership.learner_ids().map(NodeId).collect(),
             epoch,
             revision,
+            unknown: self.shared.unknown.first(),
         })
     }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use shoal_model::NodeId;
 use shoal_model::state::ConfigState;
 use shoal_policy::cache::lease::Askers;
+use shoal_policy::recovery::LogEnd;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -45,6 +46,7 @@ use crate::network::{Directory, Heard, RaftRpc};
 use crate::room::Room;
 use crate::timings::Timings;
 use crate::trouble::Trouble;
+use crate::unknown::Unknown;
 
 /// How long closing waits for the last task of openraft to let go of the file.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -65,6 +67,10 @@ struct Shared {
     machine: StateMachine,
     /// What has gone wrong with the disk since: in the log's file, and among the snapshots.
     troubles: [Trouble; 2],
+    /// From where on this version does not know the log.
+    unknown: Unknown,
+    /// How far a log is that this version cannot use, and another one can.
+    left_to_another: Option<LogEnd>,
     /// What both wait for when the disk is full.
     room: Room,
     directory: Directory,

@@ -11,6 +11,7 @@ use openraft::{BasicNode, Config, SnapshotPolicy};
 use shoal_model::state::Timing;
 use shoal_model::units::millis_u64;
 use shoal_model::{ClusterId, NodeId};
+use shoal_policy::recovery::LogEnd;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -20,11 +21,13 @@ use crate::autopilot::{self, Liveness};
 use crate::levels::oldest_level;
 use crate::machine::{OnApplied, Raft, StateMachine};
 use crate::network::{Dialer, Directory, Heard, Peers};
+use crate::offline::StoppedLog;
 use crate::room::Room;
 use crate::store::{LogStore, Past, Stamp, StoreError};
 use crate::timings::{Timings, suited_timing};
 use crate::trouble::{Trouble, is_out_of_space};
 use crate::types::TypeConfig;
+use crate::unknown::Unknown;
 
 /// The directory of snapshots, in the data directory.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
@@ -120,6 +123,7 @@ pub enum OpenError {
 pub(crate) struct Opened<S> {
     pub store: S,
     pub trouble: Trouble,
+    pub unknown: Unknown,
     pub room: Room,
     pub file_closed: oneshot::Receiver<()>,
     pub machine: StateMachine,
@@ -168,7 +172,11 @@ impl ConfigLog {
             Err(error) if settings.past == Past::Kept && error.is_damage() => {
                 let reason = with_advice(&error, &settings.dir);
                 tracing::error!(reason, "the log cannot be used; this node takes no part in decisions");
-                Ok(Self::stand_aside(&settings, reason))
+                let end = match error {
+                    OpenError::Version { .. } => end_of_another_version(settings.clone()).await,
+                    _ => None,
+                };
+                Ok(Self::stand_aside(&settings, reason, end))
             }
             opened => opened,
         }
@@ -188,7 +196,7 @@ impl ConfigLog {
         opened: Opened<S>,
     ) -> Result<Self, OpenError> {
         let dir = settings.dir.display().to_string();
-        let Opened { store, trouble, room, file_closed, machine, timings } = opened;
+        let Opened { store, trouble, unknown, room, file_closed, machine, timings } = opened;
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers.clone(), machine.clone());
@@ -216,6 +224,8 @@ impl ConfigLog {
                 raft: Ok(raft),
                 machine,
                 troubles,
+                unknown,
+                left_to_another: None,
                 room,
                 directory,
                 heard: Arc::new(Heard::default()),
@@ -241,7 +251,7 @@ impl ConfigLog {
         Ok(log)
     }
 
-    fn stand_aside(settings: &LogSettings, reason: String) -> Self {
+    fn stand_aside(settings: &LogSettings, reason: String, end: Option<LogEnd>) -> Self {
         let machine = StateMachine::unused(settings.dir.join(SNAPSHOTS));
         let shared = Shared {
             node_id: settings.node_id,
@@ -249,6 +259,8 @@ impl ConfigLog {
             directory: Directory::new(settings.peers.clone(), machine.clone()),
             machine,
             troubles: Default::default(),
+            unknown: Unknown::default(),
+            left_to_another: end,
             room: Room::default(),
             heard: Arc::new(Heard::default()),
             timings: settings.timings.unwrap_or(Timings::LAN),
@@ -312,6 +324,14 @@ fn with_advice(error: &OpenError, dir: &Path) -> String {
     format!("{error}; the last known site is served meanwhile; {repair}")
 }
 
+/// How far a log is that a later version has written to.
+async fn end_of_another_version(settings: Arc<LogSettings>) -> Option<LogEnd> {
+    let whose = Stamp { node_id: settings.node_id, cluster_id: settings.cluster_id };
+    let read = tokio::task::spawn_blocking(move || StoppedLog::open(&settings.dir, whose));
+    let end = read.await.ok()?.ok()?.end().clone();
+    end.unknown.is_some().then_some(end)
+}
+
 fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
     let dir = &settings.dir;
     let unusable = |source| OpenError::Directory { dir: dir.display().to_string(), source };
@@ -327,7 +347,15 @@ fn open_files(settings: &LogSettings) -> Result<Opened<LogStore>, OpenError> {
     let (store, file_closed) = LogStore::open(&dir.join(STORE), stamp, settings.past)?;
     let on_applied = settings.on_applied.clone();
     let machine = StateMachine::open(dir.join(SNAPSHOTS), store.room(), on_applied).map_err(unusable)?;
-    Ok(Opened { trouble: store.trouble(), room: store.room(), store, file_closed, machine, timings })
+    Ok(Opened {
+        trouble: store.trouble(),
+        unknown: store.unknown(),
+        room: store.room(),
+        store,
+        file_closed,
+        machine,
+        timings,
+    })
 }
 
 fn raft_config(cluster_id: ClusterId, timings: Timings, compaction: Compaction) -> Result<Config, String> {

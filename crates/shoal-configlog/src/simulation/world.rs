@@ -27,6 +27,7 @@ use crate::room::Room;
 use crate::store::Past;
 use crate::timings::Timings;
 use crate::trouble::Trouble;
+use crate::unknown::Unknown;
 
 /// For how long things go wrong.
 const STORM: Duration = Duration::from_secs(6);
@@ -257,6 +258,7 @@ impl World {
         let opened = Opened {
             store,
             trouble: Trouble::default(),
+            unknown: Unknown::default(),
             room: Room::default(),
             file_closed,
             machine,

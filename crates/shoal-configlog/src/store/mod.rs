@@ -27,6 +27,7 @@ use self::writer::{Order, Task};
 use crate::room::Room;
 use crate::trouble::Trouble;
 use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
+use crate::unknown::Unknown;
 
 /// Orders that may wait for the writer.
 const MAX_WAITING_ORDERS: usize = 1024;
@@ -47,6 +48,7 @@ struct Shared {
     database: Database,
     tail: Mutex<Tail>,
     trouble: Trouble,
+    unknown: Unknown,
     room: Room,
     _closed: oneshot::Sender<()>,
 }
@@ -62,8 +64,13 @@ impl LogStore {
     pub fn open(path: &Path, stamp: Stamp, past: Past) -> Result<(Self, oneshot::Receiver<()>), StoreError> {
         // redb meets some kinds of damage with a panic.
         let room = Room::default();
-        let opening = catch_unwind(|| tables::open(path, stamp, past, room.clone()));
-        let (database, tail) = opening.unwrap_or_else(|_| {
+        let opening = catch_unwind(|| {
+            let (database, tail) = tables::open(path, stamp, past, room.clone())?;
+            let unknown = unknown_of(&database, &tail)
+                .map_err(|source| StoreError::Io { path: path.display().to_string(), source })?;
+            Ok::<_, StoreError>((database, tail, unknown))
+        });
+        let (database, tail, unknown) = opening.unwrap_or_else(|_| {
             let reason = "reading it panicked".to_owned();
             Err(StoreError::Damaged { path: path.display().to_string(), reason })
         })?;
@@ -72,6 +79,7 @@ impl LogStore {
             database,
             tail: Mutex::new(tail),
             trouble: Trouble::default(),
+            unknown,
             room,
             _closed: closing,
         });
@@ -88,6 +96,11 @@ impl LogStore {
     /// Why nothing can be written any more, if so.
     pub fn trouble(&self) -> Trouble {
         self.shared.trouble.clone()
+    }
+
+    /// From where on this version does not know it, if so.
+    pub fn unknown(&self) -> Unknown {
+        self.shared.unknown.clone()
     }
 
     /// What its writes wait for.
@@ -138,6 +151,18 @@ impl LogStore {
             // Entries may have left memory meanwhile, so look again instead of copying blindly.
             (next, budget) = (disk_end, budget_left);
         }
+    }
+}
+
+/// Of what is not known to be committed: the rest is applied at once, which tells.
+fn unknown_of(database: &Database, tail: &Tail) -> io::Result<Unknown> {
+    let unknown = Unknown::default();
+    let mut next = tail.committed.map_or(0, |id| id.index + 1);
+    loop {
+        let entries = read_batch(database, next)?;
+        let Some(last) = entries.last() else { return Ok(unknown) };
+        next = last.log_id.index + 1;
+        unknown.note(&entries);
     }
 }
 
@@ -206,12 +231,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        self.shared.unknown.note(&entries);
         let mut encoded = Vec::new();
         let mut fresh = Vec::new();
         for entry in entries {
             let bytes = encode(&entry)?;
-            fresh.push((entry.clone(), bytes.len()));
-            encoded.push((entry.log_id.index, bytes));
+            let (index, weight) = (entry.log_id.index, bytes.len());
+            encoded.push((index, bytes));
+            fresh.push((entry, weight));
         }
         {
             let mut tail = self.shared.tail();
@@ -225,6 +253,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, after: Option<LogId>) -> io::Result<()> {
         self.order_and_wait(|done| Task::Truncate { after, done }).await?;
         self.shared.tail().truncate(after);
+        self.shared.unknown.truncate(after);
         Ok(())
     }
 

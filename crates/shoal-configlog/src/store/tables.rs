@@ -209,18 +209,23 @@ pub fn read_batch(database: &Database, start: u64) -> io::Result<Vec<Entry>> {
     read_entries(database, start, u64::MAX, &mut Budget::of(MAX_BATCH_BYTES))
 }
 
-/// Adds `entries`, all of which are committed, written by who has given `vote`. Blocks.
+/// Puts `entries`, all of which are committed, written by who has given `vote`, in the place of what there is from the first of
+/// them on. Blocks.
 pub fn write_end(database: &Database, entries: &[Entry], vote: &Vote) -> io::Result<()> {
     let committed = entries.last().map(|entry| entry.log_id);
     write_at_once(database, entries, &[(VOTE, encode(vote)?), (COMMITTED, encode(&committed)?)])
 }
 
-/// Adds entries and puts records in their place, all of them or none, on the disk for good. Blocks.
+/// Puts entries in the place of what there is from the first of them on, and records in theirs, all of them or none, on the disk
+/// for good. Blocks.
 pub fn write_at_once(database: &Database, entries: &[Entry], records: &[(&str, Vec<u8>)]) -> io::Result<()> {
     let mut write = database.begin_write().map_err(io_error)?;
     write.set_durability(Durability::Immediate).map_err(io_error)?;
     {
         let mut table = write.open_table(ENTRIES).map_err(io_error)?;
+        if let Some(first) = entries.first() {
+            table.retain_in(first.log_id.index.., |_, _| false).map_err(io_error)?;
+        }
         for entry in entries {
             table.insert(entry.log_id.index, encode(entry)?.as_slice()).map_err(io_error)?;
         }

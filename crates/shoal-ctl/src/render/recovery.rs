@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use shoal_proto::admin::RecoverPlanResponse;
 
 use super::table::Columns;
+use crate::failure::one_line;
 
 /// How far the log of every node is, who may go on alone and how; `lost` = the nodes that were named as lost.
 pub fn recovery_plan(plan: &RecoverPlanResponse, lost: &[String]) -> String {
@@ -26,6 +27,14 @@ pub fn recovery_plan(plan: &RecoverPlanResponse, lost: &[String]) -> String {
         ]);
     }
     let mut text = format!("cluster {}\n{}\n", plan.cluster_id, columns.text());
+    for log in plan.logs.iter().filter(|log| !log.unknown.is_empty()) {
+        let (unknown, why) = (&log.unknown, one_line(&log.unknown_why));
+        _ = writeln!(
+            text,
+            "{} does not know entry {unknown}, and applies nothing from there on: {why}",
+            log.node
+        );
+    }
     if plan.survivor.is_empty() {
         _ = writeln!(text, "nobody may go on alone: {}", plan.refused);
         return text;
@@ -42,14 +51,37 @@ pub fn recovery_plan(plan: &RecoverPlanResponse, lost: &[String]) -> String {
             "lost are changes that {lost} have acknowledged together after that, if there are any"
         );
     }
+    let unknown = plan.logs.iter().find(|log| log.node == *survivor).map_or("", |log| log.unknown.as_str());
+    let way = match unknown {
+        "" => format!("On the machine of {survivor}:"),
+        _ => format!("On the machine of {survivor}, once it runs the version that knows entry {unknown}:"),
+    };
+    let apply = format!("shoal recover apply --data-dir DIR{flags} --at {last}");
     _ = write!(
         text,
         "
-On the machine of {survivor}:
+{way}
   1. shoal --socket DIR/admin.sock snapshot save
   2. stop the node; the others serve meanwhile
-  3. shoal recover apply --data-dir DIR{flags} --at {last}
+  3. {apply}
   4. start it again
+"
+    );
+    if !unknown.is_empty() {
+        _ = write!(
+            text,
+            "\
+Or, where there is no such version, with the one that it runs, and without that entry and what follows it:
+  1. stop the node; the others serve meanwhile
+  2. cp -a DIR DIR.before
+  3. {apply} --without {unknown}
+  4. start it again
+"
+        );
+    }
+    _ = write!(
+        text,
+        "\
 Everywhere else ({others}): stop the node, move its directory away, and let it join again with a new token.
 "
     );
@@ -77,6 +109,8 @@ mod tests {
             committed: 119,
             revision: 7,
             cluster_epoch: 0,
+            unknown: String::new(),
+            unknown_why: String::new(),
         };
         let plan = RecoverPlanResponse {
             cluster_id: "00000000000000ab".to_owned(),
@@ -93,7 +127,17 @@ mod tests {
             refused: "voters that do not answer may live, and may know more: n3".to_owned(),
             ..plan.clone()
         };
-        let text = format!("{}\n{}", recovery_plan(&plan, &lost), recovery_plan(&refused, &lost[..1]));
+        let later = LogOfNode {
+            unknown: "3.118".to_owned(),
+            unknown_why:
+                "its log has a command (set level) of level 14, and this version knows up to level 13"
+                    .to_owned(),
+            ..log(1, "answers")
+        };
+        let unknown =
+            RecoverPlanResponse { logs: vec![later, log(2, "lost"), log(3, "lost")], ..plan.clone() };
+        let texts = [(&plan, &lost[..]), (&refused, &lost[..1]), (&unknown, &lost[..])];
+        let text = texts.map(|(plan, lost)| recovery_plan(plan, lost)).join("\n");
         check_golden("recovery_plan", &text);
     }
 }

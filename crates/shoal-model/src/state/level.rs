@@ -119,12 +119,29 @@ impl Command {
                 Ok(command.map(|command| Self::AskedBy { askers, command: Box::new(command) }))
             }
             Self::Later(envelope) => envelope.opened(known),
-            command => match command.needs() {
-                needs if needs > known => {
-                    Err(UnknownCommand::TooNew { kind: command.to_string(), needs, known })
-                }
-                _ => Ok(Some(command)),
-            },
+            command => command.check_known(known).map(|()| Some(command)),
+        }
+    }
+
+    /// Whether a node that knows commands up to `known` applies it or leaves it out, as far as can be seen without opening it.
+    pub fn check_known(&self, known: u32) -> Result<(), UnknownCommand> {
+        let innermost = self.innermost();
+        let needs = match innermost {
+            Self::Later(envelope) if envelope.may_ignore => return Ok(()),
+            Self::Later(envelope) => envelope.cmd_version,
+            command => command.needs(),
+        };
+        match needs > known {
+            true => Err(UnknownCommand::TooNew { kind: innermost.kind(), needs, known }),
+            false => Ok(()),
+        }
+    }
+
+    /// What it is called, in an envelope or without one.
+    pub fn kind(&self) -> String {
+        match self.innermost() {
+            Self::Later(envelope) => envelope.kind.clone(),
+            command => command.to_string(),
         }
     }
 }
@@ -169,6 +186,8 @@ mod tests {
             let text = serde_json::to_string(&sealed).unwrap();
             let read: Command = serde_json::from_str(&text).unwrap();
             assert_eq!(read.clone().opened(needs), Ok(Some(wrap(token()))));
+            assert_eq!(read.check_known(needs), Ok(()));
+            assert_eq!(read.check_known(COMMANDS), Err(too_new("create token", COMMANDS)));
             assert_eq!(read.opened(COMMANDS), Err(too_new("create token", COMMANDS)));
         }
         let level = Command::SetLevel { from: COMMANDS, to: needs };
@@ -184,6 +203,7 @@ mod tests {
             may_ignore: true,
             payload: "?".into(),
         };
+        assert_eq!(Command::Later(envelope.clone()).check_known(COMMANDS), Ok(()));
         assert_eq!(Command::Later(envelope.clone()).opened(COMMANDS), Ok(None));
         assert_eq!(asked(Command::Later(envelope.clone())).opened(COMMANDS), Ok(None));
         let opened = Command::Later(envelope).opened(COMMANDS + 1);

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use shoal_cluster::identity::Identity;
-use shoal_configlog::{StoppedLog, Whose};
+use shoal_configlog::{LeftOut, StoppedLog, Whose};
 use shoal_model::state::{Asker, Command};
 use shoal_model::{ClusterId, NodeId};
-use shoal_policy::recovery::{LogEnd, LogPlace, may_go_on};
+use shoal_policy::recovery::{Cut, LogEnd, LogPlace, may_go_on};
 
+use crate::last_known_good::LastKnownGood;
 use crate::node::now_ms;
 use crate::{data_dir, removed};
 
@@ -23,6 +24,8 @@ pub struct Prepared {
     log: StoppedLog,
     address: String,
     lost: Vec<String>,
+    /// What its log ends with and this version does not know.
+    pub left_out: Option<LeftOut>,
     /// Why it should not.
     pub objection: Option<String>,
 }
@@ -42,16 +45,24 @@ pub struct Recovered {
     pub to: String,
     /// The active revision.
     pub revision: u64,
+    /// What followed in its log.
+    pub left_out: Option<LeftOut>,
     /// The nodes that are members no more, whether they are lost or not.
     pub expelled: Vec<String>,
 }
 
 /// Looks whether the node of `data_dir` may go on alone: it must not run, every other voter must be among `lost`, by its name
-/// (or id, as `n7`), and its log must go as far as the plan said (`planned`).
+/// (or id, as `n7`), and its log must go as far as the plan said (`planned`). What a later version has written at its end is left
+/// out from the entry `without` on.
 ///
 /// # Errors
 /// Why it cannot, whatever anybody says.
-pub fn prepare(data_dir: &Path, lost: &[String], planned: LogPlace) -> anyhow::Result<Prepared> {
+pub fn prepare(
+    data_dir: &Path,
+    lost: &[String],
+    planned: LogPlace,
+    without: Option<LogPlace>,
+) -> anyhow::Result<Prepared> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let dir = data_dir.display();
     let identity = data_dir::look(data_dir)?.with_context(|| format!("{dir} is of no node"))?;
@@ -72,10 +83,41 @@ pub fn prepare(data_dir: &Path, lost: &[String], planned: LogPlace) -> anyhow::R
     });
     let ids: BTreeSet<NodeId> = ids.collect::<anyhow::Result<_>>()?;
     let name_of = |id: NodeId| state.nodes.get(&id).map_or_else(|| id.to_string(), |node| node.name.clone());
-    let objection = may_go_on(node_id, log.end(), &ids, planned).err().map(|why| why.explain(name_of));
+    let mut objections: Vec<String> = may_go_on(node_id, log.end(), &ids, planned)
+        .err()
+        .map(|why| why.explain(name_of))
+        .into_iter()
+        .collect();
     let others = state.nodes.iter().filter(|(id, _)| **id != node_id).map(|(_, node)| node.name.clone());
     let expelled = others.collect();
-    Ok(Prepared { dir: data_dir.to_owned(), _lock: lock, identity, log, address, lost: expelled, objection })
+    let (log, left_out) = match (without, &log.end().unknown) {
+        (Some(from), _) => {
+            let (log, left_out, cut) = log.without(from)?;
+            check_not_served(data_dir, &log)?;
+            if cut == Cut::Committed {
+                objections
+                    .push(format!("entry {from} is known to be committed, and may have been acknowledged"));
+            }
+            (log, Some(left_out))
+        }
+        (None, Some(unknown)) => bail!("{}", unknown.explain()),
+        (None, None) => (log, None),
+    };
+    let objection = (!objections.is_empty()).then(|| objections.join("; "));
+    let dir = data_dir.to_owned();
+    Ok(Prepared { dir, _lock: lock, identity, log, address, lost: expelled, left_out, objection })
+}
+
+/// Another revision would get the number of one that this node has served, and not be taken up.
+fn check_not_served(data_dir: &Path, log: &StoppedLog) -> anyhow::Result<()> {
+    let served = LastKnownGood::in_dir(data_dir).load(None).map_or(0, |(revision, _)| revision.0);
+    let kept = log.end().revision;
+    ensure!(
+        served <= kept,
+        "this node has served revision {served}, and without that entry and what follows it revision {kept} is the last: \
+         start the version that has written them"
+    );
+    Ok(())
 }
 
 impl Prepared {
@@ -104,17 +146,18 @@ impl Prepared {
     /// # Errors
     /// Why not. It can be tried again.
     pub fn carry_out(self, anyway: bool) -> anyhow::Result<Recovered> {
-        let Self { dir, _lock, mut identity, log, address, lost, objection } = self;
+        let Self { dir, _lock, mut identity, log, address, lost, left_out, objection } = self;
         let before = log.end().clone();
         let cluster_epoch = (before.epoch + 1).max(identity.cluster_epoch);
         let forced = if anyway && objection.is_some() { ", forced" } else { "" };
+        let without = left_out.as_ref().map(|left_out| format!(" without {left_out}")).unwrap_or_default();
         let asker = Asker {
             by: "local".to_owned(),
             from: "shoal recover apply".to_owned(),
             node: identity.node_id,
             call: "Recover".to_owned(),
             what: format!(
-                "{} ({}) alone from {}{forced}, epoch {cluster_epoch}; gone: {}",
+                "{} ({}) alone from {}{without}{forced}, epoch {cluster_epoch}; gone: {}",
                 identity.name,
                 identity.node_id,
                 before.last,
@@ -135,6 +178,7 @@ impl Prepared {
             from: before.last.to_string(),
             to: after.last.to_string(),
             revision: after.revision,
+            left_out,
             expelled: lost,
         })
     }

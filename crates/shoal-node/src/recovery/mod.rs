@@ -10,5 +10,6 @@ mod site;
 
 pub use apply::{Prepared, Recovered, prepare};
 pub use plan::plan;
+pub use shoal_configlog::LeftOut;
 pub use shoal_policy::recovery::LogPlace;
 pub use site::{Rebuilt, write_site};

@@ -14,7 +14,7 @@ use crate::report::Wanted;
 
 /// Asks every member, and says who may go on alone where the ones in the request are lost. Changes nothing.
 pub async fn plan(node: &Arc<Node>, request: &RecoverPlanRequest) -> Result<RecoverPlanResponse, Status> {
-    check_log(&node.log)?;
+    check_log(&node.log).map_err(|why| with_ways_on(node, why))?;
     let members = node.members();
     let named = |name: &String| members.iter().find(|(_, member)| member.name == *name).map(|(id, _)| *id);
     let mut lost = BTreeSet::new();
@@ -40,8 +40,10 @@ pub async fn plan(node: &Arc<Node>, request: &RecoverPlanRequest) -> Result<Reco
             (None, true) => "lost",
             (None, false) => "silent",
         };
-        let LogEnd { last, vote_term, vote_for, committed, revision, epoch, .. } =
+        let LogEnd { last, vote_term, vote_for, committed, revision, epoch, unknown, .. } =
             end.cloned().unwrap_or_default();
+        let unknown = unknown.map(|unknown| (unknown.place.to_string(), unknown.why));
+        let (unknown, unknown_why) = unknown.unwrap_or_default();
         LogOfNode {
             node_id: id.0,
             node: name_of(*id),
@@ -54,6 +56,8 @@ pub async fn plan(node: &Arc<Node>, request: &RecoverPlanRequest) -> Result<Reco
             committed,
             revision,
             cluster_epoch: epoch,
+            unknown,
+            unknown_why,
         }
     });
     let logs = logs.collect();
@@ -70,6 +74,19 @@ pub async fn plan(node: &Arc<Node>, request: &RecoverPlanRequest) -> Result<Reco
         may_lose,
         refused,
     })
+}
+
+/// A log that only a later version can use can be cut.
+fn with_ways_on(node: &Node, why: Status) -> Status {
+    let end = node.log.end().unwrap_or_default();
+    let Some(unknown) = end.unknown else { return why };
+    let why = format!(
+        "{unknown}; or, if there is none and a majority is lost for good, stop this node, copy its directory, and have it go on \
+         without that entry and what follows it: shoal recover apply --data-dir DIR --at {} --without {}, with --lost for every \
+         other voter",
+        end.last, unknown.place
+    );
+    with_exit(Code::Unavailable, Exit::Remote, why)
 }
 
 fn ask(node: &Arc<Node>, id: NodeId) -> tokio::task::JoinHandle<Option<LogEnd>> {
