@@ -122,6 +122,19 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     ensure!(refused.stderr.contains("shoal rollback --force"), "{}", refused.stderr);
     let back = cluster.nodes[1].shoal(&["rollback"]).await?.expect(0)?;
     ensure!(back.stdout.contains("revision 3: no changes"), "not to what was taken back: {}", back.stdout);
+    // With something else beside it, it is another site, and the same in what was bad.
+    let beside = |site: &SiteFile| {
+        site.clone().route("more", json!({ "hosts": ["more.example.com"], "upstream": "shop" }))
+    };
+    let known = "in upstream/shop it is what revision 2 was, which is in quarantine (revert of 2";
+    let again = cluster.apply_as(0, &beside(&bad), &[]).await?.expect(1)?;
+    ensure!(again.stderr.contains(known), "{}", again.stderr);
+    beside(&bad).write(&file)?;
+    let planned = cluster.nodes[2].shoal(&plan).await?.expect(1)?;
+    ensure!(planned.stdout.contains(&format!("refused without --force: {known}")), "{}", planned.stdout);
+    cluster.apply_as(0, &beside(&good), &[]).await?.expect(0)?;
+    cluster.apply_as(0, &beside(&bad), &[]).await?.expect(1)?;
+    cluster.apply_as(0, &good, &[]).await?.expect(0)?;
     cluster.apply_as(0, &bad, &["--force"]).await?.expect(0)?;
     cluster.apply_as(0, &good, &[]).await?.expect(0)?;
     cluster.apply_as(0, &bad, &[]).await?.expect(0).map(drop)

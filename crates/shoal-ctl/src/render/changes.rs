@@ -40,11 +40,12 @@ pub fn plan(response: &PlanResponse, style: Style) -> String {
 
 /// Why nothing of it would come into force now, whatever the nodes say.
 fn push_obstacles(text: &mut String, response: &PlanResponse) {
-    if let Some(Quarantined { revision, why, .. }) = &response.quarantined {
+    if let Some(Quarantined { revision, why, objects, .. }) = &response.quarantined {
         let why = one_line(why);
+        let part = if objects.is_empty() { String::new() } else { format!("in {} ", objects.join(", ")) };
         let _ = writeln!(
             text,
-            "refused without --force: it is what revision {revision} was, which is in quarantine ({why})"
+            "refused without --force: {part}it is what revision {revision} was, which is in quarantine ({why})"
         );
     }
     if let Some(Rollout { revision, waves, .. }) = &response.rollout {
@@ -368,7 +369,10 @@ mod tests {
         );
         let same = PlanResponse { base_revision: 7, quorum: true, ..PlanResponse::default() };
         assert_eq!(plan(&same, Style { colour: true, now: 0 }), "no changes to revision 7\n");
-        let quarantined = Quarantined { revision: 4, why: "n3 died\nof it".into(), at_ms: 1 };
+        let quarantined =
+            Quarantined { revision: 4, why: "n3 died\nof it".into(), at_ms: 1, objects: Vec::new() };
+        let objects = vec!["route/shop".to_owned(), "2 more".to_owned()];
+        let in_part = Quarantined { objects, ..quarantined.clone() };
         let rollout = |waves| Rollout { revision: 8, waves, ..Rollout::default() };
         let told = |quarantined, waves| {
             let response = PlanResponse { quarantined, rollout: Some(rollout(waves)), ..same.clone() };
@@ -382,6 +386,10 @@ mod tests {
                  refused without --force: it is what revision 4 was, which is in quarantine (n3 died; of it)\n\
                  refused for now: revision 8 waits to be confirmed, {after}"
             )
+        );
+        assert!(
+            told(Some(in_part), None)
+                .contains("--force: in route/shop, 2 more it is what revision 4 was, which")
         );
         assert!(
             told(None, Some(Default::default())).ends_with(&format!("revision 8 comes in waves, {after}"))

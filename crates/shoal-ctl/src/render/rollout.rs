@@ -273,7 +273,12 @@ mod tests {
             why: "revert of 8: worse than what was before: 2.0 % of 900 requests failed with it".into(),
             at_ms: 1_772_368_620_000,
         };
-        let quarantined = |why: &str| Quarantined { revision: 8, why: why.into(), at_ms: 1_772_368_620_000 };
+        let quarantined = |why: &str| Quarantined {
+            revision: 8,
+            why: why.into(),
+            at_ms: 1_772_368_620_000,
+            objects: Vec::new(),
+        };
         let mut quarantine = vec![quarantined("n3 died of it"); 12];
         quarantine[1] = quarantined(&ended.why);
         let policy = Some(Pace { bake_ms: 300_000, checks: 9, urgent: false });

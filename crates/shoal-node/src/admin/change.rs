@@ -218,6 +218,9 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if draft.changes.is_empty() {
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
+        if let Some(relapse) = draft.relapse.as_ref().filter(|_| !order.despite_quarantine) {
+            return Err(relapse.refusal());
+        }
         if !order.force {
             check_takers(node, &draft).await?;
         }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use shoal_cluster::identity::sha256_hex;
 use shoal_model::site::{Change, Delta, diff, holds_private_key};
+use shoal_model::state::ConfigState;
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
 use super::base::{Base, blocking, stored_site};
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
+use super::relapse::{Relapse, suspects};
 use super::stored_size::check_stored_size;
 use crate::hard_work::{GivenUp, LIMIT, TRIALS};
 use crate::node::Node;
@@ -48,6 +50,8 @@ pub(super) struct Draft {
     pub delta: Delta,
     /// By which the content is known again.
     pub fingerprint: String,
+    /// What it brings back, unless it is known again as a whole.
+    pub relapse: Option<Relapse>,
 }
 
 /// Works out what the site becomes, without holding up anything else.
@@ -66,6 +70,11 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
         }
     };
     let identity = node.identity.clone();
+    // Who goes back to what was in force once names it himself.
+    let suspects = match goal {
+        Goal::Given(_) => node.log.with_state(|state| suspects(&state.revisions)),
+        Goal::Content(_) => Vec::new(),
+    };
     let work = move || {
         let active = stored_site(&active)?;
         let was_stored = matches!(source, Source::Stored(_));
@@ -90,10 +99,18 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
             let why = "the site holds a private key in clear; keys belong into `key_file` or `key_pem`";
             return Err(with_exit(Code::InvalidArgument, Exit::Local, why));
         }
+        let relapse = Relapse::of(&suspects, &active, &next);
         let fingerprint = fingerprint(next, &text);
-        Ok(Draft { base: revision, text, changes, delta, fingerprint })
+        Ok(Draft { base: revision, text, changes, delta, fingerprint, relapse })
     };
-    blocking(move || TRIALS.within(LIMIT, work).unwrap_or_else(|given_up| Err(indigestible(given_up)))).await
+    let work = move || TRIALS.within(LIMIT, work).unwrap_or_else(|given_up| Err(indigestible(given_up)));
+    let mut draft = blocking(work).await?;
+    // As a whole it is what the log itself refuses.
+    let is_known = |state: &ConfigState| state.revisions.quarantine().find(&draft.fingerprint).is_some();
+    if node.log.with_state(is_known) {
+        draft.relapse = None;
+    }
+    Ok(draft)
 }
 
 /// Nodes would not take it, whatever else it is.

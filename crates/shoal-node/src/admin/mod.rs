@@ -26,6 +26,7 @@ mod operators;
 mod plan;
 mod purge_scopes;
 mod purge_status;
+mod relapse;
 mod request_key;
 mod rollout;
 mod setup;

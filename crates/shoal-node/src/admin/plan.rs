@@ -11,6 +11,7 @@ use super::differences::change_message;
 use super::draft::{Goal, draft};
 use super::failure::{Exit, with_exit};
 use super::given::Given;
+use super::relapse::Relapse;
 use super::waves::quarantined_message;
 use crate::node::Node;
 use crate::rehearsal::Verdict;
@@ -82,6 +83,7 @@ async fn work_out(node: &Arc<Node>, goal: Goal) -> Result<PlanResponse, Status> 
         let known = state.revisions.quarantine().find(&draft.fingerprint);
         known.filter(|_| !draft.changes.is_empty()).map(quarantined_message)
     });
+    let quarantined = quarantined.or_else(|| draft.relapse.as_ref().map(Relapse::message));
     Ok(PlanResponse {
         base_revision: draft.base.0,
         changes: draft.changes.iter().map(change_message).collect(),

@@ -103,5 +103,5 @@ fn ended_message(ended: &EndedRollout) -> admin::EndedRollout {
 
 pub(super) fn quarantined_message(quarantined: &Quarantined) -> admin::Quarantined {
     let Quarantined { revision, why, at_ms } = quarantined;
-    admin::Quarantined { revision: revision.0, why: why.clone(), at_ms: *at_ms }
+    admin::Quarantined { revision: revision.0, why: why.clone(), at_ms: *at_ms, objects: Vec::new() }
 }
