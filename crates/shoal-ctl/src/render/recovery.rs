@@ -79,11 +79,9 @@ Or, where there is no such version, with the one that it runs, and without that 
 "
         );
     }
-    _ = write!(
+    _ = writeln!(
         text,
-        "\
-Everywhere else ({others}): stop the node, move its directory away, and let it join again with a new token.
-"
+        "Everywhere else ({others}): stop the node, move its directory away, and let it join again with a new token."
     );
     text
 }
