@@ -241,6 +241,13 @@ impl Cluster {
         self.nodes[i].shoal(&[&["apply", "--prune", "-f", path_text(file.path())], how].concat()).await
     }
 
+    /// Names of the nodes that try the revision on its way, as the `i`-th node says.
+    pub async fn tried_by(&self, i: usize) -> Result<Vec<String>> {
+        let seen = self.nodes[i].told(&["rollout", "status"]).await?;
+        let names = seen["rollout"]["nodes"].as_array().context("nothing is on its way")?;
+        Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
+    }
+
     /// The `i`-th node answers downstream for [`HOST`] with `body`.
     pub async fn answers_with(&self, i: usize, body: &str) -> bool {
         fetch(self.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)

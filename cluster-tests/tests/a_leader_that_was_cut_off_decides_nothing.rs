@@ -23,8 +23,7 @@ fn a_good_revision_stays_on_its_way() -> Result<()> {
         let far = wait_until_some("a first wave without the leader", MOMENT, async || {
             cluster.nodes[0].shoal(&apply).await.ok()?.expect(0).ok()?;
             let leader = cluster.leader_seen_by(0).await.ok()?;
-            let seen = cluster.nodes[0].told(&["rollout", "status"]).await.ok()?;
-            if !seen["rollout"]["nodes"].as_array()?.iter().any(|name| *name == *cluster.nodes[leader].name) {
+            if !cluster.tried_by(0).await.ok()?.contains(&cluster.nodes[leader].name) {
                 return Some(leader);
             }
             cluster.nodes[0].shoal(&["rollout", "abort"]).await.ok();
@@ -42,7 +41,6 @@ fn a_good_revision_stays_on_its_way() -> Result<()> {
             cluster.metric(far, "shoal_gossip_dead_members", "").await.is_ok_and(|dead| dead == 2.0)
         })
         .await?;
-        // For what it looks at next, and what it would have written then.
         let looked = cluster.nodes[far].log().lines().count();
         network.rejoin(far)?;
         wait_until("it hears the others", MOMENT, async || {

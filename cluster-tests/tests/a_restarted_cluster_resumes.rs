@@ -119,7 +119,7 @@ async fn a_node_that_dies_of_a_revision_twice_goes_back_to_the_one_before() -> R
         .await?;
     answers(&cluster, VICTIM, "old").await?;
 
-    // Another revision is tried, also of the same content: the others live with it, so it was not to blame.
+    // Another revision is tried, also of the same content: no other node has died of it, so it is not to blame.
     cluster.apply(0, &old).await?;
     cluster.apply(0, &new).await?;
     let seen = cluster.nodes[0].told(&["rollout", "status"]).await?;

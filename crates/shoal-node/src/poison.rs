@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shoal_model::Revision;
 use shoal_model::state::Command;
-use shoal_policy::rollout::{Blame, Witness, blame};
+use shoal_policy::rollout::{Blame, Fate, blame};
 
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
@@ -58,16 +58,16 @@ async fn blame_for_deaths(node: &Arc<Node>, revision: Revision) -> Blame {
     let reports = node.ask_reports(Wanted::default()).await;
     let others = node.members().into_keys().filter(|id| *id != node.id()).map(|id| {
         let report = reports.iter().find(|(of, _, _)| *of == id).and_then(|(_, _, report)| report.as_ref());
-        report.map_or(Witness::Unheard, |report| witness(report, revision))
+        report.map_or(Fate::Unheard, |report| fate(report, revision))
     });
     blame(is_on_trial, &others.collect::<Vec<_>>())
 }
 
-fn witness(report: &NodeReport, revision: Revision) -> Witness {
+fn fate(report: &NodeReport, revision: Revision) -> Fate {
     match () {
-        () if report.died_of == revision.0 => Witness::Died,
-        () if report.proven_revision == revision.0 => Witness::Proven,
-        () => Witness::Undecided,
+        () if report.died_of == revision.0 => Fate::Died,
+        () if report.proven_revision == revision.0 => Fate::Proven,
+        () => Fate::Undecided,
     }
 }
 

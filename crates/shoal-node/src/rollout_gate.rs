@@ -50,13 +50,13 @@ pub async fn watch(node: Arc<Node>) {
                 match judgement {
                     Judgement::Open { .. } => None,
                     Judgement::Bad(evidence) => Some(evidence),
-                    Judgement::Good(_) | Judgement::Unwatched(_) if waves.paused_by.is_some() => None,
+                    Judgement::Good(_) | Judgement::Unmanned(_) if waves.paused_by.is_some() => None,
                     Judgement::Good(evidence) => {
                         let gone_on = go_on(&node, &rollout, record.index, evidence).await;
                         watched.note(&rollout, gone_on.err());
                         None
                     }
-                    Judgement::Unwatched(why) => {
+                    Judgement::Unmanned(why) => {
                         replace(&node, &rollout, record.index, why).await;
                         None
                     }
@@ -120,7 +120,7 @@ fn report(
         Judgement::Open { left, so_far } => (*left, so_far.clone()),
         Judgement::Good(evidence) => (Duration::ZERO, evidence.clone() + &waiting),
         Judgement::Bad(evidence) => (Duration::ZERO, evidence.to_string()),
-        Judgement::Unwatched(why) => (Duration::ZERO, why.clone()),
+        Judgement::Unmanned(why) => (Duration::ZERO, why.clone()),
     };
     let left_ms = left.as_millis() as u64;
     Some(BakeReport { revision: rollout.revision.0, wave: waves.wave, left_ms, evidence })

@@ -81,7 +81,7 @@ pub struct Ending {
 
 /// What an exchange says of what is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Tells {
     /// Nothing: any downstream can have any node answer so, whatever it serves.
     Nothing,
     /// It does well.
@@ -93,7 +93,7 @@ pub enum Verdict {
 impl Ending {
     /// What it says of what is served: nothing, where this node answered by itself and did not fail, where no endpoint knows
     /// such a method or version (501, 505), and where the downstream can have brought it about by itself.
-    pub fn verdict(self) -> Verdict {
+    pub fn tells(self) -> Tells {
         let is_of_downstream = match self.failure {
             // Anybody can write our name into a `Via`. What goes in circles because of the site is the answer of an endpoint.
             Some(Failure::Loop) => true,
@@ -104,9 +104,9 @@ impl Ending {
             None => !self.was_asked || matches!(self.status, 501 | 505),
         };
         match self.status {
-            _ if is_of_downstream || self.awaits_downstream => Verdict::Nothing,
-            500.. => Verdict::Fault,
-            _ => Verdict::Good,
+            _ if is_of_downstream || self.awaits_downstream => Tells::Nothing,
+            500.. => Tells::Fault,
+            _ => Tells::Good,
         }
     }
 }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_the_downstream_can_bring_about_says_nothing() {
-        use Verdict::{Fault, Good, Nothing};
+        use Tells::{Fault, Good, Nothing};
         const ASKED: Ending = Ending {
             status: 200,
             failure: None,
@@ -280,18 +280,18 @@ mod tests {
             (599, None, Fault),
         ] {
             let ending = Ending { status, failure, ..ASKED };
-            assert_eq!(ending.verdict(), expected, "{ending:?}");
+            assert_eq!(ending.tells(), expected, "{ending:?}");
             let unfinished = Ending { awaits_downstream: true, ..ending };
-            assert_eq!(unfinished.verdict(), Nothing, "{unfinished:?}");
+            assert_eq!(unfinished.tells(), Nothing, "{unfinished:?}");
             let slow = Ending { is_timed_by_downstream: true, ..ending };
             let is_timeout = failure == Some(Failure::UpstreamResponseTimeout);
-            assert_eq!(slow.verdict(), if is_timeout { Nothing } else { expected }, "{slow:?}");
+            assert_eq!(slow.tells(), if is_timeout { Nothing } else { expected }, "{slow:?}");
             let switch = Ending { asked_switch: true, ..ending };
             let is_protocol = failure == Some(Failure::UpstreamProtocol);
-            assert_eq!(switch.verdict(), if is_protocol { Nothing } else { expected }, "{switch:?}");
+            assert_eq!(switch.tells(), if is_protocol { Nothing } else { expected }, "{switch:?}");
             let by_itself = Ending { was_asked: false, ..ending };
             let expected = if failure.is_none() { Nothing } else { expected };
-            assert_eq!(by_itself.verdict(), expected, "{by_itself:?}");
+            assert_eq!(by_itself.tells(), expected, "{by_itself:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Frees `site` once nobody else has it, on a thread of its own.
 pub(crate) fn let_go(site: Arc<ConfigView>) {
-    // One that reads it still is as good as any other, where no thread can be had.
+    // Where there can be no thread it is freed here, or by whoever reads it last.
     _ = thread::Builder::new().name("spent site".to_owned()).spawn(move || {
         let started = Instant::now();
         while Arc::strong_count(&site) > 1 && started.elapsed() < PATIENCE {

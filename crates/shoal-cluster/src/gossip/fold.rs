@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::guard::Guard;
 use super::keys::{self, HealthView};
-use super::witness::{self, Missed, Sight, Verdict, Witness};
+use super::witness::{self, Missed, RollCall, Sight, Witness};
 use crate::health::{Author, FACT_REFRESH, Placements, Round};
 use crate::view::{ClusterView, NodeState, NodeView};
 
@@ -134,7 +134,7 @@ impl Folder {
         now_unix: u64,
     ) -> Folded {
         let mut reports = self.newest(reports, members);
-        let Verdict { missed, is_news, .. } = self.hear_witnesses(&mut reports, now);
+        let RollCall { missed, is_news, .. } = self.hear_witnesses(&mut reports, now);
         let mass_death = self.judge(&mut reports, now);
         let nodes: Vec<_> = reports.values().map(|report| report.view.clone()).collect();
         let (placement_id, holders_id) = (placement_id(&nodes), holders_id(&reports));
@@ -176,7 +176,7 @@ impl Folder {
     }
 
     /// A peer is alive if neither this node's failure detector nor what several others say is against it.
-    fn hear_witnesses(&mut self, reports: &mut BTreeMap<NodeId, Report>, now: Instant) -> Verdict {
+    fn hear_witnesses(&mut self, reports: &mut BTreeMap<NodeId, Report>, now: Instant) -> RollCall {
         let peers = reports.values().filter(|report| report.view.id != self.local);
         let sight = |report: &Report| Sight {
             id: report.view.id,
@@ -187,11 +187,11 @@ impl Folder {
             misses: report.misses.clone(),
         };
         let peers: Vec<_> = peers.map(sight).collect();
-        let verdict = self.witness.judge(&peers, now);
+        let call = self.witness.judge(&peers, now);
         for report in reports.values_mut().filter(|report| report.view.id != self.local) {
-            report.view.alive = verdict.alive.contains(&report.view.id);
+            report.view.alive = call.alive.contains(&report.view.id);
         }
-        verdict
+        call
     }
 
     fn judge(&mut self, reports: &mut BTreeMap<NodeId, Report>, now: Instant) -> bool {

@@ -57,8 +57,10 @@ pub(super) struct Runner {
     recontacted: usize,
     /// Calls of living members beside those of the gossip itself.
     more_calls: usize,
-    /// Calls to tell of a death, and when the last ones were made.
-    told: (u64, Option<Instant>),
+    /// Calls to tell of a death, so far.
+    spread_calls: u64,
+    /// When the last ones of them were made.
+    spread_at: Option<Instant>,
     received_before: u64,
 }
 
@@ -93,7 +95,8 @@ impl Runner {
             called: None,
             recontacted: 0,
             more_calls: 0,
-            told: (0, None),
+            spread_calls: 0,
+            spread_at: None,
             received_before: 0,
         };
         runner.publish_own();
@@ -217,12 +220,11 @@ impl Runner {
 
     /// What this node says, and all that it has heard, goes to a few others at once, and from these to all.
     fn spread(&mut self, handle: &ChitchatHandle) {
-        let (calls, last) = self.told;
-        let now = Instant::now();
-        if last.is_some_and(|last| now.duration_since(last) < self.settings.timing.interval / 5) {
+        let (calls, now) = (self.spread_calls, Instant::now());
+        if self.spread_at.is_some_and(|last| now.duration_since(last) < self.settings.timing.interval / 5) {
             return;
         }
-        self.told = (calls.wrapping_add(SPREAD_CALLS), Some(now));
+        (self.spread_calls, self.spread_at) = (calls.wrapping_add(SPREAD_CALLS), Some(now));
         let view = self.shared.view.load();
         let living: Vec<NodeId> = view.nodes.iter().filter(|node| node.alive).map(|node| node.id).collect();
         for call in 0..SPREAD_CALLS {

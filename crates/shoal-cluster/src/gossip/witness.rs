@@ -77,9 +77,9 @@ struct Pulse {
     alive: bool,
 }
 
-/// What follows from a round.
+/// Who is there, as a round has shown.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct RollCall {
     /// The peers that are alive.
     pub(super) alive: BTreeSet<NodeId>,
     /// Whom this node misses.
@@ -108,32 +108,34 @@ impl Witness {
     }
 
     /// One round: all peers, each once.
-    pub(super) fn judge(&mut self, peers: &[Sight], now: Instant) -> Verdict {
+    pub(super) fn judge(&mut self, peers: &[Sight], now: Instant) -> RollCall {
         self.pulses.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
         let mut begun = false;
         for peer in peers {
             begun |= self.take(peer, now);
         }
+        // Who misses more than half of those that were there is the one that is missing.
+        let were_there = || peers.iter().filter(|peer| !peer.left && self.was_alive(peer.id));
         let is_missed = |peer: &&Sight| self.missed_since(peer.id).is_some();
-        // Who misses more than half of the others is the one that is missing.
-        let speaks = peers.len() < 2 || peers.iter().filter(is_missed).count() * 2 <= peers.len();
-        let mut verdict = Verdict { is_news: begun && speaks, ..Verdict::default() };
+        let speaks =
+            were_there().count() < 2 || were_there().filter(is_missed).count() * 2 <= were_there().count();
+        let mut call = RollCall { is_news: begun && speaks, ..RollCall::default() };
         for peer in peers {
             let is_alive = self.lives(peer, peers, speaks, now);
             let Some(pulse) = self.pulses.get_mut(&peer.id) else { continue };
-            verdict.is_news |= pulse.alive && !is_alive && !peer.left;
+            call.is_news |= pulse.alive && !is_alive && !peer.left;
             pulse.alive = is_alive;
             if is_alive {
-                verdict.alive.insert(peer.id);
+                call.alive.insert(peer.id);
             }
             let is_told = |since: &Instant| now.duration_since(*since) < TOLD_ROUNDS * self.round;
             if speaks && !peer.left && pulse.missed_since.as_ref().is_some_and(is_told) {
                 let Sight { id, generation, heartbeat, .. } = *peer;
-                verdict.missed.push(Missed { id, generation, heartbeat });
+                call.missed.push(Missed { id, generation, heartbeat });
             }
         }
-        verdict.missed.truncate(MAX_TOLD);
-        verdict
+        call.missed.truncate(MAX_TOLD);
+        call
     }
 
     /// Takes note of what is heard of a peer. Whether it is missed from now on.
@@ -153,6 +155,10 @@ impl Witness {
             pulse.missed_since = Some(now);
         }
         begins
+    }
+
+    fn was_alive(&self, id: NodeId) -> bool {
+        self.pulses.get(&id).is_some_and(|pulse| pulse.alive)
     }
 
     fn missed_since(&self, id: NodeId) -> Option<Instant> {
@@ -186,18 +192,17 @@ mod tests {
     const ROUND: Duration = Duration::from_millis(500);
 
     /// What peers said of `C`: who is heard and who is not as upper and lower case, whoever misses `C` with the sign of life
-    /// up to which it has heard of it, `?` = it is of a version that does not say so.
+    /// up to which it has heard of it, `?` = it is of a version that does not say so, `bye` = it has said goodbye.
     fn sights(peers: &[(char, &str)], heartbeat: u64) -> Vec<Sight> {
         let sight = |(letter, misses): &(char, &str)| {
-            let misses =
-                misses.parse().map(|heartbeat| vec![Missed { id: id('C'), generation: 7, heartbeat }]);
+            let told = misses.parse().map(|heartbeat| vec![Missed { id: id('C'), generation: 7, heartbeat }]);
             Sight {
                 id: id(*letter),
                 generation: 7,
                 heartbeat: if id(*letter) == id('C') { heartbeat } else { 1 },
                 heard: letter.is_ascii_uppercase(),
-                left: false,
-                misses: if peers.contains(&(*letter, "?")) { None } else { Some(misses.unwrap_or_default()) },
+                left: *misses == "bye",
+                misses: if *misses == "?" { None } else { Some(told.unwrap_or_default()) },
             }
         };
         peers.iter().map(sight).collect()
@@ -213,12 +218,12 @@ mod tests {
     fn check(rounds: &[Round<'_>]) {
         let (start, mut witness) = (Instant::now(), Witness::new(ROUND));
         for (at_ms, peers, heartbeat, expected) in rounds {
-            let verdict = witness.judge(&sights(peers, *heartbeat), start + Duration::from_millis(*at_ms));
-            let alive = if verdict.alive.contains(&id('C')) { "alive" } else { "dead" };
-            let missed = verdict.missed.iter().find(|missed| missed.id == id('C'));
+            let call = witness.judge(&sights(peers, *heartbeat), start + Duration::from_millis(*at_ms));
+            let alive = if call.alive.contains(&id('C')) { "alive" } else { "dead" };
+            let missed = call.missed.iter().find(|missed| missed.id == id('C'));
             let missed =
                 missed.map_or(String::new(), |missed| format!(", missed since {}", missed.heartbeat));
-            let news = if verdict.is_news { "!" } else { "" };
+            let news = if call.is_news { "!" } else { "" };
             assert_eq!(format!("{alive}{missed}{news}"), *expected, "at {at_ms} ms");
         }
     }
@@ -295,12 +300,20 @@ mod tests {
             (2000, &[('a', ""), ('b', ""), ('c', ""), ('D', "")], 5, "alive"),
             (4000, &[('a', ""), ('b', ""), ('c', ""), ('D', "")], 5, "dead!"),
         ]);
+        // Those that have said goodbye or were dead before are none of them.
+        for (gone, before) in [("bye", 'B'), ("", 'b')] {
+            check(&[
+                (0, &[('A', ""), (before, ""), ('C', "")], 5, "alive"),
+                (2000, &[('A', ""), ('b', gone), ('c', "")], 5, "alive, missed since 5!"),
+                (2250, &[('A', "5"), ('b', gone), ('c', "")], 5, "dead, missed since 5!"),
+            ]);
+        }
         let (start, mut witness) = (Instant::now(), Witness::new(ROUND));
         let late = start + 20 * ROUND;
         witness.judge(&sights(&[('A', ""), ('C', "")], 5), start);
         witness.stalled(late);
-        let verdict = witness.judge(&sights(&[('A', ""), ('c', "")], 5), late);
-        assert_eq!((verdict.alive.len(), verdict.missed.len()), (2, 0));
+        let call = witness.judge(&sights(&[('A', ""), ('c', "")], 5), late);
+        assert_eq!((call.alive.len(), call.missed.len()), (2, 0));
     }
 
     #[test]

@@ -39,11 +39,12 @@ pub const KEEPING_KEYS: u32 = 11;
 /// were revoked first: what applying some commands does, so that every node has to know it.
 /// [`Unwatched`](super::RevertCause::Unwatched) is new.
 pub const REFUSING_WHOLLY: u32 = LEVELS + 1;
-/// From this level on whatever is given to operators is on the list of what was, and soon nothing else is good; see
-/// [`Operators`](super::Operators).
+/// From this level on every certificate that operators are given is on a list, and soon no other one is good: at once in a new
+/// cluster, in one of before once the last that is on no list has ended (see [`Operators`](super::Operators)).
 pub const LISTING_OPERATORS: u32 = REFUSING_WHOLLY;
 /// Which commands this version knows: one more with each that was added since nodes tell each other. Whatever is added beyond
 /// [`LEVELS`] is only written where the cluster's level has reached it, in an [`Envelope`]: [`Command::needs`] has to say so.
+/// What a level brings is settled once a version with it is released: until then more may come with it.
 pub const COMMANDS: u32 = REFUSING_WHOLLY;
 
 /// One entry of the log. The proposer has filled in every time; nothing is read from the outside when it is applied.

@@ -101,7 +101,7 @@ pub enum RolloutStep {
 pub enum RevertCause {
     /// Nobody has confirmed it in time.
     NotConfirmed,
-    /// Somebody has said so.
+    /// Somebody has said so, or no node is left that could try it. It says nothing of the revision.
     Aborted,
     /// The nodes that have tried it did worse than the others.
     Worse,

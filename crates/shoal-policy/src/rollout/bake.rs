@@ -43,6 +43,8 @@ pub struct Bake {
     answered: u32,
     /// For how long somebody has been waited for.
     silence: Duration,
+    /// For how long there has been nobody to wait for.
+    unmanned: Duration,
 }
 
 /// What is known of a wave.
@@ -60,7 +62,7 @@ pub enum Judgement {
     /// The revision is to go.
     Bad(Evidence),
     /// Another node has to take the place of those of the wave, none of which can be watched.
-    Unwatched(String),
+    Unmanned(String),
 }
 
 /// How long this wave is watched at least.
@@ -84,6 +86,7 @@ impl Bake {
             baked: Duration::ZERO,
             answered: 0,
             silence: Duration::ZERO,
+            unmanned: Duration::ZERO,
         }
     }
 
@@ -106,15 +109,16 @@ impl Bake {
             Err(evidence) => return Judgement::Bad(evidence),
         };
         if seen.trying == 0 {
-            self.silence += passed;
-            return match PATIENCE.checked_sub(self.silence).filter(|left| !left.is_zero()) {
+            (self.silence, self.unmanned) = (Duration::ZERO, self.unmanned + passed);
+            return match PATIENCE.checked_sub(self.unmanned).filter(|left| !left.is_zero()) {
                 Some(left) => {
                     let so_far = format!("{NOBODY_IS_WATCHED}; another one follows in {} s", left.as_secs());
                     Judgement::Open { left: self.length.saturating_sub(self.baked), so_far }
                 }
-                None => Judgement::Unwatched(NOBODY_IS_WATCHED.to_owned()),
+                None => Judgement::Unmanned(NOBODY_IS_WATCHED.to_owned()),
             };
         }
+        self.unmanned = Duration::ZERO;
         if let Some(awaited) = seen.awaited {
             self.silence += passed;
             if self.silence >= PATIENCE {
@@ -176,7 +180,7 @@ mod tests {
                 Judgement::Open { left, .. } => left.as_secs().to_string(),
                 Judgement::Good(told) => format!("good: {told}"),
                 Judgement::Bad(evidence) => format!("bad: {evidence}"),
-                Judgement::Unwatched(why) => format!("unwatched: {why}"),
+                Judgement::Unmanned(why) => format!("unmanned: {why}"),
             };
             assert_eq!(said, *expected, "look {number}: {text}");
         }
@@ -214,9 +218,10 @@ mod tests {
     fn checks_that_are_missing_are_waited_for() {
         let good = "good: 0.0 % of 0 requests failed with it, 0.0 % of 0 without it; too few to be sure";
         let look = "a:8:0/0 c:7:0/0";
+        // Five looks in one second: of what passes between two, three quarters of a second count.
         check(
             Bake::new(trial(), 1, pace(1, 5)),
-            &[(look, "1"), (look, "1"), (look, "0"), (look, "0"), (look, good)],
+            &[(look, "1"), (look, "0"), (look, "0"), (look, "0"), (look, good)],
         );
     }
 
@@ -236,15 +241,22 @@ mod tests {
 
     #[test]
     fn a_wave_that_nobody_is_left_of_does_not_pass() {
-        let unwatched =
-            "unwatched: every node of the wave is drained, or refuses already what the others serve";
+        let unmanned =
+            "unmanned: every node of the wave is drained, or refuses already what the others serve";
         let mut looks = vec![("a:8:0/0 c:7:0/0", "2"), ("a:8:9/0 c:7:9/0", "1")];
         looks.extend([("a:8:9/0! c:7:99/0", "1"); 29]);
         // It is back in time, and is watched for what was left.
         looks.extend([("a:8:9/0 c:7:99/0", "2"), ("a:8:9/0 c:7:99/0", "1")]);
         looks.extend([("a:8:9/0! c:7:99/0", "0"); 29]);
-        looks.push(("a:8:9/0! c:7:99/0", unwatched));
+        looks.push(("a:8:9/0! c:7:99/0", unmanned));
         check(Bake::new(trial(), 1, pace(2, 1)), &looks);
+        // That nobody was to answer is not the silence of who is back, nor the other way round.
+        let mut looks = vec![("a:8:0/0 c:7:0/0", "60")];
+        looks.extend([("a:8:0/0! c:7:0/0", "60"); 29]);
+        looks.extend([("a:silent c:7:0/0", "60"); 29]);
+        looks.extend([("a:8:0/0! c:7:0/0", "60"); 29]);
+        looks.push(("a:8:0/0! c:7:0/0", unmanned));
+        check(Bake::new(trial(), 1, pace(60, 5)), &looks);
     }
 
     #[test]

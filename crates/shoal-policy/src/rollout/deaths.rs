@@ -3,7 +3,7 @@
 
 /// What another member has made of the revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Witness {
+pub enum Fate {
     /// It has died of it as well.
     Died,
     /// It has served it for as long as it takes to count as good.
@@ -27,13 +27,13 @@ pub enum Blame {
 
 /// Says who is to blame for the deaths of a node of a revision that `is_on_trial`, or was in force for good; `others` = all other
 /// members. Where there are none, nobody speaks for the revision.
-pub fn blame(is_on_trial: bool, others: &[Witness]) -> Blame {
-    let count = |wanted| others.iter().filter(|witness| **witness == wanted).count();
-    let heard = others.len() - count(Witness::Unheard);
+pub fn blame(is_on_trial: bool, others: &[Fate]) -> Blame {
+    let count = |wanted| others.iter().filter(|fate| **fate == wanted).count();
+    let heard = others.len() - count(Fate::Unheard);
     match () {
-        () if count(Witness::Died) > 0 || others.is_empty() => Blame::Revision,
+        () if count(Fate::Died) > 0 || others.is_empty() => Blame::Revision,
         () if heard * 2 < others.len() => Blame::Open,
-        () if count(Witness::Proven) * 2 > heard => Blame::Node,
+        () if count(Fate::Proven) * 2 > heard => Blame::Node,
         () if is_on_trial => Blame::Revision,
         () => Blame::Open,
     }
@@ -45,14 +45,14 @@ mod tests {
 
     /// `others`: `d`ied, `p`roven, `u`ndecided, `-` unheard; what holds of a revision in force for good, and of one on trial.
     fn check(others: &str, for_good: Blame, on_trial: Blame) {
-        let witness = |letter| match letter {
-            'd' => Witness::Died,
-            'p' => Witness::Proven,
-            'u' => Witness::Undecided,
-            _ => Witness::Unheard,
+        let fate = |letter| match letter {
+            'd' => Fate::Died,
+            'p' => Fate::Proven,
+            'u' => Fate::Undecided,
+            _ => Fate::Unheard,
         };
-        let witnesses: Vec<_> = others.chars().map(witness).collect();
-        assert_eq!([blame(false, &witnesses), blame(true, &witnesses)], [for_good, on_trial], "{others:?}");
+        let fates: Vec<_> = others.chars().map(fate).collect();
+        assert_eq!([blame(false, &fates), blame(true, &fates)], [for_good, on_trial], "{others:?}");
     }
 
     #[test]

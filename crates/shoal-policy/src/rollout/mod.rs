@@ -11,7 +11,7 @@ mod waves;
 
 pub use bake::{Bake, Judgement, bake_length};
 pub use canary::{Canary, CanaryError, Candidate, choose};
-pub use deaths::{Blame, Witness, blame};
+pub use deaths::{Blame, Fate, blame};
 pub use gate::{Counts, How, Side, Tally, Worse};
 pub use left_out::refuses_already;
 pub use trial::{Evidence, Said, Seen, Sighting, Trial};

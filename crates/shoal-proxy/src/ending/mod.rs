@@ -37,7 +37,7 @@ impl Exchange {
         }
         if let Some(route) = &self.route {
             let (ending, answered) = self.judged();
-            connection.worker.routes.record(route, &sample, ending.verdict(), answered);
+            connection.worker.routes.record(route, &sample, ending.tells(), answered);
         }
         connection.worker.metrics.end_request(&connection.listener.traffic, &sample, self.failure);
         let record = self.record.take();

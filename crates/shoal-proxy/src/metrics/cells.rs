@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use shoal_policy::failure::{Failure, Verdict};
+use shoal_policy::failure::{Failure, Tells};
 use shoal_policy::gate::RULES;
 
 /// Upper bounds of the duration histogram, µs; one more bucket has no bound.
@@ -136,12 +136,12 @@ pub(crate) struct Judged {
 
 impl Judged {
     /// A request that was answered after so long; `None` = that says nothing.
-    pub(crate) fn record(&self, verdict: Verdict, answered: Option<Duration>) {
-        if verdict == Verdict::Nothing {
+    pub(crate) fn record(&self, tells: Tells, answered: Option<Duration>) {
+        if tells == Tells::Nothing {
             return;
         }
         self.requests.add(1);
-        self.faults.add((verdict == Verdict::Fault).into());
+        self.faults.add((tells == Tells::Fault).into());
         if let Some(answered) = answered {
             self.buckets[bucket_of(answered.as_micros() as u64)].add(1);
         }
@@ -196,13 +196,13 @@ mod tests {
     fn only_what_says_something_is_judged() {
         let judged = Judged::default();
         let took = Some(Duration::from_millis(30));
-        for (verdict, answered) in [
-            (Verdict::Nothing, took),
-            (Verdict::Good, took),
-            (Verdict::Fault, took),
-            (Verdict::Good, None), // it took its time to send its body
+        for (tells, answered) in [
+            (Tells::Nothing, took),
+            (Tells::Good, took),
+            (Tells::Fault, took),
+            (Tells::Good, None), // it took its time to send its body
         ] {
-            judged.record(verdict, answered);
+            judged.record(tells, answered);
         }
         let timed: Vec<u64> = judged.buckets.iter().map(Cell64::read).collect();
         assert_eq!((judged.requests.read(), judged.faults.read()), (3, 1));

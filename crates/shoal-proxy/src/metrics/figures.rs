@@ -38,7 +38,7 @@ pub struct TrafficSum {
     pub durations: Vec<(Option<u64>, u64)>,
 }
 
-/// Requests that say something of what is served ([`Verdict`](shoal_policy::failure::Verdict)).
+/// Requests that say something of what is served ([`Tells`](shoal_policy::failure::Tells)).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JudgedSum {
     /// All of them.

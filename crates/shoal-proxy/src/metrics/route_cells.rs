@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::view::RouteView;
-use shoal_policy::failure::Verdict;
+use shoal_policy::failure::Tells;
 
 use super::{Sample, Traffic, WorkerMetrics};
 
@@ -31,12 +31,12 @@ impl RouteCells {
         &self,
         route: &RouteView,
         sample: &Sample,
-        verdict: Verdict,
+        tells: Tells,
         answered: Option<Duration>,
     ) {
         let record = |traffic: &Traffic| {
             traffic.record(sample);
-            traffic.judged.record(verdict, answered);
+            traffic.judged.record(tells, answered);
         };
         let mut places = self.places.borrow_mut();
         if let Some(Some(place)) = places.get(route.index)
@@ -88,7 +88,7 @@ mod tests {
                     response_bytes: 0,
                     cache: CacheUse::None,
                 },
-                Verdict::Good,
+                Tells::Good,
                 None,
             );
         };
