@@ -36,6 +36,14 @@ impl Bearer {
         Ok(STANDARD.decode(text)?)
     }
 
+    /// The same with another certificate (DER), for this key (PKCS#8).
+    pub fn showing(&self, certificate: &[u8], key: &[u8]) -> Self {
+        let mut identity = self.identity.clone();
+        identity["certificate"] = STANDARD.encode(certificate).into();
+        identity["key"] = STANDARD.encode(key).into();
+        Self { identity }
+    }
+
     /// The id of its cluster.
     pub fn cluster(&self) -> Result<&str> {
         self.identity["cluster_id"].as_str().context("there is no cluster id")

@@ -12,7 +12,8 @@ use cluster_tests::{
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
-use shoal_cluster::identity::{Authority, ClusterSecret};
+use shoal_cluster::identity::{Authority, ClusterSecret, NODE_VALIDITY, NodeKey};
+use shoal_model::NodeId;
 
 /// From the least to the highest.
 const ROLES: [&str; 3] = ["viewer", "operator", "admin"];
@@ -154,7 +155,7 @@ fn stolen_authority(data_dir: &Path) -> Result<Authority> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_the_key_of_the_authority_is_no_operator() -> Result<()> {
+async fn who_has_the_key_of_the_authority_is_no_operator_and_no_node() -> Result<()> {
     let cluster = Cluster::start(3).await?;
     let given = identity(&cluster, "ada", "admin").await?;
     // What the cluster has given is good at once, and everywhere.
@@ -170,6 +171,25 @@ async fn who_has_the_key_of_the_authority_is_no_operator() -> Result<()> {
                 let refused = run_as(&forged, node, &verb).await?.expect(2)?;
                 let why = format!("the identity of \"{name}\" is not on the list");
                 ensure!(refused.stderr.contains(&why), "{refused:?}");
+            }
+        }
+    }
+    // Neither the node whose key everybody knows, nor one that nobody has heard of.
+    let key = NodeKey::generate()?;
+    let disk = Bearer::from(&cluster.nodes[0].data_dir().join("identity/node.json"))?;
+    for id in [1, 1_000_000] {
+        let certificate = forger.sign_node(&key.request()?, NodeId(id), NODE_VALIDITY)?;
+        let forged = disk.showing(&certificate, key.key_der().secret_pkcs8_der());
+        for node in &cluster.nodes {
+            for method in ["Peer/Report", "Peer/ReadIndex", "Raft/FetchState", "Raft/AppendEntries"] {
+                let method = format!("raft.v1.{}", method.replace('/', "Service/"));
+                let mut connection = forged.connect(node.at(Ports::CLUSTER)).await?;
+                let told = call(&mut connection, &method, &[]).await?;
+                // It is a stranger, for whom there is a door and nothing else, or is not believed.
+                ensure!(
+                    ["12", "16"].contains(&&*told.status) && told.body.is_empty(),
+                    "n{id}, {method}: {told:?}"
+                );
             }
         }
     }

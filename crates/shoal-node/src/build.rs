@@ -36,7 +36,7 @@ use crate::descriptors;
 use crate::drain::Drain;
 use crate::effects::Effects;
 use crate::health;
-use crate::keys::{self, OwnCertificate};
+use crate::keys::{self, LookUps, OwnCertificate};
 use crate::last_known_good::LastKnownGood;
 use crate::lease;
 use crate::levels;
@@ -215,6 +215,7 @@ pub async fn build(
         crash_guard,
         certificates: Certificates::default(),
         own_certificate: OwnCertificate::default(),
+        look_ups: LookUps::default(),
         _checker: checker,
         started: Instant::now(),
         started_serving: AtomicBool::new(false),

@@ -27,7 +27,7 @@ use crate::certificates::Certificates;
 use crate::crash_guard::CrashGuard;
 use crate::dns::DnsFigures;
 use crate::drain::Drain;
-use crate::keys::{OwnCertificate, life_of};
+use crate::keys::{LookUps, OwnCertificate, life_of};
 use crate::otlp::ExportFigures;
 use crate::purge_figures::PurgeFigures;
 use crate::purge_history::PurgeHistory;
@@ -67,6 +67,8 @@ pub struct Node {
     pub(crate) crash_guard: Arc<CrashGuard>,
     pub(crate) certificates: Certificates,
     pub(crate) own_certificate: OwnCertificate,
+    /// Places for nodes that are looked up which the log here does not know.
+    pub(crate) look_ups: LookUps,
     pub(crate) _checker: Checker,
     pub(crate) started: Instant,
     pub(crate) started_serving: AtomicBool,

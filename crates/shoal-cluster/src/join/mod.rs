@@ -324,6 +324,7 @@ mod tests {
     use shoal_proto::raft::{
         AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
         ReadIndexResponse, RehearseRequest, RehearseResponse, RenewResponse, ReportRequest, ReportResponse,
+        VouchRequest, VouchResponse,
     };
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -371,6 +372,10 @@ mod tests {
         }
 
         async fn rehearse(&self, _: Request<RehearseRequest>) -> Result<Response<RehearseResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn vouch(&self, _: Request<VouchRequest>) -> Result<Response<VouchResponse>, Status> {
             Err(Status::unimplemented(""))
         }
 

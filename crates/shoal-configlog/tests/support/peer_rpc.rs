@@ -61,6 +61,13 @@ impl PeerService for PeerRpc {
         Err(Status::unimplemented("not part of the log"))
     }
 
+    async fn vouch(
+        &self,
+        _request: Request<proto::VouchRequest>,
+    ) -> Result<Response<proto::VouchResponse>, Status> {
+        Err(Status::unimplemented("not part of the log"))
+    }
+
     async fn renew(
         &self,
         _request: Request<proto::RenewRequest>,

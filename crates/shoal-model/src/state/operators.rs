@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::command::LISTING_OPERATORS;
 use super::{Refusal, Reply};
 
-/// Certificates that are remembered, at most: those that have ended make room, nobody else does.
+/// Certificates that are remembered, at most: those that have ended make room, nobody else does. From [`LISTING_OPERATORS`] on the
+/// list is what is good, so that nothing leaves it before it has to: clocks are wrong at times.
 const MAX_CERTIFICATES: usize = 2_000;
 /// Names that were revoked and are remembered, at most.
 const MAX_REVOKED: usize = 1_000;
@@ -97,13 +98,22 @@ impl Operators {
     /// In a cluster at `level`.
     pub(super) fn give(&mut self, serial: String, record: OperatorRecord, level: u32) -> Reply {
         let now_ms = record.given_at_ms;
-        self.given.retain(|_, given| given.ends_at_ms > now_ms);
+        if level < LISTING_OPERATORS {
+            self.given.retain(|_, given| given.ends_at_ms > now_ms);
+        } else if self.given.len() >= MAX_CERTIFICATES {
+            let first = self.given.iter().min_by_key(|(_, given)| given.ends_at_ms);
+            let ended =
+                first.filter(|(_, given)| given.ends_at_ms <= now_ms).map(|(serial, _)| serial.clone());
+            ended.map(|serial| self.given.remove(&serial));
+        }
         if self.given.len() >= MAX_CERTIFICATES {
             return Reply::Refused(Refusal::TooManyOperators);
         }
         self.has_begun = true;
         if level >= LISTING_OPERATORS && self.whole_from_ms.is_none() {
-            self.whole_from_ms = Some(now_ms + REMEMBER_MS);
+            // By the clock that is ahead of all others so far: whoever gave the newest may be behind.
+            let newest_ms = self.given.values().map(|given| given.given_at_ms).fold(now_ms, u64::max);
+            self.whole_from_ms = Some(newest_ms.saturating_add(REMEMBER_MS));
         }
         self.given.insert(serial, record);
         Reply::Done
@@ -199,6 +209,18 @@ mod tests {
             Reply::Done,
             "the others have ended"
         );
+        let mut listed = Operators::of_new_cluster(LISTING_OPERATORS);
+        let give = |operators: &mut Operators, n: usize, given_at_ms, ends_at_ms| {
+            operators.give(n.to_string(), record("ada", given_at_ms, ends_at_ms), LISTING_OPERATORS)
+        };
+        for n in 0..MAX_CERTIFICATES {
+            assert_eq!(give(&mut listed, n, 1, 10 + n as u64), Reply::Done);
+        }
+        assert_eq!(give(&mut listed, 9_000, 9, u64::MAX), refused);
+        // However wrong the clock of who gives one is, one goes at most.
+        assert_eq!(give(&mut listed, 9_000, u64::MAX - 1, u64::MAX), Reply::Done);
+        assert_eq!(listed.admits("ada", "viewer", "0", 0), Err(NotAdmitted::Unlisted));
+        assert_eq!(listed.admits("ada", "viewer", "1", 0), Ok(()));
         for n in 0..MAX_REVOKED {
             assert_eq!(operators.revoke(n.to_string(), 1), Reply::Done);
         }

@@ -23,15 +23,16 @@ impl Node {
         Some(Proof { chain, ends_in })
     }
 
-    /// Whether a node has shown, on `connection`, a certificate for the key that the log has of it: the authority's key alone makes
-    /// nobody a member. Of one that the log does not know yet nothing can be said.
-    pub(crate) fn has_shown_its_key(&self, caller: &Caller, connection: &rustls::ServerConnection) -> bool {
+    /// Whether a node has shown, on `connection`, a certificate for the key that the cluster has of it: the authority's key alone makes
+    /// nobody a member.
+    pub(crate) async fn has_shown_its_key(
+        self: &Arc<Self>,
+        caller: &Caller,
+        connection: &rustls::ServerConnection,
+    ) -> bool {
         let Caller::Node(id) = caller else { return true };
-        let known =
-            self.log.with_state(|state| state.nodes.get(id).map(|node| node.public_key_sha256.clone()));
-        let Some(known) = known.filter(|known| !known.is_empty()) else { return true };
-        let shown = connection.peer_certificates().and_then(<[_]>::first);
-        shown.and_then(|leaf| key_of(leaf)).is_some_and(|shown| shown == known)
+        let shown = connection.peer_certificates().and_then(<[_]>::first).and_then(|leaf| key_of(leaf));
+        self.is_known_by(*id, shown.as_deref()).await
     }
 
     /// Resolves when a proof is none any more.

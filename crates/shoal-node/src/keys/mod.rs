@@ -8,6 +8,7 @@ mod renewal;
 mod signing;
 mod stranded;
 mod succession;
+mod vouching;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +21,7 @@ pub use renewal::keep;
 pub use signing::renew;
 pub use stranded::notice_unknown_authority;
 pub use succession::keep_succession;
+pub use vouching::LookUps;
 
 /// From when to when the certificate of `identity` is good; `None` = it cannot be read.
 pub fn life_of(identity: &Identity) -> Option<Life> {

@@ -120,7 +120,12 @@ impl Entrance {
         // Behind whom no authority stands that is believed, he is a stranger, whatever he has shown.
         let proof = self.node.proof_on(stream.get_ref().1);
         let caller = proof.is_some().then(|| peer_identity(stream.get_ref().1)).flatten();
-        let caller = caller.filter(|caller| self.node.has_shown_its_key(caller, stream.get_ref().1));
+        let caller = match caller {
+            Some(caller) if Box::pin(self.node.has_shown_its_key(&caller, stream.get_ref().1)).await => {
+                Some(caller)
+            }
+            Some(_) | None => None,
+        };
         let (proven, epoch) = (proven_for(stream.get_ref().1), self.node.identity.cluster_epoch);
         let node = self.node.clone();
         let disproven = async move {

@@ -16,7 +16,7 @@ use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
     AwaitAppliedRequest, AwaitAppliedResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse,
     ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse, RenewRequest, RenewResponse,
-    ReportRequest, ReportResponse,
+    ReportRequest, ReportResponse, VouchRequest, VouchResponse,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -286,6 +286,11 @@ impl PeerService for PeerRpc {
     ) -> Result<Response<RehearseResponse>, Status> {
         self.only_members(&request)?;
         self.node.rehearse(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn vouch(&self, request: Request<VouchRequest>) -> Result<Response<VouchResponse>, Status> {
+        self.only_members(&request)?;
+        Ok(Response::new(self.node.vouch_for(NodeId(request.get_ref().node_id)).await))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
