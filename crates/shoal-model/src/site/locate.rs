@@ -24,25 +24,33 @@ pub fn locate(text: &str, path: &str) -> Option<(u32, u32)> {
     }
 }
 
+/// One of the steps of a key path.
+#[derive(Default)]
+pub(super) struct Step {
+    pub(super) name: String,
+    /// Written `[N]`.
+    pub(super) is_item: bool,
+}
+
 /// Splits `routes.shop.hosts[1]` into its steps; a name with dots in it is written `routes."a.b".hosts`.
-pub(super) fn split(path: &str) -> Vec<String> {
-    let mut steps = vec![String::new()];
+pub(super) fn split(path: &str) -> Vec<Step> {
+    let mut steps = vec![Step::default()];
     let mut quoted = false;
     for c in path.chars() {
         match c {
             '"' => quoted = !quoted,
-            '.' | '[' if !quoted => steps.push(String::new()),
+            '.' | '[' if !quoted => steps.push(Step { name: String::new(), is_item: c == '[' }),
             ']' if !quoted => {}
-            _ => steps.last_mut().expect("it starts with one").push(c),
+            _ => steps.last_mut().expect("it starts with one").name.push(c),
         }
     }
-    steps.retain(|step| !step.is_empty());
+    steps.retain(|step| !step.name.is_empty());
     steps
 }
 
 #[derive(Clone, Copy)]
 struct Walk<'a> {
-    steps: &'a [String],
+    steps: &'a [Step],
     found: &'a Cell<Option<(u32, u32)>>,
 }
 
@@ -68,7 +76,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<String>()? {
-            if key == self.steps[0] {
+            if key == self.steps[0].name {
                 map.next_value_seed(Walk { steps: &self.steps[1..], ..self })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -78,7 +86,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let wanted: Option<usize> = self.steps[0].parse().ok();
+        let wanted: Option<usize> = self.steps[0].name.parse().ok();
         let mut index = 0;
         loop {
             let more = if Some(index) == wanted {
