@@ -101,6 +101,8 @@ async fn every_node_is_asked_before_anything_changes() -> Result<()> {
     let set = ["set", "listener/other", &format!("address=:{OTHER}"), "protocol=http"];
     let refused = cluster.nodes[0].shoal(&set).await?.expect(1)?;
     ensure!(refused.stderr.contains(&refusal), "{}", refused.stderr);
+    let planned = cluster.nodes[0].shoal(&[&set[..], &["--dry-run"]].concat()).await?.expect(1)?;
+    ensure!(planned.stdout.contains(&refusal), "{}", planned.stdout);
     ensure!(cluster.revision(1).await? == revision, "what was refused made a revision");
 
     // Its own sockets are in nobody's way, under whatever name, and stay as they are.

@@ -19,7 +19,7 @@ Example:
 
 Refused (exit 1) as long as something that stays refers to one of them: name it as well, or change it first. All of them
 go in one revision, or none. On a terminal what would change is shown, and a yes is wanted; -y and scripts are not asked.
-Exit codes are those of `shoal apply`; with --dry-run 0.")]
+Exit codes are those of `shoal apply`; with --dry-run 0, or 1 where it would be refused.")]
 pub struct DeleteArgs {
     /// The objects
     #[arg(value_name = "KIND/NAME", required = true)]

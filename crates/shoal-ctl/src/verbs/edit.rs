@@ -32,7 +32,7 @@ Example:
 Opens $VISUAL, else $EDITOR, else vi; then shows what would change and asks. Only objects that were changed are applied,
 and only if they are still as they were shown: who edits another object at the same time is no conflict, who edits the
 same one first wins (exit 4). A file that is wrong can be opened again, and is kept if it is not applied; one that was not
-changed does nothing. Exit codes are those of `shoal apply`; with --dry-run 0.")]
+changed does nothing. Exit codes are those of `shoal apply`; with --dry-run 0, or 1 where it would be refused.")]
 pub struct EditArgs {
     /// All objects of a kind, or one of them [default: the whole site]
     #[arg(value_name = "KIND[/NAME]")]

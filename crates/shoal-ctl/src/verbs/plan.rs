@@ -7,6 +7,7 @@ use shoal_proto::admin::PlanRequest;
 
 use super::Session;
 use super::checked::read_checked;
+use super::single::is_refused;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -42,8 +43,7 @@ impl PlanArgs {
         session.print(&response, |response| render::plan(response, session.style))?;
         Ok(match response {
             _ if response.changes.is_empty() => Exit::Done,
-            _ if response.quarantined.is_some() => Exit::Local,
-            _ if response.verdicts.iter().any(|verdict| verdict.verdict == "refuses") => Exit::Local,
+            _ if is_refused(&response) => Exit::Local,
             _ => Exit::Differences,
         })
     }

@@ -28,7 +28,7 @@ An object that is not there is made. FIELD is a key path below the object, VALUE
 away, and [N] is an item of a list, from 0: the one after the last is added. Settings are set over whatever the object is
 by then; a FILE replaces the whole object, and --check-revision refuses to undo what somebody else has changed in it since.
 The first line of `shoal get` names the revision. Other objects may change freely: they are no conflict.
-Exit codes are those of `shoal apply`; with --dry-run 0.")]
+Exit codes are those of `shoal apply`; with --dry-run 0, or 1 where it would be refused.")]
 pub struct SetArgs {
     /// The object
     #[arg(value_name = "KIND/NAME")]

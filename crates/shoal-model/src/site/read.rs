@@ -133,7 +133,12 @@ fn word_at(text: &str, (line, column): (u32, u32)) -> String {
     let rest = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
     let rest = rest.chars().skip(column.saturating_sub(1) as usize);
     let word: String = rest.take_while(|c| !matches!(c, ',' | '}' | ']' | '#')).take(40).collect();
-    word.trim().to_owned()
+    match word.trim() {
+        // Its end is not among what was taken.
+        map if map.starts_with('{') => "{…}".to_owned(),
+        list if list.starts_with('[') && list.len() > 1 => "[…]".to_owned(),
+        word => word.to_owned(),
+    }
 }
 
 /// No control characters and no line breaks reach the operator's terminal.
@@ -215,6 +220,13 @@ upstreams:
             &[
                 "site.yaml:1:30: upstreams.u.endpoints: expected a list (`[a, b]`, or lines that begin with `- `), \
                found `'a:1'`",
+            ],
+        );
+        check(
+            "upstreams: { u: { endpoints: { '0': 'a:1' } } }",
+            &[
+                "site.yaml:1:30: upstreams.u.endpoints: expected a list (`[a, b]`, or lines that begin with `- `), \
+               found `{…}`",
             ],
         );
         check(
