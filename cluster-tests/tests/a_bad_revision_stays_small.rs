@@ -108,6 +108,7 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     ensure!(refused.stderr.contains("shoal rollback --force"), "{}", refused.stderr);
     let back = cluster.nodes[1].shoal(&["rollback"]).await?.expect(0)?;
     ensure!(back.stdout.contains("revision 3: no changes"), "not to what was taken back: {}", back.stdout);
+    ensure!(back.stderr.contains("revision 1 is the newest before"), "{}", back.stderr);
     // With something else beside it, it is another site, and the same in what was bad.
     let beside = |site: &SiteFile| {
         site.clone().route("more", json!({ "hosts": ["more.example.com"], "upstream": "shop" }))

@@ -103,7 +103,12 @@ impl Client {
 
     /// `Status`.
     pub async fn status(&self) -> Result<StatusResponse, Failure> {
-        self.look("status", StatusRequest {}, async |mut node, request| node.status(request).await).await
+        self.status_for("status").await
+    }
+
+    /// `Status`, for `verb`.
+    pub async fn status_for(&self, verb: &str) -> Result<StatusResponse, Failure> {
+        self.look(verb, StatusRequest {}, async |mut node, request| node.status(request).await).await
     }
 
     /// `Health`.
@@ -189,15 +194,13 @@ impl Client {
             .await
     }
 
-    /// `IssueOperator`.
+    /// `IssueOperator`, for `verb`.
     pub async fn issue_operator(
         &self,
+        verb: &str,
         request: IssueOperatorRequest,
     ) -> Result<IssueOperatorResponse, Failure> {
-        self.call_once("operator create", request, async |mut node, request| {
-            node.issue_operator(request).await
-        })
-        .await
+        self.call_once(verb, request, async |mut node, request| node.issue_operator(request).await).await
     }
 
     /// `ListOperators`.

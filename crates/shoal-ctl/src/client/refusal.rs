@@ -69,7 +69,7 @@ pub(super) fn may_be_done(verb: &str, lost: &str, failure: &Failure) -> Failure 
 /// The verb that lists what was asked for and is not there.
 fn overview(verb: &str) -> &'static str {
     match verb {
-        "get" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
+        "get" | "export" | "diff" | "rollback" | "confirm" | "abort" => "shoal history",
         "set" | "delete" | "edit" => "shoal get",
         "health" => "shoal health",
         "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
@@ -137,6 +137,7 @@ mod tests {
             assert_eq!(failure.hint.as_deref(), Some(expected), "{verb}");
         };
         check(Code::NotFound, Exit::Local, "get", "shoal history");
+        check(Code::NotFound, Exit::Local, "export", "shoal history");
         check(Code::NotFound, Exit::Local, "health", "shoal health");
         check(Code::NotFound, Exit::Local, "token revoke", "shoal token list");
         check(Code::InvalidArgument, Exit::Local, "cache purge", "shoal cache purge --help");

@@ -23,7 +23,7 @@ pub fn progress(before: Option<&StandingProgress>, now: &StandingProgress) -> Op
         "cache" => format!("no connections; {} cached objects go to their next owners", now.cached_objects),
         "vote" => "somebody else gets to lead and to vote".to_owned(),
         "drained" => "drained".to_owned(),
-        "serving" => "serves; the others have not heard of it yet".to_owned(),
+        "serving" => "serves; waits until the others have heard of it".to_owned(),
         "silent" => "does not answer".to_owned(),
         other => one_line(other),
     };
@@ -71,6 +71,7 @@ mod tests {
     #[test]
     fn every_step_is_a_line() {
         let steps = [
+            at("serving", 9),
             at("hook", 9),
             at("grace", 9),
             at("grace", 8),
@@ -85,6 +86,7 @@ mod tests {
         let lines = steps.iter().filter_map(|step| progress(before.replace(step), step));
         let text: String = lines.collect();
         let expected = "\
+n2: serves; waits until the others have heard of it
 n2: not ready any more; the hook withdraws what leads to it
 n2: withdrawn, and still accepting; 9 connections
 n2: accepts no more; 7 connections

@@ -77,7 +77,7 @@ async fn setup(args: SetupArgs, root: NodeArgs) -> Result<(), Failure> {
         };
         session.client.change_setup(request).await?;
     }
-    let setup = Setup::of(session.client.status().await?);
+    let setup = Setup::of(session.client.status_for("cluster setup").await?);
     session.print(&setup, render)
 }
 

@@ -85,7 +85,7 @@ impl LoginArgs {
         let path = place()?;
         let mut contexts = Contexts::load(&path)?;
         let session = Session::of(&node)?;
-        let status = session.client.status().await?;
+        let status = session.client.status_for("login").await?;
         let context = context_of(&node, &status)?;
         let nodes = context.addr.len().max(1);
         contexts.contexts.insert(self.name.clone(), context);

@@ -9,6 +9,7 @@ use shoal_proto::admin::{
 
 use super::Session;
 use crate::failure::Failure;
+use crate::output;
 
 /// How long some nodes try a revision when nobody says.
 const CANARY_TIMEOUT: Period = Period::seconds(3600);
@@ -92,13 +93,18 @@ impl Session {
     ) -> Result<ApplyResponse, Failure> {
         let manner = args.manner();
         if manner != Manner::default() {
+            let would_wait = manner.confirm_within_ms > 0;
             let request = RollOutRequest { manner: Some(manner), ..RollOutRequest::default() };
             let request = match change {
                 Change::Apply(apply) => RollOutRequest { apply: Some(apply), ..request },
                 Change::Edit(edit) => RollOutRequest { edit: Some(edit), ..request },
                 Change::Rollback(rollback) => RollOutRequest { rollback: Some(rollback), ..request },
             };
-            return self.client.roll_out(verb, request).await;
+            let response = self.client.roll_out(verb, request).await?;
+            if would_wait && response.unchanged && response.rollout.is_none() {
+                output::note("nothing has changed, so nothing waits to be confirmed");
+            }
+            return Ok(response);
         }
         match change {
             Change::Apply(request) => self.client.apply(request).await,

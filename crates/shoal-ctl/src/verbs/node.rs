@@ -113,7 +113,7 @@ impl NodeVerb {
 
 async fn list(args: ListArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
-    let response = session.client.status().await?;
+    let response = session.client.status_for("node list").await?;
     let listed = serde_json::json!({ "nodes": response.nodes });
     session.print(&listed, |_| render::nodes(&response.nodes))?;
     Ok(Exit::Done)

@@ -159,7 +159,9 @@ async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
     }
     let session = Session::open(args.node, root)?;
     can_be_written(&args.file).map_err(|error| Failure::local(what.clone(), error))?;
-    let operator = issue(&session, Wanted { name: args.name, role: args.role, ttl: args.ttl }).await?;
+    let operator =
+        issue(&session, "operator create", Wanted { name: args.name, role: args.role, ttl: args.ttl })
+            .await?;
     operator.save(&args.file).map_err(|error| Failure::local(what, error))?;
     tell(&session, &operator, args.role, &args.file)
 }
@@ -171,7 +173,7 @@ async fn renew(args: RenewArgs, root: NodeArgs) -> Result<Exit, Failure> {
     let session = Session::open(args.node, root)?;
     can_be_written(&args.file).map_err(|error| Failure::local(what(), error))?;
     let wanted = Wanted { name: old.name.clone(), role, ttl: args.ttl.unwrap_or(given) };
-    let operator = issue(&session, wanted).await?;
+    let operator = issue(&session, "operator renew", wanted).await?;
     if operator.cluster_id != old.cluster_id {
         let why = format!("it is of cluster {}, and {} was asked", old.cluster_id, operator.cluster_id);
         return Err(Failure::local(what(), why));
@@ -246,8 +248,8 @@ struct Wanted {
     ttl: Period,
 }
 
-/// A key of this machine's making, certified by the cluster.
-async fn issue(session: &Session, wanted: Wanted) -> Result<Operator, Failure> {
+/// A key of this machine's making, certified by the cluster, for `verb`.
+async fn issue(session: &Session, verb: &str, wanted: Wanted) -> Result<Operator, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::local("make an identity", error.to_string());
     let key = NodeKey::generate().map_err(|error| failed(&error))?;
     let certificate_request = key.request().map_err(|error| failed(&error))?;
@@ -255,7 +257,7 @@ async fn issue(session: &Session, wanted: Wanted) -> Result<Operator, Failure> {
     let ttl_seconds = u32::try_from(wanted.ttl.0.as_secs()).unwrap_or(u32::MAX);
     let request = IssueOperatorRequest { name: wanted.name.clone(), certificate_request, role, ttl_seconds };
     let IssueOperatorResponse { cluster_id, ca_certificate, certificate, role, other_authorities } =
-        session.client.issue_operator(request).await?;
+        session.client.issue_operator(verb, request).await?;
     if role != wanted.role.name() {
         // What it has certified is good for everything, and thrown away with its key.
         let why = "this node knows no roles: it runs an older version; ask another one";

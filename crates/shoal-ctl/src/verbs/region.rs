@@ -113,7 +113,7 @@ async fn set_all(
     let mut done = BTreeSet::new();
     loop {
         // Who leads, and who serves elsewhere, may have changed.
-        let nodes = session.client.status().await?.nodes;
+        let nodes = session.client.status_for(verb).await?.nodes;
         let next = next_of(&nodes, region, &done);
         let Some(next) = next else {
             return match done.is_empty() {

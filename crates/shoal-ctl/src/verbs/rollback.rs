@@ -10,6 +10,7 @@ use super::manner::{Change, MannerArgs};
 use super::outcome::print_applied;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// What `shoal rollback` takes.
 #[derive(Args, Clone, Debug)]
@@ -62,6 +63,12 @@ impl RollbackArgs {
             force: self.force,
         };
         let response = session.publish("rollback", Change::Rollback(request), &self.manner).await?;
+        if response.unchanged && self.to_revision.is_none() {
+            output::note(&format!(
+                "revision {to_revision} is the newest before the active one that stayed, and what it was is active already; for \
+                 another: shoal rollback --to-revision N"
+            ));
+        }
         print_applied(&session, &response, &self.message)
     }
 }
