@@ -138,7 +138,8 @@ async fn what_is_set_deleted_and_edited_is_checked_first() -> Result<()> {
     .await?;
     refused(&["set", "route/shop", "upstream=shap"], "routes.shop.upstream: there is no upstream \"shap\"")
         .await?;
-    refused(&["delete", "upstream/shop"], "routes.shop.upstream: there is no upstream \"shop\"").await?;
+    refused(&["delete", "upstream/shop"], "routes.shop.upstream: upstream/shop is used by route/shop: ")
+        .await?;
     refused(&["delete", "route/shop", "route/none"], "there is no route/none").await?;
     refused(&["edit"], "no terminal").await?;
     let plan = node.shoal(&["delete", "route/shop", "upstream/shop", "--dry-run"]).await?.expect(0)?;

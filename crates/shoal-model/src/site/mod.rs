@@ -62,6 +62,7 @@ pub use listener::{Listener, ListenerLimits, Protocol, ProxyProtocol, TlsVersion
 pub use listener_tls::{CipherSuite, ClientAuth, ClientAuthMode, check_client_auth};
 pub use locate::locate;
 pub use merge::{Absent, merge};
+pub use naming::tell_in_use;
 pub use object::{Delta, Kind, ObjectName};
 pub use object_count::{MAX_OBJECTS, check_count, count_objects};
 pub(crate) use observe::log_subject;

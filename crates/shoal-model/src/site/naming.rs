@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::{Problem, ProblemKind};
+use super::locate::split;
+use super::{Kind, ObjectName, Problem, ProblemKind};
 
 /// A host as routes are matched by it.
 pub(super) fn check_host(host: &str) -> Result<(), String> {
@@ -58,6 +59,51 @@ pub(super) fn check_reference<T>(
     } else {
         format!("{kind}s are: {}", names.join(", "))
     };
-    let message = format!("there is no {kind} {name:?}; {known}");
+    let message = format!("{}; {known}", absence(kind, name));
     problems.push(Problem::at(path, message).of_kind(ProblemKind::Absent));
+}
+
+fn absence(kind: impl Display, name: &str) -> String {
+    format!("there is no {kind} {name:?}")
+}
+
+/// Says where `problems` name one of the objects that have been `removed` that it is in use.
+pub fn tell_in_use(problems: &mut [Problem], removed: &[ObjectName]) {
+    for problem in problems.iter_mut().filter(|problem| problem.kind == ProblemKind::Absent) {
+        let is_missed = |object: &&ObjectName| {
+            let rest = problem.message.strip_prefix(&absence(object.kind.singular(), &object.name));
+            rest.is_some_and(|rest| rest.starts_with(';'))
+        };
+        let Some(object) = removed.iter().find(is_missed) else { continue };
+        if let [kind, name, ..] = &split(&problem.path)[..]
+            && let Ok(kind) = kind.name.parse::<Kind>()
+        {
+            let user = ObjectName { kind, name: name.name.clone() };
+            problem.message =
+                format!("{object} is used by {user}: delete both, or change the {} first", kind.singular());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{parse_site, validate};
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_is_not_told_as_missing() {
+        let text = "routes: { a.b: { upstream: app }, c: { upstream: ap } }\n\
+                    upstreams: { app: { endpoints: ['h:1'] } }\n";
+        let site = parse_site("site.yaml", text).unwrap();
+        let removed: [ObjectName; 2] = ["upstream/app".parse().unwrap(), "upstream/none".parse().unwrap()];
+        let mut problems = validate(&site.without(&removed));
+        tell_in_use(&mut problems, &removed);
+        let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert!(
+            told.iter().any(|told| told.starts_with("routes.c.upstream: there is no upstream")),
+            "{told:?}"
+        );
+        let expected = "routes.\"a.b\".upstream: upstream/app is used by route/a.b: delete both, or change the route first";
+        assert!(told.iter().any(|told| told == expected), "{told:?}");
+    }
 }

@@ -5,7 +5,7 @@ use shoal_cluster::identity::{
 };
 use shoal_model::site::{
     Absent, Delta, KeyForm, Problem, Problems, check_authorities, check_certificates, check_client_auth,
-    check_staples, merge, step, validate_next,
+    check_staples, merge, step, tell_in_use, validate_next,
 };
 use shoal_model::{ConfigView, Revision, Site};
 
@@ -34,6 +34,7 @@ pub fn next_site(
         return Err(Problems(vec![Problem::at("", why)]));
     }
     let mut problems = validate_next(&merged, active);
+    tell_in_use(&mut problems, &removed);
     for (name, certificate) in &merged.certificates {
         if certificate.key_form() == KeyForm::Fingerprint {
             let why = "the key was not sent, and the cluster has no key with that fingerprint";
