@@ -25,6 +25,9 @@ const REPEATS: usize = 16;
 /// Characters of each text of a record.
 const MAX_TEXT: usize = 256;
 
+/// The call of the record that a restored cluster begins with.
+pub const RESTORE: &str = "Restore";
+
 /// On whose behalf a command is proposed. The proposer fills it in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asker {
@@ -146,6 +149,13 @@ impl Audit {
     /// Somebody has asked for something on the record.
     pub fn has_begun(&self) -> bool {
         self.changes.newest + self.purges.newest > 0
+    }
+
+    /// The index of the entry with which this became another cluster, if that is remembered: what is before it was asked of
+    /// nodes of the old one.
+    pub fn restored_at(&self) -> Option<u64> {
+        let mut changes = self.changes.newest_first();
+        changes.find(|(_, record)| record.asker.call == RESTORE).map(|(_, record)| record.index)
     }
 
     pub(super) fn note(&mut self, index: u64, askers: Vec<Asker>, is_purge: bool, outcome: &Reply) {

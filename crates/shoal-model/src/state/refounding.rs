@@ -76,7 +76,7 @@ impl ConfigState {
 mod tests {
     use super::*;
     use crate::Revision;
-    use crate::state::{Command, GossipKeyStep, Hold, KeyOrder, SiteText, Terms, TokenRecord};
+    use crate::state::{Command, GossipKeyStep, Hold, KeyOrder, RESTORE, SiteText, Terms, TokenRecord};
 
     #[test]
     fn what_was_written_goes_along_and_who_was_there_does_not() {
@@ -110,8 +110,9 @@ mod tests {
             ca_key_sealed: vec![2],
             node: node("new"),
             operator: ("5e".into(), OperatorRecord { ends_at_ms: 9, ..OperatorRecord::default() }),
-            asker: Asker { by: "local".into(), ..Asker::default() },
+            asker: Asker { by: "local".into(), call: RESTORE.into(), ..Asker::default() },
         };
+        assert_eq!(old.audit.restored_at(), None);
         let carry = |site: &str| Ok::<_, ()>(format!("{site}, carried over"));
         let new = old.refounded(founding, 8, carry).unwrap();
         assert_eq!((new.cluster_id, new.cluster_epoch), (ClusterId(2), 1));
@@ -134,6 +135,7 @@ mod tests {
             (record.index, record.asker.what.as_str()),
             (8, "cluster 0000000000000001, revision 2, new")
         );
+        assert_eq!(new.audit.restored_at(), Some(8));
         assert_eq!(
             new.revisions.after(Some(Revision(2))).map(|step| step.before),
             Some(None),

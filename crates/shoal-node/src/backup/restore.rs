@@ -13,7 +13,7 @@ use shoal_cluster::identity::{
 };
 use shoal_configlog::{Whose, found_with};
 use shoal_model::site::KeyForm;
-use shoal_model::state::{Asker, Founding, MemberRecord, OperatorRecord, check_member_name};
+use shoal_model::state::{Asker, Founding, MemberRecord, OperatorRecord, RESTORE, check_member_name};
 use shoal_model::{ClusterId, Role, Site};
 
 use super::{About, Sealed, read_file, unseal};
@@ -93,7 +93,7 @@ pub fn restore(
             by: "local".to_owned(),
             from: "shoal snapshot restore".to_owned(),
             node: identity.node_id,
-            call: "Restore".to_owned(),
+            call: RESTORE.to_owned(),
             at_ms: now_ms(),
             ..Asker::default()
         },
