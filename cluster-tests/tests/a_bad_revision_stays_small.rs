@@ -374,6 +374,8 @@ async fn who_is_sick_already_is_left_out_and_named() -> Result<()> {
     let seen = left_out(&cluster, 1).await?;
     ensure!(matches!(&seen[..], [(name, _)] if name == "n3"), "{seen:?}");
     cluster.nodes[1].shoal(&["abort"]).await?.expect(5)?;
+    let ended = rollout(&cluster, 1).await?["ended"].clone();
+    ensure!(ended["waves"].is_null() && ended["reverted_by"].as_u64() > Some(0), "one of before: {ended}");
     let cure = with_other(&old, OTHER + 1);
     cluster.apply_as(0, &cure, &["--canary", "node=n3", "--confirm-timeout", "1h"]).await?.expect(0)?;
     ensure!(left_out(&cluster, 1).await?.is_empty(), "it serves it, and counts");

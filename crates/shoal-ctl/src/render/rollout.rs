@@ -24,7 +24,7 @@ pub fn rollout(response: &GetRolloutResponse) -> String {
         (Some(rollout), _) => push_rollout(&mut text, rollout),
         (None, None) => text.push_str("no revision is on its way\n"),
         (None, Some(ended)) => {
-            text.push_str("no revision is on its way; the last one that came in waves:\n");
+            text.push_str("no revision is on its way; the last one that did not come at once:\n");
             push_ended(&mut text, ended);
         }
     }

@@ -147,6 +147,11 @@ impl StatusArgs {
         let mut seen = session.client.rollout().await?;
         let watched = self.revision.or(on_its_way(&seen));
         if !self.watch && (self.revision.is_none() || on_its_way(&seen) == watched) {
+            if watched.is_none()
+                && let Course::Ended(ended) = course_of(&session, &seen, None).await?
+            {
+                seen.ended = Some(*ended);
+            }
             session.print(&seen, shown)?;
             return Ok(Exit::Done);
         }
