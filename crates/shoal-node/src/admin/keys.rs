@@ -1,6 +1,6 @@
 //! Verbs about the cluster's own certificates.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,19 +159,29 @@ async fn abort_authority(node: &Node) -> Result<(), Status> {
     Err(with_exit(Code::FailedPrecondition, Exit::Local, why))
 }
 
-/// Names of operators who have been given what the authority before has signed, and nothing since.
+/// Names of operators of whom somebody shows what the authority before has signed.
 fn operators_before(node: &Node) -> Vec<String> {
     let Some(switched_ms) = succession(node).filter(|s| s.has_switched).map(|succession| succession.at_ms)
     else {
         return Vec::new();
     };
     node.log.with_state(|state| {
-        let given = || state.operators.given(now_ms()).map(|(_, record)| record);
-        let is_before = |record: &&OperatorRecord| record.given_at_ms < switched_ms;
-        let names: BTreeSet<&String> = given().filter(is_before).map(|record| &record.name).collect();
-        let since: BTreeSet<&String> = given().filter(|r| !is_before(r)).map(|record| &record.name).collect();
-        names.difference(&since).map(|name| (*name).clone()).collect()
+        left_behind(state.operators.given(now_ms()).map(|(_, record)| record), switched_ms)
     })
+}
+
+/// Names with more certificates of before the switch than were given since in the same role: nobody can say which one took the
+/// place of which.
+fn left_behind<'a>(given: impl Iterator<Item = &'a OperatorRecord>, switched_ms: u64) -> Vec<String> {
+    let mut left: BTreeMap<(&str, &str), i32> = BTreeMap::new();
+    for record in given {
+        let of_these = left.entry((record.name.as_str(), record.role.as_str())).or_default();
+        *of_these += if record.given_at_ms < switched_ms { 1 } else { -1 };
+    }
+    let behind = left.into_iter().filter(|(_, left)| *left > 0);
+    let mut names: Vec<String> = behind.map(|((name, _), _)| name.to_owned()).collect();
+    names.dedup();
+    names
 }
 
 /// Another authority, or the one that is on its way already; waits until all that are heard show what it has signed.
@@ -318,6 +328,29 @@ mod tests {
         check(3599, false, false);
         check(10, false, false);
         check(10, true, true);
+    }
+
+    #[test]
+    fn each_certificate_of_before_needs_another_one() {
+        // Each as `NAME ROLE GIVEN`; they switch at 5.
+        let check = |given: &[&str], expected: &[&str]| {
+            let record = |text: &&str| {
+                let mut words = text.split(' ').map(str::to_owned);
+                let (name, role) = (words.next().unwrap(), words.next().unwrap());
+                let given_at_ms = words.next().unwrap().parse().unwrap();
+                OperatorRecord { name, role, given_at_ms, ends_at_ms: 9 }
+            };
+            let given: Vec<OperatorRecord> = given.iter().map(record).collect();
+            assert_eq!(left_behind(given.iter(), 5), expected, "{given:?}");
+        };
+        check(&[], &[]);
+        check(&["ada admin 5"], &[]);
+        check(&["ada admin 4"], &["ada"]);
+        check(&["ada admin 4", "ada admin 5"], &[]);
+        check(&["carl viewer 1", "carl viewer 2", "carl viewer 7"], &["carl"]);
+        check(&["carl viewer 1", "carl viewer 2", "carl viewer 7", "carl viewer 8"], &[]);
+        check(&["carl viewer 1", "carl admin 6"], &["carl"]);
+        check(&["carl viewer 1", "carl admin 1", "bob viewer 1"], &["bob", "carl"]);
     }
 
     #[test]
