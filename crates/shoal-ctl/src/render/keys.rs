@@ -64,7 +64,7 @@ fn succession(response: &KeysResponse) -> String {
     let tokens = match &*response.tokens_before {
         [] => String::new(),
         ids => format!(
-            "; and tokens for nodes: {}",
+            "; and good until then: tokens for nodes: {}",
             ids.iter().map(|id| one_line(id)).collect::<Vec<_>>().join(", ")
         ),
     };
@@ -130,7 +130,10 @@ mod tests {
         let switched = KeysResponse { has_switched: true, operators_before, ..spreading };
         check_golden("keys_switched", &keys(&switched, style));
         let named = KeysResponse { tokens_before: vec!["710a".into(), "e934".into()], ..switched };
-        assert!(succession(&named).ends_with("operators: ada, admin; and tokens for nodes: 710a, e934\n"));
+        assert!(
+            succession(&named)
+                .ends_with("operators: ada, admin; and good until then: tokens for nodes: 710a, e934\n")
+        );
         check_golden("keys", &keys(&response, Style { colour: false, now: NOW }));
     }
 }

@@ -256,26 +256,11 @@ async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> 
     let now = node.log.with_state(|state| sha256_hex(&state.ca_certificate));
     let nodes = node.members_of_others(&now, &node.reports().await);
     let operators = operators_before(node);
+    let sha256 = sha256_hex(&succession.other);
     let shuts_out = !nodes.is_empty() || !operators.is_empty();
     if shuts_out && !force {
-        let of = |what: &str, names: &[String]| match names {
-            [] => String::new(),
-            names => format!("; {what}: {}", names.join(", ")),
-        };
-        let why = format!(
-            "some would be shut out, who have no certificate of the new authority{}{}{}: wait for the nodes, have the operators \
-             renew (`shoal operator renew FILE`), or give --force; a node that is shut out gets back with `--join` and a new \
-             `--token`, and an operator by `operator renew` on a node's socket",
-            of("nodes", &nodes),
-            of("operators", &operators),
-            of(
-                "and these tokens for nodes name the one before",
-                &tokens::naming(node, &sha256_hex(&succession.other))
-            )
-        );
-        return Err(with_exit(Code::FailedPrecondition, Exit::Local, why));
+        return not_yet(&shutting_out(&nodes, &operators, &tokens::naming(node, &sha256)));
     }
-    let sha256 = sha256_hex(&succession.other);
     let retire = SuccessionStep::Retire { begun: succession.begun, sha256: sha256.clone() };
     agree(node, KeyOrder::Authority(retire)).await?;
     let mut believers = Vec::new();
@@ -297,6 +282,22 @@ async fn retire_authority(node: &Arc<Node>, force: bool, patience: Duration) -> 
         return Err(with_exit(Code::DeadlineExceeded, Exit::Unacknowledged, why));
     }
     Ok(())
+}
+
+/// Why it is not retired, and which tokens end with it, though they are in nobody's way.
+fn shutting_out(nodes: &[String], operators: &[String], tokens: &[String]) -> String {
+    let of = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names => format!("; {what}: {}", names.join(", ")),
+    };
+    format!(
+        "some would be shut out, who have no certificate of the new authority{}{}: wait for the nodes, have the operators renew \
+         (`shoal operator renew FILE`), or give --force; a node that is shut out gets back with `--join` and a new `--token`, \
+         and an operator by `operator renew` on a node's socket{}",
+        of("nodes", nodes),
+        of("operators", operators),
+        of("tokens for nodes that end with the old one, and are in nobody's way", tokens)
+    )
 }
 
 /// Nodes that are not known to have dropped the authority with this hash. Of those that are `shut_out` with it nobody will
@@ -351,6 +352,19 @@ mod tests {
         check(&["carl viewer 1", "carl viewer 2", "carl viewer 7", "carl viewer 8"], &[]);
         check(&["carl viewer 1", "carl admin 6"], &["carl"]);
         check(&["carl viewer 1", "carl admin 1", "bob viewer 1"], &["bob", "carl"]);
+    }
+
+    #[test]
+    fn what_merely_ends_is_not_among_who_is_shut_out() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let told = shutting_out(&[], &names(&["ada", "carl"]), &names(&["710a"]));
+        assert!(told.contains("of the new authority; operators: ada, carl: wait for"), "{told}");
+        let ending =
+            "a node's socket; tokens for nodes that end with the old one, and are in nobody's way: 710a";
+        assert!(told.ends_with(ending), "{told}");
+        let told = shutting_out(&names(&["n3"]), &[], &[]);
+        assert!(told.contains("of the new authority; nodes: n3: wait for"), "{told}");
+        assert!(told.ends_with("on a node's socket"), "{told}");
     }
 
     #[test]
