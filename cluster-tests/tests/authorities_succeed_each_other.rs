@@ -105,6 +105,8 @@ async fn authorities_succeed_each_other() -> Result<()> {
         .await?;
         from_afar(&cluster.nodes[i], &operator, &["status"]).await?.expect(0)?;
     }
+    let listed = cluster.nodes[0].told(&["operator", "list"]).await?["operators"].clone();
+    ensure!(listed.as_array().map(Vec::len) == Some(1), "what the old one has signed is listed: {listed}");
     cluster.apply(3, &site(1)).await?;
     for target in load.finish().await.targets {
         let faults = target.wrong() + target.connection_errors();

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_cluster::identity::{OPERATOR_VALIDITY, not_after, serial};
+use shoal_cluster::identity::{CLOCK_SLACK, OPERATOR_VALIDITY, not_after, serial, validity};
 use shoal_cluster::tls::LOCAL;
-use shoal_model::state::{Command, MAX_OPERATOR_SECONDS, OperatorRecord, REVOKING, check_member_name};
+use shoal_model::state::{
+    Command, ConfigState, MAX_OPERATOR_SECONDS, OperatorRecord, REVOKING, check_member_name,
+};
 use shoal_model::{Role, UnknownRole};
 use shoal_proto::admin::{
     IssueOperatorRequest, IssueOperatorResponse, ListOperatorsResponse, OperatorStatus,
@@ -87,11 +89,28 @@ pub async fn remember(
     put(node, Command::GiveCertificate { serial, record }).await
 }
 
-/// Who has which certificates, and which names were revoked.
+/// The oldest authority that is believed, if one before it has retired.
+fn oldest_after_retired(state: &ConfigState) -> Option<&[u8]> {
+    let oldest = match &state.keys.succession {
+        Some(succession) if succession.has_switched => &succession.other,
+        Some(_) | None => &state.ca_certificate,
+    };
+    (!state.keys.retired.is_empty()).then_some(oldest.as_slice())
+}
+
+/// When an authority was made, Unix milliseconds: what was given before that is by another one.
+fn made_at_ms(certificate: &[u8]) -> u64 {
+    let from = validity(certificate).map_or(0, |(from, _)| u64::try_from(from).unwrap_or_default());
+    (from + CLOCK_SLACK.as_secs()) * 1000
+}
+
+/// Who has which certificates, but for what was given before the authorities that are believed, and which names were revoked.
 pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
     let (_, quorum) = newest_base(node).await?;
     let mut operators: Vec<OperatorStatus> = node.log.with_state(|state| {
-        let given = state.operators.given(now_ms()).map(|(serial, record)| OperatorStatus {
+        let since_ms = oldest_after_retired(state).map_or(0, made_at_ms);
+        let believed = state.operators.given(now_ms()).filter(|(_, record)| record.given_at_ms >= since_ms);
+        let given = believed.map(|(serial, record)| OperatorStatus {
             name: record.name.clone(),
             role: record.role.clone(),
             serial: serial.clone(),
@@ -151,5 +170,33 @@ impl Node {
     /// The log remembers who may call: since it began to, and before that once every member has said that it can read it.
     fn keeps_operators(&self) -> bool {
         self.log.with_state(|state| state.operators.has_begun()) || self.members_without(REVOKING).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::state::Succession;
+
+    use super::*;
+
+    #[test]
+    fn what_is_before_the_oldest_that_is_believed_is_gone() {
+        // Another one beside the one that signs, if it has switched; whether one has retired.
+        let check = |other: Option<bool>, has_retired: bool, expected: Option<&[u8]>| {
+            let mut state = ConfigState::default();
+            let retired = has_retired.then(|| "old".to_owned()).into_iter().collect();
+            (state.ca_certificate, state.keys.retired) = (vec![1], retired);
+            state.keys.succession = other.map(|has_switched| {
+                let mut succession = Succession::default();
+                (succession.other, succession.has_switched) = (vec![2], has_switched);
+                succession
+            });
+            assert_eq!(oldest_after_retired(&state), expected, "{other:?} {has_retired}");
+        };
+        check(None, false, None);
+        check(Some(true), false, None);
+        check(None, true, Some(&[1]));
+        check(Some(false), true, Some(&[1]));
+        check(Some(true), true, Some(&[2]));
     }
 }
