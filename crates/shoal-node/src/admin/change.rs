@@ -17,6 +17,7 @@ use super::draft::{Draft, Goal, draft};
 use super::failure::{self, Exit, with_exit};
 use super::given::Given;
 use super::manner::{Content, Manner};
+use super::relapse::Relapse;
 use super::request_key::{RequestKey, Subject};
 use super::step::unconfirmed;
 use crate::acks::Acknowledged;
@@ -218,12 +219,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         if draft.changes.is_empty() {
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
-        if let Some(relapse) = draft.relapse.as_ref().filter(|_| !order.despite_quarantine) {
-            return Err(relapse.refusal());
-        }
-        if !order.force {
-            check_takers(node, &draft).await?;
-        }
+        check_harmless(node, order, &draft).await?;
         let (fingerprint, despite_quarantine) = (draft.fingerprint.clone(), order.despite_quarantine);
         let content = Content { fingerprint, despite_quarantine };
         let terms = order.manner.terms(node, draft.base, waits, content).await?;
@@ -246,28 +242,45 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
     }
 }
 
-/// Refuses what a live node would refuse, as far as that is known. A node that refuses the active revision already, or does not
-/// answer, is in nobody's way: it is sick whatever is applied, and catches up.
-async fn check_takers(node: &Arc<Node>, draft: &Draft) -> Result<(), Status> {
+/// Refuses what did harm before, and what a live node would refuse: whoever wants it all the same is told of both.
+async fn check_harmless(node: &Arc<Node>, order: &Order, draft: &Draft) -> Result<(), Status> {
+    let harm = if order.despite_quarantine { None } else { harm_of(node, draft) };
+    let refusals = if order.force { Vec::new() } else { refusals_of(node, draft).await };
+    match why_not(harm, &refusals) {
+        None => Ok(()),
+        Some(why) => Err(with_exit(Code::FailedPrecondition, Exit::Local, why)),
+    }
+}
+
+fn why_not(harm: Option<String>, refusals: &[String]) -> Option<String> {
+    match (harm, refusals) {
+        (harm, []) => harm,
+        (None, refusals) => Some(format!("nothing was changed, since {}", refusals.join("; "))),
+        (Some(harm), refusals) => Some(format!("{harm}; and {}", refusals.join("; "))),
+    }
+}
+
+/// What of it is in quarantine, as a whole or in what it brings back.
+fn harm_of(node: &Node, draft: &Draft) -> Option<String> {
+    let known = node.log.with_state(|state| {
+        let known = state.revisions.quarantine().find(&draft.fingerprint)?;
+        Some(Refusal::Quarantined { revision: known.revision, why: known.why.clone() }.to_string())
+    });
+    known.or_else(|| draft.relapse.as_ref().map(Relapse::why))
+}
+
+/// What live nodes would refuse, as far as that is known. A node that refuses the active revision already, or does not answer, is
+/// in nobody's way: it is sick whatever is applied, and catches up.
+async fn refusals_of(node: &Arc<Node>, draft: &Draft) -> Vec<String> {
     if !node.may_differ(&draft.changes) {
-        return Ok(());
+        return Vec::new();
     }
     let verdicts = node.rehearse_everywhere(draft.base, &draft.delta).await;
-    let refusals: Vec<String> = verdicts
-        .into_iter()
-        .filter_map(|Verdict { node, says, .. }| match says {
-            Says::Refuses(why) => Some(format!("{node} would refuse it: {why}")),
-            Says::Takes | Says::RefusesAlready(_) | Says::Unknown(_) => None,
-        })
-        .take(MAX_REFUSALS)
-        .collect();
-    match refusals.is_empty() {
-        true => Ok(()),
-        false => {
-            let why = format!("nothing was changed, since {}", refusals.join("; "));
-            Err(with_exit(Code::FailedPrecondition, Exit::Local, why))
-        }
-    }
+    let refusals = verdicts.into_iter().filter_map(|Verdict { node, says, .. }| match says {
+        Says::Refuses(why) => Some(format!("{node} would refuse it: {why}")),
+        Says::Takes | Says::RefusesAlready(_) | Says::Unknown(_) => None,
+    });
+    refusals.take(MAX_REFUSALS).collect()
 }
 
 /// The revision that the request with this id has made already, and what it changed.
@@ -283,4 +296,21 @@ pub(super) async fn changes_of(node: &Arc<Node>, revision: Revision) -> Result<V
     let contents = node.log.with_state(|state| [before, revision].map(|r| state.revisions.content(r)));
     let [Some(before), Some(after)] = contents else { return Ok(Vec::new()) };
     blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_force_would_override_is_told() {
+        let check = |harm: Option<&str>, refusals: &[&str], expected: Option<&str>| {
+            let refusals: Vec<String> = refusals.iter().map(|why| (*why).to_owned()).collect();
+            assert_eq!(why_not(harm.map(str::to_owned), &refusals).as_deref(), expected);
+        };
+        check(None, &[], None);
+        check(Some("it is bad"), &[], Some("it is bad"));
+        check(None, &["n1 won't", "n2 won't"], Some("nothing was changed, since n1 won't; n2 won't"));
+        check(Some("it is bad"), &["n1 won't"], Some("it is bad; and n1 won't"));
+    }
 }

@@ -7,10 +7,8 @@ use shoal_model::site::{Delta, ObjectName};
 use shoal_model::state::{Quarantined, Revisions};
 use shoal_model::{Revision, Site};
 use shoal_proto::admin;
-use tonic::{Code, Status};
 
 use super::base::stored_site;
-use super::failure::{Exit, with_exit};
 use super::waves::quarantined_message;
 use crate::sealed_site::redact;
 
@@ -60,11 +58,10 @@ impl Relapse {
     }
 
     /// Why it is refused.
-    pub(super) fn refusal(&self) -> Status {
+    pub(super) fn why(&self) -> String {
         let Quarantined { revision, why, .. } = &self.quarantined;
         let objects = self.named().join(", ");
-        let why = format!("in {objects} it is what revision {revision} was, which is in quarantine ({why})");
-        with_exit(Code::FailedPrecondition, Exit::Local, why)
+        format!("in {objects} it is what revision {revision} was, which is in quarantine ({why})")
     }
 
     /// The same for who only plans.
@@ -159,7 +156,7 @@ mod tests {
         let found = relapse(&format!("{many} y:u")).unwrap();
         let named = "route/a, route/b, route/c, route/d, route/e, 2 more";
         let told = format!("in {named} it is what revision 4 was, which is in quarantine (n3 died of it)");
-        assert_eq!(found.refusal().message(), told);
+        assert_eq!(found.why(), told);
         let message = found.message();
         assert_eq!((message.revision, message.objects.join(", ").as_str()), (4, named));
     }
