@@ -319,7 +319,7 @@ async fn a_death_is_known_to_all_in_time() {
 #[tokio::test(start_paused = true)]
 async fn who_stands_still_is_not_declared_dead() {
     let (count, lost) = (of_environment("SHOAL_SIM_NODES", 15), of_environment("SHOAL_SIM_LOSS", 20));
-    let still = Duration::from_millis(of_environment("SHOAL_SIM_STILL_MS", 1900));
+    let still = Duration::from_millis(of_environment("SHOAL_SIM_STILL_MS", 1500));
     let air = Air::losing(lost);
     let (gossips, _) = at_rest(&air, 1..count + 1).await;
     let (began, mut declared, mut pauses) = (Instant::now(), 0, 0);

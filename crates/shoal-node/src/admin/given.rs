@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_is_referred_to_stays() {
-        check(("{}", &["upstream/a"]), None, ROUTED, Err("routes.r.upstream: there is no upstream \"a\""));
+        check(("{}", &["upstream/a"]), None, ROUTED, Err("routes.r.upstream: upstream/a is used by route/r"));
         check(("{}", &["upstream/a", "route/r"]), None, ROUTED, Ok(&["route/r", "upstream/a"]));
         check(("{}", &["route/x"]), None, ROUTED, Err("there is no route/x"));
         check(
