@@ -17,8 +17,8 @@ use crate::node::Node;
 const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 /// For another one to do so, and to say what it knows.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
-/// Nodes that are looked up at once.
-const MAX_LOOK_UPS: usize = 16;
+/// Nodes that are looked up at once; more wait for as long as another one may take to answer.
+const MAX_LOOK_UPS: usize = 64;
 
 /// Places for nodes that are looked up.
 #[derive(Debug)]
@@ -53,7 +53,9 @@ impl Node {
         if knows_nobody || !self.is_member(id) {
             return true;
         }
-        let Ok(_place) = self.look_ups.0.try_acquire() else { return false };
+        let Ok(Ok(_place)) = tokio::time::timeout(ANSWER_WAIT, self.look_ups.0.acquire()).await else {
+            return false;
+        };
         match self.look_up(id).await {
             Known::Member(key) => fits(&key, shown),
             Known::Nobody => false,
