@@ -70,6 +70,9 @@ impl Effects {
 
     fn meet(&self, nodes: &BTreeMap<NodeId, MemberRecord>, revoked: &BTreeSet<NodeId>, through: u64) {
         self.peers.expel(revoked.iter().copied());
+        for (id, node) in nodes {
+            self.peers.set_key(*id, &node.public_key_sha256);
+        }
         let known = nodes.iter().filter_map(|(id, node)| Some((*id, node.cluster_addr.parse().ok()?)));
         let known: Vec<(NodeId, SocketAddr)> = known.collect();
         for (id, address) in &known {

@@ -332,6 +332,11 @@ impl Node {
         !self.log.with_state(|state| state.was_removed(id, applied))
     }
 
+    /// This node is a member, as the log says here; a log that has not begun knows nobody, and refuses nobody.
+    pub fn knows(&self, id: NodeId) -> bool {
+        self.log.with_state(|state| state.nodes.is_empty() || state.nodes.contains_key(&id))
+    }
+
     /// Resolves when a member is removed.
     pub async fn removal_of(&self, id: NodeId) {
         let mut applied = self.log.applied();

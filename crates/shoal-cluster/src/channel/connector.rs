@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::{CONNECT_TIMEOUT, Cuttable, UnknownPeer};
+use crate::identity::key_of;
 use crate::tls::{ClientSide, deepest};
 
 /// Where to connect, and who must answer there.
@@ -26,6 +27,8 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) name: ServerName<'static>,
     pub(crate) tls: ClientSide,
+    /// The key that it is to show (SHA-256 of the public one, hex); `None` = whichever a believed authority has certified.
+    pub(crate) key: Option<String>,
 }
 
 /// A node could not be connected to.
@@ -62,8 +65,13 @@ pub(crate) async fn connect_tls(target: &Target) -> Result<TlsStream<TcpStream>,
         let tcp = TcpStream::connect(address).await.map_err(refused)?;
         tcp.set_nodelay(true).map_err(refused)?;
         let connector = TlsConnector::from(target.tls.now());
-        let connecting = connector.connect(target.name.clone(), tcp).await;
-        connecting.map_err(|source| ConnectError::Prove { address, name: target.name.clone(), source })
+        let unproven = |source| ConnectError::Prove { address, name: target.name.clone(), source };
+        let stream = connector.connect(target.name.clone(), tcp).await.map_err(unproven)?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        if target.key.is_some() && certificate.and_then(|leaf| key_of(leaf)) != target.key {
+            return Err(unproven(io::Error::other("it has another key than the cluster knows it by")));
+        }
+        Ok(stream)
     };
     match timeout(CONNECT_TIMEOUT, connect).await {
         Ok(connected) => connected,

@@ -84,6 +84,8 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Book {
     addresses: FxHashMap<NodeId, SocketAddr>,
+    /// What members are known by (SHA-256 of the public key, hex), where the log has told.
+    keys: FxHashMap<NodeId, String>,
     channels: FxHashMap<(NodeId, Lane), Cached>,
     /// Nodes that are not to be called any more, whoever says where they are.
     expelled: FxHashSet<NodeId>,
@@ -123,12 +125,17 @@ impl Peers {
         let address = self.address(node).ok_or(UnknownPeer(node))?;
         let name = names::node_server_name(node, self.shared.cluster_id);
         let tls = ClientSide::Of(self.shared.credentials.clone(), Speaks::Unproven);
-        Ok(Target { address, name, tls })
+        Ok(Target { address, name, tls, key: self.shared.with_book(|book| book.keys.get(&node).cloned()) })
     }
 
     /// Where a node can be reached from now on. Channels to another address of it are dropped.
     pub fn set_address(&self, node: NodeId, address: SocketAddr) {
         self.shared.with_book(|book| book.set_address(node, address));
+    }
+
+    /// The key that a node has to show from now on (SHA-256 of the public one, hex). Its channels are opened anew where it was another.
+    pub fn set_key(&self, node: NodeId, key: &str) {
+        self.shared.with_book(|book| book.set_key(node, key));
     }
 
     /// Takes over the addresses that nodes gossip of themselves. Those of nodes not in the view are kept: they may be
@@ -165,7 +172,7 @@ impl Peers {
         let shared = &self.shared;
         shared.with_book(|book| {
             let address = *book.addresses.get(&node).ok_or(UnknownPeer(node))?;
-            let Book { channels, made, .. } = book;
+            let Book { channels, made, keys, .. } = book;
             let generation = shared.credentials.generation();
             // What is under way on it goes on.
             let is_outdated = |cached: &mut Cached| {
@@ -177,7 +184,7 @@ impl Peers {
             let cached = channels.entry((node, lane)).or_insert_with(|| {
                 *made += 1;
                 let cut = CancellationToken::new();
-                let channel = shared.open(node, address, lane, cut.clone());
+                let channel = shared.open(node, address, keys.get(&node).cloned(), lane, cut.clone());
                 Cached { serial: *made, made: Instant::now(), generation, channel, cut }
             });
             let (serial, channel) = (cached.serial, cached.channel.clone());
@@ -218,15 +225,23 @@ impl Peers {
         let address = self.address(node).ok_or(UnknownPeer(node))?;
         let name = names::node_server_name(node, self.shared.cluster_id);
         let tls = ClientSide::Of(self.shared.credentials.clone(), Speaks::Http1);
-        connect_tls(&Target { address, name, tls }).await
+        let key = self.shared.with_book(|book| book.keys.get(&node).cloned());
+        connect_tls(&Target { address, name, tls, key }).await
     }
 }
 
 impl Shared {
-    fn open(&self, node: NodeId, address: SocketAddr, lane: Lane, cut: CancellationToken) -> Channel {
+    fn open(
+        &self,
+        node: NodeId,
+        address: SocketAddr,
+        key: Option<String>,
+        lane: Lane,
+        cut: CancellationToken,
+    ) -> Channel {
         let name = names::node_server_name(node, self.cluster_id);
         let tls = ClientSide::Of(self.credentials.clone(), Speaks::Http2);
-        let target = Target { address, name, tls };
+        let target = Target { address, name, tls, key };
         endpoint(lane.deadline()).connect_with_connector_lazy(Connector::to(target, cut))
     }
 
@@ -250,6 +265,15 @@ impl Book {
         if !self.expelled.contains(&node) && self.addresses.insert(node, address) != Some(address) {
             self.channels.retain(|(of, _), _| *of != node);
         }
+    }
+
+    fn set_key(&mut self, node: NodeId, key: &str) {
+        if key.is_empty() || self.keys.get(&node).is_some_and(|known| known == key) {
+            return;
+        }
+        self.keys.insert(node, key.to_owned());
+        // Whoever is at their other end has not been asked for it.
+        self.channels.retain(|(of, _), _| *of != node);
     }
 }
 
@@ -284,7 +308,7 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
-    use crate::identity::{Authority, NODE_VALIDITY, NodeKey};
+    use crate::identity::{Authority, NODE_VALIDITY, NodeKey, key_of};
     use crate::tls::{Caller, peer_identity, peer_server_config};
 
     fn member(of: &Identity, authority: &Authority, node_id: u64) -> Identity {
@@ -380,6 +404,23 @@ mod tests {
         // What has a channel already can do no more with it: at most it connects in vain.
         let cut = client.read_index(ReadIndexRequest {}).await.unwrap_err();
         assert_ne!(cut.code(), tonic::Code::NotFound, "{cut:?}");
+    }
+
+    #[tokio::test]
+    async fn who_shows_another_key_is_not_spoken_to() {
+        let (one, authority) = Identity::bootstrap("one").unwrap();
+        let [known, forged] = [(); 2].map(|()| member(&one, &authority, 2));
+        let peers = Peers::new(&one).unwrap();
+        let answer_of = async |identity: &Identity| {
+            let node = serve(identity).await;
+            peers.set_address(NodeId(2), node.address);
+            let asked = peers.control(NodeId(2)).unwrap().read_index(ReadIndexRequest {}).await;
+            asked.unwrap_err().code()
+        };
+        assert_eq!(answer_of(&forged).await, tonic::Code::NotFound, "nothing is known of its key");
+        peers.set_key(NodeId(2), &key_of(&known.cert_der).unwrap());
+        assert_ne!(answer_of(&forged).await, tonic::Code::NotFound);
+        assert_eq!(answer_of(&known).await, tonic::Code::NotFound);
     }
 
     #[tokio::test]

@@ -207,7 +207,7 @@ async fn ask_each<T>(
         };
         for address in resolved {
             let name = names::any_node_server_name(ClusterId::default());
-            let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()) };
+            let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()), key: None };
             match ask(target, call).await {
                 Ok(answer) => return Ok((answer, address)),
                 // Another node may be nearer to the leader, or have a place.

@@ -206,8 +206,10 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<proto::FetchStateRequest>,
     ) -> Result<Response<Self::FetchStateStream>, Status> {
-        self.calling_node(request.extensions())?;
-        self.part()?;
+        let caller = self.calling_node(request.extensions())?;
+        if !self.machine.read().nodes.contains_key(&caller) {
+            return Err(Status::failed_precondition(format!("{caller} is not known here")));
+        }
         let place = Arc::clone(&self.sending).try_acquire_owned();
         let place =
             place.map_err(|_| Status::resource_exhausted("others are being sent the state; try again"))?;

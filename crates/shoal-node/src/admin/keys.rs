@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 
 use super::base::{linearizable_base, put};
 use super::failure::{self, Exit, with_exit};
-use super::tokens;
+use super::{operators, tokens};
 use crate::node::{Node, now_ms};
 use crate::report::NodeReport;
 
@@ -165,9 +165,8 @@ fn operators_before(node: &Node) -> Vec<String> {
     else {
         return Vec::new();
     };
-    node.log.with_state(|state| {
-        left_behind(state.operators.given(now_ms()).map(|(_, record)| record), switched_ms)
-    })
+    node.log
+        .with_state(|state| left_behind(operators::believed(state).map(|(_, record)| record), switched_ms))
 }
 
 /// Names with more certificates of before the switch than were given since in the same role: nobody can say which one took the

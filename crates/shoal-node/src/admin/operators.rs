@@ -104,13 +104,17 @@ fn made_at_ms(certificate: &[u8]) -> u64 {
     (from + CLOCK_SLACK.as_secs()) * 1000
 }
 
+/// The certificates that are good, by serial number: what was given before the authorities that are believed is not.
+pub(super) fn believed(state: &ConfigState) -> impl Iterator<Item = (&String, &OperatorRecord)> {
+    let since_ms = oldest_after_retired(state).map_or(0, made_at_ms);
+    state.operators.given(now_ms()).filter(move |(_, record)| record.given_at_ms >= since_ms)
+}
+
 /// Who has which certificates, but for what was given before the authorities that are believed, and which names were revoked.
 pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
     let (_, quorum) = newest_base(node).await?;
     let mut operators: Vec<OperatorStatus> = node.log.with_state(|state| {
-        let since_ms = oldest_after_retired(state).map_or(0, made_at_ms);
-        let believed = state.operators.given(now_ms()).filter(|(_, record)| record.given_at_ms >= since_ms);
-        let given = believed.map(|(serial, record)| OperatorStatus {
+        let given = believed(state).map(|(serial, record)| OperatorStatus {
             name: record.name.clone(),
             role: record.role.clone(),
             serial: serial.clone(),

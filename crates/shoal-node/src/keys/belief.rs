@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use shoal_cluster::identity::{ends_in, key_of, sha256_hex};
-use shoal_cluster::tls::Caller;
 
 use crate::node::Node;
 
@@ -15,24 +14,17 @@ pub struct Proof {
     ends_in: CertificateDer<'static>,
 }
 
+/// The key that the other side has shown a certificate for (SHA-256, hex).
+pub fn key_shown_on(connection: &rustls::ServerConnection) -> Option<String> {
+    connection.peer_certificates().and_then(<[_]>::first).and_then(|leaf| key_of(leaf))
+}
+
 impl Node {
     /// What is believed by the one who has shown it on `connection`; `None` = nothing was shown, or its authority has retired.
     pub(crate) fn proof_on(&self, connection: &rustls::ServerConnection) -> Option<Proof> {
         let chain = connection.peer_certificates()?.to_vec();
         let ends_in = self.believed_end_of(&chain)?;
         Some(Proof { chain, ends_in })
-    }
-
-    /// Whether a node has shown, on `connection`, a certificate for the key that the cluster has of it: the authority's key alone makes
-    /// nobody a member.
-    pub(crate) async fn has_shown_its_key(
-        self: &Arc<Self>,
-        caller: &Caller,
-        connection: &rustls::ServerConnection,
-    ) -> bool {
-        let Caller::Node(id) = caller else { return true };
-        let shown = connection.peer_certificates().and_then(<[_]>::first).and_then(|leaf| key_of(leaf));
-        self.is_known_by(*id, shown.as_deref()).await
     }
 
     /// Resolves when a proof is none any more.

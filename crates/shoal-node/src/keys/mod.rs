@@ -15,13 +15,14 @@ use std::sync::{Mutex, PoisonError};
 use shoal_cluster::identity::{CLOCK_SLACK, Identity, validity};
 use shoal_policy::renewal::{Alarm, Life};
 
-pub use belief::Proof;
+pub use belief::{Proof, key_shown_on};
 pub use gossip_keys::{keep_gossip_keys, open_gossip_keys};
 pub use renewal::keep;
 pub use signing::renew;
 pub use stranded::notice_unknown_authority;
 pub use succession::keep_succession;
 pub use vouching::LookUps;
+pub(crate) use vouching::Recognition;
 
 /// From when to when the certificate of `identity` is good; `None` = it cannot be read.
 pub fn life_of(identity: &Identity) -> Option<Life> {

@@ -2,23 +2,27 @@
 //! could sign a certificate for an id that nobody has, which may be that of a member of whom this node, which is behind, has still
 //! to hear.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::{VouchRequest, VouchResponse};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::Request;
 
 use crate::everybody::ask_all;
 use crate::node::Node;
 
-/// For this node to apply what is committed.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
-/// For another one to do so, and to say what it knows.
-const ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// For a leader to say how far the log is committed, and as long again to apply that.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(500);
+/// For another node to do so, and to say what it knows. All together it takes less than who calls waits for a sign of life.
+const ANSWER_WAIT: Duration = Duration::from_millis(1200);
 /// Nodes that are looked up at once; more wait for as long as another one may take to answer.
 const MAX_LOOK_UPS: usize = 64;
+/// Between two looks at who is in doubt.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Places for nodes that are looked up.
 #[derive(Debug)]
@@ -30,57 +34,83 @@ impl Default for LookUps {
     }
 }
 
-/// What a log says of an id.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Known {
-    /// A member, with this key (SHA-256, hex; empty = it was admitted before keys were kept).
-    Member(String),
-    /// No member, as of a moment ago.
-    Nobody,
-    /// No member so far, of a log that may be behind.
-    Unsure,
+/// How one stands that has shown a certificate of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recognition {
+    /// It is the member that it says it is, or was one and is told what has become of it.
+    AsItSays,
+    /// Nobody can say, as where a majority was lost and comes back: it may be the one that leads now.
+    InDoubt,
+    /// There is no such node, or it has another key.
+    Forged,
+    /// Too many are looked up.
+    NotNow,
 }
 
 impl Node {
-    /// Whether the node called `id` has shown (`shown`: SHA-256 of its public key, hex) what the cluster knows it by. Of one that was
-    /// removed nothing is said: it is told what has become of it.
-    pub(crate) async fn is_known_by(self: &Arc<Self>, id: NodeId, shown: Option<&str>) -> bool {
+    /// How one stands that has shown a certificate of the node called `id`, for this key (SHA-256, hex).
+    pub(crate) async fn recognition_of(self: &Arc<Self>, id: NodeId, shown: Option<&str>) -> Recognition {
         if let Some(key) = self.key_of_member(id) {
-            return fits(&key, shown);
+            return by_key(&key, shown);
+        }
+        if !self.is_member(id) {
+            return Recognition::AsItSays;
         }
         // Who has only just joined knows nobody but by what it was given at the door.
-        let knows_nobody = self.log.with_state(|state| state.nodes.is_empty());
-        if knows_nobody || !self.is_member(id) {
-            return true;
+        if self.log.with_state(|state| state.nodes.is_empty()) {
+            return Recognition::InDoubt;
         }
-        let Ok(Ok(_place)) = tokio::time::timeout(ANSWER_WAIT, self.look_ups.0.acquire()).await else {
-            return false;
+        let Ok(Ok(_place)) = timeout(ANSWER_WAIT, self.look_ups.0.acquire()).await else {
+            return Recognition::NotNow;
         };
-        match self.look_up(id).await {
-            Known::Member(key) => fits(&key, shown),
-            Known::Nobody => false,
-            Known::Unsure => {
-                let node = self.clone();
-                let others = self.members().into_iter().filter(|(other, _)| ![id, self.id()].contains(other));
-                let others = others.map(|(other, member)| (other, member.name));
-                let answers = ask_all(others, move |other, _| {
-                    let node = node.clone();
-                    async move { node.ask_for_voucher(other, id).await }
-                });
-                let answers = answers.await.into_iter().filter_map(|asked| asked.answer.ok().flatten());
-                is_vouched_for(&answers.collect::<Vec<_>>(), shown)
+        let own = self.vouch_for(id).await;
+        let voters: BTreeSet<NodeId> = self.log.status().voters.into_iter().collect();
+        if own.is_sure || own.is_member {
+            return judge(&[(self.id(), own)], &voters, shown);
+        }
+        let others = self.members().into_iter().filter(|(other, _)| *other != self.id());
+        let others = others.map(|(other, member)| (other, member.name));
+        let node = self.clone();
+        let asked = ask_all(others, move |other, _| {
+            let node = node.clone();
+            async move { node.ask_for_voucher(other, id).await }
+        });
+        let others = asked.await.into_iter().filter_map(|asked| Some((asked.id, asked.answer.ok()??)));
+        let answers: Vec<_> = std::iter::once((self.id(), own)).chain(others).collect();
+        judge(&answers, &voters, shown)
+    }
+
+    /// Resolves when it has come out that who was in doubt is not what it says.
+    pub(crate) async fn exposure_of(self: Arc<Self>, id: NodeId, shown: Option<String>) {
+        loop {
+            tokio::time::sleep(DOUBT_INTERVAL).await;
+            match Box::pin(self.recognition_of(id, shown.as_deref())).await {
+                Recognition::InDoubt | Recognition::NotNow => {}
+                Recognition::Forged => return,
+                Recognition::AsItSays => std::future::pending().await,
             }
         }
     }
 
     /// Answers another member that asks who `id` is.
     pub(crate) async fn vouch_for(&self, id: NodeId) -> VouchResponse {
-        match self.look_up(id).await {
-            Known::Member(public_key_sha256) => {
-                VouchResponse { is_member: true, public_key_sha256, ..VouchResponse::default() }
+        let confirmed = match timeout(CATCH_UP_WAIT, self.log.try_read_index()).await {
+            Ok(Ok(index)) => {
+                let reached = self.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
+                Some(index).filter(|index| reached.applied_index >= *index)
             }
-            Known::Nobody => VouchResponse { is_sure: true, ..VouchResponse::default() },
-            Known::Unsure => VouchResponse::default(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        // What is in the log and not applied may be its admission.
+        let written = self.log.end().map(|end| end.last.index);
+        let has_applied = *self.log.applied().borrow() >= id.0;
+        let key = self.key_of_member(id);
+        VouchResponse {
+            is_member: key.is_some(),
+            lacks: key.is_none() && written.is_some_and(|written| has_applied || written < id.0),
+            public_key_sha256: key.unwrap_or_default(),
+            confirmed: confirmed.unwrap_or_default(),
+            is_sure: confirmed.is_some(),
         }
     }
 
@@ -88,21 +118,8 @@ impl Node {
         let mut client = self.peers.control(other).ok()?;
         let mut request = Request::new(VouchRequest { node_id: id.0 });
         request.set_timeout(ANSWER_WAIT);
-        let answer = tokio::time::timeout(ANSWER_WAIT, client.vouch(request)).await.ok()?;
+        let answer = timeout(ANSWER_WAIT, client.vouch(request)).await.ok()?;
         Some(answer.ok()?.into_inner())
-    }
-
-    async fn look_up(&self, id: NodeId) -> Known {
-        if let Some(key) = self.key_of_member(id) {
-            return Known::Member(key);
-        }
-        let Ok(index) = self.log.try_read_index().await else { return Known::Unsure };
-        let reached = self.await_applied(index, Revision(0), CATCH_UP_WAIT).await;
-        match self.key_of_member(id) {
-            Some(key) => Known::Member(key),
-            None if reached.applied_index >= index => Known::Nobody,
-            None => Known::Unsure,
-        }
     }
 
     fn key_of_member(&self, id: NodeId) -> Option<String> {
@@ -110,17 +127,31 @@ impl Node {
     }
 }
 
-fn fits(key: &str, shown: Option<&str>) -> bool {
-    key.is_empty() || shown == Some(key)
+fn by_key(key: &str, shown: Option<&str>) -> Recognition {
+    match key.is_empty() || shown == Some(key) {
+        true => Recognition::AsItSays,
+        false => Recognition::Forged,
+    }
 }
 
-/// What the members that answer make of a node that has shown this key: one that knows it is enough, and so is one that is sure that
-/// there is no such node. Where nobody can say, as after a majority was lost and came back, it may be the one that leads now.
-fn is_vouched_for(answers: &[VouchResponse], shown: Option<&str>) -> bool {
-    let knows = |answer: &&VouchResponse| answer.is_member;
-    match answers.iter().find(knows) {
-        Some(answer) => fits(&answer.public_key_sha256, shown),
-        None => !answers.iter().any(|answer| answer.is_sure),
+/// What the members that answer make of a node that has shown this key. One that a majority has confirmed just now decides, or
+/// else one that knows it. Who was admitted is in the logs of a majority of the voters: where it is in those of a minority at
+/// most, it was not.
+fn judge(answers: &[(NodeId, VouchResponse)], voters: &BTreeSet<NodeId>, shown: Option<&str>) -> Recognition {
+    let sure = answers.iter().map(|(_, answer)| answer).filter(|answer| answer.is_sure);
+    if let Some(newest) = sure.max_by_key(|answer| answer.confirmed) {
+        return match newest.is_member {
+            true => by_key(&newest.public_key_sha256, shown),
+            false => Recognition::Forged,
+        };
+    }
+    if let Some((_, knows)) = answers.iter().find(|(_, answer)| answer.is_member) {
+        return by_key(&knows.public_key_sha256, shown);
+    }
+    let lacking = answers.iter().filter(|(id, answer)| answer.lacks && voters.contains(id)).count();
+    match lacking * 2 > voters.len() {
+        true => Recognition::Forged,
+        false => Recognition::InDoubt,
     }
 }
 
@@ -128,28 +159,39 @@ fn is_vouched_for(answers: &[VouchResponse], shown: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_that_knows_is_enough_and_so_is_one_that_is_sure() {
-        let member = |key: &str| VouchResponse {
-            is_member: true,
-            public_key_sha256: key.to_owned(),
-            ..VouchResponse::default()
+    /// Answers of nodes 1, 2, …, of which the first three vote: `k` or `x` = it knows a member with that key, `-` = it lacks it, `?` = it
+    /// has not applied all that it has; with the index that a majority has confirmed, if one has.
+    fn check(answers: &str, expected: Recognition) {
+        let answer = |text: &str| {
+            let (word, confirmed) = text.split_at(1);
+            VouchResponse {
+                is_member: !"-?".contains(word),
+                public_key_sha256: word.to_owned(),
+                is_sure: !confirmed.is_empty(),
+                confirmed: confirmed.parse().unwrap_or_default(),
+                lacks: word == "-",
+            }
         };
-        let nobody = VouchResponse { is_sure: true, ..VouchResponse::default() };
-        let unsure = VouchResponse::default();
-        let shown = Some("k");
-        for (answers, shown, expected) in [
-            (vec![], shown, true),
-            (vec![unsure.clone()], shown, true),
-            (vec![unsure.clone(), nobody.clone()], shown, false),
-            (vec![unsure.clone(), member("k")], shown, true),
-            (vec![nobody, member("k")], shown, true), // it was admitted in between
-            (vec![member("k")], Some("other"), false),
-            (vec![member("k")], None, false),
-            (vec![member("")], shown, true),
-            (vec![unsure], None, true),
-        ] {
-            assert_eq!(is_vouched_for(&answers, shown), expected, "{answers:?} {shown:?}");
-        }
+        let answers: Vec<_> = (1..).map(NodeId).zip(answers.split_whitespace().map(answer)).collect();
+        let voters = [1, 2, 3].map(NodeId).into();
+        assert_eq!(judge(&answers, &voters, Some("k")), expected, "{answers:?}");
+    }
+
+    #[test]
+    fn who_is_sure_decides_and_then_who_knows_and_then_what_a_majority_lacks() {
+        use Recognition::{AsItSays, Forged, InDoubt};
+        check("-9", Forged);
+        check("k9", AsItSays);
+        check("x9", Forged);
+        check("? k -9", Forged); // it was revoked since
+        check("-8 k9", AsItSays); // it was admitted since
+        check("? k", AsItSays);
+        check("? x", Forged);
+        check("-", InDoubt);
+        check("- ?", InDoubt);
+        check("- -", Forged);
+        check("- ? -", Forged);
+        check("? ? ?", InDoubt);
+        check("- ? ? - - -", InDoubt); // the others do not vote
     }
 }

@@ -26,6 +26,7 @@ use super::PeerRpc;
 use crate::accept::Accepting;
 use crate::crowd::{Crowd, shake_hands};
 use crate::incoming::{CallerIo, Connection, Origin};
+use crate::keys::{Recognition, key_shown_on};
 use crate::node::{Node, now_ms};
 
 /// TLS handshakes under way at once.
@@ -120,22 +121,39 @@ impl Entrance {
         // Behind whom no authority stands that is believed, he is a stranger, whatever he has shown.
         let proof = self.node.proof_on(stream.get_ref().1);
         let caller = proof.is_some().then(|| peer_identity(stream.get_ref().1)).flatten();
-        let caller = match caller {
-            Some(caller) if Box::pin(self.node.has_shown_its_key(&caller, stream.get_ref().1)).await => {
-                Some(caller)
-            }
-            Some(_) | None => None,
+        let shown = key_shown_on(stream.get_ref().1);
+        let recognition = match &caller {
+            Some(Caller::Node(peer)) => Box::pin(self.node.recognition_of(*peer, shown.as_deref())).await,
+            Some(Caller::Operator(_)) | None => Recognition::AsItSays,
         };
+        let in_doubt = match (&caller, recognition) {
+            (_, Recognition::NotNow) => return,
+            (Some(Caller::Node(peer)), Recognition::InDoubt) => Some(*peer),
+            _ => None,
+        };
+        let caller = caller.filter(|_| recognition != Recognition::Forged);
         let (proven, epoch) = (proven_for(stream.get_ref().1), self.node.identity.cluster_epoch);
-        let node = self.node.clone();
-        let disproven = async move {
+        let (node, doubtful) = (self.node.clone(), self.node.clone());
+        let disbelieved = async move {
             match proof {
                 Some(proof) => node.disbelief_in(proof).await,
                 None => std::future::pending().await,
             }
         };
+        let exposed = async move {
+            match in_doubt {
+                Some(peer) => doubtful.exposure_of(peer, shown).await,
+                None => std::future::pending().await,
+            }
+        };
+        let disproven = async move {
+            tokio::select! {
+                () = disbelieved => {}
+                () = exposed => {}
+            }
+        };
         match (PeerProtocol::negotiated(stream.get_ref().1.alpn_protocol(), epoch), caller) {
-            (Some(PeerProtocol::Bodies), Some(Caller::Node(peer))) if self.node.is_member(peer) => {
+            (Some(PeerProtocol::Bodies), Some(Caller::Node(peer))) if self.node.knows(peer) => {
                 tokio::select! {
                     () = self.node.cache.clone().serve_peer(stream, peer, MAX_AGE.min(proven)) => {}
                     () = self.node.removal_of(peer) => {}
@@ -217,8 +235,10 @@ impl Interceptor for OnlyMembers {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let request = only_nodes(request)?;
         match request.extensions().get::<Caller>() {
-            Some(Caller::Node(id)) if self.0.is_member(*id) => Ok(request),
-            _ => Err(Status::permission_denied("this node was removed from the cluster")),
+            Some(Caller::Node(id)) if self.0.knows(*id) => Ok(request),
+            _ => Err(Status::permission_denied(
+                "this node was removed from the cluster, or is not known here yet",
+            )),
         }
     }
 }

@@ -181,7 +181,7 @@ impl PeerRpc {
     fn only_members<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let connection = request.extensions().get::<Connection>();
         match connection.and_then(|connection| connection.caller.as_ref()) {
-            Some(Caller::Node(id)) if self.node.is_member(*id) => Ok(*id),
+            Some(Caller::Node(id)) if self.node.knows(*id) => Ok(*id),
             // By this code, and by nothing else, the node learns what has become of it.
             Some(Caller::Node(id)) if self.node.is_expelled(*id) => {
                 Err(Status::permission_denied(format!("{id} was removed from this cluster")))
