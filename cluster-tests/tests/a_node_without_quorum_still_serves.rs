@@ -1,13 +1,18 @@
 //! One of three nodes alone: it serves what it last knew, says so, and refuses to change anything.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, path_text, send, wait_until,
+    Bar, Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, path_text, send, wait_until,
 };
 use http::Request;
 use serde_json::json;
+
+/// For a node that has been alone for long to refuse a change, half of the time: a heartbeat, and the verb.
+const REFUSED_AGAIN: Bar = Bar::of_median_ms(300, 500);
+/// Changes that it is asked for then.
+const ASKED_AGAIN: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_serves_alone_and_says_so() -> Result<()> {
@@ -76,6 +81,17 @@ async fn serves_alone(
         "the refusal does not say why: {}",
         refused.text()
     );
+    let mut took = Vec::new();
+    for _ in 0..ASKED_AGAIN {
+        let asked = Instant::now();
+        let refused = cluster.try_apply(2, &changed).await?.expect(6)?;
+        took.push(asked.elapsed());
+        let said = "no leader has had a majority of the 3 voters";
+        ensure!(refused.text().contains(said), "not {said:?}: {}", refused.text());
+    }
+    took.sort_unstable();
+    REFUSED_AGAIN
+        .hold("half of the refusals of a node that has been alone for long", took[ASKED_AGAIN / 2])?;
     node.shoal(&["get"]).await?.expect(0)?;
     for who_may_call in ["token", "operator"] {
         let listed = node.shoal(&[who_may_call, "list"]).await?.expect(0)?;

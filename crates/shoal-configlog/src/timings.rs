@@ -80,6 +80,15 @@ impl Timings {
     pub(crate) fn patience(&self) -> Duration {
         (self.silence() * 3).min(LONGEST_PATIENCE)
     }
+
+    /// Whether a proposal that has waited for so long waits on, nobody having led for `lost_for` by now. Where that was longer
+    /// than its patience when it was made, no election is under way that it could wait for: a leader that is there all the same
+    /// is heard within a heartbeat.
+    pub(crate) fn waits_on(&self, waited: Duration, lost_for: Duration) -> bool {
+        let patience = self.patience();
+        let was_lost_for_long = lost_for.saturating_sub(waited) > patience;
+        waited < (if was_lost_for_long { self.heartbeat } else { patience })
+    }
 }
 
 /// Which timing of one region the disk under `dir` can keep up with. Blocks.
@@ -129,10 +138,31 @@ mod tests {
             assert!(timings.election_max > timings.election_min, "{timings:?}");
             assert!(timings.stable > timings.silence(), "{timings:?}");
             assert!(timings.patience() > timings.silence() + timings.heartbeat * 2, "{timings:?}");
+            assert!(timings.waits_on(timings.silence(), timings.silence() * 2), "{timings:?}");
         }
         let longest_round_trip = Duration::from_millis(250);
         assert!(Timings::WAN.heartbeat >= longest_round_trip);
         assert!(Timings::WAN.silence() >= longest_round_trip * 10);
+    }
+
+    #[test]
+    fn only_a_loss_that_is_fresh_is_waited_out() {
+        let check = |waited_ms: u64, lost_for_ms: u64, expected: bool| {
+            let [waited, lost_for] = [waited_ms, lost_for_ms].map(Duration::from_millis);
+            assert_eq!(Timings::LAN.waits_on(waited, lost_for), expected, "{waited_ms} {lost_for_ms}");
+        };
+        check(0, 0, true);
+        check(3599, 0, true); // who leads changes all the time
+        check(3600, 0, false);
+        check(3599, 3599, true); // lost when it was made
+        check(3600, 3600, false);
+        check(3500, 7100, true); // an election may have failed
+        check(3600, 7200, false);
+        check(0, 3601, true);
+        check(99, 3700, true);
+        check(100, 3701, false);
+        check(0, 1_000_000, true);
+        check(100, 1_000_000, false);
     }
 
     #[test]

@@ -69,8 +69,14 @@ async fn a_node_alone_knows_everything_and_writes_nothing() {
     assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
     assert!(log.try_read_index().await.is_err());
+    let again = Instant::now();
+    let refused = log.propose(publish("b", "{ }")).await;
+    assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
+    assert!(log.read_index().await.is_err());
+    assert!(again.elapsed() < TIMINGS.silence(), "waits for nothing: {:?}", again.elapsed());
 
     cluster.start(ids[0]).await;
+    wait_until("two of three are a quorum", || log.status().quorum).await;
     assert_eq!(log.propose(publish("c", "{ }")).await.unwrap().reply, Reply::Published(Revision(2)));
     cluster.stop(ids[0]).await;
     wait_until("the loss of the quorum is noticed", || !log.status().quorum).await;

@@ -35,7 +35,7 @@ impl ConfigLog {
         };
         let mut client = match self.peer(leader) {
             Ok(client) => client,
-            Err(error) => return Attempt::NotWritten(error.to_string()),
+            Err(error) => return Attempt::not_written(error.to_string()),
         };
         let call = client.propose(proto::ProposeRequest { command, hops });
         let answer = tokio::select! {
@@ -58,7 +58,10 @@ impl ConfigLog {
                     }
                 }
             }
-            Ok(Err(status)) => judge_refusal(self.called(leader), &status),
+            Ok(Err(status)) => match Reason::lost_for(&status) {
+                Some(lost_for) => Attempt::NotWritten(self.loss_of(Some(leader), lost_for)),
+                None => judge_refusal(self.called(leader), &status),
+            },
             Err(_) => Attempt::PerhapsWritten(format!("{} did not answer in time", self.called(leader))),
         }
     }
@@ -88,7 +91,7 @@ impl ConfigLog {
 fn judge_refusal(leader: String, status: &Status) -> Attempt {
     let text = format!("{leader} answered {:?}: {:?}", status.code(), status.message());
     match Reason::of(status) {
-        Some(Reason::NoQuorum | Reason::NotLeader | Reason::Broken) => Attempt::NotWritten(text),
+        Some(Reason::NoQuorum | Reason::NotLeader | Reason::Broken) => Attempt::not_written(text),
         Some(Reason::OutcomeUnknown) => Attempt::PerhapsWritten(text),
         Some(Reason::OutOfSpace) => Attempt::NoRoom(status.message().to_owned()),
         Some(Reason::TooLarge) => Attempt::Failed(ProposeError::Refused { leader, reason: text }),

@@ -4,6 +4,7 @@ mod asked;
 mod confirmed;
 mod forward;
 mod membership;
+mod no_quorum;
 mod open;
 mod propose;
 mod purge_batch;

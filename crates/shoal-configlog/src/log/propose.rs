@@ -10,6 +10,7 @@ use shoal_proto::raft as proto;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::no_quorum::Loss;
 use super::purge_batch::Turn;
 use super::reason::Reason;
 use super::status::Leadership;
@@ -44,6 +45,8 @@ pub enum ProposeError {
     NoQuorum {
         /// What was found instead.
         reason: String,
+        /// For how long it has been so; zero = that is not known.
+        lost_for: Duration,
     },
     /// It may have been written. Trying again with the same request id is safe.
     #[error("the outcome is unknown: {reason}")]
@@ -106,17 +109,25 @@ pub enum ProposeError {
 pub(super) enum Attempt {
     Done(Proposed),
     Failed(ProposeError),
-    /// Certainly not written: try again.
-    NotWritten(String),
+    /// Certainly not written: try again, unless there has been no quorum for long.
+    NotWritten(Loss),
     /// The same, for want of room at the leader.
     NoRoom(String),
     /// Perhaps written: try again only what may be written twice.
     PerhapsWritten(String),
 }
 
+impl Attempt {
+    /// Certainly not written, this time.
+    pub(super) fn not_written(reason: impl Into<String>) -> Self {
+        Self::NotWritten(Loss::of_one_try(reason))
+    }
+}
+
 impl ConfigLog {
     /// Puts `command` into the log and returns what applying it answered. Follows changes of leadership for a few
-    /// seconds; without a quorum it fails within three elections. Who has asked for it (see [`on_behalf_of`]) is on the record.
+    /// seconds; without a quorum it fails within three elections, and at once where it was lost longer ago than that. Who has
+    /// asked for it (see [`on_behalf_of`]) is on the record.
     ///
     /// [`on_behalf_of`]: super::on_behalf_of
     pub async fn propose(&self, command: Command) -> Result<Proposed, ProposeError> {
@@ -131,7 +142,7 @@ impl ConfigLog {
     pub async fn propose_as_leader(&self, command: Command) -> Result<Proposed, ProposeError> {
         self.check_level(&command)?;
         if self.leadership() != Leadership::Here {
-            return Err(ProposeError::NoQuorum { reason: self.why_nobody_leads() });
+            return Err(Loss::of_one_try("this node does not lead, or no majority follows it").into());
         }
         if let Some(reason) = self.out_of_space() {
             return Err(ProposeError::OutOfSpace { reason });
@@ -139,7 +150,7 @@ impl ConfigLog {
         match Box::pin(self.write_in_turn(self.on_record(command), Instant::now() + DEADLINE)).await {
             Attempt::Done(proposed) => Ok(proposed),
             Attempt::Failed(error) => Err(error),
-            Attempt::NotWritten(reason) => Err(ProposeError::NoQuorum { reason }),
+            Attempt::NotWritten(loss) => Err(loss.into()),
             Attempt::NoRoom(reason) => Err(ProposeError::OutOfSpace { reason }),
             Attempt::PerhapsWritten(reason) => Err(ProposeError::OutcomeUnknown { reason }),
         }
@@ -194,8 +205,6 @@ impl ConfigLog {
         }
         let started = Instant::now();
         let deadline = started + patience;
-        // Only the first node waits for a leader; one that was asked wrongly says so at once.
-        let leader_deadline = if hops == 0 { started + self.shared.timings.patience() } else { started };
         let repeatable = may_be_repeated(&command);
         let mut perhaps_written: Option<String> = None;
         let mut is_full;
@@ -207,25 +216,21 @@ impl ConfigLog {
                     None => Box::pin(self.write_in_turn(command.clone(), deadline)).await,
                 },
                 Leadership::There(_) if hops >= MAX_HOPS => {
-                    Attempt::NotWritten(ProposeError::TooManyHops.to_string())
+                    Attempt::not_written(ProposeError::TooManyHops.to_string())
                 }
                 Leadership::There(leader) => {
                     Box::pin(self.forward(leader, &command, hops + 1, deadline)).await
                 }
-                Leadership::Deserted => {
-                    Attempt::NotWritten("this node leads, but no majority answers it".to_owned())
-                }
+                Leadership::Deserted => Attempt::NotWritten(self.loss()),
                 // Who cannot write what the leader sends answers nothing, and so hears nothing.
-                Leadership::Nobody => match self.out_of_space() {
-                    Some(why) => {
-                        Attempt::NoRoom(format!("{} hears no leader, and {why}", self.called(self.node_id())))
-                    }
-                    None => Attempt::NotWritten(self.why_nobody_leads()),
+                Leadership::Nobody => match self.deaf_for_want_of_room() {
+                    Some(why) => Attempt::NoRoom(why),
+                    None => Attempt::NotWritten(self.loss()),
                 },
                 Leadership::Stopped => Attempt::Failed(ProposeError::Broken { reason: self.status().broken }),
             };
             is_full = matches!(attempt, Attempt::NoRoom(_));
-            let reason = match attempt {
+            let loss = match attempt {
                 Attempt::Done(proposed) => return Ok(proposed),
                 // What is certain of this try is not of one before it.
                 Attempt::Failed(error) => {
@@ -236,36 +241,27 @@ impl ConfigLog {
                         None => error,
                     });
                 }
-                Attempt::NotWritten(reason) | Attempt::NoRoom(reason) => reason,
+                Attempt::NotWritten(loss) => loss,
+                Attempt::NoRoom(reason) => Loss::of_one_try(reason),
                 Attempt::PerhapsWritten(reason) if !repeatable => {
                     return Err(ProposeError::OutcomeUnknown { reason });
                 }
                 Attempt::PerhapsWritten(reason) => {
                     perhaps_written = Some(reason.clone());
-                    reason
+                    Loss::of_one_try(reason)
                 }
             };
-            let now = Instant::now();
-            if now >= deadline || now >= leader_deadline {
+            // Only the first node waits for a leader; one that was asked wrongly says so at once.
+            let waits = hops == 0 && self.shared.timings.waits_on(started.elapsed(), loss.lost_for);
+            if !waits || Instant::now() >= deadline {
                 return Err(match perhaps_written {
                     Some(reason) => ProposeError::OutcomeUnknown { reason },
-                    None if is_full => ProposeError::OutOfSpace { reason },
-                    None => ProposeError::NoQuorum { reason },
+                    None if is_full => ProposeError::OutOfSpace { reason: loss.reason },
+                    None => loss.into(),
                 });
             }
-            tracing::debug!(%command, reason, "proposing again");
+            tracing::debug!(%command, reason = loss.reason, "proposing again");
             changes.next().await;
-        }
-    }
-
-    fn why_nobody_leads(&self) -> String {
-        let status = self.status();
-        match status.leader {
-            Some(leader) => {
-                let leader = self.called(leader);
-                format!("{leader}, the last leader of {} voters, is not heard", status.voters.len())
-            }
-            None => format!("none of {} voters leads", status.voters.len()),
         }
     }
 
@@ -309,7 +305,7 @@ impl ConfigLog {
         };
         // Also for others, who may be ahead of this node for a moment.
         if let Err(error) = self.check_level(&command) {
-            return Attempt::NotWritten(error.to_string());
+            return Attempt::not_written(error.to_string());
         }
         let command = match takes_level(&command) {
             Some(needs) if !matches!(command.innermost(), Command::Bootstrap { .. }) => command.sealed(needs),
@@ -337,7 +333,7 @@ impl ConfigLog {
                 Attempt::Done(Proposed { index: id.index, reply, silences })
             }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Attempt::NotWritten(format!("this node does not lead any more ({:?})", forward.reason))
+                Attempt::not_written(format!("this node does not lead any more ({:?})", forward.reason))
             }
             Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
                 Attempt::PerhapsWritten("the leader changed before it was acknowledged".to_owned())
@@ -436,9 +432,9 @@ pub(super) fn may_be_repeated(command: &Command) -> bool {
 }
 
 impl ProposeError {
-    fn to_status(&self) -> Status {
+    pub(super) fn to_status(&self) -> Status {
         let reason = match self {
-            Self::NoQuorum { .. } => Reason::NoQuorum,
+            Self::NoQuorum { lost_for, .. } => return Reason::no_quorum(self.to_string(), *lost_for),
             Self::OutcomeUnknown { .. } => Reason::OutcomeUnknown,
             Self::TooLarge { .. } => Reason::TooLarge,
             Self::TooManyHops | Self::Refused { .. } | Self::NotFinalized { .. } => Reason::NotLeader,

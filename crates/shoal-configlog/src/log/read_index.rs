@@ -8,6 +8,7 @@ use shoal_proto::raft as proto;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::no_quorum::Loss;
 use super::reason::Reason;
 use super::status::Leadership;
 use super::{ConfigLog, LOOK_AGAIN, ProposeError, lock};
@@ -15,12 +16,14 @@ use crate::planted;
 
 impl ConfigLog {
     /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
-    /// leader as long as [`ConfigLog::propose`] does.
+    /// leader as [`ConfigLog::propose`] does.
     pub async fn read_index(&self) -> Result<u64, ProposeError> {
-        let deadline = Instant::now() + self.shared.timings.patience();
+        let (started, timings) = (Instant::now(), self.shared.timings);
         loop {
             match self.try_read_index().await {
-                Err(ProposeError::NoQuorum { .. }) if Instant::now() < deadline => {
+                Err(ProposeError::NoQuorum { lost_for, .. })
+                    if timings.waits_on(started.elapsed(), lost_for) =>
+                {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 answer => return answer,
@@ -36,45 +39,48 @@ impl ConfigLog {
         if let Some(divergence) = self.divergence() {
             return Err(ProposeError::Diverged { reason: divergence.to_string() });
         }
-        let no_quorum = |reason: &str| Err(ProposeError::NoQuorum { reason: reason.to_owned() });
         let deadline = self.shared.timings.silence();
         let leader = match self.leadership() {
             Leadership::Here => return self.read_index_here(self.node_id()).await,
             Leadership::There(leader) => leader,
-            Leadership::Deserted => return no_quorum("this node leads, but no majority answers it"),
+            Leadership::Deserted => return Err(self.loss().into()),
             Leadership::Nobody => {
-                return match self.deaf_for_want_of_room() {
-                    Some(reason) => Err(ProposeError::OutOfSpace { reason }),
-                    None => no_quorum("no leader is heard"),
-                };
+                return Err(match self.deaf_for_want_of_room() {
+                    Some(reason) => ProposeError::OutOfSpace { reason },
+                    None => self.loss().into(),
+                });
             }
             Leadership::Stopped => return Err(ProposeError::Broken { reason: self.status().broken }),
         };
-        let mut client =
-            self.peer(leader).map_err(|error| ProposeError::NoQuorum { reason: error.to_string() })?;
+        let mut client = self.peer(leader).map_err(|error| Loss::of_one_try(error.to_string()))?;
         let call = client.read_index(proto::ReadIndexRequest {});
         let answer = tokio::select! {
             biased;
             answer = tokio::time::timeout(deadline, call) => answer,
             () = self.not_led_by(leader) => {
-                return no_quorum(&format!("{} does not lead any more", self.called(leader)));
+                return Err(in_vain(format!("{} does not lead any more", self.called(leader))));
             }
         };
-        let leader = self.called(leader);
+        let called = self.called(leader);
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner().commit_index),
-            Ok(Err(status)) => {
-                no_quorum(&format!("{leader} answered {:?}: {:?}", status.code(), status.message()))
-            }
-            Err(_) => no_quorum(&format!("{leader} did not answer in time")),
+            Ok(Err(status)) => Err(match Reason::lost_for(&status) {
+                Some(lost_for) => self.loss_of(Some(leader), lost_for).into(),
+                None => in_vain(format!("{called} answered {:?}: {:?}", status.code(), status.message())),
+            }),
+            Err(_) => Err(in_vain(format!("{called} did not answer in time"))),
         }
     }
 
     /// Answers `PeerService.ReadIndex` to `caller`, which has been checked to be that node; only a leader can, and it is not
     /// passed on.
     pub async fn answer_read_index(&self, caller: NodeId) -> Result<proto::ReadIndexResponse, Status> {
-        if self.leadership() != Leadership::Here {
-            return Err(Reason::NotLeader.status("this node does not lead"));
+        match self.leadership() {
+            Leadership::Here => {}
+            Leadership::Deserted => return Err(ProposeError::from(self.loss()).to_status()),
+            Leadership::There(_) | Leadership::Nobody | Leadership::Stopped => {
+                return Err(Reason::NotLeader.status("this node does not lead"));
+            }
         }
         match self.read_index_here(caller).await {
             Ok(commit_index) => Ok(proto::ReadIndexResponse { commit_index }),
@@ -87,7 +93,6 @@ impl ConfigLog {
         let term = self.metrics().current_term;
         self.shared.heard.may_confirm(Mandate { term, leader: self.node_id() });
         lock(&self.shared.askers).note(term, asker, self.shared.opened.elapsed());
-        let no_quorum = |reason: String| ProposeError::NoQuorum { reason };
         let deadline = self.shared.timings.silence();
         let Some(raft) = self.raft() else {
             return Err(ProposeError::Broken { reason: self.status().broken });
@@ -96,10 +101,14 @@ impl ConfigLog {
         match tokio::time::timeout(deadline, read).await {
             Ok(Ok((read, _applied))) => Ok(read.index()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => {
-                Err(no_quorum("this node does not lead any more".to_owned()))
+                Err(in_vain("this node does not lead any more"))
             }
-            Ok(Err(error)) => Err(no_quorum(error.to_string())),
-            Err(_) => Err(no_quorum("no majority answered in time".to_owned())),
+            Ok(Err(error)) => Err(in_vain(error.to_string())),
+            Err(_) => Err(in_vain("no majority answered in time")),
         }
     }
+}
+
+fn in_vain(reason: impl Into<String>) -> ProposeError {
+    Loss::of_one_try(reason).into()
 }

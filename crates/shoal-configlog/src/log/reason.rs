@@ -1,9 +1,13 @@
 //! Why a request between nodes failed, in a form that survives gRPC: a word in the metadata beside the status.
 
+use std::time::Duration;
+
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 const KEY: &str = "shoal-reason";
+/// Beside [`Reason::NoQuorum`]: for so many milliseconds it has been so. Older versions leave it out.
+const LOST_FOR: &str = "shoal-lost-for-ms";
 
 /// What the node that was asked means by its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,23 @@ impl Reason {
         status
     }
 
+    /// [`Reason::NoQuorum`], and for how long it has been so; zero = nobody knows.
+    pub fn no_quorum(message: impl Into<String>, lost_for: Duration) -> Status {
+        let mut status = Self::NoQuorum.status(message);
+        let ms = u64::try_from(lost_for.as_millis()).unwrap_or(u64::MAX);
+        status.metadata_mut().insert(LOST_FOR, MetadataValue::from(ms));
+        status
+    }
+
+    /// For how long there has been no quorum, if a status says that there is none, and whoever says it knows.
+    pub fn lost_for(status: &Status) -> Option<Duration> {
+        if Self::of(status) != Some(Self::NoQuorum) {
+            return None;
+        }
+        let ms: u64 = status.metadata().get(LOST_FOR)?.to_str().ok()?.parse().ok()?;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
     /// What a status says, if a log said it.
     pub fn of(status: &Status) -> Option<Self> {
         let word = status.metadata().get(KEY)?.to_str().ok()?;
@@ -77,5 +98,18 @@ mod tests {
             assert_eq!(Reason::of(&reason.status("why")), Some(reason));
         }
         assert_eq!(Reason::of(&Status::unavailable("connection refused")), None);
+    }
+
+    #[test]
+    fn for_how_long_it_was_lost_survives_too() {
+        let seconds = Duration::from_secs;
+        let lost = Reason::no_quorum("why", seconds(9));
+        assert_eq!((Reason::of(&lost), Reason::lost_for(&lost)), (Some(Reason::NoQuorum), Some(seconds(9))));
+        for unknown in [Reason::no_quorum("why", Duration::ZERO), Reason::NoQuorum.status("why")] {
+            assert_eq!(Reason::lost_for(&unknown), None);
+        }
+        let mut other = Reason::OutcomeUnknown.status("why");
+        other.metadata_mut().insert(LOST_FOR, MetadataValue::from(9_u64));
+        assert_eq!(Reason::lost_for(&other), None, "it may have been written");
     }
 }

@@ -129,9 +129,14 @@ impl ConfigLog {
         let silence = self.shared.timings.silence();
         match metrics.current_leader {
             Some(leader) if leader == self.shared.node_id.0 => {
-                match metrics.state == ServerState::Leader && has_quorum(&metrics, silence) {
-                    true => Leadership::Here,
-                    false => Leadership::Deserted,
+                let followed = followed_ago(&metrics).filter(|ago| *ago <= silence);
+                match followed.filter(|_| metrics.state == ServerState::Leader) {
+                    Some(ago) => {
+                        // openraft forgets it as soon as this node leads no longer.
+                        self.shared.heard.note_led(ago);
+                        Leadership::Here
+                    }
+                    None => Leadership::Deserted,
                 }
             }
             Some(leader) if self.shared.heard.is_recent(silence) => Leadership::There(NodeId(leader)),
@@ -140,9 +145,11 @@ impl ConfigLog {
     }
 }
 
-/// A leader's word alone is not enough: a restarted or cut-off one believes in itself for a while.
-fn has_quorum(metrics: &RaftMetrics<TypeConfig>, silence: Duration) -> bool {
+/// How long ago a majority has followed this leader, whose word alone is not enough: a restarted or cut-off one believes in
+/// itself for a while.
+fn followed_ago(metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
     let mut voters = metrics.membership_config.membership().voter_ids();
     let is_sole_voter = voters.next() == Some(metrics.id) && voters.next().is_none();
-    is_sole_voter || metrics.last_quorum_acked.as_ref().is_some_and(|acked| acked.elapsed() <= silence)
+    let acked = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+    if is_sole_voter { Some(Duration::ZERO) } else { acked }
 }

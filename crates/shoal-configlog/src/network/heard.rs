@@ -1,5 +1,5 @@
-//! When this node last heard a leader. openraft remembers who led, but not whether it is still there, nor when this node
-//! last told one that it follows.
+//! When this node last heard a leader, or was one. openraft remembers who led, but not whether it is still there, nor when
+//! this node last told one that it follows, nor, once it leads no longer, until when a majority followed it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use shoal_policy::cache::confirmed::{Confirmations, Mandate};
 use tokio::time::Instant;
 
-/// The time of the last message from a leader this node follows.
+/// The time of the last message from a leader this node follows, or of a majority's while it led.
 #[derive(Debug)]
 pub struct Heard {
     base: Instant,
@@ -27,7 +27,13 @@ impl Default for Heard {
 impl Heard {
     /// A leader was heard just now.
     pub fn note(&self) {
-        self.at.fetch_max(self.now_ms() + 1, Ordering::Relaxed);
+        self.note_led(Duration::ZERO);
+    }
+
+    /// This node leads, and a majority followed it so long ago.
+    pub fn note_led(&self, ago: Duration) {
+        let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        self.at.fetch_max(self.now_ms().saturating_sub(ago_ms) + 1, Ordering::Relaxed);
     }
 
     /// For how long none was heard; `None` = there never was one.
@@ -71,5 +77,17 @@ mod tests {
         assert!(!heard.is_recent(Duration::from_secs(9)));
         heard.note();
         assert!(heard.is_recent(Duration::from_secs(9)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_led_is_not_long_without_a_leader() {
+        let (heard, seconds) = (Heard::default(), Duration::from_secs);
+        heard.note();
+        tokio::time::advance(seconds(9)).await;
+        assert_eq!(heard.age(), Some(seconds(9)));
+        for (ago, expected) in [(2, 2), (5, 2), (1, 1)] {
+            heard.note_led(seconds(ago));
+            assert_eq!(heard.age(), Some(seconds(expected)), "{ago}");
+        }
     }
 }

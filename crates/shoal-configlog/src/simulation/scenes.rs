@@ -7,8 +7,12 @@ use shoal_model::state::Reply;
 use tokio::time::Instant;
 
 use super::clients::publish;
-use super::world::{Process, RECOVERY, World, scene};
+use super::world::{LOOK_AGAIN, Process, RECOVERY, World, scene};
 use crate::log::ProposeError;
+use crate::timings::Timings;
+
+/// No election takes so long.
+const LONG: Duration = Duration::from_secs(20);
 
 /// A node that does not lead.
 fn follower(world: &World, leader: NodeId) -> Result<(NodeId, Process), String> {
@@ -85,6 +89,89 @@ async fn lose_the_disk_on_the_way(world: &World, leader: NodeId) -> Result<(), S
 fn a_node_whose_disk_fails_on_the_way_denies_nothing() {
     for seed in 1..=20 {
         let outcome = scene(seed, async |world, leader| lose_the_disk_on_the_way(world, leader).await);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
+
+/// The largest minority with `first`, and without the leader unless that is it, is cut off for long.
+async fn refuse_what_is_known_to_be_in_vain(
+    world: &World,
+    leader: NodeId,
+    first: NodeId,
+) -> Result<(), String> {
+    let mut inside = vec![first];
+    inside.extend(world.nodes().into_iter().filter(|node| ![first, leader].contains(node)));
+    let outside = inside.split_off(world.nodes().len() / 2);
+    for near in &inside {
+        for far in outside.iter().copied().chain([leader]).filter(|far| !inside.contains(far)) {
+            world.network().cut(*near, far);
+            world.network().cut(far, *near);
+        }
+    }
+    tokio::time::sleep(LONG).await;
+    for node in &inside {
+        let process = world.process(*node).ok_or("it does not run")?;
+        let since = Instant::now();
+        let proposed = Box::pin(process.log.propose(publish(node.0, None))).await;
+        let read = Box::pin(process.log.read_index()).await;
+        let took = since.elapsed();
+        for refused in [proposed.map(|proposed| proposed.index), read] {
+            match refused {
+                Err(ProposeError::NoQuorum { lost_for, .. }) if lost_for > LONG / 2 => {}
+                other => return Err(format!("{node} says {other:?}")),
+            }
+        }
+        if took > Timings::LAN.silence() {
+            return Err(format!("{node} says so after {took:?}"));
+        }
+    }
+    world.network().mend();
+    world.recovers().await?;
+    for node in &inside {
+        let process = world.process(*node).ok_or("it does not run")?;
+        let proposed = Box::pin(process.log.propose(publish(10 + node.0, None))).await;
+        proposed.map_err(|error| format!("{node} is back and says {error}"))?;
+    }
+    world.agrees().await
+}
+
+#[test]
+fn who_has_been_without_a_quorum_for_long_refuses_at_once() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| {
+            refuse_what_is_known_to_be_in_vain(world, leader, leader).await
+        });
+        assert_eq!(outcome, Ok(()), "with the leader, seed {seed}");
+        let outcome = scene(seed, async |world, leader| {
+            let (follower, _) = follower(world, leader)?;
+            refuse_what_is_known_to_be_in_vain(world, leader, follower).await
+        });
+        assert_eq!(outcome, Ok(()), "without the leader, seed {seed}");
+    }
+}
+
+/// It has heard no other leader for long when another one begins to lead.
+async fn hand_over(world: &World, leader: NodeId) -> Result<(), String> {
+    tokio::time::sleep(LONG).await;
+    let process = world.process(leader).ok_or("it leads")?;
+    let leading = process.clone();
+    tokio::spawn(async move { Box::pin(leading.log.transfer_leader(None)).await.is_ok() });
+    let since = Instant::now();
+    while process.log.status().leader == Some(leader) && since.elapsed() < RECOVERY {
+        tokio::time::sleep(LOOK_AGAIN / 20).await;
+    }
+    match process.log.status() {
+        status if status.leader == Some(leader) || status.staleness > Timings::LAN.silence() => {
+            Err(format!("{status:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn who_led_a_moment_ago_has_not_been_without_a_quorum_for_long() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| hand_over(world, leader).await);
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
 }
