@@ -248,6 +248,21 @@ impl Cluster {
         Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())
     }
 
+    /// Applies `site` in waves that last for `bake`, until the first of them is without the leader, whose index this is: who
+    /// goes first changes with the revision.
+    pub async fn apply_past_the_leader(&self, site: &SiteFile, bake: &str) -> Result<usize> {
+        wait_until_some("a first wave without the leader", 2 * SETTLE_DEADLINE, async || {
+            self.apply_as(0, site, &["--waves", "--bake", bake]).await.ok()?.expect(0).ok()?;
+            let leader = self.leader_seen_by(0).await.ok()?;
+            if !self.tried_by(0).await.ok()?.contains(&self.nodes[leader].name) {
+                return Some(leader);
+            }
+            self.nodes[0].shoal(&["rollout", "abort"]).await.ok();
+            None
+        })
+        .await
+    }
+
     /// The `i`-th node answers downstream for [`HOST`] with `body`.
     pub async fn answers_with(&self, i: usize, body: &str) -> bool {
         fetch(self.nodes[i].at(Ports::HTTP), HOST, "/").await.is_ok_and(|answer| answer.body == body)

@@ -191,17 +191,7 @@ async fn the_leader_is_killed_in_mid_wave_and_the_next_goes_on() -> Result<()> {
     let (_old_origin, old) = site("old", 0).await?;
     let (_new_origin, new) = site("new", 0).await?;
     cluster.apply(0, &old).await?;
-    // Who goes first changes with the revision: until it is not the leader.
-    let leader = wait_until_some("a wave without the leader", SLACK * 2, async || {
-        cluster.apply_as(0, &new, &["--waves", "--bake", "7s"]).await.ok()?.expect(0).ok()?;
-        let leader = cluster.leader_seen_by(0).await.ok()?;
-        if !cluster.tried_by(0).await.ok()?.contains(&cluster.nodes[leader].name) {
-            return Some(leader);
-        }
-        cluster.nodes[0].shoal(&["rollout", "abort"]).await.ok();
-        None
-    })
-    .await?;
+    let leader = cluster.apply_past_the_leader(&new, "7s").await?;
     cluster.nodes[leader].kill9()?;
     let survivor = (leader + 1) % 3;
     let ended = wait_until_some("the next leader brings it to all", SLACK * 2, async || {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cluster_tests::{Cluster, Network, SiteFile, path_text, wait_until, wait_until_some};
+use cluster_tests::{Cluster, Network, SiteFile, wait_until};
 
 /// Deadline of anything that takes a moment.
 const MOMENT: Duration = Duration::from_secs(60);
@@ -15,21 +15,8 @@ fn a_good_revision_stays_on_its_way() -> Result<()> {
         let cluster = Cluster::start_in(&mut network, 3, &[]).await?;
         let site = |port: u16| SiteFile::new().proxy("shop", &[format!("{}:{port}", Network::HERE)]);
         cluster.apply(0, &site(1)).await?;
-        let file = cluster.dir().join("next.json");
-        site(2).write(&file)?;
-        let apply = ["apply", "--prune", "-f", path_text(&file), "--waves", "--bake", "5m"];
-        // Nothing goes on by itself while the story lasts. Who goes first changes with the revision: until it is not the
-        // leader, which has to miss somebody.
-        let far = wait_until_some("a first wave without the leader", MOMENT, async || {
-            cluster.nodes[0].shoal(&apply).await.ok()?.expect(0).ok()?;
-            let leader = cluster.leader_seen_by(0).await.ok()?;
-            if !cluster.tried_by(0).await.ok()?.contains(&cluster.nodes[leader].name) {
-                return Some(leader);
-            }
-            cluster.nodes[0].shoal(&["rollout", "abort"]).await.ok();
-            None
-        })
-        .await?;
+        // Nothing goes on by itself while the story lasts. The leader has to miss somebody.
+        let far = cluster.apply_past_the_leader(&site(2), "5m").await?;
         let near = (far + 1) % 3;
         let revision = cluster.nodes[near].told(&["rollout", "status"]).await?["rollout"]["revision"].clone();
         network.isolate(far)?;
