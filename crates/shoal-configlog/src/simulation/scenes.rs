@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use shoal_model::NodeId;
 use shoal_model::state::Reply;
+use shoal_model::{NodeId, Revision};
 use tokio::time::Instant;
 
 use super::clients::publish;
@@ -172,6 +172,48 @@ async fn hand_over(world: &World, leader: NodeId) -> Result<(), String> {
 fn who_led_a_moment_ago_has_not_been_without_a_quorum_for_long() {
     for seed in 1..=20 {
         let outcome = scene(seed, async |world, leader| hand_over(world, leader).await);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
+
+/// What it decides by itself while it is cut off, also in the moment before it knows, is not written when it is back; what
+/// somebody has asked it for is.
+async fn come_back_with_decisions(world: &World, leader: NodeId) -> Result<(), String> {
+    let deposed = world.process(leader).ok_or("it leads")?;
+    for other in world.nodes().into_iter().filter(|node| *node != leader) {
+        world.network().cut(leader, other);
+        world.network().cut(other, leader);
+    }
+    let decide = |value| {
+        let log = deposed.log.clone();
+        tokio::spawn(async move { Box::pin(log.propose_as_leader(publish(value, None))).await })
+    };
+    let early = decide(1);
+    let (_, other) = follower(world, leader)?;
+    while Box::pin(other.log.propose(publish(2, None))).await.is_err() {}
+    let late = decide(3);
+    let log = deposed.log.clone();
+    let asked = tokio::spawn(async move { Box::pin(log.propose(publish(4, None))).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.network().mend();
+    for decided in [early, late] {
+        match decided.await.map_err(|error| error.to_string())? {
+            Err(ProposeError::NoQuorum { .. } | ProposeError::OutcomeUnknown { .. }) => {}
+            decided => return Err(format!("what it has decided by itself: {decided:?}")),
+        }
+    }
+    let asked = asked.await.map_err(|error| error.to_string())?;
+    asked.map_err(|error| format!("what it was asked for: {error}"))?;
+    world.recovers().await?;
+    world.agrees().await?;
+    let (revision, text) = other.log.with_state(|state| state.revisions.active());
+    if revision == Revision(2) { Ok(()) } else { Err(format!("revision {revision} is {text}")) }
+}
+
+#[test]
+fn a_leader_that_was_cut_off_comes_back_with_decisions_in_vain() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| come_back_with_decisions(world, leader).await);
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
 }
