@@ -250,13 +250,7 @@ impl ConfigState {
                 Reply::Done
             }
             Command::Admit(admission) => self.admit(index, admission),
-            Command::UpdateNode { node_id, record } => match self.nodes.get_mut(&node_id) {
-                Some(known) => {
-                    *known = record;
-                    Reply::Done
-                }
-                None => Reply::Refused(Refusal::UnknownNode(node_id)),
-            },
+            Command::UpdateNode { node_id, record } => self.update_node(node_id, record),
             Command::RemoveNode { node_id } => self.remove_node(node_id),
             Command::SetStanding(order) => self.set_standing(index, order),
             Command::ChangeSetup(order) => {

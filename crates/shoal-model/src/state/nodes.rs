@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, ConfigState};
+use super::{Command, ConfigState, Refusal, Reply};
 use crate::id::NodeId;
 
 /// Longest name of a node, region or zone.
@@ -54,6 +54,14 @@ pub enum NotItsOwn {
         /// Whom it would change.
         of: NodeId,
     },
+    /// Two cannot have one.
+    #[error("{by} cannot take the name of {of}")]
+    Name {
+        /// Who wants it.
+        by: NodeId,
+        /// Whose it is.
+        of: NodeId,
+    },
     /// Each is known by one for good.
     #[error("{0} is known by another key, and keeps it: who has a new one joins as a new node")]
     Key(NodeId),
@@ -72,7 +80,31 @@ impl ConfigState {
         match self.nodes.get(&by).map(|known| &known.public_key_sha256) {
             None => Err(NotItsOwn::Unknown(by)),
             Some(key) if !key.is_empty() && *key != record.public_key_sha256 => Err(NotItsOwn::Key(by)),
-            Some(_) => Ok(()),
+            Some(_) => match self.whose_name_it_takes(by, record) {
+                Some(of) => Err(NotItsOwn::Name { by, of }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Whose name `node` would have as `record` says, if it is another one than it has: who shares one of old may still move.
+    fn whose_name_it_takes(&self, node: NodeId, record: &MemberRecord) -> Option<NodeId> {
+        let is_new = self.nodes.get(&node).is_none_or(|known| known.name != record.name);
+        let mut others = self.nodes.iter().filter(|(id, _)| **id != node);
+        let namesake = others.find(|(_, other)| other.name == record.name).filter(|_| is_new);
+        namesake.map(|(id, _)| *id)
+    }
+
+    pub(super) fn update_node(&mut self, node: NodeId, record: MemberRecord) -> Reply {
+        if self.refuses_wholly() && self.whose_name_it_takes(node, &record).is_some() {
+            return Reply::Refused(Refusal::NameTaken(record.name));
+        }
+        match self.nodes.get_mut(&node) {
+            Some(known) => {
+                *known = record;
+                Reply::Done
+            }
+            None => Reply::Refused(Refusal::UnknownNode(node)),
         }
     }
 
@@ -102,7 +134,7 @@ pub struct TokenRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Asker;
+    use crate::state::{Asker, REFUSING_WHOLLY};
 
     #[test]
     fn a_member_changes_only_itself_and_keeps_its_key() {
@@ -137,6 +169,47 @@ mod tests {
         }
         let removal = Command::RemoveNode { node_id: NodeId(1) };
         assert_eq!(state.check_own(NodeId(2), &removal), Ok(()), "whoever was asked has it written");
+    }
+
+    #[test]
+    fn no_member_takes_the_name_of_another_one() {
+        let record = |name: &str, at: &str| MemberRecord {
+            name: name.into(),
+            cluster_addr: at.into(),
+            ..MemberRecord::default()
+        };
+        let mut state = ConfigState::default();
+        // Two share a name since before that was refused.
+        for (id, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "c")] {
+            state.nodes.insert(NodeId(id), record(name, "old"));
+        }
+        let taken = |name: &str, of| Some((name.to_owned(), NodeId(of)));
+        for (id, name, expected) in [
+            (2, "b", None),
+            (2, "d", None),
+            (2, "a", taken("a", 1)),
+            (1, "b", taken("b", 2)),
+            (4, "c", None),
+            (4, "a", taken("a", 1)),
+        ] {
+            let (id, update) = (NodeId(id), record(name, "new"));
+            let command = Command::UpdateNode { node_id: id, record: update.clone() };
+            let own = expected.clone().map_or(Ok(()), |(_, of)| Err(NotItsOwn::Name { by: id, of }));
+            assert_eq!(state.check_own(id, &command), own, "{id}: {name}");
+            for (level, refused) in [(REFUSING_WHOLLY - 1, None), (REFUSING_WHOLLY, expected)] {
+                let mut state = state.clone();
+                state.level.number = level;
+                let before = state.nodes[&id].clone();
+                let (reply, after) = match refused {
+                    Some((name, _)) => (Reply::Refused(Refusal::NameTaken(name)), before),
+                    None => (Reply::Done, update.clone()),
+                };
+                assert_eq!(state.apply(9, command.clone()), reply, "{id}: {name} at {level}");
+                assert_eq!(state.nodes[&id], after, "{id}: {name} at {level}");
+            }
+        }
+        let unknown = Command::UpdateNode { node_id: NodeId(7), record: record("g", "new") };
+        assert_eq!(state.apply(9, unknown), Reply::Refused(Refusal::UnknownNode(NodeId(7))));
     }
 
     #[test]
