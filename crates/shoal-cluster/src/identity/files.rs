@@ -16,6 +16,8 @@ use super::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession
 
 /// Largest file that is read as an identity, bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// As many links as the system follows.
+const MAX_LINKS: u32 = 40;
 
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
@@ -135,11 +137,27 @@ impl NodeKey {
 /// Whether `path` lies in the data directory of a node, of this one or another, wherever links lead. What is not there yet does
 /// if the directory does that it is to be in. Looks at the disk.
 pub fn is_in_data_dir(path: &Path) -> bool {
-    let real = fs::canonicalize(path).or_else(|_| match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => fs::canonicalize(parent).map(|parent| parent.join(name)),
-        _ => Err(io::ErrorKind::NotFound.into()),
-    });
-    real.is_ok_and(|real| real.ancestors().skip(1).any(|dir| identity_path(dir).exists()))
+    let real = resolved(path, MAX_LINKS);
+    real.is_some_and(|real| real.ancestors().skip(1).any(|dir| identity_path(dir).exists()))
+}
+
+/// Where `path` leads, over `links` that lead to what is not there at most; `None` = nowhere.
+fn resolved(path: &Path, links: u32) -> Option<PathBuf> {
+    if let Ok(real) = fs::canonicalize(path) {
+        return Some(real);
+    }
+    let (dir, name) = (directory_of(path), path.file_name()?);
+    match fs::read_link(path) {
+        Ok(target) => resolved(&dir.join(target), links.checked_sub(1)?),
+        Err(_) => Some(resolved(dir, links)?.join(name)),
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        Some(_) | None => Path::new("."),
+    }
 }
 
 fn identity_path(data_dir: &Path) -> PathBuf {
@@ -207,11 +225,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)?;
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
+    File::open(directory_of(path)).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
 /// Bytes that are text in the file.
@@ -232,7 +246,55 @@ impl<'de> Deserialize<'de> for Base64 {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    #[test]
+    fn links_lead_into_data_directories_also_to_what_is_not_there() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        Identity::bootstrap("one").unwrap().0.save(&at("data")).unwrap();
+        fs::create_dir_all(at("data/raft")).unwrap();
+        fs::create_dir_all(at("logs/old")).unwrap();
+        for (link, target) in [
+            ("logs/there", at("data/identity/node.json")),
+            ("logs/dangling", at("data/a.log")),
+            ("logs/relative", "../data/a.log".into()),
+            ("logs/deeper", at("data/raft/new/a.log")),
+            ("logs/chain", "relative".into()),
+            ("logs/dir", at("data/new")),
+            ("logs/round", "round".into()),
+            ("logs/harmless", "old/a.log".into()),
+            ("data/out", at("logs/a.log")),
+            ("old", at("logs/old")),
+            ("logs/old/up", "../../data/a.log".into()),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        for (path, expected) in [
+            ("data/identity/node.json", true),
+            ("data/a.log", true),
+            ("data/new/a.log", true),
+            ("logs/there", true),
+            ("logs/dangling", true),
+            ("logs/relative", true),
+            ("logs/deeper", true),
+            ("logs/chain", true),
+            ("logs/dir", true),
+            ("logs/dir/a.log", true),
+            ("logs/../data/a.log", true),
+            // As the system sees it, from where the link lies and not from where it was come by.
+            ("old/up", true),
+            ("logs/a.log", false),
+            ("logs/new/a.log", false),
+            ("logs/harmless", false),
+            ("logs/round", false),
+            ("data/out", false),
+        ] {
+            assert_eq!(is_in_data_dir(&at(path)), expected, "{path}");
+        }
+    }
 
     #[test]
     fn identity_is_kept_and_read_back() {
