@@ -36,8 +36,9 @@ pub const WAVES: u32 = 10;
 /// The least [`COMMANDS`] of a node that knows [`Command::KeepKeys`].
 pub const KEEPING_KEYS: u32 = 11;
 /// From this level on a command that is refused changes nothing at all, of too many revoked nodes those are forgotten that
-/// were revoked first, and no member takes the name of another one: what applying some commands does, so that every node has to
-/// know it. [`Unwatched`](super::RevertCause::Unwatched) is new.
+/// were revoked first, no member takes the name of another one, and what is tried despite its quarantine leaves that once it
+/// stays: what applying some commands does, so that every node has to know it.
+/// [`Unwatched`](super::RevertCause::Unwatched) is new.
 pub const REFUSING_WHOLLY: u32 = LEVELS + 1;
 /// From this level on every certificate that operators are given is on a list, and soon no other one is good: at once in a new
 /// cluster, in one of before once the last that is on no list has ended (see [`Operators`](super::Operators)).

@@ -211,7 +211,8 @@ impl ConfigState {
                 };
                 let record =
                     RevisionRecord { author, message, at_ms, index, counts, ..RevisionRecord::default() };
-                self.revisions.publish(expected, site, record, terms)
+                let keeps_quarantine = self.refuses_wholly();
+                self.revisions.publish(expected, site, record, terms, keeps_quarantine)
             }
             Command::Rollout { revision, step, author, message, at_ms, .. } => match step {
                 RolloutStep::Confirm => self.revisions.confirm(revision, author, message, at_ms),

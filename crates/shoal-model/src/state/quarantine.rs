@@ -53,11 +53,14 @@ impl Quarantine {
         Some(Refusal::Quarantined { revision: known.revision, why: known.why.clone() })
     }
 
+    /// Something on these terms is published although it is here.
+    pub(super) fn is_defied_by(&self, terms: &Terms) -> bool {
+        terms.despite_quarantine && self.find(&terms.fingerprint).is_some()
+    }
+
     /// Somebody wants it all the same.
-    pub(super) fn release(&mut self, terms: &Terms) {
-        if terms.despite_quarantine {
-            self.0.remove(&terms.fingerprint);
-        }
+    pub(super) fn release(&mut self, fingerprint: &str) {
+        self.0.remove(fingerprint);
     }
 
     /// The same, of revisions that have other numbers.

@@ -162,23 +162,30 @@ impl Revisions {
         self.quarantine.refusal(terms)
     }
 
+    /// `keeps_quarantine` = what is tried despite its quarantine leaves that when it stays, and not before.
     pub(super) fn publish(
         &mut self,
         expected: Option<Revision>,
         site: String,
         mut record: RevisionRecord,
         terms: Terms,
+        keeps_quarantine: bool,
     ) -> Reply {
         if let Some(refusal) = self.refusal(expected, &terms) {
             return Reply::Refused(refusal);
         }
-        self.quarantine.release(&terms);
+        let is_defied = self.quarantine.is_defied_by(&terms);
+        let lifts_quarantine = is_defied && keeps_quarantine && terms.confirm_within_ms.is_some();
+        if is_defied && !lifts_quarantine {
+            self.quarantine.release(&terms.fingerprint);
+        }
         record.fingerprint = terms.fingerprint;
         let before = self.active;
         let reply = self.succeed(site.into(), record);
         if let Some(confirm_within_ms) = terms.confirm_within_ms {
             let (revision, canary, waves) = (self.active, terms.canary, terms.waves.map(Waves::first));
-            self.rollout = Some(Rollout { revision, before, confirm_within_ms, canary, waves });
+            self.rollout =
+                Some(Rollout { revision, before, confirm_within_ms, canary, waves, lifts_quarantine });
             self.mark(self.active, RevisionStanding::Unconfirmed);
         }
         reply
@@ -189,6 +196,9 @@ impl Revisions {
         let Some(rollout) = self.rollout.take_if(|rollout| rollout.revision == revision) else {
             return Reply::Refused(Refusal::NotUnconfirmed(revision));
         };
+        if let Some(record) = self.records.get(&revision).filter(|_| rollout.lifts_quarantine) {
+            self.quarantine.release(&record.fingerprint);
+        }
         self.note_end(rollout, None, why, at_ms);
         self.mark(revision, RevisionStanding::Confirmed { author, at_ms });
         Reply::Confirmed(revision)
@@ -233,8 +243,13 @@ impl Revisions {
 
     /// What `revision` was is not to be applied again.
     pub(super) fn isolate(&mut self, revision: Revision, why: &str, at_ms: u64) {
-        let fingerprint = self.record(revision).map(|record| record.fingerprint.clone());
-        self.quarantine.isolate(fingerprint.unwrap_or_default(), revision, why, at_ms);
+        let fingerprint = self.record(revision).map(|record| record.fingerprint.clone()).unwrap_or_default();
+        let is_active = self.record(self.active).is_some_and(|active| active.fingerprint == fingerprint);
+        // Who wanted it all the same did not know that.
+        if let Some(rollout) = self.rollout.as_mut().filter(|_| is_active) {
+            rollout.lifts_quarantine = false;
+        }
+        self.quarantine.isolate(fingerprint, revision, why, at_ms);
     }
 
     fn note_end(&mut self, rollout: Rollout, reverted_by: Option<Revision>, why: String, at_ms: u64) {
@@ -308,7 +323,7 @@ mod tests {
     fn followers_miss_nothing_and_hear_nothing_twice() {
         let mut revisions = Revisions::default();
         for n in 1..=7 {
-            revisions.publish(None, format!("site {n}"), RevisionRecord::default(), Terms::default());
+            revisions.publish(None, format!("site {n}"), RevisionRecord::default(), Terms::default(), true);
         }
         (1..=3).for_each(|n| _ = revisions.contents.remove(&Revision(n)));
         let check = |known: Option<u64>, expected: Option<(u64, Option<&str>)>| {

@@ -33,7 +33,7 @@ pub struct Terms {
     /// By which its content is known again; empty = it is not to be.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub fingerprint: String,
-    /// Also if its content is in quarantine, which ends that.
+    /// Also if its content is in quarantine, which ends that: at a level of [`REFUSING_WHOLLY`] and above once it stays.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub despite_quarantine: bool,
 }
@@ -72,6 +72,9 @@ pub struct Rollout {
     /// How far it is on its way to all nodes; `None` = it goes no further until it is confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waves: Option<Waves>,
+    /// Its content is in quarantine, until it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lifts_quarantine: bool,
 }
 
 impl Rollout {

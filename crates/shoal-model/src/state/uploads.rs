@@ -134,7 +134,7 @@ mod tests {
         // Also while nothing may be published.
         let mut state = at(REFUSING_WHOLLY);
         let waits = Terms { confirm_within_ms: Some(9), ..Terms::default() };
-        state.revisions.publish(None, "{}".to_owned(), RevisionRecord::default(), waits);
+        state.revisions.publish(None, "{}".to_owned(), RevisionRecord::default(), waits, true);
         state.apply(1, part("u", 0, "{}", 1));
         assert_eq!(
             state.apply(2, publish("u", 1, None)),

@@ -180,13 +180,18 @@ fn not_in_waves(revision: Revision) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Command, ConfigState, RevertCause, RevisionStanding, RolloutStep, SiteText, Terms};
+    use crate::state::{
+        Command, ConfigState, REFUSING_WHOLLY, RevertCause, RevisionStanding, RolloutStep, SiteText, Terms,
+    };
 
-    /// `publish SITE [waves] [despite]`; `wave N NODE`, `pause`, `resume`, `confirm`, `worse`, `unwatched`, `poison`, of revision 2; `unwatched-4` of 4.
+    /// `publish SITE [waves] [despite] [over]`; `wave N NODE`, `pause`, `resume`, `confirm`, `worse`, `unwatched`, `poison`, of
+    /// revision 2; the same of 4, as `unwatched-4`, and `abort-4`.
     fn command(text: &str) -> Command {
         let words: Vec<&str> = text.split(' ').collect();
-        let (author, at_ms, mut revision) = ("ann".to_owned(), 7, Revision(2));
-        let step = match words[0] {
+        let (author, at_ms) = ("ann".to_owned(), 7);
+        let (verb, revision) = words[0].split_once('-').unwrap_or((words[0], "2"));
+        let revision = Revision(revision.parse().unwrap());
+        let step = match verb {
             "wave" => {
                 let nodes = [NodeId(words[2].parse().unwrap())].into();
                 RolloutStep::Advance(NextWave {
@@ -200,10 +205,7 @@ mod tests {
             "confirm" => RolloutStep::Confirm,
             "worse" => RolloutStep::Revert(RevertCause::Worse),
             "unwatched" => RolloutStep::Revert(RevertCause::Unwatched),
-            "unwatched-4" => {
-                revision = Revision(4);
-                RolloutStep::Revert(RevertCause::Unwatched)
-            }
+            "abort" => RolloutStep::Revert(RevertCause::Aborted),
             "poison" => return Command::Quarantine { revision, why: "n3 dies of it".to_owned(), at_ms },
             _ => {
                 let waves = words.contains(&"waves").then(Pace::default);
@@ -213,7 +215,7 @@ mod tests {
                     waves,
                     fingerprint: format!("f{}", words[1]),
                     despite_quarantine: words.contains(&"despite"),
-                    ..Terms::default()
+                    overrides: words.contains(&"over"),
                 };
                 return Command::Publish {
                     request_id: String::new(),
@@ -233,7 +235,12 @@ mod tests {
 
     /// Carries out `story`, whose last step answers `reply`.
     fn check(story: &[&str], reply: Reply) -> ConfigState {
+        check_at(REFUSING_WHOLLY, story, reply)
+    }
+
+    fn check_at(level: u32, story: &[&str], reply: Reply) -> ConfigState {
         let mut state = ConfigState::default();
+        state.level.number = level;
         let replies = story.iter().enumerate().map(|(n, step)| state.apply(n as u64 + 1, command(step)));
         assert_eq!(replies.last().unwrap(), reply, "{story:?}");
         let text = serde_json::to_string(&state).unwrap();
@@ -305,6 +312,22 @@ mod tests {
             &then(&["confirm", "publish c", "publish b waves", "unwatched-4", "publish b"]),
             Reply::Published(Revision(6)),
         );
+        // What is tried despite that stays where it is, until it is in force for good.
+        let tried = then(&["worse", "publish b waves despite"]);
+        let tried = |steps: &[&'static str]| [&tried[..], steps].concat();
+        let published = |revision| Reply::Published(Revision(revision));
+        let why = "revert of 2: worse than what was before: 7 of 9";
+        check(&tried(&["abort-4", "publish b"]), refused(why));
+        check(&tried(&["publish c over", "publish b"]), refused(why));
+        check(&tried(&["unwatched-4", "publish b despite", "publish c", "publish b"]), published(8));
+        check(&tried(&["confirm-4", "publish c", "publish b"]), published(6));
+        let why_again = "revert of 4: worse than what was before: 7 of 9".to_owned();
+        let refused_again = Refusal::Quarantined { revision: Revision(4), why: why_again };
+        check(&tried(&["worse-4", "publish b"]), Reply::Refused(refused_again));
+        let poisoned = Refusal::Quarantined { revision: Revision(4), why: "n3 dies of it".to_owned() };
+        check(&tried(&["poison-4", "confirm-4", "publish c", "publish b"]), Reply::Refused(poisoned));
+        let before = REFUSING_WHOLLY - 1;
+        check_at(before, &tried(&["abort-4", "publish b"]), published(6));
         // What is not known by its content is not known again.
         let old = Command::Quarantine { revision: Revision(9), why: String::new(), at_ms: 1 };
         let mut state = ConfigState::default();
