@@ -179,12 +179,14 @@ mod tests {
             TrafficReport { requests: 1_000, judged, ..TrafficReport::default() }
         };
         let of_older_version = TrafficReport { requests: 7, faults: 7, ..TrafficReport::default() };
-        let routes = [("shop", route(9, 1)), (OTHER, route(5, 2)), ("old", of_older_version)];
+        let routes =
+            [("shop", route(9, 1)), (OTHER, route(5, 2)), ("other", route(3, 1)), ("old", of_older_version)];
         let routes = routes.map(|(name, counts)| (name.to_owned(), counts)).into();
         let traffic = Some(NodeTrafficReport { routes, ..NodeTrafficReport::default() });
         let counts = said(NodeReport { traffic, ..NodeReport::default() }).unwrap().counts;
-        assert_eq!((counts.all.requests, counts.all.errors), (14, 3));
+        assert_eq!((counts.all.requests, counts.all.errors), (17, 4));
         let of = |name: &str| counts.routes.get(name).map(|counts| (counts.requests, counts.errors));
-        assert_eq!([of("shop"), of(OTHER), of("old")], [Some((9, 1)), None, Some((0, 0))]);
+        let seen = ["shop", OTHER, "other", "old"].map(of);
+        assert_eq!(seen, [Some((9, 1)), None, Some((3, 1)), Some((0, 0))]);
     }
 }

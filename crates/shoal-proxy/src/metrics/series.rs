@@ -9,8 +9,8 @@ use super::Traffic;
 /// Names of one kind (listener, route, upstream) with series of their own, on one node and since its start: counters never
 /// fall, so a name that is gone from the site keeps its place.
 pub(super) const MAX_SERIES: usize = 1000;
-/// The series of all other names.
-pub const OTHER: &str = "other";
+/// The series of all other names; no object of a site can be called this.
+pub const OTHER: &str = "(other)";
 
 /// The names that have series of their own: the same ones on all workers, else a sum over workers would mean nothing.
 #[derive(Default)]
@@ -67,7 +67,17 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::site::read_site;
+
     use super::*;
+
+    #[test]
+    fn nothing_in_a_site_is_called_as_all_others_are() {
+        for (name, is_a_name) in [("other", true), (OTHER, false)] {
+            let text = format!("upstreams:\n  \"{name}\": {{ endpoints: [\"127.0.0.1:1\"] }}\n");
+            assert_eq!(read_site("site.yaml", &text).is_ok(), is_a_name, "{name}");
+        }
+    }
 
     #[test]
     fn names_beyond_the_limit_are_one_series_on_every_worker() {

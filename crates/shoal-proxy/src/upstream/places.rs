@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use shoal_model::view::EndpointView;
 
-use crate::metrics;
+use crate::metrics::{self, OTHER};
 
 /// Places that are counted by themselves, on one node and since its start.
 const MAX_PLACES: usize = 1000;
@@ -45,7 +45,7 @@ impl Places {
         let mut count = |place: Place| {
             let is_full = known.len() >= MAX_PLACES && !known.contains_key(&place);
             let counted_as =
-                if is_full { Place { upstream: "other".into(), ..Place::default() } } else { place };
+                if is_full { Place { upstream: OTHER.into(), ..Place::default() } } else { place };
             known.entry(counted_as).or_default().clone()
         };
         Some(endpoints.iter().map(|endpoint| count(place(endpoint))).collect())
