@@ -79,6 +79,9 @@ async fn certificates_renew_themselves() -> Result<()> {
         "nobody has let it in: {}",
         cluster.nodes[2].log()
     );
+    let audit = cluster.nodes[0].shoal(&["audit"]).await?.expect(0)?;
+    let told = "a certificate for n3, whose last one has ended";
+    ensure!(audit.stdout.contains(told), "{told:?} is missing: {}", audit.stdout);
     cluster.apply(2, &site(5)).await?;
 
     // All were.

@@ -3,8 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use shoal_cluster::tls::Caller;
-use shoal_model::state::{ASKERS, Asker};
+use shoal_configlog::{ProposeError, described_as, on_behalf_of};
+use shoal_model::Revision;
+use shoal_model::state::{ASKERS, Asker, COMPARING, Command};
 
+use crate::admin::CATCH_UP_WAIT;
 use crate::incoming::Connection;
 use crate::node::{Node, now_ms};
 
@@ -35,6 +38,11 @@ impl Who {
         Self { by: "local".to_owned(), role: String::new(), from: "shoal run".to_owned() }
     }
 
+    /// The member of this name, of its own accord.
+    pub fn member(name: &str, from: String) -> Self {
+        Self { by: format!("node {name}"), role: String::new(), from }
+    }
+
     /// The bearer of the token whose public part this is, which allows `role`.
     pub fn with_token(id: &str, role: &str, from: String) -> Self {
         Self { by: format!("token {id}"), role: role.to_owned(), from }
@@ -55,6 +63,22 @@ impl Node {
             request_id: self.new_request_id(),
             at_ms: now_ms(),
         })
+    }
+
+    /// Whatever `proposing` puts into the log, nobody has asked for: it is on the record as `call` of this node.
+    pub(crate) fn of_its_own<F: Future>(&self, call: &str, proposing: F) -> impl Future<Output = F::Output> {
+        on_behalf_of(self.asker(Who::member(&self.identity.name, String::new()), call), proposing)
+    }
+
+    /// Whoever has asked the running task gets `what`, which no command says: it is on the record with an entry that changes
+    /// nothing.
+    pub(crate) async fn put_on_record(&self, what: String) -> Result<(), ProposeError> {
+        if !self.members_without(COMPARING).is_empty() {
+            return Ok(());
+        }
+        let proposed = described_as(what, self.log.propose(Command::CompareStates)).await?;
+        self.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
+        Ok(())
     }
 
     /// The log says who asks: since it began to, and before that once every member has said that it can read it.

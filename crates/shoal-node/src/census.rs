@@ -18,12 +18,15 @@ const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn census(node: Arc<Node>, mut written: ClusterSetup) {
     let mut ticks = tokio::time::interval(CENSUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The entry in which this node has said where it is.
+    let mut told = 0;
     loop {
         ticks.tick().await;
         node.peers.learn_from(&node.gossip.view().load());
         node.gossip.set_load(u32::try_from(node.proxy.figures().in_flight).unwrap_or(u32::MAX));
         node.gossip.set_offered(node.proxy.offered());
-        node.gossip.set_applied_index(*node.log.applied().borrow());
+        let applied = *node.log.applied().borrow();
+        node.gossip.set_applied_index(applied);
         node.gossip.set_commands(known_level());
         let (setup, is_known) = node.log.with_state(|state| (state.setup, !state.nodes.is_empty()));
         if is_known && setup != written {
@@ -35,10 +38,13 @@ pub async fn census(node: Arc<Node>, mut written: ClusterSetup) {
         let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
         let moved =
             node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
-        if moved
-            && let Err(error) = node.log.propose(Command::UpdateNode { node_id: node.id(), record }).await
-        {
-            tracing::debug!(%error, "the new address is not in the log yet");
+        if !moved || applied < told {
+            continue;
+        }
+        let command = Command::UpdateNode { node_id: node.id(), record };
+        match node.of_its_own("UpdateNode", node.log.propose(command)).await {
+            Ok(proposed) => told = proposed.index,
+            Err(error) => tracing::debug!(%error, "the new address is not in the log yet"),
         }
     }
 }

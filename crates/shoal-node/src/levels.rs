@@ -53,7 +53,8 @@ pub async fn raise(node: Arc<Node>) {
         if since.elapsed() < RAISED_AFTER {
             continue;
         }
-        match node.log.propose_as_leader(Command::SetLevel { from: level.number, to: reachable }).await {
+        let command = Command::SetLevel { from: level.number, to: reachable };
+        match node.of_its_own("SetLevel", node.log.propose_as_leader(command)).await {
             Ok(proposed) => tracing::info!(to = reachable, reply = %proposed.reply, "the level was raised"),
             Err(error) => tracing::warn!(%error, to = reachable, "the level is not raised yet"),
         }

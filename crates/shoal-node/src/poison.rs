@@ -7,6 +7,7 @@ use shoal_model::Revision;
 use shoal_model::state::Command;
 use shoal_policy::rollout::{Blame, Fate, blame};
 
+use crate::admin::CATCH_UP_WAIT;
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
 
@@ -73,8 +74,13 @@ fn fate(report: &NodeReport, revision: Revision) -> Fate {
 
 async fn isolate(node: &Node, revision: Revision, why: &str) {
     let why = format!("{} has refused it: {why}", node.identity.name);
-    match node.log.propose(Command::Quarantine { revision, why, at_ms: now_ms() }).await {
-        Ok(_) => tracing::warn!(%revision, "what this node cannot live with is in quarantine"),
+    let command = Command::Quarantine { revision, why, at_ms: now_ms() };
+    match node.of_its_own("Quarantine", node.log.propose(command)).await {
+        Ok(proposed) => {
+            tracing::warn!(%revision, "what this node cannot live with is in quarantine");
+            // Or it would be told again.
+            node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
+        }
         Err(error) => tracing::debug!(%revision, %error, "the cluster cannot be told yet"),
     }
 }

@@ -180,7 +180,7 @@ async fn take(node: &Node, revision: Revision, index: u64, step: RolloutStep, ev
     }
 }
 
-/// On nobody's behalf, once, and only while this node leads.
+/// Of this node's own accord, once, and only while it leads.
 async fn propose(
     node: &Node,
     revision: Revision,
@@ -190,7 +190,8 @@ async fn propose(
 ) -> Result<Reply, ProposeError> {
     let (author, at_ms) = (NOBODY.to_owned(), now_ms());
     let command = Command::Rollout { request_id, revision, step, author, message, at_ms };
-    node.log.propose_as_leader(command).await.map(|proposed| proposed.reply)
+    let proposed = node.of_its_own("Rollout", node.log.propose_as_leader(command)).await;
+    proposed.map(|proposed| proposed.reply)
 }
 
 impl Node {

@@ -1,4 +1,5 @@
-//! Who has changed what: a record of each command that was put into the log because somebody asked for it.
+//! Who has changed what: a record of each command that was put into the log because somebody asked for it, or a node did so of
+//! its own accord.
 //!
 //! Records are chained: each has the hash of the one before it and of its own [`AuditRecord::line`], so that none can be
 //! changed, left out or put in without every later hash being another. Purges are many and have a chain of their own, lest
@@ -31,7 +32,7 @@ pub const RESTORE: &str = "Restore";
 /// On whose behalf a command is proposed. The proposer fills it in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asker {
-    /// Who, as was proven: an operator's name, `local`, or a token's id.
+    /// Who, as was proven: an operator's name, `local`, a token's id, or a node of its own accord.
     pub by: String,
     /// What it may do; empty = who it is says so.
     pub role: String,
@@ -222,9 +223,10 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
             format!("token {id} for a {}, {} uses", token.role, token.uses_left)
         }
         Command::Admit(admission) => format!("{} at {}", admission.node.name, admission.node.cluster_addr),
-        Command::UpdateNode { node_id, .. }
-        | Command::RemoveNode { node_id }
-        | Command::RevokeNode { node_id } => name_of(node_id),
+        Command::UpdateNode { node_id, record } => {
+            format!("{} is {} at {}", name_of(node_id), record.name, record.cluster_addr)
+        }
+        Command::RemoveNode { node_id } | Command::RevokeNode { node_id } => name_of(node_id),
         Command::SetStanding(order) => format!("{} {}", name_of(&order.node_id), order.standing.name()),
         Command::ChangeSetup(order) => state.setup.with(*order).to_string(),
         Command::GiveCertificate { serial, record } => {
@@ -264,6 +266,7 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
 mod tests {
     use super::*;
     use crate::Revision;
+    use crate::state::MemberRecord;
 
     fn asker(what: &str) -> Asker {
         let text = |text: &str| text.to_owned();
@@ -292,6 +295,21 @@ mod tests {
         assert_eq!(record.line(), line);
         assert_eq!(record.hash, link("", line));
         assert!(audit.has_begun());
+    }
+
+    #[test]
+    fn a_node_that_moves_is_told_as_it_was_and_as_it_is() {
+        let record = |name: &str, at: &str| MemberRecord {
+            name: name.to_owned(),
+            cluster_addr: at.to_owned(),
+            ..MemberRecord::default()
+        };
+        let mut state = ConfigState::default();
+        state.nodes.insert(NodeId(7), record("n2", "192.0.2.1:7400"));
+        let moved = Command::UpdateNode { node_id: NodeId(7), record: record("n2", "192.0.2.2:7400") };
+        let told = on_record(moved.clone(), asker(""), &state);
+        let what = "n2 (n7) is n2 at 192.0.2.2:7400";
+        assert_eq!(told, moved.asked_by(vec![asker(what)]));
     }
 
     #[test]

@@ -4,16 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use shoal_cluster::identity::{Passphrase, seal_file, sha256_hex};
-use shoal_configlog::{ProposeError, described_as};
-use shoal_model::Revision;
-use shoal_model::state::{COMPARING, Command};
+use shoal_configlog::ProposeError;
 use shoal_proto::admin::{SaveSnapshotRequest, SaveSnapshotResponse};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::{About, FORMAT};
 use crate::admin::failure::{Exit, check_log, propose, with_exit};
-use crate::admin::{CATCH_UP_WAIT, newest_base};
+use crate::admin::newest_base;
 use crate::node::{Node, now_ms};
 
 /// Files that are made at once.
@@ -27,20 +25,12 @@ pub type Saved = Pin<Box<dyn Stream<Item = Result<SaveSnapshotResponse, Status>>
 /// Who takes all there is is on the record before anything leaves, and the record is in what leaves. It goes with an entry that
 /// changes nothing. Where nobody can write, saving is all the more what there is to do.
 async fn put_on_record(node: &Node) -> Result<(), Status> {
-    if !node.members_without(COMPARING).is_empty() {
-        return Ok(());
-    }
-    let entry = node.log.propose(Command::CompareStates);
-    match described_as("the whole state, sealed".to_owned(), entry).await {
-        Ok(proposed) => {
-            node.await_applied(proposed.index, Revision(0), CATCH_UP_WAIT).await;
-            Ok(())
-        }
+    match node.put_on_record("the whole state, sealed".to_owned()).await {
         Err(error @ ProposeError::OutOfSpace { .. }) => {
             tracing::warn!(%error, "that a snapshot is saved is not on the record");
             Ok(())
         }
-        Err(error) => Err(propose(error)),
+        written => written.map_err(propose),
     }
 }
 

@@ -49,7 +49,8 @@ pub async fn keep_gossip_keys(node: Arc<Node>) {
             Step::Drop => GossipKeyStep::Drop { id: keys.in_use },
         };
         let what = becomes(&step);
-        match node.log.propose_as_leader(Command::KeepKeys(KeyOrder::Gossip(step))).await {
+        let command = Command::KeepKeys(KeyOrder::Gossip(step));
+        match node.of_its_own("KeepKeys", node.log.propose_as_leader(command)).await {
             Ok(proposed) => tell(&proposed, what),
             Err(error) => tracing::debug!(%error, "the keys of the gossip are as they were"),
         }

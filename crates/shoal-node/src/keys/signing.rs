@@ -4,17 +4,23 @@ use std::time::Duration;
 
 use shoal_cluster::identity::{Authority, IdentityError, validity, was_signed_by};
 use shoal_cluster::join::{ROLE_NODE, Token, same_text};
-use shoal_model::state::{MemberRecord, Refusal, TokenRecord};
+use shoal_configlog::on_behalf_of;
+use shoal_model::state::{AuditTrail, MemberRecord, Refusal, TokenRecord};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::renewal::{GRACE, Life};
 use shoal_proto::raft::{RenewRequest, RenewResponse};
 use tonic::Status;
 
 use crate::admin::failure;
+use crate::asking::Who;
 use crate::node::{Node, now_ms};
 
 /// For this node to apply what a majority has agreed on.
 const CATCH_UP: Duration = Duration::from_secs(5);
+/// What late renewals are on the record as.
+const RENEW: &str = "Renew";
+/// The same one is on the record once within so long.
+const ON_RECORD_EVERY: Duration = Duration::from_secs(3600);
 
 impl Node {
     /// The authority of the cluster, while something is signed.
@@ -62,11 +68,12 @@ impl Node {
 }
 
 /// A new certificate for a member. `caller` is who has proven to be one; who has not, shows a certificate that has ended not
-/// long ago, or a token for nodes: the answer is of use to nobody but the bearer of its key.
+/// long ago, or a token for nodes: the answer is of use to nobody but the bearer of its key. It comes `from` there.
 pub async fn renew(
     node: &Node,
     request: &RenewRequest,
     caller: Option<NodeId>,
+    from: String,
 ) -> Result<RenewResponse, Status> {
     // Before anybody else is asked for the sake of a stranger.
     let (id, _) = node.sign(&request.csr)?;
@@ -87,8 +94,42 @@ pub async fn renew(
         check_token(node, &request.token)?;
     }
     let (id, answer) = node.sign(&request.csr)?;
+    if caller.is_none() {
+        put_on_record(node, id, &request.token, from).await;
+    }
     tracing::info!(member = %id, late = caller.is_none(), "a node's certificate was renewed");
     Ok(answer)
+}
+
+/// Who had nothing to show any more is let in all the same, whatever becomes of the record.
+async fn put_on_record(node: &Node, id: NodeId, token: &str, from: String) {
+    let member = node.log.with_state(|state| state.nodes.get(&id).map(|member| member.name.clone()));
+    let name = member.unwrap_or_else(|| id.to_string());
+    let (who, what) = match token.parse::<Token>() {
+        Ok(token) => {
+            (Who::with_token(&token.id, ROLE_NODE, from), format!("a certificate for {name}, by a token"))
+        }
+        Err(_) => (Who::member(&name, from), format!("a certificate for {name}, whose last one has ended")),
+    };
+    if node.log.with_state(|state| is_on_record(&state.audit.changes, &who.by, &what, now_ms())) {
+        return;
+    }
+    let Some(asker) = node.asker(who, RENEW) else { return };
+    let writing = tokio::time::timeout(CATCH_UP, on_behalf_of(Some(asker), node.put_on_record(what)));
+    let why = match writing.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(member = %id, why, "that its certificate was renewed late is not on the record");
+}
+
+/// The same was put there a while ago at most: whoever has the key may ask as often as he likes.
+fn is_on_record(changes: &AuditTrail, by: &str, what: &str, now_ms: u64) -> bool {
+    let askers = changes.newest_first().map(|(_, record)| &record.asker);
+    askers
+        .take_while(|asker| asker.at_ms.saturating_add(ON_RECORD_EVERY.as_millis() as u64) > now_ms)
+        .any(|asker| asker.call == RENEW && asker.by == by && asker.what == what)
 }
 
 /// It says that an operator of now wants the member back. It loses no use by that: nobody is admitted.
@@ -120,4 +161,31 @@ fn check_late(node: &Node, request: &RenewRequest) -> Result<(), Status> {
         return refuse(&format!("the certificate has ended more than {hours} h ago"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::state::{Asker, Command, ConfigState};
+
+    use super::*;
+
+    #[test]
+    fn who_asks_again_and_again_is_on_the_record_once_in_a_while() {
+        const NOW: u64 = 1_000_000_000;
+        let hour = ON_RECORD_EVERY.as_millis() as u64;
+        let check = |calls: &[(&str, &str, u64)], expected: bool| {
+            let mut state = ConfigState::default();
+            for (index, (call, by, ago)) in (1..).zip(calls) {
+                let (call, by, what) = ((*call).to_owned(), (*by).to_owned(), "n3".to_owned());
+                let asker = Asker { call, by, what, at_ms: NOW - ago, ..Asker::default() };
+                state.apply(index, Command::CompareStates.asked_by(vec![asker]));
+            }
+            assert_eq!(is_on_record(&state.audit.changes, "node n3", "n3", NOW), expected, "{calls:?}");
+        };
+        check(&[], false);
+        check(&[(RENEW, "node n3", 7)], true);
+        check(&[(RENEW, "node n3", 7), ("Apply", "ada", 5)], true);
+        check(&[(RENEW, "node n3", hour)], false);
+        check(&[(RENEW, "node n2", 7), ("SaveSnapshot", "node n3", 5)], false);
+    }
 }

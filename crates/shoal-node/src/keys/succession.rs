@@ -37,7 +37,8 @@ pub async fn keep_succession(node: Arc<Node>) {
             continue;
         }
         let step = SuccessionStep::Switch { begun, at_ms: now_ms() };
-        match node.log.propose_as_leader(Command::KeepKeys(KeyOrder::Authority(step))).await {
+        let command = Command::KeepKeys(KeyOrder::Authority(step));
+        match node.of_its_own("KeepKeys", node.log.propose_as_leader(command)).await {
             Ok(_) => tracing::info!(
                 authority = next,
                 "every node that is heard believes the new authority: it signs"

@@ -295,6 +295,7 @@ impl PeerService for PeerRpc {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let connection = request.extensions().get::<Connection>();
+        let from = connection.map_or_else(String::new, |connection| connection.from.to_string());
         let caller = match connection.and_then(|connection| connection.caller.as_ref()) {
             Some(_) => Some(self.only_members(&request)?),
             // It has nothing to show any more.
@@ -303,7 +304,7 @@ impl PeerService for PeerRpc {
         let _one_of_few = self.joining.try_acquire().map_err(|_| {
             Status::resource_exhausted("too many nodes ask for certificates at once; try again in a moment")
         })?;
-        keys::renew(&self.node, request.get_ref(), caller).await.map(Response::new)
+        keys::renew(&self.node, request.get_ref(), caller, from).await.map(Response::new)
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
