@@ -44,9 +44,9 @@ class Node:
         argv += ["--listen-ip", self.ip, "--workers", "1", "--drain-delay", "0s", "--drain-timeout", "1s"]
         return argv + list(more)
 
-    def verb(self, *words):
-        """What the operator's command prints; nothing when it fails."""
-        argv = [peers.shoal_binary(), "--socket", self.socket, *words]
+    def verb(self, *words, before=()):
+        """What the operator's command prints; nothing when it fails. `before` goes before it."""
+        argv = [*before, peers.shoal_binary(), "--socket", self.socket, *words]
         run = subprocess.run(argv, capture_output=True, text=True, timeout=START_S)
         return run.stdout.strip() if run.returncode == 0 else ""
 
@@ -73,11 +73,11 @@ def site(listen, origin_address):
 
 
 @contextlib.contextmanager
-def started(stage, label, origin_address, is_warm=True):
-    """Three nodes that serve hits; with an origin that is not there they cannot show it."""
+def started(stage, label, origin_address, is_warm=True, count=NODES, cpu=measure.ANY_CPU):
+    """Nodes on `cpu` that serve hits; with an origin that is not there they cannot show it."""
     with contextlib.ExitStack() as stack:
-        nodes = planned(stack.enter_context(stage.room(label)))
-        assembled(stack, nodes, origin_address)
+        nodes = planned(stack.enter_context(stage.room(label)))[:count]
+        assembled(stack, nodes, origin_address, cpu=cpu)
         for node in nodes if is_warm else []:
             measure.wait_for(f"{node.name} serves hits", START_S, lambda: serves_hits(node))
         try:
@@ -93,7 +93,7 @@ def planned(place):
     return [Node(f"n{n}", f"{LOOPBACK}.{block}.{n}", ports, place / f"n{n}") for n in range(1, NODES + 1)]
 
 
-def assembled(stack, nodes, origin_address, into=lambda node: []):
+def assembled(stack, nodes, origin_address, into=lambda node: [], cpu=measure.ANY_CPU):
     """Starts the nodes one by one and waits until all count on each other; `into(node)` goes before their commands."""
     first = nodes[0]
     site_file = first.place.parent / "site.yaml"
@@ -102,7 +102,7 @@ def assembled(stack, nodes, origin_address, into=lambda node: []):
     for node in nodes:
         node.place.mkdir()
         argv = into(node) + node.argv(*join)
-        node.process = stack.enter_context(measure.started(argv, measure.ANY_CPU, node.place))
+        node.process = stack.enter_context(measure.started(argv, cpu, node.place))
         if node is first:
             measure.wait_for("the first node answers", START_S, lambda: node.verb("status"))
             token = node.verb("token", "create", "--uses", str(len(nodes)))
