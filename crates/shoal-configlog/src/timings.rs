@@ -82,12 +82,12 @@ impl Timings {
     }
 
     /// Whether a proposal that has waited for so long waits on, nobody having led for `lost_for` by now. Where that was longer
-    /// than its patience when it was made, no election is under way that it could wait for: a leader that is there all the same
-    /// is heard within a heartbeat.
-    pub(crate) fn waits_on(&self, waited: Duration, lost_for: Duration) -> bool {
+    /// than its patience when it was made, and no majority takes part in an election (`may_elect`), there is nothing to wait
+    /// for but the next attempt at one: who is back answers it, and a leader that is there all the same gets through again.
+    pub(crate) fn waits_on(&self, waited: Duration, lost_for: Duration, may_elect: bool) -> bool {
         let patience = self.patience();
-        let was_lost_for_long = lost_for.saturating_sub(waited) > patience;
-        waited < (if was_lost_for_long { self.heartbeat } else { patience })
+        let is_in_vain = lost_for.saturating_sub(waited) > patience && !may_elect;
+        waited < if is_in_vain { self.election_max + self.heartbeat } else { patience }
     }
 }
 
@@ -138,7 +138,8 @@ mod tests {
             assert!(timings.election_max > timings.election_min, "{timings:?}");
             assert!(timings.stable > timings.silence(), "{timings:?}");
             assert!(timings.patience() > timings.silence() + timings.heartbeat * 2, "{timings:?}");
-            assert!(timings.waits_on(timings.silence(), timings.silence() * 2), "{timings:?}");
+            assert!(timings.waits_on(timings.silence(), timings.silence() * 2, false), "{timings:?}");
+            assert!(timings.election_max + timings.heartbeat < timings.silence(), "{timings:?}");
         }
         let longest_round_trip = Duration::from_millis(250);
         assert!(Timings::WAN.heartbeat >= longest_round_trip);
@@ -149,7 +150,10 @@ mod tests {
     fn only_a_loss_that_is_fresh_is_waited_out() {
         let check = |waited_ms: u64, lost_for_ms: u64, expected: bool| {
             let [waited, lost_for] = [waited_ms, lost_for_ms].map(Duration::from_millis);
-            assert_eq!(Timings::LAN.waits_on(waited, lost_for), expected, "{waited_ms} {lost_for_ms}");
+            let waits_on = |may_elect| Timings::LAN.waits_on(waited, lost_for, may_elect);
+            assert_eq!(waits_on(false), expected, "{waited_ms} {lost_for_ms}");
+            // While others vote it is always worth a wait.
+            assert_eq!(waits_on(true), waited_ms < 3600, "{waited_ms} {lost_for_ms}");
         };
         check(0, 0, true);
         check(3599, 0, true); // who leads changes all the time
@@ -159,10 +163,10 @@ mod tests {
         check(3500, 7100, true); // an election may have failed
         check(3600, 7200, false);
         check(0, 3601, true);
-        check(99, 3700, true);
-        check(100, 3701, false);
+        check(699, 4300, true);
+        check(700, 4301, false);
         check(0, 1_000_000, true);
-        check(100, 1_000_000, false);
+        check(700, 1_000_000, false);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub async fn census(node: Arc<Node>, mut written: ClusterSetup) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The entry in which this node has said where it is.
     let mut told = 0;
+    let mut namesake = None;
     loop {
         ticks.tick().await;
         node.peers.learn_from(&node.gossip.view().load());
@@ -35,10 +36,20 @@ pub async fn census(node: Arc<Node>, mut written: ClusterSetup) {
                 Err(error) => tracing::debug!(%error, "what holds for the cluster is not on disk yet"),
             }
         }
-        let Ok(record) = member_record(&node.settings, &node.identity) else { continue };
-        let moved =
-            node.log.with_state(|state| state.nodes.get(&node.id()).is_some_and(|known| *known != record));
-        if !moved || applied < told {
+        let Ok(mut record) = member_record(&node.settings, &node.identity) else { continue };
+        let known = node.log.with_state(|state| {
+            let known = state.nodes.get(&node.id()).cloned();
+            known.map(|known| (known, state.whose_name_it_takes(node.id(), &record)))
+        });
+        let Some((known, taken_from)) = known else { continue };
+        if let Some(of) = taken_from {
+            if namesake.replace(of) != Some(of) {
+                let (name, kept) = (&record.name, &known.name);
+                tracing::warn!(%name, %of, %kept, "the name of this node is another one's: the cluster goes on calling it as before");
+            }
+            record.name.clone_from(&known.name);
+        }
+        if record == known || applied < told {
             continue;
         }
         let command = Command::UpdateNode { node_id: node.id(), record };

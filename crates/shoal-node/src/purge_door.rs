@@ -110,8 +110,12 @@ async fn forget(node: Arc<Node>, ledger: Arc<Ledger>, batch: Changed, place: Own
     let waiting = match &purged {
         Ok(_) => ledger.lock().settle(batch),
         Err(error) => {
-            tracing::warn!(%error, "what an origin has changed is not forgotten yet");
-            ledger.lock().put_back(batch)
+            let mut books = ledger.lock();
+            // Once, until there is nothing left of it.
+            if books.debts.noted().is_empty() {
+                tracing::warn!(%error, "what an origin has changed is not forgotten yet");
+            }
+            books.put_back(batch)
         }
     };
     let (status, json) = reply(&purged, true);

@@ -130,13 +130,9 @@ mod tests {
         check(PurgeError::TooFast(7), 429, "more than 7 purges a second");
         check(PurgeError::Reply(Refusal::TooManyPurges.into()), 429, "too many purges wait");
         check(PurgeError::Reply(Refusal::LastNode.into()), 500, "the last node");
-        let reason = "for 9 s no leader has had a majority of the 3 voters".to_owned();
+        let reason = "this node has known of no leader for 9 s".to_owned();
         let no_quorum = ProposeError::NoQuorum { reason, lost_for: Duration::from_secs(9) };
-        check(
-            PurgeError::Log(no_quorum),
-            503,
-            "no quorum: for 9 s no leader has had a majority of the 3 voters",
-        );
+        check(PurgeError::Log(no_quorum), 503, "no quorum: this node has known of no leader for 9 s");
         check(PurgeError::Log(ProposeError::TooLarge { bytes: 9 }), 413, "too large");
         check(PurgeError::Reply(OtherReply::Stray), 500, "does not belong");
     }

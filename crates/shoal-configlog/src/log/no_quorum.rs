@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use shoal_model::NodeId;
+use tokio::time::Instant;
 
 use super::{ConfigLog, ProposeError};
 
@@ -29,6 +30,19 @@ impl From<Loss> for ProposeError {
 }
 
 impl ConfigLog {
+    /// Whether what has been in vain since then is tried again, there having been no quorum for `lost_for`.
+    pub(super) fn waits_on(&self, since: Instant, lost_for: Duration) -> bool {
+        self.shared.timings.waits_on(since.elapsed(), lost_for, self.may_elect())
+    }
+
+    /// A majority has voted lately, this node included, or was asked to: somebody may lead any moment.
+    fn may_elect(&self) -> bool {
+        let (own, silence) = (self.node_id(), self.shared.timings.silence());
+        let voters: Vec<_> = self.status().voters;
+        let votes = |voter: &&NodeId| **voter == own || self.shared.heard.votes_since(**voter, silence);
+        voters.iter().filter(votes).count() * 2 > voters.len()
+    }
+
     /// What this node knows of it by itself.
     pub(super) fn loss(&self) -> Loss {
         let status = self.status();
@@ -37,13 +51,15 @@ impl ConfigLog {
 
     /// The same where `leader`, the last one that is known of, has had no majority for so long.
     pub(super) fn loss_of(&self, leader: Option<NodeId>, lost_for: Duration) -> Loss {
-        let voters = self.metrics().membership_config.membership().voter_ids().count();
-        let seconds = lost_for.as_secs();
+        let voters = match self.status().voters.len() {
+            0 => "voters".to_owned(),
+            count => format!("{count} voters"),
+        };
         let last = leader.map(|leader| format!("; the last one was {}", self.called(leader)));
-        let last = last.unwrap_or_default();
-        Loss {
-            reason: format!("for {seconds} s no leader has had a majority of the {voters} voters{last}"),
-            lost_for,
-        }
+        let (seconds, last) = (lost_for.as_secs(), last.unwrap_or_default());
+        let reason = format!(
+            "this node has known of no leader that a majority of the {voters} follows for {seconds} s{last}"
+        );
+        Loss { reason, lost_for }
     }
 }

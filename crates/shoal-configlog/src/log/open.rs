@@ -200,7 +200,8 @@ impl ConfigLog {
         let unusable = |reason: String| OpenError::Restore { dir: dir.clone(), reason };
         let config = raft_config(settings.cluster_id, timings, settings.compaction).map_err(&unusable)?;
         let directory = Directory::new(settings.peers.clone(), machine.clone());
-        let dialer = Dialer { local: settings.node_id.0, directory: directory.clone() };
+        let heard = Arc::new(Heard::default());
+        let dialer = Dialer { local: settings.node_id.0, directory: directory.clone(), heard: heard.clone() };
         let troubles = [trouble, machine.trouble()];
         let raft = Raft::build(settings.node_id.0, Arc::new(config), dialer, store, machine.clone());
         let raft = match Box::pin(raft).await {
@@ -228,7 +229,7 @@ impl ConfigLog {
                 left_to_another: None,
                 room,
                 directory,
-                heard: Arc::new(Heard::default()),
+                heard,
                 timings,
                 address: settings.address.clone(),
                 opened: Instant::now(),

@@ -252,7 +252,7 @@ impl ConfigLog {
                 }
             };
             // Only the first node waits for a leader; one that was asked wrongly says so at once.
-            let waits = hops == 0 && self.shared.timings.waits_on(started.elapsed(), loss.lost_for);
+            let waits = hops == 0 && self.waits_on(started, loss.lost_for);
             if !waits || Instant::now() >= deadline {
                 return Err(match perhaps_written {
                     Some(reason) => ProposeError::OutcomeUnknown { reason },

@@ -18,12 +18,10 @@ impl ConfigLog {
     /// The index up to which entries were committed at some time during this call, confirmed by a majority. Waits for a
     /// leader as [`ConfigLog::propose`] does.
     pub async fn read_index(&self) -> Result<u64, ProposeError> {
-        let (started, timings) = (Instant::now(), self.shared.timings);
+        let started = Instant::now();
         loop {
             match self.try_read_index().await {
-                Err(ProposeError::NoQuorum { lost_for, .. })
-                    if timings.waits_on(started.elapsed(), lost_for) =>
-                {
+                Err(ProposeError::NoQuorum { lost_for, .. }) if self.waits_on(started, lost_for) => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 answer => return answer,

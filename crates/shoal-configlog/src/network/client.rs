@@ -1,6 +1,7 @@
 //! RPCs to other nodes, as openraft asks for them.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -19,6 +20,7 @@ use tonic::{Code, Status};
 
 use super::PeerChannel;
 use super::directory::Directory;
+use super::heard::Heard;
 use super::parts::parts_of;
 use super::wire::{decode, encode};
 use crate::machine::{Header, Snapshot, StateDocument};
@@ -32,12 +34,13 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(3);
 pub struct Dialer {
     pub local: u64,
     pub directory: Directory,
+    pub heard: Arc<Heard>,
 }
 
 impl Dialer {
     fn client(&self, target: u64, node: &BasicNode, kind: Kind) -> Client {
-        let (local, directory) = (self.local, self.directory.clone());
-        Client { local, target, first_address: node.addr.clone(), directory, kind }
+        let (local, directory, heard) = (self.local, self.directory.clone(), self.heard.clone());
+        Client { local, target, first_address: node.addr.clone(), directory, heard, kind }
     }
 }
 
@@ -59,6 +62,7 @@ pub struct Client {
     target: u64,
     first_address: String,
     directory: Directory,
+    heard: Arc<Heard>,
     kind: Kind,
 }
 
@@ -209,6 +213,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             Ok(answer.into_inner().payload)
         })
         .await
+        .inspect(|_| self.heard.note_vote(NodeId(self.target)))
     }
 
     async fn pre_vote(
@@ -221,6 +226,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             Ok(answer.into_inner().payload)
         })
         .await
+        .inspect(|_| self.heard.note_vote(NodeId(self.target)))
     }
 
     async fn full_snapshot(

@@ -1,10 +1,13 @@
-//! When this node last heard a leader, or was one. openraft remembers who led, but not whether it is still there, nor when
-//! this node last told one that it follows, nor, once it leads no longer, until when a majority followed it.
+//! When this node last heard a leader, or was one, and who has taken part in an election since. openraft remembers who led, but
+//! not whether it is still there, nor when this node last told one that it follows, nor, once it leads no longer, until when a
+//! majority followed it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shoal_model::NodeId;
 use shoal_policy::cache::confirmed::{Confirmations, Mandate};
 use tokio::time::Instant;
 
@@ -16,11 +19,14 @@ pub struct Heard {
     at: AtomicU64,
     /// Times are after `base`.
     confirmations: Mutex<Confirmations>,
+    /// When each other node last asked for a vote, or answered who did.
+    votes: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 impl Default for Heard {
     fn default() -> Self {
-        Self { base: Instant::now(), at: AtomicU64::new(0), confirmations: Mutex::default() }
+        let (confirmations, votes) = (Mutex::default(), Mutex::default());
+        Self { base: Instant::now(), at: AtomicU64::new(0), confirmations, votes }
     }
 }
 
@@ -30,7 +36,7 @@ impl Heard {
         self.note_led(Duration::ZERO);
     }
 
-    /// This node leads, and a majority followed it so long ago.
+    /// This node leads, and a majority followed it so long ago. Noted by whoever looks at that, which somebody does all the time.
     pub fn note_led(&self, ago: Duration) {
         let ago_ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
         self.at.fetch_max(self.now_ms().saturating_sub(ago_ms) + 1, Ordering::Relaxed);
@@ -45,6 +51,16 @@ impl Heard {
     /// One was heard not longer than `age` ago.
     pub fn is_recent(&self, age: Duration) -> bool {
         self.age().is_some_and(|silence| silence <= age)
+    }
+
+    /// `node` has asked for a vote, or has answered one that was asked for.
+    pub fn note_vote(&self, node: NodeId) {
+        self.votes().insert(node, Instant::now());
+    }
+
+    /// Whether `node` has done so, not longer than `age` ago.
+    pub fn votes_since(&self, node: NodeId, age: Duration) -> bool {
+        self.votes().get(&node).is_some_and(|at| at.elapsed() <= age)
     }
 
     /// The leader with `mandate` may get an answer now, or is this node and asked something. To be noted before it is.
@@ -62,6 +78,10 @@ impl Heard {
         self.confirmations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn votes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Instant>> {
+        self.votes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
     }
@@ -77,6 +97,15 @@ mod tests {
         assert!(!heard.is_recent(Duration::from_secs(9)));
         heard.note();
         assert!(heard.is_recent(Duration::from_secs(9)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_part_in_an_election_is_known_for_a_while() {
+        let (heard, seconds) = (Heard::default(), Duration::from_secs);
+        heard.note_vote(NodeId(2));
+        tokio::time::advance(seconds(3)).await;
+        let known = [(NodeId(2), 3), (NodeId(2), 2), (NodeId(3), 9)];
+        assert_eq!(known.map(|(node, age)| heard.votes_since(node, seconds(age))), [true, false, false]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -140,6 +140,7 @@ impl RaftService for RaftRpc {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let sender = |vote: &VoteRequest<TypeConfig>| vote.vote;
         let vote = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
+        self.heard.note_vote(mandate(&vote.vote).leader);
         let answer = Box::pin(self.part()?.vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::VoteResponse { payload: encode(&answer)? }))
     }
@@ -150,6 +151,7 @@ impl RaftService for RaftRpc {
     ) -> Result<Response<proto::PreVoteResponse>, Status> {
         let sender = |vote: &VoteRequest<TypeConfig>| vote.vote;
         let vote = self.asked(request.extensions(), &request.get_ref().payload, sender)?;
+        self.heard.note_vote(mandate(&vote.vote).leader);
         let answer = Box::pin(self.part()?.pre_vote(vote)).await.map_err(stopped)?;
         Ok(Response::new(proto::PreVoteResponse { payload: encode(&answer)? }))
     }

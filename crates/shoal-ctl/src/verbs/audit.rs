@@ -23,7 +23,7 @@ pub struct AuditArgs {
     /// Most records that are listed
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=7000))]
     limit: u32,
-    /// Only what was asked for so lately
+    /// Only what was changed so lately
     #[arg(long, value_name = "TIME", value_parser = Period::parse)]
     since: Option<Period>,
     #[command(flatten)]

@@ -80,7 +80,7 @@ pub enum Verb {
     Export(export::ExportArgs),
     /// Print revisions as they come, each once
     Watch(watch::WatchArgs),
-    /// List who has asked for which change, from where, and what came of it, newest first
+    /// List who has changed what, from where, and what came of it, newest first
     Audit(audit::AuditArgs),
     /// Make the content of an old revision the next revision
     Rollback(rollback::RollbackArgs),

@@ -38,7 +38,7 @@ pub struct Asker {
     pub role: String,
     /// An address, or the local socket and the user behind it.
     pub from: String,
-    /// The node that was asked.
+    /// The node that was asked, or did it of its own accord.
     pub node: NodeId,
     /// The call of the API.
     pub call: String,
@@ -46,7 +46,7 @@ pub struct Asker {
     pub what: String,
     /// Under which the lines of the asked node's log may be found, and the same request is done once.
     pub request_id: String,
-    /// When, by the clock of the asked node: Unix milliseconds.
+    /// When, by the clock of that node: Unix milliseconds.
     pub at_ms: u64,
 }
 

@@ -88,7 +88,7 @@ impl ConfigState {
     }
 
     /// Whose name `node` would have as `record` says, if it is another one than it has: who shares one of old may still move.
-    fn whose_name_it_takes(&self, node: NodeId, record: &MemberRecord) -> Option<NodeId> {
+    pub fn whose_name_it_takes(&self, node: NodeId, record: &MemberRecord) -> Option<NodeId> {
         let is_new = self.nodes.get(&node).is_none_or(|known| known.name != record.name);
         let mut others = self.nodes.iter().filter(|(id, _)| **id != node);
         let namesake = others.find(|(_, other)| other.name == record.name).filter(|_| is_new);

@@ -1,11 +1,12 @@
 //! What this node signs with the authority of the cluster, whose key the log keeps, sealed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::identity::{Authority, IdentityError, validity, was_signed_by};
 use shoal_cluster::join::{ROLE_NODE, Token, same_text};
 use shoal_configlog::on_behalf_of;
-use shoal_model::state::{AuditTrail, MemberRecord, Refusal, TokenRecord};
+use shoal_model::state::{Asker, AuditTrail, MemberRecord, Refusal, TokenRecord};
 use shoal_model::{NodeId, Revision};
 use shoal_policy::renewal::{GRACE, Life};
 use shoal_proto::raft::{RenewRequest, RenewResponse};
@@ -70,7 +71,7 @@ impl Node {
 /// A new certificate for a member. `caller` is who has proven to be one; who has not, shows a certificate that has ended not
 /// long ago, or a token for nodes: the answer is of use to nobody but the bearer of its key. It comes `from` there.
 pub async fn renew(
-    node: &Node,
+    node: &Arc<Node>,
     request: &RenewRequest,
     caller: Option<NodeId>,
     from: String,
@@ -95,14 +96,14 @@ pub async fn renew(
     }
     let (id, answer) = node.sign(&request.csr)?;
     if caller.is_none() {
-        put_on_record(node, id, &request.token, from).await;
+        tokio::spawn(put_on_record(node.clone(), id, request.token.clone(), from));
     }
     tracing::info!(member = %id, late = caller.is_none(), "a node's certificate was renewed");
     Ok(answer)
 }
 
-/// Who had nothing to show any more is let in all the same, whatever becomes of the record.
-async fn put_on_record(node: &Node, id: NodeId, token: &str, from: String) {
+/// Who had nothing to show any more is let in all the same, whatever becomes of the record: it does not wait for that.
+async fn put_on_record(node: Arc<Node>, id: NodeId, token: String, from: String) {
     let member = node.log.with_state(|state| state.nodes.get(&id).map(|member| member.name.clone()));
     let name = member.unwrap_or_else(|| id.to_string());
     let (who, what) = match token.parse::<Token>() {
@@ -126,10 +127,10 @@ async fn put_on_record(node: &Node, id: NodeId, token: &str, from: String) {
 
 /// The same was put there a while ago at most: whoever has the key may ask as often as he likes.
 fn is_on_record(changes: &AuditTrail, by: &str, what: &str, now_ms: u64) -> bool {
-    let askers = changes.newest_first().map(|(_, record)| &record.asker);
-    askers
-        .take_while(|asker| asker.at_ms.saturating_add(ON_RECORD_EVERY.as_millis() as u64) > now_ms)
-        .any(|asker| asker.call == RENEW && asker.by == by && asker.what == what)
+    // By the clocks of those that were asked, which may be wrong.
+    let is_recent = |asker: &Asker| Duration::from_millis(asker.at_ms.abs_diff(now_ms)) < ON_RECORD_EVERY;
+    let mut askers = changes.newest_first().map(|(_, record)| &record.asker);
+    askers.any(|asker| asker.call == RENEW && asker.by == by && asker.what == what && is_recent(asker))
 }
 
 /// It says that an operator of now wants the member back. It loses no use by that: nobody is admitted.
@@ -165,7 +166,7 @@ fn check_late(node: &Node, request: &RenewRequest) -> Result<(), Status> {
 
 #[cfg(test)]
 mod tests {
-    use shoal_model::state::{Asker, Command, ConfigState};
+    use shoal_model::state::{Command, ConfigState};
 
     use super::*;
 
@@ -187,5 +188,7 @@ mod tests {
         check(&[(RENEW, "node n3", 7), ("Apply", "ada", 5)], true);
         check(&[(RENEW, "node n3", hour)], false);
         check(&[(RENEW, "node n2", 7), ("SaveSnapshot", "node n3", 5)], false);
+        // Whatever others have asked of a node whose clock is wrong.
+        check(&[(RENEW, "node n3", 7), ("Apply", "ada", 5 * hour)], true);
     }
 }
