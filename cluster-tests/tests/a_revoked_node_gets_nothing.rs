@@ -39,6 +39,10 @@ const RENEW: &str = "raft.v1.PeerService/Renew";
 const FORGED_MOVE: &str = r#"{"UpdateNode":{"node_id":1,"record":{"name":"n1","region":"default","zone":"default",
     "cluster_addr":"127.0.0.1:1","admin_addr":"127.0.0.1:2","public_key_sha256":"00"}}}"#;
 
+/// An operator has asked the first node.
+const FORGED_ASKER: &str = r#"{"AskedBy":{"askers":[{"by":"admin","role":"admin","from":"","node":1,"call":"SetUpgrade",
+    "what":"","request_id":"","at_ms":1}],"command":{"HoldLevel":{"hold":null}}}}"#;
+
 /// `AwaitApplied` of an entry that does not come for half a minute.
 const WAIT_LONG: [u8; 10] = [0x08, 0xff, 0xff, 0xff, 0xff, 0x7f, 0x18, 0xb0, 0xea, 0x01];
 
@@ -62,7 +66,7 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
     });
 
     // Even so it cannot have written what nobody knows, which would be the end of the log for all, nor lead the others astray
-    // about a third one.
+    // about a third one, nor about whom somebody has asked.
     let asked = format!(r#"{{"AskedBy":{{"askers":[],"command":{FORGED_MOVE}}}}}"#);
     for (command, why) in [
         (
@@ -72,6 +76,7 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
         (r#"{"SetLevel":{"from":1,"to":4000000000}}"#, "nobody here"),
         (FORGED_MOVE, "and not where n1 is"),
         (asked.as_str(), "and not where n1 is"),
+        (FORGED_ASKER, "and not who has asked n1"),
     ] {
         let told = call(&mut before, "raft.v1.PeerService/Propose", &field(1, command)).await?;
         ensure!(told.status == "3" && told.message.contains(why), "{command}: {told:?}");

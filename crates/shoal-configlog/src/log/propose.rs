@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use shoal_model::NodeId;
-use shoal_model::state::{Command, Refusal, Reply};
+use shoal_model::state::{Command, Refusal, Reply, on_record_of};
 use shoal_proto::raft as proto;
 use tokio::time::Instant;
 use tonic::Status;
@@ -168,17 +168,20 @@ impl ConfigLog {
         }
     }
 
-    /// Answers `PeerService.Propose` of `caller`, which has been checked to be a node.
+    /// Answers `PeerService.Propose` of `caller`, which has been checked to be a node, at `now_ms`.
     pub async fn answer_propose(
         &self,
         caller: NodeId,
         request: proto::ProposeRequest,
+        now_ms: u64,
     ) -> Result<proto::ProposeResponse, Status> {
         let command: Command = decode(&request.command)?;
         check_passed_on(&command).map_err(Status::invalid_argument)?;
         // Of what goes by way of a third node that one seems to be the caller: it is refused, and proposed again.
-        self.with_state(|state| state.check_own(caller, &command))
-            .map_err(|refusal| Status::invalid_argument(refusal.to_string()))?;
+        let own = self.with_state(|state| {
+            state.check_own(caller, &command).map(|()| on_record_of(caller, command, now_ms, state))
+        });
+        let command = own.map_err(|refusal| Status::invalid_argument(refusal.to_string()))?;
         match self.pursue(command, request.hops, FORWARDED_DEADLINE).await {
             Ok(proposed) => {
                 let Proposed { index, reply, silences } = proposed;

@@ -29,7 +29,7 @@ impl PeerService for PeerRpc {
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
         let caller = caller(&request)?;
-        Box::pin(self.log.answer_propose(caller, request.into_inner())).await.map(Response::new)
+        Box::pin(self.log.answer_propose(caller, request.into_inner(), 1)).await.map(Response::new)
     }
 
     async fn read_index(

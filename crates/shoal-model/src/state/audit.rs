@@ -11,7 +11,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Command, ConfigState, GossipKeyStep, KeyOrder, Pace, Reply, RolloutStep, SuccessionStep};
+use super::{
+    Command, ConfigState, GossipKeyStep, KeyOrder, Pace, Reply, RolloutStep, SiteText, SuccessionStep,
+    WITHDRAWN,
+};
 use crate::id::NodeId;
 use crate::is_deceptive;
 use crate::units::Period;
@@ -183,6 +186,29 @@ pub fn on_record(command: Command, mut asker: Asker, state: &ConfigState) -> Com
     command.asked_by(vec![asker.cleaned()])
 }
 
+/// `command`, which the member `by` has another node write: once there is a record, what it does not say somebody has asked for
+/// is on it as its own, but for what nodes do without a word.
+pub fn on_record_of(by: NodeId, command: Command, at_ms: u64, state: &ConfigState) -> Command {
+    let (askers, command) = command.into_parts();
+    if !askers.is_empty() || !state.audit.has_begun() || goes_unasked(&command) {
+        return command.asked_by(askers);
+    }
+    let name = state.nodes.get(&by).map_or_else(|| by.to_string(), |known| known.name.clone());
+    let call = "Propose".to_owned();
+    let asker = Asker { by: format!("node {name}"), node: by, call, at_ms, ..Asker::default() };
+    on_record(command, asker, state)
+}
+
+/// What nodes do again and again, and without a word: states are compared, what origins have changed is purged, and what is left
+/// over of an upload is withdrawn.
+fn goes_unasked(command: &Command) -> bool {
+    match command {
+        Command::CompareStates | Command::Purge { .. } => true,
+        Command::Publish { site: SiteText::Uploaded { parts, .. }, .. } => *parts == WITHDRAWN,
+        _ => false,
+    }
+}
+
 fn summary(command: &Command, state: &ConfigState) -> Option<String> {
     let name_of = |id: &NodeId| state.called(*id);
     Some(match command {
@@ -266,7 +292,7 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
 mod tests {
     use super::*;
     use crate::Revision;
-    use crate::state::MemberRecord;
+    use crate::state::{MemberRecord, PurgeKind, Terms};
 
     fn asker(what: &str) -> Asker {
         let text = |text: &str| text.to_owned();
@@ -310,6 +336,55 @@ mod tests {
         let told = on_record(moved.clone(), asker(""), &state);
         let what = "n2 (n7) is n2 at 192.0.2.2:7400";
         assert_eq!(told, moved.asked_by(vec![asker(what)]));
+    }
+
+    #[test]
+    fn what_a_member_says_nobody_has_asked_for_is_its_own() {
+        let mut state = ConfigState::default();
+        state.nodes.insert(NodeId(7), MemberRecord { name: "n2".to_owned(), ..MemberRecord::default() });
+        let removal = Command::RemoveNode { node_id: NodeId(7) };
+        assert_eq!(on_record_of(NodeId(7), removal.clone(), 5, &state), removal, "there is no record yet");
+        state.audit.note(1, vec![asker("")], false, &Reply::Done);
+        let own = |what: &str| Asker {
+            by: "node n2".to_owned(),
+            node: NodeId(7),
+            call: "Propose".to_owned(),
+            what: what.to_owned(),
+            at_ms: 5,
+            ..Asker::default()
+        };
+        let publish = |parts| Command::Publish {
+            request_id: String::new(),
+            expected: None,
+            site: SiteText::Uploaded { upload: "u".to_owned(), parts },
+            author: "eve".to_owned(),
+            message: "hm".to_owned(),
+            at_ms: 1,
+            counts: [1, 0, 0],
+            terms: Terms::default(),
+        };
+        let (request_id, scopes, kind) = (String::new(), Vec::new(), PurgeKind::Hard);
+        let unasked = [
+            Command::CompareStates,
+            Command::ForgetPurges { up_to: 3 },
+            Command::Purge { request_id, scopes, kind, at_ms: 1 },
+            publish(WITHDRAWN),
+            removal.clone().asked_by(vec![asker("x")]),
+        ];
+        for command in unasked {
+            assert_eq!(on_record_of(NodeId(7), command.clone(), 5, &state), command, "{command}");
+        }
+        for (command, what) in [
+            (removal, "n2 (n7)"),
+            (publish(1), "+1 ~0 -0 as eve: hm"),
+            (Command::HoldLevel { hold: None }, "held no more"),
+        ] {
+            let recorded = command.clone().asked_by(vec![own(what)]);
+            let by_nobody = Command::AskedBy { askers: Vec::new(), command: Box::new(command.clone()) };
+            for command in [command, by_nobody] {
+                assert_eq!(on_record_of(NodeId(7), command.clone(), 5, &state), recorded, "{command}");
+            }
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
-pub use audit::{Asker, Audit, AuditRecord, AuditTrail, RESTORE, on_record};
+pub use audit::{Asker, Audit, AuditRecord, AuditTrail, RESTORE, on_record, on_record_of};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
     LISTING_OPERATORS, RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,

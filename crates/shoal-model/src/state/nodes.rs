@@ -46,6 +46,14 @@ pub struct MemberRecord {
 /// A member must not have another node write this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotItsOwn {
+    /// Another node was asked, which says so itself.
+    #[error("{by} may say who has asked it, and not who has asked {of}")]
+    Asker {
+        /// Who wants it.
+        by: NodeId,
+        /// Who was asked, as it says.
+        of: NodeId,
+    },
     /// It is of another one.
     #[error("{by} may say where it is itself, and not where {of} is")]
     Member {
@@ -71,8 +79,14 @@ pub enum NotItsOwn {
 }
 
 impl ConfigState {
-    /// What is known of a member only that member changes, whoever has asked it to, and never the key by which it is known.
+    /// What is known of a member only that member changes, whoever has asked it to, and never the key by which it is known; and
+    /// only that member says who has asked it.
     pub fn check_own(&self, by: NodeId, command: &Command) -> Result<(), NotItsOwn> {
+        if let Command::AskedBy { askers, .. } = command
+            && let Some(asker) = askers.iter().find(|asker| asker.node != by)
+        {
+            return Err(NotItsOwn::Asker { by, of: asker.node });
+        }
         let Command::UpdateNode { node_id, record } = command.innermost() else { return Ok(()) };
         if *node_id != by {
             return Err(NotItsOwn::Member { by, of: *node_id });
@@ -162,13 +176,23 @@ mod tests {
             (7, 7, "seven", Err(NotItsOwn::Unknown(NodeId(7)))),
         ] {
             let command = Command::UpdateNode { node_id: NodeId(of), record: record(key, "b") };
-            let asked = command.clone().asked_by(vec![Asker::default()]);
+            let asked = command.clone().asked_by(vec![Asker { node: NodeId(by), ..Asker::default() }]);
             for command in [command, asked] {
                 assert_eq!(state.check_own(NodeId(by), &command), expected, "{by}: {of} with {key:?}");
             }
         }
         let removal = Command::RemoveNode { node_id: NodeId(1) };
         assert_eq!(state.check_own(NodeId(2), &removal), Ok(()), "whoever was asked has it written");
+        let asked = |nodes: &[u64]| {
+            let askers = nodes.iter().map(|node| Asker { node: NodeId(*node), ..Asker::default() });
+            removal.clone().asked_by(askers.collect())
+        };
+        let forged = Err(NotItsOwn::Asker { by: NodeId(2), of: NodeId(1) });
+        for (nodes, expected) in
+            [(vec![2], Ok(())), (vec![2, 2], Ok(())), (vec![1], forged), (vec![2, 1], forged)]
+        {
+            assert_eq!(state.check_own(NodeId(2), &asked(&nodes)), expected, "{nodes:?}");
+        }
     }
 
     #[test]

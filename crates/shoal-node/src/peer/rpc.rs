@@ -247,7 +247,7 @@ fn checked_name(name: String) -> Result<String, Status> {
 impl PeerService for PeerRpc {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
         let caller = self.only_members(&request)?;
-        self.node.log.answer_propose(caller, request.into_inner()).await.map(Response::new)
+        self.node.log.answer_propose(caller, request.into_inner(), now_ms()).await.map(Response::new)
     }
 
     async fn read_index(
