@@ -77,6 +77,7 @@ async fn a_revoked_node_gets_nothing() -> Result<()> {
         (FORGED_MOVE, "and not where n1 is"),
         (asked.as_str(), "and not where n1 is"),
         (FORGED_ASKER, "and not who has asked n1"),
+        (r#"{"ChangeSetup":{"max_voters":2}}"#, "3, 5 or 7 voters"),
     ] {
         let told = call(&mut before, "raft.v1.PeerService/Propose", &field(1, command)).await?;
         ensure!(told.status == "3" && told.message.contains(why), "{command}: {told:?}");

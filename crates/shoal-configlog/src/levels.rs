@@ -55,19 +55,19 @@ pub(crate) fn takes_level(command: &Command) -> Option<u32> {
 }
 
 /// Refuses what another node must not have this one write: once it is in the log, whoever does not know it takes no part any
-/// more. Envelopes are made by whoever leads.
-pub(crate) fn check_passed_on(command: &Command) -> Result<(), &'static str> {
+/// more; and what this one would not propose itself. Envelopes are made by whoever leads.
+pub(crate) fn check_passed_on(command: &Command) -> Result<(), String> {
     if !command.may_be_passed_on() {
-        return Err("nobody proposes that to another node");
+        return Err("nobody proposes that to another node".to_owned());
     }
     match command.innermost() {
-        Command::SetLevel { to, .. } if *to > known_level() => Err("nobody here knows that level"),
-        Command::Later(_) => Err("what is in the envelope is not known here"),
+        Command::SetLevel { to, .. } if *to > known_level() => Err("nobody here knows that level".to_owned()),
+        Command::Later(_) => Err("what is in the envelope is not known here".to_owned()),
         Command::KeepKeys(KeyOrder::Authority(SuccessionStep::Begin { certificate, bridge, .. }))
             if [certificate, bridge].into_iter().any(|der| not_after(der).is_none()) =>
         {
-            Err("that is no certificate of an authority")
+            Err("that is no certificate of an authority".to_owned())
         }
-        _ => Ok(()),
+        command => command.check_content().map_err(|error| error.to_string()),
     }
 }

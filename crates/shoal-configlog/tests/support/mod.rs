@@ -233,7 +233,10 @@ pub fn publish(request_id: &str, site: &str) -> Command {
 fn record(name: &str, address: &str) -> MemberRecord {
     MemberRecord {
         name: name.into(),
+        region: "default".into(),
+        zone: "default".into(),
         cluster_addr: address.into(),
+        admin_addr: address.into(),
         public_key_sha256: name.into(),
         ..MemberRecord::default()
     }

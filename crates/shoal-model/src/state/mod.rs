@@ -2,6 +2,7 @@
 
 mod audit;
 mod command;
+mod content;
 mod gossip_keys;
 mod keys;
 mod level;
@@ -31,10 +32,11 @@ pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
     LISTING_OPERATORS, RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,
 };
+pub use content::ContentError;
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
 pub use keys::{KeyOrder, Keys, MAX_NODE_SECONDS, MIN_NODE_SECONDS};
 pub use level::{ClusterLevel, Envelope, Hold, LEVELS, OLDEST_LEVEL, UnknownCommand};
-pub use nodes::{MemberRecord, NameError, NotItsOwn, TokenRecord, check_member_name};
+pub use nodes::{MemberRecord, NameError, NotItsOwn, RecordError, TokenRecord, check_member_name};
 pub use operators::{MAX_OPERATOR_SECONDS, NotAdmitted, OperatorRecord, Operators};
 pub use purge::{
     Forgotten as ForgottenPurges, MAX_RECORDS as MAX_PURGE_RECORDS, PurgeKind, PurgeScope, PurgeTable,

@@ -1,5 +1,7 @@
 //! Who belongs to the cluster, and who may join.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Command, ConfigState, Refusal, Reply};
@@ -41,6 +43,27 @@ pub struct MemberRecord {
     /// say, being of before there was a choice.
     #[serde(default)]
     pub purge_lease_ms: u64,
+}
+
+/// A record that describes no node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// See there.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// As addresses are written.
+    #[error("{0:?} is not an address")]
+    Address(String),
+}
+
+impl MemberRecord {
+    /// Whether a node may be described so.
+    pub fn check(&self) -> Result<(), RecordError> {
+        [&self.name, &self.region, &self.zone].into_iter().try_for_each(|name| check_member_name(name))?;
+        let is_address = |text: &str| text.parse::<SocketAddr>().is_ok_and(|read| read.to_string() == text);
+        let wrong = [&self.cluster_addr, &self.admin_addr].into_iter().find(|text| !is_address(text));
+        wrong.map_or(Ok(()), |text| Err(RecordError::Address(text.chars().take(80).collect())))
+    }
 }
 
 /// A member must not have another node write this.

@@ -108,6 +108,11 @@ impl SetupOrder {
         Ok(Self { timing, max_voters })
     }
 
+    /// Whether a cluster can follow it, wherever it was read.
+    pub(super) fn check(self) -> Result<(), UnknownLimit> {
+        self.max_voters.map_or(Ok(()), |limit| voter_limit(&limit.to_string()).map(|_| ()))
+    }
+
     /// Nothing is wanted.
     pub fn is_empty(self) -> bool {
         self == Self::default()

@@ -1,6 +1,5 @@
 //! What nodes ask of each other besides consensus, and the door for those who want to become one.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use shoal_cluster::join::{ROLE_NODE, Token};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
 use shoal_model::state::{
-    Admission, Command, Examined, MemberRecord, OtherReply, Refusal, Reply, SetupOrder, check_member_name,
+    Admission, Command, Examined, MemberRecord, OtherReply, Refusal, Reply, SetupOrder,
 };
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
@@ -72,21 +71,17 @@ impl PeerRpc {
         }
         let public_key_sha256 =
             Authority::request_key_sha256(&request.csr).map_err(|error| invalid(error.to_string()))?;
-        let address = |what: &str, text: &str| {
-            text.parse::<SocketAddr>()
-                .map(|address| address.to_string())
-                .map_err(|_| invalid(format!("{what} {text:?} is not an address")))
-        };
         let record = MemberRecord {
-            name: checked_name(request.name)?,
-            region: checked_name(request.region)?,
-            zone: checked_name(request.zone)?,
-            cluster_addr: address("cluster address", &request.cluster_addr)?,
-            admin_addr: address("admin address", &request.admin_addr)?,
+            name: request.name,
+            region: request.region,
+            zone: request.zone,
+            cluster_addr: request.cluster_addr,
+            admin_addr: request.admin_addr,
             public_key_sha256,
             // It says so itself, once it can.
             purge_lease_ms: 0,
         };
+        record.check().map_err(|error| invalid(error.to_string()))?;
         let admission = Admission {
             token_id: token.id.clone(),
             secret_sha256: token.secret_sha256(),
@@ -234,13 +229,6 @@ fn check_version(knows: u32, oldest: u32, level: u32) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn checked_name(name: String) -> Result<String, Status> {
-    match check_member_name(&name) {
-        Ok(()) => Ok(name),
-        Err(error) => Err(Status::invalid_argument(error.to_string())),
-    }
 }
 
 #[tonic::async_trait]
