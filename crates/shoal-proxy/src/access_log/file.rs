@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use shoal_cluster::identity::is_in_data_dir;
 
 /// How often it is asked whether a file is still the one of that name.
@@ -78,12 +79,19 @@ impl LogFile {
     }
 }
 
-/// Nothing that a node keeps for itself is a log.
+/// Nothing that a node keeps for itself is a log. A pipe that nobody reads is one that cannot be written to: all logs have one
+/// thread, which does not wait for somebody to come. Whoever reads it may take a moment.
 fn open(path: &Path) -> io::Result<File> {
     if is_in_data_dir(path) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is in the data directory of a node"));
     }
-    OpenOptions::new().append(true).create(true).open(path)
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 fn is_file_of(file: &File, path: &Path) -> bool {
@@ -94,6 +102,10 @@ fn is_file_of(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -110,6 +122,25 @@ mod tests {
         file.add("c");
         assert!(file.flush(&path).is_ok());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "c\n");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_to_open_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let mut file = LogFile::default();
+        file.add("a");
+        assert!(file.flush(&path).is_err_and(|failed| failed.lost == 1));
+        assert!(!file.is_open());
+        let nonblocking = OFlags::NONBLOCK.bits() as i32;
+        let mut reader = OpenOptions::new().read(true).custom_flags(nonblocking).open(&path).unwrap();
+        assert!(file.reopen(&path).is_ok() && file.is_open());
+        file.add("b");
+        assert!(file.flush(&path).is_ok());
+        let mut read = [0; 2];
+        reader.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"b\n");
     }
 
     #[test]
