@@ -33,7 +33,25 @@ pub struct Activation {
     /// The newest revision it refused and why; the active one goes on.
     pub refused: Option<(Revision, String)>,
     /// The newest revision that this node will never serve, whatever else changes.
-    pub poison: Option<Revision>,
+    pub poison: Option<Poison>,
+}
+
+/// A revision that a node will never serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poison {
+    /// Which.
+    pub revision: Revision,
+    /// How that came out.
+    pub sign: Sign,
+}
+
+/// How a revision has shown that it is not to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Processes have died soon after they took it up: those that somebody kills look the same.
+    Deaths,
+    /// It panicked, or took too long: by its own fault.
+    Failure,
 }
 
 impl Activation {
@@ -53,30 +71,39 @@ impl Activation {
     pub fn serves_nothing(&self, newest: Revision) -> bool {
         self.active == Revision(0) && (newest > Revision(0) || self.refused.is_some())
     }
+
+    /// `revision` is not served; answers whether that is news.
+    fn refuse(&mut self, revision: Revision, Trouble { why, sign }: Trouble) -> bool {
+        let poison = sign.map(|sign| Poison { revision, sign }).or(self.poison);
+        let refused = Some((revision, why));
+        let is_news = self.poison != poison || self.refused != refused;
+        (self.poison, self.refused) = (poison, refused);
+        is_news
+    }
 }
 
 /// Why a revision is not served.
 struct Trouble {
     why: String,
-    /// It is the revision's own fault: it is not tried again.
-    is_final: bool,
+    /// It is not tried again, for what it has shown.
+    sign: Option<Sign>,
 }
 
 impl Trouble {
-    fn poison(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_final: true }
+    fn poison(sign: Sign, why: impl Into<String>) -> Self {
+        Self { why: why.into(), sign: Some(sign) }
     }
 }
 
 impl From<String> for Trouble {
     fn from(why: String) -> Self {
-        Self { why, is_final: false }
+        Self { why, sign: None }
     }
 }
 
 impl From<GivenUp> for Trouble {
     fn from(given_up: GivenUp) -> Self {
-        Self { why: given_up.to_string(), is_final: given_up.is_final() }
+        Self { why: given_up.to_string(), sign: given_up.is_final().then_some(Sign::Failure) }
     }
 }
 
@@ -148,7 +175,7 @@ impl Activator {
         loop {
             let is_overdue = overdue.borrow().is_some();
             let refused = this.status.borrow().refused.as_ref().map(|(revision, _)| *revision);
-            let poison = this.status.borrow().poison;
+            let poison = this.status.borrow().poison.map(|poison| poison.revision);
             let worth_a_try = refused.is_some_and(|revision| poison != Some(revision));
             let is_new = tokio::select! {
                 changed = newest.changed() => match changed {
@@ -245,7 +272,8 @@ impl Activator {
         let Some(content) = Content::of(log, revision) else { return };
         let (worker, began) = (self.clone(), Instant::now());
         let activated = tokio::task::spawn_blocking(move || worker.activate(revision, &content)).await;
-        let activated = activated.unwrap_or_else(|_| Err(Trouble::poison("activating it panicked")));
+        let activated =
+            activated.unwrap_or_else(|_| Err(Trouble::poison(Sign::Failure, "activating it panicked")));
         self.tell(revision, activated, began.elapsed());
     }
 
@@ -302,7 +330,7 @@ impl Activator {
         if let Some(why) = self.guard.refusal(revision)
             && self.kept.load(Some(revision)).is_some()
         {
-            return Err(Trouble::poison(why));
+            return Err(Trouble::poison(Sign::Deaths, why));
         }
         let before = self.guard.begin(revision);
         match self.put_in_force(revision, content.clone(), limit) {
@@ -323,7 +351,7 @@ impl Activator {
         let beside = content.beside.as_ref().map_or(Revision(0), |(beside, _)| *beside);
         let view = ACTIVATIONS.within(limit, move || content.compile(&identity, revision))??;
         let applied = catch_unwind(AssertUnwindSafe(|| self.proxy.apply(Arc::new(view))));
-        applied.map_err(|_| Trouble::poison("taking it up panicked"))?.map_err(one_reason)?;
+        applied.map_err(|_| Trouble::poison(Sign::Failure, "taking it up panicked"))?.map_err(one_reason)?;
         self.beside.store(beside.0, Ordering::Relaxed);
         Ok(())
     }
@@ -337,18 +365,13 @@ impl Activator {
                 self.status.send_modify(|status| {
                     status.active = revision;
                     status.refused.take_if(|(refused, _)| *refused <= revision);
-                    status.poison.take_if(|poison| *poison <= revision);
+                    status.poison.take_if(|poison| poison.revision <= revision);
                 });
             }
-            Err(Trouble { why, is_final }) => {
-                let refused = Some((revision, why));
-                if is_final {
-                    self.status.send_modify(|status| status.poison = Some(revision));
-                }
-                if self.status.borrow().refused != refused {
-                    let why = refused.as_ref().map(|(_, why)| why);
+            Err(trouble) => {
+                let why = trouble.why.clone();
+                if self.status.send_if_modified(|status| status.refuse(revision, trouble)) {
                     tracing::error!(%revision, why, "revision refused; what was served before stays in force");
-                    self.status.send_modify(|status| status.refused = refused);
                 }
             }
         }
@@ -402,6 +425,25 @@ mod tests {
         check(7, true, None);
         check(8, true, Some("no"));
         check(9, false, None);
+    }
+
+    #[test]
+    fn what_was_died_of_is_told_from_what_has_failed() {
+        let check = |trouble: Trouble, expected: Option<Sign>| {
+            let mut activation = Activation::default();
+            let again = || Trouble { why: trouble.why.clone(), sign: trouble.sign };
+            assert!(activation.refuse(Revision(8), again()) && !activation.refuse(Revision(8), again()));
+            let poison = expected.map(|sign| Poison { revision: Revision(8), sign });
+            assert_eq!(activation.poison, poison, "{}", trouble.why);
+            // What may still be served says nothing of what never will be.
+            assert!(activation.refuse(Revision(9), "its port is taken".to_owned().into()));
+            assert_eq!((activation.poison, activation.refused.unwrap().0), (poison, Revision(9)));
+        };
+        check("its port is taken".to_owned().into(), None);
+        check(GivenUp::Busy(2).into(), None);
+        check(GivenUp::Panicked.into(), Some(Sign::Failure));
+        check(GivenUp::TooSlow(LIMIT).into(), Some(Sign::Failure));
+        check(Trouble::poison(Sign::Deaths, "2 processes have died"), Some(Sign::Deaths));
     }
 
     #[test]

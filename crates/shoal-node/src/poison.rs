@@ -7,6 +7,7 @@ use shoal_model::Revision;
 use shoal_model::state::Command;
 use shoal_policy::rollout::{Blame, Fate, blame};
 
+use crate::activation::{Poison, Sign};
 use crate::admin::CATCH_UP_WAIT;
 use crate::node::{Node, now_ms};
 use crate::report::{NodeReport, Wanted};
@@ -20,13 +21,14 @@ pub async fn watch(node: Arc<Node>) {
     let mut spared = None;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let Some((revision, why)) = unheard_of(&node) else { continue };
+        let Some((Poison { revision, sign }, why)) = unheard_of(&node) else { continue };
         if spared == Some(revision) {
             continue;
         }
-        let blame = match node.crash_guard.refused() == Some(revision) {
-            true => blame_for_deaths(&node, revision).await,
-            false => Blame::Revision,
+        // Not by what the crash guard has marked now: that may be the next revision already.
+        let blame = match sign {
+            Sign::Deaths => blame_for_deaths(&node, revision).await,
+            Sign::Failure => Blame::Revision,
         };
         match blame {
             Blame::Revision => isolate(&node, revision, &why).await,
@@ -40,15 +42,17 @@ pub async fn watch(node: Arc<Node>) {
 }
 
 /// The revision that this node will never serve, and why, as long as the cluster does not know that.
-fn unheard_of(node: &Node) -> Option<(Revision, String)> {
+fn unheard_of(node: &Node) -> Option<(Poison, String)> {
     let activation = node.activation.borrow().clone();
-    let revision = activation.poison?;
+    let poison = activation.poison?;
+    let revision = poison.revision;
     let is_news = node.log.with_state(|state| {
         let record = state.revisions.record(revision).filter(|record| !record.fingerprint.is_empty());
         let known = record.and_then(|record| state.revisions.quarantine().find(&record.fingerprint));
         record.is_some() && known.is_none_or(|known| known.revision < revision)
     });
-    activation.refused.filter(|(refused, _)| is_news && *refused == revision)
+    let (_, why) = activation.refused.filter(|(refused, _)| is_news && *refused == revision)?;
+    Some((poison, why))
 }
 
 /// Asks the others what they have made of it.
