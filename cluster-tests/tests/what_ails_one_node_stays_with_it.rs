@@ -1,6 +1,7 @@
 //! One node's disk is full, or fails, or is slow; its clock is wrong; it hardly gets to run; it is heard on one channel only. It
 //! serves all the same, the others change what they want, and no request fails anywhere.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +20,10 @@ const ENOUGH: u64 = 150;
 const HEAVY: u32 = 200;
 /// Such changes that a log of the stories has room for without a larger file, and more.
 const CHANGES_UNTIL_FULL: u32 = 40;
+/// What a node says whose disk is full.
+const NO_ROOM: &str = "its log waits for room on the disk";
+/// Nobody waits longer for such a node, and half a minute for one that says nothing.
+const AT_ONCE: Duration = Duration::from_secs(15);
 /// The number of "input/output error".
 const EIO: i64 = 5;
 
@@ -71,15 +76,31 @@ impl Scene {
 
     /// The site is changed at node `at`, whoever else runs it. How long that took.
     async fn change(&mut self, at: usize) -> Result<Duration> {
-        self.changes += 1;
-        let host = format!("v{}.example.com", self.changes);
-        let mut routes = heavy_routes(&host, self.weight);
-        routes.insert("change".to_owned(), json!({ "hosts": [host], "upstream": "shop" }));
-        let file = self.cluster.file("change.json", json!({ "routes": routes }).to_string())?;
+        let file = self.next_site()?;
         let words = ["apply", "--no-wait", "-f", path_text(&file)];
         let since = Instant::now();
         self.cluster.nodes[at].shoal(&words).await?.expect(0)?;
         Ok(since.elapsed())
+    }
+
+    /// The same, and all are waited for; one of them says why it does not have it yet.
+    async fn change_without(&mut self, at: usize, why: &str) -> Result<Duration> {
+        let file = self.next_site()?;
+        let since = Instant::now();
+        let applied = self.cluster.nodes[at].shoal(&["apply", "-f", path_text(&file)]).await?.expect(5)?;
+        let (text, took) = (applied.text(), since.elapsed());
+        ensure!(text.contains("2/3 nodes") && text.contains(why), "no {why:?} in {text}");
+        ensure!(took < AT_ONCE, "{took:?} for a change beside a node that cannot take it: {text}");
+        Ok(took)
+    }
+
+    /// The site of the next change.
+    fn next_site(&mut self) -> Result<PathBuf> {
+        self.changes += 1;
+        let host = format!("v{}.example.com", self.changes);
+        let mut routes = heavy_routes(&host, self.weight);
+        routes.insert("change".to_owned(), json!({ "hosts": [host], "upstream": "shop" }));
+        self.cluster.file("change.json", json!({ "routes": routes }).to_string())
     }
 
     /// A node that takes no part refuses changes, and says why.
@@ -174,12 +195,14 @@ fn its_disk_is_full() -> Result<()> {
                             break;
                         }
                     }
-                    scene.says(full, "waits for room on the disk").await?;
-                    let next = scene.change((full + 2) % 3).await?;
-                    eprintln!("disk of a {fallen} full: changes took {took:?} and {next:?}");
+                    scene.says(full, NO_ROOM).await?;
+                    let next = scene.change_without((full + 2) % 3, NO_ROOM).await?;
+                    eprintln!(
+                        "disk of a {fallen} full: changes took {took:?}, and {next:?} for all the others"
+                    );
                     // Who led has nothing to write as soon as another one leads.
                     if full != leader {
-                        scene.refuses(full, "its log waits for room on the disk").await?;
+                        scene.refuses(full, NO_ROOM).await?;
                     }
                     let full_now = scene.cluster.metric(full, "shoal_raft_out_of_space", "").await?;
                     ensure!(full_now == 1.0, "shoal_raft_out_of_space is {full_now}");

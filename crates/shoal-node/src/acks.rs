@@ -11,7 +11,7 @@ use shoal_model::{NodeId, Revision};
 use shoal_proto::admin::{AbsentNode, AckState, NodeAck};
 
 use crate::everybody::ask_all;
-use crate::node::Node;
+use crate::node::{Node, Reached};
 
 /// What became of an entry on the members.
 #[derive(Debug, Default)]
@@ -97,23 +97,20 @@ impl Node {
         let started = Instant::now();
         let mut trouble = "it did not answer in time".to_owned();
         while let Some(left) = timeout.checked_sub(started.elapsed()) {
-            let ack = |state: AckState, detail: String| NodeAck {
-                node_id: id.0,
-                node: name.clone(),
-                state: state.into(),
-                detail,
-                elapsed_ms: millis_u32(started.elapsed()),
-                serves: 0,
-            };
             match self.await_applied_on(id, index, revision, left).await {
-                Ok(reached) if reached.refused.is_some() => {
-                    let refused = ack(AckState::Refused, reached.refused.unwrap_or_default());
-                    return Some(NodeAck { serves: reached.active.0, ..refused });
+                Ok(reached) => {
+                    if let Some((state, detail, serves)) = outcome(reached, index, revision) {
+                        let (state, elapsed_ms) = (state.into(), millis_u32(started.elapsed()));
+                        return Some(NodeAck {
+                            node_id: id.0,
+                            node: name,
+                            state,
+                            detail,
+                            elapsed_ms,
+                            serves,
+                        });
+                    }
                 }
-                Ok(reached) if reached.applied_index >= index && reached.active >= revision => {
-                    return Some(ack(AckState::Applied, String::new()));
-                }
-                Ok(_) => {}
                 Err(status) => trouble = cause_of(&status),
             }
             if !self.live_members().iter().any(|(live, _)| *live == id) {
@@ -123,6 +120,19 @@ impl Node {
         }
         let elapsed_ms = millis_u32(started.elapsed());
         Some(NodeAck { elapsed_ms, ..silent(id, name, trouble) })
+    }
+}
+
+/// What a node has made of an entry, why, and what it serves in the place of what it has refused; `None` = it is waited for.
+fn outcome(reached: Reached, index: u64, revision: Revision) -> Option<(AckState, String, u64)> {
+    match reached {
+        Reached { refused: Some(why), active, .. } => Some((AckState::Refused, why, active.0)),
+        Reached { applied_index, active, .. } if applied_index >= index && active >= revision => {
+            Some((AckState::Applied, String::new(), 0))
+        }
+        // It goes on by itself once there is room, which may take days.
+        Reached { out_of_space: Some(why), .. } => Some((AckState::Silent, why, 0)),
+        Reached { refused: None, out_of_space: None, .. } => None,
     }
 }
 
@@ -139,5 +149,33 @@ pub(crate) fn absence(seen: Option<&NodeView>) -> Option<&'static str> {
         Some(seen) if seen.state == NodeState::Left => Some("left"),
         Some(seen) if !seen.alive => Some("dead"),
         Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_room_is_not_waited_for() {
+        let check = |(applied_index, active): (u64, u64),
+                     refused: &str,
+                     full: &str,
+                     expected: Option<(AckState, &str, u64)>| {
+            let said = |why: &str| Some(why.to_owned()).filter(|why| !why.is_empty());
+            let (active, refused, out_of_space) = (Revision(active), said(refused), said(full));
+            let reached = Reached { applied_index, active, refused, out_of_space };
+            let text = format!("{reached:?}");
+            let outcome = outcome(reached, 10, Revision(3));
+            let outcome = outcome.as_ref().map(|(state, why, serves)| (*state, &**why, *serves));
+            assert_eq!(outcome, expected, "{text}");
+        };
+        check((9, 2), "", "", None);
+        check((10, 2), "", "", None);
+        check((10, 3), "", "", Some((AckState::Applied, "", 0)));
+        check((12, 4), "", "", Some((AckState::Applied, "", 0)));
+        check((10, 2), "a bad page", "", Some((AckState::Refused, "a bad page", 2)));
+        check((9, 2), "", "no room", Some((AckState::Silent, "no room", 0)));
+        check((10, 3), "", "no room", Some((AckState::Applied, "", 0))); // it came just now
     }
 }

@@ -63,6 +63,7 @@ mod removed;
 mod report;
 mod rollout;
 mod rollout_gate;
+mod room;
 mod run;
 mod sealed_site;
 mod settings;

@@ -39,6 +39,7 @@ use crate::report::{
     BakeReport, CacheReport, DetailsReport, DiskReport, NodeReport, NodeTrafficReport, Wanted, buckets,
 };
 use crate::rollout::{Overdue, RolloutClock};
+use crate::room::{self, unless_full};
 use crate::settings::RunSettings;
 use crate::shares::Shares;
 use crate::twins;
@@ -129,6 +130,8 @@ pub struct Reached {
     pub active: Revision,
     /// Why it does not serve the revision that was waited for.
     pub refused: Option<String>,
+    /// What its log waits for on its disk, where it has not applied the entry for that.
+    pub out_of_space: Option<String>,
 }
 
 impl Node {
@@ -142,25 +145,31 @@ impl Node {
         self.started_serving.load(Ordering::Relaxed)
     }
 
-    /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`.
+    /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`; not for an entry
+    /// that the log has no room for.
     pub async fn await_applied(&self, index: u64, revision: Revision, timeout: Duration) -> Reached {
         let broken = self.log.status().broken;
         if !broken.is_empty() {
             let (applied_index, active) = (*self.log.applied().borrow(), self.activation.borrow().active);
-            return Reached { applied_index, active, refused: Some(broken) };
+            return Reached { applied_index, active, refused: Some(broken), out_of_space: None };
         }
         let mut applied = self.log.applied();
         let mut activation = self.activation.clone();
         let both = async {
-            _ = applied.wait_for(|applied| *applied >= index).await;
+            let applying = async {
+                _ = applied.wait_for(|applied| *applied >= index).await;
+            };
+            unless_full(applying, self.lacks_room_for(room::PATIENCE)).await?;
             _ = activation.wait_for(|activation| activation.has_decided(revision)).await;
+            Ok::<_, String>(())
         };
-        _ = tokio::time::timeout(timeout, both).await;
+        let out_of_space = tokio::time::timeout(timeout, both).await.ok().and_then(Result::err);
         let activation = self.activation.borrow().clone();
         Reached {
             applied_index: *self.log.applied().borrow(),
             active: activation.active,
             refused: activation.refusal_of(revision),
+            out_of_space,
         }
     }
 
@@ -185,6 +194,7 @@ impl Node {
             applied_index: response.applied_index,
             active: Revision(response.active_revision),
             refused: Some(response.refused).filter(|why| !why.is_empty()),
+            out_of_space: Some(response.out_of_space).filter(|why| !why.is_empty()),
         })
     }
 

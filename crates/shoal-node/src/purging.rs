@@ -245,7 +245,7 @@ impl Node {
                 Ok(Ok(reached)) if reached.applied_index >= seq => {
                     return ack(AckState::Applied, String::new());
                 }
-                Ok(Ok(reached)) => trouble = reached.refused.unwrap_or(trouble),
+                Ok(Ok(reached)) => trouble = reached.refused.or(reached.out_of_space).unwrap_or(trouble),
                 Ok(Err(status)) => trouble = cause_of(&status),
                 Err(_) => {}
             }

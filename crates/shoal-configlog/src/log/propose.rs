@@ -382,7 +382,7 @@ impl ConfigLog {
 
     /// What is missing on the disk and what to do, if it has been so for longer than a passing moment.
     fn out_of_space(&self) -> Option<String> {
-        self.shared.room.missing_for(LOOK_AGAIN)
+        self.lacks_room_for(LOOK_AGAIN)
     }
 
     /// Why nobody is heard, if it is for that.

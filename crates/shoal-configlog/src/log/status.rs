@@ -96,8 +96,13 @@ impl ConfigLog {
             quorum,
             staleness: if quorum { Duration::ZERO } else { self.unled_for(&metrics) },
             broken: self.why_stopped(&metrics).unwrap_or_default(),
-            out_of_space: self.shared.room.missing_for(Duration::ZERO).unwrap_or_default(),
+            out_of_space: self.lacks_room_for(Duration::ZERO).unwrap_or_default(),
         }
+    }
+
+    /// What this node waits for on its disk, if it has for at least so long.
+    pub fn lacks_room_for(&self, at_least: Duration) -> Option<String> {
+        self.shared.room.missing_for(at_least)
     }
 
     fn why_stopped(&self, metrics: &RaftMetrics<TypeConfig>) -> Option<String> {

@@ -258,6 +258,7 @@ impl PeerService for PeerRpc {
             applied_index: reached.applied_index,
             active_revision: reached.active.0,
             refused: reached.refused.unwrap_or_default(),
+            out_of_space: reached.out_of_space.unwrap_or_default(),
         }))
     }
 
