@@ -24,6 +24,8 @@ const CHANGES_UNTIL_FULL: u32 = 40;
 const NO_ROOM: &str = "its log waits for room on the disk";
 /// Nobody waits longer for such a node, and half a minute for one that says nothing.
 const AT_ONCE: Duration = Duration::from_secs(15);
+/// For a start that waits for nobody; the log of others would be waited for for 10 s.
+const START: Duration = Duration::from_secs(8);
 /// The number of "input/output error".
 const EIO: i64 = 5;
 
@@ -219,6 +221,32 @@ fn its_disk_is_full() -> Result<()> {
                 .await?;
         }
         Ok(())
+    })
+}
+
+/// There is no room for what it has missed: it serves what it has, without waiting, and takes the rest when there is.
+#[test]
+fn it_starts_on_a_full_disk() -> Result<()> {
+    Network::around("it_starts_on_a_full_disk", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        let node = (scene.leader().await? + 1) % 3;
+        scene.cluster.nodes[node].term()?;
+        scene.cluster.nodes[node].ended(MOMENT).await?;
+        let disk = SmallDisk::under(&scene.cluster.nodes[node], 64)?;
+        disk.fill()?;
+        scene.weight = HEAVY;
+        for _ in 0..CHANGES_UNTIL_FULL {
+            scene.change((node + 1) % 3).await?;
+        }
+        scene.cluster.restart(node)?;
+        let since = Instant::now();
+        scene.cluster.node_serves(node, HOST, "/").await?;
+        let took = since.elapsed();
+        eprintln!("started on a full disk: it serves after {took:?}");
+        ensure!(took < START, "{took:?} until it serves what it has");
+        scene.says(node, NO_ROOM).await?;
+        disk.free()?;
+        scene.agrees().await
     })
 }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use shoal_configlog::{LogStatus, ProposeError};
+use shoal_model::NodeId;
 use shoal_model::units::millis_u64;
-use shoal_model::{NodeId, Revision};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::node::Node;
+use crate::room::unless_full;
 
 /// Between two questions while there is nobody to answer.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -19,14 +20,18 @@ pub struct Patience {
     pub leader: Duration,
     /// For the entries, once a leader has said that there are some.
     pub entries: Duration,
+    /// For room on the disk, once the log has none.
+    pub room: Duration,
 }
 
 impl Patience {
     /// A node with a site of its own. The elections of a cluster that starts as a whole may outlast it: then the last known
     /// site is as new as any.
-    pub const RETURNING: Self = Self { leader: Duration::from_secs(2), entries: Duration::from_secs(10) };
+    pub const RETURNING: Self =
+        Self { leader: Duration::from_secs(2), entries: Duration::from_secs(10), room: Duration::ZERO };
     /// A node without any history serves nothing useful before it has the site of its cluster.
-    pub const NEW: Self = Self { leader: Duration::from_secs(60), entries: Duration::from_secs(60) };
+    pub const NEW: Self =
+        Self { leader: Duration::from_secs(60), entries: Duration::from_secs(60), room: Duration::MAX };
 }
 
 /// Nobody can know more of the log than this node, or nobody can make use of it.
@@ -34,20 +39,33 @@ pub fn is_needless(local: NodeId, log: &LogStatus) -> bool {
     !log.broken.is_empty() || log.voters == [local]
 }
 
-/// Whether everything that was committed before this was asked is applied here now.
+/// Whether everything that was committed before this was asked is applied here now. Without room for it that is not waited
+/// for: the log goes on by itself when there is some.
 pub async fn catch_up(node: &Node, patience: Patience) -> bool {
+    match unless_full(follow(node, patience), node.lacks_room_for(patience.room)).await {
+        Ok(whole) => whole,
+        Err(why) => {
+            tracing::warn!(why, "going on with what is known here");
+            false
+        }
+    }
+}
+
+async fn follow(node: &Node, patience: Patience) -> bool {
     let started = Instant::now();
     let Some(index) = committed(node, started + patience.leader).await else {
         tracing::info!(waited_ms = millis(started), "no leader is found: going on with what is known here");
         return false;
     };
-    let reached = node.await_applied(index, Revision(0), patience.entries).await;
-    let whole = reached.applied_index >= index;
+    let mut applied = node.log.applied();
+    _ = timeout(patience.entries, applied.wait_for(|applied| *applied >= index)).await;
+    let applied = *node.log.applied().borrow();
+    let whole = applied >= index;
     match whole {
         true => tracing::info!(index, waited_ms = millis(started), "caught up with the log of the cluster"),
         false => tracing::warn!(
             index,
-            applied = reached.applied_index,
+            applied,
             "the log of the cluster has not arrived yet: going on with what is known here"
         ),
     }
@@ -78,6 +96,14 @@ fn millis(since: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_has_a_site_goes_on_without_room() {
+        assert_eq!(
+            [Patience::RETURNING, Patience::NEW].map(|patience| patience.room.is_zero()),
+            [true, false]
+        );
+    }
 
     #[test]
     fn only_who_may_have_missed_something_waits() {
