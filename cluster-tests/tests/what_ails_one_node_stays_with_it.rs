@@ -1,6 +1,7 @@
 //! One node's disk is full, or fails, or is slow; its clock is wrong; it hardly gets to run; it is heard on one channel only. It
 //! serves all the same, the others change what they want, and no request fails anywhere.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -221,6 +222,30 @@ fn its_disk_is_full() -> Result<()> {
                 .await?;
         }
         Ok(())
+    })
+}
+
+/// Whoever stays alone with that file learns of it before, and it is as ready as any.
+#[test]
+fn what_it_serves_cannot_be_kept() -> Result<()> {
+    Network::around("what_it_serves_cannot_be_kept", async |mut network| {
+        let mut scene = Scene::set(&mut network).await?;
+        let in_the_way = scene.cluster.nodes[0].data_dir().join("last-known-good.tmp");
+        fs::create_dir(&in_the_way)?;
+        scene.change(1).await?;
+        scene.says(0, "could not be written to").await?;
+        let failed = scene.cluster.metric(0, "shoal_config_last_known_good_failed", "").await?;
+        ensure!(failed == 1.0, "shoal_config_last_known_good_failed is {failed}");
+        let status = scene.cluster.nodes[1].shoal(&["status"]).await?.text();
+        ensure!(status.contains("last-known-good.json"), "{status}");
+        fs::remove_dir(&in_the_way)?;
+        scene.change(1).await?;
+        wait_until("it has nothing to say any more", MOMENT, async || {
+            let failed = scene.cluster.metric(0, "shoal_config_last_known_good_failed", "").await;
+            failed.is_ok_and(|failed| failed == 0.0)
+        })
+        .await
+        .map(drop)
     })
 }
 

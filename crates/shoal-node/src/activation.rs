@@ -34,6 +34,8 @@ pub struct Activation {
     pub refused: Option<(Revision, String)>,
     /// The newest revision that this node will never serve, whatever else changes.
     pub poison: Option<Poison>,
+    /// Why what it serves is not on disk, for the next start.
+    pub unkept: Option<String>,
 }
 
 /// A revision that a node will never serve.
@@ -78,6 +80,13 @@ impl Activation {
         let refused = Some((revision, why));
         let is_news = self.poison != poison || self.refused != refused;
         (self.poison, self.refused) = (poison, refused);
+        is_news
+    }
+
+    /// What it serves is on disk, or why it is not; answers whether that is news.
+    fn note_kept(&mut self, unkept: Option<String>) -> bool {
+        let is_news = self.unkept != unkept;
+        self.unkept = unkept;
         is_news
     }
 }
@@ -313,9 +322,11 @@ impl Activator {
             true => self.kept.save(revision, &content.text),
             false => self.kept.overwrite(revision, &content.text),
         };
-        if let Err(error) = saved {
-            tracing::error!(%revision, %error, "the site is served but could not be written to disk");
+        let unkept = saved.err().map(|error| self.kept.in_words(revision, &error));
+        if let Some(why) = &unkept {
+            tracing::error!("{why}");
         }
+        self.status.send_if_modified(|status| status.note_kept(unkept));
         Ok(())
     }
 
@@ -415,8 +426,11 @@ mod tests {
 
     #[test]
     fn a_refusal_says_nothing_of_what_is_served() {
-        let activation =
-            Activation { active: Revision(7), refused: Some((Revision(8), "no".into())), poison: None };
+        let activation = Activation {
+            active: Revision(7),
+            refused: Some((Revision(8), "no".into())),
+            ..Activation::default()
+        };
         let check = |revision, decided, refusal: Option<&str>| {
             assert_eq!(activation.has_decided(Revision(revision)), decided, "{revision}");
             assert_eq!(activation.refusal_of(Revision(revision)).as_deref(), refusal, "{revision}");
@@ -425,6 +439,16 @@ mod tests {
         check(7, true, None);
         check(8, true, Some("no"));
         check(9, false, None);
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_told_until_something_is() {
+        let mut activation = Activation::default();
+        assert!(!activation.note_kept(None));
+        assert!(activation.note_kept(Some("no room".to_owned())));
+        assert!(!activation.note_kept(Some("no room".to_owned())));
+        assert!(activation.note_kept(None));
+        assert_eq!(activation, Activation::default());
     }
 
     #[test]
@@ -450,7 +474,7 @@ mod tests {
     fn a_site_that_is_not_served_is_told_from_no_site() {
         let check = |active, refused: Option<u64>, newest, expected| {
             let refused = refused.map(|revision| (Revision(revision), String::new()));
-            let activation = Activation { active: Revision(active), refused, poison: None };
+            let activation = Activation { active: Revision(active), refused, ..Activation::default() };
             assert_eq!(activation.serves_nothing(Revision(newest)), expected, "{activation:?} {newest}");
         };
         check(0, None, 0, false);

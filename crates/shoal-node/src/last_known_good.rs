@@ -74,6 +74,15 @@ impl LastKnownGood {
         File::open(&self.directory)?.sync_all()
     }
 
+    /// That `revision` could not be kept, to whoever can mend it.
+    pub fn in_words(&self, revision: Revision, error: &io::Error) -> String {
+        format!(
+            "revision {revision} is served but could not be written to {}: {error}; until another one is, a start without \
+             a leader begins with what is there",
+            self.current.display()
+        )
+    }
+
     /// The revision of the current site, by its header alone.
     pub fn revision(&self) -> Option<Revision> {
         let mut header = String::new();
@@ -136,6 +145,26 @@ mod tests {
         fs::write(&path, whole.replace(":2", ":3")).unwrap();
         assert_eq!(kept.load(None).unwrap().0, Revision(1));
     }
+
+    #[test]
+    fn what_stands_in_the_way_is_told_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = LastKnownGood::in_dir(dir.path());
+        kept.save(Revision(1), "{}").unwrap();
+        let in_the_way = dir.path().join("last-known-good.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        let error = kept.save(Revision(2), "{}").unwrap_err();
+        let told = kept.in_words(Revision(2), &error);
+        assert!(
+            told.starts_with("revision 2 is served but") && told.contains("last-known-good.json: "),
+            "{told}"
+        );
+        assert_eq!(kept.revision(), Some(Revision(1)));
+        fs::remove_dir(&in_the_way).unwrap();
+        kept.save(Revision(2), "{}").unwrap();
+        assert_eq!(kept.revision(), Some(Revision(2)));
+    }
+
     #[test]
     fn the_one_before_is_the_last_good_one() {
         let dir = tempfile::tempdir().unwrap();

@@ -207,7 +207,8 @@ impl Node {
         let divergence = self.log.divergence().map(|divergence| divergence.to_string());
         let full = Some(self.log.status().out_of_space).filter(|why| !why.is_empty());
         let life = life_of(&self.peers.credentials().identity());
-        let told = full.into_iter().chain(self.log.weight_problem()).chain(told);
+        let unkept = self.activation.borrow().unkept.clone();
+        let told = full.into_iter().chain(unkept).chain(self.log.weight_problem()).chain(told);
         let told = told.chain(self.own_certificate.problem(life));
         divergence.into_iter().chain(told).collect()
     }

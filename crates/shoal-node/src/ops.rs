@@ -199,6 +199,9 @@ impl Node {
         gauge(text, "shoal_config_stale_seconds", "Seconds without a quorum.", log.staleness.as_secs());
         let refused = u64::from(activation.refused.is_some());
         gauge(text, "shoal_config_refused", "1 while the newest revision is refused here.", refused);
+        let unkept = u64::from(activation.unkept.is_some());
+        let help = "1 while the revision served here could not be written to last-known-good.json.";
+        gauge(text, "shoal_config_last_known_good_failed", help, unkept);
         let members = headcount::count(self.members().into_keys(), &view, self.started.elapsed());
         gauge(text, "shoal_gossip_members", "Members that are heard, this node included.", members.heard);
         let help =
