@@ -15,6 +15,7 @@ use shoal_policy::recovery::{Cut, LogEnd, LogPlace, NoCut, UnknownEntry, cut};
 use crate::levels::known_level;
 use crate::log::{OpenError, SNAPSHOTS, STORE};
 use crate::machine::{SnapshotDir, StateDocument, Unreadable};
+use crate::network::next_of;
 use crate::room::Room;
 use crate::store;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, Vote};
@@ -109,13 +110,14 @@ impl StoppedLog {
         let mut applied = last.map(place_of).unwrap_or_default();
         let (mut unknown, mut rest) = (None, LeftOut::default());
         loop {
-            let next = last.map_or(0, |id: LogId| id.index + 1);
+            let next = last.map_or(Some(0), |id: LogId| next_of(id.index));
+            let next = next.ok_or_else(|| damaged("nothing can follow its last entry".to_owned()))?;
             let entries = store::read_batch(&database, next).map_err(|error| damaged(error.to_string()))?;
             if entries.is_empty() {
                 break;
             }
             for entry in entries {
-                let (id, follows) = (entry.log_id, last.map_or(0, |id| id.index + 1));
+                let (id, follows) = (entry.log_id, last.map_or(0, |id| id.index.saturating_add(1)));
                 if id.index != follows {
                     return Err(damaged(format!("entry {} follows where {follows} should", id.index)));
                 }
@@ -195,8 +197,12 @@ impl StoppedLog {
             return Err(OpenError::Version { reason: unknown.to_string() });
         }
         let node = whose.node_id.0;
-        let term = end.vote_term.max(end.last.term) + 1;
-        let (first, second) = (end.last.index + 1, end.last.index + 2);
+        let last_term = end.vote_term.max(end.last.term);
+        let (Some(term), Some(first)) = (next_of(last_term), next_of(end.last.index)) else {
+            let place = LogPlace { term: last_term, index: end.last.index };
+            return Err(failed(format!("nothing can follow {place}: that is counted to the end")));
+        };
+        let second = first + 1;
         let nodes = BTreeMap::from([(node, BasicNode::new(address))]);
         let membership = Membership::new(vec![BTreeSet::from([node])], nodes);
         let membership = membership.map_err(|error| failed(error.to_string()))?;
@@ -297,6 +303,21 @@ mod tests {
         assert_eq!((again.end().last, again.end().epoch), (LogPlace { term: 4, index: 45 }, 5));
         assert_eq!(again.end(), &LogEnd { epoch: 5, ..after });
         assert_eq!(again.end().voters, BTreeSet::from([NodeId(1)]));
+    }
+
+    #[tokio::test]
+    async fn nobody_goes_on_from_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        found_with(dir.path(), WHOSE, "127.0.0.1:7400", (41, &state())).unwrap();
+        let (database, _) = store::open_stopped(&dir.path().join(STORE), WHOSE).unwrap();
+        let forget = EntryPayload::Normal(Command::ForgetPurges { up_to: 40 });
+        let entry = Entry { log_id: log_id(3, 2, 42), payload: forget };
+        store::write_end(&database, &[entry], &Vote::new(u64::MAX - 1, 2)).unwrap();
+        drop(database);
+        let log = StoppedLog::open(dir.path(), WHOSE).unwrap();
+        let recover = Command::Recover { survivor: NodeId(1), cluster_epoch: 5 };
+        let refused = log.go_on_alone("127.0.0.1:7400", recover).err().unwrap().to_string();
+        assert!(refused.contains("nothing can follow 18446744073709551614.42"), "{refused}");
     }
 
     #[tokio::test]

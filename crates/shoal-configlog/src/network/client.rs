@@ -19,6 +19,7 @@ use shoal_proto::raft::raft_service_client::RaftServiceClient;
 use tonic::{Code, Status};
 
 use super::PeerChannel;
+use super::believable::{Reach, Said, why_not};
 use super::directory::Directory;
 use super::heard::Heard;
 use super::parts::parts_of;
@@ -97,16 +98,22 @@ impl Client {
     }
 
     /// Asks with one message and is answered with one, each of which is a payload.
-    async fn ask<Q: Serialize, A: DeserializeOwned, F: Future<Output = Result<Vec<u8>, Status>>>(
+    async fn ask<
+        Q: Serialize + Said,
+        A: DeserializeOwned + Said,
+        F: Future<Output = Result<Vec<u8>, Status>>,
+    >(
         &self,
         action: RPCTypes,
         deadline: Duration,
         request: &Q,
         send: impl FnOnce(RaftServiceClient<PeerChannel>, Vec<u8>) -> F,
     ) -> Result<A, RPCError<TypeConfig>> {
+        let asked = Reach::of(request);
         let call = async {
             let payload = to_bytes(request)?;
-            from_bytes(&self.answer(deadline, send(self.service()?, payload)).await?)
+            let answer = self.answer(deadline, send(self.service()?, payload)).await?;
+            believed(from_bytes(&answer)?, asked)
         };
         call.await.map_err(|error| self.error(error, action))
     }
@@ -142,11 +149,20 @@ impl Client {
     ) -> Result<SnapshotResponse<TypeConfig>, CallError> {
         let mut client = self.service()?;
         let header = Header::of(snapshot.meta, &snapshot.snapshot);
-        let header = to_bytes(&SnapshotHead { vote, header })?;
+        let head = SnapshotHead { vote, header };
+        let header = to_bytes(&head)?;
         let parts = parts_of(header, &snapshot.snapshot).map(proto::InstallSnapshotRequest::from);
         let parts = tokio_stream::iter(parts);
         let answer = self.answer(deadline, client.install_snapshot(parts)).await?;
-        from_bytes(&answer.get_ref().payload)
+        believed(from_bytes(&answer.get_ref().payload)?, Reach::of(&head))
+    }
+}
+
+/// `answer`, unless nobody comes as far as it says who was asked by one who is at `asked`.
+fn believed<A: Said>(answer: A, asked: Reach) -> Result<A, CallError> {
+    match why_not(&answer, asked) {
+        None => Ok(answer),
+        Some(why) => Err(CallError::Unreachable(format!("the answer is not believed: {why}"))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Consensus traffic: RPCs to other nodes, and the service that answers theirs.
 
+mod believable;
 mod client;
 mod directory;
 #[cfg(feature = "fuzzing")]
@@ -15,6 +16,7 @@ pub use crate::simulation::{PeerChannel, Peers};
 #[cfg(not(test))]
 pub use shoal_cluster::channel::{PeerChannel, Peers};
 
+pub use believable::next_of;
 pub use client::Dialer;
 pub use directory::Directory;
 pub use heard::Heard;

@@ -16,6 +16,7 @@ use shoal_proto::raft::raft_service_server::RaftService;
 use tokio::sync::Semaphore;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use super::believable::{Reach, Said, why_not, why_not_term};
 use super::client::SnapshotHead;
 use super::heard::Heard;
 use super::parts::{Part, collect, parts_of};
@@ -60,7 +61,7 @@ impl RaftRpc {
     }
 
     /// What a node that was not removed asks in its own name.
-    fn asked<Q: DeserializeOwned>(
+    fn asked<Q: DeserializeOwned + Said>(
         &self,
         extensions: &Extensions,
         payload: &[u8],
@@ -69,7 +70,15 @@ impl RaftRpc {
         let caller = self.calling_node(extensions)?;
         let request = decode(payload)?;
         check_sender(caller, &sender(&request))?;
+        believed(caller, why_not(&request, self.reach()?))?;
         Ok(request)
+    }
+
+    /// How far this node has counted.
+    fn reach(&self) -> Result<Reach, Status> {
+        let metrics = self.part()?.metrics();
+        let metrics = metrics.borrow_watched();
+        Ok(Reach { term: metrics.current_term, index: metrics.last_log_index.unwrap_or(0) })
     }
 
     fn part(&self) -> Result<&Raft, Status> {
@@ -104,6 +113,14 @@ fn check_sender(caller: NodeId, vote: &Vote) -> Result<(), Status> {
     match NodeId(vote.leader_id.node_id) {
         claimed if claimed == caller => Ok(()),
         claimed => Err(Status::permission_denied(format!("{caller} speaks in the name of {claimed}"))),
+    }
+}
+
+/// Refuses what is not to be believed of a caller.
+fn believed(caller: NodeId, why_not: Option<String>) -> Result<(), Status> {
+    match why_not {
+        None => Ok(()),
+        Some(why) => Err(Status::permission_denied(format!("{caller} is not believed: {why}"))),
     }
 }
 
@@ -164,6 +181,7 @@ impl RaftService for RaftRpc {
         let parts = request.into_inner().map(|part| part.map(Part::from));
         let (head, document): (SnapshotHead, _) = collect(parts).await?;
         check_sender(caller, &head.vote)?;
+        believed(caller, why_not(&head, self.reach()?))?;
         self.heard.may_confirm(mandate(&head.vote));
         let snapshot = Snapshot { meta: head.header.meta, snapshot: document };
         let answer =
@@ -188,6 +206,7 @@ impl RaftService for RaftRpc {
     ) -> Result<Response<proto::LastConfirmedResponse>, Status> {
         let asking =
             Mandate { term: request.get_ref().term, leader: self.calling_node(request.extensions())? };
+        believed(asking.leader, why_not_term(asking.term, self.reach()?.term))?;
         // As it is on the disk: this node is bound to it whatever happens. To be looked at first: what is confirmed until
         // then has been noted.
         let bound_to = mandate(&self.part()?.metrics().borrow_watched().vote);

@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use serde::Serialize;
 use shoal_model::state::Reply;
 use shoal_model::{NodeId, Revision};
+use shoal_proto::raft as proto;
 use tokio::time::Instant;
 
 use super::clients::publish;
 use super::world::{LOOK_AGAIN, Process, RECOVERY, World, scene};
 use crate::log::ProposeError;
+use crate::network::encode;
 use crate::timings::Timings;
+use crate::types::{TypeConfig, Vote};
 
 /// No election takes so long.
 const LONG: Duration = Duration::from_secs(20);
@@ -215,6 +220,56 @@ async fn come_back_with_decisions(world: &World, leader: NodeId) -> Result<(), S
 fn a_leader_that_was_cut_off_comes_back_with_decisions_in_vain() {
     for seed in 1..=20 {
         let outcome = scene(seed, async |world, leader| come_back_with_decisions(world, leader).await);
+        assert_eq!(outcome, Ok(()), "seed {seed}");
+    }
+}
+
+/// One of them says in all that it can say that it is in the last term but one.
+async fn hear_of_the_last_term(world: &World, leader: NodeId) -> Result<(), String> {
+    let term = u64::MAX - 1;
+    let (liar, process) = follower(world, leader)?;
+    let (leads, asks) = (Vote::new_committed(term, liar.0), Vote::new(term, liar.0));
+    for to in world.nodes().into_iter().filter(|node| *node != liar) {
+        let mut raft = world.network().peers(liar, 1).raft(to).map_err(|error| error.to_string())?;
+        let append = AppendEntriesRequest::<TypeConfig> {
+            vote: leads,
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let append = proto::AppendEntriesRequest { payload: payload(&append)? };
+        let ask = payload(&VoteRequest::<TypeConfig>::new(asks, None))?;
+        let transfer = payload(&TransferLeaderRequest::<TypeConfig>::new(leads, to.0, None))?;
+        let answers = [
+            raft.append_entries(append).await.err(),
+            raft.vote(proto::VoteRequest { payload: ask.clone() }).await.err(),
+            raft.pre_vote(proto::PreVoteRequest { payload: ask }).await.err(),
+            raft.transfer_leader(proto::TransferLeaderRequest { payload: transfer }).await.err(),
+            raft.last_confirmed(proto::LastConfirmedRequest { term }).await.err(),
+        ];
+        for (n, answer) in answers.into_iter().enumerate() {
+            if answer.is_none_or(|refused| !refused.message().contains("is not believed")) {
+                return Err(format!("{to} believes message {n}"));
+            }
+        }
+    }
+    world.kill(leader);
+    while Box::pin(process.log.propose(publish(1, None))).await.is_err() {}
+    world.start(leader).await?;
+    world.recovers().await?;
+    world.agrees().await?;
+    let reached = process.log.status().term;
+    if reached < 99 { Ok(()) } else { Err(format!("term {reached}")) }
+}
+
+fn payload<T: Serialize>(message: &T) -> Result<Vec<u8>, String> {
+    encode(message).map_err(|status| status.message().to_owned())
+}
+
+#[test]
+fn nobody_is_led_to_the_last_term() {
+    for seed in 1..=20 {
+        let outcome = scene(seed, async |world, leader| hear_of_the_last_term(world, leader).await);
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
 }
