@@ -420,7 +420,7 @@ impl ConfigState {
         self.remembered.insert(request_id.clone(), reply.clone());
         self.remembered_order.push_back((at_ms, request_id));
         while let Some((at, _)) = self.remembered_order.front() {
-            if self.remembered_order.len() <= MAX_REMEMBERED && at + REMEMBER_MS > at_ms {
+            if self.remembered_order.len() <= MAX_REMEMBERED && at.saturating_add(REMEMBER_MS) > at_ms {
                 break;
             }
             if let Some((_, old)) = self.remembered_order.pop_front() {
@@ -577,6 +577,22 @@ mod tests {
         assert_eq!(state.apply(3, withdrawal), Reply::Refused(Refusal::UploadIncomplete));
         assert_eq!(state.apply(4, part(99, 2)), Reply::Done, "one was withdrawn");
         assert_eq!(state.apply(5, part(77, 10 * 60_000 + 1)), Reply::Done, "old ones are forgotten");
+    }
+
+    #[test]
+    fn no_time_is_too_late() {
+        let mut state = ConfigState::default();
+        for (index, at_ms) in [(1, u64::MAX), (2, u64::MAX), (3, 1)] {
+            let name = || format!("n{index}");
+            let scopes = vec![PurgeScope::All];
+            let purge = Command::Purge { request_id: name(), scopes, kind: PurgeKind::Hard, at_ms };
+            assert_eq!(state.apply(index, purge), Reply::Purged { seq: index });
+            let part = Command::UploadPart { upload: name(), part: 0, text: "x".into(), at_ms };
+            assert_eq!(state.apply(index, part), Reply::Done, "{index}");
+            let revoking = Command::RevokeOperator { name: name(), at_ms };
+            assert_eq!(state.apply(index, revoking), Reply::Done, "{index}");
+        }
+        assert!(state.answered("n3").is_some());
     }
 
     #[test]

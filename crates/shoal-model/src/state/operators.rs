@@ -120,7 +120,7 @@ impl Operators {
     }
 
     pub(super) fn revoke(&mut self, name: String, at_ms: u64) -> Reply {
-        self.revoked.retain(|_, revoked_at_ms| *revoked_at_ms + REMEMBER_MS > at_ms);
+        self.revoked.retain(|_, revoked_at_ms| revoked_at_ms.saturating_add(REMEMBER_MS) > at_ms);
         if self.revoked.len() >= MAX_REVOKED && !self.revoked.contains_key(&name) {
             return Reply::Refused(Refusal::TooManyOperators);
         }

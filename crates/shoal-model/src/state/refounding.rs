@@ -47,7 +47,7 @@ impl ConfigState {
         audit.note(index, vec![Asker { what, ..asker }], false, &Reply::Done);
         Ok(Self {
             cluster_id,
-            cluster_epoch: self.cluster_epoch + 1,
+            cluster_epoch: self.cluster_epoch.saturating_add(1),
             ca_certificate,
             ca_key_sealed,
             nodes: BTreeMap::from([(NodeId(1), node)]),

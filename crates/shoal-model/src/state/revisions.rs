@@ -312,7 +312,7 @@ impl Revisions {
 }
 
 const fn later(revision: Revision) -> Revision {
-    Revision(revision.0 + REVISIONS_APART)
+    Revision(revision.0.saturating_add(REVISIONS_APART))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ struct Upload {
 
 impl Upload {
     fn is_over(&self, now_ms: u64) -> bool {
-        self.started_at_ms + LIFE_MS <= now_ms
+        self.started_at_ms.saturating_add(LIFE_MS) <= now_ms
     }
 }
 
