@@ -63,11 +63,52 @@ pub(crate) fn check_passed_on(command: &Command) -> Result<(), String> {
     match command.innermost() {
         Command::SetLevel { to, .. } if *to > known_level() => Err("nobody here knows that level".to_owned()),
         Command::Later(_) => Err("what is in the envelope is not known here".to_owned()),
+        Command::Publish { site, .. } if !site.may_be_read() => {
+            Err("nobody here can read that site".to_owned())
+        }
         Command::KeepKeys(KeyOrder::Authority(SuccessionStep::Begin { certificate, bridge, .. }))
             if [certificate, bridge].into_iter().any(|der| not_after(der).is_none()) =>
         {
             Err("that is no certificate of an authority".to_owned())
         }
         command => command.check_content().map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_model::state::{Asker, SiteText, Terms};
+
+    use super::*;
+
+    #[test]
+    fn a_site_that_nobody_can_read_is_not_passed_on() {
+        let uploaded = || SiteText::Uploaded { upload: "u".into(), parts: 1 };
+        let inline = |text: &str| SiteText::Inline(text.into());
+        let readable = r#"{"upstreams":{"u":{"endpoints":["h:1"]}}}"#;
+        for (site, expected) in [
+            (inline("{}"), true),
+            (inline(readable), true),
+            (inline("not json"), false),
+            (inline(""), false),
+            (inline("7"), false),
+            (inline(r#"{"unheard-of":{}}"#), false),
+            // What it says is not known before all of its parts are there.
+            (uploaded(), true),
+        ] {
+            let command = Command::Publish {
+                request_id: String::new(),
+                expected: None,
+                site: site.clone(),
+                author: String::new(),
+                message: String::new(),
+                at_ms: 1,
+                counts: [0; 3],
+                terms: Terms::default(),
+            };
+            assert_eq!(check_passed_on(&command).is_ok(), expected, "{site:?}");
+            let asked = command.asked_by(vec![Asker::default()]);
+            assert_eq!(check_passed_on(&asked).is_ok(), expected, "{site:?}");
+        }
     }
 }

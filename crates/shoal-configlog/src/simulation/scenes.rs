@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::Serialize;
-use shoal_model::state::Reply;
+use shoal_model::state::{Command, Reply, SiteText};
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft as proto;
 use tokio::time::Instant;
@@ -222,6 +222,25 @@ fn a_leader_that_was_cut_off_comes_back_with_decisions_in_vain() {
         let outcome = scene(seed, async |world, leader| come_back_with_decisions(world, leader).await);
         assert_eq!(outcome, Ok(()), "seed {seed}");
     }
+}
+
+/// A node has the leader asked to write a site that is none.
+async fn pass_on_what_nobody_can_read(world: &World, leader: NodeId) -> Result<(), String> {
+    let (_, process) = follower(world, leader)?;
+    let mut command = publish(1, None);
+    if let Command::Publish { site, .. } = &mut command {
+        *site = SiteText::Inline("not json".to_owned());
+    }
+    match Box::pin(process.log.propose(command)).await {
+        Err(ProposeError::Refused { .. }) => world.agrees().await,
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn what_nobody_can_read_is_not_written_for_another_node() {
+    let outcome = scene(1, async |world, leader| pass_on_what_nobody_can_read(world, leader).await);
+    assert_eq!(outcome, Ok(()));
 }
 
 /// One of them says in all that it can say that it is in the last term but one.

@@ -10,6 +10,7 @@ use super::{
     RolloutStep, SetupOrder, StandingOrder, Terms, TokenRecord,
 };
 use crate::id::{ClusterId, NodeId, Revision};
+use crate::site::Site;
 
 /// The least [`COMMANDS`] of a node that knows [`Command::ForgetPurges`].
 pub const FORGET_PURGES: u32 = 1;
@@ -243,6 +244,16 @@ pub enum SiteText {
         /// How many there are.
         parts: u32,
     },
+}
+
+impl SiteText {
+    /// A site can be read of it. Of one that is in other entries nobody can tell by this one.
+    pub fn may_be_read(&self) -> bool {
+        match self {
+            Self::Inline(text) => Site::from_json(text).is_ok(),
+            Self::Uploaded { .. } => true,
+        }
+    }
 }
 
 /// A stranger with a token.
