@@ -68,10 +68,30 @@ pub(super) fn stored_site(content: &str) -> Result<Site, Status> {
         .map_err(|error| Status::internal(format!("a stored site cannot be read: {error}")))
 }
 
+/// The same of one that makes way for what was before: where it cannot be read nothing of it is known, and it counts as empty.
+pub(super) fn replaced_site(content: &str) -> Site {
+    stored_site(content).unwrap_or_default()
+}
+
 /// Sites are large: reading and comparing them must not hold up heartbeats on the control runtime.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(Status::internal("checking the site panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_can_be_replaced() {
+        let readable = r#"{"upstreams":{"u":{"endpoints":["h:1"]}}}"#;
+        for (content, upstreams) in [("{}", Some(0)), (readable, Some(1)), ("not json", None)] {
+            let stored = stored_site(content).ok().map(|site| site.upstreams.len());
+            assert_eq!(stored, upstreams, "{content}");
+            assert_eq!(replaced_site(content).upstreams.len(), upstreams.unwrap_or(0), "{content}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use shoal_model::state::{OtherReply, Refusal, Reply, Terms};
 use shoal_proto::admin::{ApplyRequest, ApplyResponse, EditRequest, RollbackRequest};
 use tonic::{Code, Status};
 
-use super::base::{CATCH_UP_WAIT, blocking, linearizable_base, stored_site};
+use super::base::{CATCH_UP_WAIT, blocking, linearizable_base, replaced_site, stored_site};
 use super::caller::{Patience, author_of, check_message};
 use super::differences::change_message;
 use super::draft::{Draft, Goal, draft};
@@ -295,7 +295,7 @@ pub(super) async fn changes_of(node: &Arc<Node>, revision: Revision) -> Result<V
     let before = Revision(revision.0.saturating_sub(1));
     let contents = node.log.with_state(|state| [before, revision].map(|r| state.revisions.content(r)));
     let [Some(before), Some(after)] = contents else { return Ok(Vec::new()) };
-    blocking(move || Ok(diff(&stored_site(&before)?, &stored_site(&after)?))).await
+    blocking(move || Ok(diff(&replaced_site(&before), &stored_site(&after)?))).await
 }
 
 #[cfg(test)]

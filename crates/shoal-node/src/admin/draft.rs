@@ -8,7 +8,7 @@ use shoal_model::state::ConfigState;
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
-use super::base::{Base, blocking, stored_site};
+use super::base::{Base, blocking, replaced_site, stored_site};
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
 use super::relapse::{Relapse, suspects};
@@ -76,8 +76,8 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
         Goal::Content(_) => Vec::new(),
     };
     let work = move || {
-        let active = stored_site(&active)?;
         let was_stored = matches!(source, Source::Stored(_));
+        let active = if was_stored { replaced_site(&active) } else { stored_site(&active)? };
         let (next, changes) = match source {
             Source::Given(given, then) => {
                 let then = then.map(|then| stored_site(&then)).transpose()?;
