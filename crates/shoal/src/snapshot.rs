@@ -120,6 +120,9 @@ impl SnapshotArgs {
                 let restored = backup::restore(&args.file, &passphrase, &args.data_dir, args.name.as_deref());
                 let restored =
                     restored.map_err(|error| Failure::local("snapshot restore", format!("{error:#}")))?;
+                for (revision, why) in &restored.left_out {
+                    output::warn(&format!("the content of revision {revision} is left out: {why}"));
+                }
                 output::print(format, &restored, |restored| next_steps(restored, &args.data_dir))?;
                 Ok(Exit::Done)
             }
@@ -251,7 +254,7 @@ fn shown(inspection: &Inspection) -> String {
 }
 
 fn next_steps(restored: &Restored, dir: &Path) -> String {
-    let Restored { cluster_id, restored_from, revision, node, left_behind } = restored;
+    let Restored { cluster_id, restored_from, revision, node, left_behind, left_out: _ } = restored;
     let dir = dir.display();
     format!(
         "\

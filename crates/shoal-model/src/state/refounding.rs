@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::uploads::Uploads;
 use super::{Asker, ClusterLevel, ConfigState, MemberRecord, OperatorRecord, Operators, PurgeTables, Reply};
-use crate::id::{ClusterId, NodeId};
+use crate::id::{ClusterId, NodeId, Revision};
 
 /// A new cluster.
 #[derive(Clone, Debug)]
@@ -27,16 +27,16 @@ pub struct Founding {
 impl ConfigState {
     /// The first state of a new cluster, with the revisions of this one and the record of its changes, after the entry at
     /// `index`. Nodes, tokens, operators, purges, authorities and keys are of the old one; `carry` makes of each site what the
-    /// nodes of the new one can read.
+    /// nodes of the new one can read. Old revisions of which it makes nothing are left out: which, by their new numbers, and why.
     ///
     /// # Errors
-    /// That of `carry`.
+    /// That of `carry` of the active one.
     pub fn refounded<E>(
         self,
         founding: Founding,
         index: u64,
         carry: impl FnMut(&str) -> Result<String, E>,
-    ) -> Result<Self, E> {
+    ) -> Result<(Self, BTreeMap<Revision, E>), E> {
         let Founding { cluster_id, ca_certificate, ca_key_sealed, node, operator, asker } = founding;
         let (revision, _) = self.revisions.active();
         let what = format!("cluster {}, revision {revision}, {}", self.cluster_id, node.name);
@@ -45,7 +45,8 @@ impl ConfigState {
         _ = operators.give(operator.0, operator.1, level);
         let mut audit = self.audit;
         audit.note(index, vec![Asker { what, ..asker }], false, &Reply::Done);
-        Ok(Self {
+        let (revisions, left_out) = self.revisions.carried_over(carry)?;
+        let state = Self {
             cluster_id,
             cluster_epoch: self.cluster_epoch.saturating_add(1),
             ca_certificate,
@@ -55,7 +56,7 @@ impl ConfigState {
             revoked: BTreeSet::new(),
             revoked_in: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            revisions: self.revisions.carried_over(carry)?,
+            revisions,
             rollout_policy: self.rollout_policy,
             // Nothing that was purged is in any cache of the new one.
             purges: PurgeTables::default(),
@@ -68,14 +69,14 @@ impl ConfigState {
             level: ClusterLevel { number: level, held: None },
             setup: self.setup,
             keys: self.keys.refounded(),
-        })
+        };
+        Ok((state, left_out))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Revision;
     use crate::state::{Command, GossipKeyStep, Hold, KeyOrder, RESTORE, SiteText, Terms, TokenRecord};
 
     #[test]
@@ -114,7 +115,8 @@ mod tests {
         };
         assert_eq!(old.audit.restored_at(), None);
         let carry = |site: &str| Ok::<_, ()>(format!("{site}, carried over"));
-        let new = old.refounded(founding, 8, carry).unwrap();
+        let (new, left_out) = old.refounded(founding, 8, carry).unwrap();
+        assert!(left_out.is_empty());
         assert_eq!((new.cluster_id, new.cluster_epoch), (ClusterId(2), 1));
         assert_eq!(new.nodes.keys().collect::<Vec<_>>(), [&NodeId(1)]);
         assert_eq!(new.level, ClusterLevel { number: 7, held: None });

@@ -277,12 +277,20 @@ impl Revisions {
         Reply::Published(self.active)
     }
 
-    /// The same in another cluster: with numbers that are higher by [`REVISIONS_APART`], and sites as `carry` makes them.
-    pub(super) fn carried_over<E>(self, mut carry: impl FnMut(&str) -> Result<String, E>) -> Result<Self, E> {
+    /// The same in another cluster: with numbers that are higher by [`REVISIONS_APART`], and sites as `carry` makes them. Old
+    /// ones of which it makes none are left out: by their new numbers, and why.
+    pub(super) fn carried_over<E>(
+        self,
+        mut carry: impl FnMut(&str) -> Result<String, E>,
+    ) -> Result<(Self, BTreeMap<Revision, E>), E> {
         let (active, content) = self.active();
         let mut contents = BTreeMap::from([(later(active), carry(&content)?.into())]);
+        let mut left_out = BTreeMap::new();
         for (revision, content) in self.contents.iter().filter(|(revision, _)| **revision != active) {
-            contents.insert(later(*revision), carry(content)?.into());
+            match carry(content) {
+                Ok(content) => _ = contents.insert(later(*revision), content.into()),
+                Err(why) => _ = left_out.insert(later(*revision), why),
+            }
         }
         let records = self.records.into_iter().map(|(revision, mut record)| {
             if let RevisionStanding::Reverted { by } = &mut record.standing {
@@ -301,7 +309,13 @@ impl Revisions {
             ended
         });
         let quarantine = self.quarantine.renumbered(later);
-        Ok(Self { active: later(active), records: records.collect(), contents, rollout, ended, quarantine })
+        let (active, records) = (later(active), records.collect());
+        let mut carried = Self { active, records, contents, rollout, ended, quarantine };
+        // There is nothing to go back to.
+        if let Some(ended) = carried.rollout.take_if(|rollout| left_out.contains_key(&rollout.before)) {
+            carried.mark(ended.revision, RevisionStanding::Final);
+        }
+        Ok((carried, left_out))
     }
 
     fn mark(&mut self, revision: Revision, standing: RevisionStanding) {
@@ -318,6 +332,35 @@ const fn later(revision: Revision) -> Revision {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_carried_over_is_left_out_unless_it_is_active() {
+        let carry = |site: &str| if site == "bad" { Err("it is bad") } else { Ok(site.to_owned()) };
+        // What is kept, what is left out, and whether the active one waits to be confirmed.
+        let check = |sites: &[&str], waits, expected: Result<(Vec<u64>, Vec<u64>, bool), &str>| {
+            let mut revisions = Revisions::default();
+            for (n, site) in (1..).zip(sites) {
+                let confirm_within_ms = (waits && n == sites.len()).then_some(9);
+                let terms = Terms { confirm_within_ms, ..Terms::default() };
+                revisions.publish(None, (*site).to_owned(), RevisionRecord::default(), terms, true);
+            }
+            let carried = revisions.carried_over(carry).map(|(carried, left_out)| {
+                let waits = carried.rollout.is_some();
+                let record = carried.record(carried.active);
+                assert_eq!(record.is_some_and(RevisionRecord::is_on_trial), waits, "{sites:?}");
+                let before = |revision: &Revision| revision.0 - REVISIONS_APART;
+                let kept: Vec<u64> = carried.contents.keys().map(before).collect();
+                let left_out: Vec<u64> = left_out.keys().map(before).collect();
+                (kept, left_out, waits)
+            });
+            assert_eq!(carried, expected, "{sites:?}");
+        };
+        check(&["a", "b"], false, Ok((vec![1, 2], vec![], false)));
+        check(&["a", "bad", "bad", "b"], false, Ok((vec![1, 4], vec![2, 3], false)));
+        check(&["a", "bad"], false, Err("it is bad"));
+        check(&["bad", "a", "b"], true, Ok((vec![2, 3], vec![1], true)));
+        check(&["a", "bad", "b"], true, Ok((vec![1, 3], vec![2], false)));
+    }
 
     #[test]
     fn followers_miss_nothing_and_hear_nothing_twice() {

@@ -38,6 +38,9 @@ pub struct Restored {
     pub node: String,
     /// Nodes of the old one, which cannot take part.
     pub left_behind: Vec<String>,
+    /// Old revisions that cannot be carried over, by their numbers in this cluster, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<u64, String>,
 }
 
 /// Founds a cluster in `data_dir`, which must be of no node, with what is sealed in the file at `path`. The node is called
@@ -101,7 +104,7 @@ pub fn restore(
     let restored_from = state.cluster_id;
     let left_behind = state.nodes.values().map(|node| node.name.clone()).collect();
     let mut keys = Keys { old: &secret, new: &identity.secret, sealed_anew: BTreeMap::new() };
-    let state = state.refounded(founding, index, |site| keys.carry(site))?;
+    let (state, left_out) = state.refounded(founding, index, |site| keys.carry(site))?;
     let whose = Whose { node_id: identity.node_id, cluster_id: identity.cluster_id };
     found_with(data_dir, whose, NOWHERE_YET, (index, &state))?;
     operator.save(&data_dir.join(OPERATOR))?;
@@ -113,6 +116,7 @@ pub fn restore(
         revision: state.revisions.active().0.0,
         node: name,
         left_behind,
+        left_out: left_out.into_iter().map(|(revision, why)| (revision.0, format!("{why:#}"))).collect(),
     })
 }
 
