@@ -4,6 +4,7 @@ use crate::convert::directive::Directive;
 use crate::convert::draft::Draft;
 
 const OPEN_NOW: &str = "what it kept out gets in here";
+const REFUSED: &str = "Shoal refuses nothing itself: what it kept out gets in here";
 const FILES: &str = "Shoal serves no files: name a server that does as an endpoint";
 const NO_FIELDS: &str = "Shoal changes no fields of answers: let the endpoints send what is needed";
 const REWRITE: &str = "Shoal neither rewrites nor redirects: let the endpoints do so";
@@ -69,7 +70,7 @@ const WITHOUT: [(&str, &str); 65] = [
     ("if", "Shoal goes by host, path and listener alone: let the endpoints decide"),
     ("if_modified_since", NO_FIELDS),
     ("include", "no file matches it here: what it includes elsewhere is missing"),
-    ("internal", "Shoal has no routes for itself only: whoever asks for such paths gets in"),
+    ("internal", "Shoal has no routes for itself only: what it kept out gets in here"),
     ("limit_except", "Shoal does not go by methods: what it kept out gets in here"),
     ("limit_rate", "Shoal slows nobody down"),
     ("limit_rate_after", "Shoal slows nobody down"),
@@ -131,12 +132,20 @@ const WITHOUT: [(&str, &str); 65] = [
     ("valid_referers", OPEN_NOW),
 ];
 
+/// A block with one of these serves requests that are not refused.
+const LEADS_ON: [&str; 4] = ["grpc_pass", "location", "proxy_pass", "try_files"];
+
 /// Says of every setting of a block that has no counterpart. What begins a block of its own is looked at by itself.
 pub(super) fn sift(block: &[Directive], draft: &mut Draft) {
+    let leads_on = block.iter().any(|one| LEADS_ON.contains(&one.name.as_str()));
     for directive in block {
         let name = directive.name.as_str();
         let is_in = |names: &str| names.split_ascii_whitespace().any(|known| known == name);
         if is_in(READ) || is_in(HARMLESS) || is_default(directive) {
+            continue;
+        }
+        if leads_on && (refuses(directive) || name == "if" && directive.body().iter().any(refuses)) {
+            draft.left_out(directive, REFUSED);
             continue;
         }
         let known = WITHOUT.binary_search_by_key(&name, |(known, _)| known);
@@ -150,12 +159,18 @@ pub(super) fn why_no_endpoint(block: &[Directive]) -> &'static str {
     let speaks = ["fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass"].into_iter().any(has);
     match () {
         () if speaks => "Shoal speaks HTTP to endpoints: name an HTTP server in front of this one",
-        () if has("deny") || has("internal") => "Shoal refuses nothing itself: what it kept out gets in here",
+        () if has("deny") || has("internal") || block.iter().any(refuses) => REFUSED,
         () if ["return", "rewrite", "stub_status"].into_iter().any(has) => {
             "Shoal neither answers nor redirects itself: let an endpoint do so"
         }
         () => FILES,
     }
+}
+
+/// It keeps out whoever asks.
+fn refuses(directive: &Directive) -> bool {
+    let status = directive.first();
+    directive.name == "return" && status.len() == 3 && status.starts_with('4')
 }
 
 /// It is written, and says what Shoal does anyway.
