@@ -2,7 +2,7 @@
 //! the cluster have.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use shoal_ctl::{Exit, Failure, UpgradeVerb};
@@ -47,7 +47,9 @@ impl UpgradeArgs {
         let data_dir = self.data_dir.unwrap_or_default();
         let what = format!("upgrade {}", data_dir.display());
         let timeout = self.timeout.or(timeout).map(|timeout| timeout.0);
-        let outcome = ask_for_upgrade(&data_dir, self.binary, timeout).map_err(|error| {
+        let binary = self.binary.as_deref().map(absolute).transpose();
+        let binary = binary.map_err(|why| Failure::local(&what, why))?;
+        let outcome = ask_for_upgrade(&data_dir, binary, timeout).map_err(|error| {
             let exit = if matches!(error, AskError::Late(_)) { Exit::Remote } else { Exit::Local };
             Failure { exit, ..Failure::local(&what, error) }
         })?;
@@ -64,5 +66,15 @@ impl UpgradeArgs {
             }
             Outcome::Lost(why) => Err(failed(format!("{why}; the node stops"))),
         }
+    }
+}
+
+/// The node, which starts it, is in another directory.
+fn absolute(binary: &Path) -> Result<PathBuf, String> {
+    let path = std::path::absolute(binary).map_err(|error| format!("--binary: {error}"))?;
+    match path.try_exists() {
+        Ok(false) => Err(format!("there is no file {}", path.display())),
+        // Whether it can be started is for the node to say, which may run as another user.
+        Ok(true) | Err(_) => Ok(path),
     }
 }

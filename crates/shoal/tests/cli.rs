@@ -460,11 +460,15 @@ fn an_upgrade_is_waited_for_as_long_as_somebody_says() {
     let nobody = upgrade(&[], &["--timeout", "1s"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(told(&nobody).contains("no node runs on this directory"), "{}", told(&nobody));
-    // Somebody is there, and never answers.
+    // Somebody is there, and never answers; it is not even asked to start what is not there.
     let _door = std::os::unix::net::UnixListener::bind(dir.path().join("upgrade.sock")).unwrap();
     for (front, back) in [(&[][..], &["--timeout", "100ms"][..]), (&["--timeout", "100ms"], &[])] {
         let late = upgrade(front, back);
         assert_eq!(late.status.code(), Some(2), "{}", told(&late));
         assert!(told(&late).contains("no answer within 100ms; the upgrade goes on"), "{}", told(&late));
     }
+    let missing = upgrade(&[], &["--binary", "no-such-file", "--timeout", "100ms"]);
+    let file = std::env::current_dir().unwrap().join("no-such-file");
+    assert_eq!(missing.status.code(), Some(1), "{}", told(&missing));
+    assert!(told(&missing).contains(&format!("there is no file {}", file.display())), "{}", told(&missing));
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use super::successor::{READY_VARIABLE, VARIABLE};
 use super::wire::Line;
@@ -83,6 +83,8 @@ struct Candidate {
 
 impl Candidate {
     async fn start(program: &Path, was_ready: &str) -> anyhow::Result<Self> {
+        // Another one would be looked for in PATH, or from the directory that this process is in.
+        ensure!(program.is_absolute(), "{} is no absolute path", program.display());
         let (line, theirs) = Line::pair().context("cannot make a line to a new process")?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").env(READY_VARIABLE, was_ready);
@@ -143,6 +145,19 @@ impl Drop for Candidate {
             // It may have ended by itself; what matters is that it is gone before another one is started.
             _ = child.kill();
             _ = child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_is_not_looked_for() {
+        for program in ["sh", "./sh", ""] {
+            let why = Candidate::start(Path::new(program), "").await.err().unwrap().to_string();
+            assert_eq!(why, format!("{program} is no absolute path"));
         }
     }
 }
