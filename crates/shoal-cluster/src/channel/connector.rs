@@ -9,7 +9,9 @@ use std::task::{Context, Poll};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use rustls::{AlertDescription, Error as TlsFailure};
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -77,6 +79,15 @@ pub(crate) async fn connect_tls(target: &Target) -> Result<TlsStream<TcpStream>,
         Ok(connected) => connected,
         Err(_) => Err(refused(io::ErrorKind::TimedOut.into())),
     }
+}
+
+/// Whether who answers there refuses whoever shows no certificate, as the admin address of a node does.
+pub(crate) async fn wants_certificate(target: &Target) -> bool {
+    let Ok(mut connection) = connect_tls(target).await else { return false };
+    // A refusal arrives only with the first read.
+    let Ok(Err(error)) = timeout(CONNECT_TIMEOUT, connection.read_u8()).await else { return false };
+    let failure = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsFailure>());
+    matches!(failure, Some(TlsFailure::AlertReceived(AlertDescription::CertificateRequired)))
 }
 
 /// [`connect_tls`] as gRPC channels want it.

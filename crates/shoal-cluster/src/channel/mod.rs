@@ -25,7 +25,7 @@ use crate::view::ClusterView;
 
 pub use belief::Belief;
 pub use connector::ConnectError;
-pub(crate) use connector::{Connector, Target, connect_tls};
+pub(crate) use connector::{Connector, Target, connect_tls, wants_certificate};
 pub use cuttable::Cuttable;
 pub use peer_channel::PeerChannel;
 

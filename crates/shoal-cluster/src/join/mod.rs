@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use crate::channel::{ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint};
+use crate::channel::{
+    ConnectError, Connector, MAX_MESSAGE_BYTES, Target, connect_tls, endpoint, wants_certificate,
+};
 use crate::identity::{ClusterSecret, Identity, IdentityError, KeyRing, NodeKey, Succession};
 use crate::tls::{
     Caller, ClientSide, TlsError, caller, clock_trouble, names, peer_server_config, pinned_client_config,
@@ -93,6 +95,11 @@ pub enum JoinError {
         /// What TLS says.
         why: std::io::Error,
     },
+    /// It is where operators call.
+    #[error(
+        "{0} is the admin address of a node, not its cluster address (`--cluster-addr`, port 7400 as a rule)"
+    )]
+    AdminAddress(SocketAddr),
     /// By the clock here nobody can believe what it shows. Nothing was sent to it.
     #[error("{address} cannot prove what it is: {why}")]
     Untimely {
@@ -214,6 +221,7 @@ async fn ask_each<T>(
                 Err(
                     error @ (JoinError::Unreachable(_)
                     | JoinError::OtherCluster { .. }
+                    | JoinError::AdminAddress(_)
                     | JoinError::Untimely { .. }
                     | JoinError::Busy(_)),
                 ) => last = worse(last, error),
@@ -245,11 +253,24 @@ async fn ask<T>(
         }
         Err(error) => return Err(JoinError::Unreachable(error.to_string())),
     }
-    let connector = Connector::to(target, CancellationToken::new());
+    let connector = Connector::to(target.clone(), CancellationToken::new());
     let connecting = endpoint(JOIN_DEADLINE).connect_with_connector(connector).await;
-    let channel = connecting.map_err(|error| JoinError::Unreachable(format!("{address}: {error}")))?;
-    let answer = call(PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)).await;
-    answer.map(Response::into_inner).map_err(|status| match status.code() {
+    let answer = match connecting {
+        Ok(channel) => {
+            call(PeerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)).await
+        }
+        Err(error) => Err(Status::unavailable(error.to_string())),
+    };
+    let status = match answer {
+        Ok(answer) => return Ok(answer.into_inner()),
+        Err(status) => status,
+    };
+    if matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal)
+        && wants_certificate(&target).await
+    {
+        return Err(JoinError::AdminAddress(address));
+    }
+    Err(match status.code() {
         // The last one is no answer at all: the connection was cut, since there are too many.
         Code::ResourceExhausted | Code::Unknown => {
             JoinError::Busy(format!("{address}: {}", status.message()))
@@ -334,6 +355,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{Authority, NODE_VALIDITY};
+    use crate::tls::admin_server_config;
 
     /// A node that admits whoever brings the right secret, as node 2.
     struct Door {
@@ -482,6 +504,24 @@ mod tests {
         check(&[], &token, "no address to join at").await;
         check(&["not an address".to_owned()], &token, "no node can be reached to join: not an address").await;
     }
+
+    #[tokio::test]
+    async fn the_address_of_operators_is_told_from_that_of_nodes() {
+        let (identity, _) = Identity::bootstrap("one").unwrap();
+        let token = Token::create(&identity.ca_der, ROLE_NODE);
+        let acceptor = TlsAcceptor::from(admin_server_config(&identity).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                _ = acceptor.accept(tcp).await;
+            }
+        });
+        let key = NodeKey::generate().unwrap();
+        let error = join(&[address.to_string()], &token, &applicant(), &key).await.unwrap_err();
+        assert!(matches!(error, JoinError::AdminAddress(told) if told == address), "{error}");
+    }
+
     #[tokio::test]
     async fn a_member_finds_back_by_a_token_of_the_authority_of_now() {
         let (door, token, address) = open_door().await;
