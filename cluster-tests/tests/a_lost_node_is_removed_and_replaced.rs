@@ -73,6 +73,7 @@ async fn a_removed_node_makes_room_and_stays_away() -> Result<()> {
     namesake.start(Some((address, &token)))?;
     ensure!(!namesake.ended(DEADLINE).await?.success(), "{}", namesake.log());
     ensure!(namesake.log().contains("shoal node remove n3"), "{}", namesake.log());
+    ensure!(!namesake.log().contains("--force"), "`run` has no such flag: {}", namesake.log());
 
     let described = cluster.nodes[0].shoal(&["node", "describe", "n3"]).await?.expect(0)?.stdout;
     for part in ["alive, ready", "voter, ", "[+] listeners", "listener ", " s left of 2 s", "the newest"] {
@@ -97,6 +98,10 @@ async fn a_removed_node_makes_room_and_stays_away() -> Result<()> {
     let site = site.route("again", serde_json::json!({ "path_prefix": "/again", "upstream": "shop" }));
     let applied = cluster.apply(0, &site).await?;
     ensure!(applied.stdout.contains("applied on 3/3 nodes"), "{applied:?}");
+    // Its id is another one than its name looks like.
+    let id = cluster.node_seen_by(0, "n3").await?["node_id"].as_u64().context("it has no id")?;
+    let by_id = cluster.nodes[0].shoal(&["node", "describe", &format!("n{id}")]).await?.expect(1)?;
+    ensure!(by_id.stderr.contains(&format!("--id n{id} is \"n3\"")), "{by_id:?}");
     // One machine has the addresses now; its own death makes them free for the old disk to be tried.
     cluster.nodes[2].kill9()?;
     is_sent_away(&mut old).await

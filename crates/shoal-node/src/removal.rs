@@ -59,7 +59,7 @@ pub enum RemovalError {
 pub enum Objection {
     #[error("it is the node that was asked; ask another one")]
     Itself,
-    #[error("it is heard: stop it first (SIGTERM lets it drain), or give --force")]
+    #[error("it is heard: stop it first (SIGTERM lets it drain)")]
     Heard,
     #[error("it has not been heard here at all, so that nobody can tell whether it is gone")]
     NeverHeard,

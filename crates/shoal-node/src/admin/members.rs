@@ -13,7 +13,7 @@ use super::caller::wait_of;
 use super::failure::{self, Exit, with_exit};
 use crate::acks::Acknowledged;
 use crate::node::Node;
-use crate::removal::{self, RemovalError, Removing};
+use crate::removal::{self, Objection, RemovalError, Removing};
 
 /// Takes a member out for good and waits until no live node counts it any more.
 pub async fn remove(
@@ -76,23 +76,45 @@ pub(super) fn find(node: &Node, called: &str, with_id: u64) -> Result<(NodeId, S
         0 => name == called,
         wanted => id == NodeId(wanted),
     };
-    let found = node.members().into_iter().find(|(id, member)| is_meant(*id, &member.name));
-    found.map(|(id, member)| (id, member.name)).ok_or_else(|| {
-        let what = match with_id {
-            0 => format!("called {called:?}"),
-            id => format!("with the id {}", NodeId(id)),
-        };
-        with_exit(Code::NotFound, Exit::Local, format!("there is no node {what}"))
-    })
+    let members = node.members();
+    if let Some((id, member)) = members.iter().find(|(id, member)| is_meant(**id, &member.name)) {
+        return Ok((*id, member.name.clone()));
+    }
+    let what = match with_id {
+        0 => format!("called {called:?}"),
+        id => format!("with the id {}", NodeId(id)),
+    };
+    // Who was asked for by a name that is an id.
+    let id: Option<NodeId> = called.parse().ok().filter(|_| with_id == 0);
+    let namesake = id.and_then(|id| Some((id, members.get(&id)?)));
+    let instead =
+        namesake.map(|(id, member)| format!("; --id {id} is {:?}", member.name)).unwrap_or_default();
+    Err(with_exit(Code::NotFound, Exit::Local, format!("there is no node {what}{instead}")))
 }
 
 fn refusal(id: NodeId, name: &str, error: RemovalError) -> Status {
     match error {
         RemovalError::Objection(objection) => {
-            let why = format!("{name} ({id}) is not removed: {objection}");
+            // A node that joins and would take the place of one is told the objection, too, and has no such flag.
+            let or = if objection == Objection::Heard { ", or give --force" } else { "" };
+            let why = format!("{name} ({id}) is not removed: {objection}{or}");
             with_exit(Code::FailedPrecondition, Exit::Local, why)
         }
         RemovalError::Log(error) => failure::propose(error),
         RemovalError::Reply(other) => failure::reply(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_can_force_it_is_told_to() {
+        let told = refusal(NodeId(7), "web", Objection::Heard.into());
+        let expected =
+            "web (n7) is not removed: it is heard: stop it first (SIGTERM lets it drain), or give --force";
+        assert_eq!(told.message(), expected);
+        assert!(!Objection::Heard.to_string().contains("--force"));
     }
 }
