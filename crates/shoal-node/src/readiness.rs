@@ -34,7 +34,7 @@ pub struct Facts {
 pub struct Answer {
     /// 200 or 503.
     pub status: u16,
-    /// `ready`, or one line per condition.
+    /// `ready` or why not, and before it one line per condition if they are asked for.
     pub text: String,
 }
 
@@ -90,11 +90,12 @@ pub fn judge(facts: &Facts, verbose: bool) -> Answer {
         }
     }
     let word = match (ready, facts.drain) {
-        (true, _) if facts.log_broken.is_some() => "ready, but the log cannot be used",
-        (true, _) if facts.quorum => "ready",
-        (true, _) => "ready, no quorum",
-        (false, Some(why)) => why,
-        (false, None) => "not ready",
+        (true, _) if facts.log_broken.is_some() => "ready, but the log cannot be used".to_owned(),
+        (true, _) if facts.quorum => "ready".to_owned(),
+        (true, _) => "ready, no quorum".to_owned(),
+        (false, Some(why)) => why.to_owned(),
+        (false, None) if serves && !facts.is_fresh() => format!("stale: {} s", staleness.as_secs()),
+        (false, None) => format!("not ready: {}", reason(facts, None)),
     };
     _ = writeln!(text, "{word}");
     Answer { status: if ready { 200 } else { 503 }, text }
@@ -249,8 +250,12 @@ mod tests {
                 "ready, but the log cannot be used\n",
             ),
             (drained("draining: connections end"), 503, "draining: connections end\n"),
-            (Facts { look: Look { serves: false, ..GOOD }, ..facts() }, 503, "not ready\n"),
-            (Facts { look: alone, ..facts() }, 503, "not ready\n"),
+            (
+                Facts { look: Look { serves: false, ..GOOD }, ..facts() },
+                503,
+                "not ready: not all listeners are open yet\n",
+            ),
+            (Facts { look: alone, ..facts() }, 503, "not ready: none of the other 2 members is heard yet\n"),
             (
                 Facts { look: Look { uptime: seconds(4), ..alone }, quorum: false, ..facts() },
                 200,
@@ -263,7 +268,7 @@ mod tests {
                     ..facts()
                 },
                 503,
-                "not ready\n",
+                "stale: 9 s\n",
             ),
         ] {
             let answer = judge(&facts, false);
