@@ -194,7 +194,7 @@ pub fn recovery(ends: &BTreeMap<NodeId, LogEnd>, lost: &BTreeSet<NodeId>) -> Res
 }
 
 /// Whether `node`, whose log ends so, may go on alone with it, all other voters being `lost`, and the plan having seen `planned`
-/// as the end of it.
+/// as the end of it, which may have grown since: by who led once more, or by an attempt that was broken off.
 pub fn may_go_on(
     node: NodeId,
     end: &LogEnd,
@@ -261,6 +261,7 @@ mod tests {
         };
         check("2.9", true);
         check("2.8", true);
+        check("1.99", true);
         check("2.10", false);
         check("3.1", false);
         assert!("7".parse::<LogPlace>().is_err() && "7.x".parse::<LogPlace>().is_err());
