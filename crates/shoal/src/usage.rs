@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use shoal_ctl::output::Format;
 use shoal_ctl::{Exit, Failure};
@@ -25,7 +25,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Cli, Opti
         }
         _ => {
             let words: Vec<&str> = arguments.iter().skip(1).filter_map(|word| word.to_str()).collect();
-            let (why, verb) = (reason(&error.render().to_string()), verb_of(&words));
+            let (why, verb) = complaint(error, &words);
             let text = if wants_json(&words) {
                 let hint = format!("{verb} --help");
                 Failure::local("usage", why).try_command(hint).to_json()
@@ -49,6 +49,27 @@ fn read(arguments: &[impl AsRef<OsStr>]) -> Result<(Cli, Option<Format>), clap::
 fn format_in(matches: &ArgMatches) -> Option<Format> {
     let behind = matches.subcommand().and_then(|(_, verb)| format_in(verb));
     behind.or_else(|| matches.try_get_one("output").ok().flatten().copied())
+}
+
+/// What is wrong, and the verb that was meant. One that stands behind another is looked for without it: `shoal drain`.
+fn complaint(mut error: clap::Error, words: &[&str]) -> (String, String) {
+    let verb = verb_of(words);
+    if verb == "shoal"
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        let homes = homes_of(word);
+        if !homes.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(homes));
+        }
+    }
+    (reason(&error.render().to_string()), verb)
+}
+
+/// The verbs that `word` is the second word of.
+fn homes_of(word: &str) -> Vec<String> {
+    let command = Cli::command();
+    let outer = command.get_subcommands().filter(|outer| outer.find_subcommand(word).is_some());
+    outer.map(|outer| format!("{} {word}", outer.get_name())).collect()
 }
 
 /// clap's paragraphs in one line, up to where the usage begins.
@@ -87,7 +108,7 @@ mod tests {
     fn check(arguments: &[&str], expected: &str) {
         let line = ["shoal"].into_iter().chain(arguments.iter().copied());
         let error = read(&line.collect::<Vec<_>>()).unwrap_err();
-        let (why, verb) = (reason(&error.render().to_string()), verb_of(arguments));
+        let (why, verb) = complaint(error, arguments);
         assert_eq!(format!("error: {why}; try: {verb} --help\n"), expected);
     }
 
@@ -104,6 +125,15 @@ mod tests {
         check(
             &["statsu"],
             "error: unrecognized subcommand 'statsu'; tip: a similar subcommand exists: 'status'; try: shoal --help\n",
+        );
+        check(
+            &["drain", "n1"],
+            "error: unrecognized subcommand 'drain'; tip: some similar subcommands exist: 'node drain', 'region drain'; \
+             try: shoal --help\n",
+        );
+        check(
+            &["cordon", "n1"],
+            "error: unrecognized subcommand 'cordon'; tip: a similar subcommand exists: 'node cordon'; try: shoal --help\n",
         );
         check(
             &["apply", "-f", "x", "--timeout", "5"],
