@@ -79,6 +79,8 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
             && why.contains(" requests failed with it"),
         "{why}"
     );
+    let audit = cluster.nodes[2].shoal(&["audit"]).await?.expect(0)?;
+    ensure!(audit.stdout.contains("its content goes into quarantine, as the cluster"), "{}", audit.stdout);
 
     // What did harm is known again by its content, whoever applies it.
     let again = cluster.apply_as(0, &bad, &[]).await?.expect(1)?;

@@ -227,7 +227,13 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
             format!("revision {revision} stays, as {author}")
         }
         Command::Rollout { revision, step: RolloutStep::Revert(cause), author, .. } => {
-            format!("back from revision {revision}, {cause}, as {author}")
+            // One of an earlier version has no fingerprint, and is not known again.
+            let is_known = state.revisions.record(*revision).is_some_and(|one| !one.fingerprint.is_empty());
+            let quarantine = match is_known && state.revisions.did_harm(*revision, *cause) {
+                true => ", its content goes into quarantine",
+                false => "",
+            };
+            format!("back from revision {revision}, {cause}{quarantine}, as {author}")
         }
         Command::Rollout { revision, step: RolloutStep::Advance(next), author, .. } => {
             format!("revision {revision} to wave {}, {}, as {author}", next.wave, next.stage)
@@ -292,7 +298,7 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
 mod tests {
     use super::*;
     use crate::Revision;
-    use crate::state::{MemberRecord, PurgeKind, Terms};
+    use crate::state::{MemberRecord, PurgeKind, RevertCause, Terms};
 
     fn asker(what: &str) -> Asker {
         let text = |text: &str| text.to_owned();
@@ -385,6 +391,43 @@ mod tests {
                 assert_eq!(on_record_of(NodeId(7), command.clone(), 5, &state), recorded, "{command}");
             }
         }
+    }
+
+    #[test]
+    fn what_goes_into_quarantine_is_told() {
+        let (author, message) = (|| "ann".to_owned(), String::new);
+        let check = |fingerprint: &str, cause: RevertCause, expected: &str| {
+            let mut state = ConfigState::default();
+            let publish = Command::Publish {
+                request_id: String::new(),
+                expected: None,
+                site: SiteText::Inline("a".to_owned()),
+                author: author(),
+                message: message(),
+                at_ms: 1,
+                counts: [0; 3],
+                terms: Terms {
+                    confirm_within_ms: Some(5000),
+                    fingerprint: fingerprint.to_owned(),
+                    ..Terms::default()
+                },
+            };
+            assert_eq!(state.apply(1, publish), Reply::Published(Revision(1)));
+            let back = Command::Rollout {
+                request_id: String::new(),
+                revision: Revision(1),
+                step: RolloutStep::Revert(cause),
+                author: author(),
+                message: message(),
+                at_ms: 2,
+            };
+            assert_eq!(summary(&back, &state).unwrap(), format!("back from revision 1, {expected}, as ann"));
+        };
+        check("f", RevertCause::Worse, "worse than what was before, its content goes into quarantine");
+        check("", RevertCause::Worse, "worse than what was before");
+        let unwatched = "it could not be watched to the end, its content goes into quarantine";
+        check("f", RevertCause::Unwatched, unwatched);
+        check("f", RevertCause::Aborted, "aborted");
     }
 
     #[test]

@@ -219,16 +219,20 @@ impl Revisions {
         record.counts = [removed, added, changed];
         let before = self.rollout.as_ref().and_then(|rollout| self.record(rollout.before));
         record.fingerprint = before.map(|before| before.fingerprint.clone()).unwrap_or_default();
-        let did_harm = match cause {
+        if self.did_harm(revision, cause) {
+            self.isolate(revision, &record.message, record.at_ms);
+        }
+        self.succeed(site, record)
+    }
+
+    /// What `revision` was goes into quarantine when it is taken back for that.
+    pub(super) fn did_harm(&self, revision: Revision, cause: RevertCause) -> bool {
+        match cause {
             RevertCause::NotConfirmed | RevertCause::Aborted => false,
             RevertCause::Worse => true,
             // A node that dies once may have died of it, unless all of them have lived with it.
             RevertCause::Unwatched => !self.has_stayed_before(revision),
-        };
-        if did_harm {
-            self.isolate(revision, &record.message, record.at_ms);
         }
-        self.succeed(site, record)
     }
 
     /// Another revision with the same content was in force on all nodes for good.
