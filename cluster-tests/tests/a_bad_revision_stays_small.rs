@@ -44,7 +44,9 @@ async fn one_request_in_fifty_fails_and_it_goes_no_further() -> Result<()> {
     cluster.apply(0, &good).await?;
     let load = Load::on_all(&cluster);
     let begun = cluster.apply_as(0, &bad, &["--waves", "--bake", "30s"]).await?.expect(0)?;
-    for told in ["applied on 1/1 nodes", "wave 1, one node: 1 of 3 nodes", "shoal rollout status --watch"] {
+    for told in
+        ["applied on 1/1 nodes of its wave", "wave 1, one node: 1 of 3 nodes", "shoal rollout status --watch"]
+    {
         ensure!(begun.stdout.contains(told), "{told:?} is missing: {}", begun.stdout);
     }
     let history = cluster.nodes[0].shoal(&["history"]).await?.expect(0)?;

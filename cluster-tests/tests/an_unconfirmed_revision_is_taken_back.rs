@@ -169,8 +169,12 @@ async fn some_nodes_try_it_before_the_others() -> Result<()> {
     for everybody in ["node=n1,n2,n3", "region=default"] {
         stage_as(&cluster, 0, &new, &["--canary", everybody]).await?.expect(1)?;
     }
+    for site in [&old, &new] {
+        let unknown = stage_as(&cluster, 0, site, &["--canary", "node=n9"]).await?.expect(1)?;
+        ensure!(unknown.stderr.contains("node \"n9\" is not there"), "{unknown:?}");
+    }
     let staged = stage_as(&cluster, 0, &new, &["--canary", "node=n3"]).await?.expect(0)?;
-    for told in ["applied on 1/1 nodes", "served by n3 alone", "in 1h 0m", "shoal confirm 2"] {
+    for told in ["applied on 1/1 nodes that try it", "served by n3 alone", "in 1h 0m", "shoal confirm 2"] {
         ensure!(staged.stdout.contains(told), "{told:?} is missing: {}", staged.stdout);
     }
     for (i, body) in ["old", "old", "new"].into_iter().enumerate() {

@@ -127,8 +127,19 @@ pub fn applied(response: &ApplyResponse, message: &str) -> String {
             "revision {revision}: {what}\nagreed on in {elapsed_ms} ms; no node was waited for\n{waits}"
         );
     }
-    let where_to = acknowledged("applied on", &response.acks, &response.absent, response.elapsed_ms);
+    let (acks, absent) = (&response.acks, &response.absent);
+    let nodes = nodes_of(response.rollout.as_ref());
+    let where_to = acknowledged_by(("applied on", nodes), acks, absent, response.elapsed_ms);
     format!("revision {revision}: {what}\n{where_to}{}{waits}", way_out(response))
+}
+
+/// What those are called that serve it until it is in force for good.
+fn nodes_of(rollout: Option<&Rollout>) -> &'static str {
+    match rollout {
+        Some(Rollout { waves: Some(_), .. }) => "nodes of its wave",
+        Some(Rollout { nodes, .. }) if !nodes.is_empty() => "nodes that try it",
+        Some(_) | None => "nodes",
+    }
 }
 
 /// The names of what is not there any more.
@@ -162,9 +173,18 @@ fn way_out(response: &ApplyResponse) -> String {
 
 /// `applied on 3/3 nodes in 84 ms`, who is away, and a line for each live node that is not among them.
 pub(super) fn acknowledged(done: &str, acks: &[NodeAck], absent: &[AbsentNode], elapsed_ms: u32) -> String {
+    acknowledged_by((done, "nodes"), acks, absent, elapsed_ms)
+}
+
+fn acknowledged_by(
+    (done, nodes): (&str, &str),
+    acks: &[NodeAck],
+    absent: &[AbsentNode],
+    elapsed_ms: u32,
+) -> String {
     let (done_by, missing): (Vec<_>, Vec<_>) = acks.iter().partition(|ack| ack.state() == AckState::Applied);
     let live = if absent.is_empty() { "" } else { "live " };
-    let mut text = format!("{done} {}/{} {live}nodes in {elapsed_ms} ms", done_by.len(), acks.len());
+    let mut text = format!("{done} {}/{} {live}{nodes} in {elapsed_ms} ms", done_by.len(), acks.len());
     if !absent.is_empty() {
         let _ = write!(text, " ({})", absences(absent));
     }
@@ -294,6 +314,8 @@ fn push_line(text: &mut String, sign: char, line: &str, style: Style) {
 
 #[cfg(test)]
 mod tests {
+    use shoal_proto::admin::Waves;
+
     use super::super::check_golden;
     use super::*;
 
@@ -454,6 +476,13 @@ mod tests {
         check_golden("applied_unconfirmed", &applied(&response, ""));
         let canary = Rollout { nodes: vec!["node2".into(), "node3".into()], ..rollout };
         check_golden("unconfirmed_canary", &(unconfirmed(&canary) + "\n"));
+        let in_waves = Rollout { waves: Some(Waves::default()), ..canary.clone() };
+        for (rollout, expected) in
+            [(canary, "1/1 nodes that try it in"), (in_waves, "1/1 nodes of its wave in")]
+        {
+            let told = applied(&ApplyResponse { rollout: Some(rollout), ..response.clone() }, "");
+            assert!(told.contains(&format!("\napplied on {expected} 84 ms\n")), "{told}");
+        }
         let acks = vec![ack("node1", AckState::Applied, "")];
         let stays = ConfirmResponse { revision: 8, acks, elapsed_ms: 7, ..ConfirmResponse::default() };
         let expected = "revision 8 is confirmed: it stays in force\napplied on 1/1 nodes in 7 ms\n";

@@ -217,6 +217,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
         }
         let draft = draft(node, &base, &order.goal).await?;
         if draft.changes.is_empty() {
+            order.manner.check_names(node)?;
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }
         check_harmless(node, order, &draft).await?;

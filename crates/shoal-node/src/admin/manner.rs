@@ -9,7 +9,7 @@ use shoal_model::state::{
     Terms, WAVES,
 };
 use shoal_model::{NodeId, Revision};
-use shoal_policy::rollout::{Canary, bake_length, choose, first_wave};
+use shoal_policy::rollout::{Canary, CanaryError, bake_length, choose, first_wave};
 use shoal_proto::admin;
 use tonic::{Code, Status};
 
@@ -99,6 +99,14 @@ impl Manner {
                 "{within:?} until it is everywhere: the first wave alone is watched for {first:?}"
             ))),
         }
+    }
+
+    /// Fails where somebody is named who is no member, also if there is nothing to try.
+    pub(super) fn check_names(&self, node: &Node) -> Result<(), Status> {
+        let Spread::Some(Canary::Nodes(names)) = &self.spread else { return Ok(()) };
+        let members = node.members();
+        let unknown = names.iter().find(|name| !members.values().any(|member| member.name == **name));
+        unknown.map_or(Ok(()), |name| Err(invalid(CanaryError::NotThere(name.clone()).to_string())))
     }
 
     /// The revision may have to be taken back.
