@@ -85,7 +85,8 @@ async fn each_call_takes_a_role() -> Result<()> {
         for (call, least, verb) in calls(path_text(&site), path_text(&new_file)) {
             let output = run_as(&file, node, &verb).await?;
             let may = ROLES.iter().position(|role| *role == least).is_some_and(|least| least <= rank);
-            let why = format!("\"ada-{role}\" has the role {role}, and {call} takes the role {least}");
+            let why =
+                format!("\"ada-{role}\" has the role {role}, and this takes the role {least} (call {call})");
             if may {
                 ensure!(!output.text().contains("has the role"), "{role} may {call}: {output:?}");
             } else {

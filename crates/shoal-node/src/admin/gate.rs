@@ -120,7 +120,7 @@ impl Node {
 
 /// An operator may not make a call.
 #[derive(Debug, thiserror::Error)]
-#[error("{name:?} has the role {role}, and {} takes the role {takes}", .call.name())]
+#[error("{name:?} has the role {role}, and this takes the role {takes} (call {})", .call.name())]
 struct Forbidden {
     name: String,
     role: Role,
@@ -270,7 +270,7 @@ KeepKeys admin
             ProvenOperator { name: "a\u{1b}da".to_owned(), role: Role::Viewer, serial: None, ends_at: None };
         assert_eq!(
             may_call(&viewer, AdminCall::Apply).unwrap_err().to_string(),
-            "\"a\\u{1b}da\" has the role viewer, and Apply takes the role operator"
+            "\"a\\u{1b}da\" has the role viewer, and this takes the role operator (call Apply)"
         );
     }
 }
