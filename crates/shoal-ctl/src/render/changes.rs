@@ -1,16 +1,14 @@
-//! Plans, applied revisions and the history.
+//! Plans, differences and applied revisions.
 
 use std::fmt::Write as _;
 
 use shoal_proto::admin::{
     AbsentNode, AckState, ApplyResponse, Change, ChangeAction, ConfirmResponse, DiffResponse, FieldChange,
-    HistoryResponse, NodeAck, NodeVerdict, PlanResponse, Quarantined, RevisionInfo, Rollout,
+    NodeAck, NodeVerdict, PlanResponse, Quarantined, Rollout,
 };
 
 use super::names::{MAX_NAMES, some};
 use super::rollout::{left_out, unconfirmed};
-use super::table::Columns;
-use super::units::moment;
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -221,42 +219,6 @@ fn absences(absent: &[AbsentNode]) -> String {
     } else {
         format!("{what}; they will catch up")
     }
-}
-
-/// Revisions, newest first.
-pub fn history(response: &HistoryResponse) -> String {
-    if response.revisions.is_empty() {
-        return "no revisions yet\n".to_owned();
-    }
-    let mut columns = Columns::new(["REVISION", "AT", "AUTHOR", "CHANGES", "MESSAGE"]);
-    for info in &response.revisions {
-        columns.row([
-            format!("{}{}", info.revision, standing(info)),
-            moment(i64::try_from(info.at_ms / 1000).unwrap_or(i64::MAX)),
-            info.author.clone(),
-            format!("+{} ~{} -{}", info.added, info.changed, info.removed),
-            info.message.clone(),
-        ]);
-    }
-    columns.text()
-}
-
-/// What is to be known of a revision beside its number.
-fn standing(info: &RevisionInfo) -> String {
-    let mut notes = Vec::new();
-    match info.standing.as_str() {
-        "" => {}
-        "reverted" => notes.push(format!("reverted by {}", info.reverted_by)),
-        "unconfirmed" if info.wave > 0 => notes.push(format!("in wave {}", info.wave)),
-        other => notes.push(one_line(other)),
-    }
-    if !info.quarantined.is_empty() {
-        notes.push("quarantined".to_owned());
-    }
-    if !info.restorable {
-        notes.push("content dropped".to_owned());
-    }
-    if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) }
 }
 
 fn counts(changes: &[Change]) -> String {
@@ -514,32 +476,5 @@ mod tests {
             "applied on 2/2 live nodes in 84 ms (a is dead, b is dead, c is dead, d is dead, e is dead, \
              1 more are not there; they will catch up)\n",
         );
-    }
-
-    #[test]
-    fn history_is_a_table() {
-        let info = |revision, message: &str, restorable| RevisionInfo {
-            revision,
-            author: "ada@desk".into(),
-            message: message.into(),
-            at_ms: 1_760_000_000_000 + revision * 1000,
-            added: 2,
-            removed: 0,
-            changed: 1,
-            restorable,
-            ..RevisionInfo::default()
-        };
-        let standing =
-            |standing: &str, info| RevisionInfo { standing: standing.into(), reverted_by: 11, ..info };
-        let revisions = vec![
-            standing("unconfirmed", RevisionInfo { wave: 2, ..info(13, "new hosts", true) }),
-            standing("unconfirmed", info(12, "move the shop\nto new hosts", true)),
-            info(11, "", true),
-            standing("reverted", info(10, "too fast", true)),
-            standing("confirmed", info(9, "", false)),
-            info(2, "old", false),
-        ];
-        check_golden("history", &history(&HistoryResponse { revisions }));
-        assert_eq!(history(&HistoryResponse::default()), "no revisions yet\n");
     }
 }
