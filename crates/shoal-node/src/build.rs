@@ -239,6 +239,7 @@ pub async fn build(
         bake: watch::Sender::new(None),
         overdue,
         writers: Mutex::new(()),
+        late_renewals: Mutex::new(()),
         planning: Arc::new(Semaphore::new(MAX_PLANS)),
         rehearsing: Arc::new(Semaphore::new(MAX_REHEARSALS)),
         watching: Shares::of(WATCHES),

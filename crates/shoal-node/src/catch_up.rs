@@ -58,7 +58,12 @@ async fn follow(node: &Node, patience: Patience) -> bool {
         return false;
     };
     let mut applied = node.log.applied();
-    _ = timeout(patience.entries, applied.wait_for(|applied| *applied >= index)).await;
+    let arriving = async {
+        while *applied.borrow_and_update() < index && node.log.status().broken.is_empty() {
+            _ = timeout(ASK_AGAIN, applied.changed()).await;
+        }
+    };
+    _ = timeout(patience.entries, arriving).await;
     let applied = *node.log.applied().borrow();
     let whole = applied >= index;
     match whole {

@@ -106,6 +106,8 @@ pub struct Node {
     pub(crate) overdue: watch::Sender<Option<Overdue>>,
     /// Whose turn it is to change the site from here.
     pub(crate) writers: Mutex<()>,
+    /// Held by whoever puts late renewals on the record, one after the other: the same one goes there once.
+    pub(crate) late_renewals: Mutex<()>,
     /// Places for plans that are worked out here.
     pub(crate) planning: Arc<Semaphore>,
     /// Places for changes that are tried out here.

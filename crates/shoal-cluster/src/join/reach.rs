@@ -32,8 +32,9 @@ pub(super) async fn at_one_of<T>(
     call: impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Result<(T, SocketAddr), JoinError> {
     let deadline = Instant::now() + BUSY_PATIENCE;
+    let mut is_first = true;
     loop {
-        match ask_each(addresses, &tls, &call).await {
+        match ask_each(addresses, &tls, std::mem::take(&mut is_first), &call).await {
             Err(JoinError::Busy(why)) if Instant::now() < deadline => {
                 tracing::info!(why, "many nodes are joining: asking again in a moment");
                 tokio::time::sleep(ASK_AGAIN).await;
@@ -43,10 +44,11 @@ pub(super) async fn at_one_of<T>(
     }
 }
 
-/// The first of `addresses` that has an answer.
+/// The first of `addresses` that has an answer. `looks_closer`: where there is none it is found out what else answers.
 async fn ask_each<T>(
     addresses: &[String],
     tls: &Arc<ClientConfig>,
+    looks_closer: bool,
     call: &impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Result<(T, SocketAddr), JoinError> {
     let mut last = JoinError::NoAddress;
@@ -61,7 +63,7 @@ async fn ask_each<T>(
         for address in resolved {
             let name = names::any_node_server_name(ClusterId::default());
             let target = Target { address, name, tls: ClientSide::Fixed(tls.clone()), key: None };
-            match ask(target, call).await {
+            match ask(target, looks_closer, call).await {
                 Ok(answer) => return Ok((answer, address)),
                 // Another node may be nearer to the leader, or have a place.
                 Err(
@@ -85,6 +87,7 @@ fn worse(before: JoinError, error: JoinError) -> JoinError {
 
 async fn ask<T>(
     target: Target,
+    looks_closer: bool,
     call: &impl AsyncFn(PeerServiceClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Result<T, JoinError> {
     let address = target.address;
@@ -111,7 +114,8 @@ async fn ask<T>(
         Ok(answer) => return Ok(answer.into_inner()),
         Err(status) => status,
     };
-    if matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal)
+    if looks_closer
+        && matches!(status.code(), Code::Unknown | Code::Unavailable | Code::Cancelled | Code::Internal)
         && wants_certificate(&target).await
     {
         return Err(JoinError::AdminAddress(address));

@@ -59,7 +59,7 @@ impl ConfigLog {
                 }
             }
             Ok(Err(status)) => match Reason::lost_for(&status) {
-                Some(lost_for) => Attempt::NotWritten(self.loss_of(Some(leader), lost_for)),
+                Some(lost_for) => Attempt::NotWritten(self.loss_of(leader, lost_for)),
                 None => judge_refusal(self.called(leader), &status),
             },
             Err(_) => Attempt::PerhapsWritten(format!("{} did not answer in time", self.called(leader))),

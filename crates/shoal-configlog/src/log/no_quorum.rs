@@ -46,20 +46,27 @@ impl ConfigLog {
     /// What this node knows of it by itself.
     pub(super) fn loss(&self) -> Loss {
         let status = self.status();
-        self.loss_of(status.leader, status.staleness)
-    }
-
-    /// The same where `leader`, the last one that is known of, has had no majority for so long.
-    pub(super) fn loss_of(&self, leader: Option<NodeId>, lost_for: Duration) -> Loss {
-        let voters = match self.status().voters.len() {
-            0 => "voters".to_owned(),
-            count => format!("{count} voters"),
-        };
-        let last = leader.map(|leader| format!("; the last one was {}", self.called(leader)));
-        let (seconds, last) = (lost_for.as_secs(), last.unwrap_or_default());
+        let last = status.leader.map(|leader| format!("; the last one was {}", self.called(leader)));
+        let (voters, seconds) = (self.voters(), status.staleness.as_secs());
+        let last = last.unwrap_or_default();
         let reason = format!(
             "this node has known of no leader that a majority of the {voters} follows for {seconds} s{last}"
         );
+        Loss { reason, lost_for: status.staleness }
+    }
+
+    /// What `leader` has said: that no majority has followed it for so long.
+    pub(super) fn loss_of(&self, leader: NodeId, lost_for: Duration) -> Loss {
+        let (leader, voters, seconds) = (self.called(leader), self.voters(), lost_for.as_secs());
+        let reason =
+            format!("{leader} leads, and says that no majority of the {voters} follows it for {seconds} s");
         Loss { reason, lost_for }
+    }
+
+    fn voters(&self) -> String {
+        match self.status().voters.len() {
+            0 => "voters".to_owned(),
+            count => format!("{count} voters"),
+        }
     }
 }

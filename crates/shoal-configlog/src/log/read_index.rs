@@ -63,7 +63,7 @@ impl ConfigLog {
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner().commit_index),
             Ok(Err(status)) => Err(match Reason::lost_for(&status) {
-                Some(lost_for) => self.loss_of(Some(leader), lost_for).into(),
+                Some(lost_for) => self.loss_of(leader, lost_for).into(),
                 None => in_vain(format!("{called} answered {:?}: {:?}", status.code(), status.message())),
             }),
             Err(_) => Err(in_vain(format!("{called} did not answer in time"))),

@@ -9,7 +9,7 @@ use openraft::raft::{
 use super::client::SnapshotHead;
 use crate::types::{LogId, TypeConfig, Vote};
 
-/// So far anybody may be, whatever this node knows: it may be new, or have been away for as long as you like.
+/// So far anybody may be, whatever this node knows: it may have been away for as long as you like.
 const ALWAYS: u64 = 1 << 62;
 /// From there on this much ahead, at most: an election in each second of a century.
 const AHEAD: u64 = 1 << 32;
@@ -59,9 +59,14 @@ fn term_beyond(own: u64, said: u64) -> String {
     format!("nobody comes to term {said} where others are at {own}")
 }
 
-/// Who counts from one to the next does not come to `said` where another one is at `own`.
+/// Who counts from one to the next does not come to `said` where another one is at `own`. Who has only just begun to count knows
+/// nothing of that: it goes where the others are, as long as there is somewhere to go from there. Who was away while the others
+/// were led beyond has to join anew.
 fn is_beyond(own: u64, said: u64) -> bool {
-    said > own.max(ALWAYS).saturating_add(AHEAD)
+    match own {
+        0 => next_of(said).is_none(),
+        _ => said > own.max(ALWAYS).saturating_add(AHEAD),
+    }
 }
 
 /// What follows `count`, as long as that leaves room for many more.
@@ -183,9 +188,13 @@ mod tests {
         for (own, said, expected) in [
             (0, 7, false),
             (7, 0, false),
-            (0, ALWAYS, false),
-            (0, ALWAYS + AHEAD, false),
-            (0, ALWAYS + AHEAD + 1, true),
+            (7, ALWAYS, false),
+            (7, ALWAYS + AHEAD, false),
+            (7, ALWAYS + AHEAD + 1, true),
+            // A new node.
+            (0, ALWAYS + AHEAD + 1, false),
+            (0, u64::MAX - AHEAD, false),
+            (0, LAST, true),
             (7, LAST, true),
             (7, u64::MAX, true),
             // Whoever has come so far goes on, step by step.

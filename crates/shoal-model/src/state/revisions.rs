@@ -314,9 +314,11 @@ impl Revisions {
         });
         let quarantine = self.quarantine.renumbered(later);
         let (active, records) = (later(active), records.collect());
-        let mut carried = Self { active, records, contents, rollout, ended, quarantine };
+        let mut rollout: Option<Rollout> = rollout;
         // There is nothing to go back to.
-        if let Some(ended) = carried.rollout.take_if(|rollout| left_out.contains_key(&rollout.before)) {
+        let final_one = rollout.take_if(|rollout| !contents.contains_key(&rollout.before));
+        let mut carried = Self { active, records, contents, rollout, ended, quarantine };
+        if let Some(ended) = final_one {
             carried.mark(ended.revision, RevisionStanding::Final);
         }
         Ok((carried, left_out))

@@ -216,7 +216,7 @@ async fn write(node: &Arc<Node>, order: &Order) -> Result<Written, Status> {
             return Err(failure::refusal(&Refusal::RevisionConflict { expected, active }));
         }
         let draft = draft(node, &base, &order.goal).await?;
-        if draft.changes.is_empty() {
+        if draft.changes.is_empty() && !draft.replaces_unreadable {
             order.manner.check_names(node)?;
             return Ok(Written { revision: draft.base, is_new: false, changes: draft.changes });
         }

@@ -8,7 +8,7 @@ use shoal_model::state::ConfigState;
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
-use super::base::{Base, blocking, replaced_site, stored_site};
+use super::base::{Base, blocking, stored_site};
 use super::failure::{self, Exit, with_exit};
 use super::given::{Given, forgotten};
 use super::relapse::{Relapse, suspects};
@@ -46,6 +46,8 @@ pub(super) struct Draft {
     /// As it is stored.
     pub text: String,
     pub changes: Vec<Change>,
+    /// What it follows cannot be read: then nobody knows what it changes.
+    pub replaces_unreadable: bool,
     /// What nodes are asked about.
     pub delta: Delta,
     /// By which the content is known again.
@@ -77,7 +79,9 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
     };
     let work = move || {
         let was_stored = matches!(source, Source::Stored(_));
-        let active = if was_stored { replaced_site(&active) } else { stored_site(&active)? };
+        let read = stored_site(&active);
+        let replaces_unreadable = was_stored && read.is_err();
+        let active = if was_stored { read.unwrap_or_default() } else { read? };
         let (next, changes) = match source {
             Source::Given(given, then) => {
                 let then = then.map(|then| stored_site(&then)).transpose()?;
@@ -101,7 +105,7 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
         }
         let relapse = Relapse::of(&suspects, &active, &next);
         let fingerprint = fingerprint(next, &text);
-        Ok(Draft { base: revision, text, changes, delta, fingerprint, relapse })
+        Ok(Draft { base: revision, text, changes, replaces_unreadable, delta, fingerprint, relapse })
     };
     let work = move || TRIALS.within(LIMIT, work).unwrap_or_else(|given_up| Err(indigestible(given_up)));
     let mut draft = blocking(work).await?;

@@ -112,12 +112,17 @@ async fn put_on_record(node: Arc<Node>, id: NodeId, token: String, from: String)
         }
         Err(_) => (Who::member(&name, from), format!("a certificate for {name}, whose last one has ended")),
     };
-    if node.log.with_state(|state| is_on_record(&state.audit.changes, &who.by, &what, now_ms())) {
-        return;
-    }
-    let Some(asker) = node.asker(who, RENEW) else { return };
-    let writing = tokio::time::timeout(CATCH_UP, on_behalf_of(Some(asker), node.put_on_record(what)));
-    let why = match writing.await {
+    let writing = async {
+        let _turn = node.late_renewals.lock().await;
+        if node.log.with_state(|state| is_on_record(&state.audit.changes, &who.by, &what, now_ms())) {
+            return Ok(());
+        }
+        match node.asker(who, RENEW) {
+            Some(asker) => on_behalf_of(Some(asker), node.put_on_record(what)).await,
+            None => Ok(()),
+        }
+    };
+    let why = match tokio::time::timeout(CATCH_UP, writing).await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
         Err(late) => late.to_string(),
