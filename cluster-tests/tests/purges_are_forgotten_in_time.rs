@@ -91,6 +91,7 @@ async fn and_who_was_away_asks_the_origin() -> Result<()> {
         cluster.metric(2, "shoal_cache_disk_objects", "").await.is_ok_and(|objects| objects > 0.0)
     })
     .await?;
+    cluster.node_serves(2, HOST, "/ready").await?;
     ensure!(figure(&cluster, 2, "floor").await == seq, "node 3 does not know what was forgotten");
     for n in 0..OBJECTS {
         let answer = fetch(web, HOST, &format!("/news/{n}")).await?;
