@@ -132,7 +132,7 @@ pub struct Reached {
     pub active: Revision,
     /// Why it does not serve the revision that was waited for.
     pub refused: Option<String>,
-    /// What its log waits for on its disk, where it has not applied the entry for that.
+    /// What its log waits for on its disk, where it has not come so far for that.
     pub out_of_space: Option<String>,
 }
 
@@ -147,8 +147,8 @@ impl Node {
         self.started_serving.load(Ordering::Relaxed)
     }
 
-    /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`; not for an entry
-    /// that the log has no room for.
+    /// Waits until this node has applied `index` and serves `revision` (or refused it), or until `timeout`; not where the log
+    /// has no room for what is to come.
     pub async fn await_applied(&self, index: u64, revision: Revision, timeout: Duration) -> Reached {
         let broken = self.log.status().broken;
         if !broken.is_empty() {
@@ -158,13 +158,10 @@ impl Node {
         let mut applied = self.log.applied();
         let mut activation = self.activation.clone();
         let both = async {
-            let applying = async {
-                _ = applied.wait_for(|applied| *applied >= index).await;
-            };
-            unless_full(applying, self.lacks_room_for(room::PATIENCE)).await?;
+            _ = applied.wait_for(|applied| *applied >= index).await;
             _ = activation.wait_for(|activation| activation.has_decided(revision)).await;
-            Ok::<_, String>(())
         };
+        let both = unless_full(both, self.lacks_room_for(room::PATIENCE));
         let out_of_space = tokio::time::timeout(timeout, both).await.ok().and_then(Result::err);
         let activation = self.activation.borrow().clone();
         Reached {
