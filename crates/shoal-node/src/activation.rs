@@ -74,6 +74,11 @@ impl Activation {
         self.active == Revision(0) && (newest > Revision(0) || self.refused.is_some())
     }
 
+    /// Nothing is served yet, and `newest` is on its way to be: it has been neither refused nor overtaken.
+    pub fn activates_first(&self, newest: Revision) -> bool {
+        self.serves_nothing(newest) && !self.has_decided(newest)
+    }
+
     /// `revision` is not served; answers whether that is news.
     fn refuse(&mut self, revision: Revision, Trouble { why, sign }: Trouble) -> bool {
         let poison = sign.map(|sign| Poison { revision, sign }).or(self.poison);
@@ -475,11 +480,16 @@ mod tests {
         let check = |active, refused: Option<u64>, newest, expected| {
             let refused = refused.map(|revision| (Revision(revision), String::new()));
             let activation = Activation { active: Revision(active), refused, ..Activation::default() };
-            assert_eq!(activation.serves_nothing(Revision(newest)), expected, "{activation:?} {newest}");
+            let newest = Revision(newest);
+            let seen = (activation.serves_nothing(newest), activation.activates_first(newest));
+            assert_eq!(seen, expected, "{activation:?} {newest}");
         };
-        check(0, None, 0, false);
-        check(0, None, 1, true);
-        check(0, Some(1), 0, true); // the last known site, before the log is read
-        check(1, Some(2), 2, false);
+        check(0, None, 0, (false, false));
+        check(0, None, 1, (true, true));
+        check(0, Some(1), 1, (true, false));
+        check(0, Some(1), 2, (true, true));
+        check(0, Some(1), 0, (true, false)); // the last known site, before the log is read
+        check(1, Some(2), 2, (false, false));
+        check(1, None, 2, (false, false));
     }
 }

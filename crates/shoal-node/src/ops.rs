@@ -136,6 +136,7 @@ impl Node {
             serves: self.has_started()
                 && !activation.serves_nothing(newest)
                 && (log.broken.is_empty() || activation.active != Revision(0)),
+            activates_first: activation.activates_first(newest) && log.broken.is_empty(),
             drains: drain.is_some(),
             members: (heard, known),
             uptime: self.started.elapsed(),

@@ -213,6 +213,7 @@ mod tests {
 
     const GOOD: Look = Look {
         serves: true,
+        activates_first: false,
         drains: false,
         members: (3, 3),
         uptime: Duration::from_secs(1),

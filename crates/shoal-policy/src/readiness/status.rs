@@ -13,6 +13,8 @@ const LONELY_AFTER: Duration = Duration::from_secs(2);
 pub struct Look {
     /// Every listener of the active revision is bound.
     pub serves: bool,
+    /// The first revision is on its way into force: nothing of it is served yet, and nothing stands in its way.
+    pub activates_first: bool,
     /// It is on its way out of service, or out of it.
     pub drains: bool,
     /// Members heard now, this node included, and members known.
@@ -78,7 +80,10 @@ impl Look {
     /// What it has found. A node that is stale or isolated serves: the others may be gone, and the site is as good as it was.
     pub fn finding(&self) -> Finding {
         match () {
-            () if self.drains || !self.serves => Finding::Out,
+            () if self.drains => Finding::Out,
+            // A look may fall into the moment between a decision and its coming into force.
+            () if !self.serves && self.activates_first => Finding::Bad,
+            () if !self.serves => Finding::Out,
             () if !self.has_joined() || self.expired => Finding::Bad,
             () => Finding::Good,
         }
@@ -94,6 +99,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let good = Look {
             serves: true,
+            activates_first: false,
             drains: false,
             members: (3, 3),
             uptime: seconds(1),
@@ -107,6 +113,8 @@ mod tests {
             (Look { drains: true, ..good }, Status::Draining, Finding::Out),
             (Look { drains: true, serves: false, ..good }, Status::Draining, Finding::Out),
             (Look { serves: false, ..good }, Status::Alive, Finding::Out),
+            (Look { serves: false, activates_first: true, ..good }, Status::Alive, Finding::Bad),
+            (Look { drains: true, activates_first: true, ..good }, Status::Draining, Finding::Out),
             (Look { members: (1, 3), ..good }, Status::Alive, Finding::Bad),
             (Look { members: (1, 3), uptime: seconds(4), ..good }, Status::Isolated, Finding::Good),
             (
