@@ -32,6 +32,14 @@ impl SiteFile {
             .route(name, json!({ "path_prefix": "/", "upstream": name, "cache": {} }))
     }
 
+    /// The same, whatever may have been purged meanwhile: a disk that stalls longer than a lease lasts has hits validated for a
+    /// moment, which says nothing of copies.
+    pub fn cached_unverified(self, name: &str, endpoints: &[String]) -> Self {
+        let cache = json!({ "purge_unverified": "serve" });
+        self.upstream(name, json!({ "endpoints": endpoints }))
+            .route(name, json!({ "path_prefix": "/", "upstream": name, "cache": cache }))
+    }
+
     /// Adds a TLS listener `secure` with the certificate `name`.
     pub fn secure(self, name: &str, chain_file: &Path, key_file: &Path) -> Self {
         self.set("certificates", name, json!({ "chain_file": chain_file, "key_file": key_file })).set(

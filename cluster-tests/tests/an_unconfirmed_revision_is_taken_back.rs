@@ -112,12 +112,12 @@ async fn somebody_says_what_becomes_of_it() -> Result<()> {
 
     // Confirmed, it outlives its time.
     let asked = Instant::now();
-    stage(&cluster, 0, &new, "5s").await?.expect(0)?;
+    stage(&cluster, 0, &new, "15s").await?.expect(0)?;
     let shown = cluster.nodes[0].shoal(&["get"]).await?.expect(0)?;
     ensure!(shown.stderr.contains("revision 2 may be taken back"), "it looks final: {}", shown.text());
     let confirmed = cluster.nodes[0].shoal(&["confirm"]).await?.expect(0)?;
     ensure!(confirmed.stdout.starts_with("revision 2 is confirmed: it stays in force\n"), "{confirmed:?}");
-    stays_so("what is confirmed is served", asked + Duration::from_secs(7), async || {
+    stays_so("what is confirmed is served", asked + Duration::from_secs(17), async || {
         cluster.answers_with(0, "new").await
     })
     .await?;

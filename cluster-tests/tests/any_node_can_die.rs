@@ -30,12 +30,8 @@ fn object(n: usize) -> String {
     format!("/objects/{n}")
 }
 
-/// A disk that stalls longer than a lease lasts has hits validated for a moment, which says nothing of copies.
 fn shop(endpoints: &[String]) -> SiteFile {
-    let cache = json!({ "purge_unverified": "serve" });
-    SiteFile::new()
-        .upstream("shop", json!({ "endpoints": endpoints }))
-        .route("shop", json!({ "path_prefix": "/", "upstream": "shop", "cache": cache }))
+    SiteFile::new().cached_unverified("shop", endpoints)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,7 +18,7 @@ async fn a_cold_object_is_fetched_once() -> Result<()> {
         Reply::ok(pattern(path, size)).field("cache-control", "max-age=600").after(Duration::from_millis(400))
     };
     let origin = Origin::start(move |seen| slow(&seen.path)).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.apply(0, &SiteFile::new().cached_unverified("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/warm-up").await?;
 
     // Several objects, so that each node is the owner of some and a stranger to others.

@@ -128,7 +128,7 @@ async fn large_bodies_are_fetched_by_chunks() -> Result<()> {
     let given = studio.clone();
     let origin = Origin::start(move |seen| given.answer(seen)).await?;
     let cluster = Cluster::start_with(3, &["--cache-memory", "1GiB"]).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.apply(0, &SiteFile::new().cached_unverified("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/warm-up").await?;
     let mut story = Story { curl, cluster, studio, origin };
     only_what_is_missing_is_fetched(&story).await?;

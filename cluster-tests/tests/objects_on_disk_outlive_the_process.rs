@@ -225,7 +225,10 @@ async fn a_purge_reaches_the_disk_of_a_node_that_was_down() -> Result<()> {
     cluster.nodes[0].shoal(&purge).await?.expect(0)?;
     cluster.restart(2)?;
     serves(&cluster, 2).await?;
-    ensure!(cluster.metric(2, "shoal_cache_disk_objects", "").await? >= 5.0, "the disk is empty");
+    wait_until("node 3 has read its disk", MOMENT, async || {
+        cluster.metric(2, "shoal_cache_disk_objects", "").await.is_ok_and(|objects| objects >= 5.0)
+    })
+    .await?;
     for n in 0..30 {
         let answer = fetch(web, HOST, &format!("/news/{n}")).await?;
         ensure!(answer.body == "version 2", "{n}: {answer:?}");

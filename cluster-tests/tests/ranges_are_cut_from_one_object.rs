@@ -34,7 +34,7 @@ async fn ranges_are_cut_from_one_object() -> Result<()> {
     let film = pattern("/film", SIZE);
     let reel = film.clone();
     let origin = Origin::start(move |seen| give(&reel, seen)).await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.apply(0, &SiteFile::new().cached_unverified("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/warm-up").await?;
 
     for (n, (range, first, last)) in
@@ -99,7 +99,7 @@ async fn a_broken_download_is_gone_on_with() -> Result<()> {
         give(&reel, seen)
     });
     let origin = origin.await?;
-    cluster.apply(0, &SiteFile::new().cached("shop", &[origin.endpoint()])).await?;
+    cluster.apply(0, &SiteFile::new().cached_unverified("shop", &[origin.endpoint()])).await?;
     cluster.serves(HOST, "/warm-up").await?;
     let node = cluster.nodes[0].at(Ports::HTTP);
     let broken = get(&curl, &cluster, node, &[]).await;

@@ -132,11 +132,8 @@ async fn names_lead_to_nodes_that_serve() -> Result<()> {
     ensure!(status == 200, "an upgrade is no reason to withdraw anything: {body}");
     comes_to_answer(&cluster, 0, &[0, 1, 2]).await?;
 
-    let drained = cluster.nodes[0].shoal(&["node", "drain", "n2"]).await?.expect(0)?;
-    ensure!(
-        answered_by(&cluster, 0).await == Some(addresses_of(&cluster, &[0, 2])),
-        "a drained node is answered: {drained:?}"
-    );
+    cluster.nodes[0].shoal(&["node", "drain", "n2"]).await?.expect(0)?;
+    comes_to_answer(&cluster, 0, &[0, 2]).await?;
     cluster.nodes[0].shoal(&["node", "undrain", "n2"]).await?.expect(0)?;
     comes_to_answer(&cluster, 0, &[0, 1, 2]).await?;
 

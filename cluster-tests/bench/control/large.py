@@ -42,6 +42,7 @@ def take(turn):
     slow, slow_before = slowest(answers, changed), slowest(answers, quiet)
     figures = {"took": statistics.median(took), "slowest": max(slow), "before": max(slow_before)}
     figures |= {"usual": statistics.median(slow), "usual-before": statistics.median(slow_before)}
+    figures["delay"] = max(0, figures["usual"] - figures["usual-before"])
     return Taken(figures | ({"compiled": max(compiled)} if compiled else {}), wrong)
 
 
@@ -82,6 +83,7 @@ ROWS = {
             "before": Line("the same in as long a time before each change", "ms"),
             "usual": Line("the slowest answer meanwhile, in the median of the changes", "ms"),
             "usual-before": Line("the same in as long a time before", "ms"),
+            "delay": Line("by how much that is longer", "ms", Goal(5)),
         },
         take,
     )

@@ -67,17 +67,15 @@ async fn a_node_alone_knows_everything_and_writes_nothing() {
     let started = Instant::now();
     let refused = log.propose(publish("b", "{ }")).await;
     assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
-    assert!(started.elapsed() < Duration::from_secs(5), "took {:?}", started.elapsed());
+    // It waits for three silences, and looks now and then.
+    let patience = TIMINGS.silence() * 3;
+    assert!(started.elapsed() < patience + TIMINGS.silence(), "took {:?}", started.elapsed());
     assert!(log.try_read_index().await.is_err());
     let again = Instant::now();
     let refused = log.propose(publish("b", "{ }")).await;
     assert!(matches!(refused, Err(ProposeError::NoQuorum { .. })), "{refused:?}");
     assert!(log.read_index().await.is_err());
-    assert!(
-        again.elapsed() < TIMINGS.silence() + TIMINGS.election_max,
-        "waits for nothing: {:?}",
-        again.elapsed()
-    );
+    assert!(again.elapsed() < patience, "waits for nothing: {:?}", again.elapsed());
 
     cluster.start(ids[0]).await;
     // Who is back is asked for a vote, which is worth the wait.
@@ -124,7 +122,16 @@ async fn a_new_leader_knows_when_the_one_before_was_last_confirmed() {
         at_ms: 1,
     };
     // Nobody leads yet: it is held until somebody does.
-    let silences = asking.propose(purge("a")).await.unwrap().silences;
+    let mut silences = asking.propose(purge("a")).await.unwrap().silences;
+    let elected = Instant::now();
+    for n in 0.. {
+        // A voter that was late to say when it confirmed a leader last is asked again with the next purge; after an election's
+        // time the answer would prove nothing.
+        if silences[&lost] >= TIMINGS.election_max || elected.elapsed() > TIMINGS.election_max / 2 {
+            break;
+        }
+        silences = asking.propose(purge(&format!("a{n}"))).await.unwrap().silences;
+    }
     let silent = silences[&lost];
     // The other two have not confirmed it for the time that an election takes.
     assert!(silent >= TIMINGS.election_max && silent <= before.elapsed(), "{silences:?}, {before:?}");
