@@ -96,10 +96,17 @@ fn check_owner(dir: &Path) -> anyhow::Result<()> {
     let about = fs::metadata(dir).with_context(cannot_read)?;
     let (owner, own, mode) = (about.uid(), rustix::process::geteuid().as_raw(), about.mode() & 0o777);
     if owner != own && owner != 0 {
-        bail!("the data directory {} belongs to user {owner}, not to {own}, who runs this", dir.display());
+        bail!(
+            "the data directory {0} belongs to user {owner}, not to {own}, who runs this: run this as that user, or, if it \
+             is this node's, `chown {own} {0}`",
+            dir.display()
+        );
     }
     if mode & 0o002 != 0 {
-        bail!("everybody may write to the data directory {} (mode {mode:03o}): chmod o-w", dir.display());
+        bail!(
+            "everybody may write to the data directory {0} (mode {mode:03o}): run `chmod o-w {0}`",
+            dir.display()
+        );
     }
     if mode & 0o020 != 0 {
         tracing::warn!(dir = %dir.display(), mode = format!("{mode:03o}"), "a group may write to the data directory");
@@ -155,7 +162,7 @@ mod tests {
         check(0o700, None);
         check(0o755, None);
         check(0o775, None);
-        check(0o777, Some("everybody may write"));
+        check(0o777, Some("(mode 777): run `chmod o-w "));
         let (victim, link) = (dir.path().join("victim"), dir.path().join(LOCK));
         fs::write(&victim, "precious").unwrap();
         fs::remove_file(&link).unwrap();
