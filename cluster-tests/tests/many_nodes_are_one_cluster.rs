@@ -29,6 +29,8 @@ const WATCHED: Duration = Duration::from_secs(10);
 const CHECKERS: u64 = 3;
 /// Bytes of gossip that a node may send each second for each node that there is: a message tells of all.
 const GOSSIP_BYTES: f64 = 4_000.0;
+/// Of one CPU, what the leader may take while nobody asks anything.
+const LEADING: f64 = 0.5;
 
 fn how_many() -> Result<usize> {
     if let Ok(text) = env::var(NODES) {
@@ -61,6 +63,15 @@ async fn sum(cluster: &Cluster, nodes: &[usize], name: &str) -> Result<f64> {
         sum += cluster.metric(*node, name, "").await?;
     }
     Ok(sum)
+}
+
+/// Seconds of a CPU that each of `nodes` has taken since it began.
+async fn cpu_seconds(cluster: &Cluster, nodes: &[usize]) -> Result<Vec<f64>> {
+    let mut taken = Vec::new();
+    for node in nodes {
+        taken.push(cluster.metric(*node, "process_cpu_seconds_total", "").await?);
+    }
+    Ok(taken)
 }
 
 /// Applies the site on the `i`-th node, and says what came of it.
@@ -148,6 +159,12 @@ async fn many_nodes_join_at_once_and_notice_a_death() -> Result<()> {
     eprintln!("10 changes in force on all {n}: median {} ms, slowest {} ms", took[5], took[9]);
 
     // What they cost at rest.
+    let mut weighed = vec![cluster.leader_seen_by(0).await?];
+    for name in &roles(&cluster, 0).await?["learner"] {
+        weighed.push(cluster.place_of(name)?);
+    }
+    // One after the other each time: between two looks at one of them is as much time as between those at the first.
+    let (weighing, taken) = (Instant::now(), cpu_seconds(&cluster, &weighed).await?);
     let sent = sum(&cluster, &alive, "shoal_gossip_sent_bytes_total").await?;
     let (probes, since) = (origin.count("/healthz"), Instant::now());
     stays_so("all of them run", since + WATCHED, async || cluster.nodes.iter_mut().all(NodeProcess::runs))
@@ -161,6 +178,20 @@ async fn many_nodes_join_at_once_and_notice_a_death() -> Result<()> {
         probed as f64 / passed
     );
     ensure!(bytes < GOSSIP_BYTES * n as f64, "each node sends {bytes} bytes of gossip a second");
+    let weighed_for = weighing.elapsed().as_secs_f64();
+    let until_now = cpu_seconds(&cluster, &weighed).await?;
+    let mut shares: Vec<f64> =
+        until_now.iter().zip(&taken).map(|(after, before)| (after - before) / weighed_for).collect();
+    let leading = shares.remove(0);
+    shares.sort_by(f64::total_cmp);
+    let learning = shares[shares.len() / 2];
+    eprintln!(
+        "the leader takes {:.1} % of a CPU, a learner {:.1} % (the median of {})",
+        100.0 * leading,
+        100.0 * learning,
+        shares.len()
+    );
+    ensure!(leading < LEADING, "the leader takes {:.0} % of a CPU at rest", 100.0 * leading);
     // Those that were due before and after count as well.
     let most = CHECKERS * (passed.ceil() as u64 + 2);
     ensure!(probed as u64 <= most, "{probed} checks in {passed} s");
