@@ -12,8 +12,8 @@ use shoal_node::{AskError, Outcome, ask_for_upgrade};
 /// Replace a node's process without a refused or broken connection; or finalize the upgrade of all nodes
 ///
 /// To be run on the node's machine, after its binary was replaced. The new process takes over every listening socket, the
-/// log and the place in the cluster; the old one ends its connections and then itself. What it has cached is lost. A
-/// binary that cannot serve what is served now changes nothing.
+/// log and the place in the cluster; the old one ends its connections and then itself. What it has cached on disk is
+/// taken along, what only its memory has is lost. A binary that cannot serve what is served now changes nothing.
 #[derive(Args, Clone, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
