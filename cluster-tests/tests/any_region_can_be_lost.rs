@@ -192,9 +192,8 @@ fn a_bad_wire_kills_nobody() -> Result<()> {
 #[test]
 fn a_region_leaves_service_and_comes_back() -> Result<()> {
     Network::of_regions("a_region_leaves_service_and_comes_back", async |mut network| {
-        let regions = ["eu", "eu", "us"];
-        let cluster =
-            Cluster::start_in_regions(&mut network, &regions, &[], &["--drain-delay", "1s"]).await?;
+        let (regions, extra) = (["eu", "eu", "us"], ["--drain-delay", "1s", "--zone", "zone-of-{name}"]);
+        let cluster = Cluster::start_in_regions(&mut network, &regions, &[], &extra).await?;
         let origin = Origin::of_patterns_in_network(BODY, "no-store").await?;
         cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
         let asked = [0, 1, 2].map(|node| cluster.nodes[node].at(Ports::HTTP));
@@ -202,8 +201,20 @@ fn a_region_leaves_service_and_comes_back() -> Result<()> {
         let load = Load::start(&asked, 2, HOST, paths, |path| Some(pattern(path, BODY)));
         wait_until("requests are answered", MOMENT, async || load.good() > 50).await?;
 
-        let unknown = cluster.nodes[2].shoal(&["region", "drain", "asia"]).await?.expect(1)?;
-        ensure!(unknown.stderr.contains("no node is in the region \"asia\""), "{unknown:?}");
+        let refused = [
+            (["zone", "drain", "eu/a"], "zones are: eu/zone-of-n1, eu/zone-of-n2, us/zone-of-n3"),
+            (["zone", "drain", "us/zone-of-n3"], "no node of another zone of the region \"us\" serves"),
+            (["region", "drain", "asia"], "no node is in the region \"asia\"; regions are: eu, us"),
+        ];
+        for (verb, why) in refused {
+            let refused = cluster.nodes[2].shoal(&verb).await?.expect(1)?;
+            ensure!(refused.stderr.contains(why), "{refused:?}");
+        }
+        let drained = cluster.nodes[2].shoal(&["zone", "drain", "eu/zone-of-n1"]).await?.expect(0)?.stdout;
+        ensure!(drained.contains("n1 is drained (") && !drained.contains("n2 is"), "{drained}");
+        let back = cluster.nodes[1].shoal(&["zone", "undrain", "eu/zone-of-n1"]).await?.expect(0)?.stdout;
+        ensure!(back.contains("n1 is in service (") && !back.contains("n2 is"), "{back}");
+
         let drained = cluster.nodes[0].shoal(&["region", "drain", "eu"]).await?.expect(0)?.stdout;
         let is_drained = |name: &str| drained.find(&format!("{name} is drained ("));
         ensure!(is_drained("n1").is_some() && is_drained("n2").is_some(), "{drained}");

@@ -128,8 +128,8 @@ mod tests {
         );
         check(
             &["drain", "n1"],
-            "error: unrecognized subcommand 'drain'; tip: some similar subcommands exist: 'node drain', 'region drain'; \
-             try: shoal --help\n",
+            "error: unrecognized subcommand 'drain'; tip: some similar subcommands exist: 'node drain', 'region drain', \
+             'zone drain'; try: shoal --help\n",
         );
         check(
             &["cordon", "n1"],

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 80] = [
+const VERBS: [&str; 83] = [
     "",
     "run",
     "dev",
@@ -46,6 +46,9 @@ const VERBS: [&str; 80] = [
     "region",
     "region drain",
     "region undrain",
+    "zone",
+    "zone drain",
+    "zone undrain",
     "health",
     "cache",
     "cache get",

@@ -1,6 +1,7 @@
 //! What can be asked of a cluster; a file per noun.
 
 mod apply;
+mod area;
 mod audit;
 mod author;
 mod cache;
@@ -38,6 +39,7 @@ mod top;
 mod upgrade;
 mod validate;
 mod watch;
+mod zone;
 
 pub use upgrade::UpgradeVerb;
 
@@ -94,6 +96,8 @@ pub enum Verb {
     Node(node::NodeVerb),
     /// Take all nodes of a region out of service, and put them back
     Region(region::RegionVerb),
+    /// Take all nodes of a zone out of service, and put them back
+    Zone(zone::ZoneVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),
     /// Count, find, fetch and forget cached objects
@@ -161,6 +165,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Top(args) => args.run(root).await,
         Verb::Node(verb) => verb.run(root).await,
         Verb::Region(verb) => verb.run(root).await,
+        Verb::Zone(verb) => verb.run(root).await,
         Verb::Health(args) => args.run(root).await,
         Verb::Cache(verb) => verb.run(root).await,
         Verb::Token(verb) => verb.run(root).await,

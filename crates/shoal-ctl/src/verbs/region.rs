@@ -1,14 +1,10 @@
 //! `shoal region …`: all nodes of a region, one after the other.
 
-use std::collections::BTreeSet;
-
 use clap::{Args, Subcommand};
 use shoal_model::units::Period;
-use shoal_proto::admin::{NodeStatus, SetStandingRequest, StandingVerb};
 
 use super::Session;
-use super::author::author;
-use super::standing::{carry_out, within_ms};
+use super::area::{Area, Order};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 
@@ -73,130 +69,14 @@ struct UndrainArgs {
 
 impl RegionVerb {
     pub(super) async fn run(self, root: NodeArgs) -> Result<Exit, Failure> {
-        match self.verb {
-            Regions::Drain(args) => {
-                // Nodes are looked after here, all at once: each of them by itself would be refused as the last one.
-                let within_ms = within_ms(args.deadline);
-                let request = SetStandingRequest { within_ms, force: true, ..request(StandingVerb::Drain) };
-                let spares = if args.force { Spares::Nobody } else { Spares::OthersServe };
-                let session = Session::open(args.node, root)?;
-                set_all("region drain", &session, &args.name, request, spares).await
+        let (order, node) = match self.verb {
+            Regions::Drain(DrainArgs { name, deadline, force, node }) => {
+                (Order::drain("region drain", Area::Region(name), deadline, force), node)
             }
-            Regions::Undrain(args) => {
-                let (request, session) = (request(StandingVerb::Undrain), Session::open(args.node, root)?);
-                set_all("region undrain", &session, &args.name, request, Spares::Nobody).await
+            Regions::Undrain(UndrainArgs { name, node }) => {
+                (Order::undrain("region undrain", Area::Region(name)), node)
             }
-        }
-    }
-}
-
-/// What has to be so while it is done.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Spares {
-    /// Nothing.
-    Nobody,
-    /// A node of another region serves.
-    OthersServe,
-}
-
-fn request(verb: StandingVerb) -> SetStandingRequest {
-    SetStandingRequest { verb: verb.into(), author: author(), ..SetStandingRequest::default() }
-}
-
-async fn set_all(
-    verb: &'static str,
-    session: &Session,
-    region: &str,
-    request: SetStandingRequest,
-    spares: Spares,
-) -> Result<Exit, Failure> {
-    let mut done = BTreeSet::new();
-    loop {
-        // Who leads, and who serves elsewhere, may have changed.
-        let nodes = session.client.status_for(verb).await?.nodes;
-        let next = next_of(&nodes, region, &done);
-        let Some(next) = next else {
-            return match done.is_empty() {
-                true => Err(Failure::local(verb, format!("no node is in the region {region:?}"))),
-                false => Ok(Exit::Done),
-            };
         };
-        if spares == Spares::OthersServe && !others_serve(&nodes, region) {
-            let why = format!(
-                "{}: no node of another region than {region:?} serves; --force does it all the same",
-                next.node
-            );
-            return Err(Failure::local(verb, why));
-        }
-        let request = SetStandingRequest { node: String::new(), node_id: next.node_id, ..request.clone() };
-        match carry_out(session, verb, request).await? {
-            Exit::Done => done.insert(next.node_id),
-            exit => return Ok(exit),
-        };
-    }
-}
-
-/// Whose turn it is. Leading and voting is handed on as seldom as can be, and nobody waits for who is not heard.
-fn next_of<'a>(nodes: &'a [NodeStatus], region: &str, done: &BTreeSet<u64>) -> Option<&'a NodeStatus> {
-    let rank = |node: &NodeStatus| match (node.state.as_str(), node.role.as_str()) {
-        ("dead" | "left", _) => 3,
-        (_, "leader") => 2,
-        (_, "voter") => 1,
-        _ => 0,
-    };
-    let own = nodes.iter().filter(|node| node.region == region && !done.contains(&node.node_id));
-    own.min_by_key(|node| (rank(node), node.node_id))
-}
-
-fn others_serve(nodes: &[NodeStatus], region: &str) -> bool {
-    nodes.iter().any(|node| node.region != region && ["alive", "cordoned"].contains(&node.state.as_str()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(node_id: u64, role: &str, region: &str, state: &str) -> NodeStatus {
-        NodeStatus {
-            node_id,
-            node: format!("n{node_id}"),
-            role: role.to_owned(),
-            region: region.to_owned(),
-            state: state.to_owned(),
-            ..NodeStatus::default()
-        }
-    }
-
-    #[test]
-    fn who_leads_goes_last_of_those_that_are_heard() {
-        let nodes = [
-            node(1, "leader", "us", "alive"),
-            node(2, "voter", "us", "alive"),
-            node(3, "learner", "us", "dead"),
-            node(4, "voter", "eu", "alive"),
-            node(5, "learner", "us", "drained"),
-        ];
-        let mut done = BTreeSet::new();
-        let mut order = Vec::new();
-        while let Some(next) = next_of(&nodes, "us", &done) {
-            order.push(next.node.as_str());
-            done.insert(next.node_id);
-        }
-        assert_eq!(order, ["n5", "n2", "n1", "n3"]);
-        assert_eq!(next_of(&nodes, "ap", &BTreeSet::new()), None);
-    }
-
-    #[test]
-    fn somebody_serves_elsewhere() {
-        let check = |state: &str, region: &str, expected: bool| {
-            let nodes = [node(1, "leader", "us", "alive"), node(2, "voter", region, state)];
-            assert_eq!(others_serve(&nodes, "us"), expected, "{state} in {region}");
-        };
-        check("alive", "us", false);
-        check("alive", "eu", true);
-        check("cordoned", "eu", true);
-        check("drained", "eu", false);
-        check("draining", "eu", false);
-        check("dead", "eu", false);
+        order.carry_out(&Session::open(node, root)?).await
     }
 }
