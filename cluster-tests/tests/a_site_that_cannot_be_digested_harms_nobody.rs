@@ -84,8 +84,11 @@ async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
         [("planted-panic", "compiling it panicked"), ("planted-toil", "compiling it takes longer than 10s")]
     {
         let poison = poisoned(&new, route);
+        let errors = cluster.metric(2, "shoal_config_apply_errors_total", "").await?;
         let applied = cluster.apply_as(0, &poison, &["--timeout", "2m"]).await?.expect(5)?;
         ensure!(applied.stdout.contains(&format!("n3 refused: {why}")), "{}", applied.stdout);
+        let errors = cluster.metric(2, "shoal_config_apply_errors_total", "").await? - errors;
+        ensure!(errors >= 1.0, "{errors} refusals were counted");
         for (i, body) in ["new", "new", "old"].into_iter().enumerate() {
             ensure!(cluster.answers_with(i, body).await, "n{} does not answer {body}", i + 1);
         }

@@ -36,6 +36,8 @@ pub struct Activation {
     pub poison: Option<Poison>,
     /// Why what it serves is not on disk, for the next start.
     pub unkept: Option<String>,
+    /// Refusals of this process that were news.
+    pub refusals: u64,
 }
 
 /// A revision that a node will never serve.
@@ -85,6 +87,7 @@ impl Activation {
         let refused = Some((revision, why));
         let is_news = self.poison != poison || self.refused != refused;
         (self.poison, self.refused) = (poison, refused);
+        self.refusals += u64::from(is_news);
         is_news
     }
 
@@ -467,6 +470,7 @@ mod tests {
             // What may still be served says nothing of what never will be.
             assert!(activation.refuse(Revision(9), "its port is taken".to_owned().into()));
             assert_eq!((activation.poison, activation.refused.unwrap().0), (poison, Revision(9)));
+            assert_eq!(activation.refusals, 2);
         };
         check("its port is taken".to_owned().into(), None);
         check(GivenUp::Busy(2).into(), None);

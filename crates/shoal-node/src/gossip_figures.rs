@@ -1,12 +1,21 @@
-//! What the gossip has received and dropped, as a monitoring system reads it.
+//! What the gossip has received and dropped, how much it is and how fast, as a monitoring system reads it.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use shoal_cluster::gossip::GossipCounters;
+use shoal_cluster::gossip::Gossip;
 
 /// Writes the figures.
-pub fn render(counters: &GossipCounters, text: &mut String) {
+pub fn render(gossip: &Gossip, text: &mut String) {
+    let counters = gossip.counters();
+    let name = "shoal_gossip_state_bytes";
+    let help =
+        "Bytes of what this node gossips of itself; those of all nodes together are what each of them holds.";
+    _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}", gossip.own_bytes());
+    let name = "shoal_gossip_convergence_seconds";
+    let help = "Age of the newest sign of life of the quietest live member: what it says is known here about as late.";
+    let silence_ms = counters.silence_ms.load(Ordering::Relaxed);
+    _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}", silence_ms as f64 / 1e3);
     let name = "shoal_gossip_received_total";
     let help = "Gossip messages received and believed.";
     let received = counters.received.load(Ordering::Relaxed);

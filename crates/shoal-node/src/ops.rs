@@ -189,6 +189,8 @@ impl Node {
         );
         gauge(text, "shoal_raft_commit_index", "Newest committed log index.", log.committed);
         gauge(text, "shoal_raft_applied_index", "Newest applied log index.", *self.log.applied().borrow());
+        let help = "Log index up to which the newest snapshot of this node goes; 0 = it has none.";
+        gauge(text, "shoal_raft_last_snapshot_index", help, log.snapshot);
         let differs = u64::from(self.log.divergence().is_some());
         let help = "1 while the replicated state of this node is another than that of the others.";
         gauge(text, "shoal_raft_state_differs", help, differs);
@@ -200,6 +202,8 @@ impl Node {
         gauge(text, "shoal_config_stale_seconds", "Seconds without a quorum.", log.staleness.as_secs());
         let refused = u64::from(activation.refused.is_some());
         gauge(text, "shoal_config_refused", "1 while the newest revision is refused here.", refused);
+        let help = "Revisions that this node has refused to serve, again where it was for another reason.";
+        counter(text, "shoal_config_apply_errors_total", help, activation.refusals);
         let unkept = u64::from(activation.unkept.is_some());
         let help = "1 while the revision served here could not be written to last-known-good.json.";
         gauge(text, "shoal_config_last_known_good_failed", help, unkept);
@@ -215,7 +219,7 @@ impl Node {
         gauge(text, "shoal_cluster_level", "Commands up to this number may be written.", level.into());
         let help = "1 while another process is heard that has this node's identity.";
         gauge(text, "shoal_node_has_twin", help, u64::from(self.gossip.twin().borrow().is_some()));
-        gossip_figures::render(self.gossip.counters(), text);
+        gossip_figures::render(&self.gossip, text);
         self.render_purge_metrics(text);
         render_peer_lag(text, &view, log.committed, self.id());
         self.render_panic_metrics(text, &view);

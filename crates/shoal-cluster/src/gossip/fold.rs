@@ -86,6 +86,8 @@ pub(super) struct Folded {
     pub(super) missed: String,
     /// The others should hear soon of somebody that is missed or dead.
     pub(super) is_news: bool,
+    /// How long ago that one of the living was heard of that was heard of longest ago.
+    pub(super) silence: Duration,
 }
 
 /// Folds reports into views, round after round.
@@ -134,7 +136,7 @@ impl Folder {
         now_unix: u64,
     ) -> Folded {
         let mut reports = self.newest(reports, members);
-        let RollCall { missed, is_news, .. } = self.hear_witnesses(&mut reports, now);
+        let RollCall { missed, is_news, silence, .. } = self.hear_witnesses(&mut reports, now);
         let mass_death = self.judge(&mut reports, now);
         let nodes: Vec<_> = reports.values().map(|report| report.view.clone()).collect();
         let (placement_id, holders_id) = (placement_id(&nodes), holders_id(&reports));
@@ -155,7 +157,7 @@ impl Folder {
             holders_id,
             endpoints: self.endpoints.clone(),
         };
-        Folded { view, authors, mass_death, missed: witness::encode(&missed), is_news }
+        Folded { view, authors, mass_death, missed: witness::encode(&missed), is_news, silence }
     }
 
     /// One report per node: a generation that is heard before one that is not, then the latest. A node that restarted is

@@ -339,6 +339,12 @@ impl Gossip {
         round.opinions(endpoint)
     }
 
+    /// Bytes of all that this node says of itself.
+    pub fn own_bytes(&self) -> u64 {
+        let own = self.shared.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     /// What was sent, received and dropped so far.
     pub fn counters(&self) -> &GossipCounters {
         &self.shared.counters

@@ -265,6 +265,8 @@ impl Runner {
     }
 
     fn publish(&self, folded: Folded) {
+        let silence_ms = u64::try_from(folded.silence.as_millis()).unwrap_or(u64::MAX);
+        self.shared.counters.silence_ms.store(silence_ms, Ordering::Relaxed);
         let health = HealthState {
             authors: folded.authors,
             placements: self.folder.placements.clone(),

@@ -46,6 +46,8 @@ pub struct GossipCounters {
     pub errors: AtomicU64,
     /// Times the gossip ended by itself and was started again.
     pub restarts: AtomicU64,
+    /// How long ago, in the last round, that one of the living members was heard of that was heard of longest ago.
+    pub silence_ms: AtomicU64,
 }
 
 impl GossipCounters {

@@ -86,6 +86,8 @@ pub(super) struct RollCall {
     pub(super) missed: Vec<Missed>,
     /// Somebody is missed or dead that was not: the others should hear of it soon.
     pub(super) is_news: bool,
+    /// How long ago that one of the living was heard of that was heard of longest ago.
+    pub(super) silence: Duration,
 }
 
 /// Remembers who gave signs of life when.
@@ -127,6 +129,9 @@ impl Witness {
             pulse.alive = is_alive;
             if is_alive {
                 call.alive.insert(peer.id);
+            }
+            if is_alive && !peer.left {
+                call.silence = call.silence.max(now.duration_since(pulse.last));
             }
             let is_told = |since: &Instant| now.duration_since(*since) < TOLD_ROUNDS * self.round;
             if speaks && !peer.left && pulse.missed_since.as_ref().is_some_and(is_told) {
@@ -314,6 +319,20 @@ mod tests {
         witness.stalled(late);
         let call = witness.judge(&sights(&[('A', ""), ('c', "")], 5), late);
         assert_eq!((call.alive.len(), call.missed.len()), (2, 0));
+    }
+
+    #[test]
+    fn the_longest_silence_is_that_of_somebody_alive() {
+        let (start, mut witness) = (Instant::now(), Witness::new(ROUND));
+        let mut check = |peers: &[(char, &str)], heartbeat: u64, round: u32, expected: u32| {
+            let call = witness.judge(&sights(peers, heartbeat), start + round * ROUND);
+            assert_eq!(call.silence, expected * ROUND, "{peers:?} in round {round}");
+        };
+        check(&[('A', ""), ('C', "")], 1, 0, 0);
+        check(&[('A', ""), ('C', "")], 2, 3, 3);
+        check(&[('A', "bye"), ('C', "")], 2, 4, 1);
+        check(&[('a', ""), ('C', "")], 3, 9, 9);
+        check(&[('a', ""), ('C', "")], 4, 13, 0); // it is dead
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct LogStatus {
     pub committed: u64,
     /// Index of the newest entry applied here; 0 = none.
     pub applied: u64,
+    /// Index of the newest entry in the newest snapshot here; 0 = there is none.
+    pub snapshot: u64,
     /// Writes are possible: a leader is there and was heard a moment ago; on the leader, a majority has answered it. A
     /// follower that shares a minority with the old leader finds out last, since only the leader counts votes.
     pub quorum: bool,
@@ -93,6 +95,7 @@ impl ConfigLog {
             learners: membership.learner_ids().map(NodeId).collect(),
             committed: metrics.local_committed.max(metrics.cluster_committed).map_or(0, |id| id.index),
             applied: metrics.last_applied.map_or(0, |id| id.index),
+            snapshot: metrics.snapshot.map_or(0, |id| id.index),
             quorum,
             staleness: if quorum { Duration::ZERO } else { self.unled_for(&metrics) },
             broken: self.why_stopped(&metrics).unwrap_or_default(),
