@@ -20,6 +20,8 @@ const MOST_NODES: usize = 50;
 /// Fewer would have no learners worth the name.
 const FEWEST_NODES: usize = 9;
 const VOTERS: usize = 5;
+/// The leader says so when it feeds more.
+const MANY_LEARNERS: usize = 50;
 /// For all of them to have started, a debug build on a busy machine.
 const JOINING: Duration = Duration::from_secs(150);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -142,6 +144,12 @@ async fn many_nodes_join_at_once_and_notice_a_death() -> Result<()> {
         let Ok(roles) = roles(&cluster, n - 1).await else { return false };
         let of = |role: &str| roles.get(role).map_or(0, Vec::len);
         of("leader") == 1 && of("voter") == VOTERS - 1 && of("learner") == learners
+    })
+    .await?;
+    wait_until("the leader says whether it feeds too many", JOINING, async || {
+        let shown = cluster.nodes[0].shoal(&["status"]).await;
+        let warns = |text: &str| text.contains("nodes follow the log without a vote");
+        shown.is_ok_and(|shown| warns(&shown.stdout) == (learners > MANY_LEARNERS))
     })
     .await?;
     cluster.serves(HOST, "/").await?;

@@ -207,8 +207,8 @@ impl Node {
         let full = Some(self.log.status().out_of_space).filter(|why| !why.is_empty());
         let life = life_of(&self.peers.credentials().identity());
         let unkept = self.activation.borrow().unkept.clone();
-        let told = full.into_iter().chain(unkept).chain(self.log.weight_problem()).chain(told);
-        let told = told.chain(self.own_certificate.problem(life));
+        let of_log = full.into_iter().chain(self.log.weight_problem()).chain(self.log.learners_problem());
+        let told = of_log.chain(unkept).chain(told).chain(self.own_certificate.problem(life));
         divergence.into_iter().chain(told).collect()
     }
 

@@ -1,6 +1,7 @@
 //! Keeps the right nodes voting: on the leader, one step per round towards what [`plan()`] says.
 
 mod hearing;
+mod learners;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ use self::hearing::HearingLog;
 use self::plan::{Member, Picture, Rules, Step, names, plan};
 use crate::log::{ConfigLog, MembershipError, Replication};
 use crate::timings::Timings;
+
+pub use self::learners::learners_problem;
 
 /// The nodes that are heard now, this one included. Asked once a round.
 pub type Liveness = Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>;
@@ -43,10 +46,16 @@ pub async fn run(log: ConfigLog, liveness: Liveness) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut hearing = HearingLog::default();
     let mut last_before = None;
+    let mut was_told = false;
     loop {
         rounds.tick().await;
         let members = log.with_state(|state| state.nodes.keys().copied().collect());
         hearing.observe(&members, &liveness(), Instant::now());
+        let problem = log.learners_problem();
+        if let Some(why) = problem.as_ref().filter(|_| !was_told) {
+            tracing::warn!("{why}");
+        }
+        was_told = problem.is_some();
         let replication = log.replication();
         // Who has just begun to lead does not yet know what it had a round ago.
         let before = std::mem::replace(&mut last_before, replication.as_ref().map(|known| known.last));

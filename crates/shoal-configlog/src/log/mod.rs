@@ -41,6 +41,7 @@ pub use status::LogStatus;
 
 use self::propose::Attempt;
 use self::purge_batch::PurgeBatches;
+use crate::autopilot::learners_problem;
 use crate::machine::{Raft, StateMachine, weight_problem};
 use crate::mutex::lock;
 use crate::network::{Directory, Heard, RaftRpc};
@@ -133,6 +134,11 @@ impl ConfigLog {
     /// What is to be said of how large the state is; `None` = nothing.
     pub fn weight_problem(&self) -> Option<String> {
         weight_problem(self.shared.machine.snapshot_bytes())
+    }
+
+    /// What is to be said of how many learners this node feeds; `None` = nothing, or another one leads.
+    pub fn learners_problem(&self) -> Option<String> {
+        self.replication().and_then(|known| learners_problem(known.learners.len()))
     }
 
     /// openraft, if this node takes part.
