@@ -83,6 +83,10 @@ async fn a_removed_node_makes_room_and_stays_away() -> Result<()> {
     is_held_dead(&cluster, "n3").await?;
     let described = cluster.nodes[0].shoal(&["node", "describe", "n3"]).await?.expect(0)?.stdout;
     ensure!(described.contains("dead, does not answer"), "{described}");
+    for verb in [&["status"][..], &["node", "list"], &["upgrade", "status"]] {
+        let shown = cluster.nodes[0].shoal(verb).await?.expect(0)?.stdout;
+        ensure!(shown.contains("if it will not come back: shoal node remove n3"), "{verb:?}: {shown}");
+    }
     let removed = cluster.nodes[0].shoal(&["node", "remove", "n3"]).await?.expect(0)?;
     ensure!(removed.stdout.contains("removed n3 ("), "{removed:?}");
     ensure!(removed.stdout.contains("in force on 2/2 nodes"), "{removed:?}");

@@ -1,4 +1,4 @@
-//! A node that was taken out of the cluster.
+//! A node that was taken out of the cluster, or should be.
 
 use std::fmt::Write as _;
 
@@ -18,6 +18,11 @@ pub fn removed(done: &str, response: &RemoveNodeResponse) -> String {
         text.push_str("it is not yet out of the log's membership; the leader goes on, see: shoal status\n");
     }
     text
+}
+
+/// What to do about a member that is not heard: it stays one until somebody says that it is gone.
+pub(super) fn way_out(node: &str) -> String {
+    format!("if it will not come back: shoal node remove {}", one_line(node))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, Upstream
 
 use super::cache::hit_ratio;
 use super::health::name_failure;
+use super::node::way_out;
 use super::rollout::unconfirmed;
 use super::table::Columns;
 use super::units::{bytes, date, days_left, days_until, span};
@@ -50,7 +51,7 @@ pub fn status(response: &StatusResponse, identity_not_after: Option<i64>, style:
     text
 }
 
-/// Where the nodes are and which part they play.
+/// Where the nodes are and which part they play; then what to do about those that are not there.
 pub fn nodes(nodes: &[NodeStatus]) -> String {
     let mut columns = Columns::new([
         "NODE", "ID", "ROLE", "STATE", "REGION", "ZONE", "CLUSTER", "ADMIN", "REVISION", "VERSION",
@@ -70,7 +71,15 @@ pub fn nodes(nodes: &[NodeStatus]) -> String {
             node.version.clone(),
         ]);
     }
-    columns.text()
+    let missing: String = nodes.iter().filter_map(absence).map(|absence| absence + "\n").collect();
+    let gap = if missing.is_empty() { "" } else { "\n" };
+    columns.text() + gap + &missing
+}
+
+/// Of a node that is neither heard nor has left on purpose.
+fn absence(node: &NodeStatus) -> Option<String> {
+    let is_missing = matches!(node.state.as_str(), "dead" | "unknown");
+    is_missing.then(|| format!("{} is {}; {}", one_line(&node.node), node.state, way_out(&node.node)))
 }
 
 /// What a node is doing, and what operators want of it where that does not show.
@@ -155,7 +164,9 @@ fn warnings(response: &StatusResponse, style: Style) -> String {
     }
     for node in &response.nodes {
         let name = one_line(&node.node);
-        if node.state != "alive" && node.state != "left" {
+        if let Some(absence) = absence(node) {
+            let _ = writeln!(text, "warning: {absence}");
+        } else if node.state != "alive" && node.state != "left" {
             let _ = writeln!(text, "warning: {name} is {}", one_line(&node.state));
         }
         if !node.twin.is_empty() {
@@ -339,5 +350,7 @@ mod tests {
         let identity_not_after = Some(NOW as i64 + 29 * 86_400);
         let text = status(&response, identity_not_after, Style { colour: false, now: NOW });
         check_golden("status_warnings", &text);
+        let expected = "\n\nnode3 is dead; if it will not come back: shoal node remove node3\n";
+        assert!(nodes(&response.nodes).ends_with(expected), "{}", nodes(&response.nodes));
     }
 }

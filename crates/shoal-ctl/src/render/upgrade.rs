@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use shoal_proto::admin::{MemberVersion, UpgradeStatusResponse};
 
+use super::node::way_out;
 use super::table::Columns;
 use super::units::moment;
 use crate::failure::one_line;
@@ -42,7 +43,14 @@ pub fn upgrade(response: &UpgradeStatusResponse) -> String {
             reason(node).to_owned(),
         ]);
     }
-    text + &columns.text()
+    text += &columns.text();
+    let mut gap = "\n";
+    for node in response.nodes.iter().filter(|node| node.waited_for && !node.heard) {
+        let _ =
+            writeln!(text, "{gap}{} is waited for: start it; {}", one_line(&node.node), way_out(&node.node));
+        gap = "";
+    }
+    text
 }
 
 fn reason(node: &MemberVersion) -> &'static str {

@@ -85,7 +85,8 @@ fn finalizing(node: &Node) -> Result<Option<Command>, Status> {
         more => format!(" and {more} more"),
     };
     let why = format!(
-        "not every node has the version that knows level {}: {named}{more}; upgrade them, or remove who is gone for good",
+        "not every node has the version that knows level {}: {named}{more}; upgrade them, or remove those that are gone \
+         for good with `shoal node remove`",
         outlook.newest
     );
     Err(with_exit(Code::FailedPrecondition, Exit::Remote, why))
