@@ -89,6 +89,7 @@ fn take_picture(
                 region: record.region.clone(),
                 zone: record.zone.clone(),
                 in_service: state.standing(*id).standing.is_active(),
+                may_vote: state.may_vote(*id),
             };
             (*id, member)
         };

@@ -59,6 +59,8 @@ pub struct Member {
     pub zone: String,
     /// Operators want it to have duties: it is neither cordoned nor drained.
     pub in_service: bool,
+    /// Operators let it vote.
+    pub may_vote: bool,
 }
 
 /// Whether a node is heard, and since when it is so.
@@ -128,32 +130,45 @@ fn has_quorum(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> boo
 /// be spread so that none has more than half of them.
 fn target_voters(picture: &Picture, rules: Rules) -> usize {
     let mut regions: BTreeMap<&str, usize> = BTreeMap::new();
-    picture.members.values().for_each(|member| *regions.entry(&member.region).or_default() += 1);
+    electorate(picture).for_each(|member| *regions.entry(&member.region).or_default() += 1);
     let can_be_spread = |count: usize| {
         let minority = (count - 1) / 2;
         regions.len() < SPREAD_REGIONS
             || regions.values().map(|has| minority.min(*has)).sum::<usize>() >= count
     };
-    let most = picture.members.len().min(rules.most_voters);
+    let most = electorate(picture).count().min(rules.most_voters);
     (2..=most).rev().find(|count| count % 2 == 1 && can_be_spread(*count)).unwrap_or(1)
 }
 
-/// Removed members leave the membership, voters with a successor where there is one.
+/// Who may vote.
+fn electorate(picture: &Picture) -> impl Iterator<Item = &Member> {
+    picture.members.values().filter(|member| member.may_vote)
+}
+
+fn may_vote(picture: &Picture, id: NodeId) -> bool {
+    picture.members.get(&id).is_none_or(|member| member.may_vote)
+}
+
+/// Removed members leave the membership, voters with a successor where there is one. So does who may not vote leave the voters.
 fn leave_removed(picture: &Picture, rules: Rules) -> Option<Step> {
     let is_removed = |id: &&NodeId| !picture.members.contains_key(*id);
     let learners: BTreeSet<NodeId> = picture.learners.iter().filter(is_removed).copied().collect();
     if !learners.is_empty() {
         return Some(Step::Remove(learners));
     }
-    let removed = *picture.voters.iter().find(is_removed)?;
-    let rest: BTreeSet<NodeId> = picture.voters.iter().copied().filter(|id| *id != removed).collect();
+    let barred = || picture.voters.iter().find(|id| !may_vote(picture, **id));
+    let leaving = *picture.voters.iter().find(is_removed).or_else(barred)?;
+    let rest: BTreeSet<NodeId> = picture.voters.iter().copied().filter(|id| *id != leaving).collect();
     let successor = best_learner(picture, &rest, rules);
-    if removed != picture.leader {
+    if leaving != picture.leader {
         let voters: BTreeSet<NodeId> = rest.into_iter().chain(successor).collect();
         return (!voters.is_empty()).then_some(Step::SetVoters(voters));
     }
-    // A leader cannot be seen out by itself: another voter takes over first, and if there is none, one is made.
-    match rest.iter().find(|id| is_alive(picture, **id)) {
+    // A leader cannot be seen out by itself: another voter takes over first, and if there is none, one is made. For one that
+    // was removed that may be one that is to leave as well.
+    let may_lead = |id: &&NodeId| may_vote(picture, **id) || is_removed(&&leaving);
+    let heirs = rest.iter().filter(may_lead).filter(|id| is_alive(picture, **id));
+    match heirs.min_by_key(|id| !may_vote(picture, **id)) {
         Some(heir) => Some(Step::TransferLeader(*heir)),
         None => successor.map(|heir| Step::SetVoters(picture.voters.iter().copied().chain([heir]).collect())),
     }
@@ -206,7 +221,7 @@ fn relieve(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
 /// A region that has more than half of the voters gives a vote to another one, where there are three or more.
 fn spread(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     let voters = &picture.voters;
-    let regions: BTreeSet<&str> = picture.members.values().map(|member| &*member.region).collect();
+    let regions: BTreeSet<&str> = electorate(picture).map(|member| &*member.region).collect();
     let crowded = |id: &NodeId| crowd(picture, voters, *id) * 2 > voters.len();
     if regions.len() < SPREAD_REGIONS || voters.len() < SPREAD_REGIONS || !voters.iter().any(crowded) {
         return None;
@@ -224,8 +239,9 @@ fn crowd(picture: &Picture, voters: &BTreeSet<NodeId>, id: NodeId) -> usize {
     voters.iter().filter(|other| region(other) == region(&id)).count()
 }
 
+/// Operators want it to have duties, and let it vote.
 fn is_in_service(picture: &Picture, id: NodeId) -> bool {
-    picture.members.get(&id).is_none_or(|member| member.in_service)
+    picture.members.get(&id).is_none_or(|member| member.in_service && member.may_vote)
 }
 
 /// The voters with a learner in place of one that is dead.
@@ -283,7 +299,8 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
     let eligible = picture.learners.iter().filter(|id| !voters.contains(id)).filter_map(|id| {
         let member = picture.members.get(id)?;
         let stable = matches!(member.hearing, Hearing::Alive(since) if since >= stable_after);
-        (stable && member.in_service && has_caught_up(member, rules)).then_some((*id, member))
+        let has_duties = member.in_service && member.may_vote;
+        (stable && has_duties && has_caught_up(member, rules)).then_some((*id, member))
     });
     eligible
         .min_by_key(|(id, member)| {
@@ -334,7 +351,7 @@ mod tests {
 
     /// Words `id` + role (`V`oter, `L`earner, `N`ew) + `~` silent for 9 s, `!` silent for 1 s, `?` heard for 1 s only, `,` for 5 s,
     /// `<` five entries behind, `=` four, `-` of unknown lag, `#` has not answered for 2 s, `%` for 9 s, `0` never did, `x` removed,
-    /// `c` cordoned or drained, `@z` in zone z, `@g/z` in zone z of region g. The first one leads.
+    /// `c` cordoned or drained, `l` may not vote, `@z` in zone z, `@g/z` in zone z of region g. The first one leads.
     fn picture(text: &str) -> Picture {
         let mut picture = Picture::default();
         for (n, word) in text.split_whitespace().enumerate() {
@@ -372,9 +389,9 @@ mod tests {
                 _ => Some(Duration::from_millis(100)),
             };
             if !marks.contains('x') {
-                let in_service = !marks.contains('c');
+                let (in_service, may_vote) = (!marks.contains('c'), !marks.contains('l'));
                 let (region, zone) = (region.into(), zone.into());
-                let member = Member { hearing, lag, unanswered, region, zone, in_service };
+                let member = Member { hearing, lag, unanswered, region, zone, in_service, may_vote };
                 picture.members.insert(id, member);
             }
         }
@@ -524,6 +541,36 @@ mod tests {
         check("1Vc 2V", Some(Step::TransferLeader(NodeId(2))));
         check("2V 1Vc", voters(&[2]));
         check("1Vc 2Lc", None);
+    }
+
+    #[test]
+    fn who_may_not_vote_does_not() {
+        check("1V 2Nl", learners(&[2]));
+        check("1V 2Ll 3Ll", None);
+        check("1V 2L 3Ll", None);
+        check("1V 2L 3L 4Ll", voters(&[1, 2, 3]));
+        check("1V 2Ll 3L 4L", voters(&[1, 3, 4]));
+        check("1V 2V~ 3V 4Ll", None);
+        check("1V 2Vc 3V 4Ll", None);
+        check("1V 2V 3Vl 4L", voters(&[1, 2, 4]));
+        check("1V 2V 3Vl", voters(&[1, 2])); // as if it were removed
+        check("1V 2V 3Ll", voters(&[1]));
+        check("1V 2V! 3Vl", voters(&[1])); // not 1 and 2, of whom only 1 is alive
+        check("1V 2V! 3V! 4V 5Vl", voters(&[1, 4, 5])); // the silent first
+        check("1V 2V 3V! 4Vl", voters(&[1, 2, 3]));
+        check("1V 2V 3V 4V 5Vl 6L", voters(&[1, 2, 3, 4, 6]));
+        check("1V 2Vx 3Vl", voters(&[1, 3])); // the removed first
+        check("1Vl 2V 3V", Some(Step::TransferLeader(NodeId(2))));
+        check("1Vl 2Vl 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("1Vl 2V~ 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("2V 1Vl", voters(&[2]));
+        check("1Vl 2L", voters(&[1, 2]));
+        check("1Vl 2L?", None);
+        check("1Vl 2Vl 3L?", voters(&[1])); // they do not hand the lead to and fro
+        check("1Vx 2Vl 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("1Vx 2Vl", Some(Step::TransferLeader(NodeId(2))));
+        check("1V@a/ 2V@a/ 3V@b/ 4L@b/ 5Ll@c/", None); // two regions are all that vote
+        check("1V@a/ 2L@a/ 3L@a/ 4Ll@b/ 5Ll@c/", voters(&[1, 2, 3]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{BasicNode, ChangeMembers, Instant};
 use shoal_model::NodeId;
+use shoal_model::state::ConfigState;
 use shoal_policy::recovery::LogEnd;
 
 use super::ConfigLog;
@@ -84,10 +85,12 @@ impl ConfigLog {
     pub async fn transfer_leader(&self, heir: Option<NodeId>) -> Result<(), MembershipError> {
         let replication = self.replication().ok_or(MembershipError::NotLeader)?;
         let others = replication.voters.iter().filter(|id| **id != self.node_id());
-        // Of equals the first: `max_by_key` would take the last. Who was taken out of service leads if nobody else can.
+        // Of equals the first: `max_by_key` would take the last. Who is not to vote, or was taken out of service, leads if
+        // nobody else can.
         let rank = |id: &NodeId| {
-            let in_service = self.with_state(|state| state.standing(*id).standing.is_active());
-            (in_service, replication.matched.get(id).copied().unwrap_or(0))
+            let has_duties =
+                |state: &ConfigState| state.may_vote(*id) && state.standing(*id).standing.is_active();
+            (self.with_state(has_duties), replication.matched.get(id).copied().unwrap_or(0))
         };
         let closest = others.rev().max_by_key(|id| rank(id));
         let heir = heir.or(closest.copied()).ok_or(MembershipError::NoHeir)?;

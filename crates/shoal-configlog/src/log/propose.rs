@@ -421,6 +421,7 @@ pub(super) fn may_be_repeated(command: &Command) -> bool {
         // The second time it is refused, since there is no such node: for who wants it gone that is the same.
         | Command::RemoveNode { .. }
         | Command::SetStanding(_)
+        | Command::SetVote { .. }
         | Command::ChangeSetup(_)
         | Command::RevokeNode { .. }
         | Command::GiveCertificate { .. }

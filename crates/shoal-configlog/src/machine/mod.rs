@@ -287,6 +287,7 @@ impl Change {
             | Command::Quarantine { .. }
             | Command::CreateToken { .. }
             | Command::SetStanding(_)
+            | Command::SetVote { .. }
             | Command::ChangeSetup(_)
             | Command::GiveCertificate { .. }
             | Command::RevokeOperator { .. }

@@ -10,8 +10,8 @@ use openraft::entry::RaftEntry;
 use openraft::vote::RaftLeaderId;
 use shoal_model::state::{
     Admission, Asker, COMMANDS, ClusterSetup, Envelope, Hold, KeyOrder, MemberRecord, NextWave, NodeStanding,
-    OperatorRecord, Pace, PurgeKind, PurgeScope, RevertCause, RolloutStep, SetupOrder, SiteText, Stage,
-    StandingOrder, Terms, TokenRecord, WITHDRAWN,
+    OperatorRecord, Pace, PurgeKind, PurgeScope, ROLE_LEARNER, RevertCause, RolloutStep, SetupOrder,
+    SiteText, Stage, StandingOrder, Terms, TokenRecord, WITHDRAWN,
 };
 use shoal_model::{ClusterId, NodeId};
 
@@ -66,10 +66,13 @@ fn story() -> Vec<Command> {
         role: "node".into(),
         ..TokenRecord::default()
     };
-    let admit = |name: &str| {
-        let (token_id, secret_sha256) = ("t".into(), "s".into());
+    let for_learners = TokenRecord { role: ROLE_LEARNER.into(), ..token.clone() };
+    let admit_by = |token: &str, name: &str| {
+        let (token_id, secret_sha256) = (token.into(), "s".into());
         Command::Admit(Admission { token_id, secret_sha256, at_ms: 1, node: node(name) })
     };
+    let admit = |name: &str| admit_by("t", name);
+    let set_vote = |id, may_vote| Command::SetVote { node_id: NodeId(id), may_vote };
     let inline = |text: &str| SiteText::Inline(text.into());
     let confirmed_later = Terms { confirm_within_ms: Some(60_000), ..Terms::default() };
     let canary = Terms { canary: Some(BTreeSet::from([NodeId(1)])), ..confirmed_later.clone() };
@@ -167,6 +170,12 @@ fn story() -> Vec<Command> {
         publish("gone", SiteText::Uploaded { upload: "x".into(), parts: WITHDRAWN }, Terms::default()),
         publish("six", inline("{     }"), Terms { confirm_within_ms: Some(60_000), ..Terms::default() }),
         rollout("nobody saw", 7, RolloutStep::Revert(RevertCause::Unwatched)),
+        Command::CreateToken { id: "l".into(), token: for_learners },
+        admit_by("l", "n4"),
+        // Nobody else may vote, and then somebody may.
+        set_vote(1, false),
+        set_vote(44, true),
+        set_vote(1, false),
     ]
 }
 

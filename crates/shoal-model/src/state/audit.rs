@@ -260,6 +260,8 @@ fn summary(command: &Command, state: &ConfigState) -> Option<String> {
         }
         Command::RemoveNode { node_id } | Command::RevokeNode { node_id } => name_of(node_id),
         Command::SetStanding(order) => format!("{} {}", name_of(&order.node_id), order.standing.name()),
+        Command::SetVote { node_id, may_vote: true } => format!("{} may vote", name_of(node_id)),
+        Command::SetVote { node_id, may_vote: false } => format!("{} may not vote", name_of(node_id)),
         Command::ChangeSetup(order) => state.setup.with(*order).to_string(),
         Command::GiveCertificate { serial, record } => {
             format!("{} as {}, certificate {serial}", record.name, record.role)
@@ -384,6 +386,7 @@ mod tests {
             (removal, "n2 (n7)"),
             (publish(1), "+1 ~0 -0 as eve: hm"),
             (Command::HoldLevel { hold: None }, "held no more"),
+            (Command::SetVote { node_id: NodeId(7), may_vote: false }, "n2 (n7) may not vote"),
         ] {
             let recorded = command.clone().asked_by(vec![own(what)]);
             let by_nobody = Command::AskedBy { askers: Vec::new(), command: Box::new(command.clone()) };

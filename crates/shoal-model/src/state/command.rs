@@ -44,6 +44,8 @@ pub const REFUSING_WHOLLY: u32 = LEVELS + 1;
 /// From this level on every certificate that operators are given is on a list, and soon no other one is good: at once in a new
 /// cluster, in one of before once the last that is on no list has ended (see [`Operators`](super::Operators)).
 pub const LISTING_OPERATORS: u32 = REFUSING_WHOLLY;
+/// The least [`COMMANDS`] of a node that knows [`Command::SetVote`], and tokens by which learners join.
+pub const VOTES: u32 = REFUSING_WHOLLY;
 /// Which commands this version knows: one more with each that was added since nodes tell each other. Whatever is added beyond
 /// [`LEVELS`] is only written where the cluster's level has reached it, in an [`Envelope`]: [`Command::needs`] has to say so.
 /// What a level brings is settled once a version with it is released: until then more may come with it.
@@ -173,6 +175,13 @@ pub enum Command {
     /// An operator takes a node out of service, or puts it back. Proposed only where every member that is known to be of
     /// some version knows [`STANDINGS`].
     SetStanding(StandingOrder),
+    /// An operator lets a node vote, or does not. Proposed only at a level of [`VOTES`].
+    SetVote {
+        /// Which.
+        node_id: NodeId,
+        /// False = it never does, whoever else is lost.
+        may_vote: bool,
+    },
     /// What holds for the cluster as a whole changes. Proposed only where every member knows [`SETUPS`].
     ChangeSetup(SetupOrder),
     /// A node is not trusted any more: it is gone for good like one that was removed, and cut off at once. Proposed only where
@@ -288,6 +297,7 @@ impl Command {
     /// The least [`COMMANDS`] of a node that can apply it.
     pub fn needs(&self) -> u32 {
         match self {
+            Self::CreateToken { token, .. } if token.is_for_learners() => VOTES,
             Self::UploadPart { .. }
             | Self::Purge { .. }
             | Self::CreateToken { .. }
@@ -302,6 +312,7 @@ impl Command {
             Self::Rollout { .. } | Self::SetRolloutPolicy { .. } | Self::Quarantine { .. } => WAVES,
             Self::ForgetPurges { .. } => FORGET_PURGES,
             Self::SetStanding(_) => STANDINGS,
+            Self::SetVote { .. } => VOTES,
             Self::RevokeNode { .. } | Self::GiveCertificate { .. } | Self::RevokeOperator { .. } => REVOKING,
             Self::CompareStates => COMPARING,
             Self::Recover { .. } => RECOVERING,
@@ -378,6 +389,7 @@ impl Command {
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
             | Self::SetStanding(_)
+            | Self::SetVote { .. }
             | Self::ChangeSetup(_)
             | Self::RevokeNode { .. }
             | Self::GiveCertificate { .. }
@@ -410,6 +422,7 @@ impl fmt::Display for Command {
             Self::UpdateNode { .. } => "update node",
             Self::RemoveNode { .. } => "remove node",
             Self::SetStanding(_) => "set standing",
+            Self::SetVote { .. } => "set vote",
             Self::ChangeSetup(_) => "change setup",
             Self::RevokeNode { .. } => "revoke node",
             Self::GiveCertificate { .. } => "give certificate",

@@ -19,6 +19,7 @@ mod setup;
 mod standing;
 mod succession;
 mod uploads;
+mod votes;
 mod waves;
 
 use std::collections::btree_map::Entry;
@@ -30,7 +31,8 @@ use serde::{Deserialize, Serialize};
 pub use audit::{Asker, Audit, AuditRecord, AuditTrail, RESTORE, on_record, on_record_of};
 pub use command::{
     ASKERS, Admission, CANARIES, COMMANDS, COMPARING, Command, Examined, FORGET_PURGES, KEEPING_KEYS,
-    LISTING_OPERATORS, RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, WAVES,
+    LISTING_OPERATORS, RECOVERING, REFUSING_WHOLLY, REVOKING, ROLLOUTS, SETUPS, STANDINGS, SiteText, VOTES,
+    WAVES,
 };
 pub use content::ContentError;
 pub use gossip_keys::{GossipKey, GossipKeyStep, GossipKeys};
@@ -55,6 +57,7 @@ pub use standing::{NodeStanding, StandingOrder, StandingRecord};
 pub use succession::{Succession, SuccessionStep};
 use uploads::Uploads;
 pub use uploads::{MAX_UPLOADED_BYTES, MAX_UPLOADS, WITHDRAWN};
+pub use votes::ROLE_LEARNER;
 pub use waves::{
     DEFAULT_BAKE, DEFAULT_CHECKS, EndedRollout, LONGEST_BAKE, MAX_CHECKS, NextWave, Pace, PassedWave,
     SHORTEST_BAKE, Stage, Waves,
@@ -98,6 +101,9 @@ pub struct ConfigState {
     /// What operators have said of how far they take part; see [`ConfigState::standing`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standings: BTreeMap<NodeId, StandingRecord>,
+    /// Those that are not to vote; see [`ConfigState::may_vote`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    voteless: BTreeSet<NodeId>,
     /// Of those that were removed, the ones that nobody may listen to from then on, whatever else they are still part of.
     #[serde(default)]
     pub revoked: BTreeSet<NodeId>,
@@ -256,6 +262,7 @@ impl ConfigState {
             Command::UpdateNode { node_id, record } => self.update_node(node_id, record),
             Command::RemoveNode { node_id } => self.remove_node(node_id),
             Command::SetStanding(order) => self.set_standing(index, order),
+            Command::SetVote { node_id, may_vote } => self.set_vote(node_id, may_vote),
             Command::ChangeSetup(order) => {
                 self.setup = self.setup.with(order);
                 Reply::Done
@@ -309,6 +316,8 @@ impl ConfigState {
             self.standings.remove(&node);
             self.revoke(index, node);
         }
+        // Somebody has to.
+        self.voteless.clear();
         // Who has one may have used it up where nobody can tell any more.
         self.tokens.clear();
         self.cluster_epoch = self.cluster_epoch.max(cluster_epoch);
@@ -372,8 +381,12 @@ impl ConfigState {
         if self.nodes.len() == 1 {
             return Reply::Refused(Refusal::LastNode);
         }
+        if !self.others_may_vote(id) {
+            return Reply::Refused(Refusal::LastVoter);
+        }
         self.nodes.remove(&id);
         self.standings.remove(&id);
+        self.voteless.remove(&id);
         Reply::Done
     }
 
@@ -393,13 +406,13 @@ impl ConfigState {
             return Reply::Admitted(*id);
         }
         // Only who has a token may learn which names there are.
-        match self.check_token(&admission) {
+        let only_learns = match self.check_token(&admission) {
             Ok(token) if token.uses_left == 0 && self.refuses_wholly() => {
                 return Reply::Refused(Refusal::UnknownToken);
             }
-            Ok(_) => {}
+            Ok(token) => token.is_for_learners() && self.level.number >= VOTES,
             Err(refusal) => return Reply::Refused(refusal),
-        }
+        };
         if self.nodes.values().any(|node| node.name == admission.node.name) {
             return Reply::Refused(Refusal::NameTaken(admission.node.name));
         }
@@ -413,6 +426,9 @@ impl ConfigState {
         }
         let id = NodeId(index.max(2));
         self.nodes.insert(id, admission.node);
+        if only_learns {
+            self.voteless.insert(id);
+        }
         Reply::Admitted(id)
     }
 

@@ -93,6 +93,9 @@ pub enum NotItsOwn {
         /// Whose it is.
         of: NodeId,
     },
+    /// An operator says so to another one.
+    #[error("{0} may not give itself a vote: ask another node")]
+    Vote(NodeId),
     /// Each is known by one for good.
     #[error("{0} is known by another key, and keeps it: who has a new one joins as a new node")]
     Key(NodeId),
@@ -103,14 +106,20 @@ pub enum NotItsOwn {
 
 impl ConfigState {
     /// What is known of a member only that member changes, whoever has asked it to, and never the key by which it is known; and
-    /// only that member says who has asked it.
+    /// only that member says who has asked it. That it may vote another one says.
     pub fn check_own(&self, by: NodeId, command: &Command) -> Result<(), NotItsOwn> {
         if let Command::AskedBy { askers, .. } = command
             && let Some(asker) = askers.iter().find(|asker| asker.node != by)
         {
             return Err(NotItsOwn::Asker { by, of: asker.node });
         }
-        let Command::UpdateNode { node_id, record } = command.innermost() else { return Ok(()) };
+        let (node_id, record) = match command.innermost() {
+            Command::SetVote { node_id, may_vote: true } if *node_id == by => {
+                return Err(NotItsOwn::Vote(by));
+            }
+            Command::UpdateNode { node_id, record } => (node_id, record),
+            _ => return Ok(()),
+        };
         if *node_id != by {
             return Err(NotItsOwn::Member { by, of: *node_id });
         }
@@ -161,7 +170,7 @@ pub struct TokenRecord {
     pub expires_at_ms: u64,
     /// How many more nodes may use it; of one for purges it says nothing.
     pub uses_left: u32,
-    /// What it is for: `node` or `purge`.
+    /// What it is for: `node`, `learner` or `purge`.
     pub role: String,
     /// SHA-256 of the certificate of the authority that it names, hex; empty = it was made by a version that does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -206,6 +215,14 @@ mod tests {
         }
         let removal = Command::RemoveNode { node_id: NodeId(1) };
         assert_eq!(state.check_own(NodeId(2), &removal), Ok(()), "whoever was asked has it written");
+        let raised = Err(NotItsOwn::Vote(NodeId(2)));
+        for (of, may_vote, expected) in [(2, true, raised), (2, false, Ok(())), (1, true, Ok(()))] {
+            let command = Command::SetVote { node_id: NodeId(of), may_vote };
+            let asked = command.clone().asked_by(vec![Asker { node: NodeId(2), ..Asker::default() }]);
+            for command in [command, asked] {
+                assert_eq!(state.check_own(NodeId(2), &command), expected, "{of}: {may_vote}");
+            }
+        }
         let asked = |nodes: &[u64]| {
             let askers = nodes.iter().map(|node| Asker { node: NodeId(*node), ..Asker::default() });
             removal.clone().asked_by(askers.collect())

@@ -53,6 +53,7 @@ impl ConfigState {
             ca_key_sealed,
             nodes: BTreeMap::from([(NodeId(1), node)]),
             standings: BTreeMap::new(),
+            voteless: BTreeSet::new(),
             revoked: BTreeSet::new(),
             revoked_in: BTreeMap::new(),
             tokens: BTreeMap::new(),

@@ -86,6 +86,9 @@ pub enum Refusal {
     /// Somebody has to be the cluster.
     #[error("the last node of a cluster cannot be removed")]
     LastNode,
+    /// Somebody has to decide.
+    #[error("no other node may vote; let one with `shoal node promote` first")]
+    LastVoter,
     /// The operator has seen something else.
     #[error("somebody else has changed it meanwhile: the node is {now}")]
     StandingChanged {
