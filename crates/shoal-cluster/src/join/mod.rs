@@ -16,7 +16,7 @@ use crate::tls::{Caller, TlsError, caller, peer_server_config, pinned_client_con
 
 use reach::at_one_of;
 pub use renew::{RenewError, renew, renewed};
-pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, same_text};
+pub use token::{ROLE_NODE, ROLE_PURGE, Token, TokenError, admits_nodes, same_text};
 
 /// Authorities a new one is told of beside that of its certificate, at most.
 const MAX_AUTHORITIES: usize = 4;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use shoal_model::state::ROLE_LEARNER;
 
 use crate::identity::{Identity, hex, random_bytes, sha256_hex};
 
@@ -80,6 +81,11 @@ impl Token {
     pub fn is_for(&self, ca_der: &[u8]) -> bool {
         same_text(&self.ca_sha256, &sha256_hex(ca_der))
     }
+}
+
+/// Whether nodes join by tokens of this role.
+pub fn admits_nodes(role: &str) -> bool {
+    matches!(role, ROLE_NODE | ROLE_LEARNER)
 }
 
 /// Compares without telling by its duration where two texts differ.
@@ -181,6 +187,11 @@ mod tests {
         let other: Token = token.reveal().replace(".purge.", ".node.").parse().unwrap();
         assert_eq!((other.id.as_str(), other.role.as_str()), (token.id.as_str(), ROLE_NODE));
         assert_ne!(other.secret_sha256(), token.secret_sha256());
+        let learner = Token::create(b"authority", ROLE_LEARNER);
+        let node: Token = learner.reveal().replace(".learner.", ".node.").parse().unwrap();
+        assert_ne!(node.secret_sha256(), learner.secret_sha256());
+        let admitting = [ROLE_NODE, ROLE_LEARNER, ROLE_PURGE, "x"].map(admits_nodes);
+        assert_eq!(admitting, [true, true, false, false]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ Example:
   TOKEN=$(shoal token create --role purge --ttl 90d)
   curl -H \"Authorization: Bearer $TOKEN\" -d '{\"tags\":[\"product-17\"]}' http://127.0.0.1:7402/v1/purge")]
 struct CreateArgs {
-    /// What it is good for: joining the cluster, or purging over HTTP as often as one likes
+    /// What it is good for: joining the cluster, joining it without a vote, or purging over HTTP as often as one likes
     #[arg(long, value_enum, default_value_t = Role::Node)]
     role: Role,
     /// How long it may be used, 1s to 7d, for --role purge to 366d
@@ -77,6 +77,7 @@ struct RevokeArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Role {
     Node,
+    Learner,
     Purge,
 }
 
@@ -84,6 +85,7 @@ impl Role {
     const fn name(self) -> &'static str {
         match self {
             Self::Node => "node",
+            Self::Learner => "learner",
             Self::Purge => "purge",
         }
     }
@@ -111,7 +113,7 @@ impl TokenVerb {
 }
 
 async fn create(args: CreateArgs, root: NodeArgs) -> Result<Exit, Failure> {
-    if args.role == Role::Node && args.ttl > Period::seconds(7 * 86_400) {
+    if args.role != Role::Purge && args.ttl > Period::seconds(7 * 86_400) {
         let why = "a token lives 1s to 7d, one with --role purge 366d";
         return Err(Failure::local("token create", why).try_command("shoal token create --help"));
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use shoal_cluster::join::{ROLE_NODE, ROLE_PURGE, Token};
-use shoal_model::state::{Command, TokenRecord};
+use shoal_cluster::join::{ROLE_NODE, ROLE_PURGE, Token, admits_nodes};
+use shoal_model::state::{Command, ROLE_LEARNER, TokenRecord};
 use shoal_proto::admin::{
     CreateTokenRequest, CreateTokenResponse, ListTokensResponse, RevokeTokenRequest, RevokeTokenResponse,
     TokenStatus,
@@ -37,8 +37,11 @@ pub async fn create(
     let refuse = |why: String| Err(with_exit(Code::InvalidArgument, Exit::Local, why));
     let (role, longest) = match request.role.as_str() {
         "" | ROLE_NODE => (ROLE_NODE, MAX_NODE_SECONDS),
+        ROLE_LEARNER => (ROLE_LEARNER, MAX_NODE_SECONDS),
         ROLE_PURGE => (ROLE_PURGE, MAX_PURGE_SECONDS),
-        other => return refuse(format!("there is no role {other:?} for tokens; node and purge are")),
+        other => {
+            return refuse(format!("there is no role {other:?} for tokens; node, learner and purge are"));
+        }
     };
     let ttl = request.ttl_seconds;
     if ttl == 0 || ttl > longest || request.uses == 0 || request.uses > 1000 {
@@ -47,10 +50,11 @@ pub async fn create(
     linearizable_base(node).await?;
     let now = now_ms();
     let (good, spent) = node.log.with_state(|state| {
-        let good = state.tokens.values().filter(|token| token.role == role && is_good(token, now));
+        let is_alike = |token: &&TokenRecord| admits_nodes(&token.role) == admits_nodes(role);
+        let good = state.tokens.values().filter(is_alike).filter(|token| is_good(token, now));
         (good.count(), spent_token(&state.tokens, now))
     });
-    let most = if role == ROLE_NODE { MAX_NODE_TOKENS } else { MAX_PURGE_TOKENS };
+    let most = if admits_nodes(role) { MAX_NODE_TOKENS } else { MAX_PURGE_TOKENS };
     if good >= most {
         let why = format!(
             "{most} tokens for a {role} are good already: `shoal token revoke` some, or wait until they expire"
@@ -83,7 +87,7 @@ pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
     let now_ms = now_ms();
     let tokens = node.log.with_state(|state| {
         let is_late = |token: &TokenRecord| {
-            token.role == ROLE_NODE && state.keys.retired.contains(&token.authority_sha256)
+            admits_nodes(&token.role) && state.keys.retired.contains(&token.authority_sha256)
         };
         let valid = state.tokens.iter().filter(|(_, token)| is_good(token, now_ms) && !is_late(token));
         let status = |(id, token): (&String, &TokenRecord)| TokenStatus {
@@ -101,7 +105,7 @@ pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
 pub(super) fn naming(node: &Node, sha256: &str) -> Vec<String> {
     let now_ms = now_ms();
     let names_it = |token: &TokenRecord| {
-        is_good(token, now_ms) && token.role == ROLE_NODE && token.authority_sha256 == sha256
+        is_good(token, now_ms) && admits_nodes(&token.role) && token.authority_sha256 == sha256
     };
     node.log.with_state(|state| {
         state.tokens.iter().filter(|(_, token)| names_it(token)).map(|(id, _)| id.clone()).collect()

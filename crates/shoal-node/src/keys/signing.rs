@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_cluster::identity::{Authority, IdentityError, validity, was_signed_by};
-use shoal_cluster::join::{ROLE_NODE, Token, same_text};
+use shoal_cluster::join::{Token, admits_nodes, same_text};
 use shoal_configlog::on_behalf_of;
 use shoal_model::state::{Asker, AuditTrail, MemberRecord, Refusal, TokenRecord};
 use shoal_model::{NodeId, Revision};
@@ -108,7 +108,7 @@ async fn put_on_record(node: Arc<Node>, id: NodeId, token: String, from: String)
     let name = member.unwrap_or_else(|| id.to_string());
     let (who, what) = match token.parse::<Token>() {
         Ok(token) => {
-            (Who::with_token(&token.id, ROLE_NODE, from), format!("a certificate for {name}, by a token"))
+            (Who::with_token(&token.id, &token.role, from), format!("a certificate for {name}, by a token"))
         }
         Err(_) => (Who::member(&name, from), format!("a certificate for {name}, whose last one has ended")),
     };
@@ -143,9 +143,9 @@ fn check_token(node: &Node, token: &str) -> Result<(), Status> {
     let refuse = |why: String| Status::permission_denied(why);
     let token: Token = token.parse().map_err(|error| refuse(format!("{error}")))?;
     let record = node.record_of(&token).ok_or_else(|| refuse(Refusal::UnknownToken.to_string()))?;
-    match [&*token.role, &*record.role] {
-        [ROLE_NODE, ROLE_NODE] => Ok(()),
-        _ => Err(refuse("the token is not for nodes".to_owned())),
+    match admits_nodes(&token.role) && token.role == record.role {
+        true => Ok(()),
+        false => Err(refuse("the token is not for nodes".to_owned())),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shoal_cluster::identity::{Authority, IdentityError};
-use shoal_cluster::join::{ROLE_NODE, Token};
+use shoal_cluster::join::{Token, admits_nodes};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
 use shoal_model::state::{
@@ -66,7 +66,7 @@ impl PeerRpc {
         let refuse = |why: String| Status::permission_denied(why);
         let invalid = |why: String| Status::invalid_argument(why);
         let token: Token = request.token.parse().map_err(|error| refuse(format!("{error}")))?;
-        if !token.is_of(&self.node.peers.credentials().identity()) || token.role != ROLE_NODE {
+        if !token.is_of(&self.node.peers.credentials().identity()) || !admits_nodes(&token.role) {
             return Err(refuse("the token is not for joining this cluster".to_owned()));
         }
         let public_key_sha256 =
@@ -308,7 +308,7 @@ impl PeerService for PeerRpc {
         let _one_of_few = place.map_err(|_| busy())?.map_err(|_| busy())?;
         let request = request.into_inner();
         let token = request.token.parse::<Token>().ok();
-        let who = token.map(|token| Who::with_token(&token.id, ROLE_NODE, from.clone()));
+        let who = token.map(|token| Who::with_token(&token.id, &token.role, from.clone()));
         let asker = who.and_then(|who| self.node.asker(who, "Join"));
         let admitted = on_behalf_of(asker, self.admit(request)).await;
         admitted.map(Response::new).inspect_err(|status| self.note_refusal(&from, status))
