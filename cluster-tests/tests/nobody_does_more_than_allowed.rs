@@ -70,6 +70,7 @@ fn calls<'a>(site: &'a str, new_file: &'a str) -> Vec<(&'static str, &'static st
         ("RevokeOperator", "admin", vec!["operator", "revoke", "nobody"]),
         ("RemoveNode", "admin", vec!["node", "remove", "n9"]),
         ("RevokeNode", "admin", vec!["node", "revoke", "n9"]),
+        ("SetVote", "admin", vec!["node", "demote", "n9"]),
     ]
 }
 

@@ -21,9 +21,9 @@ use shoal_proto::admin::{
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
     SaveSnapshotResponse, SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest,
-    SetUpgradeRequest, ShowRequest, ShowResponse, StageRequest, StandingProgress, StatusRequest,
-    StatusResponse, StepRolloutRequest, TopRequest, TopResponse, UpgradeStatusRequest, UpgradeStatusResponse,
-    WatchRequest, WatchResponse,
+    SetUpgradeRequest, SetVoteRequest, SetVoteResponse, ShowRequest, ShowResponse, StageRequest,
+    StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
+    UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest, WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -169,6 +169,9 @@ impl AdminService for Scripted {
         &self,
         _: Request<SetStandingRequest>,
     ) -> Result<Response<Self::SetStandingStream>, Status> {
+        refused()
+    }
+    async fn set_vote(&self, _: Request<SetVoteRequest>) -> Result<Response<SetVoteResponse>, Status> {
         refused()
     }
     async fn create_token(

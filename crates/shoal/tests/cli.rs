@@ -41,6 +41,8 @@ const VERBS: [&str; 83] = [
     "node undrain",
     "node cordon",
     "node uncordon",
+    "node promote",
+    "node demote",
     "node remove",
     "node revoke",
     "region",

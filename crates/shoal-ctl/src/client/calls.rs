@@ -13,8 +13,9 @@ use shoal_proto::admin::{
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, RolloutAction,
     SaveSnapshotRequest, SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest,
-    SetUpgradeRequest, ShowRequest, ShowResponse, StandingProgress, StatusRequest, StatusResponse,
-    StepRolloutRequest, TopRequest, TopResponse, UpgradeAction, UpgradeStatusRequest, UpgradeStatusResponse,
+    SetUpgradeRequest, SetVoteRequest, SetVoteResponse, ShowRequest, ShowResponse, StandingProgress,
+    StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse, UpgradeAction,
+    UpgradeStatusRequest, UpgradeStatusResponse,
 };
 
 use super::Client;
@@ -164,6 +165,11 @@ impl Client {
         let telling =
             self.call(verb, request, async |mut node, request| node.set_standing(request).await).await?;
         self.hear(verb, telling, told).await
+    }
+
+    /// `SetVote`, for `verb`.
+    pub async fn set_vote(&self, verb: &str, request: SetVoteRequest) -> Result<SetVoteResponse, Failure> {
+        self.call(verb, request, async |mut node, request| node.set_vote(request).await).await
     }
 
     /// `Top`.

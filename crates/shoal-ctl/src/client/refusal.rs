@@ -73,7 +73,7 @@ fn overview(verb: &str) -> &'static str {
         "set" | "delete" | "edit" => "shoal get",
         "health" => "shoal health",
         "node remove" | "node revoke" | "node describe" | "node drain" | "node undrain" | "node cordon"
-        | "node uncordon" => "shoal node list",
+        | "node uncordon" | "node promote" | "node demote" => "shoal node list",
         "token revoke" => "shoal token list",
         "cluster rotate ca" => "shoal cluster keys",
         _ => "shoal status",

@@ -89,10 +89,11 @@ fn state(status: &NodeStatus, details: Option<&NodeDetails>) -> String {
 }
 
 fn role(status: &NodeStatus, response: &DescribeNodeResponse) -> String {
+    let role = status::role(status);
     match (response.quorum, response.leader.as_str()) {
-        (false, _) => format!("{}, no quorum as {} sees it", status.role, response.asked),
-        (true, leader) if leader.is_empty() || status.role == "leader" => status.role.clone(),
-        (true, leader) => format!("{}, {leader} leads", status.role),
+        (false, _) => format!("{role}, no quorum as {} sees it", response.asked),
+        (true, leader) if leader.is_empty() || status.role == "leader" => role,
+        (true, leader) => format!("{role}, {leader} leads"),
     }
 }
 
@@ -300,6 +301,7 @@ mod tests {
             reported: false,
             cache: None,
             role: "learner".into(),
+            may_vote: Some(false),
             ..dead.status.unwrap()
         });
         check_golden("node_dead", &described(&dead, STYLE));

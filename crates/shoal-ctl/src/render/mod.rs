@@ -33,7 +33,7 @@ pub use describe::described;
 pub use health::health;
 pub use history::history;
 pub use keys::keys;
-pub use node::removed;
+pub use node::{removed, vote};
 pub use purges::purge_status;
 pub use recovery::recovery_plan;
 pub use rollout::{rollout, rollout_line, rollout_policy};

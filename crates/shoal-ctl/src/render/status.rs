@@ -61,7 +61,7 @@ pub fn nodes(nodes: &[NodeStatus]) -> String {
         columns.row([
             node.node.clone(),
             format!("n{}", node.node_id),
-            node.role.clone(),
+            role(node),
             state(node),
             node.region.clone(),
             node.zone.clone(),
@@ -82,6 +82,14 @@ fn absence(node: &NodeStatus) -> Option<String> {
     is_missing.then(|| format!("{} is {}; {}", one_line(&node.node), node.state, way_out(&node.node)))
 }
 
+/// Which part a node has in decisions, and whether operators do not let it vote.
+pub(super) fn role(node: &NodeStatus) -> String {
+    match node.may_vote {
+        Some(false) => format!("{}, may not vote", node.role),
+        Some(true) | None => node.role.clone(),
+    }
+}
+
 /// What a node is doing, and what operators want of it where that does not show.
 pub(super) fn state(node: &NodeStatus) -> String {
     let shows = matches!(node.state.as_str(), "cordoned" | "draining" | "drained");
@@ -98,7 +106,7 @@ fn node_load(response: &StatusResponse) -> String {
     ]);
     for node in &response.nodes {
         let mut cells = std::array::from_fn(|_| String::new());
-        cells[..3].clone_from_slice(&[node.node.clone(), node.role.clone(), state(node)]);
+        cells[..3].clone_from_slice(&[node.node.clone(), role(node), state(node)]);
         if node.reported {
             let cache = node.cache.unwrap_or_default();
             cells[3..].clone_from_slice(&[
@@ -319,6 +327,16 @@ mod tests {
         check("draining", "drained", "draining");
         check("drained", "drained", "drained");
         check("alive", "cordoned", "alive, cordoned"); // it has not heard of it yet
+    }
+
+    #[test]
+    fn who_may_not_vote_is_shown() {
+        let check = |may_vote, expected: &str| {
+            assert_eq!(role(&NodeStatus { may_vote, ..node(4, "learner") }), expected);
+        };
+        check(None, "learner");
+        check(Some(true), "learner");
+        check(Some(false), "learner, may not vote");
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod token;
 mod top;
 mod upgrade;
 mod validate;
+mod votes;
 mod watch;
 mod zone;
 

@@ -8,6 +8,7 @@ use shoal_proto::admin::{
 use super::Session;
 use super::standing::{CordonArgs, DrainArgs, UncordonArgs, UndrainArgs};
 use super::target::TargetArgs;
+use super::votes::{DemoteArgs, PromoteArgs};
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::render;
@@ -30,6 +31,8 @@ enum Nodes {
     Undrain(UndrainArgs),
     Cordon(CordonArgs),
     Uncordon(UncordonArgs),
+    Promote(PromoteArgs),
+    Demote(DemoteArgs),
     Remove(RemoveArgs),
     Revoke(RevokeArgs),
 }
@@ -105,6 +108,8 @@ impl NodeVerb {
             Nodes::Undrain(args) => args.run(root).await,
             Nodes::Cordon(args) => args.run(root).await,
             Nodes::Uncordon(args) => args.run(root).await,
+            Nodes::Promote(args) => args.run(root).await,
+            Nodes::Demote(args) => args.run(root).await,
             Nodes::Remove(args) => remove(args, root).await,
             Nodes::Revoke(args) => revoke(args, root).await,
         }

@@ -48,8 +48,8 @@ Example:
 
 A viewer looks at everything but secrets, which nobody is shown. An operator also changes the site, what is cached and which
 nodes serve: apply, set, delete, edit, rollback, rollout, cache purge and warm, node drain and cordon. An admin also decides who
-belongs to the cluster and who may call it: tokens, operators, node remove and revoke, cluster setup, snapshot save. The socket
-of a node is an admin.
+belongs to the cluster, who votes and who may call it: tokens, operators, node remove, revoke, promote and demote, cluster
+setup, snapshot save. The socket of a node is an admin.
 
 The key is made here and never leaves the file; nobody else may read that.")]
 struct CreateArgs {

@@ -29,6 +29,7 @@ pub async fn describe(
         asked: node.identity.name.clone(),
         status: Some(NodeStatus {
             standing: node.standing_name(id),
+            may_vote: Some(node.may_vote(id)),
             ..node_status(id, member, seen, report.as_ref(), &log, node.id())
         }),
         newest_revision: node.log.with_state(|state| state.revisions.active().0.0),

@@ -69,7 +69,7 @@ pub fn refusal(refusal: &Refusal) -> Status {
         | Refusal::WaveOver { .. } => {
             with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string())
         }
-        Refusal::Quarantined { .. } | Refusal::Succession => {
+        Refusal::Quarantined { .. } | Refusal::Succession | Refusal::LastVoter => {
             with_exit(Code::FailedPrecondition, Exit::Local, refusal.to_string())
         }
         _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),

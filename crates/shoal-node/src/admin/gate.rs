@@ -68,6 +68,7 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::IssueOperator
         | AdminCall::RevokeOperator
         | AdminCall::RemoveNode
+        | AdminCall::SetVote
         | AdminCall::SaveSnapshot
         | AdminCall::ChangeSetup
         | AdminCall::RevokeNode
@@ -244,6 +245,7 @@ IssueOperator admin
 RevokeOperator admin
 RemoveNode admin
 SetStanding operator
+SetVote admin
 RevokeNode admin
 SaveSnapshot admin
 SetUpgrade admin

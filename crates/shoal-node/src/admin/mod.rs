@@ -37,6 +37,7 @@ mod stored_size;
 mod tokens;
 mod top;
 mod upgrade;
+mod votes;
 mod watch;
 mod waves;
 
@@ -55,9 +56,9 @@ use shoal_proto::admin::{
     PurgeResponse, PurgeStatusRequest, PurgeStatusResponse, RecoverPlanRequest, RecoverPlanResponse,
     RemoveNodeRequest, RemoveNodeResponse, RevokeNodeRequest, RevokeOperatorRequest, RevokeOperatorResponse,
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
-    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, SetUpgradeRequest, ShowRequest,
-    ShowResponse, StageRequest, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
-    UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
+    SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, SetUpgradeRequest, SetVoteRequest,
+    SetVoteResponse, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse,
+    StepRolloutRequest, TopRequest, TopResponse, UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -298,6 +299,11 @@ impl AdminService for AdminRpc {
     ) -> Result<Response<Self::SetStandingStream>, Status> {
         let caller = gate::caller_of(&request);
         standing::set(&self.node, request.into_inner(), &caller).await.map(Response::new)
+    }
+
+    async fn set_vote(&self, request: Request<SetVoteRequest>) -> Result<Response<SetVoteResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        votes::set(&self.node, &request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn list_operators(

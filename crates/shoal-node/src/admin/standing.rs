@@ -146,7 +146,8 @@ fn check(node: &Arc<Node>, id: NodeId, standing: NodeStanding, force: bool) -> R
         let is_there = |other: &NodeId| *other == node.id() || heard(*other, &|seen| seen.alive);
         let others = members.keys().copied().filter(|other| *other != id && is_there(other));
         let (voting, spare): (Vec<NodeId>, Vec<NodeId>) = others.partition(|other| voters.contains(other));
-        if voters.contains(&id) && spare.is_empty() && voting.len() * 2 <= voters.len() {
+        let has_spare = node.log.with_state(|state| spare.iter().any(|id| state.may_vote(*id)));
+        if voters.contains(&id) && !has_spare && voting.len() * 2 <= voters.len() {
             return Err(format!(
                 "without it {} of {} voters are heard, which is no majority; --force does it all the same",
                 voting.len(),

@@ -36,7 +36,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
             reports.iter().find(|(reported, _, _)| reported == id).and_then(|(_, _, report)| report.as_ref());
         let mut status = node_status(*id, member, view.node(*id), report, &log, node.id());
         status.problems.extend(unreachable.iter().filter(|(of, _)| of == id).map(|(_, why)| why.clone()));
-        NodeStatus { standing: node.standing_name(*id), ..status }
+        NodeStatus { standing: node.standing_name(*id), may_vote: Some(node.may_vote(*id)), ..status }
     });
     StatusResponse {
         cluster_id: node.identity.cluster_id.to_string(),
@@ -98,12 +98,6 @@ pub(super) fn node_status(
             NodeState::Ready => "alive",
         },
     };
-    let role = match () {
-        () if log.leader == Some(id) => "leader",
-        () if log.voters.contains(&id) => "voter",
-        () if log.learners.contains(&id) => "learner",
-        () => "none",
-    };
     let figures = report.cloned().unwrap_or_default();
     NodeStatus {
         node_id: id.0,
@@ -113,7 +107,7 @@ pub(super) fn node_status(
         cluster_addr: seen.map_or_else(|| member.cluster_addr.clone(), |seen| seen.cluster_addr.to_string()),
         admin_addr: seen.map_or_else(|| member.admin_addr.clone(), |seen| seen.admin_addr.clone()),
         state: state.to_owned(),
-        role: role.to_owned(),
+        role: role_of(id, log).to_owned(),
         active_revision: report
             .map_or_else(|| seen.map_or(0, |seen| seen.active_revision), |r| r.active_revision),
         applied_index: report.map_or_else(|| seen.map_or(0, |seen| seen.applied_index), |r| r.applied_index),
@@ -122,6 +116,7 @@ pub(super) fn node_status(
         twin: figures.twin,
         problems: figures.problems,
         standing: String::new(),
+        may_vote: None,
         drain_phase: figures.drain.phase,
         timing: figures.timing,
         version: report.map_or_else(
@@ -134,6 +129,16 @@ pub(super) fn node_status(
         open_connections: figures.open_connections,
         reported: report.is_some(),
         certificate_not_after_unix: figures.certificate_not_after,
+    }
+}
+
+/// Its part in the log's decisions.
+pub(super) fn role_of(id: NodeId, log: &LogStatus) -> &'static str {
+    match () {
+        () if log.leader == Some(id) => "leader",
+        () if log.voters.contains(&id) => "voter",
+        () if log.learners.contains(&id) => "learner",
+        () => "none",
     }
 }
 
@@ -180,6 +185,11 @@ impl Node {
     pub(super) fn standing_name(&self, member: NodeId) -> String {
         let standing = self.log.with_state(|state| state.standing(member)).standing;
         if standing.is_active() { String::new() } else { standing.name().to_owned() }
+    }
+
+    /// Operators let `member` vote.
+    pub(super) fn may_vote(&self, member: NodeId) -> bool {
+        self.log.with_state(|state| state.may_vote(member))
     }
 
     /// Every live member's report, asked for at once.

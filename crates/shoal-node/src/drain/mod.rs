@@ -261,7 +261,9 @@ async fn yield_vote(node: &Node) -> Option<String> {
         let has_successor = node.log.with_state(|state| {
             let view = node.gossip.view().load();
             let mut others = state.nodes.keys().filter(|id| !status.voters.contains(id));
-            others.any(|id| may_vote(&view, *id) && state.standing(*id).standing.is_active())
+            others.any(|id| {
+                is_there(&view, *id) && state.may_vote(*id) && state.standing(*id).standing.is_active()
+            })
         });
         if !has_successor {
             return Some("it keeps its vote: there is no other node that could have it".to_owned());
@@ -275,7 +277,7 @@ async fn yield_vote(node: &Node) -> Option<String> {
     }
 }
 
-fn may_vote(view: &ClusterView, id: shoal_model::NodeId) -> bool {
+fn is_there(view: &ClusterView, id: shoal_model::NodeId) -> bool {
     view.node(id).is_some_and(|node| node.alive && node.state != NodeState::Left)
 }
 
