@@ -1,4 +1,4 @@
-//! What all checkers together say of the endpoints, folded from the facts each of them gossips.
+//! What all checkers of a region together say of the endpoints, folded from the facts each of them gossips.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -60,7 +60,22 @@ impl fmt::Display for Says {
     }
 }
 
-/// A node of this region whose facts are read.
+/// What the checkers of one region say of an endpoint together, for `shoal health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Where they stand.
+    pub region: Arc<str>,
+    /// The merged word.
+    pub availability: Availability,
+    /// How many they are.
+    pub checkers: usize,
+    /// How many of them say the same by themselves.
+    pub agreeing: usize,
+    /// Whoever of the region says anything but that it is well.
+    pub exceptions: Vec<Opinion>,
+}
+
+/// A node whose facts are read.
 #[derive(Clone, Debug)]
 pub(crate) struct Author {
     pub(crate) id: NodeId,
@@ -90,7 +105,7 @@ impl Author {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Placements {
     /// The latest first.
-    recent: VecDeque<Placement>,
+    recent: VecDeque<Arc<Placement>>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +121,7 @@ impl Placements {
         self.recent.truncate(MAX_PLACEMENTS - 1);
         let serving = authors.iter().filter(|author| author.serving);
         let nodes = serving.map(|author| (author.id, author.zone.clone())).collect();
-        self.recent.push_front(Placement { id: placement_id, nodes });
+        self.recent.push_front(Arc::new(Placement { id: placement_id, nodes }));
     }
 
     fn was_checker(&self, placement_id: u64, node: NodeId, endpoint: EndpointId) -> bool {
@@ -115,6 +130,20 @@ impl Placements {
             let candidates = placement.nodes.iter().map(|(id, zone)| Candidate { id: *id, zone });
             assign(endpoint, &candidates.collect::<Vec<_>>(), CHECKERS_PER_ENDPOINT).contains(&node)
         })
+    }
+}
+
+/// What was heard in one region. A node's facts have an upper bound, and so has what is kept of all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegionFacts {
+    pub(crate) authors: Vec<Author>,
+    pub(crate) placements: Placements,
+}
+
+impl RegionFacts {
+    pub(crate) fn round(&self, fresh_for: Duration, settled: bool, now_unix: u64) -> Round<'_> {
+        let Self { authors, placements } = self;
+        Round { authors, placements, fresh_for, settled, now_unix }
     }
 }
 
@@ -210,23 +239,49 @@ impl Round<'_> {
         let opinion = |author: &Author| {
             let fact = author.fact(endpoint);
             let checker = checkers.contains(&author.id);
+            if !checker && fact.is_none() {
+                return None;
+            }
             let says = match (fact, self.vote(author, endpoint)) {
                 (Some(fact), _) => Says::Fact(fact.state),
                 (None, Vote::Up) => Says::Up,
                 (None, _) if author.age.is_some_and(|age| age > self.fresh_for) => Says::Silent,
                 (None, Vote::Unheard | Vote::Down) => Says::Checking,
             };
-            let opinion = Opinion {
+            Some(Opinion {
                 node: author.id,
                 says,
                 since: fact.map_or(0, |fact| u64::from(fact.since)),
                 reason: fact.map_or("", |fact| Reason::name(fact.reason)),
                 age: author.age,
                 checker,
-            };
-            (checker || fact.is_some()).then_some(opinion)
+            })
         };
         self.authors.iter().filter_map(opinion).collect()
+    }
+
+    /// What they say of an endpoint together, unless it is `known`.
+    pub(crate) fn verdict(
+        &self,
+        region: &Arc<str>,
+        endpoint: EndpointId,
+        known: Option<Availability>,
+    ) -> Verdict {
+        let merged = || self.merge_one(endpoint, None).map_or(Availability::Up, |state| state.availability);
+        let availability = known.unwrap_or_else(merged);
+        let checkers = self.checkers(endpoint);
+        let agrees = |author: &&Author| {
+            let says = match self.vote(author, endpoint) {
+                Vote::Up => Availability::Up,
+                Vote::Down => Availability::Down,
+                Vote::Unheard => Availability::Unknown,
+            };
+            says == availability
+        };
+        let agreeing = checkers.iter().filter_map(|id| self.author(*id)).filter(agrees).count();
+        let mut exceptions = self.opinions(endpoint);
+        exceptions.retain(|opinion| opinion.says != Says::Up);
+        Verdict { region: region.clone(), availability, checkers: checkers.len(), agreeing, exceptions }
     }
 }
 
@@ -384,5 +439,32 @@ mod tests {
         ];
         assert_eq!(seen, expected);
         assert_eq!(round.opinions(EndpointId(16)).len(), 3);
+    }
+
+    #[test]
+    fn verdicts_count_those_who_say_the_same() {
+        let check = |words, known, expected: &str| {
+            let authors = authors(words);
+            let mut placements = Placements::default();
+            placements.remember(PLACEMENT, &authors);
+            let facts = RegionFacts { authors, placements };
+            let round = facts.round(Duration::from_secs(90), true, 0);
+            let verdict = round.verdict(&"us".into(), ENDPOINT, known);
+            let says = |opinion: &Opinion| format!("{} {}", opinion.node, opinion.says);
+            let exceptions: Vec<_> = verdict.exceptions.iter().map(says).collect();
+            let (is, agreeing, of) = (verdict.availability.name(), verdict.agreeing, verdict.checkers);
+            let told = format!("{} {is} {agreeing}/{of} {exceptions:?}", verdict.region);
+            assert_eq!(told.replace('"', ""), expected, "{words}");
+        };
+        check("uuu", None, "us up 3/3 []");
+        check("duu", None, "us up 2/3 [n1 down]");
+        check("ddu", None, "us down 2/3 [n1 down, n2 down]");
+        // Traffic of half of the nodes is one more vote.
+        check("de", None, "us down 1/2 [n1 down, n2 ejected]");
+        check("??", None, "us unknown 2/2 [n1 checking, n2 checking]");
+        check("", None, "us unknown 0/0 []");
+        // The last word stands where somebody remembers it.
+        check("??", Some(Availability::Down), "us down 0/2 [n1 checking, n2 checking]");
+        check("xd", None, "us down 1/1 [n1 down, n2 down]");
     }
 }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::guard::Guard;
 use super::keys::{self, HealthView};
 use super::witness::{self, Missed, RollCall, Sight, Witness};
-use crate::health::{Author, FACT_REFRESH, Placements, Round};
+use crate::health::{Author, FACT_REFRESH, Placements, RegionFacts};
 use crate::view::{ClusterView, NodeState, NodeView};
 
 /// One generation of one node, as the gossip has it.
@@ -79,7 +79,10 @@ impl Report {
 /// One round's result.
 pub(super) struct Folded {
     pub(super) view: ClusterView,
-    pub(super) authors: Vec<Author>,
+    /// What was heard in this node's region: the view follows from it.
+    pub(super) here: RegionFacts,
+    /// And in the others, for people.
+    pub(super) elsewhere: BTreeMap<Arc<str>, RegionFacts>,
     /// More than half of the peers died at once; the view does not show it yet.
     pub(super) mass_death: bool,
     /// What is to be said of those that this node misses.
@@ -96,7 +99,8 @@ pub(super) struct Folder {
     interval: Duration,
     witness: Witness,
     guard: Guard,
-    pub(super) placements: Placements,
+    /// Of each region.
+    placements: BTreeMap<Arc<str>, Placements>,
     placement_since: Option<(u64, Instant)>,
     beats: FxHashMap<NodeId, (HealthView, Instant)>,
     endpoints: FxHashMap<shoal_model::EndpointId, crate::view::EndpointState>,
@@ -109,7 +113,7 @@ impl Folder {
             interval,
             witness: Witness::new(interval),
             guard: Guard::default(),
-            placements: Placements::default(),
+            placements: BTreeMap::default(),
             placement_since: None,
             beats: FxHashMap::default(),
             endpoints: FxHashMap::default(),
@@ -140,16 +144,17 @@ impl Folder {
         let mass_death = self.judge(&mut reports, now);
         let nodes: Vec<_> = reports.values().map(|report| report.view.clone()).collect();
         let (placement_id, holders_id) = (placement_id(&nodes), holders_id(&reports));
-        let authors = self.authors(reports, now);
+        let own = reports.get(&self.local).map(|report| report.view.region.clone()).unwrap_or_default();
+        let authors = self.authors(reports, &own, now);
         let settled = self.settle(placement_id, &authors, now);
-        let round = Round {
-            authors: &authors,
-            placements: &self.placements,
-            fresh_for: self.fresh_for(),
-            settled,
-            now_unix,
+        let facts = |(region, authors): (Arc<str>, Vec<Author>)| {
+            let placements = self.placements.get(&region).cloned().unwrap_or_default();
+            (region, RegionFacts { authors, placements })
         };
-        self.endpoints = round.merge(&self.endpoints);
+        let mut elsewhere: BTreeMap<_, _> = authors.into_iter().map(facts).collect();
+        // Whether an endpoint can be reached depends on the way to it: what others say of theirs decides nothing here.
+        let here = elsewhere.remove(&own).unwrap_or_default();
+        self.endpoints = here.round(self.fresh_for(), settled, now_unix).merge(&self.endpoints);
         let view = ClusterView {
             local: self.local,
             nodes,
@@ -157,7 +162,7 @@ impl Folder {
             holders_id,
             endpoints: self.endpoints.clone(),
         };
-        Folded { view, authors, mass_death, missed: witness::encode(&missed), is_news, silence }
+        Folded { view, here, elsewhere, mass_death, missed: witness::encode(&missed), is_news, silence }
     }
 
     /// One report per node: a generation that is heard before one that is not, then the latest. A node that restarted is
@@ -207,12 +212,18 @@ impl Folder {
         judged.mass_death
     }
 
-    /// Facts stay in their region: whether an endpoint can be reached depends on the way to it.
-    fn authors(&mut self, reports: BTreeMap<NodeId, Report>, now: Instant) -> Vec<Author> {
+    /// Those of each region, in the order of their ids. Who has not said yet where it stands is only heard where that means
+    /// the region of this node, `own`.
+    fn authors(
+        &mut self,
+        reports: BTreeMap<NodeId, Report>,
+        own: &Arc<str>,
+        now: Instant,
+    ) -> BTreeMap<Arc<str>, Vec<Author>> {
         self.beats.retain(|id, _| reports.contains_key(id));
-        let region = reports.get(&self.local).map(|report| report.view.region.clone()).unwrap_or_default();
-        let here = reports.into_values().filter(|report| report.view.region == region);
-        let author = |report: Report| {
+        let mut regions: BTreeMap<Arc<str>, Vec<Author>> = BTreeMap::new();
+        let is_placed = |report: &Report| report.view.region == *own || !report.view.region.is_empty();
+        for report in reports.into_values().filter(is_placed) {
             let Report { view, mut author, health_view, .. } = report;
             if let Some(health_view) = health_view {
                 let beat = self.beats.entry(view.id).or_insert((health_view, now));
@@ -224,18 +235,21 @@ impl Folder {
             }
             author.serving = view.is_serving();
             author.alive = view.alive;
-            author
-        };
-        here.map(author).collect()
+            regions.entry(view.region).or_default().push(author);
+        }
+        regions
     }
 
     /// Whether the placement has held long enough for every checker to have taken over.
-    fn settle(&mut self, placement_id: u64, authors: &[Author], now: Instant) -> bool {
+    fn settle(&mut self, placement_id: u64, authors: &BTreeMap<Arc<str>, Vec<Author>>, now: Instant) -> bool {
         match self.placement_since {
             Some((id, since)) if id == placement_id => now.duration_since(since) >= 3 * self.interval,
             Some(_) | None => {
                 self.placement_since = Some((placement_id, now));
-                self.placements.remember(placement_id, authors);
+                self.placements.retain(|region, _| authors.contains_key(region));
+                for (region, authors) in authors {
+                    self.placements.entry(region.clone()).or_default().remember(placement_id, authors);
+                }
                 false
             }
         }
@@ -383,12 +397,17 @@ mod tests {
         assert_ne!(holders(5).1, holders(6).1);
     }
 
-    #[test]
-    fn facts_become_availability_once_the_placement_has_held() {
+    /// An endpoint, and what is said where it is found down.
+    fn a_down_fact() -> (EndpointId, &'static str, String) {
         let endpoint = EndpointId::of("shop", "10.0.0.1:80");
         let fact = Fact { endpoint, state: FactState::Down, since: 1, reason: Reason::Reset };
         let shard = encode_shards([fact])[shard_of(endpoint)].clone();
-        let key = keys::HEALTH_SHARDS[shard_of(endpoint)];
+        (endpoint, keys::HEALTH_SHARDS[shard_of(endpoint)], shard)
+    }
+
+    #[test]
+    fn facts_become_availability_once_the_placement_has_held() {
+        let (endpoint, key, shard) = a_down_fact();
         let start = Instant::now();
         let mut folder = Folder::new(LOCAL, INTERVAL);
         // Node 3 is of another region: its facts are its own affair.
@@ -417,5 +436,34 @@ mod tests {
         assert_eq!(round(200_000, false, &beat).0, Availability::Down);
         let again = beat.replace(".1", ".2");
         assert_eq!(round(200_100, false, &again).0, Availability::Up);
+    }
+
+    #[test]
+    fn other_regions_are_heard_and_decide_nothing() {
+        let (endpoint, key, shard) = a_down_fact();
+        let start = Instant::now();
+        let mut folder = Folder::new(LOCAL, INTERVAL);
+        let mut round = |at_ms: u64, beat: &str| {
+            let up = [("state", "ready"), ("h/view", beat), ("region", "eu")];
+            let down = [("state", "ready"), ("h/view", beat), (key, shard.as_str()), ("region", "us")];
+            let nowhere_yet = [("state", "ready"), ("h/view", beat), (key, shard.as_str())];
+            let said = [
+                Said { id: 1, generation: 1, heard: true, keys: &up },
+                Said { id: 2, generation: 1, heard: true, keys: &down },
+                Said { id: 3, generation: 1, heard: true, keys: &nowhere_yet },
+            ];
+            folder.fold(reports(&said), None, start + Duration::from_millis(at_ms), at_ms)
+        };
+        let beat = format!("{:016x}.1", round(0, ".0").view.placement_id);
+        let folded = round(2000, &beat);
+        assert_eq!(folded.view.availability(endpoint), Availability::Up);
+        let told = |region: &Arc<str>, facts: &RegionFacts| {
+            let verdict = facts.round(FACT_REFRESH, true, 0).verdict(region, endpoint, None);
+            let (is, agreeing, of) = (verdict.availability.name(), verdict.agreeing, verdict.checkers);
+            format!("{} {is} {agreeing}/{of}", verdict.region)
+        };
+        assert_eq!(told(&"eu".into(), &folded.here), "eu up 1/1");
+        let elsewhere: Vec<_> = folded.elsewhere.iter().map(|(region, facts)| told(region, facts)).collect();
+        assert_eq!(elsewhere, ["us down 1/1"]);
     }
 }

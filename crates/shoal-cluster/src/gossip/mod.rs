@@ -18,8 +18,9 @@ mod transport;
 mod twin;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -31,7 +32,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{Author, FACT_REFRESH, Opinion, Placements, Round};
+use crate::health::{FACT_REFRESH, Opinion, RegionFacts, Round, Verdict};
 use crate::identity::{Identity, KeyRing};
 use crate::view::{ClusterView, NodeState};
 use keys::{HealthView, OwnKeys};
@@ -160,12 +161,18 @@ struct Shared {
     counters: Arc<GossipCounters>,
 }
 
-/// What the last round knew of facts, for [`Gossip::opinions`].
+/// What the last round knew of facts, for [`Gossip::opinions`] and [`Gossip::verdicts`].
 #[derive(Default)]
 struct HealthState {
-    authors: Vec<Author>,
-    placements: Placements,
+    here: RegionFacts,
+    elsewhere: BTreeMap<Arc<str>, RegionFacts>,
     fresh_for: Duration,
+}
+
+impl HealthState {
+    fn round<'a>(&self, facts: &'a RegionFacts) -> Round<'a> {
+        facts.round(self.fresh_for, true, 0)
+    }
 }
 
 impl Gossip {
@@ -326,17 +333,25 @@ impl Gossip {
         });
     }
 
-    /// Who says what of an endpoint, and since when.
+    /// Who in this node's region says what of an endpoint, and since when.
     pub fn opinions(&self, endpoint: EndpointId) -> Vec<Opinion> {
-        let health = self.shared.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let round = Round {
-            authors: &health.authors,
-            placements: &health.placements,
-            fresh_for: health.fresh_for,
-            settled: true,
-            now_unix: 0,
+        let health = self.shared.health();
+        health.round(&health.here).opinions(endpoint)
+    }
+
+    /// What each region says of an endpoint, this node's first, the others by name; empty where all nodes are of one. It is for
+    /// people: requests go by what the own region says.
+    pub fn verdicts(&self, endpoint: EndpointId) -> Vec<Verdict> {
+        let view = self.shared.view.load();
+        let health = self.shared.health();
+        let Some(own) = view.node(view.local).filter(|_| !health.elsewhere.is_empty()) else {
+            return Vec::new();
         };
-        round.opinions(endpoint)
+        let known = view.endpoints.get(&endpoint).map(|state| state.availability);
+        let here = health.round(&health.here).verdict(&own.region, endpoint, known);
+        let elsewhere = health.elsewhere.iter();
+        let elsewhere = elsewhere.map(|(region, facts)| health.round(facts).verdict(region, endpoint, None));
+        std::iter::once(here).chain(elsewhere).collect()
     }
 
     /// Bytes of all that this node says of itself.
@@ -383,6 +398,10 @@ impl Drop for Gossip {
 }
 
 impl Shared {
+    fn health(&self) -> MutexGuard<'_, HealthState> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn with_own(&self, change: impl FnOnce(&mut OwnKeys)) {
         change(&mut self.own.lock().unwrap_or_else(PoisonError::into_inner));
         self.wake.notify_one();

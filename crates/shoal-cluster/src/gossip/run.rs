@@ -265,16 +265,13 @@ impl Runner {
     }
 
     fn publish(&self, folded: Folded) {
-        let silence_ms = u64::try_from(folded.silence.as_millis()).unwrap_or(u64::MAX);
+        let Folded { view, here, elsewhere, silence, .. } = folded;
+        let silence_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
         self.shared.counters.silence_ms.store(silence_ms, Ordering::Relaxed);
-        let health = HealthState {
-            authors: folded.authors,
-            placements: self.folder.placements.clone(),
-            fresh_for: self.folder.fresh_for(),
-        };
-        *self.shared.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
-        if *self.shared.view.load_full() != folded.view {
-            let view = Arc::new(folded.view);
+        let health = HealthState { here, elsewhere, fresh_for: self.folder.fresh_for() };
+        *self.shared.health() = health;
+        if *self.shared.view.load_full() != view {
+            let view = Arc::new(view);
             self.shared.view.store(view.clone());
             self.shared.changes.send_replace(view);
         }

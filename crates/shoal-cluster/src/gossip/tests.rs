@@ -170,6 +170,38 @@ async fn facts_of_a_majority_reach_all() {
 }
 
 #[tokio::test]
+async fn what_each_region_finds_is_told_in_all_of_them() {
+    let cluster = Cluster::new();
+    let mut nodes: Vec<Gossip> = Vec::new();
+    for (id, region) in [(1, "us"), (2, "eu"), (3, "ap")] {
+        let seeds: Vec<_> = nodes.iter().map(Gossip::local_addr).collect();
+        let settings = GossipSettings { region: region.to_owned(), ..cluster.settings(id, &seeds) };
+        let node = Gossip::start(settings).await.unwrap();
+        node.set_state(NodeState::Ready);
+        nodes.push(node);
+    }
+    let endpoint = EndpointId::of("shop", "10.0.0.1:80");
+    let down = Fact { endpoint, state: FactState::Down, since: 5, reason: Reason::ConnectRefused };
+    let told = |place: usize| {
+        let verdicts = nodes[place].verdicts(endpoint);
+        let told = verdicts.iter().map(|verdict| {
+            let (is, agreeing, of) = (verdict.availability.name(), verdict.agreeing, verdict.checkers);
+            format!("{} {is} {agreeing}/{of}", verdict.region)
+        });
+        told.collect::<Vec<_>>()
+    };
+    wait_until("each begins with its own", || {
+        for (place, node) in nodes.iter().enumerate() {
+            node.publish_facts((place == 1).then_some(down), Some(node.view().load().placement_id));
+        }
+        told(0) == ["us up 1/1", "ap up 1/1", "eu down 1/1"]
+            && told(1) == ["eu down 1/1", "ap up 1/1", "us up 1/1"]
+    })
+    .await;
+    assert_eq!(nodes[0].view().load().availability(endpoint), Availability::Up);
+}
+
+#[tokio::test]
 async fn a_killed_node_is_noticed_and_comes_back_as_the_same() {
     let cluster = Cluster::new();
     let [one, two, three] = cluster.three().await;

@@ -16,7 +16,9 @@ Example:
   shoal health shop
 
 IS what the nodes together make of it: up, down, unknown, `checking` until the first check has ended, `unchecked` without
-`health` in its upstream. SAYS is one node's word. SINCE is `-` while nothing is wrong there.")]
+`health` in its upstream. SAYS is one node's word. SINCE is `-` while nothing is wrong there. Where nodes stand in several
+regions, IS what those of the region of the node that is asked make of it, and REGION what the checkers of each do: that many
+of so many. Of other regions only those are named who do not say up.")]
 pub struct HealthArgs {
     /// One upstream [default: all]
     #[arg(value_name = "UPSTREAM", default_value = "", hide_default_value = true)]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use shoal_cluster::ClusterView;
-use shoal_cluster::health::{Opinion, Says};
+use shoal_cluster::health::{Opinion, Says, Verdict};
 use shoal_model::state::{RevisionRecord, RevisionStanding};
 use shoal_model::view::{EndpointView, UpstreamView};
 use shoal_model::{EndpointId, Revision};
 use shoal_policy::health::{Availability, FactState, is_panic};
 use shoal_proto::admin::{
     EndpointHealth, HealthOpinion, HealthRequest, HealthResponse, HistoryRequest, HistoryResponse,
-    NameFailure, RevisionInfo, ShowRequest, ShowResponse,
+    NameFailure, RegionHealth, RevisionInfo, ShowRequest, ShowResponse,
 };
 use tonic::{Code, Status};
 
@@ -96,7 +96,7 @@ fn revision_info(revision: Revision, record: &RevisionRecord, restorable: bool) 
     }
 }
 
-/// Every endpoint: who says what, since when, and why.
+/// Every endpoint: who says what, since when, and why, and what each region makes of it.
 pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, Status> {
     let config = node.config.load_full();
     if !request.upstream.is_empty() && config.upstream(&request.upstream).is_none() {
@@ -128,6 +128,12 @@ pub fn health(node: &Node, request: &HealthRequest) -> Result<HealthResponse, St
                 .map(|opinion| opinion_message(opinion, view))
                 .collect(),
             checked: upstream.health.is_some(),
+            regions: upstream
+                .health
+                .iter()
+                .flat_map(|_| node.gossip.verdicts(endpoint.id))
+                .map(|verdict| region_message(&verdict, view))
+                .collect(),
         })
     });
     let is_wanted = |failure: &shoal_proxy::NameFailure| {
@@ -162,6 +168,16 @@ pub fn is_in_panic(upstream: &UpstreamView, view: &ClusterView) -> bool {
     let total = upstream.endpoints.len();
     let available = total - upstream.endpoints.iter().filter(down).count();
     is_panic(available, total, upstream.panic_threshold_percent)
+}
+
+fn region_message(verdict: &Verdict, view: &ClusterView) -> RegionHealth {
+    RegionHealth {
+        region: verdict.region.to_string(),
+        availability: verdict.availability.name().to_owned(),
+        checkers: verdict.checkers as u32,
+        agreeing: verdict.agreeing as u32,
+        exceptions: verdict.exceptions.iter().map(|opinion| opinion_message(opinion, view)).collect(),
+    }
 }
 
 fn opinion_message(opinion: &Opinion, view: &ClusterView) -> HealthOpinion {
