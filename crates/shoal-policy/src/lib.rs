@@ -25,3 +25,4 @@ pub mod retry;
 pub mod rollout;
 pub mod shedding;
 pub mod tcp;
+pub mod watchdog;
