@@ -38,6 +38,7 @@ async fn every_figure_is_explained() -> Result<()> {
         "shoal_route_cache_hit_bytes_total",
         "shoal_upstream_requests_total",
         "shoal_route_request_duration_seconds",
+        "shoal_worker_tick_age_seconds",
         "process_cpu_seconds_total",
         "process_max_fds",
         "process_open_fds",

@@ -22,6 +22,7 @@ use crate::health_event::HealthEvent;
 use crate::listener::{self, AfterDrain, BindError, Command, Listeners, Owner, Ports, Spread, TicketSeed};
 use crate::metrics::{self, TrafficFigures, WorkerMetrics};
 use crate::names::{Discovery, Names};
+use crate::pulse::Pulse;
 use crate::purge::AskedPurge;
 use crate::run::{RunSeed, run};
 use crate::shedding::Memory;
@@ -72,6 +73,7 @@ pub struct ProxySettings {
 pub struct Proxy {
     listen_ip: IpAddr,
     ticket_seed: TicketSeed,
+    clock: Arc<Clock>,
     config: Arc<ArcSwap<ConfigView>>,
     standings: Arc<Standings>,
     discovery: Discovery,
@@ -126,7 +128,7 @@ impl Proxy {
         let worker = WorkerSeed {
             node_name: settings.node_name,
             workers: count,
-            clock,
+            clock: clock.clone(),
             config: settings.config.clone(),
             cluster: settings.cluster.clone(),
             names: discovery.names().clone(),
@@ -157,6 +159,7 @@ impl Proxy {
         Ok(Self {
             listen_ip: settings.listen_ip,
             ticket_seed: settings.ticket_seed,
+            clock,
             config: settings.config,
             standings,
             discovery,
@@ -365,6 +368,11 @@ impl Proxy {
         all.map(|listener| listener.open.read()).sum()
     }
 
+    /// Signs of life of the workers, in the order of their numbers.
+    pub fn pulses(&self) -> Vec<Arc<Pulse>> {
+        self.metrics.iter().map(|worker| worker.pulse.clone()).collect()
+    }
+
     /// A few figures for status pages.
     pub fn figures(&self) -> ProxyFigures {
         ProxyFigures {
@@ -382,6 +390,7 @@ impl Proxy {
     /// Appends all figures as Prometheus text.
     pub fn render_metrics(&self, out: &mut String) {
         metrics::render(&self.metrics, out);
+        metrics::render_ticks(&self.metrics, self.clock.tick(), out);
         self.access_log.render(out);
         let help = "Connections of a listener that are open.";
         metrics::head(out, "shoal_listener_open_connections", "gauge", help);

@@ -14,6 +14,8 @@ use crate::listener::{
     AfterDrain, Command, Listener, Lobby, Neighbours, Spread, WorkerListener, accept_loop, adopt, set_nodelay,
 };
 use crate::metrics::WorkerMetrics;
+use crate::planted;
+use crate::pulse::Beating;
 use crate::shedding::{Memory, QueueProbe, Valve};
 use crate::sources::{Sources, SourcesSeed};
 use crate::worker::{Worker, WorkerSeed};
@@ -149,6 +151,7 @@ pub(crate) async fn run(
     metrics: Arc<WorkerMetrics>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
+    let _beating = Beating::of(&metrics.pulse);
     let cache = seed.sources.cache.clone();
     let trim_memory = seed.trim_memory;
     let run = Run::new(number, seed, metrics);
@@ -180,6 +183,8 @@ pub(crate) async fn run(
             Some(job) = fills.recv() => run.sources.cache.run_job(job),
             _ = ticks.tick() => {
                 let now_ms = worker.clock.tick();
+                worker.metrics.pulse.tick(now_ms);
+                worker.with_config(planted::poison);
                 worker.deadlines.fire(now_ms);
                 run.weigh(now_ms, &queue);
                 run.sources.upstreams.follow(&worker);

@@ -26,13 +26,15 @@ pub(crate) use client_outcome::ClientOutcome;
 pub(crate) use client_refusal::ClientRefusal;
 pub(crate) use limit::Limit;
 pub(crate) use purge_result::PurgeResult;
-pub(crate) use render::{escape, head, line, render};
+pub(crate) use render::{escape, head, line, render, render_ticks};
 pub(crate) use route_cells::RouteCells;
 pub(crate) use series::Names;
 pub(crate) use shed_cause::ShedCause;
 pub(crate) use turned_away::TurnedAway;
 
 use series::Series;
+
+use crate::pulse::Pulse;
 
 use cells::{FAILURES, GATE_RULES, place_of};
 
@@ -48,6 +50,8 @@ pub(crate) struct WorkerMetrics {
     refusals: [Cell64; GATE_RULES],
     turned_away: [Cell64; TurnedAway::ALL.len()],
     shed: [Cell64; ShedCause::ALL.len()],
+    /// Its signs of life.
+    pub(crate) pulse: Arc<Pulse>,
     /// How long its queue let things wait when it was looked at last.
     pub(crate) queue_delay_us: Cell64,
     /// Connections it gave to other workers as soon as it had accepted them.

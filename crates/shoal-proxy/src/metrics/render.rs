@@ -142,6 +142,22 @@ fn render_load(workers: &[Arc<WorkerMetrics>], out: &mut String) {
     }
 }
 
+/// How long ago each worker that runs ticked last, at `now_ms`.
+pub(crate) fn render_ticks(workers: &[Arc<WorkerMetrics>], now_ms: u64, out: &mut String) {
+    let name = "shoal_worker_tick_age_seconds";
+    head(
+        out,
+        name,
+        "gauge",
+        "How long ago a worker looked after itself last, as it does ten times a second.",
+    );
+    let runs = |(_, worker): &(usize, &Arc<WorkerMetrics>)| !worker.pulse.threads().is_empty();
+    for (number, worker) in workers.iter().enumerate().filter(runs) {
+        let seconds = now_ms.saturating_sub(worker.pulse.ticked_ms()) as f64 / 1e3;
+        let _ = writeln!(out, "{name}{{worker=\"{number}\"}} {seconds}");
+    }
+}
+
 fn sum_by_name(workers: &[Arc<WorkerMetrics>], cells: Cells) -> BTreeMap<Arc<str>, Vec<Arc<Traffic>>> {
     let mut by_name: BTreeMap<Arc<str>, Vec<Arc<Traffic>>> = BTreeMap::new();
     for worker in workers {
