@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cluster_tests::{Cluster, Load, Origin, Reply, SiteFile, wait_until};
+use cluster_tests::{Cluster, Load, Origin, Ports, Reply, SiteFile, fetch, wait_until, wait_until_some};
 use serde_json::{Value, json};
 
 /// A debug build on a shared machine elects slowly; what a node is to do follows a moment later.
@@ -23,6 +23,23 @@ async fn quarantine(cluster: &Cluster) -> Result<Value> {
 
 /// Under which nodes that are started with it cannot digest certain sites.
 const POISON: &str = "SHOAL_PLANT_POISON";
+
+/// The `i`-th node is started anew as one of them.
+async fn plant(cluster: &mut Cluster, i: usize) -> Result<()> {
+    cluster.nodes[i].kill9()?;
+    cluster.nodes[i].set_environment(POISON, "1");
+    cluster.restart(i)?;
+    cluster.answers(i).await
+}
+
+/// The first site has proven itself: nodes go back to it.
+async fn proven(cluster: &Cluster) -> Result<()> {
+    wait_until("the site has proven itself everywhere", SLACK, async || {
+        cluster.nodes.iter().all(|node| node.log().contains("the revision has proven itself here"))
+    })
+    .await
+    .map(drop)
+}
 
 /// `site` and a route that asks for nothing but trouble.
 fn poisoned(site: &SiteFile, route: &str) -> SiteFile {
@@ -74,10 +91,7 @@ async fn a_node_that_cannot_digest_it_keeps_what_it_has() -> Result<()> {
     let (_old_origin, old) = site("old").await?;
     let (_new_origin, new) = site("new").await?;
     cluster.apply(0, &old).await?;
-    cluster.nodes[2].kill9()?;
-    cluster.nodes[2].set_environment(POISON, "1");
-    cluster.restart(2)?;
-    cluster.answers(2).await?;
+    plant(&mut cluster, 2).await?;
     cluster.all_answer_with("old").await?;
 
     for (route, why) in
@@ -139,18 +153,6 @@ async fn what_one_node_dies_of_and_the_others_do_not_is_not_to_blame() -> Result
     let (_old_origin, old) = site("old").await?;
     let (_new_origin, new) = site("new").await?;
     cluster.apply(0, &old).await?;
-    let plant = async |cluster: &mut Cluster, i: usize| {
-        cluster.nodes[i].kill9()?;
-        cluster.nodes[i].set_environment(POISON, "1");
-        cluster.restart(i)?;
-        cluster.answers(i).await
-    };
-    let proven = async |cluster: &Cluster| {
-        wait_until("the site has proven itself everywhere", SLACK, async || {
-            cluster.nodes.iter().all(|node| node.log().contains("the revision has proven itself here"))
-        })
-        .await
-    };
     proven(&cluster).await?;
     plant(&mut cluster, 2).await?;
     let poison = poisoned(&new, "planted-death");
@@ -180,4 +182,62 @@ async fn what_one_node_dies_of_and_the_others_do_not_is_not_to_blame() -> Result
     wait_until("n1 lives with it", SLACK, async || cluster.answers_with(0, "new").await).await?;
     cluster.apply(0, &old).await?;
     cluster.all_answer_with("old").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_worker_hangs_ends_and_serves_what_it_had() -> Result<()> {
+    let mut cluster = Cluster::start_planted(3, POISON).await?;
+    let (_old_origin, old) = site("old").await?;
+    let (_new_origin, new) = site("new").await?;
+    cluster.apply(0, &old).await?;
+    let load = Load::on_all(&cluster);
+    let waves = ["--waves", "--bake", "1h"];
+    cluster.apply_as(0, &poisoned(&new, "planted-hang"), &waves).await?.expect(0)?;
+    let hung = wait_until_some("the node of the first wave says that it hangs", SLACK, async || {
+        for (i, node) in cluster.nodes.iter().enumerate() {
+            let said = fetch(node.at(Ports::OPS), "ops", "/livez").await;
+            if said.is_ok_and(|said| said.status == 503 && said.body.starts_with(b"worker-0 hangs: ")) {
+                return Some(i);
+            }
+        }
+        None
+    })
+    .await?;
+    let ended = cluster.nodes[hung].ended(SLACK).await?;
+    ensure!(ended.code().is_none(), "it ended as if somebody had wanted it to: {ended}");
+    let log = cluster.nodes[hung].log();
+    ensure!(log.contains("worker-0 hangs: ") && log.contains("; this process ends"), "it does not say why");
+
+    // Who is lost in a wave takes the revision with it.
+    let survivor = (hung + 1) % 3;
+    wait_until("it is taken back", SLACK, async || {
+        let seen = cluster.nodes[survivor].told(&["rollout", "status"]).await;
+        seen.is_ok_and(|seen| seen["ended"]["reverted_by"].as_u64() > Some(0))
+    })
+    .await?;
+    // Where its log takes long to open it would go on, and hang, with what it has served last.
+    cluster.nodes[hung].unset_environment(POISON);
+    cluster.restart(hung)?;
+    cluster.answers(hung).await?;
+    cluster.all_answer_with("old").await?;
+    for (i, seen) in load.finish().await.targets.iter().enumerate() {
+        ensure!(i == hung || seen.is_faultless(), "{}: {}", cluster.nodes[i].name, seen.faults());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_twice_serves_what_was_good_before() -> Result<()> {
+    let mut cluster = Cluster::start_with(3, &["--watchdog", "3s", "--crash-guard", "20s"]).await?;
+    let (_old_origin, old) = site("old").await?;
+    let (_new_origin, new) = site("new").await?;
+    cluster.apply(0, &old).await?;
+    proven(&cluster).await?;
+    plant(&mut cluster, 2).await?;
+    cluster.all_answer_with("old").await?;
+    die_twice(&mut cluster, &[2], &poisoned(&new, "planted-hang")).await?;
+    for i in 0..2 {
+        ensure!(cluster.answers_with(i, "new").await, "n{} does not live with it", i + 1);
+    }
+    Ok(())
 }

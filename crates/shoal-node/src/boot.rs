@@ -361,6 +361,7 @@ mod tests {
             cache_disk: CacheDisk::Off,
             cache_dir: None,
             crash_guard: Duration::from_secs(60),
+            watchdog: Duration::ZERO,
             drain_delay: Duration::ZERO,
             drain_hook: None,
             drain_hook_timeout: Duration::ZERO,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use shoal_cache::{Cache, CacheSettings, ClusterLink, UnconfirmedChange};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
@@ -213,6 +213,7 @@ pub async fn build(
         config: config.clone(),
         activation,
         crash_guard,
+        suspicion: Arc::new(ArcSwapOption::empty()),
         certificates: Certificates::default(),
         own_certificate: OwnCertificate::default(),
         look_ups: LookUps::default(),

@@ -7,7 +7,6 @@
 //! What counts is the time that it has had a CPU: a machine that was stopped, or is busy with other things, says nothing
 //! against a site.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use crate::thread_stat::ThreadStat;
 
 /// Time of a CPU for a site to be read, checked and compiled.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -105,7 +104,9 @@ impl LeftBehind {
                 // It has not begun.
                 None => Duration::ZERO,
                 // Where that cannot be read, by the clock.
-                Some(thread) => time_on_cpu(thread).unwrap_or_else(|| started.elapsed()),
+                Some(thread) => {
+                    ThreadStat::read(thread).map_or_else(|| started.elapsed(), |stat| stat.on_cpu)
+                }
             };
             let given_up = match () {
                 () if worked >= limit => GivenUp::TooSlow(limit),
@@ -120,16 +121,6 @@ impl LeftBehind {
         };
         ended.map_err(|_| GivenUp::Panicked)
     }
-}
-
-/// How long a thread of this process has had a CPU, to a hundredth of a second (proc_pid_stat(5)).
-fn time_on_cpu(thread: Pid) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", thread.as_raw_nonzero())).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    // utime and stime, the 14th and 15th of all.
-    let ticks = after_name.split_ascii_whitespace().skip(11).take(2);
-    let ticks = ticks.map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
-    Some(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)))
 }
 
 #[cfg(test)]

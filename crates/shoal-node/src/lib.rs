@@ -71,9 +71,11 @@ mod shares;
 mod signals;
 mod state_check;
 mod state_dump;
+mod thread_stat;
 mod twins;
 mod upgrade;
 mod vital;
+mod watchdog;
 
 pub use dns::DnsLimits;
 pub use ready_scopes::ReadyRules;
@@ -85,4 +87,5 @@ pub use shoal_policy::cache::lease::{LONGEST_LEASE, SHORTEST_LEASE};
 pub use shoal_policy::readiness::{
     ParseScopeError as ReadyScopeError, Rule as ReadyRule, Scope as ReadyScope,
 };
+pub use shoal_policy::watchdog::SHORTEST_LIMIT as SHORTEST_WATCHDOG;
 pub use upgrade::{AskError, Outcome, ask as ask_for_upgrade};

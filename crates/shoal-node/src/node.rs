@@ -44,6 +44,7 @@ use crate::settings::RunSettings;
 use crate::shares::Shares;
 use crate::twins;
 use crate::upgrade::NodeSockets;
+use crate::watchdog::Suspicion;
 
 /// For a peer's report.
 const REPORT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -66,6 +67,7 @@ pub struct Node {
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) activation: watch::Receiver<Activation>,
     pub(crate) crash_guard: Arc<CrashGuard>,
+    pub(crate) suspicion: Suspicion,
     pub(crate) certificates: Certificates,
     pub(crate) own_certificate: OwnCertificate,
     /// Places for nodes that are looked up which the log here does not know.

@@ -10,6 +10,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::MissedTickBehavior;
 
+/// A sign of life. Nobody gives any while one process takes the place of another: the time for the next one begins anew before
+/// that, and after it.
+const ALIVE: &str = "WATCHDOG=1\n";
+
 /// The node serves.
 pub fn ready() {
     send("READY=1\n");
@@ -19,7 +23,7 @@ pub fn ready() {
 pub fn reloading() {
     let now = clock_gettime(ClockId::Monotonic);
     let now_us = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000;
-    send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n"));
+    send(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\n{ALIVE}"));
 }
 
 /// How often the service manager wants a sign of life; `None` = never. The variables name the process that it has started,
@@ -35,19 +39,21 @@ fn watchdog_interval(usec: Option<u64>, pid: Option<u64>, own: u32, took_over: b
     usec.filter(|usec| *usec > 0 && is_meant).map(|usec| Duration::from_micros(usec.div_ceil(2)))
 }
 
-/// Gives signs of life for as long as this runtime runs.
-pub async fn keep_alive(interval: Duration) {
+/// Gives signs of life for as long as this runtime runs, and whenever the node `is_well`.
+pub async fn keep_alive(interval: Duration, is_well: impl Fn() -> bool + Send) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        send("WATCHDOG=1\n");
+        if is_well() {
+            send(ALIVE);
+        }
     }
 }
 
 /// Another process is the node from now on, and it serves.
 pub fn handed_over(pid: u32) {
-    send(&format!("MAINPID={pid}\nREADY=1\n"));
+    send(&format!("MAINPID={pid}\nREADY=1\n{ALIVE}"));
 }
 
 /// The node is on its way out.

@@ -33,7 +33,7 @@ use crate::readiness::{Asked, Facts, judge, tell};
 /// Serves until `stop`.
 pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let router = Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
+        .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(purge_api::routes())
@@ -42,6 +42,13 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
     match stop.run_until_cancelled_owned(serving).await {
         None => Ok(()),
         Some(never) => match never {},
+    }
+}
+
+async fn livez(State(node): State<Arc<Node>>) -> Response {
+    match node.suspicion.load_full() {
+        None => "alive\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
 

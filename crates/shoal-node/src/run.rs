@@ -9,7 +9,7 @@ use shoal_cluster::identity::Operator;
 use shoal_configlog::on_behalf_of;
 use shoal_model::Role;
 use shoal_model::state::Command;
-use shoal_proxy::Ports;
+use shoal_proxy::{Ports, Pulse};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,6 +24,7 @@ use crate::settings::RunSettings;
 use crate::signals::{Questions, Signals};
 use crate::upgrade::{Asked, Door, Handed, Inherited, Outcome, Successor, hand_over};
 use crate::vital::VitalTasks;
+use crate::watchdog::Watchdog;
 use crate::{admin, boot, descriptors, dns, drain, notify, ops, peer, twins};
 
 /// Threads of the control runtime: consensus, gossip, operators. Requests never run on it.
@@ -41,14 +42,18 @@ pub fn run(settings: RunSettings) -> anyhow::Result<()> {
     // Log, snapshots and sockets are nobody else's, also in a directory that others may look into.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     descriptors::claim();
+    let control = Arc::new(Pulse::default());
+    let parking = control.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
+        // All of them do, and no thread that only does what takes long.
+        .on_thread_park(move || parking.enter())
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;
     let successor = Successor::from_environment()?;
-    let outcome = runtime.block_on(Box::pin(live(settings, successor, activated)));
+    let outcome = runtime.block_on(Box::pin(live(settings, successor, activated, control)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -57,6 +62,7 @@ async fn live(
     settings: RunSettings,
     successor: Option<Successor>,
     activated: Vec<(SocketKind, OwnedFd)>,
+    control: Arc<Pulse>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let questions = Questions::new()?;
@@ -71,6 +77,7 @@ async fn live(
         })?,
         () = signals.stop_asked() => return Ok(()),
     };
+    let _watchdog = Watchdog::start(&node, control).context("cannot watch the workers")?;
     let _answers = AbortOnDropHandle::new(tokio::spawn(questions.answer(node.clone())));
     let door = Door::on(&node.sockets.door)?;
     let end = loop {
@@ -220,7 +227,9 @@ async fn start(
         None => notify::ready(),
     }
     if let Some(interval) = notify::watchdog(successor.is_some()) {
-        tasks.spawn_until_stop("the watchdog", notify::keep_alive(interval));
+        let suspicion = node.suspicion.clone();
+        let is_well = move || suspicion.load().is_none();
+        tasks.spawn_until_stop("the watchdog", notify::keep_alive(interval, is_well));
     }
     tasks.spawn_until_stop("operators' orders", drain::follow(node.clone()));
     tracing::info!(node = %node.id(), name = node.identity.name, "serving");

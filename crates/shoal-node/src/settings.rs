@@ -76,6 +76,9 @@ pub struct RunSettings {
     /// How long a new revision is served until it counts as good; one that two processes have died of before is refused.
     /// Zero = none is.
     pub crash_guard: Duration,
+    /// How long a worker, or the control runtime, may go without a tick though it could until the process is ended; zero =
+    /// for ever.
+    pub watchdog: Duration,
     /// How long a node that was told to stop still accepts, so that balancers see it is not ready.
     pub drain_delay: Duration,
     /// Withdraws what leads here before the node leaves service, and announces it once it serves; called with `withdraw` or

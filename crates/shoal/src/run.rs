@@ -9,7 +9,7 @@ use shoal_model::state::{SetupOrder, Timing, voter_limit};
 use shoal_model::units::{ByteSize, Period};
 use shoal_node::{
     CacheDisk, DnsLimits, LONGEST_LEASE, MAX_PUBLIC_ADDRESSES, ReadyRule, ReadyRules, ReadyScope,
-    RunSettings, SHORTEST_LEASE,
+    RunSettings, SHORTEST_LEASE, SHORTEST_WATCHDOG,
 };
 
 use crate::core_dump;
@@ -126,6 +126,10 @@ pub struct RunArgs {
     /// was good before is served and this one is refused here; 0s: never
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = Period::parse)]
     crash_guard: Period,
+    /// How long a worker, or what talks to other nodes and operators, may do nothing that it should, though it has a CPU or wants
+    /// none, until this process ends as one that hangs; at least 2s; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = watchdog)]
+    watchdog: Period,
     /// How long a node that drains still accepts connections while /readyz already says no: balancers have to notice, and
     /// after a hook routes or DNS
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = Period::parse)]
@@ -209,6 +213,7 @@ impl RunArgs {
             cache_disk: self.cache_disk,
             cache_dir: self.cache_dir,
             crash_guard: self.crash_guard.0,
+            watchdog: self.watchdog.0,
             drain_delay: self.drain_delay.0,
             drain_hook: self.drain_hook,
             drain_hook_timeout: self.drain_hook_timeout.0,
@@ -278,6 +283,15 @@ fn purge_retention(text: &str) -> Result<Period, String> {
     match period >= LEAST_RETENTION {
         true => Ok(period),
         false => Err("a node that is restarted is away for a moment: at least 10s".to_owned()),
+    }
+}
+
+/// Who is busy for a moment does not hang.
+fn watchdog(text: &str) -> Result<Period, String> {
+    let period = Period::parse(text)?;
+    match period.0.is_zero() || period.0 >= SHORTEST_WATCHDOG {
+        true => Ok(period),
+        false => Err(format!("at least {SHORTEST_WATCHDOG:?}, or 0s for none")),
     }
 }
 
