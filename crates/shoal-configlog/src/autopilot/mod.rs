@@ -3,6 +3,7 @@
 mod hearing;
 mod learners;
 mod plan;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

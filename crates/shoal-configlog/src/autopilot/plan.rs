@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use shoal_model::NodeId;
 
+use super::spread::{crowd, spread, target_voters};
+
 /// Entries that were in the leader's log a round ago and that a learner may lack and still count as caught up. Few: one
 /// that is stuck is often only some dozens behind, and what was written within the last round is not counted.
 const MAX_LAG: u64 = 4;
@@ -14,8 +16,6 @@ const MAX_LAG: u64 = 4;
 const SAFE_VOTERS: usize = 3;
 /// New members that are welcomed in one change. More of them wait for the next round: the leader sends each its whole log.
 const MAX_WELCOMED: usize = 64;
-/// From so many regions on none of them has more than half of the voters.
-const SPREAD_REGIONS: usize = 3;
 
 /// How many are to vote, and for how long a node has to be heard, or not to be heard, before anything is done about it.
 #[derive(Clone, Copy, Debug)]
@@ -126,22 +126,8 @@ fn has_quorum(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> boo
     voters.iter().filter(|id| decides(picture, **id, rules)).count() * 2 > voters.len()
 }
 
-/// How many voters the cluster has in the end: never an even number, and, where there are three regions, no more than can
-/// be spread so that none has more than half of them.
-fn target_voters(picture: &Picture, rules: Rules) -> usize {
-    let mut regions: BTreeMap<&str, usize> = BTreeMap::new();
-    electorate(picture).for_each(|member| *regions.entry(&member.region).or_default() += 1);
-    let can_be_spread = |count: usize| {
-        let minority = (count - 1) / 2;
-        regions.len() < SPREAD_REGIONS
-            || regions.values().map(|has| minority.min(*has)).sum::<usize>() >= count
-    };
-    let most = electorate(picture).count().min(rules.most_voters);
-    (2..=most).rev().find(|count| count % 2 == 1 && can_be_spread(*count)).unwrap_or(1)
-}
-
 /// Who may vote.
-fn electorate(picture: &Picture) -> impl Iterator<Item = &Member> {
+pub(super) fn electorate(picture: &Picture) -> impl Iterator<Item = &Member> {
     picture.members.values().filter(|member| member.may_vote)
 }
 
@@ -218,27 +204,6 @@ fn relieve(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
     relieved.or_else(|| with_learners(picture, &picture.voters, 1, rules).filter(|_| is_alone))
 }
 
-/// A region that has more than half of the voters gives a vote to another one, where there are three or more.
-fn spread(picture: &Picture, rules: Rules) -> Option<BTreeSet<NodeId>> {
-    let voters = &picture.voters;
-    let regions: BTreeSet<&str> = electorate(picture).map(|member| &*member.region).collect();
-    let crowded = |id: &NodeId| crowd(picture, voters, *id) * 2 > voters.len();
-    if regions.len() < SPREAD_REGIONS || voters.len() < SPREAD_REGIONS || !voters.iter().any(crowded) {
-        return None;
-    }
-    let rest = without(picture, voters, 1, rules)?;
-    let heir = best_learner(picture, &rest, rules)?;
-    let grown: BTreeSet<NodeId> = rest.into_iter().chain([heir]).collect();
-    let gains = |id: &NodeId| crowd(picture, &grown, *id) < crowd(picture, voters, *id);
-    voters.iter().filter(|id| crowded(id)).any(gains).then_some(grown)
-}
-
-/// How many of `voters` are in the region of `id`.
-fn crowd(picture: &Picture, voters: &BTreeSet<NodeId>, id: NodeId) -> usize {
-    let region = |id: &NodeId| picture.members.get(id).map(|member| &member.region);
-    voters.iter().filter(|other| region(other) == region(&id)).count()
-}
-
 /// Operators want it to have duties, and let it vote.
 fn is_in_service(picture: &Picture, id: NodeId) -> bool {
     picture.members.get(&id).is_none_or(|member| member.in_service && member.may_vote)
@@ -266,8 +231,8 @@ fn with_learners(
 }
 
 /// `voters` without `count` of them: the silent first, then those out of service, then those in the region that has most of
-/// them, then the youngest, never the leader.
-fn without(
+/// them, and in the zone of it that does, then the youngest, never the leader.
+pub(super) fn without(
     picture: &Picture,
     voters: &BTreeSet<NodeId>,
     count: usize,
@@ -277,10 +242,10 @@ fn without(
     for _ in 0..count {
         let others = rest.iter().copied().filter(|id| *id != picture.leader);
         let leaving = others.min_by_key(|id| {
-            let crowd = Reverse(crowd(picture, &rest, *id));
             // Who is no member any more is in no region.
-            let stays = picture.members.contains_key(id) && is_in_service(picture, *id);
-            (decides(picture, *id, rules), stays, crowd, Reverse(*id))
+            let crowd = picture.members.get(id).map(|member| crowd(picture, &rest, member));
+            let stays = crowd.is_some() && is_in_service(picture, *id);
+            (decides(picture, *id, rules), stays, Reverse(crowd), Reverse(*id))
         });
         rest.remove(&leaving?);
     }
@@ -288,10 +253,7 @@ fn without(
 }
 
 /// The learner that would spread `voters` best: over regions, then over zones; the oldest if all are alike.
-fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> Option<NodeId> {
-    let neighbours = |same: &dyn Fn(&Member) -> bool| {
-        voters.iter().filter(|id| picture.members.get(id).is_some_and(same)).count()
-    };
+pub(super) fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> Option<NodeId> {
     let stable_after = match picture.voters.len() {
         ..SAFE_VOTERS => rules.stable_at_first,
         _ => rules.stable_after,
@@ -302,13 +264,7 @@ fn best_learner(picture: &Picture, voters: &BTreeSet<NodeId>, rules: Rules) -> O
         let has_duties = member.in_service && member.may_vote;
         (stable && has_duties && has_caught_up(member, rules)).then_some((*id, member))
     });
-    eligible
-        .min_by_key(|(id, member)| {
-            let in_region = neighbours(&|other| other.region == member.region);
-            let in_zone = neighbours(&|other| other.region == member.region && other.zone == member.zone);
-            (in_region, in_zone, *id)
-        })
-        .map(|(id, _)| id)
+    eligible.min_by_key(|(id, member)| (crowd(picture, voters, member), *id)).map(|(id, _)| id)
 }
 
 /// It has the leader's log and still takes what is added to it: being heard is not enough, since the log of a node may be
@@ -319,7 +275,7 @@ fn has_caught_up(member: &Member, rules: Rules) -> bool {
 }
 
 /// It is heard, and its log is not one that no longer answers.
-fn decides(picture: &Picture, id: NodeId, rules: Rules) -> bool {
+pub(super) fn decides(picture: &Picture, id: NodeId, rules: Rules) -> bool {
     is_alive(picture, id) && !is_dead(picture, id, rules)
 }
 
@@ -338,7 +294,7 @@ fn is_dead(picture: &Picture, id: NodeId, rules: Rules) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const RULES: Rules = Rules {
@@ -402,7 +358,7 @@ mod tests {
         ids.iter().copied().map(NodeId).collect()
     }
 
-    fn voters(voters: &[u64]) -> Option<Step> {
+    pub(in crate::autopilot) fn voters(voters: &[u64]) -> Option<Step> {
         Some(Step::SetVoters(ids(voters)))
     }
 
@@ -410,7 +366,7 @@ mod tests {
         Some(Step::AddLearners(ids(learners)))
     }
 
-    fn check(text: &str, expected: Option<Step>) {
+    pub(in crate::autopilot) fn check(text: &str, expected: Option<Step>) {
         assert_eq!(plan(&picture(text), RULES), expected, "{text}");
     }
 
@@ -571,29 +527,6 @@ mod tests {
         check("1Vx 2Vl", Some(Step::TransferLeader(NodeId(2))));
         check("1V@a/ 2V@a/ 3V@b/ 4L@b/ 5Ll@c/", None); // two regions are all that vote
         check("1V@a/ 2L@a/ 3L@a/ 4Ll@b/ 5Ll@c/", voters(&[1, 2, 3]));
-    }
-
-    #[test]
-    fn voters_are_spread_over_zones() {
-        check("1V@a 2L@a 3L@a 4L@b", voters(&[1, 2, 4]));
-        check("1V@a 2V~@b 3V@c 4L@a 5L@b", Some(Step::SetVoters([1, 2, 3, 4, 5].map(NodeId).into())));
-        check("1V@a 2V~@b 3V@a 4L@a", voters(&[1, 3, 4]));
-    }
-
-    #[test]
-    fn no_region_of_three_has_most_of_the_voters() {
-        check("1V@a/ 2L@a/ 3L@b/ 4L@c/", voters(&[1, 3, 4]));
-        check("1V@a/ 2V@a/ 3V@b/ 4L@c/", voters(&[1, 3, 4]));
-        check("1V@a/ 2V@a/ 3V@b/ 4L@b/", None); // two regions are all there are
-        check("1V@a/ 2V@a/ 3V@b/ 4L?@c/", None); // not for long enough
-        check("1V@b/ 2V@a/ 3V@a/ 4L@c/", voters(&[1, 2, 4]));
-        check("1V@a/ 2V@b/ 3V@c/ 4L@a/ 5L@a/", None); // five would be three of one region
-        check("1V@a/ 2V@b/ 3V@c/ 4V@a/ 5V@a/", voters(&[1, 2, 3])); // as it was before there were more regions
-        check("1V@a/ 2V@a/ 3V@a/ 4V@b/ 5V@c/ 6L@b/ 7L@c/", voters(&[1, 2, 4, 5, 6]));
-        check("1V@a/ 2V@a/ 3V@a/ 4V@b/ 5V@c/ 6L@a/ 7L@b/", voters(&[1, 2, 4, 5, 7]));
-        check("1V@a/ 2V@a/ 3V@b/ 4V@b/ 5V@c/ 6L@c/ 7L@c/", None);
-        check("1V@a/ 2V@b/ 3V@c/ 4L@a/ 5L@b/ 6L@c/", voters(&[1, 2, 3, 4, 5]));
-        check("1V@a/ 2V@a/ 3V~@b/ 4L@c/", voters(&[1, 2, 4])); // the dead first
     }
 
     #[test]
