@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const AT_ONCE: Bar = Bar::of_ms(1_000, 1_000);
 
 /// What a thief may try on an address of the cluster.
-const CALLS: [&str; 12] = [
+const CALLS: [&str; 13] = [
     "raft.v1.PeerService/Report",
     "raft.v1.PeerService/AwaitApplied",
     "raft.v1.PeerService/Rehearse",
@@ -26,6 +26,7 @@ const CALLS: [&str; 12] = [
     "raft.v1.RaftService/TransferLeader",
     "raft.v1.PeerService/ReadIndex",
     "raft.v1.PeerService/Propose",
+    "raft.v1.PeerService/HandOver",
     "raft.v1.RaftService/Vote",
     "raft.v1.RaftService/AppendEntries",
     "cache.v1.CacheService/Lookup",

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cluster_tests::{
     Bar, Cluster, Load, Origin, Ports, Reply, SiteFile, Verb, fetch, path_text, pattern, wait_until,
 };
@@ -128,6 +128,46 @@ async fn every_node_is_asked_before_anything_changes() -> Result<()> {
         })
         .await?;
     cluster.apply(0, &site).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_go_on_when_an_operator_has_another_node_lead() -> Result<()> {
+    let cluster = Cluster::start(4).await?;
+    let site = SiteFile::new().proxy("shop", &["127.0.0.1:9".to_owned()]);
+    let more = |name: &str| json!({ "path_prefix": format!("/{name}"), "upstream": "shop" });
+    cluster.apply(0, &site).await?;
+    let leader = cluster.leader_seen_by(0).await?;
+    let status = cluster.status(0).await?;
+    let known = status["nodes"].as_array().into_iter().flatten().filter(|node| node["role"] == "voter");
+    let names = known.filter_map(|node| node["node"].as_str());
+    let voters = names.map(|name| cluster.place_of(name)).collect::<Result<Vec<usize>>>()?;
+    ensure!(voters.len() == 2, "beside the leader {} nodes vote", voters.len());
+    let (heir, asked) = (voters[0], voters[1]);
+    let learner = (0..4).find(|i| *i != leader && !voters.contains(i)).context("all of them vote")?;
+    let transfer = async |asked: usize, heir: &[&str]| {
+        cluster.nodes[asked].shoal(&[&["raft", "transfer-leader"], heir].concat()).await
+    };
+
+    let refused = transfer(asked, &[cluster.nodes[learner].name.as_str()]).await?.expect(1)?;
+    ensure!(refused.stderr.contains("it does not vote"), "{refused:?}");
+    ensure!(cluster.leader_seen_by(asked).await? == leader, "what was refused has changed the leader");
+
+    let name = cluster.nodes[heir].name.as_str();
+    let led = transfer(asked, &[name]).await?.expect(0)?;
+    ensure!(led.stdout.starts_with(&format!("{name} leads now, term ")), "{led:?}");
+    ensure!(cluster.leader_seen_by(asked).await? == heir, "{name} does not lead");
+    let applied = cluster.apply(leader, &site.clone().route("more", more("more"))).await?;
+    ensure!(applied.stdout.contains("applied on 4/4 nodes"), "{applied:?}");
+    let again = transfer(learner, &[name]).await?.expect(0)?;
+    ensure!(again.stdout.starts_with(&format!("{name} leads already, term ")), "{again:?}");
+    let audit = cluster.nodes[learner].shoal(&["audit"]).await?.expect(0)?.stdout;
+    ensure!(audit.contains("TransferLeader") && audit.contains(&format!("leadership to {name}")), "{audit}");
+
+    // Whoever is closest, where nobody is named.
+    transfer(heir, &[]).await?.expect(0)?;
+    ensure!(cluster.leader_seen_by(heir).await? != heir, "{name} leads on");
+    cluster.apply(heir, &site.route("most", more("most"))).await?;
     Ok(())
 }
 

@@ -64,6 +64,7 @@ fn calls<'a>(site: &'a str, new_file: &'a str) -> Vec<(&'static str, &'static st
         ("Rollback", "operator", vec!["rollback", "--to-revision", "1"]),
         ("Purge", "operator", vec!["cache", "purge", "--url", url]),
         ("CacheWarm", "operator", vec!["cache", "warm", url]),
+        ("TransferLeader", "operator", vec!["raft", "transfer-leader"]),
         ("CreateToken", "admin", vec!["token", "create"]),
         ("RevokeToken", "admin", vec!["token", "revoke", "0123456789abcdef"]),
         ("IssueOperator", "admin", vec!["operator", "create", "eve", new_file]),

@@ -23,8 +23,8 @@ mod unknown;
 pub use autopilot::Liveness;
 pub use levels::{known_level, oldest_level};
 pub use log::{
-    Compaction, ConfigLog, Divergence, Hashed, LogSettings, LogStatus, MembershipError, OpenError,
-    ProposeError, Proposed, SiteChange, described_as, on_behalf_of,
+    Compaction, ConfigLog, Divergence, Hashed, Led, LogSettings, LogStatus, MembershipError, OpenError,
+    ProposeError, Proposed, SiteChange, TransferError, Unfit, described_as, on_behalf_of,
 };
 pub use machine::{Applied, OnApplied, Unreadable, read_state};
 pub use network::RaftRpc;

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use shoal_configlog::{Compaction, ProposeError, SiteChange};
+use shoal_configlog::{Compaction, ProposeError, SiteChange, TransferError};
 use shoal_model::state::{Command, PurgeKind, PurgeScope, Reply};
 use shoal_model::{NodeId, Revision};
 
@@ -211,6 +211,25 @@ async fn a_dead_voter_is_replaced_and_a_removed_node_leaves() {
 
     leader.transfer_leader(None).await.unwrap();
     assert_ne!(cluster.leader().await.node_id(), leader.node_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_asked_the_leader_hands_over() {
+    let cluster = Cluster::of(4, 3, Compaction::default()).await;
+    let leader = cluster.leader().await;
+    let before = leader.status();
+    let followers: Vec<NodeId> = before.voters.iter().copied().filter(|id| *id != leader.node_id()).collect();
+    let learner = *cluster.nodes.keys().find(|id| !before.voters.contains(id)).unwrap();
+    let (heir, asked) = (followers[0], cluster.nodes[&followers[1]].log());
+
+    let refused = asked.request_transfer(Some(learner)).await.unwrap_err();
+    assert!(matches!(&refused, TransferError::Unfit(why) if why.contains("does not vote")), "{refused}");
+    assert_eq!(leader.status().leader, Some(leader.node_id()));
+
+    let led = asked.request_transfer(Some(heir)).await.unwrap();
+    assert!(led.leader == heir && led.term > before.term, "{led:?} after {before:?}");
+    let next = asked.propose(publish("a", "{}")).await.unwrap();
+    assert_eq!(next.reply, Reply::Published(Revision(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

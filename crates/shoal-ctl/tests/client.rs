@@ -23,7 +23,8 @@ use shoal_proto::admin::{
     SaveSnapshotResponse, SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest,
     SetUpgradeRequest, SetVoteRequest, SetVoteResponse, ShowRequest, ShowResponse, StageRequest,
     StandingProgress, StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse,
-    UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest, WatchResponse,
+    TransferLeaderRequest, TransferLeaderResponse, UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
+    WatchResponse,
 };
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -198,6 +199,13 @@ impl AdminService for Scripted {
 
     async fn keep_keys(&self, _: Request<KeepKeysRequest>) -> Result<Response<KeysResponse>, Status> {
         Err(Status::unimplemented(""))
+    }
+
+    async fn transfer_leader(
+        &self,
+        _: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        refused()
     }
 
     async fn list_operators(

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-const VERBS: [&str; 83] = [
+const VERBS: [&str; 87] = [
     "",
     "run",
     "dev",
@@ -51,6 +51,8 @@ const VERBS: [&str; 83] = [
     "zone",
     "zone drain",
     "zone undrain",
+    "raft",
+    "raft transfer-leader",
     "health",
     "cache",
     "cache get",

@@ -219,9 +219,9 @@ mod tests {
     use shoal_model::state::Timing;
     use shoal_proto::raft::peer_service_server::{PeerService, PeerServiceServer};
     use shoal_proto::raft::{
-        AwaitAppliedRequest, AwaitAppliedResponse, ProposeRequest, ProposeResponse, ReadIndexRequest,
-        ReadIndexResponse, RehearseRequest, RehearseResponse, RenewResponse, ReportRequest, ReportResponse,
-        VouchRequest, VouchResponse,
+        AwaitAppliedRequest, AwaitAppliedResponse, HandOverRequest, HandOverResponse, ProposeRequest,
+        ProposeResponse, ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse,
+        RenewResponse, ReportRequest, ReportResponse, VouchRequest, VouchResponse,
     };
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -270,6 +270,10 @@ mod tests {
         }
 
         async fn rehearse(&self, _: Request<RehearseRequest>) -> Result<Response<RehearseResponse>, Status> {
+            Err(Status::unimplemented(""))
+        }
+
+        async fn hand_over(&self, _: Request<HandOverRequest>) -> Result<Response<HandOverResponse>, Status> {
             Err(Status::unimplemented(""))
         }
 

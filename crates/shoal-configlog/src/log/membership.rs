@@ -85,15 +85,8 @@ impl ConfigLog {
     pub async fn transfer_leader(&self, heir: Option<NodeId>) -> Result<(), MembershipError> {
         let replication = self.replication().ok_or(MembershipError::NotLeader)?;
         let others = replication.voters.iter().filter(|id| **id != self.node_id());
-        // Of equals the first: `max_by_key` would take the last. Who is not to vote, or was taken out of service, leads if
-        // nobody else can.
-        let rank = |id: &NodeId| {
-            let has_duties =
-                |state: &ConfigState| state.may_vote(*id) && state.standing(*id).standing.is_active();
-            (self.with_state(has_duties), replication.matched.get(id).copied().unwrap_or(0))
-        };
-        let closest = others.rev().max_by_key(|id| rank(id));
-        let heir = heir.or(closest.copied()).ok_or(MembershipError::NoHeir)?;
+        let closest = replication.closest(others, |id| self.is_in_service(id));
+        let heir = heir.or(closest).ok_or(MembershipError::NoHeir)?;
         let refused = |error: String| MembershipError::Refused(error);
         let raft = self.part()?;
         raft.trigger().transfer_leader(heir.0).await.map_err(|error| refused(error.to_string()))?;
@@ -166,6 +159,11 @@ impl ConfigLog {
             matched: matched.filter_map(|(id, matched)| Some((NodeId(id), matched?.index))).collect(),
             unanswered: answered.filter_map(|(id, at)| Some((NodeId(id), at?.elapsed()))).collect(),
         })
+    }
+
+    /// Operators want it to have duties, and let it vote.
+    pub(super) fn is_in_service(&self, node: NodeId) -> bool {
+        self.with_state(|state| state.may_vote(node) && state.standing(node).standing.is_active())
     }
 
     fn part(&self) -> Result<&Raft, MembershipError> {

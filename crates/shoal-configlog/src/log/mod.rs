@@ -13,6 +13,7 @@ mod reason;
 mod site_change;
 mod state_hash;
 mod status;
+mod transfer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,7 @@ pub use propose::{ProposeError, Proposed};
 pub use site_change::SiteChange;
 pub use state_hash::{Divergence, Hashed};
 pub use status::LogStatus;
+pub use transfer::{Led, TransferError, Unfit};
 
 use self::propose::Attempt;
 use self::purge_batch::PurgeBatches;

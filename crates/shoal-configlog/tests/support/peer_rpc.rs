@@ -75,6 +75,14 @@ impl PeerService for PeerRpc {
         Err(Status::unimplemented("not part of the log"))
     }
 
+    async fn hand_over(
+        &self,
+        request: Request<proto::HandOverRequest>,
+    ) -> Result<Response<proto::HandOverResponse>, Status> {
+        caller(&request)?;
+        Box::pin(self.log.answer_hand_over(request.get_ref())).await.map(Response::new)
+    }
+
     async fn join(
         &self,
         _request: Request<proto::JoinRequest>,

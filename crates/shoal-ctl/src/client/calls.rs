@@ -14,8 +14,8 @@ use shoal_proto::admin::{
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, RolloutAction,
     SaveSnapshotRequest, SaveSnapshotResponse, SetRolloutPolicyRequest, SetStandingRequest,
     SetUpgradeRequest, SetVoteRequest, SetVoteResponse, ShowRequest, ShowResponse, StandingProgress,
-    StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse, UpgradeAction,
-    UpgradeStatusRequest, UpgradeStatusResponse,
+    StatusRequest, StatusResponse, StepRolloutRequest, TopRequest, TopResponse, TransferLeaderRequest,
+    TransferLeaderResponse, UpgradeAction, UpgradeStatusRequest, UpgradeStatusResponse,
 };
 
 use super::Client;
@@ -262,6 +262,15 @@ impl Client {
         let sending =
             self.call(verb, request, async |mut node, request| node.save_snapshot(request).await).await?;
         self.hear(verb, sending, told).await
+    }
+
+    /// `TransferLeader`.
+    pub async fn transfer_leader(
+        &self,
+        request: TransferLeaderRequest,
+    ) -> Result<TransferLeaderResponse, Failure> {
+        let verb = "raft transfer-leader";
+        self.call_once(verb, request, async |mut node, request| node.transfer_leader(request).await).await
     }
 
     /// `UpgradeStatus`.

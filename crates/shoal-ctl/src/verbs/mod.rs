@@ -26,6 +26,7 @@ mod operator;
 mod outcome;
 mod plan;
 mod question;
+mod raft;
 mod region;
 mod rollback;
 mod rollout;
@@ -99,6 +100,8 @@ pub enum Verb {
     Region(region::RegionVerb),
     /// Take all nodes of a zone out of service, and put them back
     Zone(zone::ZoneVerb),
+    /// Have another node lead the log by which the nodes agree
+    Raft(raft::RaftVerb),
     /// Show every endpoint: available or not, which node says so, since when and why
     Health(health::HealthArgs),
     /// Count, find, fetch and forget cached objects
@@ -167,6 +170,7 @@ pub(crate) async fn run(verb: Verb, root: NodeArgs) -> Result<Exit, Failure> {
         Verb::Node(verb) => verb.run(root).await,
         Verb::Region(verb) => verb.run(root).await,
         Verb::Zone(verb) => verb.run(root).await,
+        Verb::Raft(verb) => verb.run(root).await,
         Verb::Health(args) => args.run(root).await,
         Verb::Cache(verb) => verb.run(root).await,
         Verb::Token(verb) => verb.run(root).await,

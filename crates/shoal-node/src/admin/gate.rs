@@ -61,7 +61,8 @@ const fn least_role(call: AdminCall) -> Role {
         | AdminCall::Rollback
         | AdminCall::Purge
         | AdminCall::CacheWarm
-        | AdminCall::SetStanding => Role::Operator,
+        | AdminCall::SetStanding
+        | AdminCall::TransferLeader => Role::Operator,
         // Who lets others in could let in somebody who may do more: so only those do who may do everything.
         AdminCall::CreateToken
         | AdminCall::RevokeToken
@@ -251,6 +252,7 @@ SaveSnapshot admin
 SetUpgrade admin
 ChangeSetup admin
 KeepKeys admin
+TransferLeader operator
 ";
 
     #[test]

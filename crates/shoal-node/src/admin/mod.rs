@@ -36,6 +36,7 @@ mod step;
 mod stored_size;
 mod tokens;
 mod top;
+mod transfer;
 mod upgrade;
 mod votes;
 mod watch;
@@ -58,7 +59,8 @@ use shoal_proto::admin::{
     RevokeTokenRequest, RevokeTokenResponse, RollOutRequest, RollbackRequest, SaveSnapshotRequest,
     SetRolloutPolicyRequest, SetRolloutPolicyResponse, SetStandingRequest, SetUpgradeRequest, SetVoteRequest,
     SetVoteResponse, ShowRequest, ShowResponse, StageRequest, StatusRequest, StatusResponse,
-    StepRolloutRequest, TopRequest, TopResponse, UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
+    StepRolloutRequest, TopRequest, TopResponse, TransferLeaderRequest, TransferLeaderResponse,
+    UpgradeStatusRequest, UpgradeStatusResponse, WatchRequest,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -380,5 +382,13 @@ impl AdminService for AdminRpc {
     async fn keep_keys(&self, request: Request<KeepKeysRequest>) -> Result<Response<KeysResponse>, Status> {
         let caller = gate::caller_of(&request);
         keys::keep(&self.node, request.get_ref(), &caller).await.map(Response::new)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let caller = gate::caller_of(&request);
+        transfer::transfer(&self.node, request.into_inner(), &caller).await.map(Response::new)
     }
 }

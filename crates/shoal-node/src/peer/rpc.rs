@@ -13,9 +13,9 @@ use shoal_model::state::{
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
 use shoal_proto::raft::{
-    AwaitAppliedRequest, AwaitAppliedResponse, JoinRequest, JoinResponse, ProposeRequest, ProposeResponse,
-    ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse, RenewRequest, RenewResponse,
-    ReportRequest, ReportResponse, VouchRequest, VouchResponse,
+    AwaitAppliedRequest, AwaitAppliedResponse, HandOverRequest, HandOverResponse, JoinRequest, JoinResponse,
+    ProposeRequest, ProposeResponse, ReadIndexRequest, ReadIndexResponse, RehearseRequest, RehearseResponse,
+    RenewRequest, RenewResponse, ReportRequest, ReportResponse, VouchRequest, VouchResponse,
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -280,6 +280,16 @@ impl PeerService for PeerRpc {
     async fn vouch(&self, request: Request<VouchRequest>) -> Result<Response<VouchResponse>, Status> {
         self.only_members(&request)?;
         Ok(Response::new(self.node.vouch_for(NodeId(request.get_ref().node_id)).await))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<HandOverRequest>,
+    ) -> Result<Response<HandOverResponse>, Status> {
+        let caller = self.only_members(&request)?;
+        let answer = self.node.log.answer_hand_over(request.get_ref()).await?;
+        tracing::info!(asked_by = %caller, "leadership was handed over");
+        Ok(Response::new(answer))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
