@@ -7,7 +7,7 @@ use cluster_tests::{
     Bar, Cluster, HOST, Origin, Ports, SelfSigned, SiteFile, Speak, empty, path_text, send, wait_until,
 };
 use http::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// For a node that has been alone for long to refuse a change, half of the time: one more attempt at an election, and the verb.
 const REFUSED_AGAIN: Bar = Bar::of_median_ms(1_000, 900);
@@ -92,7 +92,16 @@ async fn serves_alone(
     took.sort_unstable();
     REFUSED_AGAIN
         .hold("half of the refusals of a node that has been alone for long", took[ASKED_AGAIN / 2])?;
-    node.shoal(&["get"]).await?.expect(0)?;
+    for verb in ["get", "export"] {
+        let shown = node.shoal(&[verb]).await?.expect(0)?;
+        ensure!(shown.stderr.contains("warning: no quorum"), "it looks current: {}", shown.text());
+    }
+    let history = node.shoal(&["history"]).await?.expect(0)?;
+    ensure!(history.stdout.starts_with("warning: no quorum"), "it looks complete: {}", history.text());
+    let history = node.shoal(&["history", "-o", "json"]).await?.expect(0)?;
+    let history: Value = serde_json::from_str(&history.stdout)?;
+    ensure!(history["quorum"] == false, "{history:#}");
+    ensure!(history["staleness_ms"].as_u64() > Some(0), "{history:#}");
     for who_may_call in ["token", "operator"] {
         let listed = node.shoal(&[who_may_call, "list"]).await?.expect(0)?;
         ensure!(listed.stdout.starts_with("warning: no quorum"), "it looks complete: {}", listed.text());

@@ -2,17 +2,14 @@
 
 use shoal_proto::admin::AuditResponse;
 
+use super::staleness::warning;
 use super::table::Columns;
 use super::units::moment;
 
 /// A row for each record, the newest first.
 pub fn audit(response: &AuditResponse) -> String {
-    let mut text = String::new();
-    if !response.quorum {
-        text.push_str(
-            "warning: no quorum: these are the records this node has; newer ones are possibly missing\n",
-        );
-    }
+    let what = "these are the records this node has; newer ones are possibly missing";
+    let text = warning(response.quorum, response.staleness_ms, what);
     if response.records.is_empty() {
         return text + "nothing is on the record\n";
     }
@@ -57,8 +54,8 @@ mod tests {
             record("local", "admin", "Apply", "+1 ~0 -0 as ada: x\u{1b}[31m", "revision 4"),
             record("ada", "operator", "Rollback", "+0 ~1 -0", "refused: the active revision is 5, not 4"),
         ];
-        check_golden("audit", &audit(&AuditResponse { records, quorum: false }));
-        let nothing = AuditResponse { records: Vec::new(), quorum: true };
+        check_golden("audit", &audit(&AuditResponse { records, quorum: false, staleness_ms: 0 }));
+        let nothing = AuditResponse { records: Vec::new(), quorum: true, staleness_ms: 0 };
         assert_eq!(audit(&nothing), "nothing is on the record\n");
     }
 }

@@ -9,6 +9,7 @@ use shoal_proto::admin::{
 
 use super::names::{MAX_NAMES, some};
 use super::rollout::{left_out, unconfirmed};
+use super::staleness::{LATER_REVISIONS, warning};
 use crate::failure::one_line;
 use crate::output::Style;
 
@@ -17,14 +18,9 @@ const MAX_VALUE_BYTES: usize = 200;
 
 /// The difference by object and field; `+` is new, `-` goes, `~` differs.
 pub fn plan(response: &PlanResponse, style: Style) -> String {
-    let mut text = String::new();
-    if !response.quorum {
-        let base = response.base_revision;
-        let _ = writeln!(
-            text,
-            "warning: no quorum: compared with revision {base}, the newest this node has; it is possibly old"
-        );
-    }
+    let base = response.base_revision;
+    let what = format!("compared with revision {base}, the newest this node has; it is possibly old");
+    let mut text = warning(response.quorum, response.staleness_ms, &what);
     if response.changes.is_empty() {
         let _ = writeln!(text, "no changes to revision {}", response.base_revision);
     } else {
@@ -77,13 +73,11 @@ fn push_verdicts(text: &mut String, verdicts: &[NodeVerdict]) {
 
 /// What differs between two revisions, in the same way.
 pub fn difference(response: &DiffResponse, style: Style) -> String {
-    let DiffResponse { from_revision, to_revision, changes, quorum } = response;
+    let DiffResponse { from_revision, to_revision, changes, quorum, staleness_ms } = response;
+    let mut text = warning(*quorum, *staleness_ms, LATER_REVISIONS);
     if changes.is_empty() {
-        return format!("no changes from revision {from_revision} to {to_revision}\n");
-    }
-    let mut text = String::new();
-    if !quorum {
-        let _ = writeln!(text, "warning: no quorum: there may be later revisions than this node has");
+        let _ = writeln!(text, "no changes from revision {from_revision} to {to_revision}");
+        return text;
     }
     let _ = writeln!(text, "changes from revision {from_revision} to {to_revision}:");
     push_changes(&mut text, changes, style);
@@ -388,7 +382,8 @@ mod tests {
 
     #[test]
     fn a_difference_is_shown_as_a_plan_is() {
-        let mut response = DiffResponse { from_revision: 5, to_revision: 7, changes: vec![], quorum: true };
+        let mut response =
+            DiffResponse { from_revision: 5, to_revision: 7, changes: vec![], quorum: true, staleness_ms: 0 };
         let style = Style { colour: false, now: 0 };
         assert_eq!(difference(&response, style), "no changes from revision 5 to 7\n");
         response.changes =
@@ -396,6 +391,12 @@ mod tests {
         let expected = "changes from revision 5 to 7:\n- route old\n    - path: \"/\"\n\
                         1 change: 0 added, 0 changed, 1 removed\n";
         assert_eq!(difference(&response, style), expected);
+        let warned = "warning: no quorum for 12s: there may be later revisions than this node has\n";
+        for (changes, rest) in [(vec![], "no changes"), (response.changes.clone(), "changes")] {
+            let alone = DiffResponse { quorum: false, staleness_ms: 12_000, changes, ..response.clone() };
+            let told = difference(&alone, style);
+            assert!(told.starts_with(&format!("{warned}{rest} from revision 5 to 7")), "{told}");
+        }
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use shoal_proto::admin::{HistoryResponse, RevisionInfo};
 
+use super::staleness::{LATER_REVISIONS, warning};
 use super::table::Columns;
 use super::units::moment;
 use crate::failure::one_line;
 
 /// Revisions, newest first.
 pub fn history(response: &HistoryResponse) -> String {
+    // Where it does not say, it is of an older version.
+    let text = warning(response.quorum.unwrap_or(true), response.staleness_ms, LATER_REVISIONS);
     if response.revisions.is_empty() {
-        return "no revisions yet\n".to_owned();
+        return text + "no revisions yet\n";
     }
     let mut columns = Columns::new(["REVISION", "AT", "AUTHOR", "CHANGES", "MESSAGE"]);
     for info in &response.revisions {
@@ -21,7 +24,7 @@ pub fn history(response: &HistoryResponse) -> String {
             info.message.clone(),
         ]);
     }
-    columns.text()
+    text + &columns.text()
 }
 
 /// What is to be known of a revision beside its number.
@@ -70,7 +73,14 @@ mod tests {
             standing("confirmed", info(9, "", false)),
             info(2, "old", false),
         ];
-        check_golden("history", &history(&HistoryResponse { revisions }));
-        assert_eq!(history(&HistoryResponse::default()), "no revisions yet\n");
+        check_golden("history", &history(&HistoryResponse { revisions, ..HistoryResponse::default() }));
+        let none = |quorum| HistoryResponse { quorum, staleness_ms: 12_000, ..HistoryResponse::default() };
+        for quorum in [None, Some(true)] {
+            assert_eq!(history(&none(quorum)), "no revisions yet\n");
+        }
+        assert_eq!(
+            history(&none(Some(false))),
+            "warning: no quorum for 12s: there may be later revisions than this node has\nno revisions yet\n"
+        );
     }
 }

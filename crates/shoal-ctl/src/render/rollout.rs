@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use shoal_proto::admin::{EndedRollout, GetRolloutResponse, Pace, Rollout, Waves};
 
 use super::names::some;
+use super::staleness::warning;
 use super::units::{moment, span};
 use crate::failure::one_line;
 
@@ -16,10 +17,8 @@ const MAX_LEFT_OUT: usize = 20;
 
 /// How far it is, wave by wave, and what is not applied again.
 pub fn rollout(response: &GetRolloutResponse) -> String {
-    let mut text = String::new();
-    if !response.quorum {
-        text.push_str("warning: no quorum: this is what this node knows, and it is possibly old\n");
-    }
+    let what = "this is what this node knows, and it is possibly old";
+    let mut text = warning(response.quorum, response.staleness_ms, what);
     match (&response.rollout, &response.ended) {
         (Some(rollout), _) => push_rollout(&mut text, rollout),
         (None, None) => text.push_str("no revision is on its way\n"),
@@ -282,7 +281,9 @@ mod tests {
         let mut quarantine = vec![quarantined("n3 died of it"); 12];
         quarantine[1] = quarantined(&ended.why);
         let policy = Some(Pace { bake_ms: 300_000, checks: 9, urgent: false });
-        let seen = GetRolloutResponse { rollout: None, ended: Some(ended), quarantine, policy, quorum: true };
+        let ended = Some(ended);
+        let seen =
+            GetRolloutResponse { ended, quarantine, policy, quorum: true, ..GetRolloutResponse::default() };
         check_golden("rollout_ended", &rollout(&seen));
         let told = |waves, reverted_by, why: &str| {
             let at_ms = 1_772_368_620_000;

@@ -8,6 +8,7 @@ use super::cache::hit_ratio;
 use super::health::name_failure;
 use super::node::way_out;
 use super::rollout::unconfirmed;
+use super::staleness::warning;
 use super::table::Columns;
 use super::units::{bytes, date, days_left, days_until, span};
 use crate::failure::one_line;
@@ -160,10 +161,8 @@ fn certificates(certificates: &[CertificateStatus], style: Style) -> String {
 }
 
 fn warnings(response: &StatusResponse, style: Style) -> String {
-    let mut text = String::new();
-    if !response.quorum {
-        text.push_str("warning: no quorum: the last-known-good site is served, and nothing can be changed\n");
-    }
+    let what = "the last-known-good site is served, and nothing can be changed";
+    let mut text = warning(response.quorum, response.staleness_ms, what);
     if let Some(rollout) = &response.rollout {
         let _ = writeln!(text, "warning: by {}: {}", one_line(&rollout.author), unconfirmed(rollout));
     }
@@ -309,6 +308,7 @@ mod tests {
             timing: "lan".to_owned(),
             max_voters: 5,
             waiting: vec![],
+            staleness_ms: 0,
         }
     }
 

@@ -13,7 +13,8 @@ use shoal_proto::admin::ShowRequest;
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
-use crate::output::{Format, to_json, to_yaml, write_stdout};
+use crate::output::{Format, to_json, to_yaml, warn, write_stdout};
+use crate::render::possibly_old;
 use crate::site_files::{MAX_FILES, site_files_of};
 
 /// What `shoal export` takes.
@@ -26,6 +27,7 @@ Example:
 A directory gets a file for each object, as route.shop.yaml; `shoal apply -f DIR --prune` takes it back without a
 difference. FILE ends in .yaml, .yml or .json, anything else is a directory. Private keys are not exported: only their
 fingerprints are, by which a cluster that has the keys keeps them.
+A node that knows of no quorum writes what it has applied, and says so, and for how long.
 Site files in DIR that belong to no object of the revision are an error without --prune.")]
 pub struct ExportArgs {
     /// Where to [default: stdout, as YAML or, with -o json, as JSON]
@@ -49,6 +51,10 @@ struct Exported {
     objects: usize,
     /// Files that belonged to no object.
     pruned: usize,
+    /// As in the answer of the node.
+    quorum: bool,
+    staleness_ms: u64,
+    committed_at_ms: u64,
 }
 
 impl ExportArgs {
@@ -59,6 +65,10 @@ impl ExportArgs {
         let unreadable =
             |error| Failure::new(Exit::Remote, "export", format!("the node sent no site: {error}"));
         let site: Map<String, Value> = serde_json::from_str(&shown.site_json).map_err(unreadable)?;
+        // Also where something is wrong with the files: it is true whatever becomes of them.
+        if let Some(text) = possibly_old(&shown) {
+            warn(&text);
+        }
         let Some(to) = &self.to else {
             let text = match session.format {
                 Some(Format::Json) => to_json(&site)?,
@@ -73,8 +83,15 @@ impl ExportArgs {
             Some(Form::Yaml) => write(to, &to_yaml(&site)?).map(|()| 0)?,
             None => write_directory(to, &objects, self.prune)?,
         };
-        let (revision, path) = (shown.revision, to.display().to_string());
-        let exported = Exported { revision, path, objects: objects.len(), pruned };
+        let exported = Exported {
+            revision: shown.revision,
+            path: to.display().to_string(),
+            objects: objects.len(),
+            pruned,
+            quorum: shown.quorum,
+            staleness_ms: shown.staleness_ms,
+            committed_at_ms: shown.committed_at_ms,
+        };
         session.print(&exported, Exported::text)?;
         Ok(Exit::Done)
     }
@@ -82,7 +99,7 @@ impl ExportArgs {
 
 impl Exported {
     fn text(&self) -> String {
-        let Self { revision, path, objects, pruned } = self;
+        let Self { revision, path, objects, pruned, .. } = self;
         let pruned = if *pruned == 0 { String::new() } else { format!(", {pruned} old files removed") };
         format!("revision {revision}: {objects} objects written to {path}{pruned}\n")
     }

@@ -3,12 +3,13 @@
 use clap::Args;
 use serde_json::{Map, Value};
 use shoal_model::site::{Kind, ObjectName};
-use shoal_proto::admin::ShowRequest;
+use shoal_proto::admin::{ShowRequest, ShowResponse};
 
 use super::Session;
 use crate::client::NodeArgs;
 use crate::failure::{Exit, Failure};
 use crate::output::{Format, to_json, to_yaml, warn, write_stdout};
+use crate::render::possibly_old;
 
 /// What `shoal get` takes.
 #[derive(Args, Clone, Debug)]
@@ -20,8 +21,9 @@ Example:
   shoal get --consistent
 
 Without --consistent the node that is asked prints what it has applied, which may be a moment old, and older where it is cut
-off. KIND is listeners, certificates, routes, upstreams or dns_zones, also in the singular. Private keys are never shown. The
-first line of YAML names the revision: `shoal set` and `apply` take it as --check-revision.")]
+off: where it knows of no quorum it says so, and for how long. KIND is listeners, certificates, routes, upstreams or
+dns_zones, also in the singular. Private keys are never shown. The first line of YAML names the revision: `shoal set` and
+`apply` take it as --check-revision.")]
 pub struct GetArgs {
     /// All objects of a kind, or one of them [default: the whole site]
     #[arg(value_name = "KIND[/NAME]")]
@@ -57,9 +59,12 @@ impl GetArgs {
         }
         let text = match session.format {
             Some(Format::Json) => to_json(&site)?,
-            _ => format!("# revision {}\n{}", shown.revision, to_yaml(&site)?),
+            _ => heading(&shown) + &to_yaml(&site)?,
         };
         write_stdout(&text)?;
+        if let Some(text) = possibly_old(&shown) {
+            warn(&text);
+        }
         if shown.on_trial {
             let revision = shown.revision;
             warn(&format!(
@@ -68,6 +73,12 @@ impl GetArgs {
         }
         Ok(Exit::Done)
     }
+}
+
+/// What is said in YAML of the revision before its site.
+fn heading(shown: &ShowResponse) -> String {
+    let old = possibly_old(shown).map_or_else(String::new, |text| format!("# {text}\n"));
+    format!("# revision {}\n{old}", shown.revision)
 }
 
 /// Some objects of a site.
@@ -136,7 +147,9 @@ mod tests {
                                  "hash_key": {"header": "x-user"}}}
         }"##;
         let site: Value = serde_json::from_str(text).unwrap();
-        let printed = to_yaml(&site).unwrap();
+        let alone = ShowResponse { revision: 7, staleness_ms: 12_000, ..ShowResponse::default() };
+        let printed = heading(&alone) + &to_yaml(&site).unwrap();
+        assert!(printed.starts_with("# revision 7\n# no quorum for 12s: "), "{printed}");
         let read = shoal_model::site::parse_site("printed", &printed)
             .unwrap_or_else(|why| panic!("{why}\n{printed}"));
         assert_eq!(read, shoal_model::Site::from_json(text).unwrap(), "{printed}");

@@ -8,7 +8,7 @@ use shoal_model::state::{self, AuditTrail, MemberRecord};
 use shoal_proto::admin::{AuditRecord, AuditRequest, AuditResponse};
 use tonic::Status;
 
-use super::base::newest_base;
+use super::base::{newest_base, staleness_ms};
 use crate::node::Node;
 
 /// Records returned when the caller names no number.
@@ -27,7 +27,7 @@ pub async fn audit(node: &Arc<Node>, request: &AuditRequest) -> Result<AuditResp
         records.truncate(limit);
         records
     });
-    Ok(AuditResponse { records, quorum })
+    Ok(AuditResponse { records, quorum, staleness_ms: staleness_ms(node) })
 }
 
 /// What nodes are called.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shoal_configlog::ProposeError;
 use shoal_model::state::Command;
+use shoal_model::units::millis_u64;
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
@@ -36,6 +37,11 @@ pub async fn newest_base(node: &Node) -> Result<(Base, bool), Status> {
         }
         Err(_) => Ok((applied_base(node), false)),
     }
+}
+
+/// For how many milliseconds this node has known of no quorum; 0 = it knows of one.
+pub(super) fn staleness_ms(node: &Node) -> u64 {
+    millis_u64(node.log.status().staleness)
 }
 
 /// What is active once this node has applied `index`.

@@ -7,7 +7,7 @@ use shoal_model::site::{Action, Change, diff};
 use shoal_proto::admin::{ChangeAction, DiffRequest, DiffResponse, FieldChange};
 use tonic::Status;
 
-use super::base::{blocking, newest_base, stored_site};
+use super::base::{blocking, newest_base, staleness_ms, stored_site};
 use super::failure;
 use crate::node::Node;
 
@@ -30,6 +30,7 @@ pub async fn differences(node: &Arc<Node>, request: &DiffRequest) -> Result<Diff
         to_revision: to.0,
         changes: changes.iter().map(change_message).collect(),
         quorum,
+        staleness_ms: staleness_ms(node),
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shoal_cluster::ClusterView;
 use shoal_cluster::health::{Opinion, Says, Verdict};
 use shoal_model::state::{RevisionRecord, RevisionStanding};
+use shoal_model::units::millis_u64;
 use shoal_model::view::{EndpointView, UpstreamView};
 use shoal_model::{EndpointId, Revision};
 use shoal_policy::health::{Availability, FactState, is_panic};
@@ -29,7 +30,7 @@ pub async fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, St
         // What is applied by the time it is read may be newer than that, never older.
         linearizable_base(node).await?;
     }
-    let (revision, content, on_trial) = node.log.with_state(|state| {
+    let (revision, content, on_trial, committed_at_ms) = node.log.with_state(|state| {
         let revisions = &state.revisions;
         let (revision, content) = match request.revision {
             0 => {
@@ -38,14 +39,23 @@ pub async fn show(node: &Node, request: &ShowRequest) -> Result<ShowResponse, St
             }
             revision => (Revision(revision), revisions.content(Revision(revision))),
         };
-        (revision, content, revisions.record(revision).is_some_and(RevisionRecord::is_on_trial))
+        let record = revisions.record(revision);
+        let committed_at_ms = record.map_or(0, |record| record.at_ms);
+        (revision, content, record.is_some_and(RevisionRecord::is_on_trial), committed_at_ms)
     });
     let content = content.ok_or_else(|| failure::no_such_revision(revision))?;
     let read = move || Ok(redact(stored_site(&content)?).to_canonical_json());
     let site_json = blocking(read).await?;
-    let quorum = node.log.status().quorum;
-    let consistent = request.consistent;
-    Ok(ShowResponse { revision: revision.0, site_json, quorum, consistent, on_trial })
+    let log = node.log.status();
+    Ok(ShowResponse {
+        revision: revision.0,
+        site_json,
+        quorum: log.quorum,
+        consistent: request.consistent,
+        on_trial,
+        staleness_ms: millis_u64(log.staleness),
+        committed_at_ms,
+    })
 }
 
 /// Past revisions, newest first.
@@ -65,7 +75,9 @@ pub fn history(node: &Node, request: &HistoryRequest) -> Result<HistoryResponse,
             })
             .collect()
     });
-    Ok(HistoryResponse { revisions })
+    let log = node.log.status();
+    let staleness_ms = millis_u64(log.staleness);
+    Ok(HistoryResponse { revisions, quorum: Some(log.quorum), staleness_ms })
 }
 
 fn revision_info(revision: Revision, record: &RevisionRecord, restorable: bool) -> RevisionInfo {

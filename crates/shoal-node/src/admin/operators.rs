@@ -15,7 +15,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::base::{linearizable_base, newest_base, put};
+use super::base::{linearizable_base, newest_base, put, staleness_ms};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 
@@ -130,7 +130,7 @@ pub async fn list(node: &Arc<Node>) -> Result<ListOperatorsResponse, Status> {
         given.chain(revoked).collect()
     });
     operators.sort_by(|a, b| (&a.name, a.at_ms).cmp(&(&b.name, b.at_ms)));
-    Ok(ListOperatorsResponse { operators, quorum })
+    Ok(ListOperatorsResponse { operators, quorum, staleness_ms: staleness_ms(node) })
 }
 
 /// Revoked names beyond which only the local socket adds one: the log remembers 1,000, and whoever has filled that must not be

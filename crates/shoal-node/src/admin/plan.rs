@@ -6,7 +6,7 @@ use std::time::Duration;
 use shoal_proto::admin::{EditRequest, PlanRequest, PlanResponse};
 use tonic::{Code, Status};
 
-use super::base::newest_base;
+use super::base::{newest_base, staleness_ms};
 use super::differences::change_message;
 use super::draft::{Goal, draft};
 use super::failure::{Exit, with_exit};
@@ -91,6 +91,7 @@ async fn work_out(node: &Arc<Node>, goal: Goal) -> Result<PlanResponse, Status> 
         verdicts: verdicts.into_iter().map(Verdict::message).collect(),
         quarantined,
         rollout: node.rollout_message(),
+        staleness_ms: staleness_ms(node),
     })
 }
 

@@ -6,6 +6,7 @@ use shoal_cluster::{NodeState, NodeView};
 use shoal_configlog::LogStatus;
 use shoal_model::NodeId;
 use shoal_model::state::MemberRecord;
+use shoal_model::units::millis_u64;
 use shoal_policy::health::Availability;
 use shoal_proto::admin::{CertificateStatus, NodeStatus, StatusResponse, UpstreamStatus};
 
@@ -55,6 +56,7 @@ pub async fn status(node: &Arc<Node>) -> StatusResponse {
         timing: setup.timing_name(),
         max_voters: setup.max_voters.into(),
         waiting: waiting(node),
+        staleness_ms: millis_u64(log.staleness),
     }
 }
 

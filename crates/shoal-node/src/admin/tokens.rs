@@ -11,7 +11,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::base::{linearizable_base, newest_base, put};
+use super::base::{linearizable_base, newest_base, put, staleness_ms};
 use super::failure::{Exit, with_exit};
 use crate::node::{Node, now_ms};
 
@@ -98,7 +98,7 @@ pub async fn list(node: &Arc<Node>) -> Result<ListTokensResponse, Status> {
         };
         valid.map(status).collect()
     });
-    Ok(ListTokensResponse { tokens, quorum })
+    Ok(ListTokensResponse { tokens, quorum, staleness_ms: staleness_ms(node) })
 }
 
 /// Ids of those by which nodes join until the authority with this hash retires.

@@ -9,7 +9,7 @@ use shoal_proto::admin::{
 };
 use tonic::{Code, Status};
 
-use super::base::{linearizable_base, newest_base, put};
+use super::base::{linearizable_base, newest_base, put, staleness_ms};
 use super::caller::author_of;
 use super::failure::{self, Exit, with_exit};
 use super::manner::{check_members_know, pace_of};
@@ -21,6 +21,7 @@ use crate::rollout::{Silent, pace_message, waves_message};
 /// How far the revision is that is not in force for good, and what came of the one before.
 pub async fn look(node: &Arc<Node>) -> Result<GetRolloutResponse, Status> {
     let (_, quorum) = newest_base(node).await?;
+    let staleness_ms = staleness_ms(node);
     let mut rollout = node.rollout_seen().await;
     if let Some(rollout) = &mut rollout {
         let watch = node.watch_of(rollout).await;
@@ -36,6 +37,7 @@ pub async fn look(node: &Arc<Node>) -> Result<GetRolloutResponse, Status> {
             quarantine: quarantine.into_iter().map(quarantined_message).collect(),
             policy: state.rollout_policy.map(pace_message),
             quorum,
+            staleness_ms,
         }
     }))
 }
