@@ -39,6 +39,14 @@ async fn the_second_of_two_changes_from_one_revision_is_refused() -> Result<()> 
         "the refusal does not name revision {current}: {}",
         refused.stderr
     );
+    let refused = node
+        .shoal(&["-o", "json", "apply", "-f", file_text, "--check-revision", &checked])
+        .await?
+        .expect(4)?;
+    let told: Value = serde_json::from_str(refused.stderr.trim())?;
+    let asked = cluster.status(0).await?;
+    ensure!(told["node"] == asked["node"], "another node has refused it: {told:#}");
+    ensure!(told["revision"] == revision + 1, "it is about another revision: {told:#}");
     ensure!(cluster.revision(0).await? == revision + 1, "a refused change made a revision");
 
     let history = node.shoal(&["history"]).await?.expect(0)?;

@@ -24,12 +24,24 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Places in a site file, a line each, printed before the error.
     pub problems: Vec<String>,
+    /// Where it comes from; absent = from here.
+    pub source: Option<Box<Source>>,
+}
+
+/// Where a failure comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The node that answered: its name, or its address where it has not said how it is called. Where none answered, the
+    /// addresses that were asked.
+    pub node: String,
+    /// The revision that it is about, where the node has said which.
+    pub revision: Option<u64>,
 }
 
 impl Failure {
     /// A failure with `exit`.
     pub fn new(exit: Exit, what: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { exit, what: what.into(), why: why.to_string(), hint: None, problems: Vec::new() }
+        Self { exit, what: what.into(), why: why.to_string(), hint: None, problems: Vec::new(), source: None }
     }
 
     /// A failure on this side.
@@ -40,6 +52,12 @@ impl Failure {
     /// The same failure with a command to try.
     pub fn try_command(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same failure with where it comes from: `node` has told of it, or has not answered.
+    pub fn of_node(mut self, node: impl fmt::Display, revision: Option<u64>) -> Self {
+        self.source = Some(Box::new(Source { node: node.to_string(), revision }));
         self
     }
 
@@ -84,6 +102,12 @@ impl Failure {
         });
         if let Some(hint) = &self.hint {
             object["try"] = hint.as_str().into();
+        }
+        if let Some(Source { node, revision }) = self.source.as_deref() {
+            object["node"] = node.as_str().into();
+            if let Some(revision) = revision {
+                object["revision"] = (*revision).into();
+            }
         }
         format!("{object}\n")
     }
@@ -135,6 +159,26 @@ mod tests {
             "error: plan: site.yaml cannot be read; try: shoal validate --help\n"
         );
         assert!(Failure::local("x", "y".repeat(10_000)).to_text().len() < 2_100);
+    }
+
+    #[test]
+    fn json_says_where_a_failure_comes_from() {
+        let failure = Failure::new(Exit::Conflict, "apply", "no").try_command("shoal history");
+        for (failure, expected) in [
+            (failure.clone(), r#"{"code":4,"details":[],"message":"apply: no","try":"shoal history"}"#),
+            (
+                failure.clone().of_node("n1", Some(8)),
+                r#"{"code":4,"details":[],"message":"apply: no","node":"n1","revision":8,"try":"shoal history"}"#,
+            ),
+            (
+                failure.of_node("10.0.0.1:7401", None),
+                r#"{"code":4,"details":[],"message":"apply: no","node":"10.0.0.1:7401","try":"shoal history"}"#,
+            ),
+        ] {
+            let [told, expected] = [&*failure.to_json(), expected]
+                .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+            assert_eq!(told, expected);
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ struct Scripted {
 fn refused<T>() -> Result<Response<T>, Status> {
     let mut metadata = MetadataMap::new();
     metadata.insert("shoal-exit", "4".parse().unwrap());
+    metadata.insert("shoal-node", "node1".parse().unwrap());
+    metadata.insert("shoal-revision", "8".parse().unwrap());
     Err(Status::with_metadata(Code::Aborted, "the active revision is 8, not 7", metadata))
 }
 
@@ -322,6 +324,8 @@ async fn refusals_and_large_sites_pass_over_the_socket() {
         client.apply(ApplyRequest { site_json: "y".repeat(20 << 20), ..ApplyRequest::default() }).await;
     let refused = refused.unwrap_err();
     assert_eq!((refused.exit, refused.why.as_str()), (Exit::Conflict, "the active revision is 8, not 7"));
+    let source = refused.source.unwrap();
+    assert_eq!((source.node.as_str(), source.revision), ("node1", Some(8)));
 }
 
 #[tokio::test]

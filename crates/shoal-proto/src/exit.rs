@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 /// Metadata of a refusal in which a node says which code the verb ends with, as ASCII digits.
 pub const EXIT_METADATA: &str = "shoal-exit";
+/// Metadata of a refusal in which a node says what it is called.
+pub const NODE_METADATA: &str = "shoal-node";
+/// Metadata of a refusal in which a node says which revision it is about, as ASCII digits.
+pub const REVISION_METADATA: &str = "shoal-revision";
 
 /// The exit codes of every verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

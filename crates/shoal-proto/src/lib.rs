@@ -4,7 +4,7 @@
 mod exit;
 mod names;
 
-pub use exit::{EXIT_METADATA, Exit};
+pub use exit::{EXIT_METADATA, Exit, NODE_METADATA, REVISION_METADATA};
 
 /// Bytes of a message of the operator's API, both ways: the largest site as JSON, with room to spare.
 pub const MAX_ADMIN_MESSAGE: usize = 128 << 20;

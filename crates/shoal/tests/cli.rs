@@ -309,7 +309,8 @@ fn a_cluster_that_is_not_there_ends_with_2() {
     }
     let output = run(&["--socket", socket, "status", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert_eq!(error["code"], 2);
+    assert_eq!((&error["code"], &error["node"]), (&2.into(), &socket.into()));
+    assert!(error.get("revision").is_none(), "{error}");
 
     let by_environment = shoal().env("SHOAL_SOCKET", socket).arg("health").output().unwrap();
     assert_eq!(by_environment.status.code(), Some(2));

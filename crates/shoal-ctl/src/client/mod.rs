@@ -100,10 +100,11 @@ impl Client {
         loop {
             let next = tokio::time::timeout(self.deadline + ANSWER_MARGIN, telling.message()).await;
             let silent = || format!("nothing was heard for {} s; it may go on", self.deadline.as_secs());
-            match next.map_err(|_| Failure::new(Exit::Remote, verb, silent()))? {
+            let is_silent = |_| Failure::new(Exit::Remote, verb, silent()).of_node(self.asked(), None);
+            match next.map_err(is_silent)? {
                 Ok(Some(message)) => told(message)?,
                 Ok(None) => return Ok(()),
-                Err(status) => return Err(refusal(verb, &status)),
+                Err(status) => return Err(refusal(verb, self.asked(), &status)),
             }
         }
     }
@@ -178,7 +179,7 @@ impl Client {
                             lost = Some(format!("{target} was lost after it had been asked ({why})"));
                             why
                         }
-                        Ok(Err(status)) => return Err((refusal(verb, &status), lost)),
+                        Ok(Err(status)) => return Err((refusal(verb, target, &status), lost)),
                         Err(_) => return Err((self.no_answer(verb, target), lost)),
                     }
                 }
@@ -190,7 +191,12 @@ impl Client {
         }
         let hint = way_in(verb, self.targets.first(), &unreachable);
         let nobody = Failure::new(Exit::Remote, verb, format!("no node answers ({unreachable})"));
-        Err((nobody.try_command(hint), lost))
+        Err((nobody.of_node(self.asked(), None).try_command(hint), lost))
+    }
+
+    /// All addresses, where nobody can tell which of them it was.
+    fn asked(&self) -> String {
+        self.targets.iter().map(Target::to_string).collect::<Vec<_>>().join(", ")
     }
 
     async fn connect(&self, target: &Target) -> Result<AdminServiceClient<Channel>, Unconnected> {
@@ -226,7 +232,7 @@ impl Client {
     fn no_answer(&self, verb: &str, target: &Target) -> Failure {
         let why =
             format!("{target} did not answer within {} s; it may still be done", self.deadline.as_secs());
-        Failure::new(Exit::Remote, verb, why).try_command("shoal status")
+        Failure::new(Exit::Remote, verb, why).of_node(target, None).try_command("shoal status")
     }
 }
 
@@ -264,6 +270,8 @@ mod tests {
             "{}",
             failure.why
         );
+        let asked = failure.source.unwrap().node;
+        assert!(asked.contains("no-shoal-a.sock, ") && asked.ends_with("no-shoal-b.sock"), "{asked}");
     }
 
     #[tokio::test]

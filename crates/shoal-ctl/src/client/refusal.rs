@@ -1,9 +1,10 @@
 //! What a node's refusal means, and what to type next.
 
 use std::error::Error;
+use std::fmt::Display;
 
 use shoal_cluster::tls::CLOCK_HERE;
-use shoal_proto::EXIT_METADATA;
+use shoal_proto::{EXIT_METADATA, NODE_METADATA, REVISION_METADATA};
 use tonic::{Code, Status};
 
 use super::Target;
@@ -17,10 +18,11 @@ pub(super) fn was_lost(status: &Status) -> bool {
     broken && !status.metadata().contains_key(EXIT_METADATA) && status.source().is_some()
 }
 
-/// The failure that a node's answer is.
-pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
-    let sent = status.metadata().get(EXIT_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
-    let exit = sent.and_then(Exit::from_code).filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Remote);
+/// The failure that the answer of the node at `asked` is.
+pub(super) fn refusal(verb: &str, asked: impl Display, status: &Status) -> Failure {
+    let sent = |key: &str| status.metadata().get(key).and_then(|value| value.to_str().ok());
+    let exit = sent(EXIT_METADATA).and_then(|code| code.parse().ok());
+    let exit = exit.and_then(Exit::from_code).filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Remote);
     let why = match (status.code(), status.message()) {
         (Code::Unimplemented, _) => {
             "this node does not know the verb: it runs another version, or this is not its --admin-addr"
@@ -29,7 +31,9 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
         (code, "") => code.description().to_ascii_lowercase(),
         (_, message) => message.to_owned(),
     };
-    let failure = Failure::new(exit, verb, why);
+    let node = sent(NODE_METADATA).map_or_else(|| asked.to_string(), str::to_owned);
+    let revision = sent(REVISION_METADATA).and_then(|revision| revision.parse().ok());
+    let failure = Failure::new(exit, verb, why).of_node(node, revision);
     match exit {
         // What is in the way is another change, not the state that this one was made for.
         Exit::Conflict if status.code() == Code::AlreadyExists => {
@@ -62,7 +66,7 @@ pub(super) fn refusal(verb: &str, status: &Status) -> Failure {
 /// Somebody was asked and is lost; what others say after that is true of them alone.
 pub(super) fn may_be_done(verb: &str, lost: &str, failure: &Failure) -> Failure {
     let why = format!("{lost}: it may have been done; after that: {}", failure.why);
-    Failure::new(Exit::Remote, verb, why)
+    Failure { source: failure.source.clone(), ..Failure::new(Exit::Remote, verb, why) }
         .try_command("shoal history, or shoal audit, before it is done again")
 }
 
@@ -107,6 +111,7 @@ mod tests {
     use tonic::metadata::MetadataMap;
 
     use super::*;
+    use crate::failure::Source;
 
     fn check(code: Code, exit: Option<&str>, expected: Exit) {
         let mut metadata = MetadataMap::new();
@@ -114,7 +119,7 @@ mod tests {
             metadata.insert(EXIT_METADATA, exit.parse().unwrap());
         }
         let status = Status::with_metadata(code, "because", metadata);
-        let failure = refusal("apply", &status);
+        let failure = refusal("apply", "a:1", &status);
         assert_eq!((failure.exit, failure.why.as_str()), (expected, "because"), "{code:?} {exit:?}");
     }
 
@@ -129,11 +134,29 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_says_who_answered_and_of_which_revision() {
+        let check = |sent: &[(&'static str, &'static str)], node: &str, revision| {
+            let mut metadata = MetadataMap::new();
+            for (key, value) in sent {
+                metadata.insert(*key, value.parse().unwrap());
+            }
+            let failure = refusal("apply", "a:1", &Status::with_metadata(Code::Aborted, "because", metadata));
+            assert_eq!(failure.source.as_deref(), Some(&Source { node: node.to_owned(), revision }));
+            let unsure = may_be_done("apply", "a:1 was lost", &failure);
+            assert_eq!(unsure.source, failure.source);
+        };
+        check(&[], "a:1", None);
+        check(&[(NODE_METADATA, "n1")], "n1", None);
+        check(&[(NODE_METADATA, "n1"), (REVISION_METADATA, "8")], "n1", Some(8));
+        check(&[(REVISION_METADATA, "many")], "a:1", None);
+    }
+
+    #[test]
     fn a_failure_says_what_to_do_next() {
         let check = |code, exit: Exit, verb, expected: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert(EXIT_METADATA, (exit as u8).to_string().parse().unwrap());
-            let failure = refusal(verb, &Status::with_metadata(code, "because", metadata));
+            let failure = refusal(verb, "a:1", &Status::with_metadata(code, "because", metadata));
             assert_eq!(failure.hint.as_deref(), Some(expected), "{verb}");
         };
         check(Code::NotFound, Exit::Local, "get", "shoal history");

@@ -47,7 +47,8 @@ impl Client {
             }
             if heard.is_none_or(|heard| heard.elapsed() > self.deadline) {
                 let why = format!("no node answers ({})", reasons.join(", "));
-                return Failure::new(Exit::Remote, "watch", why).try_command("shoal status");
+                let failure = Failure::new(Exit::Remote, "watch", why).of_node(self.asked(), None);
+                return failure.try_command("shoal status");
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -71,7 +72,7 @@ impl Client {
         let asking = node.watch(Request::new(WatchRequest { from_revision: *next }));
         let mut telling = match tokio::time::timeout(SILENCE, Box::pin(asking)).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Ended::Lost(refusal("watch", &status)),
+            Ok(Err(status)) => return Ended::Lost(refusal("watch", target, &status)),
             Err(_) => return silent(),
         };
         loop {

@@ -9,7 +9,7 @@ use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
 use super::base::{Base, blocking, stored_site};
-use super::failure::{self, Exit, with_exit};
+use super::failure::{self, Exit, with_exit, with_revision};
 use super::given::{Given, forgotten};
 use super::relapse::{Relapse, suspects};
 use super::stored_size::check_stored_size;
@@ -85,7 +85,9 @@ pub(super) async fn draft(node: &Arc<Node>, base: &Base, goal: &Goal) -> Result<
         let (next, changes) = match source {
             Source::Given(given, then) => {
                 let then = then.map(|then| stored_site(&then)).transpose()?;
-                given.over(&identity.secret, &active, then.as_ref())?
+                let over = given.over(&identity.secret, &active, then.as_ref());
+                // What is wrong with it may be right over another one.
+                over.map_err(|status| with_revision(status, revision))?
             }
             Source::Stored(content) => {
                 let next = stored_site(&content)?;

@@ -4,8 +4,8 @@ use shoal_configlog::{ConfigLog, ProposeError};
 use shoal_model::Revision;
 use shoal_model::site::Problems;
 use shoal_model::state::{OtherReply, Refusal};
-use shoal_proto::EXIT_METADATA;
 pub use shoal_proto::Exit;
+use shoal_proto::{EXIT_METADATA, REVISION_METADATA};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -26,6 +26,12 @@ pub fn with_exit(code: Code, exit: Exit, message: impl Into<String>) -> Status {
     let mut status = Status::new(code, message);
     let digits = MetadataValue::from(exit as u16);
     status.metadata_mut().insert(EXIT_METADATA, digits);
+    status
+}
+
+/// The same error, which is about `revision`.
+pub fn with_revision(mut status: Status, revision: Revision) -> Status {
+    status.metadata_mut().insert(REVISION_METADATA, MetadataValue::from(revision.0));
     status
 }
 
@@ -61,25 +67,23 @@ pub fn check_log(log: &ConfigLog) -> Result<(), Status> {
 
 /// The replicated state said no.
 pub fn refusal(refusal: &Refusal) -> Status {
+    let status = |exit| with_exit(Code::FailedPrecondition, exit, refusal.to_string());
     match refusal {
-        Refusal::RevisionConflict { .. }
-        | Refusal::Unconfirmed(_)
-        | Refusal::NotUnconfirmed(_)
-        | Refusal::NotInWaves(_)
-        | Refusal::WaveOver { .. } => {
-            with_exit(Code::FailedPrecondition, Exit::Conflict, refusal.to_string())
-        }
-        Refusal::Quarantined { .. } | Refusal::Succession | Refusal::LastVoter => {
-            with_exit(Code::FailedPrecondition, Exit::Local, refusal.to_string())
-        }
-        _ => with_exit(Code::FailedPrecondition, Exit::Remote, refusal.to_string()),
+        Refusal::RevisionConflict { active: revision, .. }
+        | Refusal::Unconfirmed(revision)
+        | Refusal::NotUnconfirmed(revision)
+        | Refusal::NotInWaves(revision)
+        | Refusal::WaveOver { revision, .. } => with_revision(status(Exit::Conflict), *revision),
+        Refusal::Quarantined { revision, .. } => with_revision(status(Exit::Local), *revision),
+        Refusal::Succession | Refusal::LastVoter => status(Exit::Local),
+        _ => status(Exit::Remote),
     }
 }
 
 /// Nobody can be shown or given back what is not kept.
 pub fn no_such_revision(revision: Revision) -> Status {
     let why = format!("revision {revision} is not stored (any more); `shoal history` lists those that are");
-    with_exit(Code::NotFound, Exit::Local, why)
+    with_revision(with_exit(Code::NotFound, Exit::Local, why), revision)
 }
 
 /// What is kept for long has to be short.
@@ -113,6 +117,23 @@ mod tests {
         assert!(told(1_000, "no").ends_with("routes.r: no\n… and 980 more"));
         let long = told(50, &"ö".repeat(1_000));
         assert!(long.len() < MAX_REASON + 8 && long.ends_with("ö …"), "{} bytes", long.len());
+    }
+
+    #[test]
+    fn a_refusal_says_which_revision_it_is_about() {
+        let conflict = Refusal::RevisionConflict { expected: Revision(7), active: Revision(8) };
+        let quarantined = Refusal::Quarantined { revision: Revision(4), why: "it did harm".to_owned() };
+        for (status, exit, revision) in [
+            (refusal(&conflict), "4", Some("8")),
+            (refusal(&Refusal::Unconfirmed(Revision(9))), "4", Some("9")),
+            (refusal(&quarantined), "1", Some("4")),
+            (refusal(&Refusal::Succession), "1", None),
+            (refusal(&Refusal::UploadIncomplete), "2", None),
+            (no_such_revision(Revision(3)), "1", Some("3")),
+        ] {
+            let told = |key: &str| status.metadata().get(key).map(|value| value.to_str().unwrap());
+            assert_eq!((told(EXIT_METADATA), told(REVISION_METADATA)), (Some(exit), revision), "{status}");
+        }
     }
 
     #[test]

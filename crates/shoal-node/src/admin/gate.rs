@@ -11,6 +11,7 @@ use shoal_cluster::tls::{Caller, ProvenOperator};
 use shoal_configlog::on_behalf_of;
 use shoal_model::Role;
 use shoal_model::state::NotAdmitted;
+use shoal_proto::NODE_METADATA;
 use shoal_proto::calls::AdminCall;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -159,7 +160,7 @@ pub fn caller_of<T>(request: &Request<T>) -> String {
 }
 
 /// Where calls come in: the [`Gate`] behind it learns which they are, the log on whose behalf they are answered, and who reads
-/// this node's log which changes were asked for in vain.
+/// this node's log which changes were asked for in vain. Who is refused hears which node it was.
 #[derive(Clone)]
 pub struct Porch<S> {
     node: Arc<Node>,
@@ -204,13 +205,17 @@ where
         let answering = on_behalf_of(asker, self.service.call(request));
         let node = self.node.clone();
         Box::pin(async move {
-            let response = answering.await?;
+            let mut response = answering.await?;
             drop(held);
-            if least_role(call) > Role::Viewer
-                && let Some(status) = Status::from_header_map(response.headers())
+            if let Some(status) = Status::from_header_map(response.headers())
                 && status.code() != Code::Ok
             {
-                tell_refusal(&node, &who, call, status.message());
+                if least_role(call) > Role::Viewer {
+                    tell_refusal(&node, &who, call, status.message());
+                }
+                if let Ok(name) = http::HeaderValue::from_str(&node.identity.name) {
+                    response.headers_mut().insert(NODE_METADATA, name);
+                }
             }
             Ok(response)
         })

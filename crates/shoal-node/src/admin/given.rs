@@ -7,7 +7,7 @@ use shoal_model::site::{Absent, Change, Delta, ObjectName, Problems, check_count
 use shoal_model::{Revision, Site};
 use tonic::{Code, Status};
 
-use super::failure::{self, Exit, with_exit};
+use super::failure::{self, Exit, with_exit, with_revision};
 use super::next_site::next_site;
 
 /// Objects as somebody sent them.
@@ -83,7 +83,7 @@ impl Given {
 /// Nobody can tell what has changed since a revision whose content is gone.
 pub(super) fn forgotten(since: Revision) -> Status {
     let why = format!("revision {since} is not stored (any more), so nobody can tell what has changed since");
-    with_exit(Code::FailedPrecondition, Exit::Conflict, why)
+    with_revision(with_exit(Code::FailedPrecondition, Exit::Conflict, why), since)
 }
 
 #[cfg(test)]

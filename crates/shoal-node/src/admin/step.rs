@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::base::{CATCH_UP_WAIT, linearizable_base};
 use super::caller::check_message;
-use super::failure::{self, Exit, with_exit};
+use super::failure::{self, Exit, with_exit, with_revision};
 use super::request_key::RequestKey;
 use crate::node::{Node, now_ms};
 
@@ -55,18 +55,20 @@ pub(super) fn unconfirmed(node: &Node) -> Status {
     };
     let (revision, before, left) = (waiting.revision, waiting.before, waiting.left_ms.div_ceil(1000));
     let author = waiting.author;
+    let in_the_way =
+        |why: String| with_revision(with_exit(Code::AlreadyExists, Exit::Conflict, why), Revision(revision));
     if let Some(admin::Waves { wave, nodes, members, .. }) = waiting.waves {
         let why = format!(
             "revision {revision} by {author} is being rolled out, and {nodes} of {members} nodes serve it in wave {wave}: \
              wait until it is everywhere (`shoal rollout status --watch`), or settle it first"
         );
-        return with_exit(Code::AlreadyExists, Exit::Conflict, why);
+        return in_the_way(why);
     }
     let why = format!(
         "revision {revision} by {author} is not confirmed: the cluster goes back to revision {before} in {left} s \
          unless it is; settle that first"
     );
-    with_exit(Code::AlreadyExists, Exit::Conflict, why)
+    in_the_way(why)
 }
 
 /// Why `revision` (0 = whichever waits) cannot be confirmed or aborted.
@@ -96,5 +98,6 @@ fn nothing_to_settle(node: &Node, revision: Revision) -> Status {
         }
         (None, _) => format!("revision {revision} is not on its way: the history has none of that number"),
     };
-    with_exit(Code::FailedPrecondition, Exit::Conflict, why)
+    let status = with_exit(Code::FailedPrecondition, Exit::Conflict, why);
+    if revision == Revision(0) { status } else { with_revision(status, revision) }
 }
