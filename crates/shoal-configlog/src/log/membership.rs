@@ -8,7 +8,6 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{BasicNode, ChangeMembers, Instant};
 use shoal_model::NodeId;
-use shoal_model::state::ConfigState;
 use shoal_policy::recovery::LogEnd;
 
 use super::ConfigLog;
