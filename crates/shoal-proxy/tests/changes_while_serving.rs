@@ -182,7 +182,7 @@ async fn draining_finishes_what_is_under_way() {
     assert_eq!(drained.await.unwrap(), 0);
     assert!(tokio::net::TcpStream::connect(stage.address("web")).await.is_err(), "nobody listens any more");
     let has_ended = || stage.proxy.pulses().iter().all(|pulse| pulse.threads().is_empty());
-    support::wait_until("no worker is there to tick", has_ended).await;
+    wait_until("no worker is there to tick", has_ended).await;
 }
 
 /// Asks until an answer says that it is the last one, and sees the connection end.
