@@ -7,6 +7,7 @@
 mod address;
 mod bar;
 mod binary;
+mod bird;
 mod certificate;
 mod client;
 mod cluster;
@@ -37,6 +38,7 @@ pub const HOST: &str = "shop.example.com";
 pub use address::LoopbackBlock;
 pub use bar::Bar;
 pub use binary::shoal_binary;
+pub use bird::Bird;
 pub use certificate::{SelfSigned, install_crypto};
 pub use client::{Answer, Connection, Speak, empty, fetch, send};
 pub use cluster::{Cluster, path_text};

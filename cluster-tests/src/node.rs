@@ -95,6 +95,11 @@ impl NodeProcess {
         self.entering = entering;
     }
 
+    /// The command that enters where it is; empty = it is here.
+    pub(crate) fn entering(&self) -> &[String] {
+        &self.entering
+    }
+
     /// From its next start on it may open no more descriptors than these.
     pub fn allow_descriptors(&mut self, descriptors: u32) {
         self.descriptors = Some(descriptors);

@@ -17,6 +17,8 @@ use crate::wait::wait_until;
 
 /// For a server to listen, on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(10);
+/// The file that a server complains into.
+const COMPLAINTS: &str = "stderr";
 
 /// Where `name` is on the PATH (and in /usr/sbin, where Debian keeps nginx out of users' PATH).
 pub fn find_program(name: &str) -> Option<PathBuf> {
@@ -71,16 +73,26 @@ impl OutsideServer {
         dir: &Path,
         address: SocketAddr,
     ) -> Result<Self> {
-        let complaints = dir.join("stderr");
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&complaints)?);
-        let server = Self(command.spawn().with_context(|| format!("start {}", program.display()))?);
+        let server = Self::spawn(program, arguments, dir)?;
         wait_until(&format!("{} listens", program.display()), START_DEADLINE, async || {
             TcpStream::connect(address).await.is_ok()
         })
         .await
-        .with_context(|| fs::read_to_string(complaints).unwrap_or_default())?;
+        .with_context(|| Self::complaints_in(dir))?;
         Ok(server)
+    }
+
+    /// Starts it, with what it complains about in `dir`.
+    pub(crate) fn spawn<A: AsRef<OsStr>>(program: &Path, arguments: &[A], dir: &Path) -> Result<Self> {
+        let complaints = File::create(dir.join(COMPLAINTS))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(complaints);
+        Ok(Self(command.spawn().with_context(|| format!("start {}", program.display()))?))
+    }
+
+    /// What one that was started so has complained about.
+    pub(crate) fn complaints_in(dir: &Path) -> String {
+        fs::read_to_string(dir.join(COMPLAINTS)).unwrap_or_default()
     }
 }
 

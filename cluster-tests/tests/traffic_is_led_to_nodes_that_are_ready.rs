@@ -1,17 +1,20 @@
 //! Whoever leads requests to nodes hears in time which of them are ready: by DNS, answered by the nodes themselves; by BGP,
-//! from the script under `deploy/anycast`; by asking `/readyz` in a scope of his own.
+//! from the scripts under `deploy/anycast`; by asking `/readyz` in a scope of his own.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cluster_tests::{
-    Cluster, HOST, Origin, Ports, SiteFile, fetch, find_program, skip, text_of, wait_until, wait_until_some,
+    Bird, Cluster, HOST, Network, NodeProcess, Origin, Ports, SiteFile, fetch, find_program, path_text, skip,
+    text_of, wait_until, wait_until_some,
 };
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -243,19 +246,21 @@ async fn where_nobody_is_ready_everybody_is_answered() -> Result<()> {
     Ok(())
 }
 
-/// The script that exabgp runs, and what it has printed.
+fn anycast(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/anycast").join(file)
+}
+
+/// The script that leads routes to a node, and what it has printed.
 struct Announcer {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Announcer {
-    fn start(node: &cluster_tests::NodeProcess) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/anycast/shoal-anycast");
-        let mut command = Command::new(script);
-        command.args(["exabgp", "192.0.2.1/32"]);
+    fn start(node: &NodeProcess, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(anycast("shoal-anycast"));
         let readyz = format!("http://{}/readyz?scope=bgp&min_ready_s=1", node.at(Ports::OPS));
-        command.env("SHOAL_READYZ", readyz).env("SHOAL_GRACE_S", "2");
+        command.args(arguments).env("SHOAL_READYZ", readyz).envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let (sender, lines) = channel();
         let output = BufReader::new(child.stdout.take().context("no stdout")?);
@@ -288,7 +293,8 @@ async fn routes_follow_readiness() -> Result<()> {
     let mut cluster = Cluster::start_with(2, &["--drain-delay", "4s"]).await?;
     let (site, _origin) = site().await?;
     cluster.put_in_force(&site).await?;
-    let announcer = Announcer::start(&cluster.nodes[1])?;
+    let announcer =
+        Announcer::start(&cluster.nodes[1], &["exabgp", "192.0.2.1/32"], &[("SHOAL_GRACE_S", "2")])?;
     let announced = "announce route 192.0.2.1/32 next-hop self med 100";
     let withdrawn = "withdraw route 192.0.2.1/32 next-hop self";
     announcer.says(withdrawn).await?;
@@ -310,4 +316,120 @@ async fn routes_follow_readiness() -> Result<()> {
     announcer.says(withdrawn).await?;
     drop(announcer);
     Ok(())
+}
+
+/// A route as the router's table has it: whether it is the best one, its MED, its communities.
+const BEST: &str = "* 100";
+const SECOND: &str = "100";
+const LAST_CHOICE: &str = "4294967295 (65535,0)";
+const NONE: &str = "";
+
+#[test]
+fn routers_leave_a_node_before_its_route_is_gone() -> Result<()> {
+    let story = "routers_leave_a_node_before_its_route_is_gone";
+    let programs = ["bird", "birdc", "curl"];
+    if let Some(program) = programs.iter().find(|program| find_program(program).is_none()) {
+        skip(story, &format!("there is no {program}"));
+        return Ok(());
+    }
+    Network::around(story, routers_leave)
+}
+
+async fn routers_leave(mut network: Network) -> Result<()> {
+    let birds = tempfile::tempdir()?;
+    let [of_n2, of_n3] = ["n2", "n3"].map(|name| birds.path().join(name));
+    // It is for n3 alone: n2 is left to the script.
+    let hook = birds.path().join("hook");
+    let shown = [Bird::socket_in(&of_n3), anycast("drain-hook")].map(|path| format!("'{}'", path.display()));
+    let [socket, drain_hook] = &shown;
+    let variables = format!("SHOAL_BIRD_SOCKET={socket} SHOAL_PROPAGATION_S=4");
+    let calls = format!("[ \"$SHOAL_NODE\" != n3 ] || exec env {variables} {drain_hook} \"$@\"");
+    fs::write(&hook, format!("#!/bin/sh\n{calls}\n"))?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+    let run = ["--drain-delay", "6s", "--drain-hook", path_text(&hook), "--drain-hook-timeout", "30s"];
+    let mut cluster = Cluster::start_in(&mut network, 3, &run).await?;
+    let origin = Origin::of_patterns_in_network(50, "no-store").await?;
+    cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
+
+    let [_, n2, n3] = &cluster.nodes[..] else { bail!("not three nodes") };
+    let _announcing = [
+        Bird::start(&of_n2, &announcing(n2)?, Some(n2)).await?,
+        Bird::start(&of_n3, &announcing(n3)?, Some(n3)).await?,
+    ];
+    let router = Bird::start(&birds.path().join("router"), &hearing(&[n2, n3]), None).await?;
+    let by_script = |node, dir: &Path, grace_s| {
+        let socket = Bird::socket_in(dir);
+        let variables = [("SHOAL_BIRD_SOCKET", path_text(&socket)), ("SHOAL_GRACE_S", grace_s)];
+        Announcer::start(node, &["bird", "shoal"], &variables)
+    };
+    // Of n3 the hook withdraws the route long before the script would.
+    let _announcers = [by_script(n2, &of_n2, "4")?, by_script(n3, &of_n3, "60")?];
+
+    come_to_be(&router, [BEST, SECOND]).await?;
+    for (name, meanwhile, in_the_end) in
+        [("n2", [LAST_CHOICE, BEST], [NONE, BEST]), ("n3", [BEST, LAST_CHOICE], [BEST, NONE])]
+    {
+        let before = withdrawals(&router, name).await?;
+        let drain = tokio::spawn(cluster.nodes[0].verb(&["node", "drain", name]).run());
+        come_to_be(&router, meanwhile).await?;
+        come_to_be(&router, in_the_end).await?;
+        drain.await??.expect(0)?;
+        ensure!(routes(&router).await? == in_the_end, "{name} is drained, and leads here again");
+        ensure!(withdrawals(&router, name).await? == before + 1, "{name} was withdrawn in between as well");
+        cluster.nodes[0].shoal(&["node", "undrain", name]).await?.expect(0)?;
+        come_to_be(&router, [BEST, SECOND]).await?;
+    }
+    ensure!(cluster.nodes[2].log().contains("withdrawn for n3"), "the hook has not come to its end");
+
+    cluster.nodes[1].kill9()?;
+    come_to_be(&router, [NONE, BEST]).await
+}
+
+/// As it is deployed, with the addresses of the story.
+fn announcing(node: &NodeProcess) -> Result<String> {
+    let deployed = fs::read_to_string(anycast("bird.conf"))?;
+    let (own, neighbor) = (node.ip.to_string(), Network::HERE.to_string());
+    Ok(deployed.replace("10.0.0.11", &own).replace("10.0.0.254", &neighbor))
+}
+
+/// A router that both lead to, and that leaves the choice to what they say.
+fn hearing(nodes: &[&NodeProcess]) -> String {
+    let here = Network::HERE;
+    let sessions = nodes.iter().map(|NodeProcess { name, ip, .. }| {
+        let ends = format!("local {here} as 65000; neighbor {ip} as 65011;");
+        format!("protocol bgp {name} {{ {ends} ipv4 {{ import all; export none; }}; }}\n")
+    });
+    format!("router id {here};\nprotocol device {{ }}\n{}", sessions.collect::<String>())
+}
+
+/// Those to n2 and n3 that the router has.
+async fn routes(router: &Bird) -> Result<[String; 2]> {
+    let table = router.told(&["show", "route", "all"]).await?;
+    Ok(["n2", "n3"].map(|name| route_to(name, &table).unwrap_or_default()))
+}
+
+fn route_to(name: &str, table: &str) -> Option<String> {
+    let of_it = format!("{name} ");
+    let route = table.split("unicast [").find(|route| route.starts_with(&of_it))?;
+    let is_best = route.lines().next()?.contains("] * ");
+    let attribute = |name: &str| route.lines().find_map(|line| line.trim().strip_prefix(name));
+    let (med, communities) = (attribute("BGP.med: "), attribute("BGP.community: "));
+    let parts = [is_best.then_some("*"), med, communities];
+    Some(parts.into_iter().flatten().collect::<Vec<_>>().join(" "))
+}
+
+async fn come_to_be(router: &Bird, expected: [&str; 2]) -> Result<()> {
+    wait_until(&format!("the routes are {expected:?}"), PATIENCE, async || {
+        routes(router).await.is_ok_and(|routes| routes == expected)
+    })
+    .await
+    .map(drop)
+}
+
+/// How often the node has withdrawn its route.
+async fn withdrawals(router: &Bird, name: &str) -> Result<u32> {
+    let told = router.told(&["show", "protocols", "all", name]).await?;
+    let counts = told.lines().find_map(|line| line.trim().strip_prefix("Import withdraws:"));
+    let received = counts.and_then(|counts| counts.split_whitespace().next());
+    Ok(received.with_context(|| told.clone())?.parse()?)
 }
