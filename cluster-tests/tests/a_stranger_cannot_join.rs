@@ -162,7 +162,7 @@ async fn no_token_is_forgotten_when_it_is_given() -> Result<()> {
     ensure!(listed.len() == 400, "{} are listed", listed.len());
     node.shoal(&["token", "create", "--role", "purge"]).await?.expect(0)?;
     let full = node.shoal(&["token", "create"]).await?.expect(2)?;
-    ensure!(full.stderr.contains("400 tokens for a node are good already"), "{full:?}");
+    ensure!(full.stderr.contains("400 tokens by which nodes join are good already"), "{full:?}");
     node.shoal(&["token", "revoke", listed[0]]).await?.expect(0)?;
     node.shoal(&["token", "create"]).await?.expect(0)?;
     Ok(())

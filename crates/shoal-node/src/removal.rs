@@ -71,6 +71,8 @@ pub enum Objection {
         "of the {left} voters that would be left {heard} are heard, which is no majority: start the others first"
     )]
     Quorum { heard: usize, left: usize },
+    #[error("it alone votes, and no other node is heard that may: `shoal node promote` one first")]
+    NoHeir,
 }
 
 /// What is known of the cluster where the removal is asked for.
@@ -80,6 +82,8 @@ struct Scene {
     voters: Vec<NodeId>,
     /// This node included.
     heard: BTreeSet<NodeId>,
+    /// Those that operators do not let vote.
+    voteless: BTreeSet<NodeId>,
 }
 
 /// What speaks against removing `id`, which is in `state`; `None` = nothing.
@@ -92,7 +96,11 @@ fn objection(scene: &Scene, id: NodeId, state: &str, removing: Removing) -> Opti
     }
     let left: Vec<&NodeId> = scene.voters.iter().filter(|voter| **voter != id).collect();
     let heard = left.iter().filter(|voter| scene.heard.contains(voter)).count();
-    // The only voter may go: who is asked succeeds it.
+    // The only voter may go where somebody succeeds it.
+    let may_succeed = |other: &NodeId| *other != id && !scene.voteless.contains(other);
+    if left.is_empty() && !scene.voters.is_empty() && !scene.heard.iter().any(may_succeed) {
+        return Some(Objection::NoHeir);
+    }
     let keeps_quorum = left.len() == scene.voters.len() || left.is_empty() || heard * 2 > left.len();
     (!keeps_quorum).then_some(Objection::Quorum { heard, left: left.len() })
 }
@@ -104,6 +112,7 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
         local: node.id(),
         voters: node.log.status().voters,
         heard: node.live_members().into_iter().map(|(id, _)| id).collect(),
+        voteless: node.members().into_keys().filter(|id| !node.may_vote(*id)).collect(),
     };
     if let Some(objection) = objection(&scene, id, state, removing) {
         return Err(objection.into());
@@ -176,7 +185,12 @@ mod tests {
         expected: Option<Objection>,
     ) {
         let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
-        let scene = Scene { local: NodeId(1), voters: ids(voters), heard: ids(heard).into_iter().collect() };
+        let scene = Scene {
+            local: NodeId(1),
+            voters: ids(voters),
+            heard: ids(heard).into_iter().collect(),
+            voteless: [NodeId(9)].into(),
+        };
         let found = objection(&scene, NodeId(id), state, removing);
         assert_eq!(found, expected, "{id} {state} {removing:?} of {voters:?}, heard {heard:?}");
     }
@@ -215,5 +229,8 @@ mod tests {
         check((&[1, 2, 3, 4, 5], &[1, 2, 3]), (5, "dead"), Gone, None);
         check((&[1, 2, 3], &[1, 2, 4]), (4, "alive"), Forced, None); // it does not vote
         check((&[2], &[1, 2]), (2, "alive"), Forced, None);
+        check((&[2], &[2, 9]), (2, "alive"), Forced, Some(Objection::NoHeir));
+        check((&[2], &[3, 9]), (2, "dead"), Gone, None);
+        check((&[2], &[2, 3]), (9, "dead"), Gone, None); // it does not vote
     }
 }

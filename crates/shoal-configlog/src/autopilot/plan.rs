@@ -154,7 +154,8 @@ fn leave_removed(picture: &Picture, rules: Rules) -> Option<Step> {
     // was removed that may be one that is to leave as well.
     let may_lead = |id: &&NodeId| may_vote(picture, **id) || is_removed(&&leaving);
     let heirs = rest.iter().filter(may_lead).filter(|id| is_alive(picture, **id));
-    match heirs.min_by_key(|id| !may_vote(picture, **id)) {
+    let worth = |id| (may_vote(picture, id), is_in_service(picture, id), decides(picture, id, rules));
+    match heirs.min_by_key(|id| Reverse(worth(**id))) {
         Some(heir) => Some(Step::TransferLeader(*heir)),
         None => successor.map(|heir| Step::SetVoters(picture.voters.iter().copied().chain([heir]).collect())),
     }
@@ -517,6 +518,7 @@ pub(super) mod tests {
         check("1V 2V 3V 4V 5Vl 6L", voters(&[1, 2, 3, 4, 6]));
         check("1V 2Vx 3Vl", voters(&[1, 3])); // the removed first
         check("1Vl 2V 3V", Some(Step::TransferLeader(NodeId(2))));
+        check("1Vl 2Vc 3V", Some(Step::TransferLeader(NodeId(3))));
         check("1Vl 2Vl 3V", Some(Step::TransferLeader(NodeId(3))));
         check("1Vl 2V~ 3V", Some(Step::TransferLeader(NodeId(3))));
         check("2V 1Vl", voters(&[2]));

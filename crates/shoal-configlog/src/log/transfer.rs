@@ -26,7 +26,7 @@ pub enum Unfit {
     #[error("it does not vote, and only a voter can lead")]
     Learner,
     /// The autopilot would take the lead from it.
-    #[error("it is cordoned or drained, and would hand the lead on at once")]
+    #[error("it is cordoned, drained or not to vote, and would hand the lead on at once")]
     OutOfService,
     /// Of a node that gossip takes for dead.
     #[error("it is not heard")]
@@ -101,8 +101,10 @@ impl Replication {
             if self.voters.iter().all(|id| *id == own) {
                 return Err(Unfit::Alone);
             }
+            // Who is out of service would hand the lead back to one that is not.
+            let keeps_it = |id: NodeId| in_service(id) || !in_service(own);
             let fit = self.voters.iter().filter(|id| **id != own && self.check(**id, silence).is_ok());
-            return self.closest(fit, in_service).ok_or(Unfit::Nobody);
+            return self.closest(fit.filter(|id| keeps_it(**id)), &in_service).ok_or(Unfit::Nobody);
         };
         if wanted == own {
             return Err(Unfit::Leads);
@@ -279,7 +281,8 @@ mod tests {
         check("2 1 3", None, Ok(1));
         check("1 2- 3", None, Ok(3));
         check("1 2c 3-", None, Ok(3));
-        check("1 2c 3c", None, Ok(2));
+        check("1 2c 3c", None, Err(Unfit::Nobody));
+        check("1c 2c 3c", None, Ok(2));
         check("1 2~ 3=", None, Ok(3));
         check("1 2? 3~ 4<", None, Err(Unfit::Nobody));
         check("1", None, Err(Unfit::Alone));

@@ -122,6 +122,10 @@ impl Order {
         loop {
             // Who leads, and who serves elsewhere, may have changed.
             let nodes = session.client.status_for(verb).await?.nodes;
+            // Who is cordoned serves, and stays cordoned.
+            if request.verb() == StandingVerb::Undrain {
+                done.extend(nodes.iter().filter(|node| is_cordoned(node, &area)).map(|node| node.node_id));
+            }
             let Some(next) = next_of(&nodes, &area, &done) else {
                 return match done.is_empty() {
                     true => Err(Failure::local(verb, area.why_unknown_among(&nodes))),
@@ -157,6 +161,10 @@ fn next_of<'a>(nodes: &'a [NodeStatus], area: &Area, done: &BTreeSet<u64>) -> Op
     };
     let own = nodes.iter().filter(|node| area.has(node) && !done.contains(&node.node_id));
     own.min_by_key(|node| (rank(node), node.node_id))
+}
+
+fn is_cordoned(node: &NodeStatus, area: &Area) -> bool {
+    area.has(node) && node.standing == "cordoned"
 }
 
 fn others_serve(nodes: &[NodeStatus], area: &Area) -> bool {
@@ -210,6 +218,18 @@ mod tests {
         check(&zone("eu/a"), &["n4"]);
         check(&Area::Region("ap".to_owned()), &[]);
         check(&zone("eu/b"), &[]);
+    }
+
+    #[test]
+    fn who_is_cordoned_is_not_drained() {
+        let check = |standing: &str, expected: bool| {
+            let node = NodeStatus { standing: standing.to_owned(), ..node(1, "voter", ("us", "a"), "alive") };
+            assert_eq!(is_cordoned(&node, &us()), expected, "{standing:?}");
+            assert!(!is_cordoned(&node, &zone("us/b")), "{standing:?}");
+        };
+        check("cordoned", true);
+        check("drained", false);
+        check("", false);
     }
 
     #[test]

@@ -25,7 +25,7 @@ enum Rafts {
     TransferLeader(TransferArgs),
 }
 
-/// Have another voter lead, as before the machine of the leader is restarted
+/// Have another voter lead, for example before the machine of the leader is restarted
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Example:

@@ -30,7 +30,7 @@ pub(super) struct PromoteArgs {
 Example:
   shoal node demote n4
 
-For nodes that are far away, slow, or less trusted than others. If it leads, another voter does so first; its vote goes to a
+For nodes that are far away or slow. If it leads, another voter does so first; its vote goes to a
 node that may have it, or there is one fewer. It stays so when it is restarted. Refused where no other node is heard that
 may vote.
 Exit codes: 0 it has no vote, 1 it is refused, 5 it still has its vote after --timeout: the leader goes on.")]

@@ -190,7 +190,7 @@ impl Node {
     }
 
     /// Operators let `member` vote.
-    pub(super) fn may_vote(&self, member: NodeId) -> bool {
+    pub(crate) fn may_vote(&self, member: NodeId) -> bool {
         self.log.with_state(|state| state.may_vote(member))
     }
 

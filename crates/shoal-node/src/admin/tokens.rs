@@ -56,8 +56,9 @@ pub async fn create(
     });
     let most = if admits_nodes(role) { MAX_NODE_TOKENS } else { MAX_PURGE_TOKENS };
     if good >= most {
+        let of = if admits_nodes(role) { "by which nodes join" } else { "for purges" };
         let why = format!(
-            "{most} tokens for a {role} are good already: `shoal token revoke` some, or wait until they expire"
+            "{most} tokens {of} are good already: `shoal token revoke` some, or wait until they expire"
         );
         return Err(with_exit(Code::ResourceExhausted, Exit::Remote, why));
     }

@@ -37,7 +37,7 @@ pub async fn transfer(
     let refused = |why: String| with_exit(Code::FailedPrecondition, Exit::Local, format!("{named}{why}"));
     check(wanted, &status, |id| is_heard(node, id)).map_err(|why| refused(why.to_string()))?;
     let to = heir.as_ref().map_or("another voter", |(_, name)| name.as_str());
-    node.put_on_record(format!("leadership to {to}")).await.map_err(failure::propose)?;
+    node.put_on_record(format!("asked for: leadership to {to}")).await.map_err(failure::propose)?;
     let led = Box::pin(node.log.request_transfer(wanted)).await.map_err(|error| match error {
         TransferError::Unfit(why) => refused(why),
         TransferError::Log(error) => failure::propose(error),

@@ -40,7 +40,9 @@ pub async fn set(
     }
     let log = loop {
         let log = node.led_status();
-        let is_over = may_vote || !log.voters.contains(&id) || started.elapsed() >= wait;
+        // An even number of voters becomes one fewer in the next round.
+        let has_gone = !log.voters.contains(&id) && log.voters.len() % 2 == 1;
+        let is_over = may_vote || has_gone || started.elapsed() >= wait;
         if is_over {
             break log;
         }
@@ -67,9 +69,12 @@ fn check(node: &Node, id: NodeId, may_vote: bool) -> Result<(), &'static str> {
             false => Ok(()),
         };
     }
+    let voters = node.led_status().voters;
+    // A learner that is out of service is given no vote.
+    let is_active = |other| node.log.with_state(|state| state.standing(other).standing.is_active());
     let mut others = node.live_members().into_iter().map(|(other, _)| other).filter(|other| *other != id);
-    match others.any(|other| node.may_vote(other)) {
+    match others.any(|other| node.may_vote(other) && (voters.contains(&other) || is_active(other))) {
         true => Ok(()),
-        false => Err("no other node is heard that may vote"),
+        false => Err("no other node is heard that may vote and is in service"),
     }
 }

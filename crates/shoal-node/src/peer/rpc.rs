@@ -8,7 +8,7 @@ use shoal_cluster::join::{Token, admits_nodes};
 use shoal_cluster::tls::Caller;
 use shoal_configlog::{Proposed, on_behalf_of};
 use shoal_model::state::{
-    Admission, Command, Examined, MemberRecord, OtherReply, Refusal, Reply, SetupOrder,
+    Admission, Command, Examined, MemberRecord, OtherReply, ROLE_LEARNER, Refusal, Reply, SetupOrder,
 };
 use shoal_model::{NodeId, Revision};
 use shoal_proto::raft::peer_service_server::PeerService;
@@ -95,7 +95,7 @@ impl PeerRpc {
         let mut proposed = self.propose(&admission).await?;
         // Only who has a valid token gets so far.
         if matches!(proposed.reply, Reply::Refused(Refusal::NameTaken(_))) {
-            self.make_room(&record.name, proposed.index).await?;
+            self.make_room(&record.name, token.role == ROLE_LEARNER, proposed.index).await?;
             proposed = self.propose(&admission).await?;
         }
         let node_id = proposed.reply.admitted().map_err(|other| match other {
@@ -145,13 +145,19 @@ impl PeerRpc {
     }
 
     /// A new machine takes the name of one that is gone: the old member is removed, unless it is heard or nobody here has
-    /// ever heard it. `index` is where the log has refused the name.
-    async fn make_room(&self, name: &str, index: u64) -> Result<(), Status> {
+    /// ever heard it, or it may vote and the new one would not. `index` is where the log has refused the name.
+    async fn make_room(&self, name: &str, learns: bool, index: u64) -> Result<(), Status> {
         self.node.await_applied(index, Revision(0), ROOM_WAIT).await;
         let holder = self.node.log.with_state(|state| {
             state.nodes.iter().find(|(_, member)| member.name == name).map(|(id, _)| *id)
         });
         let Some(id) = holder else { return Ok(()) };
+        if learns && self.node.may_vote(id) {
+            return Err(Status::permission_denied(format!(
+                "there is already a node called {name:?}, which may vote, and a token for learners does not replace it: start this \
+                 one with another --name, or remove that one with `shoal node remove {name}`"
+            )));
+        }
         match removal::remove(&self.node, id, Removing::Replaced).await {
             Ok(removal) => {
                 tracing::info!(member = %id, name, was = removal.state, "a member was removed: another machine takes its name");
