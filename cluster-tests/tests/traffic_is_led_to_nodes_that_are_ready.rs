@@ -352,10 +352,8 @@ async fn routers_leave(mut network: Network) -> Result<()> {
     cluster.put_in_force(&SiteFile::new().proxy("shop", &[origin.endpoint()])).await?;
 
     let [_, n2, n3] = &cluster.nodes[..] else { bail!("not three nodes") };
-    let _announcing = [
-        Bird::start(&of_n2, &announcing(n2)?, Some(n2)).await?,
-        Bird::start(&of_n3, &announcing(n3)?, Some(n3)).await?,
-    ];
+    let bird_of_n2 = Bird::start(&of_n2, &announcing(n2)?, Some(n2)).await?;
+    let _bird_of_n3 = Bird::start(&of_n3, &announcing(n3)?, Some(n3)).await?;
     let router = Bird::start(&birds.path().join("router"), &hearing(&[n2, n3]), None).await?;
     let by_script = |node, dir: &Path, grace_s| {
         let socket = Bird::socket_in(dir);
@@ -366,6 +364,15 @@ async fn routers_leave(mut network: Network) -> Result<()> {
     let _announcers = [by_script(n2, &of_n2, "4")?, by_script(n3, &of_n3, "60")?];
 
     come_to_be(&router, [BEST, SECOND]).await?;
+    // What its file disables is disabled once more, and the script finds it so.
+    let before = withdrawals(&router, "n2").await?;
+    bird_of_n2.told(&["configure"]).await?;
+    wait_until("n2 has withdrawn its route", PATIENCE, async || {
+        withdrawals(&router, "n2").await.is_ok_and(|now| now == before + 1)
+    })
+    .await?;
+    come_to_be(&router, [BEST, SECOND]).await?;
+
     for (name, meanwhile, in_the_end) in
         [("n2", [LAST_CHOICE, BEST], [NONE, BEST]), ("n3", [BEST, LAST_CHOICE], [BEST, NONE])]
     {
