@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::mem;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,7 +48,8 @@ pub struct Before {
 /// Counts how often this node has died of the revision that it serves.
 #[derive(Debug)]
 pub struct CrashGuard {
-    path: PathBuf,
+    /// Held by whoever changes the state, until that is on disk; taken before it. Who only looks waits for no disk.
+    file: Mutex<PathBuf>,
     /// For how long a revision has to be served until it counts as good; zero = all are.
     window: Duration,
     state: Mutex<State>,
@@ -71,10 +73,11 @@ impl CrashGuard {
         let mark =
             found.clone().map(|mark| if successor { mark } else { judge(mark, env!("CARGO_PKG_VERSION")) });
         let good = kept.filter(|kept| mark.as_ref().is_none_or(|mark| mark.revision != *kept));
-        let guard = Self { path, window, state: Mutex::new(State { mark: mark.clone(), good, due: None }) };
         if mark != found {
-            guard.write(mark.as_ref());
+            note(&path, mark.as_ref());
         }
+        let state = Mutex::new(State { mark: mark.clone(), good, due: None });
+        let guard = Self { file: Mutex::new(path), window, state };
         if let Some(Mark { revision, crashes: 1.., .. }) = mark {
             let refused = guard.refusal(revision).is_some();
             tracing::warn!(%revision, refused, "the process before has died of a revision, or soon after it came");
@@ -106,6 +109,7 @@ impl CrashGuard {
 
     /// `revision` is about to be put in force.
     pub fn begin(&self, revision: Revision) -> Before {
+        let file = self.file();
         let mut state = self.state();
         let before = Before { mark: state.mark.clone(), due: state.due, is_good: state.mark.is_none() };
         // What is served in the place of one that is refused must not take its mark away.
@@ -116,9 +120,10 @@ impl CrashGuard {
         let crashes =
             before.mark.as_ref().filter(|mark| mark.revision == revision).map_or(0, |mark| mark.crashes);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        state.mark = Some(Mark { revision, in_force: true, crashes, version });
-        state.due = None;
-        self.write(state.mark.as_ref());
+        let mark = Some(Mark { revision, in_force: true, crashes, version });
+        (state.mark, state.due) = (mark.clone(), None);
+        drop(state);
+        note(&file, mark.as_ref());
         before
     }
 
@@ -132,11 +137,14 @@ impl CrashGuard {
 
     /// It could not be: what was there before is served on.
     pub fn abandon(&self, before: Before) {
+        let file = self.file();
         let mut state = self.state();
-        if state.mark != before.mark {
-            self.write(before.mark.as_ref());
+        let given_up = mem::replace(&mut state.mark, before.mark.clone());
+        state.due = before.due;
+        drop(state);
+        if given_up != before.mark {
+            note(&file, before.mark.as_ref());
         }
-        (state.mark, state.due) = (before.mark, before.due);
     }
 
     /// When the revision in force has proven itself, if that is still open.
@@ -146,22 +154,27 @@ impl CrashGuard {
 
     /// Its time has come.
     pub fn prove(&self) {
+        let file = self.file();
         let mut state = self.state();
         state.due = None;
         if let Some(Mark { revision, .. }) = state.mark.take() {
-            tracing::info!(%revision, "the revision has proven itself here");
             state.good = Some(revision);
-            self.write(None);
+            drop(state);
+            tracing::info!(%revision, "the revision has proven itself here");
+            note(&file, None);
         }
     }
 
     /// This process ends because it was told to.
     pub fn stopped(&self) {
+        let file = self.file();
         let mut state = self.state();
         state.due = None;
         if let Some(mark) = state.mark.as_mut().filter(|mark| mark.in_force) {
             mark.in_force = false;
-            self.write(state.mark.as_ref());
+            let mark = mark.clone();
+            drop(state);
+            note(&file, Some(&mark));
         }
     }
 
@@ -169,11 +182,15 @@ impl CrashGuard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serving goes before guarding: a disk that cannot be written to keeps no revision away.
-    fn write(&self, mark: Option<&Mark>) {
-        if let Err(error) = write(&self.path, mark) {
-            tracing::error!(path = %self.path.display(), %error, "cannot note which revision is being taken up");
-        }
+    fn file(&self) -> MutexGuard<'_, PathBuf> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serving goes before guarding: a disk that cannot be written to keeps no revision away.
+fn note(path: &Path, mark: Option<&Mark>) {
+    if let Err(error) = write(path, mark) {
+        tracing::error!(path = %path.display(), %error, "cannot note which revision is being taken up");
     }
 }
 
@@ -218,6 +235,11 @@ fn read(path: &Path) -> Option<Mark> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(60);
@@ -296,6 +318,28 @@ mod tests {
         assert!(off.begin(Revision(5)).is_good);
         off.serves(Revision(5));
         assert!(off.due().is_none());
+    }
+
+    #[test]
+    fn who_looks_waits_for_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = CrashGuard::open(dir.path(), WINDOW, Some(Revision(1)), false);
+        // Whoever opens it to write waits for somebody who reads.
+        mkfifoat(CWD, dir.path().join(FILE).as_path(), Mode::RUSR | Mode::WUSR).unwrap();
+        let (tell, told) = mpsc::channel();
+        thread::scope(|threads| {
+            threads.spawn(|| guard.begin(Revision(2)));
+            threads.spawn(|| {
+                while guard.proven(Revision(2)).is_some() {
+                    thread::yield_now();
+                }
+                _ = tell.send(());
+            });
+            let looked = told.recv_timeout(Duration::from_secs(20));
+            let written = read(&dir.path().join(FILE));
+            assert_eq!(looked, Ok(()));
+            assert_eq!(written.map(|mark| mark.revision), Some(Revision(2)));
+        });
     }
 
     #[test]

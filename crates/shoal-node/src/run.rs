@@ -98,7 +98,9 @@ async fn live(
     };
     tracing::info!(why = ?end, "stopping: draining first");
     if !matches!(end, End::Lost(_)) {
-        node.crash_guard.stopped();
+        // It may have to wait until a revision that is being taken up is noted.
+        let guard = node.crash_guard.clone();
+        _ = tokio::task::spawn_blocking(move || guard.stopped()).await;
     }
     tokio::select! {
         () = leave(&node) => {}

@@ -175,6 +175,10 @@ impl Proxy {
     /// Makes `config` the site that is served: opens what is new, keeps what stays with its connections, drains what is
     /// gone. On any error nothing changes at all.
     pub fn apply(&self, config: Arc<ConfigView>) -> Result<(), Vec<BindError>> {
+        if config.upstreams.iter().any(|upstream| upstream.transport.wants_system_roots()) {
+            // Reading them takes a while: no worker shall wait for it, nor who looks at the listeners.
+            SystemRoots::current();
+        }
         self.apply_to(&mut self.listeners(), config)
     }
 
@@ -182,10 +186,6 @@ impl Proxy {
         listeners.leaving.retain(|listener| listener.is_leaving());
         listeners.ending.retain(|listener| listener.open.read() > 0);
         let plan = listener::plan(listeners, &config, self.listen_ip, self.workers.len(), self.ticket_seed)?;
-        if config.upstreams.iter().any(|upstream| upstream.transport.wants_system_roots()) {
-            // Reading them takes a while: no worker shall wait for it.
-            SystemRoots::current();
-        }
         spent::let_go(self.config.swap(config.clone()));
         self.discovery.follow(&config);
         self.access_log.follow(&config);
