@@ -8,13 +8,13 @@ use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustix::process::Pid;
-use shoal_model::ConfigView;
+use shoal_model::{ConfigView, Revision};
 use shoal_policy::watchdog::{Doing, LOOK_EVERY, Silence, Verdict};
 use shoal_proxy::Pulse;
 use tokio::time::MissedTickBehavior;
@@ -25,7 +25,7 @@ use crate::thread_stat::ThreadStat;
 
 /// Between two ticks of the control runtime.
 const TICK: Duration = Duration::from_millis(200);
-/// How long it may take to say why the process ends: the log may be what is waited for.
+/// How long it may take to say why the process ends: after that, the log is what is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Who seems to hang, in words; `None` = nobody.
@@ -55,6 +55,7 @@ impl Watchdog {
             watched: workers.chain([control]).collect(),
             suspicion: node.suspicion.clone(),
             config: node.config.clone(),
+            last_words: None,
         };
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = is_over.clone();
@@ -87,6 +88,8 @@ struct Looks {
     watched: Vec<Watched>,
     suspicion: Suspicion,
     config: Arc<ArcSwap<ConfigView>>,
+    /// Hears when they are said; `None` = nobody waits to say any.
+    last_words: Option<Receiver<()>>,
 }
 
 impl Looks {
@@ -100,38 +103,51 @@ impl Looks {
             let since = looked.elapsed();
             looked += since;
             self.watched.iter_mut().for_each(|watched| watched.look(since));
-            self.judge();
+            if let Some(why) = self.judge() {
+                self.end(why);
+                // That took a while: the next look is none that comes late.
+                looked = Instant::now();
+            }
         }
     }
 
-    fn judge(&self) {
-        let Some(worst) = self.watched.iter().max_by_key(|watched| watched.silence) else { return };
+    /// Who hangs, in words.
+    fn judge(&mut self) -> Option<String> {
+        let worst = self.watched.iter().max_by_key(|watched| watched.silence)?;
         let verdict = worst.silence.verdict(self.limit);
-        let words = || {
-            let silent = worst.silence.0.as_secs_f64();
-            format!("{} hangs: it has not ticked in {silent:.1} s in which it could have", worst.name)
-        };
-        match verdict {
-            Verdict::Hung => self.end(words()),
-            Verdict::Suspect => self.suspicion.store(Some(Arc::new(words()))),
-            Verdict::Well => self.suspicion.store(None),
+        if verdict == Verdict::Well {
+            self.suspicion.store(None);
+            // Said too late, they are no word about what hangs next.
+            self.last_words.take_if(|said| said.try_recv() != Err(TryRecvError::Empty));
+            return None;
         }
+        let silent = worst.silence.0.as_secs_f64();
+        let words =
+            format!("{} hangs: it has not ticked in {silent:.1} s in which it could have", worst.name);
+        self.suspicion.store(Some(Arc::new(words.clone())));
+        (verdict == Verdict::Hung).then_some(words)
     }
 
-    /// Says `why`, and ends the process.
-    fn end(&self, why: String) -> ! {
+    /// Says `why`, and ends the process. Where that cannot be said, the log itself is stuck, and a new process would be, too.
+    fn end(&mut self, why: String) {
         let revision = self.config.load().revision;
-        let (said, is_said) = mpsc::sync_channel(1);
-        // What hangs may hold what whoever writes the log needs.
-        let saying = thread::Builder::new().name("last words".to_owned()).spawn(move || {
-            tracing::error!(%revision, "{why}; this process ends");
-            _ = said.send(());
-        });
-        if saying.is_ok() {
-            _ = is_said.recv_timeout(LAST_WORDS);
+        let last_words = self.last_words.take().unwrap_or_else(|| say(revision, why));
+        match last_words.recv_timeout(LAST_WORDS) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => process::abort(),
+            Err(RecvTimeoutError::Timeout) => self.last_words = Some(last_words),
         }
-        process::abort()
     }
+}
+
+/// Answers what hears when it is said: what hangs may hold what whoever writes the log needs.
+fn say(revision: Revision, why: String) -> Receiver<()> {
+    let (said, is_said) = mpsc::sync_channel(1);
+    // Nobody is left to be waited for where there is no thread.
+    _ = thread::Builder::new().name("last words".to_owned()).spawn(move || {
+        tracing::error!(%revision, "{why}; this process ends");
+        _ = said.send(());
+    });
+    is_said
 }
 
 /// A runtime that is watched.
@@ -218,5 +234,29 @@ mod tests {
         };
         assert!(silence_of(spins) >= LOOK_EVERY);
         assert!(silence_of(waits) >= LOOK_EVERY);
+    }
+
+    #[test]
+    fn nothing_is_ended_for_a_log_that_is_stuck() {
+        let (said, last_words) = mpsc::sync_channel(1);
+        let mut looks = Looks {
+            limit: Duration::ZERO,
+            watched: vec![Watched::new("it".to_owned(), Arc::default())],
+            suspicion: Arc::new(ArcSwapOption::empty()),
+            config: Arc::new(ArcSwap::from_pointee(ConfigView::default())),
+            last_words: Some(last_words),
+        };
+        for _ in 0..2 {
+            let why = looks.judge().unwrap();
+            looks.end(why);
+            assert!(looks.last_words.is_some(), "they still wait");
+            assert!(looks.suspicion.load().is_some());
+        }
+        looks.limit = LOOK_EVERY;
+        assert_eq!(looks.judge(), None);
+        assert!(looks.last_words.is_some() && looks.suspicion.load().is_none());
+        said.send(()).unwrap();
+        assert_eq!(looks.judge(), None);
+        assert!(looks.last_words.is_none(), "it does not hang any more");
     }
 }
