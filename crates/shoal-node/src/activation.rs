@@ -19,6 +19,7 @@ use crate::last_known_good::LastKnownGood;
 use crate::planted;
 use crate::rollout::Overdue;
 use crate::sealed_site::unseal;
+use crate::watchdog::Suspicion;
 
 /// Between a refusal and the next attempt, at first.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -172,6 +173,8 @@ pub struct Activator {
     pub kept: LastKnownGood,
     /// Remembers what did not survive.
     pub guard: Arc<CrashGuard>,
+    /// While anybody seems to hang, nothing has survived.
+    pub suspicion: Suspicion,
     /// What is not to be served any more, until the log says otherwise.
     pub overdue: watch::Receiver<Option<Overdue>>,
     /// Tells the others.
@@ -200,7 +203,7 @@ impl Activator {
                     Err(_) => return,
                 },
                 () = tokio::time::sleep(pause), if worth_a_try && !is_overdue => false,
-                () = this.proven() => continue,
+                () = this.guard.prove_in_time(&this.suspicion) => continue,
                 // Its sender lives as long as the node.
                 Ok(()) = overdue.changed() => {
                     let now = *overdue.borrow_and_update();
@@ -235,17 +238,8 @@ impl Activator {
             self.clone().resume_aside().await;
         }
         loop {
-            self.proven().await;
+            self.guard.prove_in_time(&self.suspicion).await;
         }
-    }
-
-    /// Resolves when what is in force has proven itself, if that is still open.
-    async fn proven(&self) {
-        match self.guard.due() {
-            Some(due) => tokio::time::sleep_until(due.into()).await,
-            None => std::future::pending().await,
-        }
-        self.guard.prove();
     }
 
     /// The first site of this process: the newest of `log` if that has `caught_up` with the cluster, else the one that was

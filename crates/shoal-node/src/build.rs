@@ -64,6 +64,7 @@ use crate::state_check;
 use crate::twins;
 use crate::upgrade::{Inherited, NodeSockets};
 use crate::vital::VitalTasks;
+use crate::watchdog::Suspicion;
 
 /// Health facts on their way from the checkers to the gossip.
 const HEALTH_QUEUE: usize = 1024;
@@ -157,11 +158,13 @@ pub async fn build(
     let (window, successor) = (settings.crash_guard, inherited.still_served);
     let (overdue, overdue_seen) = watch::channel(None);
     let crash_guard = Arc::new(CrashGuard::open(&settings.data_dir, window, kept.revision(), successor));
+    let suspicion: Suspicion = Arc::new(ArcSwapOption::empty());
     let activator = Activator {
         identity: identity.clone(),
         proxy: proxy.clone(),
         kept,
         guard: crash_guard.clone(),
+        suspicion: suspicion.clone(),
         overdue: overdue_seen,
         gossip: gossip.clone(),
         status,
@@ -213,7 +216,7 @@ pub async fn build(
         config: config.clone(),
         activation,
         crash_guard,
-        suspicion: Arc::new(ArcSwapOption::empty()),
+        suspicion,
         certificates: Certificates::default(),
         own_certificate: OwnCertificate::default(),
         look_ups: LookUps::default(),

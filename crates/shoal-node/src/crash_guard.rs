@@ -17,12 +17,16 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use shoal_model::Revision;
 
+use crate::watchdog::Suspicion;
+
 /// In the data directory.
 pub(crate) const FILE: &str = "activating.json";
 /// The file is never shorter: what is written over it has the same size.
 const RECORD_BYTES: usize = 256;
 /// How many processes may die of a revision.
 const MAX_CRASHES: u32 = 2;
+/// Between two looks whether anybody still seems to hang.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A revision that has not proven itself here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,12 +152,24 @@ impl CrashGuard {
     }
 
     /// When the revision in force has proven itself, if that is still open.
-    pub fn due(&self) -> Option<Instant> {
+    fn due(&self) -> Option<Instant> {
         self.state().due
     }
 
+    /// Resolves when the revision in force has proven itself, if that is still open: not while there is a `suspicion`.
+    pub async fn prove_in_time(&self, suspicion: &Suspicion) {
+        match self.due() {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+        while suspicion.load().is_some() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.prove();
+    }
+
     /// Its time has come.
-    pub fn prove(&self) {
+    fn prove(&self) {
         let file = self.file();
         let mut state = self.state();
         state.due = None;
@@ -235,9 +251,10 @@ fn read(path: &Path) -> Option<Mark> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::thread;
 
+    use arc_swap::ArcSwapOption;
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
@@ -318,6 +335,21 @@ mod tests {
         assert!(off.begin(Revision(5)).is_good);
         off.serves(Revision(5));
         assert!(off.due().is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_proves_itself_while_anybody_seems_to_hang() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = CrashGuard::open(dir.path(), Duration::from_millis(1), Some(Revision(1)), false);
+        guard.begin(Revision(2));
+        guard.serves(Revision(2));
+        let suspicion: Suspicion = Arc::new(ArcSwapOption::from_pointee("worker-0 hangs".to_owned()));
+        let proving = guard.prove_in_time(&suspicion);
+        assert!(tokio::time::timeout(Duration::from_millis(100), proving).await.is_err());
+        assert_eq!(guard.proven(Revision(2)), None);
+        suspicion.store(None);
+        guard.prove_in_time(&suspicion).await;
+        assert_eq!(guard.proven(Revision(2)), Some(Revision(2)));
     }
 
     #[test]

@@ -46,6 +46,14 @@ impl Watchdog {
         if limit.is_zero() {
             return Ok(None);
         }
+        let crash_guard = node.settings.crash_guard;
+        if counts_too_soon(crash_guard, limit) {
+            tracing::warn!(
+                ?crash_guard,
+                watchdog = ?limit,
+                "a revision that hangs may count as good first: make --crash-guard longer than --watchdog"
+            );
+        }
         let workers = node.proxy.pulses().into_iter().enumerate();
         let workers = workers.map(|(number, pulse)| Watched::new(format!("worker-{number}"), pulse));
         let ticks = AbortOnDropHandle::new(tokio::spawn(tick(control.clone())));
@@ -69,6 +77,11 @@ impl Drop for Watchdog {
         self.is_over.store(true, Ordering::Relaxed);
         self.looking.thread().unpark();
     }
+}
+
+/// A revision is good after `crash_guard`, where there is one, and what hangs from its beginning is not ended by then.
+fn counts_too_soon(crash_guard: Duration, limit: Duration) -> bool {
+    !crash_guard.is_zero() && crash_guard <= limit
 }
 
 /// The signs of life of the runtime that it is polled on.
@@ -234,6 +247,15 @@ mod tests {
         };
         assert!(silence_of(spins) >= LOOK_EVERY);
         assert!(silence_of(waits) >= LOOK_EVERY);
+    }
+
+    #[test]
+    fn what_hangs_is_ended_before_its_revision_is_good() {
+        for (crash_guard, limit, expected) in [(60, 10, false), (10, 10, true), (5, 10, true), (0, 10, false)]
+        {
+            let seen = counts_too_soon(Duration::from_secs(crash_guard), Duration::from_secs(limit));
+            assert_eq!(seen, expected, "{crash_guard} {limit}");
+        }
     }
 
     #[test]
