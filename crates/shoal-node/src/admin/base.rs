@@ -79,12 +79,13 @@ pub(super) fn replaced_site(content: &str) -> Site {
     stored_site(content).unwrap_or_default()
 }
 
-/// Sites are large: reading and comparing them must not hold up heartbeats on the control runtime.
+/// Sites are large: what reads and compares them, or looks at all of their endpoints, must not hold up heartbeats on the control
+/// runtime.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(Status::internal("checking the site panicked")))
+    done.unwrap_or_else(|_| Err(Status::internal("working it out panicked")))
 }
 
 #[cfg(test)]

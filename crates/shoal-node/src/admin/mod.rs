@@ -190,7 +190,8 @@ impl AdminService for AdminRpc {
     }
 
     async fn health(&self, request: Request<HealthRequest>) -> Result<Response<HealthResponse>, Status> {
-        look::health(&self.node, &request.into_inner()).map(Response::new)
+        let (node, request) = (self.node.clone(), request.into_inner());
+        base::blocking(move || look::health(&node, &request)).await.map(Response::new)
     }
 
     async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<PurgeResponse>, Status> {
