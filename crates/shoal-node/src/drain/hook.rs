@@ -6,9 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -115,9 +117,12 @@ impl Drop for Running {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
         }
-        // It may end at this moment: what matters is that it is gone.
-        _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        _ = self.0.wait();
+        // It may end at this moment: what matters is that it goes.
+        let hook = Pid::from_child(&self.0);
+        _ = kill_process_group(hook, Signal::KILL);
+        // While it waits for a disk it cannot end: nobody else waits for it.
+        let reap = move || retry_on_intr(|| waitpid(Some(hook), WaitOptions::empty()));
+        _ = thread::Builder::new().name("hook".to_owned()).spawn(reap);
     }
 }
 
