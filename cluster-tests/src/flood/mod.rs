@@ -31,6 +31,8 @@ use crate::weight::Weight;
 
 /// Connections that the site lets one address have.
 pub const MAX_PER_ADDRESS: usize = 200;
+/// After so long without a request, the site ends a connection.
+const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Before a connection that was ended is opened anew.
 const COMES_BACK: Duration = Duration::from_millis(50);
 /// Between two looks at the process.
@@ -95,7 +97,7 @@ pub fn site(backdrop: &Backdrop<'_>) -> SiteFile {
         "body_idle_timeout": "1s",
         "write_idle_timeout": "1s",
         "min_rate_window": "1s",
-        "keepalive_timeout": "1s",
+        "keepalive_timeout": format!("{}s", KEEPALIVE.as_secs()),
     });
     if let Some(rate) = backdrop.rate_per_address {
         limits["max_connection_rate_per_address"] = rate.into();
