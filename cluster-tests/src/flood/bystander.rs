@@ -69,20 +69,23 @@ async fn ask(address: SocketAddr, path: &str, stopping: Arc<AtomicBool>) -> Resu
         pace.tick().await;
         let mut began = again.take().unwrap_or_else(Instant::now);
         let mut connection = Connection::open(address, Speak::Http1).await?;
+        // No later than the node's own clock has begun.
+        let mut idle_since = began;
         for nth in 0..PER_CONNECTION {
-            let last_answer = Instant::now();
             if nth > 0 {
                 pace.tick().await;
-                began = Instant::now();
+                idle_since = std::mem::replace(&mut began, Instant::now());
             }
+            let idle = idle_since.elapsed();
             let answer = match get(&mut connection, path).await {
-                // On a busy machine it may come so late that the node has ended the connection meanwhile: whoever has a
-                // request that can be repeated comes anew then (RFC 9112 section 9.3.1), and has waited all the while.
-                Err(_) if nth > 0 && last_answer.elapsed() >= KEEPALIVE => {
+                // On a busy machine it may come so late that the node has ended the connection by the time that it is sent:
+                // whoever has a request that can be repeated comes anew then (RFC 9112 section 9.3.1), and has waited all
+                // the while.
+                Err(_) if idle >= KEEPALIVE / 2 => {
                     again = Some(began);
                     break;
                 }
-                answer => answer.context("the bystander's request")?,
+                answer => answer.with_context(|| format!("the bystander's request {nth} after {idle:?}"))?,
             };
             let text = String::from_utf8_lossy(&answer.body);
             ensure!(answer.status == 200, "the bystander got {} {text:.200}", answer.status);

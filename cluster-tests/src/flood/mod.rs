@@ -50,6 +50,8 @@ const SLACK_KIB: usize = 48 << 10;
 const CONNECTION_KIB: usize = 2 * (256 + 32);
 /// A stream: 64 KiB that wait to be sent, and a response head's worth of buffer towards the endpoint.
 const STREAM_KIB: usize = 64 + 32;
+/// A stream that is reset at once: its head, and the task that was begun for it (in a debug build, the larger part).
+const FLEETING_STREAM_KIB: usize = 8;
 
 /// What came of a flood.
 pub struct Aftermath {
@@ -169,10 +171,11 @@ impl Flood {
     }
 
     /// The most memory that the limits let it take, KiB: for each connection its head and buffers, for each stream beyond
-    /// the first what it may have waiting, and the ends of both towards the endpoint; and what allocators do not give back.
+    /// the first what it may have waiting, and the ends of both towards the endpoint; for each that is reset at once what
+    /// it begins; and what allocators do not give back.
     pub fn memory_bound_kib(&self) -> u64 {
-        let streams = self.admitted() * self.streams;
-        (SLACK_KIB + self.admitted() * CONNECTION_KIB + streams * STREAM_KIB) as u64
+        let streams = self.streams * STREAM_KIB + self.fleeting * FLEETING_STREAM_KIB;
+        (SLACK_KIB + self.admitted() * (CONNECTION_KIB + streams)) as u64
     }
 
     /// The most descriptors: a connection, and one to the endpoint for each request under way. Those that are turned away

@@ -18,6 +18,8 @@ pub struct Flood {
     pub connections: usize,
     /// Requests that a connection has under way at most, beyond its first.
     pub streams: usize,
+    /// Requests that it has open at most that are reset as soon as they are seen.
+    pub fleeting: usize,
     pub(super) begin: fn() -> Vec<u8>,
     /// The n-th piece after the beginning; empty = nothing more.
     pub(super) more: fn(u32) -> Vec<u8>,
@@ -85,7 +87,7 @@ pub const FLOODS: [Flood; 23] = [
         QUICK,
     ),
     Flood { port: Ports::HTTPS, ..http1("half handshakes", || vec![22, 3, 1, 2, 0, 1], nothing, DRIP) },
-    http2("rapid reset", resets),
+    Flood { fleeting: STREAMS as usize, ..http2("rapid reset", resets) },
     http2("CONTINUATION", |n| match n {
         0 => [frame(HEADERS, 0, 1, &GET), frame(CONTINUATION, 0, 1, &[])].concat(),
         _ => frame(CONTINUATION, 0, 1, &[]).repeat(BATCH as usize),
@@ -100,7 +102,7 @@ pub const FLOODS: [Flood; 23] = [
     }),
     http2("unknown frames", |_| frame(0x77, 0, 0, &[]).repeat(BATCH as usize)),
     http2("HPACK bomb", bombs),
-    http2("streams broken on purpose", broken_streams),
+    Flood { fleeting: STREAMS as usize, ..http2("streams broken on purpose", broken_streams) },
     Flood {
         connections: FEW,
         streams: STREAMS as usize,
@@ -127,12 +129,32 @@ const fn http1(
     more: fn(u32) -> Vec<u8>,
     pause: Duration,
 ) -> Flood {
-    Flood { name, port: Ports::HTTP, connections: MANY, streams: 0, begin, more, pause, reads: true }
+    Flood {
+        name,
+        port: Ports::HTTP,
+        connections: MANY,
+        streams: 0,
+        fleeting: 0,
+        begin,
+        more,
+        pause,
+        reads: true,
+    }
 }
 
 const fn http2(name: &'static str, more: fn(u32) -> Vec<u8>) -> Flood {
     let begin = || hello(&[]);
-    Flood { name, port: Ports::HTTP, connections: MANY, streams: 0, begin, more, pause: QUICK, reads: true }
+    Flood {
+        name,
+        port: Ports::HTTP,
+        connections: MANY,
+        streams: 0,
+        fleeting: 0,
+        begin,
+        more,
+        pause: QUICK,
+        reads: true,
+    }
 }
 
 fn opened(streams: std::ops::Range<u32>, flags: u8, block: &[u8]) -> Vec<u8> {
