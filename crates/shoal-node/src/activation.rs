@@ -174,7 +174,7 @@ pub struct Activator {
     /// Remembers what did not survive.
     pub guard: Arc<CrashGuard>,
     /// While anybody seems to hang, nothing has survived.
-    pub suspicion: Suspicion,
+    pub suspicion: Arc<Suspicion>,
     /// What is not to be served any more, until the log says otherwise.
     pub overdue: watch::Receiver<Option<Overdue>>,
     /// Tells the others.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use shoal_cache::{Cache, CacheSettings, ClusterLink, UnconfirmedChange};
 use shoal_cluster::channel::Peers;
 use shoal_cluster::gossip::{Gossip, GossipSettings};
@@ -158,7 +158,7 @@ pub async fn build(
     let (window, successor) = (settings.crash_guard, inherited.still_served);
     let (overdue, overdue_seen) = watch::channel(None);
     let crash_guard = Arc::new(CrashGuard::open(&settings.data_dir, window, kept.revision(), successor));
-    let suspicion: Suspicion = Arc::new(ArcSwapOption::empty());
+    let suspicion = Arc::new(Suspicion::default());
     let activator = Activator {
         identity: identity.clone(),
         proxy: proxy.clone(),

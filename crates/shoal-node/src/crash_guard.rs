@@ -66,6 +66,8 @@ struct State {
     good: Option<Revision>,
     /// When the marked one has proven itself.
     due: Option<Instant>,
+    /// This process ends because it was told to: whatever comes meanwhile is not to blame.
+    stopping: bool,
 }
 
 impl CrashGuard {
@@ -80,7 +82,7 @@ impl CrashGuard {
         if mark != found {
             note(&path, mark.as_ref());
         }
-        let state = Mutex::new(State { mark: mark.clone(), good, due: None });
+        let state = Mutex::new(State { mark: mark.clone(), good, due: None, stopping: false });
         let guard = Self { file: Mutex::new(path), window, state };
         if let Some(Mark { revision, crashes: 1.., .. }) = mark {
             let refused = guard.refusal(revision).is_some();
@@ -124,7 +126,7 @@ impl CrashGuard {
         let crashes =
             before.mark.as_ref().filter(|mark| mark.revision == revision).map_or(0, |mark| mark.crashes);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let mark = Some(Mark { revision, in_force: true, crashes, version });
+        let mark = Some(Mark { revision, in_force: !state.stopping, crashes, version });
         (state.mark, state.due) = (mark.clone(), None);
         drop(state);
         note(&file, mark.as_ref());
@@ -143,11 +145,13 @@ impl CrashGuard {
     pub fn abandon(&self, before: Before) {
         let file = self.file();
         let mut state = self.state();
-        let given_up = mem::replace(&mut state.mark, before.mark.clone());
+        let stopping = state.stopping;
+        let mark = before.mark.map(|mark| Mark { in_force: mark.in_force && !stopping, ..mark });
+        let given_up = mem::replace(&mut state.mark, mark.clone());
         state.due = before.due;
         drop(state);
-        if given_up != before.mark {
-            note(&file, before.mark.as_ref());
+        if given_up != mark {
+            note(&file, mark.as_ref());
         }
     }
 
@@ -156,13 +160,13 @@ impl CrashGuard {
         self.state().due
     }
 
-    /// Resolves when the revision in force has proven itself, if that is still open: not while there is a `suspicion`.
+    /// Resolves when the revision in force has proven itself, if that is still open: not while there is any `suspicion`.
     pub async fn prove_in_time(&self, suspicion: &Suspicion) {
         match self.due() {
             Some(due) => tokio::time::sleep_until(due.into()).await,
             None => std::future::pending().await,
         }
-        while suspicion.load().is_some() {
+        while suspicion.is_any() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         self.prove();
@@ -185,7 +189,7 @@ impl CrashGuard {
     pub fn stopped(&self) {
         let file = self.file();
         let mut state = self.state();
-        state.due = None;
+        (state.due, state.stopping) = (None, true);
         if let Some(mark) = state.mark.as_mut().filter(|mark| mark.in_force) {
             mark.in_force = false;
             let mark = mark.clone();
@@ -251,10 +255,9 @@ fn read(path: &Path) -> Option<Mark> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
     use std::thread;
 
-    use arc_swap::ArcSwapOption;
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
@@ -274,6 +277,11 @@ mod tests {
                 match word {
                     "prove" => guard.prove(),
                     "stop" => guard.stopped(),
+                    "stop-in-3" => {
+                        let before = guard.begin(Revision(3));
+                        guard.stopped();
+                        guard.abandon(before);
+                    }
                     "fail" => guard.abandon(before.take().unwrap()),
                     number => {
                         let revision = Revision(number.parse().unwrap());
@@ -315,6 +323,8 @@ mod tests {
         check(&["2", "2 stop", "2"], Some(2));
         check(&["2", "after 2", "after 2 stop"], None); // it has handed over
         check(&["2", "2 3 fail"], Some(2)); // what could not be taken up was not the end of it
+        check(&["2 stop 3", "3 stop 4", "3"], None); // what comes while it ends is not to blame for that
+        check(&["2", "2 stop-in-3"], None);
     }
 
     #[test]
@@ -343,11 +353,12 @@ mod tests {
         let guard = CrashGuard::open(dir.path(), Duration::from_millis(1), Some(Revision(1)), false);
         guard.begin(Revision(2));
         guard.serves(Revision(2));
-        let suspicion: Suspicion = Arc::new(ArcSwapOption::from_pointee("worker-0 hangs".to_owned()));
+        let suspicion = Suspicion::default();
+        suspicion.set(true, None);
         let proving = guard.prove_in_time(&suspicion);
         assert!(tokio::time::timeout(Duration::from_millis(100), proving).await.is_err());
         assert_eq!(guard.proven(Revision(2)), None);
-        suspicion.store(None);
+        suspicion.set(false, None);
         guard.prove_in_time(&suspicion).await;
         assert_eq!(guard.proven(Revision(2)), Some(Revision(2)));
     }

@@ -67,7 +67,7 @@ pub struct Node {
     pub(crate) config: Arc<ArcSwap<ConfigView>>,
     pub(crate) activation: watch::Receiver<Activation>,
     pub(crate) crash_guard: Arc<CrashGuard>,
-    pub(crate) suspicion: Suspicion,
+    pub(crate) suspicion: Arc<Suspicion>,
     pub(crate) certificates: Certificates,
     pub(crate) own_certificate: OwnCertificate,
     /// Places for nodes that are looked up which the log here does not know.

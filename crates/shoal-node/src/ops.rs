@@ -46,7 +46,7 @@ pub async fn serve(node: Arc<Node>, socket: TcpListener, stop: CancellationToken
 }
 
 async fn livez(State(node): State<Arc<Node>>) -> Response {
-    match node.suspicion.load_full() {
+    match node.suspicion.words() {
         None => "alive\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }

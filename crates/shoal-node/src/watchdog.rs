@@ -28,8 +28,30 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long it may take to say why the process ends: after that, the log is what is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Who seems to hang, in words; `None` = nobody.
-pub type Suspicion = Arc<ArcSwapOption<String>>;
+/// What the watchdog has against anybody.
+#[derive(Debug, Default)]
+pub struct Suspicion {
+    words: ArcSwapOption<String>,
+    is_any: AtomicBool,
+}
+
+impl Suspicion {
+    /// Who seems to hang, in words; `None` = nobody.
+    pub fn words(&self) -> Option<Arc<String>> {
+        self.words.load_full()
+    }
+
+    /// Somebody is silent, for however long: whether it hangs is open.
+    pub fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Relaxed)
+    }
+
+    /// `words` = for so long that it seems to hang.
+    pub fn set(&self, is_any: bool, words: Option<String>) {
+        self.words.store(words.map(Arc::new));
+        self.is_any.store(is_any, Ordering::Relaxed);
+    }
+}
 
 /// Watches until it is dropped.
 pub struct Watchdog {
@@ -99,7 +121,7 @@ async fn tick(pulse: Arc<Pulse>) {
 struct Looks {
     limit: Duration,
     watched: Vec<Watched>,
-    suspicion: Suspicion,
+    suspicion: Arc<Suspicion>,
     config: Arc<ArcSwap<ConfigView>>,
     /// Hears when they are said; `None` = nobody waits to say any.
     last_words: Option<Receiver<()>>,
@@ -128,8 +150,8 @@ impl Looks {
     fn judge(&mut self) -> Option<String> {
         let worst = self.watched.iter().max_by_key(|watched| watched.silence)?;
         let verdict = worst.silence.verdict(self.limit);
-        if verdict == Verdict::Well {
-            self.suspicion.store(None);
+        if matches!(verdict, Verdict::Well | Verdict::Silent) {
+            self.suspicion.set(verdict == Verdict::Silent, None);
             // Said too late, they are no word about what hangs next.
             self.last_words.take_if(|said| said.try_recv() != Err(TryRecvError::Empty));
             return None;
@@ -137,17 +159,21 @@ impl Looks {
         let silent = worst.silence.0.as_secs_f64();
         let words =
             format!("{} hangs: it has not ticked in {silent:.1} s in which it could have", worst.name);
-        self.suspicion.store(Some(Arc::new(words.clone())));
+        self.suspicion.set(true, Some(words.clone()));
         (verdict == Verdict::Hung).then_some(words)
     }
 
     /// Says `why`, and ends the process. Where that cannot be said, the log itself is stuck, and a new process would be, too.
     fn end(&mut self, why: String) {
         let revision = self.config.load().revision;
-        let last_words = self.last_words.take().unwrap_or_else(|| say(revision, why));
+        let pending = self.last_words.take();
+        let was_stuck = pending.is_some();
+        let last_words = pending.unwrap_or_else(|| say(revision, why));
         match last_words.recv_timeout(LAST_WORDS) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => process::abort(),
             Err(RecvTimeoutError::Timeout) => self.last_words = Some(last_words),
+            // What waited for the log as well goes on by the next look, or hangs.
+            Ok(()) if was_stuck => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => process::abort(),
         }
     }
 }
@@ -264,7 +290,7 @@ mod tests {
         let mut looks = Looks {
             limit: Duration::ZERO,
             watched: vec![Watched::new("it".to_owned(), Arc::default())],
-            suspicion: Arc::new(ArcSwapOption::empty()),
+            suspicion: Arc::default(),
             config: Arc::new(ArcSwap::from_pointee(ConfigView::default())),
             last_words: Some(last_words),
         };
@@ -272,13 +298,19 @@ mod tests {
             let why = looks.judge().unwrap();
             looks.end(why);
             assert!(looks.last_words.is_some(), "they still wait");
-            assert!(looks.suspicion.load().is_some());
+            assert!(looks.suspicion.words().is_some());
         }
         looks.limit = LOOK_EVERY;
         assert_eq!(looks.judge(), None);
-        assert!(looks.last_words.is_some() && looks.suspicion.load().is_none());
+        assert!(looks.last_words.is_some() && looks.suspicion.words().is_none());
         said.send(()).unwrap();
         assert_eq!(looks.judge(), None);
         assert!(looks.last_words.is_none(), "it does not hang any more");
+        let (said, last_words) = mpsc::sync_channel(1);
+        (looks.limit, looks.last_words) = (Duration::ZERO, Some(last_words));
+        said.send(()).unwrap();
+        let why = looks.judge().unwrap();
+        looks.end(why);
+        assert!(looks.last_words.is_none(), "what waited for the log has the time to go on");
     }
 }

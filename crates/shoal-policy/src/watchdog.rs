@@ -40,6 +40,8 @@ impl Doing {
 pub enum Verdict {
     /// Nothing.
     Well,
+    /// Two looks in a row have found no tick: it is open what comes of it.
+    Silent,
     /// Half of its time is over.
     Suspect,
     /// All of it is.
@@ -68,6 +70,7 @@ impl Silence {
         match self.0 {
             silence if silence >= limit => Verdict::Hung,
             silence if silence >= limit / 2 => Verdict::Suspect,
+            silence if silence >= 2 * LOOK_EVERY => Verdict::Silent,
             _ => Verdict::Well,
         }
     }
@@ -110,9 +113,11 @@ mod tests {
 
     #[test]
     fn who_could_tick_and_does_not_is_hung() {
-        use Verdict::{Hung, Suspect, Well};
+        use Verdict::{Hung, Silent, Suspect, Well};
         check("", Well);
-        check("4s", Well);
+        check("s", Well);
+        check("2s", Silent);
+        check("4s", Silent);
         check("5s", Suspect);
         check("9s", Suspect);
         check("10s", Hung); // it waits for ever
@@ -129,14 +134,14 @@ mod tests {
     #[test]
     fn who_is_kept_from_it_is_not() {
         use Verdict::{Hung, Suspect, Well};
-        check("200w", Well); // others have the CPUs
+        check("99w", Well); // others have the CPUs
         check("500w", Hung); // but not for ever: these were five seconds of one
         check("1000h", Well);
         check("9s late", Well); // the process was stopped
         check("9s late 9s", Suspect);
         check("1000late", Well);
         check("9s 20h s", Hung);
-        check("200sw", Well); // the one that would tick waits for a CPU
+        check("99sw", Well); // the one that would tick waits for a CPU
         check("1000sh", Well);
     }
 
