@@ -97,14 +97,15 @@ async fn live(
         }
     };
     tracing::info!(why = ?end, "stopping: draining first");
-    if !matches!(end, End::Lost(_)) {
-        // It may have to wait until a revision that is being taken up is noted.
-        let guard = node.crash_guard.clone();
-        _ = tokio::task::spawn_blocking(move || guard.stopped()).await;
-    }
+    // It may have to wait for the disk, which nothing else does.
+    let guard = Some(node.crash_guard.clone()).filter(|_| !matches!(end, End::Lost(_)));
+    let noting = guard.map(|guard| tokio::task::spawn_blocking(move || guard.stopped()));
     tokio::select! {
         () = leave(&node) => {}
         () = signals.stop_asked() => tracing::warn!("stopping at once"),
+    }
+    if let Some(noting) = noting {
+        _ = tokio::time::timeout(CLOSE_TIMEOUT, noting).await;
     }
     tasks.end(CLOSE_TIMEOUT).await;
     node.log.shutdown().await;
@@ -230,7 +231,7 @@ async fn start(
     }
     if let Some(interval) = notify::watchdog(successor.is_some()) {
         let suspicion = node.suspicion.clone();
-        let is_well = move || suspicion.load().is_none();
+        let is_well = move || suspicion.words().is_none();
         tasks.spawn_until_stop("the watchdog", notify::keep_alive(interval, is_well));
     }
     tasks.spawn_until_stop("operators' orders", drain::follow(node.clone()));
