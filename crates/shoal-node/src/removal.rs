@@ -71,7 +71,10 @@ pub enum Objection {
         "of the {left} voters that would be left {heard} are heard, which is no majority: start the others first"
     )]
     Quorum { heard: usize, left: usize },
-    #[error("it alone votes, and no other node is heard that may: `shoal node promote` one first")]
+    #[error(
+        "it alone votes, and no other node is heard that may vote and is in service: `shoal node promote` \
+         one, or `shoal node uncordon` it, first"
+    )]
     NoHeir,
 }
 
@@ -82,8 +85,8 @@ struct Scene {
     voters: Vec<NodeId>,
     /// This node included.
     heard: BTreeSet<NodeId>,
-    /// Those that operators do not let vote.
-    voteless: BTreeSet<NodeId>,
+    /// Those that are given no vote: operators do not let them vote, or have taken them out of service.
+    barred: BTreeSet<NodeId>,
 }
 
 /// What speaks against removing `id`, which is in `state`; `None` = nothing.
@@ -97,7 +100,7 @@ fn objection(scene: &Scene, id: NodeId, state: &str, removing: Removing) -> Opti
     let left: Vec<&NodeId> = scene.voters.iter().filter(|voter| **voter != id).collect();
     let heard = left.iter().filter(|voter| scene.heard.contains(voter)).count();
     // The only voter may go where somebody succeeds it.
-    let may_succeed = |other: &NodeId| *other != id && !scene.voteless.contains(other);
+    let may_succeed = |other: &NodeId| *other != id && !scene.barred.contains(other);
     if left.is_empty() && !scene.voters.is_empty() && !scene.heard.iter().any(may_succeed) {
         return Some(Objection::NoHeir);
     }
@@ -112,7 +115,7 @@ pub async fn remove(node: &Arc<Node>, id: NodeId, removing: Removing) -> Result<
         local: node.id(),
         voters: node.log.status().voters,
         heard: node.live_members().into_iter().map(|(id, _)| id).collect(),
-        voteless: node.members().into_keys().filter(|id| !node.may_vote(*id)).collect(),
+        barred: node.members().into_keys().filter(|id| !node.may_be_given_a_vote(*id)).collect(),
     };
     if let Some(objection) = objection(&scene, id, state, removing) {
         return Err(objection.into());
@@ -189,7 +192,7 @@ mod tests {
             local: NodeId(1),
             voters: ids(voters),
             heard: ids(heard).into_iter().collect(),
-            voteless: [NodeId(9)].into(),
+            barred: [NodeId(9)].into(),
         };
         let found = objection(&scene, NodeId(id), state, removing);
         assert_eq!(found, expected, "{id} {state} {removing:?} of {voters:?}, heard {heard:?}");

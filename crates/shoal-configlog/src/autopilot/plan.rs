@@ -154,7 +154,7 @@ fn leave_removed(picture: &Picture, rules: Rules) -> Option<Step> {
     // was removed that may be one that is to leave as well.
     let may_lead = |id: &&NodeId| may_vote(picture, **id) || is_removed(&&leaving);
     let heirs = rest.iter().filter(may_lead).filter(|id| is_alive(picture, **id));
-    let worth = |id| (may_vote(picture, id), is_in_service(picture, id), decides(picture, id, rules));
+    let worth = |id| (may_vote(picture, id), decides(picture, id, rules), is_in_service(picture, id));
     match heirs.min_by_key(|id| Reverse(worth(**id))) {
         Some(heir) => Some(Step::TransferLeader(*heir)),
         None => successor.map(|heir| Step::SetVoters(picture.voters.iter().copied().chain([heir]).collect())),
@@ -521,6 +521,7 @@ pub(super) mod tests {
         check("1Vl 2Vc 3V", Some(Step::TransferLeader(NodeId(3))));
         check("1Vl 2Vl 3V", Some(Step::TransferLeader(NodeId(3))));
         check("1Vl 2V~ 3V", Some(Step::TransferLeader(NodeId(3))));
+        check("1Vl 2V% 3Vc", Some(Step::TransferLeader(NodeId(3)))); // whoever takes over can decide
         check("2V 1Vl", voters(&[2]));
         check("1Vl 2L", voters(&[1, 2]));
         check("1Vl 2L?", None);

@@ -40,8 +40,8 @@ pub enum Unfit {
     /// The leader is the only voter.
     #[error("there is no other voter that could lead")]
     Alone,
-    /// No voter answers and has the log.
-    #[error("no other voter answers the leader and has its log")]
+    /// No voter answers, has the log and would keep the lead.
+    #[error("no other voter that would keep the lead answers the leader and has its log")]
     Nobody,
 }
 

@@ -32,7 +32,7 @@ Example:
 
 For nodes that are far away or slow. If it leads, another voter does so first; its vote goes to a
 node that may have it, or there is one fewer. It stays so when it is restarted. Refused where no other node is heard that
-may vote.
+may vote, and has a vote or is in service.
 Exit codes: 0 it has no vote, 1 it is refused, 5 it still has its vote after --timeout: the leader goes on.")]
 pub(super) struct DemoteArgs {
     #[command(flatten)]

@@ -194,6 +194,11 @@ impl Node {
         self.log.with_state(|state| state.may_vote(member))
     }
 
+    /// So they do, and it is in service: where a vote is free, it may get it.
+    pub(crate) fn may_be_given_a_vote(&self, member: NodeId) -> bool {
+        self.log.with_state(|state| state.may_vote(member) && state.standing(member).standing.is_active())
+    }
+
     /// Every live member's report, asked for at once.
     pub(super) async fn reports(self: &Arc<Self>) -> Vec<(NodeId, String, Option<NodeReport>)> {
         self.ask_reports(Wanted::default()).await

@@ -70,10 +70,10 @@ fn check(node: &Node, id: NodeId, may_vote: bool) -> Result<(), &'static str> {
         };
     }
     let voters = node.led_status().voters;
-    // A learner that is out of service is given no vote.
-    let is_active = |other| node.log.with_state(|state| state.standing(other).standing.is_active());
     let mut others = node.live_members().into_iter().map(|(other, _)| other).filter(|other| *other != id);
-    match others.any(|other| node.may_vote(other) && (voters.contains(&other) || is_active(other))) {
+    match others
+        .any(|other| node.may_vote(other) && voters.contains(&other) || node.may_be_given_a_vote(other))
+    {
         true => Ok(()),
         false => Err("no other node is heard that may vote and is in service"),
     }
