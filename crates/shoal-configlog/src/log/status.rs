@@ -5,7 +5,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Instant, RaftMetrics, ServerState};
+use openraft::{Instant, Membership, RaftMetrics, ServerState};
 use shoal_model::NodeId;
 
 use super::{ConfigLog, LOOK_AGAIN};
@@ -19,9 +19,9 @@ pub struct LogStatus {
     pub leader: Option<NodeId>,
     /// The term.
     pub term: u64,
-    /// Who votes.
+    /// Who votes. While that changes, who did before: their majority is needed until the change is complete.
     pub voters: Vec<NodeId>,
-    /// Who only listens.
+    /// Who only listens, or does not vote yet.
     pub learners: Vec<NodeId>,
     /// Index of the newest entry known to be committed; 0 = none.
     pub committed: u64,
@@ -86,13 +86,13 @@ impl ConfigLog {
     /// The log as seen from this node, without asking anyone.
     pub fn status(&self) -> LogStatus {
         let metrics = self.metrics();
-        let membership = metrics.membership_config.membership();
+        let (voters, learners) = settled(metrics.membership_config.membership());
         let quorum = matches!(self.leadership(), Leadership::Here | Leadership::There(_));
         LogStatus {
             leader: metrics.current_leader.map(NodeId),
             term: metrics.current_term,
-            voters: membership.voter_ids().map(NodeId).collect(),
-            learners: membership.learner_ids().map(NodeId).collect(),
+            voters,
+            learners,
             committed: metrics.local_committed.max(metrics.cluster_committed).map_or(0, |id| id.index),
             applied: metrics.last_applied.map_or(0, |id| id.index),
             snapshot: metrics.snapshot.map_or(0, |id| id.index),
@@ -153,6 +153,13 @@ impl ConfigLog {
     }
 }
 
+/// Who votes and who does not. Of a joint configuration (Raft section 6) the old voters do: without a majority of them nothing
+/// is decided, so that the new ones replace nobody yet.
+fn settled<N: openraft::Node>(membership: &Membership<u64, N>) -> (Vec<NodeId>, Vec<NodeId>) {
+    let old = membership.get_joint_config().first();
+    membership.nodes().map(|(id, _)| NodeId(*id)).partition(|id| old.is_some_and(|old| old.contains(&id.0)))
+}
+
 /// How long ago a majority has followed this leader, whose word alone is not enough: a restarted or cut-off one believes in
 /// itself for a while.
 fn followed_ago(metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
@@ -160,4 +167,26 @@ fn followed_ago(metrics: &RaftMetrics<TypeConfig>) -> Option<Duration> {
     let is_sole_voter = voters.next() == Some(metrics.id) && voters.next().is_none();
     let acked = metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
     if is_sole_voter { Some(Duration::ZERO) } else { acked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_votes_once_the_change_is_complete() {
+        // Numbers are voters, of old and new ones apart; then whoever else is in the membership.
+        let check = |configs: &[&[u64]], others: &[u64], voters: &[u64], learners: &[u64]| {
+            let configs = configs.iter().map(|ids| ids.iter().copied().collect()).collect();
+            let nodes = others.iter().copied();
+            let membership = Membership::<u64, openraft::BasicNode>::new_with_defaults(configs, nodes);
+            let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<Vec<_>>();
+            assert_eq!(settled(&membership), (ids(voters), ids(learners)), "{membership:?}");
+        };
+        check(&[&[1]], &[2, 3], &[1], &[2, 3]);
+        check(&[&[1], &[1, 2, 3]], &[], &[1], &[2, 3]);
+        check(&[&[1, 2, 3]], &[], &[1, 2, 3], &[]);
+        check(&[&[1, 2, 3], &[1, 2, 4]], &[5], &[1, 2, 3], &[4, 5]);
+        check(&[], &[], &[], &[]);
+    }
 }

@@ -109,8 +109,9 @@ impl Cluster {
         while cluster.nodes.len() < members {
             cluster.join().await;
         }
-        let first = cluster.log(1);
-        wait_until("enough nodes vote", || first.status().voters.len() == voters).await;
+        // Who has not heard of it would ask for the votes of those before.
+        let knows = |(_, node): (NodeId, &Node)| node.log().status().voters.len() == voters;
+        wait_until("enough nodes vote", || cluster.running().all(knows)).await;
         cluster
     }
 
