@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an endpoint dies that is checked.
 const DEATHS: usize = 3;
 /// From its death, with a check a second of which two fail, to when no node sends anything there.
-const LEFT: Bar = Bar::of_ms(4_000, 3_000);
+const LEFT: Bar = Bar::of_ms(4_000, 1_610);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sick_endpoint_is_left_and_taken_back() -> Result<()> {
