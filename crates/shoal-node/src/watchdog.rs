@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustix::process::Pid;
-use shoal_model::{ConfigView, Revision};
+use shoal_model::ConfigView;
 use shoal_policy::watchdog::{Doing, LOOK_EVERY, Silence, Verdict};
 use shoal_proxy::Pulse;
 use tokio::time::MissedTickBehavior;
@@ -168,22 +168,25 @@ impl Looks {
         let revision = self.config.load().revision;
         let pending = self.last_words.take();
         let was_stuck = pending.is_some();
-        let last_words = pending.unwrap_or_else(|| say(revision, why));
+        let last_words =
+            pending.unwrap_or_else(|| say(move || tracing::error!(%revision, "{why}; this process ends")));
         match last_words.recv_timeout(LAST_WORDS) {
             Err(RecvTimeoutError::Timeout) => self.last_words = Some(last_words),
             // What waited for the log as well goes on by the next look, or hangs.
-            Ok(()) if was_stuck => {}
+            Ok(()) if was_stuck => {
+                _ = say(|| tracing::warn!("the log was stuck: this process ends only if that still hangs"));
+            }
             Ok(()) | Err(RecvTimeoutError::Disconnected) => process::abort(),
         }
     }
 }
 
-/// Answers what hears when it is said: what hangs may hold what whoever writes the log needs.
-fn say(revision: Revision, why: String) -> Receiver<()> {
+/// Answers what hears when the `words` are said: what hangs may hold what whoever writes the log needs.
+fn say(words: impl FnOnce() + Send + 'static) -> Receiver<()> {
     let (said, is_said) = mpsc::sync_channel(1);
     // Nobody is left to be waited for where there is no thread.
     _ = thread::Builder::new().name("last words".to_owned()).spawn(move || {
-        tracing::error!(%revision, "{why}; this process ends");
+        words();
         _ = said.send(());
     });
     is_said
