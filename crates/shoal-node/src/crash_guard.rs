@@ -323,7 +323,7 @@ mod tests {
         check(&["2", "2 stop", "2"], Some(2));
         check(&["2", "after 2", "after 2 stop"], None); // it has handed over
         check(&["2", "2 3 fail"], Some(2)); // what could not be taken up was not the end of it
-        check(&["2 stop 3", "3 stop 4", "3"], None); // what comes while it ends is not to blame for that
+        check(&["2 stop 3", "3 stop", "3"], None); // what comes while it ends is not to blame for that
         check(&["2", "2 stop-in-3"], None);
     }
 

@@ -40,7 +40,7 @@ impl Doing {
 pub enum Verdict {
     /// Nothing.
     Well,
-    /// Two looks in a row have found no tick: it is open what comes of it.
+    /// For the time of two looks: it is open what comes of it.
     Silent,
     /// Half of its time is over.
     Suspect,
@@ -133,8 +133,9 @@ mod tests {
 
     #[test]
     fn who_is_kept_from_it_is_not() {
-        use Verdict::{Hung, Suspect, Well};
+        use Verdict::{Hung, Silent, Suspect, Well};
         check("99w", Well); // others have the CPUs
+        check("200w", Silent);
         check("500w", Hung); // but not for ever: these were five seconds of one
         check("1000h", Well);
         check("9s late", Well); // the process was stopped
@@ -142,6 +143,7 @@ mod tests {
         check("1000late", Well);
         check("9s 20h s", Hung);
         check("99sw", Well); // the one that would tick waits for a CPU
+        check("200sw", Silent);
         check("1000sh", Well);
     }
 
