@@ -143,18 +143,7 @@ const fn http1(
 }
 
 const fn http2(name: &'static str, more: fn(u32) -> Vec<u8>) -> Flood {
-    let begin = || hello(&[]);
-    Flood {
-        name,
-        port: Ports::HTTP,
-        connections: MANY,
-        streams: 0,
-        fleeting: 0,
-        begin,
-        more,
-        pause: QUICK,
-        reads: true,
-    }
+    http1(name, || hello(&[]), more, QUICK)
 }
 
 fn opened(streams: std::ops::Range<u32>, flags: u8, block: &[u8]) -> Vec<u8> {

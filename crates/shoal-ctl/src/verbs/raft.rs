@@ -33,8 +33,8 @@ Example:
   shoal raft transfer-leader n2
 
 Any node can be asked. Without a name the leader hands over to the voter that is closest behind, of those in service; of any,
-if it is out of service itself. Changes wait for as long as it takes, and go on with the new leader. Whoever led goes on voting and serving, and may
-lead again: to take a node out of service, drain it.
+if it is out of service itself. Changes wait for as long as it takes, and go on with the new leader. Whoever led goes on
+voting and serving, and may lead again: to take a node out of service, drain it.
 Exit codes: 0 it leads, also if it did before; 1 it cannot lead: it does not vote, is not heard, is out of service, or its
 log is not that of the leader; 2 it is not known whether it leads; 6 no quorum.")]
 struct TransferArgs {
